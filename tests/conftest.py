@@ -1,0 +1,27 @@
+"""Folders of real data and reference outputs; tests that need one skip with the reason where it is absent."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _folder(variable: str, name: str) -> Path:
+    folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / name)).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder {folder} (set {variable} to another place)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real videos and annotation files."""
+    return _folder("VIDTL_DATA", "data")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Outputs of the authors' own implementations."""
+    return _folder("VIDTL_GOLDEN", "golden")

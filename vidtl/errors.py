@@ -1,0 +1,21 @@
+"""The one exception for mistakes a user can mend, and the search for the name that was probably meant."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in the user's input: one line that names the place, the value received and what is allowed.
+
+    Tools print the message without a traceback and exit with code 2.
+    """
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """Words to end an error message about an unknown `name`: the nearest allowed one, or all of them where none is near."""
+    names = list(allowed)
+    nearest = get_close_matches(name, names, n=1, cutoff=0.5)
+    if nearest:
+        return f"did you mean {nearest[0]!r}?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"allowed: {shown}"
