@@ -1,0 +1,92 @@
+"""Start and end of a tool: processes, precision and exit codes.
+
+Accelerate owns devices, processes, precision and gradient synchronisation. How many processes run is decided by the
+launcher (`accelerate launch`, `torchrun`, or none for one process), never here.
+
+Exit codes of every tool: 0 done; 2 a mistake of the user, told in one line; 128 + n stopped by signal n with
+everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); 1 with a traceback for anything else.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Literal, NoReturn
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+
+from vidtl.errors import UserError
+
+PROCESS_GROUP_TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others before it gives up; the stock half hour hides a hung peer for too long."""
+
+FIRST_REPORT_S = 5.0
+"""How long a process other than the first keeps an error back: the launcher ends it earlier if the first fails too."""
+
+_DATA_PARALLEL = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+
+
+class StoppedBySignalError(Exception):
+    """A signal asked the run to stop, and it has: state is saved and nothing is half written."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+def resolve_precision(precision: Literal["auto", "no", "bf16", "fp16"]) -> Literal["no", "bf16", "fp16"]:
+    """What `auto` means here: bf16 on a GPU that has it, float32 elsewhere; UserError for fp16 without a GPU."""
+    has_gpu = torch.cuda.is_available()
+    if precision == "auto":
+        return "bf16" if has_gpu and torch.cuda.is_bf16_supported() else "no"
+    if precision == "fp16" and not has_gpu:
+        raise UserError("training.precision is 'fp16' on a machine without a GPU; allowed here: 'auto', 'no', 'bf16'")
+    return precision
+
+
+def make_accelerator(precision: Literal["auto", "no", "bf16", "fp16"]) -> Accelerator:
+    """The one Accelerator of a run. Without a GPU the launcher's N processes run on the CPU over gloo.
+
+    Raises UserError for a precision that the machine lacks and for a launcher that shards the model.
+    """
+    accelerator = Accelerator(
+        mixed_precision=resolve_precision(precision),
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=PROCESS_GROUP_TIMEOUT)],
+    )
+    if accelerator.distributed_type not in _DATA_PARALLEL:
+        raise UserError(
+            f"the launcher's configuration asks for {accelerator.distributed_type.value}; "
+            "allowed: one process, or several with distributed_type MULTI_GPU (also on a CPU)"
+        )
+    return accelerator
+
+
+def run_tool(main: Callable[[], None]) -> NoReturn:
+    """Run `main` and end the process with the exit code of the module's docstring; errors of the user take one line.
+
+    Where several processes run, a UserError is reported once: by the first process at once, by any other one only if
+    the launcher has not ended it within `FIRST_REPORT_S` seconds, because then it alone has failed.
+    """
+    try:
+        main()
+    except UserError as error:
+        _end(2, f"error: {error}")
+    except StoppedBySignalError as stopped:
+        _end(128 + stopped.signum, str(stopped))
+    except KeyboardInterrupt:
+        _end(128 + signal.SIGINT, "interrupted")
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    sys.exit(0)
+
+
+def _end(code: int, message: str) -> NoReturn:
+    if int(os.environ.get("RANK", "0")) != 0:
+        time.sleep(FIRST_REPORT_S)
+    print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
+    sys.exit(code)
