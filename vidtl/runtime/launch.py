@@ -21,8 +21,11 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from vidtl.errors import UserError
 
-PROCESS_GROUP_TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others before it gives up; the stock half hour hides a hung peer for too long."""
+PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
+"""How long a process waits for the others before it gives up; gloo's half hour hides a hung peer for too long.
+
+Not 10 minutes: accelerate takes that for its own default, drops it, and gloo falls back to 30.
+"""
 
 FIRST_REPORT_S = 5.0
 """How long a process other than the first keeps an error back: the launcher ends it earlier if the first fails too."""
