@@ -1,0 +1,96 @@
+"""What a run records about itself: `metrics.jsonl`, TensorBoard, and messages on stderr.
+
+`metrics.jsonl` holds one JSON object per line. Lines with `"phase": "train"` have step, epoch, loss (mean over the
+steps since the line before), learning_rate, grad_norm, clips_per_s, data_wait_share; lines with `"phase":
+"evaluation"` have step, epoch and the metrics. `step` counts finished optimizer steps. A number that is not finite is
+null.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+class _SafeFormatter(logging.Formatter):
+    """Shows control characters instead of sending them to the terminal: paths and class names are strangers' text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).translate(_CONTROL)
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to whatever `sys.stderr` is at that moment, so that a live progress bar can put messages above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def configure_logging(is_main_process: bool) -> None:
+    """Send vidtl's messages to stderr; processes other than the first report errors only. For tools."""
+    handler = _StderrHandler()
+    handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("vidtl")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO if is_main_process else logging.ERROR)
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` and TensorBoard of one run; only the first process has one."""
+
+    def __init__(self, file: Path, tensorboard: Path, resumed_step: int) -> None:
+        """Drop what an earlier attempt logged beyond `resumed_step`, so that no step is there twice."""
+        drop_lines_beyond(file, resumed_step)
+        self._lines = file.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(tensorboard), purge_step=resumed_step + 1)
+
+    def write(self, phase: str, step: int, epoch: float, numbers: Mapping[str, float]) -> None:
+        """One line, on disk when this returns."""
+        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        line = {"phase": phase, "step": step, "epoch": epoch, **finite}
+        self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
+        for name, value in numbers.items():
+            self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self._lines.close()
+        self._tensorboard.close()
+
+
+def read_metrics(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; a torn last line (the run was killed while writing it) is left out."""
+    if not file.exists():
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            yield entry
+
+
+def drop_lines_beyond(file: Path, step: int) -> None:
+    """Keep the lines up to `step`, through a new file that takes the old one's place whole."""
+    if not file.exists():
+        return
+    kept = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in read_metrics(file) if entry["step"] <= step]
+    temporary = file.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(kept)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)
