@@ -13,13 +13,15 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 
 from vidtl.errors import UserError
+
+T = TypeVar("T")
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
 """How long a process waits for the others before it gives up; gloo's half hour hides a hung peer for too long.
@@ -66,7 +68,29 @@ def make_accelerator(precision: Literal["auto", "no", "bf16", "fp16"]) -> Accele
             f"the launcher's configuration asks for {accelerator.distributed_type.value}; "
             "allowed: one process, or several with distributed_type MULTI_GPU (also on a CPU)"
         )
+    if accelerator.gradient_accumulation_steps != 1:
+        raise UserError(
+            f"the launcher's gradient_accumulation_steps is {accelerator.gradient_accumulation_steps}; "
+            "allowed: 1, because training.accumulation_steps sets it"
+        )
     return accelerator
+
+
+def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
+    """Run `action` on the first process only; every process gets its result, or raises its UserError."""
+    if accelerator.num_processes == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action()
+        except UserError as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
+    return result
 
 
 def run_tool(main: Callable[[], None]) -> NoReturn:

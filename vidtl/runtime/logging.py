@@ -70,8 +70,8 @@ class MetricsLog:
         self._tensorboard.close()
 
 
-def read_metrics(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a torn last line (the run was killed while writing it) is left out."""
+def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of `metrics.jsonl` or the like; a torn one (the run was killed while writing it) is left out."""
     if not file.exists():
         return
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -87,7 +87,7 @@ def drop_lines_beyond(file: Path, step: int) -> None:
     """Keep the lines up to `step`, through a new file that takes the old one's place whole."""
     if not file.exists():
         return
-    kept = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in read_metrics(file) if entry["step"] <= step]
+    kept = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
     temporary = file.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(kept)

@@ -1,0 +1,153 @@
+"""The output directory of a run: one experiment, one run at a time, nothing overwritten by a start that fails."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vidtl.config import ExperimentConfig
+from vidtl.errors import UserError
+from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers
+
+MAY_CHANGE = (
+    "data.root",
+    "data.eval_split",
+    "data.num_workers",
+    "data.prefetch_batches",
+    "data.worker_timeout_s",
+    "data.max_unreadable_share",
+    "training.accumulation_steps",
+    "training.log_every_steps",
+    "training.checkpoint_every_steps",
+    "training.keep_checkpoints",
+    "training.evaluate_every_epochs",
+    "training.resume",
+    "evaluation",
+)
+"""Keys, or whole sections, that a resumed run may set differently: they leave the samples, their order and the update
+rule as
+they are."""
+
+
+class RunDirectory:
+    """Paths of a run, and the checks before anything is written there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.unreadable_file = path / "unreadable.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.checkpoints = path / "checkpoints"
+
+    def find_checkpoint(self, config: ExperimentConfig) -> Path | None:
+        """The checkpoint to go on from, None in a new directory; writes nothing.
+
+        Raises:
+            UserError: the directory holds another experiment, or checkpoints of which none is whole, or any checkpoint
+                while `training.resume` is `never`.
+        """
+        if config.training.resume == "never" and list_checkpoints(self.checkpoints):
+            raise UserError(
+                f"training.resume is 'never' and {self.checkpoints} has checkpoints; "
+                "allowed: 'auto' to go on from the newest, or another output directory"
+            )
+        checkpoint = newest_valid(self.checkpoints)
+        if checkpoint is None and list_checkpoints(self.checkpoints):
+            raise UserError(
+                f"no checkpoint in {self.checkpoints} is whole (see the warnings above); "
+                "move them away to start from the beginning, or give another output directory"
+            )
+        for file in (self.config_file, *([checkpoint / EXPERIMENT] if checkpoint else [])):
+            check_same_experiment(file, config)
+        return checkpoint
+
+    def take(self, config: ExperimentConfig) -> None:
+        """Record the configuration and remove what a killed run left unfinished; after all checks have passed."""
+        remove_leftovers(self.checkpoints)
+        _write_whole(self.config_file, dump_config(config))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out while the block lasts; the lock goes with the process, however that ends.
+
+        Raises:
+            UserError: a running process has it; names the process and its host.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as stream:
+            try:
+                # Not flock: forked decoding workers would inherit it and outlive a killed run for seconds.
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                stream.seek(0)
+                owner = stream.read().strip() or "an unnamed process"
+                raise UserError(f"output directory {self.path} is in use by {owner}") from None
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            stream.flush()
+            yield
+            stream.truncate(0)
+
+
+def dump_config(config: ExperimentConfig) -> str:
+    """The whole configuration as YAML that can be given back as a configuration file."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+
+
+def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
+    """Compare a recorded configuration with this one, except for the keys in `MAY_CHANGE`; no file is no difference.
+
+    Raises:
+        UserError: names the first key that differs, and both values.
+    """
+    if not file.exists():
+        return
+    try:
+        recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        recorded = None
+    if not isinstance(recorded, dict):
+        raise UserError(f"{file} is not a configuration: this is not a run's directory; give another output directory")
+    before, now = _flatten(recorded), _flatten(_plain(asdict(config)))
+    sections = {field.name: i for i, field in enumerate(fields(config))}
+    for key in sorted(before.keys() | now.keys(), key=lambda key: sections.get(key.split(".")[0], len(sections))):
+        absent = "(absent)"
+        old, new = before.get(key, absent), now.get(key, absent)
+        if old != new and not any(key == name or key.startswith(name + ".") for name in MAY_CHANGE):
+            raise UserError(
+                f"{file} holds another experiment: {key} is {old!r} there and {new!r} here; "
+                "give another output directory, or the same value"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is what YAML gives back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _write_whole(file: Path, text: str) -> None:
+    temporary = file.with_name(file.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)

@@ -1,0 +1,69 @@
+"""`state.json` of a checkpoint: where the run stands. Every random number follows from it, so none is stored."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from vidtl.errors import UserError
+from vidtl.training.checkpoint import STATE
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What must be the same in all parts of a run, beyond its configuration."""
+
+    steps_per_epoch: int
+    total_steps: int
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of the periodic evaluations so far."""
+
+    metric: str
+    value: float
+    step: int
+
+
+@dataclass(kw_only=True)
+class TrainingState:
+    """How far a run has come."""
+
+    step: int = 0
+    """Finished optimizer steps."""
+    videos_asked: int = 0
+    """Videos that the loader was asked for, substitutes included."""
+    videos_unreadable: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    """Losses of the steps since the last line of `metrics.jsonl`."""
+    best: Best | None = None
+    scaler: dict[str, Any] | None = None
+    """fp16 only: the loss scale and its counters."""
+
+
+def write_state(directory: Path, state: TrainingState, facts: RunFacts, about: dict[str, Any]) -> None:
+    """Write `state.json`; `about` adds what only people read (seed, epoch, processes)."""
+    content = {**asdict(state), "facts": asdict(facts), "about": about}
+    (directory / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def read_state(directory: Path, facts: RunFacts) -> TrainingState:
+    """Read `state.json` of a checkpoint whose manifest was verified.
+
+    Raises:
+        UserError: the run that wrote it had other data: another number of classes or of steps.
+    """
+    content = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    recorded = RunFacts(**content["facts"])
+    for name in (f.name for f in fields(RunFacts)):
+        before, now = getattr(recorded, name), getattr(facts, name)
+        if before != now:
+            raise UserError(
+                f"checkpoint {directory} is of a run whose {name} is {before}, and here it is {now}: "
+                "the data set has changed; give another output directory"
+            )
+    state = TrainingState(**{f.name: content[f.name] for f in fields(TrainingState)})
+    state.best = Best(**content["best"]) if content["best"] else None
+    return state

@@ -1,0 +1,157 @@
+"""One optimizer step: the same gradient for any split of a batch over processes, micro-batches and accumulation.
+
+The gradient is that of (sum over the real samples of the whole batch of their loss) / (number of real samples of the
+whole batch). Gradients of processes are averaged by PyTorch, so each process scales its sum by processes / global
+count.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file
+from torch import Tensor, nn
+
+from vidtl.config import ExperimentConfig
+from vidtl.data.batch import ClipBatch, Failure
+from vidtl.errors import UserError
+from vidtl.runtime.seeding import seed_torch
+from vidtl.training.checkpoint import MODEL, OPTIMIZER
+from vidtl.training.losses import loss_sum
+from vidtl.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+
+
+class BatchSource(Protocol):
+    """Micro-batches in a global order that is a function of the step (`vidtl.data.loader.TrainLoader`)."""
+
+    steps_per_epoch: int
+    total_steps: int
+
+    def iterate(self, start_step: int) -> Iterator[ClipBatch]: ...
+
+    def global_count(self, step: int) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTask:
+    """What a model is trained on, and how it is written down."""
+
+    loader: BatchSource
+    make_input: Callable[[ClipBatch], Tensor]
+    """A batch on the device to input_BTCHW, augmented and normalised."""
+    num_classes: int
+    multi_label: bool
+    save_model: Callable[[nn.Module, Path], None]
+    """Writes `model.safetensors` and `config.json` into a directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one process knows about one optimizer step; tensors are still on the device."""
+
+    step: int
+    """Finished steps, this one included."""
+    loss: Tensor
+    """This process's share of the mean loss over the whole batch; the shares of all processes add up to it."""
+    grad_norm: Tensor
+    """Norm of the whole gradient before clipping; the same in all processes."""
+    failures: list[Failure]
+    data_wait_s: float
+
+
+class Engine:
+    """A model with its optimizer, precision and processes."""
+
+    def __init__(
+        self, model: nn.Module, config: ExperimentConfig, accelerator: Accelerator, task: TrainingTask
+    ) -> None:
+        self.model = model.to(accelerator.device)
+        """The model as it was built: plain parameter names, whatever wraps it in training."""
+        self.config = config
+        self.accelerator = accelerator
+        self.task = task
+        self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
+        self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
+
+    def step(self, step: int, learning_rate: float, batches: Iterator[ClipBatch]) -> StepReport:
+        """Take the next `accumulation_steps` micro-batches and change the weights once. `step` counts from 0."""
+        accumulation_steps = self.config.training.accumulation_steps
+        scale = self.accelerator.num_processes / self.task.loader.global_count(step)
+        self._wrapped_model.train()
+        loss = torch.zeros((), device=self.accelerator.device)
+        failures: list[Failure] = []
+        data_wait_s = 0.0
+        for micro_batch in range(accumulation_steps):
+            start_s = time.perf_counter()
+            batch = next(batches)
+            data_wait_s += time.perf_counter() - start_s
+            failures += batch.failures
+            last = micro_batch == accumulation_steps - 1
+            with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
+                loss += self._backward(batch.to(self.accelerator.device), scale, step, micro_batch)
+        grad_norm = self._update(learning_rate)
+        share = loss / self.accelerator.num_processes
+        return StepReport(step=step + 1, loss=share, grad_norm=grad_norm, failures=failures, data_wait_s=data_wait_s)
+
+    def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
+        training = self.config.training
+        inputs_BTCHW = self.task.make_input(batch)
+        # Dropout and stochastic depth become functions of the position, so that a resumed run draws the same ones.
+        seed_torch(training.seed, step, micro_batch, self.accelerator.process_index)
+        logits_BK = self._wrapped_model(inputs_BTCHW)
+        loss = scale * loss_sum(
+            logits_BK, batch.targets, batch.weights, self.task.multi_label, training.label_smoothing
+        )
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _update(self, learning_rate: float) -> Tensor:
+        clip_norm = self.config.optimizer.clip_norm or math.inf
+        grad_norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), clip_norm)
+        set_learning_rate(self.optimizer, learning_rate)
+        self._wrapped_optimizer.step()
+        self._wrapped_optimizer.zero_grad(set_to_none=True)
+        return grad_norm.detach()
+
+    @property
+    def skips_overflows(self) -> bool:
+        """Whether a gradient that is not finite is normal: fp16 then skips the step and lowers its scale."""
+        return self.accelerator.scaler is not None
+
+    def scaler_state(self) -> dict[str, Any] | None:
+        """fp16's loss scale and its counters; plain numbers."""
+        return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+
+    def state_bytes(self) -> int:
+        """Size of all tensors that `save` writes."""
+        tensors = [*self.model.state_dict().values(), *optimizer_tensors(self.optimizer, self.model).values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def save(self, directory: Path) -> None:
+        """Write the model's and the optimizer's tensors under the model's own parameter names."""
+        self.task.save_model(self.model, directory)
+        save_file(optimizer_tensors(self.optimizer, self.model), directory / OPTIMIZER)
+
+    def load(self, directory: Path, scaler_state: dict[str, Any] | None) -> None:
+        """Put back what `save` wrote.
+
+        Raises:
+            UserError: the files hold another model's tensors.
+        """
+        try:
+            load_model(self.model, directory / MODEL, device=str(self.accelerator.device))
+            load_optimizer_tensors(self.optimizer, self.model, load_file(directory / OPTIMIZER))
+        except (RuntimeError, KeyError, SafetensorError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"checkpoint {directory} holds another model than the configuration builds: {first}"
+            ) from error
+        if self.accelerator.scaler is not None and scaler_state is not None:
+            self.accelerator.scaler.load_state_dict(scaler_state)
