@@ -1,0 +1,114 @@
+"""Position embeddings of a grid of tokens: learned or fixed, and resized when a model is loaded for another clip.
+
+Sources: ViViT section 4 (learned, N(0, 0.02)); Vaswani et al., 2017, section 3.5 (sines and cosines over the sequence);
+Beyer et al., 2022 (arXiv 2205.01580), extended to t, h, w as in ViViT's reference code.
+"""
+
+import logging
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from einops import rearrange
+from torch import Tensor, nn
+
+Kind = Literal["learned", "sincos_1d", "sincos_3d"]
+
+_log = logging.getLogger(__name__)
+
+
+class Grid(NamedTuple):
+    """Number of tokens along time, height and width."""
+
+    t: int
+    h: int
+    w: int
+
+    @property
+    def size(self) -> int:
+        """Tokens in the whole grid."""
+        return self.t * self.h * self.w
+
+    def __str__(self) -> str:
+        return f"{self.t}x{self.h}x{self.w}"
+
+
+class PositionEmbedding(nn.Module):
+    """Adds one row per token of a grid; a class token, if there is one, has row 0.
+
+    Fixed embeddings are recomputed rather than saved.
+    """
+
+    weight: Tensor
+
+    def __init__(self, grid: Grid, width: int, kind: Kind = "learned", class_token: bool = False) -> None:
+        super().__init__()
+        self.grid = grid
+        self.class_token = class_token
+        if kind == "learned":
+            self.weight = nn.Parameter(torch.empty(grid.size + class_token, width))
+            nn.init.normal_(self.weight, std=0.02)
+        elif kind == "sincos_1d":
+            self.register_buffer("weight", sincos_1d(grid.size + class_token, width), persistent=False)
+        else:
+            class_row = torch.zeros(int(class_token), width)
+            self.register_buffer("weight", torch.cat([class_row, sincos_3d(grid, width)]), persistent=False)
+
+    def forward(self, tokens_BtND: Tensor) -> Tensor:
+        """Rows run time-major over t and N; where there are rows for one timestep only, all timesteps share them."""
+        rows_tND: Tensor = rearrange(self.weight, "(t N) D -> t N D", N=tokens_BtND.shape[2])
+        return tokens_BtND + rows_tND
+
+
+def sincos_1d(length: int, width: int) -> Tensor:
+    """`[length, width]`: sine of position / 10000^(2i / width) in even columns, cosine in odd ones."""
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+    table: Tensor = rearrange(torch.stack([angles.sin(), angles.cos()]), "part L i -> L (i part)")
+    return table[:, :width].float()
+
+
+def sincos_3d(grid: Grid, width: int) -> Tensor:
+    """`[t * h * w, width]`: a sixth of the columns each for sine and cosine of t, w and h, in that order.
+
+    Columns left over where the width is not a multiple of 6 are 0.
+    """
+    part = width // 6
+    frequencies = 10000.0 ** (-torch.arange(part, dtype=torch.float64) / max(part, 1))
+    t, h, w = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    angles = [torch.outer(axis.flatten(), frequencies) for axis in (t, w, h)]
+    table = torch.cat([columns for angle in angles for columns in (angle.sin(), angle.cos())], dim=1)
+    return F.pad(table, (0, width - 6 * part)).float()
+
+
+def resize_positions(weight_LD: Tensor, source: Grid, target: PositionEmbedding, name: str) -> Tensor:
+    """Fits learned positions of one grid to another, linearly between tokens with the corner tokens kept in place.
+
+    An image's grid (one timestep) is thereby repeated along time. A class row is kept as it is, or left out where the
+    target has none.
+
+    Args:
+        weight_LD: rows of the source, class row first if it has one.
+        source: grid that the rows belong to.
+        target: embedding whose grid is wanted.
+        name: parameter name, for the log.
+
+    Returns:
+        `[rows of target, D]`.
+
+    Raises:
+        ValueError: the number of rows fits the source grid neither with nor without a class row, or the target needs a
+            class row and the source has none.
+    """
+    class_rows = weight_LD.shape[0] - source.size
+    if class_rows not in (0, 1):
+        raise ValueError(f"{name} has {weight_LD.shape[0]} rows, but a grid of {source} has {source.size}")
+    if target.class_token and not class_rows:
+        raise ValueError(f"{name} has no row for the class token that this model has")
+    grid_rows = weight_LD[class_rows:]
+    if source != target.grid:
+        volume = rearrange(grid_rows.float(), "(t h w) D -> 1 D t h w", t=source.t, h=source.h, w=source.w)
+        volume = F.interpolate(volume, size=tuple(target.grid), mode="trilinear", align_corners=True)
+        grid_rows = rearrange(volume, "1 D t h w -> (t h w) D").to(weight_LD.dtype)
+        _log.info("%s: positions resized from a grid of %s to %s", name, source, target.grid)
+    return torch.cat([weight_LD[:1], grid_rows]) if target.class_token else grid_rows
