@@ -1,0 +1,128 @@
+"""Figures open, are not blank, take hostile names, and replace files whole."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidtl.errors import UserError
+from vidtl.visualize import label_text, new_figure, save_figure
+from vidtl.visualize.confusion import MAX_BARS, MAX_CLASSES, _shown_cells, draw_average_precision, draw_confusion
+from vidtl.visualize.curves import draw_curves, read_lines
+
+HOSTILE = ["=1+1", "$\\frac{", "a\nb\x1b[31m", "<script>", "a" * 300, "50% $ & $ more", "", "_^{"]
+
+
+def pixels(path: Path) -> np.ndarray:
+    """RGB of a PNG; also checks that something is drawn and nothing else lies beside it."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        array = np.asarray(image.convert("RGB"))
+    assert len(np.unique(array.reshape(-1, 3), axis=0)) > 10
+    assert not list(path.parent.glob("*.tmp"))
+    return array
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 8])
+def test_confusion_of_few_classes_with_hostile_names(tmp_path, num_classes):
+    counts = np.eye(num_classes, num_classes + 1, dtype=np.int64) * 5
+    path = tmp_path / "confusion.png"
+    draw_confusion(counts, HOSTILE[:num_classes], path, "$\\frac{ title")
+    perfect = pixels(path)
+    counts[:, -1] = 3
+    draw_confusion(counts, HOSTILE[:num_classes], path, "$\\frac{ title")
+    assert not np.array_equal(perfect, pixels(path))
+
+
+def test_confusion_of_many_classes_keeps_every_count():
+    rng = np.random.default_rng(0)
+    num_classes = MAX_CLASSES + 20
+    counts = rng.poisson(0.3, (num_classes, num_classes + 1))
+    counts[np.arange(20), np.arange(20)] += 50
+    names = [f"class {i}" for i in range(num_classes)]
+    cells, rows, columns, note = _shown_cells(counts, names)
+    assert len(rows) == MAX_CLASSES // 2
+    assert columns[-2:] == ["all other classes", "unreadable"]
+    shown = [names.index(row) for row in rows]
+    np.testing.assert_array_equal(cells.sum(axis=1), counts[shown].sum(axis=1))
+    errors = counts.sum(axis=1) - np.diagonal(counts)
+    assert errors[shown].min() >= np.sort(errors)[-MAX_CLASSES // 2]
+    assert note == f"the {MAX_CLASSES // 2} of {num_classes} classes with most errors"
+
+
+def test_confusion_of_many_classes_is_drawn(tmp_path):
+    counts = np.ones((MAX_CLASSES + 1, MAX_CLASSES + 2), dtype=np.int64)
+    draw_confusion(counts, [f"class {i}" for i in range(MAX_CLASSES + 1)], tmp_path / "c.png", "many")
+    pixels(tmp_path / "c.png")
+
+
+@pytest.mark.parametrize("num_classes", [1, 8, MAX_BARS + 5])
+def test_average_precision_bars(tmp_path, num_classes):
+    values = np.linspace(0, 1, num_classes)
+    values[0] = np.nan
+    names = (HOSTILE * (num_classes // len(HOSTILE) + 1))[:num_classes]
+    path = tmp_path / "ap.png"
+    draw_average_precision(values, np.arange(num_classes), 50, names, path, "title")
+    assert pixels(path).shape[0] > 100
+
+
+def training_lines(count: int) -> list[dict]:
+    return [{"step": s, "epoch": s / 10, "loss": 3 / s, "learning_rate": 1e-3} for s in range(1, count + 1)]
+
+
+def write(path: Path, lines: list[dict], tail: str = "") -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
+    return path
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 100])
+def test_curves_of_any_length(tmp_path, count):
+    lines = training_lines(count)
+    lines += [{"step": s, "epoch": s / 10, "split": "val", "top1": 0.5, "top5": None} for s in range(10, count, 10)]
+    draw_curves(write(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png", {"top1": 0.25, "mAP": math.nan})
+    assert pixels(tmp_path / "curves.png").shape[1] == 900
+
+
+def test_curves_take_the_last_of_repeated_steps_and_show_chance(tmp_path):
+    lines = [*training_lines(8), {"step": 4, "epoch": 0.4, "split": "val", "mAP": 0.3}]
+    clean = write(tmp_path / "clean.jsonl", lines)
+    stale = [{"step": 5, "epoch": 0.5, "loss": 1e6, "learning_rate": 9.0}, {"step": 4, "split": "val", "mAP": 0.9}]
+    resumed = write(tmp_path / "resumed.jsonl", stale + lines)
+    for source in (clean, resumed):
+        draw_curves(source, source.with_suffix(".png"))
+    np.testing.assert_array_equal(pixels(clean.with_suffix(".png")), pixels(resumed.with_suffix(".png")))
+    draw_curves(clean, tmp_path / "chance.png", {"mAP": 0.1})
+    assert not np.array_equal(pixels(clean.with_suffix(".png")), pixels(tmp_path / "chance.png"))
+
+
+def test_unfinished_last_line_is_left_out_and_other_bad_lines_are_named(tmp_path):
+    lines = training_lines(3)
+    assert read_lines(write(tmp_path / "m.jsonl", lines, tail='{"step": 4, "lo')) == lines
+    (tmp_path / "m.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"m\.jsonl:2 is no JSON object with a number 'step'"):
+        read_lines(tmp_path / "m.jsonl")
+    with pytest.raises(UserError, match=r"absent\.jsonl cannot be read"):
+        read_lines(tmp_path / "absent.jsonl")
+
+
+def test_labels_fit_one_line_and_are_no_formulas():
+    for text in HOSTILE:
+        shown = label_text(text)
+        assert shown.isprintable()
+        assert len(shown.replace("\\$", "$")) <= 36
+        assert shown.count("$") == shown.count("\\$")
+    assert label_text("Holding some clothes in the room number 17") == "Holding some clothes in…m number 17"
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"old")
+    figure = new_figure(1, 1)
+    figure.text(0.5, 0.5, "$\\frac{$")  # matplotlib refuses this formula while drawing
+    with pytest.raises(ValueError, match="ParseException"):
+        save_figure(figure, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
+    assert path.read_bytes() == b"old"

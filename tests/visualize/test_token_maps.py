@@ -1,0 +1,131 @@
+"""Arrays of token maps against hand-made maps, and the drawn grid."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from vidtl.errors import UserError
+from vidtl.visualize.token_maps import (
+    clip_token_maps,
+    draw_token_maps,
+    pairwise_overlap,
+    spatial_entropy,
+    token_map_images,
+)
+
+
+@pytest.fixture
+def clip_THWC() -> np.ndarray:  # noqa: N802
+    return np.random.default_rng(0).integers(0, 256, (8, 24, 32, 3), dtype=np.uint8)
+
+
+def corner_maps(t: int = 4, num_tokens: int = 4) -> np.ndarray:
+    """Token s looks at one corner of a 3 x 4 grid only."""
+    maps = np.zeros((t, num_tokens, 3, 4))
+    for s, (row, column) in enumerate([(0, 0), (0, 3), (2, 0), (2, 3)][:num_tokens]):
+        maps[:, s, row, column] = 0.01
+    return maps
+
+
+def test_heat_is_where_the_map_is_and_spans_zero_to_one(clip_THWC):
+    images = token_map_images(corner_maps(), clip_THWC, 2)
+    assert images.heat.shape == (4, 4, 24, 32)
+    assert images.overlays.shape == (4, 4, 24, 32, 3)
+    for s, (row, column) in enumerate([(0, 0), (0, -1), (-1, 0), (-1, -1)]):
+        assert (images.heat[s, :, row, column] == 1).all()
+        assert images.heat[s].min() == 0
+        cold = images.overlays[s, 0, -1 - row, -1 - column].astype(int)  # the opposite corner: grey, dimmed frame
+        grey = 0.6 * (images.frames[0, -1 - row, -1 - column] @ [0.299, 0.587, 0.114])
+        np.testing.assert_allclose(cold, grey, atol=1)
+
+
+def test_upsampling_is_bilinear_between_cell_centres(clip_THWC):
+    images = token_map_images(np.array([[[[0.0, 1.0]]]]), clip_THWC[:2], 2)
+    centres = (np.arange(32) + 0.5) / 16 - 0.5
+    np.testing.assert_allclose(images.heat[0, 0, 0], np.clip(centres, 0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_each_map_is_shown_on_the_middle_frame_of_its_tubelet(clip_THWC, length):
+    t = 8 // length
+    images = token_map_images(np.ones((t, 1, 2, 2)), clip_THWC, length)
+    np.testing.assert_array_equal(images.frames, clip_THWC[[i * length + length // 2 for i in range(t)]])
+
+
+def test_constant_maps_have_no_heat_full_entropy_and_full_overlap(clip_THWC):
+    for value in (0.0, 0.25, 1.0):
+        images = token_map_images(np.full((4, 2, 3, 4), value), clip_THWC, 2)
+        assert not images.heat.any()
+        np.testing.assert_allclose(images.entropy, [1, 1])
+        assert images.overlap == pytest.approx(1)
+
+
+def test_entropy_and_overlap_of_known_maps():
+    corners = corner_maps()
+    np.testing.assert_allclose(spatial_entropy(corners), 0, atol=1e-12)
+    assert pairwise_overlap(corners) == 0
+    half = np.zeros((1, 2, 1, 4))
+    half[0, 0, 0, :2] = 5.0  # places 0 and 1
+    half[0, 1, 0, 1:3] = 0.1  # places 1 and 2: half of the mass is shared, whatever the scale
+    np.testing.assert_allclose(spatial_entropy(half), math.log(2) / math.log(4))
+    assert pairwise_overlap(half) == pytest.approx(0.5)
+    assert math.isnan(pairwise_overlap(half[:, :1]))
+    np.testing.assert_array_equal(spatial_entropy(np.ones((1, 1, 1, 1))), [0])
+
+
+@pytest.mark.parametrize(("shape", "length"), [((5, 1, 2, 2), 2), ((4, 2, 2), 2), ((4, 1, 2, 2), 0)])
+def test_maps_that_do_not_fit_the_clip_are_refused(clip_THWC, shape, length):
+    with pytest.raises(ValueError, match="do not fit a clip"):
+        token_map_images(np.ones(shape), clip_THWC, length)
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_maps_that_are_no_weights_are_refused(clip_THWC, value):
+    with pytest.raises(ValueError, match="finite and not negative"):
+        token_map_images(np.full((4, 1, 2, 2), value), clip_THWC, 2)
+
+
+@pytest.mark.parametrize(("t", "num_tokens"), [(1, 1), (4, 4), (8, 2)])
+def test_grid_is_drawn_with_all_tokens(tmp_path, clip_THWC, t, num_tokens):
+    images = token_map_images(corner_maps(t, num_tokens), clip_THWC, 8 // t)
+    path = tmp_path / "folder" / "tokens.png"
+    draw_token_maps(images, path, "title $\\frac{")
+    with Image.open(path) as image:
+        array = np.asarray(image.convert("RGB"))
+    assert image.format == "PNG"
+    hottest = np.abs(array.astype(int) - [252, 255, 164]).sum(-1)  # end of the colour scale, under opacity
+    assert len(np.unique(array.reshape(-1, 3), axis=0)) > 1000
+    assert hottest.min() < 200
+    assert [p.name for p in path.parent.iterdir()] == ["tokens.png"]
+
+
+class TinyTokenLearner(nn.Module):
+    """Two maps over a 2 x 2 grid of pooled brightness; dropout shows whether it runs in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def token_maps(self, input_BTCHW: torch.Tensor) -> torch.Tensor:
+        grid = nn.functional.adaptive_avg_pool3d(input_BTCHW.mean(2, keepdim=True).transpose(1, 2), (2, 2, 2))
+        first = self.dropout(grid).softmax(-1)
+        return torch.cat([first, 1 - first], dim=1).transpose(1, 2)
+
+
+def test_maps_of_a_model_in_evaluation_mode_with_its_flags_restored():
+    model = TinyTokenLearner()
+    input_BTCHW = torch.rand(3, 4, 3, 8, 8)
+    first, second = clip_token_maps(model, input_BTCHW), clip_token_maps(model, input_BTCHW)
+    assert first.shape == (2, 2, 2, 2)
+    np.testing.assert_array_equal(first, second)
+    assert model.training
+    assert model.dropout.training
+
+
+def test_models_without_token_learner_are_refused():
+    with pytest.raises(UserError, match="need a model with TokenLearner"):
+        clip_token_maps(nn.Linear(2, 2), torch.zeros(1, 2))
