@@ -17,6 +17,8 @@ from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
+from vidtl.errors import UserError
+
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 
@@ -55,12 +57,15 @@ class MetricsLog:
         self._tensorboard = SummaryWriter(str(tensorboard), purge_step=resumed_step + 1)
 
     def write(self, phase: str, step: int, epoch: float, numbers: Mapping[str, float]) -> None:
-        """One line, on disk when this returns."""
+        """One line, on the disk when this returns; UserError where it cannot be written."""
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = {"phase": phase, "step": step, "epoch": epoch, **finite}
-        self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
+        try:
+            self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._lines.flush()
+            os.fsync(self._lines.fileno())
+        except OSError as error:
+            raise UserError(f"{self._lines.name} could not be written: {error.strerror}") from error
         for name, value in numbers.items():
             self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
 

@@ -58,6 +58,9 @@ class StepReport:
 
     step: int
     """Finished steps, this one included."""
+    learning_rate: float
+    num_clips: int
+    """Real samples of the whole batch."""
     loss: Tensor
     """This process's share of the mean loss over the whole batch; the shares of all processes add up to it."""
     grad_norm: Tensor
@@ -83,7 +86,8 @@ class Engine:
     def step(self, step: int, learning_rate: float, batches: Iterator[ClipBatch]) -> StepReport:
         """Take the next `accumulation_steps` micro-batches and change the weights once. `step` counts from 0."""
         accumulation_steps = self.config.training.accumulation_steps
-        scale = self.accelerator.num_processes / self.task.loader.global_count(step)
+        num_clips = self.task.loader.global_count(step)
+        scale = self.accelerator.num_processes / num_clips
         self._wrapped_model.train()
         loss = torch.zeros((), device=self.accelerator.device)
         failures: list[Failure] = []
@@ -97,8 +101,15 @@ class Engine:
             with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
                 loss += self._backward(batch.to(self.accelerator.device), scale, step, micro_batch)
         grad_norm = self._update(learning_rate)
-        share = loss / self.accelerator.num_processes
-        return StepReport(step=step + 1, loss=share, grad_norm=grad_norm, failures=failures, data_wait_s=data_wait_s)
+        return StepReport(
+            step=step + 1,
+            learning_rate=learning_rate,
+            num_clips=num_clips,
+            loss=loss / self.accelerator.num_processes,
+            grad_norm=grad_norm,
+            failures=failures,
+            data_wait_s=data_wait_s,
+        )
 
     def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
         training = self.config.training
@@ -131,7 +142,8 @@ class Engine:
 
     def state_bytes(self) -> int:
         """Size of all tensors that `save` writes."""
-        tensors = [*self.model.state_dict().values(), *optimizer_tensors(self.optimizer, self.model).values()]
+        values = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [value for value in (*self.model.state_dict().values(), *values) if isinstance(value, Tensor)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def save(self, directory: Path) -> None:

@@ -1,0 +1,159 @@
+"""A whole training run that takes a second: a tiny model with dropout, and batches that need no video.
+
+Started by path it is a process of its own, for tests with several processes and with signals:
+`python tests/training/tiny_run.py OUTPUT_DIR '{"seed": 1, ...}'`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
+from vidtl.data.batch import ClipBatch, Failure
+from vidtl.runtime.launch import make_accelerator, run_tool
+from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.seeding import generator
+from vidtl.training.loop import Evaluate, TrainingSummary, train
+from vidtl.training.step import TrainingTask
+
+NUM_CLASSES = 3
+NUM_RECORDS = 22  # with a batch of 8: 3 steps an epoch, the last with 6 real samples
+
+
+class TinyModel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * 3 * 2 * 2, 16)
+        self.norm = nn.LayerNorm(16)
+        self.head = nn.Linear(16, NUM_CLASSES)
+
+    def forward(self, input_BTCHW: Tensor) -> Tensor:
+        hidden = torch.relu(self.norm(self.hidden(input_BTCHW.flatten(1))))
+        return self.head(nn.functional.dropout(hidden, 0.3 if DROPOUT else 0.0, self.training))
+
+
+DROPOUT = True
+
+
+class TinyLoader:
+    """The contract of `vidtl.data.loader.TrainLoader`: the global order is a function of (seed, epoch) only."""
+
+    def __init__(self, config: ExperimentConfig, process_index: int = 0, num_processes: int = 1) -> None:
+        self.training = config.training
+        self.process_index, self.num_processes = process_index, num_processes
+        self.micro_batch = config.training.batch_size // config.training.accumulation_steps // num_processes
+        self.steps_per_epoch = -(-NUM_RECORDS // config.training.batch_size)
+        self.total_steps = round(config.schedule.epochs * self.steps_per_epoch)
+        self.step_delay_s = 0.0
+        self.spoil: Callable[[int, ClipBatch], ClipBatch] = lambda step, batch: batch
+
+    def global_count(self, step: int) -> int:
+        first = step % self.steps_per_epoch * self.training.batch_size
+        return min(self.training.batch_size, NUM_RECORDS - first)
+
+    def iterate(self, start_step: int) -> Iterator[ClipBatch]:
+        for step in range(start_step, self.total_steps):
+            for micro in range(self.training.accumulation_steps):
+                time.sleep(self.step_delay_s)
+                yield self.spoil(step, self.batch(step, micro))
+
+    def batch(self, step: int, micro: int) -> ClipBatch:
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        order = generator(self.training.seed, epoch).permutation(NUM_RECORDS)
+        part = micro * self.num_processes + self.process_index
+        first = step_in_epoch * self.training.batch_size + part * self.micro_batch
+        places = range(first, first + self.micro_batch)
+        indices = torch.tensor([int(order[place % NUM_RECORDS]) for place in places])
+        pixels = [generator(self.training.seed, epoch, int(i), 7).integers(0, 256, (2, 3, 2, 2)) for i in indices]
+        return ClipBatch(
+            pixels=torch.stack([torch.from_numpy(p).to(torch.uint8) for p in pixels]),
+            colour=torch.zeros(len(indices), dtype=torch.int64),
+            targets=nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float(),
+            weights=torch.tensor([float(place < NUM_RECORDS) for place in places]),
+            indices=indices,
+            augmentation=torch.zeros(len(indices), 5),
+            failures=[],
+        )
+
+
+def tiny_config(**training: object) -> ExperimentConfig:
+    """4 epochs of 3 steps; a checkpoint every 2 steps, all kept."""
+    defaults = {"batch_size": 8, "checkpoint_every_steps": 2, "keep_checkpoints": 100, "log_every_steps": 2}
+    return ExperimentConfig(
+        data=DataConfig(max_unreadable_share=0.2),
+        optimizer=OptimizerConfig(learning_rate=0.05),
+        schedule=ScheduleConfig(epochs=4.0, warmup_epochs=1.0),
+        training=TrainingConfig(**{**defaults, **training}),  # type: ignore[arg-type]
+    )
+
+
+def tiny_task(config: ExperimentConfig, process_index: int = 0, num_processes: int = 1) -> TrainingTask:
+    def save_model(model: nn.Module, directory: Path) -> None:
+        save_file(model.state_dict(), directory / "model.safetensors")
+        (directory / "config.json").write_text("{}")
+
+    return TrainingTask(
+        loader=TinyLoader(config, process_index, num_processes),
+        make_input=lambda batch: batch.pixels.float() / 127.5 - 1,
+        num_classes=NUM_CLASSES,
+        multi_label=False,
+        save_model=save_model,
+    )
+
+
+def tiny_model() -> TinyModel:
+    torch.manual_seed(3)
+    return TinyModel()
+
+
+def failing(share: float) -> Callable[[int, ClipBatch], ClipBatch]:
+    """Every batch reports that share of its videos as unreadable."""
+
+    def spoil(step: int, batch: ClipBatch) -> ClipBatch:
+        bad = int(share * len(batch.indices))
+        return replace(batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short") for i in range(bad)])
+
+    return spoil
+
+
+def tiny_train(
+    output_dir: Path,
+    config: ExperimentConfig,
+    accelerator: Accelerator,
+    evaluate: Evaluate | None = None,
+    task: TrainingTask | None = None,
+    model: nn.Module | None = None,
+) -> tuple[TrainingSummary, nn.Module]:
+    task = task or tiny_task(config, accelerator.process_index, accelerator.num_processes)
+    model = model or tiny_model()
+    summary = train(config, output_dir, accelerator, task, model, evaluate, SilentProgress())
+    return summary, model
+
+
+def main() -> None:
+    output_dir, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    global DROPOUT
+    torch.set_num_threads(1)
+    expected, delay_s = options.pop("processes"), options.pop("delay_s", 0.0)
+    DROPOUT = options.pop("dropout", True)
+    config = tiny_config(**options)
+    accelerator = make_accelerator("no")
+    assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
+    task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
+    task.loader.step_delay_s = delay_s  # type: ignore[attr-defined]
+    (output_dir.parent / f"started-{accelerator.process_index}").touch()
+    summary, _ = tiny_train(output_dir, config, accelerator, task=task)
+    if accelerator.is_main_process:
+        print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step}))
+
+
+if __name__ == "__main__":
+    run_tool(main)
