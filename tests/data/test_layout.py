@@ -1,0 +1,76 @@
+"""Where videos are looked for, and which paths are refused."""
+
+from pathlib import Path
+
+import pytest
+
+from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotation
+from vidtl.errors import UserError
+
+FIELDS = {"label": "tying tie", "id": "-abc", "start": 7, "end": 17}
+PATTERNS = ("{id}_{start:06d}_{end:06d}.*", "{label}/{id}_{start:06d}_{end:06d}.*", "{id}.*")
+
+
+def make(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "val/-abc_000007_000017.mp4",
+        "val/-abc_000007_000017.mkv",
+        "val/tying tie/-abc_000007_000017.mp4",
+        "val/tying_tie/-abc_000007_000017.webm",
+        "val/-abc.mp4",
+        "replaced/-abc_000007_000017.mp4",
+    ],
+)
+def test_every_layout_is_found(tmp_path: Path, path: str) -> None:
+    make(tmp_path, path, "val/other.mp4", "val/tying tie/-abc_000007_000018.mp4")
+    assert VideoFinder(tmp_path, ["val", "videos_val"], PATTERNS, ["replaced"]).find(FIELDS) == path
+
+
+def test_replacements_and_earlier_patterns_come_first(tmp_path: Path) -> None:
+    make(tmp_path, "val/-abc_000007_000017.mp4", "val/-abc.mp4", "replaced/-abc.mp4")
+    assert VideoFinder(tmp_path, ["val"], PATTERNS, []).find(FIELDS) == "val/-abc_000007_000017.mp4"
+    assert VideoFinder(tmp_path, ["val"], PATTERNS, ["replaced"]).find(FIELDS) == "replaced/-abc.mp4"
+
+
+def test_absent_videos_are_expected_where_the_others_are(tmp_path: Path) -> None:
+    make(tmp_path, "val/tying_tie/-abc_000007_000017.mp4")
+    finder = VideoFinder(tmp_path, ["val"], PATTERNS, [])
+    assert finder.expected_pattern() == "val/{id}_{start:06d}_{end:06d}.mp4"
+    assert finder.find({**FIELDS, "id": "other"}) is None
+    assert finder.find(FIELDS) is not None
+    assert finder.expected_pattern() == "val/{label}/{id}_{start:06d}_{end:06d}.mp4"
+
+
+@pytest.mark.parametrize("path", ["a.mp4", "a b/c-d_e/.hidden..mp4", "ä/b.mp4"])
+def test_plain_paths_are_allowed(path: str) -> None:
+    assert check_relative(path, "here") == path
+
+
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "../a", "a/../../b", "a/..", "http://host/a.mp4", "a\nb", "a\0b"])
+def test_paths_that_could_leave_the_root_are_refused(path: str) -> None:
+    with pytest.raises(UserError, match=r"^here: .* is not allowed"):
+        check_relative(path, "here")
+
+
+def test_a_missing_path_is_told_by_its_first_missing_part(tmp_path: Path) -> None:
+    make(tmp_path, "kinetics/annotations/val.csv")
+    with pytest.raises(UserError, match=r"has no 'kinetic'; did you mean 'kinetics'\?"):
+        existing(tmp_path / "kinetic" / "annotations" / "val.csv", "annotation file")
+    with pytest.raises(UserError, match=r"has no 'vla\.csv'; did you mean 'val\.csv'\?"):
+        existing(tmp_path / "kinetics" / "annotations" / "vla.csv", "annotation file")
+
+
+def test_annotations_are_found_with_underscores(tmp_path: Path) -> None:
+    make(tmp_path, "Subject_1/ADL.csv")
+    assert find_annotation(tmp_path, "Subject 1/ADL.csv") == tmp_path / "Subject_1/ADL.csv"
+    with pytest.raises(UserError, match="annotation file"):
+        find_annotation(tmp_path, "Subject 2/ADL.csv")
+    with pytest.raises(UserError, match="is not a file"):
+        find_annotation(tmp_path, "Subject_1")

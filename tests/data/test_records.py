@@ -1,0 +1,132 @@
+"""Columns of strings and labels: what goes in comes out, cheaply."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidtl.data.records import ClassNames, Records, StringColumn
+from vidtl.errors import UserError
+
+INF = np.inf
+
+
+@pytest.fixture
+def records() -> Records:
+    """Three videos: two labels with times and one of them twice; none; one for the whole video."""
+    return Records(
+        root=Path("/root"),
+        classes=ClassNames(("run", "sit", "walk")),
+        multi_label=True,
+        annotation=Path("/root/a.csv"),
+        ids=StringColumn.from_strings(["a", "b", "c"]),
+        paths=StringColumn.from_strings(["v/a.mp4", "v/b.mp4", "v/c.mp4"]),
+        lines=np.array([2, 3, 5], np.int32),
+        label_offsets=np.array([0, 3, 3, 4]),
+        label_classes=np.array([2, 0, 2, 1], np.int32),
+        label_starts_s=np.array([0, 3, 6, -INF], np.float32),
+        label_ends_s=np.array([3, 5, 6, INF], np.float32),
+        segment_starts_s=np.array([0, 0, 1.5]),
+        segment_ends_s=np.array([INF, INF, 4.0]),
+    )
+
+
+def test_string_column_returns_what_it_was_given() -> None:
+    strings = ["", "plain", "-_äöü 漢字", "", "x" * 1000]
+    column = StringColumn.from_strings(iter(strings))
+    assert len(column) == 5
+    assert list(column) == strings
+    assert [column[i] for i in range(5)] == strings
+    assert column[-1] == strings[-1]
+    with pytest.raises(IndexError):
+        column[5]
+    assert list(StringColumn.from_strings([])) == []
+
+
+def test_class_names_number_names_and_suggest_the_nearest() -> None:
+    classes = ClassNames(("applauding", "archery"))
+    assert len(classes) == 2
+    assert classes.index("archery") == 1
+    assert "archery" in classes
+    with pytest.raises(UserError, match=r"'archrey'; did you mean 'archery'"):
+        classes.index("archrey")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [((), "empty"), (("a", ""), "class 1"), (("a", "b", "a"), "'a' is listed")]
+)
+def test_class_names_refuse_lists_that_cannot_be_outputs(names: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ClassNames(names)
+
+
+def test_video_level_labels_are_the_union(records: Records) -> None:
+    assert records.labels(0).tolist() == [0, 2]
+    assert records.labels(1).tolist() == []
+    assert records.targets(0).tolist() == [1, 0, 1]
+    assert records.targets(1).tolist() == [0, 0, 0]
+    assert records.targets(0).dtype == np.float32
+
+
+def test_clip_level_labels_overlap_the_clip(records: Records) -> None:
+    assert records.labels_between(0, 0.5, 2).tolist() == [2]
+    assert records.labels_between(0, 2, 4).tolist() == [0, 2]
+    assert records.labels_between(0, 3, 4).tolist() == [0]  # touching at 3 s is no overlap
+    assert records.labels_between(0, 4, 4).tolist() == [0]  # a clip of one frame
+    assert records.labels_between(0, 5.5, 7).tolist() == [2]  # a segment of no length, inside the clip
+    assert records.labels_between(0, 8, 9).tolist() == []
+    assert records.labels_between(2, 8, 9).tolist() == [1]
+    assert records.targets(0, 2, 4).tolist() == [1, 0, 1]
+    assert records.targets(0, 3, 4).tolist() == [1, 0, 0]
+
+
+def test_selection_keeps_order_and_labels(records: Records) -> None:
+    chosen = records.select([2, 0, 0])
+    assert list(chosen.ids) == ["c", "a", "a"]
+    assert list(chosen.paths) == ["v/c.mp4", "v/a.mp4", "v/a.mp4"]
+    assert chosen.lines.tolist() == [5, 2, 2]
+    assert [chosen.labels(i).tolist() for i in range(3)] == [[1], [0, 2], [0, 2]]
+    assert chosen.labels_between(1, 0.5, 2).tolist() == [2]
+    assert chosen.segment_starts_s.tolist() == [1.5, 0, 0]
+    assert len(records.select([])) == 0
+
+
+def test_records_with_the_same_labels_are_found(records: Records) -> None:
+    chosen = records.select([0, 1, 2, 0, 1])
+    assert chosen.with_labels([2, 0]).tolist() == [0, 3]
+    assert chosen.with_labels([2]).tolist() == []
+    assert chosen.with_labels([]).tolist() == [1, 4]
+    assert chosen.with_labels(np.array([1])).tolist() == [2]
+
+
+def test_paths_and_origins(records: Records) -> None:
+    assert records.path(0) == Path("/root/v/a.mp4")
+    assert records.origin(2) == "/root/a.csv:5"
+    with pytest.raises(IndexError):
+        records.labels(3)
+
+
+def test_pickles_small_and_whole() -> None:
+    n = 2000
+    names = [f"name{i:08d}" for i in range(n)]
+    records = Records(
+        root=Path("/root"),
+        classes=ClassNames(("a",)),
+        multi_label=False,
+        annotation=Path("/root/a.csv"),
+        ids=StringColumn.from_strings(names),
+        paths=StringColumn.from_strings(names),
+        lines=np.zeros(n, np.int32),
+        label_offsets=np.arange(n + 1),
+        label_classes=np.zeros(n, np.int32),
+        label_starts_s=np.full(n, -INF, np.float32),
+        label_ends_s=np.full(n, INF, np.float32),
+        segment_starts_s=np.zeros(n),
+        segment_ends_s=np.full(n, INF),
+    )
+    pickled = pickle.dumps(records)
+    assert len(pickled) < n * 100  # 84 bytes a record: no objects, only columns
+    restored = pickle.loads(pickled)
+    assert list(restored.ids) == names
+    assert restored.labels(n - 1).tolist() == [0]

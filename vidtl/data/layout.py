@@ -1,0 +1,157 @@
+"""Finding files: annotation paths, the layouts that a data set is met in, and the videos that are absent.
+
+Folders are listed once and looked up by name: on a network file system one question per video costs minutes for
+300,000 of them.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Formatter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidtl.data.records import Records
+from vidtl.errors import UserError, did_you_mean
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
+"""What `.*` at the end of a name pattern stands for, in the order tried."""
+
+_UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
+
+Fields = Mapping[str, str | int]
+
+
+def check_relative(path: str, where: str) -> str:
+    """The path itself, or UserError if it could leave the folder it is relative to or is no plain file path.
+
+    Only the text is checked, no file is touched; links are followed and checked when the video is opened.
+    """
+    if not path or _UNSAFE.search(path):
+        raise UserError(f"{where}: {path!r} is not allowed; a path inside data.root without '..' is")
+    return path
+
+
+def existing(path: Path, what: str) -> Path:
+    """The path itself, or UserError that names the first missing part of it and the nearest name beside that."""
+    if path.exists():
+        return path
+    missing = path.absolute()
+    while not missing.parent.exists():
+        missing = missing.parent
+    siblings = sorted(os.listdir(missing.parent)) if missing.parent.is_dir() else []
+    hint = did_you_mean(missing.name, siblings) if siblings else "that folder is empty"
+    raise UserError(f"{what} {str(path)!r} does not exist: {str(missing.parent)!r} has no {missing.name!r}; {hint}")
+
+
+def find_annotation(root: Path, path: str) -> Path:
+    """Annotation file below the root; names whose spaces were turned into underscores are found as well."""
+    for candidate in (path, path.replace(" ", "_")):
+        if (root / candidate).is_file():
+            return root / candidate
+    found = existing(root / path, "annotation file")
+    raise UserError(f"annotation file {str(found)!r} is not a file")
+
+
+class Listing:
+    """Names in the folders below a root, each folder read once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._names: dict[str, frozenset[str]] = {}
+
+    def names(self, folder: str) -> frozenset[str]:
+        """Names in a folder (files and folders); empty where there is no such folder."""
+        if folder not in self._names:
+            path = self._root / folder
+            self._names[folder] = frozenset(os.listdir(path)) if path.is_dir() else frozenset()
+        return self._names[folder]
+
+    def find(self, path: str) -> str | None:
+        """The path if it exists; `name.*` finds the first of `VIDEO_SUFFIXES` that does."""
+        folder, _, name = path.rpartition("/")
+        names = self.names(folder)
+        if not names:
+            return None
+        if not name.endswith(".*"):
+            return path if name in names else None
+        for suffix in VIDEO_SUFFIXES:
+            if name[:-2] + suffix in names:
+                return path[:-2] + suffix
+        return None
+
+
+class VideoFinder:
+    """Finds videos by name patterns, tried in order in each of a few folders."""
+
+    def __init__(
+        self, root: Path, folders: Sequence[str], patterns: Sequence[str], replacements: Sequence[str]
+    ) -> None:
+        """Folders are relative to `root`; those of `replacements` are looked into first, if they exist."""
+        self._listing = Listing(root)
+        self._folders = tuple(folders)
+        places = [
+            (number, join(folder, p)) for folder in (*replacements, *folders) for number, p in enumerate(patterns)
+        ]
+        self._places = [(number, place) for number, place in places if self._can_match(place)]
+        self._patterns = tuple(patterns)
+        self._hits = [0] * len(patterns)
+        self.fields = frozenset[str]().union(*map(pattern_fields, patterns))
+        """Every field that a pattern uses."""
+
+    def find(self, fields: Fields) -> str | None:
+        """Path relative to the root, or None where no pattern leads to a file.
+
+        A class folder may have underscores where the class name has spaces.
+        """
+        for number, pattern in self._places:
+            for variant in _label_variants(pattern, fields):
+                found = self._listing.find(pattern.format_map(variant))
+                if found is not None:
+                    self._hits[number] += 1
+                    return found
+        return None
+
+    def _can_match(self, pattern: str) -> bool:
+        """Whether there is any point in trying: its folder has files of its kind, or the folders it could name."""
+        folder, _, name = pattern.rpartition("/")
+        if "{" in folder:
+            return bool(self._listing.names(folder[: folder.index("{")].rpartition("/")[0]))
+        suffixes = VIDEO_SUFFIXES if name.endswith(".*") else (name[name.rfind("}") + 1 :],)
+        return any(found.endswith(suffixes) for found in self._listing.names(folder))
+
+    def expected_pattern(self, needs: str | None = None) -> str:
+        """Where videos that were not found should be: the pattern that most others matched, in the first folder.
+
+        With `needs`, only patterns with that field count (or all, if none has it).
+        """
+        numbers = [i for i, p in enumerate(self._patterns) if needs is None or needs in pattern_fields(p)]
+        number = max(numbers or range(len(self._patterns)), key=self._hits.__getitem__)
+        pattern = join(self._folders[0], self._patterns[number])
+        return pattern[:-2] + VIDEO_SUFFIXES[0] if pattern.endswith(".*") else pattern
+
+
+def missing(records: Records) -> NDArray[np.int64]:
+    """Numbers of the records whose file does not exist, in rising order; every folder is listed once."""
+    listing = Listing(records.root)
+    absent = [index for index, path in enumerate(records.paths) if listing.find(path) is None]
+    return np.array(absent, np.int64)
+
+
+def join(folder: str, name: str) -> str:
+    """Two relative paths as one; the folder `.` disappears."""
+    return name if folder in ("", ".") else f"{folder.rstrip('/')}/{name}"
+
+
+def pattern_fields(pattern: str) -> set[str]:
+    """Names in braces; ValueError for a pattern that Python's format syntax refuses."""
+    return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+
+
+def _label_variants(pattern: str, fields: Fields) -> tuple[Fields, ...]:
+    label = fields.get("label")
+    if "{label" in pattern and isinstance(label, str) and " " in label:
+        return fields, {**fields, "label": label.replace(" ", "_")}
+    return (fields,)

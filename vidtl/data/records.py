@@ -1,0 +1,194 @@
+"""The one table between annotation files and everything else: which videos, which labels, which part of the file.
+
+Columns are numpy arrays, strings included, because a list of 300,000 Python objects is copied page by page into every
+forked worker as soon as reference counts change, and takes seconds to pickle for a spawned one.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vidtl.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class StringColumn:
+    """Read-only sequence of strings in two arrays: string i is `data[offsets[i]:offsets[i + 1]]` in UTF-8."""
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def from_strings(cls, strings: Iterable[str]) -> "StringColumn":
+        """Join any number of strings; they are consumed one by one."""
+        data = bytearray()
+        offsets = array("q", [0])
+        for string in strings:
+            data += string.encode()
+            offsets.append(len(data))
+        return cls(np.frombuffer(data, np.uint8), np.frombuffer(offsets, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> str:
+        index = range(len(self))[index]  # negative numbers count from the end; IndexError outside
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        data = self.data.tobytes()
+        start = 0
+        for end in self.offsets[1:].tolist():
+            yield data[start:end].decode()
+            start = end
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """Names of the classes in the order of the model's outputs."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise UserError("the list of classes is empty; at least one name is needed")
+        if "" in self.names:
+            raise UserError(f"class {self.names.index('')} has an empty name; every class needs one")
+        if len(self._numbers) < len(self.names):
+            repeated = next(name for index, name in enumerate(self.names) if self._numbers[name] != index)
+            raise UserError(f"class {repeated!r} is listed twice; class names must differ")
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def index(self, name: str) -> int:
+        """Number of a class; UserError with the nearest name where there is none of that name."""
+        number = self._numbers.get(name)
+        if number is None:
+            raise UserError(f"unknown class {name!r}; {did_you_mean(name, self.names)}")
+        return number
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """n annotated videos with m labels in all.
+
+    The labels of record i are entries `label_offsets[i]` to `label_offsets[i + 1]` of the `label_...` columns.
+    Times are seconds from the first frame of the file, whatever part of the file the record covers.
+    """
+
+    root: Path
+    classes: ClassNames
+    multi_label: bool
+    annotation: Path
+    """The annotation file; where a split has several, the first one (see `origin`)."""
+    ids: StringColumn
+    """Unique within the split: the key of a video in predictions and metrics."""
+    paths: StringColumn
+    """Relative to `root`, with forward slashes; expected there, which does not mean that the file exists."""
+    lines: NDArray[np.int32]
+    """Line of the annotation file that the record starts on, from 1."""
+    label_offsets: NDArray[np.int64]
+    label_classes: NDArray[np.int32]
+    label_starts_s: NDArray[np.float32]
+    """Start of each label; -inf with an end of inf for a label of the whole video."""
+    label_ends_s: NDArray[np.float32]
+    segment_starts_s: NDArray[np.float64]
+    """Part of the file that the record covers: 0 to inf for the whole file."""
+    segment_ends_s: NDArray[np.float64]
+    further_annotations: tuple[Path, ...] = ()
+    """Annotation files after the first, where a split has several."""
+    file_numbers: NDArray[np.int16] | None = None
+    """Annotation file that each record is from: 0 for `annotation`, 1 for the first of `further_annotations`."""
+
+    def __post_init__(self) -> None:
+        n, m = len(self.ids), len(self.label_classes)
+        assert len(self.paths) == len(self.lines) == len(self.segment_starts_s) == len(self.segment_ends_s) == n
+        assert len(self.label_offsets) == n + 1
+        assert self.label_offsets[-1] == m
+        assert len(self.label_starts_s) == len(self.label_ends_s) == m
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, index: int) -> Path:
+        """Where the video is expected."""
+        return self.root / self.paths[index]
+
+    def origin(self, index: int) -> str:
+        """`file:line` of the annotation, for messages."""
+        files = (self.annotation, *self.further_annotations)
+        number = 0 if self.file_numbers is None else int(self.file_numbers[index])
+        return f"{files[number]}:{self.lines[index]}"
+
+    def labels(self, index: int) -> NDArray[np.int32]:
+        """Classes of the whole video, each once and in rising order; empty for a video without labels."""
+        return np.unique(self.label_classes[self._entries(index)])
+
+    def labels_between(self, index: int, start_s: float, end_s: float) -> NDArray[np.int32]:
+        """Classes whose segment overlaps the interval between two frames, each once and in rising order.
+
+        A segment is active strictly inside its limits, as Charades' authors label frames (start < t < end), so a
+        segment that ends where the clip begins does not count.
+        """
+        entries = self._entries(index)
+        active = (self.label_starts_s[entries] < end_s) & (self.label_ends_s[entries] > start_s)
+        return np.unique(self.label_classes[entries][active])
+
+    def targets(self, index: int, start_s: float | None = None, end_s: float | None = None) -> NDArray[np.float32]:
+        """Multi-hot float32 [K] of the whole video, or of the part of it between the limits given."""
+        start_s = -np.inf if start_s is None else start_s
+        end_s = np.inf if end_s is None else end_s
+        targets = np.zeros(len(self.classes), np.float32)
+        targets[self.labels_between(index, start_s, end_s)] = 1
+        return targets
+
+    def with_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
+        """Numbers of the records whose video-level classes are exactly `labels`, in rising order."""
+        wanted = np.unique(np.asarray(labels, np.int64))
+        owners = np.repeat(np.arange(len(self)), np.diff(self.label_offsets))
+        inside = np.isin(self.label_classes, wanted)
+        distinct = np.unique(owners[inside] * len(self.classes) + self.label_classes[inside]) // len(self.classes)
+        found = np.bincount(distinct, minlength=len(self))
+        others = np.bincount(owners[~inside], minlength=len(self))
+        return np.flatnonzero((found == len(wanted)) & (others == 0))
+
+    def select(self, indices: ArrayLike) -> "Records":
+        """The given records in the given order."""
+        chosen = np.asarray(indices, np.int64)
+        counts = np.diff(self.label_offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        entries = np.arange(offsets[-1]) + np.repeat(self.label_offsets[chosen] - offsets[:-1], counts)
+        return Records(
+            root=self.root,
+            classes=self.classes,
+            multi_label=self.multi_label,
+            annotation=self.annotation,
+            ids=StringColumn.from_strings(self.ids[index] for index in chosen),
+            paths=StringColumn.from_strings(self.paths[index] for index in chosen),
+            lines=self.lines[chosen],
+            label_offsets=offsets,
+            label_classes=self.label_classes[entries],
+            label_starts_s=self.label_starts_s[entries],
+            label_ends_s=self.label_ends_s[entries],
+            segment_starts_s=self.segment_starts_s[chosen],
+            segment_ends_s=self.segment_ends_s[chosen],
+            further_annotations=self.further_annotations,
+            file_numbers=None if self.file_numbers is None else self.file_numbers[chosen],
+        )
+
+    def _entries(self, index: int) -> slice:
+        index = range(len(self))[index]
+        return slice(int(self.label_offsets[index]), int(self.label_offsets[index + 1]))
