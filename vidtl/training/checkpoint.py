@@ -108,11 +108,11 @@ def find_problem(directory: Path) -> str | None:
         for name, expected in files.items():
             path = directory / name
             if not path.is_file():
-                return f"{name} is missing"
+                return f"{name}, which {MANIFEST} lists, is missing"
             if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes instead of {expected['bytes']}"
+                return f"{name} has {path.stat().st_size} bytes and {MANIFEST} says {expected['bytes']}"
             if _sha256(path) != expected["sha256"]:
-                return f"{name} has changed since it was written (SHA-256 differs)"
+                return f"{name} has changed since it was written (its SHA-256 is not the one in {MANIFEST})"
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -1,0 +1,200 @@
+"""Checkpoints that are whole or not there, whatever happens while they are written or afterwards."""
+
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vidtl.errors import UserError
+from vidtl.training import checkpoint as module
+from vidtl.training.checkpoint import (
+    EXPERIMENT,
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    find_problem,
+    list_checkpoints,
+    new_checkpoint,
+    newest_valid,
+    prune,
+    remove_leftovers,
+)
+
+FILES = [MODEL, OPTIMIZER, STATE, EXPERIMENT]
+
+
+def save(folder, step):
+    """All tensors hold the step, so that a mix of two checkpoints would show."""
+    with new_checkpoint(folder, step, 1000) as directory:
+        for name in (MODEL, OPTIMIZER):
+            save_file({"x": torch.full((40,), float(step))}, directory / name)
+        (directory / STATE).write_text(json.dumps({"step": step}))
+        (directory / EXPERIMENT).write_text(f"step: {step}\n")
+
+
+def content(directory):
+    """The one step that all files of a checkpoint hold."""
+    steps = {float(v) for name in (MODEL, OPTIMIZER) for v in load_file(directory / name)["x"]}
+    steps.add(json.loads((directory / STATE).read_text())["step"])
+    steps.add(int((directory / EXPERIMENT).read_text().split()[1]))
+    assert len(steps) == 1
+    return steps.pop()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "checkpoints"
+    save(folder, 10)
+    save(folder, 20)
+    return folder
+
+
+def test_the_newest_is_the_highest_step_and_not_the_last_written(folder):
+    save(folder, 15)
+    assert content(newest_valid(folder)) == 20
+    assert [p.name for p in list_checkpoints(folder)] == ["step-00000020", "step-00000015", "step-00000010"]
+
+
+def refused(folder, name, caplog):
+    with caplog.at_level(logging.WARNING):
+        caplog.clear()
+        assert content(newest_valid(folder)) == 10
+    assert "step-00000020" in caplog.text
+    assert name in caplog.text
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+def test_a_missing_cut_or_changed_file_is_named_and_the_one_before_is_taken(folder, name, caplog):
+    path = folder / "step-00000020" / name
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.choice(len(good), size=min(40, len(good)), replace=False):
+        flipped = bytearray(good)
+        flipped[position] ^= 1 << rng.integers(8)
+        if name == MANIFEST and json_or_none(bytes(flipped)) == json.loads(good):
+            continue  # white space
+        path.write_bytes(flipped)
+        refused(folder, name, caplog)
+    for length in rng.choice(len(good), size=min(10, len(good)), replace=False):
+        path.write_bytes(good[:length])
+        refused(folder, name, caplog)
+    path.unlink()
+    refused(folder, name, caplog)
+    path.write_bytes(good)
+    assert content(newest_valid(folder)) == 20
+
+
+def json_or_none(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def killed_at(operation, action):
+    """Run `action` in a child that is killed just before its file operation of that number; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def step(*_):
+            nonlocal count
+            count += 1
+            if count == operation:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        real_fsync = os.fsync
+        os.fsync = lambda descriptor: (step(), real_fsync(descriptor))[1]
+        events = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
+        sys.addaudithook(lambda event, arguments: step() if event in events else None)
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_killed_at_any_file_operation_leaves_a_whole_checkpoint_and_nothing_for_long(tmp_path):
+    def save_and_prune(folder) -> Callable[[], None]:
+        return lambda: (save(folder, 30), prune(folder, 1, best_step=None))
+
+    operation, newest = 0, set()
+    while True:
+        operation += 1
+        folder = tmp_path / str(operation)
+        save(folder, 10)
+        save(folder, 20)
+        reached = killed_at(operation, save_and_prune(folder))
+        newest.add(content(newest_valid(folder)))
+        assert len(list_checkpoints(folder)) >= 1
+        for directory in list_checkpoints(folder):
+            assert content(directory) in (10, 20, 30)
+            assert find_problem(directory) is None
+        remove_leftovers(folder)
+        assert {p.name for p in folder.iterdir()} == {p.name for p in list_checkpoints(folder)}
+        if not reached:
+            break
+        shutil.rmtree(folder)
+    assert operation > 20
+    assert newest == {20, 30}
+    assert [content(p) for p in list_checkpoints(folder)] == [30]
+
+
+def test_a_broken_checkpoint_is_replaced_when_the_run_comes_there_again(folder):
+    (folder / "step-00000020" / MODEL).write_bytes(b"broken")
+    save(folder, 20)
+    assert content(newest_valid(folder)) == 20
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_pruning_keeps_the_newest_and_the_best(folder):
+    for step in (30, 40, 50):
+        save(folder, step)
+    prune(folder, 2, best_step=20)
+    assert [content(p) for p in list_checkpoints(folder)] == [50, 40, 20]
+
+
+def test_no_room_is_said_before_anything_is_written(folder, monkeypatch):
+    free = shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: free)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError, match=r"step-00000030 needs \d+ bytes and 5000 are free"):
+        save(folder, 30)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("limit", [0, 100, 300_000])
+@pytest.mark.usefixtures("accelerator")
+def test_a_disk_that_fills_up_is_one_line_and_leaves_the_one_before(folder, limit):
+    """The operating system refuses bytes beyond a limit, to Python and to safetensors' own writer alike."""
+    before = sorted(folder.rglob("*"))
+    messages, answer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            with new_checkpoint(folder, 30, 77) as directory:
+                (directory / STATE).write_text("{}")
+                save_file({"x": torch.ones(100_000)}, directory / MODEL)
+        except UserError as error:
+            os.write(answer, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(answer)
+    message = os.read(messages, 10_000).decode()
+    assert "step-00000030 could not be written: " in message
+    assert "File too large" in message
+    assert "77 bytes needed" in message
+    assert "\n" not in message
+    assert sorted(folder.rglob("*")) == before
