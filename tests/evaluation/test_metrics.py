@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from vidtl.evaluation.metrics import (
+    chance_levels,
     classes_without_positives,
     compute_metrics,
     confusion_matrix,
@@ -45,9 +47,9 @@ def test_single_label_against_numpy_and_sklearn(num_videos, num_classes):
             "ignore"
         )  # sklearn warns of classes that are predicted and never true, and of one class only
         assert metrics["mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(labels, order[:, 0]), abs=1e-15)
+        expected = sklearn_confusion_matrix(labels, order[:, 0], labels=range(num_classes))
     assert metrics["classes_without_positives"] == num_classes - len(set(labels))
     matrix = confusion_matrix(scores, one_hot(labels, num_classes))
-    expected = sklearn_confusion_matrix(labels, order[:, 0], labels=range(num_classes))
     np.testing.assert_array_equal(matrix[:, :-1], expected)
     assert not matrix[:, -1].any()
 
@@ -173,3 +175,32 @@ def test_wrong_input_is_refused():
         compute_metrics(np.array([[0.0, 1.0], [np.nan, 0.0]]), np.eye(2), False, names(2))
     with pytest.raises(ValueError, match="row 1 has 2 labels"):
         compute_metrics(np.zeros((2, 2)), np.array([[1, 0], [1, 1]]), False, names(2))
+
+
+@pytest.mark.parametrize(("num_videos", "num_positives"), [(1, 1), (5, 1), (5, 3), (6, 6)])
+def test_chance_of_map_is_the_mean_over_all_rankings(num_videos, num_positives):
+    values = []
+    for positives in combinations(range(num_videos), num_positives):  # every placing is equally likely
+        labels = np.isin(np.arange(num_videos), positives)
+        values.append(ap(-np.arange(num_videos), labels))
+    targets = np.arange(num_videos)[:, None] < num_positives
+    chance = chance_levels(targets, True)
+    assert chance["mAP"] == pytest.approx(np.mean(values), abs=1e-14)
+    assert chance["positive_rate"] == num_positives / num_videos
+    assert ap(np.zeros(num_videos), targets[:, 0]) == pytest.approx(chance["positive_rate"])
+
+
+def test_chance_is_what_random_scores_reach():
+    rng = np.random.default_rng(11)
+    targets = (rng.random((60, 8)) < 0.2).astype(np.float32)
+    drawn = [compute_metrics(rng.random(targets.shape), targets, True, names(8)) for _ in range(60)]
+    chance = chance_levels(targets, True)
+    for key in ("mAP", "mAP_weighted", "mAP_micro"):
+        assert np.mean([metrics[key] for metrics in drawn]) == pytest.approx(chance[key], abs=0.01)
+
+
+def test_chance_of_single_label_metrics():
+    targets = one_hot([0, 0, 0, 1, 2, 2], 10)
+    expected = {"top1": 0.1, "top5": 0.5, "mean_class_accuracy": 0.1, "largest_class": 0.5}
+    assert chance_levels(targets, False) == expected
+    assert chance_levels(one_hot([0, 1], 3), False)["top5"] == 1.0

@@ -62,6 +62,50 @@ def classes_without_positives(targets_NK: Targets, class_names: Sequence[str]) -
     return [name for name, present in zip(class_names, positives, strict=True) if not present]
 
 
+def chance_levels(targets_NK: Targets, multi_label: bool) -> dict[str, float]:
+    """What random scores reach on average, under the metrics' names, and what needs no scores at all.
+
+    Single label, also: `largest_class`, the top 1 of always naming the most frequent class. Multi-label, also:
+    `positive_rate`, the mean over the classes that have positives of their share of videos, which is the mAP of scores
+    that are all equal. `mAP_charades` counts labelled videos only, as the official rules do.
+    """
+    targets = _multi_hot(targets_NK)
+    num_videos, num_classes = targets.shape
+    positives = targets.sum(axis=0)
+    if not multi_label:
+        return {
+            "top1": 1 / num_classes,
+            "top5": min(5, num_classes) / num_classes,
+            "mean_class_accuracy": 1 / num_classes,
+            "largest_class": float(positives.max() / max(num_videos, 1)),
+        }
+    present = positives[positives > 0]
+    expected = np.array([_random_average_precision(num_videos, int(n)) for n in present])
+    num_labelled = int(np.any(targets, axis=1).sum())
+    official = np.array([_random_average_precision(num_labelled, int(n)) for n in present])
+    total = int(positives.sum())
+    return {
+        "mAP": _mean(expected),
+        "mAP_weighted": float((expected * present).sum() / total) if total else float("nan"),
+        "mAP_micro": _random_average_precision(targets.size, total) if total else float("nan"),
+        "mAP_charades": _mean(official) if len(present) == num_classes else float("nan"),
+        "mAP_charades_weighted": float((official * present).sum() / total) if total else float("nan"),
+        "positive_rate": _mean(present / max(num_videos, 1)),
+    }
+
+
+def _random_average_precision(num_items: int, num_positives: int) -> float:
+    """Exact mean of average precision over all rankings of `num_items` with `num_positives` (at least one) positives.
+
+    A positive is at each rank r equally often, and (P - 1) / (N - 1) of the r - 1 items before it are positive; the
+    mean of (1 + (r - 1) (P - 1) / (N - 1)) / r over r is (H_N + (P - 1) / (N - 1) (N - H_N)) / N with the harmonic
+    number H_N. It is above the positive rate P / N, by far for few items.
+    """
+    harmonic = float((1 / np.arange(1, num_items + 1)).sum())
+    others = (num_positives - 1) / max(num_items - 1, 1)
+    return (harmonic + others * (num_items - harmonic)) / num_items
+
+
 def confusion_matrix(scores_NK: Scores, targets_NK: Targets) -> NDArray[np.int64]:
     """Counts [K, K + 1] of (true class, predicted class); the last column counts unreadable videos.
 
