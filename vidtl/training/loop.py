@@ -220,7 +220,11 @@ class _Run:
             if line.get("phase") == "evaluation" and line["step"] <= self.state.step:
                 self._note_best(line["step"], line.get(self.best_metric))
                 if line["step"] == self.state.step:
-                    self.metrics = {k: v for k, v in line.items() if k not in ("phase", "step", "epoch")}
+                    self.metrics = {
+                        name: math.nan if value is None else value
+                        for name, value in line.items()
+                        if name not in ("phase", "step", "epoch")
+                    }
         return self.state.step > 0 and self._evaluation_due(self.state.step) and not self.metrics
 
 
