@@ -1,7 +1,7 @@
 """The transformer block that every model here is made of, its MLP, and stochastic depth.
 
-Source: ViViT (Arnab et al., 2021) and its reference code: pre-norm, LayerNorm with epsilon 1e-6, tanh-approximated GELU,
-biases everywhere.
+Source: ViViT (Arnab et al., 2021) and its reference code: pre-norm, LayerNorm with epsilon 1e-6,
+tanh-approximated GELU, biases everywhere.
 """
 
 from dataclasses import dataclass
@@ -93,7 +93,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        out: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return out
 
 
 class FactorisedSelfAttentionBlock(nn.Module):
@@ -122,4 +123,5 @@ class FactorisedSelfAttentionBlock(nn.Module):
         time, space = (self.norm_time, self.attn_time), (self.norm_space, self.attn_space)
         for norm, attention in (time, space) if self.order == "time_space" else (space, time):
             tokens_BtND = tokens_BtND + self.drop_path(attention(norm(tokens_BtND)))
-        return tokens_BtND + self.drop_path(self.mlp(self.norm_mlp(tokens_BtND)))
+        out_BtND: Tensor = tokens_BtND + self.drop_path(self.mlp(self.norm_mlp(tokens_BtND)))
+        return out_BtND

@@ -13,8 +13,8 @@ from vidtl.models.position import Grid
 class TubeletEmbedding(nn.Module):
     """Cuts a clip into boxes of `tubelet` frames x pixels x pixels and projects each to one token.
 
-    `input_BTCHW -> tokens_BtND` with N = h * w. A reshape and one linear layer: the same numbers as a Conv3d whose stride
-    is its kernel, several times as fast in bf16. A Conv3d kernel `[D, C, t, h, w]` loads by reshape. With
+    `input_BTCHW -> tokens_BtND` with N = h * w. A reshape and one linear layer: the same numbers as a Conv3d whose
+    stride is its kernel, several times as fast in bf16. A Conv3d kernel `[D, C, t, h, w]` loads by reshape. With
     `tubelet_sampling` "uniform" the boxes are one frame long and lie in evenly spaced frames.
 
     Raises:
@@ -88,6 +88,6 @@ def uniform_frames(num_frames: int, num_sampled: int) -> np.ndarray[tuple[int], 
 
 
 def _lecun_normal_(weight: Tensor) -> None:
-    """Truncated normal of variance 1 / fan-in, as Flax starts convolutions; cutting at 2 leaves 0.8796 of the spread."""
+    """Truncated normal of variance 1 / fan-in, as Flax starts convolutions; the cut at 2 leaves 0.88 of the spread."""
     std = weight.shape[1] ** -0.5 / 0.87962566103423978
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)

@@ -1,0 +1,179 @@
+"""What every video model shares, and how it is saved to a directory and shared through the Hugging Face hub.
+
+A model directory holds `model.safetensors` and `config.json` (the model's settings, the clip's shape, the class names).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast, get_type_hints
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from safetensors.torch import save_file
+from torch import nn
+
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.position import PositionEmbedding
+from vidtl.models.weights.files import read_json, read_safetensors
+from vidtl.models.weights.report import SourceWeights, load_weights
+
+T = TypeVar("T")
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class VideoModel(  # type: ignore[misc]
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="vidtl",
+    tags=["video-classification"],
+    pipeline_tag="video-classification",
+):
+    """A classifier of clips, `input_BTCHW -> logits_BK`, that knows its settings and its class names.
+
+    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's and read and write model directories.
+    """
+
+    def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise UserError(f"num_classes is {num_classes}; allowed: 1 or more")
+        self.model_config = model_config
+        self.clip_config = clip_config
+        self.num_classes = num_classes
+        self.class_names: tuple[str, ...] = ()
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay leaves alone: position embeddings and class tokens."""
+        return {name for name, _ in self.named_parameters() if name.endswith(("positions.weight", "cls"))}
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_model_directory(self, save_directory, self.class_names)
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]  # no **kwargs: an unknown argument is an error
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        clip: ClipConfig | None = None,
+    ) -> Self:
+        directory = model_id
+        if not Path(model_id).is_dir():
+            directory = snapshot_download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE],
+            )
+        model, _ = load_model_directory(Path(directory), clip)
+        if not isinstance(model, cls):
+            raise UserError(
+                f"{model_id} holds a {type(model).__name__}; allowed here: {cls.__name__} (or use VideoModel)"
+            )
+        return model.eval()
+
+
+def save_model_directory(model: VideoModel, directory: Path, class_names: Sequence[str]) -> None:
+    """Writes `config.json` and `model.safetensors` into `directory`, which is made where it does not exist.
+
+    Raises:
+        UserError: the number of names is neither 0 nor the model's number of classes.
+    """
+    if class_names and len(class_names) != model.num_classes:
+        raise UserError(
+            f"class_names has {len(class_names)} names; allowed: {model.num_classes}, one per class of the model"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model": asdict(model.model_config),
+        "clip": asdict(model.clip_config),
+        "num_outputs": model.num_classes,
+        "class_names": list(class_names),
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> tuple[VideoModel, tuple[str, ...]]:
+    """The model and its class names, read from a model directory; needs no network.
+
+    Args:
+        directory: holds `config.json` and `model.safetensors`.
+        clip: another number of frames or frame size than the model was saved with; learned positions are resized.
+
+    Raises:
+        UserError: a file is missing, unreadable or does not fit the other.
+    """
+    from vidtl.models import build_model  # it is made of models that derive from the class above
+
+    saved = read_model_config(directory)
+    model = build_model(saved.model, clip or saved.clip, saved.num_outputs)
+    load_weights(model, read_model_weights(directory))
+    model.class_names = saved.class_names
+    return model, saved.class_names
+
+
+def read_model_weights(directory: Path) -> SourceWeights:
+    """The tensors of a model directory and the grids of their positions."""
+    from vidtl.models import build_model
+
+    saved = read_model_config(directory)
+    with torch.device("meta"):
+        twin = build_model(saved.model, saved.clip, saved.num_outputs)
+    grids = {
+        f"{name}.weight": module.grid for name, module in twin.named_modules() if isinstance(module, PositionEmbedding)
+    }
+    path = directory / WEIGHTS_FILE
+    return SourceWeights(source=str(path), state=read_safetensors(path), grids=grids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedConfig:
+    """`config.json` of a model directory."""
+
+    model: ModelConfig
+    clip: ClipConfig
+    num_outputs: int
+    """Not `num_classes`: huggingface_hub passes keys named like an argument of the model on to `_from_pretrained`."""
+    class_names: tuple[str, ...]
+
+
+def read_model_config(directory: Path) -> SavedConfig:
+    """`config.json`, with an error that names the key where it does not fit this version."""
+    return _from_json(SavedConfig, read_json(directory / CONFIG_FILE), f"{directory / CONFIG_FILE}: ")
+
+
+def _from_json(kind: type[T], values: object, place: str) -> T:
+    """A dataclass of dataclasses from parsed JSON, whose lists become tuples; keys left out take their defaults."""
+    assert is_dataclass(kind)
+    if not isinstance(values, dict):
+        raise UserError(f"{place.rstrip('.: ')} is {values!r}; allowed: an object")
+    types = get_type_hints(kind)
+    known = [item.name for item in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{place}{name} is unknown; {did_you_mean(name, known)}")
+    required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    for name in required:
+        if name not in values:
+            raise UserError(f"{place}{name} is missing")
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        if is_dataclass(types[name]):
+            arguments[name] = _from_json(cast(type, types[name]), value, f"{place}{name}.")
+        else:
+            arguments[name] = tuple(value) if isinstance(value, list) else value
+    return cast(T, kind(**arguments))

@@ -1,0 +1,146 @@
+"""TokenLearner and TokenFuser (Ryoo et al., 2021): a few learned tokens in place of many, and back.
+
+TokenLearner gives each of S new tokens a map of weights over the N tokens it replaces; the new token is the weighted
+sum. Source: the authors' code, version 1 (convolutions and sigmoid) and version 1.1 as of March 2022 (MLP and softmax).
+"""
+
+import math
+from typing import Literal, overload
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from vidtl.errors import UserError
+from vidtl.models.blocks import Mlp
+
+BOTTLENECK = 64
+"""Hidden width of the MLPs that make the maps, whatever the model's width (the authors' code)."""
+
+
+class TokenLearner(nn.Module):
+    """Learns `num_tokens` tokens from each set of N: `[..., N, D] -> [..., S, D]`.
+
+    The maps come from normalised tokens, the weighted sum is over the tokens as they are.
+
+    Args:
+        dim: token width D.
+        num_tokens: S.
+        version: `v1` makes maps with four 3x3 convolutions and a sigmoid, `v1.1` with an MLP and a softmax over the N.
+        pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
+        dropout: inside the MLP of `v1.1`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_tokens: int,
+        version: Literal["v1", "v1.1"] = "v1.1",
+        pooling: Literal["sum", "mean"] = "sum",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.version = version
+        self.pooling = pooling
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        if version == "v1":
+            self.score: nn.Module = _ConvScores(dim, num_tokens)
+        else:
+            self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
+
+    @overload
+    def forward(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor: ...
+    @overload
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Tokens `[..., S, D]`, and on request the maps `[..., S, N]` before pooling.
+
+        Args:
+            tokens: `[..., N, D]`, row by row over the grid.
+            grid: height and width of the grid, needed by `v1` unless it is square.
+            return_maps: return the tokens and the maps.
+
+        Raises:
+            UserError: the grid does not have N places, or `v1` has to guess it and N is not a square.
+        """
+        maps = self.maps(tokens, grid)
+        learned = maps @ tokens
+        if self.version == "v1" and self.pooling == "mean":
+            learned = learned / tokens.shape[-2]
+        return (learned, maps) if return_maps else learned
+
+    def maps(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Weights `[..., S, N]`: each between 0 and 1 in `v1`, a distribution over the N tokens in `v1.1`."""
+        normed = self.norm(tokens)
+        if self.version == "v1":
+            scores: Tensor = self.score(normed, _checked_grid(tokens.shape[-2], grid))
+            return torch.sigmoid(scores)
+        return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)
+
+
+class _ConvScores(nn.Module):
+    """Four 3x3 convolutions without bias, GELU between them: `[..., N, D] -> [..., S, N]`."""
+
+    def __init__(self, dim: int, num_tokens: int) -> None:
+        super().__init__()
+        widths = [dim, num_tokens, num_tokens, num_tokens]
+        self.convs = nn.ModuleList(nn.Conv2d(width, num_tokens, 3, padding=1, bias=False) for width in widths)
+        self.act = nn.GELU(approximate="tanh")
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        maps = rearrange(tokens, "... (h w) D -> (...) D h w", h=grid[0], w=grid[1])
+        for conv in self.convs[:-1]:
+            maps = self.act(conv(maps))
+        maps = rearrange(self.convs[-1](maps), "B S h w -> B S (h w)")
+        maps_SN: Tensor = maps.reshape(*tokens.shape[:-2], *maps.shape[-2:])
+        return maps_SN
+
+
+class TokenFuser(nn.Module):
+    """Writes S processed tokens back to the N places they came from: `[..., S, D], [..., N, D] -> [..., N, D]`.
+
+    The tokens are mixed with each other, then each place takes its own weighted sum of them; the weights, between 0 and
+    1, come from the features that were there before TokenLearner. The caller adds the residual. The mixing matrix
+    starts at 0, so that a fresh model passes its features on unchanged.
+
+    Args:
+        dim: token width D.
+        num_tokens: S.
+        dropout: inside the MLP and on the result.
+        normalise: norms before and after mixing; the authors' code allows leaving them out.
+    """
+
+    def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0, normalise: bool = True) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6) if normalise else nn.Identity()
+        self.mix = nn.Linear(num_tokens, num_tokens)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6) if normalise else nn.Identity()
+        self.norm_features = nn.LayerNorm(dim, eps=1e-6)
+        self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+        nn.init.zeros_(self.mix.weight)
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, learned_SD: Tensor, features_ND: Tensor) -> Tensor:
+        mixed_SD = self.norm2(self.mix(self.norm1(learned_SD).transpose(-2, -1)).transpose(-2, -1))
+        weights_NS = torch.sigmoid(self.score(self.norm_features(features_ND)))
+        fused_ND: Tensor = self.dropout(weights_NS @ mixed_SD)
+        return fused_ND
+
+
+def _checked_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
+    if grid is None:
+        side = math.isqrt(num_tokens)
+        if side * side != num_tokens:
+            raise UserError(
+                f"TokenLearner v1 received {num_tokens} tokens, which form no square; allowed: any number when "
+                "the grid (height, width) is given, since the convolutions must know which tokens are neighbours"
+            )
+        return side, side
+    if grid[0] * grid[1] != num_tokens:
+        raise UserError(f"grid is {tuple(grid)}; allowed: height x width = {num_tokens}, the number of tokens")
+    return grid

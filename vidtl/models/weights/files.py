@@ -1,0 +1,81 @@
+"""Files of weights, read without unpickling: safetensors, `.npz`, and torch files in torch's weights-only mode."""
+
+import json
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vidtl.errors import UserError
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a `.safetensors` file by name."""
+    _require_file(path)
+    try:
+        return load_file(path)  # type: ignore[no-any-return]
+    except SafetensorError as error:
+        raise UserError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def read_torch(path: Path) -> dict[str, Tensor]:
+    """The tensors of a torch file, from `state_dict`, `model` or the top level; names lose a leading `module.`."""
+    _require_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is no torch file of tensors alone, and nothing else is unpickled: {reason}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(
+            f"{path} holds no state dict; allowed: tensors by name, or such a dict under state_dict or model"
+        )
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a `.npz` file by name; arrays of Python objects are refused, since they are pickles."""
+    _require_file(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no readable .npz file of plain arrays: {error}") from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A PyTorch state dict from a file, by its suffix."""
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix in (".pth", ".pt", ".bin", ".tar"):
+        return read_torch(path)
+    raise UserError(
+        f"{path} has the suffix {path.suffix!r}; allowed: .safetensors, .pth, .pt, .bin, .tar (or .npz, for Flax)"
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    _require_file(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}; allowed: an object")
+    return content
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is no file")

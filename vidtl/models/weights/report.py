@@ -1,0 +1,154 @@
+"""Putting weights from elsewhere into a model, with a report of every name that did not simply match."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from vidtl.errors import UserError
+from vidtl.models.position import Grid, PositionEmbedding, resize_positions
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceWeights:
+    """Weights under this library's names, ready for `load_weights`."""
+
+    source: str
+    """Where they come from, for messages."""
+    state: Mapping[str, Tensor]
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    """Grids that position embeddings were made for, where the source tells."""
+    unused: Sequence[str] = ()
+    """Names of the source that are left out on purpose."""
+    unexpected: Sequence[str] = ()
+    """Names of the source that nothing here corresponds to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of every name. `str(report)` is a text for people."""
+
+    source: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    """Names of the model that the source lacks; they keep their initial values."""
+    unexpected: tuple[str, ...]
+    """Names of the source that have no place in the model."""
+    mismatched: tuple[str, ...]
+    """Names in both with different shapes, with both shapes."""
+    resized: tuple[str, ...]
+    """Position embeddings fitted to the model's grid, with both grids."""
+    unused: tuple[str, ...]
+    """Names of the source left out on purpose."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
+        for title in ("missing", "unexpected", "mismatched", "resized", "unused"):
+            names = getattr(self, title)
+            lines.extend([f"{title} ({len(names)}):", *(f"  {name}" for name in names)] if names else [])
+        return "\n".join(lines)
+
+    def check(self, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = ()) -> None:
+        """Raises a UserError unless every missing and unexpected name fits one of the patterns (`head.*`)."""
+        problems = {
+            "missing": _outside(self.missing, allow_missing),
+            "unexpected": _outside(self.unexpected, allow_unexpected),
+            "of another shape": list(self.mismatched),
+        }
+        told = [
+            f"{len(names)} {problem}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+            for problem, names in problems.items()
+            if names
+        ]
+        if told:
+            raise UserError(f"{self.source} does not fit the model: {'; '.join(told)}")
+
+
+def load_weights(
+    model: nn.Module,
+    weights: SourceWeights,
+    *,
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+) -> LoadReport:
+    """Copies weights into `model` and fits learned positions to its grid; all of it or, on an error, nothing.
+
+    Args:
+        model: changed in place.
+        weights: an importer's result.
+        allow_missing: patterns of the model's names that the source may lack, such as `head.*`.
+        allow_unexpected: patterns of the source's names that may stay unused.
+
+    Raises:
+        UserError: names or shapes do not match and are not allowed to differ.
+    """
+    own = model.state_dict()
+    state = dict(weights.state)
+    resized = _fit_positions(model, state, weights)
+    mismatched = [name for name in own if name in state and own[name].shape != state[name].shape]
+    loaded = [name for name in own if name in state and name not in mismatched]
+    report = LoadReport(
+        source=weights.source,
+        loaded=tuple(loaded),
+        missing=tuple(name for name in own if name not in state),
+        unexpected=(*weights.unexpected, *(name for name in state if name not in own)),
+        mismatched=tuple(f"{name} ({list(state[name].shape)}, not {list(own[name].shape)})" for name in mismatched),
+        resized=tuple(resized),
+        unused=tuple(weights.unused),
+    )
+    report.check(allow_missing, allow_unexpected)
+    with torch.no_grad():
+        for name in loaded:
+            own[name].copy_(state[name])
+    _log.info("%s", report)
+    return report
+
+
+def _fit_positions(model: nn.Module, state: dict[str, Tensor], weights: SourceWeights) -> list[str]:
+    """Resizes position embeddings of `state` in place; tells which."""
+    told = []
+    for prefix, module in model.named_modules():
+        name = f"{prefix}.weight"
+        if not isinstance(module, PositionEmbedding) or name not in state:
+            continue
+        rows = state[name].shape[0]
+        has_class_row = prefix.removesuffix("positions") + "cls" in weights.state
+        source = weights.grids.get(name) or _guess_grid(rows - has_class_row, module.grid, name, weights.source)
+        if source == module.grid and rows == module.weight.shape[0]:
+            continue
+        try:
+            state[name] = resize_positions(state[name], source, module, name)
+        except ValueError as error:
+            raise UserError(f"{weights.source}: {error}") from error
+        class_row = " without the class row" if rows > source.size and not module.class_token else ""
+        told.append(f"{name} (grid {source} to {module.grid}{class_row})")
+    return told
+
+
+def _guess_grid(size: int, target: Grid, name: str, source: str) -> Grid:
+    """The grid that `size` rows come from: the target's, or one that differs in length or in a square frame size."""
+    if size == target.size:
+        return target
+    guesses = []
+    if size % (target.h * target.w) == 0:
+        guesses.append(Grid(size // (target.h * target.w), target.h, target.w))
+    if size % target.t == 0 and math.isqrt(size // target.t) ** 2 == size // target.t:
+        side = math.isqrt(size // target.t)
+        guesses.append(Grid(target.t, side, side))
+    if len(guesses) != 1:
+        found = " or ".join(map(str, guesses)) or "no grid that differs only in length or only in frame size"
+        raise UserError(
+            f"{source}: {name} has {size} rows, which fit {found} (the model has {target}); "
+            "give the grid of the source, such as --source_grid 16 14 14"
+        )
+    return guesses[0]
+
+
+def _outside(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)]
