@@ -30,7 +30,7 @@ Not 10 minutes: accelerate takes that for its own default, drops it, and gloo fa
 """
 
 FIRST_REPORT_S = 5.0
-"""How long a process other than the first keeps an error back: the launcher ends it earlier if the first fails too."""
+"""How long a process keeps an error back that may follow from another's."""
 
 _DATA_PARALLEL = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
 
@@ -96,24 +96,31 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
 def run_tool(main: Callable[[], None]) -> NoReturn:
     """Run `main` and end the process with the exit code of the module's docstring; errors of the user take one line.
 
-    Where several processes run, a UserError is reported once: by the first process at once, by any other one only if
-    the launcher has not ended it within `FIRST_REPORT_S` seconds, because then it alone has failed.
+    Where several processes run, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it
+    reports and ends, because its own error may only follow from another's, and then the launcher ends it meanwhile. The
+    first process reports errors of the user at once.
     """
+    is_first = int(os.environ.get("RANK", "0")) == 0
     try:
         main()
     except UserError as error:
+        if not is_first:
+            time.sleep(FIRST_REPORT_S)
         _end(2, f"error: {error}")
     except StoppedBySignalError as stopped:
-        _end(128 + stopped.signum, str(stopped))
+        _end(128 + stopped.signum, str(stopped) if is_first else "")
     except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "interrupted")
+        _end(128 + signal.SIGINT, "interrupted" if is_first else "")
+    except Exception:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            time.sleep(FIRST_REPORT_S)
+        raise
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     sys.exit(0)
 
 
 def _end(code: int, message: str) -> NoReturn:
-    if int(os.environ.get("RANK", "0")) != 0:
-        time.sleep(FIRST_REPORT_S)
-    print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
+    if message:
+        print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
     sys.exit(code)

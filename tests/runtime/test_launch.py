@@ -1,0 +1,109 @@
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from vidtl.errors import UserError
+from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, on_main_process, resolve_precision, run_tool
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("clip.stride is 0;\nallowed: 1 or more"), 2, "error: clip.stride is 0; allowed: 1 or more\n"),
+        (StoppedBySignalError(signal.SIGTERM, "stopped by SIGTERM"), 143, "stopped by SIGTERM\n"),
+        (StoppedBySignalError(signal.SIGUSR1, "stopped by SIGUSR1"), 138, "stopped by SIGUSR1\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_an_expected_end_is_one_line_and_its_exit_code(capfd, error, code, message):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_tool(main)
+    assert ended.value.code == code
+    assert capfd.readouterr() == ("", message)
+
+
+def test_success_is_0_and_silent(capfd):
+    with pytest.raises(SystemExit) as ended:
+        run_tool(lambda: None)
+    assert ended.value.code == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_tool(lambda: 1 / 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_precision_without_a_gpu():
+    assert [resolve_precision(p) for p in ("auto", "no", "bf16")] == ["no", "no", "bf16"]
+    with pytest.raises(UserError, match=r"training.precision is 'fp16'"):
+        resolve_precision("fp16")
+
+
+def test_a_launcher_that_accumulates_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(UserError, match="gradient_accumulation_steps is 4"):
+        make_accelerator("no")
+
+
+@dataclass
+class OneProcess:
+    num_processes: int = 1
+
+
+def test_one_process_runs_the_action_itself():
+    assert on_main_process(OneProcess(), lambda: 5) == 5
+
+
+TWO = """
+import sys
+from vidtl.errors import UserError
+from vidtl.runtime.launch import PROCESS_GROUP_TIMEOUT, make_accelerator, on_main_process, run_tool
+from torch.distributed.distributed_c10d import _get_default_group
+
+def main():
+    accelerator = make_accelerator("no")
+    assert accelerator.num_processes == 2, accelerator.num_processes
+    assert _get_default_group()._get_backend(accelerator.device).options._timeout == PROCESS_GROUP_TIMEOUT
+    index = accelerator.process_index
+    assert on_main_process(accelerator, lambda: 7 + index) == 7
+    def refuse():
+        raise UserError("the first process refuses")
+    try:
+        on_main_process(accelerator, refuse)
+    except UserError as error:
+        assert str(error) == "the first process refuses"
+    else:
+        raise AssertionError("no error in process", index)
+    print(f"checked {index}", flush=True)
+    accelerator.wait_for_everyone()
+    if sys.argv[1] == "all" or index == int(sys.argv[1]):
+        raise UserError(f"process fails {sys.argv[1]}")
+    accelerator.wait_for_everyone()  # fails here when the other process ends
+
+run_tool(main)
+"""
+
+
+@pytest.mark.parametrize("which", ["all", "1"])
+def test_two_processes_agree_and_report_an_error_once(tmp_path, which):
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), which]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("checked")) == ["checked 0", "checked 1"]
+    assert done.returncode != 0
+    assert done.stderr.count(f"error: process fails {which}\n") == 1
+    assert "[rank" not in done.stderr  # no process's traceback
+    assert "UserError" not in done.stderr
+    assert "exitcode  : 2 " in done.stderr

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+
+from vidtl.runtime.seeding import generator, seed_torch
+
+
+def test_is_a_function_of_its_arguments_alone():
+    first = generator(3, 1, 4).random(5)
+    generator(9).random(100)
+    np.random.seed(0)
+    assert np.array_equal(generator(3, 1, 4).random(5), first)
+    assert generator(3, 1, 4).integers(2**32) == 4086783781  # on every machine and in every later version
+
+
+@pytest.mark.parametrize(
+    "other", [(4, 1, 4), (3, 4, 1), (3, 1), (3, 1, 4, 0), (3, 1, 5), (3, 1, 4 + 2**32), (3 + 2**32, 1, 4), (3, 0, 1, 4)]
+)
+def test_other_arguments_give_other_numbers(other):
+    assert not np.array_equal(generator(*other).random(5), generator(3, 1, 4).random(5))
+
+
+def test_streams_of_neighbouring_keys_are_uncorrelated():
+    draws = np.stack([generator(0, epoch, index).random(64) for epoch in range(8) for index in range(8)])
+    assert len(np.unique(draws)) == draws.size
+    off_diagonal = np.corrcoef(draws)[~np.eye(64, dtype=bool)]
+    assert abs(off_diagonal.mean()) < 0.01
+    assert off_diagonal.std() < 0.2  # 1 / sqrt(64) = 0.125 for independent streams
+
+
+def test_torch_draws_follow_from_the_arguments():
+    def draw(*keys):
+        seed_torch(*keys)
+        return torch.rand(4)
+
+    first = draw(0, 7, 1)
+    assert torch.equal(draw(0, 7, 1), first)
+    assert not torch.equal(draw(0, 7, 2), first)
+    assert not torch.equal(draw(1, 7, 1), first)
