@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """Words to end an error message about an unknown `name`: the nearest allowed one, or all of them where none is near."""
+    """End of an error message about an unknown `name`: the nearest allowed one, or all where none is near."""
     names = list(allowed)
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     if nearest:

@@ -1,0 +1,66 @@
+"""What travels from the decoding workers to the device.
+
+Axes: B clips, V views of one video, T frames, H W pixels, K classes. Pixels are uint8, planar [.., T, H * 3 / 2, W] or
+RGB [.., T, H, W, 3].
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+
+
+class Failure(NamedTuple):
+    """One video that was asked for and could not be read."""
+
+    index: int
+    """Record number."""
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """Training clips of one micro-batch of one process."""
+
+    pixels: torch.Tensor
+    """uint8 [B, T, ...]."""
+    colour: torch.Tensor
+    """int64 [B]; `Colour.code()` of each file."""
+    targets: torch.Tensor
+    """float32 [B, K]; one-hot or multi-hot."""
+    weights: torch.Tensor
+    """float32 [B]; 1, or 0 for the clips that only fill up the last batch of an epoch."""
+    indices: torch.Tensor
+    """int64 [B]; record numbers asked for."""
+    augmentation: torch.Tensor
+    """float32 [B, 5]; `vidtl.data.augmentation.Augmentation` of each clip."""
+    failures: list[Failure]
+    """Videos of this batch that could not be read and were substituted."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory (called by PyTorch's DataLoader)."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function) -> Self:  # type: ignore[no-untyped-def]
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "failures"}
+        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoViews:
+    """All views of one video, decoded in one pass."""
+
+    index: int
+    """Record number."""
+    pixels: np.ndarray | None
+    """uint8 [V, T, ...], clip-major (all crops of the first clip first); None where the video could not be read."""
+    colour: int
+    """`Colour.code()` of the file."""
+    failure: Failure | None
+    """Why there are no pixels."""

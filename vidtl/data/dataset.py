@@ -1,0 +1,190 @@
+"""Records to clips: which frames, which box, decoded to uint8.
+
+Every random number of a clip comes from (seed, epoch, record), so that neither the number of workers nor the place
+where a run was interrupted changes a clip.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vidtl.config import ExperimentConfig
+from vidtl.data.augmentation import Augmentation, draw_augmentation
+from vidtl.data.batch import ClipBatch, Failure, VideoViews
+from vidtl.data.decoding import UnreadableVideo, VideoReader, View, open_video
+from vidtl.data.protocols import Protocol, view_boxes, view_indices
+from vidtl.data.records import Records
+from vidtl.data.sampling import resample_indices, train_box, train_indices
+from vidtl.errors import UserError
+from vidtl.runtime.seeding import generator
+
+# Last key of the random streams of a clip, so that they never meet.
+_CLIP, _SUBSTITUTE = 0, 1
+
+
+class ClipKey(NamedTuple):
+    """One training clip: what the sampler hands to the dataset."""
+
+    epoch: int
+    index: int
+    """Record number."""
+    weight: float
+    """1, or 0 for a clip that only fills up a batch."""
+
+
+class Clip(NamedTuple):
+    """One decoded training clip, before it is batched."""
+
+    pixels: np.ndarray
+    colour: int
+    targets: np.ndarray
+    augmentation: Augmentation
+    weight: float
+    index: int
+    failures: list[Failure]
+
+
+def available_frames(video: VideoReader, records: Records, index: int, target_fps: float) -> np.ndarray:
+    """Frame numbers of the file that clips of a record may use, in order: int64 [M].
+
+    These are the frames inside the record's segment, at the file's own rate or (`target_fps` > 0) as a player at that
+    rate would show them.
+
+    Raises:
+        UnreadableVideo: the file ends before the segment starts.
+    """
+    start, end = records.segment_starts_s[index], records.segment_ends_s[index]
+    frames = np.flatnonzero((video.times_s >= start) & (video.times_s < end))
+    if len(frames) == 0:
+        raise UnreadableVideo(
+            video.path, f"no frame between {start:g} s and {end:g} s; it ends at {video.times_s[-1]:g} s"
+        )
+    if target_fps > 0:
+        times_s = video.times_s[frames]
+        frames = frames[resample_indices(times_s - times_s[0], target_fps)]
+    return frames
+
+
+class ClipDataset(Dataset[Clip]):
+    """Training clips by `ClipKey`; a video that cannot be read is replaced by another, and both are reported."""
+
+    def __init__(self, records: Records, config: ExperimentConfig) -> None:
+        self.records = records
+        self.config = config
+
+    def __getitem__(self, key: ClipKey) -> Clip:
+        """Decode one clip.
+
+        Raises:
+            UserError: the video and all its `data.max_substitutions` substitutes could not be read.
+        """
+        failures: list[Failure] = []
+        index = key.index
+        for attempt in range(1 + self.config.data.max_substitutions):
+            if attempt > 0:
+                index = self._substitute(key, attempt)
+            try:
+                clip = self._read(key, index)
+            except UnreadableVideo as error:
+                failures.append(Failure(index, self.records.paths[index], error.reason))
+            else:
+                return clip._replace(failures=failures)
+        tried = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures)
+        raise UserError(f"{len(failures)} videos in a row could not be read (data.max_substitutions): {tried}")
+
+    def _substitute(self, key: ClipKey, attempt: int) -> int:
+        """Another record, with the same labels where there is one: a function of the key and the attempt alone."""
+        records = self.records
+        rng = generator(self.config.training.seed, key.epoch, key.index, attempt, _SUBSTITUTE)
+        labels = records.labels(key.index)
+        candidates = records.with_labels(labels) if len(labels) else np.arange(len(records))
+        if len(candidates) < 2:
+            candidates = np.arange(len(records))
+        others = candidates[candidates != key.index]
+        return int(rng.choice(others)) if len(others) else key.index
+
+    def _read(self, key: ClipKey, index: int) -> Clip:
+        config, records = self.config, self.records
+        rng = generator(config.training.seed, key.epoch, index, _CLIP)
+        with open_video(records.path(index), config.data.decoder, records.root) as video:
+            frames = available_frames(video, records, index, config.clip.target_fps)
+            span = train_indices(len(frames), config.clip.num_frames, config.clip.stride, rng, config.clip.short_video)
+            indices = frames[span]
+            box = train_box(video.height, video.width, config.augmentation, config.clip, rng)
+            pixels = video.read([View(indices, box)], config.clip.frame_size, config.data.pixel_format)[0]
+            first_s, last_s = video.times_s[indices.min()], video.times_s[indices.max()]
+            colour = video.colour.code()
+        return Clip(
+            pixels=pixels,
+            colour=colour,
+            targets=records.targets(index, first_s, last_s) if records.multi_label else records.targets(index),
+            augmentation=draw_augmentation(config.augmentation, rng),
+            weight=key.weight,
+            index=index,
+            failures=[],
+        )
+
+
+class ViewDataset(Dataset[VideoViews]):
+    """Evaluation views by record number; nothing random, nothing replaced."""
+
+    def __init__(self, records: Records, config: ExperimentConfig, protocol: Protocol) -> None:
+        self.records = records
+        self.config = config
+        self.protocol = protocol
+
+    def __getitem__(self, index: int) -> VideoViews:
+        """All views of one video from one pass over its file; a video that cannot be read says why."""
+        config, records = self.config, self.records
+        try:
+            with open_video(records.path(index), config.data.decoder, records.root) as video:
+                frames = available_frames(video, records, index, config.clip.target_fps)
+                fps = config.clip.target_fps or video.fps
+                clips = frames[view_indices(self.protocol, len(frames), config.clip, fps)]
+                boxes = view_boxes(self.protocol, video.height, video.width, config.clip)
+                views = [View(indices, box) for indices in clips for box in boxes]
+                pixels = video.read(views, config.clip.frame_size, config.data.pixel_format)
+                return VideoViews(index=index, pixels=pixels, colour=video.colour.code(), failure=None)
+        except UnreadableVideo as error:
+            failure = Failure(index, records.paths[index], error.reason)
+            return VideoViews(index=index, pixels=None, colour=0, failure=failure)
+
+
+def collate(clips: Sequence[Clip]) -> ClipBatch:
+    """Clips of one micro-batch to tensors."""
+    return ClipBatch(
+        pixels=torch.from_numpy(np.stack([clip.pixels for clip in clips])),
+        colour=torch.tensor([clip.colour for clip in clips]),
+        targets=torch.from_numpy(np.stack([clip.targets for clip in clips])),
+        weights=torch.tensor([clip.weight for clip in clips]),
+        indices=torch.tensor([clip.index for clip in clips]),
+        augmentation=torch.tensor([clip.augmentation for clip in clips]),
+        failures=[failure for clip in clips for failure in clip.failures],
+    )
+
+
+def check_readable(records: Records, config: ExperimentConfig, num_probes: int = 8) -> None:
+    """Open a few videos spread over the records, so that a wrong root ends a run before it starts.
+
+    Raises:
+        UserError: none of them could be opened.
+    """
+    probes = np.unique(np.linspace(0, len(records) - 1, num_probes).astype(int))
+    for index in probes:
+        try:
+            with open_video(records.path(int(index)), config.data.decoder, records.root):
+                return
+        except UnreadableVideo as error:
+            last = error
+    raise UserError(
+        f"data.root {str(records.root)!r}: none of {len(probes)} videos tried could be read "
+        f"(annotated in {records.annotation}); the last one: {last}"
+    )
+
+
+def first_records(records: Records, count: int) -> Records:
+    """The first `count` records, or all of them where `count` is 0."""
+    return records.select(np.arange(min(count, len(records)))) if count else records
