@@ -1,0 +1,40 @@
+# Two commands set everything up on a machine that has Python (>= 3.11) and make:  make demo  and  make test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+# How the demo is launched; on a GPU: make demo LAUNCH=configs/accelerate/gpu.yaml
+LAUNCH ?= configs/accelerate/cpu.yaml
+DEMO := runs/demo
+
+.PHONY: demo test check install clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vidtl needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@echo "Installing vidtl and PyTorch into $(VENV) (several GB, some minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(INSTALLED)
+
+# Real videos in, a trained ViViT + TokenLearner and exact metrics out, in a few minutes on a laptop.
+demo: $(INSTALLED)
+	$(BIN)/python tools/make_toy.py data/toy
+	$(BIN)/accelerate launch --quiet --config_file $(LAUNCH) tools/train.py --config configs/toy.yaml --output_dir $(DEMO)
+	$(BIN)/accelerate launch --quiet --config_file $(LAUNCH) tools/eval.py --checkpoint $(DEMO)
+	$(BIN)/python tools/visualize.py --checkpoint $(DEMO)
+	@$(BIN)/python tools/show_run.py $(DEMO)
+
+# The whole test suite; tests of real data skip, with the reason, where the data is absent.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Format, lint and types.
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

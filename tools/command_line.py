@@ -1,0 +1,121 @@
+"""Command lines of the tools: `--section.key value` over a YAML file over the defaults of `vidtl.config`.
+
+Every option and its help text come from the dataclasses. A mistake ends as a `UserError` that names the key, the value
+and what is allowed.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from vidtl.config import ExperimentConfig
+from vidtl.errors import UserError, did_you_mean
+
+MAX_CONFIG_BYTES = 1_000_000
+
+
+def experiment_parser(tool: str, description: str) -> ArgumentParser:
+    """A parser with every option of `ExperimentConfig`; the tool adds its own to it."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog=tool,
+        usage=f"{tool} [options] [--section.key value ...]",
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=argparse.HelpFormatter,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below; see configs/")
+    for section in dataclasses.fields(ExperimentConfig):
+        parser.add_class_arguments(get_type_hints(ExperimentConfig)[section.name], section.name)
+    return parser
+
+
+def parse_experiment(
+    parser: ArgumentParser, arguments: list[str], defaults: Path | None = None
+) -> tuple[Namespace, ExperimentConfig]:
+    """The tool's own options, and the experiment: `arguments` over the YAML file `defaults` over the built-in defaults.
+
+    Raises:
+        UserError: an unknown key (the nearest valid one is named), a value of the wrong type or range, a missing file.
+    """
+    known = sorted(_option_names(parser))
+    _check_arguments(arguments, known)
+    files = [Path(path) for path in _values_of("--config", arguments)]
+    for path in [defaults, *files] if defaults else files:
+        _check_file(path, known)
+    try:
+        namespace = parser.parse_args([*(["--config", str(defaults)] if defaults else []), *arguments])
+        built = parser.instantiate(namespace)
+    except argparse.ArgumentError as error:
+        raise UserError(_one_line(str(error))) from error
+    sections = {field.name: built[field.name] for field in dataclasses.fields(ExperimentConfig)}
+    return namespace, ExperimentConfig(**sections)
+
+
+def arguments_of_process() -> list[str]:
+    """What stands on the command line after the tool's name."""
+    return sys.argv[1:]
+
+
+def first_value(option: str, arguments: list[str]) -> str | None:
+    """The value of an option that decides where the defaults come from, before anything is parsed."""
+    return next(_values_of(option, arguments), None)
+
+
+def _option_names(parser: ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:  # argparse has no public list of its options
+        for option in action.option_strings:
+            if option.startswith("--"):
+                yield option.removeprefix("--")
+
+
+def _check_arguments(arguments: list[str], known: list[str]) -> None:
+    for argument in arguments:
+        name = argument.removeprefix("--").partition("=")[0]
+        if argument.startswith("--") and name not in known:
+            raise UserError(f"unknown option --{name}; {did_you_mean(name, known)}")
+
+
+def _values_of(option: str, arguments: list[str]) -> Iterator[str]:
+    for position, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            yield argument.partition("=")[2]
+        elif argument == option and position + 1 < len(arguments):
+            yield arguments[position + 1]
+
+
+def _check_file(path: Path, known: list[str]) -> None:
+    """Name an unknown key and its file before the parser sees them."""
+    if not path.is_file():
+        neighbours = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(f"config file {str(path)!r} does not exist; {did_you_mean(path.name, neighbours)}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise UserError(f"config file {str(path)!r} has {path.stat().st_size} bytes; allowed: {MAX_CONFIG_BYTES}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {str(path)!r} is not valid YAML: {_one_line(str(error))}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; allowed: sections with keys")
+    for key in _dotted_keys(content):
+        if key not in known:
+            raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
+
+
+def _dotted_keys(content: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _dotted_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

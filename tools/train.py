@@ -1,0 +1,125 @@
+"""Train a video classifier.
+
+One process:      python tools/train.py --config configs/toy.yaml --output_dir runs/toy
+Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/train.py --config ...
+
+The same command again goes on from the newest checkpoint of the output directory.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from command_line import arguments_of_process, experiment_parser, parse_experiment
+from torch import nn
+from vidtl.data.protocols import get_protocol
+
+from vidtl.config import ExperimentConfig
+from vidtl.data.augmentation import batch_input
+from vidtl.data.dataset import check_readable, first_records
+from vidtl.data.description import DatasetDescription, load_description, read_records
+from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.records import Records
+from vidtl.evaluation.evaluator import evaluate
+from vidtl.evaluation.metrics import chance_levels
+from vidtl.models import build_model
+from vidtl.models.hub import save_model_directory
+from vidtl.runtime.launch import make_accelerator, resolve_precision, run_tool
+from vidtl.runtime.logging import configure_logging
+from vidtl.runtime.progress import Progress, make_progress
+from vidtl.runtime.seeding import seed_torch
+from vidtl.training.loop import TrainingSummary, train
+from vidtl.training.run_directory import RunDirectory
+from vidtl.training.step import TrainingTask
+from vidtl.visualize.curves import draw_curves
+
+log = logging.getLogger("vidtl.train")
+
+
+def main() -> None:
+    parser = experiment_parser("train.py", "Train a video classifier.")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
+    )
+    options, config = parse_experiment(parser, arguments_of_process())
+    accelerator = make_accelerator(config.training.precision)
+    configure_logging(accelerator.is_main_process)
+
+    description = load_description(config.data.dataset)
+    train_records = read_split(description, config, config.data.train_split)
+    eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
+    seed_torch(config.training.seed)
+    model = build_model(config.model, config.clip, len(train_records.classes))
+    loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
+    describe_run(config, accelerator, description, train_records, eval_records, loader, model)
+
+    progress = make_progress(accelerator.is_main_process)
+    task = TrainingTask(
+        loader=loader,
+        make_input=partial(batch_input, clip=config.clip, augmentation=config.augmentation),
+        num_classes=len(train_records.classes),
+        multi_label=train_records.multi_label,
+        save_model=partial(save_model_directory, class_names=train_records.classes.names),
+    )
+    score = partial(centre_view_metrics, eval_records, config, accelerator, progress)
+    directory = RunDirectory(options.output_dir)
+    try:
+        summary = train(config, options.output_dir, accelerator, task, model, score, progress)
+    finally:
+        if accelerator.is_main_process and directory.metrics_file.exists():
+            draw_curves(directory.metrics_file, options.output_dir / "curves.png", chance_levels(eval_records))
+    if accelerator.is_main_process:
+        print_summary(summary, options.output_dir)
+
+
+def read_split(description: DatasetDescription, config: ExperimentConfig, split: str) -> Records:
+    """The records of a split, of which at least one video can be opened."""
+    records = read_records(description, split, Path(config.data.root))
+    check_readable(records, config)
+    return records
+
+
+def centre_view_metrics(
+    records: Records, config: ExperimentConfig, accelerator: Accelerator, progress: Progress, model: nn.Module
+) -> dict[str, float]:
+    """Metrics of one centred view of each video: the quick look during training."""
+    protocol = get_protocol("center")
+    loader = EvalLoader(records, config, protocol, accelerator.process_index, accelerator.num_processes)
+    with progress.task("evaluating", "videos", len(loader)) as task:
+        return evaluate(model, loader, records, config, protocol, accelerator, task.update).metrics
+
+
+def describe_run(
+    config: ExperimentConfig,
+    accelerator: Accelerator,
+    description: DatasetDescription,
+    train_records: Records,
+    eval_records: Records,
+    loader: TrainLoader,
+    model: nn.Module,
+) -> None:
+    """Say what is about to happen, in four lines."""
+    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, len(train_records),
+             len(eval_records), len(train_records.classes))  # fmt: skip
+    log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
+    log.info("%d process(es) on %s, precision %s", accelerator.num_processes, device,
+             resolve_precision(config.training.precision))  # fmt: skip
+    log.info("%d steps of %d clips, %g epochs", loader.total_steps, loader.batch_size, config.schedule.epochs)
+
+
+def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
+    """What the run came to and where everything lies."""
+    if summary.best:
+        print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
+    for path, count in summary.unreadable.items():
+        print(f"unreadable  {path} ({count} attempts)")
+    print(f"checkpoint  {summary.checkpoint}")
+    print(f"curves      {output_dir / 'curves.png'}")
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,95 @@
+"""Where the tools that use a trained model find it: a run's folder, one of its checkpoints, or any model directory."""
+
+from pathlib import Path
+
+from command_line import arguments_of_process, first_value, parse_experiment
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor, nn
+
+from vidtl.config import ExperimentConfig
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.hub import CONFIG_FILE, load_model_directory
+from vidtl.training.checkpoint import EXPERIMENT, find_problem, newest_valid
+from vidtl.training.run_directory import RunDirectory
+
+
+def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfig, Path]:
+    """Add `--checkpoint`, read the command line over the settings of that model's run, and find the model's directory.
+
+    Raises:
+        UserError: as `parse_experiment` and `find_model_directory`.
+    """
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="Folder of a run (its newest valid checkpoint is taken), one checkpoint of it, or any model directory",
+    )
+    arguments = arguments_of_process()
+    checkpoint = first_value("--checkpoint", arguments)
+    if checkpoint is None:
+        parse_experiment(parser, arguments)  # prints the help, or says what is missing
+        raise UserError("--checkpoint is missing; allowed: the folder of a run, a checkpoint, or a model directory")
+    directory = find_model_directory(Path(checkpoint))
+    experiment = directory / EXPERIMENT
+    options, config = parse_experiment(parser, arguments, experiment if experiment.is_file() else None)
+    return options, config, directory
+
+
+def find_model_directory(path: Path) -> Path:
+    """The directory with `model.safetensors` and `config.json` that `path` stands for.
+
+    Raises:
+        UserError: there is none, or a checkpoint is damaged.
+    """
+    if not path.is_dir():
+        neighbours = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"--checkpoint {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbours))}")
+    if (path / CONFIG_FILE).is_file():
+        problem = find_problem(path) if (path / EXPERIMENT).is_file() else None
+        if problem:
+            raise UserError(f"--checkpoint {str(path)!r} is damaged: {problem}")
+        return path
+    newest = newest_valid(RunDirectory(path).checkpoints)
+    if newest is None:
+        raise UserError(f"--checkpoint {str(path)!r} holds no valid checkpoint and no {CONFIG_FILE}")
+    return newest
+
+
+def run_folder(model_directory: Path) -> Path:
+    """The run that a checkpoint belongs to, or the model directory itself."""
+    return model_directory.parents[1] if model_directory.parent.name == "checkpoints" else model_directory
+
+
+class ClassOrder(nn.Module):
+    """A model whose scores come in the order of the data's class names."""
+
+    def __init__(self, model: nn.Module, order: list[int]) -> None:
+        super().__init__()
+        self.model = model
+        self.order = order
+
+    def forward(self, input_BTCHW: Tensor) -> Tensor:
+        """Logits [B, K] in the data's order."""
+        logits_BK: Tensor = self.model(input_BTCHW)
+        return logits_BK[:, self.order]
+
+
+def load_for_classes(model_directory: Path, class_names: tuple[str, ...]) -> nn.Module:
+    """The model, its scores in the order of `class_names`: classes are matched by name, never by number.
+
+    Raises:
+        UserError: the model was trained on other classes.
+    """
+    model, known = load_model_directory(model_directory)
+    if model.num_classes != len(class_names):
+        raise UserError(
+            f"{model_directory} has {model.num_classes} classes and the data {len(class_names)}; "
+            "allowed: a model and data of the same classes"
+        )
+    if not known or known == class_names:
+        return model
+    unknown = [name for name in class_names if name not in known]
+    if unknown:
+        raise UserError(f"{model_directory} does not know the class {unknown[0]!r}; {did_you_mean(unknown[0], known)}")
+    return ClassOrder(model, [known.index(name) for name in class_names])
