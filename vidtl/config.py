@@ -1,8 +1,8 @@
-"""The whole experiment as typed dataclasses: the single source of defaults, of `--help` and of what a checkpoint records.
+"""The whole experiment as typed dataclasses: the source of all defaults, of `--help` and of what checkpoints record.
 
-This module imports nothing heavy and builds nothing. Checks that need one section only live in that section's `__post_init__`;
-checks that need the data or the model are made where those are built. Every error names the dotted key, the value received
-and what is allowed.
+This module imports nothing heavy and builds nothing. Checks that need one section only live in that section's
+`__post_init__`; checks that need the data or the model are made where those are built. Every error names the dotted
+key, the value received and what is allowed.
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class DataConfig:
     decoder: Literal["pyav", "decord"] = "pyav"
     """Decoding library. `pyav` is the fast and exact one; `decord` exists on x86-64 Linux only and gives RGB only."""
     pixel_format: Literal["planar", "rgb"] = "planar"
-    """How frames travel to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted on the device) or RGB (3 bytes)."""
+    """How frames travel to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3 bytes)."""
     num_workers: int = 2
     """Decoding processes per training process; 0 decodes in the training process itself."""
     prefetch_batches: int = 2
@@ -102,7 +102,7 @@ class AugmentationConfig:
     """Random changes to training clips; each is the same for all frames of a clip. Evaluation uses none of them."""
 
     crop: Literal["jitter", "random_resized", "centre"] = "jitter"
-    """`jitter`: ViViT's random scale then random crop; `random_resized`: random area and aspect; `centre`: no randomness."""
+    """`jitter`: ViViT's random scale then random crop; `random_resized`: random area and aspect; `centre`."""
     jitter_range: tuple[float, float] = (0.9, 1.33)
     """`jitter`: height and width are scaled by two factors drawn independently from this range (ViViT appendix)."""
     area_range: tuple[float, float] = (0.3, 1.0)
@@ -213,12 +213,124 @@ class ViViTConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class T2TViTConfig:
+    """T2T-ViT, an image model (`clip.num_frames` 1)."""
+
+    size: Literal[7, 10, 12, 14, 19, 24] = 14
+    """Width, depth, heads and MLP width by the paper's number; each may be overridden below."""
+    token_module: Literal["performer", "transformer"] = "performer"
+    """Attention inside the token module: `performer` is T2T-ViT-14, `transformer` is T2T-ViT_t-14."""
+    width: int = 0
+    """Token width D; 0 takes it from `size`."""
+    depth: int = 0
+    """Blocks after the token module; 0 takes it from `size`."""
+    num_heads: int = 0
+    """Attention heads; 0 takes it from `size`."""
+    mlp_width: int = 0
+    """Hidden width of the MLPs; 0 takes the ratio to the width from `size`."""
+    token_width: int = 64
+    """Width inside the token module."""
+    token_dropout: float = 0.1
+    """Dropout inside the Performer token module; the published models have it, even those without any other."""
+    dropout: float = 0.0
+    """Dropout after the positions and inside blocks."""
+    attention_dropout: float = 0.0
+    """Dropout on the attention probabilities of the blocks."""
+    stochastic_depth: float = 0.0
+    """Chance that the last block's branches are skipped, rising linearly from 0 (the paper trains with 0.1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "num_heads", "mlp_width"):
+            _require(getattr(self, name) >= 0, f"model.t2t_vit.{name}", getattr(self, name), "0 or more")
+        _require(self.token_width >= 2, "model.t2t_vit.token_width", self.token_width, "2 or more")
+        for name in ("token_dropout", "dropout", "attention_dropout", "stochastic_depth"):
+            _require(0 <= getattr(self, name) < 1, f"model.t2t_vit.{name}", getattr(self, name), "0 or more, below 1")
+
+
+def _token_learner_after_third_block() -> TokenLearnerConfig:
+    return TokenLearnerConfig(num_tokens=8, after_block=3, version="v1", pooling="mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniViTConfig:
+    """The small image ViT of the CIFAR-10 TokenLearner study (`clip.num_frames` 1, `clip.frame_size` [48, 48])."""
+
+    patch: int = 6
+    """Height and width of the patches in pixels."""
+    width: int = 128
+    """Token width D."""
+    depth: int = 4
+    """Blocks."""
+    num_heads: int = 4
+    """Attention heads."""
+    head_width: int = 128
+    """Width of each head; all heads together are wider than the tokens."""
+    mlp_width: int = 256
+    """Hidden width of the MLPs."""
+    positions: Literal["learned", "frozen"] = "learned"
+    """`frozen` keeps the random start of the position table, as the study's notebook seems to do."""
+    dropout: float = 0.1
+    """Dropout after the positions and inside the MLPs."""
+    attention_dropout: float = 0.1
+    """Dropout on attention probabilities."""
+    token_learner: TokenLearnerConfig = field(default_factory=_token_learner_after_third_block)
+    """TokenLearner between two blocks; the study has version v1 with mean pooling after block 3 of 4."""
+
+    def __post_init__(self) -> None:
+        for name in ("patch", "width", "depth", "num_heads", "head_width", "mlp_width"):
+            _require(getattr(self, name) >= 1, f"model.mini_vit.{name}", getattr(self, name), "1 or more")
+        for name in ("dropout", "attention_dropout"):
+            _require(0 <= getattr(self, name) < 1, f"model.mini_vit.{name}", getattr(self, name), "0 or more, below 1")
+        _require(
+            self.token_learner.num_tokens == 0 or self.token_learner.after_block <= self.depth,
+            "model.mini_vit.token_learner.after_block",
+            self.token_learner.after_block,
+            f"0 to model.mini_vit.depth, {self.depth}",
+        )
+        _require(
+            not self.token_learner.fuser,
+            "model.mini_vit.token_learner.fuser",
+            self.token_learner.fuser,
+            "false; TokenFuser belongs to model.architecture vivit",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PytorchVideoConfig:
+    """Baselines: the published video models of pytorchvideo, from random weights."""
+
+    name: Literal[
+        "x3d_xs", "x3d_s", "x3d_m", "slow_r50", "slowfast_r50", "r2plus1d_r50", "mvit_b_16x4", "mvit_b_32x3"
+    ] = "x3d_s"
+    """Model; each has frames and a frame size that it was made for, and says so where `clip` does not fit."""
+    dropout: float = 0.5
+    """Dropout before the classifier."""
+    stochastic_depth: float = 0.0
+    """`mvit_b_*` only: chance that the last block's branches are skipped, rising linearly from 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "stochastic_depth"):
+            _require(
+                0 <= getattr(self, name) < 1, f"model.pytorchvideo.{name}", getattr(self, name), "0 or more, below 1"
+            )
+        _require(
+            self.stochastic_depth == 0 or self.name.startswith("mvit"),
+            "model.pytorchvideo.stochastic_depth",
+            self.stochastic_depth,
+            f"0 with model.pytorchvideo.name {self.name}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which model is built."""
 
-    architecture: Literal["vivit"] = "vivit"
-    """Family of the model; the section of the same name holds its settings."""
+    architecture: Literal["vivit", "t2t_vit", "mini_vit", "pytorchvideo"] = "vivit"
+    """Family of the model; the section of the same name holds its settings, the other sections are not used."""
     vivit: ViViTConfig = field(default_factory=ViViTConfig)
+    t2t_vit: T2TViTConfig = field(default_factory=T2TViTConfig)
+    mini_vit: MiniViTConfig = field(default_factory=MiniViTConfig)
+    pytorchvideo: PytorchVideoConfig = field(default_factory=PytorchVideoConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +360,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How long the run is and how the learning rate moves; always counted in optimizer steps, whatever the number of processes."""
+    """Length of the run and course of the learning rate, per optimizer step whatever the number of processes."""
 
     name: Literal["cosine", "constant"] = "cosine"
     """Shape after the warm-up: half a cosine down to `final_factor`, or flat."""
@@ -284,13 +396,13 @@ class TrainingConfig:
     log_every_steps: int = 10
     """Steps between two lines of `metrics.jsonl`."""
     checkpoint_every_steps: int = 500
-    """Steps between checkpoints; there is always one at the end of an epoch that is evaluated and at the end of the run."""
+    """Steps between checkpoints; there is always one before an evaluation and at the end of the run."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep; the best one (top-1 or mAP of the periodic evaluation) is kept besides."""
     evaluate_every_epochs: float = 1.0
     """Epochs between evaluations during training (one centred view); 0 evaluates at the end only."""
     resume: Literal["auto", "never"] = "auto"
-    """`auto` goes on from the newest valid checkpoint of the output directory; `never` refuses a directory that has one."""
+    """`auto` goes on from the output directory's newest valid checkpoint; `never` refuses a directory that has one."""
 
     def __post_init__(self) -> None:
         for name in (

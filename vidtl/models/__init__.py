@@ -2,12 +2,14 @@
 
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models.hub import VideoModel
+from vidtl.models.mini_vit import MiniViT
+from vidtl.models.t2t import T2TViT
 from vidtl.models.variants import list_models, parse_variant
 from vidtl.models.vivit import ViViT
 
 __all__ = ["ARCHITECTURES", "VideoModel", "build_model", "create_model", "list_models"]
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"vivit": ViViT}
+ARCHITECTURES: dict[str, type[VideoModel]] = {"vivit": ViViT, "t2t_vit": T2TViT, "mini_vit": MiniViT}
 """Every `model.architecture`; each is made from the model's settings, the clip's shape and the number of classes."""
 
 

@@ -1,0 +1,153 @@
+"""The CIFAR-10 study's mini-ViT: its counts, and every way in which its blocks differ from ViViT's."""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor
+
+from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, TokenLearnerConfig
+from vidtl.errors import UserError
+from vidtl.models import build_model
+from vidtl.models.hub import load_model_directory, save_model_directory
+from vidtl.models.mini_vit import MiniBlock, MiniViT
+
+CLIP = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=52, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+NO_LEARNER = TokenLearnerConfig(num_tokens=0)
+POSITIONS = 64 * 128
+
+
+def mini_vit(config: MiniViTConfig, clip: ClipConfig = CLIP) -> MiniViT:
+    model = build_model(ModelConfig(architecture="mini_vit", mini_vit=config), clip, 10)
+    assert isinstance(model, MiniViT)
+    return model
+
+
+def count(config: MiniViTConfig, trainable_only: bool = False) -> int:
+    with torch.device("meta"):
+        model = mini_vit(config)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def learner(tokens: int, version: Literal["v1", "v1.1"] = "v1") -> TokenLearnerConfig:
+    return TokenLearnerConfig(
+        num_tokens=tokens, after_block=3, version=version, pooling="mean" if version == "v1" else "sum"
+    )
+
+
+def test_parameter_counts_are_the_studys() -> None:
+    plain = MiniViTConfig(token_learner=NO_LEARNER)
+    assert count(plain) == 1_336_458 + POSITIONS
+    assert count(MiniViTConfig(token_learner=NO_LEARNER, positions="frozen"), trainable_only=True) == 1_336_458
+    assert count(MiniViTConfig(token_learner=NO_LEARNER, depth=8)) == 2_657_418 + POSITIONS
+    assert count(MiniViTConfig(token_learner=learner(4))) == count(plain) + 5_296
+    assert count(MiniViTConfig(token_learner=learner(8))) == count(plain) + 11_200
+    bottleneck = 2 * 128 + 128 * 64 + 64 + 64 * 8 + 8
+    assert count(MiniViTConfig(token_learner=learner(8, "v1.1"))) == count(plain) + bottleneck
+
+
+def test_the_default_is_the_notebooks_model() -> None:
+    config = MiniViTConfig()
+    assert config.token_learner == learner(8)
+    assert (config.dropout, config.attention_dropout) == (0.1, 0.1)
+
+
+def reference_block(block: MiniBlock, x_BND: Tensor, heads: int, head_width: int) -> Tensor:
+    """The study's block written out from its description: wide heads, two GELUs, epsilon 1e-6."""
+    normed = F.layer_norm(x_BND, x_BND.shape[-1:], block.norm1.weight, block.norm1.bias, 1e-6)
+    q, k, v = (
+        layer(normed).unflatten(-1, (heads, head_width)).transpose(1, 2)
+        for layer in (block.attn.q, block.attn.k, block.attn.v)
+    )
+    weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(head_width), dim=-1)
+    x_BND = x_BND + block.attn.proj((weights @ v).transpose(1, 2).flatten(2))
+    normed = F.layer_norm(x_BND, x_BND.shape[-1:], block.norm2.weight, block.norm2.bias, 1e-6)
+    return x_BND + F.gelu(block.mlp.fc2(F.gelu(block.mlp.fc1(normed))))
+
+
+def test_the_whole_model_is_what_the_study_describes() -> None:
+    torch.manual_seed(0)
+    model = mini_vit(MiniViTConfig(width=16, num_heads=2, head_width=12, mlp_width=24, token_learner=learner(4))).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    images = torch.rand(2, 1, 3, 48, 48)
+    kernel = model.proj.weight.reshape(16, 3, 6, 6)
+    x = F.conv2d(images[:, 0], kernel, model.proj.bias, stride=6).flatten(2).transpose(1, 2) + model.positions.weight
+    for block in model.blocks[:3]:
+        x = reference_block(block, x, heads=2, head_width=12)
+    maps = F.layer_norm(x, (16,), model.token_learner.norm.weight, model.token_learner.norm.bias, 1e-6)
+    maps = maps.transpose(1, 2).reshape(2, 16, 8, 8)
+    for i, conv in enumerate(model.token_learner.score.convs):
+        maps = F.conv2d(maps, conv.weight, padding=1)
+        maps = torch.sigmoid(maps) if i == 3 else F.gelu(maps, approximate="tanh")
+    torch.testing.assert_close(model.token_maps(images), maps.unsqueeze(1))
+    x = torch.stack([(maps[:, s].flatten(1).unsqueeze(-1) * x).mean(dim=1) for s in range(4)], dim=1)
+    x = reference_block(model.blocks[3], x, heads=2, head_width=12)
+    x = F.layer_norm(x, (16,), model.norm.weight, model.norm.bias, 1e-6).mean(dim=1)
+    torch.testing.assert_close(model(images), model.head(x), rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_is_where_the_study_has_it() -> None:
+    model = mini_vit(MiniViTConfig())
+    rates = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates.pop("dropout") == 0.1
+    for block in range(4):
+        assert rates.pop(f"blocks.{block}.mlp.dropout") == 0.1
+        assert rates.pop(f"blocks.{block}.attn.dropout") == 0.0
+        assert model.blocks[block].attn.dropout_p() == 0.1
+        assert model.eval().blocks[block].attn.dropout_p() == 0.0
+        model.train()
+    assert set(rates.values()) <= {0.0}
+
+
+def test_weights_start_as_keras_starts_them() -> None:
+    torch.manual_seed(0)
+    model = mini_vit(MiniViTConfig())
+    limits = {"blocks.0.attn.q": 16896, "blocks.0.attn.proj": 1024, "blocks.0.mlp.fc1": 384, "proj": 4716, "head": 138}
+    for name, fans in limits.items():
+        weight = model.get_submodule(name).weight
+        limit = math.sqrt(6 / fans)
+        assert 0.95 * limit < weight.abs().max().item() <= limit, name
+    assert not model.blocks[2].mlp.fc2.bias.any()
+
+
+def test_frozen_positions_stay_and_are_saved(tmp_path: Path) -> None:
+    model = mini_vit(MiniViTConfig(positions="frozen")).eval()
+    model(torch.rand(1, 1, 3, 48, 48)).sum().backward()
+    assert model.positions.weight.grad is None
+    save_model_directory(model, tmp_path, [f"class {i}" for i in range(10)])
+    loaded, _ = load_model_directory(tmp_path)
+    images = torch.rand(2, 1, 3, 48, 48)
+    assert torch.equal(loaded.eval()(images), model(images))
+
+
+def test_every_trainable_parameter_gets_a_gradient() -> None:
+    model = mini_vit(MiniViTConfig())
+    model(torch.rand(2, 1, 3, 48, 48)).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize(
+    ("clip", "config", "message"),
+    [
+        (ClipConfig(num_frames=2), MiniViTConfig(), r"clip\.num_frames is 2; allowed: 1"),
+        (ClipConfig(num_frames=1, frame_size=(50, 48)), MiniViTConfig(), r"multiples of model\.mini_vit\.patch, 6"),
+        (CLIP, MiniViTConfig(token_learner=learner(65)), r"num_tokens is 65; allowed: 0 to 64"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(clip: ClipConfig, config: MiniViTConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        mini_vit(config, clip)
+
+
+def test_input_and_maps_are_checked() -> None:
+    model = mini_vit(MiniViTConfig(token_learner=NO_LEARNER))
+    with pytest.raises(UserError, match="input has shape"):
+        model(torch.rand(1, 1, 3, 32, 32))
+    with pytest.raises(UserError, match="num_tokens is 0"):
+        model.token_maps(torch.rand(1, 1, 3, 48, 48))
+    with pytest.raises(UserError, match=r"after_block is 5; allowed: 0 to model\.mini_vit\.depth, 4"):
+        MiniViTConfig(token_learner=TokenLearnerConfig(num_tokens=4, after_block=5))
