@@ -18,9 +18,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig
+from vidtl.config import ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig
 from vidtl.data.batch import Failure, VideoViews
+from vidtl.data.loader import EvalLoader
 from vidtl.data.pixels import prepare_input
+from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import EvaluationResult, evaluate, pack
@@ -222,6 +224,28 @@ def test_packing_keeps_every_view_in_order_and_holds_back_none():
         owners = [piece.index for batch in batches for piece in batch for _ in piece.pixels]
         assert owners == [0] * 3 + [1] + [2] * 7 + [3] * 2
         assert all(piece.colour == piece.index + 10 for batch in batches for piece in batch)
+
+
+def test_real_videos_through_the_real_loader(shared_data):
+    """Planar frames of different colour codes share batches; a missing and a broken file are unreadable."""
+    paths = [
+        "videos/PaddleVideo__example.avi",
+        "broken/absent.mp4",
+        "videos/torchcodec__h265_video.mp4",
+        REPOSITORY.name,
+    ]
+    records = replace(make_records(4, False), root=shared_data, paths=StringColumn.from_strings(paths))
+    protocol = get_protocol("charades_10x3_max")
+    results = []
+    for batch_size in (7, 64):
+        config = replace(CONFIG, data=DataConfig(num_workers=0), evaluation=EvaluationConfig(batch_size=batch_size))
+        loader = EvalLoader(records, config, protocol)
+        results.append(evaluate(TinyModel(), loader, records, config, protocol, Accelerator(cpu=True)))
+    np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-6)
+    assert [row.path for row in results[0].unreadable] == [paths[1], paths[3]]
+    assert all(row.reason for row in results[0].unreadable)
+    assert np.isfinite(results[0].scores[[0, 2]]).all()
+    assert (results[0].num_clips, results[0].num_crops, results[0].fusion) == (10, 3, "max")
 
 
 CASES = [(7, False, (3,)), (7, True, (0, 5)), (1, False, ())]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from vidtl.errors import UserError
-from vidtl.visualize import label_text, new_figure, save_figure
-from vidtl.visualize.confusion import MAX_BARS, MAX_CLASSES, _shown_cells, draw_average_precision, draw_confusion
+from vidtl.visualize import confusion, label_text, new_figure, save_figure
+from vidtl.visualize.confusion import MAX_CLASSES, _shown_cells, draw_average_precision, draw_confusion
 from vidtl.visualize.curves import draw_curves, read_lines
 
 HOSTILE = ["=1+1", "$\\frac{", "a\nb\x1b[31m", "<script>", "a" * 300, "50% $ & $ more", "", "_^{"]
@@ -53,14 +53,16 @@ def test_confusion_of_many_classes_keeps_every_count():
     assert note == f"the {MAX_CLASSES // 2} of {num_classes} classes with most errors"
 
 
-def test_confusion_of_many_classes_is_drawn(tmp_path):
-    counts = np.ones((MAX_CLASSES + 1, MAX_CLASSES + 2), dtype=np.int64)
-    draw_confusion(counts, [f"class {i}" for i in range(MAX_CLASSES + 1)], tmp_path / "c.png", "many")
+def test_confusion_of_many_classes_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(confusion, "MAX_CLASSES", 12)
+    counts = np.ones((13, 14), dtype=np.int64)
+    draw_confusion(counts, [f"class {i}" for i in range(13)], tmp_path / "c.png", "many")
     pixels(tmp_path / "c.png")
 
 
-@pytest.mark.parametrize("num_classes", [1, 8, MAX_BARS + 5])
-def test_average_precision_bars(tmp_path, num_classes):
+@pytest.mark.parametrize("num_classes", [1, 8, 15])
+def test_average_precision_bars(tmp_path, monkeypatch, num_classes):
+    monkeypatch.setattr(confusion, "MAX_BARS", 10)
     values = np.linspace(0, 1, num_classes)
     values[0] = np.nan
     names = (HOSTILE * (num_classes // len(HOSTILE) + 1))[:num_classes]
@@ -78,7 +80,7 @@ def write(path: Path, lines: list[dict], tail: str = "") -> Path:
     return path
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 100])
+@pytest.mark.parametrize("count", [0, 1, 100])
 def test_curves_of_any_length(tmp_path, count):
     lines = training_lines(count)
     lines += [{"step": s, "epoch": s / 10, "split": "val", "top1": 0.5, "top5": None} for s in range(10, count, 10)]
