@@ -158,7 +158,7 @@ class Engine:
             UserError: the files hold another model's tensors.
         """
         try:
-            load_model(self.model, directory / MODEL, device=str(self.accelerator.device))
+            load_model(self.model, directory / MODEL)
             load_optimizer_tensors(self.optimizer, self.model, load_file(directory / OPTIMIZER))
         except (RuntimeError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]

@@ -1,0 +1,88 @@
+"""Runs of two real processes; each asserts its world size before anything else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training import tiny_run
+from tests.training.tiny_run import tiny_config, tiny_train
+from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, newest_valid
+
+SCRIPT = str(Path(tiny_run.__file__))
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+ACCELERATE = [
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+]
+
+
+def start(launcher, output_dir, **options):
+    arguments = [*launcher, SCRIPT, str(output_dir), json.dumps({"processes": 2, "dropout": False, **options})]
+    return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def losses(output_dir):
+    return [json.loads(line)["loss"] for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("two") / "run"
+    assert finish(start(ACCELERATE, output_dir, log_every_steps=1)) == {"steps": 12, "resumed": 0}
+    return output_dir
+
+
+def test_two_processes_equal_one_with_accumulation_and_one_with_a_double_batch(two, tmp_path, accelerator, monkeypatch):
+    monkeypatch.setattr(tiny_run, "DROPOUT", False)
+    expected = losses(two)
+    assert len(expected) == 12
+    for accumulation_steps in (1, 2):
+        output_dir = tmp_path / str(accumulation_steps)
+        config = tiny_config(log_every_steps=1, accumulation_steps=accumulation_steps)
+        tiny_train(output_dir, config, accelerator)
+        assert losses(output_dir) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(two, tmp_path):
+    output_dir = tmp_path / "run"
+    process = start(TORCHRUN, output_dir, delay_s=0.5, checkpoint_every_steps=1000)
+    started = time.monotonic()
+    while not all((tmp_path / f"started-{index}").exists() for index in range(2)):
+        assert time.monotonic() - started < 60
+        time.sleep(0.05)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert err.count("stopped by SIGTERM; the same command goes on from the last checkpoint\n") == 1
+    checkpoint = newest_valid(output_dir / "checkpoints")
+    assert checkpoint is not None
+    step = checkpoint_step(checkpoint)
+    assert 1 <= step < 12
+    assert not any(name.startswith(("module.", "_orig_mod.")) for name in load_file(checkpoint / MODEL))
+
+    assert finish(start(TORCHRUN, output_dir)) == {"steps": 12, "resumed": step}
+    for name in (MODEL, OPTIMIZER):
+        once, resumed = (load_file(run / "checkpoints" / "step-00000012" / name) for run in (two, output_dir))
+        assert once.keys() == resumed.keys()
+        assert all(torch.equal(once[key], resumed[key]) for key in once)
