@@ -1,0 +1,137 @@
+#!/usr/bin/env python
+"""Turn weights made elsewhere into a model directory (model.safetensors and config.json).
+
+    tools/convert_weights.py vivit-b-16x2-kinetics400/ models/vivit-b       a directory of Hugging Face's ViViT
+    tools/convert_weights.py vivit_fe.npz models/vivit-fe --num_frames 32   Flax parameters of a ViViT, flattened
+    tools/convert_weights.py B_16.npz models/start --model vivit_b16x2_fe_tl8at3 --num_classes 400
+                                                                            an image ViT (.npz, or timm's state dict)
+
+Names and shapes that do not fit are errors; the report tells what was resized or left out.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.errors import UserError
+from vidtl.models import VideoModel, build_model, create_model
+from vidtl.models.hub import save_model_directory
+from vidtl.models.position import Grid
+from vidtl.models.variants import FORMS
+from vidtl.models.weights.flax import infer_vivit_config, read_flax
+from vidtl.models.weights.huggingface import read_huggingface
+from vidtl.models.weights.image_vit import Inflation
+from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.runtime.launch import run_tool
+
+APPLIES = {
+    "a Hugging Face directory": {"num_frames", "frame_size", "class_names"},
+    "Flax parameters of a ViViT": {
+        *("num_frames", "frame_size", "class_names", "form", "attention_order", "pooling", "after_block"),
+        *("token_learner_pooling", "source_grid"),
+    },
+    "an image ViT": {"model", "num_classes", "num_frames", "frame_size", "class_names", "inflation"},
+}
+
+
+def parse() -> argparse.Namespace:
+    """Options left out are `None`, so that one that does not apply can be told from one that was not given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="directory or file")
+    parser.add_argument("output", type=Path, help="directory to make")
+    parser.add_argument("--num_frames", type=int, help="frames per clip (default: the source's, or 32)")
+    parser.add_argument("--frame_size", type=int, nargs=2, metavar=("H", "W"), help="default: the source's, or 224 224")
+    parser.add_argument("--class_names", type=Path, help="text file with one class name per line")
+    flax = parser.add_argument_group("Flax ViViTs, whose parameters do not tell everything")
+    flax.add_argument("--form", choices=FORMS.values(), help="needed for factorised_dot_product alone")
+    flax.add_argument("--attention_order", choices=("time_space", "space_time"), help="default: time_space")
+    flax.add_argument("--pooling", choices=("mean", "max", "sum"), help="without a class token; default: mean")
+    flax.add_argument("--after_block", type=int, help="blocks before TokenLearner; needed where there is no fuser")
+    flax.add_argument("--token_learner_pooling", choices=("sum", "mean"), help="TokenLearner v1; default: sum")
+    flax.add_argument(
+        "--source_grid", type=int, nargs=3, metavar=("T", "H", "W"), help="tokens of the source's positions"
+    )
+    image = parser.add_argument_group("image ViTs")
+    image.add_argument("--model", help="name of the ViViT to start, such as vivit_b16x2_fe_tl8at3")
+    image.add_argument("--num_classes", type=int, help="classes of the new classifier")
+    image.add_argument("--inflation", choices=get_args(Inflation), help="default: central_frame")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read, load, report, write."""
+    arguments = parse()
+    if arguments.output.exists() and any(arguments.output.iterdir()):
+        raise UserError(f"{arguments.output} exists and is not empty; allowed: a new or empty directory")
+    model, class_names = build(arguments)
+    if arguments.class_names is not None:
+        class_names = read_class_names(arguments.class_names)
+    report = load_pretrained(
+        model,
+        arguments.source,
+        inflation=arguments.inflation or "central_frame",
+        source_grid=Grid(*arguments.source_grid) if arguments.source_grid else None,
+    )
+    save_model_directory(model, arguments.output, class_names)
+    print(report)
+    print(f"written to {arguments.output}")
+
+
+def build(arguments: argparse.Namespace) -> tuple[VideoModel, tuple[str, ...]]:
+    """The model that the source is for, still with fresh weights, and the class names that the source tells."""
+    if arguments.source.is_dir():
+        check_options(arguments, "a Hugging Face directory")
+        found = read_huggingface(arguments.source)
+        num_classes = found.weights.state["head.weight"].shape[0]
+        return build_model(found.model, with_clip(found.clip, arguments), num_classes), found.class_names
+    params = read_flax(arguments.source) if arguments.source.suffix == ".npz" else {}
+    if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:
+        check_options(arguments, "Flax parameters of a ViViT")
+        config = infer_vivit_config(params, form=arguments.form, after_block=arguments.after_block)
+        stage = replace(config.token_learner, pooling=arguments.token_learner_pooling or "sum")
+        config = replace(
+            config,
+            attention_order=arguments.attention_order or "time_space",
+            pooling=arguments.pooling or config.pooling,
+            token_learner=stage,
+        )
+        clip = with_clip(ClipConfig(), arguments)
+        return build_model(ModelConfig(vivit=config), clip, params["output_projection/bias"].shape[0]), ()
+    check_options(arguments, "an image ViT")
+    if arguments.model is None or arguments.num_classes is None:
+        raise UserError(
+            f"{arguments.source} may be an image ViT; needed: --model and --num_classes of the ViViT to start"
+        )
+    clip = with_clip(ClipConfig(), arguments)
+    return create_model(arguments.model, arguments.num_classes, clip.num_frames, clip.frame_size), ()
+
+
+def with_clip(clip: ClipConfig, arguments: argparse.Namespace) -> ClipConfig:
+    """The clip with the length and size asked for."""
+    size = tuple(arguments.frame_size or clip.frame_size)
+    return replace(
+        clip,
+        num_frames=arguments.num_frames or clip.num_frames,
+        frame_size=size,
+        short_side=max(clip.short_side, *size),
+    )
+
+
+def check_options(arguments: argparse.Namespace, kind: str) -> None:
+    """A UserError for an option that means nothing for this kind of source."""
+    given = {name for name, value in vars(arguments).items() if value is not None} - {"source", "output"}
+    for name in sorted(given - APPLIES[kind]):
+        raise UserError(f"--{name} does not apply: {arguments.source} is read as {kind}")
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """One name per line."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is no file")
+    return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,225 @@
+"""Parameters of the authors' Flax code: ViViT, TokenLearner and the image ViTs they start from.
+
+Layouts that differ from PyTorch's: linear kernels are [in, out]; query, key and value kernels [D, heads, head width];
+the output kernel [heads, head width, D]; convolution kernels end in [..., in, out].
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidtl.config import TokenLearnerConfig, ViViTConfig
+from vidtl.errors import UserError
+from vidtl.models.position import Grid
+from vidtl.models.weights.files import read_npz
+from vidtl.models.weights.report import SourceWeights
+
+Params = Mapping[str, NDArray[Any]]
+
+ENCODERS = {
+    "Transformer": "encoder",
+    "SpatialTransformer": "encoder",
+    "TemporalTransformer": "temporal_encoder",
+}
+
+# The first pattern that matches a whole path names it; kernels, scales and biases become weights and biases afterwards.
+_PATHS = [
+    (r"embedding", r"embed.proj"),
+    (r"(?:output_projection|head)", r"head"),
+    (r"cls(?:_SpatialTransformer)?", r"encoder.cls"),
+    (r"cls_TemporalTransformer", r"temporal_encoder.cls"),
+    (r"(\w+)/posembed_input/pos_embedding", r"{0}.positions.weight"),
+    (r"(\w+)/encoder_norm", r"{0}.norm"),
+    (r"(\w+)/encoderblock_(\d+)/LayerNorm_0", r"{0}.blocks.{1}.norm1"),
+    (r"(\w+)/encoderblock_(\d+)/LayerNorm_[12]", r"{0}.blocks.{1}.norm2"),
+    (r"(\w+)/encoderblock_(\d+)/LayerNorm_(space|time|mlp)", r"{0}.blocks.{1}.norm_{2}"),
+    (r"(\w+)/encoderblock_(\d+)/MultiHeadDotProductAttention_[01]/(\w+)", r"{0}.blocks.{1}.attn.{2}"),
+    (r"(\w+)/encoderblock_(\d+)/MultiHeadDotProductAttention_(space|time)/(\w+)", r"{0}.blocks.{1}.attn_{2}.{3}"),
+    (r"(\w+)/encoderblock_(\d+)/MlpBlock(?:_\d)?/(Dense_[01])", r"{0}.blocks.{1}.mlp.{2}"),
+    (r"(\w+)/TokenLearnerModule(?:V11)?_(\d+)/LayerNorm_0", r"{0}.token_learners.{1}.norm"),
+    (r"(\w+)/TokenLearnerModule_(\d+)/Conv_(\d)", r"{0}.token_learners.{1}.score.convs.{2}"),
+    (r"(\w+)/TokenLearnerModuleV11_(\d+)/token_masking/(Dense_[01])", r"{0}.token_learners.{1}.score.{2}"),
+    (r"(\w+)/TokenFuser_(\d+)/fuser_mix_norm([12])", r"{0}.token_fusers.{1}.norm{2}"),
+    (r"(\w+)/TokenFuser_(\d+)/Dense_0", r"{0}.token_fusers.{1}.mix"),
+    (r"(\w+)/TokenFuser_(\d+)/LayerNorm_0", r"{0}.token_fusers.{1}.norm_features"),
+    (r"(\w+)/TokenFuser_(\d+)/token_masking/(Dense_[01])", r"{0}.token_fusers.{1}.score.{2}"),
+]
+_PARTS = {
+    **ENCODERS,
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "out": "proj",
+    "Dense_0": "fc1",
+    "Dense_1": "fc2",
+}
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+
+
+def read_flax(path: Path) -> dict[str, NDArray[Any]]:
+    """Parameters of a `.npz` file by Flax path (`Transformer/encoder_norm/scale`).
+
+    Entries may be called `param:<path>`, beside others that are not parameters; else every entry is one.
+    """
+    arrays = read_npz(path)
+    marked = {name.removeprefix("param:"): array for name, array in arrays.items() if name.startswith("param:")}
+    return flatten_params(marked or arrays)
+
+
+def flatten_params(params: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Nested or flat Flax parameters by path; the roots of training states (`params`, `optimizer/target`) are left out.
+
+    Blocks stacked into one array (`encoderblock` without a number) are taken apart.
+    """
+    flat: dict[str, NDArray[Any]] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}/{path}": array for path, array in flatten_params(value).items()})
+        else:
+            flat[name] = np.asarray(value)
+    for root in ("optimizer/target/", "target/", "params/"):
+        if any(name.startswith(root) for name in flat):
+            flat = {name.removeprefix(root): array for name, array in flat.items() if name.startswith(root)}
+    stacked = {name: array for name, array in flat.items() if "/encoderblock/" in name}
+    for name, array in stacked.items():
+        del flat[name]
+        for block, part in enumerate(array):
+            flat[name.replace("/encoderblock/", f"/encoderblock_{block}/")] = part
+    return flat
+
+
+def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None = None) -> SourceWeights:
+    """The parameters under this library's names and in its layouts; names without a counterpart are reported.
+
+    Args:
+        params: flat Flax parameters.
+        source: where they come from, for messages.
+        grids: grids of the position embeddings by this library's names, where known.
+    """
+    state: dict[str, Tensor] = {}
+    unexpected = []
+    for path, array in params.items():
+        name = _rename(path)
+        if name is None:
+            unexpected.append(path)
+        else:
+            state[name] = _convert(path, array)
+    return SourceWeights(source=source, state=state, grids=grids or {}, unexpected=unexpected)
+
+
+def token_learner_state(params: Params) -> dict[str, Tensor]:
+    """State of a `TokenLearner` from the parameters of the authors' module alone, of either version."""
+    module = "TokenLearnerModule_0" if "Conv_0/kernel" in params else "TokenLearnerModuleV11_0"
+    return _module_state(params, module, "encoder.token_learners.0.")
+
+
+def token_fuser_state(params: Params) -> dict[str, Tensor]:
+    """State of a `TokenFuser` from the parameters of the authors' module alone."""
+    return _module_state(params, "TokenFuser_0", "encoder.token_fusers.0.")
+
+
+def infer_vivit_config(params: Params, *, form: str | None = None, after_block: int | None = None) -> ViViTConfig:
+    """Settings that parameters reveal: form, sizes, tubelet, class token or mean, TokenLearner.
+
+    Args:
+        params: flat Flax parameters.
+        form: needed for `factorised_dot_product` alone, whose parameters look like the joint form's.
+        after_block: where TokenLearner is; needed without a fuser, since parameters do not tell.
+
+    Raises:
+        UserError: parameters of something else, or `after_block` is needed.
+    """
+    kernel = params.get("embedding/kernel")
+    if kernel is None or kernel.ndim != 5:
+        raise UserError("the parameters hold no embedding/kernel of shape [t, h, w, 3, D]; allowed: those of a ViViT")
+    root = "SpatialTransformer" if any(path.startswith("SpatialTransformer/") for path in params) else "Transformer"
+    block = f"{root}/encoderblock_0/"
+    space_time = f"{block}MultiHeadDotProductAttention_space/query/kernel" in params
+    found = "factorised_encoder" if root == "SpatialTransformer" else "joint"
+    found = "factorised_self_attention" if space_time else found
+    attention = "MultiHeadDotProductAttention_space" if space_time else "MultiHeadDotProductAttention_0"
+    depth = _count(params, rf"{root}/encoderblock_(\d+)/")
+    return ViViTConfig(
+        form=form or found,  # type: ignore[arg-type]
+        width=kernel.shape[-1],
+        depth=depth,
+        num_heads=params[f"{block}{attention}/query/kernel"].shape[1],
+        mlp_width=params[f"{block}{'MlpBlock' if space_time else 'MlpBlock_0'}/Dense_0/kernel"].shape[1],
+        temporal_depth=_count(params, r"TemporalTransformer/encoderblock_(\d+)/"),
+        tubelet=kernel.shape[:3],
+        pooling="cls" if "cls" in params or "cls_SpatialTransformer" in params else "mean",
+        token_learner=_infer_token_learner(params, depth, after_block),
+    )
+
+
+def _infer_token_learner(params: Params, depth: int, after_block: int | None) -> TokenLearnerConfig:
+    learners = {version: _count(params, rf"Transformer/{module}_(\d+)/") for version, module in _MODULES.items()}
+    version = "v1" if learners["v1"] else "v1.1"
+    if not learners[version]:
+        return TokenLearnerConfig(num_tokens=0)
+    last = "Conv_3" if version == "v1" else "token_masking/Dense_1"
+    num_tokens = params[f"Transformer/{_MODULES[version]}_0/{last}/kernel"].shape[-1]
+    fuser = any("/TokenFuser_0/" in path for path in params)
+    if fuser:
+        after_block = depth - learners[version]
+    if after_block is None:
+        raise UserError(
+            "after_block is not given; needed: the number of blocks before TokenLearner, which no parameter tells"
+        )
+    return TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block, version=version, fuser=fuser)  # type: ignore[arg-type]
+
+
+_MODULES = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
+
+
+def _count(params: Params, pattern: str) -> int:
+    """How many modules are numbered by the group of `pattern`."""
+    return len({match[1] for path in params if (match := re.match(pattern, path))})
+
+
+def _module_state(params: Params, module: str, prefix: str) -> dict[str, Tensor]:
+    weights = flax_weights({f"Transformer/{module}/{path}": array for path, array in params.items()}, module)
+    if weights.unexpected:
+        raise UserError(f"{weights.unexpected[0]} has no place in {module}")
+    return {name.removeprefix(prefix): tensor for name, tensor in weights.state.items()}
+
+
+def _rename(path: str) -> str | None:
+    """This library's name for a Flax path, or `None`."""
+    module, _, leaf = path.rpartition("/")
+    target, suffix = (module, f".{_LEAVES[leaf]}") if leaf in _LEAVES else (path, "")
+    for pattern, template in _PATHS:
+        match = re.fullmatch(pattern, target)
+        if match and match.groups() and match[1] not in ENCODERS:
+            return None
+        if match:
+            return template.format(*(_PARTS.get(part, part) for part in match.groups())) + suffix
+    return None
+
+
+def _convert(path: str, array: NDArray[Any]) -> Tensor:
+    """One parameter in PyTorch's layout."""
+    tensor = torch.from_numpy(np.array(array, dtype=np.float32))
+    leaf = path.rpartition("/")[2]
+    if leaf == "pos_embedding":
+        return tensor.squeeze(0)
+    if leaf.startswith("cls") or leaf == "bias":
+        return tensor.flatten()  # a query, key or value bias is [heads, head width]
+    if leaf != "kernel":
+        return tensor
+    if path == "embedding/kernel":
+        return rearrange(tensor, "... C D -> D C ...").flatten(1)  # type: ignore[no-any-return]
+    if re.search(r"/out/kernel$", path) and tensor.ndim == 3:
+        return rearrange(tensor, "H d D -> D (H d)")  # type: ignore[no-any-return]
+    if re.search(r"/(query|key|value)/kernel$", path) and tensor.ndim == 3:
+        return rearrange(tensor, "D H d -> (H d) D")  # type: ignore[no-any-return]
+    if tensor.ndim == 4:
+        return rearrange(tensor, "h w D S -> S D h w")  # type: ignore[no-any-return]
+    return tensor.T.contiguous()

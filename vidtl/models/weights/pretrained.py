@@ -1,0 +1,80 @@
+"""One way in for weights from anywhere: which importer a file or directory needs, and what may be left over."""
+
+from pathlib import Path
+
+from vidtl.errors import UserError
+from vidtl.models.hub import VideoModel, read_model_weights
+from vidtl.models.position import Grid
+from vidtl.models.vivit import ViViT
+from vidtl.models.weights.files import read_json
+from vidtl.models.weights.flax import Params, flax_weights, read_flax
+from vidtl.models.weights.huggingface import read_huggingface
+from vidtl.models.weights.image_vit import NEW_PARTS, Inflation, image_vit_weights
+from vidtl.models.weights.report import LoadReport, SourceWeights, load_weights
+
+
+def load_pretrained(
+    model: VideoModel,
+    source: Path,
+    *,
+    new_head: bool = False,
+    inflation: Inflation = "central_frame",
+    source_grid: Grid | None = None,
+) -> LoadReport:
+    """Starts `model` from weights made elsewhere; sizes must agree, clips and classes may differ.
+
+    Args:
+        model: changed in place.
+        source: a model directory of this library or of transformers' ViViT; a `.npz` of a Flax ViViT or image ViT; or
+            a `.safetensors` or `.pth` of a timm image ViT.
+        new_head: the classifier keeps its fresh weights (always so for image ViTs).
+        inflation: image ViTs only, how the patch embedding is spread over a tubelet's frames.
+        source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
+
+    Raises:
+        UserError: the source is not one of these, or does not fit the model.
+    """
+    weights, allow_missing = _read(model, source, inflation, source_grid)
+    if new_head:
+        weights = _without_head(weights)
+        allow_missing = (*allow_missing, "head.*")
+    return load_weights(model, weights, allow_missing=allow_missing)
+
+
+def _read(
+    model: VideoModel, source: Path, inflation: Inflation, source_grid: Grid | None
+) -> tuple[SourceWeights, tuple[str, ...]]:
+    """The weights, and patterns of what they need not hold."""
+    if source.is_dir():
+        is_huggingface = "model_type" in read_json(source / "config.json")
+        return (read_huggingface(source).weights if is_huggingface else read_model_weights(source)), ()
+    if source.suffix == ".npz":
+        params = read_flax(source)
+        if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:
+            return flax_weights(params, str(source), _flax_grids(params, source_grid)), ()
+    if not isinstance(model, ViViT):
+        raise UserError(f"{source} is no directory; allowed for a {type(model).__name__}: a model directory")
+    return image_vit_weights(source, model, inflation=inflation), NEW_PARTS
+
+
+def _flax_grids(params: Params, grid: Grid | None) -> dict[str, Grid]:
+    """Grids of the position embeddings: of the whole clip, or of one timestep and of time."""
+    if grid is None:
+        return {}
+    if "SpatialTransformer/posembed_input/pos_embedding" not in params:
+        return {"encoder.positions.weight": grid}
+    return {
+        "encoder.positions.weight": grid._replace(t=1),
+        "temporal_encoder.positions.weight": Grid(grid.t, 1, 1),
+    }
+
+
+def _without_head(weights: SourceWeights) -> SourceWeights:
+    head = [name for name in weights.state if name.startswith("head.")]
+    return SourceWeights(
+        source=weights.source,
+        state={name: tensor for name, tensor in weights.state.items() if name not in head},
+        grids=weights.grids,
+        unused=(*weights.unused, *head),
+        unexpected=weights.unexpected,
+    )
