@@ -11,7 +11,7 @@ from vidtl.runtime.logging import MetricsLog, configure_logging, drop_lines_beyo
 def write(folder, steps, resumed_step=0):
     log = MetricsLog(folder / "metrics.jsonl", folder / "tensorboard", resumed_step)
     for step in steps:
-        log.write("train", step, step / 10, {"loss": 1 / step})
+        log.write(step, step / 10, {"loss": 1 / step})
     log.close()
 
 
@@ -19,16 +19,16 @@ def test_a_resumed_log_has_each_step_once(tmp_path):
     write(tmp_path, range(1, 9))
     write(tmp_path, range(5, 11), resumed_step=4)
     assert [e["step"] for e in read_json_lines(tmp_path / "metrics.jsonl")] == list(range(1, 11))
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("training/loss")
     assert [(e.step, round(e.value, 4)) for e in events] == [(s, round(1 / s, 4)) for s in range(1, 11)]
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0)
-    log.write("evaluation", 3, 1.0, {"mAP": float("nan"), "top1": 0.5})
+    log.write(3, 1.0, {"mAP": float("nan"), "top1": 0.5}, "val")
     log.close()
     line = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert line == {"phase": "evaluation", "step": 3, "epoch": 1.0, "mAP": None, "top1": 0.5}
+    assert line == {"step": 3, "epoch": 1.0, "split": "val", "mAP": None, "top1": 0.5}
 
 
 def test_torn_and_strange_lines_are_left_out(tmp_path):

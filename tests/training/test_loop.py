@@ -68,15 +68,15 @@ def test_a_run_leaves_what_it_promises(unbroken):
     assert summary.metrics["top1"] == 0.5
     assert (summary.best.metric, summary.best.value, summary.best.step) == ("top1", 0.9, 6)
     entries = lines(output_dir)
-    assert [e["step"] for e in entries if e["phase"] == "train"] == [2, 4, 6, 8, 10, 12]
-    assert [(e["step"], e["top1"], e["loss"]) for e in entries if e["phase"] == "evaluation"] == [
+    assert [e["step"] for e in entries if "split" not in e] == [2, 4, 6, 8, 10, 12]
+    assert [(e["step"], e["top1"], e["loss"]) for e in entries if "split" in e] == [
         (3, 0.2, None),
         (6, 0.9, None),
         (9, 0.4, None),
         (12, 0.5, None),
     ]
     assert entries[0].keys() == {
-        "phase", "step", "epoch", "loss", "learning_rate", "grad_norm", "clips_per_s", "data_wait_share"
+        "step", "epoch", "loss", "learning_rate", "grad_norm", "clips_per_s", "data_wait_share"
     }  # fmt: skip
     assert any((output_dir / "tensorboard").iterdir())
 
@@ -98,8 +98,8 @@ def test_resuming_is_bitwise_and_leaves_no_doubles(unbroken, tmp_path, accelerat
         if checkpoint_step(directory) > step:
             shutil.rmtree(directory)
     with (copy / "metrics.jsonl").open("a") as stream:
-        stream.write('{"phase": "train", "step"')  # torn by the kill
-    done = [e for e in lines(output_dir) if e["phase"] == "evaluation" and e["step"] <= step]
+        stream.write('{"step": 12, "epo')  # torn by the kill
+    done = [e for e in lines(output_dir) if "split" in e and e["step"] <= step]
     resumed, model = tiny_train(copy, tiny_config(), accelerator, rising((0.2, 0.9, 0.4, 0.5)[len(done) :]))
     assert (resumed.resumed_step, resumed.steps, resumed.best) == (step, 12, summary.best)
     assert resumed.metrics["top1"] == summary.metrics["top1"]
@@ -197,7 +197,7 @@ def test_the_best_checkpoint_survives_pruning(tmp_path, accelerator):
 
 def test_evaluates_at_the_end_only_where_the_period_is_0(tmp_path, accelerator):
     tiny_train(tmp_path, tiny_config(evaluate_every_epochs=0.0), accelerator, rising())
-    assert [e["step"] for e in lines(tmp_path) if e["phase"] == "evaluation"] == [12]
+    assert [e["step"] for e in lines(tmp_path) if "split" in e] == [12]
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_spares_the_checkpoints(tmp_path, accelerator):
@@ -261,7 +261,7 @@ def test_learning_rates_in_the_log_are_the_closed_formula(unbroken):
     """Also across resuming, because `test_resuming_is_bitwise_and_leaves_no_doubles` compares these lines."""
     from math import cos, pi
 
-    for entry in (e for e in lines(unbroken[0]) if e["phase"] == "train"):
+    for entry in (e for e in lines(unbroken[0]) if "split" not in e):
         step = entry["step"] - 1
         expected = 0.05 * min(1, step / 3) * (1 + cos(pi * max(0, step - 3) / 9)) / 2
         assert entry["learning_rate"] == pytest.approx(expected, abs=1e-15)

@@ -1,9 +1,8 @@
 """What a run records about itself: `metrics.jsonl`, TensorBoard, and messages on stderr.
 
-`metrics.jsonl` holds one JSON object per line. Lines with `"phase": "train"` have step, epoch, loss (mean over the
-steps since the line before), learning_rate, grad_norm, clips_per_s, data_wait_share; lines with `"phase":
-"evaluation"` have step, epoch and the metrics. `step` counts finished optimizer steps. A number that is not finite is
-null.
+`metrics.jsonl` holds one JSON object per line. Lines of training have step, epoch, loss (mean over the steps since the
+line before), learning_rate, grad_norm, clips_per_s, data_wait_share; lines of an evaluation have step, epoch, split and
+the metrics. `step` counts finished optimizer steps. A number that is not finite is null.
 """
 
 import json
@@ -56,10 +55,14 @@ class MetricsLog:
         self._lines = file.open("a", encoding="utf-8")
         self._tensorboard = SummaryWriter(str(tensorboard), purge_step=resumed_step + 1)
 
-    def write(self, phase: str, step: int, epoch: float, numbers: Mapping[str, float]) -> None:
-        """One line, on the disk when this returns; UserError where it cannot be written."""
+    def write(self, step: int, epoch: float, numbers: Mapping[str, float], split: str | None = None) -> None:
+        """One line, on the disk when this returns: of a training step, or of an evaluation on `split`.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        line = {"phase": phase, "step": step, "epoch": epoch, **finite}
+        line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
         try:
             self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             self._lines.flush()
@@ -67,7 +70,7 @@ class MetricsLog:
         except OSError as error:
             raise UserError(f"{self._lines.name} could not be written: {error.strerror}") from error
         for name, value in numbers.items():
-            self._tensorboard.add_scalar(f"{phase}/{name}", value, step)
+            self._tensorboard.add_scalar(f"{split or 'training'}/{name}", value, step)
 
     def close(self) -> None:
         """Flush and close both."""

@@ -204,7 +204,7 @@ class _Run:
         self.engine.model.train()
         if self.monitor.log:
             step = self.state.step
-            self.monitor.log.write("evaluation", step, step / self.loader.steps_per_epoch, self.metrics)
+            self.monitor.log.write(step, step / self.loader.steps_per_epoch, self.metrics, self.config.data.eval_split)
             self._note_best(step, self.metrics.get(self.best_metric))
             self._prune()
         self.monitor.restart_clock()
@@ -217,13 +217,13 @@ class _Run:
     def _evaluation_is_missing(self) -> bool:
         """Recall earlier evaluations from the log; whether an attempt ended between a checkpoint and its evaluation."""
         for line in read_json_lines(self.directory.metrics_file):
-            if line.get("phase") == "evaluation" and line["step"] <= self.state.step:
+            if "split" in line and line["step"] <= self.state.step:
                 self._note_best(line["step"], line.get(self.best_metric))
                 if line["step"] == self.state.step:
                     self.metrics = {
                         name: math.nan if value is None else value
                         for name, value in line.items()
-                        if name not in ("phase", "step", "epoch")
+                        if name not in ("step", "epoch", "split")
                     }
         return self.state.step > 0 and self._evaluation_due(self.state.step) and not self.metrics
 

@@ -126,6 +126,6 @@ class Monitor:
                 "clips_per_s": self._clips / self._seconds,
                 "data_wait_share": self._wait_s / self._seconds,
             }
-            self.log.write("train", report.step, report.step / self.engine.task.loader.steps_per_epoch, numbers)
+            self.log.write(report.step, report.step / self.engine.task.loader.steps_per_epoch, numbers)
         self.state.recent_losses.clear()
         self._clips, self._seconds, self._wait_s = 0, 0.0, 0.0
