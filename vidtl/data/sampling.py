@@ -1,6 +1,23 @@
-"""Which frames and which part of them a clip takes: pure arithmetic, no file is opened."""
+"""Which frames and which part of them a training clip takes: pure arithmetic, no file is opened.
 
-from typing import NamedTuple
+Frame numbers count the M available frames of a video: all of them, those of a segment, or those that `resample_indices`
+keeps. Boxes are in source pixels, so that resize-then-crop of the papers is one resize of one crop. Every random
+function draws the same number of floats whatever the video, in the order that its docstring gives.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from vidtl.config import AugmentationConfig, ClipConfig
+
+ShortVideo = Literal["loop", "hold"]
+
+# Some containers keep times in whole milliseconds; a frame that is early or late by so much counts as on time.
+_CLOCK_TOLERANCE_S = 0.002
+
+# Tries of `random_resized` before it takes the largest centred box, as torchvision's RandomResizedCrop.
+_TRIES = 10
 
 
 class Box(NamedTuple):
@@ -10,3 +27,141 @@ class Box(NamedTuple):
     left: int
     height: int
     width: int
+
+
+def span_indices(start: int, num_frames: int, stride: int, num_available: int, short_video: ShortVideo) -> np.ndarray:
+    """`num_frames` frames from `start` on, `stride` apart: int64 [T].
+
+    Past the last frame a "loop" goes on with the first, as if the video were repeated end to end, and "hold" repeats
+    the last frame.
+    """
+    indices = start + np.arange(num_frames, dtype=np.int64) * stride
+    return indices % num_available if short_video == "loop" else indices.clip(0, num_available - 1)
+
+
+def train_indices(
+    num_available: int, num_frames: int, stride: int, rng: np.random.Generator, short_video: ShortVideo
+) -> np.ndarray:
+    """A random span of `num_frames` frames, `stride` apart: int64 [T]. Draws the start.
+
+    Every start at which the span fits is equally likely. A video too short for any starts at frame 0 with "hold", and
+    anywhere with "loop" (DMVR `sample_sequence`, which ViViT trains with).
+    """
+    last_start = num_available - 1 - (num_frames - 1) * stride
+    if last_start < 0:
+        last_start = num_available - 1 if short_video == "loop" else 0
+    start = _draw_integer(last_start, rng)
+    return span_indices(start, num_frames, stride, num_available, short_video)
+
+
+def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
+    """Frames that a player running at `target_fps` shows: int64 [M].
+
+    Frame k of the result is the one on screen at k / target_fps, that is, the last one whose time has come. The video
+    ends one mean frame distance after its last frame. Frames are repeated or left out, never blended.
+
+    Args:
+        times_s: float64 [N]; presentation times, rising from 0.
+        target_fps: frames per second, above 0.
+    """
+    num_frames = len(times_s)
+    period_s = times_s[-1] / (num_frames - 1) if num_frames > 1 else 0.0
+    num_shown = max(int(np.ceil((times_s[-1] + period_s - _CLOCK_TOLERANCE_S) * target_fps)), 1)
+    clock_s = np.arange(num_shown) / target_fps
+    shown = np.searchsorted(times_s, clock_s + _CLOCK_TOLERANCE_S, side="right") - 1
+    return shown.clip(0).astype(np.int64)
+
+
+def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width after resizing the shorter side to `short_side`; the longer one is rounded down, as in DMVR."""
+    if height < width:
+        return short_side, width * short_side // height
+    return height * short_side // width, short_side
+
+
+def box_of_crop(source: tuple[int, int], resized: tuple[int, int], crop: Box) -> Box:
+    """A crop of the resized frame as the box of source pixels that it shows, to the nearest pixel.
+
+    Args:
+        source, resized: height and width of the frame before and after resizing.
+        crop: in pixels of the resized frame.
+    """
+    top, bottom = _edges(crop.top, crop.height, source[0], resized[0])
+    left, right = _edges(crop.left, crop.width, source[1], resized[1])
+    return Box(top, left, bottom - top, right - left)
+
+
+def _edges(start: int, length: int, source: int, resized: int) -> tuple[int, int]:
+    first = min(round(start * source / resized), source - 1)
+    last = round((start + length) * source / resized)
+    return first, min(max(last, first + 1), source)
+
+
+def centre_box(height: int, width: int, clip: ClipConfig) -> Box:
+    """The centred crop of `clip.frame_size` from the frame resized to `clip.short_side`."""
+    resized = resized_size(height, width, clip.short_side)
+    crop_height, crop_width = clip.frame_size
+    top, left = (resized[0] - crop_height + 1) // 2, (resized[1] - crop_width + 1) // 2
+    return box_of_crop((height, width), resized, Box(top, left, crop_height, crop_width))
+
+
+def train_box(
+    height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
+) -> Box:
+    """The part of the frame that a training clip shows, by `augmentation.crop`: see the three functions below."""
+    if augmentation.crop == "jitter":
+        return jitter_box(height, width, augmentation, clip, rng)
+    if augmentation.crop == "random_resized":
+        return random_resized_box(height, width, augmentation, rng)
+    return centre_box(height, width, clip)
+
+
+def jitter_box(
+    height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
+) -> Box:
+    """Random scale, then random crop (ViViT, appendix; scenic's scale jitter).
+
+    The frame is resized to `clip.short_side`, its height and width are multiplied by two factors drawn independently
+    from `augmentation.jitter_range`, and a crop of `clip.frame_size` is taken anywhere. A factor that would leave the
+    frame smaller than the crop is raised until it fits. Draws: factor of the height, of the width, top, left.
+    """
+    low, high = augmentation.jitter_range
+    factors = rng.uniform(low, high, size=2)
+    resize = clip.short_side / min(height, width)
+    box_height = _clamped(clip.frame_size[0] / (resize * factors[0]), height)
+    box_width = _clamped(clip.frame_size[1] / (resize * factors[1]), width)
+    return _place(height, width, box_height, box_width, rng)
+
+
+def random_resized_box(height: int, width: int, augmentation: AugmentationConfig, rng: np.random.Generator) -> Box:
+    """A box of random area and aspect anywhere in the frame (Inception's crop, as torchvision's RandomResizedCrop).
+
+    Where none of ten tries fits, the largest centred box of an allowed aspect is taken. Draws: ten shares of the
+    area, ten logarithms of the aspect, top, left.
+    """
+    areas = rng.uniform(*augmentation.area_range, size=_TRIES) * height * width
+    narrowest, widest = augmentation.aspect_range
+    aspects = np.exp(rng.uniform(np.log(narrowest), np.log(widest), size=_TRIES))
+    heights, widths = np.round(np.sqrt(areas / aspects)), np.round(np.sqrt(areas * aspects))
+    fits = np.flatnonzero((heights >= 1) & (widths >= 1) & (heights <= height) & (widths <= width))
+    if len(fits):
+        return _place(height, width, int(heights[fits[0]]), int(widths[fits[0]]), rng)
+    rng.random(2)  # the draws of top and left
+    box_height = _clamped(width / narrowest, height)
+    box_width = _clamped(height * widest, width)
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def _place(height: int, width: int, box_height: int, box_width: int, rng: np.random.Generator) -> Box:
+    top = _draw_integer(height - box_height, rng)
+    left = _draw_integer(width - box_width, rng)
+    return Box(top, left, box_height, box_width)
+
+
+def _draw_integer(highest: int, rng: np.random.Generator) -> int:
+    """0 to `highest`, from exactly one float of the stream, where `Generator.integers` takes none or several."""
+    return min(int(rng.random() * (highest + 1)), highest)
+
+
+def _clamped(length: float, limit: int) -> int:
+    return min(max(round(length), 1), limit)

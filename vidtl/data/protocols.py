@@ -1,0 +1,190 @@
+"""Evaluation protocols: which clips and crops of a video are scored and how their scores become one, as published.
+
+| name                   | views  | starts               | frames; past the end  | crops     | fusion             |
+|------------------------|--------|----------------------|-----------------------|-----------|--------------------|
+| `center`               | 1 x 1  | centre               | stride; `short_video` | centre    | mean logits        |
+| `vivit_4x3`            | 4 x 3  | even, both ends      | stride; `short_video` | three     | mean logits        |
+| `slowfast_10x3`        | 10 x 3 | even, never the end  | time at 30 fps; hold  | three     | mean probabilities |
+| `slowfast_10x3_offset` | 10 x 3 | even, whole steps    | time at 30 fps; hold  | three     | mean probabilities |
+| `mmaction2_10x3`       | 10 x 3 | even, rounded        | stride; loop          | its order | mean probabilities |
+| `videomae_5x3`         | 5 x 3  | even, strided frames | stride; hold          | three     | mean probabilities |
+| `charades_10x3_max`    | 10 x 3 | even, rounded        | stride; hold          | three     | max probability    |
+
+"Three" crops lie along the longer side: left, centre, right, or top, centre, bottom; mmaction2's order is left,
+right, centre. The other axis is centred. The frame is resized first so that its short side is `clip.short_side`, or
+for VideoMAE the side of the crop. Where "loop" or "hold" stands, the protocol fixes what `clip.short_video` decides
+elsewhere; ViViT's own rule is "loop", the default. Published settings of SlowFast and Charades use `clip.frame_size`
+256 x 256 with a short side of 256, and Charades' frames are at 24 fps (`clip.target_fps`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vidtl.config import ClipConfig
+from vidtl.data.sampling import Box, box_of_crop, resized_size, span_indices
+from vidtl.errors import UserError, did_you_mean
+
+Fusion = Literal["mean_logits", "mean_probabilities", "max"]
+IndexRule = Callable[[int, int, ClipConfig, float], np.ndarray]
+"""(number of clips, number of available frames, clip, frames per second) -> int64 [clips, T]"""
+CropRule = Callable[[int, int], list[tuple[int, int]]]
+"""(pixels to spare along the longer side, along the other) -> offset of every crop along both"""
+
+# SlowFast counts spans in frames at this rate.
+_SLOWFAST_FPS = 30
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to score a video from several views: V = num_clips * num_crops, clip-major."""
+
+    name: str
+    num_clips: int
+    num_crops: int
+    fusion: Fusion
+    indices: IndexRule
+    crops: CropRule
+    short_side: Literal["clip", "frame"] = "clip"
+    """The shorter side is resized to `clip.short_side`, or to the larger side of `clip.frame_size`."""
+
+
+def even_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Starts int(linspace(0, N - T * stride, clips)), one clip is centred (DMVR `sample_linspace_sequence`)."""
+    spare = max(num_available - clip.num_frames * clip.stride, 0)
+    starts = [spare // 2] if num_clips == 1 else [k * spare // (num_clips - 1) for k in range(num_clips)]
+    return _spans(starts, num_available, clip, clip.short_video)
+
+
+def slowfast_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Starts k * spare / clips (SlowFast `get_start_end_idx`)."""
+    spare = max(num_available - _slowfast_span(clip, fps), 0)
+    return _slowfast_frames([spare * k / num_clips for k in range(num_clips)], num_available, clip, fps)
+
+
+def slowfast_offset_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Starts k * floor(spare / (clips - 1)), one clip is centred (SlowFast, `USE_OFFSET_SAMPLING`)."""
+    spare = max(num_available - _slowfast_span(clip, fps), 0)
+    step = spare // (num_clips - 1) if num_clips > 1 else 0
+    starts = [k * step for k in range(num_clips)] if num_clips > 1 else [spare // 2]
+    return _slowfast_frames(starts, num_available, clip, fps)
+
+
+def mmaction2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Starts round(k * spare / (clips - 1)), one clip is centred; indices wrap (mmaction2 `SampleFrames`)."""
+    return _spans(_rounded_starts(num_clips, num_available, clip), num_available, clip, "loop")
+
+
+def charades_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Starts round(k * spare / (clips - 1)); indices are clamped (SlowFast `Charades.get_seq_frames`)."""
+    return _spans(_rounded_starts(num_clips, num_available, clip), num_available, clip, "hold")
+
+
+def videomae_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Every stride-th frame of the video, the last one repeated up to T; starts int(k * spare / (clips - 1)) in those.
+
+    Source: VideoMAE `kinetics.py`, test mode.
+    """
+    kept = np.arange(0, num_available, clip.stride, dtype=np.int64)
+    spare = max(len(kept) - clip.num_frames, 0)
+    starts = [int(k * spare / max(num_clips - 1, 1)) for k in range(num_clips)]
+    return np.stack([kept[span_indices(start, clip.num_frames, 1, len(kept), "hold")] for start in starts])
+
+
+def _rounded_starts(num_clips: int, num_available: int, clip: ClipConfig) -> list[int]:
+    # Both sources round halves to even: numpy.round and Python's round.
+    spare = max(num_available - 1 - (clip.num_frames - 1) * clip.stride, 0)
+    if num_clips == 1:
+        return [spare // 2]
+    return [round(k * (spare / (num_clips - 1))) for k in range(num_clips)]
+
+
+def _spans(starts: list[int], num_available: int, clip: ClipConfig, short_video: Literal["loop", "hold"]) -> np.ndarray:
+    return np.stack([span_indices(start, clip.num_frames, clip.stride, num_available, short_video) for start in starts])
+
+
+def _slowfast_span(clip: ClipConfig, fps: float) -> float:
+    return clip.num_frames * clip.stride * fps / _SLOWFAST_FPS
+
+
+def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """T frames evenly spaced over the span of every start, cut to whole numbers (SlowFast `temporal_sampling`)."""
+    length = _slowfast_span(clip, fps) - 1
+    times = np.stack([np.linspace(start, start + length, clip.num_frames) for start in starts])
+    return times.clip(0, num_available - 1).astype(np.int64)
+
+
+def centre_crop(along: int, across: int) -> list[tuple[int, int]]:
+    """One crop in the middle; an odd pixel is left out at the start."""
+    return [(_half_up(along), _half_up(across))]
+
+
+def three_crops(along: int, across: int) -> list[tuple[int, int]]:
+    """Start, middle, end; halves are rounded up (SlowFast and scenic `uniform_crop`)."""
+    return [(offset, _half_up(across)) for offset in (0, _half_up(along), along)]
+
+
+def mmaction2_crops(along: int, across: int) -> list[tuple[int, int]]:
+    """Start, end, middle; halves are rounded down, and the end is twice the middle (mmaction2 `ThreeCrop`)."""
+    return [(offset, across // 2) for offset in (0, along // 2 * 2, along // 2)]
+
+
+def videomae_crops(along: int, across: int) -> list[tuple[int, int]]:
+    """Start, middle, end; halves are rounded down (VideoMAE `kinetics.py`, test mode)."""
+    return [(offset, across // 2) for offset in (0, along // 2, along)]
+
+
+def _half_up(pixels: int) -> int:
+    return (pixels + 1) // 2
+
+
+_PROTOCOLS = (
+    Protocol("center", 1, 1, "mean_logits", even_indices, centre_crop),
+    Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
+    Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices, three_crops),
+    Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_offset_indices, three_crops),
+    Protocol("mmaction2_10x3", 10, 3, "mean_probabilities", mmaction2_indices, mmaction2_crops),
+    Protocol("videomae_5x3", 5, 3, "mean_probabilities", videomae_indices, videomae_crops, short_side="frame"),
+    Protocol("charades_10x3_max", 10, 3, "max", charades_indices, three_crops),
+)
+PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise UserError(f"evaluation.protocol is {name!r}; {did_you_mean(name, PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def view_indices(protocol: Protocol, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Frames of every clip: int64 [num_clips, T], in 0 .. num_available - 1.
+
+    Args:
+        num_available: frames of the video, 1 or more (after resampling to `clip.target_fps` where that is set).
+        fps: rate of those frames; only SlowFast's protocols depend on it.
+    """
+    return protocol.indices(protocol.num_clips, num_available, clip, fps)
+
+
+def view_boxes(protocol: Protocol, height: int, width: int, clip: ClipConfig) -> list[Box]:
+    """The crops in source pixels, num_crops of them, in the published order.
+
+    Args:
+        height, width: of the frame as displayed.
+    """
+    short_side = clip.short_side if protocol.short_side == "clip" else max(clip.frame_size)
+    resized = resized_size(height, width, short_side)
+    crop_height, crop_width = clip.frame_size
+    spare_height, spare_width = resized[0] - crop_height, resized[1] - crop_width
+    if resized[0] > resized[1]:
+        corners = protocol.crops(spare_height, spare_width)
+    else:
+        corners = [(top, left) for left, top in protocol.crops(spare_width, spare_height)]
+    return [box_of_crop((height, width), resized, Box(top, left, crop_height, crop_width)) for top, left in corners]
