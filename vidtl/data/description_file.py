@@ -1,0 +1,142 @@
+"""A small YAML file read strictly: keys are asked for by name and type, and one that nobody asked for is an error."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vidtl.data.layout import existing
+from vidtl.errors import UserError, did_you_mean
+
+SIZE_LIMIT = 64 * 1024
+
+
+class Section:
+    """One mapping of the file. `refuse_other_keys` comes after the last key was asked for."""
+
+    def __init__(self, file: Path, prefix: str, content: dict[str, Any]) -> None:
+        self.file = file
+        self.prefix = prefix
+        """Dotted keys that lead here, for messages: `splits.train.`"""
+        self._content = content
+        self._asked: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A text, or a number taken as one; required unless there is a default."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            raise self._error(key, value, "a text")
+        return str(value)
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        """A text or a list of texts."""
+        value = self._value(key, default)
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list | tuple) or not all(isinstance(each, str) and each for each in values):
+            raise self._error(key, value, "a text or a list of texts")
+        if not values and default is None:
+            raise self._error(key, value, "at least one text")
+        return tuple(values)
+
+    def choice(self, key: str, allowed: Sequence[str]) -> str:
+        """One of a few texts."""
+        value = self.text(key)
+        if value not in allowed:
+            raise UserError(f"{self.file}: {self.prefix}{key} is {value!r}; {did_you_mean(value, allowed)}")
+        return value
+
+    def sections(self, key: str) -> dict[str, "Section"]:
+        """A mapping of at least one name to mappings."""
+        content = self._mapping(key, self._value(key, None))
+        if not content:
+            raise self._error(key, content, "at least one entry")
+        prefix = f"{self.prefix}{key}."
+        return {
+            name: Section(self.file, f"{prefix}{name}.", self._mapping(f"{key}.{name}", value))
+            for name, value in content.items()
+        }
+
+    def texts_by_name(self, key: str, allowed: Sequence[str] | None = None) -> dict[str, str]:
+        """A mapping of names (one of `allowed`, if given) to texts; may be absent."""
+        return {name: section.text(name) for name, section in self._entries(key, allowed)}
+
+    def counts_by_name(self, key: str, allowed: Sequence[str]) -> dict[str, int]:
+        """A mapping of names out of `allowed` to whole numbers of 0 or more; may be absent."""
+        return {name: section._count(name) for name, section in self._entries(key, allowed)}
+
+    def refuse_other_keys(self) -> None:
+        """UserError for the first key that was never asked for."""
+        self._check_names(self._content, self._asked)
+
+    def _entries(self, key: str, allowed: Sequence[str] | None) -> list[tuple[str, "Section"]]:
+        content = self._mapping(key, self._value(key, {}))
+        section = Section(self.file, f"{self.prefix}{key}.", content)
+        if allowed is not None:
+            section._check_names(content, allowed)
+        return [(name, section) for name in content]
+
+    def _check_names(self, names: dict[str, Any], allowed: Sequence[str]) -> None:
+        for name in names:
+            if name not in allowed:
+                hint = did_you_mean(name, allowed)
+                raise UserError(f"{self.file}: unknown key {self.prefix}{name}; {hint}")
+
+    def _count(self, key: str) -> int:
+        value = self._content[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self._error(key, value, "a whole number of 0 or more")
+        return value
+
+    def _value(self, key: str, default: Any) -> Any:
+        self._asked.append(key)
+        if key not in self._content and default is None:
+            raise UserError(f"{self.file}: the key {self.prefix}{key} is missing")
+        return self._content.get(key, default)
+
+    def _mapping(self, key: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+            raise self._error(key, value, "names with a value each")
+        return value
+
+    def _error(self, key: str, value: Any, needed: str) -> UserError:
+        return UserError(f"{self.file}: {self.prefix}{key} is {value!r}; {needed} is needed")
+
+
+def read_section(file: Path) -> Section:
+    """The file's top level.
+
+    Raises:
+        UserError: it is missing, larger than `SIZE_LIMIT`, not YAML, or has repeated keys or aliases (which can make
+            a small file expand without bound).
+    """
+    if existing(file, "data set description").stat().st_size > SIZE_LIMIT:
+        raise UserError(f"{file}: {file.stat().st_size} bytes; a description has at most {SIZE_LIMIT}")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise UserError(f"{file}: YAML aliases (*name) are not allowed")
+        _refuse_repeated_keys(file, yaml.compose(text, Loader=yaml.SafeLoader))
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise UserError(f"{file}: names with a value each are needed at the top level")
+    return Section(file, "", content)
+
+
+def _refuse_repeated_keys(file: Path, node: yaml.Node | None) -> None:
+    """YAML keeps the last of two equal keys in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise UserError(f"{file}:{key.start_mark.line + 1}: the key {key.value!r} is there twice")
+            seen.add(key.value)
+            _refuse_repeated_keys(file, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(file, item)

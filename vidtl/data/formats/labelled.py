@@ -1,0 +1,65 @@
+"""CSV files of one's own: a path and a label per row, in columns that `dataset.yaml` names."""
+
+import math
+
+from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
+from vidtl.data.layout import check_relative, join
+from vidtl.errors import UserError
+
+COLUMNS: dict[str, str | None] = {"path": "path", "label": "label", "start": None, "end": None, "split": None}
+
+
+def read_labelled_csv(source: AnnotationSource) -> RecordsBuilder:
+    """Single-label: a record per row. Multi-label: a record per file, with the labels of all its rows."""
+    return _read_multi_label(source) if source.multi_label else _read_single_label(source)
+
+
+def _read_single_label(source: AnnotationSource) -> RecordsBuilder:
+    """`start` and `end` cut the file: the record is that part of it, and several rows may take parts of one file.
+
+    Such an id is a path with a media fragment, `walk.mp4#t=2.5,4` (W3C Media Fragments, 4.2.1).
+    """
+    builder = RecordsBuilder(source)
+    for row in source.rows():
+        path = _path(source, row)
+        start, end = _times(source, row)
+        part = f"#t={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
+        builder.add(row, path if (start, end) == (0, math.inf) else path + part, path, (start, end))
+        builder.label(row, row.values["label"])
+    return builder
+
+
+def _read_multi_label(source: AnnotationSource) -> RecordsBuilder:
+    """`start` and `end` say when the labels of a row apply; without them they apply to the whole video.
+
+    Labels of one row are separated by `;`. No label at all is a video in which nothing of interest happens.
+    """
+    rows: dict[str, list[Row]] = {}
+    for row in source.rows():
+        rows.setdefault(_path(source, row), []).append(row)
+    builder = RecordsBuilder(source)
+    for path, of_path in rows.items():
+        builder.add(of_path[0], path, path)
+        for row in of_path:
+            start, end = _times(source, row)
+            whole = not row.values.get("start") and not row.values.get("end")
+            for name in row.values["label"].split(";") if row.values["label"] else []:
+                builder.label(row, name.strip(), -math.inf if whole else start, end)
+    return builder
+
+
+def _path(source: AnnotationSource, row: Row) -> str:
+    path = row.values["path"].removeprefix("./")
+    return join(source.videos, check_relative(path, f"{row.where}: {source.columns['path']}"))
+
+
+def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
+    """Start and end in seconds; where the column or the value is absent, 0 and infinity."""
+    texts = [row.values.get(column, "") for column in ("start", "end")]
+    start = seconds(texts[0], row, source.columns["start"]) if texts[0] else 0.0
+    end = seconds(texts[1], row, source.columns["end"]) if texts[1] else math.inf
+    if end <= start:
+        raise UserError(
+            f"{row.where}: {source.columns['end']} is {texts[1]}, not after {source.columns['start']}, {start:g}"
+        )
+    return start, end

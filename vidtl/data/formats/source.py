@@ -1,0 +1,220 @@
+"""What every annotation format shares: reading rows with their line numbers, and growing the columns of `Records`."""
+
+import csv
+import math
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vidtl.data.layout import VideoFinder
+from vidtl.data.records import ClassNames, Records, StringColumn
+from vidtl.errors import UserError, did_you_mean
+
+Columns = Mapping[str, str | None]
+"""Name in the file for each column that a format knows; None for an optional one that the data set does not name."""
+
+
+class Row(NamedTuple):
+    """One row of an annotation file: the columns asked for, by the format's own name for them."""
+
+    file: Path
+    file_number: int
+    line: int
+    values: dict[str, str]
+
+    @property
+    def where(self) -> str:
+        """`file:line`, the start of every error message."""
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationSource:
+    """One split of a data set, as the readers of `vidtl.data.formats` see it."""
+
+    root: Path
+    annotations: tuple[Path, ...]
+    multi_label: bool
+    columns: Columns
+    finder: VideoFinder
+    videos: str
+    """Folder, relative to the root, that paths in annotation files are relative to."""
+    split_value: str
+    """Rows with this value in the column `split` belong to the split, where the data set names such a column."""
+    split_values: frozenset[str]
+    """The values of all splits: any other one is a mistake."""
+    aliases: Mapping[str, str]
+    classes: ClassNames | None
+    """None until they are known, where the data set has no list of classes."""
+
+    def rows(self) -> Iterator[Row]:
+        """The rows of the split in the order of the files; UserError for a header or row that is not in order."""
+        wanted = {key: name for key, name in self.columns.items() if name is not None}
+        for number, file in enumerate(self.annotations):
+            for line, values in _read_csv(file, wanted):
+                row = Row(file, number, line, values)
+                if "split" not in values or self._in_split(row):
+                    yield row
+
+    def _in_split(self, row: Row) -> bool:
+        value = row.values["split"]
+        if value not in self.split_values:
+            hint = did_you_mean(value, sorted(self.split_values))
+            raise UserError(
+                f"{row.where}: {self.columns['split']} is {value!r}, which is no split of dataset.yaml; {hint}"
+            )
+        return value == self.split_value
+
+
+class RecordsBuilder:
+    """Grows columns row by row. Label names are numbered as they appear and become classes at the end.
+
+    After `add`, every `label` belongs to the record added last.
+    """
+
+    def __init__(self, source: AnnotationSource) -> None:
+        self.source = source
+        self.ids: list[str] = []
+        self.paths: list[str] = []
+        self.lines = array("i")
+        self._file_numbers = array("h")
+        self._segment_starts = array("d")
+        self._segment_ends = array("d")
+        self._label_offsets = array("q", [0])
+        self._label_numbers = array("i")
+        self._label_starts = array("f")
+        self._label_ends = array("f")
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._first_uses: list[str] = []
+
+    def add(self, row: Row, video_id: str, path: str, segment: tuple[float, float] = (0.0, math.inf)) -> None:
+        """Begin a record; `path` is relative to the root and `segment` the part of the file it covers, in seconds."""
+        self.ids.append(video_id)
+        self.paths.append(path)
+        self.lines.append(row.line)
+        self._file_numbers.append(row.file_number)
+        self._segment_starts.append(segment[0])
+        self._segment_ends.append(segment[1])
+        self._label_offsets.append(len(self._label_numbers))
+
+    def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
+        """Give the last record a label, of the whole video unless times are given; `row` is where it was read."""
+        name = self.source.aliases.get(name, name)
+        number = self._numbers.get(name)
+        if number is None:
+            if not name:
+                raise UserError(f"{row.where}: the label is empty; every row needs the name of a class")
+            number = self._numbers[name] = len(self._names)
+            self._names.append(name)
+            self._first_uses.append(row.where)
+        self._label_numbers.append(number)
+        self._label_starts.append(start_s)
+        self._label_ends.append(end_s)
+        self._label_offsets[-1] += 1
+
+    @property
+    def label_names(self) -> set[str]:
+        """Every label that occurs, as a class name."""
+        return set(self._names)
+
+    def first_label(self, index: int) -> str:
+        """Name of a record's first label."""
+        return self._names[self._label_numbers[self._label_offsets[index]]]
+
+    def build(self, classes: ClassNames) -> Records:
+        """The finished table; UserError for an empty split, a repeated id or a label that is no class."""
+        self._check_ids()
+        numbers = np.array([self._class_number(classes, number) for number in range(len(self._names))], np.int32)
+        source = self.source
+        return Records(
+            root=source.root,
+            classes=classes,
+            multi_label=source.multi_label,
+            annotation=source.annotations[0],
+            ids=StringColumn.from_strings(self.ids),
+            paths=StringColumn.from_strings(self.paths),
+            lines=np.array(self.lines),
+            label_offsets=np.array(self._label_offsets),
+            label_classes=numbers[np.array(self._label_numbers)],
+            label_starts_s=np.array(self._label_starts),
+            label_ends_s=np.array(self._label_ends),
+            segment_starts_s=np.array(self._segment_starts),
+            segment_ends_s=np.array(self._segment_ends),
+            further_annotations=source.annotations[1:],
+            file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
+        )
+
+    def where(self, index: int) -> str:
+        """`file:line` of a record."""
+        return f"{self.source.annotations[self._file_numbers[index]]}:{self.lines[index]}"
+
+    def _class_number(self, classes: ClassNames, number: int) -> int:
+        try:
+            return classes.index(self._names[number])
+        except UserError as error:
+            raise UserError(f"{self._first_uses[number]}: {error}") from None
+
+    def _check_ids(self) -> None:
+        if not self.ids:
+            files = ", ".join(str(file) for file in self.source.annotations)
+            raise UserError(f"{files}: no row belongs to this split; at least one is needed")
+        if len(set(self.ids)) < len(self.ids):
+            first: dict[str, int] = {}
+            for index, video_id in enumerate(self.ids):
+                if video_id in first:
+                    earlier = self.where(first[video_id])
+                    raise UserError(
+                        f"{self.where(index)}: {video_id!r} is already at {earlier}; each may be listed once"
+                    )
+                first[video_id] = index
+
+
+def seconds(text: str, row: Row, name: str | None) -> float:
+    """A finite number of seconds, 0 or more; UserError that names the column (`name`) where the text is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise UserError(f"{row.where}: {name} is {text!r}; a number of seconds, 0 or more, is needed")
+    return value
+
+
+def _read_csv(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and columns of each row that is not blank; spaces around names and values are dropped."""
+    keys = tuple(wanted)
+    line = 1
+    try:
+        # utf-8-sig drops the byte order mark that spreadsheets write
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            places = [_column(file, header, wanted[key]) for key in keys]
+            line = reader.line_num + 1
+            for fields in reader:
+                if fields:
+                    if len(fields) != len(header):
+                        raise UserError(
+                            f"{file}:{line}: {len(fields)} fields, the header has {len(header)}; "
+                            "a field that contains a comma needs quotes"
+                        )
+                    yield line, {key: fields[place].strip() for key, place in zip(keys, places, strict=True)}
+                line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start}); save it as CSV UTF-8") from None
+
+
+def _column(file: Path, header: list[str], name: str) -> int:
+    if header.count(name) == 1:
+        return header.index(name)
+    if name in header:
+        raise UserError(f"{file}:1: the column {name!r} is there {header.count(name)} times; once is allowed")
+    hint = did_you_mean(name, header) if header else "the file is empty"
+    raise UserError(f"{file}:1: no column {name!r} among {', '.join(map(repr, header[:12]))}; {hint}")
