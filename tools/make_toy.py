@@ -1,0 +1,61 @@
+"""Generate the toy data set: small H.264 files of a moving patch whose class only time can tell.
+
+python tools/make_toy.py data/toy
+python tools/make_toy.py data/toy_multilabel --multi_label
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from vidtl.data.toy import ToySettings, make_toy
+from vidtl.errors import UserError
+from vidtl.runtime.launch import run_tool
+from vidtl.runtime.progress import make_progress
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, as every tool does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
+def main() -> None:
+    defaults = ToySettings()
+    parser = Parser(
+        prog="make_toy.py",
+        description="Generate the toy data set; a directory that holds the same set already is left alone.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("directory", type=Path, help="where annotations and videos go: data.root of a run")
+    parser.add_argument("--videos_per_class_train", type=int, default=defaults.videos_per_class_train, help="times 8")
+    parser.add_argument("--videos_per_class_val", type=int, default=defaults.videos_per_class_val, help="times 8")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="another seed gives another set")
+    parser.add_argument(
+        "--multi_label", action="store_true", help="several motions per video, annotated as Charades (toy_multilabel)"
+    )
+    parser.add_argument("--num_processes", type=int, default=2, help="processes that draw; the files are the same")
+    options = parser.parse_args()
+    if options.num_processes < 1:
+        raise UserError(f"--num_processes is {options.num_processes}; allowed: 1 or more")
+    settings = ToySettings(
+        seed=options.seed,
+        videos_per_class_train=options.videos_per_class_train,
+        videos_per_class_val=options.videos_per_class_val,
+        multi_label=options.multi_label,
+    )
+    start = time.monotonic()
+    made = make_toy(options.directory, settings, make_progress(is_main_process=True), options.num_processes)
+    counts = " and ".join(f"{count} {split}" for split, count in made.num_videos.items())
+    size = f"{made.num_bytes / 1e6:.1f} MB"
+    if made.created:
+        print(f"{options.directory}: {counts} videos, {size}, made in {time.monotonic() - start:.0f} s")
+    else:
+        print(f"{options.directory}: {counts} videos, {size}, already there with these settings")
+
+
+if __name__ == "__main__":
+    run_tool(main)

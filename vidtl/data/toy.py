@@ -1,0 +1,240 @@
+"""A generated data set of really encoded video files, so that everything runs and is tested without a download.
+
+Single-label: Kinetics-style CSV files, one motion per video. Multi-label: Charades-style CSV files, one to three
+motions one after the other, with their times. Files differ in size, shape and frame rate, as those of real sets do.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from vidtl.data.toy_clip import MOTIONS, Segment, render_clip
+from vidtl.errors import UserError
+from vidtl.runtime.progress import Progress
+from vidtl.runtime.seeding import generator
+
+VERSION = 1
+"""Rises when the same settings give other files; a set of another version is not taken for the same."""
+
+MARKER = "toy.json"
+FRAME_SIZES = ((72, 96), (80, 96), (72, 84), (96, 80))
+"""Height and width."""
+FRAME_RATES = (12, 15)
+NUM_FRAMES = 24
+SPLITS = ("train", "val")
+
+_KINETICS_HEADER = ["label", "youtube_id", "time_start", "time_end", "split"]
+_CHARADES_HEADER = [
+    *("id", "subject", "scene", "quality", "relevance", "verified"),
+    *("script", "objects", "descriptions", "actions", "length"),
+]
+_ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_PLAN, _PIXELS = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToySettings:
+    """What the files are a function of."""
+
+    seed: int = 0
+    videos_per_class_train: int = 100
+    videos_per_class_val: int = 25
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; allowed: 0 or more")
+        for name in ("videos_per_class_train", "videos_per_class_val"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+
+
+@dataclass(frozen=True)
+class ToySet:
+    """What `make_toy` leaves behind."""
+
+    num_videos: dict[str, int]
+    num_bytes: int
+    created: bool
+    """False where the directory held the same set already."""
+
+
+@dataclass(frozen=True)
+class ToyVideo:
+    """One file, decided before any pixel is drawn."""
+
+    split: str
+    index: int
+    video_id: str
+    path: str
+    height: int
+    width: int
+    fps: int
+    num_frames: int
+    start_s: int
+    """Where in its invented source video the clip was cut."""
+    segments: tuple[Segment, ...]
+
+    @property
+    def end_s(self) -> int:
+        """Kinetics' times are whole seconds."""
+        return self.start_s + -(-self.num_frames // self.fps)
+
+
+def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_processes: int = 2) -> ToySet:
+    """Write the set, or leave a complete one of the same settings alone; one that was cut short is written anew.
+
+    The same settings give the same pixels, whatever the number of processes.
+
+    Raises:
+        UserError: the directory holds anything else.
+    """
+    videos = [plan_video(settings, split, index) for split in SPLITS for index in range(_count(settings, split))]
+    if _is_complete(directory, settings, videos):
+        return _summary(directory, videos, created=False)
+    for split in SPLITS:
+        (directory / "videos" / split).mkdir(parents=True, exist_ok=True)
+    _write_marker(directory, settings, complete=False)
+    with progress.task("toy videos", "videos", len(videos)) as task:
+        for done, _ in enumerate(_write_videos(directory, settings.seed, videos, num_processes), start=1):
+            task.update(done)
+    for split in SPLITS:
+        _write_annotation(directory, [video for video in videos if video.split == split], settings.multi_label)
+    if settings.multi_label:
+        lines = [f"c{number:03d} {name}\n" for number, name in enumerate(MOTIONS)]
+        (directory / "classes.txt").write_text("".join(lines))
+    _write_marker(directory, settings, complete=True)
+    return _summary(directory, videos, created=True)
+
+
+def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
+    """Everything about a file but its pixels. More videos per class leave the earlier ones as they are."""
+    rng = generator(settings.seed, SPLITS.index(split), index, _PLAN)
+    video_id = "".join(_ID_CHARACTERS[number] for number in rng.integers(len(_ID_CHARACTERS), size=11))
+    height, width = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
+    fps, start_s = FRAME_RATES[rng.integers(len(FRAME_RATES))], int(rng.integers(300))
+    if settings.multi_label:
+        num_frames = int(rng.integers(48, 61))
+        segments, name = _draw_segments(rng, num_frames), f"{video_id}.mp4"
+    else:
+        num_frames, segments = NUM_FRAMES, (Segment(index % len(MOTIONS), 0, NUM_FRAMES),)
+        name = f"{video_id}_{start_s:06d}_{start_s + -(-num_frames // fps):06d}.mp4"
+    path = f"videos/{split}/{name}"
+    return ToyVideo(split, index, video_id, path, height, width, fps, num_frames, start_s, segments)
+
+
+def render_video(video: ToyVideo, seed: int) -> NDArray[np.uint8]:
+    """The frames before encoding: RGB uint8 [T, H, W, 3]."""
+    rng = generator(seed, SPLITS.index(video.split), video.index, _PIXELS)
+    return render_clip(rng, video.height, video.width, video.fps, video.num_frames, video.segments)
+
+
+def encode_video(path: Path, frames_THWC: NDArray[np.uint8], fps: int) -> None:
+    """Write RGB frames uint8 [T, H, W, 3] with even sides as H.264 in MP4, by one thread so that bytes repeat."""
+    _, height, width, _ = frames_THWC.shape
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames_THWC:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _draw_segments(rng: Generator, num_frames: int) -> tuple[Segment, ...]:
+    """One to three different motions of 10 to 16 frames, in random order, with random pauses."""
+    count = int(rng.integers(1, 4))
+    motions = rng.permutation(len(MOTIONS))[:count]
+    lengths = rng.integers(10, 17, size=count)
+    pauses = rng.multinomial(num_frames - int(lengths.sum()), np.full(count + 1, 1 / (count + 1)))
+    firsts = np.cumsum(pauses[:-1]) + np.cumsum(lengths) - lengths
+    return tuple(
+        Segment(int(motion), int(first), int(first + length))
+        for motion, first, length in zip(motions, firsts, lengths, strict=True)
+    )
+
+
+def _count(settings: ToySettings, split: str) -> int:
+    per_class = settings.videos_per_class_train if split == "train" else settings.videos_per_class_val
+    return per_class * len(MOTIONS)
+
+
+def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_processes: int) -> Iterator[None]:
+    if num_processes == 1:
+        yield from map(_write_video, [directory] * len(videos), [seed] * len(videos), videos)
+        return
+    # not fork: the caller may have threads, such as that of a progress bar
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])  # the heavy imports once, not in every process
+    with ProcessPoolExecutor(num_processes, context, cv2.setNumThreads, (1,)) as pool:
+        count = len(videos)
+        yield from pool.map(_write_video, [directory] * count, [seed] * count, videos, chunksize=8)
+
+
+def _write_video(directory: Path, seed: int, video: ToyVideo) -> None:
+    encode_video(directory / video.path, render_video(video, seed), video.fps)
+
+
+def _write_annotation(directory: Path, videos: list[ToyVideo], multi_label: bool) -> None:
+    header = _CHARADES_HEADER if multi_label else _KINETICS_HEADER
+    rows = map(_charades_row if multi_label else _kinetics_row, videos)
+    with (directory / f"{videos[0].split}.csv").open("w", newline="") as stream:
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
+
+
+def _kinetics_row(video: ToyVideo) -> list[str]:
+    label = MOTIONS[video.segments[0].motion]
+    return [label, video.video_id, str(video.start_s), str(video.end_s), video.split]
+
+
+def _charades_row(video: ToyVideo) -> list[str]:
+    actions = ";".join(
+        f"c{each.motion:03d} {each.first / video.fps:.2f} {each.last / video.fps:.2f}" for each in video.segments
+    )
+    script = "A patch, " + ", then ".join(MOTIONS[each.motion] for each in video.segments) + "."
+    length = f"{video.num_frames / video.fps:.2f}"
+    return [video.video_id, "T000", "Plane", "7", "7", "Yes", script, "patch", script, actions, length]
+
+
+def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo]) -> bool:
+    """Whether the directory holds this very set; UserError if it holds another one or anything else."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    try:
+        marker = json.loads((directory / MARKER).read_text())
+        wanted, found = _marker(settings, complete=True), {**marker, "complete": True}
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{directory}: not empty and not a toy set; allowed: an empty or a new directory") from None
+    if found != wanted:
+        differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+        detail = ", ".join(f"{key} {found.get(key)!r}, not {wanted[key]!r}" for key in differing)
+        raise UserError(f"{directory}: holds a toy set with {detail}; allowed: another directory or the same settings")
+    present = {f"videos/{split}/{name}" for split in SPLITS for name in os.listdir(directory / "videos" / split)}
+    return bool(marker["complete"]) and present >= {video.path for video in videos}
+
+
+def _marker(settings: ToySettings, complete: bool) -> dict[str, Any]:
+    return {"version": VERSION, **asdict(settings), "complete": complete}
+
+
+def _write_marker(directory: Path, settings: ToySettings, complete: bool) -> None:
+    temporary = directory / f"{MARKER}.tmp"
+    temporary.write_text(json.dumps(_marker(settings, complete), indent=2) + "\n")
+    temporary.replace(directory / MARKER)
+
+
+def _summary(directory: Path, videos: list[ToyVideo], created: bool) -> ToySet:
+    counts = {split: sum(video.split == split for video in videos) for split in SPLITS}
+    return ToySet(counts, sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()), created)

@@ -1,0 +1,146 @@
+"""Generated clips whose class only time can tell: a textured patch that moves, turns, grows or shrinks.
+
+One frame says nothing, by construction: the patch's position is uniform over a torus, its angle over the circle and
+the logarithm of its size over a fixed range, at every frame and for every class. Steady motion keeps a uniform
+distribution uniform (the size grows as a sawtooth: from the largest it jumps to the smallest). Speeds, shapes,
+colours and backgrounds are drawn in the same way whatever the class.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+MOTIONS = (
+    "moving left",
+    "moving right",
+    "moving up",
+    "moving down",
+    "turning clockwise",
+    "turning counter-clockwise",
+    "growing",
+    "shrinking",
+)
+"""Class names in the order of their numbers."""
+
+_DIRECTIONS = np.array(
+    [[-1, 0, 0, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, -1, 0], [0, 0, 0, 1], [0, 0, 0, -1]]
+)
+"""Sign of the change of x (right), y (down), angle (clockwise) and size for each motion."""
+
+TRAVEL_SPEED = (0.4, 0.7)
+"""Short sides per second: 2 to 4 pixels from frame to frame at 72 pixels and 12 frames per second."""
+TURN_SPEED = (0.25, 0.5)
+"""Turns per second: 7 to 15 degrees from frame to frame at 12 frames per second."""
+SIZE_SPEED = (0.4, 0.7)
+"""Size ranges per second: 3 to 5 per cent from frame to frame at 12 frames per second."""
+SIZE_RANGE = (0.27, 0.6)
+"""Smallest and largest diameter in short sides; the middle one (geometric mean) is 0.4."""
+
+_PATCH = 48
+_OVERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A motion from one frame to another; before and after, what moves stays where it is."""
+
+    motion: int
+    first: int
+    last: int
+
+
+def render_clip(
+    rng: Generator, height: int, width: int, fps: float, num_frames: int, segments: Sequence[Segment]
+) -> NDArray[np.uint8]:
+    """RGB frames uint8 [T, H, W, 3]: one patch on a still background, moving as the segments say.
+
+    `rng` draws the same numbers whatever the segments, so that looks and motion are independent.
+    """
+    states = _states(rng, height, width, fps, num_frames, segments)
+    base = rng.uniform(0.2, 0.8, 3)
+    background = np.clip(base + 0.3 * (_texture(rng, height, width, cells=6) - 0.5), 0, 1).astype(np.float32)
+    patch = _patch(rng, base)
+    frames = [_frame(background, patch, state) for state in states]
+    return np.stack(frames)
+
+
+def _states(
+    rng: Generator, height: int, width: int, fps: float, num_frames: int, segments: Sequence[Segment]
+) -> NDArray[np.float64]:
+    """x and y in pixels, angle in turns and size: float64 [T, 4].
+
+    Every column is uniform in every frame, modulo (width, height, 1, 1).
+    """
+    period = np.array([width, height, 1, 1])
+    start = rng.uniform(size=4) * period
+    travel, turn, size = (rng.uniform(*speed) for speed in (TRAVEL_SPEED, TURN_SPEED, SIZE_SPEED))
+    short_side = min(height, width)
+    step = np.array([travel * short_side, travel * short_side, turn, size]) / fps
+    frames = np.arange(num_frames)
+    moved = np.zeros((num_frames, 4))
+    for segment in segments:
+        frames_moved = np.clip(frames, segment.first, segment.last) - segment.first
+        moved += frames_moved[:, None] * step * _DIRECTIONS[segment.motion]
+    return np.asarray((start + moved) % period)
+
+
+def _frame(
+    background: NDArray[np.float32], patch: NDArray[np.float32], state: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    height, width = background.shape[:2]
+    x, y, turns, size = state.tolist()
+    diameter = min(height, width) * SIZE_RANGE[0] * (SIZE_RANGE[1] / SIZE_RANGE[0]) ** size
+    scale, angle = diameter / _PATCH, 2 * math.pi * turns
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)  # y points down: positive angles are clockwise
+    canvas = background.copy()
+    for centre_x in _wrapped(x, width, diameter):
+        for centre_y in _wrapped(y, height, diameter):
+            shift_x = centre_x - (cos - sin) * _PATCH / 2
+            shift_y = centre_y - (sin + cos) * _PATCH / 2
+            matrix = np.array([[cos, -sin, shift_x], [sin, cos, shift_y]])
+            layer = cv2.warpAffine(patch, matrix, (width, height), flags=cv2.INTER_LINEAR)
+            canvas = canvas * (1 - layer[..., 3:]) + layer[..., :3]
+    return np.rint(canvas * 255).astype(np.uint8)
+
+
+def _wrapped(centre: float, side: int, diameter: float) -> list[float]:
+    """The centres of the copies on a torus that reach into the frame."""
+    return [each for each in (centre - side, centre, centre + side) if -diameter / 2 < each < side + diameter / 2]
+
+
+def _patch(rng: Generator, background: NDArray[np.float64]) -> NDArray[np.float32]:
+    """An irregular two-coloured shape without symmetry: RGB multiplied by alpha, and alpha, float32 [48, 48, 4]."""
+    side = _PATCH * _OVERSAMPLING
+    angles = 2 * math.pi * (np.arange(9) + rng.uniform(-0.3, 0.3, 9)) / 9
+    radii = rng.uniform(0.5, 0.98, 9) * side / 2
+    points = np.stack([side / 2 + radii * np.cos(angles), side / 2 + radii * np.sin(angles)], axis=1)
+    mask = np.zeros((side, side), np.float32)
+    cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1.0)
+    mask = cv2.resize(mask, (_PATCH, _PATCH), interpolation=cv2.INTER_AREA)
+
+    first = _colour_far_from(rng, [background], 0.45)
+    second = _colour_far_from(rng, [background, first], 0.35)
+    offset, direction = rng.uniform(-0.2, 0.2) * _PATCH, rng.uniform(0, 2 * math.pi)
+    rows, columns = np.mgrid[:_PATCH, :_PATCH] - _PATCH / 2
+    side_of_line = columns * math.cos(direction) + rows * math.sin(direction) - offset
+    blend = np.clip(side_of_line / 2 + 0.5, 0, 1)[..., None]
+    colours = first * blend + second * (1 - blend) + 0.3 * (_texture(rng, _PATCH, _PATCH, cells=5) - 0.5)
+    return np.dstack([np.clip(colours, 0, 1) * mask[..., None], mask]).astype(np.float32)
+
+
+def _colour_far_from(rng: Generator, others: Sequence[NDArray[np.float64]], distance: float) -> NDArray[np.float64]:
+    while True:
+        colour = rng.uniform(0, 1, 3)
+        if all(np.linalg.norm(colour - other) > distance for other in others):
+            return colour
+
+
+def _texture(rng: Generator, height: int, width: int, cells: int) -> NDArray[np.float32]:
+    """Smooth random colours: float32 [H, W, 3] with mean 0.5, mostly in [0, 1]."""
+    grid = rng.uniform(0, 1, (cells, cells, 3)).astype(np.float32)
+    return np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC))
