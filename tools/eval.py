@@ -11,11 +11,11 @@ from pathlib import Path
 
 from command_line import experiment_parser
 from trained_model import load_for_classes, parse_with_model, run_folder
-from vidtl.data.protocols import get_protocol
 
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
+from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import EvaluationResult, evaluate
 from vidtl.evaluation.report import summary_lines, write_report
 from vidtl.runtime.launch import make_accelerator, run_tool

@@ -10,17 +10,18 @@ import logging
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from command_line import arguments_of_process, experiment_parser, parse_experiment
 from torch import nn
-from vidtl.data.protocols import get_protocol
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import DatasetDescription, load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import chance_levels
@@ -69,7 +70,7 @@ def main() -> None:
         summary = train(config, options.output_dir, accelerator, task, model, score, progress)
     finally:
         if accelerator.is_main_process and directory.metrics_file.exists():
-            draw_curves(directory.metrics_file, options.output_dir / "curves.png", chance_levels(eval_records))
+            draw_curves(directory.metrics_file, options.output_dir / "curves.png", chance_of(eval_records))
     if accelerator.is_main_process:
         print_summary(summary, options.output_dir)
 
@@ -89,6 +90,11 @@ def centre_view_metrics(
     loader = EvalLoader(records, config, protocol, accelerator.process_index, accelerator.num_processes)
     with progress.task("evaluating", "videos", len(loader)) as task:
         return evaluate(model, loader, records, config, protocol, accelerator, task.update).metrics
+
+
+def chance_of(records: Records) -> dict[str, float]:
+    """What random scores reach, for the dashed lines of the curves."""
+    return chance_levels(np.stack([records.targets(i) for i in range(len(records))]), records.multi_label)
 
 
 def describe_run(

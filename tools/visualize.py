@@ -11,13 +11,13 @@ import torch
 from command_line import experiment_parser
 from einops import rearrange
 from trained_model import parse_with_model, run_folder
-from vidtl.data.protocols import get_protocol
 
 from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import check_readable
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
 from vidtl.data.pixels import normalise, to_rgb
+from vidtl.data.protocols import get_protocol
 from vidtl.models.hub import VideoModel, load_model_directory
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging

@@ -34,7 +34,7 @@ def test_every_record_once_per_epoch(n: int, batch: int) -> None:
     for epoch in range(3):
         steps = range(epoch * one.steps_per_epoch, (epoch + 1) * one.steps_per_epoch)
         keys = [key for step in steps for key in one.keys(step, 0)]
-        assert sorted(key.index for key in keys if key.weight) == list(range(n))
+        assert sorted(key.record for key in keys if key.weight) == list(range(n))
         assert {key.epoch for key in keys} == {epoch}
         assert sum(one.global_count(step) for step in steps) == n
         for step in steps:
@@ -49,7 +49,7 @@ def test_a_step_has_the_same_clips_however_it_is_shared(processes: int, accumula
 
 def test_epochs_differ_and_seeds_differ() -> None:
     one = loader(50, 50)
-    orders = [[key.index for key in one.keys(epoch, 0)] for epoch in range(3)]
+    orders = [[key.record for key in one.keys(epoch, 0)] for epoch in range(3)]
     assert len({tuple(order) for order in orders}) == 3
     assert not np.array_equal(orders[0], np.arange(50))
 

@@ -60,7 +60,8 @@ def _colour_matrices(saturation_B: torch.Tensor, hue_B: torch.Tensor) -> torch.T
     rotation[:, 1, 1], rotation[:, 1, 2] = cosine, -sine
     rotation[:, 2, 1], rotation[:, 2, 2] = sine, cosine
     to_yiq = hue_B.new_tensor(RGB_TO_YIQ)
-    return torch.linalg.inv(to_yiq) @ rotation @ to_yiq @ saturate
+    matrices: torch.Tensor = torch.linalg.inv(to_yiq) @ rotation @ to_yiq @ saturate
+    return matrices
 
 
 def augment(rgb_BTCHW: torch.Tensor, parameters: torch.Tensor, colour: bool) -> torch.Tensor:

@@ -4,8 +4,9 @@ Axes: B clips, V views of one video, T frames, H W pixels, K classes. Pixels are
 RGB [.., T, H, W, 3].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch
 class Failure(NamedTuple):
     """One video that was asked for and could not be read."""
 
-    index: int
+    record: int
     """Record number."""
     path: str
     reason: str
@@ -47,9 +48,10 @@ class ClipBatch:
         """The same batch in page-locked memory (called by PyTorch's DataLoader)."""
         return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, function) -> Self:  # type: ignore[no-untyped-def]
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "failures"}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        names = (field.name for field in fields(self) if field.name != "failures")
+        mapped: dict[str, Any] = {name: function(getattr(self, name)) for name in names}
+        return replace(self, **mapped)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class ClipKey(NamedTuple):
     """One training clip: what the sampler hands to the dataset."""
 
     epoch: int
-    index: int
+    record: int
     """Record number."""
     weight: float
     """1, or 0 for a clip that only fills up a batch."""
@@ -43,7 +43,7 @@ class Clip(NamedTuple):
     targets: np.ndarray
     augmentation: Augmentation
     weight: float
-    index: int
+    record: int
     failures: list[Failure]
 
 
@@ -82,7 +82,7 @@ class ClipDataset(Dataset[Clip]):
             UserError: the video and all its `data.max_substitutions` substitutes could not be read.
         """
         failures: list[Failure] = []
-        index = key.index
+        index = key.record
         for attempt in range(1 + self.config.data.max_substitutions):
             if attempt > 0:
                 index = self._substitute(key, attempt)
@@ -98,13 +98,13 @@ class ClipDataset(Dataset[Clip]):
     def _substitute(self, key: ClipKey, attempt: int) -> int:
         """Another record, with the same labels where there is one: a function of the key and the attempt alone."""
         records = self.records
-        rng = generator(self.config.training.seed, key.epoch, key.index, attempt, _SUBSTITUTE)
-        labels = records.labels(key.index)
+        rng = generator(self.config.training.seed, key.epoch, key.record, attempt, _SUBSTITUTE)
+        labels = records.labels(key.record)
         candidates = records.with_labels(labels) if len(labels) else np.arange(len(records))
         if len(candidates) < 2:
             candidates = np.arange(len(records))
-        others = candidates[candidates != key.index]
-        return int(rng.choice(others)) if len(others) else key.index
+        others = candidates[candidates != key.record]
+        return int(rng.choice(others)) if len(others) else key.record
 
     def _read(self, key: ClipKey, index: int) -> Clip:
         config, records = self.config, self.records
@@ -123,7 +123,7 @@ class ClipDataset(Dataset[Clip]):
             targets=records.targets(index, first_s, last_s) if records.multi_label else records.targets(index),
             augmentation=draw_augmentation(config.augmentation, rng),
             weight=key.weight,
-            index=index,
+            record=index,
             failures=[],
         )
 
@@ -160,7 +160,7 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         colour=torch.tensor([clip.colour for clip in clips]),
         targets=torch.from_numpy(np.stack([clip.targets for clip in clips])),
         weights=torch.tensor([clip.weight for clip in clips]),
-        indices=torch.tensor([clip.index for clip in clips]),
+        indices=torch.tensor([clip.record for clip in clips]),
         augmentation=torch.tensor([clip.augmentation for clip in clips]),
         failures=[failure for clip in clips for failure in clip.failures],
     )

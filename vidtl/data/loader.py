@@ -98,11 +98,11 @@ class TrainLoader:
         dataset = ClipDataset(self.records, self.config)
         sampler = MicroBatchSampler(self, start_step)
         batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, **_worker_options(self.config))
-        iterator = iter(batches)
-        for keys in sampler:
-            with _named_failures(self.records, [key.index for key in keys]):
-                batch = next(iterator)
-            yield batch
+        with _workers_ended(batches) as iterator:
+            for keys in sampler:
+                with _named_failures(self.records, [key.record for key in keys]):
+                    batch = next(iterator)
+                yield batch
 
 
 class EvalLoader:
@@ -131,11 +131,11 @@ class EvalLoader:
         """
         config = self.dataset.config
         videos = DataLoader(self.dataset, batch_size=None, sampler=self.indices, **_worker_options(config))
-        iterator = iter(videos)
-        for index in self.indices:
-            with _named_failures(self.dataset.records, [index]):
-                video = next(iterator)
-            yield video
+        with _workers_ended(videos) as iterator:
+            for index in self.indices:
+                with _named_failures(self.dataset.records, [index]):
+                    video = next(iterator)
+                yield video
 
 
 def _worker_options(config: ExperimentConfig) -> dict[str, Any]:
@@ -152,10 +152,23 @@ def _worker_options(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _start_worker(worker_index: int) -> None:
-    """Leave Ctrl-C to the training process, which ends its workers itself; undo the handlers inherited from it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
+    """Leave signals to the training process: Ctrl-C and batch systems reach the workers too, in mid-step."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _workers_ended(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
+    """An iterator over `batches` whose workers are gone when the block ends, a hung one included."""
+    iterator = iter(batches)
+    workers = getattr(iterator, "_workers", [])  # PyTorch has no public list of them
+    try:
+        yield iterator
+    finally:
+        del iterator  # PyTorch asks its workers to end and waits for them, but not for ever
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
 
 
 @contextmanager

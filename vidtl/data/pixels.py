@@ -13,10 +13,7 @@ from einops import rearrange
 from torch.nn import functional
 
 from vidtl.config import ClipConfig
-from vidtl.data.decoding import Colour
-
-# Luma weights (red, blue) of each matrix: ITU-R BT.601, BT.709 and BT.2020 (non-constant luminance).
-LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
+from vidtl.data.decoding.reader import LUMA_WEIGHTS, MATRICES, Colour
 
 
 def conversion(colour: Colour) -> list[list[float]]:
@@ -42,11 +39,8 @@ def conversion(colour: Colour) -> list[list[float]]:
 @cache
 def _conversions() -> torch.Tensor:
     """All conversions, indexed by `Colour.code()`: [codes, 3, 4]."""
-    colours = [Colour(matrix, full_range) for matrix in LUMA_WEIGHTS for full_range in (False, True)]
-    table = torch.zeros(1 + max(colour.code() for colour in colours), 3, 4)
-    for colour in colours:
-        table[colour.code()] = torch.tensor(conversion(colour))
-    return table
+    colours = [Colour(matrix, full_range) for matrix in MATRICES for full_range in (False, True)]
+    return torch.tensor([conversion(colour) for colour in sorted(colours, key=Colour.code)])
 
 
 def planar_to_rgb(pixels: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
@@ -62,9 +56,8 @@ def planar_to_rgb(pixels: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
     batch, frames, rows, width = pixels.shape
     height = rows * 2 // 3
     flat = rearrange(pixels, "B T R W -> (B T) (R W)")
-    luma, chroma = flat.split([height * width, height * width // 2], dim=1)
-    luma = rearrange(luma, "N (H W) -> N 1 H W", H=height).float()
-    chroma = rearrange(chroma, "N (C H W) -> N C H W", C=2, H=height // 2).float()
+    luma = rearrange(flat[:, : height * width], "N (H W) -> N 1 H W", H=height).float()
+    chroma = rearrange(flat[:, height * width :], "N (C H W) -> N C H W", C=2, H=height // 2).float()
     chroma = functional.interpolate(chroma, size=(height, width), mode="bilinear", align_corners=False)
     yuv = rearrange(torch.cat([luma, chroma], dim=1), "(B T) C H W -> B C (T H W)", B=batch)
     table = _conversions().to(pixels.device)[colour]
@@ -76,13 +69,15 @@ def to_rgb(pixels: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
     """Frames as they were transported, planar [B, T, H * 3 / 2, W] or RGB [B, T, H, W, 3], to float32 BTCHW in 0..1."""
     if pixels.ndim == 4:
         return planar_to_rgb(pixels, colour)
-    return rearrange(pixels, "B T H W C -> B T C H W").float() / 255
+    rgb: torch.Tensor = rearrange(pixels, "B T H W C -> B T C H W").float() / 255
+    return rgb
 
 
 def normalise(rgb_BTCHW: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
     """Subtract `clip.mean` and divide by `clip.std`, per channel."""
     mean, std = rgb_BTCHW.new_tensor([clip.mean, clip.std])[:, :, None, None]
-    return (rgb_BTCHW - mean) / std
+    input_BTCHW: torch.Tensor = (rgb_BTCHW - mean) / std
+    return input_BTCHW
 
 
 def prepare_input(pixels: torch.Tensor, colour: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
