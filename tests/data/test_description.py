@@ -1,0 +1,195 @@
+"""`dataset.yaml`: strict keys, every committed description, and how a run names a data set."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import pytest
+
+from vidtl.data.description import (
+    REPOSITORY_DATASETS,
+    DatasetDescription,
+    SplitDescription,
+    load_description,
+    read_records,
+)
+from vidtl.data.layout import missing
+from vidtl.data.protocols import get_protocol
+from vidtl.errors import UserError
+
+MINIMAL = """
+format: labelled_csv
+splits:
+  train: {annotations: train.csv}
+labels: single
+"""
+
+
+def describe(tmp_path: Path, text: str) -> str:
+    folder = tmp_path / "mine"
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.yaml").write_text(text)
+    return str(folder)
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    """The one line a user gets to see."""
+    with pytest.raises(UserError) as caught:
+        load_description(describe(tmp_path, text))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "dataset.yaml" in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(REPOSITORY_DATASETS.glob("*/dataset.yaml")), ids=lambda path: path.parent.name
+)
+def test_committed_descriptions_load(folder: Path) -> None:
+    description = load_description(folder.parent.name)
+    assert description.name == folder.parent.name
+    assert {"train", "val"} <= set(description.splits)  # the splits of a run that names none
+    assert get_protocol(description.protocol).name == description.protocol
+    assert (folder.parent / "README.md").is_file()
+    assert not list(folder.parent.glob("*.py"))
+
+
+def test_a_folder_anywhere_needs_three_keys_only(tmp_path: Path) -> None:
+    description = load_description(describe(tmp_path, MINIMAL))
+    assert description.name == "mine"
+    assert description.protocol == "center"
+    assert not description.multi_label
+    assert description.split("train").annotations == ("train.csv",)
+    assert description.split("train").videos == (".",)
+
+
+def test_names_are_looked_up_beside_the_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "datasets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_description("toy").folder == REPOSITORY_DATASETS / "toy"
+    (tmp_path / "datasets" / "toy").mkdir()
+    (tmp_path / "datasets" / "toy" / "dataset.yaml").write_text(MINIMAL)
+    assert load_description("toy").format == "labelled_csv"
+
+
+def test_an_unknown_data_set_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'kinetics400'"):
+        load_description("kinetics-400")
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match=r"has no 'mime'; did you mean 'mine'"):
+        load_description(str(tmp_path / "mime"))
+    (tmp_path / "mine" / "dataset.yml").touch()
+    with pytest.raises(UserError, match=r"has no 'dataset.yaml'; did you mean 'dataset.yml'"):
+        load_description(str(tmp_path / "mine"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "protokol: center", "unknown key protokol; did you mean 'protocol'?"),
+        (MINIMAL.replace("annotations", "annotation"), "the key splits.train.annotations is missing"),
+        (
+            MINIMAL.replace("train.csv}", "train.csv, video: x}"),
+            "unknown key splits.train.video; did you mean 'videos'?",
+        ),
+        (MINIMAL.replace("labelled_csv", "labeled_csv"), "format is 'labeled_csv'; did you mean 'labelled_csv'?"),
+        (MINIMAL.replace("single", "several"), "labels is 'several'; allowed: single, multi"),
+        (MINIMAL + "columns: {lable: class}", "unknown key columns.lable; did you mean 'label'?"),
+        (MINIMAL + "columns: {label: [a]}", "columns.label is ['a']; a text is needed"),
+        (MINIMAL + "expected: {train: many}", "expected.train is 'many'; a whole number of 0 or more is needed"),
+        (MINIMAL + "expected: {trian: 3}", "unknown key expected.trian; did you mean 'train'?"),
+        (MINIMAL.replace("train.csv", "../train.csv"), "splits.train.annotations: '../train.csv' is not allowed"),
+        (MINIMAL + "classes: /etc/passwd", "classes: '/etc/passwd' is not allowed"),
+        (MINIMAL + "labels: multi", ":6: the key 'labels' is there twice"),
+        ("format: labelled_csv\nlabels: single\nsplits: {}", "splits is {}; at least one entry is needed"),
+        ("- a\n- b", "names with a value each are needed"),
+        ("", "names with a value each are needed"),
+        ("a: [", "not a YAML file"),
+        ("a: &x [1]\nb: *x", "YAML aliases"),
+        ("a: " + "x" * 70_000, "a description has at most 65536"),
+        (MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'", "format charades_csv needs `classes`"),
+        (MINIMAL.replace("labelled", "kinetics"), "the key files is missing"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{ids}.mp4'", "unknown field 'ids'; did you mean 'id'?"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.x}.mp4'", "unknown field 'id.x'; did you mean 'id'?"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id:06d}.mp4'", "which is no name pattern"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.mp4'", "which is no name pattern"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '../{id}.mp4'", "files: '../id.mp4' is not allowed"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refused(tmp_path, text)
+
+
+def test_root_and_files_are_checked(tmp_path: Path) -> None:
+    description = load_description(describe(tmp_path, MINIMAL + "classes: names.txt"))
+    root = tmp_path / "root"
+    with pytest.raises(UserError, match=r"data\.root .* has no 'root'"):
+        read_records(description, "train", root)
+    root.touch()
+    with pytest.raises(UserError, match=r"data\.root .* is a file"):
+        read_records(description, "train", root)
+    root.unlink()
+    root.mkdir()
+    with pytest.raises(UserError, match=r"has no split 'tran'; did you mean 'train'"):
+        read_records(description, "tran", root)
+    with pytest.raises(UserError, match="file of class names"):
+        read_records(description, "train", root)
+    (root / "names.txt").write_text("run\nsit\n\n")
+    (root / "train_.csv").touch()
+    with pytest.raises(UserError, match=r"annotation file .* has no 'train.csv'; did you mean 'train_.csv'"):
+        read_records(description, "train", root)
+    (root / "train.csv").write_text("path,label\na.mp4,run\n")
+    assert read_records(description, "train", root).classes.names == ("run", "sit")
+
+
+def test_class_names_beside_the_description_win(tmp_path: Path) -> None:
+    folder = Path(describe(tmp_path, MINIMAL + "classes: names.txt"))
+    (folder / "names.txt").write_text("sit\nrun\n")
+    (tmp_path / "names.txt").write_text("run\n")
+    (tmp_path / "train.csv").write_text("path,label\na.mp4,run\n")
+    assert read_records(load_description(str(folder)), "train", tmp_path).classes.names == ("sit", "run")
+    (folder / "names.txt").write_text("sit\nrun\nsit\n")
+    with pytest.raises(UserError, match=r"names\.txt: class 'sit' is listed twice"):
+        read_records(load_description(str(folder)), "train", tmp_path)
+
+
+def test_without_a_list_classes_are_those_of_all_splits(tmp_path: Path) -> None:
+    text = MINIMAL.replace("labels: single", "  val: {annotations: val.csv}\nlabels: single")
+    (tmp_path / "train.csv").write_text("path,label\na.mp4,walk\nb.mp4,run\n")
+    (tmp_path / "val.csv").write_text("path,label\nc.mp4,sit\n")
+    description = load_description(describe(tmp_path, text))
+    for split in ("train", "val"):
+        assert read_records(description, split, tmp_path).classes.names == ("run", "sit", "walk")
+
+
+def test_another_count_than_the_official_one_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "train.csv").write_text("path,label\na.mp4,walk\n")
+    with caplog.at_level(logging.WARNING):
+        read_records(load_description(describe(tmp_path, MINIMAL + "expected: {train: 1}")), "train", tmp_path)
+        assert not caplog.messages
+        read_records(load_description(describe(tmp_path, MINIMAL + "expected: {train: 2}")), "train", tmp_path)
+    assert caplog.messages == [f"{tmp_path / 'train.csv'} lists 1 videos, mine has 2"]
+
+
+def test_absent_videos_are_found_by_listing(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("path,label\nsub/a.mp4,walk\nb.mp4,walk\nnowhere/c.mp4,walk\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.mp4").touch()
+    records = read_records(load_description(describe(tmp_path, MINIMAL)), "train", tmp_path)
+    assert list(records.paths) == ["sub/a.mp4", "b.mp4", "nowhere/c.mp4"]
+    assert missing(records).tolist() == [1, 2]
+
+
+def test_the_example_of_the_readme_works(tmp_path: Path) -> None:
+    text = (REPOSITORY_DATASETS / "README.md").read_text()
+    description, table = (block.split("```")[0].split("\n", 1)[1] for block in text.split("```")[3:6:2])
+    (tmp_path / "labels.csv").write_text(table)
+    records = read_records(load_description(describe(tmp_path, description)), "val", tmp_path)
+    assert records.classes.names == ("judo", "rowing")
+    assert list(records.paths) == ["clips/a, b.webm"]
+
+
+def test_every_key_is_in_the_readme() -> None:
+    text = (REPOSITORY_DATASETS / "README.md").read_text()
+    keys = {field.name for kind in (DatasetDescription, SplitDescription) for field in dataclasses.fields(kind)}
+    assert {key for key in keys - {"folder"} if f"`{key}`" not in text} == set()
