@@ -108,7 +108,10 @@ def list_models() -> list[str]:
     names = list(PAPER_MODELS)
     backbones = (("ti", 16), ("s", 16), ("b", 16), ("l", 16), ("h", 14))
     for (letter, patch), form in product(backbones, FORMS):
-        depth = SIZES[letter.capitalize()].depth
+        size = SIZES[letter.capitalize()]
+        if form == "fdp" and size.num_heads % 2:
+            continue
+        depth = size.depth
         places = [f"_tl{tokens}at{after}" for tokens in (8, 16) for after in (depth // 4, depth // 2)]
         stages = ["", *places, f"{places[0]}_v1", f"{places[0]}_fuser", f"{places[0]}_v1_fuser"]
         names += [f"vivit_{letter}{patch}x2_{form}{stage}" for stage in stages]

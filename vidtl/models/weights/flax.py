@@ -5,7 +5,7 @@ the output kernel [heads, head width, D]; convolution kernels end in [..., in, o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,7 @@ def flatten_params(params: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
 
     Blocks stacked into one array (`encoderblock` without a number) are taken apart.
     """
-    flat: dict[str, NDArray[Any]] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}/{path}": array for path, array in flatten_params(value).items()})
-        else:
-            flat[name] = np.asarray(value)
+    flat = dict(_paths(params))
     for root in ("optimizer/target/", "target/", "params/"):
         if any(name.startswith(root) for name in flat):
             flat = {name.removeprefix(root): array for name, array in flat.items() if name.startswith(root)}
@@ -93,6 +88,14 @@ def flatten_params(params: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         for block, part in enumerate(array):
             flat[name.replace("/encoderblock/", f"/encoderblock_{block}/")] = part
     return flat
+
+
+def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}/{path}", array) for path, array in _paths(value))
+        else:
+            yield name, np.asarray(value)
 
 
 def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None = None) -> SourceWeights:

@@ -1,0 +1,359 @@
+"""Weights from elsewhere arrive where they belong, and whatever does not fit is told."""
+
+import importlib.util
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.errors import UserError
+from vidtl.models import build_model
+from vidtl.models.hub import load_model_directory, save_model_directory
+from vidtl.models.position import Grid
+from vidtl.models.weights.flax import flatten_params, flax_weights, infer_vivit_config, read_flax
+from vidtl.models.weights.huggingface import huggingface_weights, read_huggingface
+from vidtl.models.weights.image_vit import NEW_PARTS, image_vit_weights
+from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.report import SourceWeights, load_weights
+
+SMALL = ViViTConfig(
+    form="joint",
+    width=24,
+    depth=2,
+    num_heads=2,
+    mlp_width=48,
+    temporal_depth=1,
+    tubelet=(2, 8, 8),
+    token_learner=TokenLearnerConfig(num_tokens=0),
+)
+CLIP = ClipConfig(num_frames=4, frame_size=(24, 24))
+FORMS = ["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
+
+
+def build(clip=CLIP, num_classes=5, **changes):
+    return build_model(ModelConfig(vivit=replace(SMALL, **changes)), clip, num_classes).eval()
+
+
+def image_model(pooling="mean"):
+    """The joint form on single frames is an image ViT."""
+    model = build(replace(CLIP, num_frames=1), tubelet=(1, 8, 8), pooling=pooling)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.2)
+    return model
+
+
+def timm_state(model):
+    """The same weights as timm would name and shape them."""
+    state = {}
+    for name, tensor in model.state_dict().items():
+        name = name.removeprefix("encoder.")
+        if match := re.fullmatch(r"(.*\.attn\.)q\.(\w+)", name):
+            parts = [model.state_dict()[f"encoder.{match[1]}{part}.{match[2]}"] for part in "qkv"]
+            state[f"{match[1]}qkv.{match[2]}"] = torch.cat(parts)
+        elif name == "cls":
+            state["cls_token"] = tensor[None, None]
+        elif name == "positions.weight":
+            state["pos_embed"] = tensor[None]
+        elif name.startswith("embed."):
+            state[f"patch_{name}"] = tensor.unflatten(1, (3, 8, 8)) if tensor.ndim == 2 else tensor
+        elif not re.search(r"attn\.[kv]\.", name):
+            state[name] = tensor
+    return state
+
+
+def flax_params(model, attention, norm, mlp):
+    """The same weights as Flax names and shapes them, with the numbers of the code's age."""
+    params = {}
+    for name, tensor in model.state_dict().items():
+        array = tensor.numpy()
+        match = re.fullmatch(r"encoder\.blocks\.(\d+)\.(\w+)\.?(\w*)\.(weight|bias)", name)
+        if name == "encoder.cls":
+            params["cls"] = array[None, None]
+        elif name == "encoder.positions.weight":
+            params["Transformer/posembed_input/pos_embedding"] = array[None]
+        elif name == "embed.proj.weight":
+            params["embedding/kernel"] = rearrange(array, "D (C h w) -> h w C D", h=8, w=8)
+        elif match is None:
+            module = name.rpartition(".")[0]
+            module = {"embed.proj": "embedding", "encoder.norm": "Transformer/encoder_norm"}.get(module, "head")
+            leaf = "bias" if name.endswith("bias") else "scale" if "norm" in name else "kernel"
+            params[f"{module}/{leaf}"] = array.T if leaf == "kernel" else array
+        else:
+            params.update(flax_block(match, array, attention, norm, mlp))
+    return params
+
+
+def flax_block(match, array, attention, norm, mlp):
+    block, module, part, leaf = match.groups()
+    root = f"Transformer/encoderblock_{block}"
+    if module.startswith("norm"):
+        norm = "LayerNorm_0" if module == "norm1" else norm
+        return {f"{root}/{norm}/{'scale' if leaf == 'weight' else 'bias'}": array}
+    if module == "mlp":
+        dense = {"fc1": "Dense_0", "fc2": "Dense_1"}[part]
+        return {f"{root}/{mlp}/{dense}/{'kernel' if leaf == 'weight' else 'bias'}": array.T}
+    flax = {"q": "query", "k": "key", "v": "value", "proj": "out"}[part]
+    if leaf == "bias":
+        shaped = array if part == "proj" else array.reshape(2, 12)
+    else:
+        shaped = rearrange(array, "D (H d) -> H d D" if part == "proj" else "(H d) D -> D H d", H=2)
+    return {f"{root}/{attention}/{flax}/{'kernel' if leaf == 'weight' else 'bias'}": shaped}
+
+
+def save_timm(model, folder):
+    path = folder / "image.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in timm_state(model).items()}, path)
+    return path
+
+
+@torch.no_grad()
+def test_each_timestep_starts_as_the_image_model_on_its_central_frame(tmp_path):
+    image = image_model()
+    path = save_timm(image, tmp_path)
+    clip = torch.randn(2, 4, 3, 24, 24)
+    expected = torch.stack([image.encoder(image.embed(clip[:, frame : frame + 1]))[:, 0] for frame in (1, 3)], dim=1)
+    for form in ("factorised_encoder", "factorised_self_attention"):
+        model = build(form=form)
+        report = load_pretrained(model, path)
+        assert set(report.unused) == {"head.weight", "head.bias"}
+        torch.testing.assert_close(model.encoder(model.embed(clip)), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("inflation", ["central_frame", "average"])
+@pytest.mark.parametrize("form", FORMS)
+def test_embedding_and_positions_of_an_image_model(tmp_path, form, inflation):
+    image = image_model(pooling="cls")
+    model = build(form=form, pooling="cls" if form in FORMS[:2] else "mean")
+    report = load_pretrained(model, save_timm(image, tmp_path), inflation=inflation)
+    frame = torch.randn(1, 1, 3, 24, 24)
+    still = frame.expand(1, 4, -1, -1, -1)
+    torch.testing.assert_close(model.embed(still), image.embed(frame).expand(-1, 2, -1, -1), rtol=1e-4, atol=1e-5)
+    rows, grid_rows = model.encoder.positions.weight, image.encoder.positions.weight[1:]
+    repeats = 1 if form == "factorised_encoder" else 2
+    torch.testing.assert_close(rows[-9 * repeats :], grid_rows.repeat(repeats, 1))
+    inherits = form == "joint"  # the reference code gives the factorised encoder a fresh class token
+    assert ("encoder.cls" in report.loaded) is inherits
+    assert ("encoder.cls" in report.unused) is not inherits
+    blocks = {name for name, _ in model.named_parameters() if ".blocks." in name and name.startswith("encoder")}
+    assert {name for name in blocks - set(report.loaded) if ".norm_time." not in name} == set()
+
+
+def test_temporal_attention_starts_from_the_spatial_one(tmp_path):
+    path = save_timm(image_model(), tmp_path)
+    model = build(form="factorised_self_attention")
+    for start in ("zero", "copy"):
+        load_weights(model, image_vit_weights(path, model, temporal_attention=start), allow_missing=NEW_PARTS)
+        block = model.encoder.blocks[0]
+        assert torch.equal(block.attn_time.q.weight, block.attn_space.q.weight)
+        assert bool(block.attn_time.proj.weight.any()) is (start == "copy")
+
+
+@pytest.mark.parametrize(
+    "age",
+    [
+        ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
+        ("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
+    ],
+)
+def test_the_authors_image_files_of_either_age_equal_timms(tmp_path, age):
+    image = image_model(pooling="cls")
+    params = flax_params(image, *age)
+    np.savez(tmp_path / "image.npz", **params, **{"pre_logits/kernel": np.zeros((24, 24), np.float32)})
+    model = build(pooling="cls")
+    from_timm = image_vit_weights(save_timm(image, tmp_path), model)
+    from_flax = image_vit_weights(tmp_path / "image.npz", model)
+    assert from_flax.state.keys() == from_timm.state.keys()
+    for name, tensor in from_timm.state.items():
+        assert torch.equal(from_flax.state[name], tensor), name
+    assert "pre_logits/kernel" in from_flax.unused
+
+
+def test_nested_and_stacked_flax_parameters_are_the_flat_ones():
+    flat = {
+        "Transformer/encoderblock_0/LayerNorm_0/scale": np.ones(3),
+        "Transformer/encoderblock_1/LayerNorm_0/scale": np.zeros(3),
+    }
+    stacked = {"Transformer": {"encoderblock": {"LayerNorm_0": {"scale": np.stack(list(flat.values()))}}}}
+    for params in (flat, stacked, {"params": stacked}, {"optimizer": {"target": stacked}, "step": np.array(3)}):
+        found = flatten_params(params)
+        assert found.keys() == flat.keys()
+        assert all(np.array_equal(found[name], flat[name]) for name in flat)
+
+
+def test_a_model_directory_for_another_clip_and_other_classes(tmp_path):
+    source = build(pooling="cls", form="factorised_encoder")
+    torch.nn.init.normal_(source.head.weight)
+    save_model_directory(source, tmp_path, ())
+    target = build(ClipConfig(num_frames=8, frame_size=(24, 40)), 7, pooling="cls", form="factorised_encoder")
+    report = load_pretrained(target, tmp_path, new_head=True)
+    assert set(report.missing) == set(report.unused) == {"head.weight", "head.bias"}
+    assert report.resized == (
+        "encoder.positions.weight (grid 1x3x3 to 1x3x5)",
+        "temporal_encoder.positions.weight (grid 2x1x1 to 4x1x1)",
+    )
+    assert not target.head.weight.any()
+    assert torch.equal(target.embed.proj.weight, source.embed.proj.weight)
+    middle = target.encoder.positions.weight[1:].reshape(3, 5, 24)[:, ::2]
+    torch.testing.assert_close(middle, source.encoder.positions.weight[1:].reshape(3, 3, 24))
+
+
+def test_what_does_not_fit_is_told_and_nothing_is_loaded():
+    model = build()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = {name: torch.ones_like(tensor) for name, tensor in before.items()}
+    state["head.weight"] = torch.ones(9, 24)
+    state["tail.weight"] = torch.ones(1)
+    del state["encoder.norm.bias"]
+    weights = SourceWeights(source="somewhere", state=state, unexpected=["Extra/kernel"])
+    with pytest.raises(UserError) as error:
+        load_weights(model, weights)
+    assert str(error.value) == (
+        "somewhere does not fit the model: 1 missing: encoder.norm.bias; 2 unexpected: Extra/kernel, tail.weight; "
+        "1 of another shape: head.weight ([9, 24], not [5, 24])"
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    del state["head.weight"]
+    report = load_weights(
+        model, weights, allow_missing=["encoder.norm.*", "head.weight"], allow_unexpected=["Extra/*", "tail.*"]
+    )
+    assert report.missing == ("encoder.norm.bias", "head.weight")
+    text = str(report)
+    assert "missing (2):\n  encoder.norm.bias\n  head.weight" in text
+    assert "unexpected (2):\n  Extra/kernel\n  tail.weight" in text
+
+
+def test_positions_of_an_unknown_grid():
+    """Flax files do not tell their grid: another length or another square size can be told apart, both cannot."""
+    model = build()
+    for rows, grid in ((36, "4x3x3"), (32, "2x4x4")):
+        weights = SourceWeights(source="file", state={"encoder.positions.weight": torch.zeros(rows, 24)})
+        assert load_weights(model, weights, allow_missing=["*"]).resized == (
+            f"encoder.positions.weight (grid {grid} to 2x3x3)",
+        )
+    weights = SourceWeights(source="file", state={"encoder.positions.weight": torch.zeros(72, 24)})
+    with pytest.raises(UserError, match=r"has 72 rows, which fit 8x3x3 or 2x6x6 .* give the grid of the source"):
+        load_weights(model, weights, allow_missing=["*"])
+    known = replace(weights, grids={"encoder.positions.weight": Grid(2, 6, 6)})
+    assert load_weights(model, known, allow_missing=["*"]).resized == (
+        "encoder.positions.weight (grid 2x6x6 to 2x3x3)",
+    )
+
+
+def test_transformers_names_of_either_kind(golden):
+    directory = sorted(golden.glob("hf_vivit_*"))[0]
+    state = load_file(directory / "model.safetensors")
+    saved = huggingface_weights(state, "saved", Grid(4, 4, 4))
+    rules = [
+        (r"encoder\.layer\.", "layers."),
+        (r"attention\.attention\.(query|key|value)", lambda match: f"attention.{match[1][0]}_proj"),
+        (r"attention\.output\.dense", "attention.o_proj"),
+        (r"intermediate\.dense", "mlp.fc1"),
+        (r"(layers\.\d+)\.output\.dense", r"\1.mlp.fc2"),
+        (r"^vivit\.", ""),
+    ]
+    renamed = {"pooler.dense.weight": torch.zeros(2, 2)}
+    for name, tensor in state.items():
+        for pattern, new in rules:
+            name = re.sub(pattern, new, name)
+        renamed[name] = tensor
+    modules = huggingface_weights(renamed, "modules", Grid(4, 4, 4))
+    assert modules.state.keys() == saved.state.keys()
+    assert all(torch.equal(modules.state[name], tensor) for name, tensor in saved.state.items())
+    assert modules.unused == ["pooler.dense.weight"]
+    assert not modules.unexpected
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-12), ("model_type", "vit")])
+def test_transformers_settings_that_this_model_lacks(golden, tmp_path, key, value):
+    config = json.loads((sorted(golden.glob("hf_vivit_*"))[0] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(UserError, match=f"{key} is {value!r}; allowed: "):
+        read_huggingface(tmp_path)
+
+
+class Trap:
+    """Unpickling this would run code."""
+
+    def __reduce__(self):
+        return (print, ("pickle ran",))
+
+
+def test_pickles_are_refused(tmp_path, capsys):
+    torch.save({"weight": Trap()}, tmp_path / "trap.pth")
+    np.savez(tmp_path / "trap.npz", weight=np.array([Trap()], dtype=object))
+    (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
+    for name in ("trap.pth", "trap.npz", "torn.safetensors", "absent.pth", "weights.h5"):
+        with pytest.raises(UserError, match=name) as error:
+            load_pretrained(build(), tmp_path / name)
+        assert "\n" not in str(error.value)
+    assert "pickle ran" not in capsys.readouterr().out
+
+
+def test_torch_files_of_tensors_are_read(tmp_path):
+    image = image_model()
+    torch.save({"state_dict": {f"module.{name}": t for name, t in timm_state(image).items()}}, tmp_path / "image.pth")
+    model = build(form="factorised_encoder")
+    load_pretrained(model, tmp_path / "image.pth")
+    assert torch.equal(model.encoder.norm.weight, image.encoder.norm.weight)
+
+
+def test_flax_parameters_of_something_else_are_refused(golden):
+    params = read_flax(sorted(golden.glob("vivit_joint*.npz"))[0])
+    with pytest.raises(UserError, match="no embedding/kernel"):
+        infer_vivit_config({"Dense_0/kernel": np.zeros((2, 2))})
+    assert flax_weights({**params, "Resnet/kernel": np.zeros((2, 2))}, "x").unexpected == ["Resnet/kernel"]
+    fuserless = read_flax(golden / "vivit_token_learner_v11.npz")
+    with pytest.raises(UserError, match="after_block is not given"):
+        infer_vivit_config(fuserless)
+
+
+@pytest.fixture
+def convert(monkeypatch):
+    path = Path(__file__).resolve().parents[2] / "tools" / "convert_weights.py"
+    spec = importlib.util.spec_from_file_location("convert_weights", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["convert_weights.py", *map(str, arguments)])
+        tool.main()
+
+    return run
+
+
+@torch.no_grad()
+def test_the_tool_writes_a_directory_that_gives_the_reference_output(golden, tmp_path, convert, capsys):
+    source = golden / "vivit_token_learner_v11.npz"
+    with np.load(source) as archive:
+        video, output = torch.from_numpy(archive["input:0"]), torch.from_numpy(archive["output"])
+        after_block = json.loads(archive["meta"].tobytes())["token_learner_at"]
+    names = [f"class {index}" for index in range(output.shape[1])]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    size = ("--num_frames", video.shape[1], "--frame_size", *video.shape[2:4])
+    convert(source, tmp_path / "out", *size, "--after_block", after_block, "--class_names", tmp_path / "names.txt")
+    assert "tensors loaded" in capsys.readouterr().out
+    model, class_names = load_model_directory(tmp_path / "out")
+    assert class_names == tuple(names)
+    torch.testing.assert_close(model.eval()(video.permute(0, 1, 4, 2, 3)), output, rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match="exists and is not empty"):
+        convert(source, tmp_path / "out")
+
+
+def test_the_tool_refuses_options_that_do_not_apply(golden, tmp_path, convert):
+    directory = sorted(golden.glob("hf_vivit_*"))[0]
+    with pytest.raises(UserError, match=r"--after_block does not apply: .* is read as a Hugging Face directory"):
+        convert(directory, tmp_path / "out", "--after_block", 2)
+    convert(directory, tmp_path / "out", "--num_frames", 16)
+    model, class_names = load_model_directory(tmp_path / "out")
+    assert model.clip_config.num_frames == 16
+    assert len(class_names) == model.num_classes
