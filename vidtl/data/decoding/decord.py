@@ -110,7 +110,7 @@ def _refuse_untrusted(source: Source, container: str) -> None:
     elif source.orientation.is_mirrored():
         reason = "ignores mirroring"
     elif max(component.bits for component in source.codec.format.components) > 8:
-        reason = "converts more than 8 bits wrongly"
+        reason = "resamples the chroma of more than 8 bits in a way of its own"
     else:
         return
     raise UnreadableVideo(source.path, f"decord {reason}; use data.decoder pyav")

@@ -135,10 +135,10 @@ class Source:
         return height, width
 
     def _scan(self) -> Timeline:
-        rate = self.stream.average_rate
-        timeline = scan_packets(self.packets(), self._format, self.codec.codec.canonical_name, rate)
+        codec, time_base, rate = self.codec.codec.canonical_name, self.stream.time_base, self.stream.average_rate
+        timeline = scan_packets(self.packets(), self._format, codec, time_base, rate)
         if timeline is None:
-            timeline = count_frames(self._keep(self.decode_from_start()), rate)
+            timeline = count_frames(self._keep(self.decode_from_start()), time_base, rate)
         if timeline is None:
             raise UnreadableVideo(self.path, "no frames")
         return timeline

@@ -54,7 +54,9 @@ class Timeline:
     """None: the frames were counted by decoding; they have no reliable times to look up, nor places to seek to."""
 
 
-def scan_packets(packets: Iterable[Packet], container: str, codec: str, rate: Fraction | None) -> Timeline | None:
+def scan_packets(
+    packets: Iterable[Packet], container: str, codec: str, time_base: Fraction, rate: Fraction | None
+) -> Timeline | None:
     """The timeline from demuxed packets alone, or None where they do not prove what a decode yields.
 
     Packets that an edit list discards are no frames. A file that does not begin with a key frame, or whose first key
@@ -66,7 +68,6 @@ def scan_packets(packets: Iterable[Packet], container: str, codec: str, rate: Fr
     pts: list[int] = []
     shown: list[bool] = []
     keys: list[bool] = []
-    time_base = Fraction(0)
     for packet in packets:
         if packet.size == 0:  # the demuxer's mark for the end
             continue
@@ -75,7 +76,6 @@ def scan_packets(packets: Iterable[Packet], container: str, codec: str, rate: Fr
         pts.append(packet.pts)
         shown.append(not packet.is_discard)
         keys.append(packet.is_keyframe)
-        time_base = packet.time_base
     return _timeline(np.array(pts, dtype=np.int64), np.array(shown), np.array(keys), time_base, rate)
 
 
@@ -93,21 +93,16 @@ def _timeline(
     return Timeline(times_s, average_rate(times_s, rate), index)
 
 
-def count_frames(frames: Iterable[VideoFrame], rate: Fraction | None) -> Timeline | None:
+def count_frames(frames: Iterable[VideoFrame], time_base: Fraction, rate: Fraction | None) -> Timeline | None:
     """The timeline from decoding everything; None where nothing decodes.
 
     Times are the decoder's where they rise, else (AVI with B-frames) those of a constant `rate`.
     """
-    pts: list[int | None] = []
-    time_base = Fraction(0)
-    for frame in frames:
-        pts.append(frame.pts)
-        time_base = frame.time_base
+    pts = [frame.pts for frame in frames]
     if not pts:
         return None
-    known = np.array([value for value in pts if value is not None], dtype=np.int64)
-    if len(known) == len(pts) and (np.diff(known) > 0).all():
-        times_s = (known - known[0]) * float(time_base)
+    if None not in pts and (np.diff(pts) > 0).all():
+        times_s = (np.array(pts) - pts[0]) * float(time_base)
     else:
         times_s = np.arange(len(pts)) / float(rate or _ASSUMED_RATE)
     return Timeline(times_s, average_rate(times_s, rate), None)
