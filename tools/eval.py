@@ -6,7 +6,9 @@ Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml 
 Settings come from the run and may be overridden, for example --evaluation.protocol vivit_4x3.
 """
 
+import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from command_line import experiment_parser
@@ -24,6 +26,8 @@ from vidtl.runtime.progress import make_progress
 
 EXIT_UNREADABLE = 4
 
+log = logging.getLogger("vidtl.eval")
+
 
 def main() -> None:
     parser = experiment_parser("eval.py", "Evaluate a trained model.")
@@ -39,9 +43,12 @@ def main() -> None:
     records = first_records(records, config.evaluation.max_videos)
     name = description.protocol if config.evaluation.protocol == "dataset" else config.evaluation.protocol
     protocol = get_protocol(name)
+    if config.evaluation.single_frame:
+        protocol = replace(protocol, name=f"{protocol.name}-single-frame")
     model = load_for_classes(directory, records.classes.names).to(accelerator.device)
     check_readable(records, config)
 
+    log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
     loader = EvalLoader(records, config, protocol, accelerator.process_index, accelerator.num_processes)
     progress = make_progress(accelerator.is_main_process)
     with progress.task("evaluating", "videos", len(loader)) as task:

@@ -51,6 +51,7 @@ def main() -> None:
     description = load_description(config.data.dataset)
     train_records = read_split(description, config, config.data.train_split)
     eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
+    get_protocol(description.protocol if config.evaluation.protocol == "dataset" else config.evaluation.protocol)
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(train_records.classes))
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)

@@ -160,14 +160,14 @@ def _start_worker(worker_index: int) -> None:
 @contextmanager
 def _workers_ended(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
     """An iterator over `batches` whose workers are gone when the block ends, a hung one included."""
-    iterator = iter(batches)
-    workers = getattr(iterator, "_workers", [])  # PyTorch has no public list of them
+    iterator: Any = iter(batches)
     try:
         yield iterator
     finally:
-        del iterator  # PyTorch asks its workers to end and waits for them, but not for ever
-        for worker in workers:
-            if worker.is_alive():
+        # PyTorch has no public way to end the workers now rather than when the iterator happens to be collected.
+        if batches.num_workers > 0:
+            iterator._shutdown_workers()  # asks them to end, and waits, but not for ever
+            for worker in iterator._workers:
                 worker.kill()
 
 

@@ -1,0 +1,61 @@
+"""A run killed with SIGKILL and started again ends with the same weights, bit by bit, as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def start(options: list[str], output: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(REPOSITORY / "tools/train.py"), *options, "--output_dir", str(output)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path: Path) -> None:
+    options = [
+        *(*tiny, "--data.root", str(toy), "--schedule.epochs", "6", "--data.num_workers", "2"),
+        *("--augmentation.crop", "random_resized", "--augmentation.colour_probability", "0.5"),
+        *(
+            "--augmentation.flip_probability",
+            "0.5",
+            "--model.vivit.dropout",
+            "0.1",
+            "--model.vivit.stochastic_depth",
+            "0.2",
+        ),
+        *("--training.checkpoint_every_steps", "3", "--training.evaluate_every_epochs", "3"),
+    ]
+    whole = tmp_path / "whole"
+    unbroken = start(options, whole)
+    output, _ = unbroken.communicate(timeout=240)
+    assert unbroken.returncode == 0, output
+
+    broken = tmp_path / "broken"
+    for checkpoint in ("step-00000003", "step-00000012"):
+        process = start(options, broken)
+        wait_for(broken / "checkpoints" / checkpoint, process)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (broken / "checkpoints/step-00000024").exists()  # it was killed before its end
+    process = start(options, broken)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        ends = [(folder / "checkpoints/step-00000024" / name).read_bytes() for folder in (whole, broken)]
+        assert ends[0] == ends[1], name
+    steps = [line.split(",")[0] for line in (broken / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert len(steps) == len(set(steps))

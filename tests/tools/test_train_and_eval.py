@@ -1,0 +1,125 @@
+"""The whole path as a user runs it: encoded videos to a checkpoint, curves and metrics, through `accelerate launch`."""
+
+import csv
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def finished(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def run(launch: Launch, toy: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs in one process."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--data.root", toy, "--output_dir", folder, "--schedule.epochs", "2", "--training.log_every_steps", "1"]
+    finished(launch("cpu", "train", *tiny, *options))
+    return folder
+
+
+def test_a_run_leaves_its_settings_metrics_curves_and_checkpoint(run: Path) -> None:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    training = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in training] == list(range(1, 9))
+    assert all(0 <= line["data_wait_share"] <= 1 for line in training)
+    assert [line["step"] for line in lines if line.get("split") == "val"] == [8]
+    assert "num_frames: 8" in (run / "config.yaml").read_text()
+    assert list((run / "tensorboard").iterdir())
+    with Image.open(run / "curves.png") as picture:
+        assert min(picture.size) > 300
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert checkpoint.name == "step-00000008"
+    assert json.loads((checkpoint / "config.json").read_text())["class_names"][0] == "moving left"
+
+
+def test_two_processes_score_as_one_on_a_number_of_videos_two_does_not_divide(
+    launch: Launch, run: Path, tmp_path: Path
+) -> None:
+    results = {}
+    for config, processes, batch_size in (("cpu", 1, 16), ("cpu_2_processes", 2, 3)):
+        folder = tmp_path / config
+        options = ["--evaluation.max_videos", "15", "--evaluation.batch_size", batch_size, "--output_dir", folder]
+        options += ["--evaluation.protocol", "vivit_4x3"]
+        done = finished(launch(config, "eval", "--checkpoint", run, *options))
+        assert f"15 videos, {processes} process(es)" in done.stderr  # the launcher really started so many
+        results[processes] = json.loads((folder / "val-vivit_4x3/metrics.json").read_text())
+        rows = list(csv.DictReader((folder / "val-vivit_4x3/predictions.csv").open()))
+        assert len({row["id"] for row in rows}) == 15
+    one, two = results[1], results[2]
+    assert one["num_annotated"] == one["num_scored"] == 15
+    assert one["metrics"].keys() == two["metrics"].keys()
+    for name, value in one["metrics"].items():
+        assert two["metrics"][name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_two_processes_train_to_the_same_losses_as_one(
+    launch: Launch, run: Path, toy: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "two"
+    options = ["--data.root", toy, "--output_dir", folder, "--schedule.epochs", "2", "--training.log_every_steps", "1"]
+    done = finished(launch("cpu_2_processes", "train", *tiny, *options))
+    assert "2 process(es)" in done.stderr
+    losses = [
+        [line["loss"] for line in map(json.loads, (each / "metrics.jsonl").read_text().splitlines()) if "loss" in line]
+        for each in (run, folder)
+    ]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_token_maps_are_drawn(launch: Launch, run: Path, tmp_path: Path) -> None:
+    import sys
+
+    tool = Path(__file__).resolve().parents[2] / "tools/visualize.py"
+    command = [sys.executable, tool, "--checkpoint", run, "--num_videos", "2", "--output_dir", tmp_path]
+    finished(subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120))
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert len(pictures) == 2
+    with Image.open(pictures[0]) as picture:
+        assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 100
+
+
+def test_multi_label_from_charades_style_annotations(
+    run_main: Callable[..., tuple[int, str, str]], toy_multilabel: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    import eval as evaluation
+    import train
+
+    folder = tmp_path / "run"
+    options = ["--data.dataset", "toy_multilabel", "--data.root", toy_multilabel, "--output_dir", folder]
+    code, _, errors = run_main(train.main, *tiny, *options, "--schedule.epochs", "1")
+    assert code == 0, errors
+    code, output, errors = run_main(evaluation.main, "--checkpoint", folder)
+    assert code == 0, errors
+    assert "mAP_charades" in output
+    metrics = json.loads((folder / "evaluation/val-center/metrics.json").read_text())
+    assert metrics["multi_label"]
+    assert 0 < metrics["metrics"]["mAP"] <= 1
+
+
+def test_an_unreadable_video_is_counted_wrong_and_listed(
+    run_main: Callable[..., tuple[int, str, str]], run: Path, toy: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    import eval as evaluation
+
+    copy = Path(shutil.copytree(toy, tmp_path / "copy"))
+    broken = sorted((copy / "videos/val").iterdir())[5]
+    broken.write_bytes(b"")
+    options = ["--checkpoint", run, "--data.root", copy, "--output_dir", tmp_path, "--evaluation.strict", "true"]
+    code, output, errors = run_main(evaluation.main, *options)
+    assert code == 4, errors
+    assert "16 videos annotated, 15 scored, 1 unreadable" in output
+    assert broken.name in (tmp_path / "val-center/unreadable.csv").read_text()
+    metrics = json.loads((tmp_path / "val-center/metrics.json").read_text())
+    readable = metrics["metrics_readable"]["top1"]
+    assert metrics["metrics"]["top1"] == pytest.approx(readable * 15 / 16)
