@@ -432,6 +432,8 @@ class EvaluationConfig:
     """Clips per forward pass and process; bounds memory and changes no result."""
     max_videos: int = 0
     """Evaluate the first so many videos only, for a quick look; 0 is all. The report says so."""
+    single_frame: bool = False
+    """Show the middle frame of each view only, repeated: what is still recognised needs no time."""
     strict: bool = False
     """Exit with code 4 if any annotated video could not be read (it counts as wrong in any case)."""
 
