@@ -55,9 +55,9 @@ class Source:
         self.kept: list[av.VideoFrame] | None = None
         self._format = container
         with unreadable(path):
-            self._open()
+            self._container = self._open()
             try:
-                self.coded_size = self._check_size()
+                self._select_stream()
                 # Players take untagged pictures for BT.709 from 720 lines on, and so do the cameras that made them.
                 self.colour = self.colour_if_untagged("bt709" if self.coded_size[0] >= 720 else "bt601")
                 self.timeline = self._scan()
@@ -66,25 +66,26 @@ class Source:
                 self.close()
                 raise
 
-    def _open(self) -> None:
-        self._container = av.open(
+    def _open(self) -> av.container.InputContainer:
+        return av.open(
             str(self.path),
             format=self._format,
             options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )
+
+    def _select_stream(self) -> None:
         stream = self._container.streams.best("video")
         if stream is None or stream.disposition & Disposition.attached_pic:
-            self._container.close()
             raise UnreadableVideo(self.path, "no video stream")
         self.stream = stream
         self.codec = stream.codec_context
         if self.codec is None:
-            self._container.close()
             raise UnreadableVideo(self.path, "no decoder for its codec")
         self.codec.thread_type = "NONE"
         self.codec.thread_count = 1
         self.codec.options = {"max_pixels": str(MAX_PIXELS)}
+        self.coded_size = self._check_size()
         # dav1d reads which pictures to skip once, here, and that must be none.
         self.codec.open(strict=False)
 
@@ -117,7 +118,8 @@ class Source:
         The file is opened afresh, the only way back to the start that works in every container.
         """
         self._container.close()
-        self._open()
+        self._container = self._open()
+        self._select_stream()
         for packet in self.packets():
             yield from self.codec.decode(packet)
 
