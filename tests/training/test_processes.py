@@ -1,4 +1,7 @@
-"""Runs of two real processes; each asserts its world size before anything else."""
+"""Runs of several real processes; each asserts its world size before anything else.
+
+Three of them, because sums of two do not depend on their order, and rounding in another order is what to look for.
+"""
 
 import json
 import os
@@ -16,6 +19,9 @@ from tests.training import tiny_run
 from tests.training.tiny_run import tiny_config, tiny_train
 from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, newest_valid
 
+PROCESSES = 3
+BATCH_SIZE = 6
+STEPS = 16
 SCRIPT = str(Path(tiny_run.__file__))
 ENVIRONMENT = {
     **os.environ,
@@ -23,15 +29,16 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
 }
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(PROCESSES)]
 ACCELERATE = [
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(PROCESSES)),
     *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
 ]
 
 
 def start(launcher, output_dir, **options):
-    arguments = [*launcher, SCRIPT, str(output_dir), json.dumps({"processes": 2, "dropout": False, **options})]
+    options = {"processes": PROCESSES, "batch_size": BATCH_SIZE, "dropout": False, **options}
+    arguments = [*launcher, SCRIPT, str(output_dir), json.dumps(options)]
     return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -46,28 +53,28 @@ def losses(output_dir):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory):
-    output_dir = tmp_path_factory.mktemp("two") / "run"
-    assert finish(start(ACCELERATE, output_dir, log_every_steps=1)) == {"steps": 12, "resumed": 0}
+def unbroken(tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp("unbroken") / "run"
+    assert finish(start(ACCELERATE, output_dir, log_every_steps=1)) == {"steps": STEPS, "resumed": 0}
     return output_dir
 
 
-def test_two_processes_equal_one_with_accumulation_and_one_with_a_double_batch(two, tmp_path, accelerator, monkeypatch):
+def test_equals_one_process_with_accumulation_and_with_a_larger_batch(unbroken, tmp_path, accelerator, monkeypatch):
     monkeypatch.setattr(tiny_run, "DROPOUT", False)
-    expected = losses(two)
-    assert len(expected) == 12
-    for accumulation_steps in (1, 2):
+    expected = losses(unbroken)
+    assert len(expected) == STEPS
+    for accumulation_steps in (1, PROCESSES):
         output_dir = tmp_path / str(accumulation_steps)
-        config = tiny_config(log_every_steps=1, accumulation_steps=accumulation_steps)
+        config = tiny_config(batch_size=BATCH_SIZE, log_every_steps=1, accumulation_steps=accumulation_steps)
         tiny_train(output_dir, config, accelerator)
         assert losses(output_dir) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(two, tmp_path):
+def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(unbroken, tmp_path):
     output_dir = tmp_path / "run"
     process = start(TORCHRUN, output_dir, delay_s=0.5, checkpoint_every_steps=1000)
     started = time.monotonic()
-    while not all((tmp_path / f"started-{index}").exists() for index in range(2)):
+    while not all((tmp_path / f"started-{index}").exists() for index in range(PROCESSES)):
         assert time.monotonic() - started < 60
         time.sleep(0.05)
     time.sleep(2)
@@ -78,11 +85,11 @@ def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(two, tmp_path):
     checkpoint = newest_valid(output_dir / "checkpoints")
     assert checkpoint is not None
     step = checkpoint_step(checkpoint)
-    assert 1 <= step < 12
+    assert 1 <= step < STEPS
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in load_file(checkpoint / MODEL))
 
-    assert finish(start(TORCHRUN, output_dir)) == {"steps": 12, "resumed": step}
+    assert finish(start(TORCHRUN, output_dir)) == {"steps": STEPS, "resumed": step}
     for name in (MODEL, OPTIMIZER):
-        once, resumed = (load_file(run / "checkpoints" / "step-00000012" / name) for run in (two, output_dir))
+        once, resumed = (load_file(run / "checkpoints" / f"step-{STEPS:08d}" / name) for run in (unbroken, output_dir))
         assert once.keys() == resumed.keys()
         assert all(torch.equal(once[key], resumed[key]) for key in once)

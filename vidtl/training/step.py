@@ -82,6 +82,7 @@ class Engine:
         self.task = task
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
         self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
+        self._warm = accelerator.num_processes < 3
 
     def step(self, step: int, learning_rate: float, batches: Iterator[ClipBatch]) -> StepReport:
         """Take the next `accumulation_steps` micro-batches and change the weights once. `step` counts from 0."""
@@ -97,9 +98,12 @@ class Engine:
             batch = next(batches)
             data_wait_s += time.perf_counter() - start_s
             failures += batch.failures
+            batch = batch.to(self.accelerator.device)
+            if not self._warm:
+                self._warm_up(batch)
             last = micro_batch == accumulation_steps - 1
             with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
-                loss += self._backward(batch.to(self.accelerator.device), scale, step, micro_batch)
+                loss += self._backward(batch, scale, step, micro_batch)
         grad_norm = self._update(learning_rate)
         return StepReport(
             step=step + 1,
@@ -110,6 +114,20 @@ class Engine:
             failures=failures,
             data_wait_s=data_wait_s,
         )
+
+    def _warm_up(self, batch: ClipBatch) -> None:
+        """A first pass whose gradients are thrown away.
+
+        PyTorch lays gradients out for their exchange in one order in the first pass after a start and in another order
+        ever after, and the order decides how the sums of three and more processes are rounded. With this pass, the
+        first step after a restart is rounded as it would have been without the restart.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self._backward(batch, 1.0, 0, 0)
+        self._wrapped_optimizer.zero_grad(set_to_none=True)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        self._warm = True
 
     def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
         training = self.config.training
