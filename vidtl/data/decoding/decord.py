@@ -107,6 +107,8 @@ def _refuse_untrusted(source: Source, container: str) -> None:
         reason = "seeks wrongly where frames out of order have no times (AVI)"
     elif index is not None and index.has_leading_pictures():
         reason = "seeks wrongly between open groups of pictures"
+    elif source.damaged:
+        reason = "delivers damaged frames"
     elif source.orientation.is_mirrored():
         reason = "ignores mirroring"
     elif max(component.bits for component in source.codec.format.components) > 8:

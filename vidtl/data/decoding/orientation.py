@@ -70,8 +70,9 @@ def may_be_turned(path: Path, container: str) -> bool:
         if container == "mov":
             return _iso_header_turns(_iso_movie_box(file))
         if container == "matroska":
-            # ID of the Projection element, before the first Cluster.
-            return b"\x76\x70" in file.read(1 << 20).split(b"\x1f\x43\xb6\x75")[0]
+            # ProjectionPoseRoll with its size, 4 or 8 bytes, before the first Cluster.
+            header = file.read(1 << 20).split(b"\x1f\x43\xb6\x75")[0]
+            return b"\x76\x75\x84" in header or b"\x76\x75\x88" in header
     return False
 
 

@@ -48,11 +48,13 @@ class Source:
         coded_size: height and width before rotation.
         colour, orientation, timeline: see there.
         kept: all frames, where they had to be decoded to count them and are few; else None.
+        damaged: whether any of them was marked as damaged by the decoder; False where they were not decoded.
     """
 
     def __init__(self, path: Path, container: str) -> None:
         self.path = path
         self.kept: list[av.VideoFrame] | None = None
+        self.damaged = False
         self._format = container
         with unreadable(path):
             self._container = self._open()
@@ -149,6 +151,7 @@ class Source:
         kept: list[av.VideoFrame] | None = []
         room = _KEPT_BYTES
         for frame in frames:
+            self.damaged |= frame.is_corrupt
             room -= sum(plane.buffer_size for plane in frame.planes)
             if room < 0:
                 kept = None
