@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
 from vidtl.data.layout import missing
 from vidtl.data.toy import SPLITS, ToySettings, make_toy, plan_video, render_video
-from vidtl.data.toy_clip import MOTIONS, Segment, _states, render_clip
+from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
 from vidtl.errors import UserError
 from vidtl.runtime.progress import SilentProgress
 from vidtl.runtime.seeding import generator
@@ -156,7 +156,8 @@ def test_place_angle_and_size_are_uniform_in_every_frame(motion: int) -> None:
         _states(generator(0, motion, i), height, width, 12, num_frames, [Segment(motion, 0, num_frames)])
         for i in range(400)
     ]
-    states = np.stack(draws) / [width, height, 1, 1]
+    period = PERIOD * min(height, width)
+    states = np.stack(draws) / [period, period, 1, 1]
     for frame in (0, 7, 16, 23):
         for column in range(4):
             assert kstest(states[:, frame, column], "uniform").pvalue > 1e-3 / 128  # 128 tests in all, fixed seeds

@@ -1,9 +1,10 @@
-"""Generated clips whose class only time can tell: a textured patch that moves, turns, grows or shrinks.
+"""Generated clips whose class only time can tell: textured patches that move, turn, grow or shrink together.
 
-One frame says nothing, by construction: the patch's position is uniform over a torus, its angle over the circle and
-the logarithm of its size over a fixed range, at every frame and for every class. Steady motion keeps a uniform
-distribution uniform (the size grows as a sawtooth: from the largest it jumps to the smallest). Speeds, shapes,
-colours and backgrounds are drawn in the same way whatever the class.
+One frame says nothing, by construction: the place of the lattice on which the patches stand is uniform over its period,
+their angle over the circle and the logarithm of their size over a fixed range, at every frame and for every class.
+Steady motion keeps a uniform distribution uniform (the size grows as a sawtooth: from the largest it jumps to the
+smallest). Speeds, shapes, colours and backgrounds are drawn in the same way whatever the class. The patches repeat so
+that every crop of a frame shows some of them.
 """
 
 import math
@@ -37,9 +38,11 @@ TRAVEL_SPEED = (0.4, 0.7)
 TURN_SPEED = (0.25, 0.5)
 """Turns per second: 7 to 15 degrees from frame to frame at 12 frames per second."""
 SIZE_SPEED = (0.4, 0.7)
-"""Size ranges per second: 3 to 5 per cent from frame to frame at 12 frames per second."""
-SIZE_RANGE = (0.27, 0.6)
-"""Smallest and largest diameter in short sides; the middle one (geometric mean) is 0.4."""
+"""Size ranges per second: 2 to 4 per cent from frame to frame at 12 frames per second."""
+PERIOD = 0.75
+"""Distance between neighbouring patches in short sides."""
+SIZE_RANGE = (0.45, 0.9)
+"""Smallest and largest diameter of a patch in periods."""
 
 _PATCH = 48
 _OVERSAMPLING = 4
@@ -57,16 +60,16 @@ class Segment:
 def render_clip(
     rng: Generator, height: int, width: int, fps: float, num_frames: int, segments: Sequence[Segment]
 ) -> NDArray[np.uint8]:
-    """RGB frames uint8 [T, H, W, 3]: one patch on a still background, moving as the segments say.
+    """RGB frames uint8 [T, H, W, 3]: bright patches on a dark still background, moving as the segments say.
 
     `rng` draws the same numbers whatever the segments, so that looks and motion are independent.
     """
     states = _states(rng, height, width, fps, num_frames, segments)
-    base = rng.uniform(0.2, 0.8, 3)
-    background = np.clip(base + 0.3 * (_texture(rng, height, width, cells=6) - 0.5), 0, 1).astype(np.float32)
-    patch = _patch(rng, base)
-    frames = [_frame(background, patch, state) for state in states]
-    return np.stack(frames)
+    dark = rng.uniform(0.05, 0.3, 3) + 0.15 * (_texture(rng, height, width, cells=6) - 0.5)
+    background = np.clip(dark, 0, 1).astype(np.float32)
+    patch = _patch(rng)
+    period = PERIOD * min(height, width)
+    return np.stack([_frame(background, patch, state, period) for state in states])
 
 
 def _states(
@@ -74,46 +77,40 @@ def _states(
 ) -> NDArray[np.float64]:
     """x and y in pixels, angle in turns and size: float64 [T, 4].
 
-    Every column is uniform in every frame, modulo (width, height, 1, 1).
+    Every column is uniform in every frame, modulo (period, period, 1, 1).
     """
-    period = np.array([width, height, 1, 1])
-    start = rng.uniform(size=4) * period
-    travel, turn, size = (rng.uniform(*speed) for speed in (TRAVEL_SPEED, TURN_SPEED, SIZE_SPEED))
     short_side = min(height, width)
+    periods = np.array([PERIOD * short_side, PERIOD * short_side, 1, 1])
+    start = rng.uniform(size=4) * periods
+    travel, turn, size = (rng.uniform(*speed) for speed in (TRAVEL_SPEED, TURN_SPEED, SIZE_SPEED))
     step = np.array([travel * short_side, travel * short_side, turn, size]) / fps
     frames = np.arange(num_frames)
     moved = np.zeros((num_frames, 4))
     for segment in segments:
         frames_moved = np.clip(frames, segment.first, segment.last) - segment.first
         moved += frames_moved[:, None] * step * _DIRECTIONS[segment.motion]
-    return np.asarray((start + moved) % period)
+    return np.asarray((start + moved) % periods)
 
 
 def _frame(
-    background: NDArray[np.float32], patch: NDArray[np.float32], state: NDArray[np.float64]
+    background: NDArray[np.float32], patch: NDArray[np.float32], state: NDArray[np.float64], period: float
 ) -> NDArray[np.uint8]:
+    """One frame: for each pixel, the place in the patch that the nearest point of the lattice puts there."""
     height, width = background.shape[:2]
     x, y, turns, size = state.tolist()
-    diameter = min(height, width) * SIZE_RANGE[0] * (SIZE_RANGE[1] / SIZE_RANGE[0]) ** size
-    scale, angle = diameter / _PATCH, 2 * math.pi * turns
-    cos, sin = scale * math.cos(angle), scale * math.sin(angle)  # y points down: positive angles are clockwise
-    canvas = background.copy()
-    for centre_x in _wrapped(x, width, diameter):
-        for centre_y in _wrapped(y, height, diameter):
-            shift_x = centre_x - (cos - sin) * _PATCH / 2
-            shift_y = centre_y - (sin + cos) * _PATCH / 2
-            matrix = np.array([[cos, -sin, shift_x], [sin, cos, shift_y]])
-            layer = cv2.warpAffine(patch, matrix, (width, height), flags=cv2.INTER_LINEAR)
-            canvas = canvas * (1 - layer[..., 3:]) + layer[..., :3]
-    return np.rint(canvas * 255).astype(np.uint8)
+    scale = _PATCH / (period * SIZE_RANGE[0] * (SIZE_RANGE[1] / SIZE_RANGE[0]) ** size)
+    angle = 2 * math.pi * turns
+    across = (np.arange(width) - x + period / 2) % period - period / 2
+    down = ((np.arange(height) - y + period / 2) % period - period / 2)[:, None]
+    # y points down, so that this inverse of a turn by a positive angle makes the patches turn clockwise.
+    columns = scale * (across * math.cos(angle) + down * math.sin(angle)) + _PATCH / 2
+    rows = scale * (down * math.cos(angle) - across * math.sin(angle)) + _PATCH / 2
+    layer = cv2.remap(patch, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
+    canvas = background * (1 - layer[..., 3:]) + layer[..., :3]
+    return np.asarray(np.rint(canvas * 255).astype(np.uint8))
 
 
-def _wrapped(centre: float, side: int, diameter: float) -> list[float]:
-    """The centres of the copies on a torus that reach into the frame."""
-    return [each for each in (centre - side, centre, centre + side) if -diameter / 2 < each < side + diameter / 2]
-
-
-def _patch(rng: Generator, background: NDArray[np.float64]) -> NDArray[np.float32]:
+def _patch(rng: Generator) -> NDArray[np.float32]:
     """An irregular two-coloured shape without symmetry: RGB multiplied by alpha, and alpha, float32 [48, 48, 4]."""
     side = _PATCH * _OVERSAMPLING
     angles = 2 * math.pi * (np.arange(9) + rng.uniform(-0.3, 0.3, 9)) / 9
@@ -123,8 +120,7 @@ def _patch(rng: Generator, background: NDArray[np.float64]) -> NDArray[np.float3
     cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1.0)
     mask = cv2.resize(mask, (_PATCH, _PATCH), interpolation=cv2.INTER_AREA)
 
-    first = _colour_far_from(rng, [background], 0.45)
-    second = _colour_far_from(rng, [background, first], 0.35)
+    first, second = _bright_colours(rng)
     offset, direction = rng.uniform(-0.2, 0.2) * _PATCH, rng.uniform(0, 2 * math.pi)
     rows, columns = np.mgrid[:_PATCH, :_PATCH] - _PATCH / 2
     side_of_line = columns * math.cos(direction) + rows * math.sin(direction) - offset
@@ -133,11 +129,12 @@ def _patch(rng: Generator, background: NDArray[np.float64]) -> NDArray[np.float3
     return np.dstack([np.clip(colours, 0, 1) * mask[..., None], mask]).astype(np.float32)
 
 
-def _colour_far_from(rng: Generator, others: Sequence[NDArray[np.float64]], distance: float) -> NDArray[np.float64]:
+def _bright_colours(rng: Generator) -> NDArray[np.float64]:
+    """Two bright colours that differ clearly: float64 [2, 3]."""
     while True:
-        colour = rng.uniform(0, 1, 3)
-        if all(np.linalg.norm(colour - other) > distance for other in others):
-            return colour
+        colours = rng.uniform(0.35, 1, (2, 3))
+        if np.linalg.norm(colours[0] - colours[1]) > 0.3:
+            return colours
 
 
 def _texture(rng: Generator, height: int, width: int, cells: int) -> NDArray[np.float32]:
