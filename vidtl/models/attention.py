@@ -3,7 +3,7 @@
 Source: ViViT (Arnab et al., 2021) section 3.3; the four forms of the model differ only in which tokens attend to which.
 """
 
-from functools import cache
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -17,11 +17,11 @@ from vidtl.errors import UserError
 _LONGEST_WRITTEN_OUT = 1024
 
 
-@cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _cpu_multiplies_bf16() -> bool:
     """Whether this processor has instructions for bf16 products; written-out attention crawls without them."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "arm_bf16", "bf16"))
+    capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer versions of torch
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def _written_out_is_faster(q_BHLd: Tensor, k_BHLd: Tensor) -> bool:
