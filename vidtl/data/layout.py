@@ -61,6 +61,7 @@ class Listing:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
+        self._spellings: dict[str, list[str]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
         """Names in a folder (files and folders); empty where there is no such folder."""
@@ -72,14 +73,30 @@ class Listing:
     def find(self, path: str) -> str | None:
         """The path if it exists; `name.*` finds the first of `VIDEO_SUFFIXES` that does."""
         folder, _, name = path.rpartition("/")
+        return self._find(folder, name)
+
+    def find_respelt(self, path: str) -> str | None:
+        """As `find`, but the last folder may have underscores where the path has spaces."""
+        folder, _, name = path.rpartition("/")
+        spellings = self._spellings.get(folder)
+        if spellings is None:
+            parent, _, last = folder.rpartition("/")
+            both = dict.fromkeys((folder, join(parent, last.replace(" ", "_"))))
+            spellings = self._spellings[folder] = [each for each in both if self.names(each)]
+        for spelling in spellings:
+            found = self._find(spelling, name)
+            if found is not None:
+                return found
+        return None
+
+    def _find(self, folder: str, name: str) -> str | None:
         names = self.names(folder)
-        if not names:
-            return None
         if not name.endswith(".*"):
-            return path if name in names else None
+            return join(folder, name) if name in names else None
+        stem = name[:-2]
         for suffix in VIDEO_SUFFIXES:
-            if name[:-2] + suffix in names:
-                return path[:-2] + suffix
+            if stem + suffix in names:
+                return join(folder, stem + suffix)
         return None
 
 
@@ -107,11 +124,10 @@ class VideoFinder:
         A class folder may have underscores where the class name has spaces.
         """
         for number, pattern in self._places:
-            for variant in _label_variants(pattern, fields):
-                found = self._listing.find(pattern.format_map(variant))
-                if found is not None:
-                    self._hits[number] += 1
-                    return found
+            found = self._listing.find_respelt(pattern.format_map(fields))
+            if found is not None:
+                self._hits[number] += 1
+                return found
         return None
 
     def _can_match(self, pattern: str) -> bool:
@@ -148,10 +164,3 @@ def join(folder: str, name: str) -> str:
 def pattern_fields(pattern: str) -> set[str]:
     """Names in braces; ValueError for a pattern that Python's format syntax refuses."""
     return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
-
-
-def _label_variants(pattern: str, fields: Fields) -> tuple[Fields, ...]:
-    label = fields.get("label")
-    if "{label" in pattern and isinstance(label, str) and " " in label:
-        return fields, {**fields, "label": label.replace(" ", "_")}
-    return (fields,)
