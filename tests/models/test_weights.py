@@ -178,6 +178,15 @@ def test_the_authors_image_files_of_either_age_equal_timms(tmp_path, age):
     assert "pre_logits/kernel" in from_flax.unused
 
 
+def test_a_flax_vivit_of_single_frames_is_no_image_model(tmp_path):
+    model = build(tubelet_sampling="uniform", pooling="cls")
+    params = flax_params(model, "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
+    np.savez(tmp_path / "video.npz", **{name: array + 1 for name, array in params.items()})
+    report = load_pretrained(model, tmp_path / "video.npz")
+    assert not (report.missing or report.resized or report.unused)
+    assert torch.equal(model.head.bias, torch.ones(5))
+
+
 def test_nested_and_stacked_flax_parameters_are_the_flat_ones():
     flat = {
         "Transformer/encoderblock_0/LayerNorm_0/scale": np.ones(3),

@@ -50,11 +50,22 @@ def _read(
         return (read_huggingface(source).weights if is_huggingface else read_model_weights(source)), ()
     if source.suffix == ".npz":
         params = read_flax(source)
-        if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:
+        if _is_video(params, model):
             return flax_weights(params, str(source), _flax_grids(params, source_grid)), ()
     if not isinstance(model, ViViT):
         raise UserError(f"{source} is no directory; allowed for a {type(model).__name__}: a model directory")
     return image_vit_weights(source, model, inflation=inflation), NEW_PARTS
+
+
+def _is_video(params: Params, model: VideoModel) -> bool:
+    """Whether Flax parameters are a ViViT's; one of single frames looks like an image ViT but for its positions."""
+    kernel = params.get("embedding/kernel")
+    if (kernel is not None and kernel.ndim == 5) or "SpatialTransformer/encoder_norm/scale" in params:
+        return True
+    positions = params.get("Transformer/posembed_input/pos_embedding")
+    if positions is None or not isinstance(model, ViViT) or model.embed.frames is None or model.embed.grid.t == 1:
+        return False
+    return positions.shape[1:] == model.encoder.positions.weight.shape
 
 
 def _flax_grids(params: Params, grid: Grid | None) -> dict[str, Grid]:
