@@ -1,4 +1,4 @@
-"""Generate the toy data set: small H.264 files of a moving patch whose class only time can tell.
+"""Generate the toy data set: small H.264 files of moving patches whose class only time can tell.
 
 python tools/make_toy.py data/toy
 python tools/make_toy.py data/toy_multilabel --multi_label

@@ -167,7 +167,7 @@ def test_one_frame_is_at_chance() -> None:
     """Logistic regression on single frames, taken anywhere in the clips, does not beat 1 in 8.
 
     It sees where and how much a frame differs from its median colour. With half of the classes kept to one half of the
-    frame, or to the larger half of the sizes, it reaches 0.23 and 0.18 and this test fails.
+    lattice's period, or to the larger half of the sizes, it reaches 0.23 and 0.20 and this test fails.
     """
     num_clips, num_frames = 400, 4
     features, labels = [], []
