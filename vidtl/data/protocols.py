@@ -112,8 +112,20 @@ def _slowfast_span(clip: ClipConfig, fps: float) -> float:
 def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
     """T frames evenly spaced over the span of every start, cut to whole numbers (SlowFast `temporal_sampling`)."""
     length = _slowfast_span(clip, fps) - 1
-    times = np.stack([np.linspace(start, start + length, clip.num_frames) for start in starts])
+    times = np.stack([_float32_linspace(start, start + length, clip.num_frames) for start in starts])
     return times.clip(0, num_available - 1).astype(np.int64)
+
+
+def _float32_linspace(start: float, end: float, count: int) -> np.ndarray:
+    """What torch.linspace returns: float32 [count], from both ends to the middle, each value rounded once.
+
+    The rounding decides which frame is taken wherever a time is a whole number, so it is part of the protocol.
+    """
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    position = np.arange(count)
+    from_start, from_end = first + step * position, last - step * (count - 1 - position)
+    return np.where(position < max(count // 2, 1), from_start, from_end).astype(np.float32)
 
 
 def centre_crop(along: int, across: int) -> list[tuple[int, int]]:

@@ -1,0 +1,177 @@
+"""View protocols against their sources' arithmetic, written here as the sources write it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vidtl.config import ClipConfig
+from vidtl.data.protocols import PROTOCOLS, get_protocol, view_boxes, view_indices
+from vidtl.data.sampling import Box
+from vidtl.errors import UserError
+
+LENGTHS = [1, 2, 7, 31, 32, 33, 62, 63, 64, 65, 66, 73, 100, 250, 299, 300, 301, 1000]
+CLIPS = [
+    ClipConfig(num_frames=1, stride=4),
+    ClipConfig(num_frames=32, stride=2),
+    ClipConfig(num_frames=8, stride=8),
+    ClipConfig(num_frames=16, stride=4),
+]
+
+
+def dmvr(length: int, clip: ClipConfig, windows: int) -> list[list[int]]:
+    """`sample_linspace_sequence`: offsets of a float32 linspace cut to integers, indices into a repeated sequence."""
+    spare = max(0, length - clip.num_frames * clip.stride)
+    offsets = np.linspace(0, np.float32(spare), windows, dtype=np.float32).astype(np.int32)
+    steps = range(0, clip.num_frames * clip.stride, clip.stride)
+    return [[(int(offset) + step) % length for step in steps] for offset in offsets]
+
+
+def slowfast(length: int, clip: ClipConfig, fps: float, offset_sampling: bool) -> list[list[int]]:
+    """`get_start_end_idx` and `temporal_sampling`."""
+    size = clip.stride * clip.num_frames / 30 * fps
+    delta = max(length - size, 0)
+    clips = []
+    for k in range(10):
+        start = k * math.floor(delta / 9) if offset_sampling else delta * k / 10
+        index = torch.linspace(start, start + size - 1, clip.num_frames)
+        clips.append(torch.clamp(index, 0, length - 1).long().tolist())
+    return clips
+
+
+def mmaction2(length: int, clip: ClipConfig) -> list[list[int]]:
+    """`SampleFrames(test_mode=True)` with its default, out_of_bound_opt="loop"."""
+    spare = max(length - ((clip.num_frames - 1) * clip.stride + 1), 0)
+    offsets = np.round(np.arange(10) * (spare / 9.0)).astype(np.int32)
+    indices = offsets[:, None] + np.arange(clip.num_frames)[None] * clip.stride
+    return np.mod(indices, length).tolist()
+
+
+def videomae(length: int, clip: ClipConfig) -> list[list[int]]:
+    """`loadvideo_decord` and the test branch of `__getitem__`."""
+    kept = list(range(0, length, clip.stride))
+    while len(kept) < clip.num_frames:
+        kept.append(kept[-1])
+    step = max(1.0 * (len(kept) - clip.num_frames) / 4, 0)
+    return [kept[int(k * step) : int(k * step) + clip.num_frames] for k in range(5)]
+
+
+def charades(length: int, clip: ClipConfig) -> list[list[int]]:
+    """`Charades.get_seq_frames`."""
+    gap = float(max(length - ((clip.num_frames - 1) * clip.stride + 1), 0)) / 9
+    starts = [round(gap * k) for k in range(10)]
+    return [[max(min(s + i * clip.stride, length - 1), 0) for i in range(clip.num_frames)] for s in starts]
+
+
+@pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: f"{clip.num_frames}x{clip.stride}")
+@pytest.mark.parametrize("length", LENGTHS)
+def test_indices_are_those_of_the_sources(length: int, clip: ClipConfig):
+    for fps in (30.0, 25.0, 30000 / 1001, 12.5):
+        expected = {
+            "vivit_4x3": dmvr(length, clip, 4),
+            "slowfast_10x3": slowfast(length, clip, fps, offset_sampling=False),
+            "slowfast_10x3_offset": slowfast(length, clip, fps, offset_sampling=True),
+            "mmaction2_10x3": mmaction2(length, clip),
+            "videomae_5x3": videomae(length, clip),
+            "charades_10x3_max": charades(length, clip),
+        }
+        for name, clips in expected.items():
+            assert view_indices(get_protocol(name), length, clip, fps).tolist() == clips, name
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_indices_have_their_shape_and_lie_in_the_video(name: str):
+    protocol = get_protocol(name)
+    for length in LENGTHS:
+        indices = view_indices(protocol, length, CLIPS[0], 24.0)
+        assert indices.shape == (protocol.num_clips, 32)
+        assert indices.dtype == np.int64
+        assert indices.min() >= 0
+        assert indices.max() < length
+        if protocol.num_clips > 1 and length == 1000:
+            assert len(set(indices[:, 0].tolist())) == protocol.num_clips
+
+
+def test_the_central_clip_is_centred():
+    clip = ClipConfig(num_frames=8, stride=2)
+    assert view_indices(get_protocol("center"), 100, clip, 30.0).tolist() == [list(range(42, 58, 2))]
+    assert view_indices(get_protocol("center"), 15, clip, 30.0).tolist() == [list(range(0, 15, 2))]
+
+
+def test_four_clips_reach_both_ends_and_slowfasts_ten_do_not():
+    clip = ClipConfig(num_frames=32, stride=2)
+    vivit = view_indices(get_protocol("vivit_4x3"), 300, clip, 30.0)
+    assert vivit[:, 0].tolist() == [0, 78, 157, 236]
+    assert vivit[-1, -1] == 298
+    slow = view_indices(get_protocol("slowfast_10x3"), 300, clip, 30.0)
+    assert slow[:, 0].tolist() == [0, 23, 47, 70, 94, 118, 141, 165, 188, 212]
+    assert slow[-1, -1] == 275
+    offset = view_indices(get_protocol("slowfast_10x3_offset"), 300, clip, 30.0)
+    assert offset[:, 0].tolist() == [26 * k for k in range(10)]
+
+
+def test_short_videos_follow_the_clip_or_the_protocol():
+    for short_video, beyond in (("loop", [0, 2, 4, 1, 3, 0, 2, 4]), ("hold", [0, 2, 4, 4, 4, 4, 4, 4])):
+        clip = ClipConfig(num_frames=8, stride=2, short_video=short_video)
+        for name in ("center", "vivit_4x3"):
+            assert view_indices(get_protocol(name), 5, clip, 30.0)[0].tolist() == beyond
+        assert view_indices(get_protocol("mmaction2_10x3"), 5, clip, 30.0)[0].tolist() == [0, 2, 4, 1, 3, 0, 2, 4]
+        for name in ("slowfast_10x3", "videomae_5x3", "charades_10x3_max"):
+            assert view_indices(get_protocol(name), 5, clip, 30.0)[0].tolist() == [0, 2, 4, 4, 4, 4, 4, 4]
+
+
+def test_three_crops_lie_along_the_longer_side():
+    clip = ClipConfig(frame_size=(224, 224), short_side=256)
+    wide = view_boxes(get_protocol("vivit_4x3"), 256, 341, clip)
+    assert wide == [Box(16, 0, 224, 224), Box(16, 59, 224, 224), Box(16, 117, 224, 224)]
+    tall = view_boxes(get_protocol("vivit_4x3"), 341, 256, clip)
+    assert tall == [Box(0, 16, 224, 224), Box(59, 16, 224, 224), Box(117, 16, 224, 224)]
+    square = view_boxes(get_protocol("slowfast_10x3"), 256, 256, clip)
+    assert square == [Box(16, 0, 224, 224), Box(16, 16, 224, 224), Box(16, 32, 224, 224)]
+
+
+def test_crops_of_each_source():
+    clip = ClipConfig(frame_size=(224, 224), short_side=257)
+    expected = {  # 33 pixels to spare in height, 118 - 1 in width
+        "center": [(17, 59)],
+        "charades_10x3_max": [(17, 0), (17, 59), (17, 117)],
+        "mmaction2_10x3": [(16, 0), (16, 116), (16, 58)],
+    }
+    for name, corners in expected.items():
+        boxes = view_boxes(get_protocol(name), 257, 341, clip)
+        assert boxes == [Box(top, left, 224, 224) for top, left in corners], name
+    # VideoMAE resizes the short side to the crop.
+    boxes = view_boxes(get_protocol("videomae_5x3"), 448, 682, clip)
+    assert boxes == [Box(0, 0, 448, 448), Box(0, 116, 448, 448), Box(0, 234, 448, 448)]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("size", [(256, 340), (1080, 1920), (1920, 1080), (8, 8), (47, 51), (1, 3000)])
+def test_boxes_lie_inside_the_frame(name: str, size: tuple[int, int]):
+    protocol = get_protocol(name)
+    boxes = view_boxes(protocol, *size, ClipConfig(frame_size=(224, 192), short_side=240))
+    assert len(boxes) == protocol.num_crops
+    for top, left, height, width in boxes:
+        assert min(top, left) >= 0
+        assert min(height, width) >= 1
+        assert top + height <= size[0]
+        assert left + width <= size[1]
+
+
+def test_fusion_is_the_published_one():
+    fusions = {name: protocol.fusion for name, protocol in PROTOCOLS.items()}
+    assert fusions == {
+        "center": "mean_logits",
+        "vivit_4x3": "mean_logits",
+        "slowfast_10x3": "mean_probabilities",
+        "slowfast_10x3_offset": "mean_probabilities",
+        "mmaction2_10x3": "mean_probabilities",
+        "videomae_5x3": "mean_probabilities",
+        "charades_10x3_max": "max",
+    }
+
+
+def test_unknown_protocols_are_a_user_error():
+    with pytest.raises(UserError, match=r"evaluation.protocol is 'vivit_3x4'; did you mean 'vivit_4x3'\?"):
+        get_protocol("vivit_3x4")

@@ -1,0 +1,161 @@
+"""Frames and boxes of training clips."""
+
+import numpy as np
+import pytest
+
+from vidtl.config import AugmentationConfig, ClipConfig
+from vidtl.data.sampling import (
+    Box,
+    box_of_crop,
+    centre_box,
+    resample_indices,
+    resized_size,
+    span_indices,
+    train_box,
+    train_indices,
+)
+
+SIZES = [(256, 340), (340, 256), (1080, 1920), (720, 720), (96, 128), (8, 8), (1, 1), (100, 3000), (47, 51)]
+
+
+def test_spans_loop_or_hold_past_the_end():
+    assert span_indices(2, 4, 3, 20, "loop").tolist() == [2, 5, 8, 11]
+    assert span_indices(3, 6, 2, 7, "loop").tolist() == [3, 5, 0, 2, 4, 6]
+    assert span_indices(3, 6, 2, 7, "hold").tolist() == [3, 5, 6, 6, 6, 6]
+    assert span_indices(0, 3, 5, 1, "loop").tolist() == [0, 0, 0]
+    assert span_indices(0, 3, 5, 1, "hold").dtype == np.int64
+
+
+def test_every_start_that_fits_is_drawn_equally_often():
+    rng = np.random.default_rng(0)
+    spans = np.stack([train_indices(20, 4, 3, rng, "hold") for _ in range(6000)])
+    np.testing.assert_array_equal(np.diff(spans, axis=1), 3)
+    counts = np.bincount(spans[:, 0], minlength=20)
+    assert (counts[:11] > 430).all()  # 6000 draws over 11 starts are 545 each
+    assert (counts[11:] == 0).all()
+    assert spans.max() == 19
+
+
+@pytest.mark.parametrize("num_available", [1, 2, 9, 10])
+def test_short_videos_keep_their_rule(num_available: int):
+    rng = np.random.default_rng(0)
+    held = {tuple(train_indices(num_available, 4, 3, rng, "hold")) for _ in range(200)}
+    looped = {tuple(train_indices(num_available, 4, 3, rng, "loop")) for _ in range(200)}
+    first = span_indices(0, 4, 3, num_available, "hold")
+    assert held == {tuple(first)}
+    starts = range(num_available) if num_available < 10 else [0]
+    assert looped == {tuple((start + 3 * np.arange(4)) % num_available) for start in starts}
+
+
+@pytest.mark.parametrize("crop", ["jitter", "random_resized", "centre"])
+def test_later_draws_do_not_depend_on_the_video(crop: str):
+    """The stream stands at the same place after a long and a short, a large and a small video."""
+    after = set()
+    for frames, (height, width) in zip([300, 3, 1, 64, 65, 62, 63, 1000, 10], SIZES, strict=True):
+        rng = np.random.default_rng(5)
+        train_indices(frames, 32, 2, rng, "hold")
+        train_box(height, width, AugmentationConfig(crop=crop), ClipConfig(), rng)
+        after.add(rng.random())
+    assert len(after) == 1
+
+
+def test_resampling_to_the_videos_own_rate_changes_nothing():
+    for fps in (24, 25, 30000 / 1001, 30, 60):
+        times = np.arange(300) / fps
+        np.testing.assert_array_equal(resample_indices(times, fps), np.arange(300))
+        # Matroska and FLV keep whole milliseconds, rounded or cut.
+        for clock in (np.round(times, 3), np.floor(times * 1000) / 1000):
+            np.testing.assert_array_equal(resample_indices(clock, fps), np.arange(300))
+
+
+def test_resampling_shows_what_a_player_at_that_rate_shows():
+    assert resample_indices(np.arange(60) / 60, 30).tolist() == list(range(0, 60, 2))
+    assert resample_indices(np.arange(4) / 15, 30).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert resample_indices(np.arange(12) / 30, 25).tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert resample_indices(np.array([0.0]), 30).tolist() == [0]
+    # Variable rate: a frame stays until the next one's time.
+    assert resample_indices(np.array([0.0, 0.1, 0.5, 0.6]), 10).tolist() == [0, 1, 1, 1, 1, 2, 3, 3]
+
+
+def test_resampled_length_is_the_duration_times_the_rate():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        frames, fps, target = int(rng.integers(2, 500)), rng.uniform(5, 60), rng.uniform(5, 60)
+        shown = resample_indices(np.arange(frames) / fps, target)
+        assert abs(len(shown) - frames / fps * target) <= 1
+        assert shown[0] == 0
+        assert (np.diff(shown) >= 0).all()
+        assert shown[-1] < frames
+
+
+def test_the_short_side_is_resized_and_the_long_one_cut_to_whole_pixels():
+    assert resized_size(256, 340, 256) == (256, 340)
+    assert resized_size(360, 640, 256) == (256, 455)
+    assert resized_size(640, 360, 256) == (455, 256)
+    assert resized_size(500, 500, 256) == (256, 256)
+
+
+def test_a_crop_of_the_resized_frame_is_a_box_of_the_source():
+    assert box_of_crop((512, 680), (256, 340), Box(16, 58, 224, 224)) == Box(32, 116, 448, 448)
+    assert box_of_crop((128, 170), (256, 340), Box(16, 58, 224, 224)) == Box(8, 29, 112, 112)
+    assert box_of_crop((2, 2), (256, 256), Box(0, 255, 1, 1)) == Box(0, 1, 1, 1)
+    assert centre_box(256, 340, ClipConfig()) == Box(16, 58, 224, 224)
+    assert centre_box(257, 341, ClipConfig(short_side=257)) == Box(17, 59, 224, 224)
+
+
+@pytest.mark.parametrize("crop", ["jitter", "random_resized", "centre"])
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_lie_inside_the_frame(size: tuple[int, int], crop: str):
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        box = train_box(*size, AugmentationConfig(crop=crop), ClipConfig(), rng)
+        assert all(type(value) is int for value in box)
+        assert min(box.height, box.width) >= 1
+        assert min(box.top, box.left) >= 0
+        assert box.top + box.height <= size[0]
+        assert box.left + box.width <= size[1]
+
+
+def test_jitter_scales_height_and_width_independently_within_its_range():
+    rng = np.random.default_rng(0)
+    augmentation = AugmentationConfig(jitter_range=(0.9, 1.33))
+    boxes = np.array([train_box(512, 680, augmentation, ClipConfig(), rng) for _ in range(2000)])
+    # 224 of a frame resized from 512 to 256 and scaled by s are 448 / s pixels of the source.
+    heights, widths = 448 / boxes[:, 2], 448 / boxes[:, 3]
+    for factors in (heights, widths):
+        assert factors.min() == pytest.approx(0.9, abs=0.01)
+        assert factors.max() == pytest.approx(1.33, abs=0.01)
+        assert factors.mean() == pytest.approx(1.115, abs=0.02)
+    assert abs(np.corrcoef(heights, widths)[0, 1]) < 0.1
+    assert boxes[:, 0].min() == boxes[:, 1].min() == 0
+    assert (boxes[:, 0] + boxes[:, 2]).max() == 512
+    assert (boxes[:, 1] + boxes[:, 3]).max() == 680
+
+
+def test_jitter_never_asks_for_more_than_the_frame():
+    rng = np.random.default_rng(0)
+    clip = ClipConfig(short_side=224)
+    for _ in range(200):
+        box = train_box(224, 300, AugmentationConfig(jitter_range=(0.5, 0.6)), clip, rng)
+        assert (box.top, box.height) == (0, 224)
+        assert box.width == 300
+
+
+def test_random_resized_boxes_have_the_areas_and_aspects_asked_for():
+    rng = np.random.default_rng(0)
+    augmentation = AugmentationConfig(crop="random_resized", area_range=(0.1, 0.4), aspect_range=(0.5, 2.0))
+    boxes = np.array([train_box(1000, 1000, augmentation, ClipConfig(), rng) for _ in range(2000)])
+    areas, aspects = boxes[:, 2] * boxes[:, 3] / 1e6, boxes[:, 3] / boxes[:, 2]
+    assert areas.min() > 0.099
+    assert areas.max() < 0.401
+    assert areas.mean() == pytest.approx(0.25, abs=0.01)
+    assert np.log(aspects).mean() == pytest.approx(0, abs=0.03)
+    assert aspects.min() < 0.52
+    assert aspects.max() > 1.95
+
+
+def test_random_resized_falls_back_to_the_largest_centred_box():
+    rng = np.random.default_rng(0)
+    augmentation = AugmentationConfig(crop="random_resized", area_range=(0.9, 1.0), aspect_range=(0.75, 1.333))
+    assert train_box(100, 3000, augmentation, ClipConfig(), rng) == Box(0, 1433, 100, 133)
+    assert train_box(3000, 100, augmentation, ClipConfig(), rng) == Box(1433, 0, 133, 100)
