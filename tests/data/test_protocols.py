@@ -13,8 +13,8 @@ from vidtl.errors import UserError
 
 LENGTHS = [1, 2, 7, 31, 32, 33, 62, 63, 64, 65, 66, 73, 100, 250, 299, 300, 301, 1000]
 CLIPS = [
-    ClipConfig(num_frames=1, stride=4),
     ClipConfig(num_frames=32, stride=2),
+    ClipConfig(num_frames=1, stride=4),
     ClipConfig(num_frames=8, stride=8),
     ClipConfig(num_frames=16, stride=4),
 ]
