@@ -27,7 +27,7 @@ from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import chance_levels
 from vidtl.models import build_model
 from vidtl.models.hub import save_model_directory
-from vidtl.runtime.launch import make_accelerator, resolve_precision, run_tool
+from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress, make_progress
 from vidtl.runtime.seeding import seed_torch
@@ -66,13 +66,14 @@ def main() -> None:
         save_model=partial(save_model_directory, class_names=train_records.classes.names),
     )
     score = partial(centre_view_metrics, eval_records, config, accelerator, progress)
-    directory = RunDirectory(options.output_dir)
     try:
         summary = train(config, options.output_dir, accelerator, task, model, score, progress)
-    finally:
-        if accelerator.is_main_process and directory.metrics_file.exists():
-            draw_curves(directory.metrics_file, options.output_dir / "curves.png", chance_of(eval_records))
+    except StoppedBySignalError:
+        if accelerator.is_main_process:
+            draw_run(options.output_dir, eval_records)
+        raise
     if accelerator.is_main_process:
+        draw_run(options.output_dir, eval_records)
         print_summary(summary, options.output_dir)
 
 
@@ -93,9 +94,11 @@ def centre_view_metrics(
         return evaluate(model, loader, records, config, protocol, accelerator, task.update).metrics
 
 
-def chance_of(records: Records) -> dict[str, float]:
-    """What random scores reach, for the dashed lines of the curves."""
-    return chance_levels(np.stack([records.targets(i) for i in range(len(records))]), records.multi_label)
+def draw_run(output_dir: Path, eval_records: Records) -> None:
+    """The curves so far, with what random scores reach as dashed lines."""
+    targets = np.stack([eval_records.targets(i) for i in range(len(eval_records))])
+    chance = chance_levels(targets, eval_records.multi_label)
+    draw_curves(RunDirectory(output_dir).metrics_file, output_dir / "curves.png", chance)
 
 
 def describe_run(

@@ -1,3 +1,27 @@
-"""vidtl: video classifiers built on ViViT and TokenLearner, from annotation file to metric."""
+"""vidtl: video classifiers built on ViViT and TokenLearner, from annotation file to metric.
+
+What stands here is for users of the models alone; it is imported on first use, so that `import vidtl` costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "TokenFuser": "vidtl.models.token_learner",
+    "TokenLearner": "vidtl.models.token_learner",
+    "VideoModel": "vidtl.models",
+    "create_model": "vidtl.models",
+    "list_models": "vidtl.models",
+    "load_model_directory": "vidtl.models.hub",
+    "load_pretrained": "vidtl.models.weights.pretrained",
+}
+
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'vidtl' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,0 +1,68 @@
+"""Conventions that keep the project usable: a light import, public names, and configurations that all build."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vidtl
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+
+def test_importing_vidtl_is_light_and_silent() -> None:
+    code = "import vidtl, sys; print(sorted({'torch', 'av', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout == "[]\n"
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("name", vidtl.__all__)
+def test_public_names_exist(name: str) -> None:
+    assert getattr(vidtl, name) is not None
+
+
+def test_unknown_public_names_do_not() -> None:
+    with pytest.raises(AttributeError, match="create_modle"):
+        _ = vidtl.create_modle
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_says_how_to_run_it_and_builds_its_model(path: Path) -> None:
+    from command_line import experiment_parser, parse_experiment
+
+    from vidtl.data.description import load_description
+    from vidtl.data.protocols import get_protocol
+    from vidtl.models import build_model
+
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"--config configs/{path.name}" in line for line in head)
+    assert any("Hardware:" in line for line in head)
+    _, config = parse_experiment(experiment_parser("test", ""), ["--config", str(path)])
+    description = load_description(config.data.dataset)
+    assert {config.data.train_split, config.data.eval_split} <= set(description.splits)
+    get_protocol(description.protocol)
+    with torch.device("meta"):
+        build_model(config.model, config.clip, num_classes=7)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "vidtl").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_pickle_and_no_unsafe_yaml(path: Path) -> None:
+    """Files of strangers never run code: no pickle, no full YAML, no torch.load without weights_only."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} - {"UnpicklingError"}
+            modules = {getattr(node, "module", "") or "", *names} if names else set()
+            assert not {"pickle", "dill", "cloudpickle", "shelve"} & {name.split(".")[0] for name in modules}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
+            arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert arguments.get("weights_only", "True") == "True"
+            assert arguments.get("allow_pickle", "False") == "False"
+            assert ast.unparse(node.func) != "torch.load" or "weights_only" in arguments
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in ("yaml.load", "yaml.full_load", "yaml.unsafe_load")
