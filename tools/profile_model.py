@@ -66,18 +66,18 @@ def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, t
     """One line per block; neighbouring blocks that cost the same share a line."""
     clip = config.clip
     size = f"{clip.num_frames} x {clip.frame_size[0]} x {clip.frame_size[1]}"
-    table = Table(title=f"{config.model.architecture}, clips of {size}", caption=UNIT, title_justify="left")
+    table = Table(title=f"{config.model.architecture}, clips of {size}", title_justify="left")
     table.add_column("part")
     headings = ["number", "parameters", "GMAC", "share", "saved MB"] + ["forward ms"] * bool(times)
     for heading in headings:
         table.add_column(heading, justify="right")
     for stages in equal_neighbours(cost.stages):
-        millions = sum(stage.multiply_adds for stage in stages)
+        multiply_adds = sum(stage.multiply_adds for stage in stages)
         cells = [
             f"{len(stages)}",
             f"{sum(stage.parameters for stage in stages):,}",
-            f"{millions / 1e9:.4f}",
-            f"{millions / max(cost.multiply_adds, 1):.1%}",
+            f"{multiply_adds / 1e9:.4f}",
+            f"{multiply_adds / max(cost.multiply_adds, 1):.1%}",
             f"{sum(stage.saved_bytes for stage in stages) / 1e6:.2f}",
         ]
         if times:
@@ -87,6 +87,7 @@ def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, t
     total = ["", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.4f}", "", f"{cost.saved_bytes / 1e6:.2f}"]
     table.add_row("total", *total, *([f"{1e3 * times['forward']:.2f}"] if times else []))
     console.print(table)
+    console.print(UNIT)
     frozen = cost.parameters - cost.trainable_parameters
     console.print(f"parameters without gradient: {frozen:,}" if frozen else "all parameters are trained")
     console.print("saved: activations kept for the backward pass, per clip, by the part that keeps them first")
@@ -145,7 +146,7 @@ def print_times(console: Console, cost: Complexity, times: dict[str, float], bat
 
 def print_papers(console: Console) -> None:
     """Ours beside the published figures."""
-    table = Table(title="Published figures and ours", caption=UNIT, title_justify="left")
+    table = Table(title="Published figures and ours", title_justify="left")
     table.add_column("source")
     table.add_column("model")
     for heading in ("GMAC", "published", "deviation", "parameters", "published M", "deviation"):

@@ -1,6 +1,7 @@
 """Models: `build_model` from a configuration, `create_model` from a name."""
 
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.models.baselines import PytorchVideoModel
 from vidtl.models.hub import VideoModel
 from vidtl.models.mini_vit import MiniViT
 from vidtl.models.t2t import T2TViT
@@ -9,7 +10,12 @@ from vidtl.models.vivit import ViViT
 
 __all__ = ["ARCHITECTURES", "VideoModel", "build_model", "create_model", "list_models"]
 
-ARCHITECTURES: dict[str, type[VideoModel]] = {"vivit": ViViT, "t2t_vit": T2TViT, "mini_vit": MiniViT}
+ARCHITECTURES: dict[str, type[VideoModel]] = {
+    "vivit": ViViT,
+    "t2t_vit": T2TViT,
+    "mini_vit": MiniViT,
+    "pytorchvideo": PytorchVideoModel,
+}
 """Every `model.architecture`; each is made from the model's settings, the clip's shape and the number of classes."""
 
 

@@ -5,6 +5,7 @@ paper leaves them open. The token module alone also serves as a tokeniser of sin
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -84,7 +85,7 @@ class PerformerTokenLayer(nn.Module):
         self.features = nn.Parameter(features, requires_grad=False)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        with torch.autocast(tokens_BND.device.type, enabled=False):
+        with _without_autocast(tokens_BND.device):
             k, q, v = self.kqv(self.norm1(tokens_BND.float())).chunk(3, dim=-1)
             tokens_BNS = v + self.dropout(self.proj(self._attend(self._feature_map(q), self._feature_map(k), v)))
             out_BNS: Tensor = tokens_BNS + self.dropout(self.mlp(self.norm2(tokens_BNS)))
@@ -264,6 +265,12 @@ def _split_sizes(frame_size: tuple[int, int]) -> list[tuple[int, int]]:
     if min(sizes[-1]) < 1:
         raise UserError(f"clip.frame_size is {list(frame_size)}; allowed: 4 pixels or more with T2T tokens")
     return sizes[1:]
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # the meta device, on which costs are counted, has no autocast to switch off
 
 
 def _cut(image_BCHW: Tensor, split: Split) -> Tensor:

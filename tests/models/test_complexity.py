@@ -1,0 +1,196 @@
+"""Counted costs against the arithmetic of the layers, the papers' figures and what a real run keeps."""
+
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.models import attention, build_model
+from vidtl.models.complexity import (
+    REST,
+    count_multiply_adds,
+    count_parameters,
+    measure_complexity,
+    stage_names,
+    time_passes,
+    time_stages,
+    without_token_learner,
+)
+from vidtl.models.published import NO_MATCH, PublishedModel, published_models
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROWS = {row.name: row for row in published_models()}
+
+# Billions of multiply-adds from the shapes of the layers. Only matrix products, convolutions and attention count.
+EXACT_GMACS = {
+    "B/16x2 model 1, joint": 451.52,
+    "B/16x2 model 2, 4 temporal blocks": 283.34,
+    "B/16x2 model 3": 371.09,
+    "B/16x2 model 4": 276.18,
+    "B/16x2 FE 8at3": 81.92,
+    "B/16x2 FE 16at6, temporal encoder over tokens": 161.30,
+    "16at12 + L/16": 760.7,
+    "8at18 + L/16": 1097.7,
+    "ViT B/16": 55.5,
+    "T2T-ViT-7": 1.147,
+    "T2T-ViT-14": 4.783,
+    "T2T-ViT-19": 8.480,
+    "T2T-ViT-24": 13.662,
+    "T2T-ViT_t-14": 6.089,
+    "T2T-ViT-14, 384 pixels": 16.37,
+    "mini-ViT": 0.1015,
+    "mini-ViT 8at3": 0.0798,
+}
+
+SMALL_CLIP = ClipConfig(num_frames=4, frame_size=(32, 48), short_side=48)
+SMALL = ViViTConfig(
+    form="joint",
+    width=24,
+    depth=3,
+    num_heads=3,
+    tubelet=(2, 8, 8),
+    pooling="mean",
+    token_learner=TokenLearnerConfig(num_tokens=4, after_block=2),
+)
+
+
+def build_on_meta(row: PublishedModel) -> nn.Module:
+    with torch.device("meta"):
+        return build_model(row.model, row.clip, row.num_classes)
+
+
+@pytest.mark.parametrize("name", EXACT_GMACS)
+def test_multiply_adds_are_those_of_the_layers(name: str) -> None:
+    row = ROWS[name]
+    assert count_multiply_adds(build_on_meta(row), row.clip) / 1e9 == pytest.approx(EXACT_GMACS[name], rel=2e-3)
+
+
+@pytest.mark.parametrize("name", [name for name in EXACT_GMACS if ROWS[name].gmacs and NO_MATCH not in ROWS[name].note])
+def test_published_figures_lie_where_elementwise_work_puts_them(name: str) -> None:
+    printed = ROWS[name].gmacs
+    assert printed is not None
+    half_a_digit = 0.5 * 10.0 ** -len(f"{printed:g}".partition(".")[2])
+    assert 0.998 * EXACT_GMACS[name] - half_a_digit <= printed <= 1.015 * EXACT_GMACS[name] + half_a_digit
+
+
+@pytest.mark.parametrize(
+    "name", ["B/16x2 model 3", "8at18 + L/16", "16at18 + L/14", "T2T-ViT_t-24", "x3d_s, 182 pixels"]
+)
+def test_published_parameters_are_ours(name: str) -> None:
+    assert count_parameters(build_on_meta(ROWS[name])) / 1e6 == pytest.approx(ROWS[name].parameters_m, rel=2e-3)
+
+
+def test_names_of_rows_are_unique_within_a_source() -> None:
+    rows = [(row.source, row.name) for row in published_models()]
+    assert len(set(rows)) == len(rows)
+
+
+def block(tokens: int, width: int) -> int:
+    """Projections, products of attention, MLP of four times the width."""
+    return 12 * tokens * width**2 + 2 * tokens**2 * width
+
+
+def test_a_small_model_costs_exactly_what_its_layers_say() -> None:
+    tubelets, places, learned, width = 2, 24, 4, 24
+    n = tubelets * places
+    embed = n * (2 * 8 * 8 * 3) * width
+    learner = tubelets * (places * (64 * width + 64 * learned) + places * learned * width)
+    cost = measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5)
+    stages = {stage.name: stage for stage in cost.stages}
+    assert stages["embed"].multiply_adds == embed
+    assert stages["encoder.blocks.0"].multiply_adds == stages["encoder.blocks.1"].multiply_adds == block(n, width)
+    assert stages["encoder.blocks.2"].multiply_adds == block(tubelets * learned, width)
+    assert stages["encoder.token_learners.0"].multiply_adds == learner
+    assert stages["head"].multiply_adds == 5 * width
+    assert stages[REST].multiply_adds == 0
+    assert cost.multiply_adds == embed + 2 * block(n, width) + block(8, width) + learner + 5 * width
+    assert stages["encoder.blocks.0"].parameters == 12 * width**2 + 13 * width
+    assert cost.parameters == cost.trainable_parameters == sum(stage.parameters for stage in cost.stages)
+
+
+def test_attention_costs_the_same_in_a_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = ModelConfig(vivit=SMALL)
+    fused = measure_complexity(config, SMALL_CLIP, 5)
+    monkeypatch.setattr(attention, "_written_out_is_faster", lambda q, k: True)
+    written_out = measure_complexity(config, SMALL_CLIP, 5)
+    assert fused.multiply_adds == written_out.multiply_adds
+    assert fused.saved_bytes < written_out.saved_bytes  # which keeps the matrices of probabilities
+
+
+def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autocast: torch.dtype | None) -> int:
+    """Bytes of distinct memory that autograd holds after a forward pass, without the weights."""
+    model = build_model(config, clip, 5)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    clips = torch.randn(batch, clip.num_frames, 3, *clip.frame_size)
+    autocast_context = torch.autocast("cpu", autocast) if autocast else nullcontext()
+    with saved_tensors_hooks(keep, lambda tensor: tensor), autocast_context:
+        model(clips)
+        return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["vivit", "mini_vit"])
+def test_memory_is_what_a_real_run_keeps_per_clip(architecture: str, autocast: torch.dtype | None) -> None:
+    clip = SMALL_CLIP if architecture == "vivit" else ClipConfig(num_frames=1, frame_size=(48, 48), short_side=48)
+    mini_vit = MiniViTConfig(width=32, head_width=16, mlp_width=48)
+    config = ModelConfig(architecture=architecture, vivit=SMALL, mini_vit=mini_vit)  # type: ignore[arg-type]
+    one, two, three = (kept_in_a_real_run(config, clip, batch, autocast) for batch in (1, 2, 3))
+    assert two - one == three - two
+    # Not exact in bf16: without values, torch takes the statistics of norms for bf16 where they are float32.
+    tolerance = 1e-3 if autocast else 0.0
+    assert measure_complexity(config, clip, 5, autocast).saved_bytes == pytest.approx(two - one, rel=tolerance)
+
+
+def test_every_parameter_belongs_to_one_stage() -> None:
+    config = ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(width=24, depth=2, num_heads=3, token_width=16))
+    cost = measure_complexity(config, ClipConfig(num_frames=1, frame_size=(32, 32), short_side=32), 5)
+    assert sum(stage.parameters for stage in cost.stages) == cost.parameters
+    assert cost.parameters - cost.trainable_parameters == 5 * 24 + 2 * 8 * 16
+    assert {"tokens.layers.0", "tokens.layers.1", "tokens.proj", "blocks.1"} <= {stage.name for stage in cost.stages}
+
+
+def test_the_twin_without_token_learner_differs_in_nothing_else() -> None:
+    plain = ModelConfig(vivit=replace(SMALL, token_learner=replace(SMALL.token_learner, num_tokens=0)))
+    assert without_token_learner(ModelConfig(vivit=SMALL)) == plain
+    assert without_token_learner(plain) is None
+    mini = without_token_learner(ModelConfig(architecture="mini_vit"))
+    assert mini is not None
+    assert mini.mini_vit.token_learner.num_tokens == 0
+    assert without_token_learner(ModelConfig(architecture="t2t_vit")) is None
+
+
+def test_times_cover_every_stage_and_leave_no_hooks() -> None:
+    model = build_model(ModelConfig(vivit=SMALL), SMALL_CLIP, 5)
+    clips = torch.randn(1, 4, 3, 32, 48)
+    times = time_stages(model, clips, rounds=2)
+    assert set(times) <= set(stage_names(model))
+    assert {"embed", "encoder.blocks.2", "encoder.token_learners.0", "head"} <= set(times)
+    assert all(seconds > 0 for seconds in (*times.values(), *time_passes(model, clips, rounds=2)))
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_tool_prints_totals_savings_and_times() -> None:
+    options = "--model.architecture mini_vit --num_classes 10 --time --rounds 1"
+    clip = "--clip.num_frames 1 --clip.frame_size [48,48] --clip.short_side 52"
+    command = [sys.executable, str(REPOSITORY / "tools" / "profile_model.py"), *f"{options} {clip}".split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any("blocks.0 ... 2" in line and "990,720" in line for line in lines)
+    assert any("total" in line and "1,355,850" in line and "0.0798" in line for line in lines)
+    assert any("78.6% of the multiply-adds" in line and "+11,200 parameters" in line for line in lines)
+    assert any(line.startswith("forward and backward:") for line in lines)

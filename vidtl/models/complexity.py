@@ -1,0 +1,263 @@
+"""What a model costs: parameters, multiply-adds, memory kept for the backward pass, and time, per block and in all.
+
+Nothing is computed to count: the model runs once on torch's fake tensors, which have shapes but no values, so that the
+largest model takes seconds and no memory.
+
+Counted are the multiply-adds (half of torch's FLOPs) of matrix products, convolutions and attention, also inside fused
+kernels. Softmax, norms, GELU and other element-wise work is not counted. The papers' "GFLOPs" are multiply-adds too,
+but theirs come from a compiler that counts element-wise work besides, so that they are 0.3 to 1.2 % higher.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.models import build_model
+
+REST = "(between)"
+"""Name of what happens in no stage: concatenation, pooling, reshaping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageCost:
+    """One block or other part of a model, for one clip."""
+
+    name: str
+    parameters: int
+    multiply_adds: int
+    saved_bytes: int
+    """Activations kept for the backward pass, counted where they are first kept; tensors that share memory count once.
+    Weights and their copies in another dtype are not part of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complexity:
+    """A whole model for one clip."""
+
+    parameters: int
+    """All of them, also those without gradient."""
+    trainable_parameters: int
+    stages: tuple[StageCost, ...]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of a forward pass; a training step takes about three times as many."""
+        return sum(stage.multiply_adds for stage in self.stages)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Activations kept for the backward pass."""
+        return sum(stage.saved_bytes for stage in self.stages)
+
+
+def measure_complexity(
+    config: ModelConfig, clip: ClipConfig, num_classes: int, autocast: torch.dtype | None = None
+) -> Complexity:
+    """The cost of a configuration, with the kernels that this machine's CPU would run.
+
+    Args:
+        config, clip, num_classes: as for `build_model`.
+        autocast: dtype of the forward pass where it is not float32.
+
+    Raises:
+        UserError: settings that contradict each other or the clip.
+    """
+    with torch.device("meta"):
+        model = build_model(config, clip, num_classes)
+    # What the second clip adds is what a clip costs: copies of weights in another dtype are kept once, for all clips.
+    one, two = (_trace(model, (batch, *_clip_shape(clip)), autocast) for batch in (1, 2))
+    names = stage_names(model)
+    counts = {name: count_parameters(model.get_submodule(name)) for name in names}
+    counts[REST] = count_parameters(model) - sum(counts.values())
+    return Complexity(
+        parameters=count_parameters(model),
+        trainable_parameters=count_parameters(model, trainable_only=True),
+        stages=tuple(
+            StageCost(
+                name=name,
+                parameters=counts[name],
+                multiply_adds=two.flops.get(name, 0) // 2 - one.flops.get(name, 0) // 2,
+                saved_bytes=two.saved_bytes.get(name, 0) - one.saved_bytes.get(name, 0),
+            )
+            for name in (*names, REST)
+        ),
+    )
+
+
+def count_multiply_adds(model: nn.Module, clip: ClipConfig) -> int:
+    """Multiply-adds of one clip's forward pass; the model may be on the meta device."""
+    with torch.no_grad():
+        return sum(_trace(model, (1, *_clip_shape(clip)), None).flops.values()) // 2
+
+
+def count_parameters(model: nn.Module, trainable_only: bool = False) -> int:
+    """Numbers in all parameters, each counted once; buffers (running means, masks) are not parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def without_token_learner(config: ModelConfig) -> ModelConfig | None:
+    """The same model without its TokenLearner; `None` where there is none."""
+    vivit, mini_vit = config.vivit, config.mini_vit
+    if config.architecture == "vivit" and vivit.token_learner.num_tokens:
+        return replace(config, vivit=replace(vivit, token_learner=replace(vivit.token_learner, num_tokens=0)))
+    if config.architecture == "mini_vit" and mini_vit.token_learner.num_tokens:
+        learner = replace(mini_vit.token_learner, num_tokens=0)
+        return replace(config, mini_vit=replace(mini_vit, token_learner=learner))
+    return None
+
+
+def stage_names(model: nn.Module, prefix: str = "") -> list[str]:
+    """Names of the parts that costs are told for: children, and in place of a part with lists of blocks its blocks."""
+    names = []
+    for name, child in model.named_children():
+        has_lists = any(isinstance(part, nn.ModuleList) for part in (child, *child.children()))
+        names += stage_names(child, f"{prefix}{name}.") if has_lists else [f"{prefix}{name}"]
+    return names
+
+
+def time_stages(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> dict[str, float]:
+    """Median seconds of each stage's forward pass in evaluation, for the batch given; one round before to warm up.
+
+    The device is waited for at both ends of every stage, so that their sum is more than an undisturbed pass takes.
+    """
+    model.eval()
+    clock = _StageClock(input_BTCHW.device)
+    with _stage_hooks(model, clock.enter, clock.leave), torch.no_grad():
+        model(input_BTCHW)
+        clock.seconds.clear()
+        for _ in range(rounds):
+            model(input_BTCHW)
+    calls = {name: len(seconds) // rounds for name, seconds in clock.seconds.items()}
+    return {name: statistics.median(seconds) * calls[name] for name, seconds in clock.seconds.items()}
+
+
+def time_passes(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> tuple[float, float]:
+    """Median seconds of a forward pass in evaluation and of a forward and backward pass in training, after one of each.
+
+    The gradients are dropped again, there is no optimizer step, and the model stays in training mode.
+    """
+
+    def forward() -> None:
+        with torch.no_grad():
+            model.eval()(input_BTCHW)
+
+    def train() -> None:
+        model.train()(input_BTCHW).float().sum().backward()
+        model.zero_grad(set_to_none=True)
+
+    return _median_seconds(forward, input_BTCHW.device, rounds), _median_seconds(train, input_BTCHW.device, rounds)
+
+
+def _median_seconds(action: Callable[[], None], device: torch.device, rounds: int) -> float:
+    action()
+    clock = _StageClock(device)
+    for _ in range(rounds):
+        clock.enter("")
+        action()
+        clock.leave("")
+    return statistics.median(clock.seconds[""])
+
+
+class _StageClock:
+    """Seconds between `enter` and `leave`, by name, with the device's queue empty at both."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.start = 0.0
+        self.seconds: dict[str, list[float]] = {}
+
+    def enter(self, _: str) -> None:
+        self.start = self._now()
+
+    def leave(self, name: str) -> None:
+        self.seconds.setdefault(name, []).append(self._now() - self.start)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """FLOPs and kept bytes by stage, for a whole batch."""
+
+    flops: dict[str, int]
+    saved_bytes: dict[str, int]
+
+
+def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | None) -> _Trace:
+    """One forward pass on fake CPU tensors; what autograd would keep is noted where gradients are on."""
+    flops: dict[str, int] = {}
+    saved_bytes: dict[str, int] = {}
+    stages = [REST]
+    kept: dict[int, Tensor] = {}  # the tensors themselves, so that no number is given to a second one
+    with FakeTensorMode():
+        state = {name: _fake(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+        weights = {_memory(tensor) for tensor in state.values()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            memory = _memory(tensor)
+            if memory not in kept and memory not in weights:
+                kept[memory] = tensor
+                saved_bytes[stages[-1]] = saved_bytes.get(stages[-1], 0) + tensor.untyped_storage().nbytes()
+            return tensor
+
+        def account(stage: str) -> None:
+            flops[stage] = flops.get(stage, 0) + counter.get_total_flops() - sum(flops.values())
+
+        def enter(stage: str) -> None:
+            account(stages[-1])
+            stages.append(stage)
+
+        def leave(_: str) -> None:
+            account(stages.pop())
+
+        with (
+            FlopCounterMode(display=False) as counter,
+            saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", autocast) if autocast else nullcontext(),
+            _stage_hooks(model, enter, leave),
+        ):
+            functional_call(model, state, (torch.empty(shape),))
+            account(REST)
+    return _Trace(flops, saved_bytes)
+
+
+@contextmanager
+def _stage_hooks(model: nn.Module, enter: Callable[[str], None], leave: Callable[[str], None]) -> Iterator[None]:
+    handles = []
+    for name in stage_names(model):
+        stage = model.get_submodule(name)
+        handles.append(stage.register_forward_pre_hook(lambda module, arguments, name=name: enter(name)))
+        handles.append(stage.register_forward_hook(lambda module, arguments, output, name=name: leave(name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _fake(tensor: Tensor) -> Tensor:
+    twin = torch.empty(tensor.shape, dtype=tensor.dtype)
+    return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+
+
+def _memory(tensor: Tensor) -> int:
+    """The same number for tensors that share memory."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def _clip_shape(clip: ClipConfig) -> tuple[int, int, int, int]:
+    return (clip.num_frames, 3, *clip.frame_size)
