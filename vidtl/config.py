@@ -182,6 +182,8 @@ class ViViTConfig:
     """Hidden width of the MLPs; 0 is 4 x width."""
     temporal_depth: int = 4
     """Factorised encoder only: blocks of the temporal encoder; 0 averages over time instead."""
+    tokeniser: Literal["tubelet", "t2t_performer", "t2t_transformer"] = "tubelet"
+    """Tubelets by one projection, or the tokens-to-token module of T2T-ViT on each frame (`tubelet` [1, 16, 16])."""
     tubelet: tuple[int, int, int] = (2, 16, 16)
     """Frames, height and width of the tubelets that become tokens."""
     tubelet_sampling: Literal["tubelet", "uniform"] = "tubelet"

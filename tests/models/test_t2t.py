@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from vidtl.config import ClipConfig, ModelConfig, T2TViTConfig
+from vidtl.config import ClipConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.models.hub import load_model_directory, save_model_directory
 from vidtl.models.position import Grid
-from vidtl.models.t2t import T2TViT, TokensToToken
+from vidtl.models.t2t import TokensToToken
+from vidtl.models.t2t_vit import T2TViT
+from vidtl.models.vivit import ViViT
+from vidtl.models.weights.image_vit import image_vit_weights
 from vidtl.models.weights.t2t import infer_t2t_config, load_t2t, read_t2t
 
 SMALL = T2TViTConfig(width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
@@ -97,6 +100,66 @@ def test_every_frame_of_a_clip_is_tokenised_by_itself() -> None:
     tokens_BtND = module(clip_BTCHW)
     assert tokens_BtND.shape == (2, 3, 6, 24)
     torch.testing.assert_close(tokens_BtND[:, 1:2], module(clip_BTCHW[:, 1:2]))
+
+
+@pytest.mark.parametrize("tokeniser", ["t2t_performer", "t2t_transformer"])
+def test_a_vivit_sees_t2t_tokens_of_every_frame(tokeniser: str) -> None:
+    torch.manual_seed(0)
+    vivit = ViViTConfig(
+        width=24,
+        depth=2,
+        num_heads=3,
+        temporal_depth=1,
+        tokeniser=tokeniser,  # type: ignore[arg-type]
+        tubelet=(1, 16, 16),
+        token_learner=TokenLearnerConfig(num_tokens=2, after_block=1),
+    )
+    clip = ClipConfig(num_frames=3, frame_size=(32, 48), short_side=48)
+    model = build_model(ModelConfig(vivit=vivit), clip, 5)
+    input_BTCHW = torch.randn(2, 3, 3, 32, 48)
+    tokens_BtND = model.embed(input_BTCHW)
+    assert tokens_BtND.shape == (2, 3, 6, 24)
+    torch.testing.assert_close(tokens_BtND[:, 1:2], TokensToToken.forward(model.embed, input_BTCHW[:, 1:2]))
+    torch.nn.init.normal_(model.head.weight)
+    model(input_BTCHW).square().sum().backward()
+    frozen = {name for name, p in model.named_parameters() if p.grad is None}
+    assert all(name.endswith("features") for name in frozen)
+    assert model.token_maps(input_BTCHW).shape == (2, 3, 2, 2, 3)
+    with pytest.raises(UserError, match="input has 2 frames; allowed: 3"):
+        model(input_BTCHW[:, :2])
+
+
+def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path: Path) -> None:
+    vivit = ViViTConfig(width=24, depth=1, num_heads=3, tokeniser="t2t_performer", tubelet=(1, 16, 16))
+    clip = ClipConfig(num_frames=2, frame_size=(32, 32), short_side=32)
+    vivit = replace(vivit, token_learner=TokenLearnerConfig(num_tokens=0))
+    path = tmp_path / "vit.safetensors"
+    save_file({"pos_embed": torch.zeros(1, 4, 24), "patch_embed.proj.weight": torch.zeros(24, 3, 16, 16)}, path)
+    model = build_model(ModelConfig(vivit=vivit), clip, 5)
+    assert isinstance(model, ViViT)
+    with pytest.raises(UserError, match=r"model\.vivit\.tokeniser is 't2t_performer'; allowed: 'tubelet'"):
+        image_vit_weights(path, model)
+
+
+def test_t2t_tokens_of_evenly_spaced_frames() -> None:
+    vivit = ViViTConfig(
+        width=24,
+        depth=1,
+        num_heads=3,
+        temporal_depth=1,
+        tokeniser="t2t_performer",
+        tubelet=(4, 16, 16),
+        tubelet_sampling="uniform",
+        token_learner=TokenLearnerConfig(num_tokens=0),
+    )
+    clip = ClipConfig(num_frames=8, frame_size=(32, 32), short_side=32)
+    model = build_model(ModelConfig(vivit=vivit), clip, 5).eval()
+    input_BTCHW = torch.randn(1, 8, 3, 32, 32)
+    kept = TokensToToken.forward(model.embed, input_BTCHW[:, [3, 5]])  # 8 / 3 and 16 / 3, rounded
+    torch.testing.assert_close(model.embed(input_BTCHW), kept)
+    for wrong in (replace(vivit, tubelet_sampling="tubelet"), replace(vivit, tubelet=(4, 8, 16))):
+        with pytest.raises(UserError, match=r"model\.vivit\.tubelet is .*; allowed .*: \[1, 16, 16\]"):
+            build_model(ModelConfig(vivit=wrong), clip, 5)
 
 
 def test_autocast_leaves_the_performer_in_float32() -> None:

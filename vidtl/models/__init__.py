@@ -4,7 +4,7 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models.baselines import PytorchVideoModel
 from vidtl.models.hub import VideoModel
 from vidtl.models.mini_vit import MiniViT
-from vidtl.models.t2t import T2TViT
+from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.variants import list_models, parse_variant
 from vidtl.models.vivit import ViViT
 

@@ -1,25 +1,24 @@
-"""T2T-ViT (Yuan et al., ICCV 2021): images become tokens by overlapping splits, each followed by a small transformer.
+"""The tokens-to-token module of T2T-ViT (Yuan et al., ICCV 2021): overlapping splits, a small transformer after each.
 
-Source: the paper, sections 3.1 and 3.2, and the authors' code, whose sizes, orders and constants are kept wherever the
-paper leaves them open. The token module alone also serves as a tokeniser of single frames (`TokensToToken`).
+Source: the paper, section 3.1, and the authors' code, whose orders and constants are kept wherever the paper leaves
+them open. The module turns single frames into tokens: those of T2T-ViT, or those of a ViViT in place of tubelets.
 """
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig, T2TViTConfig
+from vidtl.config import ClipConfig, ViViTConfig
 from vidtl.errors import UserError
-from vidtl.models.attention import SelfAttention, attend
-from vidtl.models.blocks import BlockConfig, Mlp, TransformerBlock, drop_path_ramp
-from vidtl.models.hub import VideoModel
-from vidtl.models.position import Grid, PositionEmbedding, sincos_1d
+from vidtl.models.attention import attend
+from vidtl.models.blocks import Mlp
+from vidtl.models.position import Grid
+from vidtl.models.tubelet import uniform_frames
 
 TokenModule = Literal["performer", "transformer"]
 
@@ -38,25 +37,6 @@ class Split(NamedTuple):
 
 SPLITS = (Split(7, 4, 2), Split(3, 2, 1), Split(3, 2, 1))
 """The paper's [7, 3, 3] with overlaps [3, 1, 1]: together one token per 16 x 16 pixels."""
-
-
-class T2TSize(NamedTuple):
-    """Numbers behind a name such as T2T-ViT-14 (paper, table 2)."""
-
-    width: int
-    depth: int
-    num_heads: int
-    mlp_ratio: int
-
-
-SIZES: dict[int, T2TSize] = {
-    7: T2TSize(256, 7, 4, 2),
-    10: T2TSize(256, 10, 4, 2),
-    12: T2TSize(256, 12, 4, 2),
-    14: T2TSize(384, 14, 6, 3),
-    19: T2TSize(448, 19, 7, 3),
-    24: T2TSize(512, 24, 8, 3),
-}
 
 
 class PerformerTokenLayer(nn.Module):
@@ -155,7 +135,7 @@ class TokensToToken(nn.Module):
             layers = [TransformerTokenLayer(dim, token_width) for dim in widths]
         self.layers = nn.ModuleList(layers)
         self.proj = nn.Linear(token_width * SPLITS[2].kernel ** 2, width)
-        self.apply(_start_linear)
+        self.apply(start_linear)
 
     @property
     def frame_grid(self) -> tuple[int, int]:
@@ -176,85 +156,38 @@ class TokensToToken(nn.Module):
         return tokens_BtND
 
 
-class T2TViT(VideoModel):
-    """T2T-ViT on images, which are clips of one frame: `input_BTCHW [B, 1, 3, H, W] -> logits_BK`.
+class T2TEmbedding(TokensToToken):
+    """T2T tokens in place of a ViViT's tubelets: `input_BTCHW -> tokens_BtND`, one token per 16 x 16 pixels of a frame.
 
-    The token module, a class token, fixed sines and cosines over the sequence (class token: position 0), pre-norm
-    blocks with LayerNorm epsilon 1e-5, exact GELU and no bias on queries, keys and values. Linear layers start from a
-    normal distribution of standard deviation 0.02.
-
-    The position table belongs to the image size. A new model of any size computes its own; weights of another size
-    bring theirs, resized (`vidtl.models.weights.t2t`), since in a longer row of tokens the same number stands for
-    another place. The table and the Performer's features are parameters without gradient, as in the released files, and
-    count as such.
+    Of every frame (tubelets of one frame), or of T / length evenly spaced ones (`tubelet_sampling` "uniform").
 
     Raises:
-        UserError: clips of more than one frame, frames too small for one token, or input of another shape.
+        UserError: tubelets of another size, or input of another shape than the clip's.
     """
 
-    def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
-        super().__init__(model_config, clip_config, num_classes)
-        if clip_config.num_frames != 1:
+    frames: Tensor | None
+
+    def __init__(self, config: ViViTConfig, clip: ClipConfig, width: int) -> None:
+        kind: TokenModule = "transformer" if config.tokeniser == "t2t_transformer" else "performer"
+        super().__init__(kind, clip.frame_size, width, dropout=config.dropout)
+        length, *patch = config.tubelet
+        uniform = config.tubelet_sampling == "uniform"
+        if patch != [16, 16] or (length > 1 and not uniform) or clip.num_frames % length:
             raise UserError(
-                f"clip.num_frames is {clip_config.num_frames}; allowed: 1 with model.architecture t2t_vit, "
-                "which sees images"
+                f"model.vivit.tubelet is {list(config.tubelet)}; allowed with {config.tokeniser}: [1, 16, 16] or, "
+                "with tubelet_sampling uniform, [length, 16, 16], whose length divides clip.num_frames"
             )
-        config = resolve_t2t_sizes(model_config.t2t_vit)
-        self.tokens = TokensToToken(
-            config.token_module, clip_config.frame_size, config.width, config.token_width, config.token_dropout
-        )
-        self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(config.width), std=0.02))
-        grid = Grid(1, *self.tokens.frame_grid)
-        self.positions = PositionEmbedding(grid, config.width, "learned", class_token=True)
-        self.positions.weight = nn.Parameter(sincos_1d(grid.size + 1, config.width), requires_grad=False)
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = _build_blocks(config)
-        self.norm = nn.LayerNorm(config.width, eps=1e-5)
-        self.head = nn.Linear(config.width, num_classes)
-        self.blocks.apply(_start_linear)
-        _start_linear(self.head)
+        self.num_frames = clip.num_frames
+        self.grid = Grid(clip.num_frames // length, *self.frame_grid)
+        frames = torch.from_numpy(uniform_frames(clip.num_frames, self.grid.t)) if uniform else None
+        self.register_buffer("frames", frames, persistent=False)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Normalised images `[B, 1, 3, H, W]` to scores `[B, K]`."""
-        if input_BTCHW.shape[1] != 1:
-            raise UserError(f"input has {input_BTCHW.shape[1]} frames; allowed: 1, since T2T-ViT sees images")
-        tokens_BtND = self.tokens(input_BTCHW)
-        cls = repeat(self.cls, "D -> B 1 1 D", B=tokens_BtND.shape[0]).to(tokens_BtND.dtype)
-        tokens = self.dropout(self.positions(torch.cat([cls, tokens_BtND], dim=2))).squeeze(1)
-        for block in self.blocks:
-            tokens = block(tokens)
-        logits_BK: Tensor = self.head(self.norm(tokens[:, 0]))
-        return logits_BK
-
-
-def resolve_t2t_sizes(config: T2TViTConfig) -> T2TViTConfig:
-    """The same settings with every size that was left at 0 taken from the paper's number."""
-    size = SIZES[config.size]
-    width = config.width or size.width
-    return replace(
-        config,
-        width=width,
-        depth=config.depth or size.depth,
-        num_heads=config.num_heads or size.num_heads,
-        mlp_width=config.mlp_width or size.mlp_ratio * width,
-    )
-
-
-def _build_blocks(config: T2TViTConfig) -> nn.ModuleList:
-    block = BlockConfig(
-        width=config.width,
-        num_heads=config.num_heads,
-        mlp_width=config.mlp_width,
-        dropout=config.dropout,
-        drop_path_rescale=True,
-        norm_eps=1e-5,
-        gelu="none",
-    )
-    dropouts = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
-    return nn.ModuleList(
-        TransformerBlock(block, SelfAttention(config.width, config.num_heads, qkv_bias=False, **dropouts), drop_path)
-        for drop_path in drop_path_ramp(config.stochastic_depth, config.depth)
-    )
+        if input_BTCHW.shape[1] != self.num_frames:
+            raise UserError(
+                f"input has {input_BTCHW.shape[1]} frames; allowed: {self.num_frames}, which the model was built for"
+            )
+        return super().forward(input_BTCHW if self.frames is None else input_BTCHW[:, self.frames])
 
 
 def _split_sizes(frame_size: tuple[int, int]) -> list[tuple[int, int]]:
@@ -278,7 +211,8 @@ def _cut(image_BCHW: Tensor, split: Split) -> Tensor:
     return columns.transpose(1, 2)
 
 
-def _start_linear(module: nn.Module) -> None:
+def start_linear(module: nn.Module) -> None:
+    """Normal weights of standard deviation 0.02 and biases 0, in linear layers; other modules stay as they are."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

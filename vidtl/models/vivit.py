@@ -18,6 +18,7 @@ from vidtl.errors import UserError
 from vidtl.models.encoder import Encoder
 from vidtl.models.hub import VideoModel
 from vidtl.models.position import Grid
+from vidtl.models.t2t import T2TEmbedding
 from vidtl.models.tubelet import TubeletEmbedding
 from vidtl.models.variants import resolve_sizes
 
@@ -37,7 +38,8 @@ class ViViT(VideoModel):
         config = resolve_sizes(model_config.vivit)
         self.config = config
         self.factorised = config.form == "factorised_encoder"
-        self.embed = TubeletEmbedding(config, clip_config, config.width)
+        embedding = TubeletEmbedding if config.tokeniser == "tubelet" else T2TEmbedding
+        self.embed = embedding(config, clip_config, config.width)
         grid = self.embed.grid
         _check(config, grid)
         pools_timesteps = self.factorised and config.temporal_input == "pooled"

@@ -65,6 +65,10 @@ def image_vit_weights(
         raise UserError(f"{path} holds no image ViT: no position embedding or no patch embedding")
     rows = state["encoder.positions.weight"].shape[0]
     grid = _square_grid(rows - ("encoder.cls" in state), str(path))
+    if not isinstance(model.embed, TubeletEmbedding):
+        raise UserError(
+            f"model.vivit.tokeniser is {model.config.tokeniser!r}; allowed: 'tubelet' with {path}, an image ViT"
+        )
     state["embed.proj.weight"] = _inflate(state["embed.proj.weight"], model.embed, inflation, str(path))
     if (model.factorised or model.encoder.cls is None) and state.pop("encoder.cls", None) is not None:
         unused.append("encoder.cls")

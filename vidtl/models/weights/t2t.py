@@ -15,7 +15,7 @@ from torch import Tensor
 from vidtl.config import T2TViTConfig
 from vidtl.errors import UserError
 from vidtl.models.position import Grid
-from vidtl.models.t2t import T2TViT
+from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.weights.files import read_safetensors
 from vidtl.models.weights.report import LoadReport, SourceWeights, load_weights
 
