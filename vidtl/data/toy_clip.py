@@ -1,4 +1,4 @@
-"""Generated clips whose class only time can tell: textured patches that move, turn, grow or shrink together.
+"""Generated clips whose class only time can tell: textured patches that move, shake, grow or shrink together.
 
 One frame says nothing, by construction: the place of the lattice on which the patches stand is uniform over its period,
 their angle over the circle and the logarithm of their size over a fixed range, at every frame and for every class.
@@ -21,22 +21,21 @@ MOTIONS = (
     "moving right",
     "moving up",
     "moving down",
-    "turning clockwise",
-    "turning counter-clockwise",
+    "shaking sideways",
+    "shaking up and down",
     "growing",
     "shrinking",
 )
 """Class names in the order of their numbers."""
 
-_DIRECTIONS = np.array(
-    [[-1, 0, 0, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, -1, 0], [0, 0, 0, 1], [0, 0, 0, -1]]
-)
-"""Sign of the change of x (right), y (down), angle (clockwise) and size for each motion."""
+_DIRECTIONS = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1]])
+"""Sign of the change of x (right), y (down) and size for each motion; shaking begins so and goes back and forth."""
+_SHAKING = (4, 5)
 
 TRAVEL_SPEED = (0.4, 0.7)
 """Short sides per second: 2 to 4 pixels from frame to frame at 72 pixels and 12 frames per second."""
-TURN_SPEED = (0.25, 0.5)
-"""Turns per second: 7 to 15 degrees from frame to frame at 12 frames per second."""
+STROKE_S = (0.25, 0.4)
+"""Seconds that shaking goes one way: 3 to 5 frames at 12 frames per second."""
 SIZE_SPEED = (0.4, 0.7)
 """Size ranges per second: 2 to 4 per cent from frame to frame at 12 frames per second."""
 PERIOD = 0.75
@@ -75,21 +74,28 @@ def render_clip(
 def _states(
     rng: Generator, height: int, width: int, fps: float, num_frames: int, segments: Sequence[Segment]
 ) -> NDArray[np.float64]:
-    """x and y in pixels, angle in turns and size: float64 [T, 4].
+    """x and y in pixels, size, and angle in turns: float64 [T, 4].
 
     Every column is uniform in every frame, modulo (period, period, 1, 1).
     """
     short_side = min(height, width)
     periods = np.array([PERIOD * short_side, PERIOD * short_side, 1, 1])
     start = rng.uniform(size=4) * periods
-    travel, turn, size = (rng.uniform(*speed) for speed in (TRAVEL_SPEED, TURN_SPEED, SIZE_SPEED))
-    step = np.array([travel * short_side, travel * short_side, turn, size]) / fps
-    frames = np.arange(num_frames)
+    travel, stroke_s, size = (rng.uniform(*limits) for limits in (TRAVEL_SPEED, STROKE_S, SIZE_SPEED))
+    step = np.array([travel * short_side, travel * short_side, size]) / fps
+    frames = np.arange(num_frames, dtype=np.float64)
     moved = np.zeros((num_frames, 4))
     for segment in segments:
-        frames_moved = np.clip(frames, segment.first, segment.last) - segment.first
-        moved += frames_moved[:, None] * step * _DIRECTIONS[segment.motion]
+        steps: NDArray[np.float64] = np.clip(frames, segment.first, segment.last) - segment.first
+        if segment.motion in _SHAKING:
+            steps = _back_and_forth(steps, stroke_s * fps)
+        moved[:, :3] += steps[:, None] * step * _DIRECTIONS[segment.motion]
     return np.asarray((start + moved) % periods)
+
+
+def _back_and_forth(steps: NDArray[np.float64], stroke: float) -> NDArray[np.float64]:
+    """Distance from the start after so many steps, turning round every `stroke` steps."""
+    return np.asarray(stroke - np.abs(steps % (2 * stroke) - stroke))
 
 
 def _frame(
@@ -97,12 +103,11 @@ def _frame(
 ) -> NDArray[np.uint8]:
     """One frame: for each pixel, the place in the patch that the nearest point of the lattice puts there."""
     height, width = background.shape[:2]
-    x, y, turns, size = state.tolist()
+    x, y, size, turns = state.tolist()
     scale = _PATCH / (period * SIZE_RANGE[0] * (SIZE_RANGE[1] / SIZE_RANGE[0]) ** size)
     angle = 2 * math.pi * turns
     across = (np.arange(width) - x + period / 2) % period - period / 2
     down = ((np.arange(height) - y + period / 2) % period - period / 2)[:, None]
-    # y points down, so that this inverse of a turn by a positive angle makes the patches turn clockwise.
     columns = scale * (across * math.cos(angle) + down * math.sin(angle)) + _PATCH / 2
     rows = scale * (down * math.cos(angle) - across * math.sin(angle)) + _PATCH / 2
     layer = cv2.remap(patch, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
