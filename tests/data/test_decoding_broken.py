@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from vidtl.data.decoding import UnreadableVideo, View, open_video
+from vidtl.data.decoding.decord import DecordReader
+from vidtl.data.decoding.pyav import PyAVReader
 from vidtl.data.decoding.sniff import sniff_container
+from vidtl.data.decoding.torchcodec import TorchcodecReader
 from vidtl.data.sampling import Box
 
 pytestmark = pytest.mark.timeout(60)
 
-DECODERS = ("pyav", "decord")
+DECODERS = ("pyav", "decord", "torchcodec")
 
 # What opening says, or (number of frames, first frame that cannot be read, what reading it says).
 VERDICTS: dict[str, str | tuple[int, int, str]] = {
@@ -31,8 +34,8 @@ VERDICTS: dict[str, str | tuple[int, int, str]] = {
 }
 
 
-def read_frames(path: Path, indices: list[int], decoder: str = "pyav") -> np.ndarray:
-    with open_video(path, decoder) as video:
+def read_frames(path: Path, indices: list[int]) -> np.ndarray:
+    with open_video(path) as video:
         return video.read([View(np.array(indices), Box(0, 0, video.height, video.width))], (16, 16), "rgb")
 
 
@@ -56,14 +59,6 @@ def test_broken_files_get_their_verdict(shared_data: Path, name: str):
     with pytest.raises(UnreadableVideo) as caught:
         read_frames(path, [damaged])
     assert str(caught.value) == f"{path}: {reason}"
-
-
-@pytest.mark.parametrize("name", VERDICTS)
-def test_decord_delivers_no_frame_of_a_broken_file(shared_data: Path, name: str):
-    pytest.importorskip("decord")
-    last = VERDICTS[name][1] if isinstance(VERDICTS[name], tuple) else 0
-    with pytest.raises(UnreadableVideo, match=name):
-        read_frames(shared_data / "broken" / name, [last], "decord")
 
 
 @pytest.mark.parametrize(
@@ -103,8 +98,8 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("av.open", reached)
     monkeypatch.setattr(socket.socket, "connect", reached)
-    decord = pytest.importorskip("decord")
-    monkeypatch.setattr(decord, "VideoReader", reached)
+    for reader in (PyAVReader, DecordReader, TorchcodecReader):
+        monkeypatch.setattr(reader, "__init__", reached)
 
 
 NOT_CONTAINERS = {

@@ -11,11 +11,16 @@ from vidtl.data.decoding.decord import DecordReader
 from vidtl.data.decoding.pyav import PyAVReader
 from vidtl.data.decoding.reader import Colour, PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.data.decoding.sniff import checked_path, sniff_container
+from vidtl.data.decoding.torchcodec import TorchcodecReader
 from vidtl.errors import UserError, did_you_mean
 
 __all__ = ["DECODERS", "Colour", "PixelFormat", "UnreadableVideo", "VideoReader", "View", "open_video"]
 
-DECODERS: dict[str, Callable[[Path, str], VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader}
+DECODERS: dict[str, Callable[[Path, str], VideoReader]] = {
+    "pyav": PyAVReader,
+    "decord": DecordReader,
+    "torchcodec": TorchcodecReader,
+}
 
 
 def open_video(path: Path, decoder: str = "pyav", root: Path | None = None) -> VideoReader:
