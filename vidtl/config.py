@@ -28,8 +28,9 @@ class DataConfig:
     """Split of `dataset.yaml` to train on."""
     eval_split: str = "val"
     """Split of `dataset.yaml` to evaluate on."""
-    decoder: Literal["pyav", "decord"] = "pyav"
-    """Decoding library. `pyav` is the fast and exact one; `decord` exists on x86-64 Linux only and gives RGB only."""
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    """Decoding library. `pyav` is the fast and exact one. The others give RGB only and refuse files that they misread:
+    `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
     pixel_format: Literal["planar", "rgb"] = "planar"
     """How frames travel to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3 bytes)."""
     num_workers: int = 2
@@ -50,10 +51,10 @@ class DataConfig:
         _require(self.max_substitutions >= 0, "data.max_substitutions", self.max_substitutions, "0 or more")
         _require(0 <= self.max_unreadable_share <= 1, "data.max_unreadable_share", self.max_unreadable_share, "0 to 1")
         _require(
-            self.decoder != "decord" or self.pixel_format == "rgb",
+            self.decoder == "pyav" or self.pixel_format == "rgb",
             "data.pixel_format",
             self.pixel_format,
-            "'rgb' with data.decoder decord, which delivers no planes",
+            f"'rgb' with data.decoder {self.decoder}, which delivers no planes",
         )
 
 
