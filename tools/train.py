@@ -27,6 +27,7 @@ from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import chance_levels
 from vidtl.models import build_model
 from vidtl.models.hub import save_model_directory
+from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress, make_progress
@@ -54,6 +55,9 @@ def main() -> None:
     get_protocol(description.protocol if config.evaluation.protocol == "dataset" else config.evaluation.protocol)
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(train_records.classes))
+    if config.training.init_from:
+        source = Path(config.training.init_from)
+        log.info("%s", load_pretrained(model, source, new_head=config.training.init_new_head))
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     describe_run(config, accelerator, description, train_records, eval_records, loader, model)
 

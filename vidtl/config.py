@@ -404,6 +404,10 @@ class TrainingConfig:
     """Newest checkpoints to keep; the best one (top-1 or mAP of the periodic evaluation) is kept besides."""
     evaluate_every_epochs: float = 1.0
     """Epochs between evaluations during training (one centred view); 0 evaluates at the end only."""
+    init_from: str = ""
+    """Weights to start from: a model directory (ours or transformers'), a Flax `.npz`, or an image ViT; empty: random."""
+    init_new_head: bool = False
+    """Leave the classifier of `init_from` behind, for data of other classes (image ViTs never bring theirs)."""
     resume: Literal["auto", "never"] = "auto"
     """`auto` goes on from the output directory's newest valid checkpoint; `never` refuses a directory that has one."""
 

@@ -83,7 +83,7 @@ class _LineTask:
         rate = (self.done - self.first) / max(1e-9, self.last_line_s - self.start_s)
         parts = [f"{self.title} {self.done}/{self.total} {self.unit}", *(f"{k} {v}" for k, v in self.figures.items())]
         parts.append(f"{rate:.3g} {self.unit}/s")
-        if rate > 0:
+        if self.done - self.first > 1:  # the first unit pays for the start of everything
             parts.append(f"left {timedelta(seconds=round((self.total - self.done) / rate))}")
         print("  ".join(parts), file=sys.stderr, flush=True)
 

@@ -6,7 +6,6 @@ number of workers nor the order in which they finish changes anything.
 """
 
 import numpy as np
-import torch
 from numpy.random import Generator, Philox, SeedSequence
 
 
@@ -25,6 +24,8 @@ def seed_torch(seed: int, *keys: int) -> None:
     Dropout and stochastic depth draw from those generators; seeding them before each forward pass makes what they
     draw a function of the position in the run.
     """
+    import torch  # here, because processes that only draw or decode should not wait for torch to load
+
     torch.manual_seed(int(_sequence(seed, keys).generate_state(1, np.uint64)[0]))
 
 
