@@ -155,8 +155,9 @@ def print_papers(console: Console) -> None:
     for row in published_models():
         table.add_row(row.source, row.name, *compared(row), row.note, style="red" if NO_MATCH in row.note else "")
     console.print(table)
+    console.print(UNIT)
     console.print(
-        "deviation: published against ours; element-wise work, which ours leaves out, is up to 1.3 % of theirs"
+        "deviation: of the published figure from ours; theirs may count element-wise work, ours leaves it out"
     )
 
 
@@ -165,14 +166,18 @@ def compared(row: PublishedModel) -> list[str]:
     with torch.device("meta"):
         model = build_model(row.model, row.clip, row.num_classes)
     gmacs, parameters = count_multiply_adds(model, row.clip) / 1e9, count_parameters(model)
-    return [
-        f"{gmacs:.4f}",
-        "" if row.gmacs is None else f"{row.gmacs:g}",
-        "" if row.gmacs is None else f"{row.gmacs / gmacs - 1:+.1%}",
-        f"{parameters:,}",
-        "" if row.parameters_m is None else f"{row.parameters_m:g}",
-        "" if row.parameters_m is None else f"{row.parameters_m * 1e6 / parameters - 1:+.1%}",
-    ]
+    cells = [f"{gmacs:.4f}", *deviation(row.gmacs, gmacs)]
+    return [*cells, f"{parameters:,}", *deviation(row.parameters_m, parameters / 1e6)]
+
+
+def deviation(published: float | None, ours: float) -> tuple[str, str]:
+    """The published figure as printed, and how far it is from ours where its own rounding does not account for that."""
+    if published is None:
+        return "", ""
+    printed = f"{published:.9g}"
+    half_a_digit = 0.5 * 10.0 ** -len(printed.partition(".")[2])
+    within_rounding = abs(published - ours) <= 1.001 * half_a_digit
+    return printed, "rounding" if within_rounding else f"{published / ours - 1:+.1%}"
 
 
 if __name__ == "__main__":

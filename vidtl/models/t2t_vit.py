@@ -1,6 +1,6 @@
 """T2T-ViT (Yuan et al., ICCV 2021) on images: the token module, then a narrow transformer with a class token.
 
-Source: the paper, section 3.2 and table 2, and the authors' code.
+Source: the paper, section 3.2, and the authors' code.
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ from vidtl.models.t2t import TokensToToken, start_linear
 
 
 class T2TSize(NamedTuple):
-    """Numbers behind a name such as T2T-ViT-14 (paper, table 2)."""
+    """Numbers behind a name such as T2T-ViT-14."""
 
     width: int
     depth: int
