@@ -5,6 +5,7 @@
     tools/convert_weights.py vivit_fe.npz models/vivit-fe --num_frames 32   Flax parameters of a ViViT, flattened
     tools/convert_weights.py B_16.npz models/start --model vivit_b16x2_fe_tl8at3 --num_classes 400
                                                                             an image ViT (.npz, or timm's state dict)
+    tools/convert_weights.py 81.5_T2T_ViT_14.pth.tar models/t2t-14          the authors' T2T-ViT
 
 Names and shapes that do not fit are errors; the report tells what was resized or left out.
 """
@@ -20,10 +21,12 @@ from vidtl.models import VideoModel, build_model, create_model
 from vidtl.models.hub import save_model_directory
 from vidtl.models.position import Grid
 from vidtl.models.variants import FORMS
+from vidtl.models.weights.files import read_state
 from vidtl.models.weights.flax import infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
 from vidtl.models.weights.image_vit import Inflation
 from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t
 from vidtl.runtime.launch import run_tool
 
 APPLIES = {
@@ -32,6 +35,7 @@ APPLIES = {
         *("num_frames", "frame_size", "class_names", "form", "attention_order", "pooling", "after_block"),
         *("token_learner_pooling", "source_grid"),
     },
+    "a T2T-ViT": {"frame_size", "class_names", "num_heads"},
     "an image ViT": {"model", "num_classes", "num_frames", "frame_size", "class_names", "inflation"},
 }
 
@@ -53,6 +57,8 @@ def parse() -> argparse.Namespace:
     flax.add_argument(
         "--source_grid", type=int, nargs=3, metavar=("T", "H", "W"), help="tokens of the source's positions"
     )
+    t2t = parser.add_argument_group("T2T-ViTs")
+    t2t.add_argument("--num_heads", type=int, help="attention heads; default: width / 64, as in every published model")
     image = parser.add_argument_group("image ViTs")
     image.add_argument("--model", help="name of the ViViT to start, such as vivit_b16x2_fe_tl8at3")
     image.add_argument("--num_classes", type=int, help="classes of the new classifier")
@@ -83,9 +89,9 @@ def build(arguments: argparse.Namespace) -> tuple[VideoModel, tuple[str, ...]]:
     """The model that the source is for, still with fresh weights, and the class names that the source tells."""
     if arguments.source.is_dir():
         check_options(arguments, "a Hugging Face directory")
-        found = read_huggingface(arguments.source)
-        num_classes = found.weights.state["head.weight"].shape[0]
-        return build_model(found.model, with_clip(found.clip, arguments), num_classes), found.class_names
+        source = read_huggingface(arguments.source)
+        num_classes = source.weights.state["head.weight"].shape[0]
+        return build_model(source.model, with_clip(source.clip, arguments), num_classes), source.class_names
     params = read_flax(arguments.source) if arguments.source.suffix == ".npz" else {}
     if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:
         check_options(arguments, "Flax parameters of a ViViT")
@@ -99,6 +105,15 @@ def build(arguments: argparse.Namespace) -> tuple[VideoModel, tuple[str, ...]]:
         )
         clip = with_clip(ClipConfig(), arguments)
         return build_model(ModelConfig(vivit=config), clip, params["output_projection/bias"].shape[0]), ()
+    if arguments.source.suffix != ".npz" and is_t2t(read_state(arguments.source)):
+        check_options(arguments, "a T2T-ViT")
+        found = read_t2t(arguments.source)
+        clip = replace(with_clip(ClipConfig(), arguments), num_frames=1)
+        t2t_vit = infer_t2t_config(found)
+        t2t_vit = replace(t2t_vit, num_heads=arguments.num_heads or t2t_vit.num_heads)
+        return build_model(
+            ModelConfig(architecture="t2t_vit", t2t_vit=t2t_vit), clip, found.state["head.weight"].shape[0]
+        ), ()
     check_options(arguments, "an image ViT")
     if arguments.model is None or arguments.num_classes is None:
         raise UserError(

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from vidtl.errors import UserError
 
+_PLACES = ("state_dict_ema", "state_dict", "model")
+"""Where training scripts keep the state dict; averaged weights come first, as they are the published ones."""
+
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a `.safetensors` file by name."""
@@ -26,19 +29,20 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file, from `state_dict`, `model` or the top level; names lose a leading `module.`."""
+    """The tensors of a torch file, from one of `_PLACES` or the top level; names lose a leading `module.`."""
     _require_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is no torch file of tensors alone, and nothing else is unpickled: {reason}") from error
-    for key in ("state_dict", "model"):
+    for key in _PLACES:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
+            break
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(
-            f"{path} holds no state dict; allowed: tensors by name, or such a dict under state_dict or model"
+            f"{path} holds no state dict; allowed: tensors by name, or such a dict under {', '.join(_PLACES)}"
         )
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 

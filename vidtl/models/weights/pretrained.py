@@ -5,12 +5,14 @@ from pathlib import Path
 from vidtl.errors import UserError
 from vidtl.models.hub import VideoModel, read_model_weights
 from vidtl.models.position import Grid
+from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.files import read_json
 from vidtl.models.weights.flax import Params, flax_weights, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
 from vidtl.models.weights.image_vit import NEW_PARTS, Inflation, image_vit_weights
 from vidtl.models.weights.report import LoadReport, SourceWeights, load_weights
+from vidtl.models.weights.t2t import read_t2t
 
 
 def load_pretrained(
@@ -26,7 +28,7 @@ def load_pretrained(
     Args:
         model: changed in place.
         source: a model directory of this library or of transformers' ViViT; a `.npz` of a Flax ViViT or image ViT; or
-            a `.safetensors` or `.pth` of a timm image ViT.
+            a `.safetensors` or `.pth` of a timm image ViT, or of the authors' T2T-ViT for such a model.
         new_head: the classifier keeps its fresh weights (always so for image ViTs).
         inflation: image ViTs only, how the patch embedding is spread over a tubelet's frames.
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
@@ -52,6 +54,8 @@ def _read(
         params = read_flax(source)
         if _is_video(params, model):
             return flax_weights(params, str(source), _flax_grids(params, source_grid)), ()
+    if isinstance(model, T2TViT):
+        return read_t2t(source, model.positions.grid), ()
     if not isinstance(model, ViViT):
         raise UserError(f"{source} is no directory; allowed for a {type(model).__name__}: a model directory")
     return image_vit_weights(source, model, inflation=inflation), NEW_PARTS

@@ -4,19 +4,17 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
 from einops import rearrange
 from torch import Tensor
+from torch.nn import functional
 
 from vidtl.config import T2TViTConfig
 from vidtl.errors import UserError
 from vidtl.models.position import Grid
 from vidtl.models.t2t_vit import T2TViT
-from vidtl.models.weights.files import read_safetensors
+from vidtl.models.weights.files import read_state
 from vidtl.models.weights.report import LoadReport, SourceWeights, load_weights
 
 POSITIONS = "positions.weight"
@@ -68,8 +66,7 @@ def read_t2t(path: Path, grid: Grid | None = None, *, with_head: bool = True) ->
     Raises:
         UserError: the file is unreadable, or its positions belong to no square image.
     """
-    state = read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
-    converted = convert_t2t(state)
+    converted = convert_t2t(read_state(path))
     if grid is not None and POSITIONS in converted:
         converted[POSITIONS] = _resize_bicubic(converted[POSITIONS], grid, path)
     unused = [] if with_head else [name for name in converted if name.startswith("head.")]
@@ -94,6 +91,11 @@ def convert_t2t(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
+def is_t2t(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is the authors' T2T-ViT, by its names."""
+    return any(name.startswith("tokens_to_token.") for name in state)
+
+
 def infer_t2t_config(weights: SourceWeights) -> T2TViTConfig:
     """Settings that the weights reveal; heads are 64 wide, as in every published model.
 
@@ -114,23 +116,6 @@ def infer_t2t_config(weights: SourceWeights) -> T2TViTConfig:
     )
 
 
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is no file")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is no torch file of tensors alone, and nothing else is unpickled: {reason}") from error
-    for key in ("state_dict_ema", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no weights; allowed: tensors by name, as such or under state_dict(_ema)")
-    return content
-
-
 def _resize_bicubic(rows_LD: Tensor, grid: Grid, path: Path) -> Tensor:
     """Fits the table of a square image to another grid as the authors' fine-tuning does; the class row stays."""
     size = rows_LD.shape[0] - 1
@@ -142,5 +127,5 @@ def _resize_bicubic(rows_LD: Tensor, grid: Grid, path: Path) -> Tensor:
             f"{path}: pos_embed has {size} rows besides the class token's; allowed: those of a square image"
         )
     table = rearrange(rows_LD[1:].float(), "(h w) D -> 1 D h w", h=side)
-    table = F.interpolate(table, size=grid[1:], mode="bicubic", align_corners=False)
+    table = functional.interpolate(table, size=grid[1:], mode="bicubic", align_corners=False)
     return torch.cat([rows_LD[:1], rearrange(table, "1 D h w -> (h w) D").to(rows_LD.dtype)])

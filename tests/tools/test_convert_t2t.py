@@ -1,0 +1,40 @@
+"""The authors' T2T-ViT files through the command line: the model directory gives the authors' logits."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vidtl.models.hub import load_model_directory
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["safetensors", "pth.tar"])
+@pytest.mark.parametrize("module", ["performer", "transformer"])
+def test_converted_t2t_gives_the_authors_logits(
+    golden: Path, tmp_path: Path, run_main: Callable[..., tuple[int, str, str]], module: str, wrapped: bool
+) -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+    import convert_weights
+
+    folder = golden / f"t2t_vit_{module}"
+    source = folder / "model.safetensors"
+    if wrapped:
+        state = {f"module.{name}": tensor for name, tensor in load_file(source).items()}
+        other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+        source = tmp_path / "81.5_T2T_ViT_14.pth.tar"
+        torch.save({"state_dict": other, "state_dict_ema": state, "epoch": 310}, source)
+    with np.load(folder / "io.npz") as io:
+        images_BCHW, reference = torch.from_numpy(io["images"]), torch.from_numpy(io["logits"])
+    num_heads = json.loads((folder / "config.json").read_text())["num_heads"]
+    options = ["--frame_size", *images_BCHW.shape[-2:], "--num_heads", num_heads]
+    code, _, errors = run_main(convert_weights.main, source, tmp_path / "model", *options)
+    assert code == 0, errors
+    model, _ = load_model_directory(tmp_path / "model")
+    with torch.inference_mode():
+        logits = model.eval()(images_BCHW[:, None])
+    assert (logits - reference).abs().max() <= 1e-5 * max(1, reference.abs().max())
