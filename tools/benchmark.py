@@ -20,7 +20,7 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -38,9 +38,16 @@ AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("torch", "vidtl", "transformers", "vit-pytorch", "timm")
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, as every tool does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
+
+
 def parse() -> argparse.Namespace:
     on_gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True)
     model = commands.add_parser("model", help="cost of models", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     model.add_argument(

@@ -148,7 +148,7 @@ def test_peaks_of_gpus() -> None:
 @pytest.mark.parametrize("change", [{"depth": 0}, {"num_frames": 3}, {"frame_size": 32}, {"frame_size": 100}])
 def test_sizes_that_do_not_fit(change: dict[str, int]) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(change))} is {next(iter(change.values()))}; allowed"):
-        BenchmarkSettings(**change)  # type: ignore[arg-type]
+        BenchmarkSettings(**change)
 
 
 def test_the_tool_tells_ratios_and_writes_every_round(
@@ -174,7 +174,11 @@ def test_the_tool_tells_ratios_and_writes_every_round(
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
-    [("--rounds", "0", "--rounds is 0; allowed: 1 or more"), ("--output", "no/such/folder.json", "does not exist")],
+    [
+        ("--rounds", "0", "--rounds is 0; allowed: 1 or more"),
+        ("--output", "no/such/folder.json", "does not exist"),
+        ("--peers", "tim", "choose from"),
+    ],
 )
 def test_mistakes_take_one_line(
     run_main: Callable[..., tuple[int, str, str]], option: str, value: str, message: str

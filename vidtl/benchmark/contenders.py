@@ -32,7 +32,8 @@ NUM_CLASSES = 400
 class BenchmarkSettings:
     """Sizes of clips and models: X/16x2 with the width of `size` and `depth` blocks."""
 
-    size: Literal["Ti", "S", "B", "L", "H"] = "B"
+    size: str = "B"
+    """One of `SIZES`."""
     depth: int = 12
     """Spatial blocks; the temporal encoder has a third as many, so that their proportion is that of 12 + 4."""
     batch: int = 1
@@ -109,7 +110,7 @@ def _ours(
     stage = stage or TokenLearnerConfig(num_tokens=0)
     vivit = ViViTConfig(
         form=form,
-        size=settings.size,
+        size=settings.size,  # type: ignore[arg-type]  # one of SIZES, as the field's own letters
         depth=settings.depth,
         temporal_depth=settings.temporal_depth,
         tubelet=(TUBELET_FRAMES, PATCH, PATCH),
@@ -244,5 +245,7 @@ def compiled(contender: Contender) -> nn.Module:
     """The model through `torch.compile`."""
     # Models of one class share compiled code, each with guards of its own: more than torch allows unless told.
     torch._dynamo.config.recompile_limit = 64
+    # einops notes its kinds of tensors at their first use; compiled before that, everything is compiled again.
+    rearrange(torch.zeros(1), "n -> n")
     model: nn.Module = torch.compile(contender.model)  # type: ignore[assignment]
     return model
