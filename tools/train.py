@@ -10,7 +10,6 @@ import logging
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from command_line import arguments_of_process, experiment_parser, parse_experiment
@@ -25,7 +24,7 @@ from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import chance_levels
-from vidtl.models import build_model
+from vidtl.models import VideoModel, build_model
 from vidtl.models.hub import save_model_directory
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
@@ -53,11 +52,7 @@ def main() -> None:
     train_records = read_split(description, config, config.data.train_split)
     eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
     get_protocol(description.protocol if config.evaluation.protocol == "dataset" else config.evaluation.protocol)
-    seed_torch(config.training.seed)
-    model = build_model(config.model, config.clip, len(train_records.classes))
-    if config.training.init_from:
-        source = Path(config.training.init_from)
-        log.info("%s", load_pretrained(model, source, new_head=config.training.init_new_head))
+    model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     describe_run(config, accelerator, description, train_records, eval_records, loader, model)
 
@@ -88,6 +83,18 @@ def read_split(description: DatasetDescription, config: ExperimentConfig, split:
     return records
 
 
+def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
+    """The model before its first step: the same in every process."""
+    seed_torch(config.training.seed)
+    model = build_model(config.model, config.clip, len(records.classes))
+    if config.training.init_from:
+        source = Path(config.training.init_from)
+        log.info("%s", load_pretrained(model, source, new_head=config.training.init_new_head))
+    elif records.multi_label:
+        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
+    return model
+
+
 def centre_view_metrics(
     records: Records, config: ExperimentConfig, accelerator: Accelerator, progress: Progress, model: nn.Module
 ) -> dict[str, float]:
@@ -100,8 +107,7 @@ def centre_view_metrics(
 
 def draw_run(output_dir: Path, eval_records: Records) -> None:
     """The curves so far, with what random scores reach as dashed lines."""
-    targets = np.stack([eval_records.targets(i) for i in range(len(eval_records))])
-    chance = chance_levels(targets, eval_records.multi_label)
+    chance = chance_levels(eval_records.video_targets(), eval_records.multi_label)
     draw_curves(RunDirectory(output_dir).metrics_file, output_dir / "curves.png", chance)
 
 

@@ -161,9 +161,9 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
         pixels=torch.from_numpy(np.stack([clip.pixels for clip in clips])),
         colour=torch.tensor([clip.colour for clip in clips]),
         targets=torch.from_numpy(np.stack([clip.targets for clip in clips])),
-        weights=torch.tensor([clip.weight for clip in clips]),
+        weights=torch.tensor([clip.weight for clip in clips], dtype=torch.float32),
         indices=torch.tensor([clip.record for clip in clips]),
-        augmentation=torch.tensor([clip.augmentation for clip in clips]),
+        augmentation=torch.tensor([clip.augmentation for clip in clips], dtype=torch.float32),
         failures=[failure for clip in clips for failure in clip.failures],
     )
 

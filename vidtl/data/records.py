@@ -155,6 +155,12 @@ class Records:
         targets[self.labels_between(index, start_s, end_s)] = 1
         return targets
 
+    def video_targets(self) -> NDArray[np.float32]:
+        """Multi-hot float32 [N, K]: the targets of every whole video."""
+        targets = np.zeros((len(self), len(self.classes)), np.float32)
+        targets[np.repeat(np.arange(len(self)), np.diff(self.label_offsets)), self.label_classes] = 1
+        return targets
+
     def with_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Numbers of the records whose video-level classes are exactly `labels`, in rising order."""
         wanted = np.unique(np.asarray(labels, np.int64))

@@ -230,7 +230,7 @@ class _Scorer:
 def _targets(records: Records) -> NDArray[np.float32]:
     if len(records) == 0:
         raise UserError(f"{records.annotation} has no videos to evaluate")
-    targets = np.stack([records.targets(i) for i in range(len(records))])
+    targets = records.video_targets()
     wrong = np.flatnonzero(targets.sum(axis=1) != 1)
     if not records.multi_label and wrong.size:
         i = int(wrong[0])

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, cast, get_type_hints
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.errors import UserError, did_you_mean
@@ -50,6 +50,19 @@ class VideoModel(  # type: ignore[misc]
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone: position embeddings and class tokens."""
         return {name for name, _ in self.named_parameters() if name.endswith(("positions.weight", "cls"))}
+
+    def set_class_prior(self, positive_rates_K: Tensor) -> None:
+        """Let an untrained multi-label model begin at the frequencies of the classes: sigmoid(bias) is the rate.
+
+        From the usual zero bias, an optimizer spends its first hundreds of steps on moving all logits down together,
+        and the features may not survive that (Lin et al., "Focal loss for dense object detection", 2017, section 4.1).
+
+        Args:
+            positive_rates_K: share of training videos that have each class; kept within 0.001 and 0.999.
+        """
+        layers = [m for m in self.modules() if isinstance(m, nn.Linear) and m.out_features == self.num_classes]
+        with torch.no_grad():
+            layers[-1].bias.copy_(torch.logit(positive_rates_K.clamp(0.001, 0.999)))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model_directory(self, save_directory, self.class_names)

@@ -1,0 +1,183 @@
+"""Records to batches, on really encoded files: what is read, what is drawn, and what stands in for a broken file."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig
+from vidtl.data.augmentation import batch_input
+from vidtl.data.batch import ClipBatch
+from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, first_records
+from vidtl.data.description import load_description, read_records
+from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.protocols import get_protocol
+from vidtl.data.records import Records
+from vidtl.data.toy import ToySettings, make_toy
+from vidtl.errors import UserError
+from vidtl.runtime.progress import make_progress
+
+CONFIG = ExperimentConfig(
+    data=DataConfig(num_workers=0),
+    clip=ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36),
+    augmentation=AugmentationConfig(colour_probability=0.5, flip_probability=0.5),
+    training=TrainingConfig(batch_size=6),
+)
+
+
+def made(folder: Path, multi_label: bool) -> Path:
+    settings = ToySettings(seed=1, videos_per_class_train=2, videos_per_class_val=1, multi_label=multi_label)
+    make_toy(folder, settings, make_progress(is_main_process=False), num_processes=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("single"), multi_label=False)
+
+
+@pytest.fixture(scope="module")
+def multi_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("multi"), multi_label=True)
+
+
+@pytest.fixture
+def records(root: Path) -> Records:
+    return read_records(load_description("toy"), "train", root)
+
+
+def with_data(**changes: object) -> ExperimentConfig:
+    return dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **changes))
+
+
+def test_a_batch_is_uint8_until_the_device(records: Records) -> None:
+    batch = next(TrainLoader(records, CONFIG, 0, 1).iterate())
+    assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (6, 8, 48, 32))
+    assert (batch.targets.dtype, batch.targets.shape) == (torch.float32, (6, 8))
+    assert batch.targets.sum(dim=1).eq(1).all()
+    assert batch.weights.dtype == batch.augmentation.dtype == torch.float32
+    assert batch.failures == []
+    input_BTCHW = batch_input(batch, CONFIG.clip, CONFIG.augmentation)
+    assert (input_BTCHW.dtype, input_BTCHW.shape) == (torch.float32, (6, 8, 3, 32, 32))
+    assert input_BTCHW.abs().max() <= 1
+
+
+def test_planes_and_rgb_show_the_same_clip(records: Records) -> None:
+    key = ClipKey(0, 3, 1.0)
+    clips = [ClipDataset(records, with_data(pixel_format=name))[key] for name in ("planar", "rgb")]
+    assert clips[1].pixels.shape == (8, 32, 32, 3)
+    inputs = []
+    for clip in clips:
+        batch = ClipBatch(
+            pixels=torch.from_numpy(clip.pixels)[None],
+            colour=torch.tensor([clip.colour]),
+            targets=torch.from_numpy(clip.targets)[None],
+            weights=torch.ones(1),
+            indices=torch.tensor([clip.record]),
+            augmentation=torch.tensor([clip.augmentation], dtype=torch.float32),
+            failures=[],
+        )
+        inputs.append(batch_input(batch, CONFIG.clip, CONFIG.augmentation))
+    # Planar boxes lie on even pixels, and a shift of one pixel shows at 32 x 32.
+    difference = (inputs[0] - inputs[1]).abs().mean()
+    assert difference < 0.1
+    assert (inputs[0] - inputs[1].flip(1)).abs().mean() > difference
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_clips_depend_on_seed_epoch_and_record_alone(records: Records, num_workers: int) -> None:
+    loader = TrainLoader(records, with_data(num_workers=num_workers), 0, 1)
+    reference = TrainLoader(records, CONFIG, 0, 1)
+    start = 4  # the second epoch: nothing before it is decoded
+    batches = [batch for batch, _ in zip(loader.iterate(start), range(2), strict=False)]
+    expected = list(reference.iterate(0))[start : start + 2]
+    for batch, other in zip(batches, expected, strict=True):
+        assert torch.equal(batch.pixels, other.pixels)
+        assert torch.equal(batch.augmentation, other.augmentation)
+        assert torch.equal(batch.indices, other.indices)
+    first, second = (ClipDataset(records, CONFIG)[ClipKey(epoch, 0, 1.0)] for epoch in (0, 1))
+    assert not np.array_equal(first.pixels, second.pixels)
+
+
+def test_a_broken_video_is_replaced_by_one_of_its_class_and_told(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.root, tmp_path / "copy")
+    broken = dataclasses.replace(records, root=tmp_path / "copy")
+    broken.path(0).write_bytes(broken.path(0).read_bytes()[:100])
+    clips = [ClipDataset(broken, CONFIG)[ClipKey(epoch, 0, 1.0)] for epoch in (0, 0, 1)]
+    assert np.array_equal(clips[0].pixels, clips[1].pixels)
+    for clip in clips:
+        assert clip.record != 0
+        assert np.array_equal(clip.targets, records.targets(0))
+        assert [failure.path for failure in clip.failures] == [records.paths[0]]
+    for path in {broken.path(i) for i in range(len(broken))}:
+        path.unlink()
+    with pytest.raises(UserError, match="4 videos in a row could not be read"):
+        ClipDataset(broken, CONFIG)[ClipKey(0, 0, 1.0)]
+    with pytest.raises(UserError, match="4 videos in a row could not be read"):
+        next(TrainLoader(broken, dataclasses.replace(CONFIG, data=DataConfig(num_workers=1)), 0, 1).iterate())
+    with pytest.raises(UserError, match="none of 8 videos tried"):
+        check_readable(broken, CONFIG)
+    view = ViewDataset(broken, CONFIG, get_protocol("center"))[2]
+    assert view.pixels is None
+    assert view.failure is not None
+    assert view.failure.path == records.paths[2]
+
+
+def test_clip_labels_are_those_of_the_clip(multi_root: Path) -> None:
+    records = read_records(load_description("toy_multilabel"), "train", multi_root)
+    dataset = ClipDataset(records, CONFIG)
+    seen = np.stack([[dataset[ClipKey(epoch, i, 1.0)].targets for i in range(len(records))] for epoch in range(4)])
+    whole = records.video_targets()
+    assert (seen <= whole).all()
+    assert seen.mean() < whole.mean()  # a clip of 15 frames misses some of the motions of 40 frames and more
+
+
+def test_target_fps_takes_frames_by_time(records: Records) -> None:
+    at_6 = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, target_fps=6, stride=1))
+    protocol = get_protocol("center")
+    every_second = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, stride=2))
+    for index in range(4):
+        by_time = ViewDataset(records, at_6, protocol)[index]
+        by_stride = ViewDataset(records, every_second, protocol)[index]
+        assert by_time.pixels is not None
+        if records.paths[index]:  # 12 fps files: every second frame; 15 fps files: other ones
+            assert by_time.pixels.shape == by_stride.pixels.shape  # type: ignore[union-attr]
+
+
+def test_segments_bound_the_frames(records: Records) -> None:
+    half = dataclasses.replace(
+        records, segment_starts_s=np.full(len(records), 0.8), segment_ends_s=np.full(len(records), 1.2)
+    )
+    hold = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, short_video="hold", stride=1))
+    pixels = ViewDataset(half, hold, get_protocol("center"))[0].pixels
+    assert pixels is not None
+    distinct = {frame.tobytes() for frame in pixels[0]}
+    assert 3 <= len(distinct) <= 7  # 0.4 s at 12 or 15 frames per second, the last one held
+    late = dataclasses.replace(records, segment_starts_s=np.full(len(records), 99.0))
+    failure = ViewDataset(late, CONFIG, get_protocol("center"))[0].failure
+    assert failure is not None
+    assert "no frame between 99 s" in failure.reason
+
+
+def test_single_frame_repeats_the_middle(records: Records) -> None:
+    still = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(single_frame=True))
+    protocol = get_protocol("vivit_4x3")
+    moving = ViewDataset(records, CONFIG, protocol)[0].pixels
+    frozen = ViewDataset(records, still, protocol)[0].pixels
+    assert moving is not None
+    assert frozen is not None
+    assert np.array_equal(frozen, np.repeat(moving[:, 4:5], 8, axis=1))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_evaluation_reads_every_video_once(records: Records, processes: int) -> None:
+    some = first_records(records, 7)
+    protocol = get_protocol("center")
+    config = with_data(num_workers=2 if processes == 2 else 0)
+    loaders = [EvalLoader(some, config, protocol, index, processes) for index in range(processes)]
+    indices = [video.index for loader in loaders for video in loader]
+    assert sorted(indices) == list(range(7))
+    assert sum(map(len, loaders)) == 7
