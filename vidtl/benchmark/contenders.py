@@ -245,7 +245,5 @@ def compiled(contender: Contender) -> nn.Module:
     """The model through `torch.compile`."""
     # Models of one class share compiled code, each with guards of its own: more than torch allows unless told.
     torch._dynamo.config.recompile_limit = 64
-    # einops notes its kinds of tensors at their first use; compiled before that, everything is compiled again.
-    rearrange(torch.zeros(1), "n -> n")
     model: nn.Module = torch.compile(contender.model)  # type: ignore[assignment]
     return model

@@ -45,7 +45,7 @@ def run_rounds(
     autocast: torch.dtype | None,
     num_rounds: int,
 ) -> Rounds:
-    """Every model and product once per round, forwards and backwards through the list in turn."""
+    """Every model and product once per round and once before to warm up, up and down the list in turn."""
     actions = _actions(models, settings, device, autocast)
     result = Rounds()
     for number in range(num_rounds + 1):
