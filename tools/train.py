@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from command_line import arguments_of_process, experiment_parser, parse_experiment
 from torch import nn
+from trained_model import find_model_directory
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.augmentation import batch_input
@@ -87,10 +88,13 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     """The model before its first step: the same in every process."""
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
+    new_head = config.training.init_new_head
     if config.training.init_from:
         source = Path(config.training.init_from)
-        log.info("%s", load_pretrained(model, source, new_head=config.training.init_new_head))
-    elif records.multi_label:
+        is_run = RunDirectory(source).checkpoints.is_dir()
+        report = load_pretrained(model, find_model_directory(source) if is_run else source, new_head=new_head)
+        log.info("%s", report)
+    if records.multi_label and (new_head or not config.training.init_from):
         model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
     return model
 

@@ -44,15 +44,15 @@ def find_model_directory(path: Path) -> Path:
     """
     if not path.is_dir():
         neighbours = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"--checkpoint {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbours))}")
+        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbours))}")
     if (path / CONFIG_FILE).is_file():
         problem = find_problem(path) if (path / EXPERIMENT).is_file() else None
         if problem:
-            raise UserError(f"--checkpoint {str(path)!r} is damaged: {problem}")
+            raise UserError(f"checkpoint {str(path)!r} is damaged: {problem}")
         return path
     newest = newest_valid(RunDirectory(path).checkpoints)
     if newest is None:
-        raise UserError(f"--checkpoint {str(path)!r} holds no valid checkpoint and no {CONFIG_FILE}")
+        raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG_FILE}")
     return newest
 
 

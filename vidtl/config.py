@@ -405,7 +405,7 @@ class TrainingConfig:
     evaluate_every_epochs: float = 1.0
     """Epochs between evaluations during training (one centred view); 0 evaluates at the end only."""
     init_from: str = ""
-    """Weights to start from: a model directory (ours or of transformers), a Flax `.npz`, an image ViT; "": random."""
+    """Weights to start from: a run, a model directory (ours or of transformers), a Flax `.npz`, an image ViT file."""
     init_new_head: bool = False
     """Leave the classifier of `init_from` behind, for data of other classes (image ViTs never bring theirs)."""
     resume: Literal["auto", "never"] = "auto"

@@ -10,6 +10,7 @@ so the clips of a step do not depend on how many processes or accumulation steps
 any step without decoding what came before. The last step of an epoch is filled up with clips of weight 0.
 """
 
+import atexit
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,14 +162,21 @@ def _start_worker(worker_index: int) -> None:
 def _workers_ended(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
     """An iterator over `batches` whose workers are gone when the block ends, a hung one included."""
     iterator: Any = iter(batches)
-    try:
-        yield iterator
-    finally:
+
+    def end() -> None:
         # PyTorch has no public way to end the workers now rather than when the iterator happens to be collected.
         if batches.num_workers > 0:
             iterator._shutdown_workers()  # asks them to end, and waits, but not for ever
             for worker in iterator._workers:
                 worker.kill()
+
+    # After an error this block may still be open when Python ends, which would wait for workers that ignore signals.
+    atexit.register(end)
+    try:
+        yield iterator
+    finally:
+        end()
+        atexit.unregister(end)
 
 
 @contextmanager
