@@ -210,12 +210,11 @@ def print_figures(
     console.print(table)
     console.print("times: ratios to the factorised encoder; of products: speed against the fastest matrix product")
     speeds = product_speeds(rounds, settings)
-    fastest = max(speeds.values())
-    told = [
-        f"{name}: {speed / 1e12:.1f} TFLOP/s" if on_gpu else f"{name}: {speed / fastest:.0%}"
-        for name, speed in speeds.items()
-    ]
-    console.print("matrix products: " + ", ".join(told))
+    fastest, slowest = max(speeds, key=speeds.__getitem__), min(speeds, key=speeds.__getitem__)
+    speed = f" at {speeds[fastest] / 1e12:.0f} TFLOP/s" if on_gpu else ""
+    console.print(
+        f"fastest product: {fastest}{speed}; slowest: {slowest}, {speeds[slowest] / speeds[fastest]:.0%} of it"
+    )
     for goal in goals_of(figures, settings, precision):
         verdict = "reached" if goal.reached else "MISSED"
         console.print(f"{verdict}: {goal.title} {goal.value:.3f} ({'>=' if goal.at_least else '<='} {goal.limit:g})")

@@ -17,6 +17,10 @@ CUDA_REPEATS = 10
 """Calls per timing on a GPU, where one call is too short."""
 
 
+PRODUCTS = ("outputs", "input_gradients", "weight_gradients")
+"""The products of a linear layer in a training step."""
+
+
 @dataclass(frozen=True)
 class Rounds:
     """Seconds of each round by the name of what was timed, one warm-up round not among them."""
@@ -32,10 +36,10 @@ class Rounds:
 
 
 def product_shapes(settings: BenchmarkSettings) -> dict[str, tuple[int, int, int]]:
-    """Rows, inner and outer width of the products that a block is made of."""
+    """Rows, inner and outer width of the linear layers that a block is made of; each takes part in three products."""
     rows, width = settings.num_tokens, settings.shape.width
-    shapes = ((rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width))
-    return {" x ".join(map(str, shape)): shape for shape in shapes}
+    layers = ((rows, width, width), (rows, width, 4 * width), (rows, 4 * width, width))
+    return {f"{' x '.join(map(str, layer))} {part}": layer for layer in layers for part in PRODUCTS}
 
 
 def run_rounds(
@@ -93,12 +97,27 @@ def _actions(
     for name, model in models.items():
         actions.append(("train", name, _train(model, clips, targets, autocast)))
         actions.append(("forward", name, _forward(model, clips, autocast)))
-    dtype = autocast or torch.float32
-    for name, (rows, inner, outer) in product_shapes(settings).items():
-        left = torch.randn(rows, inner, generator=random).to(device, dtype)
-        right = torch.randn(outer, inner, generator=random).to(device, dtype)
-        actions.append(("products", name, lambda left=left, right=right: F.linear(left, right)))  # type: ignore[misc]
+    for name, layer in product_shapes(settings).items():
+        actions.append(("products", name, _product(name.split()[-1], layer, autocast or torch.float32, random, device)))
     return actions
+
+
+def _product(
+    part: str, layer: tuple[int, int, int], dtype: torch.dtype, random: torch.Generator, device: torch.device
+) -> Callable[[], Tensor]:
+    """A product as the layer has it in memory, but into memory that is there already: as fast as products can be."""
+    rows, inner, outer = layer
+    tokens, weight, gradient = (
+        torch.randn(shape, generator=random).to(device, dtype)
+        for shape in ((rows, inner), (outer, inner), (rows, outer))
+    )
+    left, right = {
+        "outputs": (tokens, weight.T),
+        "input_gradients": (gradient, weight),
+        "weight_gradients": (gradient.T, tokens),
+    }[part]
+    out = left @ right
+    return lambda: torch.mm(left, right, out=out)
 
 
 def _train(model: nn.Module, clips: Tensor, targets: Tensor, autocast: torch.dtype | None) -> Callable[[], None]:
