@@ -66,3 +66,13 @@ def test_no_pickle_and_no_unsafe_yaml(path: Path) -> None:
             assert ast.unparse(node.func) != "torch.load" or "weights_only" in arguments
         if isinstance(node, ast.Attribute):
             assert ast.unparse(node) not in ("yaml.load", "yaml.full_load", "yaml.unsafe_load")
+
+
+def test_help_documents_every_option() -> None:
+    from command_line import experiment_parser
+
+    actions = [action for action in experiment_parser("test", "")._actions if "." in "".join(action.option_strings)]
+    assert len(actions) > 80
+    for action in actions:
+        assert action.help, action.option_strings
+        assert len(action.help) > 10, action.option_strings

@@ -29,7 +29,6 @@ def experiment_parser(tool: str, description: str) -> ArgumentParser:
         description=description,
         exit_on_error=False,
         allow_abbrev=False,
-        formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below; see configs/")
     for section in dataclasses.fields(ExperimentConfig):
