@@ -75,4 +75,3 @@ def test_help_documents_every_option() -> None:
     assert len(actions) > 80
     for action in actions:
         assert action.help, action.option_strings
-        assert len(action.help) > 10, action.option_strings
