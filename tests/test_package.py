@@ -12,7 +12,6 @@ import vidtl
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
-sys.path.insert(0, str(REPOSITORY / "tools"))
 
 
 def test_importing_vidtl_is_light_and_silent() -> None:

@@ -20,9 +20,10 @@ import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
+from command_line import PlainParser
 from rich.console import Console
 from rich.table import Table
 
@@ -38,16 +39,9 @@ AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("torch", "vidtl", "transformers", "vit-pytorch", "timm")
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as every tool does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def parse() -> argparse.Namespace:
     on_gpu = torch.cuda.is_available()
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True)
     model = commands.add_parser("model", help="cost of models", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     model.add_argument(

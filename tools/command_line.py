@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -18,6 +18,13 @@ from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
 
 MAX_CONFIG_BYTES = 1_000_000
+
+
+class PlainParser(argparse.ArgumentParser):
+    """For tools without an experiment: a mistake in the options is told in one line, as every tool does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help")
 
 
 def experiment_parser(tool: str, description: str) -> ArgumentParser:

@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from command_line import PlainParser
+
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.errors import UserError
 from vidtl.models import VideoModel, build_model, create_model
@@ -42,7 +44,7 @@ APPLIES = {
 
 def parse() -> argparse.Namespace:
     """Options left out are `None`, so that one that does not apply can be told from one that was not given."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="directory or file")
     parser.add_argument("output", type=Path, help="directory to make")
     parser.add_argument("--num_frames", type=int, help="frames per clip (default: the source's, or 32)")

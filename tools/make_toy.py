@@ -7,7 +7,8 @@ python tools/make_toy.py data/toy_multilabel --multi_label
 import argparse
 import time
 from pathlib import Path
-from typing import NoReturn
+
+from command_line import PlainParser
 
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
@@ -15,16 +16,9 @@ from vidtl.runtime.launch import run_tool
 from vidtl.runtime.progress import make_progress
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, as every tool does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def main() -> None:
     defaults = ToySettings()
-    parser = Parser(
+    parser = PlainParser(
         prog="make_toy.py",
         description="Generate the toy data set; a directory that holds the same set already is left alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

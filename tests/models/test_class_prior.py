@@ -14,7 +14,7 @@ SMALL = ViViTConfig(
 @pytest.mark.parametrize(
     ("config", "clip"),
     [
-        (ModelConfig(vivit=SMALL), ClipConfig(num_frames=4, frame_size=(16, 16), short_side=16)),
+        (ModelConfig(vivit=SMALL), ClipConfig(num_frames=4, frame_size=(32, 32), short_side=32)),
         (
             ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig()),
             ClipConfig(num_frames=1, frame_size=(48, 48), short_side=48),

@@ -12,7 +12,6 @@ from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import make_progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "tools"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The authors' T2T-ViT files through the command line: the model directory gives the authors' logits."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from vidtl.models.hub import load_model_directory
 def test_converted_t2t_gives_the_authors_logits(
     golden: Path, tmp_path: Path, run_main: Callable[..., tuple[int, str, str]], module: str, wrapped: bool
 ) -> None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
     import convert_weights
 
     folder = golden / f"t2t_vit_{module}"

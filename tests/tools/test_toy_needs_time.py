@@ -17,11 +17,11 @@ def test_a_trained_model_is_at_chance_on_a_single_frame(
     import eval as evaluation
     import train
 
-    settings = ToySettings(videos_per_class_train=40, videos_per_class_val=40)
+    settings = ToySettings(videos_per_class_train=60, videos_per_class_val=40)
     make_toy(tmp_path / "toy", settings, make_progress(is_main_process=False))
     config = Path(__file__).resolve().parents[2] / "configs/toy.yaml"
     options = ["--config", config, "--data.root", tmp_path / "toy", "--output_dir", tmp_path / "run"]
-    options += ["--training.batch_size", "16", "--training.evaluate_every_epochs", "0"]
+    options += ["--training.evaluate_every_epochs", "0"]
     code, _, errors = run_main(train.main, *options)
     assert code == 0, errors
 
