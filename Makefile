@@ -22,9 +22,11 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)
 	$(BIN)/python tools/make_toy.py data/toy
 	$(BIN)/accelerate launch --quiet --config_file $(LAUNCH) tools/train.py --config configs/toy.yaml --output_dir $(DEMO)
-	$(BIN)/accelerate launch --quiet --config_file $(LAUNCH) tools/eval.py --checkpoint $(DEMO)
 	$(BIN)/python tools/visualize.py --checkpoint $(DEMO)
-	@$(BIN)/python tools/show_run.py $(DEMO)
+	$(BIN)/accelerate launch --quiet --config_file $(LAUNCH) tools/eval.py --checkpoint $(DEMO)
+	@echo "checkpoint  $$(ls -d $(DEMO)/checkpoints/step-* | tail -n 1)"
+	@echo "curves      $(DEMO)/curves.png"
+	@echo "pictures    $(DEMO)/pictures  (where the learned tokens look)"
 
 # The whole test suite; tests of real data skip, with the reason, where the data is absent.
 test: $(INSTALLED)
