@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/installed
 # How the demo is launched; on a GPU: make demo LAUNCH=configs/accelerate/gpu.yaml
 LAUNCH ?= configs/accelerate/cpu.yaml
 DEMO := runs/demo
+LAUNCHER := $(BIN)/accelerate launch --quiet --num_cpu_threads_per_process $$(getconf _NPROCESSORS_ONLN) --config_file $(LAUNCH)
 
 .PHONY: demo test check install clean
 
@@ -21,9 +22,9 @@ $(INSTALLED): pyproject.toml
 # Real videos in, a trained ViViT + TokenLearner and exact metrics out, in a few minutes on a laptop.
 demo: $(INSTALLED)
 	$(BIN)/python tools/make_toy.py data/toy
-	$(BIN)/accelerate launch --quiet --config_file $(LAUNCH) tools/train.py --config configs/toy.yaml --output_dir $(DEMO)
+	$(LAUNCHER) tools/train.py --config configs/toy.yaml --output_dir $(DEMO)
 	$(BIN)/python tools/visualize.py --checkpoint $(DEMO)
-	$(BIN)/accelerate launch --quiet --config_file $(LAUNCH) tools/eval.py --checkpoint $(DEMO)
+	$(LAUNCHER) tools/eval.py --checkpoint $(DEMO)
 	@echo "checkpoint  $$(ls -d $(DEMO)/checkpoints/step-* | tail -n 1)"
 	@echo "curves      $(DEMO)/curves.png"
 	@echo "pictures    $(DEMO)/pictures  (where the learned tokens look)"
