@@ -70,7 +70,7 @@ def test_the_bar_shows_nested_tasks_and_messages_above(monkeypatch):
             inner.update(6)
             sys.stderr.write("a message\n")
         outer.update(10, {"loss": "2.10"})
-    text = terminal.getvalue()
+    text = terminal.getvalue().replace("\N{NO-BREAK SPACE}", " ")
     for words in ("training", "evaluation", "a message", "10/10", "loss 2.10"):
         assert words in text
     assert text.endswith("\x1b[?25h")  # the cursor is back

@@ -11,6 +11,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBar
+from rich.table import Column
 
 LINE_EVERY_S = 15.0
 """Time between two lines where the output is not a terminal."""
@@ -94,11 +95,12 @@ class BarProgress:
     def __init__(self) -> None:
         self._bar = RichBar(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}  {task.fields[figures]}", markup=False),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("left", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            # On a narrow terminal the figures go on in a second line, and nothing is cut off.
+            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=False)),
             console=Console(stderr=True),
             speed_estimate_period=120,
         )
@@ -121,7 +123,8 @@ class _BarTask:
 
     def update(self, done: int, figures: Mapping[str, str] = NO_FIGURES) -> None:
         task = self.bar.tasks[self.bar.task_ids.index(self.number)]
-        shown = [f"{name} {value}" for name, value in figures.items()]
-        if task.speed:
+        # Words that belong together stay on one line.
+        shown = [f"{name} {value}".replace(" ", "\N{NO-BREAK SPACE}") for name, value in figures.items()]
+        if task.speed and not figures:
             shown.append(f"{task.speed:.3g} {task.fields['unit']}/s")
         self.bar.update(self.number, completed=done, figures="  ".join(shown))
