@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from accelerate.state import GradientState
 
 from vidtl.errors import UserError
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, on_main_process, resolve_precision, run_tool
@@ -49,6 +50,16 @@ def test_precision_without_a_gpu():
         resolve_precision("fp16")
 
 
+@pytest.fixture
+def accelerate_state():
+    """Accelerate keeps its settings per process: put back what a test leaves there for the tests after it."""
+    saved = dict(GradientState._shared_state)
+    yield
+    GradientState._shared_state.clear()
+    GradientState._shared_state.update(saved)
+
+
+@pytest.mark.usefixtures("accelerate_state")
 def test_a_launcher_that_accumulates_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     with pytest.raises(UserError, match="gradient_accumulation_steps is 4"):
