@@ -17,7 +17,7 @@ from trained_model import load_for_classes, parse_with_model, run_folder
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
-from vidtl.data.protocols import get_protocol
+from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.evaluator import EvaluationResult, evaluate
 from vidtl.evaluation.report import summary_lines, write_report
 from vidtl.runtime.launch import make_accelerator, run_tool
@@ -41,8 +41,7 @@ def main() -> None:
     description = load_description(config.data.dataset)
     records = read_records(description, config.data.eval_split, Path(config.data.root))
     records = first_records(records, config.evaluation.max_videos)
-    name = description.protocol if config.evaluation.protocol == "dataset" else config.evaluation.protocol
-    protocol = get_protocol(name)
+    protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
     if config.evaluation.single_frame:
         protocol = replace(protocol, name=f"{protocol.name}-single-frame")
     model = load_for_classes(directory, records.classes.names).to(accelerator.device)

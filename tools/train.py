@@ -21,7 +21,7 @@ from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import DatasetDescription, load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
-from vidtl.data.protocols import get_protocol
+from vidtl.data.protocols import get_protocol, protocol_of_run
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import chance_levels
@@ -52,7 +52,7 @@ def main() -> None:
     description = load_description(config.data.dataset)
     train_records = read_split(description, config, config.data.train_split)
     eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
-    get_protocol(description.protocol if config.evaluation.protocol == "dataset" else config.evaluation.protocol)
+    protocol_of_run(config.evaluation.protocol, description.protocol)  # a wrong name ends the run now, not after it
     model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     describe_run(config, accelerator, description, train_records, eval_records, loader, model)

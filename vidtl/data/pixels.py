@@ -37,10 +37,10 @@ def conversion(colour: Colour) -> list[list[float]]:
 
 
 @cache
-def _conversions() -> torch.Tensor:
-    """All conversions, indexed by `Colour.code()`: [codes, 3, 4]."""
+def _conversions(device: torch.device) -> torch.Tensor:
+    """All conversions, indexed by `Colour.code()`: [codes, 3, 4]; copied to the device once, not for every batch."""
     colours = [Colour(matrix, full_range) for matrix in MATRICES for full_range in (False, True)]
-    return torch.tensor([conversion(colour) for colour in sorted(colours, key=Colour.code)])
+    return torch.tensor([conversion(colour) for colour in sorted(colours, key=Colour.code)], device=device)
 
 
 def planar_to_rgb(pixels: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
@@ -60,7 +60,7 @@ def planar_to_rgb(pixels: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
     chroma = rearrange(flat[:, height * width :], "N (C H W) -> N C H W", C=2, H=height // 2).float()
     chroma = functional.interpolate(chroma, size=(height, width), mode="bilinear", align_corners=False)
     yuv = rearrange(torch.cat([luma, chroma], dim=1), "(B T) C H W -> B C (T H W)", B=batch)
-    table = _conversions().to(pixels.device)[colour]
+    table = _conversions(pixels.device)[colour]
     rgb = torch.baddbmm(table[:, :, 3:], table[:, :, :3], yuv).clamp_(0, 1)
     return rearrange(rgb, "B C (T H W) -> B T C H W", T=frames, H=height)
 

@@ -175,6 +175,11 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def protocol_of_run(name: str, of_dataset: str) -> Protocol:
+    """What `evaluation.protocol` asks for: a protocol by name, or with `dataset` the data set's own."""
+    return get_protocol(of_dataset if name == "dataset" else name)
+
+
 def view_indices(protocol: Protocol, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
     """Frames of every clip: int64 [num_clips, T], in 0 .. num_available - 1.
 
