@@ -1,0 +1,46 @@
+"""What one clip is."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidtl.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """What one clip is: the frames taken from a video, their size and their range of values."""
+
+    num_frames: int = 32
+    """Frames per clip."""
+    stride: int = 2
+    """Distance between neighbouring frames of a clip, in frames of the video (or of the video at `target_fps`)."""
+    target_fps: float = 0.0
+    """Frame rate that the stride counts in, whatever the file's own; 0 keeps the file's own frames."""
+    frame_size: tuple[int, int] = (224, 224)
+    """Height and width in pixels that the model sees."""
+    short_side: int = 256
+    """Evaluation: the shorter side is resized to this before cropping to `frame_size`."""
+    short_video: Literal["loop", "hold"] = "loop"
+    """Videos shorter than a clip start again from their first frame, or hold their last one."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Subtracted from RGB in [0, 1]; ViViT's range [-1, 1] is mean 0.5 and std 0.5."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Divides RGB in [0, 1] after the mean is subtracted."""
+
+    def __post_init__(self) -> None:
+        require(self.num_frames >= 1, "clip.num_frames", self.num_frames, "1 or more")
+        require(self.stride >= 1, "clip.stride", self.stride, "1 or more")
+        require(self.target_fps >= 0, "clip.target_fps", self.target_fps, "0 (the file's own) or more")
+        require(
+            all(side >= 2 and side % 2 == 0 for side in self.frame_size),
+            "clip.frame_size",
+            self.frame_size,
+            "even sides of 2 pixels or more",
+        )
+        require(
+            self.short_side >= max(self.frame_size),
+            "clip.short_side",
+            self.short_side,
+            f"at least the larger side of clip.frame_size, {max(self.frame_size)}",
+        )
+        require(all(s > 0 for s in self.std), "clip.std", self.std, "values above 0")

@@ -1,0 +1,48 @@
+"""Which videos, and how they are read."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidtl.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which videos, and how they are read."""
+
+    dataset: str = "toy"
+    """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`."""
+    root: str = "data/toy"
+    """Folder that holds the annotation files and the videos; paths in `dataset.yaml` are relative to it."""
+    train_split: str = "train"
+    """Split of `dataset.yaml` to train on."""
+    eval_split: str = "val"
+    """Split of `dataset.yaml` to evaluate on."""
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    """Decoding library. `pyav` is the fast and exact one. The others give RGB only and refuse files that they misread:
+    `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
+    pixel_format: Literal["planar", "rgb"] = "planar"
+    """How frames travel to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3 bytes)."""
+    num_workers: int = 2
+    """Decoding processes per training process; 0 decodes in the training process itself."""
+    prefetch_batches: int = 2
+    """Batches that each worker prepares ahead."""
+    worker_timeout_s: float = 120.0
+    """Seconds to wait for a batch before the run stops and says which videos were being read."""
+    max_substitutions: int = 3
+    """Training only: how many other videos may stand in, one after the other, for one that cannot be read."""
+    max_unreadable_share: float = 0.05
+    """Training only: the run stops once a larger share of the videos asked for could not be read."""
+
+    def __post_init__(self) -> None:
+        require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
+        require(self.prefetch_batches >= 1, "data.prefetch_batches", self.prefetch_batches, "1 or more")
+        require(self.worker_timeout_s > 0, "data.worker_timeout_s", self.worker_timeout_s, "more than 0 seconds")
+        require(self.max_substitutions >= 0, "data.max_substitutions", self.max_substitutions, "0 or more")
+        require(0 <= self.max_unreadable_share <= 1, "data.max_unreadable_share", self.max_unreadable_share, "0 to 1")
+        require(
+            self.decoder == "pyav" or self.pixel_format == "rgb",
+            "data.pixel_format",
+            self.pixel_format,
+            f"'rgb' with data.decoder {self.decoder}, which delivers no planes",
+        )

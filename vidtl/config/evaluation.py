@@ -1,0 +1,28 @@
+"""How videos are scored."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vidtl.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How videos are scored."""
+
+    protocol: str = "dataset"
+    """Named view protocol, such as `vivit_4x3` or `center`; `dataset` takes the one that `dataset.yaml` names."""
+    fusion: Literal["protocol", "mean_logits", "mean_probabilities", "max"] = "protocol"
+    """How the scores of a video's views become one; `protocol` takes the published one."""
+    batch_size: int = 16
+    """Clips per forward pass and process; bounds memory and changes no result."""
+    max_videos: int = 0
+    """Evaluate the first so many videos only, for a quick look; 0 is all. The report says so."""
+    single_frame: bool = False
+    """Show the middle frame of each view only, repeated: what is still recognised needs no time."""
+    strict: bool = False
+    """Exit with code 4 if any annotated video could not be read (it counts as wrong in any case)."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "1 or more")
+        require(self.max_videos >= 0, "evaluation.max_videos", self.max_videos, "0 or more")
