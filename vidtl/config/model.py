@@ -21,12 +21,13 @@ class TokenLearnerConfig:
     fuser: bool = False
     """Wraps every later block as TokenLearner -> block -> TokenFuser, so that the token count is restored each time."""
 
-    def __post_init__(self) -> None:
-        require(self.num_tokens >= 0, "model.vivit.token_learner.num_tokens", self.num_tokens, "0 or more")
-        require(self.after_block >= 0, "model.vivit.token_learner.after_block", self.after_block, "0 or more")
+    def check(self, key: str) -> None:
+        """Raise a `UserError` for a value out of range; `key` is the section that this stage stands in."""
+        require(self.num_tokens >= 0, f"{key}.num_tokens", self.num_tokens, "0 or more")
+        require(self.after_block >= 0, f"{key}.after_block", self.after_block, "0 or more")
         require(
             self.pooling == "sum" or self.version == "v1",
-            "model.vivit.token_learner.pooling",
+            f"{key}.pooling",
             self.pooling,
             "'sum' with version v1.1, whose maps already average",
         )
@@ -77,6 +78,7 @@ class ViViTConfig:
     token_learner: TokenLearnerConfig = field(default_factory=TokenLearnerConfig)
 
     def __post_init__(self) -> None:
+        self.token_learner.check("model.vivit.token_learner")
         for name in ("width", "depth", "num_heads", "mlp_width", "temporal_depth"):
             require(getattr(self, name) >= 0, f"model.vivit.{name}", getattr(self, name), "0 or more")
         require(all(n >= 1 for n in self.tubelet), "model.vivit.tubelet", self.tubelet, "three values of 1 or more")
@@ -149,6 +151,7 @@ class MiniViTConfig:
     """TokenLearner between two blocks; the study has version v1 with mean pooling after block 3 of 4."""
 
     def __post_init__(self) -> None:
+        self.token_learner.check("model.mini_vit.token_learner")
         for name in ("patch", "width", "depth", "num_heads", "head_width", "mlp_width"):
             require(getattr(self, name) >= 1, f"model.mini_vit.{name}", getattr(self, name), "1 or more")
         for name in ("dropout", "attention_dropout"):
