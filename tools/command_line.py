@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -18,6 +18,8 @@ from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
 
 MAX_CONFIG_BYTES = 1_000_000
+
+Settings = TypeVar("Settings")
 
 
 class PlainParser(argparse.ArgumentParser):
@@ -65,6 +67,21 @@ def parse_experiment(
     return namespace, ExperimentConfig(**sections)
 
 
+def read_settings(path: Path, kind: type[Settings]) -> Settings:
+    """A YAML file as a dataclass, for tools that have a file of their own kind.
+
+    Raises:
+        UserError: a missing or unreadable file, an unknown key, a value of the wrong type or range.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    _check_file(path, None)
+    try:
+        return kind(**vars(parser.instantiate(parser.parse_path(str(path)))))
+    except (argparse.ArgumentError, UserError) as error:
+        raise UserError(f"{path}: {_one_line(str(error))}") from error
+
+
 def arguments_of_process() -> list[str]:
     """What stands on the command line after the tool's name."""
     return sys.argv[1:]
@@ -97,8 +114,8 @@ def _values_of(option: str, arguments: list[str]) -> Iterator[str]:
             yield arguments[position + 1]
 
 
-def _check_file(path: Path, known: list[str]) -> None:
-    """Name an unknown key and its file before the parser sees them."""
+def _check_file(path: Path, known: list[str] | None) -> None:
+    """Name an unreadable file, and an unknown key where the `known` ones are given, before the parser sees them."""
     if not path.is_file():
         neighbours = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"config file {str(path)!r} does not exist; {did_you_mean(path.name, neighbours)}")
@@ -110,8 +127,8 @@ def _check_file(path: Path, known: list[str]) -> None:
         raise UserError(f"config file {str(path)!r} is not valid YAML: {_one_line(str(error))}") from error
     if not isinstance(content, dict):
         raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; allowed: sections with keys")
-    for key in _dotted_keys(content):
-        if key not in known:
+    for key in _dotted_keys(content) if known is not None else ():
+        if known is not None and key not in known:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
 
 

@@ -1,0 +1,209 @@
+"""Run a study: one experiment in several variants, from several seeds, as one table and one figure.
+
+Everything:        python tools/study.py configs/studies/toy_placement.yaml --output_dir runs/toy_placement
+On a GPU:          ... --launch configs/accelerate/gpu.yaml
+Table and figure:  ... --table_only --results_dir docs/results/toy_placement
+
+The same command again goes on where it was stopped: finished runs are kept, an interrupted one resumes from its newest
+checkpoint. Every run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, for tools/eval.py and the others.
+"""
+
+import argparse
+import logging
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from command_line import PlainParser, experiment_parser, parse_experiment, read_settings
+from rich.console import Console
+from rich.table import Table
+
+from vidtl.config import ExperimentConfig
+from vidtl.config.study import StudyConfig, StudyRow
+from vidtl.data.description import load_description, read_records
+from vidtl.errors import UserError
+from vidtl.runtime.launch import run_tool
+from vidtl.runtime.logging import configure_logging, read_json_lines
+from vidtl.studies.cost import measure_costs
+from vidtl.studies.results import RowResult, read_metric, write_results
+from vidtl.training.checkpoint import checkpoint_name
+from vidtl.training.run_directory import RunDirectory, check_same_experiment
+from vidtl.visualize.study import draw_study
+
+TOOLS = Path(__file__).parent
+
+log = logging.getLogger("vidtl.study")
+
+
+class Run(NamedTuple):
+    """One variant from one seed."""
+
+    row: StudyRow
+    seed: int
+    config: ExperimentConfig
+    arguments: list[str]
+    """Options of `tools/train.py` but for the output directory."""
+    folder: Path
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "judged" / "metrics.json"
+
+
+def main() -> None:
+    options = parse()
+    configure_logging(True)
+    study = read_settings(options.study, StudyConfig)
+    experiment = options.study.parent / study.experiment
+    runs = list(planned_runs(study, experiment, options.output_dir))
+    if not options.table_only:
+        for number, run in enumerate(runs, start=1):
+            if read_metric(run.metrics_file, study.metric) is None:
+                log.info("run %d of %d: %s, seed %d", number, len(runs), run.row.name, run.seed)
+                execute(run, study, options.launch)
+    results = results_of(study, runs, options.rounds)
+    folder = options.results_dir or options.output_dir
+    files = write_results(results, about(study), folder)
+    draw_study(results, study.title, study.metric, folder / "study.png")
+    print_results(study, results)
+    print(f"results  {folder}: {', '.join(file.name for file in files)}, study.png")
+
+
+def parse() -> argparse.Namespace:
+    parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="YAML file of the study; see configs/studies/")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--results_dir", type=Path, help="folder of the table and the figure (default: --output_dir)")
+    parser.add_argument("--launch", type=Path, help="configuration for `accelerate launch` (default: one process)")
+    parser.add_argument("--table_only", action="store_true", help="start no run; tell what is finished")
+    parser.add_argument("--rounds", type=int, default=9, help="turns in which the steps of all variants are timed")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        raise UserError(f"--rounds is {options.rounds}; allowed: 1 or more")
+    return options
+
+
+def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path) -> Iterator[Run]:
+    """Every run, all variants with their first seed before any with its second.
+
+    Raises:
+        UserError: an option of a row that no experiment has; a folder that holds a run of another experiment.
+    """
+    parser = experiment_parser("study.py", "")
+    for turn in range(max(len(row.seeds) for row in study.rows)):
+        for row in study.rows:
+            if turn < len(row.seeds):
+                seed = row.seeds[turn]
+                arguments = ["--config", str(experiment), "--training.seed", str(seed)]
+                for key, value in row.options.items():
+                    arguments += [f"--{key}", as_argument(value)]
+                _, config = parse_experiment(parser, arguments)
+                folder = output_dir / row.folder / f"seed-{seed}"
+                check_same_experiment(RunDirectory(folder).config_file, config)
+                yield Run(row, seed, config, arguments, folder)
+
+
+def as_argument(value: object) -> str:
+    """A value of a row as the command line takes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
+def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
+    """Train, and judge the checkpoint that the study names."""
+    call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
+    checkpoint = run.folder
+    if study.checkpoint == "best":
+        checkpoint = best_checkpoint(RunDirectory(run.folder), study.metric)
+    arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
+    call(["eval.py", *arguments, "--output_dir", str(run.folder / "judged")], launch)
+
+
+def best_checkpoint(directory: RunDirectory, metric: str) -> Path:
+    """The one whose periodic evaluation came first with the highest value."""
+    evaluations = [line for line in read_json_lines(directory.metrics_file) if metric in line and "split" in line]
+    best = max(evaluations, key=lambda line: line[metric])
+    return directory.checkpoints / checkpoint_name(best["step"])
+
+
+def call(command: list[str], launch: Path | None) -> None:
+    """Run a tool to its end; what stops it stops the study with the same code."""
+    start = [sys.executable]
+    if launch:
+        start += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
+    process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]])
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        code = process.wait()  # the terminal sent it to the tool too, which ends its step and saves
+    except BaseException:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        raise
+    if code:
+        raise UserError(f"stopped: {shlex.join(command)} ended with code {code}; the same command goes on from there")
+
+
+def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResult]:
+    """The table; times are measured now, in turns."""
+    experiments = [next(run.config for run in runs if run.row is row) for row in study.rows]
+    first = experiments[0]
+    classes = read_records(load_description(first.data.dataset), study.judged_on, Path(first.data.root)).classes
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    costs = measure_costs(experiments, len(classes), study.batch_size, rounds, device)
+    results = []
+    for row, cost in zip(study.rows, costs, strict=True):
+        judged = {run.seed: read_metric(run.metrics_file, study.metric) for run in runs if run.row is row}
+        values = {seed: value for seed, value in judged.items() if value is not None}
+        results.append(RowResult(row=row, values=values, cost=cost))
+    return results
+
+
+def about(study: StudyConfig) -> dict[str, Any]:
+    """What a reader needs to judge the table or to make it again."""
+    return {
+        "title": study.title,
+        "command": shlex.join(["python", "tools/study.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "metric": study.metric,
+        "judged_on": study.judged_on,
+        "checkpoint": study.checkpoint,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def print_results(study: StudyConfig, results: list[RowResult]) -> None:
+    """The table for people."""
+    table = Table(title=study.title, title_justify="left")
+    table.add_column("variant")
+    for heading in ("seeds", study.metric, "published", "parameters", "GMAC", "GMAC ratio", "step time ratio"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        cost, published = result.cost, result.row.published
+        spread = f" ± {100 * result.deviation:.2f}" if result.deviation is not None else ""
+        table.add_row(
+            result.row.name,
+            f"{len(result.values)}/{len(result.row.seeds)}",
+            f"{100 * result.mean:.2f}{spread}" if result.mean is not None else "",
+            f"{100 * published:.2f}" if published is not None else "",
+            f"{cost.parameters:,}",
+            f"{cost.multiply_adds / 1e9:.4f}",
+            f"{cost.multiply_add_ratio:.3f}",
+            f"{cost.time_ratio:.3f}",
+        )
+    Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    run_tool(main)

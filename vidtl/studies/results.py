@@ -1,0 +1,74 @@
+"""The table of a study: what its runs reached, beside what was published and what each variant costs."""
+
+import csv
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vidtl.config.study import StudyRow
+from vidtl.errors import UserError
+from vidtl.studies.cost import Cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowResult:
+    """One line of the table."""
+
+    row: StudyRow
+    values: dict[int, float]
+    """The metric by seed, for the runs that are finished."""
+    cost: Cost
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds."""
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); none from fewer than two."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+    def as_dict(self) -> dict[str, object]:
+        """The line as it is written to files."""
+        return {
+            "name": self.row.name,
+            "options": self.row.options,
+            "seeds": len(self.values),
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "published": self.row.published,
+            **asdict(self.cost),
+            "values": {str(seed): value for seed, value in self.values.items()},
+        }
+
+
+def read_metric(metrics_file: Path, metric: str) -> float | None:
+    """One metric of a finished evaluation; None where there is no such file yet.
+
+    Raises:
+        UserError: the file has no such metric.
+    """
+    if not metrics_file.is_file():
+        return None
+    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))["metrics"]
+    if metric not in metrics:
+        raise UserError(f"{metrics_file} has no metric {metric!r}; allowed: {', '.join(metrics)}")
+    return float(metrics[metric])
+
+
+def write_results(results: Sequence[RowResult], about: dict[str, object], folder: Path) -> list[Path]:
+    """`results.json` with everything, and `results.csv` with the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [result.as_dict() for result in results]
+    as_json = folder / "results.json"
+    as_json.write_text(json.dumps(about | {"rows": lines}, indent=1) + "\n", encoding="utf-8")
+    as_csv = folder / "results.csv"
+    columns = [name for name in lines[0] if name not in ("options", "values")]
+    with as_csv.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return [as_json, as_csv]

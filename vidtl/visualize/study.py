@@ -1,0 +1,36 @@
+"""A study as a figure: what each variant reaches over what it costs."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from pathlib import Path
+
+from vidtl.studies.results import RowResult
+from vidtl.visualize import COLOURS, label_text, new_figure, save_figure
+
+
+def draw_study(results: Sequence[RowResult], title: str, metric: str, path: Path) -> None:
+    """Draw the mean of each row over its multiply-adds as a PNG; bars are one standard deviation over the seeds.
+
+    Published values are hollow, in the colour of their row.
+    """
+    figure = new_figure(7.5, 4.8)
+    axes = figure.subplots()
+    for result, colour in zip(results, cycle(COLOURS), strict=False):
+        giga = result.cost.multiply_adds / 1e9
+        if result.mean is not None:
+            error = 100 * result.deviation if result.deviation is not None else None
+            label = f"{label_text(result.row.name)} ({len(result.values)})"
+            axes.errorbar(giga, 100 * result.mean, error, fmt="o", color=colour, capsize=4, label=label)
+        if result.row.published is not None:
+            axes.plot(giga, 100 * result.row.published, "o", markerfacecolor="none", color=colour)
+    axes.set_title(label_text(title, 80))
+    axes.set_xlabel("multiply-adds of a forward pass, billions")
+    axes.set_ylabel(f"{metric}, %")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if any(result.row.published is not None for result in results):
+        axes.plot([], [], "o", markerfacecolor="none", color="grey", label="published")
+    if any(result.values or result.row.published is not None for result in results):
+        axes.legend(fontsize="small", title="variant (number of seeds)", title_fontsize="small")
+    save_figure(figure, path)
