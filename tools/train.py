@@ -34,6 +34,7 @@ from vidtl.runtime.progress import Progress, make_progress
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.run_directory import RunDirectory
+from vidtl.training.schedule import learning_rate_of
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
 
@@ -132,7 +133,9 @@ def describe_run(
     log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
     log.info("%d process(es) on %s, precision %s", accelerator.num_processes, device,
              resolve_precision(config.training.precision))  # fmt: skip
-    log.info("%d steps of %d clips, %g epochs", loader.total_steps, loader.batch_size, config.schedule.epochs)
+    rate = learning_rate_of(config, loader.steps_per_epoch, loader.samples_per_epoch)
+    log.info("%d steps of %d clips (%s), peak learning rate %g", loader.total_steps, loader.batch_size,
+             config.schedule.length, rate.peak)  # fmt: skip
 
 
 def print_summary(summary: TrainingSummary, output_dir: Path) -> None:

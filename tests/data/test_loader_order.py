@@ -15,7 +15,7 @@ def loader(
 ) -> TrainLoader:
     config = ExperimentConfig(
         training=TrainingConfig(batch_size=batch, accumulation_steps=accumulation, seed=5),
-        schedule=ScheduleConfig(epochs=epochs, warmup_epochs=0),
+        schedule=ScheduleConfig(length=f"{epochs} epochs", warmup="0 epochs"),
     )
     return TrainLoader(range(n), config, index, processes)  # type: ignore[arg-type]  # only its length matters here
 

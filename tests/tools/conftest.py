@@ -21,7 +21,7 @@ def tiny() -> list[str]:
         *("--config", str(REPOSITORY / "configs/toy.yaml")),
         *("--clip.num_frames", "8", "--clip.stride", "2", "--clip.frame_size", "[32,32]", "--clip.short_side", "36"),
         *("--model.vivit.width", "24", "--model.vivit.depth", "2", "--model.vivit.temporal_depth", "1"),
-        *("--training.batch_size", "8", "--schedule.warmup_epochs", "0.5"),
+        *("--training.batch_size", "8", "--schedule.warmup", "0.5 epochs"),
     ]
 
 

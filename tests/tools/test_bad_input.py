@@ -114,7 +114,9 @@ def test_checkpoint_of_another_class_count(run_main: RunMain, toy: Path, tmp_pat
     import train
 
     run = tmp_path / "run"
-    code, _, errors = run_main(train.main, *tiny, "--data.root", toy, "--output_dir", run, "--schedule.epochs", "1")
+    code, _, errors = run_main(
+        train.main, *tiny, "--data.root", toy, "--output_dir", run, "--schedule.length", "1 epoch"
+    )
     assert code == 0, errors
     before = contents(run)
 
@@ -130,7 +132,7 @@ def test_checkpoint_of_another_class_count(run_main: RunMain, toy: Path, tmp_pat
     (shorter / "a.csv").write_text("label,youtube_id,time_start,time_end,split\none,abc,0,1,val\n")
     shutil.copy(next((toy / "videos/val").iterdir()), shorter / "abc.mp4")
     for main, place in ((train.main, ("--output_dir", run)), (evaluation.main, ("--checkpoint", run))):
-        options = [*tiny, "--schedule.epochs", "1"] if main is train.main else []
+        options = [*tiny, "--schedule.length", "1 epoch"] if main is train.main else []
         code, _, errors = run_main(main, *options, "--data.dataset", dataset, "--data.root", shorter, *place)
         lines = [line for line in errors.splitlines() if not line.startswith("INFO")]
         assert (code, len(lines)) == (2, 1), errors

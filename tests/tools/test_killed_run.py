@@ -26,7 +26,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path: Path) -> None:
     options = [
-        *(*tiny, "--data.root", str(toy), "--schedule.epochs", "6", "--data.num_workers", "2"),
+        *(*tiny, "--data.root", str(toy), "--schedule.length", "6 epochs", "--data.num_workers", "2"),
         *("--augmentation.crop", "random_resized", "--augmentation.colour_probability", "0.5"),
         *(
             "--augmentation.flip_probability",

@@ -21,7 +21,16 @@ def finished(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProc
 def run(launch: Launch, toy: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs in one process."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    options = ["--data.root", toy, "--output_dir", folder, "--schedule.epochs", "2", "--training.log_every_steps", "1"]
+    options = [
+        "--data.root",
+        toy,
+        "--output_dir",
+        folder,
+        "--schedule.length",
+        "2 epochs",
+        "--training.log_every_steps",
+        "1",
+    ]
     finished(launch("cpu", "train", *tiny, *options))
     return folder
 
@@ -65,7 +74,16 @@ def test_two_processes_train_to_the_same_losses_as_one(
     launch: Launch, run: Path, toy: Path, tiny: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "two"
-    options = ["--data.root", toy, "--output_dir", folder, "--schedule.epochs", "2", "--training.log_every_steps", "1"]
+    options = [
+        "--data.root",
+        toy,
+        "--output_dir",
+        folder,
+        "--schedule.length",
+        "2 epochs",
+        "--training.log_every_steps",
+        "1",
+    ]
     done = finished(launch("cpu_2_processes", "train", *tiny, *options))
     assert "2 process(es)" in done.stderr
     losses = [
@@ -95,7 +113,7 @@ def test_multi_label_from_charades_style_annotations(
 
     folder = tmp_path / "run"
     options = ["--data.dataset", "toy_multilabel", "--data.root", toy_multilabel, "--output_dir", folder]
-    code, _, errors = run_main(train.main, *tiny, *options, "--schedule.epochs", "1")
+    code, _, errors = run_main(train.main, *tiny, *options, "--schedule.length", "1 epoch")
     assert code == 0, errors
     code, output, errors = run_main(evaluation.main, "--checkpoint", folder)
     assert code == 0, errors

@@ -51,7 +51,8 @@ class TinyLoader:
         self.process_index, self.num_processes = process_index, num_processes
         self.micro_batch = config.training.batch_size // config.training.accumulation_steps // num_processes
         self.steps_per_epoch = -(-NUM_RECORDS // config.training.batch_size)
-        self.total_steps = round(config.schedule.epochs * self.steps_per_epoch)
+        self.samples_per_epoch = NUM_RECORDS
+        self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
         self.step_delay_s = 0.0
         self.spoil: Callable[[int, ClipBatch], ClipBatch] = lambda step, batch: batch
 
@@ -90,7 +91,7 @@ def tiny_config(**training: object) -> ExperimentConfig:
     return ExperimentConfig(
         data=DataConfig(max_unreadable_share=0.2),
         optimizer=OptimizerConfig(learning_rate=0.05),
-        schedule=ScheduleConfig(epochs=4.0, warmup_epochs=1.0),
+        schedule=ScheduleConfig(length="4 epochs", warmup="1 epoch"),
         training=TrainingConfig(**{**defaults, **training}),  # type: ignore[arg-type]
     )
 

@@ -10,22 +10,34 @@ from vidtl.config.checks import require
 class OptimizerConfig:
     """How gradients change the weights."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    """`sgd` has momentum and no Nesterov step, as ViViT's recipes; `adamw` decouples the weight decay."""
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
+    """`sgd` has momentum and no Nesterov step, as ViViT's recipes; `adamw` decouples the weight decay; `muon` is Muon
+    for the matrices between the first and the last layer, scaled to AdamW's learning rates, and AdamW for the rest."""
     learning_rate: float = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
+    reference_batch: int = 0
+    """Clips per step that `learning_rate` is meant for: it is multiplied by training.batch_size / reference_batch; 0
+    takes it as it is."""
+    layer_decay: float = 1.0
+    """Each layer learns at so many times the rate of the one after it; 1 is the same rate for all (fine-tuning: 0.65 to
+    0.9)."""
     weight_decay: float = 0.05
     """Decay of weight matrices; norms, biases, class tokens and positions never decay."""
     momentum: float = 0.9
-    """`sgd` only."""
+    """`sgd` and `muon` only."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """`adamw` only: decay of the running mean and of the running square of the gradient."""
+    """`adamw` and `muon` only: decay of the running mean and of the running square of the gradient."""
+    epsilon: float = 1e-8
+    """`adamw` and `muon` only: added to the root of the running square."""
     clip_norm: float = 1.0
     """Largest norm of the whole gradient; 0 does not clip."""
 
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "more than 0")
+        require(self.reference_batch >= 0, "optimizer.reference_batch", self.reference_batch, "0 or more")
+        require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "more than 0, at most 1")
         require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
         require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "0 or more, below 1")
         require(all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "two values of 0 or more, below 1")
+        require(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "more than 0")
         require(self.clip_norm >= 0, "optimizer.clip_norm", self.clip_norm, "0 or more")

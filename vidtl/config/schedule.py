@@ -4,24 +4,50 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidtl.config.checks import require
+from vidtl.config.length import parse_length
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Length of the run and course of the learning rate, per optimizer step whatever the number of processes."""
+    """Length of the run and course of the learning rate, per optimizer step whatever the number of processes.
 
-    name: Literal["cosine", "constant"] = "cosine"
-    """Shape after the warm-up: half a cosine down to `final_factor`, or flat."""
-    epochs: float = 30.0
-    """Length of the run in passes over the training split."""
-    warmup_epochs: float = 2.5
-    """The learning rate rises linearly from 0 over this part of the run."""
+    Lengths are in epochs, optimizer steps or samples: `30 epochs`, `5000 steps`, `2_000_000 samples`.
+    """
+
+    name: Literal["cosine", "linear", "step", "constant"] = "cosine"
+    """Shape after the warm-up: half a cosine or a straight line down to `final_factor`, steps at `milestones`, or
+    flat."""
+    length: str = "30 epochs"
+    """Length of the run."""
+    warmup: str = "2.5 epochs"
+    """The learning rate rises linearly over this part at the beginning of the run."""
+    warmup_start: float = 0.0
+    """Learning rate of the first step, where there is a warm-up."""
+    cooldown: str = "0 epochs"
+    """Part at the end of the run that keeps the last learning rate."""
     final_factor: float = 0.0
-    """Learning rate at the end, as a share of the peak."""
+    """`cosine`, `linear`: learning rate at the end, as a share of the peak."""
+    milestones: tuple[str, ...] = ()
+    """`step`: where in the run the learning rate is multiplied by `step_factor`, such as ['20 epochs', '25 epochs']."""
+    step_factor: float = 0.1
+    """`step`: what the learning rate is multiplied by at each milestone."""
+
+    def total_steps(self, steps_per_epoch: int, samples_per_epoch: int) -> int:
+        """Optimizer steps of the whole run, at least 1."""
+        return max(1, parse_length(self.length, "schedule.length").to_steps(steps_per_epoch, samples_per_epoch))
 
     def __post_init__(self) -> None:
-        require(self.epochs > 0, "schedule.epochs", self.epochs, "more than 0")
+        require(parse_length(self.length, "schedule.length").number > 0, "schedule.length", self.length, "more than 0")
+        for name in ("warmup", "cooldown"):
+            parse_length(getattr(self, name), f"schedule.{name}")
+        for milestone in self.milestones:
+            parse_length(milestone, "schedule.milestones")
         require(
-            0 <= self.warmup_epochs <= self.epochs, "schedule.warmup_epochs", self.warmup_epochs, "0 to schedule.epochs"
+            bool(self.milestones) == (self.name == "step"),
+            "schedule.milestones",
+            self.milestones,
+            "one or more with schedule.name step, none with the others",
         )
+        require(self.warmup_start >= 0, "schedule.warmup_start", self.warmup_start, "0 or more")
         require(0 <= self.final_factor <= 1, "schedule.final_factor", self.final_factor, "0 to 1")
+        require(0 < self.step_factor <= 1, "schedule.step_factor", self.step_factor, "more than 0, at most 1")

@@ -72,7 +72,8 @@ class TrainLoader:
         self.micro_batch_size = training.batch_size // parts
         self.accumulation_steps = training.accumulation_steps
         self.steps_per_epoch = -(-len(records) // self.batch_size)
-        self.total_steps = max(1, round(config.schedule.epochs * self.steps_per_epoch))
+        self.samples_per_epoch = len(records)
+        self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
 
     def global_count(self, step: int) -> int:
         """Clips of weight 1 in one optimizer step, over all processes."""

@@ -20,7 +20,6 @@ from vidtl.runtime.signals import StopSignals
 from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint, prune
 from vidtl.training.monitor import Monitor
 from vidtl.training.run_directory import RunDirectory, dump_config
-from vidtl.training.schedule import learning_rate_factor
 from vidtl.training.state import Best, RunFacts, TrainingState, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
 from vidtl.training.unreadable import UnreadableVideos
@@ -138,7 +137,7 @@ class _Run:
 
     def _step(self, step: int, batches: Iterator[ClipBatch], task: Task) -> None:
         try:
-            report = self.engine.step(step, self._learning_rate(step), batches)
+            report = self.engine.step(step, self.engine.learning_rate(step), batches)
         except UserError:
             # Batch systems signal the decoding workers too; then the batches may end before the end of the step.
             if self.monitor.signals.signum and self.accelerator.num_processes == 1:
@@ -152,12 +151,6 @@ class _Run:
         self.monitor.settle(task)
         self._save()
         StopSignals.check(signum)
-
-    def _learning_rate(self, step: int) -> float:
-        schedule = self.config.schedule
-        warmup_steps = round(schedule.warmup_epochs * self.loader.steps_per_epoch)
-        factor = learning_rate_factor(step, self.loader.total_steps, warmup_steps, schedule)
-        return self.config.optimizer.learning_rate * factor
 
     def _evaluation_due(self, finished: int) -> bool:
         if self.evaluate is None:

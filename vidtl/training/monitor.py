@@ -91,7 +91,7 @@ class Monitor:
             return
         raise UserError(
             f"the {name} is {value} in step {step}; checkpoints before it are intact; a lower optimizer.learning_rate "
-            f"(now {self.engine.config.optimizer.learning_rate}) or more schedule.warmup_epochs may help"
+            f"(now {self.engine.config.optimizer.learning_rate}) or a longer schedule.warmup may help"
         )
 
     def _count(self, report: StepReport, loss: float) -> None:

@@ -1,20 +1,87 @@
 """The learning rate as a closed formula of the step: there is no scheduler to step, to save or to get out of sync."""
 
 import math
+from bisect import bisect_right
+from dataclasses import dataclass
 
-from vidtl.config import ScheduleConfig
+from vidtl.config import ExperimentConfig, ScheduleConfig
+from vidtl.config.length import parse_length
+from vidtl.errors import UserError
 
 
-def learning_rate_factor(step: int, total_steps: int, warmup_steps: int, config: ScheduleConfig) -> float:
-    """Share of the peak learning rate in optimizer step `step` (the first is 0) of `total_steps`.
+@dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """Learning rate of each optimizer step (the first is 0), all lengths in steps.
 
-    ViViT's rule (scenic, `compound_lr_scheduler`): min(1, step / warmup) x (1 + cos(pi x progress)) / 2, with
-    progress the share of the steps after the warm-up that is done. Two differences: the cosine ends at `final_factor`
-    rather than at 0, and progress stops at 1 where the original starts another period.
+    ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
+    x (1 + cos(pi x progress)) / 2, with progress the share of the steps between warm-up and cool-down that is done.
+    Differences: the warm-up may start above 0, the cosine may end above 0, and progress stops at 1 where the original
+    starts another period.
     """
-    warm = min(1.0, step / warmup_steps) if warmup_steps else 1.0
-    if config.name == "constant":
-        return warm
-    progress = min(1.0, max(0, step - warmup_steps) / max(1, total_steps - warmup_steps))
-    cosine = (1 + math.cos(math.pi * progress)) / 2
-    return warm * (config.final_factor + (1 - config.final_factor) * cosine)
+
+    config: ScheduleConfig
+    peak: float
+    total_steps: int
+    warmup_steps: int
+    cooldown_steps: int
+    milestones: tuple[int, ...]
+
+    def __call__(self, step: int) -> float:
+        """Learning rate of optimizer step `step`."""
+        if step < self.warmup_steps:
+            start = self.config.warmup_start
+            return start + (self.peak - start) * (step / self.warmup_steps)
+        return self.peak * self._factor(step)
+
+    def _factor(self, step: int) -> float:
+        final = self.config.final_factor
+        falling_steps = self.total_steps - self.warmup_steps - self.cooldown_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, falling_steps))
+        if self.config.name == "cosine":
+            return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        if self.config.name == "linear":
+            return final + (1 - final) * (1 - progress)
+        # a flat course has no milestones
+        return self.config.step_factor ** bisect_right(self.milestones, step)
+
+
+def peak_learning_rate(config: ExperimentConfig) -> float:
+    """`optimizer.learning_rate`, scaled to the global batch where `optimizer.reference_batch` asks for it."""
+    optimizer = config.optimizer
+    scale = config.training.batch_size / optimizer.reference_batch if optimizer.reference_batch else 1.0
+    return optimizer.learning_rate * scale
+
+
+def learning_rate_of(config: ExperimentConfig, steps_per_epoch: int, samples_per_epoch: int) -> LearningRate:
+    """The course that a configuration asks for on data of this size.
+
+    Raises:
+        UserError: warm-up and cool-down together are longer than the run, or a milestone lies outside of it.
+    """
+    schedule = config.schedule
+
+    def steps(text: str, name: str) -> int:
+        return parse_length(text, f"schedule.{name}").to_steps(steps_per_epoch, samples_per_epoch)
+
+    total = schedule.total_steps(steps_per_epoch, samples_per_epoch)
+    warmup, cooldown = steps(schedule.warmup, "warmup"), steps(schedule.cooldown, "cooldown")
+    for name, taken in (("warmup", warmup), ("cooldown", warmup + cooldown)):
+        if taken > total:
+            raise UserError(
+                f"schedule.{name} is {getattr(schedule, name)!r}; allowed: what fits into schedule.length, "
+                f"{schedule.length!r} ({total} steps)"
+            )
+    milestones = [steps(milestone, "milestones") for milestone in schedule.milestones]
+    for text, milestone in zip(schedule.milestones, milestones, strict=True):
+        if not 0 < milestone < total:
+            raise UserError(
+                f"schedule.milestones has {text!r}, step {milestone}; allowed: places within the run's {total} steps"
+            )
+    return LearningRate(
+        config=schedule,
+        peak=peak_learning_rate(config),
+        total_steps=total,
+        warmup_steps=warmup,
+        cooldown_steps=cooldown,
+        milestones=tuple(sorted(milestones)),
+    )

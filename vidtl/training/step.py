@@ -26,12 +26,14 @@ from vidtl.runtime.seeding import seed_torch
 from vidtl.training.checkpoint import MODEL, OPTIMIZER
 from vidtl.training.losses import loss_sum
 from vidtl.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from vidtl.training.schedule import learning_rate_of
 
 
 class BatchSource(Protocol):
     """Micro-batches in a global order that is a function of the step (`vidtl.data.loader.TrainLoader`)."""
 
     steps_per_epoch: int
+    samples_per_epoch: int
     total_steps: int
 
     def iterate(self, start_step: int) -> Iterator[ClipBatch]: ...
@@ -80,6 +82,8 @@ class Engine:
         self.config = config
         self.accelerator = accelerator
         self.task = task
+        self.learning_rate = learning_rate_of(config, task.loader.steps_per_epoch, task.loader.samples_per_epoch)
+        """Of each step."""
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
         self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
         self._warm = accelerator.num_processes < 3
