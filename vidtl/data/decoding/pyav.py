@@ -18,6 +18,7 @@ import numpy as np
 from vidtl.data.decoding.clip import ClipBuffer
 from vidtl.data.decoding.colour import Converter
 from vidtl.data.decoding.reader import PixelFormat, UnreadableVideo, View
+from vidtl.data.decoding.scanned import ScannedVideo
 from vidtl.data.decoding.source import Source, unreadable
 from vidtl.data.decoding.timeline import PacketIndex
 
@@ -31,13 +32,13 @@ _STEPS_BACK_S = (0, 5, 30)
 class PyAVReader:
     """One open file; see `VideoReader`."""
 
-    def __init__(self, path: Path, container: str) -> None:
+    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
         """Open a file whose first bytes are those of `container` (see `sniff_container`).
 
         Raises:
             UnreadableVideo: no video in it, or no frame, or pictures beyond 8192 x 4320.
         """
-        self._source = Source(path, container)
+        self._source = Source(path, container, scanned)
         self.path = path
         self.height, self.width = self._source.orientation.displayed_size(*self._source.coded_size)
         self.times_s = self._source.timeline.times_s
@@ -72,7 +73,11 @@ class PyAVReader:
     def _count(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode everything from the start up to the last wanted frame."""
         wanted = set(needed)
+        pts = self._source.timeline.pts
         for number, frame in enumerate(self._source.decode_from_start()):
+            # A frame before it that does not decode any more would shift all numbers after it.
+            if pts is not None and (number >= len(pts) or frame.pts != pts[number]):
+                raise UnreadableVideo(self.path, f"frame {number} decodes at another time than its packet or scan says")
             if number in wanted:
                 yield number, frame
                 wanted.discard(number)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from vidtl.data.decoding.clip import Geometry
 from vidtl.data.decoding.colour import colour_of
 from vidtl.data.decoding.orientation import Orientation, may_be_turned, orientation_from_matrix
 from vidtl.data.decoding.reader import Colour, Matrix, UnreadableVideo
+from vidtl.data.decoding.scanned import ScannedVideo
 from vidtl.data.decoding.timeline import Timeline, count_frames, scan_packets
 
 # 8K. A tiny file can promise pictures of gigabytes; the header is checked before any is decoded.
@@ -51,7 +53,12 @@ class Source:
         damaged: whether any of them was marked as damaged by the decoder; False where they were not decoded.
     """
 
-    def __init__(self, path: Path, container: str) -> None:
+    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
+        """Open the file and learn its frames: from a scan, or from what an earlier one found.
+
+        Raises:
+            UnreadableVideo: no video in it, no frame, too large pictures, or another header than `scanned` has.
+        """
         self.path = path
         self.kept: list[av.VideoFrame] | None = None
         self.damaged = False
@@ -62,8 +69,13 @@ class Source:
                 self._select_stream()
                 # Players take untagged pictures for BT.709 from 720 lines on, and so do the cameras that made them.
                 self.colour = self.colour_if_untagged("bt709" if self.coded_size[0] >= 720 else "bt601")
-                self.timeline = self._scan()
-                self.orientation = self._read_orientation()
+                if scanned is None:
+                    self.timeline = self._scan()
+                    self.orientation = self._read_orientation()
+                else:
+                    self._check_header(scanned)
+                    self.timeline, self.orientation = scanned.timeline, scanned.orientation
+                    self.damaged = scanned.damaged
             except BaseException:
                 self.close()
                 raise
@@ -100,6 +112,19 @@ class Source:
         """Colour from the stream's tags, with a matrix for streams that do not name theirs."""
         return colour_of(self.codec.format, self.codec.colorspace, self.codec.color_range, default)
 
+    def scanned(self) -> ScannedVideo:
+        """What opening the file again can do without finding out."""
+        return ScannedVideo(
+            container=self._format,
+            codec=self.codec.codec.canonical_name,
+            time_base=Fraction(self.stream.time_base),
+            rate=self.stream.average_rate or None,
+            coded_size=self.coded_size,
+            orientation=self.orientation,
+            damaged=self.damaged,
+            timeline=self.timeline,
+        )
+
     def geometry(self) -> Geometry:
         """Number, size and orientation of the frames."""
         return Geometry(
@@ -129,6 +154,11 @@ class Source:
         """Orientation from the display matrix that a decoded frame carries."""
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
         return Orientation() if matrix is None else orientation_from_matrix(bytes(matrix))
+
+    def _check_header(self, scanned: ScannedVideo) -> None:
+        found = (self._format, self.codec.codec.canonical_name, Fraction(self.stream.time_base), self.coded_size)
+        if found != (scanned.container, scanned.codec, scanned.time_base, scanned.coded_size):
+            raise UnreadableVideo(self.path, "its header is not the one that the manifest has; prepare the set again")
 
     def _check_size(self) -> tuple[int, int]:
         height, width = self.codec.height, self.codec.width

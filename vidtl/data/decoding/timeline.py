@@ -52,6 +52,22 @@ class Timeline:
     """Average frame rate."""
     index: PacketIndex | None
     """None: the frames were counted by decoding; they have no reliable times to look up, nor places to seek to."""
+    pts: np.ndarray | None
+    """int64 [N]: the exact times in units of the stream; None where the decoder gives none that rise."""
+
+    @classmethod
+    def from_pts(
+        cls, pts: np.ndarray, time_base: Fraction, rate: Fraction | None, index: PacketIndex | None
+    ) -> "Timeline":
+        """Frames at exact times."""
+        times_s = (pts - pts[0]) * float(time_base)
+        return cls(times_s, average_rate(times_s, rate), index, pts)
+
+    @classmethod
+    def from_count(cls, count: int, rate: Fraction | None) -> "Timeline":
+        """Frames without times, at a constant rate."""
+        times_s = np.arange(count) / float(rate or _ASSUMED_RATE)
+        return cls(times_s, average_rate(times_s, rate), None, None)
 
 
 def scan_packets(
@@ -89,8 +105,7 @@ def _timeline(
     index = PacketIndex(pts=pts[order], order=order, key_pts=pts[key_order], key_order=key_order)
     if (np.diff(index.pts) == 0).any():
         return None
-    times_s = (index.pts - index.pts[0]) * float(time_base)
-    return Timeline(times_s, average_rate(times_s, rate), index)
+    return Timeline.from_pts(index.pts, time_base, rate, index)
 
 
 def count_frames(frames: Iterable[VideoFrame], time_base: Fraction, rate: Fraction | None) -> Timeline | None:
@@ -102,10 +117,8 @@ def count_frames(frames: Iterable[VideoFrame], time_base: Fraction, rate: Fracti
     if not pts:
         return None
     if None not in pts and (np.diff(pts) > 0).all():
-        times_s = (np.array(pts) - pts[0]) * float(time_base)
-    else:
-        times_s = np.arange(len(pts)) / float(rate or _ASSUMED_RATE)
-    return Timeline(times_s, average_rate(times_s, rate), None)
+        return Timeline.from_pts(np.array(pts, dtype=np.int64), time_base, rate, None)
+    return Timeline.from_count(len(pts), rate)
 
 
 # For a file without any times, or one frame, whose header gives no rate: there has to be one, and PAL's will do.

@@ -17,6 +17,7 @@ from vidtl.data.decoding.clip import ClipBuffer
 from vidtl.data.decoding.colour import change_matrix
 from vidtl.data.decoding.orientation import Orientation
 from vidtl.data.decoding.reader import PixelFormat, UnreadableVideo, View
+from vidtl.data.decoding.scanned import ScannedVideo
 from vidtl.data.decoding.source import Source, unreadable
 from vidtl.errors import UserError
 
@@ -29,7 +30,7 @@ class WholeFrameReader(ABC):
 
     name: str
 
-    def __init__(self, path: Path, container: str) -> None:
+    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
         """Open a file whose first bytes are those of `container` (see `sniff_container`).
 
         Raises:
@@ -38,7 +39,7 @@ class WholeFrameReader(ABC):
         """
         library = self._import()
         self.path = path
-        with closing(Source(path, container)) as source:
+        with closing(Source(path, container, scanned)) as source:
             reason = _common_distrust(source, container) or self._distrust(source, container)
             if reason:
                 raise UnreadableVideo(path, f"{self.name} {reason}; use data.decoder pyav")
