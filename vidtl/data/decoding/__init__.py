@@ -31,7 +31,11 @@ DECODERS: dict[str, Callable[[Path, str, ScannedVideo | None], VideoReader]] = {
 
 
 def open_video(
-    path: Path, decoder: str = "pyav", root: Path | None = None, frame_rate: float | None = None
+    path: Path,
+    decoder: str = "pyav",
+    root: Path | None = None,
+    frame_rate: float | None = None,
+    scanned: ScannedVideo | None = None,
 ) -> VideoReader:
     """Open a video for reading clips; use the reader as a context manager.
 
@@ -43,6 +47,7 @@ def open_video(
         decoder: one of `DECODERS`, for video files.
         root: folder that the file must lie in once symbolic links are followed; None allows any.
         frame_rate: frames per second, for folders of images, which do not say.
+        scanned: what an earlier scan of this very video file found, which spares one now (see `vidtl.data.manifest`).
 
     Raises:
         UnreadableVideo: the file is missing, outside `root`, no regular file, no video container, or not decodable.
@@ -62,7 +67,7 @@ def open_video(
     real = checked_path(path, root)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageReader(path, decode_image(real, path))
-    return DECODERS[decoder](real, sniff_container(real))
+    return DECODERS[decoder](real, sniff_container(real), scanned)
 
 
 def _kind(path: Path) -> Literal["file", "folder", "packed"]:
