@@ -6,7 +6,7 @@ forked worker as soon as reference counts change, and takes seconds to pickle fo
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -99,7 +99,7 @@ class Records:
     paths: StringColumn
     """Relative to `root`, with forward slashes; expected there, which does not mean that the file exists."""
     lines: NDArray[np.int32]
-    """Line of the annotation file that the record starts on, from 1."""
+    """Line of the annotation file that the record starts on, from 1; 0 where the format has no annotation files."""
     label_offsets: NDArray[np.int64]
     label_classes: NDArray[np.int32]
     label_starts_s: NDArray[np.float32]
@@ -112,6 +112,8 @@ class Records:
     """Annotation files after the first, where a split has several."""
     file_numbers: NDArray[np.int16] | None = None
     """Annotation file that each record is from: 0 for `annotation`, 1 for the first of `further_annotations`."""
+    frame_rate: float | None = None
+    """Frames per second of the videos that are folders of images."""
 
     def __post_init__(self) -> None:
         n, m = len(self.ids), len(self.label_classes)
@@ -128,7 +130,9 @@ class Records:
         return self.root / self.paths[index]
 
     def origin(self, index: int) -> str:
-        """`file:line` of the annotation, for messages."""
+        """`file:line` of the annotation, for messages; the video's own path where it was found in a folder."""
+        if self.lines[index] == 0:
+            return str(self.path(index))
         files = (self.annotation, *self.further_annotations)
         number = 0 if self.file_numbers is None else int(self.file_numbers[index])
         return f"{files[number]}:{self.lines[index]}"
@@ -177,11 +181,8 @@ class Records:
         counts = np.diff(self.label_offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         entries = np.arange(offsets[-1]) + np.repeat(self.label_offsets[chosen] - offsets[:-1], counts)
-        return Records(
-            root=self.root,
-            classes=self.classes,
-            multi_label=self.multi_label,
-            annotation=self.annotation,
+        return replace(
+            self,
             ids=StringColumn.from_strings(self.ids[index] for index in chosen),
             paths=StringColumn.from_strings(self.paths[index] for index in chosen),
             lines=self.lines[chosen],
@@ -191,7 +192,6 @@ class Records:
             label_ends_s=self.label_ends_s[entries],
             segment_starts_s=self.segment_starts_s[chosen],
             segment_ends_s=self.segment_ends_s[chosen],
-            further_annotations=self.further_annotations,
             file_numbers=None if self.file_numbers is None else self.file_numbers[chosen],
         )
 

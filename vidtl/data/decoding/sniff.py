@@ -31,6 +31,23 @@ def checked_path(path: Path, root: Path | None) -> Path:
     Raises:
         UnreadableVideo: anything else, with the reason.
     """
+    real, mode = _real_path(path, root)
+    # Opening a FIFO would wait for ever, and a device can do anything.
+    if not stat.S_ISREG(mode):
+        raise UnreadableVideo(path, "not a regular file")
+    return real
+
+
+def checked_folder(path: Path, root: Path | None) -> Path:
+    """As `checked_path`, for a folder."""
+    real, mode = _real_path(path, root)
+    if not stat.S_ISDIR(mode):
+        raise UnreadableVideo(path, "not a folder")
+    return real
+
+
+def _real_path(path: Path, root: Path | None) -> tuple[Path, int]:
+    """Real path and mode of something that exists inside `root`."""
     if any(character in str(path) for character in "\0\n\r"):
         raise UnreadableVideo(path, "a path may not contain NUL or line breaks")
     if "://" in str(path) or any(_PROTOCOL.match(part) for part in path.parts):
@@ -43,10 +60,7 @@ def checked_path(path: Path, root: Path | None) -> Path:
         raise UnreadableVideo(path, reason) from error
     if root is not None and not real.is_relative_to(root.resolve()):
         raise UnreadableVideo(path, f"lies outside the data root {root}")
-    # Opening a FIFO would wait for ever, and a device can do anything.
-    if not stat.S_ISREG(mode):
-        raise UnreadableVideo(path, "not a regular file")
-    return real
+    return real, mode
 
 
 def sniff_container(path: Path) -> str:
