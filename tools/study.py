@@ -28,6 +28,7 @@ from rich.table import Table
 from vidtl.config import ExperimentConfig
 from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.data.description import load_description, read_records
+from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging, read_json_lines
@@ -38,6 +39,9 @@ from vidtl.training.run_directory import RunDirectory, check_same_experiment
 from vidtl.visualize.study import draw_study
 
 TOOLS = Path(__file__).parent
+
+JUDGED = "judged"
+"""Folder of a run for its evaluation by the study."""
 
 log = logging.getLogger("vidtl.study")
 
@@ -51,10 +55,8 @@ class Run(NamedTuple):
     arguments: list[str]
     """Options of `tools/train.py` but for the output directory."""
     folder: Path
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.folder / "judged" / "metrics.json"
+    metrics_file: Path
+    """What `tools/eval.py` makes of it."""
 
 
 def main() -> None:
@@ -107,7 +109,10 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path) -> Iter
                 _, config = parse_experiment(parser, arguments)
                 folder = output_dir / row.folder / f"seed-{seed}"
                 check_same_experiment(RunDirectory(folder).config_file, config)
-                yield Run(row, seed, config, arguments, folder)
+                description = load_description(config.data.dataset)
+                protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
+                judged = folder / JUDGED / f"{study.judged_on}-{protocol.name}"
+                yield Run(row, seed, config, arguments, folder, judged / "metrics.json")
 
 
 def as_argument(value: object) -> str:
@@ -124,7 +129,7 @@ def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
     if study.checkpoint == "best":
         checkpoint = best_checkpoint(RunDirectory(run.folder), study.metric)
     arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
-    call(["eval.py", *arguments, "--output_dir", str(run.folder / "judged")], launch)
+    call(["eval.py", *arguments, "--output_dir", str(run.folder / JUDGED)], launch)
 
 
 def best_checkpoint(directory: RunDirectory, metric: str) -> Path:

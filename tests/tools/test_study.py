@@ -1,0 +1,97 @@
+"""A study trains its variants, skips what is finished, and tells what the runs say."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import study as study_tool
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+Tool = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def study_file(tmp_path: Path, toy: Path) -> Path:
+    experiment = yaml.safe_load((REPOSITORY / "configs/toy.yaml").read_text())
+    experiment["data"] |= {"root": str(toy), "num_workers": 0}
+    experiment["clip"] |= {"num_frames": 8, "stride": 2, "frame_size": [32, 32], "short_side": 36}
+    experiment["model"]["vivit"] |= {"width": 24, "depth": 2, "temporal_depth": 1}
+    experiment["training"] |= {"batch_size": 8, "evaluate_every_epochs": 0.5}
+    experiment["schedule"] = {"length": "1 epoch", "warmup": "0.5 epochs"}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment))
+    study = {
+        "title": "Tiny",
+        "experiment": "tiny.yaml",
+        "checkpoint": "best",
+        "batch_size": 2,
+        "rows": [
+            {"name": "none", "options": {"model.vivit.token_learner.num_tokens": 0}, "seeds": [0], "published": 0.5},
+            {"name": "4 tokens", "options": {"model.vivit.token_learner.num_tokens": 4}, "seeds": [0, 1]},
+        ],
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(study))
+    return file
+
+
+def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    options = [study_file, "--output_dir", runs, "--results_dir", results, "--rounds", "1"]
+    code, output, errors = run_main(study_tool.main, *options)
+    assert code == 0, errors
+    told = json.loads((results / "results.json").read_text())
+    assert [row["name"] for row in told["rows"]] == ["none", "4 tokens"]
+    for row, seeds in zip(told["rows"], ([0], [0, 1]), strict=True):
+        judged = {
+            str(seed): json.loads(
+                (runs / row["name"].replace(" ", "-") / f"seed-{seed}/judged/val-center/metrics.json").read_text()
+            )["metrics"]["top1"]
+            for seed in seeds
+        }
+        assert row["values"] == judged
+        assert row["mean"] == pytest.approx(sum(judged.values()) / len(judged))
+    with (results / "results.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["published"] for line in lines] == ["0.5", ""]
+    assert told["rows"][0]["multiply_add_ratio"] == 1 > told["rows"][1]["multiply_add_ratio"]
+    assert (results / "study.png").read_bytes()[:4] == b"\x89PNG"
+    assert "2/2" in output
+
+    trained = (runs / "none/seed-0/metrics.jsonl").stat().st_mtime_ns
+    code, _, errors = run_main(study_tool.main, *options)
+    assert code == 0, errors
+    assert (runs / "none/seed-0/metrics.jsonl").stat().st_mtime_ns == trained, "a finished run was started again"
+
+    content = yaml.safe_load(study_file.read_text())
+    content["rows"][0]["options"] = {"model.vivit.token_learner.num_tokens": 8}
+    study_file.write_text(yaml.safe_dump(content))
+    code, _, errors = run_main(study_tool.main, *options)
+    assert code == 2, "another experiment's run was taken for a finished one"
+    assert "holds another experiment: model.vivit.token_learner.num_tokens is 0 there and 8 here" in errors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": []}, "rows is []; allowed: one row or more"),
+        ({"metric": "top2"}, "metric"),
+        ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, "allowed: one seed or more"),
+        (
+            {"rows": [{"name": "a", "options": {"model.vivit.dept": 1}, "seeds": [0]}]},
+            "did you mean 'model.vivit.depth'",
+        ),
+        ({"experiment": "tinny.yaml"}, "did you mean 'tiny.yaml'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    study_file: Path, tmp_path: Path, run_main: Tool, change: dict[str, object], message: str
+) -> None:
+    study_file.write_text(yaml.safe_dump(yaml.safe_load(study_file.read_text()) | change))
+    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs")
+    assert code == 2
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
