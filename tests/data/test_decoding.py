@@ -86,7 +86,7 @@ def part_of(video) -> Box:
 
 def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
     """The same crop and resize of frames that PyAV yields one after the other, with no seek and nothing skipped."""
-    source = video._source
+    source = video.source
     clips = {f: ClipBuffer([view], SIZE, f, source.geometry()) for f in ("planar", "rgb")}
     converters = {f: Converter(source.coded_size, source.colour, f) for f in clips}
     last = int(view.indices.max())
@@ -132,10 +132,10 @@ def test_sparse_frames_of_a_long_video_are_found_by_seeking(shared_data: Path):
         view = View(np.array([500, 5000, 10882]), part_of(video))
         found = video.read([view], SIZE, "planar")[0]
 
-        index = video._source.timeline.index
+        index = video.source.timeline.index
         for t, number in enumerate(view.indices):
-            clip = ClipBuffer([View(np.array([number]), view.box)], SIZE, "planar", video._source.geometry())
-            converter = Converter(video._source.coded_size, video.colour, "planar")
+            clip = ClipBuffer([View(np.array([number]), view.box)], SIZE, "planar", video.source.geometry())
+            converter = Converter(video.source.coded_size, video.colour, "planar")
             with av.open(str(video.path)) as container:
                 stream = container.streams.best("video")
                 container.seek(int(index.pts[number]), stream=stream)
@@ -173,7 +173,7 @@ def test_a_seek_to_the_wrong_place_changes_no_frame(shared_data: Path, monkeypat
     with open_video(shared_data / "videos" / "ffmpeg-python__in.mp4") as video:
         view = View(np.array([60, 61, 120, 200]), part_of(video))
         expected = video.read([view], SIZE, "planar")
-        keys = video._source.timeline.index.key_pts
+        keys = video.source.timeline.index.key_pts
         assert len(keys) == 5
 
         seek = Source.seek
@@ -188,9 +188,9 @@ def test_a_seek_to_the_wrong_place_changes_no_frame(shared_data: Path, monkeypat
 
 def test_a_frame_that_never_comes_is_an_error(shared_data: Path):
     with open_video(shared_data / "videos" / "mmaction2__part_0.mp4") as video:
-        timeline = video._source.timeline
+        timeline = video.source.timeline
         index = replace(timeline.index, pts=np.arange(40) + 10**7, order=np.arange(40))
-        video._source.timeline = replace(timeline, times_s=np.arange(40.0), index=index)
+        video.source.timeline = replace(timeline, times_s=np.arange(40.0), index=index)
         with pytest.raises(UnreadableVideo, match=r"part_0.mp4: frame 35 does not decode"):
             video.read([View(np.array([35]), part_of(video))], SIZE, "planar")
 

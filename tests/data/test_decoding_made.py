@@ -80,8 +80,8 @@ def test_frames_equal_those_of_a_plain_decode(made: Path):
         for indices in ([len(frames) - 1, 0, 20, 21, 9, 11], [30], [12], [len(frames) - 1]):
             view = View(np.array(indices), box)
             for pixel_format in ("planar", "rgb"):
-                clip = ClipBuffer([view], size, pixel_format, video._source.geometry())
-                converter = Converter(video._source.coded_size, video.colour, pixel_format)
+                clip = ClipBuffer([view], size, pixel_format, video.source.geometry())
+                converter = Converter(video.source.coded_size, video.colour, pixel_format)
                 for number in set(indices):
                     clip.put(number, converter.planes(frames[number]))
                 np.testing.assert_array_equal(video.read([view], size, pixel_format), clip.array)
@@ -142,11 +142,11 @@ def test_a_file_too_large_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: 
     path = make_video(tmp_path / "b_frames.avi", "mpeg4", g="12", bf="2")
     view = View(np.array([38, 2, 17]), Box(0, 0, 48, 64))
     with open_video(path) as video:
-        assert len(video._source.kept) == len(video.times_s)
+        assert len(video.source.kept) == len(video.times_s)
         expected = video.read([view], (48, 64), "planar")
     monkeypatch.setattr("vidtl.data.decoding.source._KEPT_BYTES", 10_000)
     with open_video(path) as video:
-        assert video._source.kept is None
+        assert video.source.kept is None
         np.testing.assert_array_equal(video.read([view], (48, 64), "planar"), expected)
 
 

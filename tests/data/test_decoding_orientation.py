@@ -83,7 +83,7 @@ def test_turned_files_show_the_turned_picture(
         # A box at another corner shows the same pixels as that part of the whole picture.
         box = Box(height // 4 * 2, 8, height // 4 * 2, 64)
         part = video.read([View(np.array([1]), box)], (box.height, box.width), pixel_format)[0, 0]
-        source = video._source
+        source = video.source
         _, frame = islice(source.decode_from_start(), 2)
     expected = orientation.apply(frame.to_ndarray(format="yuv420p")[: frame.height])
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)

@@ -18,6 +18,9 @@ class DataConfig:
     """Split of `dataset.yaml` to train on."""
     eval_split: str = "val"
     """Split of `dataset.yaml` to evaluate on."""
+    manifest: str = "auto"
+    """What `tools/prepare.py` found out about the files: a file, the folder it is in, `none`, or `auto`: the one in the
+    root if there is one. It spares a scan at each open and the attempts to read broken files, and changes no clip."""
     decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
     """Decoding library. `pyav` is the fast and exact one. The others give RGB only and refuse files that they misread:
     `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""

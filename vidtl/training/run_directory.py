@@ -18,6 +18,7 @@ from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid
 MAY_CHANGE = (
     "data.root",
     "data.eval_split",
+    "data.manifest",
     "data.num_workers",
     "data.prefetch_batches",
     "data.worker_timeout_s",
@@ -25,14 +26,19 @@ MAY_CHANGE = (
     "training.accumulation_steps",
     "training.log_every_steps",
     "training.checkpoint_every_steps",
+    "training.checkpoint_every_minutes",
     "training.keep_checkpoints",
     "training.evaluate_every_epochs",
+    "training.early_stop_evaluations",
+    "training.nonfinite",
+    "training.max_nonfinite_steps",
+    "training.hang_timeout_s",
+    "training.trackers",
     "training.resume",
     "evaluation",
 )
 """Keys, or whole sections, that a resumed run may set differently: they leave the samples, their order and the update
-rule as
-they are."""
+rule as they are."""
 
 
 class RunDirectory:

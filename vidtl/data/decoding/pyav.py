@@ -38,17 +38,17 @@ class PyAVReader:
         Raises:
             UnreadableVideo: no video in it, or no frame, or pictures beyond 8192 x 4320.
         """
-        self._source = Source(path, container, scanned)
+        self.source = Source(path, container, scanned)
         self.path = path
-        self.height, self.width = self._source.orientation.displayed_size(*self._source.coded_size)
-        self.times_s = self._source.timeline.times_s
-        self.fps = self._source.timeline.fps
-        self.colour = self._source.colour
+        self.height, self.width = self.source.orientation.displayed_size(*self.source.coded_size)
+        self.times_s = self.source.timeline.times_s
+        self.fps = self.source.timeline.fps
+        self.colour = self.source.colour
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Decode all views in one pass over the file; see `VideoReader.read`."""
-        clip = ClipBuffer(views, frame_size, pixel_format, self._source.geometry())
-        converter = Converter(self._source.coded_size, self.colour, pixel_format)
+        clip = ClipBuffer(views, frame_size, pixel_format, self.source.geometry())
+        converter = Converter(self.source.coded_size, self.colour, pixel_format)
         with unreadable(self.path):
             for number, frame in self._frames(clip.needed):
                 clip.put(number, converter.planes(frame))
@@ -56,7 +56,7 @@ class PyAVReader:
 
     def _frames(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Number and decoded frame for each of `needed`; a frame may come again after a seek that failed."""
-        source = self._source
+        source = self.source
         if source.kept is not None:
             frames = iter([(number, source.kept[number]) for number in needed])
         elif source.timeline.index is None:
@@ -73,8 +73,8 @@ class PyAVReader:
     def _count(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode everything from the start up to the last wanted frame."""
         wanted = set(needed)
-        pts = self._source.timeline.pts
-        for number, frame in enumerate(self._source.decode_from_start()):
+        pts = self.source.timeline.pts
+        for number, frame in enumerate(self.source.decode_from_start()):
             # A frame before it that does not decode any more would shift all numbers after it.
             if pts is not None and (number >= len(pts) or frame.pts != pts[number]):
                 raise UnreadableVideo(self.path, f"frame {number} decodes at another time than its packet or scan says")
@@ -91,7 +91,7 @@ class PyAVReader:
             wanted = {int(index.pts[number]): number for number in stretch}
             key = int(index.key_pts[_key_before(index, stretch[0])])
             for step_s in _STEPS_BACK_S:
-                self._source.seek(key - round(step_s / self._source.stream.time_base))
+                self.source.seek(key - round(step_s / self.source.stream.time_base))
                 missing = set(stretch)
                 for number, frame in self._decode(wanted):
                     yield number, frame
@@ -103,11 +103,11 @@ class PyAVReader:
 
     def _decode(self, wanted: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Frames at the wanted times (time to number) from the present position; none where it is behind the first."""
-        codec = self._source.codec
+        codec = self.source.codec
         first = min(wanted)
         due = set(wanted)
         started = False
-        for packet in self._source.packets():
+        for packet in self.source.packets():
             if not started and (packet.pts is None or packet.pts > first or not packet.is_keyframe):
                 return
             started = True
@@ -126,7 +126,7 @@ class PyAVReader:
 
     def close(self) -> None:
         """Free the decoder and the file; closing twice is allowed."""
-        self._source.close()
+        self.source.close()
 
     def __enter__(self) -> Self:
         return self

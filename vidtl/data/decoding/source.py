@@ -144,11 +144,15 @@ class Source:
 
         The file is opened afresh, the only way back to the start that works in every container.
         """
+        self.restart()
+        for packet in self.packets():
+            yield from self.codec.decode(packet)
+
+    def restart(self) -> None:
+        """Go back to the first packet, as if the file had just been opened."""
         self._container.close()
         self._container = self._open()
         self._select_stream()
-        for packet in self.packets():
-            yield from self.codec.decode(packet)
 
     def frame_orientation(self, frame: av.VideoFrame) -> Orientation:
         """Orientation from the display matrix that a decoded frame carries."""
