@@ -89,6 +89,7 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     """The model before its first step: the same in every process."""
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
+    model.multi_label = records.multi_label
     new_head = config.training.init_new_head
     if config.training.init_from:
         source = Path(config.training.init_from)

@@ -66,3 +66,7 @@ class VideoViews:
     """`Colour.code()` of the file."""
     failure: Failure | None
     """Why there are no pixels."""
+    num_frames: int = 0
+    """Of the whole file; 0 where it could not be read."""
+    duration_s: float = 0.0
+    """Of the whole file, the last frame's own time included."""

@@ -149,7 +149,14 @@ class ViewDataset(Dataset[VideoViews]):
                 boxes = view_boxes(self.protocol, video.height, video.width, config.clip)
                 views = [View(indices, box) for indices in clips for box in boxes]
                 pixels = video.read(views, config.clip.frame_size, config.data.pixel_format)
-                return VideoViews(index=index, pixels=pixels, colour=video.colour.code(), failure=None)
+                return VideoViews(
+                    index=index,
+                    pixels=pixels,
+                    colour=video.colour.code(),
+                    failure=None,
+                    num_frames=len(video.times_s),
+                    duration_s=float(video.times_s[-1]) + 1 / video.fps,
+                )
         except UnreadableVideo as error:
             failure = Failure(index, records.paths[index], error.reason)
             return VideoViews(index=index, pixels=None, colour=0, failure=failure)

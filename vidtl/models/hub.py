@@ -46,6 +46,7 @@ class VideoModel(  # type: ignore[misc]
         self.clip_config = clip_config
         self.num_classes = num_classes
         self.class_names: tuple[str, ...] = ()
+        self.multi_label: bool | None = None  # whether a clip may have any number of classes; None: not known
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay leaves alone: position embeddings and class tokens."""
@@ -114,6 +115,7 @@ def save_model_directory(model: VideoModel, directory: Path, class_names: Sequen
         "clip": asdict(model.clip_config),
         "num_outputs": model.num_classes,
         "class_names": list(class_names),
+        "multi_label": model.multi_label,
     }
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -136,6 +138,7 @@ def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> tup
     model = build_model(saved.model, clip or saved.clip, saved.num_outputs)
     load_weights(model, read_model_weights(directory))
     model.class_names = saved.class_names
+    model.multi_label = saved.multi_label
     return model, saved.class_names
 
 
@@ -162,6 +165,8 @@ class SavedConfig:
     num_outputs: int
     """Not `num_classes`: huggingface_hub passes keys named like an argument of the model on to `_from_pretrained`."""
     class_names: tuple[str, ...]
+    multi_label: bool | None = None
+    """None in directories that do not say, such as converted weights."""
 
 
 def read_model_config(directory: Path) -> SavedConfig:
