@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotation
+from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations
 from vidtl.errors import UserError
 
 FIELDS = {"label": "tying tie", "id": "-abc", "start": 7, "end": 17}
@@ -69,8 +69,26 @@ def test_a_missing_path_is_told_by_its_first_missing_part(tmp_path: Path) -> Non
 
 def test_annotations_are_found_with_underscores(tmp_path: Path) -> None:
     make(tmp_path, "Subject_1/ADL.csv")
-    assert find_annotation(tmp_path, "Subject 1/ADL.csv") == tmp_path / "Subject_1/ADL.csv"
+    assert find_annotations(tmp_path, "Subject 1/ADL.csv") == [tmp_path / "Subject_1/ADL.csv"]
     with pytest.raises(UserError, match="annotation file"):
-        find_annotation(tmp_path, "Subject 2/ADL.csv")
+        find_annotations(tmp_path, "Subject 2/ADL.csv")
     with pytest.raises(UserError, match="is not a file"):
-        find_annotation(tmp_path, "Subject_1")
+        find_annotations(tmp_path, "Subject_1")
+
+
+def test_annotations_may_have_alternatives_and_patterns(tmp_path: Path) -> None:
+    make(tmp_path, "lists/b_split1.txt", "lists/a_split1.txt", "lists/a_split2.txt", "new.txt", "old.csv")
+    assert find_annotations(tmp_path, "newer.txt | new.txt | old.csv") == [tmp_path / "new.txt"]
+    both = [tmp_path / "lists/a_split1.txt", tmp_path / "lists/b_split1.txt"]
+    assert find_annotations(tmp_path, "lists/*_split1.txt") == both
+    with pytest.raises(UserError, match=r"lists' has no file like '\*_split3\.txt'"):
+        find_annotations(tmp_path, "lists/*_split3.txt")
+    with pytest.raises(UserError, match=r"annotation file .*'newer\.txt'; did you mean 'new\.txt'"):
+        find_annotations(tmp_path, "newer.txt | newest.txt")
+
+
+def test_paths_are_looked_for_in_every_folder(tmp_path: Path) -> None:
+    make(tmp_path, "b/x/1.mp4", "replaced/x/2.mp4", "a/x/2.mp4")
+    finder = VideoFinder(tmp_path, ["a", "b"], (), ["replaced"])
+    assert [finder.place(f"x/{name}.mp4") for name in (1, 2, 3)] == ["b/x/1.mp4", "replaced/x/2.mp4", "a/x/3.mp4"]
+    assert VideoFinder(tmp_path, ["."], (), []).place("x/1.mp4") == "x/1.mp4"

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vidtl.data.class_list import ClassList, read_class_list
 from vidtl.data.description_file import Section, read_section
 from vidtl.data.formats import READERS, AnnotationFormat
+from vidtl.data.formats.path_list import check_fields
 from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotation, pattern_fields
+from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
 from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError, did_you_mean
 
@@ -27,7 +29,7 @@ class SplitDescription:
     """One split; every path is relative to the root of the run."""
 
     annotations: tuple[str, ...]
-    """Annotation files, read one after the other."""
+    """Annotation files, read one after the other; none where the folders of `videos` tell everything."""
     videos: tuple[str, ...]
     """Folders in which the videos are looked for, in this order."""
     replacements: tuple[str, ...]
@@ -56,6 +58,10 @@ class DatasetDescription:
     """Other spellings of labels, and the class each one means."""
     protocol: str
     """Evaluation protocol where the run names none."""
+    fields: tuple[str, ...] = ()
+    """Fields of a line of a list without a header."""
+    frame_rate: float | None = None
+    """Frames per second of videos that are folders of images."""
     expected: Mapping[str, int] = field(default_factory=dict)
     """Videos that the official annotation of a split lists."""
 
@@ -85,7 +91,7 @@ def parse_description(folder: Path) -> DatasetDescription:
     top = read_section(folder / FILE_NAME)
     format_name = top.choice("format", tuple(READERS))
     annotation_format = READERS[format_name]
-    splits = {name: _parse_split(section, name) for name, section in top.sections("splits").items()}
+    splits = {name: _parse_split(section, name, annotation_format) for name, section in top.sections("splits").items()}
     description = DatasetDescription(
         folder=folder,
         name=top.text("name", folder.resolve().name),
@@ -98,12 +104,25 @@ def parse_description(folder: Path) -> DatasetDescription:
         columns=top.texts_by_name("columns", tuple(annotation_format.columns)),
         aliases=top.texts_by_name("aliases"),
         protocol=top.text("protocol", "center"),
+        fields=_parse_fields(top, annotation_format),
+        frame_rate=top.positive("frame_rate"),
         expected=top.counts_by_name("expected", tuple(splits)),
     )
     top.refuse_other_keys()
-    if annotation_format.numbered_classes and description.classes is None:
-        raise UserError(f"{top.file}: format {format_name} needs `classes`, a file with lines 'c000 name'")
+    _check_format(top, description, annotation_format)
     return description
+
+
+def _check_format(top: Section, description: DatasetDescription, annotation_format: AnnotationFormat) -> None:
+    """What a format needs of a description beyond its own keys."""
+    name = description.format
+    if annotation_format.numbered_classes and description.classes is None:
+        raise UserError(f"{top.file}: format {name} needs `classes`, a file with lines 'c000 name'")
+    if annotation_format.frames_only and (description.classes is None or description.frame_rate is None):
+        raise UserError(f"{top.file}: format {name} needs `classes`, the list of classes, and `frame_rate`")
+    if annotation_format.multi_label not in (None, description.multi_label):
+        other = "multi" if annotation_format.multi_label else "single"
+        raise UserError(f"{top.file}: labels is {description.labels!r}; format {name} has {other!r}")
 
 
 def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
@@ -116,8 +135,9 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
         raise UserError(f"data.root {str(root)!r} is a file; the folder that holds annotations and videos is needed")
     chosen = description.split(split)
     if description.classes is not None:
-        classes = _read_classes(description, root)
-        builder = _read_split(description, chosen, root, classes)
+        class_list = _read_classes(description, root)
+        classes = class_list.names
+        builder = _read_split(description, chosen, root, class_list)
     else:
         builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
         classes = ClassNames(tuple(sorted(set().union(*(each.label_names for each in builders.values())))))
@@ -130,50 +150,32 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
 
 
 def _read_split(
-    description: DatasetDescription, split: SplitDescription, root: Path, classes: ClassNames | None
+    description: DatasetDescription, split: SplitDescription, root: Path, classes: ClassList | None
 ) -> RecordsBuilder:
     annotation_format = READERS[description.format]
     source = AnnotationSource(
         root=root,
-        annotations=tuple(find_annotation(root, path) for path in split.annotations),
+        annotations=_annotations(split, root, annotation_format),
         multi_label=description.multi_label,
         columns={**annotation_format.columns, **description.columns},
         finder=VideoFinder(root, split.videos, description.files, split.replacements),
-        videos=split.videos[0],
         split_value=split.value,
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
-        classes=classes,
+        classes=None if classes is None else classes.names,
+        first_class=0 if classes is None else classes.first_number,
+        fields=description.fields,
+        frame_rate=description.frame_rate,
     )
     return annotation_format.read(source)
 
 
-def _read_classes(description: DatasetDescription, root: Path) -> ClassNames:
-    """Names in the order of the file; a format with numbered classes has lines `c000 name`."""
+def _read_classes(description: DatasetDescription, root: Path) -> ClassList:
+    """The list of classes, from the folder of the description or else from the root."""
     assert description.classes is not None
     beside = description.folder / description.classes
-    file = beside if beside.is_file() else existing(root / description.classes, "file of class names")
-    try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a text file in UTF-8 ({error})") from None
-    while names and not names[-1]:
-        names.pop()
-    if READERS[description.format].numbered_classes:
-        names = [_without_number(file, line, name) for line, name in enumerate(names, start=1)]
-    try:
-        return ClassNames(tuple(names))
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-
-
-def _without_number(file: Path, line: int, text: str) -> str:
-    number, _, name = text.partition(" ")
-    if number != f"c{line - 1:03d}":
-        raise UserError(
-            f"{file}:{line}: {text!r} does not begin with 'c{line - 1:03d} '; classes are numbered from c000"
-        )
-    return name.strip()
+    file = beside if beside.is_file() else find_annotations(root, description.classes, "file of class names")[0]
+    return read_class_list(file, READERS[description.format].numbered_classes)
 
 
 def _find_folder(name_or_path: str) -> Path:
@@ -193,9 +195,27 @@ def _find_folder(name_or_path: str) -> Path:
     )
 
 
-def _parse_split(section: Section, name: str) -> SplitDescription:
+def _annotations(split: SplitDescription, root: Path, annotation_format: AnnotationFormat) -> tuple[Path, ...]:
+    """The annotation files of a split, or the folders that tell everything."""
+    if annotation_format.annotation_files:
+        return tuple(file for path in split.annotations for file in find_annotations(root, path))
+    folders = tuple(existing(root / folder, "folder of a split") for folder in split.videos)
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"folder of a split {str(folder)!r} is a file")
+    return folders
+
+
+def _parse_fields(top: Section, annotation_format: AnnotationFormat) -> tuple[str, ...]:
+    if not annotation_format.fields:
+        return ()
+    return check_fields(top.texts("fields", annotation_format.fields), f"{top.file}: fields")
+
+
+def _parse_split(section: Section, name: str, annotation_format: AnnotationFormat) -> SplitDescription:
+    annotations = section.texts("annotations") if annotation_format.annotation_files else ()
     split = SplitDescription(
-        annotations=tuple(_relative(section, "annotations", path) for path in section.texts("annotations")),
+        annotations=tuple(_relative(section, "annotations", path) for path in annotations),
         videos=tuple(_relative(section, "videos", path) for path in section.texts("videos", (".",))),
         replacements=tuple(_relative(section, "replacements", path) for path in section.texts("replacements", ())),
         value=section.text("value", name),
@@ -224,4 +244,6 @@ def _parse_files(top: Section, annotation_format: AnnotationFormat) -> tuple[str
 
 
 def _relative(section: Section, key: str, path: str) -> str:
-    return check_relative(path, f"{section.file}: {section.prefix}{key}")
+    for choice in path.split("|"):
+        check_relative(choice.strip(), f"{section.file}: {section.prefix}{key}")
+    return path

@@ -1,5 +1,6 @@
 """A small YAML file read strictly: keys are asked for by name and type, and one that nobody asked for is an error."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ class Section:
         if not values and default is None:
             raise self._error(key, value, "at least one text")
         return tuple(values)
+
+    def positive(self, key: str) -> float | None:
+        """A number above 0; may be absent."""
+        value = self._value(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            if key not in self:
+                return None
+            raise self._error(key, value, "a number above 0")
+        return float(value)
 
     def choice(self, key: str, allowed: Sequence[str]) -> str:
         """One of a few texts."""

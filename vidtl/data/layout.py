@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vidtl.data.records import Records
 from vidtl.errors import UserError, did_you_mean
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".3gp")
 """What `.*` at the end of a name pattern stands for, in the order tried."""
 
 _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
@@ -46,13 +46,23 @@ def existing(path: Path, what: str) -> Path:
     raise UserError(f"{what} {str(path)!r} does not exist: {str(missing.parent)!r} has no {missing.name!r}; {hint}")
 
 
-def find_annotation(root: Path, path: str) -> Path:
-    """Annotation file below the root; names whose spaces were turned into underscores are found as well."""
-    for candidate in (path, path.replace(" ", "_")):
-        if (root / candidate).is_file():
-            return root / candidate
-    found = existing(root / path, "annotation file")
-    raise UserError(f"annotation file {str(found)!r} is not a file")
+def find_annotations(root: Path, path: str, what: str = "annotation file") -> list[Path]:
+    """Files below the root, which are `what` in messages: `a | b` is the first of these that exists, `*` in a name all that match it.
+
+    Names whose spaces were turned into underscores are found as well.
+    """
+    choices = [choice.strip() for choice in path.split("|")]
+    for choice in choices:
+        for spelling in (choice, choice.replace(" ", "_")):
+            folder, _, name = spelling.rpartition("/")
+            found = sorted((root / folder).glob(name)) if "*" in name else [root / spelling]
+            files = [file for file in found if file.is_file()]
+            if files:
+                return files
+    folder, _, name = choices[0].rpartition("/")
+    if "*" in name:
+        raise UserError(f"{str(existing(root / folder, f'folder of the {what}'))!r} has no file like {name!r}")
+    raise UserError(f"{what} {str(existing(root / choices[0], what))!r} is not a file")
 
 
 class Listing:
@@ -62,6 +72,7 @@ class Listing:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
         self._spellings: dict[str, list[str]] = {}
+        self._packed: dict[str, bool] = {}
 
     def names(self, folder: str) -> frozenset[str]:
         """Names in a folder (files and folders); empty where there is no such folder."""
@@ -89,6 +100,15 @@ class Listing:
                 return found
         return None
 
+    def is_packed(self, path: str) -> bool:
+        """Whether the path is that of an image inside a file (see `vidtl.data.decoding.packed`), which exists."""
+        folder = path.rpartition("/")[0]
+        if folder not in self._packed:
+            self._packed[folder] = any(
+                (self._root / folder).is_file() for folder in (folder, folder.rpartition("/")[0])
+            )
+        return self._packed[folder]
+
     def _find(self, folder: str, name: str) -> str | None:
         names = self.names(folder)
         if not name.endswith(".*"):
@@ -109,6 +129,7 @@ class VideoFinder:
         """Folders are relative to `root`; those of `replacements` are looked into first, if they exist."""
         self._listing = Listing(root)
         self._folders = tuple(folders)
+        self._path_folders = (*replacements, *folders)
         places = [
             (number, join(folder, p)) for folder in (*replacements, *folders) for number, p in enumerate(patterns)
         ]
@@ -129,6 +150,14 @@ class VideoFinder:
                 self._hits[number] += 1
                 return found
         return None
+
+    def place(self, path: str) -> str:
+        """The same for a path that an annotation gives: where it is found, or else in the first of the folders."""
+        if len(self._path_folders) > 1:
+            for folder in self._path_folders:
+                if self._listing.find(join(folder, path)) is not None:
+                    return join(folder, path)
+        return join(self._folders[0], path)
 
     def _can_match(self, pattern: str) -> bool:
         """Whether there is any point in trying: its folder has files of its kind, or the folders it could name."""
@@ -152,7 +181,9 @@ class VideoFinder:
 def missing(records: Records) -> NDArray[np.int64]:
     """Numbers of the records whose file does not exist, in rising order; every folder is listed once."""
     listing = Listing(records.root)
-    absent = [index for index, path in enumerate(records.paths) if listing.find(path) is None]
+    absent = [
+        index for index, path in enumerate(records.paths) if listing.find(path) is None and not listing.is_packed(path)
+    ]
     return np.array(absent, np.int64)
 
 

@@ -3,11 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vidtl.data.formats import charades, gmdcsa24, kinetics, labelled
+from vidtl.data.formats import (
+    charades,
+    folders,
+    frame_list,
+    gmdcsa24,
+    hmdb51,
+    json_lists,
+    kinetics,
+    labelled,
+    path_list,
+)
 from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AnnotationFormat:
     """A reader and what `dataset.yaml` may say about its files."""
 
@@ -18,11 +28,54 @@ class AnnotationFormat:
     """Fields that the patterns of `files` may use; none: paths come from the annotation itself."""
     numbered_classes: bool = False
     """Labels are numbers `cNNN`, so there must be a list of classes, with lines `cNNN name`."""
+    fields: tuple[str, ...] = ()
+    """Fields of a line without a header, where `dataset.yaml` gives no others."""
+    annotation_files: bool = True
+    """Whether there are any; without them, the folders of `videos` tell everything."""
+    frames_only: bool = False
+    """Videos are folders of frames, so that `dataset.yaml` must give their rate, and labels are numbers of classes."""
+    multi_label: bool | None = None
+    """What `labels` must be; None: either."""
 
 
 READERS = {
-    "kinetics_csv": AnnotationFormat(kinetics.read_kinetics_csv, kinetics.COLUMNS, kinetics.PATTERN_FIELDS),
-    "charades_csv": AnnotationFormat(charades.read_charades_csv, charades.COLUMNS, charades.PATTERN_FIELDS, True),
-    "labelled_csv": AnnotationFormat(labelled.read_labelled_csv, labelled.COLUMNS),
-    "gmdcsa24": AnnotationFormat(gmdcsa24.read_gmdcsa24, gmdcsa24.COLUMNS),
+    "kinetics_csv": AnnotationFormat(
+        read=kinetics.read_kinetics_csv, columns=kinetics.COLUMNS, pattern_fields=kinetics.PATTERN_FIELDS
+    ),
+    "charades_csv": AnnotationFormat(
+        read=charades.read_charades_csv,
+        columns=charades.COLUMNS,
+        pattern_fields=charades.PATTERN_FIELDS,
+        numbered_classes=True,
+    ),
+    "frame_list": AnnotationFormat(
+        read=frame_list.read_frame_list, columns=frame_list.COLUMNS, frames_only=True, multi_label=True
+    ),
+    "avid_json": AnnotationFormat(
+        read=json_lists.read_avid_json,
+        columns=json_lists.AVID_COLUMNS,
+        pattern_fields=json_lists.PATTERN_FIELDS,
+        multi_label=False,
+    ),
+    "ssv2_json": AnnotationFormat(
+        read=json_lists.read_ssv2_json,
+        columns=json_lists.SSV2_COLUMNS,
+        pattern_fields=json_lists.PATTERN_FIELDS,
+        multi_label=False,
+    ),
+    "hmdb51_splits": AnnotationFormat(
+        read=hmdb51.read_hmdb51_splits,
+        columns=hmdb51.COLUMNS,
+        pattern_fields=hmdb51.PATTERN_FIELDS,
+        multi_label=False,
+    ),
+    "path_list": AnnotationFormat(read=path_list.read_path_list, columns=path_list.COLUMNS, fields=("path", "label")),
+    "class_folders": AnnotationFormat(
+        read=folders.read_class_folders, columns=folders.COLUMNS, annotation_files=False, multi_label=False
+    ),
+    "cifar10": AnnotationFormat(
+        read=folders.read_cifar10, columns=folders.COLUMNS, annotation_files=False, multi_label=False
+    ),
+    "labelled_csv": AnnotationFormat(read=labelled.read_labelled_csv, columns=labelled.COLUMNS),
+    "gmdcsa24": AnnotationFormat(read=gmdcsa24.read_gmdcsa24, columns=gmdcsa24.COLUMNS),
 }

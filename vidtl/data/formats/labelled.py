@@ -3,7 +3,6 @@
 import math
 
 from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
-from vidtl.data.layout import check_relative, join
 from vidtl.errors import UserError
 
 COLUMNS: dict[str, str | None] = {"path": "path", "label": "label", "start": None, "end": None, "split": None}
@@ -49,8 +48,7 @@ def _read_multi_label(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _path(source: AnnotationSource, row: Row) -> str:
-    path = row.values["path"].removeprefix("./")
-    return join(source.videos, check_relative(path, f"{row.where}: {source.columns['path']}"))
+    return source.locate(row.values["path"], f"{row.where}: {source.columns['path']}")
 
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:

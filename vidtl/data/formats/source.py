@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.data.layout import VideoFinder
+from vidtl.data.layout import VideoFinder, check_relative
 from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.errors import UserError, did_you_mean
 
@@ -41,8 +41,6 @@ class AnnotationSource:
     multi_label: bool
     columns: Columns
     finder: VideoFinder
-    videos: str
-    """Folder, relative to the root, that paths in annotation files are relative to."""
     split_value: str
     """Rows with this value in the column `split` belong to the split, where the data set names such a column."""
     split_values: frozenset[str]
@@ -50,15 +48,48 @@ class AnnotationSource:
     aliases: Mapping[str, str]
     classes: ClassNames | None
     """None until they are known, where the data set has no list of classes."""
+    first_class: int = 0
+    """Number that annotations give the first class."""
+    fields: tuple[str, ...] = ()
+    """Fields of a line of a list without a header."""
+    frame_rate: float | None = None
+    """Frames per second of videos that are folders of images."""
 
     def rows(self) -> Iterator[Row]:
         """The rows of the split in the order of the files; UserError for a header or row that is not in order."""
         wanted = {key: name for key, name in self.columns.items() if name is not None}
         for number, file in enumerate(self.annotations):
-            for line, values in _read_csv(file, wanted):
+            for line, values in read_columns(file, wanted):
                 row = Row(file, number, line, values)
                 if "split" not in values or self._in_split(row):
                     yield row
+
+    def locate(self, path: str, where: str) -> str:
+        """Path relative to the root of a video that an annotation names by a path of its own.
+
+        Absolute paths must lie in the root, others are looked for in the folders of the split. UserError begins with
+        `where`.
+        """
+        path = path.removeprefix("./")
+        if path.startswith("/"):
+            for root in (self.root.absolute(), self.root.resolve()):
+                if path.startswith(f"{root}/"):
+                    return check_relative(path.removeprefix(f"{root}/"), where)
+        return self.finder.place(check_relative(path, where))
+
+    def class_name(self, label: str, where: str) -> str:
+        """The class that a label means: by number, counted as the list of classes does, or by name."""
+        if not label.isdecimal() or (self.classes is not None and label in self.classes):
+            return label
+        if self.classes is None:
+            raise UserError(
+                f"{where}: the label is the number {label}; `classes` in dataset.yaml must name the list of classes"
+            )
+        number, names = int(label) - self.first_class, self.classes.names
+        if not 0 <= number < len(names):
+            last = self.first_class + len(names) - 1
+            raise UserError(f"{where}: the label is {label}; classes are numbered {self.first_class} to {last}")
+        return names[number]
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
@@ -147,6 +178,7 @@ class RecordsBuilder:
             segment_ends_s=np.array(self._segment_ends),
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
+            frame_rate=source.frame_rate,
         )
 
     def where(self, index: int) -> str:
@@ -185,7 +217,18 @@ def seconds(text: str, row: Row, name: str | None) -> float:
     return value
 
 
-def _read_csv(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+def text_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Line number and text, without the spaces around it, of each line that is not blank."""
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            for line, text in enumerate(stream, start=1):
+                if stripped := text.strip():
+                    yield line, stripped
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
+
+
+def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and columns of each row that is not blank; spaces around names and values are dropped."""
     keys = tuple(wanted)
     line = 1

@@ -1,0 +1,101 @@
+"""Data sets without annotation files: a folder per class, and CIFAR-10, whose images and labels share a file."""
+
+import logging
+import os
+from pathlib import Path
+
+from vidtl.data.decoding.images import IMAGE_SUFFIXES
+from vidtl.data.decoding.packed import PackedImages, open_packed
+from vidtl.data.decoding.plain_pickle import read_plain_pickle
+from vidtl.data.decoding.reader import UnreadableVideo
+from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.data.layout import VIDEO_SUFFIXES, existing
+from vidtl.errors import UserError
+
+COLUMNS: Columns = {}
+
+_CIFAR_BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+
+_log = logging.getLogger(__name__)
+
+
+def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
+    """`<split>/<class>/<video>`: videos, images, or folders of numbered images, in the order of their names.
+
+    Hidden files are passed over; anything else that is none of these is told in a warning.
+    """
+    builder = RecordsBuilder(source)
+    for number, folder in enumerate(source.annotations):
+        others: list[Path] = []
+        for name in _folders(folder):
+            entries = sorted(os.scandir(folder / name), key=lambda entry: entry.name)
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if not entry.name.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)) and not entry.is_dir():
+                    others.append(Path(entry.path))
+                    continue
+                path = Path(entry.path).relative_to(source.root).as_posix()
+                row = Row(folder, number, 0, {})
+                builder.add(row, path, path)
+                builder.label(row, name)
+        if others:
+            _log.warning("%s: %d files are neither videos nor images, as %s", folder, len(others), others[0])
+    return builder
+
+
+def _folders(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"{folder}: no folders in it; one for each class is needed")
+    return names
+
+
+def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
+    """CIFAR-10 as torchvision keeps it, in its binary version, or in an `.npz` archive, whichever the root holds."""
+    part = source.split_value
+    if part not in _CIFAR_BATCHES:
+        raise UserError(f"the split's value is {part!r}; CIFAR-10 has 'train' and 'test'")
+    builder = RecordsBuilder(source)
+    try:
+        for number, folder in enumerate(source.annotations):
+            for file, name, images, classes in _cifar_files(folder, part):
+                path = (file / name).relative_to(source.root).as_posix()
+                row = Row(folder, number, 0, {})
+                for index, label in enumerate(images.labels.tolist()):
+                    if not 0 <= label < len(classes):
+                        raise UserError(
+                            f"{file}: image {index} has the label {label}; classes are 0 to {len(classes) - 1}"
+                        )
+                    builder.add(row, f"{path}/{index}", f"{path}/{index}")
+                    builder.label(row, classes[label])
+    except UnreadableVideo as error:
+        raise UserError(str(error)) from None
+    return builder
+
+
+def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages, tuple[str, ...]]]:
+    """Every file of the part with the part's name inside it, its images, and the names of the classes."""
+    for form, suffix in (("cifar-10-batches-py", ""), ("cifar-10-batches-bin", ".bin")):
+        batches = folder / form
+        if batches.is_dir():
+            classes = _cifar_classes(batches, suffix)
+            files = [existing(batches / f"{name}{suffix}", "CIFAR-10 batch") for name in _CIFAR_BATCHES[part]]
+            return [(file, "", open_packed(file.resolve()), classes) for file in files]
+    archives = sorted(folder.glob("*.npz"))
+    if len(archives) != 1:
+        found = f"{len(archives)} .npz files" if archives else "nothing of CIFAR-10"
+        raise UserError(
+            f"{folder} has {found}; 'cifar-10-batches-py', 'cifar-10-batches-bin' or one .npz file is needed"
+        )
+    images = open_packed(archives[0].resolve(), part)
+    if not images.classes:
+        raise UserError(f"{archives[0]}: no array 'classes' with the names of the classes")
+    return [(archives[0], part, images, images.classes)]
+
+
+def _cifar_classes(batches: Path, suffix: str) -> tuple[str, ...]:
+    if suffix:
+        return tuple(existing(batches / "batches.meta.txt", "list of classes").read_text().split())
+    names = read_plain_pickle(existing(batches / "batches.meta", "list of classes")).get("label_names", [])
+    return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)

@@ -1,0 +1,84 @@
+"""SlowFast's and pytorchvideo's frame lists, the form in which they train on Charades: a row per frame.
+
+    original_vido_id video_id frame_id path labels
+    46GP8 0 0 46GP8/46GP8-000001.jpg "33,51"
+    46GP8 0 1 46GP8/46GP8-000002.jpg ""
+
+The first column's name is misspelt in all of them. Labels are numbers of classes from 0, true of that frame.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row, text_lines
+from vidtl.errors import UserError
+
+COLUMNS: Columns = {}
+
+_HEADER = ("original_vido_id", "video_id", "frame_id", "path", "labels")
+_NUMBER = re.compile(r"(\d+)\.\w+$")
+
+
+@dataclass
+class _Video:
+    row: Row
+    folder: str
+    first: int
+    """Number of its first frame, by the file name."""
+    count: int = 0
+    runs: dict[str, list[list[int]]] = field(default_factory=dict)
+    """First and last frame, from 0, of each stretch of each label, as it is written."""
+
+
+def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
+    """A record per video: the folder of its frames, which must be listed without gaps, with the times of its labels.
+
+    A label that is true of the frames i to j lasts from half a frame before i to half a frame after j, so that a clip
+    has the labels of all frames from its first to its last, as in SlowFast.
+    """
+    assert source.frame_rate is not None  # the description requires it for this format
+    videos: dict[str, _Video] = {}
+    for number, file in enumerate(source.annotations):
+        lines = text_lines(file)
+        header = next(lines, (1, ""))[1].split()
+        if tuple(header) not in (_HEADER, ("original_video_id", *_HEADER[1:])):
+            raise UserError(f"{file}:1: the header is {' '.join(header)!r}; {' '.join(_HEADER)!r} is needed")
+        for line, text in lines:
+            _add_frame(source, videos, Row(file, number, line, {}), text)
+    builder = RecordsBuilder(source)
+    for video_id, video in videos.items():
+        builder.add(video.row, video_id, source.locate(video.folder, video.row.where))
+        for label, runs in video.runs.items():
+            name = source.class_name(label, video.row.where)
+            for start, end in runs:
+                builder.label(video.row, name, (start - 0.5) / source.frame_rate, (end + 0.5) / source.frame_rate)
+    return builder
+
+
+def _add_frame(source: AnnotationSource, videos: dict[str, _Video], row: Row, text: str) -> None:
+    fields = text.split()
+    if len(fields) != len(_HEADER):
+        raise UserError(f"{row.where}: {len(fields)} fields; {len(_HEADER)} are needed, {' '.join(_HEADER)}")
+    video_id, _, _, path, labels = fields
+    folder, _, name = path.rpartition("/")
+    parsed = _NUMBER.search(name)
+    if not folder or parsed is None:
+        raise UserError(f"{row.where}: path is {path!r}; '<folder>/<name><number>.<suffix>' is needed")
+    number = int(parsed[1])
+    video = videos.get(video_id)
+    if video is None:
+        video = videos[video_id] = _Video(row, folder, number)
+    if folder != video.folder or number != video.first + video.count:
+        raise UserError(
+            f"{row.where}: path is {path!r}; frame {video.first + video.count} of {video.folder!r} comes next here"
+        )
+    for label in filter(None, labels.strip("\"'").split(",")):
+        runs = video.runs.get(label)
+        if runs is None:
+            source.class_name(label, row.where)  # a number that is none is told with its line
+            runs = video.runs[label] = []
+        if runs and runs[-1][1] == video.count - 1:
+            runs[-1][1] = video.count
+        else:
+            runs.append([video.count, video.count])
+    video.count += 1
