@@ -1,5 +1,6 @@
 """Where the tools that use a trained model find it: a run's folder, one of its checkpoints, or any model directory."""
 
+from dataclasses import fields
 from pathlib import Path
 
 from command_line import arguments_of_process, first_value, parse_experiment
@@ -8,8 +9,8 @@ from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
-from vidtl.models.hub import CONFIG_FILE, load_model_directory
-from vidtl.training.checkpoint import EXPERIMENT, find_problem, newest_valid
+from vidtl.models.hub import CONFIG_FILE, load_model_directory, read_model_config
+from vidtl.training.checkpoint import EMA, EXPERIMENT, find_problem, newest_valid
 from vidtl.training.run_directory import RunDirectory
 
 
@@ -32,8 +33,11 @@ def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfi
         raise UserError("--checkpoint is missing; allowed: the folder of a run, a checkpoint, or a model directory")
     directory = find_model_directory(Path(checkpoint))
     experiment = directory / EXPERIMENT
+    if not experiment.is_file():  # weights that came without a run know their clip, and nothing else of an experiment
+        clip = read_model_config(directory).clip
+        parser.set_defaults({f"clip.{field.name}": getattr(clip, field.name) for field in fields(clip)})
     options, config = parse_experiment(parser, arguments, experiment if experiment.is_file() else None)
-    return options, config, directory
+    return options, config, averaged(directory) if config.evaluation.averaged_weights else directory
 
 
 def find_model_directory(path: Path) -> Path:
@@ -56,8 +60,15 @@ def find_model_directory(path: Path) -> Path:
     return newest
 
 
+def averaged(checkpoint: Path) -> Path:
+    """The model directory with averaged weights where a checkpoint has one, else the checkpoint."""
+    return checkpoint / EMA if (checkpoint / EMA / CONFIG_FILE).is_file() else checkpoint
+
+
 def run_folder(model_directory: Path) -> Path:
     """The run that a checkpoint belongs to, or the model directory itself."""
+    if model_directory.name == EMA:
+        model_directory = model_directory.parent
     return model_directory.parents[1] if model_directory.parent.name == "checkpoints" else model_directory
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from tests.training import tiny_run
 from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task
+from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
 
 
@@ -21,7 +22,7 @@ def engine_for(accelerator, **training):
 
 
 def take_steps(engine, start, stop, learning_rate=0.01):
-    batches = engine.task.loader.iterate(start)
+    batches = DeviceBatches(engine.task.loader.iterate(start), engine.accelerator.device)
     return [engine.step(step, learning_rate, batches) for step in range(start, stop)]
 
 
@@ -43,7 +44,7 @@ def test_padding_does_not_count(accelerator):
     model, batch = tiny_model(), engine.task.loader.batch(2, 0)
     real = batch.weights == 1
     assert real.sum() == NUM_RECORDS - 16
-    logits = model(engine.task.make_input(replace(batch, pixels=batch.pixels[real])))
+    logits = model(engine.task.make_input(replace(batch, pixels=batch.pixels[real]))[0])
     loss = nn.functional.cross_entropy(logits, batch.targets[real])
     loss.backward()
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters()))

@@ -18,6 +18,8 @@ class EvaluationConfig:
     """Clips per forward pass and process; bounds memory and changes no result."""
     max_videos: int = 0
     """Evaluate the first so many videos only, for a quick look; 0 is all. The report says so."""
+    averaged_weights: bool = True
+    """Use the average of the weights where the run kept one (`training.ema_decay`)."""
     single_frame: bool = False
     """Show the middle frame of each view only, repeated: what is still recognised needs no time."""
     strict: bool = False

@@ -18,6 +18,18 @@ class TrainingConfig:
     """Forward and backward passes per optimizer step; the result is the same, the memory smaller."""
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it and float32 elsewhere."""
+    compile: Literal["none", "blocks", "model"] = "none"
+    """`blocks` compiles the transformer blocks one by one (a minute), `model` all of the model in one piece; needs a
+    C++ compiler. Evaluation is not compiled."""
+    activation_checkpointing: bool = False
+    """Compute the activations of each block a second time in the backward pass instead of keeping them: the same
+    result in less memory, about a quarter slower."""
+    trainable: tuple[str, ...] = ()
+    """Parts of the model that are trained, by name, such as ['head'] for a linear probe or ['temporal_encoder',
+    'head']; the rest is frozen. None given trains everything."""
+    ema_decay: float = 0.0
+    """Keep an average of the weights that forgets at this rate per step, such as 0.9999; evaluations use it. 0 keeps
+    none."""
     label_smoothing: float = 0.0
     """Share of each target spread evenly over all classes."""
     log_every_steps: int = 10
@@ -26,8 +38,23 @@ class TrainingConfig:
     """Steps between checkpoints; there is always one before an evaluation and at the end of the run."""
     keep_checkpoints: int = 2
     """Newest checkpoints to keep; the best one (top-1 or mAP of the periodic evaluation) is kept besides."""
+    checkpoint_every_minutes: float = 0.0
+    """Minutes between checkpoints, besides those of `checkpoint_every_steps`; 0: steps only."""
     evaluate_every_epochs: float = 1.0
     """Epochs between evaluations during training (one centred view); 0 evaluates at the end only."""
+    early_stop_evaluations: int = 0
+    """End the run once so many evaluations in a row have not bettered the best top-1 or mAP; 0: never."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is NaN or infinite ends the run, or its step leaves weights and optimizer as they are and
+    is counted (the device then waits for the host in every step)."""
+    max_nonfinite_steps: int = 10
+    """`skip`: steps in a row that may be left out before the run ends all the same."""
+    hang_timeout_s: float = 300.0
+    """Several processes: seconds without progress in any of them, or without a sign of life from one, before the run
+    ends and names the process that the others wait for; 0: wait as long as PyTorch does."""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    """Where numbers go besides `metrics.jsonl`: tensorboard, wandb (`pip install vidtl[wandb]`; the project is vidtl
+    unless WANDB_PROJECT names another), both, or none."""
     init_from: str = ""
     """Weights to start from: a run, a model directory (ours or of transformers), a Flax `.npz`, an image ViT file."""
     init_new_head: bool = False
@@ -42,10 +69,11 @@ class TrainingConfig:
             "log_every_steps",
             "checkpoint_every_steps",
             "keep_checkpoints",
+            "max_nonfinite_steps",
         ):
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
+        require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "0 or more, below 1")
         require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 or more, below 1")
-        require(
-            self.evaluate_every_epochs >= 0, "training.evaluate_every_epochs", self.evaluate_every_epochs, "0 or more"
-        )
+        for name in ("checkpoint_every_minutes", "evaluate_every_epochs", "early_stop_evaluations", "hang_timeout_s"):
+            require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         require(self.seed >= 0, "training.seed", self.seed, "0 or more")

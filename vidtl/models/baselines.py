@@ -62,6 +62,17 @@ class PytorchVideoModel(VideoModel):
         logits_BK: Tensor = self.net([_slow_pathway(fast_BCTHW), fast_BCTHW] if self.two_pathways else fast_BCTHW)
         return logits_BK
 
+    def layers(self) -> list[list[str]]:
+        """Stem, stages or blocks, head."""
+        blocks = [[f"net.blocks.{i}"] for i in range(len(self.net.blocks))]  # type: ignore[arg-type]
+        if not hasattr(self.net, "norm_embed"):  # convolutional networks count their stem and head as blocks
+            return blocks
+        return [["net.patch_embed", "net.cls_positional_encoding"], *blocks, ["net.norm_embed", "net.head"]]
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """Stages of a convolutional network, blocks of MViT."""
+        return list(self.net.blocks)  # type: ignore[arg-type]
+
     def no_weight_decay(self) -> set[str]:
         """MViT's class token and positions."""
         return {name for name, _ in self.named_parameters() if "cls_positional_encoding" in name}

@@ -65,6 +65,17 @@ class Encoder(nn.Module):
             if stage.fuser:
                 self.token_fusers.append(TokenFuser(config.width, stage.num_tokens, config.dropout))
 
+    def layers(self, prefix: str) -> list[list[str]]:
+        """Names of the parts by depth: what comes before the blocks, each block, the norm."""
+        layers = [
+            [f"{prefix}.cls", f"{prefix}.positions"],
+            *([f"{prefix}.blocks.{i}"] for i in range(len(self.blocks))),
+        ]
+        for i in range(len(self.token_learners)):
+            block = min(self.after_block + i, len(self.blocks) - 1)
+            layers[1 + block] += [f"{prefix}.token_learners.{i}", f"{prefix}.token_fusers.{i}"]
+        return [*layers, [f"{prefix}.norm"]]
+
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         tokens = self._before_token_learner(tokens_BtND)
         later_blocks = self.blocks[self.after_block :]

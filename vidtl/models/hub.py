@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.errors import UserError, did_you_mean
+from vidtl.models.blocks import FactorisedSelfAttentionBlock, TransformerBlock
 from vidtl.models.position import PositionEmbedding
 from vidtl.models.weights.files import read_json, read_safetensors
 from vidtl.models.weights.report import SourceWeights, load_weights
@@ -52,6 +53,22 @@ class VideoModel(  # type: ignore[misc]
         """Names of the parameters that weight decay leaves alone: position embeddings and class tokens."""
         return {name for name, _ in self.named_parameters() if name.endswith(("positions.weight", "cls"))}
 
+    def layers(self) -> list[list[str]]:
+        """Layers from the input to the classifier, each as the names (or their beginnings) of its parameters.
+
+        Every parameter belongs to exactly one layer; names that this model lacks do no harm.
+        """
+        raise AssertionError(f"{type(self).__name__} has no order of layers")
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """The parts that most of the work is in, alike as far as possible: compiled and checkpointed one by one."""
+        return [part for part in self.modules() if isinstance(part, TransformerBlock | FactorisedSelfAttentionBlock)]
+
+    def classifier(self) -> tuple[str, nn.Linear]:
+        """Name and module of the layer that gives the scores."""
+        layers = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.Linear)]
+        return [(name, layer) for name, layer in layers if layer.out_features == self.num_classes][-1]
+
     def set_class_prior(self, positive_rates_K: Tensor) -> None:
         """Let an untrained multi-label model begin at the frequencies of the classes: sigmoid(bias) is the rate.
 
@@ -61,9 +78,8 @@ class VideoModel(  # type: ignore[misc]
         Args:
             positive_rates_K: share of training videos that have each class; kept within 0.001 and 0.999.
         """
-        layers = [m for m in self.modules() if isinstance(m, nn.Linear) and m.out_features == self.num_classes]
         with torch.no_grad():
-            layers[-1].bias.copy_(torch.logit(positive_rates_K.clamp(0.001, 0.999)))
+            self.classifier()[1].bias.copy_(torch.logit(positive_rates_K.clamp(0.001, 0.999)))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model_directory(self, save_directory, self.class_names)

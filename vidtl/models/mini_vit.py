@@ -101,6 +101,13 @@ class MiniViT(VideoModel):
         logits_BK: Tensor = self.head(reduce(self.norm(tokens_BND), "B N D -> B D", "mean"))
         return logits_BK
 
+    def layers(self) -> list[list[str]]:
+        """Patches, blocks, head; TokenLearner belongs to the block that follows it."""
+        blocks = [[f"blocks.{i}"] for i in range(len(self.blocks))]
+        if self.token_learner is not None:
+            blocks[min(self.after_block, len(blocks) - 1)].append("token_learner")
+        return [["proj", "positions"], *blocks, ["norm", "head"]]
+
     def token_maps(self, input_BTCHW: Tensor) -> Tensor:
         """Where TokenLearner looks: weights `[B, 1, S, h, w]` before pooling; UserError in a model without it."""
         if self.token_learner is None:

@@ -80,6 +80,16 @@ class ViViT(VideoModel):
             return reduce(tokens_BtND, "B t 1 D -> B D", "mean")  # type: ignore[no-any-return]
         return self._pool_clip(self.temporal_encoder(tokens_BtND))
 
+    def layers(self) -> list[list[str]]:
+        """Embedding, spatial blocks, temporal blocks, head; what stands between two encoders is part of a block."""
+        first, *blocks, norm = self.encoder.layers("encoder")
+        if self.temporal_encoder is not None:
+            blocks[-1] += norm
+            start, *later, norm = self.temporal_encoder.layers("temporal_encoder")
+            later[0] += start
+            blocks += later
+        return [["embed", *first], *blocks, [*norm, "head"]]
+
     def token_maps(self, input_BTCHW: Tensor) -> Tensor:
         """Where the first TokenLearner looks: weights `[B, t, S, h, w]` before pooling.
 

@@ -28,6 +28,8 @@ MODEL, OPTIMIZER, STATE, EXPERIMENT, MANIFEST = (
     "experiment.yaml",
     "manifest.json",
 )
+EMA = "ema"
+"""Folder of a checkpoint: the model with averaged weights, as a model directory, where the run keeps an average."""
 _FORMAT = "vidtl-checkpoint-1"
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED = ".tmp"

@@ -1,9 +1,9 @@
 """The training loop: steps, the lines it logs, checkpoints, evaluations and orderly stops."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,18 +11,19 @@ from accelerate import Accelerator
 from torch import nn
 
 from vidtl.config import ExperimentConfig
-from vidtl.data.batch import ClipBatch
 from vidtl.errors import UserError
 from vidtl.runtime.launch import on_main_process
 from vidtl.runtime.logging import MetricsLog, read_json_lines
 from vidtl.runtime.progress import Progress, Task
 from vidtl.runtime.signals import StopSignals
+from vidtl.runtime.trackers import start_trackers
 from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint, prune
 from vidtl.training.monitor import Monitor
+from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.run_directory import RunDirectory, dump_config
 from vidtl.training.state import Best, RunFacts, TrainingState, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
-from vidtl.training.unreadable import UnreadableVideos
+from vidtl.training.unreadable import ReplacedClips, UnreadableVideos
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Scores the model on the evaluation split; called by all processes, with the metrics at least in the first."""
@@ -30,7 +31,7 @@ Evaluate = Callable[[nn.Module], dict[str, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """How a run ended. `metrics`, `best` and `unreadable` are complete in the first process only."""
+    """How a run ended. Everything after `checkpoint` is complete in the first process only."""
 
     steps: int
     """Optimizer steps of the whole run, resumed parts included."""
@@ -44,6 +45,8 @@ class TrainingSummary:
     """Of all periodic evaluations."""
     unreadable: dict[str, int]
     """Failed attempts to read each video that could not be read."""
+    replaced: dict[str, ReplacedClips]
+    """Of each class that lost any: clips that another video stood in for, and all that were asked for."""
 
 
 def train(
@@ -82,10 +85,10 @@ def train(
         on_main_process(accelerator, partial(directory.take, config))
         log = None
         if accelerator.is_main_process:
-            log = MetricsLog(directory.metrics_file, directory.tensorboard, resumed_step)
+            trackers = start_trackers(config.training.trackers, output_dir, asdict(config), resumed_step)
+            log = MetricsLog(directory.metrics_file, trackers, resumed_step)
             stack.callback(log.close)
-        max_share = config.data.max_unreadable_share
-        unreadable = UnreadableVideos(directory.unreadable_file, max_share, accelerator, resumed_step)
+        unreadable = UnreadableVideos(directory.unreadable_file, config, accelerator, task.loader, resumed_step)
         run = _Run(engine, directory, Monitor(engine, state, unreadable, signals, log), evaluate, progress)
         run.to_the_end()
         return TrainingSummary(
@@ -95,6 +98,7 @@ def train(
             metrics=run.metrics,
             best=state.best,
             unreadable=unreadable.by_path(),
+            replaced=unreadable.by_class(state.step),
         )
 
 
@@ -124,7 +128,7 @@ class _Run:
             self._evaluate()
         if start == total:
             return
-        batches = self.loader.iterate(start)
+        batches = DeviceBatches(self.loader.iterate(start), self.accelerator.device)
         with self.progress.task("training", "steps", total, start) as task:
             self.monitor.restart_clock()
             for step in range(start, total):
@@ -135,7 +139,7 @@ class _Run:
                 if self._evaluation_due(step + 1):
                     self._evaluate()
 
-    def _step(self, step: int, batches: Iterator[ClipBatch], task: Task) -> None:
+    def _step(self, step: int, batches: DeviceBatches, task: Task) -> None:
         try:
             report = self.engine.step(step, self.engine.learning_rate(step), batches)
         except UserError:
@@ -191,10 +195,9 @@ class _Run:
     def _evaluate(self) -> None:
         """Score the weights as they are; training is not disturbed, because it seeds each forward pass anew."""
         assert self.evaluate is not None
-        self.engine.model.eval()
-        with self.monitor.signals.immediate():  # the checkpoint is written and the evaluation will be repeated
-            self.metrics = self.evaluate(self.engine.model)
-        self.engine.model.train()
+        # the checkpoint is written and the evaluation will be repeated
+        with self.monitor.signals.immediate(), self.engine.evaluated() as model:
+            self.metrics = self.evaluate(model)
         if self.monitor.log:
             step = self.state.step
             self.monitor.log.write(step, step / self.loader.steps_per_epoch, self.metrics, self.config.data.eval_split)

@@ -1,46 +1,133 @@
-"""Optimizers: which weights decay, and their state as plainly named tensors."""
+"""Optimizers: how fast each weight learns, which ones decay, and their state as plainly named tensors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from vidtl.config import OptimizerConfig
+from vidtl.models.hub import VideoModel
 
 _FUSED_DEVICES = {"cpu", "cuda"}
 """One kernel for all weights; on a CPU it is about 8 times as fast as the loop over them."""
 
+Group = dict[str, Any]
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: those that decay, and those that do not.
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
+    """Trainable parameters in groups: for each layer those that decay and those that do not, the input first.
 
     Norms, biases and other vectors (at most one axis) never decay, nor do the names in `model.no_weight_decay()`,
-    where the model has that method (class token, positions).
+    where the model has that method (class token, positions). A group's `lr_scale` is layer_decay ** (layers above it);
+    without layer decay all layers share their groups. With Muon, matrices between the first and the last layer form
+    groups of their own, marked `muon`.
     """
     exempt: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (no_decay if parameter.ndim <= 1 or name in exempt else decay).append(parameter)
-    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": no_decay, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    needs_layers = config.layer_decay < 1 or config.name == "muon"
+    layers = layer_numbers(model) if needs_layers else dict.fromkeys(names, 0)
+    last = max(layers.values(), default=0)
+    groups: dict[tuple[int, bool, bool], Group] = {}
+    for name in names:
+        parameter, layer = model.get_parameter(name), layers[name]
+        decays = parameter.ndim > 1 and name not in exempt
+        muon = config.name == "muon" and parameter.ndim == 2 and decays and 0 < layer < last
+        height = last - layer if config.layer_decay < 1 else 0
+        group = groups.setdefault(
+            (-height, not decays, muon),
+            {
+                "params": [],
+                "weight_decay": config.weight_decay if decays else 0.0,
+                "lr_scale": config.layer_decay**height,
+                "muon": muon,
+            },
+        )
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
+
+
+def layer_numbers(model: nn.Module) -> dict[str, int]:
+    """The layer of each parameter by its name, 0 at the input, as in BEiT's and VideoMAE's layer-wise decay."""
+    assert isinstance(model, VideoModel), type(model)
+    layers = model.layers()
+    numbers = {}
+    for name, _ in model.named_parameters():
+        matching = [
+            number
+            for number, parts in enumerate(layers)
+            if any(name == part or name.startswith(f"{part}.") for part in parts)
+        ]
+        assert len(matching) == 1, (name, matching)
+        numbers[name] = matching[0]
+    return numbers
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, device: torch.device) -> Optimizer:
     """The optimizer for a model that is already on `device`."""
-    groups = parameter_groups(model, config.weight_decay)
-    fused = device.type in _FUSED_DEVICES
-    if config.name == "sgd":
-        return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
-    return AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
+    return OPTIMIZERS[config.name](parameter_groups(model, config), config, device.type in _FUSED_DEVICES)
+
+
+def _sgd(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimizer:
+    return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+
+
+def _adamw(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimizer:
+    return AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=fused)
+
+
+class MuonWithAdamW(Optimizer):
+    """Muon (Jordan et al., 2024) for the groups marked so and AdamW for the others, as one optimizer.
+
+    Muon's update is scaled to the size of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025), so that both
+    take the same learning rates and weight decay.
+    """
+
+    def __init__(self, groups: list[Group], config: OptimizerConfig, fused: bool) -> None:
+        matrices = [group for group in groups if group["muon"]]
+        others = [group for group in groups if not group["muon"]]
+        self.parts: list[Optimizer] = []
+        if matrices:  # a linear probe has none
+            rate, momentum = config.learning_rate, config.momentum
+            self.parts.append(Muon(matrices, lr=rate, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
+        if others:
+            self.parts.append(_adamw(others, config, fused))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """The parts work on this optimizer's groups and state."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for part in self.parts:
+            part.step()
+
+
+OPTIMIZERS: dict[str, Callable[[list[Group], OptimizerConfig, bool], Optimizer]] = {
+    "sgd": _sgd,
+    "adamw": _adamw,
+    "muon": MuonWithAdamW,
+}
+"""Every `optimizer.name`; made of groups, settings, and whether the device has fused kernels.
+
+LAMB is not among them: torch has none, and timm would be a dependency for this one class.
+"""
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """The same learning rate for every group."""
+    """The learning rate of the last layer; the layers below it have theirs in proportion."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["lr_scale"]
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:

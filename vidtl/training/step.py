@@ -6,9 +6,8 @@ count.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,9 +22,13 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.batch import ClipBatch, Failure
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
-from vidtl.training.checkpoint import MODEL, OPTIMIZER
+from vidtl.training.acceleration import checkpoint_activations, compile_model
+from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER
+from vidtl.training.ema import WeightAverage
+from vidtl.training.frozen import freeze_all_but
 from vidtl.training.losses import loss_sum
 from vidtl.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from vidtl.training.prefetch import DeviceBatches, Stopwatch
 from vidtl.training.schedule import learning_rate_of
 
 
@@ -40,14 +43,16 @@ class BatchSource(Protocol):
 
     def global_count(self, step: int) -> int: ...
 
+    def clips_of_classes(self, steps: int) -> dict[str, int]: ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
     """What a model is trained on, and how it is written down."""
 
     loader: BatchSource
-    make_input: Callable[[ClipBatch], Tensor]
-    """A batch on the device to input_BTCHW, augmented and normalised."""
+    make_input: Callable[[ClipBatch], tuple[Tensor, Tensor]]
+    """A batch on the device to input_BTCHW, augmented and normalised, and targets_BK; both mixed where clips are."""
     num_classes: int
     multi_label: bool
     save_model: Callable[[nn.Module, Path], None]
@@ -69,6 +74,11 @@ class StepReport:
     """Norm of the whole gradient before clipping; the same in all processes."""
     failures: list[Failure]
     data_wait_s: float
+    """Time in which the host had no batch to work on."""
+    transfers: list[Stopwatch]
+    """Of the batches sent to the device in this step, most of it beside the computation."""
+    compute: Stopwatch
+    """All of the step but the wait; on a GPU the device's time."""
 
 
 class Engine:
@@ -84,31 +94,42 @@ class Engine:
         self.task = task
         self.learning_rate = learning_rate_of(config, task.loader.steps_per_epoch, task.loader.samples_per_epoch)
         """Of each step."""
+        self._frozen = freeze_all_but(self.model, config.training.trainable)
+        if config.training.activation_checkpointing:
+            checkpoint_activations(self.model)
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
+        self.average = WeightAverage(self.model, config.training.ema_decay) if config.training.ema_decay else None
+        compile_model(self.model, config.training.compile, accelerator.device)
         self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
         self._warm = accelerator.num_processes < 3
 
-    def step(self, step: int, learning_rate: float, batches: Iterator[ClipBatch]) -> StepReport:
+    def step(self, step: int, learning_rate: float, batches: DeviceBatches) -> StepReport:
         """Take the next `accumulation_steps` micro-batches and change the weights once. `step` counts from 0."""
         accumulation_steps = self.config.training.accumulation_steps
         num_clips = self.task.loader.global_count(step)
         scale = self.accelerator.num_processes / num_clips
-        self._wrapped_model.train()
+        self._set_training_mode()
+        batches.waited_s = 0.0
+        batches.transfers = []
         loss = torch.zeros((), device=self.accelerator.device)
         failures: list[Failure] = []
-        data_wait_s = 0.0
         for micro_batch in range(accumulation_steps):
-            start_s = time.perf_counter()
-            batch = next(batches)
-            data_wait_s += time.perf_counter() - start_s
+            batch = batches.take()
+            if micro_batch == 0:
+                compute = Stopwatch(self.accelerator.device)
             failures += batch.failures
-            batch = batch.to(self.accelerator.device)
             if not self._warm:
                 self._warm_up(batch)
             last = micro_batch == accumulation_steps - 1
             with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
                 loss += self._backward(batch, scale, step, micro_batch)
+            if not last:
+                batches.send_ahead()
         grad_norm = self._update(learning_rate)
+        if self.average:
+            self.average.update(step + 1)
+        compute.stop()
+        batches.send_ahead()
         return StepReport(
             step=step + 1,
             learning_rate=learning_rate,
@@ -116,8 +137,26 @@ class Engine:
             loss=loss / self.accelerator.num_processes,
             grad_norm=grad_norm,
             failures=failures,
-            data_wait_s=data_wait_s,
+            data_wait_s=batches.waited_s,
+            transfers=batches.transfers,
+            compute=compute,
         )
+
+    def _set_training_mode(self) -> None:
+        self._wrapped_model.train()
+        for module in self._frozen:
+            module.eval()
+
+    @contextmanager
+    def evaluated(self) -> Iterator[nn.Module]:
+        """The model in evaluation mode, with averaged weights where the run keeps them; training goes on as before."""
+        self.model.eval()
+        # Batches of every size come by in an evaluation, and each would be compiled.
+        compiled = self.config.training.compile != "none"
+        eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+        with self.average.in_model() if self.average else nullcontext(), eager:
+            yield self.model
+        self.model.train()
 
     def _warm_up(self, batch: ClipBatch) -> None:
         """A first pass whose gradients are thrown away.
@@ -135,13 +174,11 @@ class Engine:
 
     def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
         training = self.config.training
-        inputs_BTCHW = self.task.make_input(batch)
+        inputs_BTCHW, targets_BK = self.task.make_input(batch)
         # Dropout and stochastic depth become functions of the position, so that a resumed run draws the same ones.
         seed_torch(training.seed, step, micro_batch, self.accelerator.process_index)
         logits_BK = self._wrapped_model(inputs_BTCHW)
-        loss = scale * loss_sum(
-            logits_BK, batch.targets, batch.weights, self.task.multi_label, training.label_smoothing
-        )
+        loss = scale * loss_sum(logits_BK, targets_BK, batch.weights, self.task.multi_label, training.label_smoothing)
         self.accelerator.backward(loss)
         return loss.detach()
 
@@ -166,11 +203,17 @@ class Engine:
         """Size of all tensors that `save` writes."""
         values = [value for state in self.optimizer.state.values() for value in state.values()]
         tensors = [value for value in (*self.model.state_dict().values(), *values) if isinstance(value, Tensor)]
+        if self.average:
+            tensors += self.model.state_dict().values()
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def save(self, directory: Path) -> None:
         """Write the model's and the optimizer's tensors under the model's own parameter names."""
         self.task.save_model(self.model, directory)
+        if self.average:
+            (directory / EMA).mkdir()
+            with self.average.in_model():
+                self.task.save_model(self.model, directory / EMA)
         save_file(optimizer_tensors(self.optimizer, self.model), directory / OPTIMIZER)
 
     def load(self, directory: Path, scaler_state: dict[str, Any] | None) -> None:
@@ -182,6 +225,8 @@ class Engine:
         try:
             load_model(self.model, directory / MODEL)
             load_optimizer_tensors(self.optimizer, self.model, load_file(directory / OPTIMIZER))
+            if self.average:
+                self.average.load(load_file(directory / EMA / MODEL))
         except (RuntimeError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
