@@ -61,7 +61,7 @@ def main() -> None:
     progress = make_progress(accelerator.is_main_process)
     task = TrainingTask(
         loader=loader,
-        make_input=partial(batch_input, clip=config.clip, augmentation=config.augmentation),
+        make_input=partial(batch_input, clip=config.clip),
         num_classes=len(train_records.classes),
         multi_label=train_records.multi_label,
         save_model=partial(save_model_directory, class_names=train_records.classes.names),
@@ -144,6 +144,8 @@ def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
     if summary.best:
         print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
     for path, count in summary.unreadable.items():
+    for name, (replaced, asked) in summary.replaced.items():
+        print(f"replaced    class {name}: {replaced} of {asked} clips")
         print(f"unreadable  {path} ({count} attempts)")
     print(f"checkpoint  {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from vidtl.config import AugmentationConfig
-from vidtl.data.augmentation import Augmentation, augment, draw_augmentation
+from vidtl.data.augmentation import augment, draw_augmentation
+from vidtl.data.changes import Augmentation
 from vidtl.runtime.seeding import generator
+
+SIZE = (6, 8)
 
 
 @pytest.fixture
@@ -15,7 +18,7 @@ def rgb() -> torch.Tensor:
 
 
 def applied(rgb: torch.Tensor, *clips: Augmentation) -> torch.Tensor:
-    return augment(rgb, torch.tensor(clips), colour=True)
+    return augment(rgb, clips)
 
 
 def test_neutral_values_change_nothing(rgb: torch.Tensor) -> None:
@@ -55,19 +58,19 @@ def test_frames_of_a_clip_change_alike(rgb: torch.Tensor) -> None:
 
 def test_draws_follow_the_probabilities_and_the_key() -> None:
     config = AugmentationConfig(flip_probability=0.5, colour_probability=0.8, grey_probability=0.1)
-    draws = np.array([draw_augmentation(config, generator(0, index)) for index in range(2000)])
+    draws = np.array([draw_augmentation(config, SIZE, generator(0, index))[:5] for index in range(2000)])
     flip, brightness, saturation, contrast, hue = draws.T
     assert abs(flip.mean() - 0.5) < 0.05
     assert abs((brightness != 0).mean() - 0.8) < 0.05
     assert abs((saturation == 0).mean() - 0.1) < 0.03
     assert np.abs(hue).max() <= config.hue
     assert 1 - config.contrast <= contrast.min() < contrast.max() <= 1 + config.contrast
-    assert draw_augmentation(config, generator(0, 7)) == Augmentation(*draws[7])
+    assert draw_augmentation(config, SIZE, generator(0, 7)) == Augmentation(*draws[7])
 
 
 def test_switching_one_change_off_leaves_the_others() -> None:
     both = AugmentationConfig(flip_probability=0.5, colour_probability=0.5)
     colour_only = AugmentationConfig(flip_probability=0.0, colour_probability=0.5)
     for index in range(20):
-        first, second = (draw_augmentation(config, generator(0, index)) for config in (both, colour_only))
+        first, second = (draw_augmentation(config, SIZE, generator(0, index)) for config in (both, colour_only))
         assert first._replace(flip=0) == second._replace(flip=0)

@@ -10,8 +10,7 @@ import torch
 
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig
 from vidtl.data.augmentation import batch_input
-from vidtl.data.batch import ClipBatch
-from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, first_records
+from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, collate, first_records
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol
@@ -58,29 +57,21 @@ def test_a_batch_is_uint8_until_the_device(records: Records) -> None:
     assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (6, 8, 48, 32))
     assert (batch.targets.dtype, batch.targets.shape) == (torch.float32, (6, 8))
     assert batch.targets.sum(dim=1).eq(1).all()
-    assert batch.weights.dtype == batch.augmentation.dtype == torch.float32
+    assert batch.weights.dtype == torch.float32
     assert batch.failures == []
-    input_BTCHW = batch_input(batch, CONFIG.clip, CONFIG.augmentation)
+    input_BTCHW, targets_BK = batch_input(batch, CONFIG.clip)
+    assert targets_BK is batch.targets
     assert (input_BTCHW.dtype, input_BTCHW.shape) == (torch.float32, (6, 8, 3, 32, 32))
     assert input_BTCHW.abs().max() <= 1
 
 
 def test_planes_and_rgb_show_the_same_clip(records: Records) -> None:
     key = ClipKey(0, 3, 1.0)
-    clips = [ClipDataset(records, with_data(pixel_format=name))[key] for name in ("planar", "rgb")]
+    clips = [ClipDataset(records, with_data(pixel_format=name))[key][0] for name in ("planar", "rgb")]
     assert clips[1].pixels.shape == (8, 32, 32, 3)
     inputs = []
     for clip in clips:
-        batch = ClipBatch(
-            pixels=torch.from_numpy(clip.pixels)[None],
-            colour=torch.tensor([clip.colour]),
-            targets=torch.from_numpy(clip.targets)[None],
-            weights=torch.ones(1),
-            indices=torch.tensor([clip.record]),
-            augmentation=torch.tensor([clip.augmentation], dtype=torch.float32),
-            failures=[],
-        )
-        inputs.append(batch_input(batch, CONFIG.clip, CONFIG.augmentation))
+        inputs.append(batch_input(collate([[clip]]), CONFIG.clip)[0])
     # Planar boxes lie on even pixels, and a shift of one pixel shows at 32 x 32.
     difference = (inputs[0] - inputs[1]).abs().mean()
     assert difference < 0.1
@@ -96,9 +87,9 @@ def test_clips_depend_on_seed_epoch_and_record_alone(records: Records, num_worke
     expected = list(reference.iterate(0))[start : start + 2]
     for batch, other in zip(batches, expected, strict=True):
         assert torch.equal(batch.pixels, other.pixels)
-        assert torch.equal(batch.augmentation, other.augmentation)
+        assert batch.augmentation == other.augmentation
         assert torch.equal(batch.indices, other.indices)
-    first, second = (ClipDataset(records, CONFIG)[ClipKey(epoch, 0, 1.0)] for epoch in (0, 1))
+    first, second = (ClipDataset(records, CONFIG)[ClipKey(epoch, 0, 1.0)][0] for epoch in (0, 1))
     assert not np.array_equal(first.pixels, second.pixels)
 
 
@@ -106,7 +97,7 @@ def test_a_broken_video_is_replaced_by_one_of_its_class_and_told(records: Record
     shutil.copytree(records.root, tmp_path / "copy")
     broken = dataclasses.replace(records, root=tmp_path / "copy")
     broken.path(0).write_bytes(broken.path(0).read_bytes()[:100])
-    clips = [ClipDataset(broken, CONFIG)[ClipKey(epoch, 0, 1.0)] for epoch in (0, 0, 1)]
+    clips = [ClipDataset(broken, CONFIG)[ClipKey(epoch, 0, 1.0)][0] for epoch in (0, 0, 1)]
     assert np.array_equal(clips[0].pixels, clips[1].pixels)
     for clip in clips:
         assert clip.record != 0
@@ -129,7 +120,7 @@ def test_a_broken_video_is_replaced_by_one_of_its_class_and_told(records: Record
 def test_clip_labels_are_those_of_the_clip(multi_root: Path) -> None:
     records = read_records(load_description("toy_multilabel"), "train", multi_root)
     dataset = ClipDataset(records, CONFIG)
-    seen = np.stack([[dataset[ClipKey(epoch, i, 1.0)].targets for i in range(len(records))] for epoch in range(4)])
+    seen = np.stack([[dataset[ClipKey(epoch, i, 1.0)][0].targets for i in range(len(records))] for epoch in range(4)])
     whole = records.video_targets()
     assert (seen <= whole).all()
     assert seen.mean() < whole.mean()  # a clip of 15 frames misses some of the motions of 40 frames and more

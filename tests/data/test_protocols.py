@@ -169,6 +169,9 @@ def test_fusion_is_the_published_one():
         "mmaction2_10x3": "mean_probabilities",
         "videomae_5x3": "mean_probabilities",
         "charades_10x3_max": "max",
+        "videomae_ssv2_2x3": "mean_probabilities",
+        "slowfast_ssv2_1x3": "mean_probabilities",
+        "pytorchvideo_10x3": "mean_probabilities",
     }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from vidtl.data.batch import ClipBatch, Failure
+from vidtl.data.changes import Augmentation
 from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.runtime.progress import SilentProgress
 from vidtl.runtime.seeding import generator
@@ -60,6 +61,9 @@ class TinyLoader:
         first = step % self.steps_per_epoch * self.training.batch_size
         return min(self.training.batch_size, NUM_RECORDS - first)
 
+    def clips_of_classes(self, steps: int) -> dict[str, int]:
+        return {"swimming": steps}
+
     def iterate(self, start_step: int) -> Iterator[ClipBatch]:
         for step in range(start_step, self.total_steps):
             for micro in range(self.training.accumulation_steps):
@@ -80,7 +84,7 @@ class TinyLoader:
             targets=nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float(),
             weights=torch.tensor([float(place < NUM_RECORDS) for place in places]),
             indices=indices,
-            augmentation=torch.zeros(len(indices), 5),
+            augmentation=[Augmentation()] * len(indices),
             failures=[],
         )
 
@@ -103,7 +107,7 @@ def tiny_task(config: ExperimentConfig, process_index: int = 0, num_processes: i
 
     return TrainingTask(
         loader=TinyLoader(config, process_index, num_processes),
-        make_input=lambda batch: batch.pixels.float() / 127.5 - 1,
+        make_input=lambda batch: (batch.pixels.float() / 127.5 - 1, batch.targets),
         num_classes=NUM_CLASSES,
         multi_label=False,
         save_model=save_model,
@@ -120,7 +124,9 @@ def failing(share: float) -> Callable[[int, ClipBatch], ClipBatch]:
 
     def spoil(step: int, batch: ClipBatch) -> ClipBatch:
         bad = int(share * len(batch.indices))
-        return replace(batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short") for i in range(bad)])
+        return replace(
+            batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short", ("swimming",)) for i in range(bad)]
+        )
 
     return spoil
 

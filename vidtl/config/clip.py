@@ -12,6 +12,11 @@ class ClipConfig:
 
     num_frames: int = 32
     """Frames per clip."""
+    sampling: Literal["random_span", "segments", "pytorchvideo_random"] = "random_span"
+    """Training. `random_span`: frames `stride` apart from a random start; `segments`: one random frame of each of
+    `num_frames` equal parts of the video (TSN; SSv2), and in the `center` protocol the central one;
+    `pytorchvideo_random`: `num_frames` frames spread over a random span in seconds, as long as `num_frames` x `stride`
+    frames at `target_fps` (at 30 where that is 0)."""
     stride: int = 2
     """Distance between neighbouring frames of a clip, in frames of the video (or of the video at `target_fps`)."""
     target_fps: float = 0.0

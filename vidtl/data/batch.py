@@ -5,11 +5,14 @@ RGB [.., T, H, W, 3].
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+
+from vidtl.data.changes import Augmentation
+from vidtl.data.mixing import Mixing
 
 
 class Failure(NamedTuple):
@@ -19,6 +22,10 @@ class Failure(NamedTuple):
     """Record number."""
     path: str
     reason: str
+    classes: tuple[str, ...] = ()
+    """Names of the video's classes."""
+    attempt: int = 0
+    """0 for a video that was due itself, 1 for its first substitute, and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +37,17 @@ class ClipBatch:
     colour: torch.Tensor
     """int64 [B]; `Colour.code()` of each file."""
     targets: torch.Tensor
-    """float32 [B, K]; one-hot or multi-hot."""
+    """float32 [B, K]; one-hot or multi-hot (`vidtl.data.mixing` makes them soft)."""
     weights: torch.Tensor
     """float32 [B]; 1, or 0 for the clips that only fill up the last batch of an epoch."""
     indices: torch.Tensor
     """int64 [B]; record numbers asked for."""
-    augmentation: torch.Tensor
-    """float32 [B, 5]; `vidtl.data.augmentation.Augmentation` of each clip."""
+    augmentation: list[Augmentation]
+    """Random changes of each clip, B of them. They stay on the host, which decides from them what the device does."""
     failures: list[Failure]
     """Videos of this batch that could not be read and were substituted."""
+    mixing: Mixing | None = None
+    """How its clips are mixed with each other on the device."""
 
     def to(self, device: torch.device) -> Self:
         """The same batch with its tensors on `device`."""
@@ -49,8 +58,9 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        names = (field.name for field in fields(self) if field.name != "failures")
-        mapped: dict[str, Any] = {name: function(getattr(self, name)) for name in names}
+        mapped: dict[str, Any] = {
+            name: function(value) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
         return replace(self, **mapped)
 
 

@@ -1,7 +1,7 @@
 """Records to clips: which frames, which box, decoded to uint8.
 
-Every random number of a clip comes from (seed, epoch, record), so that neither the number of workers nor the place
-where a run was interrupted changes a clip.
+Every random number of a clip comes from (seed, epoch, record, view), so that neither the number of workers nor the
+place where a run was interrupted changes a clip, nor how many clips of its video are read with it.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,15 @@ import torch
 from torch.utils.data import Dataset
 
 from vidtl.config import ExperimentConfig
-from vidtl.data.augmentation import Augmentation, draw_augmentation
+from vidtl.data.augmentation import draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, VideoViews
-from vidtl.data.decoding import UnreadableVideo, VideoReader, View, open_video
+from vidtl.data.changes import Augmentation
+from vidtl.data.clip_samplers import FRAME_RULES, FrameRule
+from vidtl.data.decoding import UnreadableVideo, VideoReader, View
+from vidtl.data.manifest import find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.records import Records
-from vidtl.data.sampling import resample_indices, train_box, train_indices
+from vidtl.data.sampling import resample_indices, train_box
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
 
@@ -26,13 +29,13 @@ _CLIP, _SUBSTITUTE = 0, 1
 
 
 class ClipKey(NamedTuple):
-    """One training clip: what the sampler hands to the dataset."""
+    """One video to train on: what the sampler hands to the dataset. It gives `augmentation.repeats` clips."""
 
     epoch: int
     record: int
     """Record number."""
     weight: float
-    """1, or 0 for a clip that only fills up a batch."""
+    """1, or 0 for a video that only fills up a batch."""
 
 
 class Clip(NamedTuple):
@@ -68,15 +71,26 @@ def available_frames(video: VideoReader, records: Records, index: int, target_fp
     return frames
 
 
-class ClipDataset(Dataset[Clip]):
+def frame_times(video: VideoReader, frames: np.ndarray, target_fps: float) -> np.ndarray:
+    """When the frames that `available_frames` gave are shown, in seconds from the first: float64 [M]."""
+    if target_fps > 0:
+        return np.arange(len(frames)) / target_fps
+    times_s: np.ndarray = video.times_s[frames] - video.times_s[frames[0]]
+    return times_s
+
+
+class ClipDataset(Dataset[list[Clip]]):
     """Training clips by `ClipKey`; a video that cannot be read is replaced by another, and both are reported."""
 
-    def __init__(self, records: Records, config: ExperimentConfig) -> None:
+    def __init__(self, records: Records, config: ExperimentConfig, frame_rule: FrameRule | None = None) -> None:
+        """`frame_rule` chooses the frames of each clip; `clip.sampling` names it where none is given."""
         self.records = records
         self.config = config
+        self.manifest = find_manifest(records.root, config.data.manifest)
+        self.frame_rule = frame_rule or FRAME_RULES[config.clip.sampling]
 
-    def __getitem__(self, key: ClipKey) -> Clip:
-        """Decode one clip.
+    def __getitem__(self, key: ClipKey) -> list[Clip]:
+        """Decode the `augmentation.repeats` clips of one video in one pass; failures are told with the first of them.
 
         Raises:
             UserError: the video and all its `data.max_substitutions` substitutes could not be read.
@@ -87,13 +101,18 @@ class ClipDataset(Dataset[Clip]):
             if attempt > 0:
                 index = self._substitute(key, attempt)
             try:
-                clip = self._read(key, index)
+                first, *others = self._read(key, index)
             except UnreadableVideo as error:
-                failures.append(Failure(index, self.records.paths[index], error.reason))
+                failures.append(self._failure(index, attempt, error.reason))
             else:
-                return clip._replace(failures=failures)
+                return [first._replace(failures=failures), *others]
         tried = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures)
         raise UserError(f"{len(failures)} videos in a row could not be read (data.max_substitutions): {tried}")
+
+    def _failure(self, index: int, attempt: int, reason: str) -> Failure:
+        records = self.records
+        classes = tuple(records.classes.names[number] for number in records.labels(index))
+        return Failure(index, records.paths[index], reason, classes, attempt)
 
     def _substitute(self, key: ClipKey, attempt: int) -> int:
         """Another record, with the same labels where there is one: a function of the key and the attempt alone."""
@@ -106,26 +125,37 @@ class ClipDataset(Dataset[Clip]):
         others = candidates[candidates != key.record]
         return int(rng.choice(others)) if len(others) else key.record
 
-    def _read(self, key: ClipKey, index: int) -> Clip:
+    def _read(self, key: ClipKey, index: int) -> list[Clip]:
         config, records = self.config, self.records
-        rng = generator(config.training.seed, key.epoch, index, _CLIP)
-        with open_video(records.path(index), config.data.decoder, records.root) as video:
+        streams = [
+            generator(config.training.seed, key.epoch, index, view, _CLIP)
+            for view in range(config.augmentation.repeats)
+        ]
+        with open_record(records, index, config.data.decoder, self.manifest) as video:
             frames = available_frames(video, records, index, config.clip.target_fps)
-            span = train_indices(len(frames), config.clip.num_frames, config.clip.stride, rng, config.clip.short_video)
-            indices = frames[span]
-            box = train_box(video.height, video.width, config.augmentation, config.clip, rng)
-            pixels = video.read([View(indices, box)], config.clip.frame_size, config.data.pixel_format)[0]
-            first_s, last_s = video.times_s[indices.min()], video.times_s[indices.max()]
+            times_s = frame_times(video, frames, config.clip.target_fps)
+            views = [
+                View(
+                    frames[self.frame_rule(times_s, config.clip, rng)],
+                    train_box(video.height, video.width, config.augmentation, config.clip, rng),
+                )
+                for rng in streams
+            ]
+            pixels = video.read(views, config.clip.frame_size, config.data.pixel_format)
+            spans_s = [video.times_s[[view.indices.min(), view.indices.max()]] for view in views]
             colour = video.colour.code()
-        return Clip(
-            pixels=pixels,
-            colour=colour,
-            targets=records.targets(index, first_s, last_s) if records.multi_label else records.targets(index),
-            augmentation=draw_augmentation(config.augmentation, rng),
-            weight=key.weight,
-            record=index,
-            failures=[],
-        )
+        return [
+            Clip(
+                pixels=pixels[view],
+                colour=colour,
+                targets=records.targets(index, *spans_s[view]) if records.multi_label else records.targets(index),
+                augmentation=draw_augmentation(config.augmentation, config.clip.frame_size, streams[view]),
+                weight=key.weight,
+                record=index,
+                failures=[],
+            )
+            for view in range(len(views))
+        ]
 
 
 class ViewDataset(Dataset[VideoViews]):
@@ -134,13 +164,14 @@ class ViewDataset(Dataset[VideoViews]):
     def __init__(self, records: Records, config: ExperimentConfig, protocol: Protocol) -> None:
         self.records = records
         self.config = config
+        self.manifest = find_manifest(records.root, config.data.manifest)
         self.protocol = protocol
 
     def __getitem__(self, index: int) -> VideoViews:
         """All views of one video from one pass over its file; a video that cannot be read says why."""
         config, records = self.config, self.records
         try:
-            with open_video(records.path(index), config.data.decoder, records.root) as video:
+            with open_record(records, index, config.data.decoder, self.manifest) as video:
                 frames = available_frames(video, records, index, config.clip.target_fps)
                 fps = config.clip.target_fps or video.fps
                 clips = frames[view_indices(self.protocol, len(frames), config.clip, fps)]
@@ -162,15 +193,16 @@ class ViewDataset(Dataset[VideoViews]):
             return VideoViews(index=index, pixels=None, colour=0, failure=failure)
 
 
-def collate(clips: Sequence[Clip]) -> ClipBatch:
-    """Clips of one micro-batch to tensors."""
+def collate(videos: Sequence[Sequence[Clip]]) -> ClipBatch:
+    """Clips of the videos of one micro-batch to tensors."""
+    clips = [clip for video in videos for clip in video]
     return ClipBatch(
         pixels=torch.from_numpy(np.stack([clip.pixels for clip in clips])),
         colour=torch.tensor([clip.colour for clip in clips]),
         targets=torch.from_numpy(np.stack([clip.targets for clip in clips])),
         weights=torch.tensor([clip.weight for clip in clips], dtype=torch.float32),
         indices=torch.tensor([clip.record for clip in clips]),
-        augmentation=torch.tensor([clip.augmentation for clip in clips], dtype=torch.float32),
+        augmentation=[clip.augmentation for clip in clips],
         failures=[failure for clip in clips for failure in clip.failures],
     )
 
@@ -181,10 +213,11 @@ def check_readable(records: Records, config: ExperimentConfig, num_probes: int =
     Raises:
         UserError: none of them could be opened.
     """
+    manifest = find_manifest(records.root, config.data.manifest)
     probes = np.unique(np.linspace(0, len(records) - 1, num_probes).astype(int))
     for index in probes:
         try:
-            with open_video(records.path(int(index)), config.data.decoder, records.root):
+            with open_record(records, int(index), config.data.decoder, manifest):
                 return
         except UnreadableVideo as error:
             last = error

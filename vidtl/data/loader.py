@@ -1,6 +1,6 @@
 """Batches in a global order that is a pure function of (seed, epoch).
 
-Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permutation, for a global batch of G clips:
+Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permutation, for a global batch of G videos:
 
     step            |<---------------------- G ---------------------->|
     micro-batch     |<-------- 0 -------->|<-------- 1 -------->| ...     accumulation_steps of them
@@ -8,13 +8,18 @@ Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permu
 
 so the clips of a step do not depend on how many processes or accumulation steps share them, and a run can go on from
 any step without decoding what came before. The last step of an epoch is filled up with clips of weight 0.
+
+With repeated augmentation a place is a video and stands for `augmentation.repeats` clips next to each other: an epoch
+still visits each video once, and has as many times more clips and steps.
 """
 
 import atexit
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,7 +27,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import ClipBatch, VideoViews
+from vidtl.data.clip_samplers import FrameRule
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate
+from vidtl.data.mixing import Mixing, draw_mixing
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
@@ -42,11 +49,13 @@ class MicroBatchSampler(Sampler[list[ClipKey]]):
         self.loader = loader
         self.start_step = start_step
 
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Step and number of each micro-batch."""
+        return product(range(self.start_step, self.loader.total_steps), range(self.loader.accumulation_steps))
+
     def __iter__(self) -> Iterator[list[ClipKey]]:
-        loader = self.loader
-        for step in range(self.start_step, loader.total_steps):
-            for micro_batch in range(loader.accumulation_steps):
-                yield loader.keys(step, micro_batch)
+        for step, micro_batch in self.places():
+            yield self.loader.keys(step, micro_batch)
 
     def __len__(self) -> int:
         return (self.loader.total_steps - self.start_step) * self.loader.accumulation_steps
@@ -55,39 +64,72 @@ class MicroBatchSampler(Sampler[list[ClipKey]]):
 class TrainLoader:
     """Training micro-batches of one process."""
 
-    def __init__(self, records: Records, config: ExperimentConfig, process_index: int, num_processes: int) -> None:
-        """Raises UserError where the global batch cannot be shared evenly."""
-        training = config.training
-        parts = num_processes * training.accumulation_steps
+    def __init__(
+        self,
+        records: Records,
+        config: ExperimentConfig,
+        process_index: int,
+        num_processes: int,
+        frame_rule: FrameRule | None = None,
+    ) -> None:
+        """`frame_rule` chooses the frames of each clip; `clip.sampling` names it where none is given.
+
+        Raises:
+            UserError: the global batch cannot be shared evenly, or a process has a single clip where clips are mixed.
+        """
+        training, augmentation = config.training, config.augmentation
+        parts = num_processes * training.accumulation_steps * augmentation.repeats
         if training.batch_size % parts:
+            repeats = f" x {augmentation.repeats} clips per video" if augmentation.repeats > 1 else ""
             raise UserError(
                 f"training.batch_size is {training.batch_size}; allowed: multiples of {parts} "
-                f"({num_processes} processes x {training.accumulation_steps} accumulation steps)"
+                f"({num_processes} processes x {training.accumulation_steps} accumulation steps{repeats})"
             )
         self.records = records
         self.config = config
+        self.frame_rule = frame_rule
         self.process_index = process_index
         self.num_processes = num_processes
+        self.repeats = augmentation.repeats
         self.batch_size = training.batch_size
-        self.micro_batch_size = training.batch_size // parts
+        self.videos_per_step = training.batch_size // augmentation.repeats
+        self.videos_per_micro_batch = training.batch_size // parts
         self.accumulation_steps = training.accumulation_steps
-        self.steps_per_epoch = -(-len(records) // self.batch_size)
-        self.samples_per_epoch = len(records)
+        if self.videos_per_micro_batch == 1 and (augmentation.mixup_alpha > 0 or augmentation.cutmix_alpha > 0):
+            raise UserError(
+                f"training.batch_size is {training.batch_size}; allowed with augmentation.mixup_alpha or cutmix_alpha: "
+                f"{2 * parts} or more, since clips are mixed with others of their own micro-batch"
+            )
+        self.steps_per_epoch = -(-len(records) // self.videos_per_step)
+        self.samples_per_epoch = len(records) * self.repeats
         self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
 
     def global_count(self, step: int) -> int:
         """Clips of weight 1 in one optimizer step, over all processes."""
-        place = step % self.steps_per_epoch * self.batch_size
-        return min(self.batch_size, len(self.records) - place)
+        place = step % self.steps_per_epoch * self.videos_per_step
+        return min(self.videos_per_step, len(self.records) - place) * self.repeats
 
     def keys(self, step: int, micro_batch: int) -> list[ClipKey]:
-        """This process's clips of one micro-batch."""
+        """This process's videos of one micro-batch."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         order = epoch_order(len(self.records), self.config.training.seed, epoch)
         part = micro_batch * self.num_processes + self.process_index
-        first = step_in_epoch * self.batch_size + part * self.micro_batch_size
-        places = range(first, first + self.micro_batch_size)
+        first = step_in_epoch * self.videos_per_step + part * self.videos_per_micro_batch
+        places = range(first, first + self.videos_per_micro_batch)
         return [ClipKey(epoch, int(order[place % len(order)]), float(place < len(order))) for place in places]
+
+    def clips_of_classes(self, steps: int) -> dict[str, int]:
+        """Clips of each class that the first `steps` optimizer steps ask for, over all processes.
+
+        A clip counts for every class of its video; classes without clips are left out.
+        """
+        records = self.records
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        visits = np.full(len(records), epochs)
+        visits[epoch_order(len(records), self.config.training.seed, epochs)[: rest * self.videos_per_step]] += 1
+        videos, classes = records.distinct_labels()
+        counts = np.bincount(classes, weights=visits[videos], minlength=len(records.classes)) * self.repeats
+        return {name: int(count) for name, count in zip(records.classes.names, counts, strict=True) if count}
 
     def iterate(self, start_step: int = 0) -> Iterator[ClipBatch]:
         """Micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
@@ -97,14 +139,21 @@ class TrainLoader:
         Raises:
             UserError: too many videos in a row could not be read, or a worker died or hung (its videos named).
         """
-        dataset = ClipDataset(self.records, self.config)
+        dataset = ClipDataset(self.records, self.config, self.frame_rule)
         sampler = MicroBatchSampler(self, start_step)
         batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, **_worker_options(self.config))
         with _workers_ended(batches) as iterator:
-            for keys in sampler:
+            for step, micro_batch in sampler.places():
+                keys = self.keys(step, micro_batch)
                 with _named_failures(self.records, [key.record for key in keys]):
-                    batch = next(iterator)
-                yield batch
+                    batch: ClipBatch = next(iterator)
+                yield replace(batch, mixing=self._mixing(keys, step, micro_batch))
+
+    def _mixing(self, keys: list[ClipKey], step: int, micro_batch: int) -> Mixing | None:
+        config = self.config
+        weights = [key.weight for key in keys for _ in range(self.repeats)]
+        position = (step, micro_batch, self.process_index)
+        return draw_mixing(config.augmentation, config.clip.frame_size, weights, config.training.seed, *position)
 
 
 class EvalLoader:

@@ -2,17 +2,24 @@
 
 | name                   | views  | starts               | frames; past the end  | crops     | fusion             |
 |------------------------|--------|----------------------|-----------------------|-----------|--------------------|
-| `center`               | 1 x 1  | centre               | stride; `short_video` | centre    | mean logits        |
+| `center`               | 1 x 1  | centre, see below    | stride; `short_video` | centre    | mean logits        |
 | `vivit_4x3`            | 4 x 3  | even, both ends      | stride; `short_video` | three     | mean logits        |
 | `slowfast_10x3`        | 10 x 3 | even, never the end  | time at 30 fps; hold  | three     | mean probabilities |
 | `slowfast_10x3_offset` | 10 x 3 | even, whole steps    | time at 30 fps; hold  | three     | mean probabilities |
 | `mmaction2_10x3`       | 10 x 3 | even, rounded        | stride; loop          | its order | mean probabilities |
 | `videomae_5x3`         | 5 x 3  | even, strided frames | stride; hold          | three     | mean probabilities |
 | `charades_10x3_max`    | 10 x 3 | even, rounded        | stride; hold          | three     | max probability    |
+| `videomae_ssv2_2x3`    | 2 x 3  | whole video          | segments: start and   | three     | mean probabilities |
+|                        |        |                      | centre of each        |           |                    |
+| `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | segments: centres,    | three     | mean probabilities |
+|                        |        |                      | rounded               |           |                    |
+| `pytorchvideo_10x3`    | 10 x 3 | even, never the end  | time at 30 fps; what  | three     | mean probabilities |
+|                        |        |                      | there is, spread out  |           |                    |
 
 "Three" crops lie along the longer side: left, centre, right, or top, centre, bottom; mmaction2's order is left,
 right, centre. The other axis is centred. The frame is resized first so that its short side is `clip.short_side`, or
-for VideoMAE the side of the crop. Where "loop" or "hold" stands, the protocol fixes what `clip.short_video` decides
+for VideoMAE the side of the crop. `center` is for models of either kind: with `clip.sampling` "segments" it takes the
+centre of each segment. Where "loop" or "hold" stands, the protocol fixes what `clip.short_video` decides
 elsewhere; ViViT's own rule is "loop", the default. Published settings of SlowFast and Charades use `clip.frame_size`
 256 x 256 with a short side of 256, and Charades' frames are at 24 fps (`clip.target_fps`).
 """
@@ -24,7 +31,8 @@ from typing import Literal
 import numpy as np
 
 from vidtl.config import ClipConfig
-from vidtl.data.sampling import Box, box_of_crop, resized_size, span_indices
+from vidtl.data.clip_samplers import evenly_timed_clips
+from vidtl.data.sampling import Box, box_of_crop, float32_linspace, resized_size, segment_indices, span_indices
 from vidtl.errors import UserError, did_you_mean
 
 Fusion = Literal["mean_logits", "mean_probabilities", "max"]
@@ -49,6 +57,13 @@ class Protocol:
     crops: CropRule
     short_side: Literal["clip", "frame"] = "clip"
     """The shorter side is resized to `clip.short_side`, or to the larger side of `clip.frame_size`."""
+
+
+def centre_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """As the model was trained: the centre of every segment of the video, or one centred span."""
+    if clip.sampling == "segments":
+        return segment_indices(num_available, clip.num_frames, 0.5)[None]
+    return even_indices(1, num_available, clip, fps)
 
 
 def even_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
@@ -93,6 +108,18 @@ def videomae_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: 
     return np.stack([kept[span_indices(start, clip.num_frames, 1, len(kept), "hold")] for start in starts])
 
 
+def videomae_ssv2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """T equal segments of the whole video; clip k takes the frame at k / clips of each (VideoMAE `ssv2.py`, test mode,
+    where there are two clips: the starts and the centres)."""
+    return np.stack([segment_indices(num_available, clip.num_frames, k / num_clips) for k in range(num_clips)])
+
+
+def slowfast_ssv2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Centres of T segments whose ends are rounded, halves to even; every clip is the same (SlowFast `ssv2.py`)."""
+    ends = np.round((num_available - 1) / clip.num_frames * np.arange(clip.num_frames + 1)).astype(np.int64)
+    return np.repeat((ends[None, :-1] + ends[None, 1:]) // 2, num_clips, axis=0)
+
+
 def _rounded_starts(num_clips: int, num_available: int, clip: ClipConfig) -> list[int]:
     # Both sources round halves to even: numpy.round and Python's round.
     spare = max(num_available - 1 - (clip.num_frames - 1) * clip.stride, 0)
@@ -112,20 +139,8 @@ def _slowfast_span(clip: ClipConfig, fps: float) -> float:
 def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
     """T frames evenly spaced over the span of every start, cut to whole numbers (SlowFast `temporal_sampling`)."""
     length = _slowfast_span(clip, fps) - 1
-    times = np.stack([_float32_linspace(start, start + length, clip.num_frames) for start in starts])
+    times = np.stack([float32_linspace(start, start + length, clip.num_frames) for start in starts])
     return times.clip(0, num_available - 1).astype(np.int64)
-
-
-def _float32_linspace(start: float, end: float, count: int) -> np.ndarray:
-    """What torch.linspace returns: float32 [count], from both ends to the middle, each value rounded once.
-
-    The rounding decides which frame is taken wherever a time is a whole number, so it is part of the protocol.
-    """
-    first, last = np.float32(start), np.float32(end)
-    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
-    position = np.arange(count)
-    from_start, from_end = first + step * position, last - step * (count - 1 - position)
-    return np.where(position < max(count // 2, 1), from_start, from_end).astype(np.float32)
 
 
 def centre_crop(along: int, across: int) -> list[tuple[int, int]]:
@@ -153,13 +168,16 @@ def _half_up(pixels: int) -> int:
 
 
 _PROTOCOLS = (
-    Protocol("center", 1, 1, "mean_logits", even_indices, centre_crop),
+    Protocol("center", 1, 1, "mean_logits", centre_indices, centre_crop),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
     Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices, three_crops),
     Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_offset_indices, three_crops),
     Protocol("mmaction2_10x3", 10, 3, "mean_probabilities", mmaction2_indices, mmaction2_crops),
     Protocol("videomae_5x3", 5, 3, "mean_probabilities", videomae_indices, videomae_crops, short_side="frame"),
     Protocol("charades_10x3_max", 10, 3, "max", charades_indices, three_crops),
+    Protocol("videomae_ssv2_2x3", 2, 3, "mean_probabilities", videomae_ssv2_indices, videomae_crops, "frame"),
+    Protocol("slowfast_ssv2_1x3", 1, 3, "mean_probabilities", slowfast_ssv2_indices, three_crops, "frame"),
+    Protocol("pytorchvideo_10x3", 10, 3, "mean_probabilities", evenly_timed_clips, three_crops),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
 

@@ -165,6 +165,12 @@ class Records:
         targets[np.repeat(np.arange(len(self)), np.diff(self.label_offsets)), self.label_classes] = 1
         return targets
 
+    def distinct_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Record number and class of every video-level label, each pair once and in rising order."""
+        owners = np.repeat(np.arange(len(self)), np.diff(self.label_offsets))
+        pairs = np.unique(owners * len(self.classes) + self.label_classes)
+        return np.divmod(pairs, len(self.classes))
+
     def with_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Numbers of the records whose video-level classes are exactly `labels`, in rising order."""
         wanted = np.unique(np.asarray(labels, np.int64))

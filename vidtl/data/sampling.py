@@ -16,8 +16,11 @@ ShortVideo = Literal["loop", "hold"]
 # Some containers keep times in whole milliseconds; a frame that is early or late by so much counts as on time.
 _CLOCK_TOLERANCE_S = 0.002
 
-# Tries of `random_resized` before it takes the largest centred box, as torchvision's RandomResizedCrop.
+# Tries of a box of random area and aspect, as torchvision's RandomResizedCrop and timm's RandomErasing.
 _TRIES = 10
+
+# TSN's places of a crop, in quarters of the room below and to the right: corners and centre, then those between.
+_PLACES = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3)]
 
 
 class Box(NamedTuple):
@@ -52,6 +55,40 @@ def train_indices(
         last_start = num_available - 1 if short_video == "loop" else 0
     start = _draw_integer(last_start, rng)
     return span_indices(start, num_frames, stride, num_available, short_video)
+
+
+def random_segment_indices(num_available: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame of each of `num_frames` equal parts of the video: int64 [T], rising. Draws T places.
+
+    TSN's sampling, with parts of equal length in real numbers, so that the end of the video is used too; where T
+    divides the number of frames this is TSN's and VideoMAE's own rule. A video of fewer frames shows some repeatedly.
+    """
+    places = (np.arange(num_frames) + rng.random(num_frames)) * (num_available / num_frames)
+    return places.astype(np.int64).clip(0, num_available - 1)
+
+
+def segment_indices(num_available: int, num_frames: int, place: float) -> np.ndarray:
+    """The frame at `place` (0 is the start, 0.5 the centre) of each of `num_frames` equal parts: int64 [T].
+
+    Cut to whole numbers as the centre is in mmaction2 (`SampleFrames`, test mode) and as both are in VideoMAE
+    (`ssv2.py`, test mode).
+    """
+    length = num_available / num_frames
+    indices: np.ndarray = (length * place + length * np.arange(num_frames)).astype(np.int64)
+    return indices.clip(0, num_available - 1)
+
+
+def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
+    """What torch.linspace returns: float32 [count], from both ends to the middle, each value rounded once.
+
+    The rounding decides which frame is taken wherever a place is a whole number, so it is part of protocols that cut
+    these values to frame numbers.
+    """
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    position = np.arange(count)
+    from_start, from_end = first + step * position, last - step * (count - 1 - position)
+    return np.where(position < max(count // 2, 1), from_start, from_end).astype(np.float32)
 
 
 def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
@@ -108,11 +145,13 @@ def centre_box(height: int, width: int, clip: ClipConfig) -> Box:
 def train_box(
     height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
 ) -> Box:
-    """The part of the frame that a training clip shows, by `augmentation.crop`: see the three functions below."""
+    """The part of the frame that a training clip shows, by `augmentation.crop`: see the functions below."""
     if augmentation.crop == "jitter":
         return jitter_box(height, width, augmentation, clip, rng)
     if augmentation.crop == "random_resized":
         return random_resized_box(height, width, augmentation, rng)
+    if augmentation.crop == "multi_scale":
+        return multi_scale_box(height, width, augmentation, clip, rng)
     return centre_box(height, width, clip)
 
 
@@ -136,20 +175,53 @@ def jitter_box(
 def random_resized_box(height: int, width: int, augmentation: AugmentationConfig, rng: np.random.Generator) -> Box:
     """A box of random area and aspect anywhere in the frame (Inception's crop, as torchvision's RandomResizedCrop).
 
-    Where none of ten tries fits, the largest centred box of an allowed aspect is taken. Draws: ten shares of the
-    area, ten logarithms of the aspect, top, left.
+    Where none of ten tries fits, the largest centred box of an allowed aspect is taken. Draws: see `draw_box`.
     """
-    areas = rng.uniform(*augmentation.area_range, size=_TRIES) * height * width
+    box = draw_box(height, width, augmentation.area_range, augmentation.aspect_range, rng)
+    if box:
+        return box
     narrowest, widest = augmentation.aspect_range
-    aspects = np.exp(rng.uniform(np.log(narrowest), np.log(widest), size=_TRIES))
+    box_height = _clamped(width / narrowest, height)
+    box_width = _clamped(height * widest, width)
+    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+
+
+def draw_box(
+    height: int,
+    width: int,
+    area_range: tuple[float, float],
+    aspect_range: tuple[float, float],
+    rng: np.random.Generator,
+) -> Box | None:
+    """The first of ten boxes of random area and aspect that fits, anywhere in the frame; None where none fits.
+
+    Draws: ten shares of the area, ten logarithms of width / height, top, left.
+    """
+    areas = rng.uniform(*area_range, size=_TRIES) * height * width
+    aspects = np.exp(rng.uniform(np.log(aspect_range[0]), np.log(aspect_range[1]), size=_TRIES))
     heights, widths = np.round(np.sqrt(areas / aspects)), np.round(np.sqrt(areas * aspects))
     fits = np.flatnonzero((heights >= 1) & (widths >= 1) & (heights <= height) & (widths <= width))
     if len(fits):
         return _place(height, width, int(heights[fits[0]]), int(widths[fits[0]]), rng)
     rng.random(2)  # the draws of top and left
-    box_height = _clamped(width / narrowest, height)
-    box_width = _clamped(height * widest, width)
-    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+    return None
+
+
+def multi_scale_box(
+    height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
+) -> Box:
+    """Sides from `augmentation.crop_scales`, at one of thirteen places (TSN, `MultiScaleCrop` of mmaction2).
+
+    In the frame resized to `clip.short_side`, height and width are shares of that side, at most one entry of
+    `crop_scales` apart; corners, centre and the places between them are equally likely. Draws: pair of sides, place.
+    """
+    resized = resized_size(height, width, clip.short_side)
+    sides = [int(clip.short_side * scale) for scale in augmentation.crop_scales]
+    pairs = [(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1]
+    crop_height, crop_width = pairs[_draw_integer(len(pairs) - 1, rng)]
+    down, right = _PLACES[_draw_integer(len(_PLACES) - 1, rng)]
+    top, left = (resized[0] - crop_height) // 4 * down, (resized[1] - crop_width) // 4 * right
+    return box_of_crop((height, width), resized, Box(top, left, crop_height, crop_width))
 
 
 def _place(height: int, width: int, box_height: int, box_width: int, rng: np.random.Generator) -> Box:

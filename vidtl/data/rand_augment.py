@@ -1,0 +1,194 @@
+"""RandAugment for clips: a few random operations, each the same for all frames of a clip.
+
+Two published sets of operations, each with its own scale of strength:
+
+| space   | operations                           | applied                        | magnitudes                       |
+|---------|--------------------------------------|--------------------------------|----------------------------------|
+| `vivit` | colour, cut-out                      | always; 1 in 12 is "nothing"   | 0 to 10, more extrapolates       |
+| `timm`  | colour, rotation, shear, translation | each with chance 1/2           | 0 to 10, stronger with magnitude |
+
+Sources: scenic `video_ops.distort_image_with_randaugment` with the levels of TensorFlow's model garden; timm
+`rand_augment_transform("rand-...-inc1")`. Pixels are those of Pillow's operations. Statistics (automatic contrast,
+equalisation, the grey that contrast is taken around) are those of the whole clip, as in scenic: frames keep their
+differences in brightness, and nothing flickers. Two slips of published code are not repeated: TensorFlow's contrast is
+taken around white for large images, and timm draws an interpolation for each frame where here it is bilinear.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from einops import rearrange
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from vidtl.config import AugmentationConfig
+from vidtl.data.changes import Operation
+
+Level = Callable[[float, float], tuple[float, ...]]
+"""(magnitude, sign of -1 or 1) -> arguments of the operation"""
+
+_FILL = 128.0
+"""Grey outside of a turned, sheared or moved frame."""
+_SOLARIZE_BELOW = 128
+"""`solarize_add` brightens values below this."""
+
+
+def draw_operations(
+    config: AugmentationConfig, frame_size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Operation, ...]:
+    """The operations of one clip. Draws for each layer: operation, chance, sign, two places, noise."""
+    space, probability = SPACES[config.rand_augment_space]
+    names = list(space)
+    operations = []
+    for _ in range(config.rand_augment_layers):
+        which, chance, sign, down, right = rng.random(5)
+        magnitude = config.rand_augment_magnitude + config.rand_augment_std * rng.normal()
+        name = names[int(which * len(names))]
+        if name == "nothing" or chance >= probability:
+            continue
+        limit = 10.0 if config.rand_augment_space == "timm" else math.inf
+        arguments = space[name](min(max(magnitude, 0.0), limit), 1.0 if sign < 0.5 else -1.0)
+        if name == "cutout":
+            arguments += (int(down * frame_size[0]), int(right * frame_size[1]))
+        operations.append(Operation(name, arguments))
+    return tuple(operations)
+
+
+def apply_operations(rgb_TCHW: torch.Tensor, operations: tuple[Operation, ...]) -> torch.Tensor:
+    """One clip, changed by each operation in turn.
+
+    Args:
+        rgb_TCHW: float32 in 0..1; rounded to the 256 levels that the operations work on.
+
+    Returns:
+        float32 [T, 3, H, W] in 0..1.
+    """
+    if not operations:
+        return rgb_TCHW
+    pixels_TCHW = (rgb_TCHW * 255).round().to(torch.uint8)
+    for name, arguments in operations:
+        pixels_TCHW = OPERATIONS[name](pixels_TCHW, *arguments)
+    return pixels_TCHW.float() / 255
+
+
+def _whole_clip(operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`operation` on the frames as one tall image, so that its statistics are the clip's."""
+
+    def apply(pixels_TCHW: torch.Tensor, *arguments: float) -> torch.Tensor:
+        tall = operation(rearrange(pixels_TCHW, "T C H W -> C (T H) W"), *arguments)
+        frames: torch.Tensor = rearrange(tall, "C (T H) W -> T C H W", T=len(pixels_TCHW))
+        return frames
+
+    return apply
+
+
+def _posterize(pixels_TCHW: torch.Tensor, bits: float) -> torch.Tensor:
+    return pixels_TCHW if bits >= 8 else functional.posterize(pixels_TCHW, int(bits))
+
+
+def _solarize(pixels_TCHW: torch.Tensor, threshold: float) -> torch.Tensor:
+    return pixels_TCHW if threshold > 255 else functional.solarize(pixels_TCHW, threshold)
+
+
+def _solarize_add(pixels_TCHW: torch.Tensor, added: float) -> torch.Tensor:
+    brighter = (pixels_TCHW.short() + int(added)).clamp_(max=255).to(torch.uint8)
+    return torch.where(pixels_TCHW < _SOLARIZE_BELOW, brighter, pixels_TCHW)
+
+
+def _rotate(pixels_TCHW: torch.Tensor, degrees: float) -> torch.Tensor:
+    return functional.rotate(pixels_TCHW, degrees, InterpolationMode.BILINEAR, fill=[_FILL])
+
+
+def _affine(pixels_TCHW: torch.Tensor, move: tuple[float, float], shear: tuple[float, float]) -> torch.Tensor:
+    angles = [math.degrees(math.atan(slope)) for slope in shear]
+    return functional.affine(
+        pixels_TCHW, 0.0, list(move), 1.0, angles, InterpolationMode.BILINEAR, fill=[_FILL], center=[0.0, 0.0]
+    )
+
+
+def _translate_x(pixels_TCHW: torch.Tensor, share: float) -> torch.Tensor:
+    return _affine(pixels_TCHW, (share * pixels_TCHW.shape[3], 0.0), (0.0, 0.0))
+
+
+def _translate_y(pixels_TCHW: torch.Tensor, share: float) -> torch.Tensor:
+    return _affine(pixels_TCHW, (0.0, share * pixels_TCHW.shape[2]), (0.0, 0.0))
+
+
+def _cutout(pixels_TCHW: torch.Tensor, half: float, row: float, column: float) -> torch.Tensor:
+    """Black in a square of twice `half` around a place, in all frames; parts of it may lie outside."""
+    out = pixels_TCHW.clone()
+    rows, columns = (slice(max(int(centre - half), 0), int(centre + half)) for centre in (row, column))
+    out[:, :, rows, columns] = 0
+    return out
+
+
+OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "autocontrast": _whole_clip(functional.autocontrast),
+    "equalize": _whole_clip(functional.equalize),
+    "invert": functional.invert,
+    "posterize": _posterize,
+    "solarize": _solarize,
+    "solarize_add": _solarize_add,
+    "color": functional.adjust_saturation,
+    "contrast": _whole_clip(functional.adjust_contrast),
+    "brightness": functional.adjust_brightness,
+    "sharpness": functional.adjust_sharpness,
+    "rotate": _rotate,
+    "shear_x": lambda pixels_TCHW, slope: _affine(pixels_TCHW, (0.0, 0.0), (slope, 0.0)),
+    "shear_y": lambda pixels_TCHW, slope: _affine(pixels_TCHW, (0.0, 0.0), (0.0, slope)),
+    "translate_x": _translate_x,
+    "translate_y": _translate_y,
+    "cutout": _cutout,
+}
+"""uint8 [T, 3, H, W] and the operation's arguments to the same shape."""
+
+
+def _enhance(magnitude: float, sign: float) -> tuple[float, ...]:
+    return (magnitude / 10 * 1.8 + 0.1,)
+
+
+def _enhance_more(magnitude: float, sign: float) -> tuple[float, ...]:
+    return (max(0.1, 1 + sign * magnitude / 10 * 0.9),)
+
+
+def _none(magnitude: float, sign: float) -> tuple[float, ...]:
+    return ()
+
+
+VIVIT: dict[str, Level] = {
+    "autocontrast": _none,
+    "equalize": _none,
+    "invert": _none,
+    "posterize": lambda magnitude, sign: (int(magnitude / 10 * 4),),
+    "solarize": lambda magnitude, sign: (min(int(magnitude / 10 * 256), 255),),
+    "color": _enhance,
+    "contrast": _enhance,
+    "brightness": _enhance,
+    "sharpness": _enhance,
+    "cutout": lambda magnitude, sign: (int(magnitude / 10 * 40),),
+    "solarize_add": lambda magnitude, sign: (int(magnitude / 10 * 110),),
+    "nothing": _none,
+}
+
+TIMM: dict[str, Level] = {
+    "autocontrast": _none,
+    "equalize": _none,
+    "invert": _none,
+    "rotate": lambda magnitude, sign: (sign * magnitude / 10 * 30,),
+    "posterize": lambda magnitude, sign: (4 - int(magnitude / 10 * 4),),
+    "solarize": lambda magnitude, sign: (256 - min(int(magnitude / 10 * 256), 256),),
+    "solarize_add": lambda magnitude, sign: (min(int(magnitude / 10 * 110), 128),),
+    "color": _enhance_more,
+    "contrast": _enhance_more,
+    "brightness": _enhance_more,
+    "sharpness": _enhance_more,
+    "shear_x": lambda magnitude, sign: (sign * magnitude / 10 * 0.3,),
+    "shear_y": lambda magnitude, sign: (sign * magnitude / 10 * 0.3,),
+    "translate_x": lambda magnitude, sign: (sign * magnitude / 10 * 0.45,),
+    "translate_y": lambda magnitude, sign: (sign * magnitude / 10 * 0.45,),
+}
+
+SPACES: dict[str, tuple[dict[str, Level], float]] = {"vivit": (VIVIT, 1.0), "timm": (TIMM, 0.5)}
+"""Operations with their levels, and the chance that a drawn one is applied."""
