@@ -6,6 +6,7 @@ and what is allowed.
 
 import argparse
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,12 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from vidtl.config import ExperimentConfig
+from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
 
 MAX_CONFIG_BYTES = 1_000_000
+
+_PRESET = "augmentation.preset"
 
 Settings = TypeVar("Settings")
 
@@ -42,13 +45,18 @@ def experiment_parser(tool: str, description: str) -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below; see configs/")
     for section in dataclasses.fields(ExperimentConfig):
         parser.add_class_arguments(get_type_hints(ExperimentConfig)[section.name], section.name)
+    names = ", ".join(AUGMENTATION_PRESETS)
+    parser.add_argument(
+        f"--{_PRESET}", type=str, default="", help=f"A recipe that fills in the keys of `augmentation`: {names}"
+    )
     return parser
 
 
 def parse_experiment(
     parser: ArgumentParser, arguments: list[str], defaults: Path | None = None
 ) -> tuple[Namespace, ExperimentConfig]:
-    """The tool's own options, and the experiment: `arguments` over the YAML file `defaults` over the built-in defaults.
+    """The tool's own options, and the experiment: `arguments` over the YAML file `defaults` over what
+    `augmentation.preset` names over the built-in defaults.
 
     Raises:
         UserError: an unknown key (the nearest valid one is named), a value of the wrong type or range, a missing file.
@@ -56,15 +64,31 @@ def parse_experiment(
     known = sorted(_option_names(parser))
     _check_arguments(arguments, known)
     files = [Path(path) for path in _values_of("--config", arguments)]
-    for path in [defaults, *files] if defaults else files:
+    files = [defaults, *files] if defaults else files
+    for path in files:
         _check_file(path, known)
+    preset = _preset(arguments, files)
     try:
-        namespace = parser.parse_args([*(["--config", str(defaults)] if defaults else []), *arguments])
+        namespace = parser.parse_args([*preset, *(["--config", str(defaults)] if defaults else []), *arguments])
+        del namespace[_PRESET]
         built = parser.instantiate(namespace)
     except argparse.ArgumentError as error:
         raise UserError(_one_line(str(error))) from error
     sections = {field.name: built[field.name] for field in dataclasses.fields(ExperimentConfig)}
     return namespace, ExperimentConfig(**sections)
+
+
+def _preset(arguments: list[str], files: list[Path]) -> list[str]:
+    """The preset that the command line or else the last file names, as options that come before all others."""
+    given = [yaml.safe_load(file.read_text()).get("augmentation") or {} for file in files]
+    names = [section["preset"] for section in given if isinstance(section, dict) and section.get("preset")]
+    name = first_value(f"--{_PRESET}", arguments) or (names[-1] if names else None)
+    if name is None:
+        return []
+    if name not in AUGMENTATION_PRESETS:
+        raise UserError(f"{_PRESET} is {name!r}; {did_you_mean(str(name), AUGMENTATION_PRESETS)}")
+    values = {"augmentation": dataclasses.asdict(AUGMENTATION_PRESETS[name])}
+    return ["--config", yaml.safe_dump(json.loads(json.dumps(values)))]
 
 
 def read_settings(path: Path, kind: type[Settings]) -> Settings:

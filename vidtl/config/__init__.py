@@ -19,10 +19,12 @@ from vidtl.config.model import (
     ViViTConfig,
 )
 from vidtl.config.optimizer import OptimizerConfig
+from vidtl.config.presets import AUGMENTATION_PRESETS
 from vidtl.config.schedule import ScheduleConfig
 from vidtl.config.training import TrainingConfig
 
 __all__ = [
+    "AUGMENTATION_PRESETS",
     "AugmentationConfig",
     "ClipConfig",
     "DataConfig",
