@@ -1,0 +1,1 @@
+"""Knowing a data set before training on it: scanning, reporting, and copies that decode fast."""

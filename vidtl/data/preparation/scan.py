@@ -1,0 +1,123 @@
+"""Looking into one file: what the decoding package finds, and whether every frame decodes."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vidtl.data.decoding import UnreadableVideo, open_video
+from vidtl.data.decoding.pyav import PyAVReader
+from vidtl.data.decoding.source import Source, unreadable
+from vidtl.data.manifest import file_stamp
+from vidtl.data.manifest_entry import Depth, Entry
+
+# What is read of either end of a file to tell whether two could be the same.
+_END_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class ScanJob:
+    """One file to look into."""
+
+    root: Path
+    path: str
+    """Relative to the root."""
+    depth: Depth
+    frame_rate: float | None = None
+    """Of folders of images."""
+
+
+def scan_file(job: ScanJob) -> Entry:
+    """Everything the manifest says about one file.
+
+    `packets`: the file opens, every packet has a time, and where packets do not prove how many frames there are, the
+    whole file was decoded. `frames`: every frame was decoded and has the time of its packet.
+    """
+    file = job.root / job.path
+    stamp = file_stamp(file)
+    if stamp is None:
+        return missing_entry(job.path, job.depth)
+    entry = Entry(path=job.path, status="ok", reason="", depth=job.depth, size=stamp.size, mtime_ns=stamp.mtime_ns)
+    try:
+        with open_video(file, "pyav", job.root, job.frame_rate) as video:
+            if file.is_file():
+                entry = replace(entry, fingerprint=fingerprint(file, stamp.size))
+            if not isinstance(video, PyAVReader):
+                return replace(entry, num_frames=len(video.times_s), duration_s=float(video.times_s[-1]))
+            return _scan_video(video.source, entry)
+    except UnreadableVideo as error:
+        return replace(entry, status="unreadable", reason=error.reason)
+
+
+def missing_entry(path: str, depth: Depth) -> Entry:
+    """A file that is not there."""
+    return Entry(path=path, status="missing", reason="No such file or directory", depth=depth)
+
+
+def fingerprint(file: Path, size: int) -> int:
+    """64 bits of the size and of the first and last 64 KiB."""
+    digest = hashlib.blake2b(str(size).encode(), digest_size=8)
+    with unreadable(file), file.open("rb") as stream:
+        digest.update(stream.read(_END_BYTES))
+        if size > _END_BYTES:
+            stream.seek(max(_END_BYTES, size - _END_BYTES))
+            digest.update(stream.read(_END_BYTES))
+    return int.from_bytes(digest.digest())
+
+
+def _scan_video(source: Source, entry: Entry) -> Entry:
+    entry = entry.with_video(source.scanned())
+    counted, announced = source.timeline.index is None, source.stream.frames
+    num_decoded, reason = entry.num_frames if counted else -1, ""
+    if entry.depth == "frames":
+        num_decoded, reason = _decode_all(source)
+    elif source.damaged:
+        num_decoded, reason = -1, "the decoder marks frames as damaged"
+    if not reason and counted and entry.stream and entry.stream.container == "mov" and announced > num_decoded + 1:
+        reason = f"cut short: {num_decoded} of the {announced} frames that its header announces"
+    return replace(entry, status="damaged" if reason else "ok", reason=reason, num_decoded=num_decoded)
+
+
+def _decode_all(source: Source) -> tuple[int, str]:
+    """How many frames decode, undamaged and at their time, and what is wrong with the first that does not.
+
+    Goes on after an error, as readers do that seek to what comes after it.
+    """
+    pts, count = source.timeline.pts, len(source.timeline.times_s)
+    good = np.zeros(count, bool)
+    delivered = further = 0
+    first_error = ""
+    source.restart()
+    for packet in source.packets():
+        try:
+            frames = source.codec.decode(packet)
+        except av.FFmpegError as error:
+            first_error = first_error or error.strerror or type(error).__name__
+            continue
+        for frame in frames:
+            number = delivered if pts is None else _number(frame.pts, pts)
+            delivered += 1
+            if number is None or number >= count:
+                further += 1
+            elif frame.is_corrupt:
+                first_error = first_error or "damaged"
+            else:
+                good[number] = True
+    num_decoded = int(good.sum())
+    if further:
+        return num_decoded, f"{further} more frames decode than the {count} that were counted"
+    if num_decoded < count:
+        cause = f": {first_error}" if first_error else ""
+        return (
+            num_decoded,
+            f"{count - num_decoded} of {count} frames do not decode, the first is {good.argmin()}{cause}",
+        )
+    return num_decoded, ""
+
+
+def _number(frame_pts: int | None, pts: np.ndarray) -> int | None:
+    """Number of a decoded frame in the timeline, by its time."""
+    place = int(np.searchsorted(pts, frame_pts)) if frame_pts is not None else len(pts)
+    return place if place < len(pts) and pts[place] == frame_pts else None
