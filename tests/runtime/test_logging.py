@@ -6,10 +6,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vidtl.runtime.logging import MetricsLog, configure_logging, drop_lines_beyond, read_json_lines
+from vidtl.runtime.trackers import start_trackers
 
 
 def write(folder, steps, resumed_step=0):
-    log = MetricsLog(folder / "metrics.jsonl", folder / "tensorboard", resumed_step)
+    log = MetricsLog(folder / "metrics.jsonl", start_trackers(["tensorboard"], folder, {}, resumed_step), resumed_step)
     for step in steps:
         log.write(step, step / 10, {"loss": 1 / step})
     log.close()
@@ -24,7 +25,7 @@ def test_a_resumed_log_has_each_step_once(tmp_path):
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):
-    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", [], 0)
     log.write(3, 1.0, {"mAP": float("nan"), "top1": 0.5}, "val")
     log.close()
     line = json.loads((tmp_path / "metrics.jsonl").read_text())

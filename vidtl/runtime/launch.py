@@ -17,9 +17,16 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import (
+    DistributedType,
+    DynamoBackend,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+)
 
 from vidtl.errors import UserError
+from vidtl.runtime.watchdog import Activity, doing
 
 T = TypeVar("T")
 
@@ -32,7 +39,7 @@ Not 10 minutes: accelerate takes that for its own default, drops it, and gloo fa
 FIRST_REPORT_S = 5.0
 """How long a process keeps an error back that may follow from another's."""
 
-_DATA_PARALLEL = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+_DATA_PARALLEL = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
 
 
 class StoppedBySignalError(Exception):
@@ -56,24 +63,56 @@ def resolve_precision(precision: Literal["auto", "no", "bf16", "fp16"]) -> Liter
 def make_accelerator(precision: Literal["auto", "no", "bf16", "fp16"]) -> Accelerator:
     """The one Accelerator of a run. Without a GPU the launcher's N processes run on the CPU over gloo.
 
-    Raises UserError for a precision that the machine lacks and for a launcher that shards the model.
+    Raises UserError for a precision that the machine lacks and for settings of the launcher that cannot be honoured.
     """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError(
+            "the launcher's configuration asks for DEEPSPEED, whose checkpoints only DeepSpeed can read; allowed: "
+            "MULTI_GPU, or FSDP, which shards parameters, gradients and optimizer as DeepSpeed's ZeRO 3 does "
+            "(configs/accelerate/fsdp_8.yaml)"
+        )
     accelerator = Accelerator(
         mixed_precision=resolve_precision(precision),
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=PROCESS_GROUP_TIMEOUT)],
     )
+    _shard_on_cpu(accelerator)
     if accelerator.distributed_type not in _DATA_PARALLEL:
         raise UserError(
             f"the launcher's configuration asks for {accelerator.distributed_type.value}; "
-            "allowed: one process, or several with distributed_type MULTI_GPU (also on a CPU)"
+            "allowed: one process, or several with distributed_type MULTI_GPU (also on a CPU) or FSDP"
         )
     if accelerator.gradient_accumulation_steps != 1:
         raise UserError(
             f"the launcher's gradient_accumulation_steps is {accelerator.gradient_accumulation_steps}; "
             "allowed: 1, because training.accumulation_steps sets it"
         )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        _check_sharding(accelerator)
     return accelerator
+
+
+def _shard_on_cpu(accelerator: Accelerator) -> None:
+    """Let an FSDP configuration mean the same on a CPU, where Accelerate would replicate the model without a word."""
+    asked_for = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked_for and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.distributed_type = DistributedType.FSDP
+
+
+def _check_sharding(accelerator: Accelerator) -> None:
+    plugin = accelerator.state.fsdp_plugin
+    refused = {
+        "fsdp_version": (plugin.fsdp_version, "2", plugin.fsdp_version == 2),
+        "fsdp_activation_checkpointing": (True, "false; see training.activation_checkpointing",
+                                          not plugin.activation_checkpointing),
+        "fsdp_cpu_ram_efficient_loading": (True, "false", not plugin.cpu_ram_efficient_loading),
+        "dynamo_backend": (accelerator.state.dynamo_plugin.backend.value, "no; see training.compile",
+                           accelerator.state.dynamo_plugin.backend == DynamoBackend.NO),
+    }  # fmt: skip
+    for key, (value, allowed, is_right) in refused.items():
+        if not is_right:
+            raise UserError(f"the launcher's {key} is {value} together with FSDP; allowed: {allowed}")
 
 
 def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
@@ -86,6 +125,8 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
             outcome[0] = action()
         except UserError as error:
             outcome[1] = error
+    else:
+        doing(Activity.WAITING)
     broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]

@@ -1,4 +1,4 @@
-"""What a run records about itself: `metrics.jsonl`, TensorBoard, and messages on stderr.
+"""What a run records about itself: `metrics.jsonl`, trackers, and messages on stderr.
 
 `metrics.jsonl` holds one JSON object per line. Lines of training have step, epoch, loss (mean over the steps since the
 line before), learning_rate, grad_norm, clips_per_s, data_wait_share; lines of an evaluation have step, epoch, split and
@@ -10,11 +10,11 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from torch.utils.tensorboard import SummaryWriter
+from accelerate.tracking import GeneralTracker
 
 from vidtl.errors import UserError
 
@@ -47,13 +47,13 @@ def configure_logging(is_main_process: bool) -> None:
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and TensorBoard of one run; only the first process has one."""
+    """Appends to `metrics.jsonl` of one run and tells its trackers; only the first process has one."""
 
-    def __init__(self, file: Path, tensorboard: Path, resumed_step: int) -> None:
+    def __init__(self, file: Path, trackers: Sequence[GeneralTracker], resumed_step: int) -> None:
         """Drop what an earlier attempt logged beyond `resumed_step`, so that no step is there twice."""
         drop_lines_beyond(file, resumed_step)
         self._lines = file.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(str(tensorboard), purge_step=resumed_step + 1)
+        self._trackers = trackers
 
     def write(self, step: int, epoch: float, numbers: Mapping[str, float], split: str | None = None) -> None:
         """One line, on the disk when this returns: of a training step, or of an evaluation on `split`.
@@ -69,13 +69,15 @@ class MetricsLog:
             os.fsync(self._lines.fileno())
         except OSError as error:
             raise UserError(f"{self._lines.name} could not be written: {error.strerror}") from error
-        for name, value in numbers.items():
-            self._tensorboard.add_scalar(f"{split or 'training'}/{name}", value, step)
+        tagged = {f"{split or 'training'}/{name}": value for name, value in numbers.items()}
+        for tracker in self._trackers:
+            tracker.log(tagged, step=step)
 
     def close(self) -> None:
-        """Flush and close both."""
+        """Flush and close all."""
         self._lines.close()
-        self._tensorboard.close()
+        for tracker in self._trackers:
+            tracker.finish()
 
 
 def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from vidtl.training.sharding import own_part
+
 
 class WeightAverage:
     """average = d x average + (1 - d) x weights after every optimizer step, with d = min(decay, (1 + n) / (10 + n)).
@@ -20,30 +22,31 @@ class WeightAverage:
         self.decay = decay
         parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in model.state_dict()}
-        self._weights: dict[str, Tensor] = parameters | buffers
-        self.tensors = {name: tensor.clone() for name, tensor in self._weights.items()}
+        weights: dict[str, Tensor] = parameters | buffers
+        self.tensors = {name: tensor.clone() for name, tensor in weights.items()}
         """The average by parameter name."""
+        self._weights = [own_part(tensor) for tensor in weights.values()]
+        self._averages = [own_part(tensor) for tensor in self.tensors.values()]
 
     @torch.no_grad()
     def update(self, num_updates: int) -> None:
         """Take in the weights after step `num_updates` (the first is 1)."""
         decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
-        torch._foreach_lerp_(list(self.tensors.values()), list(self._weights.values()), 1 - decay)
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `tensors` was; KeyError for a weight that is not among them."""
-        torch._foreach_copy_(list(self.tensors.values()), [tensors[name] for name in self.tensors])
+        torch._foreach_copy_(self._averages, [own_part(tensors[name]) for name in self.tensors])
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
         """The model has the average in place of its weights while the block lasts."""
-        weights = list(self._weights.values())
-        kept = [tensor.clone() for tensor in weights]
+        kept = [tensor.clone() for tensor in self._weights]
         with torch.no_grad():
-            torch._foreach_copy_(weights, list(self.tensors.values()))
+            torch._foreach_copy_(self._weights, self._averages)
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(weights, kept)
+                torch._foreach_copy_(self._weights, kept)

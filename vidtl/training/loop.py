@@ -1,7 +1,6 @@
 """The training loop: steps, the lines it logs, checkpoints, evaluations and orderly stops."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,22 +10,25 @@ from accelerate import Accelerator
 from torch import nn
 
 from vidtl.config import ExperimentConfig
+from vidtl.data.batch import ClipBatch
 from vidtl.errors import UserError
 from vidtl.runtime.launch import on_main_process
-from vidtl.runtime.logging import MetricsLog, read_json_lines
+from vidtl.runtime.logging import MetricsLog
 from vidtl.runtime.progress import Progress, Task
 from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.trackers import start_trackers
-from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint, prune
+from vidtl.runtime.watchdog import Activity, doing, watchdog
+from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint
 from vidtl.training.monitor import Monitor
+from vidtl.training.periodic_evaluation import Evaluate, PeriodicEvaluation
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.run_directory import RunDirectory, dump_config
+from vidtl.training.snapshot import Snapshot
 from vidtl.training.state import Best, RunFacts, TrainingState, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
 from vidtl.training.unreadable import ReplacedClips, UnreadableVideos
 
-Evaluate = Callable[[nn.Module], dict[str, float]]
-"""Scores the model on the evaluation split; called by all processes, with the metrics at least in the first."""
+__all__ = ["Evaluate", "TrainingSummary", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +91,16 @@ def train(
             log = MetricsLog(directory.metrics_file, trackers, resumed_step)
             stack.callback(log.close)
         unreadable = UnreadableVideos(directory.unreadable_file, config, accelerator, task.loader, resumed_step)
-        run = _Run(engine, directory, Monitor(engine, state, unreadable, signals, log), evaluate, progress)
-        run.to_the_end()
+        monitor = Monitor(engine, state, unreadable, signals, log)
+        evaluation = PeriodicEvaluation(directory, monitor, evaluate)
+        run = _Run(directory, monitor, evaluation, progress)
+        with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks):
+            run.to_the_end()
         return TrainingSummary(
             steps=state.step,
             resumed_step=resumed_step,
             checkpoint=directory.checkpoints / checkpoint_name(run.saved_step),
-            metrics=run.metrics,
+            metrics=evaluation.metrics,
             best=state.best,
             unreadable=unreadable.by_path(),
             replaced=unreadable.by_class(state.step),
@@ -106,40 +111,40 @@ class _Run:
     """A run under way: everything has been opened, checked and restored."""
 
     def __init__(
-        self, engine: Engine, directory: RunDirectory, monitor: Monitor, evaluate: Evaluate | None, progress: Progress
+        self, directory: RunDirectory, monitor: Monitor, evaluation: PeriodicEvaluation, progress: Progress
     ) -> None:
-        self.engine = engine
-        self.config = engine.config
-        self.accelerator = engine.accelerator
-        self.loader = engine.task.loader
         self.directory = directory
         self.monitor = monitor
-        self.state = monitor.state
-        self.evaluate = evaluate
+        self.evaluation = evaluation
         self.progress = progress
+        self.engine = monitor.engine
+        self.config = self.engine.config
+        self.accelerator = self.engine.accelerator
+        self.loader = self.engine.task.loader
+        self.state = monitor.state
         self.saved_step = self.state.step
-        self.best_metric = "mAP" if engine.task.multi_label else "top1"
-        self.metrics: dict[str, float] = {}
 
     def to_the_end(self) -> None:
-        """All steps that are left."""
+        """All steps that are left, unless an early stop ends them."""
         total, start = self.loader.total_steps, self.state.step
-        if on_main_process(self.accelerator, self._evaluation_is_missing):
-            self._evaluate()
-        if start == total:
+        self.evaluation.catch_up()
+        if start == total or self.evaluation.says_stop():
             return
-        batches = DeviceBatches(self.loader.iterate(start), self.accelerator.device)
+        batches = DeviceBatches(noted(self.loader.iterate(start)), self.accelerator.device)
         with self.progress.task("training", "steps", total, start) as task:
             self.monitor.restart_clock()
             for step in range(start, total):
                 self._step(step, batches, task)
-                if self._checkpoint_due(step + 1):
+                if self.monitor.checkpoint_wanted or self._checkpoint_due(step + 1):
                     self.monitor.settle(task)
                     self._save()
-                if self._evaluation_due(step + 1):
-                    self._evaluate()
+                if self.evaluation.is_due(step + 1):
+                    self.evaluation.run()
+                    if self.evaluation.says_stop():
+                        return
 
     def _step(self, step: int, batches: DeviceBatches, task: Task) -> None:
+        doing(Activity.COMPUTING, step)
         try:
             report = self.engine.step(step, self.engine.learning_rate(step), batches)
         except UserError:
@@ -147,6 +152,7 @@ class _Run:
             if self.monitor.signals.signum and self.accelerator.num_processes == 1:
                 self._stop(self.monitor.signals.signum, task)
             raise
+        doing(Activity.COMPARING)
         self.monitor.watch(report, task)
         if self.monitor.stop_signum:
             self._stop(self.monitor.stop_signum, task)
@@ -156,23 +162,19 @@ class _Run:
         self._save()
         StopSignals.check(signum)
 
-    def _evaluation_due(self, finished: int) -> bool:
-        if self.evaluate is None:
-            return False
-        interval = round(self.config.training.evaluate_every_epochs * self.loader.steps_per_epoch)
-        return finished == self.loader.total_steps or (interval > 0 and finished % interval == 0)
-
     def _checkpoint_due(self, finished: int) -> bool:
         regular = finished % self.config.training.checkpoint_every_steps == 0
-        return regular or finished == self.loader.total_steps or self._evaluation_due(finished)
+        return regular or finished == self.loader.total_steps or self.evaluation.is_due(finished)
 
     def _save(self) -> None:
         if self.state.step != self.saved_step:
-            on_main_process(self.accelerator, self._write_checkpoint)
+            doing(Activity.SAVING, self.state.step)
+            snapshot = self.engine.snapshot()
+            on_main_process(self.accelerator, partial(self._write_checkpoint, snapshot))
             self.saved_step = self.state.step
-            self.monitor.restart_clock()
+        self.monitor.checkpoint_written()
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, snapshot: Snapshot) -> None:
         self.state.scaler = self.engine.scaler_state()
         training = self.config.training
         about = {
@@ -181,47 +183,23 @@ class _Run:
             "global_batch": training.batch_size,
             "num_processes": self.accelerator.num_processes,
         }
-        folder = self.directory.checkpoints
-        with new_checkpoint(folder, self.state.step, self.engine.state_bytes()) as directory:
-            self.engine.save(directory)
+        with new_checkpoint(self.directory.checkpoints, self.state.step, snapshot.num_bytes) as directory:
+            self.engine.save(directory, snapshot)
             write_state(directory, self.state, run_facts(self.engine.task), about)
             (directory / EXPERIMENT).write_text(dump_config(self.config), encoding="utf-8")
-        self._prune()
+        self.evaluation.prune()
 
-    def _prune(self) -> None:
-        best = self.state.best
-        prune(self.directory.checkpoints, self.config.training.keep_checkpoints, best.step if best else None)
 
-    def _evaluate(self) -> None:
-        """Score the weights as they are; training is not disturbed, because it seeds each forward pass anew."""
-        assert self.evaluate is not None
-        # the checkpoint is written and the evaluation will be repeated
-        with self.monitor.signals.immediate(), self.engine.evaluated() as model:
-            self.metrics = self.evaluate(model)
-        if self.monitor.log:
-            step = self.state.step
-            self.monitor.log.write(step, step / self.loader.steps_per_epoch, self.metrics, self.config.data.eval_split)
-            self._note_best(step, self.metrics.get(self.best_metric))
-            self._prune()
-        self.monitor.restart_clock()
-
-    def _note_best(self, step: int, value: float | None) -> None:
-        best = self.state.best
-        if value is not None and math.isfinite(value) and (best is None or value > best.value):
-            self.state.best = Best(self.best_metric, value, step)
-
-    def _evaluation_is_missing(self) -> bool:
-        """Recall earlier evaluations from the log; whether an attempt ended between a checkpoint and its evaluation."""
-        for line in read_json_lines(self.directory.metrics_file):
-            if "split" in line and line["step"] <= self.state.step:
-                self._note_best(line["step"], line.get(self.best_metric))
-                if line["step"] == self.state.step:
-                    self.metrics = {
-                        name: math.nan if value is None else value
-                        for name, value in line.items()
-                        if name not in ("step", "epoch", "split")
-                    }
-        return self.state.step > 0 and self._evaluation_due(self.state.step) and not self.metrics
+def noted(batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
+    """The batches; the watchdog is told whom they keep waiting."""
+    while True:
+        doing(Activity.READING)
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        doing(Activity.COMPUTING)
+        yield batch
 
 
 def run_facts(task: TrainingTask) -> RunFacts:

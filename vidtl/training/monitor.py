@@ -1,5 +1,6 @@
 """Looks at finished steps: what all processes agree on, what is logged, and what ends a run."""
 
+import logging
 import math
 import time
 from collections import deque
@@ -16,13 +17,16 @@ from vidtl.training.state import TrainingState
 from vidtl.training.step import Engine, StepReport
 from vidtl.training.unreadable import UnreadableVideos
 
+_log = logging.getLogger(__name__)
+
 
 class _Pending(NamedTuple):
     """A step whose numbers are on their way to the host."""
 
     report: StepReport
     numbers: Tensor
-    """float64 [processes, 4]: share of the loss, gradient norm, unreadable videos, stop signal."""
+    """float64 [processes, 5]: share of the loss, gradient norm, unreadable videos, stop signal, time for a
+    checkpoint."""
     arrived: torch.cuda.Event | None
 
 
@@ -44,6 +48,9 @@ class Monitor:
         self.log = log
         self.stop_signum = 0
         """A signal that any process has received, once all processes know of it."""
+        self.checkpoint_wanted = False
+        """Whether the first process's clock asks for a checkpoint, once all processes know of it."""
+        self._checkpoint_s = time.monotonic()
         # On a GPU a step is looked at while the next one computes, so that the device never waits for the host.
         self._lag = 1 if engine.accelerator.device.type == "cuda" else 0
         self._pending: deque[_Pending] = deque()
@@ -54,10 +61,23 @@ class Monitor:
         """Leave the time since the last step (a checkpoint, an evaluation) out of the figures for speed."""
         self._last_s = time.perf_counter()
 
+    def checkpoint_written(self) -> None:
+        """The period in minutes begins again."""
+        self.checkpoint_wanted = False
+        self._checkpoint_s = time.monotonic()
+        self.restart_clock()
+
+    def _is_time_to_save(self) -> bool:
+        minutes = self.engine.config.training.checkpoint_every_minutes
+        is_main = self.engine.accelerator.is_main_process  # clocks of several processes would differ
+        return is_main and 0 < minutes * 60 <= time.monotonic() - self._checkpoint_s
+
     def watch(self, report: StepReport, task: Task) -> None:
         """Take note of a step that has been computed or, on a GPU, is being computed. All processes call this."""
         device = report.loss.device
-        own = torch.tensor([len(report.failures), self.signals.signum], dtype=torch.float64, device=device)
+        own = torch.tensor(
+            [len(report.failures), self.signals.signum, self._is_time_to_save()], dtype=torch.float64, device=device
+        )
         own = torch.cat([torch.stack([report.loss, report.grad_norm]).double(), own])
         numbers: Tensor = self.engine.accelerator.gather(own[None]).to("cpu", non_blocking=True)
         arrived = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -75,10 +95,11 @@ class Monitor:
             report, numbers, arrived = self._pending.popleft()
             if arrived:
                 arrived.synchronize()
-            shares, norms, failures, signums = numbers.T.tolist()
+            shares, norms, failures, signums, wanted = numbers.T.tolist()
             self.state.step = report.step
             self.stop_signum = self.stop_signum or int(max(signums))
             self.unreadable.add(self.state, report.num_clips, int(sum(failures)), report.failures)
+            self.checkpoint_wanted = self.checkpoint_wanted or max(wanted) > 0
             self._check_finite(report.step, sum(shares), norms[0])
             self._count(report, sum(shares))
             task.update(report.step, self._figures(report))
@@ -86,12 +107,27 @@ class Monitor:
                 self._write_line(report, norms[0])
 
     def _check_finite(self, step: int, loss: float, grad_norm: float) -> None:
+        """Count a step that was left out, or end the run; every process decides from the same numbers."""
         name, value = ("loss", loss) if not math.isfinite(loss) else ("norm of the gradient", grad_norm)
         if math.isfinite(value) or (name != "loss" and self.engine.skips_overflows):
+            self.state.nonfinite_in_a_row = 0
+            return
+        training = self.engine.config.training
+        self.state.nonfinite_steps += 1
+        self.state.nonfinite_in_a_row += 1
+        if training.nonfinite == "stop":
+            told = f"in step {step}"
+        elif self.state.nonfinite_in_a_row > training.max_nonfinite_steps:
+            told = f"in step {step}, as in the {self.state.nonfinite_in_a_row - 1} before it"
+        else:
+            if self.log:
+                _log.warning("step %d is left out: the %s is %s; %d left out so far", step, name, value,
+                             self.state.nonfinite_steps)  # fmt: skip
             return
         raise UserError(
-            f"the {name} is {value} in step {step}; checkpoints before it are intact; a lower optimizer.learning_rate "
-            f"(now {self.engine.config.optimizer.learning_rate}) or a longer schedule.warmup may help"
+            f"the {name} is {value} {told}; checkpoints before it are intact; a lower optimizer.learning_rate "
+            f"(now {self.engine.config.optimizer.learning_rate}) or a longer schedule.warmup may help, and "
+            "training.nonfinite skip leaves out single steps"
         )
 
     def _count(self, report: StepReport, loss: float) -> None:
@@ -100,7 +136,8 @@ class Monitor:
         self._last_s = now
         self._clips += report.num_clips
         self._wait_s += report.data_wait_s
-        self.state.recent_losses.append(loss)
+        if math.isfinite(loss):
+            self.state.recent_losses.append(loss)
 
     def _figures(self, report: StepReport) -> dict[str, str]:
         return {
@@ -111,7 +148,8 @@ class Monitor:
         }
 
     def _mean_loss(self) -> float:
-        return math.fsum(self.state.recent_losses) / len(self.state.recent_losses)
+        losses = self.state.recent_losses
+        return math.fsum(losses) / len(losses) if losses else math.nan
 
     def _line_due(self, step: int) -> bool:
         every = self.engine.config.training.log_every_steps
@@ -126,6 +164,8 @@ class Monitor:
                 "clips_per_s": self._clips / self._seconds,
                 "data_wait_share": self._wait_s / self._seconds,
             }
+            if self.state.nonfinite_steps:
+                numbers["nonfinite_steps"] = self.state.nonfinite_steps
             self.log.write(report.step, report.step / self.engine.task.loader.steps_per_epoch, numbers)
         self.state.recent_losses.clear()
         self._clips, self._seconds, self._wait_s = 0, 0.0, 0.0

@@ -9,6 +9,7 @@ from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from vidtl.config import OptimizerConfig
 from vidtl.models.hub import VideoModel
+from vidtl.training.sharding import shared_out_like
 
 _FUSED_DEVICES = {"cpu", "cuda"}
 """One kernel for all weights; on a CPU it is about 8 times as fast as the loop over them."""
@@ -131,10 +132,10 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as `<parameter name>.<state name>`, on the CPU."""
+    """The optimizer's state as `<parameter name>.<state name>`, where it lies."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
-        f"{names[parameter]}.{key}": value.detach().cpu().contiguous()
+        f"{names[parameter]}.{key}": value.detach()
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
         if isinstance(value, Tensor)
@@ -149,5 +150,7 @@ def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit(".", 1)
-        state.setdefault(number[name], {})[key] = tensor
+        parameter = parameters[number[name]]
+        in_parts = tensor.shape == parameter.shape
+        state.setdefault(number[name], {})[key] = shared_out_like(tensor, parameter) if in_parts else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

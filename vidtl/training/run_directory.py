@@ -49,7 +49,8 @@ class RunDirectory:
         self.config_file = path / "config.yaml"
         self.metrics_file = path / "metrics.jsonl"
         self.unreadable_file = path / "unreadable.jsonl"
-        self.tensorboard = path / "tensorboard"
+        self.summary_file = path / "summary.json"
+        self.stacks = path / "stacks"
         self.checkpoints = path / "checkpoints"
 
     def find_checkpoint(self, config: ExperimentConfig) -> Path | None:

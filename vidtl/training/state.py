@@ -39,6 +39,12 @@ class TrainingState:
     recent_losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line of `metrics.jsonl`."""
     best: Best | None = None
+    evaluated_step: int = 0
+    """Step of the last evaluation that `best` and `evaluations_since_best` know of."""
+    evaluations_since_best: int = 0
+    nonfinite_steps: int = 0
+    """Steps left out because their loss or gradient was not finite."""
+    nonfinite_in_a_row: int = 0
     scaler: dict[str, Any] | None = None
     """fp16 only: the loss scale and its counters."""
 
@@ -64,6 +70,7 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
                 f"checkpoint {directory} is of a run whose {name} is {before}, and here it is {now}: "
                 "the data set has changed; give another output directory"
             )
-    state = TrainingState(**{f.name: content[f.name] for f in fields(TrainingState)})
+    # What an older version did not count yet begins at 0.
+    state = TrainingState(**{f.name: content[f.name] for f in fields(TrainingState) if f.name in content})
     state.best = Best(**content["best"]) if content["best"] else None
     return state

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file
 from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
@@ -23,13 +22,15 @@ from vidtl.data.batch import ClipBatch, Failure
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.acceleration import checkpoint_activations, compile_model
-from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER
+from vidtl.training.checkpoint import EMA
 from vidtl.training.ema import WeightAverage
 from vidtl.training.frozen import freeze_all_but
 from vidtl.training.losses import loss_sum
-from vidtl.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
+from vidtl.training.optimizer import build_optimizer, set_learning_rate
 from vidtl.training.prefetch import DeviceBatches, Stopwatch
 from vidtl.training.schedule import learning_rate_of
+from vidtl.training.sharding import name_units, unsharded, whole, without_tensors
+from vidtl.training.snapshot import Snapshot, load_snapshot, save_optimizer, take_snapshot
 
 
 class BatchSource(Protocol):
@@ -94,13 +95,16 @@ class Engine:
         self.task = task
         self.learning_rate = learning_rate_of(config, task.loader.steps_per_epoch, task.loader.samples_per_epoch)
         """Of each step."""
+        self._plain_model = without_tensors(self.model)
         self._frozen = freeze_all_but(self.model, config.training.trainable)
         if config.training.activation_checkpointing:
             checkpoint_activations(self.model)
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
-        self.average = WeightAverage(self.model, config.training.ema_decay) if config.training.ema_decay else None
         compile_model(self.model, config.training.compile, accelerator.device)
+        name_units(self.model)
         self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
+        # After `prepare`, which may leave this process only a part of each weight.
+        self.average = WeightAverage(self.model, config.training.ema_decay) if config.training.ema_decay else None
         self._warm = accelerator.num_processes < 3
 
     def step(self, step: int, learning_rate: float, batches: DeviceBatches) -> StepReport:
@@ -111,6 +115,7 @@ class Engine:
         self._set_training_mode()
         batches.waited_s = 0.0
         batches.transfers = []
+        buffers = self._copy_buffers() if self.config.training.nonfinite == "skip" else []
         loss = torch.zeros((), device=self.accelerator.device)
         failures: list[Failure] = []
         for micro_batch in range(accumulation_steps):
@@ -125,9 +130,11 @@ class Engine:
                 loss += self._backward(batch, scale, step, micro_batch)
             if not last:
                 batches.send_ahead()
-        grad_norm = self._update(learning_rate)
-        if self.average:
+        grad_norm, updated = self._update(learning_rate, loss)
+        if updated and self.average:
             self.average.update(step + 1)
+        if not updated:
+            _restore(buffers)
         compute.stop()
         batches.send_ahead()
         return StepReport(
@@ -154,7 +161,7 @@ class Engine:
         # Batches of every size come by in an evaluation, and each would be compiled.
         compiled = self.config.training.compile != "none"
         eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-        with self.average.in_model() if self.average else nullcontext(), eager:
+        with self.average.in_model() if self.average else nullcontext(), unsharded(self.model), eager:
             yield self.model
         self.model.train()
 
@@ -165,12 +172,15 @@ class Engine:
         ever after, and the order decides how the sums of three and more processes are rounded. With this pass, the
         first step after a restart is rounded as it would have been without the restart.
         """
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        buffers = self._copy_buffers()
         self._backward(batch, 1.0, 0, 0)
         self._wrapped_optimizer.zero_grad(set_to_none=True)
-        for buffer, before in buffers:
-            buffer.copy_(before)
+        _restore(buffers)
         self._warm = True
+
+    def _copy_buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """Buffers with their values, which a forward pass changes (the running statistics of batch norms)."""
+        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
 
     def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
         training = self.config.training
@@ -182,13 +192,24 @@ class Engine:
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _update(self, learning_rate: float) -> Tensor:
+    def _update(self, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
+        """Clip and change the weights; the norm of the gradient, and whether the weights have changed."""
         clip_norm = self.config.optimizer.clip_norm or math.inf
-        grad_norm: Tensor = self.accelerator.clip_grad_norm_(self.model.parameters(), clip_norm)
+        grad_norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), clip_norm))
         set_learning_rate(self.optimizer, learning_rate)
-        self._wrapped_optimizer.step()
+        updated = self._is_usable(loss, grad_norm)
+        if updated:
+            self._wrapped_optimizer.step()
+            updated = not self._wrapped_optimizer.step_was_skipped
         self._wrapped_optimizer.zero_grad(set_to_none=True)
-        return grad_norm.detach()
+        return grad_norm.detach(), updated
+
+    def _is_usable(self, loss: Tensor, grad_norm: Tensor) -> bool:
+        """Whether a step is to change the weights: the same in all processes. fp16's scaler decides for itself."""
+        if self.config.training.nonfinite == "stop" or self.skips_overflows:
+            return True
+        unusable = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
+        return not self.accelerator.reduce(unusable.float()).item()
 
     @property
     def skips_overflows(self) -> bool:
@@ -199,22 +220,21 @@ class Engine:
         """fp16's loss scale and its counters; plain numbers."""
         return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
 
-    def state_bytes(self) -> int:
-        """Size of all tensors that `save` writes."""
-        values = [value for state in self.optimizer.state.values() for value in state.values()]
-        tensors = [value for value in (*self.model.state_dict().values(), *values) if isinstance(value, Tensor)]
-        if self.average:
-            tensors += self.model.state_dict().values()
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    def snapshot(self) -> Snapshot:
+        """What a checkpoint is made of, in the first process; every process calls this."""
+        return take_snapshot(self.model, self.average, self.optimizer, self.accelerator.is_main_process)
 
-    def save(self, directory: Path) -> None:
-        """Write the model's and the optimizer's tensors under the model's own parameter names."""
-        self.task.save_model(self.model, directory)
-        if self.average:
+    def save(self, directory: Path, snapshot: Snapshot) -> None:
+        """Write a snapshot, the model with its settings."""
+        self._save_model(snapshot.weights, directory)
+        if snapshot.average is not None:
             (directory / EMA).mkdir()
-            with self.average.in_model():
-                self.task.save_model(self.model, directory / EMA)
-        save_file(optimizer_tensors(self.optimizer, self.model), directory / OPTIMIZER)
+            self._save_model(snapshot.average, directory / EMA)
+        save_optimizer(snapshot, directory)
+
+    def _save_model(self, tensors: dict[str, Tensor], directory: Path) -> None:
+        self._plain_model.load_state_dict(tensors, assign=True)
+        self.task.save_model(self._plain_model, directory)
 
     def load(self, directory: Path, scaler_state: dict[str, Any] | None) -> None:
         """Put back what `save` wrote.
@@ -223,10 +243,7 @@ class Engine:
             UserError: the files hold another model's tensors.
         """
         try:
-            load_model(self.model, directory / MODEL)
-            load_optimizer_tensors(self.optimizer, self.model, load_file(directory / OPTIMIZER))
-            if self.average:
-                self.average.load(load_file(directory / EMA / MODEL))
+            load_snapshot(directory, self.model, self.average, self.optimizer)
         except (RuntimeError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
@@ -234,3 +251,8 @@ class Engine:
             ) from error
         if self.accelerator.scaler is not None and scaler_state is not None:
             self.accelerator.scaler.load_state_dict(scaler_state)
+
+
+def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, before in buffers:
+        buffer.copy_(before)
