@@ -1,12 +1,15 @@
 """Augmentation: neutral values change nothing, each change does what its name says, and clips do not mix."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from vidtl.config import AugmentationConfig
-from vidtl.data.augmentation import augment, draw_augmentation
-from vidtl.data.changes import Augmentation
+from vidtl.data.augmentation import augment, draw_augmentation, erase
+from vidtl.data.changes import Augmentation, Erasure, Operation
+from vidtl.data.sampling import Box
 from vidtl.runtime.seeding import generator
 
 SIZE = (6, 8)
@@ -74,3 +77,61 @@ def test_switching_one_change_off_leaves_the_others() -> None:
     for index in range(20):
         first, second = (draw_augmentation(config, SIZE, generator(0, index)) for config in (both, colour_only))
         assert first._replace(flip=0) == second._replace(flip=0)
+
+
+def test_each_clip_gets_its_own_operations_before_its_colours(rgb: torch.Tensor) -> None:
+    clips = [Augmentation(), Augmentation(operations=(Operation("invert"),), brightness=0.1), Augmentation(flip=1)]
+    out = applied(rgb, *clips)
+    levels = (rgb * 255).round() / 255
+    torch.testing.assert_close(out[0], rgb[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(out[1], (1 - levels[1] + 0.1).clamp(0, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(out[2], rgb[2].flip(-1), atol=1e-6, rtol=0)
+
+
+def test_nothing_to_do_costs_nothing(rgb: torch.Tensor) -> None:
+    assert applied(rgb, *[Augmentation()] * 3) is rgb
+
+
+def test_erasing_puts_noise_into_the_same_box_of_all_frames() -> None:
+    neutral = torch.full((3, 16, 3, 40, 40), 7.0)
+    clips = [Augmentation(erasure=Erasure(Box(4, 10, 20, 25), seed)) for seed in (5, 6)] + [Augmentation()]
+    out = erase(neutral.clone(), clips)
+    changed = out != 7
+    assert changed[:2, :, :, 4:24, 10:35].all()
+    assert changed.sum() == 2 * 16 * 3 * 20 * 25
+    noise = out[:, :, :, 4:24, 10:35]
+    assert abs(noise[:2].mean()) < 0.02
+    assert abs(noise[:2].std() - 1) < 0.02
+    assert not torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[0, 0], noise[0, 1])
+    alone = erase(neutral[:1].clone(), clips[1:2])
+    assert torch.equal(alone[0], out[1])  # whatever its neighbours
+
+
+def test_erased_boxes_follow_the_published_ranges() -> None:
+    config = AugmentationConfig(erase_probability=0.25)
+    drawn = [draw_augmentation(config, (112, 112), generator(1, index)).erasure for index in range(4000)]
+    boxes = np.array([erasure.box for erasure in drawn if erasure])
+    assert abs(len(boxes) / 4000 - 0.25) < 0.03
+    assert len({erasure.seed for erasure in drawn if erasure}) == len(boxes)
+    areas, aspects = boxes[:, 2] * boxes[:, 3] / 112**2, boxes[:, 2] / boxes[:, 3]
+    assert 0.018 < areas.min() < 0.03
+    assert 0.3 < areas.max() < 0.35
+    assert 0.27 < aspects.min() < 0.5
+    assert 2 < aspects.max() < 3.7
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= 112).all()
+
+
+@pytest.mark.parametrize("change", ["erase_probability", "rand_augment_layers", "colour_probability"])
+def test_switching_a_change_on_leaves_the_others(change: str) -> None:
+    plain = AugmentationConfig(flip_probability=0.5, grey_probability=0.3)
+    more = dataclasses.replace(plain, **{change: 1})
+    for index in range(20):
+        first, second = (draw_augmentation(config, SIZE, generator(0, index)) for config in (plain, more))
+        assert (first.flip, first.saturation == 0) == (second.flip, second.saturation == 0)
+    on = dataclasses.replace(more, erase_probability=1.0)
+    with_layers = dataclasses.replace(on, rand_augment_layers=3)
+    for index in range(20):
+        first, second = (draw_augmentation(config, (64, 64), generator(0, index)) for config in (on, with_layers))
+        assert first.erasure == second.erasure

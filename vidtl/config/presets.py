@@ -17,7 +17,7 @@ smoothing, stochastic depth, sampling, frame size) stands in other sections, and
 
 Sources: scenic's `vivit` configurations, VideoMAE's fine-tuning scripts, mmaction2's TSN configurations, T2T-ViT's
 README (its colour jitter has no effect, since timm leaves it out where RandAugment is on), the Keras notebooks.
-Something-Something's classes tell left from right: `vivit_ssv2` has no mirror images, though scenic's reader makes them.
+Something-Something's classes tell left from right: `vivit_ssv2` makes no mirror images, though scenic's reader does.
 """
 
 from dataclasses import replace
