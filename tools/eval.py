@@ -3,24 +3,38 @@
 One process:      python tools/eval.py --checkpoint runs/toy
 Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/eval.py --checkpoint runs/toy
 
-Settings come from the run and may be overridden, for example --evaluation.protocol vivit_4x3.
+Settings come from the run and may be overridden: --evaluation.protocol vivit_4x3 takes twelve views of each video,
+--evaluation.protocol center one, for a quick look. The same command again goes on where a killed one was, on any
+number of processes. A file of scores for Charades is judged without a model:
+
+                  python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
 """
 
 import logging
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from command_line import experiment_parser
+import numpy as np
+from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, is_asked_for, score_file
+from command_line import arguments_of_process, experiment_parser
+from jsonargparse import ArgumentParser
 from trained_model import load_for_classes, parse_with_model, run_folder
 
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
-from vidtl.evaluation.evaluator import EvaluationResult, evaluate
-from vidtl.evaluation.report import summary_lines, write_report
-from vidtl.runtime.launch import make_accelerator, run_tool
+from vidtl.errors import UserError
+from vidtl.evaluation.charades import write_submission
+from vidtl.evaluation.evaluator import evaluate
+from vidtl.evaluation.fingerprint import evaluation_key
+from vidtl.evaluation.metrics import unreadable_rows
+from vidtl.evaluation.partial import PartialResults
+from vidtl.evaluation.report import metrics_record, summary_lines, write_report
+from vidtl.evaluation.result import EvaluationResult
+from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
 
@@ -30,11 +44,13 @@ log = logging.getLogger("vidtl.eval")
 
 
 def main() -> None:
-    parser = experiment_parser("eval.py", "Evaluate a trained model.")
-    parser.add_argument(
-        "--output_dir", type=Path, help="Where the report goes; default: evaluation/ in the folder of the run"
-    )
-    options, config, directory = parse_with_model(parser)
+    arguments = arguments_of_process()
+    if is_asked_for(arguments):
+        score_file(arguments)
+        return
+    options, config, directory = parse_with_model(eval_parser())
+    if options.annotations:
+        raise UserError(f"--annotations is for {OPTION}; the annotations of a model's data come with --data.dataset")
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
 
@@ -47,22 +63,42 @@ def main() -> None:
     model = load_for_classes(directory, records.classes.names).to(accelerator.device)
     check_readable(records, config)
 
+    folder = options.output_dir or run_folder(directory) / "evaluation"
+    folder = folder / f"{config.data.eval_split}-{protocol.name}"
+    key = on_main_process(accelerator, partial(evaluation_key, directory, records, config, protocol, accelerator))
+    found_so_far = PartialResults(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
-    loader = EvalLoader(records, config, protocol, accelerator.process_index, accelerator.num_processes)
     progress = make_progress(accelerator.is_main_process)
-    with progress.task("evaluating", "videos", len(loader)) as task:
-        result = evaluate(model, loader, records, config, protocol, accelerator, task.update)
+    make_loader = partial(EvalLoader, records, config, protocol)
+    result = evaluate(model, make_loader, records, config, protocol, accelerator, progress, found_so_far)
     if accelerator.is_main_process:
-        folder = options.output_dir or run_folder(directory) / "evaluation"
-        report(result, folder / f"{config.data.eval_split}-{protocol.name}")
-    if config.evaluation.strict and result.unreadable:
+        report(result, folder, is_charades=description.format == "charades")
+        found_so_far.remove()
+    if result.unreadable and (options.strict or config.evaluation.strict):
         sys.exit(EXIT_UNREADABLE)
 
 
-def report(result: EvaluationResult, folder: Path) -> None:
+def eval_parser() -> ArgumentParser:
+    """The options of an experiment, and those of this tool."""
+    parser = experiment_parser("eval.py", "Evaluate a trained model.")
+    parser.add_argument(
+        "--output_dir", type=Path, help="Where the report goes; default: evaluation/ in the folder of the run"
+    )
+    parser.add_argument("--strict", action="store_true", help="The same as --evaluation.strict true")
+    parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
+    parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
+    return parser
+
+
+def report(result: EvaluationResult, folder: Path, is_charades: bool) -> None:
     """Write the files, print the summary and say where the files are."""
-    files = write_report(result, folder)
-    print("\n".join(summary_lines(result)))
+    record = metrics_record(result)
+    files = write_report(result, record, folder)
+    if is_charades:
+        files.append(folder / "charades_submission.txt")
+        scored = np.flatnonzero(~unreadable_rows(result.scores))
+        write_submission(files[-1], [result.ids[i] for i in scored], result.scores[scored])
+    print("\n".join(summary_lines(result, record)))
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 

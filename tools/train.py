@@ -106,9 +106,8 @@ def centre_view_metrics(
 ) -> dict[str, float]:
     """Metrics of one centred view of each video: the quick look during training."""
     protocol = get_protocol("center")
-    loader = EvalLoader(records, config, protocol, accelerator.process_index, accelerator.num_processes)
-    with progress.task("evaluating", "videos", len(loader)) as task:
-        return evaluate(model, loader, records, config, protocol, accelerator, task.update).metrics
+    make_loader = partial(EvalLoader, records, config, protocol)
+    return evaluate(model, make_loader, records, config, protocol, accelerator, progress).metrics
 
 
 def draw_run(output_dir: Path, eval_records: Records) -> None:

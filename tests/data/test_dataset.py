@@ -168,7 +168,7 @@ def test_evaluation_reads_every_video_once(records: Records, processes: int) -> 
     some = first_records(records, 7)
     protocol = get_protocol("center")
     config = with_data(num_workers=2 if processes == 2 else 0)
-    loaders = [EvalLoader(some, config, protocol, index, processes) for index in range(processes)]
+    loaders = [EvalLoader(some, config, protocol, range(index, 7, processes)) for index in range(processes)]
     indices = [video.index for loader in loaders for video in loader]
     assert sorted(indices) == list(range(7))
     assert sum(map(len, loaders)) == 7

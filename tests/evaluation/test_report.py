@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidtl.evaluation.charades import official_scores
-from vidtl.evaluation.evaluator import EvaluationResult, Unreadable
-from vidtl.evaluation.metrics import chance_levels, compute_metrics
-from vidtl.evaluation.report import cell_text, plain_text, summary_lines, write_report
+from vidtl.evaluation import report
+from vidtl.evaluation.evaluator import all_metrics
+from vidtl.evaluation.metrics import chance_levels, confusion_matrix
+from vidtl.evaluation.predictions import read_predictions
+from vidtl.evaluation.report import metrics_record
+from vidtl.evaluation.result import EvaluationResult, Unreadable
+from vidtl.evaluation.text import cell_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")
 
@@ -49,14 +52,11 @@ def make_result(
     paths = [f"{names[i % num_classes]}/{i}.mp4" for i in range(num_videos)]
 
     def metrics(rows) -> dict[str, float]:
-        values = compute_metrics(scores[rows], targets[rows], multi_label, names)
-        if multi_label:
-            official = official_scores(scores[rows], targets[rows])
-            values |= {"mAP_charades": official.mean_ap, "mAP_charades_weighted": official.weighted_ap}
-        return values
+        return all_metrics(scores[rows], targets[rows], "mean_logits", multi_label, names)
 
     return EvaluationResult(
         annotation="folder/=list\x1b[2J.csv",
+        root="/videos",
         protocol="center",
         num_clips=1,
         num_crops=1,
@@ -74,6 +74,14 @@ def make_result(
         scores=scores,
         targets=targets,
     )
+
+
+def write_report(result: EvaluationResult, folder: Path) -> list[Path]:
+    return report.write_report(result, metrics_record(result), folder)
+
+
+def summary_lines(result: EvaluationResult) -> list[str]:
+    return report.summary_lines(result, metrics_record(result))
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -106,7 +114,14 @@ def test_metrics_json_is_strict_and_accounts_for_every_video(tmp_path, multi_lab
     assert record["classes_without_positives"] == (["-2"] if multi_label else [])
     assert [tuple(row.values()) for row in record["unreadable"]] == [tuple(row) for row in result.unreadable]
     assert set(record["versions"]) == {"vidtl", "python", "accelerate", "numpy", "torch", "torchmetrics"}
-    assert set(record["chance"]) >= set(record["metrics"]) - {"classes_without_positives"}
+    assert set(record["chance"]) >= set(record["metrics"]) - {"classes_without_positives", "ece"}
+    assert (record["protocol"], record["num_views"], record["fusion"]) == ("center", 1, "mean_logits")
+    assert record["calibration"]["ece"] == record["metrics"]["ece"]
+    assert sum(record["calibration"]["counts"]) == 21 * (len(HOSTILE) if multi_label else 1)
+    for name, limits in record["intervals"].items():
+        if record["metrics"][name] is not None:
+            assert 0 <= limits["low"] <= record["metrics"][name] <= limits["high"] <= 1
+    assert "top1" in record["intervals"] or "mAP" in record["intervals"]
 
 
 def test_keys_of_metrics_json_are_the_same_for_all_data(tmp_path):
@@ -132,15 +147,18 @@ def test_metrics_can_be_computed_again_from_the_predictions(tmp_path, multi_labe
             np.testing.assert_array_equal(np.array(row[9:], float), result.scores[i])  # to the last bit
             order = np.argsort(-result.scores[i])[:5]
             assert row[4:9] == [cell_text(HOSTILE[k]) for k in order]
-    scores = np.array([[float(cell) if cell else -np.inf for cell in row[9:]] for row in rows])
-    again = compute_metrics(scores, result.targets, multi_label, HOSTILE)
-    assert again == {name: result.metrics[name] for name in again}
+    table = read_predictions(tmp_path / "predictions.csv")
+    assert (table.class_names, table.ids, table.paths) == (HOSTILE, result.ids, result.paths)  # to the last character
+    np.testing.assert_array_equal(table.scores, result.scores)
+    np.testing.assert_array_equal(table.targets(), result.targets)
+    again = all_metrics(table.scores, table.targets(), result.fusion, multi_label, table.class_names)
+    assert again == result.metrics
 
 
 def test_text_cells_are_inert_and_rows_are_single_lines(tmp_path):
     result = make_result(False, (0, 3))
     write_report(result, tmp_path)
-    for name, score_columns in (("predictions.csv", 9), ("unreadable.csv", None)):
+    for name, score_columns in (("predictions.csv", 9), ("unreadable.csv", None), ("confusion.csv", 1)):
         raw = (tmp_path / name).read_bytes()
         assert not re.search(rb"[\x00-\x09\x0b\x0c\x0e-\x1f]", raw)
         rows = rows_of(tmp_path / name)
@@ -148,23 +166,27 @@ def test_text_cells_are_inert_and_rows_are_single_lines(tmp_path):
         cells = rows[0] + [cell for row in rows[1:] for cell in row[:score_columns]]
         assert len(cells) >= 9
         assert not [cell for cell in cells if cell.lstrip()[:1] in tuple("=+-@＝")]
-    assert rows[1] == ["'=1+10", "'=1+1/0.mp4", "'=broken[1mfile"]
+    unreadable = rows_of(tmp_path / "unreadable.csv")
+    assert unreadable[1] == ["'=1+10", "'=1+1/0.mp4", "'=broken\\n\\x1b[1mfile"]
 
 
-def test_cell_text_can_be_undone():
-    for text in HOSTILE:
-        shown = cell_text(text)
-        assert shown.removeprefix("'") == plain_text(text)
-    assert cell_text("plain name") == "plain name"
-    assert cell_text("straße, 跑 e\u0301") == "straße, 跑 e\u0301"
-    assert cell_text("") == ""
+def test_the_confusion_matrix_is_written_in_numbers(tmp_path):
+    result = make_result(False, (0, 3))
+    write_report(result, tmp_path)
+    header, *rows = rows_of(tmp_path / "confusion.csv")
+    assert header[0] == "true class"
+    assert header[-1] == "unreadable"
+    counts = np.array([row[1:] for row in rows], int)
+    np.testing.assert_array_equal(counts, confusion_matrix(result.scores, result.targets))
+    assert counts.sum() == 23
+    assert counts[:, -1].sum() == 2
 
 
 def test_files_without_unreadable_videos_and_left_overs(tmp_path):
     assert {path.name for path in write_report(make_result(False, (2,)), tmp_path)} == names_in(tmp_path)
     assert "unreadable.csv" in names_in(tmp_path)
     assert {path.name for path in write_report(make_result(False), tmp_path)} == names_in(tmp_path)
-    assert names_in(tmp_path) == {"metrics.json", "predictions.csv", "confusion.png"}
+    assert names_in(tmp_path) == {"metrics.json", "predictions.csv", "confusion.csv", "confusion.png"}
 
 
 @pytest.mark.parametrize(("multi_label", "name"), [(False, "confusion.png"), (True, "average_precision.png")])
@@ -188,17 +210,18 @@ def test_undecodable_file_names_are_written_as_escapes(tmp_path):
     result = make_result(False)
     write_report(replace(result, paths=["\udcff.mp4", *result.paths[1:]]), tmp_path)
     assert rows_of(tmp_path / "predictions.csv")[1][1] == "\\udcff.mp4"
+    assert read_predictions(tmp_path / "predictions.csv").paths[0] == "\udcff.mp4"
 
 
 def test_summary_shows_each_metric_beside_chance(tmp_path):
     result = make_result(False, names=("a", "b", "c", "d"))
     text = "\n".join(summary_lines(result))
     top1 = f"{100 * result.metrics['top1']:.2f}%"
-    assert re.search(rf"^top1 +{re.escape(top1)} +25\.00%  \(largest class 26\.09%\)$", text, re.MULTILINE)
-    assert re.search(r"^top5 +100\.00% +100\.00%$", text, re.MULTILINE)
+    assert re.search(rf"^top1 +{re.escape(top1)} +[\d.]+%? +25\.00%  \(largest class 26\.09%\)$", text, re.MULTILINE)
+    assert re.search(r"^top5 +100\.00% +85\.69\.\.100\.00% +100\.00%$", text, re.MULTILINE)
     assert "23 videos annotated, 23 scored, 0 unreadable" in text
-    assert "protocol center: 1 clips x 1 crops, fusion mean_logits" in text
-    assert "readable " not in text
+    assert "protocol center: 1 clips x 1 crops = 1 views, fusion mean_logits" in text
+    assert " readable " not in text.splitlines()[3]
     assert "quick look" not in text
     assert "at most the first 23 videos" in "\n".join(summary_lines(replace(result, max_videos=23)))
 
@@ -209,9 +232,11 @@ def test_summary_of_multi_label_data_names_what_is_left_out():
     text = "\n".join(lines)
     chance = chance_levels(result.targets, True)
     values = (result.metrics["mAP"], result.metrics_readable["mAP"], chance["mAP"], chance["positive_rate"])
-    shown = "mAP +{:.2f}% +{:.2f}% +{:.2f}%  \\(equal scores {:.2f}%\\)".format(*(100 * value for value in values))
+    shown = "mAP +{:.2f}% +[\\d.]+% +{:.2f}% +{:.2f}%  \\(equal scores {:.2f}%\\)".format(
+        *(100 * value for value in values)
+    )
     assert re.search(f"^{shown}$", text, re.MULTILINE)
-    assert re.search(r"^mAP_charades +none +none +none$", text, re.MULTILINE)
+    assert re.search(r"^mAP_charades +none +none +none  \(official: .*\)$", text, re.MULTILINE)
     assert "classes without videos, left out of the means (mAP_charades needs all classes): -2" in lines
     assert "and 4 more, listed in unreadable.csv" in text
     assert all(line.isprintable() for line in lines)

@@ -15,7 +15,7 @@ still visits each video once, and has as many times more clips and steps.
 
 import atexit
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -157,25 +157,20 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Evaluation views of one process: records `process_index`, `process_index + num_processes`, ..., each once."""
+    """Evaluation views of the records `indices`, each once and in that order; of all records by default."""
 
     def __init__(
-        self,
-        records: Records,
-        config: ExperimentConfig,
-        protocol: Protocol,
-        process_index: int = 0,
-        num_processes: int = 1,
+        self, records: Records, config: ExperimentConfig, protocol: Protocol, indices: Sequence[int] | None = None
     ) -> None:
-        self.indices = list(range(process_index, len(records), num_processes))
+        self.indices = list(range(len(records)) if indices is None else indices)
         self.dataset = ViewDataset(records, config, protocol)
 
     def __len__(self) -> int:
-        """Videos of this process."""
+        """Videos that it reads."""
         return len(self.indices)
 
     def __iter__(self) -> Iterator[VideoViews]:
-        """Videos in record order; one that cannot be read comes with its reason and no pixels.
+        """Videos in the order of `indices`; one that cannot be read comes with its reason and no pixels.
 
         Raises:
             UserError: a worker died or hung (the video named).

@@ -8,18 +8,27 @@ Axes: N annotated videos in annotation order, K classes. The rules decide publis
 - of several lines with one id the last counts;
 - per class, a stable descending sort (equal scores keep annotation order) and the mean over the positives of the
   precision at each, without interpolation;
-- mAP is the plain mean over classes, NaN if any class has no positive; weighted AP weights classes by positives.
+- mAP is the plain mean over classes; weighted AP weights by positives; a class without positives makes both NaN;
+- a submitted line has an id and K numbers, separated by tabs or blanks; a further one is ignored. The original goes on
+  with lines of any greater length, and reads what is no number as NaN, which ranks last; here both are errors that name
+  the line, because such a file is broken.
 """
 
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidtl.data.formats.source import read_columns
 from vidtl.errors import UserError
+from vidtl.evaluation.average_precision import sklearn_average_precisions
+from vidtl.evaluation.files import whole_file
+
+_ACTION = re.compile(r"c(\d+)\s+\S+\s+\S+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +38,9 @@ class CharadesScores:
     mean_ap: float
     """Plain mean over classes; NaN if any class has no positive."""
     weighted_ap: float
-    """Mean over classes weighted by their positives."""
+    """Mean over classes weighted by their positives; NaN if any class has no positive."""
     average_precisions: NDArray[np.float64]
     """[K]; NaN for classes without positives."""
-    missing_ids: list[str] = field(default_factory=list)
-    """Videos with actions for which nothing was submitted; their actions count as missed."""
-    unknown_ids: list[str] = field(default_factory=list)
-    """Submitted ids that the annotation does not have; they are ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +77,27 @@ def official_scores(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.gener
     average_precisions = np.where(positives > 0, sums / np.maximum(positives, 1), np.nan)
     return CharadesScores(
         mean_ap=float(average_precisions.mean()) if positives.all() else math.nan,
-        weighted_ap=float(sums.sum() / positives.sum()) if positives.any() else math.nan,
+        weighted_ap=float(sums.sum() / positives.sum()) if positives.all() else math.nan,
         average_precisions=average_precisions,
     )
 
 
-def score_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.generic]) -> CharadesScores:
+@dataclass(frozen=True, kw_only=True)
+class SubmissionScores:
+    """What a submission file is worth, and what was odd about it."""
+
+    official: CharadesScores
+    sklearn_mean_ap: float
+    """scikit-learn's macro average over all annotated videos, those without actions included; missing ones last."""
+    missing_ids: list[str]
+    """Videos with actions for which nothing was submitted; their actions count as missed."""
+    unknown_ids: list[str]
+    """Submitted ids that the annotation does not have; they are ignored."""
+    num_repeated: int
+    """Lines that a later line with the same id replaced."""
+
+
+def score_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.generic]) -> SubmissionScores:
     """Score a submission file against the annotation.
 
     Args:
@@ -91,18 +111,47 @@ def score_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.gene
     targets: NDArray[np.bool_] = np.asarray(targets_NK).astype(bool)
     submission = read_submission(path, targets.shape[1])
     row_of = {video: row for row, video in enumerate(submission.ids)}
-    has_actions: NDArray[np.bool_] = np.any(targets, axis=1)
-    last = {video: i for i, video in enumerate(ids) if has_actions[i]}  # a repeated annotation id: the last row gets it
     scores = np.full(targets.shape, -np.inf)
-    matched = [(i, row_of[video]) for video, i in last.items() if video in row_of]
+    matched = [(i, row_of[video]) for i, video in enumerate(ids) if video in row_of]
     if matched:
         rows, submitted = np.array(matched).T
         scores[rows] = submission.scores[submitted]
-    result = official_scores(scores, targets)
-    result.missing_ids.extend(video for video in last if video not in row_of)
+    has_actions = np.any(targets, axis=1)
     annotated = set(ids)
-    result.unknown_ids.extend(video for video in submission.ids if video not in annotated)
-    return result
+    return SubmissionScores(
+        official=official_scores(scores, targets),
+        sklearn_mean_ap=float(sklearn_average_precisions(scores, targets).mean()),
+        missing_ids=[video for i, video in enumerate(ids) if has_actions[i] and video not in row_of],
+        unknown_ids=[video for video in submission.ids if video not in annotated],
+        num_repeated=submission.num_repeated,
+    )
+
+
+def read_annotations(path: Path, num_classes: int) -> tuple[list[str], NDArray[np.bool_]]:
+    """Ids and actions [N, K] of Charades' own CSV, as the official scorer reads it; times play no part.
+
+    Raises:
+        UserError: no such file, a row that is not in order, or a class beyond `num_classes`; names file and line.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is no file; the CSV of a split of Charades is needed, such as Charades_v1_test.csv")
+    ids: list[str] = []
+    labels: list[list[int]] = []
+    for line, values in read_columns(path, {"id": "id", "actions": "actions"}):
+        ids.append(values["id"])
+        labels.append([])
+        for action in filter(None, map(str.strip, values["actions"].split(";"))):
+            parsed = _ACTION.fullmatch(action)
+            if parsed is None or int(parsed[1]) >= num_classes:
+                last = f"c{num_classes - 1:03d}"
+                raise UserError(f"{path}:{line}: actions has {action!r}; allowed: 'c000 <start> <end>' to {last!r}")
+            labels[-1].append(int(parsed[1]))
+    if not ids:
+        raise UserError(f"{path} has no videos")
+    targets = np.zeros((len(ids), num_classes), bool)
+    for row, classes in zip(targets, labels, strict=True):
+        row[classes] = True
+    return ids, targets
 
 
 def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float64]) -> None:
@@ -119,9 +168,8 @@ def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float
         if len(video.split()) != 1 or video != video.strip():
             raise UserError(f"video id {video!r} cannot stand in {path}: ids there hold no white space")
     lines = [f"{video} {' '.join(map(repr, row))}\n" for video, row in zip(ids, scores.tolist(), strict=True)]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.writelines(lines)
 
 
 def read_submission(path: Path, num_classes: int) -> Submission:

@@ -3,21 +3,31 @@
 Axes: N videos, K classes. A row of scores that is -inf throughout stands for a video that could not be read: it is
 wrong for every top k, and ranked last for every class of multi-label data.
 
-torchmetrics squashes scores outside [0, 1] with a float32 sigmoid, which makes ties of large logits, and divides in the
-default dtype. Both are avoided here: it sees ranks in [0, 1] instead of scores, under a float64 default.
+Where a metric needs ranks only, torchmetrics sees ranks instead of scores, so that large logits do not become ties.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import (
-    binary_average_precision,
-    multiclass_confusion_matrix,
-    multiclass_stat_scores,
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_stat_scores
+
+from vidtl.evaluation.average_precision import (
+    grouped_average_precision,
+    per_class_average_precision,
+    sklearn_average_precisions,
 )
+
+__all__ = [
+    "chance_levels",
+    "classes_without_positives",
+    "compute_metrics",
+    "confusion_matrix",
+    "per_class_accuracy",
+    "per_class_average_precision",
+    "unreadable_rows",
+]
 
 Scores = NDArray[np.float64]
 Targets = NDArray[np.generic]
@@ -36,8 +46,9 @@ def compute_metrics(
 
     Returns:
         Single label: `top1`, `top5` (top K where K < 5), `mean_class_accuracy` (mean over the classes that have
-        videos). Multi-label: `mAP` (mean of the classes that have positives, as scikit-learn's average precision),
-        `mAP_weighted` (the same weighted by positives), `mAP_micro` (all decisions in one ranking).
+        videos). Multi-label: `mAP` (mean over the classes that have positives),
+        `mAP_weighted` (the same weighted by positives), `mAP_micro` (all decisions in one ranking), `mAP_sklearn` (as
+        scikit-learn's macro average, in which a class without positives counts as 0).
         Both: `classes_without_positives`, how many classes the means leave out (`classes_without_positives()` names
         them). Shares are in 0..1; NaN where nothing can be averaged.
 
@@ -88,6 +99,7 @@ def chance_levels(targets_NK: Targets, multi_label: bool) -> dict[str, float]:
         "mAP": _mean(expected),
         "mAP_weighted": float((expected * present).sum() / total) if total else float("nan"),
         "mAP_micro": _random_average_precision(targets.size, total) if total else float("nan"),
+        "mAP_sklearn": float(expected.sum() / num_classes),
         "mAP_charades": _mean(official) if len(present) == num_classes else float("nan"),
         "mAP_charades_weighted": float((official * present).sum() / total) if total else float("nan"),
         "positive_rate": _mean(present / max(num_videos, 1)),
@@ -124,13 +136,6 @@ def per_class_accuracy(scores_NK: Scores, targets_NK: Targets) -> NDArray[np.flo
     matrix = confusion_matrix(scores_NK, targets_NK)
     videos = matrix.sum(axis=1)
     return np.where(videos > 0, np.diagonal(matrix) / np.maximum(videos, 1), np.nan)
-
-
-def per_class_average_precision(scores_NK: Scores, targets_NK: Targets) -> NDArray[np.float64]:
-    """Average precision [K], equal scores grouped as in scikit-learn; NaN for classes without positives."""
-    targets = _multi_hot(targets_NK)
-    columns = zip(np.asarray(scores_NK).T, targets.T, strict=True)
-    return np.array([_average_precision(scores, target) for scores, target in columns], dtype=np.float64)
 
 
 def unreadable_rows(scores_NK: Scores) -> NDArray[np.bool_]:
@@ -191,30 +196,10 @@ def _multi_label_metrics(scores_NK: Scores, targets_NK: NDArray[np.bool_]) -> di
     return {
         "mAP": _mean(average_precisions[present]),
         "mAP_weighted": float(weighted.sum() / positives.sum()) if present.any() else float("nan"),
-        "mAP_micro": _average_precision(scores_NK.ravel(), targets_NK.ravel()),
+        "mAP_micro": grouped_average_precision(scores_NK.ravel(), targets_NK.ravel()),
+        "mAP_sklearn": _mean(sklearn_average_precisions(scores_NK, targets_NK)) if len(scores_NK) else float("nan"),
     }
-
-
-def _average_precision(scores_N: Scores, targets_N: NDArray[np.bool_]) -> float:
-    """Average precision of one ranking; NaN without positives, where it is undefined."""
-    if not targets_N.any():
-        return float("nan")
-    distinct, ranks = np.unique(scores_N, return_inverse=True)
-    with _float64_default():
-        squashed = torch.from_numpy(ranks.reshape(-1) / max(len(distinct) - 1, 1))
-        return float(binary_average_precision(squashed, torch.from_numpy(targets_N.astype(np.int64)), thresholds=None))
 
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else float("nan")
-
-
-@contextmanager
-def _float64_default() -> Iterator[None]:
-    """torchmetrics divides its integer counts in PyTorch's default dtype; float32 would cost nine digits."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -36,6 +36,28 @@ def maximum(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
     return (logits_VK if multi_label else _probabilities(logits_VK, multi_label)).amax(dim=0)
 
 
+def are_logits(fusion: str, multi_label: bool) -> bool:
+    """Whether the scores of a fusion are logits; otherwise they are probabilities."""
+    return fusion == "mean_logits" or (fusion == "max" and multi_label)
+
+
+def probabilities(scores_NK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
+    """Fused scores as probabilities: softmax or sigmoid of logits, other scores as they are.
+
+    Args:
+        scores_NK: rows of `fuse`; rows of -inf (unreadable videos) give rows of NaN.
+
+    Returns:
+        float64 [N, K] in 0..1. Single-label rows sum to 1, except for `max`, whose rows are maxima of several views.
+    """
+    scores = np.array(scores_NK, dtype=np.float64)
+    scores[np.isneginf(scores).all(axis=-1)] = np.nan
+    if not are_logits(fusion, multi_label):
+        return scores
+    squashed: NDArray[np.float64] = _probabilities(torch.from_numpy(scores), multi_label).numpy()
+    return squashed
+
+
 def _probabilities(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
     return logits_VK.sigmoid() if multi_label else logits_VK.softmax(dim=-1)
 

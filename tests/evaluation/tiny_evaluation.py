@@ -1,0 +1,81 @@
+"""Records, a loader and a model small enough to evaluate hundreds of times."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig
+from vidtl.data.batch import Failure, VideoViews
+from vidtl.data.records import ClassNames, Records, StringColumn
+from vidtl.evaluation.evaluator import evaluate
+from vidtl.evaluation.result import EvaluationResult
+
+NUM_CLASSES = 6
+PROTOCOL = SimpleNamespace(name="two_by_three", num_clips=2, num_crops=3, fusion="mean_probabilities")
+CONFIG = ExperimentConfig(
+    clip=ClipConfig(num_frames=2, stride=1, frame_size=(8, 8), short_side=8), evaluation=EvaluationConfig(batch_size=4)
+)
+
+
+def make_records(num_videos: int, multi_label: bool) -> Records:
+    """Video i has class i % K; multi-label ones also (i + 2) % K, and video 4 has none."""
+    labels = [[i % NUM_CLASSES, (i + 2) % NUM_CLASSES] if multi_label else [i % NUM_CLASSES] for i in range(num_videos)]
+    if multi_label and num_videos > 4:
+        labels[4] = []
+    counts = np.array([len(row) for row in labels])
+    return Records(
+        root=Path("videos"),
+        classes=ClassNames(tuple(f"class {k}" for k in range(NUM_CLASSES))),
+        multi_label=multi_label,
+        annotation=Path("list.csv"),
+        ids=StringColumn.from_strings(f"-id{i}" for i in range(num_videos)),
+        paths=StringColumn.from_strings(f"{i}.mp4" for i in range(num_videos)),
+        lines=np.arange(1, num_videos + 1, dtype=np.int32),
+        label_offsets=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
+        label_classes=np.array([k for row in labels for k in row], dtype=np.int32),
+        label_starts_s=np.full(counts.sum(), -np.inf, np.float32),
+        label_ends_s=np.full(counts.sum(), np.inf, np.float32),
+        segment_starts_s=np.zeros(num_videos),
+        segment_ends_s=np.full(num_videos, np.inf),
+    )
+
+
+def views_of(index: int) -> np.ndarray:
+    return np.random.default_rng(index).integers(0, 256, (6, 2, 8, 8, 3), dtype=np.uint8)
+
+
+def read_views(records: Records, broken: Sequence[int], indices: Sequence[int]) -> Iterator[VideoViews]:
+    """The contract of `EvalLoader`: the records asked for, in that order, each once."""
+    for i in indices:
+        if i in broken:
+            failure = Failure(i, records.paths[i], f"no frames in {i}")
+            yield VideoViews(index=i, pixels=None, colour=0, failure=failure)
+        else:
+            yield VideoViews(index=i, pixels=views_of(i), colour=0, failure=None)
+
+
+class TinyModel(nn.Module):
+    """Dropout and batch norm show whether it runs in evaluation mode; it notes the batch sizes it is given."""
+
+    def __init__(self, num_classes: int = NUM_CLASSES) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Linear(384, 32), nn.BatchNorm1d(32), nn.GELU(), nn.Dropout(0.5))
+            self.head = nn.Linear(32, num_classes)
+        self.batch_sizes: list[int] = []
+
+    def forward(self, input_BTCHW: torch.Tensor) -> torch.Tensor:
+        self.batch_sizes.append(len(input_BTCHW))
+        return 4 * self.head(self.body(input_BTCHW.flatten(1)))
+
+
+def run(records: Records, broken=(), model=None, config=CONFIG, make_loader=None, **options) -> EvaluationResult:
+    make_loader = make_loader or partial(read_views, records, broken)
+    return evaluate(model or TinyModel(), make_loader, records, config, PROTOCOL, Accelerator(cpu=True), **options)

@@ -1,0 +1,58 @@
+"""`eval.py --charades-submission FILE --annotations CSV`: judge a file by the official rules, without a model."""
+
+from pathlib import Path
+
+from command_line import PlainParser
+
+from vidtl.evaluation.charades import SubmissionScores, read_annotations, score_submission
+from vidtl.evaluation.text import shown_text
+
+OPTION = "--charades-submission"
+SUBMISSION_HELP = (
+    "Judge this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
+    "model; needs --annotations, and no --checkpoint"
+)
+ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
+
+NUM_CLASSES = 157
+SHOWN_IDS = 5
+
+
+def is_asked_for(arguments: list[str]) -> bool:
+    """Whether the command line is about a submission file."""
+    return any(argument.partition("=")[0] == OPTION for argument in arguments)
+
+
+def score_file(arguments: list[str]) -> None:
+    """Print the figures of a submission file."""
+    parser = PlainParser(prog="eval.py", description=__doc__, allow_abbrev=False)
+    parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
+    parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
+    options = parser.parse_args(arguments)
+    ids, targets_NK = read_annotations(options.annotations, NUM_CLASSES)
+    scores = score_submission(options.charades_submission, ids, targets_NK)
+    num_labelled = int(targets_NK.any(axis=1).sum())
+    print(shown_text(f"{options.annotations}: {len(ids)} videos, {num_labelled} of them with actions"))
+    print("\n".join(summary_lines(scores)))
+
+
+def summary_lines(scores: SubmissionScores) -> list[str]:
+    """The figures, and everything about the file that a person should know."""
+    official = scores.official
+    lines = [
+        f"{'mAP':<14}{official.mean_ap:.6f}  official: equal scores in file order, videos without actions left out",
+        f"{'mAP weighted':<14}{official.weighted_ap:.6f}  official: weighted by the videos of each class",
+        f"{'mAP sklearn':<14}{scores.sklearn_mean_ap:.6f}  equal scores judged together, videos without actions count",
+    ]
+    if scores.missing_ids:
+        lines.append(_named(scores.missing_ids, "videos with actions are missing, which costs their actions"))
+    if scores.unknown_ids:
+        lines.append(_named(scores.unknown_ids, "videos are not in the annotation and are ignored"))
+    if scores.num_repeated:
+        lines.append(f"{scores.num_repeated} lines are replaced by a later line of the same video")
+    return lines
+
+
+def _named(ids: list[str], what: str) -> str:
+    shown = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+    return shown_text(f"{len(ids)} {what}: {shown}")

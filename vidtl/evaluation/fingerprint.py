@@ -1,0 +1,66 @@
+"""What decides the scores of an evaluation, as a key that partial results are kept under."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from vidtl import __version__
+from vidtl.config import ExperimentConfig
+from vidtl.data.protocols import Protocol
+from vidtl.data.records import Records
+from vidtl.models.hub import CONFIG_FILE, WEIGHTS_FILE
+
+CHANGES_NO_SCORE = (
+    ("data", "num_workers"),
+    ("data", "prefetch_batches"),
+    ("data", "worker_timeout_s"),
+    ("data", "train_split"),
+    ("evaluation", "strict"),
+)
+"""Settings of the sections below that may differ when an evaluation goes on."""
+
+
+def evaluation_key(
+    model_directory: Path, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Everything that decides the scores, down to the last bit, but the number of processes, which does not."""
+    settings = {name: asdict(getattr(config, name)) for name in ("data", "clip", "evaluation")}
+    for section, name in CHANGES_NO_SCORE:
+        del settings[section][name]
+    return {
+        "format": "vidtl-partial-evaluation-1",
+        "vidtl": __version__,
+        "torch": str(torch.__version__),
+        "device": accelerator.device.type,
+        "precision": str(accelerator.mixed_precision),
+        "model": model_fingerprint(model_directory),
+        "data": data_fingerprint(records),
+        "protocol": [protocol.name, protocol.num_clips, protocol.num_crops, protocol.fusion],
+        "settings": settings,
+    }
+
+
+def model_fingerprint(model_directory: Path) -> str:
+    """SHA-256 of a model directory's weights and settings."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        with (model_directory / name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def data_fingerprint(records: Records) -> str:
+    """SHA-256 of the annotated videos: ids, paths, labels, parts and class names, in their order."""
+    digest = hashlib.sha256("\0".join((str(records.multi_label), *records.classes.names)).encode())
+    columns = (
+        *(records.ids.data, records.ids.offsets, records.paths.data, records.paths.offsets),
+        *(records.label_offsets, records.label_classes, records.segment_starts_s, records.segment_ends_s),
+    )
+    for column in columns:
+        digest.update(f"{column.dtype}{column.shape}".encode())
+        digest.update(column.tobytes())
+    return digest.hexdigest()
