@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from pytorchvideo.data.clip_sampling import make_clip_sampler
 
 from vidtl.config import ClipConfig
 from vidtl.data.protocols import PROTOCOLS, get_protocol, view_boxes, view_indices
@@ -64,6 +65,35 @@ def charades(length: int, clip: ClipConfig) -> list[list[int]]:
     return [[max(min(s + i * clip.stride, length - 1), 0) for i in range(clip.num_frames)] for s in starts]
 
 
+def videomae_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
+    """`ssv2.py`, test mode: starts and centres of the segments, sorted, every second one to each clip."""
+    tick = length / float(clip.num_frames)
+    centres = [int(tick / 2.0 + tick * x) for x in range(clip.num_frames)]
+    both = np.sort(np.array(centres + [int(tick * x) for x in range(clip.num_frames)]))
+    return [both[0::2].tolist(), both[1::2].tolist()]
+
+
+def slowfast_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
+    """`Ssv2.get_seq_frames`, test mode."""
+    size = float(length - 1) / clip.num_frames
+    ends = [(int(np.round(size * i)), int(np.round(size * (i + 1)))) for i in range(clip.num_frames)]
+    return [[(start + end) // 2 for start, end in ends]]
+
+
+def pytorchvideo(length: int, clip: ClipConfig, fps: float) -> list[list[int]]:
+    """`ConstantClipsPerVideoSampler`, the frames that `EncodedVideo.get_clip` takes, `UniformTemporalSubsample`."""
+    sampler = make_clip_sampler("constant_clips_per_video", clip.num_frames * clip.stride / 30, 10)
+    clips: list[list[int]] = []
+    for _ in range(10):
+        info = sampler(0.0, length / fps, {})
+        # One tick of the container's clock is far below a frame: both ends are rounded up to it.
+        start, end = (math.ceil(float(second) * 90000 - 0.09) for second in (info.clip_start_sec, info.clip_end_sec))
+        inside = [k for k in range(length) if start <= round(k / fps * 90000) < end]
+        places = torch.clamp(torch.linspace(0, len(inside) - 1, clip.num_frames), 0, len(inside) - 1).long()
+        clips.append([inside[place] for place in places.tolist()])
+    return clips
+
+
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: f"{clip.num_frames}x{clip.stride}")
 @pytest.mark.parametrize("length", LENGTHS)
 def test_indices_are_those_of_the_sources(length: int, clip: ClipConfig):
@@ -75,7 +105,11 @@ def test_indices_are_those_of_the_sources(length: int, clip: ClipConfig):
             "mmaction2_10x3": mmaction2(length, clip),
             "videomae_5x3": videomae(length, clip),
             "charades_10x3_max": charades(length, clip),
+            "videomae_ssv2_2x3": videomae_ssv2(length, clip),
+            "slowfast_ssv2_1x3": slowfast_ssv2(length, clip),
         }
+        if fps == 30.0:  # at other rates the ends of spans fall within rounding of frames
+            expected["pytorchvideo_10x3"] = pytorchvideo(length, clip, fps)
         for name, clips in expected.items():
             assert view_indices(get_protocol(name), length, clip, fps).tolist() == clips, name
 
@@ -97,6 +131,12 @@ def test_the_central_clip_is_centred():
     clip = ClipConfig(num_frames=8, stride=2)
     assert view_indices(get_protocol("center"), 100, clip, 30.0).tolist() == [list(range(42, 58, 2))]
     assert view_indices(get_protocol("center"), 15, clip, 30.0).tolist() == [list(range(0, 15, 2))]
+
+
+def test_models_of_segments_see_the_centre_of_each():
+    clip = ClipConfig(num_frames=8, stride=2, sampling="segments")
+    assert view_indices(get_protocol("center"), 80, clip, 30.0).tolist() == [list(range(5, 80, 10))]
+    assert view_indices(get_protocol("center"), 4, clip, 30.0).tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
 
 
 def test_four_clips_reach_both_ends_and_slowfasts_ten_do_not():

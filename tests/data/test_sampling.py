@@ -8,8 +8,10 @@ from vidtl.data.sampling import (
     Box,
     box_of_crop,
     centre_box,
+    random_segment_indices,
     resample_indices,
     resized_size,
+    segment_indices,
     span_indices,
     train_box,
     train_indices,
@@ -47,7 +49,7 @@ def test_short_videos_keep_their_rule(num_available: int):
     assert looped == {tuple((start + 3 * np.arange(4)) % num_available) for start in starts}
 
 
-@pytest.mark.parametrize("crop", ["jitter", "random_resized", "centre"])
+@pytest.mark.parametrize("crop", ["jitter", "random_resized", "multi_scale", "centre"])
 def test_later_draws_do_not_depend_on_the_video(crop: str):
     """The stream stands at the same place after a long and a short, a large and a small video."""
     after = set()
@@ -159,3 +161,49 @@ def test_random_resized_falls_back_to_the_largest_centred_box():
     augmentation = AugmentationConfig(crop="random_resized", area_range=(0.9, 1.0), aspect_range=(0.75, 1.333))
     assert train_box(100, 3000, augmentation, ClipConfig(), rng) == Box(0, 1433, 100, 133)
     assert train_box(3000, 100, augmentation, ClipConfig(), rng) == Box(1433, 0, 133, 100)
+
+
+def test_each_segment_gives_one_frame_and_every_frame_can_be_drawn():
+    rng = np.random.default_rng(0)
+    drawn = np.stack([random_segment_indices(20, 8, rng) for _ in range(4000)])
+    bounds = np.arange(9) * 2.5
+    assert (drawn >= np.floor(bounds[:-1])).all()
+    assert (drawn < np.ceil(bounds[1:])).all()
+    counts = np.bincount(drawn.ravel(), minlength=20)
+    assert (np.abs(counts / 4000 - 0.4) < 0.04).all()  # 8 frames of 20: every frame equally often, the last included
+    assert (np.diff(drawn, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("num_available", [16, 64, 160])
+def test_segments_of_whole_frames_are_tsns(num_available: int):
+    """mmaction2 `SampleFrames(clip_len=1)` and VideoMAE: average length x k + an integer below the average length."""
+    drawn = np.stack([random_segment_indices(num_available, 16, np.random.default_rng(i)) for i in range(300)])
+    length = num_available // 16
+    offsets = drawn - np.arange(16) * length
+    assert set(offsets.ravel().tolist()) == set(range(length))
+
+
+def test_short_videos_repeat_frames_of_segments():
+    assert random_segment_indices(1, 4, np.random.default_rng(0)).tolist() == [0, 0, 0, 0]
+    three = np.stack([random_segment_indices(3, 8, np.random.default_rng(i)) for i in range(50)])
+    assert set(three.ravel().tolist()) == {0, 1, 2}
+    assert (np.diff(three, axis=1) >= 0).all()
+    assert segment_indices(3, 8, 0.5).tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_multi_scale_boxes_are_tsns():
+    """mmaction2 `MultiScaleCrop(scales=(1, .875, .75, .66), max_wh_scale_gap=1)` with 13 fixed crops, on 256 x 340."""
+    config, clip = AugmentationConfig(crop="multi_scale"), ClipConfig(short_side=256)
+    rng = np.random.default_rng(0)
+    boxes = {train_box(256, 340, config, clip, rng) for _ in range(4000)}
+    sides = [256, 224, 192, 168]
+    allowed = set()
+    for i, height in enumerate(sides):
+        for width in sides[max(i - 1, 0) : i + 2]:
+            down, right = (256 - height) // 4, (340 - width) // 4
+            for y, x in [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3),
+                         (3, 3)]:  # fmt: skip
+                allowed.add(Box(y * down, x * right, height, width))
+    assert boxes == allowed
+    one = AugmentationConfig(crop="multi_scale", crop_scales=(0.5,))
+    assert {(box.height, box.width) for box in (train_box(512, 680, one, clip, rng) for _ in range(50))} == {(256, 256)}
