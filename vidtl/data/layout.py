@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,14 @@ def check_relative(path: str, where: str) -> str:
 
     Only the text is checked, no file is touched; links are followed and checked when the video is opened.
     """
-    if not path or _UNSAFE.search(path):
+    if not is_relative(path):
         raise UserError(f"{where}: {path!r} is not allowed; a path inside data.root without '..' is")
     return path
+
+
+def is_relative(path: str) -> bool:
+    """Whether `check_relative` lets a path pass."""
+    return bool(path) and _UNSAFE.search(path) is None
 
 
 def existing(path: Path, what: str) -> Path:
@@ -47,8 +53,9 @@ def existing(path: Path, what: str) -> Path:
 
 
 def find_annotations(root: Path, path: str, what: str = "annotation file") -> list[Path]:
-    """Files below the root, which are `what` in messages: `a | b` is the first of these that exists, `*` in a name all that match it.
+    """Files below the root, which are `what` in messages.
 
+    `a | b` is the first of these that exists, `*` in a name stands for all files that match.
     Names whose spaces were turned into underscores are found as well.
     """
     choices = [choice.strip() for choice in path.split("|")]
@@ -86,9 +93,11 @@ class Listing:
         folder, _, name = path.rpartition("/")
         return self._find(folder, name)
 
-    def find_respelt(self, path: str) -> str | None:
-        """As `find`, but the last folder may have underscores where the path has spaces."""
-        folder, _, name = path.rpartition("/")
+    def find_respelt(self, folder: str, name: str) -> str | None:
+        """As `find`, but the last folder may have underscores where `folder` has spaces."""
+        if "/" in name:
+            inner, _, name = name.rpartition("/")
+            folder = join(folder, inner)
         spellings = self._spellings.get(folder)
         if spellings is None:
             parent, _, last = folder.rpartition("/")
@@ -120,6 +129,16 @@ class Listing:
         return None
 
 
+class _Place(NamedTuple):
+    """A name pattern in one of the folders."""
+
+    pattern: int
+    """Which of the patterns."""
+    folder: str
+    """May have fields, like the name."""
+    name: str
+
+
 class VideoFinder:
     """Finds videos by name patterns, tried in order in each of a few folders."""
 
@@ -131,9 +150,11 @@ class VideoFinder:
         self._folders = tuple(folders)
         self._path_folders = (*replacements, *folders)
         places = [
-            (number, join(folder, p)) for folder in (*replacements, *folders) for number, p in enumerate(patterns)
+            _Place(number, *join(folder, pattern).rpartition("/")[::2])
+            for folder in (*replacements, *folders)
+            for number, pattern in enumerate(patterns)
         ]
-        self._places = [(number, place) for number, place in places if self._can_match(place)]
+        self._places = [place for place in places if self._can_match(place)]
         self._patterns = tuple(patterns)
         self._hits = [0] * len(patterns)
         self.fields = frozenset[str]().union(*map(pattern_fields, patterns))
@@ -144,10 +165,11 @@ class VideoFinder:
 
         A class folder may have underscores where the class name has spaces.
         """
-        for number, pattern in self._places:
-            found = self._listing.find_respelt(pattern.format_map(fields))
+        for place in self._places:
+            folder = place.folder.format_map(fields)
+            found = self._listing.find_respelt(folder, place.name.format_map(fields))
             if found is not None:
-                self._hits[number] += 1
+                self._hits[place.pattern] += 1
                 return found
         return None
 
@@ -159,9 +181,9 @@ class VideoFinder:
                     return join(folder, path)
         return join(self._folders[0], path)
 
-    def _can_match(self, pattern: str) -> bool:
+    def _can_match(self, place: "_Place") -> bool:
         """Whether there is any point in trying: its folder has files of its kind, or the folders it could name."""
-        folder, _, name = pattern.rpartition("/")
+        _, folder, name = place
         if "{" in folder:
             return bool(self._listing.names(folder[: folder.index("{")].rpartition("/")[0]))
         suffixes = VIDEO_SUFFIXES if name.endswith(".*") else (name[name.rfind("}") + 1 :],)

@@ -24,21 +24,15 @@ def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
     or nearly so for clips.
     """
     builder = RecordsBuilder(source)
-    absent: list[int] = []
     for row in source.rows():
         video_id = check_relative(row.values["id"], f"{row.where}: {source.columns['id']}")
-        path = source.finder.find({"id": video_id})
-        if path is None:
-            absent.append(len(builder.ids))
-        builder.add(row, video_id, path or "")
+        builder.add(row, video_id, source.finder.find({"id": video_id}))
         length = seconds(row.values["length"], row, source.columns["length"])
         for action in filter(None, map(str.strip, row.values["actions"].split(";"))):
             name, start, end = _parse_action(source, row, action)
             start = min(start, length)
             builder.label(row, name, start, max(start, min(end, length)))
-    pattern = source.finder.expected_pattern()
-    for index in absent:
-        builder.paths[index] = pattern.format(id=builder.ids[index])
+    builder.complete(lambda video_id, _: source.finder.expected_pattern().format(id=video_id))
     return builder
 
 

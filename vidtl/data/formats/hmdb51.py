@@ -21,7 +21,6 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
     if source.split_value not in _FLAGS:
         raise UserError(f"the split's value is {source.split_value!r}; allowed: 1 (training), 2 (test), 0 (left out)")
     builder = RecordsBuilder(source)
-    absent: list[int] = []
     for number, file in enumerate(source.annotations):
         parsed = _FILE.fullmatch(file.name)
         if parsed is None:
@@ -35,13 +34,8 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
             if flag == source.split_value:
                 stem, dot, suffix = name.rpartition(".")
                 fields = {"label": parsed["label"], "id": stem if dot + suffix.lower() in VIDEO_SUFFIXES else name}
-                path = source.finder.find(fields)
-                if path is None:
-                    absent.append(len(builder.ids))
-                builder.add(row, f"{parsed['label']}/{fields['id']}", path or "")
+                builder.add(row, f"{parsed['label']}/{fields['id']}", source.finder.find(fields))
                 builder.label(row, parsed["label"])
     pattern = source.finder.expected_pattern()
-    for index in absent:
-        label, _, video_id = builder.ids[index].partition("/")
-        builder.paths[index] = pattern.format(label=label, id=video_id)
+    builder.complete(lambda name, label: pattern.format(label=label, id=name.partition("/")[2]))
     return builder

@@ -58,15 +58,13 @@ def read_ssv2_json(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _add(builder: RecordsBuilder, row: Row, video_id: str, label: str) -> None:
-    builder.add(row, video_id, builder.source.finder.find({"id": video_id}) or "")
+    builder.add(row, video_id, builder.source.finder.find({"id": video_id}))
     builder.label(row, label)
 
 
 def _name_absent(builder: RecordsBuilder) -> None:
     pattern = builder.source.finder.expected_pattern()
-    for index, path in enumerate(builder.paths):
-        if not path:
-            builder.paths[index] = pattern.format(id=builder.ids[index])
+    builder.complete(lambda video_id, _: pattern.format(id=video_id))
 
 
 def _read(file: Path, needed: str, pairs: bool = False) -> list[Any]:

@@ -5,10 +5,9 @@ Columns that are not needed are ignored. The clip `time_start` to `time_end` of 
 """
 
 import logging
-from collections import Counter
 
 from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
-from vidtl.data.layout import Fields, check_relative
+from vidtl.data.layout import Fields, check_relative, is_relative
 from vidtl.errors import UserError
 
 COLUMNS: dict[str, str | None] = {
@@ -29,29 +28,38 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
     The YouTube id alone will not do: six videos of Kinetics-600's validation set are there twice, with other times.
     """
     builder = RecordsBuilder(source)
-    absent: list[int] = []
     for row in source.rows():
         fields = _fields(source, row)
-        path = source.finder.find(fields)
-        if path is None:
-            absent.append(len(builder.ids))
-        builder.add(row, f"{fields['id']}_{fields['start']:06d}_{fields['end']:06d}", path or "")
+        video_id = f"{fields['id']}_{fields['start']:06d}_{fields['end']:06d}"
+        builder.add(row, video_id, source.finder.find(fields))
         builder.label(row, str(fields["label"]))
-    _name_absent(builder, absent + _ambiguous(builder))
+    ambiguous = _ambiguous(builder)
+    pattern = source.finder.expected_pattern(needs="start")
+
+    def expected(video_id: str, label: str) -> str:
+        youtube_id, start, end = video_id.rsplit("_", 2)
+        return pattern.format(id=youtube_id, label=label, start=int(start), end=int(end))
+
+    builder.complete(expected, ambiguous)
     return builder
 
 
 def _fields(source: AnnotationSource, row: Row) -> Fields:
     """What name patterns may use of a row; UserError for values that no file name can be made of."""
-    columns, label, video_id = source.columns, row.values["label"], row.values["id"]
-    for column in ("label", "id"):
-        if not row.values[column]:
-            raise UserError(f"{row.where}: {columns[column]} is empty; every row needs one")
-    check_relative(f"{label}/{video_id}", row.where)
-    start, end = _whole_seconds(source, row, "start"), _whole_seconds(source, row, "end")
-    if end <= start:
-        raise UserError(f"{row.where}: {columns['end']} is {end}, not after {columns['start']}, {start}")
-    return {"label": source.aliases.get(label, label), "id": video_id, "start": start, "end": end}
+    values = row.values
+    label, video_id = values["label"], values["id"]
+    if not label or not video_id:
+        column = source.columns["id" if label else "label"]
+        raise UserError(f"{row.where}: {column} is empty; every row needs one")
+    if not is_relative(f"{label}/{video_id}"):
+        check_relative(f"{label}/{video_id}", row.where)
+    start, end = values["start"], values["end"]
+    start_s = int(start) if start.isdecimal() else _whole_seconds(source, row, "start")
+    end_s = int(end) if end.isdecimal() else _whole_seconds(source, row, "end")
+    if end_s <= start_s:
+        columns = source.columns
+        raise UserError(f"{row.where}: {columns['end']} is {end_s}, not after {columns['start']}, {start_s}")
+    return {"label": source.aliases.get(label, label), "id": video_id, "start": start_s, "end": end_s}
 
 
 def _ambiguous(builder: RecordsBuilder) -> list[int]:
@@ -59,12 +67,12 @@ def _ambiguous(builder: RecordsBuilder) -> list[int]:
 
     The file can show one of them at most, so none of them may have it.
     """
-    shared = {path for path, count in Counter(filter(None, builder.paths)).items() if count > 1}
-    rows = [index for index, path in enumerate(builder.paths) if path in shared]
+    paths = builder.paths()
+    rows = [index for index in paths.repeated().tolist() if paths[index]]
     if rows:
-        path = builder.paths[rows[0]]
+        path = paths[rows[0]]
         if "start" not in builder.source.finder.fields:
-            second = builder.paths.index(path, rows[0] + 1)
+            second = next(index for index in rows[1:] if paths[index] == path)
             raise UserError(
                 f"{builder.where(second)}: the file {path!r} is also that of {builder.where(rows[0])}; "
                 "one of `files` in dataset.yaml must use {start}"
@@ -78,19 +86,8 @@ def _ambiguous(builder: RecordsBuilder) -> list[int]:
     return rows
 
 
-def _name_absent(builder: RecordsBuilder, absent: list[int]) -> None:
-    """Fill in where absent videos should be, once it is known which layout the others have."""
-    pattern = builder.source.finder.expected_pattern(needs="start")
-    for index in absent:
-        video_id, start, end = builder.ids[index].rsplit("_", 2)
-        label = builder.first_label(index)
-        builder.paths[index] = pattern.format(id=video_id, label=label, start=int(start), end=int(end))
-
-
 def _whole_seconds(source: AnnotationSource, row: Row, column: str) -> int:
     text = row.values[column]
-    if text.isdecimal():
-        return int(text)
     value = seconds(text, row, source.columns[column])
     if value != int(value):
         raise UserError(f"{row.where}: {source.columns[column]} is {text!r}; Kinetics' times are whole seconds")

@@ -24,10 +24,10 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
     """A record per line. A number is that of the class in the list of classes, anything else the name of one."""
     builder = RecordsBuilder(source)
     for number, file in enumerate(source.annotations):
-        separator: str | None = None
+        separator = ""
         for line, text in text_lines(file):
             row = Row(file, number, line, {})
-            if not builder.ids or builder.lines[-1] > line:
+            if not separator:
                 separator = _separator(text)
             path, labels = _fields(source, row, text, separator)
             path = source.locate(path, row.where)
@@ -37,21 +37,22 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
     return builder
 
 
-def _separator(text: str) -> str | None:
-    """A comma, if what follows the last one is a single word; else (None) white space."""
+def _separator(text: str) -> str:
+    """A comma, if what follows the last one is a single word; else white space."""
     before, comma, after = text.rpartition(",")
-    return "," if comma and before and len(after.split()) == 1 else None
+    return "," if comma and before and len(after.split()) == 1 else " "
 
 
-def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None) -> tuple[str, list[str]]:
+def _fields(source: AnnotationSource, row: Row, text: str, separator: str) -> tuple[str, list[str]]:
     """Path and labels of a line; no label where it ends after the path."""
     known = source.fields
+    split_at = separator.strip() or None  # None: any white space
     if source.multi_label:
-        parts = text.split(separator)
+        parts = text.split(split_at)
         values = dict(zip(known[:-1], parts, strict=False))
         labels = parts[len(known) - 1 :]
     else:
-        parts = text.rsplit(separator, len(known) - 1)
+        parts = text.rsplit(split_at, len(known) - 1)
         if len(parts) not in (1, len(known)):
             raise UserError(f"{row.where}: {text!r} has {len(parts)} fields; {' '.join(known)} are needed")
         values = dict(zip(known, parts, strict=False))

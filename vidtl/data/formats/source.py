@@ -3,7 +3,7 @@
 import csv
 import math
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidtl.data.layout import VideoFinder, check_relative
-from vidtl.data.records import ClassNames, Records, StringColumn
+from vidtl.data.records import ClassNames, GrowingStrings, Records, StringColumn
 from vidtl.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | None]
@@ -109,8 +109,9 @@ class RecordsBuilder:
 
     def __init__(self, source: AnnotationSource) -> None:
         self.source = source
-        self.ids: list[str] = []
-        self.paths: list[str] = []
+        self._ids = GrowingStrings()
+        self._paths = GrowingStrings()
+        self._absent = array("q")
         self.lines = array("i")
         self._file_numbers = array("h")
         self._segment_starts = array("d")
@@ -123,10 +124,22 @@ class RecordsBuilder:
         self._numbers: dict[str, int] = {}
         self._first_uses: list[str] = []
 
-    def add(self, row: Row, video_id: str, path: str, segment: tuple[float, float] = (0.0, math.inf)) -> None:
-        """Begin a record; `path` is relative to the root and `segment` the part of the file it covers, in seconds."""
-        self.ids.append(video_id)
-        self.paths.append(path)
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, row: Row, video_id: str, path: str | None, segment: tuple[float, float] = (0.0, math.inf)) -> None:
+        """Begin a record.
+
+        Args:
+            row: where it was read.
+            video_id: its key, unique within the split.
+            path: relative to the root; None where no file was found, see `complete`.
+            segment: the part of the file that the record covers, in seconds.
+        """
+        if path is None:
+            self._absent.append(len(self.lines))
+        self._ids.append(video_id)
+        self._paths.append(path or "")
         self.lines.append(row.line)
         self._file_numbers.append(row.file_number)
         self._segment_starts.append(segment[0])
@@ -148,18 +161,37 @@ class RecordsBuilder:
         self._label_ends.append(end_s)
         self._label_offsets[-1] += 1
 
+    def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
+        """Give records without a file, and those of `ambiguous`, the path that `expected` makes of id and first label.
+
+        This comes last, when it is known which layout the others have.
+        """
+        absent = {*self._absent, *ambiguous}
+        if not absent:
+            return
+        ids, paths = self._ids.column(), GrowingStrings()
+        for index, path in enumerate(self.paths()):
+            paths.append(expected(ids[index], self._first_label(index)) if index in absent else path)
+        self._paths = paths
+
+    def paths(self) -> StringColumn:
+        """The path of every record so far, empty for those without a file; no record may be added afterwards."""
+        return self._paths.column()
+
     @property
     def label_names(self) -> set[str]:
         """Every label that occurs, as a class name."""
         return set(self._names)
 
-    def first_label(self, index: int) -> str:
-        """Name of a record's first label."""
-        return self._names[self._label_numbers[self._label_offsets[index]]]
+    def _first_label(self, index: int) -> str:
+        """Name of a record's first label; empty for a record without labels."""
+        first, after = self._label_offsets[index], self._label_offsets[index + 1]
+        return self._names[self._label_numbers[first]] if first < after else ""
 
     def build(self, classes: ClassNames) -> Records:
         """The finished table; UserError for an empty split, a repeated id or a label that is no class."""
-        self._check_ids()
+        ids = self._ids.column()
+        self._check_ids(ids)
         numbers = np.array([self._class_number(classes, number) for number in range(len(self._names))], np.int32)
         source = self.source
         return Records(
@@ -167,8 +199,8 @@ class RecordsBuilder:
             classes=classes,
             multi_label=source.multi_label,
             annotation=source.annotations[0],
-            ids=StringColumn.from_strings(self.ids),
-            paths=StringColumn.from_strings(self.paths),
+            ids=ids,
+            paths=self.paths(),
             lines=np.array(self.lines),
             label_offsets=np.array(self._label_offsets),
             label_classes=numbers[np.array(self._label_numbers)],
@@ -191,19 +223,16 @@ class RecordsBuilder:
         except UserError as error:
             raise UserError(f"{self._first_uses[number]}: {error}") from None
 
-    def _check_ids(self) -> None:
-        if not self.ids:
+    def _check_ids(self, ids: StringColumn) -> None:
+        if not len(ids):
             files = ", ".join(str(file) for file in self.source.annotations)
             raise UserError(f"{files}: no row belongs to this split; at least one is needed")
-        if len(set(self.ids)) < len(self.ids):
-            first: dict[str, int] = {}
-            for index, video_id in enumerate(self.ids):
-                if video_id in first:
-                    earlier = self.where(first[video_id])
-                    raise UserError(
-                        f"{self.where(index)}: {video_id!r} is already at {earlier}; each may be listed once"
-                    )
-                first[video_id] = index
+        repeated = ids.repeated().tolist()
+        if repeated:
+            video_id = ids[repeated[0]]
+            second = next(index for index in repeated[1:] if ids[index] == video_id)
+            earlier = self.where(repeated[0])
+            raise UserError(f"{self.where(second)}: {video_id!r} is already at {earlier}; each may be listed once")
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
@@ -246,7 +275,7 @@ def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, d
                             f"{file}:{line}: {len(fields)} fields, the header has {len(header)}; "
                             "a field that contains a comma needs quotes"
                         )
-                    yield line, {key: fields[place].strip() for key, place in zip(keys, places, strict=True)}
+                    yield line, dict(zip(keys, [fields[place].strip() for place in places], strict=True))
                 line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
