@@ -55,7 +55,11 @@ def losses(output_dir):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("unbroken") / "run"
-    assert finish(start(ACCELERATE, output_dir, log_every_steps=1)) == {"steps": STEPS, "resumed": 0}
+    assert finish(start(ACCELERATE, output_dir, log_every_steps=1)) == {
+        "steps": STEPS,
+        "resumed": 0,
+        "form": "MULTI_CPU",
+    }
     return output_dir
 
 
@@ -88,7 +92,7 @@ def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(unbroken, tmp_path)
     assert 1 <= step < STEPS
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in load_file(checkpoint / MODEL))
 
-    assert finish(start(TORCHRUN, output_dir)) == {"steps": STEPS, "resumed": step}
+    assert finish(start(TORCHRUN, output_dir)) == {"steps": STEPS, "resumed": step, "form": "MULTI_CPU"}
     for name in (MODEL, OPTIMIZER):
         once, resumed = (load_file(run / "checkpoints" / f"step-{STEPS:08d}" / name) for run in (unbroken, output_dir))
         assert once.keys() == resumed.keys()

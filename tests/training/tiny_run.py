@@ -5,6 +5,8 @@ Started by path it is a process of its own, for tests with several processes and
 """
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +41,10 @@ class TinyModel(nn.Module):
     def forward(self, input_BTCHW: Tensor) -> Tensor:
         hidden = torch.relu(self.norm(self.hidden(input_BTCHW.flatten(1))))
         return self.head(nn.functional.dropout(hidden, 0.3 if DROPOUT else 0.0, self.training))
+
+    def repeated_blocks(self) -> list[nn.Module]:
+        """Shared out one by one where processes share the model."""
+        return [self.hidden]
 
 
 DROPOUT = True
@@ -145,21 +151,61 @@ def tiny_train(
     return summary, model
 
 
+def uneven_evaluation(accelerator: Accelerator) -> Evaluate:
+    """Every process scores another number of batches, as at the end of an uneven split, and all agree on the sum."""
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        torch.rand(3)  # training must not notice
+        scores = torch.zeros(())
+        with torch.inference_mode():
+            for number in range(accelerator.process_index, 5, accelerator.num_processes):
+                inputs = torch.from_numpy(generator(8, number).random((4, 2, 3, 2, 2), "float32"))
+                scores += model(inputs).softmax(1)[:, 0].sum()
+        return {"top1": float(accelerator.reduce(scores)) / 20}
+
+    return evaluate
+
+
+def troublesome(trouble: str, at_step: int) -> Callable[[int, ClipBatch], ClipBatch]:
+    """What goes wrong in one process while it reads that step's batch."""
+
+    def spoil(step: int, batch: ClipBatch) -> ClipBatch:
+        if step != at_step:
+            return batch
+        if trouble == "raise":
+            raise ValueError("trouble in the loader")
+        if trouble == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if trouble == "sleep":
+            time.sleep(1000)
+        return replace(batch, targets=batch.targets * float("nan"))
+
+    return spoil
+
+
 def main() -> None:
     output_dir, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     global DROPOUT
     torch.set_num_threads(1)
     expected, delay_s = options.pop("processes"), options.pop("delay_s", 0.0)
     DROPOUT = options.pop("dropout", True)
+    evaluates = options.pop("evaluates", False)
+    trouble, process, step = options.pop("trouble", ("", -1, -1))
     config = tiny_config(**options)
     accelerator = make_accelerator("no")
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
     task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
     task.loader.step_delay_s = delay_s  # type: ignore[attr-defined]
+    if process == accelerator.process_index:
+        task.loader.spoil = troublesome(trouble, step)  # type: ignore[attr-defined]
     (output_dir.parent / f"started-{accelerator.process_index}").touch()
-    summary, _ = tiny_train(output_dir, config, accelerator, task=task)
+    evaluate = uneven_evaluation(accelerator) if evaluates else None
+    summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task=task)
     if accelerator.is_main_process:
-        print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step}))
+        form = accelerator.distributed_type.value
+        print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step, "form": form}))
 
 
 if __name__ == "__main__":

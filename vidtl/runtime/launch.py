@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import (
     DistributedType,
     DynamoBackend,
@@ -97,7 +97,8 @@ def _shard_on_cpu(accelerator: Accelerator) -> None:
     asked_for = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if asked_for and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        accelerator.state.distributed_type = DistributedType.FSDP
+        for state in (accelerator.state, PartialState()):  # two records of the same, as Accelerate keeps them
+            state.distributed_type = DistributedType.FSDP
 
 
 def _check_sharding(accelerator: Accelerator) -> None:

@@ -55,7 +55,7 @@ class Activity(IntEnum):
 class _Position(NamedTuple):
     step: int
     activity: int
-    count: int
+    moves: int
 
 
 _position = _Position(0, Activity.STARTING, 0)
@@ -67,7 +67,7 @@ def doing(activity: Activity, step: int | None = None) -> None:
     To say the same again is a sign of progress too.
     """
     global _position
-    _position = _Position(_position.step if step is None else step, activity, _position.count + 1)
+    _position = _Position(_position.step if step is None else step, activity, _position.moves + 1)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class SignOfLife:
     """Rises every second while the process runs at all."""
     step: int
     activity: int
-    count: int
+    moves: int
     """Rises whenever the process gets on with its work."""
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class Judge:
         self.timeout_s = timeout_s
         self._moved_s = now_s
         self._beats: dict[int, tuple[int, float]] = {}
-        self._counts: dict[int, int] = {}
+        self._moves: dict[int, int] = {}
 
     def verdict(self, signs: list[SignOfLife], now_s: float) -> str | None:
         """One line that names the first cause, or None while all is well."""
@@ -104,8 +104,8 @@ class Judge:
             beat, _ = self._beats.get(sign.rank, (-1, 0.0))
             if sign.beat != beat:
                 self._beats[sign.rank] = (sign.beat, now_s)
-            if sign.count != self._counts.get(sign.rank):
-                self._counts[sign.rank], self._moved_s = sign.count, now_s
+            if sign.moves != self._moves.get(sign.rank):
+                self._moves[sign.rank], self._moved_s = sign.moves, now_s
         silent = [sign for sign in signs if now_s - self._beats[sign.rank][1] > self.timeout_s]
         if silent:
             return f"no sign of life for {self.timeout_s:g} s from {_joined(silent)} when last heard of"
