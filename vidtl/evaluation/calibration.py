@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error
 
 from vidtl.evaluation.average_precision import float64_default
 
@@ -57,7 +57,7 @@ def calibration(probabilities_NK: NDArray[np.float64], targets_NK: NDArray[Any],
     sums = (np.bincount(bins, weights=values, minlength=NUM_BINS) for values in (confidences, right))
     means = [np.where(counts > 0, total / np.maximum(counts, 1), np.nan) for total in sums]
     return Calibration(
-        ece=_expected_calibration_error(chances, targets, multi_label),
+        ece=_expected_calibration_error(confidences, right),
         edges=edges,
         counts=counts.astype(np.int64),
         confidences=means[0],
@@ -65,20 +65,10 @@ def calibration(probabilities_NK: NDArray[np.float64], targets_NK: NDArray[Any],
     )
 
 
-def _expected_calibration_error(
-    chances_NK: NDArray[np.float64], targets_NK: NDArray[np.int64], multi_label: bool
-) -> float:
-    if chances_NK.size == 0:
+def _expected_calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    if confidences.size == 0:
         return float("nan")
+    # The binary form serves for best classes too: torchmetrics' multi-class form computes in float32.
+    flat = torch.from_numpy(confidences), torch.from_numpy(right.astype(np.int64))
     with float64_default():
-        if multi_label:
-            flat = torch.from_numpy(chances_NK.ravel()), torch.from_numpy(targets_NK.ravel())
-            return float(binary_calibration_error(*flat, n_bins=NUM_BINS, norm="l1"))
-        # A further class of probability 0, since torchmetrics wants two classes.
-        padded = np.concatenate([chances_NK, np.zeros((len(chances_NK), 1))], axis=1)
-        labels = torch.from_numpy(targets_NK.argmax(axis=1))
-        return float(
-            multiclass_calibration_error(
-                torch.from_numpy(padded), labels, num_classes=padded.shape[1], n_bins=NUM_BINS, norm="l1"
-            )
-        )
+        return float(binary_calibration_error(*flat, n_bins=NUM_BINS, norm="l1"))

@@ -5,8 +5,6 @@ neighbouring videos are therefore fixed by the annotation, the protocol and the 
 group, in whatever run after whatever interruption, forms the same micro-batches and finds the same bits.
 """
 
-from itertools import count
-
 FULL_ENOUGH = 0.9
 """Share of a group's micro-batches that its clips must fill."""
 
@@ -17,7 +15,7 @@ def group_size(num_views: int, batch_size: int) -> int:
     Small groups lose less when a run is killed, and share out more evenly; at worst a group has `batch_size` videos.
     """
     step = max(1, batch_size // num_views)
-    for size in count(step, step):
+    for size in (*range(step, batch_size, step), batch_size):
         num_clips = size * num_views
         num_batches = -(-num_clips // batch_size)
         if num_clips >= FULL_ENOUGH * num_batches * batch_size:

@@ -1,0 +1,129 @@
+"""1, 2 and 3 real processes, batches of 1 to 7 clips, 1 to 17 videos: the same predictions and the same metrics.
+
+Run as a script under `accelerate launch`, this file evaluates all combinations with as many processes in one go and
+leaves each process's results in a folder.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
+
+from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
+from vidtl.config import EvaluationConfig
+from vidtl.evaluation.metrics import unreadable_rows
+from vidtl.evaluation.predictions import read_predictions, write_predictions
+from vidtl.evaluation.result import EvaluationResult
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NUM_VIDEOS = range(1, 18)
+BATCH_SIZES = range(1, 8)
+CASES = [(n, b, n % 2 == 0, (n // 2,) if n % 5 == 0 else ()) for n in NUM_VIDEOS for b in BATCH_SIZES]
+"""Videos, batch size, multi-label, broken videos."""
+
+
+def evaluate_case(num_videos, batch_size, multi_label, broken, **options) -> EvaluationResult:
+    config = replace(CONFIG, evaluation=EvaluationConfig(batch_size=batch_size))
+    return run(make_records(num_videos, multi_label), broken, config=config, **options)
+
+
+def save_results(folder: Path, num_processes: int) -> None:
+    """What each process does: all cases, with a wrapped model."""
+
+    from accelerate import Accelerator
+
+    from vidtl.evaluation.evaluator import evaluate
+
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == num_processes == torch.distributed.get_world_size()
+    model = accelerator.prepare(TinyModel().train())
+    assert isinstance(model, torch.nn.parallel.DistributedDataParallel)
+    scores, metrics, opened = {}, [], []
+    for case, (num_videos, batch_size, multi_label, broken) in enumerate(CASES):
+        records = make_records(num_videos, multi_label)
+        config = replace(CONFIG, evaluation=EvaluationConfig(batch_size=batch_size))
+        asked: list[int] = []
+
+        def read(indices, asked=asked, records=records, broken=broken):
+            asked.extend(indices)
+            return read_views(records, broken, indices)
+
+        result = evaluate(model, read, records, config, PROTOCOL, accelerator)
+        scores[str(case)] = result.scores
+        metrics.append([result.metrics, result.metrics_readable, [list(row) for row in result.unreadable]])
+        opened.append(asked)
+    np.savez(folder / f"{accelerator.process_index}.npz", **scores)
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps([metrics, opened]))
+    accelerator.end_training()
+
+
+@pytest.fixture(scope="module")
+def one_process() -> list[EvaluationResult]:
+    return [evaluate_case(*case) for case in CASES]
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_real_processes_find_what_one_finds(one_process, num_processes, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+    command += ["--num_processes", str(num_processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", "0", __file__, str(tmp_path), str(num_processes)]
+    python_path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shares = []
+    for process in range(num_processes):
+        scores = np.load(tmp_path / f"{process}.npz")
+        metrics, opened = json.loads((tmp_path / f"{process}.json").read_text())
+        shares.append(opened)
+        for case, expected in enumerate(one_process):
+            np.testing.assert_allclose(scores[str(case)], expected.scores, atol=1e-6)
+            assert metrics[case][0] == pytest.approx(expected.metrics, abs=1e-6, nan_ok=True)
+            assert metrics[case][1] == pytest.approx(expected.metrics_readable, abs=1e-6, nan_ok=True)
+            assert metrics[case][2] == [list(row) for row in expected.unreadable]
+    for case, (num_videos, *_) in enumerate(CASES):
+        assert sorted(index for share in shares for index in share[case]) == list(range(num_videos))
+
+
+def test_batch_sizes_find_the_same(one_process):
+    for first in range(0, len(CASES), len(BATCH_SIZES)):
+        reference, *others = one_process[first : first + len(BATCH_SIZES)]
+        for other in others:
+            np.testing.assert_allclose(other.scores, reference.scores, atol=1e-6)
+            assert other.metrics == pytest.approx(reference.metrics, abs=1e-6, nan_ok=True)
+
+
+def test_numpy_and_sklearn_find_the_same_in_the_predictions_file(one_process, tmp_path):
+    for case, result in zip(CASES, one_process, strict=True):
+        write_predictions(result, tmp_path / "predictions.csv")
+        table = read_predictions(tmp_path / "predictions.csv")
+        scores, targets = table.scores, table.targets()
+        assert len(set(table.ids)) == len(table.ids) == case[0]
+        kept = targets.any(axis=0)
+        finite = np.where(np.isneginf(scores), -1e9, scores)  # scikit-learn takes no -inf
+        if result.multi_label:
+            expected = average_precision_score(targets[:, kept], finite[:, kept])
+            assert result.metrics["mAP"] == pytest.approx(expected, abs=1e-6)
+            assert result.metrics["mAP_sklearn"] == pytest.approx(expected * kept.sum() / NUM_CLASSES, abs=1e-6)
+            continue
+        labels, readable = targets.argmax(1), ~unreadable_rows(scores)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        assert result.metrics["top1"] == pytest.approx(np.mean((order[:, 0] == labels) & readable), abs=1e-6)
+        right = (order[:, :5] == labels[:, None]).any(1) & readable
+        assert result.metrics["top5"] == pytest.approx(right.mean(), abs=1e-6)
+        predicted = np.where(readable, order[:, 0], NUM_CLASSES)
+        per_class = [(predicted[labels == k] == k).mean() for k in np.flatnonzero(kept)]
+        assert result.metrics["mean_class_accuracy"] == pytest.approx(np.mean(per_class), abs=1e-6)
+        if readable.all() and len(set(labels)) > 1 and set(predicted) <= set(labels):
+            assert np.mean(per_class) == pytest.approx(balanced_accuracy_score(labels, predicted), abs=1e-12)
+
+
+if __name__ == "__main__":
+    save_results(Path(sys.argv[1]), int(sys.argv[2]))
