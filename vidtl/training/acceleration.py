@@ -18,7 +18,15 @@ def checkpoint_activations(model: nn.Module) -> None:
     """From now on, each block keeps its input only and computes its activations again in the backward pass.
 
     The random state is put back for the second pass, so that dropout and stochastic depth are those of the first.
+
+    Raises:
+        UserError: the model has batch norms, whose running statistics would take in each batch twice.
     """
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise UserError(
+            f"training.activation_checkpointing is true; allowed: false with a {type(model).__name__} that has batch "
+            "norms, since their running statistics would take in each batch twice"
+        )
     for block in _blocks(model):
         block.forward = _forward_again(block.forward)
 

@@ -55,6 +55,7 @@ class Monitor:
         self._lag = 1 if engine.accelerator.device.type == "cuda" else 0
         self._pending: deque[_Pending] = deque()
         self._clips, self._seconds, self._wait_s = 0, 0.0, 0.0
+        self._transfer_s, self._compute_s = 0.0, 0.0
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -136,6 +137,8 @@ class Monitor:
         self._last_s = now
         self._clips += report.num_clips
         self._wait_s += report.data_wait_s
+        self._transfer_s += sum(transfer.seconds() for transfer in report.transfers)
+        self._compute_s += sum(work.seconds() for work in report.compute)
         if math.isfinite(loss):
             self.state.recent_losses.append(loss)
 
@@ -163,9 +166,12 @@ class Monitor:
                 "grad_norm": grad_norm,
                 "clips_per_s": self._clips / self._seconds,
                 "data_wait_share": self._wait_s / self._seconds,
+                "transfer_share": self._transfer_s / self._seconds,
+                "compute_share": self._compute_s / self._seconds,
             }
             if self.state.nonfinite_steps:
                 numbers["nonfinite_steps"] = self.state.nonfinite_steps
             self.log.write(report.step, report.step / self.engine.task.loader.steps_per_epoch, numbers)
         self.state.recent_losses.clear()
         self._clips, self._seconds, self._wait_s = 0, 0.0, 0.0
+        self._transfer_s, self._compute_s = 0.0, 0.0

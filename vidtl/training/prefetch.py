@@ -42,11 +42,11 @@ class DeviceBatches:
         self._batches = batches
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._ahead: ClipBatch | Exception | None = None
+        self._ahead: tuple[ClipBatch, Stopwatch] | Exception | None = None
         self.waited_s = 0.0
         """Seconds that the host has waited for batches; whoever reads it sets it back."""
         self.transfers: list[Stopwatch] = []
-        """One per batch sent; whoever reads them clears them."""
+        """One per batch taken; whoever reads them clears them."""
 
     def take(self) -> ClipBatch:
         """The next batch, ready for the current stream.
@@ -55,9 +55,11 @@ class DeviceBatches:
         """
         if self._ahead is None:
             self._ahead = self._send()
-        batch, self._ahead = self._ahead, None
-        if isinstance(batch, Exception):
-            raise batch
+        ahead, self._ahead = self._ahead, None
+        if isinstance(ahead, Exception):
+            raise ahead
+        batch, transfer = ahead
+        self.transfers.append(transfer)
         if self._stream is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_stream(self._stream)
@@ -72,7 +74,7 @@ class DeviceBatches:
         if self._stream is not None and self._ahead is None:
             self._ahead = self._send()
 
-    def _send(self) -> ClipBatch | Exception:
+    def _send(self) -> tuple[ClipBatch, Stopwatch] | Exception:
         start_s = time.perf_counter()
         try:
             batch = next(self._batches)
@@ -84,5 +86,4 @@ class DeviceBatches:
             transfer = Stopwatch(self._device)
             sent = batch.to(self._device)
             transfer.stop()
-        self.transfers.append(transfer)
-        return sent
+        return sent, transfer

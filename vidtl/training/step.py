@@ -6,9 +6,9 @@ count.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +58,8 @@ class TrainingTask:
     multi_label: bool
     save_model: Callable[[nn.Module, Path], None]
     """Writes `model.safetensors` and `config.json` into a directory."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What `summary.json` is to say of the model and the data; for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +79,9 @@ class StepReport:
     data_wait_s: float
     """Time in which the host had no batch to work on."""
     transfers: list[Stopwatch]
-    """Of the batches sent to the device in this step, most of it beside the computation."""
-    compute: Stopwatch
-    """All of the step but the wait; on a GPU the device's time."""
+    """Of each micro-batch on its way to the device, beside the computation of the one before."""
+    compute: list[Stopwatch]
+    """Of each micro-batch, the last with the change of the weights; on a GPU the device's time."""
 
 
 class Engine:
@@ -118,10 +120,10 @@ class Engine:
         buffers = self._copy_buffers() if self.config.training.nonfinite == "skip" else []
         loss = torch.zeros((), device=self.accelerator.device)
         failures: list[Failure] = []
+        compute: list[Stopwatch] = []
         for micro_batch in range(accumulation_steps):
             batch = batches.take()
-            if micro_batch == 0:
-                compute = Stopwatch(self.accelerator.device)
+            compute.append(Stopwatch(self.accelerator.device))
             failures += batch.failures
             if not self._warm:
                 self._warm_up(batch)
@@ -129,13 +131,14 @@ class Engine:
             with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
                 loss += self._backward(batch, scale, step, micro_batch)
             if not last:
+                compute[-1].stop()
                 batches.send_ahead()
         grad_norm, updated = self._update(learning_rate, loss)
         if updated and self.average:
             self.average.update(step + 1)
         if not updated:
             _restore(buffers)
-        compute.stop()
+        compute[-1].stop()
         batches.send_ahead()
         return StepReport(
             step=step + 1,
