@@ -9,12 +9,13 @@ The same command again goes on from the newest checkpoint of the output director
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from command_line import arguments_of_process, experiment_parser, parse_experiment
 from torch import nn
-from trained_model import find_model_directory
+from trained_model import averaged, find_model_directory
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.augmentation import batch_input
@@ -26,12 +27,15 @@ from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import chance_levels
 from vidtl.models import VideoModel, build_model
+from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.hub import save_model_directory
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress, make_progress
 from vidtl.runtime.seeding import seed_torch
+from vidtl.runtime.trackers import check_trackers
+from vidtl.runtime.watchdog import Activity, WatchedProgress
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.run_directory import RunDirectory
 from vidtl.training.schedule import learning_rate_of
@@ -47,6 +51,7 @@ def main() -> None:
         "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
     )
     options, config = parse_experiment(parser, arguments_of_process())
+    check_trackers(config.training.trackers)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
 
@@ -65,8 +70,10 @@ def main() -> None:
         num_classes=len(train_records.classes),
         multi_label=train_records.multi_label,
         save_model=partial(save_model_directory, class_names=train_records.classes.names),
+        about=facts(config, description, train_records, eval_records, model) if accelerator.is_main_process else {},
     )
-    score = partial(centre_view_metrics, eval_records, config, accelerator, progress)
+    watched = WatchedProgress(progress, Activity.EVALUATING)
+    score = partial(centre_view_metrics, eval_records, config, accelerator, watched)
     try:
         summary = train(config, options.output_dir, accelerator, task, model, score, progress)
     except StoppedBySignalError:
@@ -94,7 +101,7 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     if config.training.init_from:
         source = Path(config.training.init_from)
         is_run = RunDirectory(source).checkpoints.is_dir()
-        report = load_pretrained(model, find_model_directory(source) if is_run else source, new_head=new_head)
+        report = load_pretrained(model, averaged(find_model_directory(source)) if is_run else source, new_head=new_head)
         log.info("%s", report)
     if records.multi_label and (new_head or not config.training.init_from):
         model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
@@ -108,6 +115,28 @@ def centre_view_metrics(
     protocol = get_protocol("center")
     make_loader = partial(EvalLoader, records, config, protocol)
     return evaluate(model, make_loader, records, config, protocol, accelerator, progress).metrics
+
+
+def facts(
+    config: ExperimentConfig,
+    description: DatasetDescription,
+    train_records: Records,
+    eval_records: Records,
+    model: VideoModel,
+) -> dict[str, Any]:
+    """What the run's summary says of its model and its data."""
+    return {
+        "model": {
+            "architecture": config.model.architecture,
+            "parameters": count_parameters(model),
+            "multiply_adds_per_clip": count_multiply_adds(model, config.clip),
+        },
+        "data": {
+            "title": description.title,
+            "videos": {"train": len(train_records), "evaluation": len(eval_records)},
+            "classes": len(train_records.classes),
+        },
+    }
 
 
 def draw_run(output_dir: Path, eval_records: Records) -> None:
@@ -143,11 +172,12 @@ def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
     if summary.best:
         print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
     for path, count in summary.unreadable.items():
+        print(f"unreadable  {path} ({count} attempts)")
     for name, (replaced, asked) in summary.replaced.items():
         print(f"replaced    class {name}: {replaced} of {asked} clips")
-        print(f"unreadable  {path} ({count} attempts)")
     print(f"checkpoint  {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")
+    print(f"summary     {RunDirectory(output_dir).summary_file}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import torch.distributed
 from accelerate import Accelerator
+
+from vidtl.runtime.progress import NO_FIGURES, Progress, Task
 
 HANG_EXIT_CODE = 1
 
@@ -152,6 +154,7 @@ class _Thread(threading.Thread):
         self.keys = [f"vidtl/watchdog/{attempt}/{number}" for number in range(num_processes)]
         self.ended = threading.Event()
         doing(Activity.STARTING)
+        self._tell(0)
 
     def stop(self) -> None:
         """Called by the process itself at its end; the others must not take its silence for a hang."""
@@ -175,9 +178,12 @@ class _Thread(threading.Thread):
             if problem and not self.ended.is_set():
                 self._end(problem)
 
-    def _exchange(self, beat: int) -> list[SignOfLife]:
+    def _tell(self, beat: int) -> None:
         own = SignOfLife(self.rank, socket.gethostname(), os.getpid(), beat, *_position)
         self.store.set(self.keys[self.rank], json.dumps(asdict(own)))
+
+    def _exchange(self, beat: int) -> list[SignOfLife]:
+        self._tell(beat)
         begun = [key for key in self.keys if self.store.check([key])]
         texts: list[Any] = [json.loads(text) for text in self.store.multi_get(begun)]
         if not all(texts):  # one has come to its end; the others are about to, or learn from it why not
@@ -204,3 +210,26 @@ class _Thread(threading.Thread):
             return int(self.store.add(f"{self.keys[0]}/told", 1)) == 1
         except RuntimeError:  # without the store, twice is better than never
             return True
+
+
+class WatchedProgress:
+    """A progress whose updates are noted as signs of progress too."""
+
+    def __init__(self, progress: Progress, activity: Activity) -> None:
+        self.progress = progress
+        self.activity = activity
+
+    @contextmanager
+    def task(self, title: str, unit: str, total: int, done: int = 0) -> Iterator[Task]:
+        with self.progress.task(title, unit, total, done) as task:
+            yield _WatchedTask(task, self.activity)
+
+
+@dataclass(frozen=True)
+class _WatchedTask:
+    task: Task
+    activity: Activity
+
+    def update(self, done: int, figures: Mapping[str, str] = NO_FIGURES) -> None:
+        doing(self.activity)
+        self.task.update(done, figures)

@@ -1,10 +1,12 @@
 """The training loop: steps, the lines it logs, checkpoints, evaluations and orderly stops."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
@@ -23,6 +25,7 @@ from vidtl.training.monitor import Monitor
 from vidtl.training.periodic_evaluation import Evaluate, PeriodicEvaluation
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.run_directory import RunDirectory, dump_config
+from vidtl.training.run_summary import RunSummary, describe_run
 from vidtl.training.snapshot import Snapshot
 from vidtl.training.state import Best, RunFacts, TrainingState, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
@@ -86,7 +89,10 @@ def train(
             engine.load(checkpoint, state.scaler)
         on_main_process(accelerator, partial(directory.take, config))
         log = None
+        results: dict[str, Any] = {}
         if accelerator.is_main_process:
+            about = {**describe_run(config, accelerator), **task.about}
+            results = stack.enter_context(RunSummary(directory.summary_file, about, state).completed())
             trackers = start_trackers(config.training.trackers, output_dir, asdict(config), resumed_step)
             log = MetricsLog(directory.metrics_file, trackers, resumed_step)
             stack.callback(log.close)
@@ -96,6 +102,8 @@ def train(
         run = _Run(directory, monitor, evaluation, progress)
         with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks):
             run.to_the_end()
+        metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}
+        results |= {"metrics": metrics, "unreadable": unreadable.by_path()}
         return TrainingSummary(
             steps=state.step,
             resumed_step=resumed_step,

@@ -78,7 +78,7 @@ class RunDirectory:
     def take(self, config: ExperimentConfig) -> None:
         """Record the configuration and remove what a killed run left unfinished; after all checks have passed."""
         remove_leftovers(self.checkpoints)
-        _write_whole(self.config_file, dump_config(config))
+        write_whole(self.config_file, dump_config(config))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -151,7 +151,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _write_whole(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
+    """Replace a file so that a kill leaves the old one or the new one."""
     temporary = file.with_name(file.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(text)

@@ -1,0 +1,145 @@
+"""`summary.json`: what a run was and what it came to, written at its start and completed at its end.
+
+One entry of `attempts` stands for each start of the run; one that was killed keeps the status `running` until the next
+start finds it so.
+"""
+
+import json
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from vidtl.config import ExperimentConfig
+from vidtl.errors import UserError
+from vidtl.runtime.launch import StoppedBySignalError
+from vidtl.training.run_directory import write_whole
+from vidtl.training.state import TrainingState
+
+PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class RunSummary:
+    """The file of one run; only the first process has one."""
+
+    def __init__(self, file: Path, about: Mapping[str, Any], state: TrainingState) -> None:
+        """Add an attempt that begins at `state.step`; `about` is what does not change while it lasts."""
+        self.file = file
+        self.state = state
+        before = _read(file)
+        attempts = before.get("attempts", [])
+        for attempt in attempts:
+            if attempt["status"] == "running":
+                attempt["status"] = "killed"
+        self._attempt: dict[str, Any] = {
+            "status": "running",
+            "started": _now(),
+            "ended": None,
+            "command": shlex.join(sys.argv),
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+            "first_step": state.step,
+            "last_step": None,
+        }
+        self._content: dict[str, Any] = {"status": "running", **about, "attempts": [*attempts, self._attempt]}
+        self._write()
+
+    @contextmanager
+    def completed(self) -> Iterator[dict[str, Any]]:
+        """Yield results to fill in; when the block ends, however it ends, they are written with how it ended."""
+        results: dict[str, Any] = {}
+        status = "failed"
+        try:
+            yield results
+            status = "finished"
+        except (UserError, StoppedBySignalError) as error:
+            status = f"failed: {error}" if isinstance(error, UserError) else str(error)
+            raise
+        except BaseException as error:
+            status = f"failed: {type(error).__name__}: {error}"
+            raise
+        finally:
+            self._attempt |= {"status": status, "ended": _now(), "last_step": self.state.step}
+            self._content["status"] = status
+            self._content["results"] = {
+                "steps": self.state.step,
+                "best": asdict(self.state.best) if self.state.best else None,
+                "nonfinite_steps": self.state.nonfinite_steps,
+                "videos_asked": self.state.videos_asked,
+                "videos_unreadable": self.state.videos_unreadable,
+                **results,
+            }
+            self._write()
+
+    def _write(self) -> None:
+        write_whole(self.file, json.dumps(self._content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:
+    """Hardware, versions, state of the source code and the resolved configuration."""
+    cuda = torch.cuda.is_available()
+    return {
+        "hardware": {
+            "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+            "device_memory_bytes": torch.cuda.get_device_properties(0).total_memory if cuda else None,
+            "cpu_cores": os.cpu_count(),
+            "processes": accelerator.num_processes,
+            "distribution": accelerator.distributed_type.value,
+            "precision": accelerator.mixed_precision,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "cuda": torch.version.cuda,
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "git": git_state(_REPOSITORY),
+        "config": asdict(config),
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit, and the files that differ from it; `None` where the code does not lie in a repository."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed_files": [line[3:] for line in changed.splitlines()]}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.rstrip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
