@@ -52,9 +52,9 @@ class StringColumn:
         data, ends = self.data.tobytes(), self.offsets.tolist()
         hashes = np.fromiter((hash(data[start:end]) for start, end in pairwise(ends)), np.int64, len(self))
         _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-        suspects = np.flatnonzero(counts[inverse] > 1)
+        suspects = np.flatnonzero(counts[inverse] > 1).tolist()  # two different strings may have one hash
         count = Counter(self[index] for index in suspects)
-        return suspects[[count[self[index]] > 1 for index in suspects]] if len(suspects) else suspects
+        return np.array([index for index in suspects if count[self[index]] > 1], np.int64)
 
 
 class GrowingStrings:

@@ -1,0 +1,58 @@
+"""Lists of classes in the forms that they are published in."""
+
+from pathlib import Path
+
+import pytest
+
+from vidtl.data.class_list import read_class_list
+from vidtl.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "names", "first"),
+    [
+        ("a.txt", "sit\nrun\n\n", ("sit", "run"), 0),
+        ("a.txt", "\ufeffsit\r\nrun a lot\r\n", ("sit", "run a lot"), 0),
+        (
+            "classInd.txt",
+            "1 ApplyEyeMakeup\r\n2 ApplyLipstick\r\n3 Archery\r\n",
+            ("ApplyEyeMakeup", "ApplyLipstick", "Archery"),
+            1,
+        ),
+        ("a.txt", "0 sit\n1\trun\n", ("sit", "run"), 0),
+        ("a.txt", "c000 Holding some clothes\nc001 Opening a door\n", ("Holding some clothes", "Opening a door"), 0),
+        ("a.txt", "3 point shot\n4 point shot\n", ("3 point shot", "4 point shot"), 0),
+        ("a.txt", "1 sit\n", ("1 sit",), 0),
+        (
+            "a.json",
+            '{"Holding something": "1", "Folding something": "0"}',
+            ("Folding something", "Holding something"),
+            0,
+        ),
+        ("a.json", '{"b": 1, "a": 2}', ("b", "a"), 1),
+        ("a.json", '["b", "a"]', ("b", "a"), 0),
+    ],
+)
+def test_forms(tmp_path: Path, name: str, text: str, names: tuple[str, ...], first: int) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+    classes = read_class_list(tmp_path / name)
+    assert (classes.names.names, classes.first_number) == (names, first)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", "", r"a\.txt: the list of classes is empty"),
+        ("a.txt", "sit\n\nrun\n", r"a\.txt: class 1 has an empty name"),
+        ("a.txt", "sit\nrun\nsit\n", r"a\.txt: class 'sit' is listed twice"),
+        ("a.txt", "1 sit\n2 run\n4 walk\n", r"a\.txt:3: '4 walk' does not begin with '3 '; .* from 1"),
+        ("a.txt", "c000 sit\nc001 run\nwalk\n", r"a\.txt:3: 'walk' does not begin with 'c002 '; .* from c000"),
+        ("a.json", '{"a": 0, "b": 2}', r"a\.json: its 2 numbers are not 0 to 1"),
+        ("a.json", '{"a": 0, "b": "x"}', r"a\.json: an object of class names and numbers"),
+        ("a.json", '{"a": 0,', r"a\.json: not a JSON file"),
+    ],
+)
+def test_mistakes(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_class_list(tmp_path / name)
