@@ -65,6 +65,13 @@ def test_misspelt_key_in_a_file(refused: Callable[..., str], tmp_path: Path) -> 
         ("--evaluation.protocol", "vivit_4x4", "did you mean 'vivit_4x3'?"),
         ("--data.train_split", "trian", "did you mean 'train'?"),
         ("--training.accumulation_steps", "3", "training.batch_size is 8; allowed: multiples of 3"),
+        ("--augmentation.repeats", "3", "training.batch_size is 8; allowed: multiples of 3"),
+        ("--augmentation.preset", "tns", "augmentation.preset is 'tns'; did you mean 'tsn'?"),
+        (
+            "--augmentation.rand_augment_magnitude",
+            "31",
+            "augmentation.rand_augment_magnitude is 31.0; allowed: 0 to 30",
+        ),
         ("--clip.num_frames", "9", "clip.num_frames is 9"),
         ("--clip.frame_size", "[36,30]", "clip.frame_size"),
         ("--model.vivit.token_learner.num_tokens", "17", "model.vivit.token_learner.num_tokens is 17"),

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -26,22 +28,19 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path: Path) -> None:
     options = [
-        *(*tiny, "--data.root", str(toy), "--schedule.length", "6 epochs", "--data.num_workers", "2"),
-        *("--augmentation.crop", "random_resized", "--augmentation.colour_probability", "0.5"),
-        *(
-            "--augmentation.flip_probability",
-            "0.5",
-            "--model.vivit.dropout",
-            "0.1",
-            "--model.vivit.stochastic_depth",
-            "0.2",
-        ),
-        *("--training.checkpoint_every_steps", "3", "--training.evaluate_every_epochs", "3"),
+        *(*tiny, "--data.root", str(toy), "--schedule.length", "3 epochs", "--data.num_workers", "2"),
+        # Repeated clips, RandAugment, erasing, MixUp and CutMix, and more than any recipe has.
+        *("--augmentation.preset", "videomae_kinetics", "--augmentation.colour_probability", "0.5"),
+        *("--augmentation.crop", "random_resized", "--augmentation.flip_probability", "0.5"),
+        *("--model.vivit.dropout", "0.1", "--model.vivit.stochastic_depth", "0.2", "--training.label_smoothing", "0.1"),
+        *("--training.checkpoint_every_steps", "3", "--training.evaluate_every_epochs", "1.5"),
     ]
     whole = tmp_path / "whole"
     unbroken = start(options, whole)
     output, _ = unbroken.communicate(timeout=240)
     assert unbroken.returncode == 0, output
+    recorded = yaml.safe_load((whole / "config.yaml").read_text())["augmentation"]
+    assert (recorded["repeats"], recorded["rand_augment_layers"], recorded["cutmix_alpha"]) == (2, 4, 1.0)
 
     broken = tmp_path / "broken"
     for checkpoint in ("step-00000003", "step-00000012"):

@@ -1,0 +1,49 @@
+"""`augmentation.preset` fills in a recipe's values below everything that is given; a run records values alone."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import experiment_parser, parse_experiment
+
+from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
+from vidtl.errors import UserError
+from vidtl.training.run_directory import dump_config
+
+
+def parsed(*arguments: str) -> ExperimentConfig:
+    return parse_experiment(experiment_parser("train.py", ""), list(arguments))[1]
+
+
+@pytest.mark.parametrize("name", AUGMENTATION_PRESETS)
+def test_a_preset_is_its_recipe(name: str) -> None:
+    assert parsed("--augmentation.preset", name).augmentation == AUGMENTATION_PRESETS[name]
+    assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="centre")
+
+
+def test_keys_beside_a_preset_override_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("augmentation:\n  flip_probability: 0.25\n  preset: vivit_ssv2\n  mixup_alpha: 0.1\n")
+    expected = dataclasses.replace(AUGMENTATION_PRESETS["vivit_ssv2"], flip_probability=0.25, mixup_alpha=0.1)
+    assert parsed("--config", str(file)).augmentation == expected
+    more = parsed("--config", str(file), "--augmentation.mixup_alpha", "0.5")
+    assert more.augmentation == dataclasses.replace(expected, mixup_alpha=0.5)
+    other = parsed("--config", str(file), "--augmentation.preset=tsn").augmentation
+    assert (other.crop, other.rand_augment_layers, other.flip_probability) == ("multi_scale", 0, 0.25)
+    assert parsed().augmentation == AugmentationConfig()
+
+
+def test_what_is_recorded_are_the_values(tmp_path: Path) -> None:
+    config = parsed("--augmentation.preset", "videomae_ssv2")
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    recorded = yaml.safe_load(file.read_text())["augmentation"]
+    assert "preset" not in recorded
+    assert (recorded["repeats"], recorded["rand_augment_magnitude"], recorded["flip_probability"]) == (2, 7.0, 0.0)
+    assert parsed("--config", str(file)) == config
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"augmentation.preset is 'vivit_ssv'; did you mean 'vivit_ssv2'\?"):
+        parsed("--augmentation.preset", "vivit_ssv")
