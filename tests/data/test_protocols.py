@@ -1,6 +1,7 @@
 """View protocols against their sources' arithmetic, written here as the sources write it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,6 +113,28 @@ def test_indices_are_those_of_the_sources(length: int, clip: ClipConfig):
             expected["pytorchvideo_10x3"] = pytorchvideo(length, clip, fps)
         for name, clips in expected.items():
             assert view_indices(get_protocol(name), length, clip, fps).tolist() == clips, name
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_one_view_starts_where_the_sources_say(length: int):
+    """ViViT, SlowFast with offsets and mmaction2 centre it; SlowFast's default is its first of many, at frame 0."""
+    for clip in CLIPS:
+        for fps in (30.0, 25.0):
+            size = clip.stride * clip.num_frames / 30 * fps
+            starts = {"slowfast_10x3": 0, "slowfast_10x3_offset": math.floor(max(length - size, 0) / 2)}
+            for name, start in starts.items():
+                index = torch.linspace(start, start + size - 1, clip.num_frames)
+                expected = torch.clamp(index, 0, length - 1).long().tolist()
+                one = replace(get_protocol(name), num_clips=1)
+                assert view_indices(one, length, clip, fps).tolist() == [expected], name
+        steps = np.arange(clip.num_frames) * clip.stride
+        spares = {
+            "vivit_4x3": max(length - clip.num_frames * clip.stride, 0),  # DMVR counts a whole stride after each frame
+            "mmaction2_10x3": max(length - ((clip.num_frames - 1) * clip.stride + 1), 0),
+        }
+        for name, spare in spares.items():
+            one = replace(get_protocol(name), num_clips=1)
+            assert view_indices(one, length, clip, 30.0).tolist() == [((spare // 2 + steps) % length).tolist()], name
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -110,6 +110,37 @@ def test_one_empty_class_makes_the_official_mean_nan():
     assert math.isnan(result.weighted_ap)  # NaN times no positives is NaN
 
 
+def test_a_repeated_annotation_id_has_its_line_in_every_row(tmp_path):
+    path = tmp_path / "s.txt"
+    path.write_text("a 5 1\nb 4 2\n")
+    targets = np.array([[1, 0], [0, 1], [1, 1]])
+    result = score_submission(path, ["a", "b", "a"], targets)
+    table = np.array([[5.0, 1], [4, 2], [5, 1]])
+    np.testing.assert_array_equal(
+        result.official.average_precisions, official_scores(table, targets).average_precisions
+    )
+    np.testing.assert_allclose(result.official.average_precisions, [1, (1 + 2 / 3) / 2])
+
+
+def test_more_numbers_than_158_are_refused_and_blanks_at_the_end_are_none(tmp_path):
+    """The original takes the first 157 of any longer line, after saying that the line is wrong."""
+    path = tmp_path / "s.txt"
+    path.write_text("a\t" + "\t".join(["1"] * 157) + "\t\n" + "b " + " ".join(["2"] * 158) + "\n")
+    np.testing.assert_array_equal(read_submission(path, 157).scores[:, 0], [1, 2])
+    assert read_submission(path, 157).scores.shape == (2, 157)
+    path.write_text("b " + " ".join(["2"] * 159))
+    with pytest.raises(UserError, match="has 159 numbers; allowed: 157 or 158"):
+        read_submission(path, 157)
+
+
+def test_videos_without_actions_count_in_sklearn_mode_only(tmp_path):
+    path = tmp_path / "s.txt"
+    path.write_text("a 3\nb 2\nc 1\n")
+    result = score_submission(path, ["a", "b", "c"], np.array([[0], [1], [1]]))
+    assert result.official.mean_ap == 1.0
+    assert result.sklearn_mean_ap == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
 def test_the_last_line_of_an_id_counts(tmp_path):
     path = tmp_path / "s.txt"
     path.write_text("a 1 2\nb 5 6\na 3 4\n")

@@ -1,0 +1,103 @@
+"""A submission file is judged from the command line, without a model, as the original judges it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vidtl.evaluation.charades import official_scores, read_annotations, write_submission
+
+RunMain = Callable[..., tuple[int, str, str]]
+
+HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"
+
+
+def annotate(path: Path, num_videos: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
+    """A file with the columns and line ends of the official ones; every 30th video has no action."""
+    rng = np.random.default_rng(seed)
+    targets = rng.random((num_videos, 157)) < 0.055
+    targets[::30] = False
+    targets[1] = True
+    ids = [f"V{i:04d}" for i in range(num_videos)]
+    with path.open("w", newline="") as file:
+        file.write(HEADER)
+        for video, row in zip(ids, targets, strict=True):
+            actions = ";".join(f"c{k:03d} 0.00 {k}.50" for k in np.flatnonzero(row))
+            file.write(f'{video},HR43,Kitchen,6,7,Yes,"A person, walking",a;b,"walks; sits",{actions},30.5\r\n')
+    return ids, targets
+
+
+@pytest.fixture
+def judge(run_main: RunMain) -> RunMain:
+    import eval as evaluation
+
+    return lambda *options: run_main(evaluation.main, *options)
+
+
+def test_the_figures_are_the_official_ones(judge: RunMain, tmp_path: Path) -> None:
+    ids, targets = annotate(tmp_path / "test.csv", 1863)
+    assert read_annotations(tmp_path / "test.csv", 157)[0] == ids
+    np.testing.assert_array_equal(read_annotations(tmp_path / "test.csv", 157)[1], targets)
+    scores = np.random.default_rng(1).normal(0, 1, targets.shape) + targets
+    write_submission(tmp_path / "scores.txt", ids, scores)
+    options = ("--charades-submission", tmp_path / "scores.txt", "--annotations", tmp_path / "test.csv")
+    code, output, errors = judge(*options)
+    assert (code, errors) == (0, "")
+    expected = official_scores(scores, targets)
+    assert f"mAP           {expected.mean_ap:.6f}" in output
+    assert f"mAP weighted  {expected.weighted_ap:.6f}" in output
+    assert "1863 videos, 1800 of them with actions" in output
+    assert "missing" not in output
+
+
+def test_what_is_odd_about_a_file_is_said(judge: RunMain, tmp_path: Path) -> None:
+    ids, targets = annotate(tmp_path / "test.csv", 60)
+    scores = np.random.default_rng(2).random(targets.shape)
+    write_submission(tmp_path / "scores.txt", [*ids[5:], "stranger\x1b[31m", ids[7]], np.r_[scores[5:], scores[:2]])
+    code, output, _ = judge("--charades-submission", tmp_path / "scores.txt", "--annotations", tmp_path / "test.csv")
+    assert code == 0
+    assert "4 videos with actions are missing, which costs their actions: V0001, V0002, V0003, V0004" in output
+    assert "1 videos are not in the annotation and are ignored: stranger\\x1b[31m" in output
+    assert "1 lines are replaced by a later line of the same video" in output
+    table = np.full(targets.shape, -np.inf)
+    table[5:] = scores[5:]
+    table[7] = scores[1]
+    assert f"mAP           {official_scores(table, targets).mean_ap:.6f}" in output
+
+
+@pytest.mark.parametrize(
+    ("line", "action", "message"),
+    [
+        ("V0001 1 2", "", "scores.txt:2 has 2 numbers; allowed: 157 or 158"),
+        ("V0001 " + "x " * 157, "", "scores.txt:2: could not convert string to float: 'x'"),
+        ("", "c157 1 2", "test.csv:62: actions has 'c157 1 2'; allowed: 'c000 <start> <end>' to 'c156'"),
+        ("", "kitchen", "test.csv:62: actions has 'kitchen'"),
+    ],
+)
+def test_mistakes_take_one_line(judge: RunMain, tmp_path: Path, line: str, action: str, message: str) -> None:
+    ids, targets = annotate(tmp_path / "test.csv", 60)
+    if action:
+        with (tmp_path / "test.csv").open("a") as file:
+            file.write(f"last,,,,,,,,,{action},1\r\n")
+    write_submission(tmp_path / "scores.txt", ids[:1], targets[:1] * 1.0)
+    with (tmp_path / "scores.txt").open("a") as file:
+        file.write(line + "\n")
+    code, output, errors = judge(
+        "--charades-submission", tmp_path / "scores.txt", "--annotations", tmp_path / "test.csv"
+    )
+    assert (code, output) == (2, "")
+    assert len(errors.splitlines()) == 1
+    assert message in errors
+
+
+def test_wrong_options_take_one_line(judge: RunMain, tmp_path: Path) -> None:
+    for options, message in [
+        (("--charades-submission", "none.txt", "--annotations", "none.csv"), "none.csv is no file"),
+        (("--charades-submission", "none.txt"), "--annotations"),
+        (("--annotations", "none.csv"), "required: checkpoint"),
+        (("--charades-submission", "a", "--annotations", "b", "--checkpoint", "c"), "--checkpoint"),
+    ]:
+        code, output, errors = judge(*options)
+        assert (code, output, len(errors.splitlines())) == (2, "", 1)
+        assert message in errors
