@@ -18,7 +18,7 @@ from vidtl.config import AugmentationConfig, ClipConfig
 from vidtl.data.batch import ClipBatch
 from vidtl.data.changes import Augmentation, Erasure
 from vidtl.data.mixing import mix
-from vidtl.data.pixels import normalise, to_rgb
+from vidtl.data.pixels import normalise, to_device, to_rgb
 from vidtl.data.rand_augment import apply_operations, draw_operations
 from vidtl.data.sampling import draw_box
 
@@ -61,26 +61,28 @@ def _draw_erasure(config: AugmentationConfig, frame_size: tuple[int, int], rng: 
 
 
 def _colour_matrices(saturation_B: torch.Tensor, hue_B: torch.Tensor) -> torch.Tensor:
-    """[B, 3, 3]: saturation, then a rotation of the chroma plane of YIQ, as one linear map of RGB."""
-    eye = torch.eye(3, device=hue_B.device)
-    grey = hue_B.new_tensor(GREY_WEIGHTS).expand(3, 3)
+    """[B, 3, 3]: saturation, then a rotation of the chroma plane of YIQ, as one linear map of RGB; on the host."""
+    eye = torch.eye(3)
+    grey = torch.tensor(GREY_WEIGHTS).expand(3, 3)
     saturate = torch.lerp(grey, eye, saturation_B[:, None, None])
     cosine, sine = torch.cos(2 * torch.pi * hue_B), torch.sin(2 * torch.pi * hue_B)
     rotation = eye.repeat(len(hue_B), 1, 1)
     rotation[:, 1, 1], rotation[:, 1, 2] = cosine, -sine
     rotation[:, 2, 1], rotation[:, 2, 2] = sine, cosine
-    to_yiq = hue_B.new_tensor(RGB_TO_YIQ)
+    to_yiq = torch.tensor(RGB_TO_YIQ)
     matrices: torch.Tensor = torch.linalg.inv(to_yiq) @ rotation @ to_yiq @ saturate
     return matrices
 
 
-def _change_colours(rgb_BTCHW: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-    """Brightness, saturation, hue, then contrast around the mean colour of each frame; `parameters` is [B, 4]."""
-    brightness, saturation, contrast, hue = parameters.unbind(dim=1)
+def _change_colours(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
+    """Brightness, saturation, hue, then contrast around the mean colour of each frame."""
+    brightness, saturation, contrast, hue = torch.tensor([clip[1:5] for clip in augmentations]).unbind(dim=1)
+    matrices = to_device(_colour_matrices(saturation, hue), rgb_BTCHW.device)
+    brightness, contrast = (to_device(values, rgb_BTCHW.device) for values in (brightness, contrast))
     frames, height = rgb_BTCHW.shape[1], rgb_BTCHW.shape[3]
     pixels = rearrange(rgb_BTCHW, "B T C H W -> B C (T H W)")
     pixels = (pixels + brightness[:, None, None]).clamp(0, 1)
-    pixels = _colour_matrices(saturation, hue) @ pixels
+    pixels = matrices @ pixels
     rgb_BTCHW = rearrange(pixels, "B C (T H W) -> B T C H W", T=frames, H=height)
     mean = rgb_BTCHW.mean(dim=(3, 4), keepdim=True)
     return torch.lerp(mean, rgb_BTCHW, contrast[:, None, None, None, None]).clamp(0, 1)
@@ -102,10 +104,10 @@ def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> t
         clips = zip(rgb_BTCHW, augmentations, strict=True)
         rgb_BTCHW = torch.stack([apply_operations(rgb_TCHW, clip.operations) for rgb_TCHW, clip in clips])
     if any(clip.changes_colours for clip in augmentations):
-        rgb_BTCHW = _change_colours(rgb_BTCHW, rgb_BTCHW.new_tensor([clip[1:5] for clip in augmentations]))
+        rgb_BTCHW = _change_colours(rgb_BTCHW, augmentations)
     if any(clip.flip for clip in augmentations):
-        flip = rgb_BTCHW.new_tensor([clip.flip for clip in augmentations])
-        rgb_BTCHW = torch.where(flip[:, None, None, None, None] > 0, rgb_BTCHW.flip(-1), rgb_BTCHW)
+        flip = to_device(torch.tensor([clip.flip > 0 for clip in augmentations]), rgb_BTCHW.device)
+        rgb_BTCHW = torch.where(flip[:, None, None, None, None], rgb_BTCHW.flip(-1), rgb_BTCHW)
     return rgb_BTCHW
 
 

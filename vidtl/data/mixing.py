@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vidtl.config import AugmentationConfig
+from vidtl.data.pixels import to_device
 from vidtl.data.sampling import Box
 from vidtl.runtime.seeding import generator
 
@@ -71,10 +72,10 @@ def _cut_box(frame_size: tuple[int, int], own_share: float, rng: np.random.Gener
 
 def mix(input_BTCHW: torch.Tensor, targets_BK: torch.Tensor, mixing: Mixing) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips and targets after mixing, of the shapes they had; the arguments stay as they are."""
-    partners = torch.tensor(mixing.partners, device=input_BTCHW.device)
+    partners = to_device(torch.tensor(mixing.partners), input_BTCHW.device)
     # x * share + x * (1 - share) need not be x, and a clip without a partner must not change in the last bit.
     shares = torch.tensor([1.0 if i == p else mixing.own_share for i, p in enumerate(mixing.partners)])
-    shares_B = shares.to(input_BTCHW.device, input_BTCHW.dtype)
+    shares_B = to_device(shares, input_BTCHW.device)
     mixed_BK = targets_BK * shares_B[:, None] + targets_BK[partners] * (1 - shares_B[:, None])
     if mixing.box is None:
         shares_B1111 = shares_B[:, None, None, None, None]

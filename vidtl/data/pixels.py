@@ -73,9 +73,14 @@ def to_rgb(pixels: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
     return rgb
 
 
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A few numbers of the host on the device, without waiting until it has done all that was asked of it before."""
+    return values.to(device, non_blocking=True)
+
+
 def normalise(rgb_BTCHW: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
     """Subtract `clip.mean` and divide by `clip.std`, per channel."""
-    mean, std = rgb_BTCHW.new_tensor([clip.mean, clip.std])[:, :, None, None]
+    mean, std = to_device(torch.tensor([clip.mean, clip.std]), rgb_BTCHW.device)[:, :, None, None]
     input_BTCHW: torch.Tensor = (rgb_BTCHW - mean) / std
     return input_BTCHW
 

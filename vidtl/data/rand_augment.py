@@ -98,14 +98,16 @@ def _solarize_add(pixels_TCHW: torch.Tensor, added: float) -> torch.Tensor:
 
 
 def _rotate(pixels_TCHW: torch.Tensor, degrees: float) -> torch.Tensor:
-    return functional.rotate(pixels_TCHW, degrees, InterpolationMode.BILINEAR, fill=[_FILL])
+    turned: torch.Tensor = functional.rotate(pixels_TCHW, degrees, InterpolationMode.BILINEAR, fill=[_FILL])
+    return turned
 
 
 def _affine(pixels_TCHW: torch.Tensor, move: tuple[float, float], shear: tuple[float, float]) -> torch.Tensor:
     angles = [math.degrees(math.atan(slope)) for slope in shear]
-    return functional.affine(
+    moved: torch.Tensor = functional.affine(
         pixels_TCHW, 0.0, list(move), 1.0, angles, InterpolationMode.BILINEAR, fill=[_FILL], center=[0.0, 0.0]
     )
+    return moved
 
 
 def _translate_x(pixels_TCHW: torch.Tensor, share: float) -> torch.Tensor:
