@@ -1,0 +1,124 @@
+"""Every configuration builds its model and takes one optimizer step on real clips, made smaller where only size counts.
+
+Kept are the architecture with its number of blocks and its TokenLearner, optimizer, schedule, augmentation, losses,
+averages and decoding; smaller are widths, frames and batches. Weights to start from are left out.
+"""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from command_line import experiment_parser, parse_experiment
+from torch import nn
+
+from vidtl.config import ExperimentConfig
+from vidtl.data.augmentation import batch_input
+from vidtl.data.description import load_description, read_records
+from vidtl.data.loader import TrainLoader
+from vidtl.data.protocols import protocol_of_run
+from vidtl.models import VideoModel, build_model
+from vidtl.models.hub import save_model_directory
+from vidtl.runtime.launch import make_accelerator
+from vidtl.training.prefetch import DeviceBatches
+from vidtl.training.step import Engine, TrainingTask
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+
+
+def read(path: Path) -> ExperimentConfig:
+    return parse_experiment(experiment_parser("tool", ""), ["--config", str(path)])[1]
+
+
+def shrunk(config: ExperimentConfig) -> ExperimentConfig:
+    """A model of tiny width, clips of 4 frames of 64 x 64 (one frame for images) and 4 of them per step."""
+    model, clip = config.model, config.clip
+    vivit = replace(model.vivit, width=16, num_heads=2, mlp_width=32)
+    model = replace(model, vivit=vivit, t2t_vit=replace(model.t2t_vit, width=16, num_heads=2, mlp_width=32))
+    if clip.num_frames > 1:
+        frames = 2 * vivit.tubelet[0]
+        side = 6 * vivit.tubelet[1]
+        clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side)
+    return replace(
+        config,
+        model=model,
+        clip=clip,
+        data=replace(config.data, num_workers=0),
+        training=replace(config.training, batch_size=4, init_from="", precision="no"),
+    )
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    torch.set_num_threads(1)
+    return make_accelerator("no")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_takes_a_step(path, toy, toy_multilabel, accelerator):
+    config = shrunk(read(path))
+    description = load_description(config.data.dataset)
+    protocol_of_run(config.evaluation.protocol, description.protocol)
+    multi_label = description.multi_label
+    records = read_records(
+        load_description("toy_multilabel" if multi_label else "toy"), "train", toy_multilabel if multi_label else toy
+    )
+    torch.manual_seed(0)
+    model = build_model(config.model, config.clip, len(records.classes))
+    start_at_random(model)
+    loader = TrainLoader(records, config, 0, 1)
+    task = TrainingTask(
+        loader=loader,
+        make_input=partial(batch_input, clip=config.clip),
+        num_classes=len(records.classes),
+        multi_label=records.multi_label,
+        save_model=partial(save_model_directory, class_names=records.classes.names),
+    )
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    engine = Engine(model, config, accelerator, task)
+    batches = DeviceBatches(loader.iterate(0), accelerator.device)
+    report = engine.step(0, engine.learning_rate.peak, batches)  # the warm-up starts at 0
+    assert report.failures == []
+    assert torch.isfinite(report.loss)
+    assert 0 < report.grad_norm < float("inf")
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    moved = {name for name in trained if not torch.equal(model.state_dict()[name], before[name])}
+    assert len(moved) > 0.9 * len(trained)  # keys' biases have no gradient, and stochastic depth skips a branch
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def start_at_random(model: VideoModel) -> None:
+    """Heads that start at 0 pass no gradient on in the first step."""
+    nn.init.normal_(model.classifier()[1].weight, std=0.02)
+
+
+def test_recipes_say_how_they_are_run():
+    for path in CONFIGS:
+        text = path.read_text()
+        head = text.partition("\ndata:")[0]
+        assert f"--config configs/{path.name}" in head, path.name
+        assert "Hardware: " in head, path.name
+        assert yaml.safe_load(text)["data"]["root"].startswith("data/"), path.name
+
+
+def test_recipes_are_the_published_ones():
+    """ViViT's table of settings (scenic's configuration files)."""
+    expected = {
+        "kinetics400_vivit_b": (0.05, 30, 4, 0.0, 0.0),
+        "kinetics400_vivit_b_joint": (0.1, 30, 4, 0.0, 0.0),
+        "kinetics400_vivit_l": (0.1, 30, 24, 0.0, 0.0),
+        "kinetics600_vivit_l": (0.05, 30, 24, 0.0, 0.0),
+        "ssv2_vivit_l": (0.4, 35, 4, 0.3, 0.3),
+    }
+    by_name = {path.stem: path for path in CONFIGS}
+    for name, (rate, epochs, temporal, drop_path, mixup) in expected.items():
+        config = read(by_name[name])
+        assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.clip_norm) == ("sgd", 0.9, 1.0)
+        assert (config.optimizer.weight_decay, config.optimizer.reference_batch) == (0.0, 0)
+        assert (config.optimizer.learning_rate, config.training.batch_size) == (rate, 64)
+        assert (config.schedule.length, config.schedule.warmup) == (f"{epochs} epochs", "2.5 epochs")
+        assert config.model.vivit.temporal_depth == temporal
+        assert (config.model.vivit.stochastic_depth, config.augmentation.mixup_alpha) == (drop_path, mixup)
