@@ -73,13 +73,10 @@ def _cut_box(frame_size: tuple[int, int], own_share: float, rng: np.random.Gener
 def mix(input_BTCHW: torch.Tensor, targets_BK: torch.Tensor, mixing: Mixing) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips and targets after mixing, of the shapes they had; the arguments stay as they are."""
     partners = to_device(torch.tensor(mixing.partners), input_BTCHW.device)
-    # x * share + x * (1 - share) need not be x, and a clip without a partner must not change in the last bit.
-    shares = torch.tensor([1.0 if i == p else mixing.own_share for i, p in enumerate(mixing.partners)])
-    shares_B = to_device(shares, input_BTCHW.device)
-    mixed_BK = targets_BK * shares_B[:, None] + targets_BK[partners] * (1 - shares_B[:, None])
+    # A clip that is its own partner does not change, not in the last bit either: lerp adds a multiple of no difference.
+    mixed_BK = torch.lerp(targets_BK[partners], targets_BK, mixing.own_share)
     if mixing.box is None:
-        shares_B1111 = shares_B[:, None, None, None, None]
-        return input_BTCHW * shares_B1111 + input_BTCHW[partners] * (1 - shares_B1111), mixed_BK
+        return torch.lerp(input_BTCHW[partners], input_BTCHW, mixing.own_share), mixed_BK
     top, left, height, width = mixing.box
     rows, columns = slice(top, top + height), slice(left, left + width)
     mixed_BTCHW = input_BTCHW.clone()
