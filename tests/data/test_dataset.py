@@ -154,6 +154,13 @@ def test_segments_bound_the_frames(records: Records) -> None:
     assert "no frame between 99 s" in failure.reason
 
 
+def test_a_protocol_that_does_not_suit_the_model_is_told(records: Records, caplog: pytest.LogCaptureFixture) -> None:
+    ViewDataset(records, CONFIG, get_protocol("vivit_4x3"))
+    assert not caplog.records
+    ViewDataset(records, CONFIG, get_protocol("videomae_ssv2_2x3"))
+    assert "videomae_ssv2_2x3 takes segments of a video, but clip.sampling is random_span" in caplog.text
+
+
 def test_single_frame_repeats_the_middle(records: Records) -> None:
     still = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(single_frame=True))
     protocol = get_protocol("vivit_4x3")

@@ -241,3 +241,12 @@ def test_fusion_is_the_published_one():
 def test_unknown_protocols_are_a_user_error():
     with pytest.raises(UserError, match=r"evaluation.protocol is 'vivit_3x4'; did you mean 'vivit_4x3'\?"):
         get_protocol("vivit_3x4")
+
+
+def test_a_protocol_of_segments_does_not_suit_a_model_of_spans():
+    spans, segments = ClipConfig(), ClipConfig(sampling="segments")
+    suited = {name: (protocol.suits(spans), protocol.suits(segments)) for name, protocol in PROTOCOLS.items()}
+    assert suited["center"] == (True, True)
+    assert suited["vivit_4x3"] == suited["pytorchvideo_10x3"] == (True, False)
+    assert suited["videomae_ssv2_2x3"] == suited["slowfast_ssv2_1x3"] == (False, True)
+    assert all(protocol.suits(ClipConfig(num_frames=1)) for protocol in PROTOCOLS.values())

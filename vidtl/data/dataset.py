@@ -4,6 +4,7 @@ Every random number of a clip comes from (seed, epoch, record, view), so that ne
 place where a run was interrupted changes a clip, nor how many clips of its video are read with it.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ from vidtl.runtime.seeding import generator
 
 # Last key of the random streams of a clip, so that they never meet.
 _CLIP, _SUBSTITUTE = 0, 1
+
+_log = logging.getLogger(__name__)
 
 
 class ClipKey(NamedTuple):
@@ -166,6 +169,13 @@ class ViewDataset(Dataset[VideoViews]):
         self.config = config
         self.manifest = find_manifest(records.root, config.data.manifest)
         self.protocol = protocol
+        if not protocol.suits(config.clip):
+            _log.warning(
+                "evaluation.protocol %s takes %s of a video, but clip.sampling is %s; scores will suffer",
+                protocol.name,
+                protocol.frames,
+                config.clip.sampling,
+            )
 
     def __getitem__(self, index: int) -> VideoViews:
         """All views of one video from one pass over its file; a video that cannot be read says why."""

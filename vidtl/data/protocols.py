@@ -57,6 +57,13 @@ class Protocol:
     crops: CropRule
     short_side: Literal["clip", "frame"] = "clip"
     """The shorter side is resized to `clip.short_side`, or to the larger side of `clip.frame_size`."""
+    frames: Literal["spans", "segments", "either"] = "spans"
+    """What a model must have been trained on (`clip.sampling`)."""
+
+    def suits(self, clip: ClipConfig) -> bool:
+        """Whether a model trained on such clips sees in this protocol what it knows."""
+        trained_on = "segments" if clip.sampling == "segments" else "spans"
+        return clip.num_frames == 1 or self.frames in (trained_on, "either")
 
 
 def centre_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
@@ -168,15 +175,17 @@ def _half_up(pixels: int) -> int:
 
 
 _PROTOCOLS = (
-    Protocol("center", 1, 1, "mean_logits", centre_indices, centre_crop),
+    Protocol("center", 1, 1, "mean_logits", centre_indices, centre_crop, frames="either"),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
     Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices, three_crops),
     Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_offset_indices, three_crops),
     Protocol("mmaction2_10x3", 10, 3, "mean_probabilities", mmaction2_indices, mmaction2_crops),
     Protocol("videomae_5x3", 5, 3, "mean_probabilities", videomae_indices, videomae_crops, short_side="frame"),
     Protocol("charades_10x3_max", 10, 3, "max", charades_indices, three_crops),
-    Protocol("videomae_ssv2_2x3", 2, 3, "mean_probabilities", videomae_ssv2_indices, videomae_crops, "frame"),
-    Protocol("slowfast_ssv2_1x3", 1, 3, "mean_probabilities", slowfast_ssv2_indices, three_crops, "frame"),
+    Protocol(
+        "videomae_ssv2_2x3", 2, 3, "mean_probabilities", videomae_ssv2_indices, videomae_crops, "frame", "segments"
+    ),
+    Protocol("slowfast_ssv2_1x3", 1, 3, "mean_probabilities", slowfast_ssv2_indices, three_crops, "frame", "segments"),
     Protocol("pytorchvideo_10x3", 10, 3, "mean_probabilities", evenly_timed_clips, three_crops),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
