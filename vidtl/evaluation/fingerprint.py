@@ -55,7 +55,8 @@ def model_fingerprint(model_directory: Path) -> str:
 
 def data_fingerprint(records: Records) -> str:
     """SHA-256 of the annotated videos: ids, paths, labels, parts and class names, in their order."""
-    digest = hashlib.sha256("\0".join((str(records.multi_label), *records.classes.names)).encode())
+    first = (str(records.multi_label), str(records.frame_rate), *records.classes.names)
+    digest = hashlib.sha256("\0".join(first).encode())
     columns = (
         *(records.ids.data, records.ids.offsets, records.paths.data, records.paths.offsets),
         *(records.label_offsets, records.label_classes, records.segment_starts_s, records.segment_ends_s),

@@ -15,12 +15,13 @@ def group_size(num_views: int, batch_size: int) -> int:
     Small groups lose less when a run is killed, and share out more evenly; at worst a group has `batch_size` videos.
     """
     step = max(1, batch_size // num_views)
-    for size in (*range(step, batch_size, step), batch_size):
-        num_clips = size * num_views
-        num_batches = -(-num_clips // batch_size)
-        if num_clips >= FULL_ENOUGH * num_batches * batch_size:
-            break
-    return size
+    sizes = [*range(step, batch_size, step), batch_size]
+    return next(size for size in sizes if _filled_share(size * num_views, batch_size) >= FULL_ENOUGH)
+
+
+def _filled_share(num_clips: int, batch_size: int) -> float:
+    num_batches = -(-num_clips // batch_size)
+    return num_clips / (num_batches * batch_size)
 
 
 def video_groups(num_videos: int, num_views: int, batch_size: int) -> list[range]:

@@ -1,0 +1,70 @@
+"""A set of which 5 % cannot be read: the denominator is the annotation's, and the report lists exactly those."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.data.toy import ToySettings, make_toy
+from vidtl.models import build_model
+from vidtl.models.hub import save_model_directory
+from vidtl.runtime.progress import make_progress
+
+RunMain = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 videos to evaluate on, one of them cut, one of them gone."""
+    folder = tmp_path_factory.mktemp("forty")
+    settings = ToySettings(seed=4, videos_per_class_train=1, videos_per_class_val=5)
+    make_toy(folder, settings, make_progress(is_main_process=False), num_processes=1)
+    files = sorted((folder / "videos/val").iterdir())
+    assert len(files) == 40
+    files[7].write_bytes(files[7].read_bytes()[:300])
+    files[31].unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
+    torch.manual_seed(0)
+    stage = TokenLearnerConfig(after_block=1)
+    settings = ViViTConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+    folder = tmp_path_factory.mktemp("model")
+    save_model_directory(build_model(ModelConfig(vivit=settings), clip, 8), folder, ())
+    return folder
+
+
+@pytest.mark.parametrize("strict", [(), ("--strict",), ("--evaluation.strict", "true")])
+def test_unreadable_videos_are_counted_and_listed(
+    run_main: RunMain, videos: Path, model: Path, tmp_path: Path, strict: tuple[str, ...]
+) -> None:
+    import eval as evaluation
+
+    bad = sorted((videos / "videos/val").iterdir())[7].name
+    options = ["--checkpoint", model, "--data.dataset", "toy", "--data.root", videos, "--output_dir", tmp_path]
+    options += ["--data.num_workers", "0", "--html", "false", *strict]
+    code, output, errors = run_main(evaluation.main, *options)
+    assert code == (4 if strict else 0), errors
+    assert "40 videos annotated, 38 scored, 2 unreadable" in output
+    assert "protocol center: 1 clips x 1 crops = 1 views, fusion mean_logits" in output
+    record = json.loads((tmp_path / "val-center/metrics.json").read_text())
+    assert (record["num_annotated"], record["num_scored"], record["num_unreadable"]) == (40, 38, 2)
+    assert record["metrics_readable"]["top1"] * 38 == pytest.approx(record["metrics"]["top1"] * 40)
+    rows = list(csv.DictReader((tmp_path / "val-center/unreadable.csv").open()))
+    listed = {row["path"] for row in rows}
+    assert listed == {row["path"] for row in record["unreadable"]}
+    present = {path.name for path in (videos / "videos/val").iterdir()}
+    assert len(listed) == 2
+    assert {Path(path).name for path in listed} - present != set()  # the one that is gone
+    assert bad in {Path(path).name for path in listed}
+    assert all(row["reason"] for row in rows)
+    predictions = list(csv.DictReader((tmp_path / "val-center/predictions.csv").open()))
+    assert {row["path"] for row in predictions if row["status"] == "unreadable"} == listed
+    assert len({row["id"] for row in predictions}) == len(predictions) == 40

@@ -1,0 +1,139 @@
+"""An evaluation that is killed goes on where it was, with another number of processes, and ends with the same bytes.
+
+Run as a script, this file is `tools/eval.py`, except that it notes each video it opens and takes its time over it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.data.dataset import ViewDataset
+from vidtl.models import build_model
+from vidtl.models.hub import save_model_directory
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NUM_VIDEOS = 16
+PAUSE_S = 0.25
+
+
+def note_opened(journal: Path, pause_s: float) -> None:
+    """From now on, each video that this process opens is a line of `journal`: process, record number."""
+    read = ViewDataset.__getitem__
+
+    def noted(self, index):
+        with journal.open("a") as stream:
+            stream.write(f"{os.getpid()} {index}\n")
+        time.sleep(pause_s)
+        return read(self, index)
+
+    ViewDataset.__getitem__ = noted
+
+
+def journal_lines(journal: Path) -> list[tuple[int, int]]:
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    return [(int(process), int(index)) for process, index in map(str.split, lines)]
+
+
+def recorded(folder: Path) -> list[int]:
+    """Record numbers in the partial results, each line as it stands there."""
+    lines = [line for file in sorted(folder.glob("partial/*/*.jsonl")) for line in file.read_text().splitlines()[1:]]
+    return [video[0] for line in lines for video in json.loads(line.partition(" ")[2])["videos"]]
+
+
+@pytest.fixture
+def options(toy: Path, tmp_path: Path) -> list[str]:
+    """An untrained model and twelve views: batches of 12 clips make every video a group of its own."""
+    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
+    settings = ViViTConfig(
+        width=24,
+        depth=2,
+        temporal_depth=1,
+        num_heads=3,
+        tubelet=(4, 8, 8),
+        token_learner=TokenLearnerConfig(after_block=1),
+    )
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(vivit=settings), clip, 8)
+    save_model_directory(model, tmp_path / "model", ())
+    return [
+        *("--checkpoint", str(tmp_path / "model"), "--data.dataset", "toy", "--data.root", str(toy)),
+        *("--data.num_workers", "0", "--training.precision", "no"),
+        *("--evaluation.protocol", "vivit_4x3", "--evaluation.batch_size", "12", "--html", "false"),
+    ]
+
+
+def start_and_kill(command: list[str], journal: Path, folder: Path, num_recorded: int) -> set[int]:
+    """Start the tool, kill all its processes by SIGKILL once so many videos are recorded, and name those that read."""
+    before = len(journal_lines(journal))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tools")]),
+    }
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(recorded(folder)) < num_recorded:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    readers = {number for number, _ in journal_lines(journal)[before:]}
+    for number in readers | {process.pid}:
+        os.kill(number, signal.SIGKILL)
+    process.communicate()  # its end of file means that every process has ended
+    return readers
+
+
+def test_killed_twice_and_finished_by_another_number_of_processes(
+    options: list[str], run_main: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import eval as evaluation
+
+    monkeypatch.setattr(ViewDataset, "__getitem__", ViewDataset.__getitem__)  # so that it is undone
+    code, _, errors = run_main(evaluation.main, *options, "--output_dir", tmp_path / "whole")
+    assert code == 0, errors
+    whole = tmp_path / "whole/val-vivit_4x3"
+    assert not (whole / "partial").exists()
+
+    journal, folder = tmp_path / "journal", tmp_path / "killed/val-vivit_4x3"
+    arguments = [__file__, str(journal), *options, "--output_dir", str(tmp_path / "killed")]
+    one = [sys.executable, *arguments]
+    config = str(REPOSITORY / "configs/accelerate/cpu_2_processes.yaml")
+    two = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", config, *arguments]
+    done, in_flight = set(), 0
+    for command, num_processes, num_recorded in ((one, 1, 4), (two, 2, 9)):
+        opened_before = len(journal_lines(journal))
+        readers = start_and_kill(command, journal, folder, num_recorded)
+        assert len(readers) == num_processes
+        assert not {index for _, index in journal_lines(journal)[opened_before:]} & done
+        in_flight += num_processes
+        done = set(recorded(folder))
+        assert num_recorded <= len(done) < NUM_VIDEOS
+    opened_before = len(journal_lines(journal))
+    note_opened(journal, 0)
+    code, _, errors = run_main(evaluation.main, *options, "--output_dir", tmp_path / "killed")
+    assert code == 0, errors
+    assert f"{len(done)} of {NUM_VIDEOS} videos were scored before the interruption" in errors
+    assert f"evaluating {NUM_VIDEOS}/{NUM_VIDEOS} videos" in errors
+    last = [index for _, index in journal_lines(journal)[opened_before:]]
+    assert sorted(last) == sorted(set(range(NUM_VIDEOS)) - done)
+    assert len(journal_lines(journal)) <= NUM_VIDEOS + in_flight  # only what was under way was opened again
+    for name in ("predictions.csv", "metrics.json", "confusion.csv"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    assert not (folder / "partial").exists()
+
+
+if __name__ == "__main__":
+    note_opened(Path(sys.argv.pop(1)), PAUSE_S)
+    import eval as tool
+
+    from vidtl.runtime.launch import run_tool
+
+    run_tool(tool.main)
