@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from vidtl.benchmark.contenders import REFERENCE, BenchmarkSettings, Contender
 from vidtl.benchmark.rounds import Rounds, product_shapes
 
-GPU_PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
+GPU_PEAKS = {
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "A10": 125e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+}
 """FLOP/s of dense bf16 products by a part of the device's name, the longer names first (NVIDIA's data sheets)."""
 
 

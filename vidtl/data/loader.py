@@ -23,6 +23,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from vidtl.config import ExperimentConfig
@@ -194,6 +195,7 @@ def _worker_options(config: ExperimentConfig) -> dict[str, Any]:
         "prefetch_factor": data.prefetch_batches,
         "timeout": data.worker_timeout_s,
         "worker_init_fn": _start_worker,
+        "pin_memory": torch.cuda.is_available(),  # from such memory batches travel beside the computation
     }
 
 

@@ -133,9 +133,7 @@ class Engine:
             if not last:
                 compute[-1].stop()
                 batches.send_ahead()
-        grad_norm, updated = self._update(learning_rate, loss)
-        if updated and self.average:
-            self.average.update(step + 1)
+        grad_norm, updated = self.update(step, learning_rate, loss)
         if not updated:
             _restore(buffers)
         compute[-1].stop()
@@ -195,8 +193,12 @@ class Engine:
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _update(self, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
-        """Clip and change the weights; the norm of the gradient, and whether the weights have changed."""
+    def update(self, step: int, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
+        """Clip the gradients that are there, change the weights and then their average.
+
+        Returns:
+            The norm of the gradient, and whether the weights have changed.
+        """
         clip_norm = self.config.optimizer.clip_norm or math.inf
         grad_norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), clip_norm))
         set_learning_rate(self.optimizer, learning_rate)
@@ -205,6 +207,8 @@ class Engine:
             self._wrapped_optimizer.step()
             updated = not self._wrapped_optimizer.step_was_skipped
         self._wrapped_optimizer.zero_grad(set_to_none=True)
+        if updated and self.average:
+            self.average.update(step + 1)
         return grad_norm.detach(), updated
 
     def _is_usable(self, loss: Tensor, grad_norm: Tensor) -> bool:
