@@ -8,7 +8,7 @@ LAUNCH ?= configs/accelerate/cpu.yaml
 DEMO := runs/demo
 LAUNCHER := $(BIN)/accelerate launch --quiet --num_cpu_threads_per_process $$(getconf _NPROCESSORS_ONLN) --config_file $(LAUNCH)
 
-.PHONY: demo test check install clean
+.PHONY: demo test stress check install clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,13 @@ demo: $(INSTALLED)
 # The whole test suite; tests of real data skip, with the reason, where the data is absent.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Kills, signals, damage, elastic restarts and long runs by the hundred: an hour on two quiet cores; SCALE=0.1 for a tenth.
+# Results go to docs/results/reliability.json and .md.
+SCALE ?= 1
+SEED ?= 0
+stress: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress.reliability --scale $(SCALE) --seed $(SEED)
 
 # Format, lint and types.
 check: $(INSTALLED)

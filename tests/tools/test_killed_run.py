@@ -28,7 +28,7 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
 
 def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path: Path) -> None:
     options = [
-        *(*tiny, "--data.root", str(toy), "--schedule.length", "3 epochs", "--data.num_workers", "2"),
+        *(*tiny, "--data.root", str(toy), "--schedule.length", "3 epochs", "--training.ema_decay", "0.9"),
         # Repeated clips, RandAugment, erasing, MixUp and CutMix, and more than any recipe has.
         *("--augmentation.preset", "videomae_kinetics", "--augmentation.colour_probability", "0.5"),
         *("--augmentation.crop", "random_resized", "--augmentation.flip_probability", "0.5"),
@@ -36,24 +36,24 @@ def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path:
         *("--training.checkpoint_every_steps", "3", "--training.evaluate_every_epochs", "1.5"),
     ]
     whole = tmp_path / "whole"
-    unbroken = start(options, whole)
+    unbroken = start([*options, "--data.num_workers", "2"], whole)
     output, _ = unbroken.communicate(timeout=240)
     assert unbroken.returncode == 0, output
     recorded = yaml.safe_load((whole / "config.yaml").read_text())["augmentation"]
     assert (recorded["repeats"], recorded["rand_augment_layers"], recorded["cutmix_alpha"]) == (2, 4, 1.0)
 
     broken = tmp_path / "broken"
-    for checkpoint in ("step-00000003", "step-00000012"):
-        process = start(options, broken)
+    for checkpoint, workers in (("step-00000003", "1"), ("step-00000012", "2")):  # workers change no bit either
+        process = start([*options, "--data.num_workers", workers], broken)
         wait_for(broken / "checkpoints" / checkpoint, process)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not (broken / "checkpoints/step-00000024").exists()  # it was killed before its end
-    process = start(options, broken)
+    process = start([*options, "--data.num_workers", "0"], broken)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
 
-    for name in ("model.safetensors", "optimizer.safetensors"):
+    for name in ("model.safetensors", "optimizer.safetensors", "ema/model.safetensors"):
         ends = [(folder / "checkpoints/step-00000024" / name).read_bytes() for folder in (whole, broken)]
         assert ends[0] == ends[1], name
     steps = [line.split(",")[0] for line in (broken / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]

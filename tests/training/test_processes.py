@@ -5,6 +5,7 @@ Three of them, because sums of two do not depend on their order, and rounding in
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 
 from tests.training import tiny_run
 from tests.training.tiny_run import tiny_config, tiny_train
-from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, newest_valid
+from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
 
 PROCESSES = 3
 BATCH_SIZE = 6
@@ -97,3 +98,16 @@ def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(unbroken, tmp_path)
         once, resumed = (load_file(run / "checkpoints" / f"step-{STEPS:08d}" / name) for run in (unbroken, output_dir))
         assert once.keys() == resumed.keys()
         assert all(torch.equal(once[key], resumed[key]) for key in once)
+
+
+def test_another_number_of_processes_goes_on_with_the_same_losses(unbroken, tmp_path, accelerator, monkeypatch):
+    monkeypatch.setattr(tiny_run, "DROPOUT", False)
+    output_dir = tmp_path / "run"
+    shutil.copytree(unbroken, output_dir)
+    for directory in list_checkpoints(output_dir / "checkpoints"):
+        if checkpoint_step(directory) > 6:
+            shutil.rmtree(directory)
+    config = tiny_config(batch_size=BATCH_SIZE, log_every_steps=1)
+    summary, _ = tiny_train(output_dir, config, accelerator)  # 3 processes before, 1 now
+    assert summary.resumed_step == 6
+    assert losses(output_dir) == pytest.approx(losses(unbroken), rel=1e-5)

@@ -118,3 +118,13 @@ def test_a_second_run_is_refused_by_process_and_host_until_the_first_ends(tmp_pa
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with (
+            pytest.raises(UserError, match=f"output directory {path} cannot be written: "),
+            RunDirectory(path).locked(),
+        ):
+            raise AssertionError("locked")

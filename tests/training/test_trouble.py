@@ -93,10 +93,10 @@ def test_a_process_that_hangs_ends_the_run_and_is_named_once(tmp_path, trouble, 
     stacks = sorted(path.name for path in (tmp_path / "run" / "stacks").iterdir())
     assert stacks == (["process-0.txt"] if trouble == "freeze" else ["process-0.txt", "process-1.txt"])
     if trouble == "sleep":
-        assert "in spoil" in (tmp_path / "run/stacks/process-1.txt").read_text()
+        assert "in make_trouble" in (tmp_path / "run/stacks/process-1.txt").read_text()
 
 
-@pytest.mark.parametrize(("trouble", "told"), [("raise", "ValueError: trouble in the loader"), ("kill", "SIGKILL")])
+@pytest.mark.parametrize(("trouble", "told"), [("raise", "ValueError: trouble of its own making"), ("kill", "SIGKILL")])
 def test_a_process_that_dies_ends_the_run_and_the_cause_is_told(tmp_path, trouble, told):
     process = run_in_trouble(tmp_path, trouble)
     _, errors = process.communicate(timeout=100)

@@ -166,23 +166,39 @@ def uneven_evaluation(accelerator: Accelerator) -> Evaluate:
     return evaluate
 
 
-def troublesome(trouble: str, at_step: int) -> Callable[[int, ClipBatch], ClipBatch]:
-    """What goes wrong in one process while it reads that step's batch."""
+def make_trouble(trouble: str) -> None:
+    """What goes wrong in one process."""
+    if trouble == "raise":
+        raise ValueError("trouble of its own making")
+    if trouble == "sleep":
+        time.sleep(1000)
+    os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[trouble])
+
+
+def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
+    """`kind@place`: while it reads that step's batch (the default), computes it, or from then on saves or evaluates."""
+    kind, _, place = trouble.partition("@")
+    step_now = 0
 
     def spoil(step: int, batch: ClipBatch) -> ClipBatch:
-        if step != at_step:
-            return batch
-        if trouble == "raise":
-            raise ValueError("trouble in the loader")
-        if trouble == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if trouble == "freeze":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        if trouble == "sleep":
-            time.sleep(1000)
-        return replace(batch, targets=batch.targets * float("nan"))
+        nonlocal step_now
+        step_now = step
+        if step == at_step and place in ("", "read"):
+            make_trouble(kind)
+        return batch
 
-    return spoil
+    def make_input(batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        if step_now == at_step and place == "step":
+            make_trouble(kind)
+        return task.make_input(batch)
+
+    def save_model(model: nn.Module, directory: Path) -> None:
+        task.save_model(model, directory)
+        if step_now >= at_step and place == "save":
+            make_trouble(kind)
+
+    task.loader.spoil = spoil  # type: ignore[attr-defined]
+    return replace(task, make_input=make_input, save_model=save_model)
 
 
 def main() -> None:
@@ -198,10 +214,13 @@ def main() -> None:
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
     task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
     task.loader.step_delay_s = delay_s  # type: ignore[attr-defined]
-    if process == accelerator.process_index:
-        task.loader.spoil = troublesome(trouble, step)  # type: ignore[attr-defined]
+    in_trouble = process == accelerator.process_index
+    if in_trouble:
+        task = spoil_task(task, trouble, step)
     (output_dir.parent / f"started-{accelerator.process_index}").touch()
     evaluate = uneven_evaluation(accelerator) if evaluates else None
+    if in_trouble and trouble.endswith("@evaluation"):
+        evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
     summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task=task)
     if accelerator.is_main_process:
         form = accelerator.distributed_type.value

@@ -87,8 +87,12 @@ class RunDirectory:
         Raises:
             UserError: a running process has it; names the process and its host.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as stream:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise UserError(f"output directory {self.path} cannot be written: {error.strerror}") from error
+        with stream:
             try:
                 # Not flock: forked decoding workers would inherit it and outlive a killed run for seconds.
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
