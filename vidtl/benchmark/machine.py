@@ -45,5 +45,5 @@ def processor() -> str:
 
 def cpu_multiplies_bf16() -> bool | None:
     """Whether the processor has instructions for bf16; `None` where this version of torch does not tell."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16")) if capabilities else None
