@@ -1,7 +1,7 @@
 """1, 2 and 3 real processes, batches of 1 to 7 clips, 1 to 17 videos: the same predictions and the same metrics.
 
-Run as a script under `accelerate launch`, this file evaluates all combinations with as many processes in one go and
-leaves each process's results in a folder.
+Run as a script, this file starts two and then three processes over gloo, which evaluate all combinations in one go and
+leave each process's results in a folder. (`accelerate launch` of the tool itself: tests/tools/.)
 """
 
 import json
@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator, debug_launcher
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
 from vidtl.config import EvaluationConfig
+from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.predictions import read_predictions, write_predictions
 from vidtl.evaluation.result import EvaluationResult
@@ -36,11 +38,7 @@ def evaluate_case(num_videos, batch_size, multi_label, broken, **options) -> Eva
 
 def save_results(folder: Path, num_processes: int) -> None:
     """What each process does: all cases, with a wrapped model."""
-
-    from accelerate import Accelerator
-
-    from vidtl.evaluation.evaluator import evaluate
-
+    torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == num_processes == torch.distributed.get_world_size()
     model = accelerator.prepare(TinyModel().train())
@@ -69,19 +67,25 @@ def one_process() -> list[EvaluationResult]:
     return [evaluate_case(*case) for case in CASES]
 
 
-@pytest.mark.parametrize("num_processes", [2, 3])
-def test_real_processes_find_what_one_finds(one_process, num_processes, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
-    command += ["--num_processes", str(num_processes), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", "0", __file__, str(tmp_path), str(num_processes)]
+@pytest.fixture(scope="module")
+def several_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
     python_path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    command = [sys.executable, __file__, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_real_processes_find_what_one_finds(one_process, several_processes, num_processes):
+    folder = several_processes / str(num_processes)
+    assert len(list(folder.glob("*.npz"))) == num_processes
     shares = []
     for process in range(num_processes):
-        scores = np.load(tmp_path / f"{process}.npz")
-        metrics, opened = json.loads((tmp_path / f"{process}.json").read_text())
+        scores = np.load(folder / f"{process}.npz")
+        metrics, opened = json.loads((folder / f"{process}.json").read_text())
         shares.append(opened)
         for case, expected in enumerate(one_process):
             np.testing.assert_allclose(scores[str(case)], expected.scores, atol=1e-6)
@@ -126,4 +130,7 @@ def test_numpy_and_sklearn_find_the_same_in_the_predictions_file(one_process, tm
 
 
 if __name__ == "__main__":
-    save_results(Path(sys.argv[1]), int(sys.argv[2]))
+    for count in (2, 3):
+        results = Path(sys.argv[1]) / str(count)
+        results.mkdir()
+        debug_launcher(save_results, (results, count), num_processes=count)

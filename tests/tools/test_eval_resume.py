@@ -17,6 +17,7 @@ import torch
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.data.dataset import ViewDataset
+from vidtl.evaluation.predictions import read_predictions
 from vidtl.models import build_model
 from vidtl.models.hub import save_model_directory
 
@@ -63,6 +64,8 @@ def options(toy: Path, tmp_path: Path) -> list[str]:
     )
     torch.manual_seed(0)
     model = build_model(ModelConfig(vivit=settings), clip, 8)
+    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
+        torch.nn.init.normal_(parameter, std=0.3)
     save_model_directory(model, tmp_path / "model", ())
     return [
         *("--checkpoint", str(tmp_path / "model"), "--data.dataset", "toy", "--data.root", str(toy)),
@@ -101,6 +104,7 @@ def test_killed_twice_and_finished_by_another_number_of_processes(
     assert code == 0, errors
     whole = tmp_path / "whole/val-vivit_4x3"
     assert not (whole / "partial").exists()
+    assert len(set(read_predictions(whole / "predictions.csv").scores[:, 0].tolist())) == NUM_VIDEOS
 
     journal, folder = tmp_path / "journal", tmp_path / "killed/val-vivit_4x3"
     arguments = [__file__, str(journal), *options, "--output_dir", str(tmp_path / "killed")]
