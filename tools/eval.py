@@ -12,15 +12,17 @@ number of processes. A file of scores for Charades is judged without a model:
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, is_asked_for, score_file
 from command_line import arguments_of_process, experiment_parser
 from jsonargparse import ArgumentParser
-from trained_model import load_for_classes, parse_with_model, run_folder
+from trained_model import ClassOrder, load_for_classes, parse_with_model, run_folder
 
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import load_description, read_records
@@ -30,6 +32,7 @@ from vidtl.errors import UserError
 from vidtl.evaluation.charades import write_submission
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.fingerprint import evaluation_key
+from vidtl.evaluation.html import draw_pictures, example_indices, write_page
 from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.partial import PartialResults
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
@@ -72,8 +75,11 @@ def main() -> None:
     make_loader = partial(EvalLoader, records, config, protocol)
     result = evaluate(model, make_loader, records, config, protocol, accelerator, progress, found_so_far)
     if accelerator.is_main_process:
-        report(result, folder, is_charades=description.format == "charades")
+        record = report(result, folder, is_charades=description.format == "charades")
         found_so_far.remove()
+        if options.html:
+            network = model.model if isinstance(model, ClassOrder) else model
+            write_html(result, record, folder, partial(draw_pictures, network, records, config, protocol))
     if result.unreadable and (options.strict or config.evaluation.strict):
         sys.exit(EXIT_UNREADABLE)
 
@@ -84,13 +90,14 @@ def eval_parser() -> ArgumentParser:
     parser.add_argument(
         "--output_dir", type=Path, help="Where the report goes; default: evaluation/ in the folder of the run"
     )
+    parser.add_argument("--html", type=bool, default=True, help="Write report.html, with pictures of a few videos")
     parser.add_argument("--strict", action="store_true", help="The same as --evaluation.strict true")
     parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
     parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
     return parser
 
 
-def report(result: EvaluationResult, folder: Path, is_charades: bool) -> None:
+def report(result: EvaluationResult, folder: Path, is_charades: bool) -> dict[str, Any]:
     """Write the files, print the summary and say where the files are."""
     record = metrics_record(result)
     files = write_report(result, record, folder)
@@ -100,6 +107,18 @@ def report(result: EvaluationResult, folder: Path, is_charades: bool) -> None:
         write_submission(files[-1], [result.ids[i] for i in scored], result.scores[scored])
     print("\n".join(summary_lines(result, record)))
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
+    return record
+
+
+def write_html(
+    result: EvaluationResult, record: dict[str, Any], folder: Path, draw: Callable[[list[int], Path], None]
+) -> None:
+    """Write the page. Its pictures are worth less than the metrics, so what goes wrong in drawing them is only told."""
+    try:
+        draw(example_indices(result), folder)
+    except Exception as error:
+        log.warning("the HTML report has no pictures: %s: %s", type(error).__name__, error)
+    print(f"page    {write_page(result, record, folder)}")
 
 
 if __name__ == "__main__":

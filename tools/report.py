@@ -1,0 +1,26 @@
+"""Write the HTML report of an evaluation again, from its files alone: no model, no videos.
+
+python tools/report.py runs/toy/evaluation/val-center
+
+It reads metrics.json, predictions.csv and the pictures that the evaluation left in examples/.
+"""
+
+from pathlib import Path
+
+from command_line import PlainParser
+
+from vidtl.evaluation.html import read_evaluation, write_page
+from vidtl.runtime.launch import run_tool
+
+
+def main() -> None:
+    parser = PlainParser(
+        prog="report.py", description="Write the HTML report of an evaluation again.", allow_abbrev=False
+    )
+    parser.add_argument("folder", type=Path, help="folder of the evaluation, with metrics.json and predictions.csv")
+    folder = parser.parse_args().folder
+    print(f"page  {write_page(*read_evaluation(folder), folder)}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
