@@ -9,7 +9,6 @@ from PIL import Image
 
 from vidtl.data.decoding import UnreadableVideo, View, open_video
 from vidtl.data.sampling import Box
-from vidtl.errors import UserError
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (12, 16, 20, 3), dtype=np.uint8)
 WHOLE = Box(0, 0, 16, 20)
@@ -50,7 +49,9 @@ def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_frame_rate_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"is a folder of images; `frame_rate` in dataset\.yaml"):
+    with pytest.raises(
+        UnreadableVideo, match=r"a folder; with images in it, dataset\.yaml must give their `frame_rate`"
+    ):
         open_video(write(tmp_path / "a"))
 
 

@@ -78,7 +78,7 @@ class Listing:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
-        self._spellings: dict[str, list[str]] = {}
+        self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
         self._packed: dict[str, bool] = {}
 
     def names(self, folder: str) -> frozenset[str]:
@@ -91,7 +91,8 @@ class Listing:
     def find(self, path: str) -> str | None:
         """The path if it exists; `name.*` finds the first of `VIDEO_SUFFIXES` that does."""
         folder, _, name = path.rpartition("/")
-        return self._find(folder, name)
+        found = _first(name, self.names(folder))
+        return None if found is None else join(folder, found)
 
     def find_respelt(self, folder: str, name: str) -> str | None:
         """As `find`, but the last folder may have underscores where `folder` has spaces."""
@@ -102,11 +103,11 @@ class Listing:
         if spellings is None:
             parent, _, last = folder.rpartition("/")
             both = dict.fromkeys((folder, join(parent, last.replace(" ", "_"))))
-            spellings = self._spellings[folder] = [each for each in both if self.names(each)]
-        for spelling in spellings:
-            found = self._find(spelling, name)
+            spellings = self._spellings[folder] = [(each, self.names(each)) for each in both if self.names(each)]
+        for spelling, names in spellings:
+            found = _first(name, names)
             if found is not None:
-                return found
+                return join(spelling, found)
         return None
 
     def is_packed(self, path: str) -> bool:
@@ -118,15 +119,16 @@ class Listing:
             )
         return self._packed[folder]
 
-    def _find(self, folder: str, name: str) -> str | None:
-        names = self.names(folder)
-        if not name.endswith(".*"):
-            return join(folder, name) if name in names else None
-        stem = name[:-2]
-        for suffix in VIDEO_SUFFIXES:
-            if stem + suffix in names:
-                return join(folder, stem + suffix)
-        return None
+
+def _first(name: str, names: frozenset[str]) -> str | None:
+    """The name if it is among `names`; for `stem.*` the first of `VIDEO_SUFFIXES` with which it is."""
+    if not name.endswith(".*"):
+        return name if name in names else None
+    stem = name[:-2]
+    for suffix in VIDEO_SUFFIXES:
+        if stem + suffix in names:
+            return stem + suffix
+    return None
 
 
 class _Place(NamedTuple):

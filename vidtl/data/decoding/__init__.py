@@ -51,7 +51,7 @@ def open_video(
 
     Raises:
         UnreadableVideo: the file is missing, outside `root`, no regular file, no video container, or not decodable.
-        UserError: `decoder` is unknown or not installed, or `frame_rate` is needed.
+        UserError: `decoder` is unknown or not installed.
     """
     if decoder not in DECODERS:
         raise UserError(f"data.decoder is {decoder!r}; {did_you_mean(decoder, DECODERS)}")
@@ -60,8 +60,8 @@ def open_video(
         return open_packed_image(path, root)
     if kind == "folder":
         if frame_rate is None:
-            raise UserError(
-                f"{path} is a folder of images; `frame_rate` in dataset.yaml must say how fast they were taken"
+            raise UnreadableVideo(
+                path, "not a regular file but a folder; with images in it, dataset.yaml must give their `frame_rate`"
             )
         return FrameFolderReader(checked_folder(path, root), frame_rate, root)
     real = checked_path(path, root)

@@ -29,7 +29,7 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
-        fields = _fields(source, row)
+        fields = _fields(builder, row)
         video_id = f"{fields['id']}_{fields['start']:06d}_{fields['end']:06d}"
         builder.add(row, video_id, source.finder.find(fields))
         builder.label(row, str(fields["label"]))
@@ -44,14 +44,15 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
     return builder
 
 
-def _fields(source: AnnotationSource, row: Row) -> Fields:
+def _fields(builder: RecordsBuilder, row: Row) -> Fields:
     """What name patterns may use of a row; UserError for values that no file name can be made of."""
-    values = row.values
+    source, values = builder.source, row.values
     label, video_id = values["label"], values["id"]
     if not label or not video_id:
         column = source.columns["id" if label else "label"]
         raise UserError(f"{row.where}: {column} is empty; every row needs one")
-    if not is_relative(f"{label}/{video_id}"):
+    # Every label comes hundreds of times, and is checked the first time.
+    if not (is_relative(video_id) and builder.knows(label)) and not is_relative(f"{label}/{video_id}"):
         check_relative(f"{label}/{video_id}", row.where)
     start, end = values["start"], values["end"]
     start_s = int(start) if start.isdecimal() else _whole_seconds(source, row, "start")

@@ -161,6 +161,10 @@ class RecordsBuilder:
         self._label_ends.append(end_s)
         self._label_offsets[-1] += 1
 
+    def knows(self, name: str) -> bool:
+        """Whether an earlier record has the label."""
+        return name in self._numbers
+
     def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
         """Give records without a file, and those of `ambiguous`, the path that `expected` makes of id and first label.
 
@@ -264,6 +268,7 @@ def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, d
     try:
         # utf-8-sig drops the byte order mark that spreadsheets write
         with file.open(encoding="utf-8-sig", newline="") as stream:
+            strip = str.strip
             reader = csv.reader(stream, strict=True)
             header = [name.strip() for name in next(reader, [])]
             places = [_column(file, header, wanted[key]) for key in keys]
@@ -275,7 +280,7 @@ def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, d
                             f"{file}:{line}: {len(fields)} fields, the header has {len(header)}; "
                             "a field that contains a comma needs quotes"
                         )
-                    yield line, dict(zip(keys, [fields[place].strip() for place in places], strict=True))
+                    yield line, dict(zip(keys, [strip(fields[place]) for place in places], strict=True))
                 line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
