@@ -51,7 +51,8 @@ class TrainingConfig:
     """`skip`: steps in a row that may be left out before the run ends all the same."""
     hang_timeout_s: float = 300.0
     """Several processes: seconds without progress in any of them, or without a sign of life from one, before the run
-    ends and names the process that the others wait for; 0: wait as long as PyTorch does."""
+    ends and names the process that the others wait for; more than the first step takes with its compilation; 0: wait
+    as long as PyTorch does."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     """Where numbers go besides `metrics.jsonl`: tensorboard, wandb (`pip install vidtl[wandb]`; the project is vidtl
     unless WANDB_PROJECT names another), both, or none."""

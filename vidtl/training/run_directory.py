@@ -24,6 +24,8 @@ MAY_CHANGE = (
     "data.worker_timeout_s",
     "data.max_unreadable_share",
     "training.accumulation_steps",
+    "training.compile",
+    "training.activation_checkpointing",
     "training.log_every_steps",
     "training.checkpoint_every_steps",
     "training.checkpoint_every_minutes",
