@@ -15,8 +15,8 @@ def group_size(num_views: int, batch_size: int) -> int:
     Small groups lose less when a run is killed, and share out more evenly; at worst a group has `batch_size` videos.
     """
     step = max(1, batch_size // num_views)
-    sizes = [*range(step, batch_size, step), batch_size]
-    return next(size for size in sizes if _filled_share(size * num_views, batch_size) >= FULL_ENOUGH)
+    sizes: list[int] = [*range(step, batch_size, step), batch_size]
+    return min(size for size in sizes if _filled_share(size * num_views, batch_size) >= FULL_ENOUGH)
 
 
 def _filled_share(num_clips: int, batch_size: int) -> float:
