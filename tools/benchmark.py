@@ -1,6 +1,8 @@
 #!/usr/bin/env python
 """What things cost, each measured in one run.
 
+    python tools/benchmark.py conformance FOLDER        frames of every backend against a plain decode
+    python tools/benchmark.py decode [VIDEO...]         reading clips beside other libraries
     python tools/benchmark.py model                     models beside other people's, forward and backward
     python tools/benchmark.py train                     whole training steps and the data path, and what limits a run
     python tools/benchmark.py views VIDEO...            opening a video once for all its views
@@ -11,6 +13,8 @@ its times mean little elsewhere. Let nothing else run meanwhile.
 
 import argparse
 
+import benchmark_conformance
+import benchmark_decode
 import benchmark_model
 import benchmark_train
 import benchmark_views
@@ -19,7 +23,13 @@ from command_line import PlainParser
 from vidtl.errors import UserError
 from vidtl.runtime.launch import run_tool
 
-COMMANDS = {"model": benchmark_model, "train": benchmark_train, "views": benchmark_views}
+COMMANDS = {
+    "conformance": benchmark_conformance,
+    "decode": benchmark_decode,
+    "model": benchmark_model,
+    "train": benchmark_train,
+    "views": benchmark_views,
+}
 """Modules with `add_options` and `main`; the first line of their docstring is the help."""
 
 TAKE_SETTINGS = {"train"}
