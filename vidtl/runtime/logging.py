@@ -1,8 +1,9 @@
 """What a run records about itself: `metrics.jsonl`, trackers, and messages on stderr.
 
 `metrics.jsonl` holds one JSON object per line. Lines of training have step, epoch, loss (mean over the steps since the
-line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share, compute_share; lines of an evaluation have step, epoch, split and
-the metrics. `step` counts finished optimizer steps. A number that is not finite is null.
+line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share, compute_share and nonfinite_steps
+once one was left out; lines of an evaluation have step, epoch, split and the metrics. `step` counts finished optimizer
+steps. A number that is not finite is null.
 """
 
 import json
