@@ -17,16 +17,28 @@ from typing import Any
 from command_line import PlainParser
 
 from vidtl.data.description import DatasetDescription, load_description, read_records
+from vidtl.data.layout import find_annotations
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.manifest_entry import DEPTHS
+from vidtl.data.preparation.copies import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.data.preparation.report import build_report
-from vidtl.data.preparation.report_text import report_lines
-from vidtl.data.preparation.scanning import ScanFolder, ScanPlan, Shard, merge_parts, missing_parts, scan_set
+from vidtl.data.preparation.report_text import printable, report_lines
+from vidtl.data.preparation.scanning import ScanPlan, scan_set
+from vidtl.data.preparation.shards import ManifestFolder, Shard
+from vidtl.data.preparation.speed import NUM_FRAMES, STRIDE, Pair, measure_speed
+from vidtl.data.preparation.transcode import CopySettings
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
+
+COPY = CopySettings()
+
+MOST_FAILURES = 20
+"""Failed copies that are printed; the copies' manifest has all."""
+SPEED_SAMPLE = 12
+"""Videos whose decoding is timed."""
 
 DEPTH_HELP = (
     "packets: every file opens and every packet has its time (some ms a file), files whose packets do not tell their "
@@ -54,6 +66,11 @@ def parse() -> argparse.Namespace:
         help="seconds for one file, and one more per megabyte, before it counts as broken (default: %(default)g)",
     )
     parser.add_argument("--output", type=Path, help="folder of the manifest and the report (default: ROOT/.vidtl)")
+    parser.add_argument(
+        "--transcode", type=Path, metavar="DIR", help="make fast-to-decode copies in DIR, a new data.root"
+    )
+    parser.add_argument("--short_side", type=int, default=COPY.short_side, help="of copies (default: %(default)s)")
+    parser.add_argument("--crf", type=int, default=COPY.crf, help="x264's quality of copies (default: %(default)s)")
     parser.add_argument("--shard", help="do part i of n, such as 2/8, and write no manifest yet")
     parser.add_argument("--merge", action="store_true", help="join the parts of all shards, and scan nothing")
     return parser.parse_args()
@@ -68,21 +85,72 @@ def main() -> None:
     plan = ScanPlan(
         root=options.root,
         paths=sorted({path for records in splits.values() for path in records.paths}),
-        folder=ScanFolder.of(options.root, options.output),
+        folder=ManifestFolder.of(options.root, options.output),
         depth=options.depth,
         shard=Shard.parse(options.shard) if options.shard else None,
         frame_rate=next(iter(splits.values())).frame_rate,
         num_workers=options.workers,
         time_limit_s=options.time_limit,
     )
-    if plan.shard is None and not options.merge:
+    settings = CopySettings(options.short_side, options.crf)
+    copying = plan_copies(plan, description, options.transcode, settings) if options.transcode else None
+    if not plan.shard and not options.merge:
         tell_missing_parts(plan.folder)
-    manifest = merge_parts(plan) if options.merge else scan_set(plan, make_progress(is_main_process=True))
+    progress = make_progress(is_main_process=True)
+    manifest = plan.folder.merge(plan.paths) if options.merge else scan_set(plan, progress)
     if plan.shard:
         print(f"{plan.shard.name}  {len(manifest)} files, {manifest.file}; --merge joins the parts once all are there")
-        return
-    write_report(build_report(description, splits, options.root, manifest), plan.folder.path)
-    tell_manifest(manifest, options.root)
+    else:
+        write_report(build_report(description, splits, options.root, manifest), plan.folder.path)
+        tell_manifest(manifest, options.root)
+    if copying:
+        copies = (
+            copying.folder.merge([*copying.targets.values()])
+            if options.merge
+            else make_copies(copying, manifest, progress)
+        )
+        if not plan.shard:
+            finish_copies(copying, description, splits, manifest, copies)
+
+
+def finish_copies(
+    plan: CopyPlan,
+    description: DatasetDescription,
+    splits: Mapping[str, Records],
+    originals: Manifest,
+    copies: Manifest,
+) -> None:
+    """Make a data root of the copies, and tell what became of the originals."""
+    copy_annotations(description, list(splits), plan.scan.root, plan.output)
+    check_copied_set(plan, description, splits, copies)
+    pairs, failed = [], []
+    for path, target in plan.targets.items():
+        original, copy = originals.entry(originals.find(path)), copies.entry(copies.find(target))
+        if copy.is_readable:
+            pairs.append(Pair((plan.scan.root, original), (plan.output, copy)))
+        elif original.is_readable:
+            failed.append(copy)
+    print(f"\ncopies      {plan.output}: {len(pairs):,} of {len(plan.targets):,} files, short side at most "
+          f"{plan.settings.short_side}")  # fmt: skip
+    for copy in failed[:MOST_FAILURES]:
+        print(f"            {printable(copy.path)}: {copy.reason}")
+    if len(failed) > MOST_FAILURES:
+        print(f"            and {len(failed) - MOST_FAILURES:,} more")
+    if pairs:
+        tell_gain(pairs)
+    print(f"for a run   --data.root {plan.output}")
+
+
+def tell_gain(pairs: list[Pair]) -> None:
+    """Bytes, and the speed of decoding a sample of the videos."""
+    before, after = (sum(side[1].size for side in sides) for sides in zip(*pairs, strict=True))
+    print(f"size        {before / 1e6:,.1f} MB became {after / 1e6:,.1f} MB ({after / before:.2f} times)")
+    every = -(-len(pairs) // SPEED_SAMPLE)
+    speed = measure_speed(pairs[::every])
+    print(
+        f"speed       {speed.originals:.1f} clips per CPU second became {speed.copies:.1f} ({speed.ratio:.1f} times; "
+        f"{NUM_FRAMES} frames, stride {STRIDE}, {speed.num_videos} videos)"
+    )
 
 
 def check(options: argparse.Namespace) -> None:
@@ -111,16 +179,20 @@ def read_splits(description: DatasetDescription, root: Path, chosen: str | None)
 
 
 def has_annotations(description: DatasetDescription, split: str, root: Path) -> bool:
-    """Whether every annotation file of a split exists, also with underscores for spaces."""
-    paths = description.splits[split].annotations
-    return all((root / path).exists() or (root / path.replace(" ", "_")).exists() for path in paths)
+    """Whether all annotation files of a split exist, or one of its folders where those tell everything."""
+    patterns = description.splits[split].annotations
+    if not patterns:
+        return any((root / folder).is_dir() for folder in description.splits[split].videos)
+    try:
+        return all(find_annotations(root, pattern) for pattern in patterns)
+    except UserError:
+        return False
 
 
-def tell_missing_parts(folder: ScanFolder) -> None:
-    parts = folder.parts()
-    missing = missing_parts(parts)
+def tell_missing_parts(folder: ManifestFolder) -> None:
+    """Say which jobs have not delivered; this one does their work."""
+    missing, count = folder.missing_parts()
     if missing:
-        count = max(shard.count for shard in parts)
         numbers = ", ".join(map(str, missing))
         print(f"parts of {count} that are missing: {numbers}; their files are scanned now")
 

@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from vidtl.errors import UserError
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -62,7 +64,8 @@ class Children(Generic[Job, Result]):
         """Jobs with their results, in the order in which they end; once `should_stop`, no more than what is there.
 
         Raises:
-            RuntimeError: `function` raised, which it must not do whatever the file is.
+            UserError: `function` raised it: what is wrong is not the file.
+            RuntimeError: `function` raised anything else, which it must not do whatever the file is.
         """
         remaining = iter(jobs)
         more = True
@@ -94,6 +97,8 @@ class Children(Generic[Job, Result]):
                 yield child.job, Lost("crashed", self._cause_of_death(child))
                 self._idle.append(self._start())
                 continue
+            if isinstance(error, UserError):
+                raise error
             if error:
                 raise RuntimeError(f"in a child process, on {child.job}:\n{error}")
             self._idle.append(child)
@@ -144,8 +149,11 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, limit_s + _ALARM_MARGIN_S)
+        answer: tuple[Any, UserError | str | None]
         try:
             answer = (function(job), None)
+        except UserError as error:
+            answer = (None, error)
         except Exception:
             answer = (None, traceback.format_exc())
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -9,15 +9,15 @@ from vidtl.data.manifest_entry import Entry
 from vidtl.data.records import Records
 
 
-def listed_twice(splits: Mapping[str, Records]) -> list[tuple[str, list[str]]]:
-    """Whole files that more than one row lists, and those rows as `split file:line`; parts of a file may share one."""
+def listed_twice(splits: Mapping[str, Records]) -> list[tuple[str, list[str], list[str]]]:
+    """Files of which several rows list the same part: path, splits, and the rows as `file:line`."""
     rows: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for name, records in splits.items():
         for index, path in enumerate(records.paths):
             rows[path].append((name, index))
     repeated = {path: places for path, places in rows.items() if len(places) > 1}
     return [
-        (path, [f"{name} {splits[name].origin(index)}" for name, index in places])
+        (path, [name for name, _ in places], [splits[name].origin(index) for name, index in places])
         for path, places in sorted(repeated.items())
         if len({_segment(splits[name], index) for name, index in places}) < len(places)
     ]

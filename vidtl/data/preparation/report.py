@@ -44,7 +44,9 @@ def build_report(
         "missing": _missing(splits, entries, root),
         "broken": _kinds(broken),
         "duplicates": {
-            "listed_twice": [{"path": path, "rows": places} for path, places in listed_twice(splits)],
+            "listed_twice": [
+                {"path": path, "splits": names, "rows": rows} for path, names, rows in listed_twice(splits)
+            ],
             "same_content": [
                 {"paths": group, "splits": sorted({name for path in group for name in _splits_of(path, splits)})}
                 for group in same_content(root, entries.values())

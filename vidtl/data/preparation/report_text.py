@@ -1,5 +1,6 @@
 """The report of a scan as text for people: what matters first, examples instead of lists."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,12 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         *_classes(report["classes"]),
         *_files(report["files"]),
     ]
-    return [line if line.isprintable() else ascii(line)[1:-1] for line in lines]
+    return [printable(line) for line in lines]
+
+
+def printable(line: str) -> str:
+    """The line itself, or with all that is not plain text escaped: names in strangers' archives may hold anything."""
+    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def _heading(report: Mapping[str, Any]) -> Iterator[str]:
@@ -76,8 +82,10 @@ def _duplicates(duplicates: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterat
     if twice:
         yield ""
         yield f"listed more than once: {len(twice):,} files"
-        yield from (f"  {file['path']}  ({', '.join(file['rows'][:3])})" for file in twice[:_EXAMPLES])
-        yield from _more(len(twice))
+        together = Counter(" and ".join(file["splits"]) for file in twice)
+        for splits, count in together.most_common(_EXAMPLES):
+            first = next(file for file in twice if " and ".join(file["splits"]) == splits)
+            yield f"{count:>7,}  in {splits}, such as {first['path']} ({', '.join(first['rows'])})"
     if content:
         across = sum(len(group["splits"]) > 1 for group in content)
         yield ""

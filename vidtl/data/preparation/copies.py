@@ -1,0 +1,163 @@
+"""Fast-to-decode copies of a whole set, in a root of their own that a run can be given instead of the original's."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vidtl.data.description import DatasetDescription, read_records
+from vidtl.data.layout import find_annotations
+from vidtl.data.manifest import Manifest, file_stamp
+from vidtl.data.manifest_entry import Entry
+from vidtl.data.preparation.children import Lost
+from vidtl.data.preparation.scan import missing_entry
+from vidtl.data.preparation.scanning import ScanPlan, limit_s
+from vidtl.data.preparation.shards import ManifestFolder
+from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video, not_copied
+from vidtl.data.preparation.work import Work, do_work
+from vidtl.data.records import Records
+from vidtl.errors import UserError
+from vidtl.runtime.progress import Progress
+
+SETTINGS_FILE = "copies.json"
+VERSION = 1
+
+# Encoding takes longer than looking.
+_SLOWER_THAN_A_SCAN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyPlan:
+    """Which copies are made of what."""
+
+    scan: ScanPlan
+    output: Path
+    """Root of the copies."""
+    targets: Mapping[str, str]
+    """Path of the copy for each path of the original."""
+    settings: CopySettings
+
+    @property
+    def folder(self) -> ManifestFolder:
+        """Where the manifest of the copies goes."""
+        return ManifestFolder.of(self.output)
+
+
+def plan_copies(scan: ScanPlan, description: DatasetDescription, output: Path, settings: CopySettings) -> CopyPlan:
+    """The plan for all files of a scan; writes nothing but the settings.
+
+    A copy keeps its original's path. Where the data set finds videos by patterns for any ending, the ending becomes
+    `.mp4`; where annotation files name them, the name stays as they have it (readers go by content).
+
+    Raises:
+        UserError: the folder holds copies made with other settings, or lies in the original's root.
+    """
+    if output.resolve() == scan.root.resolve() or output.resolve().is_relative_to(scan.root.resolve()):
+        raise UserError(f"--transcode is {str(output)!r}; allowed: a folder outside --root {str(scan.root)!r}")
+    any_suffix = any(pattern.endswith(".*") for pattern in description.files)
+    targets = {path: _with_mp4(path) if any_suffix else path for path in scan.paths}
+    if len(set(targets.values())) < len(targets):
+        targets = {path: path for path in targets}
+    _record_settings(output, settings)
+    return CopyPlan(scan=scan, output=output, targets=targets, settings=settings)
+
+
+def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Manifest:
+    """Copy what is readable and not yet copied from the original as it is now; writes the copies' manifest.
+
+    Raises:
+        StoppedBySignalError, UserError: see `do_work`.
+    """
+    paths = {plan.targets[path]: path for path in plan.scan.share}
+
+    def outcome_or_job(target: str, known: Entry | None) -> Entry | CopyJob:
+        row = originals.find(paths[target])
+        original = originals.entry(row) if row is not None else missing_entry(paths[target], "packets")
+        job = CopyJob(plan.scan.root, original, plan.output, target, plan.settings)
+        if not original.is_readable:
+            return not_copied(job, original.reason)
+        if original.stream is None:
+            return not_copied(job, "an image or a folder of images, not a video file")
+        if known and known.mtime_ns == original.mtime_ns:
+            stamp = file_stamp(plan.output / target)
+            if stamp == (known.size, known.mtime_ns) or (stamp is None and known.status == "missing"):
+                return known
+        return job
+
+    def lost(job: CopyJob, lost: Lost) -> Entry:
+        return not_copied(job, lost.reason)
+
+    work = Work(
+        title=f"copying {plan.scan.shard.name}" if plan.scan.shard else "copying",
+        names=list(paths),
+        outcome_or_job=outcome_or_job,
+        run=copy_video,
+        lost=lost,
+        limit_s=lambda job: _SLOWER_THAN_A_SCAN * limit_s(plan.scan.time_limit_s, job.root / job.entry.path),
+    )
+    return do_work(work, plan.folder, plan.scan.shard, plan.scan.num_workers, progress)
+
+
+def copy_annotations(description: DatasetDescription, splits: Sequence[str], root: Path, output: Path) -> None:
+    """The annotation files of the splits and the list of classes, at the same place as in the original's root.
+
+    Where classes are the labels of all splits, the files of all splits are copied.
+    """
+    names = splits if description.classes else list(description.splits)
+    patterns = [pattern for name in names for pattern in description.splits[name].annotations]
+    if description.classes and not (description.folder / description.classes).is_file():
+        patterns.append(description.classes)
+    files = [file for pattern in patterns for file in find_annotations(root, pattern)]
+    for file in dict.fromkeys(files):
+        target = output / file.relative_to(root)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.partial")
+            shutil.copyfile(file, temporary)
+            temporary.replace(target)
+        except OSError as error:
+            raise UserError(f"{target} could not be written: {error.strerror or error}") from error
+
+
+def check_copied_set(
+    plan: CopyPlan, description: DatasetDescription, splits: Mapping[str, Records], copies: Manifest
+) -> None:
+    """UserError unless the root of the copies gives the same records, and finds every copy."""
+    made = {entry.path for entry in copies if entry.is_readable}
+    for name, records in splits.items():
+        copied = read_records(description, name, plan.output)
+        if [*copied.ids] != [*records.ids]:
+            raise UserError(f"{plan.output}: split {name} has other rows than in {plan.scan.root}; use a new folder")
+        for before, after in zip(records.paths, copied.paths, strict=True):
+            target = plan.targets[before]
+            if target in made and after != target:
+                raise UserError(f"{plan.output}: {after!r} is found instead of {target!r}; use a new folder")
+
+
+def _with_mp4(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    return f"{folder}/{stem}.mp4".removeprefix("/")
+
+
+def _record_settings(output: Path, settings: CopySettings) -> None:
+    file = ManifestFolder.of(output).path / SETTINGS_FILE
+    wanted = {"version": VERSION, **asdict(settings)}
+    try:
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            differing = [key for key in wanted if found.get(key) != wanted[key]]
+            if differing:
+                key = differing[0]
+                raise UserError(
+                    f"{output} holds copies made with {key} {found.get(key)!r}, not {wanted[key]!r}; "
+                    "allowed: the same settings, or another folder"
+                )
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.tmp")
+        temporary.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+        temporary.replace(file)
+    except (OSError, AttributeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file} cannot be read or written: {error}") from error

@@ -1,0 +1,114 @@
+"""Where a run of `tools/prepare.py` keeps what it writes, alone or as one of many jobs that share a set."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from vidtl.data.manifest import FILE_NAME, FOLDER, Manifest
+from vidtl.data.manifest_entry import Entry
+from vidtl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count`, from 1: every count-th file, so that parts are even and depend on nothing else."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `2/8`; UserError for anything that is not i/n with 1 <= i <= n."""
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UserError(f"--shard is {text!r}; allowed: i/n with i from 1 to n, such as 2/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def take(self, paths: Sequence[str]) -> Sequence[str]:
+        """This part's paths."""
+        return paths[self.number - 1 :: self.count]
+
+    @property
+    def name(self) -> str:
+        """For file names."""
+        return f"part-{self.number}-of-{self.count}"
+
+
+@dataclass(frozen=True)
+class ManifestFolder:
+    """The folder of a manifest, with the parts and journals that become one."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, root: Path, output: Path | None = None) -> Self:
+        """The folder given, or the one in the data root."""
+        return cls(output or root / FOLDER)
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest of all files."""
+        return self.path / FILE_NAME
+
+    def written(self, shard: Shard | None) -> Path:
+        """The manifest that a run writes: its part, or the whole."""
+        return self.path / f"{shard.name}.npz" if shard else self.manifest
+
+    def journal(self, shard: Shard | None) -> Path:
+        """Results of a run that is not finished."""
+        return self.path / f"{shard.name if shard else 'unfinished'}.jsonl"
+
+    def parts(self) -> dict[Shard, Path]:
+        """Parts that are there."""
+        found = {}
+        for file in sorted(self.path.glob("part-*-of-*.npz")):
+            match = re.fullmatch(r"part-(\d+)-of-(\d+)\.npz", file.name)
+            if match:
+                found[Shard(int(match[1]), int(match[2]))] = file
+        return found
+
+    def missing_parts(self) -> tuple[list[int], int]:
+        """Numbers of the parts that are not there, of how many; the largest count of those that are there."""
+        shards = list(self.parts())
+        count = max((shard.count for shard in shards), default=0)
+        there = {shard.number for shard in shards if shard.count == count}
+        return [number for number in range(1, count + 1) if number not in there], count
+
+    def entries(self, shard: Shard | None) -> dict[str, Entry]:
+        """What finished runs found, the latest last; for a shard, only the whole and its own part."""
+        files = [self.manifest, *([self.written(shard)] if shard else self.parts().values())]
+        return {entry.path: entry for file in files if file.is_file() for entry in Manifest.load(file)}
+
+    def write(self, entries: Iterable[Entry], shard: Shard | None) -> Manifest:
+        """Write the whole manifest, or a shard's part; parts are gone once the whole holds them."""
+        manifest = Manifest.from_entries(entries, self.written(shard))
+        manifest.save()
+        if shard is None:
+            for part in self.parts().values():
+                part.unlink()
+        return manifest
+
+    def merge(self, paths: Sequence[str]) -> Manifest:
+        """Join the parts into the manifest.
+
+        Raises:
+            UserError: parts are missing, or know nothing of some of `paths`.
+        """
+        if not self.parts():
+            raise UserError(f"{self.path} has no parts to join; --shard i/n writes them")
+        missing, count = self.missing_parts()
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}; "
+                f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
+            )
+        entries = self.entries(None)
+        absent = [path for path in paths if path not in entries]
+        if absent:
+            raise UserError(
+                f"{self.path}: the parts lack {len(absent)} annotated files, {absent[0]!r} among them; "
+                "leave --merge out to do them now"
+            )
+        return self.write(entries.values(), None)
