@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from tests.stress.decoding import fuzz, leaks
 from tests.stress.one_process import cost, damage, directory_troubles, kills, signals, soak
 from tests.stress.outcome import Bench, Outcome
 from tests.stress.processes import deaths, elastic, forms, resume_grid
@@ -83,6 +84,17 @@ EXPERIMENTS: dict[str, tuple[Callable[[Bench], Outcome], str, str]] = {
         "18",
         "One of two processes raises or is killed in a read, a step, a save, an evaluation: the other ends too, the "
         "cause is told, and the run can go on",
+    ),
+    "fuzz": (
+        fuzz,
+        "22",
+        "Mutated MP4, MKV and AVI files through each decoder: no crash, no wait over 10 s, the path in every message, "
+        "never another number of frames than the manifest has",
+    ),
+    "leaks": (
+        leaks,
+        "27",
+        "Clips by the thousand in one process through each decoder: <= 10 kB of memory per clip, no more open files",
     ),
     "soak": (
         soak,
