@@ -201,6 +201,14 @@ def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
     return replace(task, make_input=make_input, save_model=save_model)
 
 
+def train_slowly(output_dir: Path, step_delay_s: float) -> None:
+    """A run with a checkpoint after every step, in a process that is there for it alone."""
+    torch.set_num_threads(1)
+    task = tiny_task(tiny_config())
+    task.loader.step_delay_s = step_delay_s
+    tiny_train(output_dir, tiny_config(checkpoint_every_steps=1), make_accelerator("no"), task=task)
+
+
 def main() -> None:
     output_dir, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     global DROPOUT
