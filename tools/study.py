@@ -104,7 +104,7 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path) -> Iter
             if turn < len(row.seeds):
                 seed = row.seeds[turn]
                 arguments = ["--config", str(experiment), "--training.seed", str(seed)]
-                for key, value in row.options.items():
+                for key, value in (study.options | row.options).items():
                     arguments += [f"--{key}", as_argument(value)]
                 _, config = parse_experiment(parser, arguments)
                 folder = output_dir / row.folder / f"seed-{seed}"

@@ -94,6 +94,9 @@ def test_an_unknown_data_set_is_told_with_the_nearest(tmp_path: Path) -> None:
         ),
         (MINIMAL.replace("labelled_csv", "labeled_csv"), "format is 'labeled_csv'; did you mean 'labelled_csv'?"),
         (MINIMAL.replace("single", "several"), "labels is 'several'; allowed: single, multi"),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0.5]}"), "splits.train.part is [0.5]; two rising shares"),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0.8, 0.2]}"), "part is [0.8, 0.2]; two rising shares"),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0, 2]}"), "part is [0, 2]; two rising shares"),
         (MINIMAL + "columns: {lable: class}", "unknown key columns.lable; did you mean 'label'?"),
         (MINIMAL + "columns: {label: [a]}", "columns.label is ['a']; a text is needed"),
         (MINIMAL + "expected: {train: many}", "expected.train is 'many'; a whole number of 0 or more is needed"),
@@ -169,6 +172,21 @@ def test_another_count_than_the_official_one_is_told(tmp_path: Path, caplog: pyt
         assert not caplog.messages
         read_records(load_description(describe(tmp_path, MINIMAL + "expected: {train: 2}")), "train", tmp_path)
     assert caplog.messages == [f"{tmp_path / 'train.csv'} lists 1 videos, mine has 2"]
+
+
+def test_parts_of_a_split_share_it_out_at_random_and_for_good(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("path,label\n" + "".join(f"{number:02d}.mp4,walk\n" for number in range(20)))
+    text = """format: labelled_csv
+labels: single
+splits:
+  all: {annotations: train.csv}
+  most: {annotations: train.csv, part: [0, 0.75]}
+  rest: {annotations: train.csv, part: [0.75, 1]}
+"""
+    description = load_description(describe(tmp_path, text))
+    paths = {split: list(read_records(description, split, tmp_path).paths) for split in description.splits}
+    assert sorted(paths["most"] + paths["rest"]) == paths["all"]
+    assert paths["rest"] == ["03.mp4", "09.mp4", "10.mp4", "17.mp4", "19.mp4"]
 
 
 def test_absent_videos_are_found_by_listing(tmp_path: Path) -> None:

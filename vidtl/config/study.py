@@ -1,7 +1,7 @@
 """A study: one experiment in several variants, each from several seeds."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from vidtl.config.checks import require
@@ -39,6 +39,8 @@ class StudyConfig:
     """Heading of the table and of the figure."""
     experiment: str
     """Configuration file of the experiment, relative to the folder of the study's file."""
+    options: dict[str, bool | int | float | str | list[int] | list[float] | None] = field(default_factory=dict)
+    """What differs from the experiment in all rows, by dotted key."""
     rows: list[StudyRow]
     """The variants; the first one is what multiply-adds and times are compared with."""
     metric: Literal["top1", "mAP"] = "top1"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from vidtl.data.class_list import ClassList, read_class_list
 from vidtl.data.description_file import Section, read_section
 from vidtl.data.formats import READERS, AnnotationFormat
@@ -17,9 +19,13 @@ from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
 from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
 from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError, did_you_mean
+from vidtl.runtime.seeding import generator
 
 FILE_NAME = "dataset.yaml"
 REPOSITORY_DATASETS = Path(__file__).resolve().parents[2] / "datasets"
+
+# Parts of a split (a validation set held out of the training set, say) must be the same in every run.
+_PART_SEED = 0
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +42,15 @@ class SplitDescription:
     """Folders whose videos are preferred to those of `videos`, where they exist."""
     value: str
     """Value of the column `split` in rows of this split, where the data set names such a column."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """Which of those records: from and to where, as shares, in a random order that is always the same."""
+
+    def choose(self, records: Records) -> Records:
+        """The records of the part, in the order of the annotation."""
+        if self.part == (0.0, 1.0):
+            return records
+        start, end = (round(share * len(records)) for share in self.part)
+        return records.select(np.sort(generator(_PART_SEED, len(records)).permutation(len(records))[start:end]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +157,7 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
         builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
         classes = ClassNames(tuple(sorted(set().union(*(each.label_names for each in builders.values())))))
         builder = builders[split]
-    records = builder.build(classes)
+    records = chosen.choose(builder.build(classes))
     expected = description.expected.get(split, len(records))
     if expected != len(records):
         _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
@@ -219,6 +234,7 @@ def _parse_split(section: Section, name: str, annotation_format: AnnotationForma
         videos=tuple(_relative(section, "videos", path) for path in section.texts("videos", (".",))),
         replacements=tuple(_relative(section, "replacements", path) for path in section.texts("replacements", ())),
         value=section.text("value", name),
+        part=section.range_of_shares("part"),
     )
     section.refuse_other_keys()
     return split

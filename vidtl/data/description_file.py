@@ -59,6 +59,14 @@ class Section:
             raise UserError(f"{self.file}: {self.prefix}{key} is {value!r}; {did_you_mean(value, allowed)}")
         return value
 
+    def range_of_shares(self, key: str) -> tuple[float, float]:
+        """Two rising numbers from 0 to 1; all, `[0, 1]`, where the key is absent."""
+        value = self._value(key, [0, 1])
+        numbers = isinstance(value, list) and all(type(each) in (int, float) for each in value)
+        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1] <= 1:
+            raise self._error(key, value, "two rising shares such as [0, 0.8]")
+        return float(value[0]), float(value[1])
+
     def sections(self, key: str) -> dict[str, "Section"]:
         """A mapping of at least one name to mappings."""
         content = self._mapping(key, self._value(key, None))
