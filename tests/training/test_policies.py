@@ -1,7 +1,7 @@
 """What a run does on its own: leave out a step, stop early, save by the clock, say what it was."""
 
 import json
-import os
+import multiprocessing
 import shutil
 import time
 from dataclasses import replace
@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train
+from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train, train_until_killed
 from vidtl.errors import UserError
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_step, list_checkpoints
 from vidtl.training.run_summary import git_state
@@ -161,11 +161,11 @@ def test_the_summary_says_what_the_run_was_and_what_it_came_to(tmp_path, acceler
     assert failed["status"] == "failed: ValueError: a mistake of ours"
     assert failed["attempts"][0]["last_step"] == 5
 
-    child = os.fork()
-    if child == 0:
-        task.loader.spoil = lambda step, batch: os._exit(9) if step == 7 else batch
-        tiny_train(tmp_path, tiny_config(), accelerator, task=task)
-    os.waitpid(child, 0)
+    # A child of a process that has never trained: autograd does not survive a fork from one that has.
+    child = multiprocessing.get_context("forkserver").Process(target=train_until_killed, args=(tmp_path, 7))
+    child.start()
+    child.join()
+    assert child.exitcode == 9
     tiny_train(tmp_path, tiny_config(), accelerator, scoring([0.1, 0.2, float("nan")]))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [attempt["status"].split(":")[0] for attempt in summary["attempts"]] == ["failed", "killed", "finished"]

@@ -201,6 +201,14 @@ def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
     return replace(task, make_input=make_input, save_model=save_model)
 
 
+def train_until_killed(output_dir: Path, step: int) -> None:
+    """A run that ends with code 9 in the middle of `step`."""
+    torch.set_num_threads(1)
+    task = tiny_task(tiny_config())
+    task.loader.spoil = lambda current, batch: os._exit(9) if current == step else batch
+    tiny_train(output_dir, tiny_config(), make_accelerator("no"), task=task)
+
+
 def train_slowly(output_dir: Path, step_delay_s: float) -> None:
     """A run with a checkpoint after every step, in a process that is there for it alone."""
     torch.set_num_threads(1)
