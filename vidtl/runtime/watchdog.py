@@ -193,10 +193,10 @@ class _Thread(threading.Thread):
         return signs + [SignOfLife(rank, "an unknown host", 0, 0, 0, Activity.STARTING, 0) for rank in missing]
 
     def _end(self, problem: str) -> None:
-        self.stacks.mkdir(parents=True, exist_ok=True)
-        file = self.stacks / f"process-{self.rank}.txt"
-        with file.open("w", encoding="utf-8") as stream:
-            faulthandler.dump_traceback(stream, all_threads=True)
+        with suppress(OSError):  # a full disk must not keep a hung run alive
+            self.stacks.mkdir(parents=True, exist_ok=True)
+            with (self.stacks / f"process-{self.rank}.txt").open("w", encoding="utf-8") as stream:
+                faulthandler.dump_traceback(stream, all_threads=True)
         if self._is_first_to_tell():
             message = " ".join(f"error: {problem}; where each process stood: {self.stacks}/process-*.txt".splitlines())
             sys.stderr.write(f"{message}\n")

@@ -76,10 +76,10 @@ class Monitor:
     def watch(self, report: StepReport, task: Task) -> None:
         """Take note of a step that has been computed or, on a GPU, is being computed. All processes call this."""
         device = report.loss.device
-        own = torch.tensor(
-            [len(report.failures), self.signals.signum, self._is_time_to_save()], dtype=torch.float64, device=device
-        )
-        own = torch.cat([torch.stack([report.loss, report.grad_norm]).double(), own])
+        # Made on the host: a tensor made on a GPU from numbers waits for all that the GPU has been asked to do.
+        own = torch.tensor([len(report.failures), self.signals.signum, self._is_time_to_save()], dtype=torch.float64)
+        shares = torch.stack([report.loss, report.grad_norm]).double()
+        own = torch.cat([shares, own.to(device, non_blocking=True)])
         numbers: Tensor = self.engine.accelerator.gather(own[None]).to("cpu", non_blocking=True)
         arrived = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         if arrived:

@@ -52,7 +52,7 @@ def _gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         complete = whole(tensor.detach())
         if keep:  # one after the other leaves the device, which may not have room for all
-            gathered[name] = complete.cpu() if complete is not tensor else complete
+            gathered[name] = complete.cpu()
     return gathered
 
 
@@ -73,5 +73,5 @@ def _shared_out(tensors: dict[str, Tensor], examples: Mapping[str, Tensor]) -> d
 
 def save_optimizer(snapshot: Snapshot, directory: Path) -> None:
     """Write the optimizer's part; the model's is written by who knows its settings."""
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in snapshot.optimizer.items()}
+    tensors = {name: tensor.contiguous() for name, tensor in snapshot.optimizer.items()}
     save_file(tensors, directory / OPTIMIZER)
