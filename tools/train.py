@@ -26,6 +26,7 @@ from vidtl.data.protocols import get_protocol, protocol_of_run
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.metrics import chance_levels
+from vidtl.evaluation.text import shown_text
 from vidtl.models import VideoModel, build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.hub import save_model_directory
@@ -156,10 +157,9 @@ def describe_run(
 ) -> None:
     """Say what is about to happen, in four lines."""
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
-    parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, len(train_records),
              len(eval_records), len(train_records.classes))  # fmt: skip
-    log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
+    log.info("model: %s, %s parameters", config.model.architecture, f"{count_parameters(model):,}")
     log.info("%d process(es) on %s, precision %s", accelerator.num_processes, device,
              resolve_precision(config.training.precision))  # fmt: skip
     rate = learning_rate_of(config, loader.steps_per_epoch, loader.samples_per_epoch)
@@ -172,9 +172,9 @@ def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
     if summary.best:
         print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
     for path, count in summary.unreadable.items():
-        print(f"unreadable  {path} ({count} attempts)")
+        print(shown_text(f"unreadable  {path} ({count} attempts)"))
     for name, (replaced, asked) in summary.replaced.items():
-        print(f"replaced    class {name}: {replaced} of {asked} clips")
+        print(shown_text(f"replaced    class {name}: {replaced} of {asked} clips"))
     print(f"checkpoint  {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")
     print(f"summary     {RunDirectory(output_dir).summary_file}")

@@ -74,6 +74,13 @@ def test_a_resumed_run_goes_on_counting(
     assert second.by_class(3) == {"jump": ReplacedClips(2, 30), "run": ReplacedClips(2, 60)}
 
 
+def test_names_that_are_not_utf8_are_listed_and_recalled(tmp_path: Path, accelerator: Accelerator) -> None:
+    name = b"caf\xe9.mp4".decode("utf-8", "surrogateescape")
+    take(unreadable(tmp_path, accelerator), TrainingState(), Failure(0, name, "cut short", ("jump",)))
+    for _ in range(2):
+        assert unreadable(tmp_path, accelerator, resumed_step=1).by_path() == {name: 1}
+
+
 def test_nothing_broken_is_nothing_to_tell(tmp_path: Path, accelerator: Accelerator) -> None:
     videos, state = unreadable(tmp_path, accelerator), TrainingState()
     for _ in range(4):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from vidtl.data.formats.source import read_columns
 from vidtl.errors import UserError
 from vidtl.evaluation.average_precision import sklearn_average_precisions
-from vidtl.evaluation.files import whole_file
+from vidtl.files import whole_file
 
 _ACTION = re.compile(r"c(\d+)\s+\S+\s+\S+")
 

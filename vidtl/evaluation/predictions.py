@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.errors import UserError
-from vidtl.evaluation.files import whole_file
 from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.result import EvaluationResult
 from vidtl.evaluation.text import cell_text, labels_cell, original_labels, original_text
+from vidtl.files import whole_file
 
 FILE_NAME = "predictions.csv"
 

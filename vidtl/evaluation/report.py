@@ -18,7 +18,6 @@ import numpy as np
 from vidtl import __version__
 from vidtl.evaluation import predictions
 from vidtl.evaluation.calibration import calibration
-from vidtl.evaluation.files import whole_file
 from vidtl.evaluation.intervals import LEVEL, confidence_intervals
 from vidtl.evaluation.metrics import (
     chance_levels,
@@ -29,6 +28,7 @@ from vidtl.evaluation.metrics import (
 )
 from vidtl.evaluation.result import EvaluationResult
 from vidtl.evaluation.text import cell_text, shown_text
+from vidtl.files import whole_file
 from vidtl.visualize.confusion import draw_average_precision, draw_confusion
 
 LIBRARIES = ("accelerate", "numpy", "torch", "torchmetrics")

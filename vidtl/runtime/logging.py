@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from accelerate.tracking import GeneralTracker
 
 from vidtl.errors import UserError
+from vidtl.files import whole_file
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -98,10 +99,6 @@ def drop_lines_beyond(file: Path, step: int) -> None:
     """Keep the lines up to `step`, through a new file that takes the old one's place whole."""
     if not file.exists():
         return
-    kept = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
+    kept = [json.dumps(entry) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
+    with whole_file(file) as stream:
         stream.writelines(kept)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)

@@ -13,6 +13,7 @@ import yaml
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
+from vidtl.files import whole_file
 from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers
 
 MAY_CHANGE = (
@@ -80,7 +81,8 @@ class RunDirectory:
     def take(self, config: ExperimentConfig) -> None:
         """Record the configuration and remove what a killed run left unfinished; after all checks have passed."""
         remove_leftovers(self.checkpoints)
-        write_whole(self.config_file, dump_config(config))
+        with whole_file(self.config_file) as stream:
+            stream.write(dump_config(config))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -155,13 +157,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Replace a file so that a kill leaves the old one or the new one."""
-    temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)

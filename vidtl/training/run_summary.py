@@ -24,8 +24,8 @@ from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
+from vidtl.files import whole_file
 from vidtl.runtime.launch import StoppedBySignalError
-from vidtl.training.run_directory import write_whole
 from vidtl.training.state import TrainingState
 
 PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
@@ -85,7 +85,8 @@ class RunSummary:
             self._write()
 
     def _write(self) -> None:
-        write_whole(self.file, json.dumps(self._content, indent=1, ensure_ascii=False, default=str) + "\n")
+        with whole_file(self.file) as stream:
+            stream.write(json.dumps(self._content, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:

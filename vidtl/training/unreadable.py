@@ -96,7 +96,7 @@ class UnreadableVideos:
                 self._count(failure.path, failure.classes, failure.attempt)
                 line = {"step": step, **failure._asdict()}
                 del line["record"]
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+                stream.write(json.dumps(line) + "\n")  # escapes: names on a disk need not be UTF-8
 
     def _count(self, path: str, classes: Sequence[str], attempt: int) -> None:
         self._by_path[path] += 1

@@ -14,13 +14,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from vidtl.evaluation.files import whole_file
 from vidtl.evaluation.html.names import visible
 from vidtl.evaluation.html.reliability import reliability
 from vidtl.evaluation.html.rows import class_rows, confusion_rows, matrix_data, metric_rows, percent
 from vidtl.evaluation.html.videos import picture_note, video_groups
 from vidtl.evaluation.metrics import confusion_matrix
 from vidtl.evaluation.result import EvaluationResult
+from vidtl.files import whole_file
 
 PAGE = "report.html"
 
