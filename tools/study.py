@@ -12,7 +12,6 @@ import argparse
 import logging
 import platform
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,8 +29,9 @@ from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.data.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.launch import StoppedBySignalError, run_tool
 from vidtl.runtime.logging import configure_logging, read_json_lines
+from vidtl.runtime.signals import StopSignals
 from vidtl.studies.cost import measure_costs
 from vidtl.studies.results import RowResult, read_metric, write_results
 from vidtl.training.checkpoint import checkpoint_name
@@ -134,27 +134,36 @@ def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
 
 def best_checkpoint(directory: RunDirectory, metric: str) -> Path:
     """The one whose periodic evaluation came first with the highest value."""
-    evaluations = [line for line in read_json_lines(directory.metrics_file) if metric in line and "split" in line]
+    evaluations = [line for line in read_json_lines(directory.metrics_file) if "split" in line and line.get(metric)]
+    if not evaluations:
+        raise UserError(f"{directory.metrics_file} has no evaluation with {metric} above 0; allowed: checkpoint: last")
     best = max(evaluations, key=lambda line: line[metric])
     return directory.checkpoints / checkpoint_name(best["step"])
 
 
 def call(command: list[str], launch: Path | None) -> None:
-    """Run a tool to its end; what stops it stops the study with the same code."""
+    """Run a tool to its end; a signal that stops the study stops the tool first.
+
+    Raises:
+        UserError: the tool failed.
+        StoppedBySignalError: a signal asked the study to stop.
+    """
     start = [sys.executable]
     if launch:
         start += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
-    process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]])
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        code = process.wait()  # the terminal sent it to the tool too, which ends its step and saves
-    except BaseException:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-        raise
+    with StopSignals() as signals:
+        process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]])
+        try:
+            with signals.immediate():
+                code = process.wait()
+        except StoppedBySignalError as stopped:
+            process.send_signal(stopped.signum)  # on Ctrl-C the tool has it from the terminal too, and takes it as one
+            process.wait()  # until it has ended its step and saved
+            raise
+    if code > 128:  # stopped by a signal; the tool has said so
+        sys.exit(code)
     if code:
-        raise UserError(f"stopped: {shlex.join(command)} ended with code {code}; the same command goes on from there")
+        raise UserError(f"stopped: {shlex.join(command)} ended with code {code}")
 
 
 def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResult]:
