@@ -142,6 +142,7 @@ def test_hostile_pickles_run_nothing_and_end_at_once(tmp_path: Path) -> None:
         {"labels": [0]},
         {"data": data, "labels": [0, 1]},
         {"data": data.astype(np.float64), "labels": [0]},
+        {"data": data, "labels": [10**30]},
     ]
     streams = [pickle.dumps(content, protocol=4) for content in contents]
     # The same text as a key, which Python itself would hash for ever.
@@ -153,6 +154,21 @@ def test_hostile_pickles_run_nothing_and_end_at_once(tmp_path: Path) -> None:
         with pytest.raises(UnreadableVideo, match=rf"batch_{number}: "):
             open_video(file / "0", root=tmp_path)
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"labels": np.array(2), "images": np.zeros((1, 8, 8, 3), np.uint8)}, "not a file of images"),
+        ({"labels": np.zeros(1), "images": np.zeros((1, 0, 8, 3), np.uint8)}, r"train_images is uint8 \(1, 0, 8, 3\)"),
+        ({"labels": np.zeros(1), "jpeg": np.zeros(9, np.uint8), "offsets": np.array([0.0, 9.0])}, "TypeError"),
+        ({"labels": np.zeros(1), "jpeg": np.zeros(9, np.uint8), "offsets": np.array([5, 2])}, "not an image"),
+    ],
+)
+def test_archives_of_other_shapes_and_types(tmp_path: Path, arrays: dict[str, np.ndarray], reason: str) -> None:
+    np.savez(tmp_path / "a.npz", **{f"train_{name}": array for name, array in arrays.items()})
+    with pytest.raises(UnreadableVideo, match=reason):
+        open_video(tmp_path / "a.npz/train/0", root=tmp_path)
 
 
 def test_broken_archives_and_batches(tmp_path: Path) -> None:

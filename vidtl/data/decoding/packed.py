@@ -18,6 +18,7 @@ from vidtl.data.decoding.images import ImageReader, decode_image
 from vidtl.data.decoding.plain_pickle import read_plain_pickle, whole_numbers
 from vidtl.data.decoding.reader import UnreadableVideo
 from vidtl.data.decoding.sniff import checked_path
+from vidtl.data.decoding.source import unreadable
 
 _CIFAR_PIXELS = 3 * 32 * 32
 
@@ -54,7 +55,8 @@ def open_packed_image(path: Path, root: Path | None) -> ImageReader:
     images = open_packed(checked_path(file, root), part)
     if not (number.isascii() and number.isdecimal() and int(number) < len(images.labels)):
         raise UnreadableVideo(path, f"no image of that number; the last one is {len(images.labels) - 1}")
-    return ImageReader(path, images.image(int(number)))
+    with unreadable(path):
+        return ImageReader(path, images.image(int(number)))
 
 
 def open_packed(file: Path, part: str = "") -> PackedImages:
@@ -66,7 +68,9 @@ def open_packed(file: Path, part: str = "") -> PackedImages:
     try:
         status = file.stat()
         return _open(file, part, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UnreadableVideo:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy each have several of their own
         raise UnreadableVideo(file, f"not a file of images ({error})") from error
 
 
@@ -108,7 +112,7 @@ def _open_archive(file: Path, part: str) -> PackedImages:
         classes = tuple(map(str, arrays["classes"])) if "classes" in arrays else ()
         if f"{part}_images" in arrays:
             images = arrays[f"{part}_images"]
-            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[::3] != (len(labels), 3):
+            if images.dtype != np.uint8 or images.shape[::3] != (len(labels), 3) or images.ndim != 4 or not images.size:
                 raise UnreadableVideo(
                     file, f"{part}_images is {images.dtype} {images.shape}; uint8 [N, H, W, 3] is needed"
                 )

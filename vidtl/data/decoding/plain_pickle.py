@@ -59,7 +59,7 @@ def read_plain_pickle(path: Path) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"it holds {type(value).__name__}, not a dictionary")
         return {key: _array(entry) if isinstance(entry, Call) else entry for key, entry in value.items()}
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
         raise UnreadableVideo(path, f"not a pickle of plain values and arrays: {error}") from error
 
 
