@@ -1,6 +1,7 @@
 """A folder per class, with videos, images and folders of frames."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,10 @@ def test_a_class_that_is_not_listed_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"unknown key splits\.train\.annotations"):
         load_description(str(tmp_path))
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    make(tmp_path, "train/run/a.mp4", "val/run/a.mp4")
+    (tmp_path / "train/run" / os.fsdecode(b"caf\xe9.mp4")).touch()
+    with pytest.raises(UserError, match=r"train: 'train/run/caf\\udce9\.mp4' is not UTF-8; rename it"):
+        read_records(load_description("imagenet1k"), "train", tmp_path)

@@ -46,10 +46,12 @@ class SplitDescription:
     """Which of those records: from and to where, as shares, in a random order that is always the same."""
 
     def choose(self, records: Records) -> Records:
-        """The records of the part, in the order of the annotation."""
+        """The records of the part, in the order of the annotation; UserError where it has none."""
         if self.part == (0.0, 1.0):
             return records
         start, end = (round(share * len(records)) for share in self.part)
+        if start == end:
+            raise UserError(f"{records.annotation}: part {list(self.part)} of {len(records)} videos is none of them")
         return records.select(np.sort(generator(_PART_SEED, len(records)).permutation(len(records))[start:end]))
 
 

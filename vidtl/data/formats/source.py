@@ -28,8 +28,8 @@ class Row(NamedTuple):
 
     @property
     def where(self) -> str:
-        """`file:line`, the start of every error message."""
-        return f"{self.file}:{self.line}"
+        """`file:line`, the start of every error message; the folder alone where that tells everything (line 0)."""
+        return f"{self.file}:{self.line}" if self.line else str(self.file)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +135,17 @@ class RecordsBuilder:
             video_id: its key, unique within the split.
             path: relative to the root; None where no file was found, see `complete`.
             segment: the part of the file that the record covers, in seconds.
+
+        Raises:
+            UserError: the id or the path is not UTF-8, as old archives unpack, so nothing could write it down.
         """
         if path is None:
             self._absent.append(len(self.lines))
-        self._ids.append(video_id)
-        self._paths.append(path or "")
+        try:
+            self._ids.append(video_id)
+            self._paths.append(path or "")
+        except UnicodeEncodeError:
+            raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self.lines.append(row.line)
         self._file_numbers.append(row.file_number)
         self._segment_starts.append(segment[0])
