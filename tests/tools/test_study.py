@@ -2,12 +2,19 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import study as study_tool
 import yaml
+
+from vidtl.training.run_directory import RunDirectory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Tool = Callable[..., tuple[int, str, str]]
@@ -95,3 +102,27 @@ def test_mistakes_are_told_in_one_line(
     assert message in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(REPOSITORY / "tools/study.py"),
+        str(study_file),
+        "--output_dir",
+        str(tmp_path / "runs"),
+    ]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    run = tmp_path / "runs/none/seed-0"
+    deadline = time.monotonic() + 120
+    while not (run / "config.yaml").exists():  # from here on the run takes signals
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM; the same command goes on from the last checkpoint" in errors
+    assert json.loads((run / "summary.json").read_text())["status"].startswith("stopped by SIGTERM")
+    with RunDirectory(run).locked():
+        pass  # nobody is at work there any more
