@@ -49,6 +49,8 @@ def main() -> None:
     options, settings = parser.parse_known_args()
     if settings and options.command not in TAKE_SETTINGS:
         raise UserError(f"unknown option {settings[0]}; see --help")
+    if options.output and not options.output.parent.is_dir():
+        raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
     options.settings = settings
     COMMANDS[options.command].main(options)
 

@@ -41,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("videos", nargs="*", type=Path, help="files to read beside the generated ones")
     parser.add_argument("--clips", type=int, default=4, help="random clips of each file per round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the median counts")
-    parser.add_argument("--made_in", type=Path, help="folder to keep the generated files in (default: none)")
+    parser.add_argument("--made_in", type=Path, help="folder to keep the generated files in")
     parser.add_argument("--output", type=Path, help="JSON file to write, with every round's seconds")
 
 
@@ -90,7 +90,7 @@ def copied(path: Path, folder: Path) -> Path:
 
 
 def print_table(console: Console, title: str, files: list[FileTimes]) -> None:
-    """A line per file and contender's speed as a multiple of decord's, or of decoding alone where decord is absent."""
+    """A line per file: each contender's speed as a multiple of decoding alone."""
     names = list(dict.fromkeys(name for file in files for name in (*file.seconds, *file.refused)))
     table = Table(title=f"\n{title}: clips per CPU second, as multiples of decoding alone", title_justify="left")
     table.add_column("file")

@@ -62,8 +62,6 @@ def main(options: argparse.Namespace) -> None:
     for name in ("rounds", "threads"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}; allowed: 1 or more")
-    if options.output and not options.output.parent.is_dir():
-        raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
     for precision in options.precision:
         resolve_precision(precision)
     settings = BenchmarkSettings(

@@ -67,8 +67,6 @@ def main(options: argparse.Namespace) -> None:
     for name in ("batch", "rounds", "threads", "num_classes"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}; allowed: 1 or more")
-    if options.output and not options.output.parent.is_dir():
-        raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
     torch.set_num_threads(options.threads)
     arguments = ["--config", str(options.config), *options.settings]
     config = on_one_device(parse_experiment(experiment_parser("benchmark.py train", ""), arguments)[1], options)
