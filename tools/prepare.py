@@ -29,6 +29,7 @@ from vidtl.data.preparation.speed import NUM_FRAMES, STRIDE, Pair, measure_speed
 from vidtl.data.preparation.transcode import CopySettings
 from vidtl.data.records import Records
 from vidtl.errors import UserError
+from vidtl.files import whole_file
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
@@ -39,6 +40,7 @@ MOST_FAILURES = 20
 """Failed copies that are printed; the copies' manifest has all."""
 SPEED_SAMPLE = 12
 """Videos whose decoding is timed."""
+LONGEST_LIMIT_S = 86_400
 
 DEPTH_HELP = (
     "packets: every file opens and every packet has its time (some ms a file), files whose packets do not tell their "
@@ -123,9 +125,10 @@ def finish_copies(
     """Make a data root of the copies, and tell what became of the originals."""
     copy_annotations(description, list(splits), plan.scan.root, plan.output)
     check_copied_set(plan, description, splits, copies)
+    before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
     pairs, failed = [], []
     for path, target in plan.targets.items():
-        original, copy = originals.entry(originals.find(path)), copies.entry(copies.find(target))
+        original, copy = before[path], after[target]
         if copy.is_readable:
             pairs.append(Pair((plan.scan.root, original), (plan.output, copy)))
         elif original.is_readable:
@@ -157,8 +160,14 @@ def check(options: argparse.Namespace) -> None:
     """UserError for numbers and combinations that make no sense."""
     if options.workers < 1:
         raise UserError(f"--workers is {options.workers}; allowed: 1 or more")
-    if not options.time_limit > 0:
-        raise UserError(f"--time_limit is {options.time_limit:g}; allowed: more than 0 seconds")
+    if not 0 < options.time_limit <= LONGEST_LIMIT_S:
+        raise UserError(
+            f"--time_limit is {options.time_limit:g}; allowed: more than 0, at most {LONGEST_LIMIT_S} seconds"
+        )
+    if not options.transcode and (options.short_side, options.crf) != (COPY.short_side, COPY.crf):
+        raise UserError(
+            "--short_side or --crf is given without --transcode; allowed: with it, since both are of copies"
+        )
     if options.merge and options.shard:
         raise UserError("--merge and --shard are given; allowed: one of them, --merge after all shards are done")
 
@@ -201,8 +210,10 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """`report.json` and `report.txt`, and the text on standard output."""
     text = "\n".join(report_lines(report)) + "\n"
     try:
-        (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (folder / "report.txt").write_text(text, encoding="utf-8")
+        with whole_file(folder / "report.json") as file:
+            file.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        with whole_file(folder / "report.txt") as file:
+            file.write(text)
     except OSError as error:
         raise UserError(f"the report could not be written into {folder}: {error.strerror or error}") from error
     print(f"{text}\nreport      {folder / 'report.json'}, report.txt")

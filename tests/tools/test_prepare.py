@@ -18,6 +18,7 @@ from tests.data.stubborn_scan import stubborn_scan
 from vidtl.data.decoding import open_video
 from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file
+from vidtl.data.preparation.scan import ScanJob, scan_file
 from vidtl.data.preparation.scanning import ScanPlan, scan_set
 from vidtl.data.preparation.shards import ManifestFolder, Shard
 from vidtl.errors import UserError
@@ -127,9 +128,9 @@ def test_files_that_hang_or_crash_cost_themselves_alone(mixed: tuple[Path, Path]
     for name in ("hangs.mov", "crashes.mov"):
         shutil.copy2(root / VIDEOS[0], root / name)
     paths = [*VIDEOS, "hangs.mov", "crashes.mov"]
-    manifest = scan(root, tmp_path / "out", paths, num_workers=2, time_limit_s=2.0, scan=stubborn_scan)
+    manifest = scan(root, tmp_path / "out", paths, num_workers=2, time_limit_s=6.0, scan=stubborn_scan)
     by_path = {entry.path: entry for entry in manifest}
-    assert (by_path["hangs.mov"].status, by_path["hangs.mov"].reason) == ("hung", "no result within 2 s")
+    assert (by_path["hangs.mov"].status, by_path["hangs.mov"].reason) == ("hung", "no result within 6 s")
     assert (by_path["crashes.mov"].status, by_path["crashes.mov"].reason) == (
         "crashed",
         "the decoder crashed (SIGSEGV)",
@@ -138,6 +139,19 @@ def test_files_that_hang_or_crash_cost_themselves_alone(mixed: tuple[Path, Path]
     # A later run tries them again, and nothing else.
     again = scan(root, tmp_path / "out", paths)
     assert {entry.status for entry in again} == {"ok"}
+
+
+def test_what_goes_wrong_after_opening_is_the_files_own_fault(
+    mixed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, root = mixed
+
+    def no_memory(source: object) -> None:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr("vidtl.data.preparation.scan._decode_all", no_memory)
+    entry = scan_file(ScanJob(root, VIDEOS[0], "frames"))
+    assert (entry.status, entry.reason) == ("unreadable", "MemoryError: too large")
 
 
 def test_a_killed_scan_goes_on_and_ends_with_the_same_bytes(toy: Path, tmp_path: Path) -> None:
@@ -211,6 +225,40 @@ def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path
     assert "holds copies made with short_side 160, not 128" in err.splitlines()[-1]  # after the warning on `expected`
 
 
+def test_copies_of_class_folders_leave_out_what_cannot_be_copied(toy: Path, tmp_path: Path, run_main: Run) -> None:
+    folder, root = tmp_path / "set", tmp_path / "root"
+    videos = sorted((toy / "videos/val").iterdir())
+    for number, video in enumerate(videos[:4]):
+        for split in ("train", "val"):
+            target = root / split / "ab"[number % 2] / video.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(video, target)
+    (root / "train/a/broken.mp4").write_text("no video")
+    (root / "train/a" / os.fsdecode(b"\xe9.txt")).write_text("no video either")
+    folder.mkdir()
+    (folder / "dataset.yaml").write_text(
+        "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
+    )
+    output = tmp_path / "fast"
+    code, out, err = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 1, "--transcode", output)
+    assert code == 0, err
+    assert "8 of 9 files" in out
+    description = load_description(str(folder))
+    copied, original = (read_records(description, "train", each) for each in (output, root))
+    assert [*copied.ids] == [name for name in original.ids if not name.endswith("broken.mp4")]
+    assert copied.classes == original.classes
+
+
+def test_near_names_may_be_of_any_bytes(mixed: tuple[Path, Path], run_main: Run) -> None:
+    folder, root = mixed
+    (root / VIDEOS[1]).rename(root / "videos" / os.fsdecode(b"mmaction2__part_0\xe9.mp4"))
+    code, out, err = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 1)
+    assert code == 0, err
+    missing = json.loads((root / ".vidtl/report.json").read_text())["missing"]
+    assert {row["near"] for row in missing} >= {"videos/" + os.fsdecode(b"mmaction2__part_0\xe9.mp4")}
+    assert "mmaction2__part_0\\udce9.mp4" in out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -219,7 +267,9 @@ def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path
         (["--shard", "1/2", "--merge"], "--merge and --shard are given"),
         (["--merge"], "has no parts to join"),
         (["--workers", "0"], "--workers is 0; allowed: 1 or more"),
-        (["--time_limit", "nan"], "--time_limit is nan; allowed: more than 0 seconds"),
+        (["--time_limit", "nan"], "--time_limit is nan; allowed: more than 0, at most 86400 seconds"),
+        (["--time_limit", "inf"], "--time_limit is inf; allowed: more than 0, at most 86400 seconds"),
+        (["--crf", "22"], "--short_side or --crf is given without --transcode"),
         (["--splits", "trian"], "has no split 'trian'; did you mean 'train'?"),
         (["--transcode", "x", "--short_side", "33"], "--short_side is 33; allowed: even numbers"),
         (["--transcode", "x", "--crf", "60"], "--crf is 60; allowed: 0"),

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vidtl.data.description import DatasetDescription, read_records
@@ -18,6 +18,7 @@ from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video, 
 from vidtl.data.preparation.work import Work, do_work
 from vidtl.data.records import Records
 from vidtl.errors import UserError
+from vidtl.files import whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
@@ -81,12 +82,12 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
             return not_copied(job, "an image or a folder of images, not a video file")
         if known and known.mtime_ns == original.mtime_ns:
             stamp = file_stamp(plan.output / target)
-            if stamp == (known.size, known.mtime_ns) or (stamp is None and known.status == "missing"):
+            if stamp == (known.size, known.mtime_ns) or (stamp is None and not known.is_readable):
                 return known
         return job
 
     def lost(job: CopyJob, lost: Lost) -> Entry:
-        return not_copied(job, lost.reason)
+        return replace(not_copied(job, lost.reason), status=lost.kind)  # unlike "missing", tried again in a new run
 
     work = Work(
         title=f"copying {plan.scan.shard.name}" if plan.scan.shard else "copying",
@@ -123,12 +124,18 @@ def copy_annotations(description: DatasetDescription, splits: Sequence[str], roo
 def check_copied_set(
     plan: CopyPlan, description: DatasetDescription, splits: Mapping[str, Records], copies: Manifest
 ) -> None:
-    """UserError unless the root of the copies gives the same records, and finds every copy."""
+    """UserError unless the root of the copies gives the same records, and finds every copy.
+
+    Where folders tell everything, what was not copied is in no folder, and so no record.
+    """
     made = {entry.path for entry in copies if entry.is_readable}
     for name, records in splits.items():
+        if not description.splits[name].annotations:
+            records = records.select([index for index, path in enumerate(records.paths) if plan.targets[path] in made])
         copied = read_records(description, name, plan.output)
-        if [*copied.ids] != [*records.ids]:
-            raise UserError(f"{plan.output}: split {name} has other rows than in {plan.scan.root}; use a new folder")
+        if [*copied.ids] != [*records.ids] or copied.classes != records.classes:
+            rows = "classes" if [*copied.ids] == [*records.ids] else "rows"
+            raise UserError(f"{plan.output}: split {name} has other {rows} than in {plan.scan.root}; use a new folder")
         for before, after in zip(records.paths, copied.paths, strict=True):
             target = plan.targets[before]
             if target in made and after != target:
@@ -156,8 +163,7 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
                 )
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{file.name}.tmp")
-        temporary.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        with whole_file(file) as stream:
+            stream.write(json.dumps(wanted) + "\n")
     except (OSError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(f"{file} cannot be read or written: {error}") from error

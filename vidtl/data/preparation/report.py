@@ -34,6 +34,7 @@ def build_report(
     rows = {path: manifest.find(path) for path in paths}
     entries = {path: manifest.entry(row) for path, row in rows.items() if row is not None}
     broken = [entry for entry in entries.values() if entry.status not in ("ok", "missing")]
+    split_paths = {name: frozenset(records.paths) for name, records in splits.items()}
     return {
         "dataset": description.name,
         "title": description.title,
@@ -48,7 +49,7 @@ def build_report(
                 {"path": path, "splits": names, "rows": rows} for path, names, rows in listed_twice(splits)
             ],
             "same_content": [
-                {"paths": group, "splits": sorted({name for path in group for name in _splits_of(path, splits)})}
+                {"paths": group, "splits": sorted(name for name, paths in split_paths.items() if paths & {*group})}
                 for group in same_content(root, entries.values())
             ],
         },
@@ -118,21 +119,12 @@ def _kinds(broken: Iterable[Entry]) -> list[dict[str, Any]]:
     ]
 
 
-def _splits_of(path: str, splits: Mapping[str, Records]) -> Iterable[str]:
-    return (name for name, paths in _path_sets(splits).items() if path in paths)
-
-
-def _path_sets(splits: Mapping[str, Records]) -> dict[str, frozenset[str]]:
-    return {name: frozenset(records.paths) for name, records in splits.items()}
-
-
 def _classes(records: Records, entries: Mapping[str, Entry]) -> dict[str, dict[str, int]]:
     """For each class, how many of the split's videos have it, and how many of those can be read."""
-    owners = np.repeat(np.arange(len(records)), np.diff(records.label_offsets))
-    pairs = np.unique(np.stack([owners, records.label_classes]), axis=1)
+    videos, classes = records.distinct_labels()
     readable = np.array([entries[path].is_readable for path in records.paths])
-    annotated = np.bincount(pairs[1], minlength=len(records.classes)).tolist()
-    usable = np.bincount(pairs[1][readable[pairs[0]]], minlength=len(records.classes)).tolist()
+    annotated = np.bincount(classes, minlength=len(records.classes)).tolist()
+    usable = np.bincount(classes[readable[videos]], minlength=len(records.classes)).tolist()
     return {
         name: {"annotated": annotated[number], "readable": usable[number]}
         for number, name in enumerate(records.classes.names)

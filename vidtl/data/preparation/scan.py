@@ -46,7 +46,8 @@ def scan_file(job: ScanJob) -> Entry:
                 entry = replace(entry, fingerprint=fingerprint(file, stamp.size))
             if not isinstance(video, PyAVReader):
                 return replace(entry, num_frames=len(video.times_s), duration_s=float(video.times_s[-1]))
-            return _scan_video(video.source, entry)
+            with unreadable(file):
+                return _scan_video(video.source, entry)
     except UnreadableVideo as error:
         return replace(entry, status="unreadable", reason=error.reason)
 
