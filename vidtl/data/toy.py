@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vidtl.data.toy_clip import MOTIONS, Segment, render_clip
 from vidtl.errors import UserError
+from vidtl.files import whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 
@@ -230,9 +231,8 @@ def _marker(settings: ToySettings, complete: bool) -> dict[str, Any]:
 
 
 def _write_marker(directory: Path, settings: ToySettings, complete: bool) -> None:
-    temporary = directory / f"{MARKER}.tmp"
-    temporary.write_text(json.dumps(_marker(settings, complete), indent=2) + "\n")
-    temporary.replace(directory / MARKER)
+    with whole_file(directory / MARKER) as file:
+        file.write(json.dumps(_marker(settings, complete), indent=2) + "\n")
 
 
 def _summary(directory: Path, videos: list[ToyVideo], created: bool) -> ToySet:
