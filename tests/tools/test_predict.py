@@ -1,0 +1,194 @@
+"""The scores of an evaluation to the bit, whatever the files are called, and no file lost."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.data.toy_clip import MOTIONS
+from vidtl.data.video_files import find_videos
+from vidtl.evaluation.predict import PredictionSettings, predict
+from vidtl.evaluation.predictions import read_predictions
+from vidtl.models import build_model
+from vidtl.models.hub import VideoModel, save_model_directory
+
+RunMain = Callable[..., tuple[int, str, str]]
+HERE = ("--data.num_workers", "0")
+HOSTILE = "red\x1b[31m.mp4"
+
+
+def save_random_model(folder: Path, multi_label: bool) -> Path:
+    torch.manual_seed(0)
+    stage = TokenLearnerConfig(after_block=1)
+    settings = ViViTConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
+    model = build_model(ModelConfig(vivit=settings), clip, len(MOTIONS))
+    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.multi_label = multi_label
+    save_model_directory(model, folder, MOTIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("single"), multi_label=False)
+
+
+@pytest.fixture(scope="module")
+def multi_label_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("multi"), multi_label=True)
+
+
+@pytest.fixture
+def folder(toy: Path, tmp_path: Path) -> Path:
+    """Two videos, one of them without a suffix; what only looks like one; and files that are none."""
+    videos = sorted((toy / "videos/val").iterdir())
+    (tmp_path / "in/below/.hidden").mkdir(parents=True)
+    shutil.copy(videos[0], tmp_path / "in/below/nameless")
+    shutil.copy(videos[1], tmp_path / "in" / HOSTILE)
+    shutil.copy(videos[2], tmp_path / "in/below/.hidden/not.mp4")
+    (tmp_path / "in/broken.mp4").write_bytes(videos[2].read_bytes()[:300])
+    (tmp_path / "in/readme.txt").write_text("none of them")
+    Image.new("RGB", (40, 40)).save(tmp_path / "in/cover.png")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize(("protocol", "labels"), [("center", "single"), ("vivit_4x3", "multi")])
+def test_scores_are_those_of_an_evaluation_to_the_bit(
+    run_main: RunMain, request: pytest.FixtureRequest, tmp_path: Path, protocol: str, labels: str
+) -> None:
+    import eval as evaluation
+    import predict as prediction
+
+    dataset, fixtures = {
+        "single": ("toy", ("model", "toy")),
+        "multi": ("toy_multilabel", ("multi_label_model", "toy_multilabel")),
+    }[labels]
+    model, root = map(request.getfixturevalue, fixtures)
+    options = ["--checkpoint", model, "--evaluation.protocol", protocol, "--evaluation.batch_size", "10", *HERE]
+    data = ["--data.dataset", dataset, "--data.root", root, "--output_dir", tmp_path, "--html", "false"]
+    code, _, errors = run_main(evaluation.main, *options, *data)
+    assert code == 0, errors
+    table = read_predictions(tmp_path / f"val-{protocol}/predictions.csv")
+
+    code, output, errors = run_main(
+        prediction.main, *(root / path for path in table.paths), *options, "--json", "--top_k", "0"
+    )
+    assert code == 0, errors
+    records = [json.loads(line) for line in output.splitlines()]
+    assert [record["path"] for record in records] == [str(root / path) for path in table.paths]
+    for record, scores_K in zip(records, table.scores, strict=True):
+        found = {each["class"]: each["score"] for each in record["scores"]}
+        assert [found[name] for name in table.class_names] == scores_K.tolist()
+        best = [each["score"] for each in record["scores"]]
+        assert best == sorted(best, reverse=True)
+        assert record["duration_s"] in (pytest.approx(record["frames"] / 12), pytest.approx(record["frames"] / 15))
+        total = sum(each["probability"] for each in record["scores"])
+        assert (total == pytest.approx(1)) == (labels == "single")
+
+
+def test_a_folder_is_walked_and_every_unreadable_file_is_named(run_main: RunMain, model: Path, folder: Path) -> None:
+    import predict as prediction
+
+    code, output, errors = run_main(prediction.main, folder, "--checkpoint", model, "--json", "--top_k", "2", *HERE)
+    assert code == prediction.EXIT_UNREADABLE == 4
+    assert output.isascii()
+    records = {record["path"]: record for record in map(json.loads, output.splitlines())}
+    assert list(records) == [str(folder / name) for name in ("broken.mp4", HOSTILE, "below/nameless")]
+    broken = records.pop(str(folder / "broken.mp4"))
+    assert broken["reason"]
+    assert broken["scores"] is broken["frames"] is broken["duration_s"] is None
+    for record in records.values():
+        assert record["reason"] is None
+        assert len(record["scores"]) == 2
+    assert "2 files are neither videos nor images" in errors
+    assert "1 of 3 videos could not be read" in errors
+
+
+def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main: RunMain, model: Path, folder: Path) -> None:
+    import predict as prediction
+
+    code, output, _ = run_main(prediction.main, folder, "--checkpoint", model, *HERE)
+    assert code == 4
+    lines = output.splitlines()
+    assert len(lines) == 3
+    assert "\x1b" not in output
+    assert "red\\x1b[31m.mp4" in lines[1]
+    assert "unreadable: " in lines[0]
+    starts = {line.index("24 frames") for line in lines[1:]}
+    assert starts == {lines[0].index("unreadable: ")}
+    assert lines[1].count("%") == prediction.TOP_K
+
+
+def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_label_model: Path, folder: Path) -> None:
+    import predict as prediction
+
+    options = [folder / "below", "--checkpoint", multi_label_model, "--json", *HERE]
+    _, everything, _ = run_main(prediction.main, *options, "--threshold", "0")
+    scores = json.loads(everything)["scores"]
+    assert len(scores) == len(MOTIONS)
+    cut = scores[2]["probability"]
+    code, output, errors = run_main(prediction.main, *options, "--threshold", repr(cut))
+    assert code == 0, errors
+    assert json.loads(output)["scores"] == scores[:3]
+    _, output, _ = run_main(prediction.main, *options, "--threshold", repr(cut), "--top_k", "1")
+    assert json.loads(output)["scores"] == scores[:1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["brokn.mp4"], "has no 'brokn.mp4'; did you mean 'broken.mp4'?"),
+        (["below", "--top_k", "-1"], "--top_k is -1"),
+        (["below", "--threshold", "2"], "--threshold is 2.0"),
+        (["below", "--evaluation.protocol", "centre"], "did you mean 'center'?"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    run_main: RunMain, model: Path, folder: Path, options: list[str], message: str
+) -> None:
+    import predict as prediction
+
+    first, *others = options
+    code, output, errors = run_main(prediction.main, folder / first, "--checkpoint", model, *HERE, *others)
+    assert code == 2
+    assert not output
+    assert message in errors.splitlines()[-1]
+
+
+def test_python_gives_what_the_tool_prints(run_main: RunMain, model: Path, folder: Path) -> None:
+    import predict as prediction
+
+    _, output, _ = run_main(prediction.main, folder, "--checkpoint", model, "--json", *HERE)
+    printed = {record["path"]: record for record in map(json.loads, output.splitlines())}
+    network = VideoModel.from_pretrained(str(model))
+    for found in predict(network, find_videos([folder]).videos):
+        record = printed.pop(str(found.path))
+        assert (found.reason or None) == record["reason"]
+        assert [each.name for each in found.best(5)] == [each["class"] for each in record["scores"] or []]
+    assert not printed
+
+
+def test_images_are_frames_of_a_video_once_their_rate_is_known(model: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(1, 13):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(frames / f"{number:03d}.png")
+    network = VideoModel.from_pretrained(str(model))
+    videos = find_videos([tmp_path]).videos
+    assert [(video.path, video.kind) for video in videos] == [(frames, "frames")]
+    (refused,) = predict(network, videos)
+    assert "--frame_rate" in refused.reason
+    assert refused.best() == []
+    (scored,) = predict(network, videos, PredictionSettings(frame_rate=6))
+    assert (scored.num_frames, scored.duration_s, scored.reason) == (12, 2.0, "")
+    assert len(scored.best()) == len(MOTIONS)
+    assert [video.kind for video in find_videos([tmp_path], image_model=True).videos] == ["image"] * 12

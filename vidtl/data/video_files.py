@@ -1,0 +1,160 @@
+"""Videos that a person names one by one or by folder, without any annotation.
+
+In folders, what counts is the content: every file that starts like a video container, whatever its name, and every
+image. Files that are only named like a video are kept as well, so that a broken one is reported rather than lost.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vidtl.config import ExperimentConfig
+from vidtl.data.decoding import UnreadableVideo
+from vidtl.data.decoding.images import IMAGE_SUFFIXES
+from vidtl.data.decoding.sniff import checked_path, sniff_container
+from vidtl.data.layout import VIDEO_SUFFIXES, existing
+from vidtl.data.records import ClassNames, Records, StringColumn
+
+FOREIGN_SUFFIXES = (".3gp", ".asf", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".vob", ".wmv")
+"""Further names of videos; not all are containers that can be read."""
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """One video to open."""
+
+    path: Path
+    """As the user wrote it, with what was found below a folder after it."""
+    kind: Literal["video", "image", "frames"]
+    """A file with a container, a single image, or a folder of numbered images."""
+
+
+@dataclass(frozen=True)
+class FoundVideos:
+    """What the names given lead to."""
+
+    videos: list[VideoFile]
+    """In the order given; below a folder in the order of the names. Each once."""
+    ignored: list[Path]
+    """Files below folders that are neither videos nor images."""
+
+
+def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos:
+    """Find the videos that files and folders stand for; folders are walked to the bottom, links followed.
+
+    Args:
+        paths: files, which are taken whatever they are, and folders.
+        image_model: whether the images in a folder are a video each (for models of one frame) or the frames of one;
+            in the second case those beside videos, such as covers, are neither.
+
+    Raises:
+        UserError: a path does not exist; the nearest name is given.
+    """
+    videos: dict[Path, VideoFile] = {}
+    ignored: list[Path] = []
+    for path in paths:
+        existing(path, "video file or folder")
+        for video in _below(path, image_model, ignored) if path.is_dir() else [_named(path)]:
+            videos.setdefault(video.path, video)
+    return FoundVideos(list(videos.values()), ignored)
+
+
+def refusal(video: VideoFile, frame_rate: float | None) -> str:
+    """Why a video cannot even be tried; empty where it can."""
+    if video.kind == "frames" and frame_rate is None:
+        return "a folder of images; --frame_rate must say how many of them there are in a second"
+    try:
+        str(video.path).encode()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8"
+    return ""
+
+
+def by_pixel_format(
+    videos: Sequence[VideoFile], config: ExperimentConfig
+) -> Iterator[tuple[list[VideoFile], ExperimentConfig]]:
+    """Files with a container, then images, which are read as RGB only; each kind, if there is one, with its settings.
+
+    No manifest is used: it would be that of the data that the model was trained on.
+    """
+    data = replace(config.data, manifest="none")
+    files = [video for video in videos if video.kind == "video"]
+    stills = [video for video in videos if video.kind != "video"]
+    for of_kind, pixel_format in ((files, data.pixel_format), (stills, "rgb")):
+        if of_kind:
+            workers = min(data.num_workers, len(of_kind))
+            yield of_kind, replace(config, data=replace(data, pixel_format=pixel_format, num_workers=workers))
+
+
+def records_of_files(
+    videos: Sequence[VideoFile], classes: ClassNames, multi_label: bool, frame_rate: float | None
+) -> Records:
+    """Records without labels, one per video, as what reads annotated videos takes them.
+
+    Args:
+        frame_rate: frames per second of folders of images.
+    """
+    count = len(videos)
+    paths = StringColumn.from_strings(str(video.path.absolute()) for video in videos)
+    return Records(
+        root=Path("/"),
+        classes=classes,
+        multi_label=multi_label,
+        annotation=Path("the model"),
+        ids=paths,
+        paths=paths,
+        lines=np.zeros(count, np.int32),
+        label_offsets=np.zeros(count + 1, np.int64),
+        label_classes=np.zeros(0, np.int32),
+        label_starts_s=np.zeros(0, np.float32),
+        label_ends_s=np.zeros(0, np.float32),
+        segment_starts_s=np.zeros(count),
+        segment_ends_s=np.full(count, np.inf),
+        frame_rate=frame_rate,
+    )
+
+
+def _named(path: Path) -> VideoFile:
+    return VideoFile(path, "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")
+
+
+def _below(folder: Path, image_model: bool, ignored: list[Path]) -> Iterator[VideoFile]:
+    for place, names in _walk(folder):
+        kinds = {name: _kind(place / name) for name in names}
+        if not image_model and "image" in kinds.values() and "video" not in kinds.values():
+            yield VideoFile(place, "frames")
+        for name, kind in kinds.items():
+            if kind == "video" or (kind == "image" and image_model):
+                yield VideoFile(place / name, kind)
+            elif kind is None or (kind == "image" and "video" in kinds.values()):
+                ignored.append(place / name)
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder once, hidden ones left out, with the sorted names of its files; a loop of links ends."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(place), sorted(name for name in names if not name.startswith("."))
+
+
+def _kind(path: Path) -> Literal["video", "image"] | None:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    if suffix in (*VIDEO_SUFFIXES, *FOREIGN_SUFFIXES):
+        return "video"
+    try:
+        sniff_container(checked_path(path, None))
+    except UnreadableVideo:
+        return None
+    return "video"
