@@ -194,7 +194,7 @@ def has_annotations(description: DatasetDescription, split: str, root: Path) -> 
         return any((root / folder).is_dir() for folder in description.splits[split].videos)
     try:
         return all(find_annotations(root, pattern) for pattern in patterns)
-    except UserError:
+    except (UserError, OSError):
         return False
 
 

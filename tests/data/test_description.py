@@ -187,6 +187,22 @@ splits:
     paths = {split: list(read_records(description, split, tmp_path).paths) for split in description.splits}
     assert sorted(paths["most"] + paths["rest"]) == paths["all"]
     assert paths["rest"] == ["03.mp4", "09.mp4", "10.mp4", "17.mp4", "19.mp4"]
+    description = load_description(describe(tmp_path, text.replace("[0.75, 1]", "[0.99, 1]")))
+    with pytest.raises(UserError, match=r"train\.csv: part \[0\.99, 1\.0\] of 20 videos is none of them"):
+        read_records(description, "rest", tmp_path)
+
+
+def test_no_right_to_read_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may run as root, who may read everything, so the refusal is made up."""
+    (tmp_path / "train.csv").write_text("path,label\na.mp4,walk\n")
+    description = load_description(describe(tmp_path, MINIMAL))
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"train\.csv cannot be read: Permission denied$"):
+        read_records(description, "train", tmp_path)
 
 
 def test_absent_videos_are_found_by_listing(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ The keys are documented in `datasets/README.md`. A data set needs such a folder,
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -100,7 +101,8 @@ def load_description(name_or_path: str) -> DatasetDescription:
     Raises:
         UserError: no such data set, or the file has an unknown key or an impossible value.
     """
-    return parse_description(_find_folder(name_or_path))
+    with _access_needed(Path(name_or_path)):
+        return parse_description(_find_folder(name_or_path))
 
 
 def parse_description(folder: Path) -> DatasetDescription:
@@ -146,8 +148,14 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     """The annotated videos of one split; files that do not exist are kept (see `vidtl.data.layout.missing`).
 
     Raises:
-        UserError: root, annotation or class file missing; a header, row, label, time or path that is not allowed.
+        UserError: root, annotation or class file missing or not readable for us; a header, row, label, time or path
+            that is not allowed.
     """
+    with _access_needed(root):
+        return _read_records(description, split, root)
+
+
+def _read_records(description: DatasetDescription, split: str, root: Path) -> Records:
     if not existing(root, "data.root").is_dir():
         raise UserError(f"data.root {str(root)!r} is a file; the folder that holds annotations and videos is needed")
     chosen = description.split(split)
@@ -164,6 +172,15 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     if expected != len(records):
         _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
     return records
+
+
+@contextmanager
+def _access_needed(path: Path) -> Iterator[None]:
+    """Files and folders without the right to read them are a user's mistake, told in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
 
 
 def _read_split(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,9 @@ class Section:
     def _value(self, key: str, default: Any) -> Any:
         self._asked.append(key)
         if key not in self._content and default is None:
-            raise UserError(f"{self.file}: the key {self.prefix}{key} is missing")
+            near = get_close_matches(key, self._content, n=1)
+            hint = f"; is {near[0]!r} meant for it?" if near else ""
+            raise UserError(f"{self.file}: the key {self.prefix}{key} is missing{hint}")
         return self._content.get(key, default)
 
     def _mapping(self, key: str, value: Any) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _near_name(root: Path, path: str) -> str:
     folder, _, name = path.rpartition("/")
     names = _names(root / folder)
     if names is None:
-        return f"there is no folder {folder!r}"
+        return f"there is no {'right to list the ' if os.path.isdir(root / folder) else ''}folder {folder!r}"
     by_lower = {each.lower(): each for each in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.8)
     return f"{folder}/{by_lower[near[0]]}".removeprefix("/") if near else ""
