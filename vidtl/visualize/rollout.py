@@ -1,0 +1,148 @@
+"""Attention rollout: how much of what a ViViT pools comes from each place and time of the clip.
+
+Source: Abnar and Zuidema, "Quantifying attention flow in transformers" (ACL 2020), section 3. With W_l the attention
+probabilities of layer l, mean over its heads, and the residual connection as one half of every layer:
+
+    rollout_l = A_l rollout_(l-1),    A_l = (W_l + I) / 2,    rollout_0 = I
+
+The probabilities are computed again from what reached each layer in a usual forward pass, which itself stays as it is.
+Axes: B clips, t timesteps, N tokens of a timestep, L tokens that entered an encoder, h w token grid.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from einops import rearrange, reduce, repeat
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vidtl.errors import UserError
+from vidtl.models.attention import DotProductAttention, GridAttention, SelfAttention, SpatialAttention
+from vidtl.models.encoder import Encoder
+from vidtl.models.vivit import ViViT
+
+Layer = tuple[SelfAttention, Tensor]
+"""An attention and the tokens `[B, t, N, D]` that it was given."""
+
+
+def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
+    """Rollout [t, h, w] of the first clip of a batch, in evaluation mode; it sums to 1.
+
+    It starts from the class token, or from all tokens alike where the model pools them (of `max` pooling, which picks
+    other tokens in every channel, this is an approximation). A class token's share in itself is left out. In the
+    factorised encoder each timestep has a rollout of its own, weighted by that of the temporal encoder; forms with two
+    attentions per block count them as two layers, and heads that attend over time and over space as heads of one.
+
+    Raises:
+        UserError: no ViViT, or one with TokenLearner, whose tokens have no place of their own.
+    """
+    if not isinstance(model, ViViT):
+        raise UserError(
+            f"attention rollout is defined here for ViViT in its four forms, not for {type(model).__name__}"
+        )
+    if model.encoder.token_learners:
+        raise UserError("attention rollout is not defined for TokenLearner's tokens; their token maps are what to draw")
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode(), _recorded(model.encoder) as layers, _recorded(model.temporal_encoder) as later:
+            model(input_BTCHW[:1])
+            flow_L = _flow(model, layers, later).float().cpu()
+    finally:
+        for module, training in modes:
+            module.training = training
+    grid = model.embed.grid
+    maps: NDArray[np.float32] = rearrange(flow_L, "(t h w) -> t h w", t=grid.t, h=grid.h).numpy()
+    return maps / maps.sum()
+
+
+def rollout(layers: Sequence[Layer]) -> Tensor:
+    """Rows `[B, t, N, L]` of the rollout after these layers, each summing to 1.
+
+    L is t N, in that order; or N, where every layer keeps to the tokens of its own timestep.
+    """
+    batch, timesteps, tokens, _ = layers[0][1].shape
+    device = layers[0][1].device
+    if all(isinstance(attention, SpatialAttention) for attention, _ in layers):
+        rows = repeat(torch.eye(tokens, device=device), "N L -> B t N L", B=batch, t=timesteps)
+    else:
+        identity = torch.eye(timesteps * tokens, device=device)
+        rows = repeat(identity, "(t N) L -> B t N L", B=batch, t=timesteps)
+    for attention, tokens_BtND in layers:
+        rows = (_attended(attention, tokens_BtND, rows) + rows) / 2
+    return rows
+
+
+def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int) -> Tensor:
+    """softmax(q kᵀ / √d), mean over the heads: `[B, L, L]`; head after head, for the sake of memory."""
+    q, k = (rearrange(part.float(), "B L (H d) -> H B L d", H=num_heads) for part in (q_BLD, k_BLD))
+    mean = torch.zeros((), device=q.device)
+    for q_BLd, k_BLd in zip(q, k, strict=True):
+        mean = mean + torch.softmax(q_BLd @ k_BLd.transpose(-2, -1) * q_BLd.shape[-1] ** -0.5, dim=-1) / num_heads
+    return mean
+
+
+def _attended(attention: SelfAttention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> Tensor:
+    """The rows, mixed as this attention mixes values: W rows."""
+    batch, timesteps, tokens, _ = tokens_BtND.shape
+    q, k = attention.q(tokens_BtND), attention.k(tokens_BtND)
+    if isinstance(attention, DotProductAttention):  # the first half of the heads over time, the second over space
+        sequences = ("(B N) t D", "(B t) N D")
+        parts = list(zip(sequences, q.chunk(2, dim=-1), k.chunk(2, dim=-1), strict=True))
+    else:
+        assert isinstance(attention, GridAttention)
+        parts = [(attention.sequences, q, k)]
+    mixed = torch.zeros_like(rows_BtNL)
+    for pattern, q_BtND, k_BtND in parts:
+        q_BLD, k_BLD, rows = (rearrange(x, f"B t N D -> {pattern}") for x in (q_BtND, k_BtND, rows_BtNL))
+        weights = mean_probabilities(q_BLD, k_BLD, attention.num_heads // len(parts))
+        mixed += rearrange(weights @ rows, f"{pattern} -> B t N D", B=batch, t=timesteps, N=tokens) / len(parts)
+    return mixed
+
+
+def _flow(model: ViViT, layers: Sequence[Layer], later: Sequence[Layer]) -> Tensor:
+    """Share of each of the t N tokens of the clip in what the classifier sees."""
+    rows_tNL = rollout(layers)[0]
+    has_class_token = model.encoder.cls is not None
+    if not model.factorised:
+        return _pooled(rows_tNL, has_class_token)
+    num_timesteps = len(rows_tNL)
+    if later:
+        temporal = _pooled(
+            rollout(later)[0], model.temporal_encoder is not None and model.temporal_encoder.cls is not None
+        )
+        weights_tN = rearrange(temporal, "(t N) -> t N", t=num_timesteps)
+    else:
+        weights_tN = rows_tNL.new_full((num_timesteps, 1), 1 / num_timesteps)
+    if model.config.temporal_input == "pooled":
+        by_timestep = torch.stack([_pooled(rows_NL[None], has_class_token) for rows_NL in rows_tNL])
+        flow_tL = weights_tN * by_timestep
+    else:
+        flow_tL = torch.einsum("tN,tNL->tL", weights_tN, rows_tNL)
+    return rearrange(flow_tL, "t L -> (t L)")
+
+
+def _pooled(rows_tNL: Tensor, has_class_token: bool) -> Tensor:
+    """The row of what is pooled, less the class token itself, summing to 1: `[L]` or `[L - 1]`."""
+    row_L = rows_tNL[0, 0, 1:] if has_class_token else reduce(rows_tNL, "t N L -> L", "mean")
+    return row_L / row_L.sum()
+
+
+@contextmanager
+def _recorded(encoder: Encoder | None) -> Iterator[list[Layer]]:
+    """What reaches each attention of an encoder while this is open, in order."""
+    layers: list[Layer] = []
+
+    def record(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(attention, SelfAttention)
+        layers.append((attention, inputs[0]))
+
+    parts = [] if encoder is None else [part for part in encoder.modules() if isinstance(part, SelfAttention)]
+    handles = [part.register_forward_pre_hook(record) for part in parts]
+    try:
+        yield layers
+    finally:
+        for handle in handles:
+            handle.remove()
