@@ -22,6 +22,7 @@ from vidtl.data.loader import TrainLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.models import VideoModel, build_model
 from vidtl.models.hub import save_model_directory
+from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine, TrainingTask
@@ -88,6 +89,30 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
     moved = {name for name in trained if not torch.equal(model.state_dict()[name], before[name])}
     assert len(moved) > 0.9 * len(trained)  # keys' biases have no gradient, and stochastic depth skips a branch
     assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+SOURCES = {path.stem: (path, ()) for path in CONFIGS} | {
+    "demo": (CONFIGS[0].with_name("toy.yaml"), ()),
+    "kinetics400_vivit_l_4": (CONFIGS[0].with_name("kinetics400_vivit_l.yaml"), ("--model.vivit.temporal_depth", "4")),
+}
+"""Configuration and options of the runs that others start from."""
+
+FINE_TUNED = [path for path in CONFIGS if read(path).training.init_from.startswith("runs/")]
+
+
+@pytest.mark.parametrize("path", FINE_TUNED, ids=lambda path: path.stem)
+def test_fine_tuning_takes_the_weights_of_the_run_it_names(path, tmp_path):
+    """Other classes, clips and grids than before, and every block from the source; widths are smaller, no depths."""
+    config = read(path)
+    source, options = SOURCES[Path(config.training.init_from).name]
+    assert " ".join(options) in path.read_text()
+    earlier = parse_experiment(experiment_parser("tool", ""), ["--config", str(source), *options])[1]
+    save_model_directory(build_model(shrunk(earlier).model, earlier.clip, 5), tmp_path, ())
+    report = load_pretrained(
+        build_model(shrunk(config).model, config.clip, 7), tmp_path, new_head=config.training.init_new_head
+    )
+    assert set(report.missing) == ({"head.weight", "head.bias"} if config.training.init_new_head else set())
+    assert (report.unexpected, report.mismatched) == ((), ())
 
 
 def start_at_random(model: VideoModel) -> None:
