@@ -50,6 +50,9 @@ def main(options: argparse.Namespace) -> None:
     for name in ("clips", "rounds"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} is {getattr(options, name)}; allowed: 1 or more")
+    for path in options.videos:
+        if not path.is_file():
+            raise UserError(f"{path} is no file; allowed: videos")
     torch.set_num_threads(1)
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     contenders = installed()
