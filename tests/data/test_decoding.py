@@ -125,6 +125,11 @@ def test_frames_equal_those_of_a_plain_decode(shared_data: Path, name: str):
         for t in (7, 3, 0):
             one = video.read([View(view.indices[t : t + 1], view.box)], SIZE, "planar")
             np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
+    # And each from a reader that has read nothing before, as clips are read in training.
+    for t, index in enumerate(view.indices):
+        with open_video(shared_data / "videos" / name) as fresh:
+            one = fresh.read([View(np.array([index]), view.box)], SIZE, "planar")
+        np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
 
 
 def test_sparse_frames_of_a_long_video_are_found_by_seeking(shared_data: Path):

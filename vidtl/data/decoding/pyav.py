@@ -94,6 +94,10 @@ class PyAVReader:
                 self.source.seek(key - round(step_s / self.source.stream.time_base))
                 missing = set(stretch)
                 for number, frame in self._decode(wanted):
+                    # From some key frames on the decoder does not vouch for what it makes of later frames, since these
+                    # may refer to earlier ones; from further back it does.
+                    if frame.is_corrupt:
+                        break
                     yield number, frame
                     missing.discard(number)
                 if not missing:
