@@ -17,8 +17,8 @@ from vidtl.data.manifest_entry import Entry
 from vidtl.data.preparation.duplicates import listed_twice, same_content
 from vidtl.data.records import Records
 
-# A search through a folder's names for each missing file takes long where thousands are missing.
-_NEAR_NAMES = 50
+# A search among the names of a folder of 240,000 files takes two seconds for each missing one.
+_NEAR_NAMES = 10
 
 _QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 
