@@ -136,7 +136,7 @@ def test_a_sampler_of_pytorchvideo_in_place_of_the_configured_rule(records: Reco
 def test_a_hanging_video_is_named(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     config = dataclasses.replace(
         CONFIG,
-        data=DataConfig(num_workers=1, worker_timeout_s=2.0),
+        data=DataConfig(num_workers=1, worker_timeout_s=5.0),
         augmentation=AugmentationConfig(repeats=3),
         training=TrainingConfig(batch_size=3),
     )
@@ -153,7 +153,7 @@ def test_a_hanging_video_is_named(records: Records, monkeypatch: pytest.MonkeyPa
     batches = loader.iterate()
     for _ in range(3):
         assert len(next(batches).indices) == 3
-    named = f"worker failed at or near {re.escape(records.paths[hanging])} .*timed out after 2"
+    named = f"worker failed at or near {re.escape(records.paths[hanging])} .*timed out after 5"
     with pytest.raises(UserError, match=named):
         next(batches)
 
