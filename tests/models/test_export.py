@@ -1,0 +1,183 @@
+"""Exported files give the model's logits, at any batch size, whatever the architecture; and nothing else is written."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+import vidtl
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config.model import MiniViTConfig, PytorchVideoConfig, T2TViTConfig
+from vidtl.errors import UserError
+from vidtl.models import VideoModel, build_model, export
+from vidtl.models.export import Check, export_model, model_metadata, read_metadata
+
+CLIP = ClipConfig(num_frames=4, frame_size=(16, 32), short_side=32, mean=(0.4, 0.5, 0.6), stride=3, target_fps=12.5)
+IMAGE = replace(CLIP, num_frames=1, frame_size=(32, 32))
+CLASSES = ("walking", "läuft", "走る")
+
+
+def vivit(form: str, tokens: TokenLearnerConfig | None = None, **settings: object) -> tuple[ModelConfig, ClipConfig]:
+    stage = tokens or TokenLearnerConfig(num_tokens=0)
+    sizes = {"width": 8, "depth": 1, "num_heads": 2, "temporal_depth": 1, "tubelet": (2, 8, 8), "pooling": "mean"}
+    config = ViViTConfig(form=form, token_learner=stage, **(sizes | settings))  # type: ignore[arg-type]
+    return ModelConfig(vivit=config), CLIP
+
+
+def learner(version: str, fuser: bool = False) -> TokenLearnerConfig:
+    return TokenLearnerConfig(num_tokens=3, after_block=0, version=version, fuser=fuser)  # type: ignore[arg-type]
+
+
+def t2t(module: str) -> tuple[ModelConfig, ClipConfig]:
+    config = T2TViTConfig(size=7, width=16, depth=1, num_heads=2, mlp_width=16, token_module=module)  # type: ignore[arg-type]
+    return ModelConfig(architecture="t2t_vit", t2t_vit=config), IMAGE
+
+
+def baseline(name: str, frames: int) -> tuple[ModelConfig, ClipConfig]:
+    config = PytorchVideoConfig(name=name)  # type: ignore[arg-type]
+    return ModelConfig(architecture="pytorchvideo", pytorchvideo=config), replace(IMAGE, num_frames=frames)
+
+
+MINI = MiniViTConfig(
+    patch=8, width=8, depth=2, num_heads=2, head_width=4, mlp_width=8, token_learner=learner("v1")
+)  # fmt: skip
+
+MODELS: dict[str, tuple[ModelConfig, ClipConfig]] = {
+    "joint-cls": vivit("joint", pooling="cls"),
+    "joint-v1-uniform": vivit("joint", learner("v1"), tubelet_sampling="uniform"),
+    "encoder-cls": vivit("factorised_encoder", pooling="cls"),
+    "encoder-v1.1-fuser": vivit("factorised_encoder", learner("v1.1", fuser=True)),
+    "encoder-v1.1-all-tokens": vivit("factorised_encoder", learner("v1.1"), temporal_input="tokens"),
+    "self-attention": vivit("factorised_self_attention", pooling="max"),
+    "self-attention-v1-fuser": vivit("factorised_self_attention", learner("v1", fuser=True)),
+    "dot-product-v1.1": vivit("factorised_dot_product", learner("v1.1"), positions="sincos_3d"),
+    "t2t-performer": t2t("performer"),
+    "t2t-transformer": t2t("transformer"),
+    "mini": (ModelConfig(architecture="mini_vit", mini_vit=MINI), IMAGE),
+    "x3d_xs": baseline("x3d_xs", 4),
+}
+
+SLOW_MODELS = {
+    "t2t-tokens": vivit("factorised_encoder", tokeniser="t2t_performer", tubelet=(1, 16, 16)),
+    "x3d_m": baseline("x3d_m", 16),
+    "slow_r50": baseline("slow_r50", 4),
+    "slowfast_r50": baseline("slowfast_r50", 4),
+    "r2plus1d_r50": baseline("r2plus1d_r50", 2),
+    "mvit_b_16x4": baseline("mvit_b_16x4", 16),
+}
+"""Tried only where VIDTL_STRESS is set, which tries every model in both formats: their fixed depth makes them slow."""
+
+EVERYTHING = "VIDTL_STRESS" in os.environ
+
+IN_ONNX = ["self-attention-v1-fuser", "t2t-performer"]
+
+
+def made(name: str) -> VideoModel:
+    torch.manual_seed(0)
+    model = build_model(*(MODELS | SLOW_MODELS)[name], len(CLASSES))
+    torch.nn.init.normal_(model.classifier()[1].weight)  # a head that starts at 0 would agree with anything
+    model.class_names = CLASSES
+    return model
+
+
+@pytest.mark.parametrize("name", [*MODELS, *(SLOW_MODELS if EVERYTHING else ())])
+def test_every_model_is_exported_for_any_batch(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    model = made(name)
+    checks = export_model(model, path)
+    assert [check.batch for check in checks] == [1, 3]
+    assert all(check.max_difference <= 1e-5 * check.largest_logit and check.largest_logit > 0 for check in checks)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", [*MODELS, *SLOW_MODELS] if EVERYTHING else IN_ONNX)
+def test_onnxruntime_gives_the_same_logits_for_any_batch(name: str, tmp_path: Path) -> None:
+    import onnxruntime
+
+    path = tmp_path / "model.onnx"
+    model = made(name)
+    assert [check.batch for check in export_model(model, path)] == [1, 3]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    clips = torch.randn(5, model.clip_config.num_frames, 3, *model.clip_config.frame_size)
+    (logits_BK,) = session.run(["logits_BK"], {"input_BTCHW": clips.numpy()})
+    with torch.no_grad():
+        expected_BK = model(clips)
+    torch.testing.assert_close(torch.from_numpy(logits_BK), expected_BK, rtol=1e-4, atol=1e-4)
+    assert session.get_inputs()[0].shape == ["batch", *clips.shape[1:]]
+    assert read_metadata(path) == model_metadata(model, None)
+    assert str(Path(export.__file__).parent).encode() not in path.read_bytes(), "paths of this machine"
+
+
+def test_the_file_says_what_it_takes_and_gives(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    model = made("joint-cls")
+    model.multi_label = True
+    export_model(model, path, batch=2)
+    found = read_metadata(path)
+    assert found["vidtl_version"] == vidtl.__version__
+    assert (found["architecture"], found["batch"], found["multi_label"]) == ("vivit", 2, True)
+    assert tuple(found["class_names"]) == CLASSES
+    clip = found["clip"]
+    assert (clip["num_frames"], clip["frame_size"], clip["stride"], clip["target_fps"]) == (4, [16, 32], 3, 12.5)
+    assert (clip["mean"], clip["std"]) == ([0.4, 0.5, 0.6], [0.5, 0.5, 0.5])
+    assert path.stat().st_size < 500_000, "the clips that it was traced with are not in it"
+    with pytest.raises(RuntimeError, match="equal to 2"):
+        torch.export.load(path).module()(torch.randn(1, 4, 3, 16, 32))
+
+
+@pytest.mark.parametrize("wrong", [lambda y: y + 0.01, lambda y: y[:1]])
+def test_a_file_that_differs_is_not_written(
+    wrong: Callable[[Tensor], Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = export.FORMATS[".pt2"]
+    opened = right._replace(open=lambda path: lambda clips: wrong(right.open(path)(clips)))
+    monkeypatch.setitem(export.FORMATS, ".pt2", opened)
+    path = tmp_path / "model.pt2"
+    path.write_bytes(b"an older file")
+    with pytest.raises(UserError, match=r"model.pt2 was not written, because it differs from the model \(batch of 3"):
+        export_model(made("joint-cls"), path, batch=3)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model.pt2", b"an older file")]
+
+
+def test_nothing_agrees_with_what_is_no_number() -> None:
+    assert Check(1, 1e-5, 1.0).agrees(1e-4)
+    assert not Check(1, float("nan"), 1.0).agrees(1e-4)
+    assert not Check(1, 0.0, float("nan")).agrees(1e-4)
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(program: object, path: Path, metadata: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(export.FORMATS, ".pt2", export.FORMATS[".pt2"]._replace(write=fill))
+    with pytest.raises(UserError, match=r"model.pt2 could not be written: No space left"):
+        export_model(made("joint-cls"), tmp_path / "model.pt2", batch=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_too_large_for_onnx_are_refused(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = build_model(ModelConfig(vivit=ViViTConfig(size="H")), ClipConfig(), 400)
+    with pytest.raises(UserError, match=r"the weights take 2\.\d GB; allowed in an .onnx file: 2 GB"):
+        export_model(model, tmp_path / "huge.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packages_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    present = SimpleNamespace()
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name.startswith("onnx") else present)
+    with pytest.raises(UserError, match=r"need onnx, onnxscript, onnxruntime; .*pip install 'vidtl\[export\]'"):
+        export_model(made("mini"), tmp_path / "model.onnx")
+    export.check_output(tmp_path / "model.pt2")
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_has_a_clip(batch: int, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"batch is {batch}; allowed: 1 or more"):
+        export_model(made("mini"), tmp_path / "model.pt2", batch)

@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+"""Write a trained model as a file that runs without vidtl: ONNX (.onnx) or torch.export (.pt2).
+
+    tools/export.py --checkpoint runs/k400 --output k400.onnx
+    tools/export.py --checkpoint runs/k400 --output k400.pt2 --batch 8
+
+Input   input_BTCHW, float32 [B, T, 3, H, W]: RGB in [0, 1] less the mean, divided by the std, of T frames
+Output  logits_BK, float32 [B, K]: scores before softmax, or before the sigmoid where multi_label is true
+
+T, H, W, mean, std, stride and target_fps (clip), the names of the K classes (class_names), multi_label, architecture
+and vidtl_version are in the file as JSON: metadata property "vidtl" of .onnx, extra file "vidtl.json" of .pt2.
+The file is run beside the model on random clips before it takes its place. If the logits differ by more than the
+tolerance, nothing is written and the exit code is 2. ONNX needs: pip install 'vidtl[export]'
+"""
+
+import argparse
+from pathlib import Path
+
+from command_line import PlainParser, experiment_parser, parse_experiment
+from trained_model import averaged, find_model_directory
+
+from vidtl.errors import UserError
+from vidtl.models.export import TOLERANCE, check_output, export_model
+from vidtl.models.hub import load_model_directory
+from vidtl.runtime.launch import run_tool
+from vidtl.training.checkpoint import EXPERIMENT
+
+DYNAMIC = "dynamic"
+
+
+def main() -> None:
+    """Check, load, export, report."""
+    arguments = parse()
+    batch = parse_batch(arguments.batch)
+    check_output(arguments.output)
+    directory = used_by_evaluation(find_model_directory(arguments.checkpoint))
+    model, _ = load_model_directory(directory)
+    checks = export_model(model, arguments.output, batch, arguments.tolerance)
+    print(f"model   {directory}")
+    for check in checks:
+        print(f"check   {check}")
+    print(f"written {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB)")
+
+
+def parse() -> argparse.Namespace:
+    parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="folder of a run (its newest valid checkpoint is taken, and of that the weights that evaluation takes), "
+        "one checkpoint of it, or any model directory",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="file to write, .onnx or .pt2")
+    parser.add_argument(
+        "--batch", default=DYNAMIC, metavar="N|dynamic", help="clips per call: N, or any number (default: dynamic)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help=f"largest difference allowed, as a share of the largest logit (default: {TOLERANCE:g})",
+    )
+    return parser.parse_args()
+
+
+def parse_batch(text: str) -> int | None:
+    """Clips per call; `None` for any number."""
+    if text == DYNAMIC:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--batch is {text!r}; allowed: a whole number, 1 or more, or {DYNAMIC}")
+    return int(text)
+
+
+def used_by_evaluation(directory: Path) -> Path:
+    """The model directory that `tools/eval.py` takes: with averaged weights where the run has them and wants them."""
+    experiment = directory / EXPERIMENT
+    if not experiment.is_file():
+        return directory
+    _, config = parse_experiment(experiment_parser("export.py", ""), [], experiment)
+    return averaged(directory) if config.evaluation.averaged_weights else directory
+
+
+if __name__ == "__main__":
+    run_tool(main)

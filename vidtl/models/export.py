@@ -1,0 +1,240 @@
+"""Models as files that run without this project: ONNX (`.onnx`) and torch.export (`.pt2`).
+
+A file takes normalised clips `input_BTCHW`, float32, and gives `logits_BK`. It is written under a temporary name, run
+beside the model on random clips, and takes its place only if both agree; until then whatever stood there stays.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+from torch.export import Dim, ExportedProgram
+
+from vidtl import __version__
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.hub import VideoModel
+from vidtl.runtime.seeding import generator
+
+TOLERANCE = 1e-4
+"""Largest difference allowed between the file's logits and the model's, as a share of the largest logit."""
+
+METADATA = "vidtl"
+"""Key of the metadata in `.onnx` files; in `.pt2` files it is the extra file `vidtl.json`."""
+
+_EXTRA_FILE = f"{METADATA}.json"
+_MOST_ONNX_BYTES = 2 * 10**9  # a protobuf message ends at 2 GiB, and the graph needs some of that
+
+RunClips = Callable[[Tensor], Tensor]
+
+
+class Check(NamedTuple):
+    """One comparison of an exported file with its model, on random clips."""
+
+    batch: int
+    max_difference: float
+    largest_logit: float
+
+    def agrees(self, tolerance: float) -> bool:
+        """False where anything is not a number."""
+        return self.max_difference <= tolerance * self.largest_logit
+
+    def __str__(self) -> str:
+        return f"batch of {self.batch}: max|diff| {self.max_difference:.1e}, largest logit {self.largest_logit:.1e}"
+
+
+def export_model(model: VideoModel, path: Path, batch: int | None = None, tolerance: float = TOLERANCE) -> list[Check]:
+    """Writes `model` to `path`, in the format of its suffix, once the file is found to give the model's logits.
+
+    Args:
+        model: on the CPU; it is left in evaluation mode.
+        path: ends in `.onnx` or `.pt2`; a file that is there is replaced.
+        batch: clips that the file takes at a time; `None` for any number, checked with 1 and 3.
+        tolerance: largest difference allowed, as a share of the largest logit.
+
+    Returns:
+        What was found at each batch size tried.
+
+    Raises:
+        UserError: what `check_output` refuses, a batch below 1, a model too large for ONNX, or a file that differs from
+            the model.
+    """
+    check_output(path)
+    if batch is not None and batch < 1:
+        raise UserError(f"batch is {batch}; allowed: 1 or more, or dynamic")
+    file_format = FORMATS[path.suffix]
+    _check_size(model, path)
+    metadata = model_metadata(model, batch)
+    program = _trace(model.eval(), batch)
+    with _temporary(path) as temporary:
+        file_format.write(program, temporary, metadata)
+        if read_metadata(temporary) != metadata:
+            raise AssertionError(f"{path.suffix} files do not give back what describes the model")
+        run = file_format.open(temporary)
+        checks = [_compare(model, run, size) for size in ((1, 3) if batch is None else (batch,))]
+        for check in checks:
+            if not check.agrees(tolerance):
+                raise UserError(f"{path} was not written, because it differs from the model ({check}); "
+                                f"allowed: {tolerance:g} of the largest logit")  # fmt: skip
+    return checks
+
+
+def check_output(path: Path) -> None:
+    """A UserError for an unknown suffix, packages that are not installed, or a place where no file can be written."""
+    if path.suffix not in FORMATS:
+        raise UserError(f"output is {str(path)!r} with suffix {path.suffix!r}; {did_you_mean(path.suffix, FORMATS)}")
+    missing = [name for name in FORMATS[path.suffix].packages if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"{path.suffix} files need {', '.join(missing)}; install them with: pip install 'vidtl[export]'"
+        )
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"output is {str(path)!r}; allowed: a file in a folder that exists and can be written")
+
+
+def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
+    """What a file says of itself, as JSON: version, architecture, classes in the order of the logits, and the clip.
+
+    `class_names` is empty and `multi_label` null where the model does not know; `clip` has all settings of the section,
+    among them `num_frames`, `frame_size`, `mean`, `std`, `stride` and `target_fps`.
+    """
+    metadata = {
+        "vidtl_version": __version__,
+        "architecture": model.model_config.architecture,
+        "batch": "dynamic" if batch is None else batch,
+        "num_classes": model.num_classes,
+        "class_names": model.class_names,
+        "multi_label": model.multi_label,
+        "clip": asdict(model.clip_config),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(metadata))  # tuples are lists in what is read back
+    return plain
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `model_metadata` gave when the file was written."""
+    found: dict[str, Any] = json.loads(FORMATS[path.suffix].read_metadata(path))
+    return found
+
+
+class _Format(NamedTuple):
+    """A kind of file: the packages it needs, and how it is written, opened and asked for its metadata (JSON)."""
+
+    packages: Sequence[str]
+    write: Callable[[ExportedProgram, Path, dict[str, Any]], None]
+    open: Callable[[Path], RunClips]
+    read_metadata: Callable[[Path], str]
+
+
+def _trace(model: VideoModel, batch: int | None) -> ExportedProgram:
+    # Traced with 2: torch.export takes sizes 0 and 1 of an example for constants.
+    example = _random_clips(model, 2 if batch is None else batch)
+    sizes = {"input_BTCHW": {0: Dim("batch")} if batch is None else None}
+    with torch.no_grad():
+        program = torch.export.export(model, (example,), dynamic_shapes=sizes)
+    for part in program.graph_module.modules():
+        if isinstance(part, fx.GraphModule):
+            for node in part.graph.nodes:
+                node.meta.pop("stack_trace", None)  # lines of code and paths of this machine
+    return program
+
+
+def _random_clips(model: VideoModel, batch: int) -> Tensor:
+    clip = model.clip_config
+    shape = (batch, clip.num_frames, 3, *clip.frame_size)
+    return torch.from_numpy(generator(0, batch).standard_normal(shape, dtype=np.float32))
+
+
+def _compare(model: VideoModel, run: RunClips, batch: int) -> Check:
+    clips = _random_clips(model, batch)
+    with torch.no_grad():
+        expected_BK, found_BK = model(clips), run(clips)
+    if found_BK.shape != expected_BK.shape:
+        return Check(batch, float("inf"), expected_BK.abs().max().item())
+    return Check(batch, (found_BK - expected_BK).abs().max().item(), expected_BK.abs().max().item())
+
+
+def _check_size(model: VideoModel, path: Path) -> None:
+    tensors = [*model.parameters(), *model.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if path.suffix == ".onnx" and size > _MOST_ONNX_BYTES:
+        raise UserError(
+            f"the weights take {size / 1e9:.1f} GB; allowed in an .onnx file: {_MOST_ONNX_BYTES / 1e9:g} GB, "
+            "or any number in a .pt2 file"
+        )
+
+
+def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
+    import onnx
+
+    converted = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        input_names=["input_BTCHW"],
+        output_names=["logits_BK"],
+        dynamic_shapes={"input_BTCHW": {0: "batch"}},  # only names the axis, and only if it is dynamic
+    )
+    assert converted is not None
+    converted.model.metadata_props[METADATA] = json.dumps(metadata)
+    onnx.save(converted.model_proto, path)
+
+
+def _open_onnx(path: Path) -> RunClips:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda clips: torch.from_numpy(session.run(["logits_BK"], {"input_BTCHW": clips.numpy()})[0])
+
+
+def _read_onnx_metadata(path: Path) -> str:
+    import onnx
+
+    properties: dict[str, str] = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    return properties[METADATA]
+
+
+def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
+    program.example_inputs = None  # would be saved too, tens of MB of random clips
+    torch.export.save(program, path, extra_files={_EXTRA_FILE: json.dumps(metadata)})
+
+
+def _open_pt2(path: Path) -> RunClips:
+    module: RunClips = torch.export.load(path).module()
+    return module
+
+
+def _read_pt2_metadata(path: Path) -> str:
+    with ZipFile(path) as archive:  # torch.export.load would read the weights and rebuild the graph too
+        (name,) = (name for name in archive.namelist() if name.endswith(f"extra/{_EXTRA_FILE}"))
+        return archive.read(name).decode()
+
+
+FORMATS: dict[str, _Format] = {
+    ".onnx": _Format(("onnx", "onnxscript", "onnxruntime"), _write_onnx, _open_onnx, _read_onnx_metadata),
+    ".pt2": _Format((), _write_pt2, _open_pt2, _read_pt2_metadata),
+}
+"""Every kind of file, by suffix."""
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path` of the same suffix; its file takes `path`'s place if all goes well, else it is removed."""
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
