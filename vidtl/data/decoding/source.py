@@ -1,5 +1,6 @@
 """An open video file as all backends see it, through PyAV: stream, size, orientation, colour and timeline."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -26,6 +27,10 @@ _KEPT_BYTES = 64 << 20
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
 
 
+# decord's messages begin with the time and a line of its source, which would make equal reasons differ.
+_LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
+
+
 @contextmanager
 def unreadable(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises into `UnreadableVideo`: damaged files yield far more than FFmpeg's own errors."""
@@ -36,7 +41,7 @@ def unreadable(path: Path) -> Iterator[None]:
     except av.FFmpegError as error:
         raise UnreadableVideo(path, error.strerror or type(error).__name__) from error
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = _LOG_PREFIX.sub("", str(error).strip().partition("\n")[0])
         raise UnreadableVideo(path, f"{type(error).__name__}: {reason}") from error
 
 

@@ -114,4 +114,20 @@ def _common_distrust(source: Source, container: str) -> str | None:
         return "ignores mirroring"
     if max(component.bits for component in source.codec.format.components) > 8:
         return "resamples the chroma of more than 8 bits in a way of its own"
+    if _breaks_after_seeks(source):
+        return "delivers broken frames after a seek to a key frame that is no clean start"
     return None
+
+
+def _breaks_after_seeks(source: Source) -> bool:
+    """Whether the decoder does not vouch for what follows a seek; asked at three key frames, as an encoder sets all."""
+    index = source.timeline.index
+    if index is None:
+        return False
+    keys = index.key_pts[1:]
+    for key in {int(keys[place]) for place in (0, len(keys) // 2, -1)} if len(keys) else ():
+        source.seek(key)
+        first = next((frame for packet in source.packets() for frame in source.codec.decode(packet)), None)
+        if first is not None and first.is_corrupt:
+            return True
+    return False
