@@ -1,10 +1,19 @@
-"""Draw where TokenLearner's tokens look over time, for videos of a run's evaluation split.
+"""Draw where a trained model looks over time: TokenLearner's maps, or the attention rollout of a ViViT without it.
 
-python tools/visualize.py --checkpoint runs/toy --num_videos 4
+python tools/visualize.py --checkpoint runs/toy --num_videos 4          # of the run's evaluation split
+python tools/visualize.py --checkpoint runs/toy --videos clip.mp4 clips/ --output_dir pictures/
+
+Each video gives a PNG (maps over time), a GIF and an MP4 (the maps over the running clip), and a JSON with entropy and
+overlap of the maps over time. The exit code is 4 if a video could not be read.
 """
 
+import json
 import logging
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,51 +21,147 @@ from command_line import experiment_parser
 from einops import rearrange
 from trained_model import parse_with_model, run_folder
 
+from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import check_readable
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
 from vidtl.data.pixels import normalise, to_rgb
 from vidtl.data.protocols import get_protocol
+from vidtl.data.records import ClassNames
+from vidtl.data.video_files import by_pixel_format, find_videos, records_of_files, refusal
+from vidtl.errors import UserError
+from vidtl.evaluation.text import shown_text
+from vidtl.files import whole_file
 from vidtl.models.hub import VideoModel, load_model_directory
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
-from vidtl.visualize.token_maps import clip_token_maps, draw_token_maps, token_map_images
+from vidtl.visualize.animation import animate, write_gif, write_mp4
+from vidtl.visualize.map_grid import draw_token_maps
+from vidtl.visualize.rollout import clip_rollout
+from vidtl.visualize.token_maps import TokenMapImages, clip_token_maps, token_map_images
+
+EXIT_UNREADABLE = 4
 
 log = logging.getLogger("vidtl.visualize")
 
 
+class Subject(NamedTuple):
+    """One video to draw."""
+
+    path: Path
+    title: str
+    video: VideoViews | None
+    reason: str
+    """Why there is no video; empty where there is."""
+
+
 def main() -> None:
-    parser = experiment_parser("visualize.py", "Draw where TokenLearner's tokens look over time.")
+    parser = experiment_parser("visualize.py", "Draw where a trained model looks over time.")
+    parser.add_argument("--videos", type=str, nargs="+", help="Videos and folders to draw; default: the data's own")
     parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
+    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
     parser.add_argument(
-        "--output_dir", type=Path, help="Where the PNGs go; default: pictures/ in the folder of the run"
+        "--output_dir", type=Path, help="Where the files go; default: pictures/ in the folder of the run"
     )
     options, config, directory = parse_with_model(parser)
+    if options.num_videos < 1:
+        raise UserError(f"--num_videos is {options.num_videos}; allowed: 1 or more")
     configure_logging(is_main_process=True)
     model, _ = load_model_directory(directory)
-    records = read_records(load_description(config.data.dataset), config.data.eval_split, Path(config.data.root))
-    check_readable(records, config)
-    chosen = records.select(np.unique(np.linspace(0, len(records) - 1, options.num_videos).astype(int)))
 
     folder = options.output_dir or run_folder(directory) / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    for video in EvalLoader(chosen, config, get_protocol("center")):
-        if video.failure:
-            log.warning("unreadable  %s: %s", video.failure.path, video.failure.reason)
+    subjects = (
+        of_files(options.videos, model, config, options.frame_rate)
+        if options.videos
+        else of_split(config, options.num_videos)
+    )
+    unreadable = 0
+    for number, subject in enumerate(subjects):
+        if subject.video is None:
+            unreadable += 1
+            log.warning("unreadable  %s: %s", subject.path, subject.reason)
             continue
+        written = draw(model, subject, subject.video, folder / f"{number:03d}")
+        print(f"{shown_text(subject.title)}: {', '.join(map(shown_text, map(str, written)))}")
+    if unreadable:
+        sys.exit(EXIT_UNREADABLE)
+
+
+def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
+    """Videos spread evenly over the evaluation split, with their classes."""
+    records = read_records(load_description(config.data.dataset), config.data.eval_split, Path(config.data.root))
+    check_readable(records, config)
+    chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
+    for video in EvalLoader(chosen, config, get_protocol("center")):
         names = ", ".join(chosen.classes.names[label] for label in chosen.labels(video.index))
-        path = folder / f"tokens-{video.index:03d}.png"
-        draw(model, video, path, f"{chosen.ids[video.index]}: {names}")
-        print(f"picture  {path}")
+        yield subject_of(chosen.path(video.index), f"{chosen.ids[video.index]}: {names}", video)
 
 
-def draw(model: VideoModel, video: VideoViews, path: Path, title: str) -> None:
-    """One video's maps as a grid of tokens over time."""
+def of_files(
+    paths: list[str], model: VideoModel, config: ExperimentConfig, frame_rate: float | None
+) -> Iterator[Subject]:
+    """Videos without annotations; those that cannot be tried first."""
+    videos = find_videos(map(Path, paths), image_model=model.clip_config.num_frames == 1).videos
+    if not videos:
+        raise UserError(f"no videos in {', '.join(map(repr, paths))}")
+    for video in videos:
+        if reason := refusal(video, frame_rate):
+            yield Subject(video.path, "", None, reason)
+    classes = ClassNames(tuple(f"class {k}" for k in range(model.num_classes)))  # no labels, so no names are shown
+    accepted = [video for video in videos if not refusal(video, frame_rate)]
+    for of_kind, settings in by_pixel_format(accepted, config):
+        records = records_of_files(of_kind, classes, False, frame_rate)
+        for views in EvalLoader(records, settings, get_protocol("center")):
+            path = of_kind[views.index].path
+            yield subject_of(path, path.name, views)
+
+
+def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
+    if video.failure:
+        return Subject(path, title, None, video.failure.reason)
+    return Subject(path, title, video, "")
+
+
+def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:
+    """The four files of one video."""
+    assert video.pixels is not None
     rgb_BTCHW = to_rgb(torch.from_numpy(video.pixels[:1]), torch.tensor([video.colour]))
-    maps_tShw = clip_token_maps(model, normalise(rgb_BTCHW, model.clip_config))
     frames_THWC = rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
-    draw_token_maps(token_map_images(maps_tShw, frames_THWC, len(frames_THWC) // len(maps_tShw)), path, title)
+    kind, images = maps_of(model, normalise(rgb_BTCHW, model.clip_config), frames_THWC)
+    png, gif, mp4, figures = (
+        stem.with_name(f"{kind}-{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "json")
+    )
+    rate = playing_rate(video, model.clip_config)
+    draw_token_maps(images, png, subject.title)
+    pictures = list(animate(images, frames_THWC, subject.title))
+    write_gif(pictures, gif, rate)
+    write_mp4(pictures, mp4, rate)
+    with whole_file(figures) as file:
+        json.dump({"path": str(subject.path), "kind": kind, **images.record()}, file, indent=1, allow_nan=False)
+    return [png, gif, mp4, figures]
+
+
+def maps_of(model: VideoModel, input_BTCHW: torch.Tensor, frames_THWC: np.ndarray) -> tuple[str, TokenMapImages]:
+    """What there is to draw of this model."""
+    encoder = getattr(model, "encoder", model)
+    if getattr(encoder, "token_learners", None) or getattr(encoder, "token_learner", None):
+        maps_tShw = clip_token_maps(model, input_BTCHW)
+        return "tokens", token_map_images(maps_tShw, frames_THWC, len(frames_THWC) // len(maps_tShw))
+    maps_thw = clip_rollout(model, input_BTCHW)
+    length = len(frames_THWC) // len(maps_thw)
+    images = token_map_images(maps_thw[:, None], frames_THWC, length, ["rollout"], compare_timesteps=True)
+    return "rollout", images
+
+
+def playing_rate(video: VideoViews, clip: ClipConfig) -> Fraction:
+    """Frames per second at which the clip runs as fast as the video; between 1 and 25."""
+    if clip.sampling == "segments" or clip.num_frames == 1:
+        rate = clip.num_frames / max(video.duration_s, 0.04)
+    else:
+        rate = (clip.target_fps or video.num_frames / max(video.duration_s, 0.04)) / clip.stride
+    return Fraction(min(max(rate, 1.0), 25.0)).limit_denominator(1000)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Arrays of token maps against hand-made maps, and the drawn grid."""
 
+import json
 import math
 
 import numpy as np
@@ -9,13 +10,8 @@ from PIL import Image
 from torch import nn
 
 from vidtl.errors import UserError
-from vidtl.visualize.token_maps import (
-    clip_token_maps,
-    draw_token_maps,
-    pairwise_overlap,
-    spatial_entropy,
-    token_map_images,
-)
+from vidtl.visualize.map_grid import draw_token_maps
+from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, token_map_images
 
 
 @pytest.fixture
@@ -66,15 +62,35 @@ def test_constant_maps_have_no_heat_full_entropy_and_full_overlap(clip_THWC):
 
 def test_entropy_and_overlap_of_known_maps():
     corners = corner_maps()
-    np.testing.assert_allclose(spatial_entropy(corners), 0, atol=1e-12)
-    assert pairwise_overlap(corners) == 0
+    np.testing.assert_allclose(entropy_over_time(corners), 0, atol=1e-12)
+    np.testing.assert_array_equal(overlap_over_time(corners), np.broadcast_to(np.eye(4), (4, 4, 4)))
     half = np.zeros((1, 2, 1, 4))
     half[0, 0, 0, :2] = 5.0  # places 0 and 1
     half[0, 1, 0, 1:3] = 0.1  # places 1 and 2: half of the mass is shared, whatever the scale
-    np.testing.assert_allclose(spatial_entropy(half), math.log(2) / math.log(4))
-    assert pairwise_overlap(half) == pytest.approx(0.5)
-    assert math.isnan(pairwise_overlap(half[:, :1]))
-    np.testing.assert_array_equal(spatial_entropy(np.ones((1, 1, 1, 1))), [0])
+    np.testing.assert_allclose(entropy_over_time(half), math.log(2) / math.log(4))
+    np.testing.assert_allclose(overlap_over_time(half), [[[1, 0.5], [0.5, 1]]])
+    np.testing.assert_array_equal(entropy_over_time(np.ones((1, 1, 1, 1))), [[0]])
+
+
+def test_the_record_tells_every_timestep_and_the_means(clip_THWC):
+    maps = np.zeros((2, 2, 1, 4))
+    maps[0, 0, 0, :2] = maps[0, 1, 0, 1:3] = 3.0
+    maps[1] = 1.0
+    record = json.loads(json.dumps(token_map_images(maps, clip_THWC, 4).record(), allow_nan=False))
+    assert (record["maps"], record["timesteps"], record["frames_per_timestep"]) == (["token 1", "token 2"], 2, 4)
+    np.testing.assert_allclose(record["entropy_over_time"], [[0.5, 0.5], [1, 1]])
+    np.testing.assert_allclose(record["entropy"], [0.75, 0.75])
+    np.testing.assert_allclose(record["overlap_over_time"], [[[1, 0.5], [0.5, 1]], np.ones((2, 2))])
+    assert record["mean_overlap"] == pytest.approx(0.75)
+    np.testing.assert_allclose(record["time_shares"], [[0.6, 0.6], [0.4, 0.4]])
+    assert token_map_images(maps[:, :1], clip_THWC, 4).record()["mean_overlap"] is None
+
+
+def test_timesteps_can_be_scaled_alike(clip_THWC):
+    maps = np.zeros((2, 1, 1, 2))
+    maps[0, 0, 0, 1], maps[1, 0, 0, 1] = 0.5, 1.0
+    assert token_map_images(maps, clip_THWC, 4).heat.max(axis=(0, 2, 3)).tolist() == [1, 1]
+    assert token_map_images(maps, clip_THWC, 4, compare_timesteps=True).heat.max(axis=(0, 2, 3)).tolist() == [0.5, 1]
 
 
 @pytest.mark.parametrize(("shape", "length"), [((5, 1, 2, 2), 2), ((4, 2, 2), 2), ((4, 1, 2, 2), 0)])

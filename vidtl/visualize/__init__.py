@@ -1,6 +1,8 @@
 """PNG figures, drawn with matplotlib's object interface and the Agg canvas: no display, no global state."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,20 +20,32 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG; readers of `path` see the old file or the whole new one."""
+@contextmanager
+def whole_picture(path: Path) -> Iterator[Path]:
+    """A path to write to, whose file takes the place of `path` at the end: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        figure.savefig(temporary, format="png")
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def label_text(text: str, length: int = 36) -> str:
-    """A name as matplotlib can show it: one line, no formulas from dollar signs, the middle of a long one left out."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG whole."""
+    with whole_picture(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def plain_text(text: str, length: int) -> str:
+    """A name on one line, the middle of a long one left out."""
     printable = "".join(character if character.isprintable() else " " for character in text)
     if len(printable) > length:
         printable = f"{printable[: length * 2 // 3].rstrip()}…{printable[-(length - length * 2 // 3 - 1) :].lstrip()}"
-    return printable.replace("$", r"\$")
+    return printable
+
+
+def label_text(text: str, length: int = 36) -> str:
+    """A name as matplotlib can show it: `plain_text` in which dollar signs make no formulas."""
+    return plain_text(text, length).replace("$", r"\$")

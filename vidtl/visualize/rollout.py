@@ -54,8 +54,8 @@ def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
         for module, training in modes:
             module.training = training
     grid = model.embed.grid
-    maps: NDArray[np.float32] = rearrange(flow_L, "(t h w) -> t h w", t=grid.t, h=grid.h).numpy()
-    return maps / maps.sum()
+    maps_thw: NDArray[np.float32] = rearrange(flow_L / flow_L.sum(), "(t h w) -> t h w", t=grid.t, h=grid.h).numpy()
+    return maps_thw
 
 
 def rollout(layers: Sequence[Layer]) -> Tensor:

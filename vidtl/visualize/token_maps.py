@@ -1,10 +1,12 @@
-"""Where each learned token looks: TokenLearner's spatial maps over the frames of one clip.
+"""Where each learned token looks: TokenLearner's spatial maps over the frames of one clip, and figures about them.
+
+Anything else that weighs places over time, such as attention rollout, is a single map of the same kind.
 
 Axes: T frames, H W pixels, t tubelets, S tokens per timestep, h w token grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +17,6 @@ from torch import nn
 from torch.nn import functional
 
 from vidtl.errors import UserError
-from vidtl.visualize import label_text, new_figure, save_figure
-
-MAX_COLUMNS = 8
-"""Timesteps drawn; of longer clips, so many spread evenly."""
 
 OPACITY = 0.75
 """Of the heat colours where a map is largest; where it is smallest the frame shows unchanged but dimmed."""
@@ -28,17 +26,48 @@ OPACITY = 0.75
 class TokenMapImages:
     """What is drawn, as arrays."""
 
+    names: tuple[str, ...]
+    """Of the S maps."""
+    tubelet_length: int
+    """Frames of the clip that one timestep covers."""
     frames: NDArray[np.uint8]
     """[t, H, W, 3]; the middle frame of each tubelet."""
     heat: NDArray[np.float32]
-    """[S, t, H, W] in 0..1; each map upsampled bilinearly and scaled by its own minimum and maximum, because a map over
-    N places holds values of about 1 / N, too small to see."""
+    """[S, t, H, W] in 0..1; each map upsampled bilinearly and scaled by its own minimum and maximum (or those of the
+    whole clip), because a map over N places holds values of about 1 / N, too small to see."""
     overlays: NDArray[np.uint8]
     """[S, t, H, W, 3]; `heat` in colours over `frames`."""
-    entropy: NDArray[np.float64]
-    """[S] in 0..1; entropy of each map over space, mean over time: 0 looks at one place, 1 everywhere alike."""
-    overlap: float
-    """Mean over time and pairs of tokens of the shared mass of two maps: 0 apart, 1 the same; NaN for one token."""
+    entropies: NDArray[np.float64]
+    """[t, S] in 0..1; see `entropy_over_time`."""
+    overlaps: NDArray[np.float64]
+    """[t, S, S] in 0..1; see `overlap_over_time`."""
+    time_shares: NDArray[np.float64]
+    """[t, S]; share of each timestep in the weight of a map over the whole clip."""
+
+    @property
+    def entropy(self) -> NDArray[np.float64]:
+        """[S]; mean over time: 0 looks at one place, 1 everywhere alike."""
+        return self.entropies.mean(axis=0)  # type: ignore[no-any-return]
+
+    @property
+    def overlap(self) -> float:
+        """Mean over time and pairs of tokens: 0 apart, 1 the same; NaN for one token."""
+        return _mean_of_pairs(self.overlaps)
+
+    def record(self) -> dict[str, object]:
+        """The figures as they go into a JSON file."""
+        overlap = self.overlap
+        return {
+            "maps": list(self.names),
+            "timesteps": len(self.frames),
+            "frames_per_timestep": self.tubelet_length,
+            "entropy": self.entropy.tolist(),
+            "entropy_over_time": self.entropies.tolist(),
+            "mean_overlap": None if np.isnan(overlap) else overlap,
+            "overlap": self.overlaps.mean(axis=0).tolist(),
+            "overlap_over_time": self.overlaps.tolist(),
+            "time_shares": self.time_shares.tolist(),
+        }
 
 
 def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.float32]:
@@ -62,7 +91,11 @@ def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.f
 
 
 def token_map_images(
-    maps_tShw: NDArray[np.floating], clip_THWC: NDArray[np.uint8], tubelet_length: int
+    maps_tShw: NDArray[np.floating],
+    clip_THWC: NDArray[np.uint8],
+    tubelet_length: int,
+    names: Sequence[str] = (),
+    compare_timesteps: bool = False,
 ) -> TokenMapImages:
     """Prepare the arrays of a figure.
 
@@ -71,6 +104,8 @@ def token_map_images(
         clip_THWC: RGB frames as the model saw them, before normalisation; map i covers frames i * tubelet_length to
             (i + 1) * tubelet_length - 1.
         tubelet_length: frames per map.
+        names: of the S maps; `token 1` to `token S` by default.
+        compare_timesteps: scale all timesteps of a map alike, rather than each by its own minimum and maximum.
 
     Raises:
         ValueError: shapes that do not fit, or negative or non-finite weights.
@@ -81,67 +116,54 @@ def token_map_images(
     if not np.isfinite(maps).all() or (maps < 0).any():
         raise ValueError("token maps must be finite and not negative")
     frames = clip_THWC[tubelet_length // 2 :: tubelet_length][: len(maps)]
-    heat = _heat(maps, frames.shape[1:3])
+    heat = _heat(maps, frames.shape[1:3], compare_timesteps)
+    weights_tS = reduce(maps, "t S h w -> t S", "sum")
+    totals_S = weights_tS.sum(axis=0)
+    even = np.full_like(weights_tS, 1 / len(maps))
     return TokenMapImages(
+        names=tuple(names) or tuple(f"token {s + 1}" for s in range(maps.shape[1])),
+        tubelet_length=tubelet_length,
         frames=frames,
         heat=heat,
-        overlays=_overlay(heat, frames),
-        entropy=spatial_entropy(maps),
-        overlap=pairwise_overlap(maps),
+        overlays=overlay(heat, frames),
+        entropies=entropy_over_time(maps),
+        overlaps=overlap_over_time(maps),
+        time_shares=np.divide(weights_tS, totals_S, out=even, where=totals_S > 0),
     )
 
 
-def spatial_entropy(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Entropy [S] of each map as a distribution over its N places, divided by log N; mean over time.
+def entropy_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Entropy [t, S] of each map p as a distribution over its N places: -sum p log p / log N.
 
     A map of zeros counts as even; a grid of one place as 0.
     """
     shares = _shares(maps_tShw)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    entropies = -reduce(shares * logs, "t S N -> S", "sum") / len(shares)
+    entropies: NDArray[np.float64] = -reduce(shares * logs, "t S N -> t S", "sum")
     scale = np.log(shares.shape[-1])
-    return entropies / scale if scale > 0 else np.zeros_like(entropies)
+    return np.clip(entropies / scale, 0, 1) if scale > 0 else np.zeros_like(entropies)
 
 
-def pairwise_overlap(maps_tShw: NDArray[np.float64]) -> float:
-    """Mean over time and pairs of tokens of the mass two maps share, the sum of min(p, q); NaN for one token."""
+def overlap_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mass [t, S, S] that each two maps p and q share, the sum of min(p, q): 0 apart, 1 the same."""
     shares = _shares(maps_tShw)
-    first, second = np.triu_indices(shares.shape[1], k=1)
-    if not first.size:
-        return float("nan")
-    return float(np.minimum(shares[:, first], shares[:, second]).sum(axis=-1).mean())
+    columns = [np.minimum(shares, shares[:, s, None]).sum(axis=-1) for s in range(shares.shape[1])]
+    return np.stack(columns, axis=-1)
 
 
-def draw_token_maps(images: TokenMapImages, path: Path, title: str = "") -> None:
-    """Draw the frames and, below them, one row per token over time, as a PNG."""
-    num_tokens, num_steps = images.heat.shape[:2]
-    steps = np.unique(np.linspace(0, num_steps - 1, min(num_steps, MAX_COLUMNS)).round().astype(int))
-    height, width = images.frames.shape[1:3]
-    cell_width = 1.25 * min(1.0, width / height) + 0.05
-    cell_height = cell_width * height / width
-    figure = new_figure(max(5.0, 1.3 + cell_width * len(steps)), 0.9 + cell_height * (num_tokens + 1))
-    figure.set_layout_engine("compressed", w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
-    cells = figure.subplots(num_tokens + 1, len(steps), squeeze=False)
-    for row, images_tHWC in enumerate([images.frames, *images.overlays]):
-        for column, step in enumerate(steps):
-            axes = cells[row, column]
-            axes.imshow(images_tHWC[step], interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-        name = f"token {row}\nentropy {images.entropy[row - 1]:.2f}" if row else "frames"
-        cells[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    for column, step in enumerate(steps):
-        cells[0, column].set_title(f"t = {step + 1}", fontsize=8)
-    figure.supxlabel(_caption(images, len(steps)), fontsize=8)
-    if title:
-        figure.suptitle(label_text(title, 90), fontsize=10)
-    save_figure(figure, path)
+def overlay(heat_StHW: NDArray[np.float32], frames_tHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey, dimmed frames under a perceptually even colour scale whose opacity follows the heat: [S, t, H, W, 3]."""
+    grey = frames_tHWC @ np.array([0.299, 0.587, 0.114], np.float32)
+    base = 0.6 * grey[None, ..., None]
+    colours = 255 * colormaps["inferno"](heat_StHW)[..., :3].astype(np.float32)
+    weights = OPACITY * heat_StHW[..., None]
+    blended: NDArray[np.uint8] = ((1 - weights) * base + weights * colours).round().astype(np.uint8)
+    return blended
 
 
-def _caption(images: TokenMapImages, num_shown: int) -> str:
-    overlap = "" if np.isnan(images.overlap) else f"mean overlap of two tokens {images.overlap:.2f}; "
-    return f"{overlap}entropy: 0 one place, 1 everywhere; {num_shown} of {images.heat.shape[1]} timesteps"
+def _mean_of_pairs(overlaps_tSS: NDArray[np.float64]) -> float:
+    first, second = np.triu_indices(overlaps_tSS.shape[1], k=1)
+    return float(overlaps_tSS[:, first, second].mean()) if first.size else float("nan")
 
 
 def _shares(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -153,20 +175,11 @@ def _shares(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _heat(maps_tShw: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.float32]:
+def _heat(maps_tShw: NDArray[np.float64], size: tuple[int, ...], compare_timesteps: bool) -> NDArray[np.float32]:
     maps = torch.from_numpy(maps_tShw)
-    lowest, highest = reduce(maps, "t S h w -> t S 1 1", "min"), reduce(maps, "t S h w -> t S 1 1", "max")
+    scaled_alike = "t S h w -> 1 S 1 1" if compare_timesteps else "t S h w -> t S 1 1"
+    lowest, highest = reduce(maps, scaled_alike, "min"), reduce(maps, scaled_alike, "max")
     spread = highest - lowest
     scaled = torch.where(spread > 0, (maps - lowest) / torch.where(spread > 0, spread, 1), 0)
     upsampled = functional.interpolate(scaled, size=size, mode="bilinear", align_corners=False)
     return np.asarray(rearrange(upsampled, "t S H W -> S t H W").float().numpy())
-
-
-def _overlay(heat_StHW: NDArray[np.float32], frames_tHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey, dimmed frames under a perceptually even colour scale whose opacity follows the heat."""
-    grey = frames_tHWC @ np.array([0.299, 0.587, 0.114], np.float32)
-    base = 0.6 * grey[None, ..., None]
-    colours = 255 * colormaps["inferno"](heat_StHW)[..., :3].astype(np.float32)
-    weights = OPACITY * heat_StHW[..., None]
-    blended: NDArray[np.uint8] = ((1 - weights) * base + weights * colours).round().astype(np.uint8)
-    return blended
