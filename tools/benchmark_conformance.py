@@ -31,6 +31,8 @@ def main(options: argparse.Namespace) -> None:
             print(f"left out: {decoder}: {problem}")
     results = {path.name: check_file(path, decoders) for path in track(paths, "decoding", transient=True)}
     names = [decoder for decoder, problem in decoders.items() if not problem]
+    if options.output:
+        write_table(results, names, options.output)
     for decoder in names:
         counts = Counter(found[decoder].outcome for found in results.values() if decoder in found)
         print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
@@ -38,8 +40,6 @@ def main(options: argparse.Namespace) -> None:
     print(
         "FFmpeg's libraries in av: " + ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in av.library_versions.items())
     )
-    if options.output:
-        write_table(results, names, options.output)
 
 
 def write_table(results: dict[str, dict[str, Verdict]], decoders: list[str], file: Path) -> None:
