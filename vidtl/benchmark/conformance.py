@@ -106,7 +106,7 @@ def _verdict(path: Path, decoder: str, view: View, expected: np.ndarray, planar_
         with open_video(path, decoder) as video:
             found = np.concatenate([video.read([view], FRAME_SIZE, "rgb"), _one_by_one(path, decoder, view, "rgb")])
     except UnreadableVideo as error:
-        return Verdict("refused", None, error.reason)
+        return Verdict("refused", None, error.reason.replace(str(path), path.name))
     expected = np.concatenate([expected, expected])
     difference = float(np.abs(found.astype(int) - expected.astype(int)).mean(axis=(2, 3, 4)).max())
     if np.array_equal(found, expected) and planar_equal:
