@@ -1,8 +1,7 @@
-#!/usr/bin/env python
 """Write a trained model as a file that runs without vidtl: ONNX (.onnx) or torch.export (.pt2).
 
-    tools/export.py --checkpoint runs/k400 --output k400.onnx
-    tools/export.py --checkpoint runs/k400 --output k400.pt2 --batch 8
+    python tools/export.py --checkpoint runs/k400 --output k400.onnx
+    python tools/export.py --checkpoint runs/k400 --output k400.pt2 --batch 8
 
 Input   input_BTCHW, float32 [B, T, 3, H, W]: RGB in [0, 1] less the mean, divided by the std, of T frames
 Output  logits_BK, float32 [B, K]: scores before softmax, or before the sigmoid where multi_label is true

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -204,7 +205,9 @@ def _read_onnx_metadata(path: Path) -> str:
 
 def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
     program.example_inputs = None  # would be saved too, tens of MB of random clips
-    torch.export.save(program, path, extra_files={_EXTRA_FILE: json.dumps(metadata)})
+    buffer = BytesIO()  # torch's own writer dies of a full disk with a RuntimeError that does not say so
+    torch.export.save(program, buffer, extra_files={_EXTRA_FILE: json.dumps(metadata)})
+    path.write_bytes(buffer.getbuffer())
 
 
 def _open_pt2(path: Path) -> RunClips:
