@@ -40,14 +40,14 @@ class CopySettings:
 
     short_side: int = 256
     """Pixels; smaller originals keep their size."""
-    crf: int = 20
-    """x264's quality: lower is better and larger."""
+    crf: int = 23
+    """x264's quality, by default its own: lower is better, larger and slower to decode."""
 
     def __post_init__(self) -> None:
         if self.short_side < 32 or self.short_side % 2:
             raise UserError(f"--short_side is {self.short_side}; allowed: even numbers from 32 on, such as 256 or 320")
         if not 0 <= self.crf <= 51:
-            raise UserError(f"--crf is {self.crf}; allowed: 0 (lossless) to 51, such as 20")
+            raise UserError(f"--crf is {self.crf}; allowed: 0 (lossless) to 51, such as 23")
 
 
 @dataclass(frozen=True)
