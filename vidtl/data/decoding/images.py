@@ -7,15 +7,13 @@ as RGB only: planar YUV would halve the colour resolution of pictures that are o
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidtl.data.decoding.clip import ClipBuffer, Geometry
 from vidtl.data.decoding.orientation import Orientation
-from vidtl.data.decoding.reader import Colour, PixelFormat, UnreadableVideo, View
+from vidtl.data.decoding.reader import Colour, PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.data.decoding.source import MAX_PIXELS, unreadable
 from vidtl.errors import UserError
 
@@ -66,7 +64,7 @@ def _opened(file: Path | BytesIO, path: Path) -> Image.Image:
     return image
 
 
-class StillReader:
+class StillReader(VideoReader):
     """Videos made of still images; see `VideoReader`. Subclasses say where frame i comes from."""
 
     colour = Colour("bt601", full_range=True)
@@ -97,14 +95,6 @@ class StillReader:
 
     def close(self) -> None:
         """Nothing stays open between frames."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class ImageReader(StillReader):

@@ -9,15 +9,13 @@ wanted frame came out.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
 
 from vidtl.data.decoding.clip import ClipBuffer
 from vidtl.data.decoding.colour import Converter
-from vidtl.data.decoding.reader import PixelFormat, UnreadableVideo, View
+from vidtl.data.decoding.reader import PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.data.decoding.scanned import ScannedVideo
 from vidtl.data.decoding.source import Source, unreadable
 from vidtl.data.decoding.timeline import PacketIndex
@@ -29,7 +27,7 @@ _GAP_PACKETS = 12
 _STEPS_BACK_S = (0, 5, 30)
 
 
-class PyAVReader:
+class PyAVReader(VideoReader):
     """One open file; see `VideoReader`."""
 
     def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
@@ -131,14 +129,6 @@ class PyAVReader:
     def close(self) -> None:
         """Free the decoder and the file; closing twice is allowed."""
         self.source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _key_before(index: PacketIndex, number: int) -> int:

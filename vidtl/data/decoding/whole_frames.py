@@ -4,19 +4,18 @@ They decide alone which frame is which, and are wrong without a word for some fi
 through PyAV first, and refused where the backend cannot be trusted, rather than read wrongly.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from vidtl.data.decoding.clip import ClipBuffer
 from vidtl.data.decoding.colour import change_matrix
 from vidtl.data.decoding.orientation import Orientation
-from vidtl.data.decoding.reader import PixelFormat, UnreadableVideo, View
+from vidtl.data.decoding.reader import PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.data.decoding.scanned import ScannedVideo
 from vidtl.data.decoding.source import Source, unreadable
 from vidtl.errors import UserError
@@ -25,7 +24,7 @@ from vidtl.errors import UserError
 _BATCH = 8
 
 
-class WholeFrameReader(ABC):
+class WholeFrameReader(VideoReader):
     """One open file; see `VideoReader`. Subclasses say how their library opens, delivers, and where it errs."""
 
     name: str
@@ -94,14 +93,6 @@ class WholeFrameReader(ABC):
     def close(self) -> None:
         """Free the decoder and the file; closing twice is allowed."""
         self._decoder = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _common_distrust(source: Source, container: str) -> str | None:
