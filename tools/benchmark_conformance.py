@@ -11,7 +11,7 @@ from rich.progress import track
 from vidtl.benchmark.conformance import Verdict, available_decoders, check_file
 from vidtl.benchmark.machine import installed_versions
 from vidtl.errors import UserError
-from vidtl.evaluation.text import cell_text
+from vidtl.text import cell_text
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

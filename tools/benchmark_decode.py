@@ -23,7 +23,7 @@ from vidtl.benchmark.transport import PLANAR as PLANAR_BATCH
 from vidtl.data.preparation.scan import ScanJob, scan_file
 from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video
 from vidtl.errors import UserError
-from vidtl.evaluation.text import shown_text
+from vidtl.text import shown_text
 
 PACKAGES = ("av", "decord", "torchcodec", "pytorchvideo", "opencv-python-headless", "torch", "vidtl")
 

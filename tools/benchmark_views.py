@@ -12,7 +12,7 @@ from vidtl.config import ClipConfig
 from vidtl.data.decoding import UnreadableVideo
 from vidtl.data.protocols import PROTOCOLS, Protocol, centre_crop, get_protocol
 from vidtl.errors import UserError
-from vidtl.evaluation.text import shown_text
+from vidtl.text import shown_text
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

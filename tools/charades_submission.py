@@ -5,7 +5,7 @@ from pathlib import Path
 from command_line import PlainParser
 
 from vidtl.evaluation.charades import SubmissionScores, read_annotations, score_submission
-from vidtl.evaluation.text import shown_text
+from vidtl.text import shown_text
 
 OPTION = "--charades-submission"
 SUBMISSION_HELP = (

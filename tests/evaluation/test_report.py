@@ -17,7 +17,7 @@ from vidtl.evaluation.metrics import chance_levels, confusion_matrix
 from vidtl.evaluation.predictions import read_predictions
 from vidtl.evaluation.report import metrics_record
 from vidtl.evaluation.result import EvaluationResult, Unreadable
-from vidtl.evaluation.text import cell_text
+from vidtl.text import cell_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")
 

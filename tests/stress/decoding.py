@@ -79,7 +79,7 @@ def verdict(path: Path, decoder: str) -> str:
             _read_all(video)
     except UnreadableVideo:
         return "refused"
-    with av.open(str(path)) as container:
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
         stream.thread_type = "NONE"
         decoded = sum(1 for _ in container.decode(stream))

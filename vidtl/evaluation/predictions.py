@@ -8,7 +8,7 @@
 | `top_1` ... `top_5`    | the best classes, best first                                                  |
 | `score: <class>` x K   | the fused score, exact to the last bit of float64; empty in unreadable videos |
 
-Text is written as `vidtl.evaluation.text` says: inert in spreadsheets, and nothing lost. Axes: N videos, K classes.
+Text is written as `vidtl.text` says: inert in spreadsheets, and nothing lost. Axes: N videos, K classes.
 """
 
 import csv
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from vidtl.errors import UserError
 from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.evaluation.text import cell_text, labels_cell, original_labels, original_text
 from vidtl.files import whole_file
+from vidtl.text import cell_text, labels_cell, original_labels, original_text
 
 FILE_NAME = "predictions.csv"
 

@@ -1,6 +1,6 @@
 """Files and terminal lines of one evaluation; every file is written whole or not at all.
 
-Axes: N videos, K classes. Names and paths come from strangers' files: `vidtl.evaluation.text` says how they are made
+Axes: N videos, K classes. Names and paths come from strangers' files: `vidtl.text` says how they are made
 inert in CSV cells and terminal lines. JSON holds them exactly, in ASCII with escapes.
 """
 
@@ -27,8 +27,8 @@ from vidtl.evaluation.metrics import (
     per_class_average_precision,
 )
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.evaluation.text import cell_text, shown_text
 from vidtl.files import whole_file
+from vidtl.text import cell_text, shown_text
 from vidtl.visualize.confusion import draw_average_precision, draw_confusion
 
 LIBRARIES = ("accelerate", "numpy", "torch", "torchmetrics")

@@ -38,7 +38,7 @@ class WholeFrameReader(VideoReader):
         """
         library = self._import()
         self.path = path
-        with closing(Source(path, container, scanned)) as source:
+        with closing(Source(path, container, scanned)) as source, unreadable(path):
             reason = _common_distrust(source, container) or self._distrust(source, container)
             if reason:
                 raise UnreadableVideo(path, f"{self.name} {reason}; use data.decoder pyav")

@@ -115,7 +115,8 @@ def _decode_all(source: Source) -> tuple[int, str]:
             num_decoded,
             f"{count - num_decoded} of {count} frames do not decode, the first is {good.argmin()}{cause}",
         )
-    return num_decoded, ""
+    # All frames are there, but one may be a repair: reading it through PyAV would be refused too.
+    return num_decoded, f"the decoder reports an error: {first_error}" if first_error else ""
 
 
 def _number(frame_pts: int | None, pts: np.ndarray) -> int | None:

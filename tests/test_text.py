@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from vidtl.evaluation.text import cell_text, labels_cell, original_labels, original_text, shown_text
+from vidtl.text import cell_text, labels_cell, original_labels, original_text, shown_text
 
 HOSTILE = [
     "=1+1",
