@@ -8,14 +8,23 @@ from typing import IO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[str]]:
-    """A UTF-8 file that takes `path`'s place once it is complete; lone surrogates are written as escapes."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """A name beside `path` to write to, whose file takes the place of `path` at the end, and is gone after an error."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{suffix}")
     try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """A UTF-8 file that takes `path`'s place once it is complete; lone surrogates are written as escapes."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        yield file

@@ -8,6 +8,7 @@ import av
 import cv2
 import numpy as np
 
+from vidtl.files import replacing
 from vidtl.runtime.seeding import generator
 
 
@@ -41,15 +42,13 @@ def make_videos(folder: Path) -> list[Path]:
 
 def _make(path: Path, kind: MadeVideo) -> Path:
     if not path.exists():
-        temporary = path.with_suffix(".partial")
-        with av.open(str(temporary), "w", format="mp4") as container:
+        with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
             options = {"preset": "medium", "crf": str(kind.crf), "g": str(kind.gop), "threads": "1"}
             stream = container.add_stream("libx264", rate=FPS, options=options)
             stream.width, stream.height, stream.pix_fmt = kind.width, kind.height, "yuv420p"
             for picture in _pictures(kind):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode(None))
-        temporary.replace(path)
     return path
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
+from vidtl.files import replacing
 
 VERSION = 1
 _HEADER = "header"
@@ -57,14 +57,10 @@ def write_columns(columns: Columns, file: Path) -> None:
     arrays = _arrays(columns)
     header = {"format": "vidtl manifest", "version": VERSION, "checksum": _checksum(arrays)}
     arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    temporary = file.with_name(f"{file.name}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        with replacing(file) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
     except OSError as error:
         raise UserError(f"{file} could not be written: {error.strerror or error}") from error
 

@@ -22,6 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from vidtl import __version__
 from vidtl.errors import UserError, did_you_mean
+from vidtl.files import replacing
 from vidtl.models.hub import VideoModel
 from vidtl.runtime.seeding import generator
 
@@ -231,13 +232,8 @@ FORMATS: dict[str, _Format] = {
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A name beside `path` of the same suffix; its file takes `path`'s place if all goes well, else it is removed."""
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path, f".tmp{path.suffix}") as temporary:
+            yield temporary
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

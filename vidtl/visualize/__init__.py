@@ -1,12 +1,13 @@
 """PNG figures, drawn with matplotlib's object interface and the Agg canvas: no display, no global state."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from vidtl.files import replacing
 
 # Okabe and Ito's palette, told apart by colour-blind readers; black and yellow left out, yellow is faint on white.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
@@ -24,12 +25,8 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 def whole_picture(path: Path) -> Iterator[Path]:
     """A path to write to, whose file takes the place of `path` at the end: readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -4,6 +4,7 @@ Pillow decodes, with a list of formats that it may use, and sizes are checked be
 as RGB only: planar YUV would halve the colour resolution of pictures that are often as small as 32 x 32.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -75,9 +76,9 @@ class StillReader(VideoReader):
         self.times_s = times_s
         self.fps = fps
 
+    @abstractmethod
     def frame(self, number: int) -> np.ndarray:
         """Frame by number: uint8 RGB [H, W, 3]."""
-        raise NotImplementedError
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Read all views, each image once; see `VideoReader.read`.
