@@ -26,6 +26,7 @@ from accelerate.utils import (
 )
 
 from vidtl.errors import UserError
+from vidtl.runtime.memory import keep_freed_memory
 from vidtl.runtime.watchdog import Activity, doing
 
 T = TypeVar("T")
@@ -89,6 +90,8 @@ def make_accelerator(precision: Literal["auto", "no", "bf16", "fp16"]) -> Accele
         )
     if accelerator.distributed_type == DistributedType.FSDP:
         _check_sharding(accelerator)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     return accelerator
 
 
