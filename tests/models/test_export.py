@@ -59,6 +59,10 @@ MODELS: dict[str, tuple[ModelConfig, ClipConfig]] = {
     "t2t-performer": t2t("performer"),
     "t2t-transformer": t2t("transformer"),
     "mini": (ModelConfig(architecture="mini_vit", mini_vit=MINI), IMAGE),
+    "mini-t2t": (
+        ModelConfig(architecture="mini_vit", mini_vit=replace(MINI, tokeniser="t2t_performer", patch=6)),
+        replace(IMAGE, frame_size=(24, 24), short_side=24),
+    ),
     "x3d_xs": baseline("x3d_xs", 4),
 }
 

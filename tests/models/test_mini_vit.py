@@ -1,17 +1,19 @@
-"""The CIFAR-10 study's mini-ViT: its counts, and every way in which its blocks differ from ViViT's."""
+"""The CIFAR-10 study's mini-ViT: its counts, every way in which its blocks differ from ViViT's, and T2T tokens."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model
+from vidtl.models.complexity import measure_complexity
 from vidtl.models.hub import load_model_directory, save_model_directory
 from vidtl.models.mini_vit import MiniBlock, MiniViT
 
@@ -30,6 +32,10 @@ def count(config: MiniViTConfig, trainable_only: bool = False) -> int:
     with torch.device("meta"):
         model = mini_vit(config)
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+Tokeniser = Literal["patch", "t2t_performer", "t2t_transformer"]
+T2T_TOKENISERS: tuple[Tokeniser, ...] = ("t2t_performer", "t2t_transformer")
 
 
 def learner(tokens: int, version: Literal["v1", "v1.1"] = "v1") -> TokenLearnerConfig:
@@ -124,10 +130,79 @@ def test_frozen_positions_stay_and_are_saved(tmp_path: Path) -> None:
     assert torch.equal(loaded.eval()(images), model(images))
 
 
-def test_every_trainable_parameter_gets_a_gradient() -> None:
-    model = mini_vit(MiniViTConfig())
+@pytest.mark.parametrize("tokeniser", ["patch", *T2T_TOKENISERS])
+def test_every_trainable_parameter_gets_a_gradient(tokeniser: Tokeniser) -> None:
+    torch.manual_seed(0)
+    model = mini_vit(MiniViTConfig(tokeniser=tokeniser))
     model(torch.rand(2, 1, 3, 48, 48)).square().sum().backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert without == ({"proj.layers.0.features"} if tokeniser == "t2t_performer" else set())
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def tokeniser_cost(tokeniser: str, width: int) -> tuple[int, int]:
+    """Parameters and multiply-adds of 7 x 7 squares to 64 values, and of 3 x 3 of those to tokens."""
+    places, tokens, square, inner = 16 * 16, 8 * 8, 3 * 7**2, 64
+    parameters = 2 * square + 2 * inner + square * 3 * inner + 3 * (inner**2 + inner) + 9 * inner * width + width
+    multiply_adds = places * (square * 3 * inner + 3 * inner**2) + tokens * 9 * inner * width
+    if tokeniser == "t2t_transformer":
+        return parameters, multiply_adds + 2 * places**2 * inner
+    features = inner // 2
+    attention = 4 * places * features * inner + places * features  # features of q and k, two products, the division
+    return parameters + 3 * inner + features * inner, multiply_adds + attention
+
+
+@pytest.mark.parametrize("tokeniser", T2T_TOKENISERS)
+def test_t2t_tokens_take_the_place_of_patches(tokeniser: Tokeniser) -> None:
+    patches = MiniViTConfig()
+    plain, ours = (
+        measure_complexity(ModelConfig(architecture="mini_vit", mini_vit=config), CLIP, 10)
+        for config in (patches, replace(patches, tokeniser=tokeniser))
+    )
+    parameters, multiply_adds = tokeniser_cost(tokeniser, 128)
+    assert ours.parameters == plain.parameters - (6 * 6 * 3 * 128 + 128) + parameters
+    assert ours.multiply_adds == plain.multiply_adds - 64 * 6 * 6 * 3 * 128 + multiply_adds
+    assert ours.parameters - ours.trainable_parameters == (32 * 64 if tokeniser == "t2t_performer" else 0)
+    assert {"proj.layers.0", "proj.proj"} <= {stage.name for stage in ours.stages}
+
+
+@pytest.mark.parametrize("tokeniser", T2T_TOKENISERS)
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (12, 30), (6, 6)])
+def test_t2t_tokens_fill_the_grid_of_the_patches(tokeniser: Tokeniser, height: int, width: int) -> None:
+    clip = ClipConfig(num_frames=1, frame_size=(height, width), short_side=48)
+    model = mini_vit(MiniViTConfig(tokeniser=tokeniser, width=16, token_learner=learner(1)), clip).eval()
+    images = torch.rand(2, 1, 3, height, width)
+    grid = (height // 6, width // 6)
+    assert model.positions.grid[1:] == grid
+    assert model.proj(images).shape == (2, 1, grid[0] * grid[1], 16)
+    assert model(images).shape == (2, 10)
+    assert model.token_maps(images).shape == (2, 1, 1, *grid)
+
+
+def test_a_t2t_token_sees_the_pixels_that_the_two_splits_reach() -> None:
+    """7 pixels 3 apart, then 3 squares 2 apart: 13 pixels from 5 before the token's own 6 on; no layer mixes more."""
+    model = mini_vit(MiniViTConfig(tokeniser="t2t_performer"))
+    proj = model.proj
+    proj.layers[0] = nn.Linear(3 * 7 * 7, 64)
+    images = torch.rand(1, 1, 3, 48, 48, requires_grad=True)
+    proj(images)[0, 0, 3 * 8 + 4].sum().backward()
+    assert images.grad is not None
+    seen = images.grad[0, 0].abs().sum(dim=0).nonzero()
+    assert seen.min(dim=0).values.tolist() == [3 * 6 - 5, 4 * 6 - 5]
+    assert seen.max(dim=0).values.tolist() == [3 * 6 + 7, 4 * 6 + 7]
+
+
+def test_dropout_of_the_performer_is_the_models() -> None:
+    model = mini_vit(MiniViTConfig(tokeniser="t2t_performer", dropout=0.3))
+    assert model.proj.layers[0].dropout.p == 0.3
+
+
+def test_a_model_with_t2t_tokens_is_saved_and_read(tmp_path: Path) -> None:
+    model = mini_vit(MiniViTConfig(tokeniser="t2t_performer", width=16)).eval()
+    save_model_directory(model, tmp_path, ())
+    loaded, _ = load_model_directory(tmp_path)
+    images = torch.rand(2, 1, 3, 48, 48)
+    assert torch.equal(loaded.eval()(images), model(images))
 
 
 @pytest.mark.parametrize(
@@ -136,11 +211,21 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
         (ClipConfig(num_frames=2), MiniViTConfig(), r"clip\.num_frames is 2; allowed: 1"),
         (ClipConfig(num_frames=1, frame_size=(50, 48)), MiniViTConfig(), r"multiples of model\.mini_vit\.patch, 6"),
         (CLIP, MiniViTConfig(token_learner=learner(65)), r"num_tokens is 65; allowed: 0 to 64"),
+        (
+            ClipConfig(num_frames=1, frame_size=(48, 50)),
+            MiniViTConfig(tokeniser="t2t_performer"),
+            r"clip\.frame_size is \[48, 50\]; allowed: multiples of model\.mini_vit\.patch, 6",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_named(clip: ClipConfig, config: MiniViTConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
         mini_vit(config, clip)
+
+
+def test_patches_of_another_size_are_refused_with_t2t_tokens() -> None:
+    with pytest.raises(UserError, match=r"model\.mini_vit\.patch is 8; allowed: 6 with tokeniser t2t_transformer"):
+        MiniViTConfig(tokeniser="t2t_transformer", patch=8)
 
 
 def test_input_and_maps_are_checked() -> None:

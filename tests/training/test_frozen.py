@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
-from vidtl.config import ClipConfig, ModelConfig, PytorchVideoConfig, T2TViTConfig
+from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, PytorchVideoConfig, T2TViTConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.training.frozen import freeze_all_but
@@ -65,6 +65,16 @@ def test_what_never_learns_is_not_made_to_learn():
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["cls"]
     with pytest.raises(UserError, match=r"training.trainable is \['positions'\]; allowed: parts with parameters that"):
         freeze_all_but(model, ["positions"])
+
+
+def test_parts_of_the_tokens_to_token_module_can_be_trained_alone():
+    """The Performer's random features stay as they are."""
+    config = ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig(tokeniser="t2t_performer", width=8))
+    model = build_model(config, ClipConfig(num_frames=1, frame_size=(48, 48)), 3)
+    every = [name for name, _ in model.named_parameters() if name.startswith("proj.")]
+    freeze_all_but(model, ["proj"])
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained == [name for name in every if name != "proj.layers.0.features"]
 
 
 def test_a_name_that_does_not_exist_is_told_with_the_nearest():

@@ -4,6 +4,7 @@ from torch import nn
 
 from vidtl.config import (
     ClipConfig,
+    MiniViTConfig,
     ModelConfig,
     OptimizerConfig,
     PytorchVideoConfig,
@@ -144,6 +145,12 @@ MODELS = {
         image_clip(),
         {"proj.weight": 0, "positions.weight": 0, "blocks.2.norm1.weight": 3, "token_learner.norm.weight": 4,
          "blocks.3.norm1.weight": 4, "norm.bias": 5, "head.bias": 5},
+    ),
+    "mini-ViT of T2T tokens": (
+        ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig(tokeniser="t2t_performer")),
+        image_clip(),
+        {"proj.layers.0.kqv.weight": 0, "proj.layers.0.features": 0, "proj.proj.bias": 0, "positions.weight": 0,
+         "blocks.0.norm1.weight": 1, "token_learner.norm.weight": 4, "head.bias": 5},
     ),
     "X3D": (
         ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="x3d_xs")),

@@ -129,6 +129,8 @@ def _token_learner_after_third_block() -> TokenLearnerConfig:
 class MiniViTConfig:
     """The small image ViT of the CIFAR-10 TokenLearner study (`clip.num_frames` 1, `clip.frame_size` [48, 48])."""
 
+    tokeniser: Literal["patch", "t2t_performer", "t2t_transformer"] = "patch"
+    """Patches by one projection, or the tokens-to-token module of T2T-ViT, made to give as many tokens (`patch` 6)."""
     patch: int = 6
     """Height and width of the patches in pixels."""
     width: int = 128
@@ -156,6 +158,12 @@ class MiniViTConfig:
             require(getattr(self, name) >= 1, f"model.mini_vit.{name}", getattr(self, name), "1 or more")
         for name in ("dropout", "attention_dropout"):
             require(0 <= getattr(self, name) < 1, f"model.mini_vit.{name}", getattr(self, name), "0 or more, below 1")
+        require(
+            self.tokeniser == "patch" or self.patch == 6,
+            "model.mini_vit.patch",
+            self.patch,
+            f"6 with tokeniser {self.tokeniser}, which makes one token of 6 x 6 pixels",
+        )
         require(
             self.token_learner.num_tokens == 0 or self.token_learner.after_block <= self.depth,
             "model.mini_vit.token_learner.after_block",

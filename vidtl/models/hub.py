@@ -18,10 +18,14 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.blocks import FactorisedSelfAttentionBlock, TransformerBlock
 from vidtl.models.position import PositionEmbedding
+from vidtl.models.t2t import PerformerTokenLayer, TransformerTokenLayer
 from vidtl.models.weights.files import read_json, read_safetensors
 from vidtl.models.weights.report import SourceWeights, load_weights
 
 T = TypeVar("T")
+
+REPEATED = (TransformerBlock, FactorisedSelfAttentionBlock, PerformerTokenLayer, TransformerTokenLayer)
+"""Blocks, and the layers inside tokens-to-token modules, which see the longest rows of tokens."""
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -62,7 +66,7 @@ class VideoModel(  # type: ignore[misc]
 
     def repeated_blocks(self) -> list[nn.Module]:
         """The parts that most of the work is in, alike as far as possible: compiled and checkpointed one by one."""
-        return [part for part in self.modules() if isinstance(part, TransformerBlock | FactorisedSelfAttentionBlock)]
+        return [part for part in self.modules() if isinstance(part, REPEATED)]
 
     def classifier(self) -> tuple[str, nn.Linear]:
         """Name and module of the layer that gives the scores."""

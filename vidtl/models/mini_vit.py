@@ -15,7 +15,22 @@ from vidtl.models.attention import SelfAttention
 from vidtl.models.blocks import BlockConfig, Mlp, TransformerBlock
 from vidtl.models.hub import VideoModel
 from vidtl.models.position import Grid, PositionEmbedding
+from vidtl.models.t2t import SMALL_IMAGE_SPLITS, TOKENISERS, TokensToToken
 from vidtl.models.token_learner import TokenLearner
+
+
+class PatchProjection(nn.Linear):
+    """Patches by one linear layer: `input_BTCHW -> tokens_BtND` with t = T and N = h * w."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__(3 * patch**2, width)
+        self.patch = patch
+        # Keras' fans of a convolution count the kernel's places on both sides.
+        _glorot_uniform_(self, patch**2 * (3 + width))
+
+    def forward(self, input_BTCHW: Tensor) -> Tensor:
+        pixels = rearrange(input_BTCHW, "B t C (h a) (w b) -> B t (h w) (C a b)", a=self.patch, b=self.patch)
+        return super().forward(pixels)
 
 
 class WideHeadAttention(SelfAttention):
@@ -61,7 +76,8 @@ class MiniViT(VideoModel):
     """Mini-ViT on images, which are clips of one frame: `input_BTCHW [B, 1, 3, H, W] -> logits_BK`.
 
     Patches, positions, dropout, blocks with a TokenLearner between two of them, norm, mean over tokens, linear layer.
-    The study's input is RGB in [0, 1] (`clip.mean` 0, `clip.std` 1) at 48 x 48 pixels.
+    The study's input is RGB in [0, 1] (`clip.mean` 0, `clip.std` 1) at 48 x 48 pixels. In place of patches the tokens
+    may come from a tokens-to-token module (no part of the study), which gives as many.
 
     Raises:
         UserError: clips of more than one frame, a frame size that is no multiple of the patch, input of another shape.
@@ -71,10 +87,9 @@ class MiniViT(VideoModel):
         super().__init__(model_config, clip_config, num_classes)
         config = model_config.mini_vit
         grid = _checked_grid(config, clip_config)
-        self.patch = config.patch
-        self.proj = nn.Linear(3 * config.patch**2, config.width)
-        # Keras' fans of a convolution count the kernel's places on both sides.
-        _glorot_uniform_(self.proj, config.patch**2 * (3 + config.width))
+        self.frame_size = clip_config.frame_size
+        # One name for every tokeniser; saved weights have it.
+        self.proj = _build_tokeniser(config, clip_config)
         self.positions = PositionEmbedding(grid, config.width)
         nn.init.uniform_(self.positions.weight, -0.05, 0.05)
         self.positions.weight.requires_grad_(config.positions == "learned")
@@ -102,7 +117,7 @@ class MiniViT(VideoModel):
         return logits_BK
 
     def layers(self) -> list[list[str]]:
-        """Patches, blocks, head; TokenLearner belongs to the block that follows it."""
+        """Tokeniser, blocks, head; TokenLearner belongs to the block that follows it."""
         blocks = [[f"blocks.{i}"] for i in range(len(self.blocks))]
         if self.token_learner is not None:
             blocks[min(self.after_block, len(blocks) - 1)].append("token_learner")
@@ -118,21 +133,28 @@ class MiniViT(VideoModel):
         return maps_BtShw
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:
-        allowed = [1, 3, self.positions.grid.h * self.patch, self.positions.grid.w * self.patch]
+        allowed = [1, 3, *self.frame_size]
         if list(input_BTCHW.shape[1:]) != allowed:
             raise UserError(
                 f"input has shape {list(input_BTCHW.shape)}; allowed: [B, T, C, H, W] with T, C, H, W = {allowed}, "
                 "the images that the model was built for"
             )
-        pixels = rearrange(input_BTCHW, "B t C (h a) (w b) -> B t (h w) (C a b)", a=self.patch, b=self.patch)
-        tokens_BND: Tensor = self.dropout(self.positions(self.proj(pixels))).squeeze(1)
+        tokens_BND: Tensor = self.dropout(self.positions(self.proj(input_BTCHW))).squeeze(1)
         for block in self.blocks[: self.after_block]:
             tokens_BND = block(tokens_BND)
         return tokens_BND
 
 
+def _build_tokeniser(config: MiniViTConfig, clip: ClipConfig) -> nn.Module:
+    """`input_BTCHW -> tokens_BtND`."""
+    if config.tokeniser == "patch":
+        return PatchProjection(config.patch, config.width)
+    kind = TOKENISERS[config.tokeniser]
+    return TokensToToken(kind, clip.frame_size, config.width, dropout=config.dropout, splits=SMALL_IMAGE_SPLITS)
+
+
 def _checked_grid(config: MiniViTConfig, clip: ClipConfig) -> Grid:
-    """Patches of the image; UserErrors for settings that are each fine but not together."""
+    """Tokens of the image; UserErrors for settings that are each fine but not together."""
     if clip.num_frames != 1:
         raise UserError(
             f"clip.num_frames is {clip.num_frames}; allowed: 1 with model.architecture mini_vit, which sees images"
@@ -146,7 +168,7 @@ def _checked_grid(config: MiniViTConfig, clip: ClipConfig) -> Grid:
     if config.token_learner.num_tokens > grid.size:
         raise UserError(
             f"model.mini_vit.token_learner.num_tokens is {config.token_learner.num_tokens}; "
-            f"allowed: 0 to {grid.size}, the number of patches"
+            f"allowed: 0 to {grid.size}, the number of tokens"
         )
     return grid
 

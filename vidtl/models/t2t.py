@@ -1,10 +1,12 @@
 """The tokens-to-token module of T2T-ViT (Yuan et al., ICCV 2021): overlapping splits, a small transformer after each.
 
 Source: the paper, section 3.1, and the authors' code, whose orders and constants are kept wherever the paper leaves
-them open. The module turns single frames into tokens: those of T2T-ViT, or those of a ViViT in place of tubelets.
+them open. The module turns single frames into tokens: those of T2T-ViT, or those of a ViViT in place of tubelets, or
+those of the mini-ViT in place of patches.
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal, NamedTuple
 
@@ -22,6 +24,9 @@ from vidtl.models.tubelet import uniform_frames
 
 TokenModule = Literal["performer", "transformer"]
 
+TOKENISERS: dict[str, TokenModule] = {"t2t_performer": "performer", "t2t_transformer": "transformer"}
+"""What models with a choice of tokenisers call the module."""
+
 
 class Split(NamedTuple):
     """An overlapping cut into squares of `kernel` pixels, `stride` apart."""
@@ -37,6 +42,9 @@ class Split(NamedTuple):
 
 SPLITS = (Split(7, 4, 2), Split(3, 2, 1), Split(3, 2, 1))
 """The paper's [7, 3, 3] with overlaps [3, 1, 1]: together one token per 16 x 16 pixels."""
+
+SMALL_IMAGE_SPLITS = (Split(7, 3, 2), Split(3, 2, 1))
+"""The paper's first and last, the first with a shorter stride, for small images: one token per 6 x 6 pixels."""
 
 
 class PerformerTokenLayer(nn.Module):
@@ -105,36 +113,44 @@ class TransformerTokenLayer(nn.Module):
 
 
 class TokensToToken(nn.Module):
-    """Tokens of each frame by itself: `input_BTCHW -> tokens_BtND` with t = T and N = h * w, one token per 16 x 16
-    pixels.
+    """Tokens of each frame by itself: `input_BTCHW -> tokens_BtND` with t = T and N = h * w.
 
-    Split, token layer, split, token layer, split, projection. A square's values run channel by channel, then row by
-    row.
+    A token layer after every split but the last, after which comes a projection. A square's values run channel by
+    channel, then row by row.
 
     Args:
         kind: which attention the token layers have.
-        frame_size: height and width in pixels; need not be multiples of 16.
+        frame_size: height and width in pixels; need not be multiples of what the splits' strides amount to.
         width: D.
         token_width: width inside the module, 64 in every published model.
         dropout: inside the Performer layers only.
+        splits: the published ones give one token per 16 x 16 pixels.
 
     Raises:
         UserError: frames too small for one token, or input of another frame size.
     """
 
     def __init__(
-        self, kind: TokenModule, frame_size: tuple[int, int], width: int, token_width: int = 64, dropout: float = 0.1
+        self,
+        kind: TokenModule,
+        frame_size: tuple[int, int],
+        width: int,
+        token_width: int = 64,
+        dropout: float = 0.1,
+        splits: Sequence[Split] = SPLITS,
     ) -> None:
         super().__init__()
         self.frame_size = frame_size
-        self.grids = _split_sizes(frame_size)
-        widths = [3 * SPLITS[0].kernel ** 2, token_width * SPLITS[1].kernel ** 2]
+        self.splits = tuple(splits)
+        self.grids = _split_sizes(frame_size, splits)
+        channels = [3] + [token_width] * (len(splits) - 1)
+        *widths, last_width = (dim * split.kernel**2 for dim, split in zip(channels, splits, strict=True))
         if kind == "performer":
             layers: list[nn.Module] = [PerformerTokenLayer(dim, token_width, dropout) for dim in widths]
         else:
             layers = [TransformerTokenLayer(dim, token_width) for dim in widths]
         self.layers = nn.ModuleList(layers)
-        self.proj = nn.Linear(token_width * SPLITS[2].kernel ** 2, width)
+        self.proj = nn.Linear(last_width, width)
         self.apply(start_linear)
 
     @property
@@ -149,9 +165,9 @@ class TokensToToken(nn.Module):
                 f"{[3, *self.frame_size]}, the frames that the model was built for"
             )
         image = rearrange(input_BTCHW, "B T C H W -> (B T) C H W")
-        for split, (height, width), layer in zip(SPLITS[:2], self.grids[:2], self.layers, strict=True):
+        for split, (height, width), layer in zip(self.splits[:-1], self.grids[:-1], self.layers, strict=True):
             image = rearrange(layer(_cut(image, split)), "B (h w) S -> B S h w", h=height, w=width)
-        tokens = self.proj(_cut(image, SPLITS[2]))
+        tokens = self.proj(_cut(image, self.splits[-1]))
         tokens_BtND: Tensor = rearrange(tokens, "(B T) N D -> B T N D", B=input_BTCHW.shape[0])
         return tokens_BtND
 
@@ -168,8 +184,7 @@ class T2TEmbedding(TokensToToken):
     frames: Tensor | None
 
     def __init__(self, config: ViViTConfig, clip: ClipConfig, width: int) -> None:
-        kind: TokenModule = "transformer" if config.tokeniser == "t2t_transformer" else "performer"
-        super().__init__(kind, clip.frame_size, width, dropout=config.dropout)
+        super().__init__(TOKENISERS[config.tokeniser], clip.frame_size, width, dropout=config.dropout)
         length, *patch = config.tubelet
         uniform = config.tubelet_sampling == "uniform"
         if patch != [16, 16] or (length > 1 and not uniform) or clip.num_frames % length:
@@ -190,10 +205,10 @@ class T2TEmbedding(TokensToToken):
         return super().forward(input_BTCHW if self.frames is None else input_BTCHW[:, self.frames])
 
 
-def _split_sizes(frame_size: tuple[int, int]) -> list[tuple[int, int]]:
+def _split_sizes(frame_size: tuple[int, int], splits: Sequence[Split]) -> list[tuple[int, int]]:
     """Height and width of the grid after each split."""
     sizes = [frame_size]
-    for split in SPLITS:
+    for split in splits:
         sizes.append((split.length(sizes[-1][0]), split.length(sizes[-1][1])))
     if min(sizes[-1]) < 1:
         raise UserError(f"clip.frame_size is {list(frame_size)}; allowed: 4 pixels or more with T2T tokens")

@@ -93,10 +93,6 @@ class T2TViT(VideoModel):
         blocks = [[f"blocks.{i}"] for i in range(len(self.blocks))]
         return [["tokens", "cls", "positions"], *blocks, ["norm", "head"]]
 
-    def repeated_blocks(self) -> list[nn.Module]:
-        """The transformer blocks and the token module's two layers, which see the longest rows of tokens."""
-        return [*self.tokens.layers, *self.blocks]
-
 
 def resolve_t2t_sizes(config: T2TViTConfig) -> T2TViTConfig:
     """The same settings with every size that was left at 0 taken from the paper's number."""

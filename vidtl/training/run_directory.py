@@ -119,6 +119,8 @@ def dump_config(config: ExperimentConfig) -> str:
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     """Compare a recorded configuration with this one, except for the keys in `MAY_CHANGE`; no file is no difference.
 
+    A key that the file lacks came into being after it was written, and the run was what the default is now.
+
     Raises:
         UserError: names the first key that differs, and both values.
     """
@@ -130,7 +132,8 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration: this is not a run's directory; give another output directory")
-    before, now = _flatten(recorded), _flatten(_plain(asdict(config)))
+    defaults, now = (_flatten(_plain(asdict(each))) for each in (ExperimentConfig(), config))
+    before = defaults | _flatten(recorded)
     sections = {field.name: i for i, field in enumerate(fields(config))}
     for key in sorted(before.keys() | now.keys(), key=lambda key: sections.get(key.split(".")[0], len(sections))):
         absent = "(absent)"
