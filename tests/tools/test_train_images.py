@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import train
+import yaml
 from PIL import Image
 
 from tests.data.cifar_files import FORMS, images_and_labels, write_cifar10
@@ -32,6 +33,24 @@ def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str) -> No
     assert code == 0, error
     assert top1(tmp_path / "run")[-1] > 0.3  # chance is 0.1; each class has a colour of its own
     assert "100 videos to train on, 20 to evaluate on, 10 classes" in error
+
+
+def test_mini_vit_of_t2t_tokens_learns_from_a_configuration_file(run_main: RunMain, tmp_path: Path) -> None:
+    write_cifar10(tmp_path, "binary")
+    config = yaml.safe_load((REPOSITORY / "configs/cifar10_mini_vit.yaml").read_text())
+    config["model"]["mini_vit"]["tokeniser"] = "t2t_performer"
+    config["model"]["mini_vit"] |= {"width": 16, "head_width": 8, "mlp_width": 32}
+    config["data"]["num_workers"] = 0
+    config["training"] |= {"batch_size": 20, "trackers": []}
+    config["optimizer"]["learning_rate"] = 3e-3
+    (tmp_path / "t2t.yaml").write_text(yaml.safe_dump(config))
+    options = ["--config", tmp_path / "t2t.yaml", "--data.root", tmp_path, "--output_dir", tmp_path / "run"]
+    code, _, error = run_main(train.main, *options, "--schedule.length", "4 epochs")
+    assert code == 0, error
+    assert top1(tmp_path / "run")[-1] > 0.3
+    code, _, error = run_main(train.main, *options, "--model.mini_vit.patch", "4")
+    assert code == 2
+    assert "model.mini_vit.patch is 4; allowed: 6 with tokeniser t2t_performer" in error.splitlines()[-1]
 
 
 def test_images_need_rgb(run_main: RunMain, tmp_path: Path) -> None:
