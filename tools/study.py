@@ -34,6 +34,7 @@ from vidtl.runtime.logging import configure_logging, read_json_lines
 from vidtl.runtime.signals import StopSignals
 from vidtl.studies.cost import measure_costs
 from vidtl.studies.results import RowResult, read_metric, write_results
+from vidtl.studies.runs import read_run_figures
 from vidtl.training.checkpoint import checkpoint_name
 from vidtl.training.run_directory import RunDirectory, check_same_experiment
 from vidtl.visualize.study import draw_study
@@ -176,9 +177,11 @@ def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResu
     costs = measure_costs(experiments, len(classes), study.batch_size, rounds, device)
     results = []
     for row, cost in zip(study.rows, costs, strict=True):
-        judged = {run.seed: read_metric(run.metrics_file, study.metric) for run in runs if run.row is row}
+        mine = {run.seed: run for run in runs if run.row is row}
+        judged = {seed: read_metric(run.metrics_file, study.metric) for seed, run in mine.items()}
         values = {seed: value for seed, value in judged.items() if value is not None}
-        results.append(RowResult(row=row, values=values, cost=cost))
+        figures = [each for seed in values if (each := read_run_figures(mine[seed].folder))]
+        results.append(RowResult(row=row, values=values, cost=cost, runs=figures))
     return results
 
 
@@ -201,7 +204,8 @@ def print_results(study: StudyConfig, results: list[RowResult]) -> None:
     """The table for people."""
     table = Table(title=study.title, title_justify="left")
     table.add_column("variant")
-    for heading in ("seeds", study.metric, "published", "parameters", "GMAC", "GMAC ratio", "step time ratio"):
+    compared = ("parameters", "GMAC", "GMAC ratio", "step time ratio", "step memory", "clips/s ratio", "data wait")
+    for heading in ("seeds", study.metric, "published", *compared):
         table.add_column(heading, justify="right")
     for result in results:
         cost, published = result.cost, result.row.published
@@ -210,13 +214,21 @@ def print_results(study: StudyConfig, results: list[RowResult]) -> None:
             result.row.name,
             f"{len(result.values)}/{len(result.row.seeds)}",
             f"{100 * result.mean:.2f}{spread}" if result.mean is not None else "",
-            f"{100 * published:.2f}" if published is not None else "",
+            shown(published, "{:.2f}", 100),
             f"{cost.parameters:,}",
             f"{cost.multiply_adds / 1e9:.4f}",
             f"{cost.multiply_add_ratio:.3f}",
             f"{cost.time_ratio:.3f}",
+            shown(cost.step_memory_bytes, "{:.0f} MB", 1e-6),
+            shown(result.clips_ratio(results[0]), "{:.2f}"),
+            shown(result.data_wait_share, "{:.0f} %", 100),
         )
-    Console(width=None if sys.stdout.isatty() else 150, highlight=False).print(table)
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+def shown(value: float | None, template: str, factor: float = 1) -> str:
+    """A cell; empty where there is nothing to tell."""
+    return template.format(value * factor) if value is not None else ""
 
 
 if __name__ == "__main__":

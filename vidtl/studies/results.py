@@ -10,6 +10,7 @@ from pathlib import Path
 from vidtl.config.study import StudyRow
 from vidtl.errors import UserError
 from vidtl.studies.cost import Cost
+from vidtl.studies.runs import RunFigures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,8 @@ class RowResult:
     values: dict[int, float]
     """The metric by seed, for the runs that are finished."""
     cost: Cost
+    runs: list[RunFigures]
+    """Of the same seeds."""
 
     @property
     def mean(self) -> float | None:
@@ -31,8 +34,27 @@ class RowResult:
         """Standard deviation over the seeds (n - 1); none from fewer than two."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
-    def as_dict(self) -> dict[str, object]:
-        """The line as it is written to files."""
+    @property
+    def clips_per_s(self) -> float | None:
+        """Mean over the runs; none before one is finished."""
+        return statistics.fmean(run.clips_per_s for run in self.runs) if self.runs else None
+
+    def clips_ratio(self, first: "RowResult") -> float | None:
+        """Clips per second to those of the table's first line."""
+        return self.clips_per_s / first.clips_per_s if self.clips_per_s and first.clips_per_s else None
+
+    @property
+    def data_wait_share(self) -> float | None:
+        """Mean over the runs."""
+        return statistics.fmean(run.data_wait_share for run in self.runs) if self.runs else None
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """The largest of the runs."""
+        return max((run.peak_memory_bytes for run in self.runs if run.peak_memory_bytes is not None), default=None)
+
+    def as_dict(self, first: "RowResult") -> dict[str, object]:
+        """The line as it is written to files; on a CPU clips per second are only told as a ratio to the first line."""
         return {
             "name": self.row.name,
             "options": self.row.options,
@@ -41,6 +63,10 @@ class RowResult:
             "deviation": self.deviation,
             "published": self.row.published,
             **asdict(self.cost),
+            "clips_per_s": self.clips_per_s if all(run.on_gpu for run in self.runs) else None,
+            "clips_per_s_ratio": self.clips_ratio(first),
+            "data_wait_share": self.data_wait_share,
+            "peak_memory_bytes": self.peak_memory_bytes,
             "values": {str(seed): value for seed, value in self.values.items()},
         }
 
@@ -64,7 +90,7 @@ def read_metric(metrics_file: Path, metric: str) -> float | None:
 def write_results(results: Sequence[RowResult], about: dict[str, object], folder: Path) -> list[Path]:
     """`results.json` with everything, and `results.csv` with the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [result.as_dict() for result in results]
+    lines = [result.as_dict(results[0]) for result in results]
     as_json = folder / "results.json"
     as_json.write_text(json.dumps(about | {"rows": lines}, indent=1) + "\n", encoding="utf-8")
     as_csv = folder / "results.csv"

@@ -1,7 +1,9 @@
 """`summary.json`: what a run was and what it came to, written at its start and completed at its end.
 
 One entry of `attempts` stands for each start of the run; one that was killed keeps the status `running` until the next
-start finds it so.
+start finds it so. `peak_memory_bytes` of an entry are those of the first process while it lasted: `gpu` what torch had
+allocated there (null without a GPU), `process` what the process held in the machine's memory, libraries included
+(VmHWM; null where the system does not tell). Decoding workers are processes of their own and not counted.
 """
 
 import json
@@ -26,6 +28,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
 from vidtl.files import whole_file
 from vidtl.runtime.launch import StoppedBySignalError
+from vidtl.runtime.resident_memory import peak_resident_bytes
 from vidtl.training.state import TrainingState
 
 PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
@@ -53,6 +56,7 @@ class RunSummary:
             "host": socket.gethostname(),
             "first_step": state.step,
             "last_step": None,
+            "peak_memory_bytes": None,
         }
         self._content: dict[str, Any] = {"status": "running", **about, "attempts": [*attempts, self._attempt]}
         self._write()
@@ -72,7 +76,12 @@ class RunSummary:
             status = f"failed: {type(error).__name__}: {error}"
             raise
         finally:
-            self._attempt |= {"status": status, "ended": _now(), "last_step": self.state.step}
+            self._attempt |= {
+                "status": status,
+                "ended": _now(),
+                "last_step": self.state.step,
+                "peak_memory_bytes": _peak_memory(),
+            }
             self._content["status"] = status
             self._content["results"] = {
                 "steps": self.state.step,
@@ -110,6 +119,12 @@ def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str
         "git": git_state(_REPOSITORY),
         "config": asdict(config),
     }
+
+
+def _peak_memory() -> dict[str, int | None]:
+    """Largest amounts since the process started, in bytes."""
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {"gpu": torch.cuda.max_memory_allocated() if on_gpu else None, "process": peak_resident_bytes()}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
