@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -67,6 +67,11 @@ def parse_experiment(
     files = [defaults, *files] if defaults else files
     for path in files:
         _check_file(path, known)
+    for key, allowed in _choices(ExperimentConfig):
+        for value in _values_of(f"--{key}", arguments):
+            _check_choice("", key, value, allowed)
+        for path in files:
+            _check_choice(f"{path}: ", key, _dotted(yaml.safe_load(path.read_text())).get(key), allowed)
     preset = _preset(arguments, files)
     try:
         namespace = parser.parse_args([*preset, *(["--config", str(defaults)] if defaults else []), *arguments])
@@ -151,17 +156,32 @@ def _check_file(path: Path, known: list[str] | None) -> None:
         raise UserError(f"config file {str(path)!r} is not valid YAML: {_one_line(str(error))}") from error
     if not isinstance(content, dict):
         raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; allowed: sections with keys")
-    for key in _dotted_keys(content) if known is not None else ():
+    for key in _dotted(content) if known is not None else ():
         if known is not None and key not in known:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
 
 
-def _dotted_keys(content: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each option that takes one of a few words, with the words."""
+    for name, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from _choices(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif get_origin(hint) is Literal:
+            yield f"{prefix}{name}", get_args(hint)
+
+
+def _check_choice(where: str, key: str, value: object, allowed: tuple[str, ...]) -> None:
+    """What is not a word at all is left to the parser."""
+    if isinstance(value, str) and value not in allowed:
+        raise UserError(f"{where}{key} is {value!r}; {did_you_mean(value, allowed)}")
+
+
+def _dotted(content: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as `section.key: value`."""
+    flat: dict[str, Any] = {}
     for name, value in content.items():
-        if isinstance(value, dict):
-            yield from _dotted_keys(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _one_line(message: str) -> str:

@@ -54,12 +54,20 @@ def test_misspelt_key_in_a_file(refused: Callable[..., str], tmp_path: Path) -> 
     assert f"{file}: unknown key 'clip.num_frame'; did you mean 'clip.num_frames'?" in line
 
 
+def test_misspelt_choice_in_a_file(refused: Callable[..., str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model:\n  architecture: vivitt\n")
+    line = refused("--config", file)
+    assert f"{file}: model.architecture is 'vivitt'; did you mean 'vivit'?" in line
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
         ("--clip.num_frames", "many", "clip.num_frames"),
         ("--clip.num_frames", "0", "clip.num_frames is 0; allowed: 1 or more"),
-        ("--data.decoder", "decorde", "data.decoder"),
+        ("--data.decoder", "decorde", "data.decoder is 'decorde'; did you mean 'decord'?"),
+        ("--schedule.name", "polynomial", "schedule.name is 'polynomial'; allowed: cosine, linear, step, constant"),
         ("--training.batch_size", "nan", "training.batch_size"),
         ("--data.dataset", "toi", "did you mean 'toy'?"),
         ("--evaluation.protocol", "vivit_4x4", "did you mean 'vivit_4x3'?"),
