@@ -45,7 +45,8 @@ def test_on_a_cpu_both_share_the_cores() -> None:
 @pytest.mark.parametrize(
     ("name", "peak"),
     [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA A10", 125e12),
-     ("NVIDIA L4", 121e12), ("NVIDIA L40S", 362e12), ("NVIDIA GeForce RTX 4090", None)],
+     ("NVIDIA L4", 121e12), ("NVIDIA L40", 181e12), ("NVIDIA L40S", 362e12), ("NVIDIA A10G", None),
+     ("NVIDIA GeForce RTX 4090", None)],
 )  # fmt: skip
 def test_gpus_are_known_by_their_names(name: str, peak: float | None) -> None:
     assert gpu_peak(name, "bf16") == peak

@@ -1,5 +1,6 @@
 """From the seconds of many rounds to the few figures that tell something: ratios, and shares of what is possible."""
 
+import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ GPU_PEAKS = {
     "A100": 312e12,
     "A10": 125e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
 }
-"""FLOP/s of dense bf16 products by a part of the device's name, the longer names first (NVIDIA's data sheets)."""
+"""FLOP/s of dense bf16 products by words of the device's name, the longer names first (NVIDIA's data sheets)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ def gpu_peak(device_name: str, precision: str) -> float | None:
     """FLOP/s that the data sheet promises; `None` for other devices and precisions."""
     if precision != "bf16":
         return None
-    return next((peak for name, peak in GPU_PEAKS.items() if name in device_name), None)
+    return next((peak for name, peak in GPU_PEAKS.items() if re.search(rf"\b{name}\b", device_name)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
