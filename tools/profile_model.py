@@ -3,8 +3,9 @@
 A configuration:   python tools/profile_model.py --config configs/k400_vivit_b16x2_fe_tl8at3.yaml
 With changes:      python tools/profile_model.py --model.vivit.size L --model.vivit.token_learner.after_block 6 --time
 The papers' rows:  python tools/profile_model.py --table papers
+One paper's:       python tools/profile_model.py --table t2t_vit --step --output docs/results/t2t/models.json
 
-Nothing is computed for the counts, so that the largest model takes seconds; only `--time` runs the model.
+Nothing is computed for the counts, so that the largest model takes seconds; only `--time` and `--step` run models.
 """
 
 import argparse
@@ -13,25 +14,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import groupby
+from pathlib import Path
 
 import torch
 from command_line import arguments_of_process, experiment_parser, parse_experiment
+from profile_papers import ALL, compare_papers
 from rich.console import Console
 from rich.table import Table
 
 from vidtl.config import ExperimentConfig
+from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.models.complexity import (
     Complexity,
     StageCost,
-    count_multiply_adds,
-    count_parameters,
     measure_complexity,
     time_passes,
     time_stages,
     without_token_learner,
 )
-from vidtl.models.published import NO_MATCH, PublishedModel, published_models
+from vidtl.models.published import TABLES
 from vidtl.runtime.launch import resolve_precision, run_tool
 from vidtl.runtime.seeding import seed_torch
 
@@ -45,11 +47,15 @@ def main() -> None:
     parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
     parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
     parser.add_argument("--rounds", type=int, default=5, help="Passes with --time; the median is told")
-    parser.add_argument("--table", choices=["papers"], help="Count the models of the papers instead of one model")
+    parser.add_argument("--table", choices=[ALL, *TABLES], help="Count the models of the papers instead of one model")
+    parser.add_argument("--step", action="store_true", help="Also take a training step of each model of --table")
+    parser.add_argument("--output", type=Path, help="JSON file to write the rows of --table to")
     options, config = parse_experiment(parser, arguments_of_process())
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    check(options)
     if options.table:
-        print_papers(console)
+        compare_papers(console, options.table, options.step, options.output)
+        console.print(UNIT)
         return
     autocast = AUTOCAST[resolve_precision(config.training.precision)]
     cost = measure_complexity(config.model, config.clip, options.num_classes, autocast)
@@ -60,6 +66,15 @@ def main() -> None:
         print_saving(console, cost, measure_complexity(twin, config.clip, options.num_classes, autocast))
     if options.time:
         print_times(console, cost, times, options.batch)
+
+
+def check(options: argparse.Namespace) -> None:
+    """UserErrors for options that would do nothing, and for a file that could not be written after all the work."""
+    for name in ("step", "output"):
+        if getattr(options, name) and not options.table:
+            raise UserError(f"--{name} belongs to --table; allowed with --table {' | '.join([ALL, *TABLES])}")
+    if options.output and not options.output.parent.is_dir():
+        raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
 
 
 def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, times: dict[str, float]) -> None:
@@ -142,42 +157,6 @@ def print_times(console: Console, cost: Complexity, times: dict[str, float], bat
         seconds = times[name] / batch
         speed = 2 * passes * cost.multiply_adds / seconds / 1e9
         console.print(f"{title}: {1 / seconds:.2f} clips/s, {1e3 * seconds:.1f} ms per clip, {speed:.0f} GFLOP/s")
-
-
-def print_papers(console: Console) -> None:
-    """Ours beside the published figures."""
-    table = Table(title="Published figures and ours", title_justify="left")
-    table.add_column("source")
-    table.add_column("model")
-    for heading in ("GMAC", "published", "deviation", "parameters", "published M", "deviation"):
-        table.add_column(heading, justify="right")
-    table.add_column("note")
-    for row in published_models():
-        table.add_row(row.source, row.name, *compared(row), row.note, style="red" if NO_MATCH in row.note else "")
-    console.print(table)
-    console.print(UNIT)
-    console.print(
-        "deviation: of the published figure from ours; theirs may count element-wise work, ours leaves it out"
-    )
-
-
-def compared(row: PublishedModel) -> list[str]:
-    """Cells: our count, the published one and its deviation, for multiply-adds and for parameters."""
-    with torch.device("meta"):
-        model = build_model(row.model, row.clip, row.num_classes)
-    gmacs, parameters = count_multiply_adds(model, row.clip) / 1e9, count_parameters(model)
-    cells = [f"{gmacs:.4f}", *deviation(row.gmacs, gmacs)]
-    return [*cells, f"{parameters:,}", *deviation(row.parameters_m, parameters / 1e6)]
-
-
-def deviation(published: float | None, ours: float) -> tuple[str, str]:
-    """The published figure as printed, and how far it is from ours where its own rounding does not account for that."""
-    if published is None:
-        return "", ""
-    printed = f"{published:.9g}"
-    half_a_digit = 0.5 * 10.0 ** -len(printed.partition(".")[2])
-    within_rounding = abs(published - ours) <= 1.001 * half_a_digit
-    return printed, "rounding" if within_rounding else f"{published / ours - 1:+.1%}"
 
 
 if __name__ == "__main__":

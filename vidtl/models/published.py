@@ -4,7 +4,7 @@
 the shapes of the layers. A note tells where a printed figure cannot belong to the model that it stands beside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -39,12 +39,6 @@ class PublishedModel:
     parameters_m: float | None
     """Parameters in millions."""
     note: str = ""
-
-
-def published_models() -> list[PublishedModel]:
-    """Every row, paper by paper; names are unique within a source."""
-    tables = (_vivit, _hybrids, _token_learner_video, _token_learner_images, _t2t, _mini_vit, _pytorchvideo)
-    return list(chain.from_iterable(table() for table in tables))
 
 
 Figures = tuple[float | None, float | None]
@@ -244,3 +238,20 @@ def _pytorchvideo() -> Iterator[PublishedModel]:
 
 def _clip(side: int, frames: int) -> ClipConfig:
     return ClipConfig(num_frames=frames, frame_size=(side, side), short_side=max(256, side))
+
+
+TABLES: dict[str, Callable[[], Iterator[PublishedModel]]] = {
+    "vivit": _vivit,
+    "vivit_token_learner": _hybrids,
+    "token_learner_video": _token_learner_video,
+    "token_learner_image": _token_learner_images,
+    "t2t_vit": _t2t,
+    "mini_vit": _mini_vit,
+    "pytorchvideo": _pytorchvideo,
+}
+
+
+def published_models(table: str | None = None) -> list[PublishedModel]:
+    """The rows of one of `TABLES`, or every row, paper by paper; names are unique within a source."""
+    tables = [TABLES[table]] if table else TABLES.values()
+    return list(chain.from_iterable(rows() for rows in tables))
