@@ -5,6 +5,7 @@ Started by path it is a process of its own, for tests with several processes and
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from vidtl.data.changes import Augmentation
 from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.runtime.progress import SilentProgress
 from vidtl.runtime.seeding import generator
+from vidtl.runtime.zero import distribution
 from vidtl.training.loop import Evaluate, TrainingSummary, train
 from vidtl.training.step import TrainingTask
 
@@ -188,9 +190,12 @@ def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
         return batch
 
     def make_input(batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        inputs, targets = task.make_input(batch)
         if step_now == at_step and place == "step":
+            if kind == "nan":
+                return inputs * math.nan, targets
             make_trouble(kind)
-        return task.make_input(batch)
+        return inputs, targets
 
     def save_model(model: nn.Module, directory: Path) -> None:
         task.save_model(model, directory)
@@ -225,7 +230,9 @@ def main() -> None:
     DROPOUT = options.pop("dropout", True)
     evaluates = options.pop("evaluates", False)
     trouble, process, step = options.pop("trouble", ("", -1, -1))
+    optimizer = options.pop("optimizer", "adamw")
     config = tiny_config(**options)
+    config = replace(config, optimizer=replace(config.optimizer, name=optimizer))
     accelerator = make_accelerator("no")
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
     task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
@@ -239,7 +246,7 @@ def main() -> None:
         evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
     summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task=task)
     if accelerator.is_main_process:
-        form = accelerator.distributed_type.value
+        form = distribution(accelerator)
         print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step, "form": form}))
 
 

@@ -28,6 +28,7 @@ from accelerate.utils import (
 from vidtl.errors import UserError
 from vidtl.runtime.memory import keep_freed_memory
 from vidtl.runtime.watchdog import Activity, doing
+from vidtl.runtime.zero import check_deepspeed, hidden_deepspeed
 
 T = TypeVar("T")
 
@@ -66,22 +67,19 @@ def make_accelerator(precision: Literal["auto", "no", "bf16", "fp16"]) -> Accele
 
     Raises UserError for a precision that the machine lacks and for settings of the launcher that cannot be honoured.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UserError(
-            "the launcher's configuration asks for DEEPSPEED, whose checkpoints only DeepSpeed can read; allowed: "
-            "MULTI_GPU, or FSDP, which shards parameters, gradients and optimizer as DeepSpeed's ZeRO 3 does "
-            "(configs/accelerate/fsdp_8.yaml)"
+    resolved = resolve_precision(precision)
+    check_deepspeed(resolved)
+    with hidden_deepspeed():
+        accelerator = Accelerator(
+            mixed_precision=resolved,
+            cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=PROCESS_GROUP_TIMEOUT)],
         )
-    accelerator = Accelerator(
-        mixed_precision=resolve_precision(precision),
-        cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=PROCESS_GROUP_TIMEOUT)],
-    )
     _shard_on_cpu(accelerator)
     if accelerator.distributed_type not in _DATA_PARALLEL:
         raise UserError(
             f"the launcher's configuration asks for {accelerator.distributed_type.value}; "
-            "allowed: one process, or several with distributed_type MULTI_GPU (also on a CPU) or FSDP"
+            "allowed: one process, or several with distributed_type MULTI_GPU (also on a CPU), FSDP or DEEPSPEED"
         )
     if accelerator.gradient_accumulation_steps != 1:
         raise UserError(

@@ -29,6 +29,7 @@ from vidtl.errors import UserError
 from vidtl.files import whole_file
 from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.runtime.resident_memory import peak_resident_bytes
+from vidtl.runtime.zero import distribution
 from vidtl.training.state import TrainingState
 
 PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
@@ -107,7 +108,7 @@ def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str
             "device_memory_bytes": torch.cuda.get_device_properties(0).total_memory if cuda else None,
             "cpu_cores": os.cpu_count(),
             "processes": accelerator.num_processes,
-            "distribution": accelerator.distributed_type.value,
+            "distribution": distribution(accelerator),
             "precision": accelerator.mixed_precision,
         },
         "versions": {

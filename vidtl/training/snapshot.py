@@ -4,17 +4,15 @@ A compiled model, one wrapped for several processes and one that processes share
 take it again, so that a run may go on in another form than it began.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER
 from vidtl.training.ema import WeightAverage
-from vidtl.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from vidtl.training.sharding import shared_out_like, whole
 
 
@@ -35,34 +33,39 @@ class Snapshot:
 
 
 def take_snapshot(
-    model: nn.Module, average: WeightAverage | None, optimizer: Optimizer, is_main_process: bool
+    model: nn.Module, average: WeightAverage | None, optimizer: Iterable[tuple[str, Tensor]], is_main_process: bool
 ) -> Snapshot:
     """Gather everything in the first process; every process must call this."""
-    weights = _gathered(model.state_dict(), is_main_process)
-    averaged = _gathered(average.tensors, is_main_process) if average else None
+    weights = _gathered(model.state_dict().items(), is_main_process)
+    averaged = _gathered(average.tensors.items(), is_main_process) if average else None
     return Snapshot(
         weights=weights,
         average=None if averaged is None else weights | averaged,
-        optimizer=_gathered(optimizer_tensors(optimizer, model), is_main_process),
+        optimizer=_gathered(optimizer, is_main_process),
     )
 
 
-def _gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+def _gathered(tensors: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
     gathered = {}
-    for name, tensor in tensors.items():
+    for name, tensor in tensors:
         complete = whole(tensor.detach())
         if keep:  # one after the other leaves the device, which may not have room for all
             gathered[name] = complete.cpu()
     return gathered
 
 
-def load_snapshot(directory: Path, model: nn.Module, average: WeightAverage | None, optimizer: Optimizer) -> None:
+def load_snapshot(
+    directory: Path,
+    model: nn.Module,
+    average: WeightAverage | None,
+    load_optimizer: Callable[[dict[str, Tensor]], None],
+) -> None:
     """Put back what a checkpoint holds, in every process.
 
     Raises RuntimeError, KeyError or SafetensorError for tensors of another model.
     """
     model.load_state_dict(_shared_out(load_file(directory / MODEL), model.state_dict()))
-    load_optimizer_tensors(optimizer, model, load_file(directory / OPTIMIZER))
+    load_optimizer(load_file(directory / OPTIMIZER))
     if average:
         average.load(_shared_out(load_file(directory / EMA / MODEL), average.tensors))
 

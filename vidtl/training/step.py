@@ -29,8 +29,9 @@ from vidtl.training.losses import loss_sum
 from vidtl.training.optimizer import build_optimizer, set_learning_rate
 from vidtl.training.prefetch import DeviceBatches, Stopwatch
 from vidtl.training.schedule import learning_rate_of
-from vidtl.training.sharding import name_units, unsharded, whole, without_tensors
+from vidtl.training.sharding import unsharded, without_tensors
 from vidtl.training.snapshot import Snapshot, load_snapshot, save_optimizer, take_snapshot
+from vidtl.training.strategy import make_strategy
 
 
 class BatchSource(Protocol):
@@ -103,11 +104,10 @@ class Engine:
             checkpoint_activations(self.model)
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
         compile_model(self.model, config.training.compile, accelerator.device)
-        name_units(self.model)
-        self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
-        # After `prepare`, which may leave this process only a part of each weight.
+        self.strategy = make_strategy(self.model, self.optimizer, accelerator)
+        # After the strategy, which may leave this process only a part of each weight.
         self.average = WeightAverage(self.model, config.training.ema_decay) if config.training.ema_decay else None
-        self._warm = accelerator.num_processes < 3
+        self._warm = not self.strategy.needs_warm_up
 
     def step(self, step: int, learning_rate: float, batches: DeviceBatches) -> StepReport:
         """Take the next `accumulation_steps` micro-batches and change the weights once. `step` counts from 0."""
@@ -128,7 +128,7 @@ class Engine:
             if not self._warm:
                 self._warm_up(batch)
             last = micro_batch == accumulation_steps - 1
-            with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
+            with self.strategy.pass_of(last=last):
                 loss += self._backward(batch, scale, step, micro_batch)
             if not last:
                 compute[-1].stop()
@@ -151,7 +151,7 @@ class Engine:
         )
 
     def _set_training_mode(self) -> None:
-        self._wrapped_model.train()
+        self.strategy.model.train()
         for module in self._frozen:
             module.eval()
 
@@ -175,7 +175,7 @@ class Engine:
         """
         buffers = self._copy_buffers()
         self._backward(batch, 1.0, 0, 0)
-        self._wrapped_optimizer.zero_grad(set_to_none=True)
+        self.strategy.drop_gradients()
         _restore(buffers)
         self._warm = True
 
@@ -188,9 +188,9 @@ class Engine:
         inputs_BTCHW, targets_BK = self.task.make_input(batch)
         # Dropout and stochastic depth become functions of the position, so that a resumed run draws the same ones.
         seed_torch(training.seed, step, micro_batch, self.accelerator.process_index)
-        logits_BK = self._wrapped_model(inputs_BTCHW)
+        logits_BK = self.strategy.model(inputs_BTCHW)
         loss = scale * loss_sum(logits_BK, targets_BK, batch.weights, self.task.multi_label, training.label_smoothing)
-        self.accelerator.backward(loss)
+        self.strategy.backward(loss)
         return loss.detach()
 
     def update(self, step: int, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
@@ -200,13 +200,12 @@ class Engine:
             The norm of the gradient, and whether the weights have changed.
         """
         clip_norm = self.config.optimizer.clip_norm or math.inf
-        grad_norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), clip_norm))
+        grad_norm = self.strategy.clip(clip_norm)
         set_learning_rate(self.optimizer, learning_rate)
         updated = self._is_usable(loss, grad_norm)
         if updated:
-            self._wrapped_optimizer.step()
-            updated = not self._wrapped_optimizer.step_was_skipped
-        self._wrapped_optimizer.zero_grad(set_to_none=True)
+            updated = self.strategy.step()
+        self.strategy.drop_gradients()
         if updated and self.average:
             self.average.update(step + 1)
         return grad_norm.detach(), updated
@@ -229,7 +228,8 @@ class Engine:
 
     def snapshot(self) -> Snapshot:
         """What a checkpoint is made of, in the first process; every process calls this."""
-        return take_snapshot(self.model, self.average, self.optimizer, self.accelerator.is_main_process)
+        optimizer = self.strategy.optimizer_tensors()
+        return take_snapshot(self.model, self.average, optimizer, self.accelerator.is_main_process)
 
     def save(self, directory: Path, snapshot: Snapshot) -> None:
         """Write a snapshot, the model with its settings."""
@@ -250,7 +250,7 @@ class Engine:
             UserError: the files hold another model's tensors.
         """
         try:
-            load_snapshot(directory, self.model, self.average, self.optimizer)
+            load_snapshot(directory, self.model, self.average, self.strategy.load_optimizer)
         except (RuntimeError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(
