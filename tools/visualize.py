@@ -9,6 +9,7 @@ overlap of the maps over time. The exit code is 4 if a video could not be read.
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from fractions import Fraction
@@ -106,6 +107,7 @@ def of_files(
     videos = find_videos(map(Path, paths), image_model=model.clip_config.num_frames == 1).videos
     if not videos:
         raise UserError(f"no videos in {', '.join(map(repr, paths))}")
+    common = os.path.commonpath([video.path.absolute().parent for video in videos])  # two folders may share a name
     for video in videos:
         if reason := refusal(video, frame_rate):
             yield Subject(video.path, "", None, reason)
@@ -115,7 +117,7 @@ def of_files(
         records = records_of_files(of_kind, classes, False, frame_rate)
         for views in EvalLoader(records, settings, get_protocol("center")):
             path = of_kind[views.index].path
-            yield subject_of(path, path.name, views)
+            yield subject_of(path, os.path.relpath(path, common), views)
 
 
 def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
