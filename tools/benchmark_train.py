@@ -4,8 +4,9 @@
     python tools/benchmark.py train --config configs/ssv2_vivit_b_tl8.yaml --training.compile blocks
 
 Any configuration and any `--section.key value` may follow. Clips are read from `data.root` where it exists, else from
-generated videos of Kinetics' usual shape. Steps are whole ones: input on the device, augmentation, forward, backward,
-clipping, optimizer and, where the run has one, the average of the weights.
+generated videos of Kinetics' usual shape (`--prepared`: from copies of them, as tools/prepare.py makes them). Steps are
+whole ones: input on the device, augmentation, forward, backward, clipping, optimizer and, where the run has one, the
+average of the weights.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from vidtl.benchmark.training import (
     Projection,
     TrainingTimes,
     make_engine,
+    prepare_videos,
     product_speed,
     project,
     time_reading,
@@ -59,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="steps and batches timed after one to warm up")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
     parser.add_argument("--num_classes", type=int, default=400, help="classes, where videos are generated")
+    parser.add_argument("--prepared", action="store_true", help="read copies of the generated videos that decode fast")
     parser.add_argument("--output", type=Path, help="JSON file to write, with every round's seconds")
 
 
@@ -71,7 +74,7 @@ def main(options: argparse.Namespace) -> None:
     arguments = ["--config", str(options.config), *options.settings]
     config = on_one_device(parse_experiment(experiment_parser("benchmark.py train", ""), arguments)[1], options)
     with ExitStack() as stack:
-        records = records_of(config, options.num_classes, stack)
+        records = records_of(config, options, stack)
         times, rounds = measure(config, records, options)
     gpus = torch.cuda.device_count()
     projection = project(times, os.cpu_count() or 1, gpus)
@@ -92,11 +95,18 @@ def on_one_device(config: ExperimentConfig, options: argparse.Namespace) -> Expe
     )
 
 
-def records_of(config: ExperimentConfig, num_classes: int, stack: ExitStack) -> Records:
+def records_of(config: ExperimentConfig, options: argparse.Namespace, stack: ExitStack) -> Records:
     """The training split where it lies on this machine, else generated videos that live as long as `stack`."""
-    if Path(config.data.root).is_dir():
-        return read_records(load_description(config.data.dataset), config.data.train_split, Path(config.data.root))
-    return write_videos(Path(stack.enter_context(tempfile.TemporaryDirectory())), num_classes)
+    root = Path(config.data.root)
+    if root.is_dir() and options.prepared:
+        raise UserError(
+            f"--prepared is for generated videos, and data.root {root} is there; give its copies as data.root"
+        )
+    if root.is_dir():
+        return read_records(load_description(config.data.dataset), config.data.train_split, root)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    records = write_videos(folder, options.num_classes)
+    return prepare_videos(folder) if options.prepared else records
 
 
 def measure(

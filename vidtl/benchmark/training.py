@@ -1,5 +1,6 @@
 """What a training run is made of: reading clips, and optimizer steps; measured apart, then put together."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from vidtl.data.augmentation import batch_input
 from vidtl.data.batch import ClipBatch
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
+from vidtl.data.preparation.scan import ScanJob, scan_file
+from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video
 from vidtl.data.records import Records
 from vidtl.data.toy import encode_video
 from vidtl.data.toy_clip import Segment, render_clip
@@ -115,6 +118,17 @@ def write_videos(folder: Path, num_classes: int, num_videos: int = 2) -> Records
         encoding="utf-8",
     )
     return read_records(load_description(str(folder)), "train", folder)
+
+
+def prepare_videos(folder: Path) -> Records:
+    """The videos of `write_videos` as copies that decode fast, made as `tools/prepare.py --transcode` makes them."""
+    copies = folder / "copies"
+    for video in sorted(folder.glob("*.mp4")):
+        copy_video(
+            CopyJob(folder, scan_file(ScanJob(folder, video.name, "packets")), copies, video.name, CopySettings())
+        )
+    shutil.copyfile(folder / "labels.csv", copies / "labels.csv")
+    return read_records(load_description(str(folder)), "train", copies)
 
 
 def time_reading(loader: TrainLoader, rounds: int) -> tuple[list[float], ClipBatch]:
