@@ -33,7 +33,7 @@ from vidtl.runtime.launch import StoppedBySignalError, run_tool
 from vidtl.runtime.logging import configure_logging, read_json_lines
 from vidtl.runtime.signals import StopSignals
 from vidtl.studies.cost import measure_costs
-from vidtl.studies.results import RowResult, read_metric, write_results
+from vidtl.studies.results import RowResult, read_interval, read_metric, write_results
 from vidtl.studies.runs import read_run_figures
 from vidtl.training.checkpoint import checkpoint_name
 from vidtl.training.run_directory import RunDirectory, check_same_experiment
@@ -181,7 +181,8 @@ def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResu
         judged = {seed: read_metric(run.metrics_file, study.metric) for seed, run in mine.items()}
         values = {seed: value for seed, value in judged.items() if value is not None}
         figures = [each for seed in values if (each := read_run_figures(mine[seed].folder))]
-        results.append(RowResult(row=row, values=values, cost=cost, runs=figures))
+        intervals = {seed: read_interval(mine[seed].metrics_file, study.metric) for seed in values}
+        results.append(RowResult(row=row, values=values, intervals=intervals, cost=cost, runs=figures))
     return results
 
 

@@ -26,7 +26,7 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
     experiment["data"] |= {"root": str(toy), "num_workers": 0}
     experiment["clip"] |= {"num_frames": 8, "stride": 2, "frame_size": [32, 32], "short_side": 36}
     experiment["model"]["vivit"] |= {"width": 24, "depth": 2, "temporal_depth": 1}
-    experiment["training"] |= {"batch_size": 8, "evaluate_every_epochs": 0.5}
+    experiment["training"] |= {"batch_size": 8, "log_every_steps": 1, "evaluate_every_epochs": 0.5}
     experiment["schedule"] = {"length": "1 epoch", "warmup": "0.5 epochs"}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment))
     study = {
@@ -59,11 +59,19 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
             for seed in seeds
         }
         assert row["values"] == judged
+        for seed, interval in row["intervals"].items():
+            assert interval["low"] <= row["values"][seed] <= interval["high"]
         assert row["mean"] == pytest.approx(sum(judged.values()) / len(judged))
     with (results / "results.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert [line["published"] for line in lines] == ["0.5", ""]
     assert told["rows"][0]["multiply_add_ratio"] == 1 > told["rows"][1]["multiply_add_ratio"]
+    first, second = told["rows"]
+    assert first["clips_per_s_ratio"] == 1 != second["clips_per_s_ratio"] > 0
+    for row in told["rows"]:
+        assert row["clips_per_s"] is None, "absolute times of a CPU"
+        assert 0 <= row["data_wait_share"] <= 1
+        assert row["peak_memory_bytes"] > row["step_memory_bytes"] > 4 * row["parameters"]
     assert (results / "study.png").read_bytes()[:4] == b"\x89PNG"
     assert "2/2" in output
 

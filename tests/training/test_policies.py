@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train, train_until_killed
 from vidtl.errors import UserError
+from vidtl.runtime.resident_memory import peak_resident_bytes
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_step, list_checkpoints
 from vidtl.training.run_summary import git_state
 
@@ -170,6 +171,9 @@ def test_the_summary_says_what_the_run_was_and_what_it_came_to(tmp_path, acceler
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [attempt["status"].split(":")[0] for attempt in summary["attempts"]] == ["failed", "killed", "finished"]
     assert [attempt["first_step"] for attempt in summary["attempts"]] == [0, 4, 6]
+    peaks = [attempt["peak_memory_bytes"] for attempt in summary["attempts"]]
+    assert peaks[1] is None, "a killed process cannot tell"
+    assert peaks[2] == {"gpu": None, "process": pytest.approx(peak_resident_bytes(), rel=0.3)}
     assert summary["results"]["best"] == {"metric": "top1", "value": 0.2, "step": 9}
     assert summary["results"]["metrics"] == {"top1": None}
 

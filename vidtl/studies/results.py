@@ -20,6 +20,8 @@ class RowResult:
     row: StudyRow
     values: dict[int, float]
     """The metric by seed, for the runs that are finished."""
+    intervals: dict[int, dict[str, float] | None]
+    """Of the same values, as `metrics.json` has them; none where it has none."""
     cost: Cost
     runs: list[RunFigures]
     """Of the same seeds."""
@@ -68,6 +70,7 @@ class RowResult:
             "data_wait_share": self.data_wait_share,
             "peak_memory_bytes": self.peak_memory_bytes,
             "values": {str(seed): value for seed, value in self.values.items()},
+            "intervals": {str(seed): interval for seed, interval in self.intervals.items()},
         }
 
 
@@ -87,6 +90,13 @@ def read_metric(metrics_file: Path, metric: str) -> float | None:
     return float(metrics[metric])
 
 
+def read_interval(metrics_file: Path, metric: str) -> dict[str, float] | None:
+    """The interval of a metric of a finished evaluation; None where it has none."""
+    intervals = json.loads(metrics_file.read_text(encoding="utf-8")).get("intervals") or {}
+    interval: dict[str, float] | None = intervals.get(metric)
+    return interval
+
+
 def write_results(results: Sequence[RowResult], about: dict[str, object], folder: Path) -> list[Path]:
     """`results.json` with everything, and `results.csv` with the table."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +104,7 @@ def write_results(results: Sequence[RowResult], about: dict[str, object], folder
     as_json = folder / "results.json"
     as_json.write_text(json.dumps(about | {"rows": lines}, indent=1) + "\n", encoding="utf-8")
     as_csv = folder / "results.csv"
-    columns = [name for name in lines[0] if name not in ("options", "values")]
+    columns = [name for name in lines[0] if name not in ("options", "values", "intervals")]
     with as_csv.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

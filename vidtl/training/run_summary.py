@@ -124,8 +124,8 @@ def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str
 
 def _peak_memory() -> dict[str, int | None]:
     """Largest amounts since the process started, in bytes."""
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
-    return {"gpu": torch.cuda.max_memory_allocated() if on_gpu else None, "process": peak_resident_bytes()}
+    on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    return {"gpu": on_gpu, "process": peak_resident_bytes()}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
