@@ -1,5 +1,6 @@
 """What a run does on its own: leave out a step, stop early, save by the clock, say what it was."""
 
+import itertools
 import json
 import multiprocessing
 import shutil
@@ -96,6 +97,23 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path, accelerator):
         tiny_train(tmp_path, config, accelerator, task=nan_pixels({4, 5, 6}))
     summary, _ = tiny_train(tmp_path, config, accelerator)  # without the trouble it goes on
     assert summary.steps == 12
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+def test_a_step_that_overflows_in_fp16_leaves_everything_as_it_was(tmp_path, accelerator, monkeypatch, fused):
+    """Under this scale the norm of the gradient overflows in float32, as fp16 does under the usual one."""
+    monkeypatch.setattr(accelerator, "scaler", torch.amp.GradScaler("cpu", init_scale=2.0**70))
+    monkeypatch.setattr("vidtl.training.optimizer._FUSED_DEVICES", {"cpu"} if fused else set())
+    config = tiny_config(checkpoint_every_steps=1, ema_decay=0.9)
+    config = replace(config, optimizer=replace(config.optimizer, clip_norm=0.0))
+    tiny_train(tmp_path, config, accelerator, model=norm_model())
+    scales = [json.loads((folder / "state.json").read_text())["scaler"]["scale"]
+              for folder in list_checkpoints(tmp_path / "checkpoints")]  # fmt: skip
+    assert steps_in(tmp_path) == list(range(1, 13))
+    skipped = [later < earlier for earlier, later in itertools.pairwise(sorted(scales, reverse=True))]
+    assert 0 < sum(skipped) < 10
+    for step, left_out in enumerate(skipped, start=1):
+        assert same(tensors(tmp_path, step), tensors(tmp_path, step + 1)) == left_out
 
 
 def scoring(scores):

@@ -117,7 +117,8 @@ class Engine:
         self._set_training_mode()
         batches.waited_s = 0.0
         batches.transfers = []
-        buffers = self._copy_buffers() if self.config.training.nonfinite == "skip" else []
+        may_skip = self.config.training.nonfinite == "skip" or self.skips_overflows
+        buffers = self._copy_buffers() if may_skip else []
         loss = torch.zeros((), device=self.accelerator.device)
         failures: list[Failure] = []
         compute: list[Stopwatch] = []

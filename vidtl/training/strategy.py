@@ -64,8 +64,11 @@ class AccelerateStrategy:
         return whole(self._accelerator.clip_grad_norm_(self._plain_model.parameters(), max_norm))
 
     def step(self) -> bool:
+        scaler = self._accelerator.scaler
+        scale = scaler.get_scale() if scaler is not None else 0.0
         self._optimizer.step()
-        return not self._optimizer.step_was_skipped
+        # Fused optimizers are called for every step and leave one out by themselves, which only the lower scale tells.
+        return scaler is None or scaler.get_scale() >= scale
 
     def drop_gradients(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
