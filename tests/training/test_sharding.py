@@ -41,7 +41,7 @@ def start_sharded(form, output_dir, **options):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *arguments]
     command += ["--main_process_port", "0", str(Path(tiny_run.__file__)), str(output_dir), json.dumps(options)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def train_sharded(form, output_dir, **options):
