@@ -9,8 +9,8 @@ import av
 from rich.progress import track
 
 from vidtl.benchmark.conformance import Verdict, available_decoders, check_file
-from vidtl.benchmark.machine import installed_versions
 from vidtl.errors import UserError
+from vidtl.runtime.versions import installed_versions
 from vidtl.text import cell_text
 
 

@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.table import Table
 
 from vidtl.benchmark.decoding import CONTENDERS, DECORD, LIMIT, PLANAR, RGB, TORCHCODEC, FileTimes, installed, time_file
-from vidtl.benchmark.machine import describe_machine, installed_versions
+from vidtl.benchmark.machine import describe_machine
 from vidtl.benchmark.made_videos import make_videos
 from vidtl.benchmark.transport import FLOAT, time_transport
 from vidtl.benchmark.transport import PLANAR as PLANAR_BATCH
 from vidtl.data.preparation.scan import ScanJob, scan_file
 from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video
 from vidtl.errors import UserError
+from vidtl.runtime.versions import installed_versions
 from vidtl.text import shown_text
 
 PACKAGES = ("av", "decord", "torchcodec", "pytorchvideo", "opencv-python-headless", "torch", "vidtl")

@@ -23,12 +23,13 @@ from rich.table import Table
 
 from vidtl.benchmark.contenders import PEERS, BenchmarkSettings, Contender, compiled, our_contenders, peer_contenders
 from vidtl.benchmark.figures import Figures, figures_of, goals_of, gpu_peak, product_speeds
-from vidtl.benchmark.machine import cpu_multiplies_bf16, describe_machine, installed_versions
+from vidtl.benchmark.machine import cpu_multiplies_bf16, describe_machine
 from vidtl.benchmark.rounds import Rounds, run_rounds
 from vidtl.errors import UserError
 from vidtl.models.variants import SIZES
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
+from vidtl.runtime.versions import installed_versions
 
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("torch", "vidtl", "transformers", "vit-pytorch", "timm")

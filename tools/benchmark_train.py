@@ -25,7 +25,7 @@ from command_line import experiment_parser, parse_experiment
 from rich.console import Console
 
 from vidtl.benchmark.figures import gpu_peak
-from vidtl.benchmark.machine import describe_machine, installed_versions
+from vidtl.benchmark.machine import describe_machine
 from vidtl.benchmark.training import (
     MFU_GOAL,
     SHARE_GOAL,
@@ -48,6 +48,7 @@ from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
 from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.seeding import seed_torch
+from vidtl.runtime.versions import installed_versions
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs/kinetics400_vivit_b_tl8.yaml"
 PACKAGES = ("torch", "vidtl", "accelerate", "av")

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidtl.benchmark.machine import installed_versions
 from vidtl.benchmark.published import STEP_BATCH, Comparison, compare
 from vidtl.models.published import NO_MATCH, published_models
+from vidtl.runtime.versions import installed_versions
 
 ALL = "papers"
 """Name of all tables together."""

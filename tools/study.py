@@ -10,7 +10,6 @@ checkpoint. Every run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, 
 
 import argparse
 import logging
-import platform
 import shlex
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.launch import StoppedBySignalError, run_tool
 from vidtl.runtime.logging import configure_logging, read_json_lines
 from vidtl.runtime.signals import StopSignals
+from vidtl.runtime.versions import installed_versions
 from vidtl.studies.cost import measure_costs
 from vidtl.studies.results import RowResult, read_interval, read_metric, write_results
 from vidtl.studies.runs import read_run_figures
@@ -196,8 +196,7 @@ def about(study: StudyConfig) -> dict[str, Any]:
         "judged_on": study.judged_on,
         "checkpoint": study.checkpoint,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        "versions": installed_versions(["vidtl", "torch"]),
     }
 
 

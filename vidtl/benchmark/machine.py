@@ -1,9 +1,7 @@
 """What figures were measured on."""
 
-import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +18,6 @@ def describe_machine() -> dict[str, Any]:
         "cpu_multiplies_bf16": cpu_multiplies_bf16(),
         "load_average": os.getloadavg()[0],
     }
-
-
-def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of Python and of the packages that are installed."""
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def processor() -> str:

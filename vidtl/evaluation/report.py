@@ -7,15 +7,12 @@ inert in CSV cells and terminal lines. JSON holds them exactly, in ASCII with es
 import csv
 import json
 import math
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidtl import __version__
 from vidtl.evaluation import predictions
 from vidtl.evaluation.calibration import calibration
 from vidtl.evaluation.intervals import LEVEL, confidence_intervals
@@ -28,10 +25,11 @@ from vidtl.evaluation.metrics import (
 )
 from vidtl.evaluation.result import EvaluationResult
 from vidtl.files import whole_file
+from vidtl.runtime.versions import installed_versions
 from vidtl.text import cell_text, shown_text
 from vidtl.visualize.confusion import draw_average_precision, draw_confusion
 
-LIBRARIES = ("accelerate", "numpy", "torch", "torchmetrics")
+PACKAGES = ("vidtl", "accelerate", "numpy", "torch", "torchmetrics")
 
 REMARKS = {
     "mAP_sklearn": "equal scores judged together, as mAP; classes without videos count as 0",
@@ -110,8 +108,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
             for name, count, value in zip(result.class_names, videos, per_class, strict=True)
         ],
         "unreadable": [row._asdict() for row in result.unreadable],
-        "versions": {"vidtl": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES},
+        "versions": installed_versions(PACKAGES),
     }
 
 

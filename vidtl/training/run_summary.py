@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from vidtl.errors import UserError
 from vidtl.files import whole_file
 from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.runtime.resident_memory import peak_resident_bytes
+from vidtl.runtime.versions import installed_versions
 from vidtl.runtime.zero import distribution
 from vidtl.training.state import TrainingState
 
@@ -112,10 +112,9 @@ def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str
             "precision": accelerator.mixed_precision,
         },
         "versions": {
-            "python": platform.python_version(),
             "system": platform.platform(),
             "cuda": torch.version.cuda,
-            **{name: _version(name) for name in PACKAGES},
+            **installed_versions(PACKAGES),
         },
         "git": git_state(_REPOSITORY),
         "config": asdict(config),
@@ -141,13 +140,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.rstrip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _now() -> str:
