@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,10 +89,15 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
 
 
 def _seal(directory: Path, name: str) -> None:
-    files = {}
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        _sync(path)
-        files[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(2) as beside_the_disk:
+        sums = beside_the_disk.map(_sha256, paths)
+        for path in paths:
+            _sync(path)
+        files = {
+            path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
+            for path, sha256 in zip(paths, sums, strict=True)
+        }
     manifest = directory / MANIFEST
     manifest.write_text(json.dumps({"format": _FORMAT, "name": name, "files": files}, indent=1), encoding="utf-8")
     _sync(manifest)
