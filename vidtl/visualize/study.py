@@ -9,7 +9,7 @@ from vidtl.visualize import COLOURS, label_text, new_figure, save_figure
 
 
 def draw_study(results: Sequence[RowResult], title: str, metric: str, path: Path) -> None:
-    """Draw the mean of each row over its multiply-adds as a PNG; bars are one standard deviation over the seeds.
+    """Draw the mean of each row over its multiply-adds as a PNG, with a small dot for each seed.
 
     Published values are hollow, in the colour of their row.
     """
@@ -18,9 +18,10 @@ def draw_study(results: Sequence[RowResult], title: str, metric: str, path: Path
     for result, colour in zip(results, cycle(COLOURS), strict=False):
         giga = result.cost.multiply_adds / 1e9
         if result.mean is not None:
-            error = 100 * result.deviation if result.deviation is not None else None
             label = f"{label_text(result.row.name)} ({len(result.values)})"
-            axes.errorbar(giga, 100 * result.mean, error, fmt="o", color=colour, capsize=4, label=label)
+            axes.plot(giga, 100 * result.mean, "o", color=colour, label=label)
+            seeds = [100 * value for value in result.values.values()]
+            axes.plot([giga] * len(seeds), seeds, ".-", color=colour, markersize=4, linewidth=0.8, alpha=0.6)
         if result.row.published is not None:
             axes.plot(giga, 100 * result.row.published, "o", markerfacecolor="none", color=colour)
     axes.set_title(label_text(title, 80))
