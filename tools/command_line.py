@@ -65,13 +65,12 @@ def parse_experiment(
     _check_arguments(arguments, known)
     files = [Path(path) for path in _values_of("--config", arguments)]
     files = [defaults, *files] if defaults else files
-    for path in files:
-        _check_file(path, known)
+    contents = [(path, _checked_file(path, known)) for path in files]
     for key, allowed in _choices(ExperimentConfig):
         for value in _values_of(f"--{key}", arguments):
             _check_choice("", key, value, allowed)
-        for path in files:
-            _check_choice(f"{path}: ", key, _dotted(yaml.safe_load(path.read_text())).get(key), allowed)
+        for path, content in contents:
+            _check_choice(f"{path}: ", key, content.get(key), allowed)
     preset = _preset(arguments, files)
     try:
         namespace = parser.parse_args([*preset, *(["--config", str(defaults)] if defaults else []), *arguments])
@@ -104,7 +103,7 @@ def read_settings(path: Path, kind: type[Settings]) -> Settings:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind)
-    _check_file(path, None)
+    _checked_file(path, None)
     try:
         return kind(**vars(parser.instantiate(parser.parse_path(str(path)))))
     except (argparse.ArgumentError, UserError) as error:
@@ -143,8 +142,9 @@ def _values_of(option: str, arguments: list[str]) -> Iterator[str]:
             yield arguments[position + 1]
 
 
-def _check_file(path: Path, known: list[str] | None) -> None:
-    """Name an unreadable file, and an unknown key where the `known` ones are given, before the parser sees them."""
+def _checked_file(path: Path, known: list[str] | None) -> dict[str, Any]:
+    """Its keys and values; names an unreadable file, and an unknown key where the `known` ones are given, before the
+    parser sees them."""
     if not path.is_file():
         neighbours = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"config file {str(path)!r} does not exist; {did_you_mean(path.name, neighbours)}")
@@ -156,9 +156,11 @@ def _check_file(path: Path, known: list[str] | None) -> None:
         raise UserError(f"config file {str(path)!r} is not valid YAML: {_one_line(str(error))}") from error
     if not isinstance(content, dict):
         raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; allowed: sections with keys")
-    for key in _dotted(content) if known is not None else ():
+    flat = _dotted(content)
+    for key in flat if known is not None else ():
         if known is not None and key not in known:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
+    return flat
 
 
 def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:

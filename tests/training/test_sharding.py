@@ -72,9 +72,8 @@ def same_course(one, other):
     assert len(lines(one)) == len(lines(other)) > STEPS
     for a, b in zip(lines(one), lines(other), strict=True):
         for name in a.keys() & {"loss", "grad_norm", "learning_rate", "top1"}:
-            expected = (
-                None if b[name] is None else pytest.approx(b[name], rel=1e-5)
-            )  # a loss that is not finite is null
+            # A loss that is not finite is null.
+            expected = None if b[name] is None else pytest.approx(b[name], rel=1e-5)
             assert a[name] == expected, (a, b)
 
 
