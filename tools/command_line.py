@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
+from vidtl.config.dotted import dotted
 from vidtl.errors import UserError, did_you_mean
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -156,7 +157,7 @@ def _checked_file(path: Path, known: list[str] | None) -> dict[str, Any]:
         raise UserError(f"config file {str(path)!r} is not valid YAML: {_one_line(str(error))}") from error
     if not isinstance(content, dict):
         raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; allowed: sections with keys")
-    flat = _dotted(content)
+    flat = dotted(content)
     for key in flat if known is not None else ():
         if known is not None and key not in known:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
@@ -176,14 +177,6 @@ def _check_choice(where: str, key: str, value: object, allowed: tuple[str, ...])
     """What is not a word at all is left to the parser."""
     if isinstance(value, str) and value not in allowed:
         raise UserError(f"{where}{key} is {value!r}; {did_you_mean(value, allowed)}")
-
-
-def _dotted(content: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as `section.key: value`."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _one_line(message: str) -> str:

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.dotted import dotted
 from vidtl.errors import UserError
 from vidtl.files import whole_file
 from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers
@@ -132,8 +133,8 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration: this is not a run's directory; give another output directory")
-    defaults, now = (_flatten(_plain(asdict(each))) for each in (ExperimentConfig(), config))
-    before = defaults | _flatten(recorded)
+    defaults, now = (dotted(_plain(asdict(each))) for each in (ExperimentConfig(), config))
+    before = defaults | dotted(recorded)
     sections = {field.name: i for i, field in enumerate(fields(config))}
     for key in sorted(before.keys() | now.keys(), key=lambda key: sections.get(key.split(".")[0], len(sections))):
         absent = "(absent)"
@@ -150,13 +151,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
