@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
 from einops import rearrange
 
 from vidtl.errors import UserError
@@ -80,21 +81,34 @@ def test_both_kernels_agree_in_value_and_gradient():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "training", "length", "has_bf16", "written_out"),
+    ("dtype", "training", "length", "has_bf16", "dropout_p", "device", "written_out"),
     [
-        (torch.bfloat16, True, 196, True, True),
-        (torch.bfloat16, True, 196, False, False),
-        (torch.bfloat16, False, 196, True, False),
-        (torch.float32, True, 196, True, False),
-        (torch.bfloat16, True, 3136, True, False),
+        (torch.bfloat16, True, 196, True, 0.0, "cpu", True),
+        (torch.bfloat16, True, 196, False, 0.0, "cpu", False),
+        (torch.bfloat16, False, 196, True, 0.0, "cpu", False),
+        (torch.float32, True, 196, True, 0.0, "cpu", False),
+        (torch.bfloat16, True, 3136, True, 0.0, "cpu", False),
+        (torch.float32, True, 196, False, 0.1, "cpu", True),
+        (torch.float32, True, 3136, False, 0.1, "cpu", False),
+        (torch.float32, True, 196, False, 0.1, "meta", False),
     ],
 )
-def test_written_out_attention_only_in_bf16_training_on_a_capable_cpu(
-    monkeypatch, dtype, training, length, has_bf16, written_out
+def test_written_out_attention_only_on_a_cpu_with_dropout_or_in_bf16_training(
+    monkeypatch, dtype, training, length, has_bf16, dropout_p, device, written_out
 ):
     monkeypatch.setattr(module, "_cpu_multiplies_bf16", lambda: has_bf16)
-    q = torch.empty(1, 1, length, 8, dtype=dtype, requires_grad=training)
-    assert module._written_out_is_faster(q, q) is written_out
+    q = torch.empty(1, 1, length, 8, dtype=dtype, requires_grad=training, device=device)
+    assert module._written_out_is_faster(q, q, dropout_p) is written_out
+
+
+def test_both_kernels_drop_the_same_probabilities():
+    qkv = [torch.randn(2, 3, 7, 8) for _ in range(3)]
+    results = []
+    for kernel in (attend_written_out, F.scaled_dot_product_attention):
+        torch.manual_seed(5)
+        results.append(kernel(*qkv, dropout_p=0.4))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(results[0], attend_written_out(*qkv), atol=0.1)
 
 
 def test_attention_dropout_is_off_in_eval_and_on_in_training():

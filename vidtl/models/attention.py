@@ -24,15 +24,13 @@ def _cpu_multiplies_bf16() -> bool:
     return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
 
 
-def _written_out_is_faster(q_BHLd: Tensor, k_BHLd: Tensor) -> bool:
-    """Only in bf16 training on a CPU: the backward pass of torch's fused kernel takes 1.2 to 5 times as long there."""
-    return (
-        q_BHLd.device.type == "cpu"
-        and q_BHLd.dtype == torch.bfloat16
-        and q_BHLd.requires_grad
-        and max(q_BHLd.shape[-2], k_BHLd.shape[-2]) <= _LONGEST_WRITTEN_OUT
-        and _cpu_multiplies_bf16()
-    )
+def _written_out_is_faster(q_BHLd: Tensor, k_BHLd: Tensor, dropout_p: float) -> bool:
+    """Only on a CPU: with dropout, which torch's fused kernel lacks there, so that torch writes attention out as well,
+    with more passes over the data; and in bf16 training, where that kernel's backward pass is 1.2 to 5 times slower.
+    """
+    if q_BHLd.device.type != "cpu" or max(q_BHLd.shape[-2], k_BHLd.shape[-2]) > _LONGEST_WRITTEN_OUT:
+        return False
+    return dropout_p > 0 or (q_BHLd.dtype == torch.bfloat16 and q_BHLd.requires_grad and _cpu_multiplies_bf16())
 
 
 def attend_written_out(
@@ -57,7 +55,7 @@ def attend(
     Returns:
         `[batch, heads, length, head width]`.
     """
-    if _written_out_is_faster(q_BHLd, k_BHLd):
+    if _written_out_is_faster(q_BHLd, k_BHLd, dropout_p):
         return attend_written_out(q_BHLd, k_BHLd, v_BHLd, dropout_p, scale)
     return F.scaled_dot_product_attention(q_BHLd, k_BHLd, v_BHLd, dropout_p=dropout_p, scale=scale)
 
