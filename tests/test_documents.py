@@ -35,6 +35,12 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
+def test_every_folder_of_the_package_has_its_place_in_the_architecture() -> None:
+    text = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
+    packages = {file.parent.relative_to(REPOSITORY).parts[1] for file in REPOSITORY.glob("vidtl/*/__init__.py")}
+    assert {name for name in packages if f"| `vidtl/{name}/` |" not in text} == set()
+
+
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_the_table_of_a_study_says_what_the_study_wrote(folder: Path) -> None:
     lines = [

@@ -24,7 +24,7 @@ from vidtl.data.preparation.copies import CopyPlan, check_copied_set, copy_annot
 from vidtl.data.preparation.report import build_report
 from vidtl.data.preparation.report_text import printable, report_lines
 from vidtl.data.preparation.scanning import ScanPlan, scan_set
-from vidtl.data.preparation.shards import ManifestFolder, Shard
+from vidtl.data.preparation.shards import ManifestFolder
 from vidtl.data.preparation.speed import NUM_FRAMES, STRIDE, Pair, measure_speed
 from vidtl.data.preparation.transcode import CopySettings
 from vidtl.data.records import Records
@@ -33,6 +33,7 @@ from vidtl.files import whole_file
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
+from vidtl.runtime.shard import Shard
 
 COPY = CopySettings()
 

@@ -2,6 +2,7 @@
 
 Everything:        python tools/study.py configs/studies/toy_placement.yaml --output_dir runs/toy_placement
 On a GPU:          ... --launch configs/accelerate/gpu.yaml
+One of four jobs:  ... --shard 2/4; then --table_only
 Table and figure:  ... --table_only --results_dir docs/results/toy_placement
 
 The same command again goes on where it was stopped: finished runs are kept, an interrupted one resumes from its newest
@@ -13,7 +14,7 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
 from vidtl.runtime.launch import StoppedBySignalError, run_tool
 from vidtl.runtime.logging import configure_logging, read_json_lines
+from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.versions import installed_versions
 from vidtl.studies.cost import measure_costs
@@ -66,11 +68,12 @@ def main() -> None:
     study = read_settings(options.study, StudyConfig)
     experiment = options.study.parent / study.experiment
     runs = list(planned_runs(study, experiment, options.output_dir))
+    shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
     if not options.table_only:
-        for number, run in enumerate(runs, start=1):
-            if read_metric(run.metrics_file, study.metric) is None:
-                log.info("run %d of %d: %s, seed %d", number, len(runs), run.row.name, run.seed)
-                execute(run, study, options.launch)
+        execute_unfinished(shard.take(runs), study, options.launch)
+    if shard.count > 1:
+        print(f"{shard.name}  finished; --table_only tells of all parts")
+        return
     results = results_of(study, runs, options.rounds)
     folder = options.results_dir or options.output_dir
     files = write_results(results, about(study), folder)
@@ -85,11 +88,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--results_dir", type=Path, help="folder of the table and the figure (default: --output_dir)")
     parser.add_argument("--launch", type=Path, help="configuration for `accelerate launch` (default: one process)")
+    parser.add_argument("--shard", help="do part i of n of the runs, such as 2/4, and write no table yet")
     parser.add_argument("--table_only", action="store_true", help="start no run; tell what is finished")
     parser.add_argument("--rounds", type=int, default=9, help="turns in which the steps of all variants are timed")
     options = parser.parse_args()
     if options.rounds < 1:
         raise UserError(f"--rounds is {options.rounds}; allowed: 1 or more")
+    if options.table_only and options.shard:
+        raise UserError("--table_only and --shard are given; allowed: one of them, --table_only after all parts")
     return options
 
 
@@ -121,6 +127,14 @@ def as_argument(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else str(value)
+
+
+def execute_unfinished(runs: Sequence[Run], study: StudyConfig, launch: Path | None) -> None:
+    """One after the other."""
+    for number, run in enumerate(runs, start=1):
+        if read_metric(run.metrics_file, study.metric) is None:
+            log.info("run %d of %d: %s, seed %d", number, len(runs), run.row.name, run.seed)
+            execute(run, study, launch)
 
 
 def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:

@@ -20,9 +20,10 @@ from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.preparation.scan import ScanJob, scan_file
 from vidtl.data.preparation.scanning import ScanPlan, scan_set
-from vidtl.data.preparation.shards import ManifestFolder, Shard
+from vidtl.data.preparation.shards import ManifestFolder
 from vidtl.errors import UserError
 from vidtl.runtime.progress import make_progress
+from vidtl.runtime.shard import Shard
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]

@@ -47,6 +47,12 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
 def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
     options = [study_file, "--output_dir", runs, "--results_dir", results, "--rounds", "1"]
+    code, output, errors = run_main(study_tool.main, *options, "--shard", "2/2")
+    assert code == 0, errors
+    assert "part-2-of-2  finished" in output
+    assert sorted(path.name for path in runs.iterdir()) == ["4-tokens"]
+    assert not results.exists()
+
     code, output, errors = run_main(study_tool.main, *options)
     assert code == 0, errors
     told = json.loads((results / "results.json").read_text())
@@ -108,6 +114,15 @@ def test_mistakes_are_told_in_one_line(
     code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs")
     assert code == 2
     assert message in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("options", [["--shard", "3/2"], ["--shard", "1/2", "--table_only"], ["--rounds", "0"]])
+def test_impossible_options_start_nothing(study_file: Path, tmp_path: Path, run_main: Tool, options: list[str]) -> None:
+    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", *options)
+    assert code == 2
+    assert f"{options[0]} " in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
 

@@ -8,9 +8,10 @@ from vidtl.data.manifest import Manifest, Stamp, file_stamp
 from vidtl.data.manifest_entry import DEPTHS, Depth, Entry
 from vidtl.data.preparation.children import Lost
 from vidtl.data.preparation.scan import ScanJob, missing_entry, scan_file
-from vidtl.data.preparation.shards import ManifestFolder, Shard
+from vidtl.data.preparation.shards import ManifestFolder
 from vidtl.data.preparation.work import Work, do_work
 from vidtl.runtime.progress import Progress
+from vidtl.runtime.shard import Shard
 
 # Beyond the time limit: a second for each megabyte, since large files take longer.
 _BYTES_PER_S = 1_000_000

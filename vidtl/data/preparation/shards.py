@@ -9,31 +9,7 @@ from typing import Self
 from vidtl.data.manifest import FILE_NAME, FOLDER, Manifest
 from vidtl.data.manifest_entry import Entry
 from vidtl.errors import UserError
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `number` of `count`, from 1: every count-th file, so that parts are even and depend on nothing else."""
-
-    number: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """From `2/8`; UserError for anything that is not i/n with 1 <= i <= n."""
-        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        if match is None or not 1 <= int(match[1]) <= int(match[2]):
-            raise UserError(f"--shard is {text!r}; allowed: i/n with i from 1 to n, such as 2/8")
-        return cls(int(match[1]), int(match[2]))
-
-    def take(self, paths: Sequence[str]) -> Sequence[str]:
-        """This part's paths."""
-        return paths[self.number - 1 :: self.count]
-
-    @property
-    def name(self) -> str:
-        """For file names."""
-        return f"part-{self.number}-of-{self.count}"
+from vidtl.runtime.shard import Shard
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from vidtl.data.manifest import Manifest
 from vidtl.data.manifest_entry import Entry
 from vidtl.data.preparation.children import Children, Lost
 from vidtl.data.preparation.journal import Journal
-from vidtl.data.preparation.shards import ManifestFolder, Shard
+from vidtl.data.preparation.shards import ManifestFolder
 from vidtl.errors import UserError
 from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.runtime.progress import Progress
+from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StopSignals
 
 Job = TypeVar("Job")
