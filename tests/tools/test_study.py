@@ -44,6 +44,7 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
     return file
 
 
+@pytest.mark.timeout(900)  # six processes one after the other, each of which imports everything
 def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
     options = [study_file, "--output_dir", runs, "--results_dir", results, "--rounds", "1"]
@@ -82,7 +83,7 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
     assert "2/2" in output
 
     trained = (runs / "none/seed-0/metrics.jsonl").stat().st_mtime_ns
-    code, _, errors = run_main(study_tool.main, *options)
+    code, _, errors = run_main(study_tool.main, *options, "--shard", "1/2")
     assert code == 0, errors
     assert (runs / "none/seed-0/metrics.jsonl").stat().st_mtime_ns == trained, "a finished run was started again"
 
