@@ -17,13 +17,14 @@ def draw_study(results: Sequence[RowResult], title: str, metric: str, path: Path
     axes = figure.subplots()
     for result, colour in zip(results, cycle(COLOURS), strict=False):
         giga = result.cost.multiply_adds / 1e9
+        label = f"{label_text(result.row.name)} ({len(result.values)})"
         if result.mean is not None:
-            label = f"{label_text(result.row.name)} ({len(result.values)})"
             axes.plot(giga, 100 * result.mean, "o", color=colour, label=label)
             seeds = [100 * value for value in result.values.values()]
             axes.plot([giga] * len(seeds), seeds, ".-", color=colour, markersize=4, linewidth=0.8, alpha=0.6)
         if result.row.published is not None:
-            axes.plot(giga, 100 * result.row.published, "o", markerfacecolor="none", color=colour)
+            told = None if result.values else label
+            axes.plot(giga, 100 * result.row.published, "o", markerfacecolor="none", color=colour, label=told)
     axes.set_title(label_text(title, 80))
     axes.set_xlabel("multiply-adds of a forward pass, billions")
     axes.set_ylabel(f"{metric}, %")
