@@ -147,3 +147,19 @@ def test_recipes_are_the_published_ones():
         assert (config.schedule.length, config.schedule.warmup) == (f"{epochs} epochs", "2.5 epochs")
         assert config.model.vivit.temporal_depth == temporal
         assert (config.model.vivit.stochastic_depth, config.augmentation.mixup_alpha) == (drop_path, mixup)
+
+
+def test_the_cifar10_recipe_is_the_published_one():
+    """S. Paul and A. R. Gosthipati, keras.io, 2021; their decay of 1e-4 is not multiplied by the learning rate."""
+    config = read({path.stem: path for path in CONFIGS}["cifar10_mini_vit"])
+    assert (config.clip.mean, config.clip.std) == ((0, 0, 0), (1, 1, 1))
+    assert config.clip.frame_size == (48, 48)
+    assert config.clip.short_side == 48  # evaluation: the whole image
+    assert config.clip.short_side * config.augmentation.jitter_range[0] == pytest.approx(52, abs=0.01)
+    assert config.augmentation.flip_probability == 0.5
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.learning_rate, optimizer.betas) == ("adamw", 1e-3, (0.9, 0.999))
+    assert (optimizer.epsilon, optimizer.clip_norm) == (1e-7, 0)
+    assert optimizer.weight_decay * optimizer.learning_rate == pytest.approx(1e-4)
+    assert (config.schedule.name, config.schedule.length, config.training.batch_size) == ("constant", "20 epochs", 256)
+    assert (config.model.mini_vit.dropout, config.model.mini_vit.attention_dropout) == (0.1, 0.1)

@@ -28,7 +28,7 @@ def top1(output_dir: Path) -> list[float]:
 @pytest.mark.parametrize("form", FORMS)
 def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str) -> None:
     write_cifar10(tmp_path, form)
-    options = ["--data.root", tmp_path, "--output_dir", tmp_path / "run", "--schedule.length", "2 epochs"]
+    options = ["--data.root", tmp_path, "--output_dir", tmp_path / "run", "--schedule.length", "4 epochs"]
     code, _, error = run_main(train.main, *TINY, *options)
     assert code == 0, error
     assert top1(tmp_path / "run")[-1] > 0.3  # chance is 0.1; each class has a colour of its own
