@@ -105,10 +105,11 @@ def test_a_broken_video_is_replaced_by_one_of_its_class_and_told(records: Record
         assert np.array_equal(clip.targets, records.targets(0))
         assert [failure.path for failure in clip.failures] == [records.paths[0]]
     for path in {broken.path(i) for i in range(len(broken))}:
-        path.unlink()
-    with pytest.raises(UserError, match="4 videos in a row could not be read"):
+        path.write_bytes(b"no video")
+    with pytest.raises(UserError, match="none of 11 videos tried for one clip could be read") as told:
         ClipDataset(broken, CONFIG)[ClipKey(0, 0, 1.0)]
-    with pytest.raises(UserError, match="4 videos in a row could not be read"):
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="none of 11 videos tried for one clip could be read"):
         next(TrainLoader(broken, dataclasses.replace(CONFIG, data=DataConfig(num_workers=1)), 0, 1).iterate())
     with pytest.raises(UserError, match="none of 8 videos tried"):
         check_readable(broken, CONFIG)
@@ -116,6 +117,39 @@ def test_a_broken_video_is_replaced_by_one_of_its_class_and_told(records: Record
     assert view.pixels is None
     assert view.failure is not None
     assert view.failure.path == records.paths[2]
+
+
+def test_a_class_that_is_used_up_is_replaced_by_any_other(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.root, tmp_path / "copy")
+    records = dataclasses.replace(records, root=tmp_path / "copy")
+    first, second = records.with_labels(records.labels(0)).tolist()
+    for index in (first, second):
+        records.path(index).write_bytes(b"no video")
+    for epoch in range(5):
+        (clip,) = ClipDataset(records, CONFIG)[ClipKey(epoch, first, 1.0)]
+        assert [failure.record for failure in clip.failures] == [first, second]
+        assert not np.array_equal(clip.targets, records.targets(first))
+
+
+def test_substitutes_come_once_each_in_an_order_of_the_key(records: Records) -> None:
+    dataset = ClipDataset(records, CONFIG)
+    keys = [ClipKey(epoch, record, 1.0) for epoch in (0, 1) for record in (0, 3)]
+    orders = [list(dataset._substitutes(key)) for key in keys]
+    for key, order in zip(keys, orders, strict=True):
+        assert sorted([key.record, *order]) == list(range(len(records)))
+        assert {key.record, order[0]} == set(records.with_labels(records.labels(key.record)))  # two of each class
+    assert len(set(map(tuple, orders))) == len(keys)
+    assert [list(dataset._substitutes(key)) for key in keys] == orders
+
+
+def test_missing_videos_cost_no_attempt(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.root, tmp_path / "copy")
+    records = dataclasses.replace(records, root=tmp_path / "copy")
+    for index in set(range(len(records))) - {5}:
+        records.path(index).unlink()
+    (clip,) = ClipDataset(records, with_data(max_substitutions=1))[ClipKey(0, 0, 1.0)]
+    assert [failure.record for failure in clip.failures] == [0]
+    assert np.array_equal(clip.targets, records.targets(5))
 
 
 def test_clip_labels_are_those_of_the_clip(multi_root: Path) -> None:

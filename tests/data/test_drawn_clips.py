@@ -163,13 +163,8 @@ def test_replaced_clips_are_told_with_their_classes(records: Records, tmp_path: 
     broken = dataclasses.replace(records, root=tmp_path / "copy")
     name = broken.classes.names[broken.labels(0)[0]]
     for index in broken.with_labels(broken.labels(0)):
-        broken.path(int(index)).unlink()
+        broken.path(int(index)).write_bytes(b"no video")  # the whole class
     config = dataclasses.replace(CONFIG, augmentation=AugmentationConfig(repeats=2))
-    with pytest.raises(UserError, match="4 videos in a row"):  # the whole class is gone
-        ClipDataset(broken, config)[ClipKey(0, 0, 1.0)]
-    two = records.select([0, 2, 3])
-    two = dataclasses.replace(two, root=tmp_path / "copy")
-    first, second = ClipDataset(two, config)[ClipKey(0, 0, 1.0)]  # no other video of its class: any other
+    first, second = ClipDataset(broken, config)[ClipKey(0, 0, 1.0)]
     assert second.failures == []
-    assert first.failures[0].classes == (name,)
-    assert [failure.attempt for failure in first.failures] == list(range(len(first.failures)))
+    assert [(failure.classes, failure.attempt) for failure in first.failures] == [((name,), 0), ((name,), 1)]

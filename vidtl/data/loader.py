@@ -138,7 +138,7 @@ class TrainLoader:
         The workers live as long as the iterator: no epoch waits for their start.
 
         Raises:
-            UserError: too many videos in a row could not be read, or a worker died or hung (its videos named).
+            UserError: no video tried for one clip could be read, or a worker died or hung (its videos named).
         """
         dataset = ClipDataset(self.records, self.config, self.frame_rule)
         sampler = MicroBatchSampler(self, start_step)
