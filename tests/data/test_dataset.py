@@ -152,6 +152,31 @@ def test_missing_videos_cost_no_attempt(records: Records, tmp_path: Path) -> Non
     assert np.array_equal(clip.targets, records.targets(5))
 
 
+def test_failures_of_videos_that_fill_up_a_batch_are_not_told(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.root, tmp_path / "copy")
+    records = dataclasses.replace(records, root=tmp_path / "copy")
+    loader = TrainLoader(records, dataclasses.replace(CONFIG, training=TrainingConfig(batch_size=24)), 0, 1)
+    keys = loader.keys(0, 0)  # 16 videos, the first 8 of them twice
+    broken = keys[0].record
+    assert [key.weight for key in keys if key.record == broken] == [1, 0]
+    records.path(broken).write_bytes(b"no video")
+    batch = next(loader.iterate())
+    assert [failure.record for failure in batch.failures] == [broken]
+
+
+@pytest.mark.parametrize("pixel_format", ["planar", "rgb"])
+def test_a_batch_is_filled_up_where_nothing_can_be_read(records: Records, tmp_path: Path, pixel_format: str) -> None:
+    config = dataclasses.replace(
+        with_data(pixel_format=pixel_format), augmentation=dataclasses.replace(CONFIG.augmentation, repeats=2)
+    )
+    real = ClipDataset(records, config)[ClipKey(0, 0, 1.0)]
+    blank = ClipDataset(dataclasses.replace(records, root=tmp_path), config)[ClipKey(0, 1, 0.0)]
+    assert [clip.failures for clip in blank] == [[], []]
+    batch = collate([real, blank])
+    assert batch.weights.tolist() == [1, 1, 0, 0]
+    assert not batch.pixels[2:].any()
+
+
 def test_clip_labels_are_those_of_the_clip(multi_root: Path) -> None:
     records = read_records(load_description("toy_multilabel"), "train", multi_root)
     dataset = ClipDataset(records, CONFIG)

@@ -45,7 +45,7 @@ class ClipBatch:
     augmentation: list[Augmentation]
     """Random changes of each clip, B of them. They stay on the host, which decides from them what the device does."""
     failures: list[Failure]
-    """Videos of this batch that could not be read and were substituted."""
+    """Videos that could not be read and were substituted, but for those that only fill up the batch."""
     mixing: Mixing | None = None
     """How its clips are mixed with each other on the device."""
 

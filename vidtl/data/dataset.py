@@ -18,7 +18,7 @@ from vidtl.data.augmentation import draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, VideoViews
 from vidtl.data.changes import Augmentation
 from vidtl.data.clip_samplers import FRAME_RULES, FrameRule
-from vidtl.data.decoding import UnreadableVideo, VideoReader, View
+from vidtl.data.decoding import UnreadableVideo, VideoReader, View, clip_shape
 from vidtl.data.manifest import file_stamp, find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.records import Records
@@ -96,6 +96,9 @@ class ClipDataset(Dataset[list[Clip]]):
     def __getitem__(self, key: ClipKey) -> list[Clip]:
         """Decode the `augmentation.repeats` clips of one video in one pass; failures are told with the first of them.
 
+        A video that only fills up a batch has been asked for elsewhere: its failures are not told, and where nothing
+        can be read in its place its clips are zeros.
+
         Raises:
             UserError: neither the video nor any of its substitutes, at most `data.max_substitutions`, could be read.
         """
@@ -107,11 +110,25 @@ class ClipDataset(Dataset[list[Clip]]):
             except UnreadableVideo as error:
                 failures.append(self._failure(index, attempt, error.reason))
             else:
-                return [first._replace(failures=failures), *others]
+                return [first._replace(failures=failures if key.weight else []), *others]
+        if key.weight == 0:
+            return [self._blank(key.record)] * self.config.augmentation.repeats
         tried = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures)
         raise UserError(
             f"none of {len(failures)} videos tried for one clip could be read "
             f"(data.max_substitutions is {self.config.data.max_substitutions}): {tried}"
+        )
+
+    def _blank(self, index: int) -> Clip:
+        shape = clip_shape(self.config.clip.num_frames, self.config.clip.frame_size, self.config.data.pixel_format)
+        return Clip(
+            pixels=np.zeros(shape, np.uint8),
+            colour=0,
+            targets=self.records.targets(index),
+            augmentation=Augmentation(),
+            weight=0.0,
+            record=index,
+            failures=[],
         )
 
     def _failure(self, index: int, attempt: int, reason: str) -> Failure:
