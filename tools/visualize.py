@@ -129,7 +129,7 @@ def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
 def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:
     """The four files of one video."""
     assert video.pixels is not None
-    rgb_BTCHW = to_rgb(torch.from_numpy(video.pixels[:1]), torch.tensor([video.colour]))
+    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.colour]))
     frames_THWC = rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
     kind, images = maps_of(model, normalise(rgb_BTCHW, model.clip_config), frames_THWC)
     png, gif, mp4, figures = (

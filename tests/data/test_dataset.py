@@ -205,7 +205,7 @@ def test_segments_bound_the_frames(records: Records) -> None:
     hold = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, short_video="hold", stride=1))
     pixels = ViewDataset(half, hold, get_protocol("center"))[0].pixels
     assert pixels is not None
-    distinct = {frame.tobytes() for frame in pixels[0]}
+    distinct = {frame.numpy().tobytes() for frame in pixels[0]}
     assert 3 <= len(distinct) <= 7  # 0.4 s at 12 or 15 frames per second, the last one held
     late = dataclasses.replace(records, segment_starts_s=np.full(len(records), 99.0))
     failure = ViewDataset(late, CONFIG, get_protocol("center"))[0].failure
@@ -227,7 +227,16 @@ def test_single_frame_repeats_the_middle(records: Records) -> None:
     frozen = ViewDataset(records, still, protocol)[0].pixels
     assert moving is not None
     assert frozen is not None
-    assert np.array_equal(frozen, np.repeat(moving[:, 4:5], 8, axis=1))
+    assert torch.equal(frozen, moving[:, 4:5].expand_as(moving))
+
+
+def test_views_come_from_workers_without_a_copy_through_a_pipe(records: Records) -> None:
+    protocol = get_protocol("vivit_4x3")
+    alone, sent = (next(iter(EvalLoader(records, with_data(num_workers=count), protocol))) for count in (0, 1))
+    assert alone.pixels is not None
+    assert sent.pixels is not None
+    assert torch.equal(sent.pixels, alone.pixels)
+    assert sent.pixels.is_shared() or sent.pixels.is_pinned()  # pinned on arrival where there is a GPU
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 
 from vidtl.data.changes import Augmentation
@@ -70,7 +69,7 @@ class VideoViews:
 
     index: int
     """Record number."""
-    pixels: np.ndarray | None
+    pixels: torch.Tensor | None
     """uint8 [V, T, ...], clip-major (all crops of the first clip first); None where the video could not be read."""
     colour: int
     """`Colour.code()` of the file."""
@@ -80,3 +79,7 @@ class VideoViews:
     """Of the whole file; 0 where it could not be read."""
     duration_s: float = 0.0
     """Of the whole file, the last frame's own time included."""
+
+    def pin_memory(self) -> Self:
+        """The same views in page-locked memory (called by PyTorch's DataLoader)."""
+        return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())

@@ -227,7 +227,7 @@ class ViewDataset(Dataset[VideoViews]):
                 pixels = video.read(views, config.clip.frame_size, config.data.pixel_format)
                 return VideoViews(
                     index=index,
-                    pixels=pixels,
+                    pixels=torch.from_numpy(pixels),
                     colour=video.colour.code(),
                     failure=None,
                     num_frames=len(video.times_s),
