@@ -12,13 +12,16 @@ import torch
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig
 from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, collate, first_records
+from vidtl.data.decoding import View, open_video
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
-from vidtl.data.protocols import get_protocol
+from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.records import Records
+from vidtl.data.sampling import train_box
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.runtime.progress import make_progress
+from vidtl.runtime.seeding import generator
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=0),
@@ -51,6 +54,10 @@ def records(root: Path) -> Records:
 
 def with_data(**changes: object) -> ExperimentConfig:
     return dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **changes))
+
+
+def with_clip(**changes: object) -> ExperimentConfig:
+    return dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, **changes))
 
 
 def test_a_batch_is_uint8_until_the_device(records: Records) -> None:
@@ -186,23 +193,39 @@ def test_clip_labels_are_those_of_the_clip(multi_root: Path) -> None:
     assert seen.mean() < whole.mean()  # a clip of 15 frames misses some of the motions of 40 frames and more
 
 
-def test_target_fps_takes_frames_by_time(records: Records) -> None:
-    at_6 = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, target_fps=6, stride=1))
+# What a player at 6 frames per second shows of 24 frames.
+AT_6_FPS = {
+    15: [0, 2, 5, 7, 10, 12, 15, 17, 20, 22],
+    12: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22],
+}
+
+
+@pytest.mark.parametrize(("index", "fps"), [(0, 15), (1, 12)])
+def test_target_fps_takes_frames_by_time(records: Records, index: int, fps: int) -> None:
+    shown = AT_6_FPS[fps]
+    view_config = with_clip(target_fps=6, stride=1, num_frames=8)
+    clip_config = with_clip(target_fps=6, stride=1, num_frames=len(shown))  # all of them: there is one start
     protocol = get_protocol("center")
-    every_second = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, stride=2))
-    for index in range(4):
-        by_time = ViewDataset(records, at_6, protocol)[index]
-        by_stride = ViewDataset(records, every_second, protocol)[index]
-        assert by_time.pixels is not None
-        if records.paths[index]:  # 12 fps files: every second frame; 15 fps files: other ones
-            assert by_time.pixels.shape == by_stride.pixels.shape  # type: ignore[union-attr]
+    view = ViewDataset(records, view_config, protocol)[index]
+    (clip,) = ClipDataset(records, clip_config)[ClipKey(0, index, 1.0)]
+    with open_video(records.path(index), root=records.root) as video:
+        assert video.fps == pytest.approx(fps)
+        start = {15: 1, 12: 2}[fps]
+        (box,) = view_boxes(protocol, video.height, video.width, view_config.clip)
+        expected = video.read([View(np.array(shown[start : start + 8]), box)], (32, 32), "planar")
+        assert np.array_equal(view.pixels, expected)
+        rng = generator(0, 0, index, 0, 0)
+        rng.random()  # the start
+        box = train_box(video.height, video.width, clip_config.augmentation, clip_config.clip, rng)
+        expected = video.read([View(np.array(shown), box)], (32, 32), "planar")
+        assert np.array_equal(clip.pixels, expected[0])
 
 
 def test_segments_bound_the_frames(records: Records) -> None:
     half = dataclasses.replace(
         records, segment_starts_s=np.full(len(records), 0.8), segment_ends_s=np.full(len(records), 1.2)
     )
-    hold = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, short_video="hold", stride=1))
+    hold = with_clip(short_video="hold", stride=1)
     pixels = ViewDataset(half, hold, get_protocol("center"))[0].pixels
     assert pixels is not None
     distinct = {frame.numpy().tobytes() for frame in pixels[0]}
