@@ -39,8 +39,6 @@ class ClipBatch:
     """float32 [B, K]; one-hot or multi-hot (`vidtl.data.mixing` makes them soft)."""
     weights: torch.Tensor
     """float32 [B]; 1, or 0 for the clips that only fill up the last batch of an epoch."""
-    indices: torch.Tensor
-    """int64 [B]; record numbers asked for."""
     augmentation: list[Augmentation]
     """Random changes of each clip, B of them. They stay on the host, which decides from them what the device does."""
     failures: list[Failure]

@@ -50,7 +50,6 @@ class Clip(NamedTuple):
     targets: np.ndarray
     augmentation: Augmentation
     weight: float
-    record: int
     failures: list[Failure]
 
 
@@ -127,7 +126,6 @@ class ClipDataset(Dataset[list[Clip]]):
             targets=self.records.targets(index),
             augmentation=Augmentation(),
             weight=0.0,
-            record=index,
             failures=[],
         )
 
@@ -189,7 +187,6 @@ class ClipDataset(Dataset[list[Clip]]):
                 targets=records.targets(index, *spans_s[view]) if records.multi_label else records.targets(index),
                 augmentation=draw_augmentation(config.augmentation, config.clip.frame_size, streams[view]),
                 weight=key.weight,
-                record=index,
                 failures=[],
             )
             for view in range(len(views))
@@ -246,7 +243,6 @@ def collate(videos: Sequence[Sequence[Clip]]) -> ClipBatch:
         colour=torch.tensor([clip.colour for clip in clips]),
         targets=torch.from_numpy(np.stack([clip.targets for clip in clips])),
         weights=torch.tensor([clip.weight for clip in clips], dtype=torch.float32),
-        indices=torch.tensor([clip.record for clip in clips]),
         augmentation=[clip.augmentation for clip in clips],
         failures=[failure for clip in clips for failure in clip.failures],
     )
