@@ -235,8 +235,8 @@ def _named_failures(records: Records, indices: list[int]) -> Iterator[None]:
         # The DataLoader hands on a worker's exception with the worker's traceback as its text; the message comes last.
         raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
     except (RuntimeError, ConnectionError) as error:
-        lines = str(error).splitlines()
-        if isinstance(error, RuntimeError) and not lines[0].startswith("DataLoader"):
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, RuntimeError) and not reason.startswith("DataLoader"):
             raise  # an error in our code, not of the workers' processes
         paths = ", ".join(records.paths[index] for index in indices)
-        raise UserError(f"a decoding worker failed at or near {paths} ({lines[0]})") from error
+        raise UserError(f"a decoding worker failed at or near {paths} ({reason})") from error
