@@ -22,7 +22,7 @@ from trained_model import parse_with_model
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.description import load_description
-from vidtl.data.video_files import find_videos
+from vidtl.data.video_files import check_frame_rate, find_videos
 from vidtl.errors import UserError
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
 from vidtl.models.hub import VideoModel, load_model_directory
@@ -42,7 +42,8 @@ log = logging.getLogger("vidtl.predict")
 
 def main() -> None:
     options, config, directory = parse_with_model(predict_parser())
-    _check(options.top_k, options.threshold, options.frame_rate)
+    _check(options.top_k, options.threshold)
+    check_frame_rate(options.frame_rate)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
     if accelerator.num_processes > 1:
@@ -148,13 +149,11 @@ def _aligned(row: Sequence[str], widths: Iterable[int]) -> str:
     return "  ".join([*cells, *row[len(cells) :]]).rstrip()
 
 
-def _check(top_k: int | None, threshold: float | None, frame_rate: float | None) -> None:
+def _check(top_k: int | None, threshold: float | None) -> None:
     if top_k is not None and top_k < 0:
         raise UserError(f"--top_k is {top_k}; allowed: 1 or more, or 0 for all classes")
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"--threshold is {threshold}; allowed: a probability from 0 to 1")
-    if frame_rate is not None and not 0 < frame_rate < 10_000:
-        raise UserError(f"--frame_rate is {frame_rate}; allowed: frames per second above 0")
 
 
 if __name__ == "__main__":

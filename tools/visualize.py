@@ -30,7 +30,7 @@ from vidtl.data.loader import EvalLoader
 from vidtl.data.pixels import normalise, to_rgb
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
-from vidtl.data.video_files import by_pixel_format, find_videos, records_of_files, refusal
+from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
 from vidtl.errors import UserError
 from vidtl.files import whole_file
 from vidtl.models.hub import VideoModel, load_model_directory
@@ -68,6 +68,7 @@ def main() -> None:
     options, config, directory = parse_with_model(parser)
     if options.num_videos < 1:
         raise UserError(f"--num_videos is {options.num_videos}; allowed: 1 or more")
+    check_frame_rate(options.frame_rate)
     configure_logging(is_main_process=True)
     model, _ = load_model_directory(directory)
 
@@ -129,7 +130,7 @@ def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
 def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:
     """The four files of one video."""
     assert video.pixels is not None
-    rgb_BTCHW = to_rgb(torch.from_numpy(video.pixels[:1]), torch.tensor([video.colour]))
+    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.colour]))
     frames_THWC = rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
     kind, images = maps_of(model, normalise(rgb_BTCHW, model.clip_config), frames_THWC)
     png, gif, mp4, figures = (

@@ -12,13 +12,16 @@ import torch
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig
 from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, collate, first_records
+from vidtl.data.decoding import View, open_video
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
-from vidtl.data.protocols import get_protocol
+from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.records import Records
+from vidtl.data.sampling import train_box
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.runtime.progress import make_progress
+from vidtl.runtime.seeding import generator
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=0),
@@ -51,6 +54,10 @@ def records(root: Path) -> Records:
 
 def with_data(**changes: object) -> ExperimentConfig:
     return dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, **changes))
+
+
+def with_clip(**changes: object) -> ExperimentConfig:
+    return dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, **changes))
 
 
 def test_a_batch_is_uint8_until_the_device(records: Records) -> None:
@@ -89,7 +96,7 @@ def test_clips_depend_on_seed_epoch_and_record_alone(records: Records, num_worke
     for batch, other in zip(batches, expected, strict=True):
         assert torch.equal(batch.pixels, other.pixels)
         assert batch.augmentation == other.augmentation
-        assert torch.equal(batch.indices, other.indices)
+        assert torch.equal(batch.targets, other.targets)
     first, second = (ClipDataset(records, CONFIG)[ClipKey(epoch, 0, 1.0)][0] for epoch in (0, 1))
     assert not np.array_equal(first.pixels, second.pixels)
 
@@ -101,14 +108,14 @@ def test_a_broken_video_is_replaced_by_one_of_its_class_and_told(records: Record
     clips = [ClipDataset(broken, CONFIG)[ClipKey(epoch, 0, 1.0)][0] for epoch in (0, 0, 1)]
     assert np.array_equal(clips[0].pixels, clips[1].pixels)
     for clip in clips:
-        assert clip.record != 0
         assert np.array_equal(clip.targets, records.targets(0))
         assert [failure.path for failure in clip.failures] == [records.paths[0]]
     for path in {broken.path(i) for i in range(len(broken))}:
-        path.unlink()
-    with pytest.raises(UserError, match="4 videos in a row could not be read"):
+        path.write_bytes(b"no video")
+    with pytest.raises(UserError, match="none of 11 videos tried for one clip could be read") as told:
         ClipDataset(broken, CONFIG)[ClipKey(0, 0, 1.0)]
-    with pytest.raises(UserError, match="4 videos in a row could not be read"):
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="none of 11 videos tried for one clip could be read"):
         next(TrainLoader(broken, dataclasses.replace(CONFIG, data=DataConfig(num_workers=1)), 0, 1).iterate())
     with pytest.raises(UserError, match="none of 8 videos tried"):
         check_readable(broken, CONFIG)
@@ -116,6 +123,64 @@ def test_a_broken_video_is_replaced_by_one_of_its_class_and_told(records: Record
     assert view.pixels is None
     assert view.failure is not None
     assert view.failure.path == records.paths[2]
+
+
+def test_a_class_that_is_used_up_is_replaced_by_any_other(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.root, tmp_path / "copy")
+    records = dataclasses.replace(records, root=tmp_path / "copy")
+    first, second = records.with_labels(records.labels(0)).tolist()
+    for index in (first, second):
+        records.path(index).write_bytes(b"no video")
+    for epoch in range(5):
+        (clip,) = ClipDataset(records, CONFIG)[ClipKey(epoch, first, 1.0)]
+        assert [failure.record for failure in clip.failures] == [first, second]
+        assert not np.array_equal(clip.targets, records.targets(first))
+
+
+def test_substitutes_come_once_each_in_an_order_of_the_key(records: Records) -> None:
+    dataset = ClipDataset(records, CONFIG)
+    keys = [ClipKey(epoch, record, 1.0) for epoch in (0, 1) for record in (0, 3)]
+    orders = [list(dataset._substitutes(key)) for key in keys]
+    for key, order in zip(keys, orders, strict=True):
+        assert sorted([key.record, *order]) == list(range(len(records)))
+        assert {key.record, order[0]} == set(records.with_labels(records.labels(key.record)))  # two of each class
+    assert len(set(map(tuple, orders))) == len(keys)
+    assert [list(dataset._substitutes(key)) for key in keys] == orders
+
+
+def test_missing_videos_cost_no_attempt(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.root, tmp_path / "copy")
+    records = dataclasses.replace(records, root=tmp_path / "copy")
+    for index in set(range(len(records))) - {5}:
+        records.path(index).unlink()
+    (clip,) = ClipDataset(records, with_data(max_substitutions=1))[ClipKey(0, 0, 1.0)]
+    assert [failure.record for failure in clip.failures] == [0]
+    assert np.array_equal(clip.targets, records.targets(5))
+
+
+def test_failures_of_videos_that_fill_up_a_batch_are_not_told(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.root, tmp_path / "copy")
+    records = dataclasses.replace(records, root=tmp_path / "copy")
+    loader = TrainLoader(records, dataclasses.replace(CONFIG, training=TrainingConfig(batch_size=24)), 0, 1)
+    keys = loader.keys(0, 0)  # 16 videos, the first 8 of them twice
+    broken = keys[0].record
+    assert [key.weight for key in keys if key.record == broken] == [1, 0]
+    records.path(broken).write_bytes(b"no video")
+    batch = next(loader.iterate())
+    assert [failure.record for failure in batch.failures] == [broken]
+
+
+@pytest.mark.parametrize("pixel_format", ["planar", "rgb"])
+def test_a_batch_is_filled_up_where_nothing_can_be_read(records: Records, tmp_path: Path, pixel_format: str) -> None:
+    config = dataclasses.replace(
+        with_data(pixel_format=pixel_format), augmentation=dataclasses.replace(CONFIG.augmentation, repeats=2)
+    )
+    real = ClipDataset(records, config)[ClipKey(0, 0, 1.0)]
+    blank = ClipDataset(dataclasses.replace(records, root=tmp_path), config)[ClipKey(0, 1, 0.0)]
+    assert [clip.failures for clip in blank] == [[], []]
+    batch = collate([real, blank])
+    assert batch.weights.tolist() == [1, 1, 0, 0]
+    assert not batch.pixels[2:].any()
 
 
 def test_clip_labels_are_those_of_the_clip(multi_root: Path) -> None:
@@ -127,26 +192,42 @@ def test_clip_labels_are_those_of_the_clip(multi_root: Path) -> None:
     assert seen.mean() < whole.mean()  # a clip of 15 frames misses some of the motions of 40 frames and more
 
 
-def test_target_fps_takes_frames_by_time(records: Records) -> None:
-    at_6 = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, target_fps=6, stride=1))
+# What a player at 6 frames per second shows of 24 frames.
+AT_6_FPS = {
+    15: [0, 2, 5, 7, 10, 12, 15, 17, 20, 22],
+    12: [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22],
+}
+
+
+@pytest.mark.parametrize(("index", "fps"), [(0, 15), (1, 12)])
+def test_target_fps_takes_frames_by_time(records: Records, index: int, fps: int) -> None:
+    shown = AT_6_FPS[fps]
+    view_config = with_clip(target_fps=6, stride=1, num_frames=8)
+    clip_config = with_clip(target_fps=6, stride=1, num_frames=len(shown))  # all of them: there is one start
     protocol = get_protocol("center")
-    every_second = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, stride=2))
-    for index in range(4):
-        by_time = ViewDataset(records, at_6, protocol)[index]
-        by_stride = ViewDataset(records, every_second, protocol)[index]
-        assert by_time.pixels is not None
-        if records.paths[index]:  # 12 fps files: every second frame; 15 fps files: other ones
-            assert by_time.pixels.shape == by_stride.pixels.shape  # type: ignore[union-attr]
+    view = ViewDataset(records, view_config, protocol)[index]
+    (clip,) = ClipDataset(records, clip_config)[ClipKey(0, index, 1.0)]
+    with open_video(records.path(index), root=records.root) as video:
+        assert video.fps == pytest.approx(fps)
+        start = {15: 1, 12: 2}[fps]
+        (box,) = view_boxes(protocol, video.height, video.width, view_config.clip)
+        expected = video.read([View(np.array(shown[start : start + 8]), box)], (32, 32), "planar")
+        assert np.array_equal(view.pixels, expected)
+        rng = generator(0, 0, index, 0, 0)
+        rng.random()  # the start
+        box = train_box(video.height, video.width, clip_config.augmentation, clip_config.clip, rng)
+        expected = video.read([View(np.array(shown), box)], (32, 32), "planar")
+        assert np.array_equal(clip.pixels, expected[0])
 
 
 def test_segments_bound_the_frames(records: Records) -> None:
     half = dataclasses.replace(
         records, segment_starts_s=np.full(len(records), 0.8), segment_ends_s=np.full(len(records), 1.2)
     )
-    hold = dataclasses.replace(CONFIG, clip=dataclasses.replace(CONFIG.clip, short_video="hold", stride=1))
+    hold = with_clip(short_video="hold", stride=1)
     pixels = ViewDataset(half, hold, get_protocol("center"))[0].pixels
     assert pixels is not None
-    distinct = {frame.tobytes() for frame in pixels[0]}
+    distinct = {frame.numpy().tobytes() for frame in pixels[0]}
     assert 3 <= len(distinct) <= 7  # 0.4 s at 12 or 15 frames per second, the last one held
     late = dataclasses.replace(records, segment_starts_s=np.full(len(records), 99.0))
     failure = ViewDataset(late, CONFIG, get_protocol("center"))[0].failure
@@ -168,7 +249,16 @@ def test_single_frame_repeats_the_middle(records: Records) -> None:
     frozen = ViewDataset(records, still, protocol)[0].pixels
     assert moving is not None
     assert frozen is not None
-    assert np.array_equal(frozen, np.repeat(moving[:, 4:5], 8, axis=1))
+    assert torch.equal(frozen, moving[:, 4:5].expand_as(moving))
+
+
+def test_views_come_from_workers_without_a_copy_through_a_pipe(records: Records) -> None:
+    protocol = get_protocol("vivit_4x3")
+    alone, sent = (next(iter(EvalLoader(records, with_data(num_workers=count), protocol))) for count in (0, 1))
+    assert alone.pixels is not None
+    assert sent.pixels is not None
+    assert torch.equal(sent.pixels, alone.pixels)
+    assert sent.pixels.is_shared() or sent.pixels.is_pinned()  # pinned on arrival where there is a GPU
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -101,6 +101,23 @@ def test_pictures_are_those_that_were_encoded(made: Path):
         assert int(np.argmin(distances)) == number
 
 
+@pytest.mark.parametrize(
+    "options", [{"g": "2", "bf": "2"}, {"g": "1000", "bf": "0", "x264-params": "intra-refresh=1:keyint=10"}]
+)
+def test_every_frame_of_flv_from_a_reader_of_its_own(tmp_path: Path, options: dict[str, str]):
+    """Its demuxer refuses to seek before the first entry of its index, which it makes as it reads."""
+    path = make_video(tmp_path / "made.flv", "libx264", **options)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with open_video(path) as video:
+        scanned = video.source.scanned()
+    for known in (None, scanned):
+        for number, expected in enumerate(frames):
+            with open_video(path, scanned=known) as video:
+                rgb = video.read([View(np.array([number]), Box(0, 0, 48, 64))], (48, 64), "rgb")[0, 0]
+            assert np.array_equal(rgb, expected), number
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 @pytest.mark.parametrize("skipped", [1, 10])
 def test_a_file_that_begins_within_a_group_of_pictures_has_the_frames_that_decode(

@@ -138,6 +138,18 @@ def test_a_known_broken_video_is_not_opened_and_told_as_before(
     assert [failure.reason for failure in stand_in.failures] == ["not a video container"]
 
 
+def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records) -> None:
+    for index in set(range(len(records))) - {5}:
+        records.path(index).write_bytes(b"no video")
+    scanned_manifest(records.root, [*records.paths], default_file(records.root))
+    config = dataclasses.replace(CONFIG, data=DataConfig(num_workers=0, max_substitutions=1))
+    (clip,) = ClipDataset(records, config)[ClipKey(0, 0, 1.0)]
+    assert [failure.record for failure in clip.failures] == [0]
+    assert np.array_equal(clip.targets, records.targets(5))
+    without = dataclasses.replace(WITHOUT, data=dataclasses.replace(WITHOUT.data, max_substitutions=7))
+    assert np.array_equal(ClipDataset(records, without)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
+
+
 def test_a_changed_file_is_told_and_scanned_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = scanned_manifest(records.root, [*records.paths], default_file(records.root))
     first, second = records.paths[0], records.paths[1]

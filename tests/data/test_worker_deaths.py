@@ -12,7 +12,7 @@ import pytest
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
 from vidtl.data import dataset as dataset_module
 from vidtl.data.description import load_description, read_records
-from vidtl.data.loader import TrainLoader
+from vidtl.data.loader import TrainLoader, _named_failures
 from vidtl.data.records import Records
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
@@ -30,6 +30,23 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
     folder = tmp_path_factory.mktemp("toy")
     make_toy(folder, ToySettings(videos_per_class_train=1, videos_per_class_val=1), SilentProgress(), num_processes=1)
     return read_records(load_description("toy"), "train", folder)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ConnectionResetError(), "ConnectionResetError"), (ConnectionError("reset\nby a peer"), "reset")],
+)
+def test_a_lost_worker_is_told_by_its_error_with_or_without_words(
+    records: Records, error: ConnectionError, reason: str
+) -> None:
+    expected = re.escape(f"failed at or near {records.paths[3]} ({reason})") + "$"
+    with pytest.raises(UserError, match=expected), _named_failures(records, [3]):
+        raise error
+
+
+def test_an_error_of_ours_without_words_stays_as_it_is(records: Records) -> None:
+    with pytest.raises(RuntimeError), _named_failures(records, [3]):
+        raise RuntimeError
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_scores_are_those_of_each_video_alone(multi_label):
     model = TinyModel().eval()
     for i in range(7):
         with torch.no_grad():
-            logits = model(prepare_input(torch.from_numpy(views_of(i)), torch.zeros(6, dtype=torch.int64), CONFIG.clip))
+            logits = model(prepare_input(views_of(i), torch.zeros(6, dtype=torch.int64), CONFIG.clip))
         np.testing.assert_allclose(result.scores[i], fuse(logits.numpy(), PROTOCOL.fusion, multi_label), atol=1e-6)
         np.testing.assert_array_equal(result.targets[i], records.targets(i))
     assert result.scores.dtype == np.float64
@@ -190,7 +190,7 @@ def test_the_configured_fusion_wins_over_the_published_one():
 
 def test_packing_keeps_every_view_in_order_and_holds_back_none():
     lengths = [3, 1, 7, 2]
-    videos = [(i, i + 10, np.full((n, 1), i, np.uint8)) for i, n in enumerate(lengths)]
+    videos = [(i, i + 10, torch.full((n, 1), i, dtype=torch.uint8)) for i, n in enumerate(lengths)]
     for batch_size in range(1, 15):
         batches = list(pack(iter(videos), batch_size))
         sizes = [sum(len(piece.pixels) for piece in batch) for batch in batches]

@@ -46,8 +46,8 @@ def make_records(num_videos: int, multi_label: bool) -> Records:
     )
 
 
-def views_of(index: int) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (6, 2, 8, 8, 3), dtype=np.uint8)
+def views_of(index: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(index).integers(0, 256, (6, 2, 8, 8, 3), dtype=np.uint8))
 
 
 def read_views(records: Records, broken: Sequence[int], indices: Sequence[int]) -> Iterator[VideoViews]:

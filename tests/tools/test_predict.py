@@ -148,6 +148,7 @@ def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_labe
         (["brokn.mp4"], "has no 'brokn.mp4'; did you mean 'broken.mp4'?"),
         (["below", "--top_k", "-1"], "--top_k is -1"),
         (["below", "--threshold", "2"], "--threshold is 2.0"),
+        (["below", "--frame_rate", "0"], "--frame_rate is 0; allowed: above 0"),
         (["below", "--evaluation.protocol", "centre"], "did you mean 'center'?"),
     ],
 )

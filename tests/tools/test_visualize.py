@@ -97,3 +97,15 @@ def test_a_model_that_has_neither_is_refused_in_a_line(run_main: RunMain, toy: P
     code, _, errors = run_main(visualize.main, "--checkpoint", model, *options)
     assert code == 2
     assert "attention rollout is defined here for ViViT" in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("frame_rate", ["0", "-1"])
+def test_a_frame_rate_that_is_none_is_refused(run_main: RunMain, tmp_path: Path, frame_rate: str) -> None:
+    import visualize
+
+    model = save_model(tmp_path / "model", num_tokens=4)
+    options = ["--videos", tmp_path, "--frame_rate", frame_rate, "--output_dir", tmp_path / "out"]
+    code, _, errors = run_main(visualize.main, "--checkpoint", model, *options)
+    assert code == 2
+    assert f"--frame_rate is {frame_rate}; allowed: above 0 and below 10000" in errors.splitlines()[-1]
+    assert not (tmp_path / "out").exists()

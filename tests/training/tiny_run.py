@@ -91,7 +91,6 @@ class TinyLoader:
             colour=torch.zeros(len(indices), dtype=torch.int64),
             targets=nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float(),
             weights=torch.tensor([float(place < NUM_RECORDS) for place in places]),
-            indices=indices,
             augmentation=[Augmentation()] * len(indices),
             failures=[],
         )
@@ -131,7 +130,7 @@ def failing(share: float) -> Callable[[int, ClipBatch], ClipBatch]:
     """Every batch reports that share of its videos as unreadable."""
 
     def spoil(step: int, batch: ClipBatch) -> ClipBatch:
-        bad = int(share * len(batch.indices))
+        bad = int(share * len(batch.weights))
         return replace(
             batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short", ("swimming",)) for i in range(bad)]
         )

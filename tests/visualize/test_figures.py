@@ -11,7 +11,7 @@ from PIL import Image
 from vidtl.errors import UserError
 from vidtl.visualize import confusion, label_text, new_figure, save_figure
 from vidtl.visualize.confusion import MAX_CLASSES, _shown_cells, draw_average_precision, draw_confusion
-from vidtl.visualize.curves import draw_curves, read_lines
+from vidtl.visualize.curves import draw_curves, read_lines, running_mean
 
 HOSTILE = ["=1+1", "$\\frac{", "a\nb\x1b[31m", "<script>", "a" * 300, "50% $ & $ more", "", "_^{"]
 
@@ -86,6 +86,18 @@ def test_curves_of_any_length(tmp_path, count):
     lines += [{"step": s, "epoch": s / 10, "split": "val", "top1": 0.5, "top5": None} for s in range(10, count, 10)]
     draw_curves(write(tmp_path / "metrics.jsonl", lines), tmp_path / "curves.png", {"top1": 0.25, "mAP": math.nan})
     assert pixels(tmp_path / "curves.png").shape[1] == 900
+
+
+def test_running_mean_is_the_mean_of_what_is_finite():
+    losses = np.random.default_rng(0).random(100)
+    expected = [losses[max(0, i - 7) : i + 8].mean() for i in range(100)]
+    np.testing.assert_allclose(running_mean(losses, 7), expected, rtol=1e-12)
+    losses[[50, 52]] = math.nan, math.inf
+    smooth = running_mean(losses, 7)
+    np.testing.assert_allclose(smooth[:43], expected[:43], rtol=1e-12)
+    np.testing.assert_allclose(smooth[60:], expected[60:], rtol=1e-12)
+    assert smooth[50] == pytest.approx(losses[[*range(43, 50), 51, *range(53, 58)]].mean())
+    np.testing.assert_array_equal(running_mean([1.0, math.nan, 3.0], 0), [1, math.nan, 3])
 
 
 def test_curves_take_the_last_of_repeated_steps_and_show_chance(tmp_path):

@@ -32,8 +32,9 @@ class DataConfig:
     """Batches that each worker prepares ahead."""
     worker_timeout_s: float = 120.0
     """Seconds to wait for a batch before the run stops and says which videos were being read."""
-    max_substitutions: int = 3
-    """Training only: how many other videos may stand in, one after the other, for one that cannot be read."""
+    max_substitutions: int = 10
+    """Training only: how many other videos may be tried in the place of one that cannot be read. Those of the same
+    classes come first; missing files and those that the manifest knows to be broken do not count."""
     max_unreadable_share: float = 0.05
     """Training only: the run stops once a larger share of the videos asked for could not be read."""
 

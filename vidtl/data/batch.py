@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 
 from vidtl.data.changes import Augmentation
@@ -40,12 +39,10 @@ class ClipBatch:
     """float32 [B, K]; one-hot or multi-hot (`vidtl.data.mixing` makes them soft)."""
     weights: torch.Tensor
     """float32 [B]; 1, or 0 for the clips that only fill up the last batch of an epoch."""
-    indices: torch.Tensor
-    """int64 [B]; record numbers asked for."""
     augmentation: list[Augmentation]
     """Random changes of each clip, B of them. They stay on the host, which decides from them what the device does."""
     failures: list[Failure]
-    """Videos of this batch that could not be read and were substituted."""
+    """Videos that could not be read and were substituted, but for those that only fill up the batch."""
     mixing: Mixing | None = None
     """How its clips are mixed with each other on the device."""
 
@@ -70,7 +67,7 @@ class VideoViews:
 
     index: int
     """Record number."""
-    pixels: np.ndarray | None
+    pixels: torch.Tensor | None
     """uint8 [V, T, ...], clip-major (all crops of the first clip first); None where the video could not be read."""
     colour: int
     """`Colour.code()` of the file."""
@@ -80,3 +77,7 @@ class VideoViews:
     """Of the whole file; 0 where it could not be read."""
     duration_s: float = 0.0
     """Of the whole file, the last frame's own time included."""
+
+    def pin_memory(self) -> Self:
+        """The same views in page-locked memory (called by PyTorch's DataLoader)."""
+        return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())

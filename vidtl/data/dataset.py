@@ -5,7 +5,8 @@ place where a run was interrupted changes a clip, nor how many clips of its vide
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,8 @@ from vidtl.data.augmentation import draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, VideoViews
 from vidtl.data.changes import Augmentation
 from vidtl.data.clip_samplers import FRAME_RULES, FrameRule
-from vidtl.data.decoding import UnreadableVideo, VideoReader, View
-from vidtl.data.manifest import find_manifest, open_record
+from vidtl.data.decoding import UnreadableVideo, VideoReader, View, clip_shape
+from vidtl.data.manifest import file_stamp, find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.records import Records
 from vidtl.data.sampling import resample_indices, train_box
@@ -49,7 +50,6 @@ class Clip(NamedTuple):
     targets: np.ndarray
     augmentation: Augmentation
     weight: float
-    record: int
     failures: list[Failure]
 
 
@@ -95,38 +95,71 @@ class ClipDataset(Dataset[list[Clip]]):
     def __getitem__(self, key: ClipKey) -> list[Clip]:
         """Decode the `augmentation.repeats` clips of one video in one pass; failures are told with the first of them.
 
+        A video that only fills up a batch has been asked for elsewhere: its failures are not told, and where nothing
+        can be read in its place its clips are zeros.
+
         Raises:
-            UserError: the video and all its `data.max_substitutions` substitutes could not be read.
+            UserError: neither the video nor any of its substitutes, at most `data.max_substitutions`, could be read.
         """
         failures: list[Failure] = []
-        index = key.record
-        for attempt in range(1 + self.config.data.max_substitutions):
-            if attempt > 0:
-                index = self._substitute(key, attempt)
+        due = chain([key.record], self._substitutes(key))
+        for attempt, index in enumerate(islice(due, 1 + self.config.data.max_substitutions)):
             try:
                 first, *others = self._read(key, index)
             except UnreadableVideo as error:
                 failures.append(self._failure(index, attempt, error.reason))
             else:
-                return [first._replace(failures=failures), *others]
+                return [first._replace(failures=failures if key.weight else []), *others]
+        if key.weight == 0:
+            return [self._blank(key.record)] * self.config.augmentation.repeats
         tried = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures)
-        raise UserError(f"{len(failures)} videos in a row could not be read (data.max_substitutions): {tried}")
+        raise UserError(
+            f"none of {len(failures)} videos tried for one clip could be read "
+            f"(data.max_substitutions is {self.config.data.max_substitutions}): {tried}"
+        )
+
+    def _blank(self, index: int) -> Clip:
+        shape = clip_shape(self.config.clip.num_frames, self.config.clip.frame_size, self.config.data.pixel_format)
+        return Clip(
+            pixels=np.zeros(shape, np.uint8),
+            colour=0,
+            targets=self.records.targets(index),
+            augmentation=Augmentation(),
+            weight=0.0,
+            failures=[],
+        )
 
     def _failure(self, index: int, attempt: int, reason: str) -> Failure:
         records = self.records
         classes = tuple(records.classes.names[number] for number in records.labels(index))
         return Failure(index, records.paths[index], reason, classes, attempt)
 
-    def _substitute(self, key: ClipKey, attempt: int) -> int:
-        """Another record, with the same labels where there is one: a function of the key and the attempt alone."""
+    def _substitutes(self, key: ClipKey) -> Iterator[int]:
+        """Other records in random order, each once: those with the same labels, then the rest.
+
+        The order is a function of the key alone. What is left out could not be read anyway, so that a manifest changes
+        no clip.
+        """
         records = self.records
-        rng = generator(self.config.training.seed, key.epoch, key.record, attempt, _SUBSTITUTE)
-        labels = records.labels(key.record)
-        candidates = records.with_labels(labels) if len(labels) else np.arange(len(records))
-        if len(candidates) < 2:
-            candidates = np.arange(len(records))
-        others = candidates[candidates != key.record]
-        return int(rng.choice(others)) if len(others) else key.record
+        rng = generator(self.config.training.seed, key.epoch, key.record, 0, _SUBSTITUTE)
+        alike = records.with_labels(records.labels(key.record))
+        others = np.delete(np.arange(len(records)), alike)
+        for candidates in (alike[alike != key.record], others):
+            for index in rng.permutation(candidates).tolist():
+                if self._may_be_readable(index):
+                    yield index
+
+    def _may_be_readable(self, index: int) -> bool:
+        """False where the file is missing, or broken according to the manifest."""
+        records = self.records
+        if file_stamp(records.path(index)) is None:
+            return False
+        try:
+            if self.manifest:
+                self.manifest.consult(records.root, records.paths[index])
+        except UnreadableVideo:
+            return False
+        return True
 
     def _read(self, key: ClipKey, index: int) -> list[Clip]:
         config, records = self.config, self.records
@@ -154,7 +187,6 @@ class ClipDataset(Dataset[list[Clip]]):
                 targets=records.targets(index, *spans_s[view]) if records.multi_label else records.targets(index),
                 augmentation=draw_augmentation(config.augmentation, config.clip.frame_size, streams[view]),
                 weight=key.weight,
-                record=index,
                 failures=[],
             )
             for view in range(len(views))
@@ -192,7 +224,7 @@ class ViewDataset(Dataset[VideoViews]):
                 pixels = video.read(views, config.clip.frame_size, config.data.pixel_format)
                 return VideoViews(
                     index=index,
-                    pixels=pixels,
+                    pixels=torch.from_numpy(pixels),
                     colour=video.colour.code(),
                     failure=None,
                     num_frames=len(video.times_s),
@@ -211,7 +243,6 @@ def collate(videos: Sequence[Sequence[Clip]]) -> ClipBatch:
         colour=torch.tensor([clip.colour for clip in clips]),
         targets=torch.from_numpy(np.stack([clip.targets for clip in clips])),
         weights=torch.tensor([clip.weight for clip in clips], dtype=torch.float32),
-        indices=torch.tensor([clip.record for clip in clips]),
         augmentation=[clip.augmentation for clip in clips],
         failures=[failure for clip in clips for failure in clip.failures],
     )

@@ -138,7 +138,7 @@ class TrainLoader:
         The workers live as long as the iterator: no epoch waits for their start.
 
         Raises:
-            UserError: too many videos in a row could not be read, or a worker died or hung (its videos named).
+            UserError: no video tried for one clip could be read, or a worker died or hung (its videos named).
         """
         dataset = ClipDataset(self.records, self.config, self.frame_rule)
         sampler = MicroBatchSampler(self, start_step)
@@ -235,8 +235,8 @@ def _named_failures(records: Records, indices: list[int]) -> Iterator[None]:
         # The DataLoader hands on a worker's exception with the worker's traceback as its text; the message comes last.
         raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
     except (RuntimeError, ConnectionError) as error:
-        lines = str(error).splitlines()
-        if isinstance(error, RuntimeError) and not lines[0].startswith("DataLoader"):
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, RuntimeError) and not reason.startswith("DataLoader"):
             raise  # an error in our code, not of the workers' processes
         paths = ", ".join(records.paths[index] for index in indices)
-        raise UserError(f"a decoding worker failed at or near {paths} ({lines[0]})") from error
+        raise UserError(f"a decoding worker failed at or near {paths} ({reason})") from error

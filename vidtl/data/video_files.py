@@ -18,6 +18,7 @@ from vidtl.data.decoding.images import IMAGE_SUFFIXES
 from vidtl.data.decoding.sniff import checked_path, sniff_container
 from vidtl.data.layout import VIDEO_SUFFIXES, existing
 from vidtl.data.records import ClassNames, Records, StringColumn
+from vidtl.errors import UserError
 
 FOREIGN_SUFFIXES = (".3gp", ".asf", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".vob", ".wmv")
 """Further names of videos; not all are containers that can be read."""
@@ -72,6 +73,12 @@ def refusal(video: VideoFile, frame_rate: float | None) -> str:
     except UnicodeEncodeError:
         return "its name is not valid UTF-8"
     return ""
+
+
+def check_frame_rate(frame_rate: float | None) -> None:
+    """Refuse what no folder of images can have; None, where it is not known, is allowed."""
+    if frame_rate is not None and not 0 < frame_rate < 10_000:
+        raise UserError(f"--frame_rate is {frame_rate:g}; allowed: above 0 and below 10000 frames per second")
 
 
 def by_pixel_format(

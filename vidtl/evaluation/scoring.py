@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import VideoViews
@@ -29,10 +29,10 @@ class Piece:
 
     index: int
     colour: int
-    pixels: NDArray[np.uint8]
+    pixels: Tensor
 
 
-def pack(videos: Iterable[tuple[int, int, NDArray[np.uint8]]], batch_size: int) -> Iterator[list[Piece]]:
+def pack(videos: Iterable[tuple[int, int, Tensor]], batch_size: int) -> Iterator[list[Piece]]:
     """Cut videos of (index, colour, pixels [V, T, ...]) into micro-batches of exactly `batch_size` clips but the last.
 
     Views keep their order; no clip is held longer than until its micro-batch is full.
@@ -141,7 +141,7 @@ class Scorer:
 
     def _readable(
         self, videos: Iterator[VideoViews], shard: Shard, on_video: Callable[[int], None]
-    ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+    ) -> Iterator[tuple[int, int, Tensor]]:
         num_views = self.protocol.num_clips * self.protocol.num_crops
         for video in videos:
             if video.pixels is None:
@@ -154,9 +154,9 @@ class Scorer:
 
     def _forward(self, pieces: list[Piece]) -> NDArray[np.float64]:
         device = self.accelerator.device
-        pixels = torch.from_numpy(np.concatenate([piece.pixels for piece in pieces]))
+        pixels = torch.cat([piece.pixels.to(device, non_blocking=True) for piece in pieces])
         colour = torch.tensor([piece.colour for piece in pieces for _ in piece.pixels])
-        input_BTCHW = prepare_input(pixels.to(device), colour.to(device), self.config.clip)
+        input_BTCHW = prepare_input(pixels, colour.to(device), self.config.clip)
         with self.accelerator.autocast():
             logits_BK = self.model(input_BTCHW)
         num_classes = len(self.records.classes)

@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "data.num_workers",
     "data.prefetch_batches",
     "data.worker_timeout_s",
+    "data.max_substitutions",
     "data.max_unreadable_share",
     "training.accumulation_steps",
     "training.compile",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from vidtl.errors import UserError
 from vidtl.visualize import COLOURS, label_text, new_figure, save_figure
@@ -105,9 +106,20 @@ def _draw_loss(axes: Axes, training: Sequence[Line]) -> None:
         return
     axes.plot(steps, losses, color=COLOURS[0], alpha=0.3, linewidth=0.8, label="each line")
     half = len(steps) // 40
-    means = [float(np.mean(losses[max(0, i - half) : i + half + 1])) for i in range(len(losses))]
-    axes.plot(steps, means, color=COLOURS[0], label=f"mean of {2 * half + 1} lines")
+    axes.plot(steps, running_mean(losses, half), color=COLOURS[0], label=f"mean of {2 * half + 1} lines")
     axes.legend(frameon=False, fontsize=8)
+
+
+def running_mean(values: Sequence[float], half: int) -> NDArray[np.float64]:
+    """Mean of the finite ones among each value and `half` values on either side; NaN where there are none."""
+    array = np.asarray(values, np.float64)
+    finite = np.isfinite(array)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, array, 0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    places = np.arange(len(array))
+    starts, ends = np.maximum(places - half, 0), np.minimum(places + half + 1, len(array))
+    count = counts[ends] - counts[starts]
+    return np.where(count > 0, (sums[ends] - sums[starts]) / np.maximum(count, 1), np.nan)
 
 
 def _draw_metrics(axes: Axes, evaluation: Sequence[Line], chance: Mapping[str, float]) -> None:

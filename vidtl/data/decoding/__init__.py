@@ -15,13 +15,23 @@ from vidtl.data.decoding.frames import FrameFolderReader
 from vidtl.data.decoding.images import IMAGE_SUFFIXES, ImageReader, decode_image
 from vidtl.data.decoding.packed import open_packed_image
 from vidtl.data.decoding.pyav import PyAVReader
-from vidtl.data.decoding.reader import Colour, PixelFormat, UnreadableVideo, VideoReader, View
+from vidtl.data.decoding.reader import Colour, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
 from vidtl.data.decoding.scanned import ScannedVideo
 from vidtl.data.decoding.sniff import checked_folder, checked_path, sniff_container
 from vidtl.data.decoding.torchcodec import TorchcodecReader
 from vidtl.errors import UserError, did_you_mean
 
-__all__ = ["DECODERS", "Colour", "PixelFormat", "ScannedVideo", "UnreadableVideo", "VideoReader", "View", "open_video"]
+__all__ = [
+    "DECODERS",
+    "Colour",
+    "PixelFormat",
+    "ScannedVideo",
+    "UnreadableVideo",
+    "VideoReader",
+    "View",
+    "clip_shape",
+    "open_video",
+]
 
 DECODERS: dict[str, Callable[[Path, str, ScannedVideo | None], VideoReader]] = {
     "pyav": PyAVReader,

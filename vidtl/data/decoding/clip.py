@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from vidtl.data.decoding.orientation import Orientation
-from vidtl.data.decoding.reader import PixelFormat, View
+from vidtl.data.decoding.reader import PixelFormat, View, clip_shape
 from vidtl.data.sampling import Box
 
 
@@ -38,10 +38,8 @@ class ClipBuffer:
         # OpenCV's own threads would fight for the cores with the other loading workers, and its thread pool does not
         # survive a fork. Set when a clip is read, since importing this module must change nothing.
         cv2.setNumThreads(0)
-        height, width = frame_size
         frames = len(views[0].indices)
-        shape = (frames, height * 3 // 2, width) if pixel_format == "planar" else (frames, height, width, 3)
-        self.array = np.empty((len(views), *shape), dtype=np.uint8)
+        self.array = np.empty((len(views), *clip_shape(frames, frame_size, pixel_format)), dtype=np.uint8)
         self._frame_size = frame_size
         self._orientation = geometry.orientation
         self._places: dict[int, dict[Box, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))

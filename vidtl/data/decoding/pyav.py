@@ -3,8 +3,8 @@
 What makes it fast: it seeks to the last key frame before the first wanted frame, never decodes pictures that nothing
 needs (non-reference pictures that are not wanted), ends the decoder once the last wanted packet is in, and crops and
 resizes the decoder's own planes. What makes it exact: it matches frames by their presentation times, checks where
-each seek landed, seeks further back or decodes from the start where it landed wrong, and returns nothing unless every
-wanted frame came out.
+each seek landed, seeks further back or decodes from the start where it landed wrong or failed, and returns nothing
+unless every wanted frame came out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,8 +89,11 @@ class PyAVReader(VideoReader):
             wanted = {int(index.pts[number]): number for number in stretch}
             key = int(index.key_pts[_key_before(index, stretch[0])])
             for step_s in _STEPS_BACK_S:
-                self.source.seek(key - round(step_s / self.source.stream.time_base))
                 missing = set(stretch)
+                try:
+                    self.source.seek(key - round(step_s / self.source.stream.time_base))
+                except av.FFmpegError:  # FLV knows no place before the first entry of its index
+                    continue
                 for number, frame in self._decode(wanted):
                     # From some key frames on the decoder does not vouch for what it makes of later frames, since these
                     # may refer to earlier ones; from further back it does.

@@ -37,6 +37,12 @@ class UnreadableVideo(Exception):  # noqa: N818 (named for what is wrong, not fo
         return f"{path if path.isprintable() else ascii(path)}: {self.reason}"
 
 
+def clip_shape(num_frames: int, frame_size: tuple[int, int], pixel_format: PixelFormat) -> tuple[int, ...]:
+    """Of the uint8 array that holds one clip: [T, H * 3 / 2, W] or [T, H, W, 3]."""
+    height, width = frame_size
+    return (num_frames, height * 3 // 2, width) if pixel_format == "planar" else (num_frames, height, width, 3)
+
+
 @dataclass(frozen=True)
 class Colour:
     """How YUV turns into RGB: the matrix and whether luma spans 0..255 (full) or 16..235 (limited)."""

@@ -120,7 +120,8 @@ def data_uri(folder: Path, name: str) -> Markup:
 
 
 def _draw(model: VideoModel, video: VideoViews, target: Path) -> Picture:
-    rgb_BTCHW = to_rgb(torch.from_numpy(np.asarray(video.pixels)[:1]), torch.tensor([video.colour]))
+    assert video.pixels is not None
+    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.colour]))
     frames_THWC = rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
     maps_tShw = _maps(model, rgb_BTCHW)
     names = f"{video.index:06d}-frames.webp", f"{video.index:06d}-tokens.webp"
