@@ -28,7 +28,7 @@ from vidtl.models.weights.flax import infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
 from vidtl.models.weights.image_vit import Inflation
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t
+from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t, t2t_clip
 from vidtl.runtime.launch import run_tool
 
 APPLIES = {
@@ -110,9 +110,9 @@ def build(arguments: argparse.Namespace) -> tuple[VideoModel, tuple[str, ...]]:
     if arguments.source.suffix != ".npz" and is_t2t(read_state(arguments.source)):
         check_options(arguments, "a T2T-ViT")
         found = read_t2t(arguments.source)
-        clip = replace(with_clip(ClipConfig(), arguments), num_frames=1)
         t2t_vit = infer_t2t_config(found)
         t2t_vit = replace(t2t_vit, num_heads=arguments.num_heads or t2t_vit.num_heads)
+        clip = t2t_clip(found, arguments.frame_size and tuple(arguments.frame_size))
         return build_model(
             ModelConfig(architecture="t2t_vit", t2t_vit=t2t_vit), clip, found.state["head.weight"].shape[0]
         ), ()

@@ -46,7 +46,7 @@ class T2TViT(VideoModel):
     normal distribution of standard deviation 0.02.
 
     The position table belongs to the image size. A new model of any size computes its own; weights of another size
-    bring theirs, resized (`vidtl.models.weights.t2t`), since in a longer row of tokens the same number stands for
+    bring theirs, resized as the authors' fine-tuning does, since in a longer row of tokens the same number stands for
     another place. The table and the Performer's features are parameters without gradient, as in the released files, and
     count as such.
 
@@ -67,7 +67,7 @@ class T2TViT(VideoModel):
         )
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(config.width), std=0.02))
         grid = Grid(1, *self.tokens.frame_grid)
-        self.positions = PositionEmbedding(grid, config.width, "learned", class_token=True)
+        self.positions = PositionEmbedding(grid, config.width, class_token=True, resizing="bicubic")
         self.positions.weight = nn.Parameter(sincos_1d(grid.size + 1, config.width), requires_grad=False)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = _build_blocks(config)

@@ -55,7 +55,7 @@ def _read(
         if _is_video(params, model):
             return flax_weights(params, str(source), _flax_grids(params, source_grid)), ()
     if isinstance(model, T2TViT):
-        return read_t2t(source, model.positions.grid), ()
+        return read_t2t(source), ()
     if not isinstance(model, ViViT):
         raise UserError(f"{source} is no directory; allowed for a {type(model).__name__}: a model directory")
     return image_vit_weights(source, model, inflation=inflation), NEW_PARTS
