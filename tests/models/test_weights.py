@@ -394,7 +394,7 @@ def test_the_tool_writes_a_directory_that_gives_the_reference_output(golden, tmp
     model, class_names = load_model_directory(tmp_path / "out")
     assert class_names == tuple(names)
     torch.testing.assert_close(model.eval()(video.permute(0, 1, 4, 2, 3)), output, rtol=1e-5, atol=1e-5)
-    with pytest.raises(UserError, match="exists and is not empty"):
+    with pytest.raises(UserError, match="exists and is no empty directory"):
         convert(source, tmp_path / "out")
 
 

@@ -29,6 +29,16 @@ class SourceWeights:
     unexpected: Sequence[str] = ()
     """Names of the source that nothing here corresponds to."""
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the classifier; a UserError where the source has none."""
+        if "head.weight" not in self.state:
+            raise UserError(
+                f"{self.source} has no classifier, so that no whole model can be made of it; it can start a training "
+                "(--training.init_from), with --training.init_new_head true"
+            )
+        return self.state["head.weight"].shape[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:

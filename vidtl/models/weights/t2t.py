@@ -79,8 +79,8 @@ def infer_t2t_config(weights: SourceWeights) -> T2TViTConfig:
         UserError: weights of something else.
     """
     state = weights.state
-    if not {"tokens.proj.weight", "tokens.layers.0.proj.weight", POSITIONS} <= state.keys():
-        raise UserError(f"{weights.source} holds no tokens_to_token module and pos_embed; allowed: those of a T2T-ViT")
+    if not {"tokens.proj.weight", "tokens.layers.0.proj.weight", POSITIONS, "blocks.0.mlp.fc1.weight"} <= state.keys():
+        raise UserError(f"{weights.source} lacks tokens_to_token, pos_embed or blocks; allowed: weights of a T2T-ViT")
     width = state["tokens.proj.weight"].shape[0]
     return T2TViTConfig(
         token_module="performer" if "tokens.layers.0.features" in state else "transformer",
