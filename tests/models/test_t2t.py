@@ -243,6 +243,11 @@ def test_a_model_directory_gives_the_same_model(tmp_path: Path) -> None:
     assert not loaded.positions.weight.requires_grad
 
 
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.t2t_vit\.width is 48; allowed: multiples of .*num_heads, 5"):
+        small_model(replace(SMALL, num_heads=5))
+
+
 def test_clips_of_several_frames_are_refused() -> None:
     with pytest.raises(UserError, match=r"clip\.num_frames is 2; allowed: 1"):
         small_model(clip=ClipConfig(num_frames=2))

@@ -11,6 +11,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig, T2TViTConfig
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.attention import SelfAttention
 from vidtl.models.blocks import BlockConfig, TransformerBlock, drop_path_ramp
@@ -51,7 +52,8 @@ class T2TViT(VideoModel):
     count as such.
 
     Raises:
-        UserError: clips of more than one frame, frames too small for one token, or input of another shape.
+        UserError: clips of more than one frame, frames too small for one token, a width that the heads do not divide,
+            or input of another shape.
     """
 
     def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
@@ -62,6 +64,12 @@ class T2TViT(VideoModel):
                 "which sees images"
             )
         config = resolve_t2t_sizes(model_config.t2t_vit)
+        require(
+            config.width % config.num_heads == 0,
+            "model.t2t_vit.width",
+            config.width,
+            f"multiples of model.t2t_vit.num_heads, {config.num_heads}",
+        )
         self.tokens = TokensToToken(
             config.token_module, clip_config.frame_size, config.width, config.token_width, config.token_dropout
         )
@@ -117,8 +125,14 @@ def _build_blocks(config: T2TViTConfig) -> nn.ModuleList:
         norm_eps=1e-5,
         gelu="none",
     )
-    dropouts = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
-    return nn.ModuleList(
-        TransformerBlock(block, SelfAttention(config.width, config.num_heads, qkv_bias=False, **dropouts), drop_path)
-        for drop_path in drop_path_ramp(config.stochastic_depth, config.depth)
-    )
+    blocks = nn.ModuleList()
+    for drop_path in drop_path_ramp(config.stochastic_depth, config.depth):
+        attention = SelfAttention(
+            config.width,
+            config.num_heads,
+            qkv_bias=False,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
+        blocks.append(TransformerBlock(block, attention, drop_path))
+    return blocks
