@@ -290,7 +290,9 @@ def test_positions_of_an_unknown_grid():
             f"encoder.positions.weight (grid {grid} to 2x3x3)",
         )
     weights = SourceWeights(source="file", state={"encoder.positions.weight": torch.zeros(72, 24)})
-    with pytest.raises(UserError, match=r"has 72 rows, which fit 8x3x3 or 2x6x6 .* give the grid of the source"):
+    with pytest.raises(
+        UserError, match=r"has 72 rows, which fit 8x3x3 or 2x6x6 .* convert it with tools/convert_weights.py"
+    ):
         load_weights(model, weights, allow_missing=["*"])
     known = replace(weights, grids={"encoder.positions.weight": Grid(2, 6, 6)})
     assert load_weights(model, known, allow_missing=["*"]).resized == (

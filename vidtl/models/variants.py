@@ -104,7 +104,8 @@ def parse_variant(name: str) -> ViViTConfig:
 def list_models() -> list[str]:
     """Names for `create_model`: the papers' models and, for each size and form, TokenLearner at a quarter and a half.
 
-    Any other number that fits the grammar makes a model as well.
+    Any other number that fits the grammar makes a model as well. All are ViViTs; models of the other architectures are
+    made by `build_model`.
     """
     names = list(PAPER_MODELS)
     backbones = (("ti", 16), ("s", 16), ("b", 16), ("l", 16), ("h", 14))

@@ -155,7 +155,7 @@ def _guess_grid(size: int, target: Grid, name: str, source: str) -> Grid:
         found = " or ".join(map(str, guesses)) or "no grid that differs only in length or only in frame size"
         raise UserError(
             f"{source}: {name} has {size} rows, which fit {found} (the model has {target}); "
-            "give the grid of the source, such as --source_grid 16 14 14"
+            "convert it with tools/convert_weights.py and the grid of the source, such as --source_grid 16 14 14"
         )
     return guesses[0]
 
