@@ -1,5 +1,6 @@
 """Pages for people: their links lead somewhere, and the tables of studies say what the studies wrote."""
 
+import ast
 import json
 import re
 import subprocess
@@ -36,6 +37,19 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     local = [target for pair in targets for target in pair if target and "://" not in target]
     missing = [target for target in local if not (page.parent / target).exists()]
     assert not missing
+
+
+def heads() -> dict[str, str]:
+    """What stands first in every tool and configuration, by its path."""
+    tools = {file: ast.get_docstring(ast.parse(file.read_text())) or "" for file in REPOSITORY.glob("tools/*.py")}
+    configs = {file: file.read_text().partition("\ndata:")[0] for file in REPOSITORY.glob("configs/*.yaml")}
+    return {str(file.relative_to(REPOSITORY)): text for file, text in sorted((tools | configs).items())}
+
+
+@pytest.mark.parametrize(("file", "head"), heads().items(), ids=heads())
+def test_files_named_at_the_head_of_a_tool_or_configuration_exist(file: str, head: str) -> None:
+    named = re.findall(r"(?<![\w/])(?:configs|datasets|docs|tests|tools|vidtl)/[\w./-]*\w", head)
+    assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
 def test_every_folder_of_the_package_has_its_place_in_the_architecture() -> None:

@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
+from vidtl.config.checks import require_choice
 from vidtl.config.dotted import dotted
 from vidtl.errors import UserError, did_you_mean
 
@@ -164,8 +165,8 @@ def _checked_file(path: Path, known: list[str] | None) -> dict[str, Any]:
     return flat
 
 
-def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each option that takes one of a few words, with the words."""
+def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str | int, ...]]]:
+    """Each option that takes one of a few words or numbers, with these."""
     for name, hint in get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
             yield from _choices(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
@@ -173,10 +174,10 @@ def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str, ...
             yield f"{prefix}{name}", get_args(hint)
 
 
-def _check_choice(where: str, key: str, value: object, allowed: tuple[str, ...]) -> None:
-    """What is not a word at all is left to the parser."""
-    if isinstance(value, str) and value not in allowed:
-        raise UserError(f"{where}{key} is {value!r}; {did_you_mean(value, allowed)}")
+def _check_choice(where: str, key: str, value: object, allowed: tuple[str | int, ...]) -> None:
+    """On the command line numbers are words, too; what is not a word at all is left to the parser."""
+    if isinstance(value, str) and value not in map(str, allowed):
+        require_choice(f"{where}{key}", value, allowed)
 
 
 def _one_line(message: str) -> str:

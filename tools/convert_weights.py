@@ -18,17 +18,18 @@ from typing import get_args
 from command_line import PlainParser
 
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.data.class_list import read_class_list
 from vidtl.errors import UserError
 from vidtl.models import VideoModel, build_model, create_model
 from vidtl.models.hub import save_model_directory
 from vidtl.models.position import Grid
 from vidtl.models.variants import FORMS
 from vidtl.models.weights.files import read_state
-from vidtl.models.weights.flax import infer_vivit_config, read_flax
+from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
 from vidtl.models.weights.image_vit import Inflation
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t
+from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t, t2t_clip
 from vidtl.runtime.launch import run_tool
 
 APPLIES = {
@@ -47,9 +48,11 @@ def parse() -> argparse.Namespace:
     parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="directory or file")
     parser.add_argument("output", type=Path, help="directory to make")
-    parser.add_argument("--num_frames", type=int, help="frames per clip (default: the source's, or 32)")
+    parser.add_argument("--num_frames", type=positive, help="frames per clip (default: the source's, or 32)")
     parser.add_argument("--frame_size", type=int, nargs=2, metavar=("H", "W"), help="default: the source's, or 224 224")
-    parser.add_argument("--class_names", type=Path, help="text file with one class name per line")
+    parser.add_argument(
+        "--class_names", type=Path, help="text file with one class name per line, or as data sets publish it"
+    )
     flax = parser.add_argument_group("Flax ViViTs, whose parameters do not tell everything")
     flax.add_argument("--form", choices=FORMS.values(), help="needed for factorised_dot_product alone")
     flax.add_argument("--attention_order", choices=("time_space", "space_time"), help="default: time_space")
@@ -60,22 +63,32 @@ def parse() -> argparse.Namespace:
         "--source_grid", type=int, nargs=3, metavar=("T", "H", "W"), help="tokens of the source's positions"
     )
     t2t = parser.add_argument_group("T2T-ViTs")
-    t2t.add_argument("--num_heads", type=int, help="attention heads; default: width / 64, as in every published model")
+    t2t.add_argument(
+        "--num_heads", type=positive, help="attention heads; default: width / 64, as in every published model"
+    )
     image = parser.add_argument_group("image ViTs")
     image.add_argument("--model", help="name of the ViViT to start, such as vivit_b16x2_fe_tl8at3")
-    image.add_argument("--num_classes", type=int, help="classes of the new classifier")
+    image.add_argument("--num_classes", type=positive, help="classes of the new classifier")
     image.add_argument("--inflation", choices=get_args(Inflation), help="default: central_frame")
     return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
+    return int(text)
 
 
 def main() -> None:
     """Read, load, report, write."""
     arguments = parse()
-    if arguments.output.exists() and any(arguments.output.iterdir()):
-        raise UserError(f"{arguments.output} exists and is not empty; allowed: a new or empty directory")
+    output = arguments.output
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError(f"{output} exists and is no empty directory; allowed: a new or empty one")
     model, class_names = build(arguments)
     if arguments.class_names is not None:
-        class_names = read_class_names(arguments.class_names)
+        class_names = read_class_list(arguments.class_names).names.names
     report = load_pretrained(
         model,
         arguments.source,
@@ -89,40 +102,45 @@ def main() -> None:
 
 def build(arguments: argparse.Namespace) -> tuple[VideoModel, tuple[str, ...]]:
     """The model that the source is for, still with fresh weights, and the class names that the source tells."""
-    if arguments.source.is_dir():
+    source = arguments.source
+    if source.is_dir():
         check_options(arguments, "a Hugging Face directory")
-        source = read_huggingface(arguments.source)
-        num_classes = source.weights.state["head.weight"].shape[0]
-        return build_model(source.model, with_clip(source.clip, arguments), num_classes), source.class_names
-    params = read_flax(arguments.source) if arguments.source.suffix == ".npz" else {}
+        found = read_huggingface(source)
+        return build_model(found.model, with_clip(found.clip, arguments), found.weights.num_classes), found.class_names
+    params = read_flax(source) if source.suffix == ".npz" else {}
     if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:
         check_options(arguments, "Flax parameters of a ViViT")
-        config = infer_vivit_config(params, form=arguments.form, after_block=arguments.after_block)
-        stage = replace(config.token_learner, pooling=arguments.token_learner_pooling or "sum")
-        config = replace(
-            config,
-            attention_order=arguments.attention_order or "time_space",
-            pooling=arguments.pooling or config.pooling,
-            token_learner=stage,
-        )
-        clip = with_clip(ClipConfig(), arguments)
-        return build_model(ModelConfig(vivit=config), clip, params["output_projection/bias"].shape[0]), ()
-    if arguments.source.suffix != ".npz" and is_t2t(read_state(arguments.source)):
+        return build_flax(arguments, params), ()
+    if source.suffix != ".npz" and is_t2t(read_state(source)):
         check_options(arguments, "a T2T-ViT")
-        found = read_t2t(arguments.source)
-        clip = replace(with_clip(ClipConfig(), arguments), num_frames=1)
-        t2t_vit = infer_t2t_config(found)
-        t2t_vit = replace(t2t_vit, num_heads=arguments.num_heads or t2t_vit.num_heads)
-        return build_model(
-            ModelConfig(architecture="t2t_vit", t2t_vit=t2t_vit), clip, found.state["head.weight"].shape[0]
-        ), ()
+        return build_t2t(arguments), ()
     check_options(arguments, "an image ViT")
     if arguments.model is None or arguments.num_classes is None:
-        raise UserError(
-            f"{arguments.source} may be an image ViT; needed: --model and --num_classes of the ViViT to start"
-        )
+        raise UserError(f"{source} may be an image ViT; needed: --model and --num_classes of the ViViT to start")
     clip = with_clip(ClipConfig(), arguments)
     return create_model(arguments.model, arguments.num_classes, clip.num_frames, clip.frame_size), ()
+
+
+def build_flax(arguments: argparse.Namespace, params: Params) -> VideoModel:
+    """A ViViT, by its parameters and what they do not tell."""
+    config = infer_vivit_config(params, form=arguments.form, after_block=arguments.after_block)
+    config = replace(
+        config,
+        attention_order=arguments.attention_order or "time_space",
+        pooling=arguments.pooling or config.pooling,
+        token_learner=replace(config.token_learner, pooling=arguments.token_learner_pooling or "sum"),
+    )
+    num_classes = flax_weights(params, str(arguments.source)).num_classes
+    return build_model(ModelConfig(vivit=config), with_clip(ClipConfig(), arguments), num_classes)
+
+
+def build_t2t(arguments: argparse.Namespace) -> VideoModel:
+    """A T2T-ViT for the images of its authors, or of another size."""
+    weights = read_t2t(arguments.source)
+    config = infer_t2t_config(weights)
+    config = replace(config, num_heads=arguments.num_heads or config.num_heads)
+    clip = t2t_clip(weights, arguments.frame_size and tuple(arguments.frame_size))
+    return build_model(ModelConfig(architecture="t2t_vit", t2t_vit=config), clip, weights.num_classes)
 
 
 def with_clip(clip: ClipConfig, arguments: argparse.Namespace) -> ClipConfig:
@@ -141,13 +159,6 @@ def check_options(arguments: argparse.Namespace, kind: str) -> None:
     given = {name for name, value in vars(arguments).items() if value is not None} - {"source", "output"}
     for name in sorted(given - APPLIES[kind]):
         raise UserError(f"--{name} does not apply: {arguments.source} is read as {kind}")
-
-
-def read_class_names(path: Path) -> tuple[str, ...]:
-    """One name per line."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is no file")
-    return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
 
 
 if __name__ == "__main__":

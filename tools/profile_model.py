@@ -1,6 +1,6 @@
 """What a model costs: parameters, multiply-adds and activation memory per block, what TokenLearner saves, and time.
 
-A configuration:   python tools/profile_model.py --config configs/k400_vivit_b16x2_fe_tl8at3.yaml
+A configuration:   python tools/profile_model.py --config configs/kinetics400_vivit_b_tl8.yaml
 With changes:      python tools/profile_model.py --model.vivit.size L --model.vivit.token_learner.after_block 6 --time
 The papers' rows:  python tools/profile_model.py --table papers
 One paper's:       python tools/profile_model.py --table t2t_vit --step --output docs/results/t2t/models.json
@@ -23,11 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.models.complexity import (
     Complexity,
     StageCost,
+    count_parameters,
     measure_complexity,
     time_passes,
     time_stages,
@@ -36,6 +38,7 @@ from vidtl.models.complexity import (
 from vidtl.models.published import TABLES
 from vidtl.runtime.launch import resolve_precision, run_tool
 from vidtl.runtime.seeding import seed_torch
+from vidtl.training.frozen import freeze_all_but
 
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 UNIT = "GMAC: billions of multiply-adds of one clip's forward pass (papers call them GFLOPs; FLOPs are twice as many)"
@@ -50,9 +53,10 @@ def main() -> None:
     parser.add_argument("--table", choices=[ALL, *TABLES], help="Count the models of the papers instead of one model")
     parser.add_argument("--step", action="store_true", help="Also take a training step of each model of --table")
     parser.add_argument("--output", type=Path, help="JSON file to write the rows of --table to")
-    options, config = parse_experiment(parser, arguments_of_process())
+    arguments = arguments_of_process()
+    options, config = parse_experiment(parser, arguments)
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    check(options)
+    check(options, {name.removeprefix("--").partition("=")[0] for name in arguments if name.startswith("--")})
     if options.table:
         compare_papers(console, options.table, options.step, options.output)
         console.print(UNIT)
@@ -61,6 +65,7 @@ def main() -> None:
     cost = measure_complexity(config.model, config.clip, options.num_classes, autocast)
     times = measure_times(config, options, autocast) if options.time else {}
     print_stages(console, config, cost, times)
+    print_frozen(console, config, options.num_classes)
     twin = without_token_learner(config.model)
     if twin is not None:
         print_saving(console, cost, measure_complexity(twin, config.clip, options.num_classes, autocast))
@@ -68,13 +73,23 @@ def main() -> None:
         print_times(console, cost, times, options.batch)
 
 
-def check(options: argparse.Namespace) -> None:
-    """UserErrors for options that would do nothing, and for a file that could not be written after all the work."""
-    for name in ("step", "output"):
-        if getattr(options, name) and not options.table:
-            raise UserError(f"--{name} belongs to --table; allowed with --table {' | '.join([ALL, *TABLES])}")
+def check(options: argparse.Namespace, given: set[str]) -> None:
+    """UserErrors for options given that would do nothing, for counts that cannot be, and for a file that could not be
+    written after all the work."""
+    of_table, of_time = {"step", "output"}, {"batch", "rounds"}
+    if options.table:
+        for name in sorted(given - of_table - {"table"}):
+            raise UserError(f"--{name} does nothing with --table, whose models are those of the papers")
+    for name in sorted(given & of_table if not options.table else ()):
+        raise UserError(f"--{name} belongs to --table; allowed with --table {' | '.join([ALL, *TABLES])}")
+    for name in sorted(given & of_time if not options.time else ()):
+        raise UserError(f"--{name} belongs to --time; allowed with --time")
+    for name in sorted(of_time):
+        require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
     if options.output and not options.output.parent.is_dir():
         raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
+    if options.output and options.output.is_dir():
+        raise UserError(f"--output is {options.output}, a folder; allowed: a file")
 
 
 def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, times: dict[str, float]) -> None:
@@ -103,9 +118,18 @@ def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, t
     table.add_row("total", *total, *([f"{1e3 * times['forward']:.2f}"] if times else []))
     console.print(table)
     console.print(UNIT)
-    frozen = cost.parameters - cost.trainable_parameters
-    console.print(f"parameters without gradient: {frozen:,}" if frozen else "all parameters are trained")
     console.print("saved: activations kept for the backward pass, per clip, by the part that keeps them first")
+
+
+def print_frozen(console: Console, config: ExperimentConfig, num_classes: int) -> None:
+    """How many parameters `training.trainable` and the model itself leave out of the training."""
+    with torch.device("meta"):
+        model = build_model(config.model, config.clip, num_classes)
+    freeze_all_but(model, config.training.trainable)
+    frozen = count_parameters(model) - count_parameters(model, trainable_only=True)
+    console.print(f"parameters without gradient: {frozen:,}" if frozen else "all parameters are trained")
+    if config.training.trainable:
+        console.print("saved and times are those of a training of the whole model")
 
 
 def equal_neighbours(stages: tuple[StageCost, ...]) -> Iterator[list[StageCost]]:

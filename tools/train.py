@@ -98,13 +98,15 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
     model.multi_label = records.multi_label
-    new_head = config.training.init_new_head
+    has_classifier = False
     if config.training.init_from:
         source = Path(config.training.init_from)
-        is_run = RunDirectory(source).checkpoints.is_dir()
-        report = load_pretrained(model, averaged(find_model_directory(source)) if is_run else source, new_head=new_head)
+        if RunDirectory(source).checkpoints.is_dir():
+            source = averaged(find_model_directory(source))
+        report = load_pretrained(model, source, new_head=config.training.init_new_head)
+        has_classifier = f"{model.classifier()[0]}.weight" in report.loaded
         log.info("%s", report)
-    if records.multi_label and (new_head or not config.training.init_from):
+    if records.multi_label and not has_classifier:
         model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
     return model
 

@@ -36,7 +36,7 @@ EXACT_GMACS = {
     "B/16x2 model 4": 276.18,
     "B/16x2 FE 8at3": 81.92,
     "B/16x2 FE 16at6, temporal encoder over tokens": 161.30,
-    "16at12 + L/16": 760.7,
+    "16at12 + L/16": 760.95,
     "8at18 + L/16": 1097.7,
     "ViT B/16": 55.5,
     "T2T-ViT-7": 1.147,

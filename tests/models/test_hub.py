@@ -118,9 +118,51 @@ def test_mistakes_in_a_directory_are_told(model, tmp_path):
     edit(tmp_path, lambda config: config["model"]["vivit"].update(depth=3))
     with pytest.raises(UserError, match=r"model\.safetensors does not fit the model: 16 missing: encoder\.blocks\.2"):
         load_model_directory(tmp_path)
+    save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config.pop("num_outputs"))
     with pytest.raises(UserError, match=r"config\.json: num_outputs is missing"):
         load_model_directory(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json is no readable JSON file"):
         load_model_directory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "words"),
+    [
+        ("", "num_outputs", "3", "num_outputs is '3'; allowed: int"),
+        ("", "num_outputs", True, "num_outputs is True; allowed: int"),
+        ("", "class_names", ["a", "b"], "class_names has 2 names; allowed: 3, one per class of the model"),
+        ("", "class_names", ["a", "b", 3], "class_names is ['a', 'b', 3]; allowed: tuple[str, ...]"),
+        ("", "multi_label", 0, "multi_label is 0; allowed: bool | None"),
+        ("clip", "frame_size", 16, "clip.frame_size is 16; allowed: tuple[int, int]"),
+        ("clip", "frame_size", [16], "clip.frame_size is [16]; allowed: tuple[int, int]"),
+        ("clip", "mean", ["a", 0, 0], "clip.mean is ['a', 0, 0]; allowed: tuple[float, float, float]"),
+        ("model", "architecture", "vivitt", "model.architecture is 'vivitt'; did you mean 'vivit'?"),
+        ("model", "vivit", 3, "model.vivit is 3; allowed: an object"),
+        ("model.vivit", "depth", "3", "model.vivit.depth is '3'; allowed: int"),
+        ("model.vivit", "form", "jiont", "model.vivit.form is 'jiont'; did you mean 'joint'?"),
+        ("model.vivit", "pooling", "avg", "model.vivit.pooling is 'avg'; allowed: cls, mean, max, sum"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_with_its_file_and_key(model, tmp_path, section, name, value, words):
+    save_model_directory(model, tmp_path, NAMES)
+
+    def change(config):
+        for part in filter(None, section.split(".")):
+            config = config[part]
+        config[name] = value
+
+    edit(tmp_path, change)
+    with pytest.raises(UserError) as error:
+        load_model_directory(tmp_path)
+    assert str(error.value) == f"{tmp_path / 'config.json'}: {words}"
+
+
+def test_whole_numbers_and_absent_keys_are_fine(model, tmp_path):
+    save_model_directory(model, tmp_path, NAMES)
+    edit(tmp_path, lambda config: config["clip"].update(target_fps=0, mean=[0, 0, 0.5]))
+    edit(tmp_path, lambda config: config.pop("multi_label"))
+    loaded, _ = load_model_directory(tmp_path)
+    assert loaded.clip_config.mean == (0, 0, 0.5)
+    assert loaded.multi_label is None

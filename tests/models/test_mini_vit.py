@@ -55,6 +55,12 @@ def test_parameter_counts_are_the_studys() -> None:
     assert count(MiniViTConfig(token_learner=learner(8, "v1.1"))) == count(plain) + bottleneck
 
 
+def test_heads_need_not_divide_the_width_of_the_tokens() -> None:
+    model = mini_vit(MiniViTConfig(num_heads=3, head_width=20, depth=3))
+    assert model.blocks[0].attn.q.weight.shape == (60, 128)
+    assert model(torch.randn(2, 1, 3, 48, 48)).shape == (2, 10)
+
+
 def test_the_default_is_the_notebooks_model() -> None:
     config = MiniViTConfig()
     assert config.token_learner == learner(8)

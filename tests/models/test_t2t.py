@@ -17,7 +17,8 @@ from vidtl.models.t2t import TokensToToken
 from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.image_vit import image_vit_weights
-from vidtl.models.weights.t2t import infer_t2t_config, load_t2t, read_t2t
+from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.t2t import infer_t2t_config, read_t2t
 
 SMALL = T2TViTConfig(width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
 GOLDEN = {kind: replace(SMALL, token_module=kind) for kind in ("performer", "transformer")}
@@ -51,7 +52,7 @@ def small_model(config: T2TViTConfig = SMALL, clip: ClipConfig | None = None) ->
 def test_tokens_and_logits_are_the_authors(golden: Path, kind: str) -> None:
     folder = golden / f"t2t_vit_{kind}"
     model = small_model(GOLDEN[kind])
-    report = load_t2t(model, folder / "model.safetensors")
+    report = load_pretrained(model, folder / "model.safetensors")
     assert report.missing == report.unexpected == report.resized == ()
     expected = np.load(folder / "io.npz")
     input_BTCHW = torch.from_numpy(expected["images"]).unsqueeze(1)
@@ -189,7 +190,7 @@ def test_released_torch_files_load(golden: Path, tmp_path: Path, keys: tuple[str
     path = tmp_path / "released.pth.tar"
     torch.save(content, path)
     model = small_model()
-    load_t2t(model, path)
+    load_pretrained(model, path)
     assert torch.equal(model.blocks[1].attn.k.weight, state["blocks.1.attn.qkv.weight"][48:96])
     assert torch.equal(model.tokens.layers[1].features, state["tokens_to_token.attention2.w"])
 
@@ -204,8 +205,8 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
 def test_names_that_fit_nothing_are_reported(golden: Path) -> None:
     path = golden / "t2t_vit_performer" / "model.safetensors"
     with pytest.raises(UserError, match=r"2 missing: .*qkv\.weight; 6 unexpected: .*kqv\.bias"):
-        load_t2t(small_model(GOLDEN["transformer"]), path)
-    report = load_t2t(small_model(), path, with_head=False)
+        load_pretrained(small_model(GOLDEN["transformer"]), path)
+    report = load_pretrained(small_model(), path, new_head=True)
     assert set(report.missing) == set(report.unused) == {"head.weight", "head.bias"}
 
 
@@ -215,15 +216,21 @@ def test_settings_are_read_from_the_weights(golden: Path, kind: str) -> None:
     assert replace(found, num_heads=3) == GOLDEN[kind]  # the golden models' heads are narrower than the published 64
 
 
-def test_weights_of_another_image_size_bring_their_positions_resized(golden: Path) -> None:
+def test_weights_of_another_image_size_bring_their_positions_resized(golden: Path, tmp_path: Path) -> None:
     path = golden / "t2t_vit_performer" / "model.safetensors"
     source = load_file(path)["pos_embed"][0]
     model = small_model(clip=image_clip(128))
-    load_t2t(model, path)
+    assert load_pretrained(model, path).resized == ("positions.weight (grid 1x4x4 to 1x8x8)",)
     assert model.positions.weight.shape == (65, 48)
     torch.testing.assert_close(model.positions.weight[0], source[0])
     coarse = torch.nn.functional.avg_pool2d(model.positions.weight[1:].T.reshape(1, 48, 8, 8), 2)
     assert torch.corrcoef(torch.stack([coarse.flatten(), source[1:].T.flatten()]))[0, 1] > 0.95
+    bicubic = torch.nn.functional.interpolate(source[1:].T.reshape(1, 48, 4, 4), (8, 8), mode="bicubic")
+    torch.testing.assert_close(model.positions.weight[1:].T.reshape(1, 48, 8, 8), bicubic)
+    save_model_directory(model, tmp_path, ())
+    smaller, _ = load_model_directory(tmp_path, image_clip(64))
+    back = torch.nn.functional.interpolate(bicubic, (4, 4), mode="bicubic")
+    torch.testing.assert_close(smaller.positions.weight[1:].T.reshape(1, 48, 4, 4), back)
 
 
 def test_a_model_directory_gives_the_same_model(tmp_path: Path) -> None:
@@ -234,6 +241,11 @@ def test_a_model_directory_gives_the_same_model(tmp_path: Path) -> None:
     assert torch.equal(loaded.eval()(images), model(images))
     assert isinstance(loaded, T2TViT)
     assert not loaded.positions.weight.requires_grad
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.t2t_vit\.width is 48; allowed: multiples of .*num_heads, 5"):
+        small_model(replace(SMALL, num_heads=5))
 
 
 def test_clips_of_several_frames_are_refused() -> None:

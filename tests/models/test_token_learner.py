@@ -103,3 +103,19 @@ def test_dropout_only_in_training():
     assert not torch.equal(module(tokens), module(tokens))
     module.eval()
     assert torch.equal(module(tokens), module(tokens))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_tokens": 0}, "TokenLearner.num_tokens is 0; allowed: 1 or more"),
+        ({"num_tokens": -1}, "TokenLearner.num_tokens is -1; allowed: 0 or more"),
+        ({"version": "v2"}, "TokenLearner.version is 'v2'; did you mean 'v1'?"),
+        ({"pooling": "avg", "version": "v1"}, "TokenLearner.pooling is 'avg'; allowed: sum, mean"),
+        ({"pooling": "mean"}, "TokenLearner.pooling is 'mean'; allowed: 'sum' with version v1.1"),
+    ],
+)
+def test_values_that_cannot_be(settings, words):
+    with pytest.raises(UserError) as error:
+        TokenLearner(**{"dim": 24, "num_tokens": 4, **settings})
+    assert str(error.value).startswith(words)

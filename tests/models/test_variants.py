@@ -1,7 +1,10 @@
 """Names build the papers' models: the published sizes, to the last parameter."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.errors import UserError
@@ -28,9 +31,9 @@ def create_on_meta(name, **settings):
         ("ViViT-L/16x2", 307_508_624),
         ("L/16x2 fe", 354_903_440),
         ("H/14x2", 636_945_040),
-        ("16at12", 307_575_264),
-        ("TokenLearner 8at18", 383_152_088),
-        ("16at18 + L/14", 446_748_128),
+        ("16at12", 307_662_992),
+        ("TokenLearner 8at18", 383_161_424),
+        ("16at18 + L/14", 446_835_856),
         ("vivit_b16x2_fe_tl8at3", 115_111_128),
         ("vivit_b16x2_fe_tl8at12", 115_111_128),
         ("vivit_b16x2_fe_tl16at6", 115_111_648),
@@ -45,7 +48,7 @@ def test_the_largest_published_model_takes_frames_that_its_patches_divide():
         UserError, match=r"clip\.frame_size is \[224, 224\]; .* multiple of the tubelet's 10 pixels, such as 220"
     ):
         create_on_meta("16at18 L/10")
-    assert num_parameters(create_on_meta("16at18 L/10", frame_size=(220, 220))) == 449_893_856
+    assert num_parameters(create_on_meta("16at18 L/10", frame_size=(220, 220))) == 449_981_584
 
 
 @pytest.mark.parametrize(("temporal_depth", "count"), [(0, 86_696_080), (1, 93_799_312), (12, 171_765_904)])
@@ -74,6 +77,14 @@ def test_names_and_notations_mean_the_same():
     assert (config.size, config.depth, config.tubelet) == ("S", 14, (4, 32, 32))
     assert config.form == "factorised_self_attention"
     assert config.token_learner == TokenLearnerConfig(num_tokens=4, after_block=5, version="v1", fuser=True)
+
+
+def test_the_papers_models_have_the_papers_token_learner():
+    assert {parse_variant(name).token_learner.version for name in PAPER_MODELS} == {"v1"}
+    config = Path(__file__).resolve().parents[2] / "configs" / "kinetics400_vivit_l_joint_tl16at12.yaml"
+    vivit = yaml.safe_load(config.read_text())["model"]["vivit"]
+    stage = TokenLearnerConfig(**vivit.pop("token_learner"))
+    assert ViViTConfig(**{**vivit, "tubelet": tuple(vivit["tubelet"])}, token_learner=stage) == parse_variant("16at12")
 
 
 def test_extra_blocks_of_the_papers_models():

@@ -13,7 +13,15 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import (
+    ClipConfig,
+    MiniViTConfig,
+    ModelConfig,
+    PytorchVideoConfig,
+    T2TViTConfig,
+    TokenLearnerConfig,
+    ViViTConfig,
+)
 from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.models.hub import load_model_directory, save_model_directory
@@ -36,6 +44,23 @@ SMALL = ViViTConfig(
 )
 CLIP = ClipConfig(num_frames=4, frame_size=(24, 24))
 FORMS = ["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
+IMAGE = ClipConfig(num_frames=1, frame_size=(48, 48))
+ONE_OF_EACH = {
+    "vivit": (ModelConfig(vivit=SMALL), CLIP),
+    "t2t_vit": (
+        ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(width=24, depth=1, num_heads=2, token_width=8)),
+        IMAGE,
+    ),
+    "mini_vit": (ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig(width=16, head_width=8)), IMAGE),
+    "x3d_xs": (
+        ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="x3d_xs")),
+        ClipConfig(num_frames=4, frame_size=(32, 32)),
+    ),
+    "mvit_b_16x4": (
+        ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="mvit_b_16x4")),
+        ClipConfig(num_frames=16, frame_size=(32, 32)),
+    ),
+}
 
 
 def build(clip=CLIP, num_classes=5, **changes):
@@ -216,6 +241,21 @@ def test_a_model_directory_for_another_clip_and_other_classes(tmp_path):
     torch.testing.assert_close(middle, source.encoder.positions.weight[1:].reshape(3, 3, 24))
 
 
+@pytest.mark.parametrize("num_classes", [5, 7])
+@pytest.mark.parametrize("name", ["vivit", "t2t_vit", "mini_vit", "x3d_xs", "mvit_b_16x4"])
+def test_a_new_classifier_for_every_architecture(tmp_path, name, num_classes):
+    config, clip = ONE_OF_EACH[name]
+    source, target = build_model(config, clip, 5), build_model(config, clip, num_classes)
+    save_model_directory(source, tmp_path, ())
+    head, layer = target.classifier()
+    torch.nn.init.ones_(layer.weight)
+    report = load_pretrained(target, tmp_path, new_head=True)
+    assert set(report.missing) == set(report.unused) == {f"{head}.weight", f"{head}.bias"}
+    assert (layer.weight == 1).all()
+    theirs = source.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in target.state_dict().items() if head not in name)
+
+
 def test_what_does_not_fit_is_told_and_nothing_is_loaded():
     model = build()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -250,7 +290,9 @@ def test_positions_of_an_unknown_grid():
             f"encoder.positions.weight (grid {grid} to 2x3x3)",
         )
     weights = SourceWeights(source="file", state={"encoder.positions.weight": torch.zeros(72, 24)})
-    with pytest.raises(UserError, match=r"has 72 rows, which fit 8x3x3 or 2x6x6 .* give the grid of the source"):
+    with pytest.raises(
+        UserError, match=r"has 72 rows, which fit 8x3x3 or 2x6x6 .* convert it with tools/convert_weights.py"
+    ):
         load_weights(model, weights, allow_missing=["*"])
     known = replace(weights, grids={"encoder.positions.weight": Grid(2, 6, 6)})
     assert load_weights(model, known, allow_missing=["*"]).resized == (
@@ -354,7 +396,7 @@ def test_the_tool_writes_a_directory_that_gives_the_reference_output(golden, tmp
     model, class_names = load_model_directory(tmp_path / "out")
     assert class_names == tuple(names)
     torch.testing.assert_close(model.eval()(video.permute(0, 1, 4, 2, 3)), output, rtol=1e-5, atol=1e-5)
-    with pytest.raises(UserError, match="exists and is not empty"):
+    with pytest.raises(UserError, match="exists and is no empty directory"):
         convert(source, tmp_path / "out")
 
 

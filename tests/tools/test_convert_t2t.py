@@ -36,3 +36,23 @@ def test_converted_t2t_gives_the_authors_logits(
     with torch.inference_mode():
         logits = model.eval()(images_BCHW[:, None])
     assert (logits - reference).abs().max() <= 1e-5 * max(1, reference.abs().max())
+
+
+@pytest.mark.parametrize(("asked", "size", "short_side"), [((), 64, 70), (("--frame_size", 224, 224), 224, 248)])
+def test_a_converted_t2t_gets_the_authors_pixels(
+    golden: Path,
+    tmp_path: Path,
+    run_main: Callable[..., tuple[int, str, str]],
+    asked: tuple[str | int, ...],
+    size: int,
+    short_side: int,
+) -> None:
+    import convert_weights
+
+    source = golden / "t2t_vit_performer" / "model.safetensors"
+    code, output, errors = run_main(convert_weights.main, source, tmp_path / "model", "--num_heads", 3, *asked)
+    assert code == 0, errors
+    assert ("resized (1):\n  positions.weight (grid 1x4x4 to 1x14x14)" in output) is bool(asked)
+    clip = load_model_directory(tmp_path / "model")[0].clip_config
+    assert (clip.num_frames, clip.frame_size, clip.short_side) == (1, (size, size), short_side)
+    assert (clip.mean, clip.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

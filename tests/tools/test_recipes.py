@@ -4,6 +4,7 @@ Kept are the architecture with its number of blocks and its TokenLearner, optimi
 averages and decoding; smaller are widths, frames and batches. Weights to start from are left out.
 """
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.models import VideoModel, build_model
+from vidtl.models.complexity import count_parameters
 from vidtl.models.hub import save_model_directory
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import make_accelerator
@@ -50,6 +52,20 @@ def shrunk(config: ExperimentConfig) -> ExperimentConfig:
         data=replace(config.data, num_workers=0),
         training=replace(config.training, batch_size=4, init_from="", precision="no"),
     )
+
+
+COUNTED = [path for path in CONFIGS if "tools/profile_model.py" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", COUNTED, ids=lambda path: path.stem)
+def test_the_head_tells_the_parameters_that_the_named_command_counts(path: Path) -> None:
+    head = " ".join(path.read_text().partition("\ndata:")[0].replace("\n#", "").split())
+    told = re.search(r"([\d.]+) M parameters.* --config(?: --num_classes (\d+))?\)", head)
+    assert told is not None
+    config = read(path)
+    with torch.device("meta"):
+        model = build_model(config.model, config.clip, int(told[2] or 400))
+    assert f"{count_parameters(model) / 1e6:.4g}" == told[1]
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,9 @@ def test_lengths_are_read_with_or_without_plural():
     [
         ({"length": "30"}, "schedule.length is '30'; allowed: a number and its unit"),
         ({"length": "-3 epochs"}, "schedule.length is '-3 epochs'; allowed"),
+        ({"length": "1_ epochs"}, "schedule.length is '1_ epochs'; allowed: a number and its unit"),
+        ({"length": "1__0 steps"}, "schedule.length is '1__0 steps'; allowed: a number and its unit"),
+        ({"warmup": "1e400 epochs"}, "schedule.warmup is '1e400 epochs'; allowed: a number and its unit"),
         ({"length": "0 epochs"}, "schedule.length is '0 epochs'; allowed: more than 0"),
         ({"warmup": "3 epoks"}, "schedule.warmup is '3 epoks'; did you mean 'epochs'?"),
         ({"milestones": ("3 epochs",)}, "schedule.milestones is .*; allowed: one or more with schedule.name step"),

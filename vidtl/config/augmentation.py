@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,7 @@ class AugmentationConfig:
     """Where both are on: chance that a mixed batch is mixed by CutMix (`switch_prob` of timm)."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "augmentation")
         require(self.repeats >= 1, "augmentation.repeats", self.repeats, "1 or more")
         for name in (
             "flip_probability",

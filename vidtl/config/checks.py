@@ -1,9 +1,28 @@
-"""Checks that one value alone can fail."""
+"""Checks that one section alone can fail."""
 
-from vidtl.errors import UserError
+from collections.abc import Sequence
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from vidtl.errors import UserError, did_you_mean
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
     """Unless `condition` holds, raise a `UserError` that names the dotted key, the value and what is allowed."""
     if not condition:
         raise UserError(f"{key} is {value!r}; allowed: {allowed}")
+
+
+def require_choices(section: object, key: str) -> None:
+    """Raise a `UserError` for a setting that is none of the few values it may have; `key` is the section's."""
+    for name, hint in get_type_hints(type(section)).items():
+        if get_origin(hint) is Literal:
+            require_choice(f"{key}.{name}", getattr(section, name), get_args(hint))
+
+
+def require_choice(key: str, value: object, allowed: Sequence[object]) -> None:
+    """Unless `value` is one of those allowed, raise a `UserError` that tells the nearest word or, of numbers, all."""
+    if value in allowed:
+        return
+    are_words = all(isinstance(item, str) for item in (value, *allowed))
+    told = did_you_mean(str(value), map(str, allowed)) if are_words else f"allowed: {', '.join(map(str, allowed))}"
+    raise UserError(f"{key} is {value!r}; {told}")

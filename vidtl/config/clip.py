@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class ClipConfig:
     """Divides RGB in [0, 1] after the mean is subtracted."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "clip")
         require(self.num_frames >= 1, "clip.num_frames", self.num_frames, "1 or more")
         require(self.stride >= 1, "clip.stride", self.stride, "1 or more")
         require(self.target_fps >= 0, "clip.target_fps", self.target_fps, "0 (the file's own) or more")

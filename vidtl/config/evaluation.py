@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,5 +26,6 @@ class EvaluationConfig:
     """Exit with code 4 if any annotated video could not be read (it counts as wrong in any case)."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "evaluation")
         require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "1 or more")
         require(self.max_videos >= 0, "evaluation.max_videos", self.max_videos, "0 or more")

@@ -1,5 +1,6 @@
 """Lengths of time in a run: `30 epochs`, `5000 steps` or `2_000_000 samples`."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -8,7 +9,7 @@ from vidtl.errors import UserError, did_you_mean
 
 Unit = Literal["epochs", "steps", "samples"]
 
-_LENGTH = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?(e\d+)?)\s*(?P<unit>[a-z]+)")
+_LENGTH = re.compile(r"(?P<number>\d+(_\d+)*(\.\d+)?(e\d+)?)\s*(?P<unit>[a-z]+)")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def parse_length(text: str, key: str) -> Length:
     """Read a length; a UserError names the dotted `key` and what is allowed."""
     match = _LENGTH.fullmatch(text.strip().lower())
     allowed = "a number and its unit, as in '30 epochs', '5000 steps' or '2_000_000 samples'"
-    if match is None:
+    if match is None or not math.isfinite(float(match["number"])):
         raise UserError(f"{key} is {text!r}; allowed: {allowed}")
     for unit in get_args(Unit):
         if match["unit"] in (unit, unit.removesuffix("s")):

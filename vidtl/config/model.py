@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class TokenLearnerConfig:
     """Wraps every later block as TokenLearner -> block -> TokenFuser, so that the token count is restored each time."""
 
     def check(self, key: str) -> None:
-        """Raise a `UserError` for a value out of range; `key` is the section that this stage stands in."""
+        """Raise a `UserError` for a value that cannot be; `key` is the section that this stage stands in."""
+        require_choices(self, key)
         require(self.num_tokens >= 0, f"{key}.num_tokens", self.num_tokens, "0 or more")
         require(self.after_block >= 0, f"{key}.after_block", self.after_block, "0 or more")
         require(
@@ -78,6 +79,7 @@ class ViViTConfig:
     token_learner: TokenLearnerConfig = field(default_factory=TokenLearnerConfig)
 
     def __post_init__(self) -> None:
+        require_choices(self, "model.vivit")
         self.token_learner.check("model.vivit.token_learner")
         for name in ("width", "depth", "num_heads", "mlp_width", "temporal_depth"):
             require(getattr(self, name) >= 0, f"model.vivit.{name}", getattr(self, name), "0 or more")
@@ -114,6 +116,7 @@ class T2TViTConfig:
     """Chance that the last block's branches are skipped, rising linearly from 0 (the paper trains with 0.1)."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "model.t2t_vit")
         for name in ("width", "depth", "num_heads", "mlp_width"):
             require(getattr(self, name) >= 0, f"model.t2t_vit.{name}", getattr(self, name), "0 or more")
         require(self.token_width >= 2, "model.t2t_vit.token_width", self.token_width, "2 or more")
@@ -153,6 +156,7 @@ class MiniViTConfig:
     """TokenLearner between two blocks; the study has version v1 with mean pooling after block 3 of 4."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "model.mini_vit")
         self.token_learner.check("model.mini_vit.token_learner")
         for name in ("patch", "width", "depth", "num_heads", "head_width", "mlp_width"):
             require(getattr(self, name) >= 1, f"model.mini_vit.{name}", getattr(self, name), "1 or more")
@@ -192,6 +196,7 @@ class PytorchVideoConfig:
     """`mvit_b_*` only: chance that the last block's branches are skipped, rising linearly from 0."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "model.pytorchvideo")
         for name in ("dropout", "stochastic_depth"):
             require(
                 0 <= getattr(self, name) < 1, f"model.pytorchvideo.{name}", getattr(self, name), "0 or more, below 1"
@@ -214,3 +219,6 @@ class ModelConfig:
     t2t_vit: T2TViTConfig = field(default_factory=T2TViTConfig)
     mini_vit: MiniViTConfig = field(default_factory=MiniViTConfig)
     pytorchvideo: PytorchVideoConfig = field(default_factory=PytorchVideoConfig)
+
+    def __post_init__(self) -> None:
+        require_choices(self, "model")

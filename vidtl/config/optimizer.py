@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class OptimizerConfig:
     """Largest norm of the whole gradient; 0 does not clip."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "optimizer")
         require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "more than 0")
         require(self.reference_batch >= 0, "optimizer.reference_batch", self.reference_batch, "0 or more")
         require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "more than 0, at most 1")

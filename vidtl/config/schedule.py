@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 from vidtl.config.length import parse_length
 
 
@@ -37,6 +37,7 @@ class ScheduleConfig:
         return max(1, parse_length(self.length, "schedule.length").to_steps(steps_per_epoch, samples_per_epoch))
 
     def __post_init__(self) -> None:
+        require_choices(self, "schedule")
         require(parse_length(self.length, "schedule.length").number > 0, "schedule.length", self.length, "more than 0")
         for name in ("warmup", "cooldown"):
             parse_length(getattr(self, name), f"schedule.{name}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,7 @@ class TrainingConfig:
     """`auto` goes on from the output directory's newest valid checkpoint; `never` refuses a directory that has one."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "training")
         for name in (
             "batch_size",
             "accumulation_steps",

@@ -66,8 +66,16 @@ class SelfAttention(nn.Module):
     Three projections rather than a fused one: measured equal in speed, and simpler to load and to start.
     Kernels start Xavier-uniform, biases at 0 (ViViT's reference code).
 
+    Args:
+        width: D.
+        num_heads: heads, each as wide as the others.
+        inner_width: of all heads together; D where it is not given.
+        qkv_bias: whether queries, keys and values have biases.
+        dropout: on the result.
+        attention_dropout: on the attention probabilities.
+
     Raises:
-        UserError: the width is not a multiple of the number of heads.
+        UserError: the inner width is not a multiple of the number of heads.
     """
 
     def __init__(
@@ -75,19 +83,21 @@ class SelfAttention(nn.Module):
         width: int,
         num_heads: int,
         *,
+        inner_width: int | None = None,
         qkv_bias: bool = True,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if width % num_heads:
-            raise UserError(f"width is {width}; allowed: multiples of the number of attention heads, {num_heads}")
+        inner = width if inner_width is None else inner_width
+        if inner % num_heads:
+            raise UserError(f"width is {inner}; allowed: multiples of the number of attention heads, {num_heads}")
         self.num_heads = num_heads
         self.attention_dropout = attention_dropout
-        self.q = nn.Linear(width, width, bias=qkv_bias)
-        self.k = nn.Linear(width, width, bias=qkv_bias)
-        self.v = nn.Linear(width, width, bias=qkv_bias)
-        self.proj = nn.Linear(width, width)
+        self.q = nn.Linear(width, inner, bias=qkv_bias)
+        self.k = nn.Linear(width, inner, bias=qkv_bias)
+        self.v = nn.Linear(width, inner, bias=qkv_bias)
+        self.proj = nn.Linear(inner, width)
         self.dropout = nn.Dropout(dropout)
         for layer in (self.q, self.k, self.v, self.proj):
             nn.init.xavier_uniform_(layer.weight)

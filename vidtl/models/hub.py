@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
@@ -125,10 +126,7 @@ def save_model_directory(model: VideoModel, directory: Path, class_names: Sequen
     Raises:
         UserError: the number of names is neither 0 nor the model's number of classes.
     """
-    if class_names and len(class_names) != model.num_classes:
-        raise UserError(
-            f"class_names has {len(class_names)} names; allowed: {model.num_classes}, one per class of the model"
-        )
+    _check_class_names(class_names, model.num_classes)
     directory.mkdir(parents=True, exist_ok=True)
     config = {
         "model": asdict(model.model_config),
@@ -188,17 +186,30 @@ class SavedConfig:
     multi_label: bool | None = None
     """None in directories that do not say, such as converted weights."""
 
+    def __post_init__(self) -> None:
+        _check_class_names(self.class_names, self.num_outputs)
+
+
+def _check_class_names(names: Sequence[str], num_classes: int) -> None:
+    if names and len(names) != num_classes:
+        raise UserError(f"class_names has {len(names)} names; allowed: {num_classes}, one per class of the model")
+
 
 def read_model_config(directory: Path) -> SavedConfig:
     """`config.json`, with an error that names the key where it does not fit this version."""
-    return _from_json(SavedConfig, read_json(directory / CONFIG_FILE), f"{directory / CONFIG_FILE}: ")
+    path = directory / CONFIG_FILE
+    content = read_json(path)
+    try:
+        return _from_json(SavedConfig, content, "")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _from_json(kind: type[T], values: object, place: str) -> T:
     """A dataclass of dataclasses from parsed JSON, whose lists become tuples; keys left out take their defaults."""
     assert is_dataclass(kind)
     if not isinstance(values, dict):
-        raise UserError(f"{place.rstrip('.: ')} is {values!r}; allowed: an object")
+        raise UserError(f"{place.rstrip('.')} is {values!r}; allowed: an object")
     types = get_type_hints(kind)
     known = [item.name for item in fields(kind)]
     for name in values:
@@ -214,4 +225,18 @@ def _from_json(kind: type[T], values: object, place: str) -> T:
             arguments[name] = _from_json(cast(type, types[name]), value, f"{place}{name}.")
         else:
             arguments[name] = tuple(value) if isinstance(value, list) else value
+            if not _is_of_type(arguments[name], types[name]):
+                shown = types[name].__name__ if isinstance(types[name], type) else types[name]
+                raise UserError(f"{place}{name} is {value!r}; allowed: {shown}")
     return cast(T, kind(**arguments))
+
+
+def _is_of_type(value: object, hint: Any) -> bool:
+    """Whether a field may have a value; a whole number is a float, too, and choices are left to their section."""
+    arguments = get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_is_of_type(value, kind) for kind in arguments)
+    if get_origin(hint) is tuple and isinstance(value, tuple):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(value) == len(kinds) and all(map(_is_of_type, value, kinds))
+    return get_origin(hint) is Literal or type(value) is hint or (hint is float and type(value) is int)

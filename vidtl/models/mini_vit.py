@@ -37,12 +37,8 @@ class WideHeadAttention(SelfAttention):
     """Self-attention whose heads have a width of their own: `[B, N, D] -> [B, N, D]` through heads x head width."""
 
     def __init__(self, config: MiniViTConfig) -> None:
-        super().__init__(config.width, config.num_heads, attention_dropout=config.attention_dropout)
         inner = config.num_heads * config.head_width
-        self.q = nn.Linear(config.width, inner)
-        self.k = nn.Linear(config.width, inner)
-        self.v = nn.Linear(config.width, inner)
-        self.proj = nn.Linear(inner, config.width)
+        super().__init__(config.width, config.num_heads, inner_width=inner, attention_dropout=config.attention_dropout)
         # Keras holds these kernels as [D, heads, head width] and [heads, head width, D] and multiplies both fans by the
         # first axis, so that its Glorot start of the former is several times narrower than that of the same matrix.
         for layer in (self.q, self.k, self.v):

@@ -36,15 +36,24 @@ class Grid(NamedTuple):
 class PositionEmbedding(nn.Module):
     """Adds one row per token of a grid; a class token, if there is one, has row 0.
 
-    Fixed embeddings are recomputed rather than saved.
+    Fixed embeddings are recomputed rather than saved. Learned ones of another grid are resized `linear`ly between
+    tokens with the corner tokens kept in place (ViViT), or, an image's, by `bicubic` interpolation (T2T-ViT).
     """
 
     weight: Tensor
 
-    def __init__(self, grid: Grid, width: int, kind: Kind = "learned", class_token: bool = False) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        width: int,
+        kind: Kind = "learned",
+        class_token: bool = False,
+        resizing: Literal["linear", "bicubic"] = "linear",
+    ) -> None:
         super().__init__()
         self.grid = grid
         self.class_token = class_token
+        self.resizing = resizing
         if kind == "learned":
             self.weight = nn.Parameter(torch.empty(grid.size + class_token, width))
             nn.init.normal_(self.weight, std=0.02)
@@ -82,7 +91,7 @@ def sincos_3d(grid: Grid, width: int) -> Tensor:
 
 
 def resize_positions(weight_LD: Tensor, source: Grid, target: PositionEmbedding, name: str) -> Tensor:
-    """Fits learned positions of one grid to another, linearly between tokens with the corner tokens kept in place.
+    """Fits learned positions of one grid to another, as the target resizes.
 
     An image's grid (one timestep) is thereby repeated along time. A class row is kept as it is, or left out where the
     target has none.
@@ -108,7 +117,11 @@ def resize_positions(weight_LD: Tensor, source: Grid, target: PositionEmbedding,
     grid_rows = weight_LD[class_rows:]
     if source != target.grid:
         volume = rearrange(grid_rows.float(), "(t h w) D -> 1 D t h w", t=source.t, h=source.h, w=source.w)
-        volume = F.interpolate(volume, size=tuple(target.grid), mode="trilinear", align_corners=True)
+        if target.resizing == "bicubic":
+            image = F.interpolate(volume.squeeze(2), size=target.grid[1:], mode="bicubic", align_corners=False)
+            volume = image.unsqueeze(2)
+        else:
+            volume = F.interpolate(volume, size=tuple(target.grid), mode="trilinear", align_corners=True)
         grid_rows = rearrange(volume, "1 D t h w -> (t h w) D").to(weight_LD.dtype)
         _log.info("%s: positions resized from a grid of %s to %s", name, source, target.grid)
     return torch.cat([weight_LD[:1], grid_rows]) if target.class_token else grid_rows

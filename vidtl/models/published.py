@@ -133,23 +133,24 @@ def _token_learner_video() -> Iterator[PublishedModel]:
 
 
 def _token_learner_images() -> Iterator[PublishedModel]:
+    """Version v1, as in the paper's experiments; the rows of arithmetic are of v1.1."""
     source = IMAGE_TOKEN_LEARNER
     yield _image(source, "ViT S/32", "vivit_s32x1_joint", 3.4, 384)
     yield _image(source, "ViT B/32", "vivit_b32x1_joint", 19.8, 384, note=f"{NO_MATCH}13.0 by arithmetic")
     yield _image(source, "ViT B/16", "vivit_b16x1_joint", 55.6, 384)
-    yield _image(source, "8at6 S/32", "vivit_s32x1_joint_tl8at6", 1.9, 384)
-    yield _image(source, "8at6 B/16", "vivit_b16x1_joint_tl8at6", 28.7, 384)
-    yield _image(source, "8at11 S/32, 22 blocks", "vivit_s32x1_joint_tl8at11+10", 3.3, 384)
-    yield _image(source, "8at10 B/32, 20 blocks", "vivit_b32x1_joint_tl8at10+8", 11.5, 384)
-    yield _image(source, "8at10 B/16, 21 blocks", "vivit_b16x1_joint_tl8at10+9", 47.1, 384)
-    yield _image(source, "16at10 B/16, 21 blocks", "vivit_b16x1_joint_tl16at10+9", 47.7, 384)
+    yield _image(source, "8at6 S/32", "vivit_s32x1_joint_tl8at6_v1", 1.9, 384)
+    yield _image(source, "8at6 B/16", "vivit_b16x1_joint_tl8at6_v1", 28.7, 384)
+    yield _image(source, "8at11 S/32, 22 blocks", "vivit_s32x1_joint_tl8at11+10_v1", 3.3, 384)
+    yield _image(source, "8at10 B/32, 20 blocks", "vivit_b32x1_joint_tl8at10+8_v1", 11.5, 384)
+    yield _image(source, "8at10 B/16, 21 blocks", "vivit_b16x1_joint_tl8at10+9_v1", 47.1, 384)
+    yield _image(source, "16at10 B/16, 21 blocks", "vivit_b16x1_joint_tl16at10+9_v1", 47.7, 384)
     yield _image(source, "ViT L/16", "vivit_l16x1_joint", 363.1, 512)
     note = f"{NO_MATCH}183.6 by arithmetic"
-    yield _image(source, "16at12 L/16", "vivit_l16x1_joint_tl16at12", 178.1, 512, note=note)
-    yield _image(source, "16at12 L/16 + 11", "vivit_l16x1_joint_tl16at12+11", 186.8, 512)
-    yield _image(source, "8at18 L/16 + 6", "vivit_l16x1_joint_tl8at18+6", 274.2, 512)
+    yield _image(source, "16at12 L/16", "vivit_l16x1_joint_tl16at12_v1", 178.1, 512, note=note)
+    yield _image(source, "16at12 L/16 + 11", "vivit_l16x1_joint_tl16at12+11_v1", 186.8, 512)
+    yield _image(source, "8at18 L/16 + 6", "vivit_l16x1_joint_tl8at18+6_v1", 274.2, 512)
     note = "the outer 8 of 512 pixels fall off"
-    yield _image(source, "16at18 L/14 + 11", "vivit_l14x1_joint_tl16at18+11", 361.6, 504, note=note)
+    yield _image(source, "16at18 L/14 + 11", "vivit_l14x1_joint_tl16at18+11_v1", 361.6, 504, note=note)
     for after_block, gmacs in {0: 0.80, 3: 4.97, 6: 9.13, 9: 13.30}.items():
         name, variant = f"8at{after_block} B/16, 224 pixels", f"vivit_b16x1_joint_tl8at{after_block}"
         yield _image(ARITHMETIC, name, variant, gmacs, 224)

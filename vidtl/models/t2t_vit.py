@@ -11,6 +11,7 @@ from einops import repeat
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig, T2TViTConfig
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.attention import SelfAttention
 from vidtl.models.blocks import BlockConfig, TransformerBlock, drop_path_ramp
@@ -46,12 +47,13 @@ class T2TViT(VideoModel):
     normal distribution of standard deviation 0.02.
 
     The position table belongs to the image size. A new model of any size computes its own; weights of another size
-    bring theirs, resized (`vidtl.models.weights.t2t`), since in a longer row of tokens the same number stands for
+    bring theirs, resized as the authors' fine-tuning does, since in a longer row of tokens the same number stands for
     another place. The table and the Performer's features are parameters without gradient, as in the released files, and
     count as such.
 
     Raises:
-        UserError: clips of more than one frame, frames too small for one token, or input of another shape.
+        UserError: clips of more than one frame, frames too small for one token, a width that the heads do not divide,
+            or input of another shape.
     """
 
     def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
@@ -62,12 +64,18 @@ class T2TViT(VideoModel):
                 "which sees images"
             )
         config = resolve_t2t_sizes(model_config.t2t_vit)
+        require(
+            config.width % config.num_heads == 0,
+            "model.t2t_vit.width",
+            config.width,
+            f"multiples of model.t2t_vit.num_heads, {config.num_heads}",
+        )
         self.tokens = TokensToToken(
             config.token_module, clip_config.frame_size, config.width, config.token_width, config.token_dropout
         )
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(config.width), std=0.02))
         grid = Grid(1, *self.tokens.frame_grid)
-        self.positions = PositionEmbedding(grid, config.width, "learned", class_token=True)
+        self.positions = PositionEmbedding(grid, config.width, class_token=True, resizing="bicubic")
         self.positions.weight = nn.Parameter(sincos_1d(grid.size + 1, config.width), requires_grad=False)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = _build_blocks(config)
@@ -117,8 +125,14 @@ def _build_blocks(config: T2TViTConfig) -> nn.ModuleList:
         norm_eps=1e-5,
         gelu="none",
     )
-    dropouts = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
-    return nn.ModuleList(
-        TransformerBlock(block, SelfAttention(config.width, config.num_heads, qkv_bias=False, **dropouts), drop_path)
-        for drop_path in drop_path_ramp(config.stochastic_depth, config.depth)
-    )
+    blocks = nn.ModuleList()
+    for drop_path in drop_path_ramp(config.stochastic_depth, config.depth):
+        attention = SelfAttention(
+            config.width,
+            config.num_heads,
+            qkv_bias=False,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
+        blocks.append(TransformerBlock(block, attention, drop_path))
+    return blocks

@@ -11,6 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vidtl.config import TokenLearnerConfig
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.blocks import Mlp
 
@@ -29,6 +31,9 @@ class TokenLearner(nn.Module):
         version: `v1` makes maps with four 3x3 convolutions and a sigmoid, `v1.1` with an MLP and a softmax over the N.
         pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
         dropout: inside the MLP of `v1.1`.
+
+    Raises:
+        UserError: a value that is not one of these.
     """
 
     def __init__(
@@ -40,6 +45,8 @@ class TokenLearner(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        TokenLearnerConfig(num_tokens=num_tokens, version=version, pooling=pooling).check("TokenLearner")
+        require(num_tokens >= 1, "TokenLearner.num_tokens", num_tokens, "1 or more")
         self.version = version
         self.pooling = pooling
         self.norm = nn.LayerNorm(dim, eps=1e-6)

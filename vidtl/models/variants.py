@@ -40,13 +40,14 @@ FORMS = {
 }
 
 PAPER_MODELS = {
-    "16at12": "vivit_l16x2_joint_tl16at12",
-    "8at18": "vivit_l16x2_joint_tl8at18+6",
-    "16at18": "vivit_l14x2_joint_tl16at18+11",
-    "16at18 L/14": "vivit_l14x2_joint_tl16at18+11",
-    "16at18 L/10": "vivit_l10x2_joint_tl16at18+11",
+    "16at12": "vivit_l16x2_joint_tl16at12_v1",
+    "8at18": "vivit_l16x2_joint_tl8at18+6_v1",
+    "16at18": "vivit_l14x2_joint_tl16at18+11_v1",
+    "16at18 L/14": "vivit_l14x2_joint_tl16at18+11_v1",
+    "16at18 L/10": "vivit_l10x2_joint_tl16at18+11_v1",
 }
-"""TokenLearner's video models: `8at18` has 24 + 6 blocks, `16at18` 24 + 11. L/10 needs frames of 220 pixels."""
+"""TokenLearner's video models, whose published results are of version v1: `8at18` has 24 + 6 blocks, `16at18` 24 + 11.
+L/10 needs frames of 220 pixels."""
 
 _NAME = re.compile(
     r"vivit_(?P<size>ti|s|b|l|h)(?P<patch>\d+)x(?P<tubelet>\d+)_(?P<form>joint|fe|fsa|fdp)"
@@ -103,7 +104,8 @@ def parse_variant(name: str) -> ViViTConfig:
 def list_models() -> list[str]:
     """Names for `create_model`: the papers' models and, for each size and form, TokenLearner at a quarter and a half.
 
-    Any other number that fits the grammar makes a model as well.
+    Any other number that fits the grammar makes a model as well. All are ViViTs; models of the other architectures are
+    made by `build_model`.
     """
     names = list(PAPER_MODELS)
     backbones = (("ti", 16), ("s", 16), ("b", 16), ("l", 16), ("h", 14))

@@ -1,9 +1,9 @@
 """Files of weights, read without unpickling: safetensors, `.npz`, and torch files in torch's weights-only mode."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def read_torch(path: Path) -> dict[str, Tensor]:
     """The tensors of a torch file, from one of `_PLACES` or the top level; names lose a leading `module.`."""
     _require_file(path)
+    with path.open("rb") as file:
+        if not file.read(2).startswith((b"PK", b"\x80")):
+            raise UserError(f"{path} is no torch file; allowed: what torch.save writes, a zip archive or a pickle")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # damaged pickles end in almost any
+        reason = _reason(error)
         raise UserError(f"{path} is no torch file of tensors alone, and nothing else is unpickled: {reason}") from error
     for key in _PLACES:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -50,10 +53,12 @@ def read_torch(path: Path) -> dict[str, Tensor]:
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of a `.npz` file by name; arrays of Python objects are refused, since they are pickles."""
     _require_file(path)
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is no whole .npz file, which is a zip archive")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of zip files, of their compression, and of arrays
         raise UserError(f"{path} is no readable .npz file of plain arrays: {error}") from error
 
 
@@ -83,3 +88,15 @@ def read_json(path: Path) -> dict[str, Any]:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} does not exist or is no file")
+    with path.open("rb") as file:
+        start = file.read(100)
+    if not start:
+        raise UserError(f"{path} is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a pointer of Git LFS in place of the file; fetch the file with git lfs pull")
+
+
+def _reason(error: Exception) -> str:
+    """What torch says went wrong, without its advice to unpickle all the same."""
+    found = re.search(r"WeightsUnpickler error:\s*(.+?)(\. |$)", str(error), re.MULTILINE)
+    return found[1] if found else f"{type(error).__name__} {error}".splitlines()[0]

@@ -1,5 +1,6 @@
 """One way in for weights from anywhere: which importer a file or directory needs, and what may be left over."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from vidtl.errors import UserError
@@ -38,8 +39,9 @@ def load_pretrained(
     """
     weights, allow_missing = _read(model, source, inflation, source_grid)
     if new_head:
-        weights = _without_head(weights)
-        allow_missing = (*allow_missing, "head.*")
+        head = model.classifier()[0]
+        weights = _without(weights, f"{head}.")
+        allow_missing = (*allow_missing, f"{head}.*")
     return load_weights(model, weights, allow_missing=allow_missing)
 
 
@@ -55,7 +57,7 @@ def _read(
         if _is_video(params, model):
             return flax_weights(params, str(source), _flax_grids(params, source_grid)), ()
     if isinstance(model, T2TViT):
-        return read_t2t(source, model.positions.grid), ()
+        return read_t2t(source), ()
     if not isinstance(model, ViViT):
         raise UserError(f"{source} is no directory; allowed for a {type(model).__name__}: a model directory")
     return image_vit_weights(source, model, inflation=inflation), NEW_PARTS
@@ -84,12 +86,7 @@ def _flax_grids(params: Params, grid: Grid | None) -> dict[str, Grid]:
     }
 
 
-def _without_head(weights: SourceWeights) -> SourceWeights:
-    head = [name for name in weights.state if name.startswith("head.")]
-    return SourceWeights(
-        source=weights.source,
-        state={name: tensor for name, tensor in weights.state.items() if name not in head},
-        grids=weights.grids,
-        unused=(*weights.unused, *head),
-        unexpected=weights.unexpected,
-    )
+def _without(weights: SourceWeights, prefix: str) -> SourceWeights:
+    left = [name for name in weights.state if name.startswith(prefix)]
+    kept = {name: tensor for name, tensor in weights.state.items() if name not in left}
+    return replace(weights, state=kept, unused=(*weights.unused, *left))

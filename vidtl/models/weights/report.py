@@ -29,6 +29,16 @@ class SourceWeights:
     unexpected: Sequence[str] = ()
     """Names of the source that nothing here corresponds to."""
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the classifier; a UserError where the source has none."""
+        if "head.weight" not in self.state:
+            raise UserError(
+                f"{self.source} has no classifier, so that no whole model can be made of it; it can start a training "
+                "(--training.init_from), with --training.init_new_head true"
+            )
+        return self.state["head.weight"].shape[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
@@ -145,7 +155,7 @@ def _guess_grid(size: int, target: Grid, name: str, source: str) -> Grid:
         found = " or ".join(map(str, guesses)) or "no grid that differs only in length or only in frame size"
         raise UserError(
             f"{source}: {name} has {size} rows, which fit {found} (the model has {target}); "
-            "give the grid of the source, such as --source_grid 16 14 14"
+            "convert it with tools/convert_weights.py and the grid of the source, such as --source_grid 16 14 14"
         )
     return guesses[0]
 

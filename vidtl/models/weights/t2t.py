@@ -5,19 +5,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional
 
-from vidtl.config import T2TViTConfig
+from vidtl.config import ClipConfig, T2TViTConfig
 from vidtl.errors import UserError
 from vidtl.models.position import Grid
-from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.weights.files import read_state
-from vidtl.models.weights.report import LoadReport, SourceWeights, load_weights
+from vidtl.models.weights.report import SourceWeights
 
 POSITIONS = "positions.weight"
+
+PIXELS_PER_TOKEN = 16
+"""Along height and width: the strides of the three splits, 4, 2 and 2."""
 
 _NAMES = (
     (r"^tokens_to_token\.attention1\.", "tokens.layers.0."),
@@ -34,44 +34,20 @@ _NAMES = (
 it."""
 
 
-def load_t2t(
-    model: T2TViT, path: Path, *, with_head: bool = True, allow_unexpected: tuple[str, ...] = ()
-) -> LoadReport:
-    """Puts a file of the authors' T2T-ViT into `model`; positions made for another image size are resized.
-
-    Args:
-        model: changed in place.
-        path: `.pth.tar` (or `.pth`, `.pt`, `.bin`) or `.safetensors`.
-        with_head: also load the classifier, which then must have as many classes.
-        allow_unexpected: patterns of names that the file may hold in excess.
-
-    Raises:
-        UserError: the file is unreadable, or does not fit the model.
-    """
-    weights = read_t2t(path, model.positions.grid, with_head=with_head)
-    allow_missing = () if with_head else ("head.*",)
-    return load_weights(model, weights, allow_missing=allow_missing, allow_unexpected=allow_unexpected)
-
-
-def read_t2t(path: Path, grid: Grid | None = None, *, with_head: bool = True) -> SourceWeights:
+def read_t2t(path: Path) -> SourceWeights:
     """A file of the authors' T2T-ViT under this library's names.
 
     The averaged weights (`state_dict_ema`) are taken where the file has them, else `state_dict`, else the top level.
 
     Args:
-        path: see `load_t2t`.
-        grid: tokens of the model that the weights are for; positions of another size are resized to it.
-        with_head: keep the classifier.
+        path: `.pth.tar` (or `.pth`, `.pt`, `.bin`) or `.safetensors`.
 
     Raises:
         UserError: the file is unreadable, or its positions belong to no square image.
     """
-    converted = convert_t2t(read_state(path))
-    if grid is not None and POSITIONS in converted:
-        converted[POSITIONS] = _resize_bicubic(converted[POSITIONS], grid, path)
-    unused = [] if with_head else [name for name in converted if name.startswith("head.")]
-    kept = {name: tensor for name, tensor in converted.items() if name not in unused}
-    return SourceWeights(source=str(path), state=kept, unused=unused)
+    state = convert_t2t(read_state(path))
+    grids = {POSITIONS: _square_grid(state[POSITIONS].shape[0] - 1, path)} if POSITIONS in state else {}
+    return SourceWeights(source=str(path), state=state, grids=grids)
 
 
 def convert_t2t(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -103,8 +79,8 @@ def infer_t2t_config(weights: SourceWeights) -> T2TViTConfig:
         UserError: weights of something else.
     """
     state = weights.state
-    if "tokens.proj.weight" not in state or "tokens.layers.0.proj.weight" not in state:
-        raise UserError(f"{weights.source} holds no tokens_to_token module; allowed: weights of a T2T-ViT")
+    if not {"tokens.proj.weight", "tokens.layers.0.proj.weight", POSITIONS, "blocks.0.mlp.fc1.weight"} <= state.keys():
+        raise UserError(f"{weights.source} lacks tokens_to_token, pos_embed or blocks; allowed: weights of a T2T-ViT")
     width = state["tokens.proj.weight"].shape[0]
     return T2TViTConfig(
         token_module="performer" if "tokens.layers.0.features" in state else "transformer",
@@ -116,16 +92,27 @@ def infer_t2t_config(weights: SourceWeights) -> T2TViTConfig:
     )
 
 
-def _resize_bicubic(rows_LD: Tensor, grid: Grid, path: Path) -> Tensor:
-    """Fits the table of a square image to another grid as the authors' fine-tuning does; the class row stays."""
-    size = rows_LD.shape[0] - 1
-    if size == grid.size:
-        return rows_LD
+def t2t_clip(weights: SourceWeights, frame_size: tuple[int, int] | None = None) -> ClipConfig:
+    """Images as the authors' evaluation has them, of `frame_size` or else of the size that the positions belong to.
+
+    ImageNet's mean and deviation, and the image resized so that the crop is 0.9 of its shorter side (even, as here all
+    sides are).
+    """
+    grid = weights.grids[POSITIONS]
+    size = frame_size or (PIXELS_PER_TOKEN * grid.h, PIXELS_PER_TOKEN * grid.w)
+    return ClipConfig(
+        num_frames=1,
+        frame_size=size,
+        short_side=max(size) * 10 // 18 * 2,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    )
+
+
+def _square_grid(size: int, path: Path) -> Grid:
     side = math.isqrt(size)
     if side * side != size:
         raise UserError(
             f"{path}: pos_embed has {size} rows besides the class token's; allowed: those of a square image"
         )
-    table = rearrange(rows_LD[1:].float(), "(h w) D -> 1 D h w", h=side)
-    table = functional.interpolate(table, size=grid[1:], mode="bicubic", align_corners=False)
-    return torch.cat([rows_LD[:1], rearrange(table, "1 D h w -> (h w) D").to(rows_LD.dtype)])
+    return Grid(1, side, side)

@@ -1,0 +1,40 @@
+"""The model before its first step: a classifier that nothing brought begins at the classes' frequencies."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import train
+
+from tests.evaluation.tiny_evaluation import NUM_CLASSES, make_records
+from tests.models.test_weights import CLIP, SMALL, build, image_model, save_timm
+from vidtl.config import ExperimentConfig, ModelConfig, TrainingConfig
+from vidtl.models.hub import save_model_directory
+
+
+@pytest.mark.parametrize(
+    ("source", "new_head", "has_prior"),
+    [
+        ("none", False, True),
+        ("image", False, True),
+        ("image", True, True),
+        ("video", True, True),
+        ("video", False, False),
+    ],
+)
+def test_only_a_fresh_classifier_begins_at_the_frequencies(
+    tmp_path: Path, source: str, new_head: bool, has_prior: bool
+) -> None:
+    init_from = ""
+    if source == "image":
+        init_from = str(save_timm(image_model(), tmp_path))
+    if source == "video":
+        init_from = str(tmp_path)
+        save_model_directory(build(num_classes=NUM_CLASSES), tmp_path, ())
+    config = ExperimentConfig(
+        clip=CLIP, model=ModelConfig(vivit=SMALL), training=TrainingConfig(init_from=init_from, init_new_head=new_head)
+    )
+    records = make_records(20, multi_label=True)
+    rates = torch.from_numpy(records.video_targets().mean(axis=0)).float()
+    bias = train.initial_model(config, records).classifier()[1].bias.detach()
+    torch.testing.assert_close(bias, torch.logit(rates) if has_prior else torch.zeros(NUM_CLASSES))
