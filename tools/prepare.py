@@ -70,7 +70,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="folder of the manifest and the report (default: ROOT/.vidtl)")
     parser.add_argument(
-        "--transcode", type=Path, metavar="DIR", help="make fast-to-decode copies in DIR, a new data.root"
+        "--transcode",
+        type=Path,
+        metavar="DIR",
+        help="make fast-to-decode copies in DIR, a new data.root: a new or empty folder, or one of such copies",
     )
     parser.add_argument("--short_side", type=int, default=COPY.short_side, help="of copies (default: %(default)s)")
     parser.add_argument("--crf", type=int, default=COPY.crf, help="x264's quality of copies (default: %(default)s)")

@@ -1,6 +1,7 @@
 """Fast-to-decode copies of a whole set, in a root of their own that a run can be given instead of the original's."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from vidtl.data.description import DatasetDescription, read_records
 from vidtl.data.layout import find_annotations
-from vidtl.data.manifest import Manifest, file_stamp
+from vidtl.data.manifest import FOLDER, Manifest, file_stamp
 from vidtl.data.manifest_entry import Entry
 from vidtl.data.preparation.children import Lost
 from vidtl.data.preparation.scan import missing_entry
@@ -52,7 +53,8 @@ def plan_copies(scan: ScanPlan, description: DatasetDescription, output: Path, s
     `.mp4`; where annotation files name them, the name stays as they have it (readers go by content).
 
     Raises:
-        UserError: the folder holds copies made with other settings, or lies in the original's root.
+        UserError: the folder holds copies made with other settings or files that are no copies, or lies in the
+            original's root.
     """
     if output.resolve() == scan.root.resolve() or output.resolve().is_relative_to(scan.root.resolve()):
         raise UserError(f"--transcode is {str(output)!r}; allowed: a folder outside --root {str(scan.root)!r}")
@@ -152,6 +154,8 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
     file = ManifestFolder.of(output).path / SETTINGS_FILE
     wanted = {"version": VERSION, **asdict(settings)}
     try:
+        # Looked at before the settings: another shard that begins now writes those first.
+        in_use = output.is_dir() and any(name != FOLDER for name in os.listdir(output))
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))
             differing = [key for key in wanted if found.get(key) != wanted[key]]
@@ -162,6 +166,8 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
                     "allowed: the same settings, or another folder"
                 )
             return
+        if in_use:
+            raise UserError(f"--transcode {output} is not empty and holds no copies; allowed: a new or empty folder")
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as stream:
             stream.write(json.dumps(wanted) + "\n")
