@@ -111,6 +111,11 @@ def test_an_unknown_data_set_is_told_with_the_nearest(tmp_path: Path) -> None:
         ("a: &x [1]\nb: *x", "YAML aliases"),
         ("a: " + "x" * 70_000, "a description has at most 65536"),
         (MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'", "format charades_csv needs `classes`"),
+        (
+            MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'\nclasses: c.txt",
+            "labels is 'single'; format charades_csv has 'multi'",
+        ),
+        (MINIMAL.replace("labelled_csv", "gmdcsa24"), "labels is 'single'; format gmdcsa24 has 'multi'"),
         (MINIMAL.replace("labelled", "kinetics"), "the key files is missing"),
         (MINIMAL.replace("labelled", "kinetics") + "files: '{ids}.mp4'", "unknown field 'ids'; did you mean 'id'?"),
         (MINIMAL.replace("labelled", "kinetics") + "files: '{id.x}.mp4'", "unknown field 'id.x'; did you mean 'id'?"),

@@ -199,9 +199,15 @@ class RecordsBuilder:
         return self._names[self._label_numbers[first]] if first < after else ""
 
     def build(self, classes: ClassNames) -> Records:
-        """The finished table; UserError for an empty split, a repeated id or a label that is no class."""
+        """The finished table.
+
+        Raises:
+            UserError: an empty split, a repeated id, a label that is no class, or a number of labels that is not 1
+                in a single-label set.
+        """
         ids = self._ids.column()
         self._check_ids(ids)
+        self._check_counts()
         numbers = np.array([self._class_number(classes, number) for number in range(len(self._names))], np.int32)
         source = self.source
         return Records(
@@ -243,6 +249,13 @@ class RecordsBuilder:
             second = next(index for index in repeated[1:] if ids[index] == video_id)
             earlier = self.where(repeated[0])
             raise UserError(f"{self.where(second)}: {video_id!r} is already at {earlier}; each may be listed once")
+
+    def _check_counts(self) -> None:
+        """UserError unless each record of a single-label set has one label."""
+        counts = np.diff(self._label_offsets)
+        if not self.source.multi_label and (counts != 1).any():
+            index = int((counts != 1).argmax())
+            raise UserError(f"{self.where(index)}: {counts[index]} labels; with `labels: single` it must be 1")
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
