@@ -100,8 +100,10 @@ def main() -> None:
     )
     settings = CopySettings(options.short_side, options.crf)
     copying = plan_copies(plan, description, options.transcode, settings) if options.transcode else None
-    if not plan.shard and not options.merge:
-        tell_missing_parts(plan.folder)
+    if options.merge:
+        check_parts(plan, copying)
+    elif not plan.shard:
+        tell_missing_parts(plan.folder, "their files are scanned now")
     progress = make_progress(is_main_process=True)
     manifest = plan.folder.merge(plan.paths) if options.merge else scan_set(plan, progress)
     if plan.shard:
@@ -202,12 +204,22 @@ def has_annotations(description: DatasetDescription, split: str, root: Path) -> 
         return False
 
 
-def tell_missing_parts(folder: ManifestFolder) -> None:
-    """Say which jobs have not delivered; this one does their work."""
+def check_parts(plan: ScanPlan, copying: CopyPlan | None) -> None:
+    """UserError where parts of files or of copies are missing, before those of either are joined and deleted."""
+    folders = {plan.folder: plan.paths}
+    if copying:
+        folders[copying.folder] = [*copying.targets.values()]
+    for folder, paths in folders.items():
+        folder.joined(paths)
+        tell_missing_parts(folder, f"their files are as {folder.manifest} has them")
+
+
+def tell_missing_parts(folder: ManifestFolder, outcome: str) -> None:
+    """Say which jobs have not delivered, and what becomes of their files."""
     missing, count = folder.missing_parts()
     if missing:
         numbers = ", ".join(map(str, missing))
-        print(f"parts of {count} that are missing: {numbers}; their files are scanned now")
+        print(f"parts of {count} that are missing: {numbers}; {outcome}")
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
