@@ -99,7 +99,7 @@ def main() -> None:
         time_limit_s=options.time_limit,
     )
     settings = CopySettings(options.short_side, options.crf)
-    copying = plan_copies(plan, description, options.transcode, settings) if options.transcode else None
+    copying = plan_copies(plan, description, [*splits], options.transcode, settings) if options.transcode else None
     if options.merge:
         check_parts(plan, copying)
     elif not plan.shard:
