@@ -16,7 +16,7 @@ from typing import Any
 
 from command_line import PlainParser
 
-from vidtl.data.description import DatasetDescription, load_description, read_records
+from vidtl.data.description import DatasetDescription, find_unlabelled, load_description, read_records
 from vidtl.data.layout import find_annotations
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.manifest_entry import DEPTHS
@@ -59,7 +59,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, help="name of a folder under datasets/, or a folder's path")
     parser.add_argument("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
-    parser.add_argument("--splits", help="such as train,val (default: all whose annotation files are there)")
+    parser.add_argument(
+        "--splits", help="such as train,val (default: all whose annotation files are there and have labels)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     parser.add_argument("--depth", choices=DEPTHS, default="packets", help=f"{DEPTH_HELP} (default: %(default)s)")
     parser.add_argument(
@@ -179,18 +181,27 @@ def check(options: argparse.Namespace) -> None:
 
 
 def read_splits(description: DatasetDescription, root: Path, chosen: str | None) -> dict[str, Records]:
-    """Records of the chosen splits, or of all whose annotation files exist."""
+    """Records of the chosen splits, or of all whose annotation files exist and have labels."""
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",") if name.strip()]
         if not names:
             raise UserError(f"--splits is {chosen!r}; allowed: names such as {','.join(description.splits)}")
         return {name: read_records(description, name, root) for name in names}
-    names = [name for name in description.splits if has_annotations(description, name, root)]
-    absent = [name for name in description.splits if name not in names]
-    splits = {name: read_records(description, name, root) for name in names or absent}
-    for name in absent:
-        print(f"split {name}: its annotation files are not there; left out")
+    reasons = {name: why_left_out(description, name, root) for name in description.splits}
+    names = [name for name, reason in reasons.items() if not reason]
+    splits = {name: read_records(description, name, root) for name in names or reasons}
+    for name, reason in reasons.items():
+        if reason:
+            print(f"split {name}: {reason}; left out")
     return splits
+
+
+def why_left_out(description: DatasetDescription, split: str, root: Path) -> str:
+    """Why a split that nobody named is not read; empty for one that is."""
+    if not has_annotations(description, split, root):
+        return "its annotation files are not there"
+    file = find_unlabelled(description, split, root)
+    return f"{file} has no column of labels (--splits names the splits to read, such as train,val)" if file else ""
 
 
 def has_annotations(description: DatasetDescription, split: str, root: Path) -> bool:

@@ -16,7 +16,7 @@ from vidtl.data.class_list import ClassList, read_class_list
 from vidtl.data.description_file import Section, read_section
 from vidtl.data.formats import READERS, AnnotationFormat
 from vidtl.data.formats.path_list import check_fields
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
+from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, lacks_column
 from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
 from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError, did_you_mean
@@ -153,6 +153,13 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     """
     with _access_needed(root):
         return _read_records(description, split, root)
+
+
+def find_unlabelled(description: DatasetDescription, split: str, root: Path) -> Path | None:
+    """The first annotation file of a split without the column `label`, as lists of test videos are published."""
+    column = {**READERS[description.format].columns, **description.columns}.get("label")
+    files = (file for path in description.splits[split].annotations for file in find_annotations(root, path))
+    return next((file for file in files if column and lacks_column(file, column)), None)
 
 
 def _read_records(description: DatasetDescription, split: str, root: Path) -> Records:

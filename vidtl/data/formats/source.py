@@ -280,6 +280,16 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
 
 
+def lacks_column(file: Path, name: str) -> bool:
+    """Whether a CSV file has a header without this column; what is no such file is told where it is read."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            header = [each.strip() for each in next(csv.reader(stream), [])]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return bool(header) and name not in header
+
+
 def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and columns of each row that is not blank; spaces around names and values are dropped."""
     keys = tuple(wanted)
