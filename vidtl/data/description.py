@@ -110,20 +110,21 @@ def parse_description(folder: Path) -> DatasetDescription:
     top = read_section(folder / FILE_NAME)
     format_name = top.choice("format", tuple(READERS))
     annotation_format = READERS[format_name]
+    multi_label = top.choice("labels", ("single", "multi")) == "multi"
     splits = {name: _parse_split(section, name, annotation_format) for name, section in top.sections("splits").items()}
     description = DatasetDescription(
         folder=folder,
         name=top.text("name", folder.resolve().name),
         title=top.text("title", folder.resolve().name),
         format=format_name,
-        labels="multi" if top.choice("labels", ("single", "multi")) == "multi" else "single",
+        labels="multi" if multi_label else "single",
         splits=splits,
         classes=_relative(top, "classes", top.text("classes")) if "classes" in top else None,
         files=_parse_files(top, annotation_format),
         columns=top.texts_by_name("columns", tuple(annotation_format.columns)),
         aliases=top.texts_by_name("aliases"),
         protocol=top.text("protocol", "center"),
-        fields=_parse_fields(top, annotation_format),
+        fields=_parse_fields(top, annotation_format, multi_label),
         frame_rate=top.positive("frame_rate"),
         expected=top.counts_by_name("expected", tuple(splits)),
     )
@@ -247,10 +248,10 @@ def _annotations(split: SplitDescription, root: Path, annotation_format: Annotat
     return folders
 
 
-def _parse_fields(top: Section, annotation_format: AnnotationFormat) -> tuple[str, ...]:
+def _parse_fields(top: Section, annotation_format: AnnotationFormat, multi_label: bool) -> tuple[str, ...]:
     if not annotation_format.fields:
         return ()
-    return check_fields(top.texts("fields", annotation_format.fields), f"{top.file}: fields")
+    return check_fields(top.texts("fields", annotation_format.fields), f"{top.file}: fields", multi_label)
 
 
 def _parse_split(section: Section, name: str, annotation_format: AnnotationFormat) -> SplitDescription:
