@@ -95,6 +95,17 @@ def test_mistakes_name_file_and_line(tmp_path: Path, rows: str, header: str, mes
         read(tmp_path, rows, header)
 
 
+@pytest.mark.parametrize(("digits", "before"), [(6, 2), (6, 9), (1, 9), (6, 0)])
+def test_a_list_begins_with_the_first_image(tmp_path: Path, digits: int, before: int) -> None:
+    folder = tmp_path / "Charades_v1_rgb/A"
+    folder.mkdir(parents=True)
+    rows = [f"A 0 {frame} A/A-{before + 1 + frame:0{digits}d}.jpg 1\n" for frame in range(3)]
+    assert len(read(tmp_path, "".join(rows))) == 1
+    (folder / f"A-{before:0{digits}d}.jpg").touch()
+    with pytest.raises(UserError, match=rf"train\.csv:2: .* is listed first, but .*/A' also has 'A-0*{before}\.jpg'"):
+        read(tmp_path, "".join(rows))
+
+
 def test_a_list_of_frames_needs_their_rate(tmp_path: Path) -> None:
     text = "format: frame_list\nlabels: multi\nclasses: c.txt\nsplits: {train: {annotations: a.csv}}\n"
     (tmp_path / "dataset.yaml").write_text(text)
