@@ -95,15 +95,19 @@ class Listing:
         return None if found is None else join(folder, found)
 
     def find_respelt(self, folder: str, name: str) -> str | None:
-        """As `find`, but the last folder may have underscores where `folder` has spaces."""
+        """As `find`, but the last folder may have underscores where `folder` has spaces, and lack `'`, `(` and `)`.
+
+        Both together is what torchvision.datasets.Kinetics names class folders.
+        """
         if "/" in name:
             inner, _, name = name.rpartition("/")
             folder = join(folder, inner)
         spellings = self._spellings.get(folder)
         if spellings is None:
             parent, _, last = folder.rpartition("/")
-            both = dict.fromkeys((folder, join(parent, last.replace(" ", "_"))))
-            spellings = self._spellings[folder] = [(each, self.names(each)) for each in both if self.names(each)]
+            joined = last.replace(" ", "_")
+            each_once = dict.fromkeys(join(parent, each) for each in (last, joined, re.sub("['()]", "", joined)))
+            spellings = self._spellings[folder] = [(each, self.names(each)) for each in each_once if self.names(each)]
         for spelling, names in spellings:
             found = _first(name, names)
             if found is not None:
@@ -165,7 +169,7 @@ class VideoFinder:
     def find(self, fields: Fields) -> str | None:
         """Path relative to the root, or None where no pattern leads to a file.
 
-        A class folder may have underscores where the class name has spaces.
+        A class folder may be respelt (see `Listing.find_respelt`).
         """
         for place in self._places:
             folder = place.folder.format_map(fields)
