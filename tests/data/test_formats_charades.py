@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
 from vidtl.data.formats import charades
 from vidtl.data.formats.source import AnnotationSource
-from vidtl.data.layout import VideoFinder, missing
+from vidtl.data.layout import VideoFinder
 from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError
 
@@ -74,7 +75,7 @@ def test_videos_of_either_release_are_found(tmp_path: Path) -> None:
         (tmp_path / path).touch()
     records = read(tmp_path, row("AAAAA", "") + row("BBBBB", "") + row("CCCCC", ""))
     assert list(records.paths) == ["Charades_v1_480/AAAAA.mp4", "Charades_v1/BBBBB.mp4", "Charades_v1_480/CCCCC.mp4"]
-    assert missing(records).tolist() == [2]
+    assert missing(records) == [2]
 
 
 @pytest.mark.parametrize(("actions", "count"), [("c001 0 1;c002 1 2", 2), ("", 0)])

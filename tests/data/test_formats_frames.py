@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.absent import missing
 from vidtl.data.decoding import open_video
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -44,7 +44,7 @@ def test_charades_from_folders_of_frames(tmp_path: Path) -> None:
     (tmp_path / "Charades_v1_480" / "BBBBB.mp4").touch()
     records = read_records(load_description("charades"), "train", tmp_path)
     assert list(records.paths)[:2] == ["Charades_v1_rgb/AAAAA", "Charades_v1_480/BBBBB.mp4"]
-    assert missing(records).tolist() == [2]
+    assert missing(records) == [2]
     with open_video(records.path(0), root=tmp_path, frame_rate=records.frame_rate) as video:
         assert video.times_s == pytest.approx(np.arange(6) / 24)
         # A frame f, counted from 0, is active while start < f / 24 < end.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -91,7 +91,7 @@ def test_ucf101(tmp_path: Path) -> None:
         "UCF-101/ApplyLipstick/v_ApplyLipstick_g01_c01.avi",
         "UCF-101/Archery/v_Archery_g01_c01.avi",
     ]
-    assert missing(val).tolist() == [0]
+    assert missing(val) == [0]
 
 
 @pytest.mark.parametrize(

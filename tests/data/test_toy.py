@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tests.data.absent import missing
 from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.toy import SPLITS, ToySettings, _is_complete, make_toy, plan_video, render_video
 from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
 from vidtl.errors import UserError
@@ -80,7 +80,7 @@ def test_single_label_set_is_read_as_kinetics(single: Path) -> None:
     for split in SPLITS:
         records = read_records(description, split, single)
         assert records.classes.names == MOTIONS
-        assert len(missing(records)) == 0
+        assert missing(records) == []
         assert (
             np.bincount(records.label_classes).tolist()
             == [SINGLE.videos_per_class_train if split == "train" else 1] * 8
@@ -92,7 +92,7 @@ def test_multi_label_set_is_read_as_charades(multi: Path) -> None:
     records = read_records(description, "train", multi)
     assert records.classes.names == MOTIONS
     assert records.multi_label
-    assert len(missing(records)) == 0
+    assert missing(records) == []
     for index in range(len(records)):
         video = plan_video(MULTI, "train", index)
         assert sorted(each.motion for each in video.segments) == records.labels(index).tolist()

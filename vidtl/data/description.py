@@ -146,7 +146,7 @@ def _check_format(top: Section, description: DatasetDescription, annotation_form
 
 
 def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
-    """The annotated videos of one split; files that do not exist are kept (see `vidtl.data.layout.missing`).
+    """The annotated videos of one split; files that do not exist are kept.
 
     Raises:
         UserError: root, annotation or class file missing or not readable for us; a header, row, label, time or path

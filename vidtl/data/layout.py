@@ -1,4 +1,4 @@
-"""Finding files: annotation paths, the layouts that a data set is met in, and the videos that are absent.
+"""Finding files: annotation paths, and videos in the layouts that a data set is met in.
 
 Folders are listed once and looked up by name: on a network file system one question per video costs minutes for
 300,000 of them.
@@ -11,10 +11,6 @@ from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vidtl.data.records import Records
 from vidtl.errors import UserError, did_you_mean
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".3gp")
@@ -79,7 +75,6 @@ class Listing:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
         self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
-        self._packed: dict[str, bool] = {}
 
     def names(self, folder: str) -> frozenset[str]:
         """Names in a folder (files and folders); empty where there is no such folder."""
@@ -113,15 +108,6 @@ class Listing:
             if found is not None:
                 return join(spelling, found)
         return None
-
-    def is_packed(self, path: str) -> bool:
-        """Whether the path is that of an image inside a file (see `vidtl.data.decoding.packed`), which exists."""
-        folder = path.rpartition("/")[0]
-        if folder not in self._packed:
-            self._packed[folder] = any(
-                (self._root / folder).is_file() for folder in (folder, folder.rpartition("/")[0])
-            )
-        return self._packed[folder]
 
 
 def _first(name: str, names: frozenset[str]) -> str | None:
@@ -204,15 +190,6 @@ class VideoFinder:
         number = max(numbers or range(len(self._patterns)), key=self._hits.__getitem__)
         pattern = join(self._folders[0], self._patterns[number])
         return pattern[:-2] + VIDEO_SUFFIXES[0] if pattern.endswith(".*") else pattern
-
-
-def missing(records: Records) -> NDArray[np.int64]:
-    """Numbers of the records whose file does not exist, in rising order; every folder is listed once."""
-    listing = Listing(records.root)
-    absent = [
-        index for index, path in enumerate(records.paths) if listing.find(path) is None and not listing.is_packed(path)
-    ]
-    return np.array(absent, np.int64)
 
 
 def join(folder: str, name: str) -> str:
