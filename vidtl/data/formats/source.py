@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidtl.data.layout import VideoFinder, check_relative
-from vidtl.data.records import ClassNames, GrowingStrings, Records, StringColumn
+from vidtl.data.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
 from vidtl.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | None]
@@ -25,11 +25,13 @@ class Row(NamedTuple):
     file_number: int
     line: int
     values: dict[str, str]
+    is_entry: bool = False
+    """Whether `line` is the number of an entry of a JSON file."""
 
     @property
     def where(self) -> str:
-        """`file:line`, the start of every error message; the folder alone where that tells everything (line 0)."""
-        return f"{self.file}:{self.line}" if self.line else str(self.file)
+        """`file:line` or `file, entry N`, the start of every error message; the folder alone where that tells all."""
+        return annotated_at(self.file, self.line, self.is_entry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,7 @@ class RecordsBuilder:
         self._paths = GrowingStrings()
         self._absent = array("q")
         self.lines = array("i")
+        self._are_entries = False
         self._file_numbers = array("h")
         self._segment_starts = array("d")
         self._segment_ends = array("d")
@@ -147,6 +150,7 @@ class RecordsBuilder:
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self.lines.append(row.line)
+        self._are_entries = row.is_entry
         self._file_numbers.append(row.file_number)
         self._segment_starts.append(segment[0])
         self._segment_ends.append(segment[1])
@@ -227,11 +231,12 @@ class RecordsBuilder:
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
             frame_rate=source.frame_rate,
+            are_entries=self._are_entries,
         )
 
     def where(self, index: int) -> str:
-        """`file:line` of a record."""
-        return f"{self.source.annotations[self._file_numbers[index]]}:{self.lines[index]}"
+        """Where a record was read, as `Row.where`."""
+        return annotated_at(self.source.annotations[self._file_numbers[index]], self.lines[index], self._are_entries)
 
     def _class_number(self, classes: ClassNames, number: int) -> int:
         try:
