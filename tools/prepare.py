@@ -16,7 +16,7 @@ from typing import Any
 
 from command_line import PlainParser
 
-from vidtl.data.description import DatasetDescription, load_description, read_records
+from vidtl.data.description import DatasetDescription, find_unlabelled, load_description, read_records
 from vidtl.data.layout import find_annotations
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.manifest_entry import DEPTHS
@@ -59,7 +59,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, help="name of a folder under datasets/, or a folder's path")
     parser.add_argument("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
-    parser.add_argument("--splits", help="such as train,val (default: all whose annotation files are there)")
+    parser.add_argument(
+        "--splits", help="such as train,val (default: all whose annotation files are there and have labels)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
     parser.add_argument("--depth", choices=DEPTHS, default="packets", help=f"{DEPTH_HELP} (default: %(default)s)")
     parser.add_argument(
@@ -70,7 +72,10 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help="folder of the manifest and the report (default: ROOT/.vidtl)")
     parser.add_argument(
-        "--transcode", type=Path, metavar="DIR", help="make fast-to-decode copies in DIR, a new data.root"
+        "--transcode",
+        type=Path,
+        metavar="DIR",
+        help="make fast-to-decode copies in DIR, a new data.root: a new or empty folder, or one of such copies",
     )
     parser.add_argument("--short_side", type=int, default=COPY.short_side, help="of copies (default: %(default)s)")
     parser.add_argument("--crf", type=int, default=COPY.crf, help="x264's quality of copies (default: %(default)s)")
@@ -96,9 +101,11 @@ def main() -> None:
         time_limit_s=options.time_limit,
     )
     settings = CopySettings(options.short_side, options.crf)
-    copying = plan_copies(plan, description, options.transcode, settings) if options.transcode else None
-    if not plan.shard and not options.merge:
-        tell_missing_parts(plan.folder)
+    copying = plan_copies(plan, description, [*splits], options.transcode, settings) if options.transcode else None
+    if options.merge:
+        check_parts(plan, copying)
+    elif not plan.shard:
+        tell_missing_parts(plan.folder, "their files are scanned now")
     progress = make_progress(is_main_process=True)
     manifest = plan.folder.merge(plan.paths) if options.merge else scan_set(plan, progress)
     if plan.shard:
@@ -174,18 +181,27 @@ def check(options: argparse.Namespace) -> None:
 
 
 def read_splits(description: DatasetDescription, root: Path, chosen: str | None) -> dict[str, Records]:
-    """Records of the chosen splits, or of all whose annotation files exist."""
+    """Records of the chosen splits, or of all whose annotation files exist and have labels."""
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",") if name.strip()]
         if not names:
             raise UserError(f"--splits is {chosen!r}; allowed: names such as {','.join(description.splits)}")
         return {name: read_records(description, name, root) for name in names}
-    names = [name for name in description.splits if has_annotations(description, name, root)]
-    absent = [name for name in description.splits if name not in names]
-    splits = {name: read_records(description, name, root) for name in names or absent}
-    for name in absent:
-        print(f"split {name}: its annotation files are not there; left out")
+    reasons = {name: why_left_out(description, name, root) for name in description.splits}
+    names = [name for name, reason in reasons.items() if not reason]
+    splits = {name: read_records(description, name, root) for name in names or reasons}
+    for name, reason in reasons.items():
+        if reason:
+            print(f"split {name}: {reason}; left out")
     return splits
+
+
+def why_left_out(description: DatasetDescription, split: str, root: Path) -> str:
+    """Why a split that nobody named is not read; empty for one that is."""
+    if not has_annotations(description, split, root):
+        return "its annotation files are not there"
+    file = find_unlabelled(description, split, root)
+    return f"{file} has no column of labels (--splits names the splits to read, such as train,val)" if file else ""
 
 
 def has_annotations(description: DatasetDescription, split: str, root: Path) -> bool:
@@ -199,12 +215,22 @@ def has_annotations(description: DatasetDescription, split: str, root: Path) -> 
         return False
 
 
-def tell_missing_parts(folder: ManifestFolder) -> None:
-    """Say which jobs have not delivered; this one does their work."""
+def check_parts(plan: ScanPlan, copying: CopyPlan | None) -> None:
+    """UserError where parts of files or of copies are missing, before those of either are joined and deleted."""
+    folders = {plan.folder: plan.paths}
+    if copying:
+        folders[copying.folder] = [*copying.targets.values()]
+    for folder, paths in folders.items():
+        folder.joined(paths)
+        tell_missing_parts(folder, f"their files are as {folder.manifest} has them")
+
+
+def tell_missing_parts(folder: ManifestFolder, outcome: str) -> None:
+    """Say which jobs have not delivered, and what becomes of their files."""
     missing, count = folder.missing_parts()
     if missing:
         numbers = ", ".join(map(str, missing))
-        print(f"parts of {count} that are missing: {numbers}; their files are scanned now")
+        print(f"parts of {count} that are missing: {numbers}; {outcome}")
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import (
     REPOSITORY_DATASETS,
     DatasetDescription,
@@ -13,7 +14,6 @@ from vidtl.data.description import (
     load_description,
     read_records,
 )
-from vidtl.data.layout import missing
 from vidtl.data.protocols import get_protocol
 from vidtl.errors import UserError
 
@@ -111,6 +111,11 @@ def test_an_unknown_data_set_is_told_with_the_nearest(tmp_path: Path) -> None:
         ("a: &x [1]\nb: *x", "YAML aliases"),
         ("a: " + "x" * 70_000, "a description has at most 65536"),
         (MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'", "format charades_csv needs `classes`"),
+        (
+            MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'\nclasses: c.txt",
+            "labels is 'single'; format charades_csv has 'multi'",
+        ),
+        (MINIMAL.replace("labelled_csv", "gmdcsa24"), "labels is 'single'; format gmdcsa24 has 'multi'"),
         (MINIMAL.replace("labelled", "kinetics"), "the key files is missing"),
         (MINIMAL.replace("labelled", "kinetics") + "files: '{ids}.mp4'", "unknown field 'ids'; did you mean 'id'?"),
         (MINIMAL.replace("labelled", "kinetics") + "files: '{id.x}.mp4'", "unknown field 'id.x'; did you mean 'id'?"),
@@ -211,7 +216,7 @@ def test_absent_videos_are_found_by_listing(tmp_path: Path) -> None:
     (tmp_path / "sub" / "a.mp4").touch()
     records = read_records(load_description(describe(tmp_path, MINIMAL)), "train", tmp_path)
     assert list(records.paths) == ["sub/a.mp4", "b.mp4", "nowhere/c.mp4"]
-    assert missing(records).tolist() == [1, 2]
+    assert missing(records) == [1, 2]
 
 
 def test_the_example_of_the_readme_works(tmp_path: Path) -> None:

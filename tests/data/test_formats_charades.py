@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
-from vidtl.data.records import Records
+from vidtl.data.formats import charades
+from vidtl.data.formats.source import AnnotationSource
+from vidtl.data.layout import VideoFinder
+from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError
 
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"
@@ -72,7 +75,26 @@ def test_videos_of_either_release_are_found(tmp_path: Path) -> None:
         (tmp_path / path).touch()
     records = read(tmp_path, row("AAAAA", "") + row("BBBBB", "") + row("CCCCC", ""))
     assert list(records.paths) == ["Charades_v1_480/AAAAA.mp4", "Charades_v1/BBBBB.mp4", "Charades_v1_480/CCCCC.mp4"]
-    assert missing(records).tolist() == [2]
+    assert missing(records) == [2]
+
+
+@pytest.mark.parametrize(("actions", "count"), [("c001 0 1;c002 1 2", 2), ("", 0)])
+def test_a_single_label_set_has_one_label_per_record(tmp_path: Path, actions: str, count: int) -> None:
+    (tmp_path / "train.csv").write_text(HEADER + row("AAAAA", "c000 0 1") + row("BBBBB", actions))
+    classes = ClassNames(("a", "b", "c"))
+    source = AnnotationSource(
+        root=tmp_path,
+        annotations=(tmp_path / "train.csv",),
+        multi_label=False,
+        columns=charades.COLUMNS,
+        finder=VideoFinder(tmp_path, ["."], ["{id}.mp4"], []),
+        split_value="train",
+        split_values=frozenset({"train"}),
+        aliases={},
+        classes=classes,
+    )
+    with pytest.raises(UserError, match=rf"train\.csv:3: {count} labels; with `labels: single` it must be 1"):
+        charades.read_charades_csv(source).build(classes)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.errors import UserError
 
 
@@ -34,7 +34,7 @@ def test_a_folder_per_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert val.label_classes.tolist() == [0, 2]
     assert "1 files are neither videos nor images, as" in caplog.text
     assert "notes.txt" in caplog.text
-    assert len(missing(train)) == 0
+    assert missing(train) == []
     assert train.origin(1) == str(tmp_path / "train/run/b.mp4")
 
 

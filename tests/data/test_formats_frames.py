@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.absent import missing
 from vidtl.data.decoding import open_video
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -44,7 +44,7 @@ def test_charades_from_folders_of_frames(tmp_path: Path) -> None:
     (tmp_path / "Charades_v1_480" / "BBBBB.mp4").touch()
     records = read_records(load_description("charades"), "train", tmp_path)
     assert list(records.paths)[:2] == ["Charades_v1_rgb/AAAAA", "Charades_v1_480/BBBBB.mp4"]
-    assert missing(records).tolist() == [2]
+    assert missing(records) == [2]
     with open_video(records.path(0), root=tmp_path, frame_rate=records.frame_rate) as video:
         assert video.times_s == pytest.approx(np.arange(6) / 24)
         # A frame f, counted from 0, is active while start < f / 24 < end.
@@ -93,6 +93,17 @@ def test_labels_of_a_clip_are_those_of_its_frames(tmp_path: Path) -> None:
 def test_mistakes_name_file_and_line(tmp_path: Path, rows: str, header: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(tmp_path, rows, header)
+
+
+@pytest.mark.parametrize(("digits", "before"), [(6, 2), (6, 9), (1, 9), (6, 0)])
+def test_a_list_begins_with_the_first_image(tmp_path: Path, digits: int, before: int) -> None:
+    folder = tmp_path / "Charades_v1_rgb/A"
+    folder.mkdir(parents=True)
+    rows = [f"A 0 {frame} A/A-{before + 1 + frame:0{digits}d}.jpg 1\n" for frame in range(3)]
+    assert len(read(tmp_path, "".join(rows))) == 1
+    (folder / f"A-{before:0{digits}d}.jpg").touch()
+    with pytest.raises(UserError, match=rf"train\.csv:2: .* is listed first, but .*/A' also has 'A-0*{before}\.jpg'"):
+        read(tmp_path, "".join(rows))
 
 
 def test_a_list_of_frames_needs_their_rate(tmp_path: Path) -> None:

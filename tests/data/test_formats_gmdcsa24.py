@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
 from vidtl.data.formats.gmdcsa24 import parse_activities
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -36,7 +36,7 @@ def test_the_clips_at_hand(shared_data: Path) -> None:
     assert train.classes.names == (
         *("Eating", "Falling (BW)", "Falling (FW)", "Falling (SW)", "Sitting", "Standing", "Walking"),
     )
-    assert len(missing(train)) == len(missing(val)) == 0
+    assert missing(train) == missing(val) == []
     assert labels(train) == {
         "Subject_1/Fall/13": [("Falling (BW)", 0.4, 4), ("Standing", 0, 0.3)],
         "Subject_1/Fall/14": [("Falling (BW)", 0.3, 5), ("Standing", 0, 0.2)],
@@ -94,4 +94,4 @@ def test_the_full_set_splits_by_subject_and_keeps_absent_clips(tmp_path: Path) -
     assert len(train.classes) == 12
     assert list(train.paths) == [f"Subject {s}/{kind}/01.mp4" for s in (1, 2, 3) for kind in ("ADL", "Fall")]
     assert labels(val) == {"Subject 4/ADL/01": [("Sitting", 0, 1)], "Subject 4/Fall/01": [("Falling (FW)", 1, 2)]}
-    assert missing(val).tolist() == [0, 1]
+    assert missing(val) == [0, 1]

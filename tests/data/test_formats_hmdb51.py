@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -35,7 +35,7 @@ def test_flags_are_splits_and_files_are_classes(tmp_path: Path) -> None:
     assert list(val.ids) == ["brush_hair/d", "clap/b"]
     assert [train.classes.names[label] for label in train.label_classes] == ["brush_hair", "clap"]
     assert list(train.paths)[1] == f"clap/{HOSTILE}.avi"
-    assert missing(train).tolist() == [0]
+    assert missing(train) == [0]
     assert [train.origin(index).rpartition("/")[2] for index in range(2)] == [
         "brush_hair_test_split1.txt:2",
         "clap_test_split1.txt:1",

@@ -52,6 +52,7 @@ def test_ssv2(tmp_path: Path) -> None:
     assert records.classes.names == ("Folding something", "Holding something next to something")
     assert records.label_classes.tolist() == [1, 0]
     assert list(records.ids) == ["78687", "42326"]
+    assert records.origin(1) == records.select([1]).origin(0) == f"{tmp_path / 'labels/train.json'}, entry 2"
     assert list(records.paths)[1] == "20bn-something-something-v2/42326.webm"
 
 
@@ -70,7 +71,7 @@ def test_ssv2_by_its_older_names(tmp_path: Path) -> None:
         ([{"id": "1"}], r"train\.json, entry 1: no 'template'; a test list without labels"),
         ([{"id": "../1", "template": "Folding [something]"}], r"train\.json, entry 1: '\.\./1' is not allowed"),
         ([{"id": "1", "template": "Fold [something]"}], r"entry 1: unknown class .*; did you mean 'Folding something'"),
-        ([ENTRIES[0], ENTRIES[0]], r"train\.json:2: '78687' is already at .*train\.json:1"),
+        ([ENTRIES[0], ENTRIES[0]], r"train\.json, entry 2: '78687' is already at .*train\.json, entry 1;"),
         ([], r"train\.json: no row belongs to this split"),
     ],
 )
@@ -83,7 +84,7 @@ def test_mistakes_name_file_and_entry(tmp_path: Path, entries: object, message: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a.mp4": "x", "a.mp4": "y"}', r"avid_val\.json:2: 'a\.mp4' is already at"),
+        ('{"a.mp4": "x", "a.mp4": "y"}', r"avid_val\.json, entry 2: 'a\.mp4' is already at"),
         ('{"a.mp4": 3}', r"avid_val\.json, entry 1: \('a\.mp4', 3\); a file name and the name of a class"),
         ('["a.mp4"]', r"avid_val\.json, entry 1: 'a\.mp4'"),
         ('{"a.mp4": "x"', r"avid_val\.json: not a JSON file"),

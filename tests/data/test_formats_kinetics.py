@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -81,7 +81,7 @@ def test_layouts(tmp_path: Path, video: str, expected: str) -> None:
     records = read(write(tmp_path, text, video))
     assert records.paths[0] == video
     assert records.paths[1] == expected
-    assert missing(records).tolist() == [1]
+    assert missing(records) == [1]
     assert records.segment_starts_s.tolist() == [0, 0]
     assert records.labels_between(0, 100, 101).tolist() == records.labels(0).tolist()
 
@@ -110,7 +110,7 @@ def test_a_file_that_two_clips_share_belongs_to_neither(tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING, logger="vidtl.data.formats.kinetics"):
         records = read(write(tmp_path, text, "val/a.mp4", "val/b.mp4"))
     assert list(records.paths) == ["val/a_000001_000011.mp4", "val/b.mp4", "val/a_000012_000022.mp4"]
-    assert missing(records).tolist() == [0, 2]
+    assert missing(records) == [0, 2]
     assert "val.csv:2: 2 rows share their file with another row, as here 'val/a.mp4'" in caplog.text
 
 

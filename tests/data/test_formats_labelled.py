@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -31,7 +31,7 @@ def test_fight_surv(shared_data: Path) -> None:
     assert len(rows) == 161
     for name, records in splits.items():
         assert records.classes.names == ("fight", "noFight")
-        assert len(missing(records)) == 0
+        assert missing(records) == []
         expected = [(row["path"], row["label"]) for row in rows if row["suggested_split"] == name]
         read = [(records.paths[i], records.classes.names[records.labels(i)[0]]) for i in range(len(records))]
         assert read == expected

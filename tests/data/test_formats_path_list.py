@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.absent import missing
 from vidtl.data.description import load_description, read_records
-from vidtl.data.layout import missing
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 
@@ -91,7 +91,7 @@ def test_ucf101(tmp_path: Path) -> None:
         "UCF-101/ApplyLipstick/v_ApplyLipstick_g01_c01.avi",
         "UCF-101/Archery/v_Archery_g01_c01.avi",
     ]
-    assert missing(val).tolist() == [0]
+    assert missing(val) == [0]
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,10 @@ def test_ucf101(tmp_path: Path) -> None:
         ("folder x 1\n", "fields: [path, frames, label]\n", r"list\.txt:1: the number of frames is 'x'"),
         ("folder 1\n", "fields: [path, frames, label]\n", r"list\.txt:1: 'folder 1' has 2 fields; path frames label"),
         ("a 1\n", "fields: [path, lable]\n", r"dataset\.yaml: fields has 'lable'; did you mean 'label'"),
-        ("a 1\n", "fields: [label, path]\n", r"dataset\.yaml: fields begins with 'label'; 'path' is needed first"),
+        ("a 1\n", "fields: [label, path]\n", r"dataset\.yaml: fields is \['label', 'path'\]; 'path' is needed first"),
         ("a 1\n", "fields: [path, path]\n", r"dataset\.yaml: fields has 'path' twice"),
+        ("a 1\n", "fields: []\n", r"dataset\.yaml: fields is \[\]; 'path' is needed first"),
+        ("a 1\n", "fields: [path, other]\n", r"dataset\.yaml: fields is \['path', 'other'\]; 'label' is needed"),
         ("\n", "", r"list\.txt: no row belongs to this split"),
     ],
 )
@@ -119,6 +121,20 @@ def test_mistakes_name_file_and_line(tmp_path: Path, lines: str, more: str, mess
     with pytest.raises(UserError, match=message) as caught:
         read(tmp_path, lines, more)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("[path]", r"fields is \['path'\]; 'label' is needed"),
+        ("[path, label, frames]", r"with `labels: multi`, 'label' is needed last"),
+    ],
+)
+def test_several_labels_come_last(tmp_path: Path, fields: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, "a.mp4 0 2\n", f"fields: {fields}\n", labels="multi")
+    records = read(tmp_path, "a.mp4 7 0 2\n", "fields: [path, frames, label]\n", labels="multi")
+    assert records.labels(0).tolist() == [0, 2]
 
 
 def test_numbers_need_a_list_of_classes(tmp_path: Path) -> None:

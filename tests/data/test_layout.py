@@ -33,6 +33,20 @@ def test_every_layout_is_found(tmp_path: Path, path: str) -> None:
     assert VideoFinder(tmp_path, ["val", "videos_val"], PATTERNS, ["replaced"]).find(FIELDS) == path
 
 
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "massaging person's head (slowly)",
+        "massaging_person's_head_(slowly)",
+        "massaging_persons_head_slowly",  # torchvision.datasets.Kinetics
+    ],
+)
+def test_class_folders_may_be_respelt(tmp_path: Path, folder: str) -> None:
+    make(tmp_path, f"val/{folder}/-abc_000007_000017.mp4")
+    fields = {**FIELDS, "label": "massaging person's head (slowly)"}
+    assert VideoFinder(tmp_path, ["val"], PATTERNS, []).find(fields) == f"val/{folder}/-abc_000007_000017.mp4"
+
+
 def test_replacements_and_earlier_patterns_come_first(tmp_path: Path) -> None:
     make(tmp_path, "val/-abc_000007_000017.mp4", "val/-abc.mp4", "replaced/-abc.mp4")
     assert VideoFinder(tmp_path, ["val"], PATTERNS, []).find(FIELDS) == "val/-abc_000007_000017.mp4"

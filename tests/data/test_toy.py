@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tests.data.absent import missing
 from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
-from vidtl.data.layout import missing
-from vidtl.data.toy import SPLITS, ToySettings, make_toy, plan_video, render_video
+from vidtl.data.toy import SPLITS, ToySettings, _is_complete, make_toy, plan_video, render_video
 from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
 from vidtl.errors import UserError
 from vidtl.runtime.progress import SilentProgress
@@ -79,7 +80,7 @@ def test_single_label_set_is_read_as_kinetics(single: Path) -> None:
     for split in SPLITS:
         records = read_records(description, split, single)
         assert records.classes.names == MOTIONS
-        assert len(missing(records)) == 0
+        assert missing(records) == []
         assert (
             np.bincount(records.label_classes).tolist()
             == [SINGLE.videos_per_class_train if split == "train" else 1] * 8
@@ -91,7 +92,7 @@ def test_multi_label_set_is_read_as_charades(multi: Path) -> None:
     records = read_records(description, "train", multi)
     assert records.classes.names == MOTIONS
     assert records.multi_label
-    assert len(missing(records)) == 0
+    assert missing(records) == []
     for index in range(len(records)):
         video = plan_video(MULTI, "train", index)
         assert sorted(each.motion for each in video.segments) == records.labels(index).tolist()
@@ -214,6 +215,24 @@ def test_a_complete_set_is_left_alone_and_a_damaged_one_made_anew(single: Path, 
     (single / "toy.json").write_text(json.dumps({**marker, "complete": False}))
     assert make_toy(single, SINGLE, SilentProgress(), num_processes=1).created
     assert contents(single) == before
+
+
+@pytest.mark.parametrize("name", ["videos", "videos/val", "train.csv", "classes.txt"])
+def test_a_set_that_lacks_files_is_not_complete(multi: Path, tmp_path: Path, name: str) -> None:
+    root = Path(shutil.copytree(multi, tmp_path / "toy"))
+    videos = [plan_video(MULTI, split, index) for split in SPLITS for index in range(8)]
+    assert _is_complete(root, MULTI, videos)
+    (root / name).rename(tmp_path / "elsewhere")
+    assert not _is_complete(root, MULTI, videos)
+    (tmp_path / "elsewhere").rename(root / name)
+    (root / videos[3].path).write_bytes(b"")
+    assert not _is_complete(root, MULTI, videos)
+
+
+def test_a_directory_that_cannot_be_made_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/toy.* cannot be read or written: Not a directory"):
+        make_toy(tmp_path / "file/toy", SINGLE, SilentProgress())
 
 
 def test_directories_with_anything_else_are_refused(single: Path, tmp_path: Path) -> None:

@@ -260,6 +260,22 @@ def test_near_names_may_be_of_any_bytes(mixed: tuple[Path, Path], run_main: Run)
     assert "mmaction2__part_0\\udce9.mp4" in out
 
 
+def test_a_test_list_without_labels_is_left_out_unless_named(tmp_path: Path, run_main: Run) -> None:
+    (tmp_path / "annotations").mkdir()
+    header = "youtube_id,time_start,time_end,split"
+    for split in ("train", "val"):
+        (tmp_path / f"annotations/{split}.csv").write_text(f"label,{header}\nabseiling,{split},1,11,{split}\n")
+    (tmp_path / "annotations/test.csv").write_text(f"{header}\na,17,27,test\n")
+    options = ["--dataset", "kinetics600", "--root", tmp_path]
+    code, out, err = run_main(prepare.main, *options)
+    assert code == 0, err
+    assert f"split test: {tmp_path / 'annotations/test.csv'} has no column of labels (--splits names" in out
+    assert {*json.loads((tmp_path / ".vidtl/report.json").read_text())["splits"]} == {"train", "val"}
+    code, _, err = run_main(prepare.main, *options, "--splits", "test")
+    assert code == 2
+    assert "test.csv:1: no column 'label'" in err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -16,7 +16,7 @@ from vidtl.data.class_list import ClassList, read_class_list
 from vidtl.data.description_file import Section, read_section
 from vidtl.data.formats import READERS, AnnotationFormat
 from vidtl.data.formats.path_list import check_fields
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
+from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, lacks_column
 from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
 from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError, did_you_mean
@@ -110,20 +110,21 @@ def parse_description(folder: Path) -> DatasetDescription:
     top = read_section(folder / FILE_NAME)
     format_name = top.choice("format", tuple(READERS))
     annotation_format = READERS[format_name]
+    multi_label = top.choice("labels", ("single", "multi")) == "multi"
     splits = {name: _parse_split(section, name, annotation_format) for name, section in top.sections("splits").items()}
     description = DatasetDescription(
         folder=folder,
         name=top.text("name", folder.resolve().name),
         title=top.text("title", folder.resolve().name),
         format=format_name,
-        labels="multi" if top.choice("labels", ("single", "multi")) == "multi" else "single",
+        labels="multi" if multi_label else "single",
         splits=splits,
         classes=_relative(top, "classes", top.text("classes")) if "classes" in top else None,
         files=_parse_files(top, annotation_format),
         columns=top.texts_by_name("columns", tuple(annotation_format.columns)),
         aliases=top.texts_by_name("aliases"),
         protocol=top.text("protocol", "center"),
-        fields=_parse_fields(top, annotation_format),
+        fields=_parse_fields(top, annotation_format, multi_label),
         frame_rate=top.positive("frame_rate"),
         expected=top.counts_by_name("expected", tuple(splits)),
     )
@@ -145,7 +146,7 @@ def _check_format(top: Section, description: DatasetDescription, annotation_form
 
 
 def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
-    """The annotated videos of one split; files that do not exist are kept (see `vidtl.data.layout.missing`).
+    """The annotated videos of one split; files that do not exist are kept.
 
     Raises:
         UserError: root, annotation or class file missing or not readable for us; a header, row, label, time or path
@@ -153,6 +154,13 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     """
     with _access_needed(root):
         return _read_records(description, split, root)
+
+
+def find_unlabelled(description: DatasetDescription, split: str, root: Path) -> Path | None:
+    """The first annotation file of a split without the column `label`, as lists of test videos are published."""
+    column = {**READERS[description.format].columns, **description.columns}.get("label")
+    files = (file for path in description.splits[split].annotations for file in find_annotations(root, path))
+    return next((file for file in files if column and lacks_column(file, column)), None)
 
 
 def _read_records(description: DatasetDescription, split: str, root: Path) -> Records:
@@ -240,10 +248,10 @@ def _annotations(split: SplitDescription, root: Path, annotation_format: Annotat
     return folders
 
 
-def _parse_fields(top: Section, annotation_format: AnnotationFormat) -> tuple[str, ...]:
+def _parse_fields(top: Section, annotation_format: AnnotationFormat, multi_label: bool) -> tuple[str, ...]:
     if not annotation_format.fields:
         return ()
-    return check_fields(top.texts("fields", annotation_format.fields), f"{top.file}: fields")
+    return check_fields(top.texts("fields", annotation_format.fields), f"{top.file}: fields", multi_label)
 
 
 def _parse_split(section: Section, name: str, annotation_format: AnnotationFormat) -> SplitDescription:

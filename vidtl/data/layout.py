@@ -1,4 +1,4 @@
-"""Finding files: annotation paths, the layouts that a data set is met in, and the videos that are absent.
+"""Finding files: annotation paths, and videos in the layouts that a data set is met in.
 
 Folders are listed once and looked up by name: on a network file system one question per video costs minutes for
 300,000 of them.
@@ -11,10 +11,6 @@ from pathlib import Path
 from string import Formatter
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vidtl.data.records import Records
 from vidtl.errors import UserError, did_you_mean
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".3gp")
@@ -79,7 +75,6 @@ class Listing:
         self._root = root
         self._names: dict[str, frozenset[str]] = {}
         self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
-        self._packed: dict[str, bool] = {}
 
     def names(self, folder: str) -> frozenset[str]:
         """Names in a folder (files and folders); empty where there is no such folder."""
@@ -95,29 +90,24 @@ class Listing:
         return None if found is None else join(folder, found)
 
     def find_respelt(self, folder: str, name: str) -> str | None:
-        """As `find`, but the last folder may have underscores where `folder` has spaces."""
+        """As `find`, but the last folder may have underscores where `folder` has spaces, and lack `'`, `(` and `)`.
+
+        Both together is what torchvision.datasets.Kinetics names class folders.
+        """
         if "/" in name:
             inner, _, name = name.rpartition("/")
             folder = join(folder, inner)
         spellings = self._spellings.get(folder)
         if spellings is None:
             parent, _, last = folder.rpartition("/")
-            both = dict.fromkeys((folder, join(parent, last.replace(" ", "_"))))
-            spellings = self._spellings[folder] = [(each, self.names(each)) for each in both if self.names(each)]
+            joined = last.replace(" ", "_")
+            each_once = dict.fromkeys(join(parent, each) for each in (last, joined, re.sub("['()]", "", joined)))
+            spellings = self._spellings[folder] = [(each, self.names(each)) for each in each_once if self.names(each)]
         for spelling, names in spellings:
             found = _first(name, names)
             if found is not None:
                 return join(spelling, found)
         return None
-
-    def is_packed(self, path: str) -> bool:
-        """Whether the path is that of an image inside a file (see `vidtl.data.decoding.packed`), which exists."""
-        folder = path.rpartition("/")[0]
-        if folder not in self._packed:
-            self._packed[folder] = any(
-                (self._root / folder).is_file() for folder in (folder, folder.rpartition("/")[0])
-            )
-        return self._packed[folder]
 
 
 def _first(name: str, names: frozenset[str]) -> str | None:
@@ -165,7 +155,7 @@ class VideoFinder:
     def find(self, fields: Fields) -> str | None:
         """Path relative to the root, or None where no pattern leads to a file.
 
-        A class folder may have underscores where the class name has spaces.
+        A class folder may be respelt (see `Listing.find_respelt`).
         """
         for place in self._places:
             folder = place.folder.format_map(fields)
@@ -200,15 +190,6 @@ class VideoFinder:
         number = max(numbers or range(len(self._patterns)), key=self._hits.__getitem__)
         pattern = join(self._folders[0], self._patterns[number])
         return pattern[:-2] + VIDEO_SUFFIXES[0] if pattern.endswith(".*") else pattern
-
-
-def missing(records: Records) -> NDArray[np.int64]:
-    """Numbers of the records whose file does not exist, in rising order; every folder is listed once."""
-    listing = Listing(records.root)
-    absent = [
-        index for index, path in enumerate(records.paths) if listing.find(path) is None and not listing.is_packed(path)
-    ]
-    return np.array(absent, np.int64)
 
 
 def join(folder: str, name: str) -> str:

@@ -74,6 +74,13 @@ class GrowingStrings:
         return StringColumn(np.frombuffer(self._data, np.uint8), np.frombuffer(self._offsets, np.int64))
 
 
+def annotated_at(file: Path, number: int, is_entry: bool) -> str:
+    """`file:line`, or `file, entry N` in a file whose lines say nothing; the file alone for the number 0."""
+    if not number:
+        return str(file)
+    return f"{file}, entry {number}" if is_entry else f"{file}:{number}"
+
+
 @dataclass(frozen=True)
 class ClassNames:
     """Names of the classes in the order of the model's outputs."""
@@ -125,7 +132,8 @@ class Records:
     paths: StringColumn
     """Relative to `root`, with forward slashes; expected there, which does not mean that the file exists."""
     lines: NDArray[np.int32]
-    """Line of the annotation file that the record starts on, from 1; 0 where the format has no annotation files."""
+    """Line of the annotation file that the record starts on, or entry (`are_entries`), from 1; 0 where the format has
+    no annotation files."""
     label_offsets: NDArray[np.int64]
     label_classes: NDArray[np.int32]
     label_starts_s: NDArray[np.float32]
@@ -140,6 +148,8 @@ class Records:
     """Annotation file that each record is from: 0 for `annotation`, 1 for the first of `further_annotations`."""
     frame_rate: float | None = None
     """Frames per second of the videos that are folders of images."""
+    are_entries: bool = False
+    """Whether `lines` counts the entries of JSON files."""
 
     def __post_init__(self) -> None:
         n, m = len(self.ids), len(self.label_classes)
@@ -156,12 +166,12 @@ class Records:
         return self.root / self.paths[index]
 
     def origin(self, index: int) -> str:
-        """`file:line` of the annotation, for messages; the video's own path where it was found in a folder."""
+        """Place of the annotation, for messages; the video's own path where it was found in a folder."""
         if self.lines[index] == 0:
             return str(self.path(index))
         files = (self.annotation, *self.further_annotations)
         number = 0 if self.file_numbers is None else int(self.file_numbers[index])
-        return f"{files[number]}:{self.lines[index]}"
+        return annotated_at(files[number], int(self.lines[index]), self.are_entries)
 
     def labels(self, index: int) -> NDArray[np.int32]:
         """Classes of the whole video, each once and in rising order; empty for a video without labels."""

@@ -7,7 +7,6 @@ motions one after the other, with their times. Files differ in size, shape and f
 import csv
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -100,11 +99,22 @@ def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_pro
     The same settings give the same pixels, whatever the number of processes.
 
     Raises:
-        UserError: the directory holds anything else.
+        UserError: the directory holds anything else, or cannot be written.
     """
     videos = [plan_video(settings, split, index) for split in SPLITS for index in range(_count(settings, split))]
-    if _is_complete(directory, settings, videos):
-        return _summary(directory, videos, created=False)
+    try:
+        created = not _is_complete(directory, settings, videos)
+        if created:
+            _write_set(directory, settings, videos, progress, num_processes)
+        return _summary(directory, videos, created)
+    except OSError as error:
+        place = error.filename or directory
+        raise UserError(f"{place} cannot be read or written: {error.strerror or error}") from error
+
+
+def _write_set(
+    directory: Path, settings: ToySettings, videos: list[ToyVideo], progress: Progress, num_processes: int
+) -> None:
     for split in SPLITS:
         (directory / "videos" / split).mkdir(parents=True, exist_ok=True)
     _write_marker(directory, settings, complete=False)
@@ -117,7 +127,6 @@ def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_pro
         lines = [f"c{number:03d} {name}\n" for number, name in enumerate(MOTIONS)]
         (directory / "classes.txt").write_text("".join(lines))
     _write_marker(directory, settings, complete=True)
-    return _summary(directory, videos, created=True)
 
 
 def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
@@ -222,8 +231,9 @@ def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo])
         differing = sorted(key for key in wanted if found.get(key) != wanted[key])
         detail = ", ".join(f"{key} {found.get(key)!r}, not {wanted[key]!r}" for key in differing)
         raise UserError(f"{directory}: holds a toy set with {detail}; allowed: another directory or the same settings")
-    present = {f"videos/{split}/{name}" for split in SPLITS for name in os.listdir(directory / "videos" / split)}
-    return bool(marker["complete"]) and present >= {video.path for video in videos}
+    lists = [f"{split}.csv" for split in SPLITS] + ["classes.txt"] * settings.multi_label
+    files = [directory / name for name in (*lists, *(video.path for video in videos))]
+    return bool(marker["complete"]) and all(file.is_file() and file.stat().st_size for file in files)
 
 
 def _marker(settings: ToySettings, complete: bool) -> dict[str, Any]:

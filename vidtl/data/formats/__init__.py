@@ -47,6 +47,7 @@ READERS = {
         columns=charades.COLUMNS,
         pattern_fields=charades.PATTERN_FIELDS,
         numbered_classes=True,
+        multi_label=True,
     ),
     "frame_list": AnnotationFormat(
         read=frame_list.read_frame_list, columns=frame_list.COLUMNS, frames_only=True, multi_label=True
@@ -77,5 +78,5 @@ READERS = {
         read=folders.read_cifar10, columns=folders.COLUMNS, annotation_files=False, multi_label=False
     ),
     "labelled_csv": AnnotationFormat(read=labelled.read_labelled_csv, columns=labelled.COLUMNS),
-    "gmdcsa24": AnnotationFormat(read=gmdcsa24.read_gmdcsa24, columns=gmdcsa24.COLUMNS),
+    "gmdcsa24": AnnotationFormat(read=gmdcsa24.read_gmdcsa24, columns=gmdcsa24.COLUMNS, multi_label=True),
 }

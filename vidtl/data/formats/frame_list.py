@@ -9,6 +9,7 @@ The first column's name is misspelt in all of them. Labels are numbers of classe
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row, text_lines
 from vidtl.errors import UserError
@@ -23,15 +24,17 @@ _NUMBER = re.compile(r"(\d+)\.\w+$")
 class _Video:
     row: Row
     folder: str
+    name: str
+    """File name of its first frame."""
     first: int
-    """Number of its first frame, by the file name."""
+    """Number in that name."""
     count: int = 0
     runs: dict[str, list[list[int]]] = field(default_factory=dict)
     """First and last frame, from 0, of each stretch of each label, as it is written."""
 
 
 def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
-    """A record per video: the folder of its frames, which must be listed without gaps, with the times of its labels.
+    """A record per video: the folder of its frames, which must be listed from the first on and without gaps.
 
     A label that is true of the frames i to j lasts from half a frame before i to half a frame after j, so that a clip
     has the labels of all frames from its first to its last, as in SlowFast.
@@ -47,7 +50,9 @@ def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
             _add_frame(source, videos, Row(file, number, line, {}), text)
     builder = RecordsBuilder(source)
     for video_id, video in videos.items():
-        builder.add(video.row, video_id, source.locate(video.folder, video.row.where))
+        path = source.locate(video.folder, video.row.where)
+        _check_first(source.root / path, video)
+        builder.add(video.row, video_id, path)
         for label, runs in video.runs.items():
             name = source.class_name(label, video.row.where)
             for start, end in runs:
@@ -67,7 +72,7 @@ def _add_frame(source: AnnotationSource, videos: dict[str, _Video], row: Row, te
     number = int(parsed[1])
     video = videos.get(video_id)
     if video is None:
-        video = videos[video_id] = _Video(row, folder, number)
+        video = videos[video_id] = _Video(row, folder, name, number)
     if folder != video.folder or number != video.first + video.count:
         raise UserError(
             f"{row.where}: path is {path!r}; frame {video.first + video.count} of {video.folder!r} comes next here"
@@ -82,3 +87,17 @@ def _add_frame(source: AnnotationSource, videos: dict[str, _Video], row: Row, te
         else:
             runs.append([video.count, video.count])
     video.count += 1
+
+
+def _check_first(folder: Path, video: _Video) -> None:
+    """UserError where there is an image before the first that is listed, from which a reader would count the times."""
+    parsed = _NUMBER.search(video.name)
+    assert parsed is not None
+    number = str(video.first - 1)
+    for digits in (number, number.zfill(len(parsed[1]))) if video.first else ():
+        name = f"{video.name[: parsed.start(1)]}{digits}{video.name[parsed.end(1) :]}"
+        if (folder / name).exists():
+            raise UserError(
+                f"{video.row.where}: {video.name!r} is listed first, but {str(folder)!r} also has {name!r}; "
+                "a list from the first image on is needed"
+            )

@@ -13,21 +13,12 @@ SSV2_COLUMNS: Columns = {"id": "id", "template": "template"}
 PATTERN_FIELDS = frozenset({"id"})
 
 
-class Entry(Row):
-    """An entry of a JSON file, which has no line of its own."""
-
-    @property
-    def where(self) -> str:
-        """`file, entry N`."""
-        return f"{self.file}, entry {self.line}"
-
-
 def read_avid_json(source: AnnotationSource) -> RecordsBuilder:
     """`{"yrpxojhg.mp4": "playing harmonica", ...}`: a record per file name, `{id}`; `none` is a class like others."""
     builder = RecordsBuilder(source)
     for number, file in enumerate(source.annotations):
         for position, pair in enumerate(_read(file, "an object of file names and labels", pairs=True), start=1):
-            row = Entry(file, number, position, {})
+            row = Row(file, number, position, {}, is_entry=True)
             name, label = pair if isinstance(pair, tuple) else (None, None)
             if not isinstance(name, str) or not isinstance(label, str):
                 raise UserError(f"{row.where}: {_short(pair)}; a file name and the name of a class are needed")
@@ -45,7 +36,7 @@ def read_ssv2_json(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     for number, file in enumerate(source.annotations):
         for position, entry in enumerate(_read(file, "a list of entries"), start=1):
-            row = Entry(file, number, position, {})
+            row = Row(file, number, position, {}, is_entry=True)
             if not isinstance(entry, dict) or not isinstance(entry.get(columns["id"]), str | int):
                 raise UserError(f"{row.where}: {_short(entry)}; an object with {columns['id']!r} is needed")
             template = entry.get(columns["template"])

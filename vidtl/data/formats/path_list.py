@@ -83,13 +83,20 @@ def _class_of_folder(classes: ClassNames | None, folder: str) -> str | None:
     return next((name for name in spellings if classes and name in classes), None)
 
 
-def check_fields(fields: Sequence[str], where: str) -> tuple[str, ...]:
-    """The fields of a list in order, or UserError: the path comes first and there is at most one of each."""
+def check_fields(fields: Sequence[str], where: str, multi_label: bool) -> tuple[str, ...]:
+    """The fields of a list in order, or UserError: the path comes first, a label is there, and at most one of each.
+
+    Several labels are all that follows the other fields, so theirs is the last.
+    """
     for name in fields:
         if name not in FIELDS:
             raise UserError(f"{where} has {name!r}; {did_you_mean(name, FIELDS)}")
         if name != "other" and fields.count(name) > 1:
             raise UserError(f"{where} has {name!r} twice; once is allowed")
-    if fields[0] != "path":
-        raise UserError(f"{where} begins with {fields[0]!r}; 'path' is needed first")
+    if not fields or fields[0] != "path":
+        raise UserError(f"{where} is {list(fields)}; 'path' is needed first")
+    if "label" not in fields:
+        raise UserError(f"{where} is {list(fields)}; 'label' is needed")
+    if multi_label and fields[-1] != "label":
+        raise UserError(f"{where} is {list(fields)}; with `labels: multi`, 'label' is needed last")
     return tuple(fields)

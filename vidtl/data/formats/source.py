@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidtl.data.layout import VideoFinder, check_relative
-from vidtl.data.records import ClassNames, GrowingStrings, Records, StringColumn
+from vidtl.data.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
 from vidtl.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | None]
@@ -25,11 +25,13 @@ class Row(NamedTuple):
     file_number: int
     line: int
     values: dict[str, str]
+    is_entry: bool = False
+    """Whether `line` is the number of an entry of a JSON file."""
 
     @property
     def where(self) -> str:
-        """`file:line`, the start of every error message; the folder alone where that tells everything (line 0)."""
-        return f"{self.file}:{self.line}" if self.line else str(self.file)
+        """`file:line` or `file, entry N`, the start of every error message; the folder alone where that tells all."""
+        return annotated_at(self.file, self.line, self.is_entry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,7 @@ class RecordsBuilder:
         self._paths = GrowingStrings()
         self._absent = array("q")
         self.lines = array("i")
+        self._are_entries = False
         self._file_numbers = array("h")
         self._segment_starts = array("d")
         self._segment_ends = array("d")
@@ -147,6 +150,7 @@ class RecordsBuilder:
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self.lines.append(row.line)
+        self._are_entries = row.is_entry
         self._file_numbers.append(row.file_number)
         self._segment_starts.append(segment[0])
         self._segment_ends.append(segment[1])
@@ -199,9 +203,15 @@ class RecordsBuilder:
         return self._names[self._label_numbers[first]] if first < after else ""
 
     def build(self, classes: ClassNames) -> Records:
-        """The finished table; UserError for an empty split, a repeated id or a label that is no class."""
+        """The finished table.
+
+        Raises:
+            UserError: an empty split, a repeated id, a label that is no class, or a number of labels that is not 1
+                in a single-label set.
+        """
         ids = self._ids.column()
         self._check_ids(ids)
+        self._check_counts()
         numbers = np.array([self._class_number(classes, number) for number in range(len(self._names))], np.int32)
         source = self.source
         return Records(
@@ -221,11 +231,12 @@ class RecordsBuilder:
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
             frame_rate=source.frame_rate,
+            are_entries=self._are_entries,
         )
 
     def where(self, index: int) -> str:
-        """`file:line` of a record."""
-        return f"{self.source.annotations[self._file_numbers[index]]}:{self.lines[index]}"
+        """Where a record was read, as `Row.where`."""
+        return annotated_at(self.source.annotations[self._file_numbers[index]], self.lines[index], self._are_entries)
 
     def _class_number(self, classes: ClassNames, number: int) -> int:
         try:
@@ -243,6 +254,13 @@ class RecordsBuilder:
             second = next(index for index in repeated[1:] if ids[index] == video_id)
             earlier = self.where(repeated[0])
             raise UserError(f"{self.where(second)}: {video_id!r} is already at {earlier}; each may be listed once")
+
+    def _check_counts(self) -> None:
+        """UserError unless each record of a single-label set has one label."""
+        counts = np.diff(self._label_offsets)
+        if not self.source.multi_label and (counts != 1).any():
+            index = int((counts != 1).argmax())
+            raise UserError(f"{self.where(index)}: {counts[index]} labels; with `labels: single` it must be 1")
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
@@ -265,6 +283,16 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
                     yield line, stripped
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
+
+
+def lacks_column(file: Path, name: str) -> bool:
+    """Whether a CSV file has a header without this column; what is no such file is told where it is read."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            header = [each.strip() for each in next(csv.reader(stream), [])]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return bool(header) and name not in header
 
 
 def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -1,14 +1,15 @@
 """Fast-to-decode copies of a whole set, in a root of their own that a run can be given instead of the original's."""
 
 import json
-import shutil
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vidtl.data.description import DatasetDescription, read_records
 from vidtl.data.layout import find_annotations
-from vidtl.data.manifest import Manifest, file_stamp
+from vidtl.data.manifest import FOLDER, Manifest, file_stamp
 from vidtl.data.manifest_entry import Entry
 from vidtl.data.preparation.children import Lost
 from vidtl.data.preparation.scan import missing_entry
@@ -18,7 +19,7 @@ from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video, 
 from vidtl.data.preparation.work import Work, do_work
 from vidtl.data.records import Records
 from vidtl.errors import UserError
-from vidtl.files import whole_file
+from vidtl.files import replacing, whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
@@ -45,17 +46,30 @@ class CopyPlan:
         return ManifestFolder.of(self.output)
 
 
-def plan_copies(scan: ScanPlan, description: DatasetDescription, output: Path, settings: CopySettings) -> CopyPlan:
-    """The plan for all files of a scan; writes nothing but the settings.
+def plan_copies(
+    scan: ScanPlan, description: DatasetDescription, splits: Sequence[str], output: Path, settings: CopySettings
+) -> CopyPlan:
+    """The plan for all files of a scan; writes nothing but the settings. What cannot end well is refused here.
 
     A copy keeps its original's path. Where the data set finds videos by patterns for any ending, the ending becomes
     `.mp4`; where annotation files name them, the name stays as they have it (readers go by content).
 
     Raises:
-        UserError: the folder holds copies made with other settings, or lies in the original's root.
+        UserError: the folder holds copies made with other settings or files that are no copies, or lies in the
+            original's root; or its path cannot stand in the annotation; or classes are folders of splits that are
+            not copied.
     """
     if output.resolve() == scan.root.resolve() or output.resolve().is_relative_to(scan.root.resolve()):
         raise UserError(f"--transcode is {str(output)!r}; allowed: a folder outside --root {str(scan.root)!r}")
+    if not description.classes and any(not split.annotations for split in description.splits.values()):
+        left_out = [name for name in description.splits if name not in splits]
+        if left_out:
+            raise UserError(
+                f"--splits leaves out {','.join(left_out)}, but the classes are the folders of all splits; "
+                "allowed with --transcode: all of them; leave --splits out"
+            )
+    for file in _annotation_files(description, splits, scan.root):
+        _moved(file, scan.root, output)
     any_suffix = any(pattern.endswith(".*") for pattern in description.files)
     targets = {path: _with_mp4(path) if any_suffix else path for path in scan.paths}
     if len(set(targets.values())) < len(targets):
@@ -103,20 +117,15 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
 def copy_annotations(description: DatasetDescription, splits: Sequence[str], root: Path, output: Path) -> None:
     """The annotation files of the splits and the list of classes, at the same place as in the original's root.
 
-    Where classes are the labels of all splits, the files of all splits are copied.
+    Absolute paths in them lead to the copies.
     """
-    names = splits if description.classes else list(description.splits)
-    patterns = [pattern for name in names for pattern in description.splits[name].annotations]
-    if description.classes and not (description.folder / description.classes).is_file():
-        patterns.append(description.classes)
-    files = [file for pattern in patterns for file in find_annotations(root, pattern)]
-    for file in dict.fromkeys(files):
+    for file in _annotation_files(description, splits, root):
+        content = _moved(file, root, output)
         target = output / file.relative_to(root)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.partial")
-            shutil.copyfile(file, temporary)
-            temporary.replace(target)
+            with replacing(target) as temporary:
+                temporary.write_bytes(content)
         except OSError as error:
             raise UserError(f"{target} could not be written: {error.strerror or error}") from error
 
@@ -142,6 +151,42 @@ def check_copied_set(
                 raise UserError(f"{plan.output}: {after!r} is found instead of {target!r}; use a new folder")
 
 
+def _annotation_files(description: DatasetDescription, splits: Sequence[str], root: Path) -> list[Path]:
+    """Each file once. Where classes are the labels of all splits, the files of all splits are needed."""
+    names = splits if description.classes else list(description.splits)
+    patterns = [pattern for name in names for pattern in description.splits[name].annotations]
+    if description.classes and not (description.folder / description.classes).is_file():
+        patterns.append(description.classes)
+    return list(dict.fromkeys(file for pattern in patterns for file in find_annotations(root, pattern)))
+
+
+def _moved(file: Path, root: Path, output: Path) -> bytes:
+    """Content of an annotation file, absolute paths below the root as paths below `output`.
+
+    Raises:
+        UserError: it cannot be read, or `output` has characters that separate or quote fields.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    roots = [os.fsencode(each) for each in (root.absolute(), root.resolve())]
+    any_root = b"|".join(map(re.escape, roots))
+    absolute = re.compile(rb'((?:^|[\r,"]|\xef\xbb\xbf)[ \t]*)(?:' + any_root + rb")/", re.MULTILINE)
+    # Most lists have none, which a search for plain bytes tells ten times faster.
+    first = absolute.search(content) if any(each in content for each in roots) else None
+    if first is None:
+        return content
+    new_root = os.fsencode(output.absolute())
+    if re.search(rb'[\s,"]', new_root):
+        line = content.count(b"\n", 0, first.end()) + 1
+        raise UserError(
+            f"{file}:{line}: the path is absolute, and --transcode {str(output.absolute())!r} cannot take its root's "
+            "place; allowed: a folder whose path has no spaces, commas or quotes"
+        )
+    return absolute.sub(lambda match: match[1] + new_root + b"/", content)
+
+
 def _with_mp4(path: str) -> str:
     folder, _, name = path.rpartition("/")
     stem = name.rpartition(".")[0] or name
@@ -152,6 +197,8 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
     file = ManifestFolder.of(output).path / SETTINGS_FILE
     wanted = {"version": VERSION, **asdict(settings)}
     try:
+        # Looked at before the settings: another shard that begins now writes those first.
+        in_use = output.is_dir() and any(name != FOLDER for name in os.listdir(output))
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))
             differing = [key for key in wanted if found.get(key) != wanted[key]]
@@ -162,6 +209,8 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
                     "allowed: the same settings, or another folder"
                 )
             return
+        if in_use:
+            raise UserError(f"--transcode {output} is not empty and holds no copies; allowed: a new or empty folder")
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(file) as stream:
             stream.write(json.dumps(wanted) + "\n")

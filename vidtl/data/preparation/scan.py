@@ -8,10 +8,11 @@ import av
 import numpy as np
 
 from vidtl.data.decoding import UnreadableVideo, open_video
+from vidtl.data.decoding.images import StillReader
 from vidtl.data.decoding.pyav import PyAVReader
 from vidtl.data.decoding.source import Source, unreadable
 from vidtl.data.manifest import file_stamp
-from vidtl.data.manifest_entry import Depth, Entry
+from vidtl.data.manifest_entry import Depth, Entry, Status
 
 # What is read of either end of a file to tell whether two could be the same.
 _END_BYTES = 64 << 10
@@ -33,7 +34,8 @@ def scan_file(job: ScanJob) -> Entry:
     """Everything the manifest says about one file.
 
     `packets`: the file opens, every packet has a time, and where packets do not prove how many frames there are, the
-    whole file was decoded. `frames`: every frame was decoded and has the time of its packet.
+    whole file was decoded. `frames`: every frame was decoded and has the time of its packet. Of a folder of images,
+    `packets` reads the names and one header, `frames` every image.
     """
     file = job.root / job.path
     stamp = file_stamp(file)
@@ -44,8 +46,9 @@ def scan_file(job: ScanJob) -> Entry:
         with open_video(file, "pyav", job.root, job.frame_rate) as video:
             if file.is_file():
                 entry = replace(entry, fingerprint=fingerprint(file, stamp.size))
-            if not isinstance(video, PyAVReader):
-                return replace(entry, num_frames=len(video.times_s), duration_s=float(video.times_s[-1]))
+            if isinstance(video, StillReader):
+                return _scan_stills(video, entry)
+            assert isinstance(video, PyAVReader)
             with unreadable(file):
                 return _scan_video(video.source, entry)
     except UnreadableVideo as error:
@@ -66,6 +69,25 @@ def fingerprint(file: Path, size: int) -> int:
             stream.seek(max(_END_BYTES, size - _END_BYTES))
             digest.update(stream.read(_END_BYTES))
     return int.from_bytes(digest.digest())
+
+
+def _scan_stills(video: StillReader, entry: Entry) -> Entry:
+    count = len(video.times_s)
+    entry = replace(entry, num_frames=count, duration_s=float(video.times_s[-1]))
+    if entry.depth != "frames":
+        return entry
+    good = np.zeros(count, bool)
+    first_error = ""
+    for number in range(count):
+        try:
+            video.frame(number)
+            good[number] = True
+        except UnreadableVideo as error:
+            first_error = first_error or error.reason
+    if good.all():
+        return replace(entry, num_decoded=count)
+    status: Status = "damaged" if good.any() else "unreadable"
+    return replace(entry, status=status, reason=_not_decoded(good, first_error), num_decoded=int(good.sum()))
 
 
 def _scan_video(source: Source, entry: Entry) -> Entry:
@@ -110,13 +132,15 @@ def _decode_all(source: Source) -> tuple[int, str]:
     if further:
         return num_decoded, f"{further} more frames decode than the {count} that were counted"
     if num_decoded < count:
-        cause = f": {first_error}" if first_error else ""
-        return (
-            num_decoded,
-            f"{count - num_decoded} of {count} frames do not decode, the first is {good.argmin()}{cause}",
-        )
+        return num_decoded, _not_decoded(good, first_error)
     # All frames are there, but one may be a repair: reading it through PyAV would be refused too.
     return num_decoded, f"the decoder reports an error: {first_error}" if first_error else ""
+
+
+def _not_decoded(good: np.ndarray, first_error: str) -> str:
+    """What is wrong where some frames do not decode; `good` [N] says which do."""
+    cause = f": {first_error}" if first_error else ""
+    return f"{(~good).sum()} of {len(good)} frames do not decode, the first is {good.argmin()}{cause}"
 
 
 def _number(frame_pts: int | None, pts: np.ndarray) -> int | None:

@@ -62,15 +62,15 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
         outcome_or_job=outcome_or_job,
         run=plan.scan,
         lost=_lost_entry,
-        limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path),
+        limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path, whole_folders=job.depth == "frames"),
     )
     return do_work(work, plan.folder, plan.shard, plan.num_workers, progress)
 
 
-def limit_s(base_s: float, file: Path) -> float:
-    """How long work on a file may take, given the limit for small ones."""
-    stamp = file_stamp(file)
-    return base_s + (stamp.size / _BYTES_PER_S if stamp else 0)
+def limit_s(base_s: float, file: Path, whole_folders: bool = False) -> float:
+    """How long work on a file, or on every image of a folder, may take, given the limit for small ones."""
+    files = [file, *file.glob("*")] if whole_folders else [file]
+    return base_s + sum(stamp.size for stamp in map(file_stamp, files) if stamp) / _BYTES_PER_S
 
 
 def _lost_entry(job: ScanJob, lost: Lost) -> Entry:

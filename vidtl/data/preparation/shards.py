@@ -37,25 +37,24 @@ class ManifestFolder:
         return self.path / f"{shard.name if shard else 'unfinished'}.jsonl"
 
     def parts(self) -> dict[Shard, Path]:
-        """Parts that are there."""
+        """Parts that are there, the latest last."""
         found = {}
-        for file in sorted(self.path.glob("part-*-of-*.npz")):
+        for file in sorted(self.path.glob("part-*-of-*.npz"), key=lambda file: (file.stat().st_mtime_ns, file)):
             match = re.fullmatch(r"part-(\d+)-of-(\d+)\.npz", file.name)
             if match:
                 found[Shard(int(match[1]), int(match[2]))] = file
         return found
 
     def missing_parts(self) -> tuple[list[int], int]:
-        """Numbers of the parts that are not there, of how many; the largest count of those that are there."""
+        """Numbers of the parts that are not there, of how many. The latest part tells how many its array has."""
         shards = list(self.parts())
-        count = max((shard.count for shard in shards), default=0)
+        count = shards[-1].count if shards else 0
         there = {shard.number for shard in shards if shard.count == count}
         return [number for number in range(1, count + 1) if number not in there], count
 
     def entries(self, shard: Shard | None) -> dict[str, Entry]:
         """What finished runs found, the latest last; for a shard, only the whole and its own part."""
-        files = [self.manifest, *([self.written(shard)] if shard else self.parts().values())]
-        return {entry.path: entry for file in files if file.is_file() for entry in Manifest.load(file)}
+        return _read([self.manifest, *([self.written(shard)] if shard else self.parts().values())])
 
     def write(self, entries: Iterable[Entry], shard: Shard | None) -> Manifest:
         """Write the whole manifest, or a shard's part; parts are gone once the whole holds them."""
@@ -66,25 +65,34 @@ class ManifestFolder:
                 part.unlink()
         return manifest
 
-    def merge(self, paths: Sequence[str]) -> Manifest:
-        """Join the parts into the manifest.
+    def joined(self, paths: Sequence[str]) -> dict[str, Entry]:
+        """What the manifest and the parts of the latest array know of all files; writes nothing.
 
         Raises:
-            UserError: parts are missing, or know nothing of some of `paths`.
+            UserError: some of `paths` are in neither.
         """
-        if not self.parts():
-            raise UserError(f"{self.path} has no parts to join; --shard i/n writes them")
         missing, count = self.missing_parts()
+        entries = _read([self.manifest, *(file for shard, file in self.parts().items() if shard.count == count)])
+        absent = [path for path in paths if path not in entries]
+        if not absent:
+            return entries
+        if not count:
+            raise UserError(f"{self.path} has no parts to join; --shard i/n writes them")
         if missing:
             raise UserError(
                 f"{self.path}: {len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}; "
                 f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
             )
-        entries = self.entries(None)
-        absent = [path for path in paths if path not in entries]
-        if absent:
-            raise UserError(
-                f"{self.path}: the parts lack {len(absent)} annotated files, {absent[0]!r} among them; "
-                "leave --merge out to do them now"
-            )
-        return self.write(entries.values(), None)
+        raise UserError(
+            f"{self.path}: the parts lack {len(absent)} annotated files, {absent[0]!r} among them; "
+            "leave --merge out to do them now"
+        )
+
+    def merge(self, paths: Sequence[str]) -> Manifest:
+        """Join the parts into the manifest, unless `joined` refuses; once more changes nothing."""
+        return self.write(self.joined(paths).values(), None)
+
+
+def _read(files: Iterable[Path]) -> dict[str, Entry]:
+    """The entries of those files that are there; what is in several is that of the last."""
+    return {entry.path: entry for file in files if file.is_file() for entry in Manifest.load(file)}

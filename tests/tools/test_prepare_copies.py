@@ -1,0 +1,121 @@
+"""`tools/prepare.py --transcode`: what is refused before any work, and arrays of jobs."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import prepare
+import pytest
+
+from vidtl.data.description import load_description, read_records
+from vidtl.data.manifest import default_file
+from vidtl.data.preparation.copies import copy_annotations
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_files_that_are_no_copies_are_never_replaced(toy: Path, tmp_path: Path, run_main: Run) -> None:
+    own = tmp_path / "own" / next((toy / "videos/val").iterdir()).relative_to(toy)
+    own.parent.mkdir(parents=True)
+    own.write_text("the only copy of it")
+    options = ["--dataset", "toy", "--root", toy, "--output", tmp_path / "scan", "--transcode", tmp_path / "own"]
+    code, _, err = run_main(prepare.main, *options)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert f"{tmp_path / 'own'} is not empty and holds no copies; allowed: a new or empty folder" in err
+    assert own.read_text() == "the only copy of it"
+    assert not (tmp_path / "scan").exists()
+
+
+def test_parts_are_joined_all_or_none_and_again(toy: Path, tmp_path: Path, run_main: Run) -> None:
+    root, fast = tmp_path / "root", tmp_path / "fast"
+    shutil.copytree(toy, root)
+    options = ["--dataset", "toy", "--root", root, "--splits", "val", "--workers", 1, "--transcode", fast]
+    assert run_main(prepare.main, *options[:-2], "--shard", "1/2")[0] == 0
+    assert run_main(prepare.main, *options, "--shard", "2/2")[0] == 0
+    for _ in range(2):
+        code, _, err = run_main(prepare.main, *options, "--merge")
+        assert code == 2
+        assert f"{fast / '.vidtl'}: 1 of 2 parts are missing: 1; run --shard 1/2" in err
+    assert not default_file(root).exists()
+    assert run_main(prepare.main, *options, "--shard", "1/2")[0] == 0
+    written = []
+    for _ in range(2):
+        code, out, err = run_main(prepare.main, *options, "--merge")
+        assert code == 0, err
+        assert "16 of 16 files" in out
+        written.append([default_file(folder).read_bytes() for folder in (root, fast)])
+    assert written[0] == written[1]
+    # What an interrupted merge leaves: one folder joined, the other one not, and the missing job done again.
+    assert run_main(prepare.main, *options, "--shard", "2/2")[0] == 0
+    code, out, _ = run_main(prepare.main, *options, "--merge")
+    assert code == 0
+    assert f"parts of 2 that are missing: 1; their files are as {default_file(root)} has them" in out
+
+
+@pytest.fixture
+def listed(toy: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Two videos in a list of absolute paths, as VideoMAE writes it: a description and its root."""
+    folder, root = tmp_path / "listed", tmp_path / "root"
+    lines = ["\ufeff"]
+    for number, video in enumerate(sorted((toy / "videos/val").iterdir())[:2]):
+        (root / "clips").mkdir(parents=True, exist_ok=True)
+        shutil.copy2(video, root / "clips" / f"{number}.mp4")
+        lines.append(f"{root}/clips/{number}.mp4 {number}\r\n")
+    (root / "list.txt").write_text("".join(lines))
+    (root / "names.txt").write_text("run\nsit\n")
+    folder.mkdir()
+    (folder / "dataset.yaml").write_text(
+        "format: path_list\nlabels: single\nclasses: names.txt\nsplits: {val: {annotations: list.txt, videos: clips}}\n"
+    )
+    return folder, root
+
+
+def test_absolute_paths_lead_to_the_copies(listed: tuple[Path, Path], tmp_path: Path, run_main: Run) -> None:
+    folder, root = listed
+    fast = tmp_path / "fast"
+    code, out, err = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 1, "--transcode", fast)
+    assert code == 0, err
+    assert "2 of 2 files" in out
+    copied, original = (read_records(load_description(str(folder)), "val", each) for each in (fast, root))
+    assert [*copied.paths] == [*original.paths] == ["clips/0.mp4", "clips/1.mp4"]
+    assert (root / "list.txt").read_bytes().replace(bytes(root), bytes(fast)) == (fast / "list.txt").read_bytes()
+
+
+def test_absolute_paths_of_a_csv_file_lead_to_the_copies(tmp_path: Path) -> None:
+    root, fast = tmp_path / "root", tmp_path / "fast"
+    root.mkdir()
+    (root / "labels.csv").write_text(f'label,path\nrun,{root}/a.mp4\nrun,"{root}/b, c.mp4"\nrun,x{root}/d.mp4\n')
+    (tmp_path / "dataset.yaml").write_text(
+        "format: labelled_csv\nlabels: single\nsplits: {val: {annotations: labels.csv}}"
+    )
+    copy_annotations(load_description(str(tmp_path)), ["val"], root, fast)
+    expected = f'label,path\nrun,{fast}/a.mp4\nrun,"{fast}/b, c.mp4"\nrun,x{root}/d.mp4\n'
+    assert (fast / "labels.csv").read_text() == expected
+
+
+def test_a_folder_that_absolute_paths_cannot_name_is_refused_first(
+    listed: tuple[Path, Path], tmp_path: Path, run_main: Run
+) -> None:
+    folder, root = listed
+    fast = tmp_path / "fast, small"
+    code, _, err = run_main(prepare.main, "--dataset", folder, "--root", root, "--transcode", fast)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "list.txt:1: the path is absolute" in err
+    assert not fast.exists()
+    assert not default_file(root).exists()
+
+
+def test_classes_of_folders_need_all_splits(toy: Path, tmp_path: Path, run_main: Run) -> None:
+    root, fast = tmp_path / "root", tmp_path / "fast"
+    for split in ("train", "val"):
+        (root / split / "run").mkdir(parents=True)
+        shutil.copy2(next((toy / "videos/val").iterdir()), root / split / "run/a.mp4")
+    (tmp_path / "dataset.yaml").write_text(
+        "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
+    )
+    options = ["--dataset", tmp_path, "--root", root, "--workers", 1, "--transcode", fast]
+    code, _, err = run_main(prepare.main, *options, "--splits", "train")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "--splits leaves out val, but the classes are the folders of all splits" in err
+    assert not fast.exists()
+    assert run_main(prepare.main, *options, "--splits", "val,train")[0] == 0
