@@ -113,6 +113,21 @@ def test_resuming_is_bitwise_and_leaves_no_doubles(unbroken, tmp_path, accelerat
     assert without_speed(lines(copy)) == without_speed(lines(output_dir))
 
 
+def test_pruning_spares_what_is_written_below_a_damaged_checkpoint(unbroken, tmp_path, accelerator, caplog):
+    copy = tmp_path / "run"
+    shutil.copytree(unbroken[0], copy)
+    for step in (10, 12):
+        (copy / f"checkpoints/step-{step:08d}" / OPTIMIZER).write_bytes(b"damaged")
+    task = tiny_task(tiny_config())
+    task.loader.spoil = lambda step, batch: os.kill(os.getpid(), signal.SIGTERM) or batch
+    with pytest.raises(StoppedBySignalError):  # after step 10, which is written again
+        tiny_train(copy, tiny_config(keep_checkpoints=1), accelerator, task=task)
+    assert steps_in(copy) == [6, 10]  # 6 is the best
+    assert checkpoint_step(newest_valid(copy / "checkpoints")) == 10
+    assert (copy / "checkpoints/step-00000012.damaged" / OPTIMIZER).read_bytes() == b"damaged"
+    assert "step-00000012.damaged" in caplog.text
+
+
 def test_an_evaluation_that_was_cut_short_is_done_on_resuming(unbroken, tmp_path, accelerator):
     def interrupted(_):
         raise KeyboardInterrupt

@@ -16,7 +16,7 @@ CONFIG = ExperimentConfig()
 @pytest.fixture
 def taken(tmp_path):
     directory = RunDirectory(tmp_path)
-    directory.take(CONFIG)
+    directory.take(CONFIG, None)
     return directory
 
 

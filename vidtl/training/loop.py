@@ -87,7 +87,7 @@ def train(
         engine = Engine(model, config, accelerator, task)
         if checkpoint:
             engine.load(checkpoint, state.scaler)
-        on_main_process(accelerator, partial(directory.take, config))
+        on_main_process(accelerator, partial(directory.take, config, checkpoint))
         log = None
         results: dict[str, Any] = {}
         if accelerator.is_main_process:

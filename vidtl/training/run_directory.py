@@ -15,7 +15,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.config.dotted import dotted
 from vidtl.errors import UserError
 from vidtl.files import whole_file
-from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers
+from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers, set_aside_newer
 
 MAY_CHANGE = (
     "data.root",
@@ -79,9 +79,13 @@ class RunDirectory:
             check_same_experiment(file, config)
         return checkpoint
 
-    def take(self, config: ExperimentConfig) -> None:
-        """Record the configuration and remove what a killed run left unfinished; after all checks have passed."""
+    def take(self, config: ExperimentConfig, checkpoint: Path | None) -> None:
+        """Record the configuration and clear away what a killed run left unfinished; after all checks have passed.
+
+        `checkpoint` is the one to go on from: those after it, which are damaged, are set aside.
+        """
         remove_leftovers(self.checkpoints)
+        set_aside_newer(self.checkpoints, checkpoint)
         with whole_file(self.config_file) as stream:
             stream.write(dump_config(config))
 
