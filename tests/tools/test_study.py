@@ -128,13 +128,15 @@ def test_impossible_options_start_nothing(study_file: Path, tmp_path: Path, run_
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launch", [[], ["--launch", str(REPOSITORY / "configs/accelerate/cpu.yaml")]])
+def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Path, launch: list[str]) -> None:
     command = [
         sys.executable,
         str(REPOSITORY / "tools/study.py"),
         str(study_file),
         "--output_dir",
         str(tmp_path / "runs"),
+        *launch,
     ]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     run = tmp_path / "runs/none/seed-0"

@@ -13,6 +13,7 @@ import pytest
 
 from tests.training import tiny_run
 from vidtl.runtime.watchdog import Activity, Judge, SignOfLife
+from vidtl.training.checkpoint import checkpoint_step, newest_valid
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
@@ -94,6 +95,26 @@ def test_a_process_that_hangs_ends_the_run_and_is_named_once(tmp_path, trouble, 
     assert stacks == (["process-0.txt"] if trouble == "freeze" else ["process-0.txt", "process-1.txt"])
     if trouble == "sleep":
         assert "in make_trouble" in (tmp_path / "run/stacks/process-1.txt").read_text()
+
+
+def test_a_signal_that_ends_the_launcher_still_leaves_a_checkpoint_of_the_step(tmp_path):
+    """Batch systems send SIGUSR1 to all processes; one of these waits for the other in a call out of Python's reach."""
+    process = run_in_trouble(tmp_path, "pause", checkpoint_every_steps=1000, log_every_steps=1)
+    log = tmp_path / "run/metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not log.exists() or len(log.read_text().splitlines()) < 5:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)  # until no process has stderr any more
+    assert process.returncode == -signal.SIGUSR1
+    assert "error: " not in errors
+    assert checkpoint_step(newest_valid(tmp_path / "run/checkpoints")) == 6
 
 
 @pytest.mark.parametrize(("trouble", "told"), [("raise", "ValueError: trouble of its own making"), ("kill", "SIGKILL")])

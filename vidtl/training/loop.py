@@ -100,7 +100,7 @@ def train(
         monitor = Monitor(engine, state, unreadable, signals, log)
         evaluation = PeriodicEvaluation(directory, monitor, evaluate)
         run = _Run(directory, monitor, evaluation, progress)
-        with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks):
+        with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks, signals.arrived):
             run.to_the_end()
         metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}
         results |= {"metrics": metrics, "unreadable": unreadable.by_path()}
