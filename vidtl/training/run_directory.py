@@ -14,7 +14,7 @@ import yaml
 from vidtl.config import ExperimentConfig
 from vidtl.config.dotted import dotted
 from vidtl.errors import UserError
-from vidtl.files import whole_file
+from vidtl.files import user_error_if_not_written, whole_file
 from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers, set_aside_newer
 
 MAY_CHANGE = (
@@ -83,11 +83,15 @@ class RunDirectory:
         """Record the configuration and clear away what a killed run left unfinished; after all checks have passed.
 
         `checkpoint` is the one to go on from: those after it, which are damaged, are set aside.
+
+        Raises:
+            UserError: the directory cannot be written.
         """
-        remove_leftovers(self.checkpoints)
-        set_aside_newer(self.checkpoints, checkpoint)
-        with whole_file(self.config_file) as stream:
-            stream.write(dump_config(config))
+        with user_error_if_not_written(self.config_file):
+            remove_leftovers(self.checkpoints)
+            set_aside_newer(self.checkpoints, checkpoint)
+            with whole_file(self.config_file) as stream:
+                stream.write(dump_config(config))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
