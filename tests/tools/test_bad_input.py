@@ -144,7 +144,7 @@ def test_no_video_can_be_read(refused: Callable[..., str], copy: Path) -> None:
     assert "not a video container" in line
 
 
-def test_checkpoint_of_another_class_count(run_main: RunMain, toy: Path, tmp_path: Path, tiny: list[str]) -> None:
+def test_checkpoint_of_other_data(run_main: RunMain, toy: Path, copy: Path, tmp_path: Path, tiny: list[str]) -> None:
     import eval as evaluation
     import train
 
@@ -154,6 +154,13 @@ def test_checkpoint_of_another_class_count(run_main: RunMain, toy: Path, tmp_pat
     )
     assert code == 0, errors
     before = contents(run)
+
+    head, *rows = (copy / "train.csv").read_text().splitlines()
+    (copy / "train.csv").write_text("\n".join([head, *rows[1:], rows[0]]) + "\n")
+    again = [*tiny, "--schedule.length", "1 epoch", "--output_dir", run]
+    code, _, errors = run_main(train.main, *again, "--data.root", copy)
+    assert code == 2
+    assert "classes, videos or labels are not those here, or in another order: the data set has changed" in errors
 
     shorter = tmp_path / "fewer"
     shorter.mkdir()

@@ -212,4 +212,10 @@ def noted(batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
 
 def run_facts(task: TrainingTask) -> RunFacts:
     """What a checkpoint records of the data."""
-    return RunFacts(task.loader.steps_per_epoch, task.loader.total_steps, task.num_classes)
+    return RunFacts(
+        num_classes=task.num_classes,
+        num_videos=task.num_videos,
+        steps_per_epoch=task.loader.steps_per_epoch,
+        total_steps=task.loader.total_steps,
+        data_sha256=task.data_sha256,
+    )

@@ -59,6 +59,9 @@ class TrainingTask:
     multi_label: bool
     save_model: Callable[[nn.Module, Path], None]
     """Writes `model.safetensors` and `config.json` into a directory."""
+    num_videos: int | None = None
+    data_sha256: str | None = None
+    """What a resumed run must find again; see `vidtl.training.state.RunFacts`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What `summary.json` is to say of the model and the data; for people."""
 
