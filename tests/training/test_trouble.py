@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_the_one_furthest_behind_is_named_when_nothing_moves():
     assert verdict == (
         "no progress for 10 s; the others wait for process 1 (pid 101 on host1), after step 7, waiting for clips"
     )
+
+
+@pytest.mark.parametrize("late", [Activity.SAVING, Activity.EVALUATING])
+def test_a_checkpoint_or_an_evaluation_comes_before_the_next_step(late):
+    judge = Judge(10.0, 0.0)
+    signs = [sign(0, step=10, activity=late), sign(1, step=10, activity=Activity.COMPUTING)]
+    assert judge.verdict(signs, 0.0) is None
+    verdict = judge.verdict([replace(each, beat=1) for each in signs], 11.0)
+    assert verdict.startswith("no progress for 10 s; the others wait for process 0 (pid 100 on host0), after step 10, ")
 
 
 def test_all_at_the_same_place_are_all_named():

@@ -30,15 +30,18 @@ HANG_EXIT_CODE = 1
 
 
 class Activity(IntEnum):
-    """What a process does in a step, in this order; a greater one is further ahead."""
+    """What a process does after so many finished steps, in this order; a greater one is further ahead.
+
+    A checkpoint and an evaluation come before the next step is begun; the others wait for the first process there.
+    """
 
     STARTING = 0
-    READING = 1
-    COMPUTING = 2
-    COMPARING = 3
-    SAVING = 4
-    EVALUATING = 5
-    WAITING = 6
+    SAVING = 1
+    EVALUATING = 2
+    WAITING = 3
+    READING = 4
+    COMPUTING = 5
+    COMPARING = 6
 
     @property
     def text(self) -> str:
