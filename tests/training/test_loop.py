@@ -223,6 +223,18 @@ def test_evaluates_at_the_end_only_where_the_period_is_0(tmp_path, accelerator):
     assert [e["step"] for e in lines(tmp_path) if "split" in e] == [12]
 
 
+def test_a_part_of_an_epoch_below_a_step_evaluates_after_each_step(tmp_path, accelerator):
+    config = tiny_config(evaluate_every_epochs=0.1, early_stop_evaluations=2)
+    summary, _ = tiny_train(tmp_path, config, accelerator, rising((0.2, 0.9, 0.4, 0.5)))
+    assert [e["step"] for e in lines(tmp_path) if "split" in e] == [1, 2, 3, 4]
+    assert summary.steps == 4
+
+
+def test_an_early_stop_that_no_evaluation_could_decide_is_refused():
+    with pytest.raises(UserError, match=r"early_stop_evaluations is 2; allowed: 0 where training.evaluate_every_ep"):
+        tiny_config(evaluate_every_epochs=0.0, early_stop_evaluations=2)
+
+
 def test_a_loss_that_is_not_finite_names_the_step_and_spares_the_checkpoints(tmp_path, accelerator):
     task = tiny_task(tiny_config())
     task.loader.spoil = lambda step, batch: replace(batch, targets=batch.targets * float("nan")) if step == 6 else batch
