@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
 from vidtl.config.checks import require_choice
 from vidtl.config.dotted import dotted
+from vidtl.config.yaml_file import read_mapping
 from vidtl.errors import UserError, did_you_mean
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -65,17 +67,17 @@ def parse_experiment(
     """
     known = sorted(_option_names(parser))
     _check_arguments(arguments, known)
+    if defaults:
+        arguments = ["--config", str(defaults), *arguments]
     files = [Path(path) for path in _values_of("--config", arguments)]
-    files = [defaults, *files] if defaults else files
     contents = [(path, _checked_file(path, known)) for path in files]
     for key, allowed in _choices(ExperimentConfig):
         for value in _values_of(f"--{key}", arguments):
             _check_choice("", key, value, allowed)
         for path, content in contents:
             _check_choice(f"{path}: ", key, content.get(key), allowed)
-    preset = _preset(arguments, files)
     try:
-        namespace = parser.parse_args([*preset, *(["--config", str(defaults)] if defaults else []), *arguments])
+        namespace = parser.parse_args([*_preset(arguments), *arguments])
         del namespace[_PRESET]
         built = parser.instantiate(namespace)
     except argparse.ArgumentError as error:
@@ -84,16 +86,14 @@ def parse_experiment(
     return namespace, ExperimentConfig(**sections)
 
 
-def _preset(arguments: list[str], files: list[Path]) -> list[str]:
-    """The preset that the command line or else the last file names, as options that come before all others."""
-    given = [yaml.safe_load(file.read_text()).get("augmentation") or {} for file in files]
-    names = [section["preset"] for section in given if isinstance(section, dict) and section.get("preset")]
-    name = first_value(f"--{_PRESET}", arguments) or (names[-1] if names else None)
-    if name is None:
+def _preset(arguments: list[str]) -> list[str]:
+    """The preset that the command line or its files name, as options that come before all others."""
+    name = given_setting(_PRESET, arguments)
+    if not name:
         return []
-    if name not in AUGMENTATION_PRESETS:
+    if str(name) not in AUGMENTATION_PRESETS:
         raise UserError(f"{_PRESET} is {name!r}; {did_you_mean(str(name), AUGMENTATION_PRESETS)}")
-    values = {"augmentation": dataclasses.asdict(AUGMENTATION_PRESETS[name])}
+    values = {"augmentation": dataclasses.asdict(AUGMENTATION_PRESETS[str(name)])}
     return ["--config", yaml.safe_dump(json.loads(json.dumps(values)))]
 
 
@@ -117,9 +117,21 @@ def arguments_of_process() -> list[str]:
     return sys.argv[1:]
 
 
-def first_value(option: str, arguments: list[str]) -> str | None:
+def last_value(option: str, arguments: list[str]) -> str | None:
     """The value of an option that decides where the defaults come from, before anything is parsed."""
-    return next(_values_of(option, arguments), None)
+    values = list(_values_of(option, arguments))
+    return values[-1] if values else None
+
+
+def given_setting(key: str, arguments: list[str]) -> object:
+    """What an option or a file of the command line says of a setting, the last of them as in the parser; or None."""
+    given: object = None
+    for option, value in _options(arguments):
+        if option == f"--{key}":
+            given = value
+        elif option == "--config":
+            given = _checked_file(Path(value), None).get(key, given)
+    return given
 
 
 def _option_names(parser: ArgumentParser) -> Iterator[str]:
@@ -136,12 +148,16 @@ def _check_arguments(arguments: list[str], known: list[str]) -> None:
             raise UserError(f"unknown option --{name}; {did_you_mean(name, known)}")
 
 
+def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """Options with their values; of one that takes none, with what follows it."""
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        option, assigned, value = argument.partition("=")
+        if option.startswith("--") and (assigned or following is not None):
+            yield option, value if assigned else following
+
+
 def _values_of(option: str, arguments: list[str]) -> Iterator[str]:
-    for position, argument in enumerate(arguments):
-        if argument.startswith(f"{option}="):
-            yield argument.partition("=")[2]
-        elif argument == option and position + 1 < len(arguments):
-            yield arguments[position + 1]
+    return (value for name, value in _options(arguments) if name == option)
 
 
 def _checked_file(path: Path, known: list[str] | None) -> dict[str, Any]:
@@ -152,17 +168,24 @@ def _checked_file(path: Path, known: list[str] | None) -> dict[str, Any]:
         raise UserError(f"config file {str(path)!r} does not exist; {did_you_mean(path.name, neighbours)}")
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise UserError(f"config file {str(path)!r} has {path.stat().st_size} bytes; allowed: {MAX_CONFIG_BYTES}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {str(path)!r} is not valid YAML: {_one_line(str(error))}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"config file {str(path)!r} holds {type(content).__name__}; allowed: sections with keys")
-    flat = dotted(content)
-    for key in flat if known is not None else ():
-        if known is not None and key not in known:
+    content = read_mapping(path)
+    if known is not None:
+        _check_keys(path, content, known)
+    return dotted(content)
+
+
+def _check_keys(path: Path, section: dict[str, Any], known: list[str], prefix: str = "") -> None:
+    """The parser takes no notice of keys with dots, and fails without a word at a section that is a value."""
+    for name, value in section.items():
+        key = f"{prefix}{name}"
+        if "." in str(name):
+            raise UserError(f"{path}: the key {key!r} has a dot; allowed: a section, as in clip: {{stride: 2}}")
+        if any(each.startswith(f"{key}.") for each in known):
+            if not isinstance(value, dict):
+                raise UserError(f"{path}: {key} is {value!r}; allowed: a section with keys")
+            _check_keys(path, value, known, f"{key}.")
+        elif key not in known:
             raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
-    return flat
 
 
 def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str | int, ...]]]:

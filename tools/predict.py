@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from command_line import arguments_of_process, experiment_parser, first_value
+from command_line import arguments_of_process, experiment_parser, given_setting
 from jsonargparse import ArgumentParser
 from rich.cells import cell_len
 from trained_model import parse_with_model
@@ -35,7 +35,7 @@ EXIT_UNREADABLE = 4
 TOP_K = 5
 
 QUICK = "center"
-"""The protocol unless the command line names one, whatever the run was evaluated with."""
+"""The protocol unless the command line or its files name one, whatever the run was evaluated with."""
 
 log = logging.getLogger("vidtl.predict")
 
@@ -93,8 +93,8 @@ def predict_parser() -> ArgumentParser:
 
 
 def protocol_name(config: ExperimentConfig) -> str:
-    """What the command line asks for; `dataset` is the protocol of the data set that the model was trained on."""
-    name = first_value("--evaluation.protocol", arguments_of_process()) or QUICK
+    """What the command line or its files ask for; `dataset` is the protocol of what the model was trained on."""
+    name = str(given_setting("evaluation.protocol", arguments_of_process()) or QUICK)
     return load_description(config.data.dataset).protocol if name == "dataset" else name
 
 

@@ -11,10 +11,14 @@ checkpoint. Every run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, 
 
 import argparse
 import logging
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -167,18 +171,28 @@ def call(command: list[str], launch: Path | None) -> None:
     if launch:
         start += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
     with StopSignals() as signals:
-        process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]])
+        process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]], process_group=0)
         try:
             with signals.immediate():
                 code = process.wait()
-        except StoppedBySignalError as stopped:
-            process.send_signal(stopped.signum)  # on Ctrl-C the tool has it from the terminal too, and takes it as one
-            process.wait()  # until it has ended its step and saved
+        except StoppedBySignalError:
+            stop(process)
             raise
     if code > 128:  # stopped by a signal; the tool has said so
         sys.exit(code)
     if code:
         raise UserError(f"stopped: {shlex.join(command)} ended with code {code}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Terminate a tool, and wait until it has ended its step and saved; its launcher may be gone long before it."""
+    group = process.pid
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        process.wait()
+        while True:  # until the group has nobody left
+            os.killpg(group, 0)
+            time.sleep(0.1)
 
 
 def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResult]:

@@ -71,6 +71,8 @@ def main() -> None:
         num_classes=len(train_records.classes),
         multi_label=train_records.multi_label,
         save_model=partial(save_model_directory, class_names=train_records.classes.names),
+        num_videos=len(train_records),
+        data_sha256=train_records.labels_sha256(),
         about=facts(config, description, train_records, eval_records, model) if accelerator.is_main_process else {},
     )
     watched = WatchedProgress(progress, Activity.EVALUATING)

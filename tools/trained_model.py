@@ -3,7 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
-from command_line import arguments_of_process, first_value, parse_experiment
+from command_line import arguments_of_process, last_value, parse_experiment
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfi
         help="Folder of a run (its newest valid checkpoint is taken), one checkpoint of it, or any model directory",
     )
     arguments = arguments_of_process()
-    checkpoint = first_value("--checkpoint", arguments)
+    checkpoint = last_value("--checkpoint", arguments)
     if checkpoint is None:
         parse_experiment(parser, arguments)  # prints the help, or says what is missing
         raise UserError("--checkpoint is missing; allowed: the folder of a run, a checkpoint, or a model directory")

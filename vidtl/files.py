@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from vidtl.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
@@ -28,3 +30,12 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         yield file
+
+
+@contextmanager
+def user_error_if_not_written(path: Path) -> Iterator[None]:
+    """A full disk or the like while the block writes `path` becomes one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror}") from error

@@ -1,6 +1,7 @@
 """Columns of strings and labels: what goes in comes out, cheaply."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,19 @@ def test_records_with_the_same_labels_are_found(records: Records) -> None:
     assert chosen.with_labels([2]).tolist() == []
     assert chosen.with_labels([]).tolist() == [1, 4]
     assert chosen.with_labels(np.array([1])).tolist() == [2]
+
+
+def test_another_video_order_label_or_class_is_seen_and_another_place_is_not(records: Records) -> None:
+    swapped = ClassNames(("sit", "run", "walk"))
+    others = [
+        records.select([0, 1]),
+        records.select([1, 0, 2]),
+        replace(records, classes=swapped),
+        replace(records, label_classes=np.array([2, 0, 2, 0], np.int32)),
+    ]
+    assert len({each.labels_sha256() for each in (records, *others)}) == 5
+    moved = replace(records, root=Path("/copies"), paths=StringColumn.from_strings(["a.mkv", "b.mkv", "c.mkv"]))
+    assert moved.labels_sha256() == records.select([0, 1, 2]).labels_sha256() == records.labels_sha256()
 
 
 def test_paths_and_origins(records: Records) -> None:

@@ -51,6 +51,15 @@ def test_precision_without_a_gpu():
         resolve_precision("fp16")
 
 
+@pytest.mark.parametrize(("emulated_only", "precision"), [(True, "no"), (False, "bf16")])
+def test_auto_is_bf16_only_where_the_gpu_itself_has_it(monkeypatch, emulated_only, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or not emulated_only
+    )
+    assert resolve_precision("auto") == precision
+
+
 @pytest.fixture
 def accelerate_state():
     """Accelerate keeps its settings per process: put back what a test leaves there for the tests after it."""

@@ -1,5 +1,7 @@
+import ctypes
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -20,6 +22,23 @@ def test_a_signal_is_noted_and_the_handlers_come_back(signum):
         with pytest.raises(StoppedBySignalError, match=signal.Signals(signum).name):
             signals.check(signals.signum)
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+def test_other_threads_know_of_a_signal_that_the_main_thread_has_not_noted_yet():
+    known = []
+
+    def watch(signals):
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        known.append((signals.signum, signals.arrived()))
+
+    with StopSignals() as signals:
+        assert not signals.arrived()
+        thread = threading.Thread(target=watch, args=(signals,))
+        thread.start()
+        ctypes.CDLL(None).sleep(1)  # a call that no signal to another thread interrupts
+        thread.join()
+    assert known == [(0, True)]
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_a_second_signal_ends_the_process_at_once(monkeypatch):

@@ -140,7 +140,7 @@ def damage(bench: Bench) -> Outcome:
             path.unlink()
         else:
             path.write_bytes(content)
-        problem = find_problem(last) or ""
+        problem = find_problem(last, last.name) or ""
         found = path.relative_to(last).as_posix() in problem and newest(bench.folder / "run") == before
         outcome.judge(f"{name} of {path.name}", found)
         path.write_bytes(good)

@@ -54,6 +54,26 @@ def test_misspelt_key_in_a_file(refused: Callable[..., str], tmp_path: Path) -> 
     assert f"{file}: unknown key 'clip.num_frame'; did you mean 'clip.num_frames'?" in line
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("clip: {stride: 2}\nmodel: {}\nclip: {stride: 3}\n", ":3: the key 'clip' is there twice"),
+        ("training:\n  seed: 1\n  seed: 2\n", ":3: the key 'seed' is there twice"),
+        ("training.ema_decay: 0.5\n", ": the key 'training.ema_decay' has a dot; allowed: a section"),
+        ("augmentation.preset: tsn\n", ": the key 'augmentation.preset' has a dot; allowed: a section"),
+        ("training: 5\n", ": training is 5; allowed: a section with keys"),
+        ("model: {vivit: [1]}\n", ": model.vivit is [1]; allowed: a section with keys"),
+        ("clip: &a {stride: 2}\ntraining: *a\n", ": YAML aliases (*name) are not allowed"),
+    ],
+)
+def test_nothing_in_a_file_is_lost_in_silence(
+    refused: Callable[..., str], tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    assert f"{file}{words}" in refused("--config", file)
+
+
 def test_misspelt_choice_in_a_file(refused: Callable[..., str], tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("model:\n  architecture: vivitt\n")
@@ -124,7 +144,7 @@ def test_no_video_can_be_read(refused: Callable[..., str], copy: Path) -> None:
     assert "not a video container" in line
 
 
-def test_checkpoint_of_another_class_count(run_main: RunMain, toy: Path, tmp_path: Path, tiny: list[str]) -> None:
+def test_checkpoint_of_other_data(run_main: RunMain, toy: Path, copy: Path, tmp_path: Path, tiny: list[str]) -> None:
     import eval as evaluation
     import train
 
@@ -134,6 +154,13 @@ def test_checkpoint_of_another_class_count(run_main: RunMain, toy: Path, tmp_pat
     )
     assert code == 0, errors
     before = contents(run)
+
+    head, *rows = (copy / "train.csv").read_text().splitlines()
+    (copy / "train.csv").write_text("\n".join([head, *rows[1:], rows[0]]) + "\n")
+    again = [*tiny, "--schedule.length", "1 epoch", "--output_dir", run]
+    code, _, errors = run_main(train.main, *again, "--data.root", copy)
+    assert code == 2
+    assert "classes, videos or labels are not those here, or in another order: the data set has changed" in errors
 
     shorter = tmp_path / "fewer"
     shorter.mkdir()

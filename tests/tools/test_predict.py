@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predict import predict_parser, protocol_name
+from trained_model import parse_with_model
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.data.toy_clip import MOTIONS
@@ -58,6 +61,27 @@ def folder(toy: Path, tmp_path: Path) -> Path:
     (tmp_path / "in/readme.txt").write_text("none of them")
     Image.new("RGB", (40, 40)).save(tmp_path / "in/cover.png")
     return tmp_path / "in"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--evaluation.protocol", "center", "--evaluation.protocol", "vivit_4x3"],
+        ["--config", "many.yaml"],
+        ["--evaluation.protocol", "center", "--config=many.yaml"],
+        ["--config", "many.yaml", "--config", "other.yaml", "--checkpoint", "none"],
+    ],
+)
+def test_of_what_is_given_the_last_counts(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("many.yaml").write_text("evaluation: {protocol: vivit_4x3}\n")
+    Path("other.yaml").write_text("clip: {stride: 1}\n")
+    monkeypatch.setattr(sys, "argv", ["predict.py", "clip.mp4", *options, "--checkpoint", str(model)])
+    _, config, directory = parse_with_model(predict_parser())
+    assert protocol_name(config) == "vivit_4x3"
+    assert directory == model
 
 
 @pytest.mark.parametrize(("protocol", "labels"), [("center", "single"), ("vivit_4x3", "multi")])

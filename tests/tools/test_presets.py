@@ -22,6 +22,14 @@ def test_a_preset_is_its_recipe(name: str) -> None:
     assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="centre")
 
 
+def test_of_several_presets_the_last_counts(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("augmentation: {preset: vivit_ssv2}\n")
+    options = ["--augmentation.preset", "tsn", "--augmentation.preset=vivit_kinetics"]
+    assert parsed(*options).augmentation == AUGMENTATION_PRESETS["vivit_kinetics"]
+    assert parsed(*options, "--config", str(file)).augmentation == AUGMENTATION_PRESETS["vivit_ssv2"]
+
+
 def test_keys_beside_a_preset_override_it(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("augmentation:\n  flip_probability: 0.25\n  preset: vivit_ssv2\n  mixup_alpha: 0.1\n")

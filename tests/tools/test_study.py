@@ -119,6 +119,13 @@ def test_mistakes_are_told_in_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_key_that_is_there_twice_is_refused(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
+    study_file.write_text(study_file.read_text() + "metric: mAP\nmetric: top1\n")
+    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs")
+    assert code == 2
+    assert "the key 'metric' is there twice" in errors
+
+
 @pytest.mark.parametrize("options", [["--shard", "3/2"], ["--shard", "1/2", "--table_only"], ["--rounds", "0"]])
 def test_impossible_options_start_nothing(study_file: Path, tmp_path: Path, run_main: Tool, options: list[str]) -> None:
     code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", *options)
@@ -128,13 +135,15 @@ def test_impossible_options_start_nothing(study_file: Path, tmp_path: Path, run_
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launch", [[], ["--launch", str(REPOSITORY / "configs/accelerate/cpu.yaml")]])
+def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Path, launch: list[str]) -> None:
     command = [
         sys.executable,
         str(REPOSITORY / "tools/study.py"),
         str(study_file),
         "--output_dir",
         str(tmp_path / "runs"),
+        *launch,
     ]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     run = tmp_path / "runs/none/seed-0"

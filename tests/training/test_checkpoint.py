@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,16 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_one_before_is_taken(fold
     refused(folder, name, caplog)
     path.write_bytes(good)
     assert content(newest_valid(folder)) == 20
+
+
+def test_a_checkpoint_is_whole_under_any_name_and_gone_on_from_under_its_own(folder, caplog, monkeypatch):
+    shutil.copytree(folder / "step-00000020", folder / "best_model")
+    assert find_problem(folder / "best_model") is None
+    monkeypatch.chdir(folder / "step-00000020")
+    assert find_problem(Path()) is None
+    (folder / "step-00000020").rename(folder / "step-00000030")
+    assert content(newest_valid(folder)) == 10
+    assert "step-00000030 is skipped: manifest.json is not this checkpoint's" in caplog.text
 
 
 def json_or_none(text):

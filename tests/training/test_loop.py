@@ -1,5 +1,6 @@
 """Whole runs in one process: resuming, logging, evaluating, stopping."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -113,6 +114,21 @@ def test_resuming_is_bitwise_and_leaves_no_doubles(unbroken, tmp_path, accelerat
     assert without_speed(lines(copy)) == without_speed(lines(output_dir))
 
 
+def test_pruning_spares_what_is_written_below_a_damaged_checkpoint(unbroken, tmp_path, accelerator, caplog):
+    copy = tmp_path / "run"
+    shutil.copytree(unbroken[0], copy)
+    for step in (10, 12):
+        (copy / f"checkpoints/step-{step:08d}" / OPTIMIZER).write_bytes(b"damaged")
+    task = tiny_task(tiny_config())
+    task.loader.spoil = lambda step, batch: os.kill(os.getpid(), signal.SIGTERM) or batch
+    with pytest.raises(StoppedBySignalError):  # after step 10, which is written again
+        tiny_train(copy, tiny_config(keep_checkpoints=1), accelerator, task=task)
+    assert steps_in(copy) == [6, 10]  # 6 is the best
+    assert checkpoint_step(newest_valid(copy / "checkpoints")) == 10
+    assert (copy / "checkpoints/step-00000012.damaged" / OPTIMIZER).read_bytes() == b"damaged"
+    assert "step-00000012.damaged" in caplog.text
+
+
 def test_an_evaluation_that_was_cut_short_is_done_on_resuming(unbroken, tmp_path, accelerator):
     def interrupted(_):
         raise KeyboardInterrupt
@@ -207,6 +223,18 @@ def test_evaluates_at_the_end_only_where_the_period_is_0(tmp_path, accelerator):
     assert [e["step"] for e in lines(tmp_path) if "split" in e] == [12]
 
 
+def test_a_part_of_an_epoch_below_a_step_evaluates_after_each_step(tmp_path, accelerator):
+    config = tiny_config(evaluate_every_epochs=0.1, early_stop_evaluations=2)
+    summary, _ = tiny_train(tmp_path, config, accelerator, rising((0.2, 0.9, 0.4, 0.5)))
+    assert [e["step"] for e in lines(tmp_path) if "split" in e] == [1, 2, 3, 4]
+    assert summary.steps == 4
+
+
+def test_an_early_stop_that_no_evaluation_could_decide_is_refused():
+    with pytest.raises(UserError, match=r"early_stop_evaluations is 2; allowed: 0 where training.evaluate_every_ep"):
+        tiny_config(evaluate_every_epochs=0.0, early_stop_evaluations=2)
+
+
 def test_a_loss_that_is_not_finite_names_the_step_and_spares_the_checkpoints(tmp_path, accelerator):
     task = tiny_task(tiny_config())
     task.loader.spoil = lambda step, batch: replace(batch, targets=batch.targets * float("nan")) if step == 6 else batch
@@ -214,6 +242,26 @@ def test_a_loss_that_is_not_finite_names_the_step_and_spares_the_checkpoints(tmp
         tiny_train(tmp_path, tiny_config(), accelerator, task=task)
     assert steps_in(tmp_path) == [2, 4, 6]
     assert all(torch.isfinite(v).all() for v in load_file(newest_valid(tmp_path / "checkpoints") / MODEL).values())
+
+
+@pytest.mark.parametrize("full_at", [0, 4])
+def test_a_disk_that_is_full_ends_in_one_error_of_the_user(tmp_path, accelerator, caplog, monkeypatch, full_at):
+    """At once, at the first file of the run; or later, when what the run came to cannot be written either."""
+    full, real_fsync = [], os.fsync
+
+    def fsync(descriptor):
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    full += [True] * (full_at == 0)
+    task = tiny_task(tiny_config())
+    task.loader.spoil = lambda step, batch: full.append(True) or batch if step == full_at else batch
+    with pytest.raises(UserError, match=r"could not be written: .*No space left on device"):
+        tiny_train(tmp_path, tiny_config(log_every_steps=1), accelerator, task=task)
+    if full_at:
+        assert "summary.json could not be written: No space left" in caplog.text
 
 
 def test_unreadable_videos_are_counted_by_path_and_bounded(tmp_path, accelerator):
@@ -252,6 +300,26 @@ def test_another_number_of_classes_is_refused_and_nothing_is_touched(unbroken, t
     with pytest.raises(UserError, match="num_classes is 3, and here it is 5"):
         tiny_train(copy, tiny_config(log_every_steps=7), accelerator, task=task)
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != ".lock"} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [({"num_videos": 21}, "num_videos is 22, and here it is 21"), ({"data_sha256": "b"}, "or in another order")],
+)
+def test_other_data_is_refused_and_what_an_old_checkpoint_does_not_know_is_not_compared(
+    unbroken, tmp_path, accelerator, change, told
+):
+    def stopping(task):
+        task.loader.spoil = lambda step, batch: os.kill(os.getpid(), signal.SIGTERM) or batch
+        return task
+
+    task = replace(tiny_task(tiny_config()), num_videos=22, data_sha256="a")
+    with pytest.raises(StoppedBySignalError):
+        tiny_train(tmp_path / "run", tiny_config(), accelerator, task=stopping(task))
+    with pytest.raises(UserError, match=f"{told}: the data set has changed"):
+        tiny_train(tmp_path / "run", tiny_config(), accelerator, task=replace(task, **change))
+    old = shutil.copytree(unbroken[0], tmp_path / "old")
+    tiny_train(old, tiny_config(), accelerator, task=task)
 
 
 def test_a_model_of_another_shape_is_refused_in_one_line(unbroken, tmp_path, accelerator):

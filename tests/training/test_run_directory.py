@@ -16,7 +16,7 @@ CONFIG = ExperimentConfig()
 @pytest.fixture
 def taken(tmp_path):
     directory = RunDirectory(tmp_path)
-    directory.take(CONFIG)
+    directory.take(CONFIG, None)
     return directory
 
 
@@ -91,6 +91,12 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path, text):
     with pytest.raises(UserError, match="not a run's directory"):
         directory.find_checkpoint(CONFIG)
     assert directory.config_file.read_text() == text
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UserError, match=r"config.yaml could not be written: No space left on device"):
+        RunDirectory(tmp_path).take(CONFIG, None)
 
 
 def test_never_resuming_refuses_a_directory_with_checkpoints(taken):

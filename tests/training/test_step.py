@@ -1,5 +1,10 @@
+import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +14,8 @@ from tests.training import tiny_run
 from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -79,3 +86,80 @@ def test_clips_the_whole_gradient_and_reports_its_norm_before(accelerator):
         assert report.grad_norm.item() > 0.1
     assert moved[0.0] == pytest.approx(report.grad_norm.item(), rel=1e-4)
     assert moved[0.1] == pytest.approx(0.1, rel=1e-3)
+
+
+TWO = """
+import json
+from dataclasses import replace
+import torch
+from torch import nn
+from tests.training.tiny_run import NUM_CLASSES, tiny_config, tiny_task
+from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig
+from vidtl.models import build_model
+from vidtl.runtime.launch import make_accelerator
+from vidtl.training.prefetch import DeviceBatches
+from vidtl.training.step import Engine
+
+torch.set_num_threads(1)
+accelerator = make_accelerator("bf16")
+assert accelerator.num_processes == 2, accelerator.num_processes
+plugin = getattr(accelerator.state, "fsdp_plugin", None)
+config, clip = tiny_config(ema_decay=0.5), ClipConfig(num_frames=1, frame_size=(48, 48))
+task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
+enlarge = nn.Upsample(size=(48, 48))
+task = replace(task, make_input=lambda batch: (enlarge(batch.pixels[:, 0].float() / 127.5 - 1)[:, None], batch.targets))
+mini_vit = MiniViTConfig(tokeniser="t2t_performer", width=16, num_heads=2, head_width=8, mlp_width=16)
+torch.manual_seed(3)
+model = build_model(ModelConfig(architecture="mini_vit", mini_vit=mini_vit), clip, NUM_CLASSES)
+model.head = nn.Sequential(nn.BatchNorm1d(16), model.head)
+dtypes = {}
+def note(name, module):
+    module.register_forward_hook(lambda m, _, out: dtypes.update({name: [str(m.weight.dtype), str(out.dtype)]}))
+block = model.repeated_blocks()[-1]
+for kind in (nn.LayerNorm, nn.Linear):
+    note(kind.__name__, next(module for module in block.modules() if isinstance(module, kind)))
+engine = Engine(model, config, accelerator, task)
+batches = DeviceBatches(task.loader.iterate(0), accelerator.device)
+losses = [engine.step(step, 0.01, batches).loss for step in range(2)]
+with engine.evaluated() as evaluated:
+    means = accelerator.gather(evaluated.head[0].running_mean[None])
+loss = accelerator.reduce(torch.stack(losses))
+if accelerator.is_main_process:
+    told = {"form": accelerator.distributed_type.value, "policy": str(plugin and plugin.mixed_precision_policy)}
+    print(json.dumps({**told, "dtypes": dtypes, "means": means.tolist(), "loss": loss.tolist()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What two processes say of two steps in bf16, as replicas and with the model shared out."""
+    script = tmp_path_factory.mktemp("two") / "two.py"
+    script.write_text(TWO)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
+
+    def start(config):
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
+        command += [str(REPOSITORY / f"configs/accelerate/{config}.yaml"), str(script)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    told = [start(config) for config in ("cpu_2_processes", "fsdp_cpu_2_processes")]
+    assert [each["form"] for each in told] == ["MULTI_CPU", "FSDP"]
+    return told
+
+
+def test_all_processes_evaluate_the_same_running_means(two_processes):
+    for told in two_processes:
+        first, second = told["means"]
+        assert first == second
+        assert any(first)
+
+
+def test_every_form_is_autocast_over_float32_weights(two_processes):
+    whole, shared = two_processes
+    assert whole["dtypes"] == shared["dtypes"]
+    assert shared["dtypes"]["LayerNorm"][0] == "torch.float32"
+    assert shared["dtypes"]["Linear"] == ["torch.float32", "torch.bfloat16"]
+    assert shared["loss"] == pytest.approx(whole["loss"], rel=1e-3)
+    assert "param_dtype=None, reduce_dtype=None, output_dtype=None" in shared["policy"]

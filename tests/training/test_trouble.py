@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.training import tiny_run
 from vidtl.runtime.watchdog import Activity, Judge, SignOfLife
+from vidtl.training.checkpoint import checkpoint_step, newest_valid
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
@@ -47,6 +49,15 @@ def test_the_one_furthest_behind_is_named_when_nothing_moves():
     assert verdict == (
         "no progress for 10 s; the others wait for process 1 (pid 101 on host1), after step 7, waiting for clips"
     )
+
+
+@pytest.mark.parametrize("late", [Activity.SAVING, Activity.EVALUATING])
+def test_a_checkpoint_or_an_evaluation_comes_before_the_next_step(late):
+    judge = Judge(10.0, 0.0)
+    signs = [sign(0, step=10, activity=late), sign(1, step=10, activity=Activity.COMPUTING)]
+    assert judge.verdict(signs, 0.0) is None
+    verdict = judge.verdict([replace(each, beat=1) for each in signs], 11.0)
+    assert verdict.startswith("no progress for 10 s; the others wait for process 0 (pid 100 on host0), after step 10, ")
 
 
 def test_all_at_the_same_place_are_all_named():
@@ -94,6 +105,26 @@ def test_a_process_that_hangs_ends_the_run_and_is_named_once(tmp_path, trouble, 
     assert stacks == (["process-0.txt"] if trouble == "freeze" else ["process-0.txt", "process-1.txt"])
     if trouble == "sleep":
         assert "in make_trouble" in (tmp_path / "run/stacks/process-1.txt").read_text()
+
+
+def test_a_signal_that_ends_the_launcher_still_leaves_a_checkpoint_of_the_step(tmp_path):
+    """Batch systems send SIGUSR1 to all processes; one of these waits for the other in a call out of Python's reach."""
+    process = run_in_trouble(tmp_path, "pause", checkpoint_every_steps=1000, log_every_steps=1)
+    log = tmp_path / "run/metrics.jsonl"
+    deadline = time.monotonic() + 100
+    while not log.exists() or len(log.read_text().splitlines()) < 5:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    for pid in (process.pid, *map(int, children)):
+        os.kill(pid, signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)  # until no process has stderr any more
+    assert process.returncode == -signal.SIGUSR1
+    assert "error: " not in errors
+    assert checkpoint_step(newest_valid(tmp_path / "run/checkpoints")) == 6
 
 
 @pytest.mark.parametrize(("trouble", "told"), [("raise", "ValueError: trouble of its own making"), ("kill", "SIGKILL")])

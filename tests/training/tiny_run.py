@@ -171,8 +171,9 @@ def make_trouble(trouble: str) -> None:
     """What goes wrong in one process."""
     if trouble == "raise":
         raise ValueError("trouble of its own making")
-    if trouble == "sleep":
-        time.sleep(1000)
+    if trouble in ("pause", "sleep"):
+        time.sleep({"pause": 6, "sleep": 1000}[trouble])
+        return
     os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[trouble])
 
 

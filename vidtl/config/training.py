@@ -41,7 +41,7 @@ class TrainingConfig:
     checkpoint_every_minutes: float = 0.0
     """Minutes between checkpoints, besides those of `checkpoint_every_steps`; 0: steps only."""
     evaluate_every_epochs: float = 1.0
-    """Epochs between evaluations during training (one centred view); 0 evaluates at the end only."""
+    """Epochs between evaluations during training (one centred view), at least a step; 0 evaluates at the end only."""
     early_stop_evaluations: int = 0
     """End the run once so many evaluations in a row have not bettered the best top-1 or mAP; 0: never."""
     nonfinite: Literal["stop", "skip"] = "stop"
@@ -78,4 +78,7 @@ class TrainingConfig:
         require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 or more, below 1")
         for name in ("checkpoint_every_minutes", "evaluate_every_epochs", "early_stop_evaluations", "hang_timeout_s"):
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        if self.evaluate_every_epochs == 0:
+            stops, allowed = self.early_stop_evaluations, "0 where training.evaluate_every_epochs is 0"
+            require(stops == 0, "training.early_stop_evaluations", stops, allowed)
         require(self.seed >= 0, "training.seed", self.seed, "0 or more")

@@ -6,8 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from vidtl.config.yaml_file import read_mapping
 from vidtl.data.layout import existing
 from vidtl.errors import UserError, did_you_mean
 
@@ -131,33 +130,8 @@ def read_section(file: Path) -> Section:
     """The file's top level.
 
     Raises:
-        UserError: it is missing, larger than `SIZE_LIMIT`, not YAML, or has repeated keys or aliases (which can make
-            a small file expand without bound).
+        UserError: it is missing or larger than `SIZE_LIMIT`, or as `read_mapping`.
     """
     if existing(file, "data set description").stat().st_size > SIZE_LIMIT:
         raise UserError(f"{file}: {file.stat().st_size} bytes; a description has at most {SIZE_LIMIT}")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise UserError(f"{file}: YAML aliases (*name) are not allowed")
-        _refuse_repeated_keys(file, yaml.compose(text, Loader=yaml.SafeLoader))
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-        raise UserError(f"{file}: names with a value each are needed at the top level")
-    return Section(file, "", content)
-
-
-def _refuse_repeated_keys(file: Path, node: yaml.Node | None) -> None:
-    """YAML keeps the last of two equal keys in silence."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise UserError(f"{file}:{key.start_mark.line + 1}: the key {key.value!r} is there twice")
-            seen.add(key.value)
-            _refuse_repeated_keys(file, value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(file, item)
+    return Section(file, "", read_mapping(file))

@@ -4,6 +4,7 @@ Columns are numpy arrays, strings included, because a list of 300,000 Python obj
 forked worker as soon as reference counts change, and takes seconds to pickle for a spawned one.
 """
 
+import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -217,6 +219,14 @@ class Records:
         others = np.bincount(owners[~inside], minlength=len(self))
         return np.flatnonzero((found == len(wanted)) & (others == 0))
 
+    def labels_sha256(self) -> str:
+        """Of class names, ids and labels in their order, wherever the videos lie and whatever their files are."""
+        columns = (
+            *(self.ids.data, self.ids.offsets, self.label_offsets, self.label_classes),
+            *(self.label_starts_s, self.label_ends_s),
+        )
+        return columns_sha256(self.classes.names, columns)
+
     def select(self, indices: ArrayLike) -> "Records":
         """The given records in the given order."""
         chosen = np.asarray(indices, np.int64)
@@ -240,3 +250,12 @@ class Records:
     def _entries(self, index: int) -> slice:
         index = range(len(self))[index]
         return slice(int(self.label_offsets[index]), int(self.label_offsets[index + 1]))
+
+
+def columns_sha256(texts: Iterable[str], columns: Iterable[NDArray[Any]]) -> str:
+    """SHA-256 of a few texts and any columns of numbers."""
+    digest = hashlib.sha256("\0".join(texts).encode())
+    for column in columns:
+        digest.update(f"{column.dtype}{column.shape}".encode())
+        digest.update(column.tobytes())
+    return digest.hexdigest()

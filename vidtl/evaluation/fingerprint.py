@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from vidtl import __version__
 from vidtl.config import ExperimentConfig
 from vidtl.data.protocols import Protocol
-from vidtl.data.records import Records
+from vidtl.data.records import Records, columns_sha256
 from vidtl.models.hub import CONFIG_FILE, WEIGHTS_FILE
 
 CHANGES_NO_SCORE = (
@@ -56,12 +56,8 @@ def model_fingerprint(model_directory: Path) -> str:
 def data_fingerprint(records: Records) -> str:
     """SHA-256 of the annotated videos: ids, paths, labels, parts and class names, in their order."""
     first = (str(records.multi_label), str(records.frame_rate), *records.classes.names)
-    digest = hashlib.sha256("\0".join(first).encode())
     columns = (
         *(records.ids.data, records.ids.offsets, records.paths.data, records.paths.offsets),
         *(records.label_offsets, records.label_classes, records.segment_starts_s, records.segment_ends_s),
     )
-    for column in columns:
-        digest.update(f"{column.dtype}{column.shape}".encode())
-        digest.update(column.tobytes())
-    return digest.hexdigest()
+    return columns_sha256(first, columns)

@@ -24,6 +24,7 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
     broadcast_object_list,
 )
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from vidtl.errors import UserError
 from vidtl.runtime.memory import keep_freed_memory
@@ -56,7 +57,7 @@ def resolve_precision(precision: Literal["auto", "no", "bf16", "fp16"]) -> Liter
     """What `auto` means here: bf16 on a GPU that has it, float32 elsewhere; UserError for fp16 without a GPU."""
     has_gpu = torch.cuda.is_available()
     if precision == "auto":
-        return "bf16" if has_gpu and torch.cuda.is_bf16_supported() else "no"
+        return "bf16" if has_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if precision == "fp16" and not has_gpu:
         raise UserError("training.precision is 'fp16' on a machine without a GPU; allowed here: 'auto', 'no', 'bf16'")
     return precision
@@ -88,6 +89,9 @@ def make_accelerator(precision: Literal["auto", "no", "bf16", "fp16"]) -> Accele
         )
     if accelerator.distributed_type == DistributedType.FSDP:
         _check_sharding(accelerator)
+        # As in every form, float32 weights and gradients, and autocast (`vidtl.training.step`): Accelerate would round
+        # weights, gradients and their exchange to the precision of the run.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator

@@ -17,8 +17,7 @@ from typing import Any, TextIO
 
 from accelerate.tracking import GeneralTracker
 
-from vidtl.errors import UserError
-from vidtl.files import whole_file
+from vidtl.files import user_error_if_not_written, whole_file
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -52,9 +51,15 @@ class MetricsLog:
     """Appends to `metrics.jsonl` of one run and tells its trackers; only the first process has one."""
 
     def __init__(self, file: Path, trackers: Sequence[GeneralTracker], resumed_step: int) -> None:
-        """Drop what an earlier attempt logged beyond `resumed_step`, so that no step is there twice."""
+        """Drop what an earlier attempt logged beyond `resumed_step`, so that no step is there twice.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         drop_lines_beyond(file, resumed_step)
-        self._lines = file.open("a", encoding="utf-8")
+        with user_error_if_not_written(file):
+            self._lines = file.open("a", encoding="utf-8")
+        self._file = file
         self._trackers = trackers
 
     def write(self, step: int, epoch: float, numbers: Mapping[str, float], split: str | None = None) -> None:
@@ -65,19 +70,18 @@ class MetricsLog:
         """
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
-        try:
+        with user_error_if_not_written(self._file):
             self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             self._lines.flush()
             os.fsync(self._lines.fileno())
-        except OSError as error:
-            raise UserError(f"{self._lines.name} could not be written: {error.strerror}") from error
         tagged = {f"{split or 'training'}/{name}": value for name, value in numbers.items()}
         for tracker in self._trackers:
             tracker.log(tagged, step=step)
 
     def close(self) -> None:
         """Flush and close all."""
-        self._lines.close()
+        with user_error_if_not_written(self._file):  # what an earlier error left to write
+            self._lines.close()
         for tracker in self._trackers:
             tracker.finish()
 
@@ -96,9 +100,13 @@ def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def drop_lines_beyond(file: Path, step: int) -> None:
-    """Keep the lines up to `step`, through a new file that takes the old one's place whole."""
+    """Keep the lines up to `step`, through a new file that takes the old one's place whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     if not file.exists():
         return
     kept = [json.dumps(entry) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
-    with whole_file(file) as stream:
+    with user_error_if_not_written(file), whole_file(file) as stream:
         stream.writelines(kept)

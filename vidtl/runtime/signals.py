@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
@@ -23,17 +23,31 @@ class StopSignals:
     def __init__(self) -> None:
         self.signum = 0
         """The signal received, 0 for none."""
+        self._arrived = False
         self._received_s = 0.0
         self._raise = False
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
+        self._numbers, noted = os.pipe()
+        for end in (self._numbers, noted):
+            os.set_blocking(end, False)
+        self._previous_wakeup = signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
         self._previous = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        for end in (self._numbers, signal.set_wakeup_fd(self._previous_wakeup)):
+            os.close(end)
+
+    def arrived(self) -> bool:
+        """For other threads: whether a stop signal has come, though the main thread may be in a long call (an exchange
+        with other processes) and set `signum` only after it."""
+        with suppress(BlockingIOError):
+            self._arrived |= not set(STOP_SIGNALS).isdisjoint(os.read(self._numbers, 4096))
+        return self._arrived
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

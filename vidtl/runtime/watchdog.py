@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -30,15 +30,18 @@ HANG_EXIT_CODE = 1
 
 
 class Activity(IntEnum):
-    """What a process does in a step, in this order; a greater one is further ahead."""
+    """What a process does after so many finished steps, in this order; a greater one is further ahead.
+
+    A checkpoint and an evaluation come before the next step is begun; the others wait for the first process there.
+    """
 
     STARTING = 0
-    READING = 1
-    COMPUTING = 2
-    COMPARING = 3
-    SAVING = 4
-    EVALUATING = 5
-    WAITING = 6
+    SAVING = 1
+    EVALUATING = 2
+    WAITING = 3
+    READING = 4
+    COMPUTING = 5
+    COMPARING = 6
 
     @property
     def text(self) -> str:
@@ -125,16 +128,19 @@ def _joined(signs: list[SignOfLife]) -> str:
 
 
 @contextmanager
-def watchdog(accelerator: Accelerator, timeout_s: float, stacks: Path) -> Iterator[None]:
-    """While the block lasts, end this process when the run hangs for `timeout_s` seconds.
+def watchdog(
+    accelerator: Accelerator, timeout_s: float, stacks: Path, is_stopping: Callable[[], bool]
+) -> Iterator[None]:
+    """While the block lasts, end this process when the run hangs for `timeout_s` seconds, or its launcher is gone.
 
     The first cause goes to stderr, in one line; what every thread was at goes to a file per process in the folder
-    `stacks`. One process alone is not watched, nor is anything where `timeout_s` is 0.
+    `stacks`. One process alone is not watched, nor is anything where `timeout_s` is 0. Once this process `is_stopping`,
+    the launcher may go: it dies of some signals that mean a checkpoint to the run.
     """
     if accelerator.num_processes == 1 or timeout_s == 0:
         yield
         return
-    thread = _Thread(accelerator.process_index, accelerator.num_processes, timeout_s, stacks)
+    thread = _Thread(accelerator.process_index, accelerator.num_processes, timeout_s, stacks, is_stopping)
     thread.start()
     try:
         yield
@@ -143,9 +149,11 @@ def watchdog(accelerator: Accelerator, timeout_s: float, stacks: Path) -> Iterat
 
 
 class _Thread(threading.Thread):
-    def __init__(self, rank: int, num_processes: int, timeout_s: float, stacks: Path) -> None:
+    def __init__(
+        self, rank: int, num_processes: int, timeout_s: float, stacks: Path, is_stopping: Callable[[], bool]
+    ) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self.rank, self.timeout_s, self.stacks = rank, timeout_s, stacks
+        self.rank, self.timeout_s, self.stacks, self.is_stopping = rank, timeout_s, stacks, is_stopping
         # A connection of its own, so that it is never kept waiting by what the main thread asks of the store.
         self.store = torch.distributed.distributed_c10d._get_default_store().clone()
         self.store.set_timeout(timedelta(seconds=timeout_s))
@@ -171,7 +179,7 @@ class _Thread(threading.Thread):
             try:
                 signs = self._exchange(beat)
             except Exception as error:
-                if not self.ended.is_set():
+                if not self.ended.is_set() and not self.is_stopping():
                     self._end(f"the launcher's store cannot be reached: {error}")
                 return
             problem = judge.verdict(signs, time.monotonic()) if signs else None

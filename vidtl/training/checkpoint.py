@@ -34,6 +34,7 @@ EMA = "ema"
 _FORMAT = "vidtl-checkpoint-1"
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED = ".tmp"
+_DAMAGED = ".damaged"
 _SPARE_BYTES = 16 * 2**20
 
 _log = logging.getLogger(__name__)
@@ -104,23 +105,26 @@ def _seal(directory: Path, name: str) -> None:
     _sync(directory)
 
 
-def find_problem(directory: Path) -> str | None:
-    """What is wrong with a checkpoint, naming the file; None where everything is as it was written."""
+def find_problem(directory: Path, name: str | None = None) -> str | None:
+    """What is wrong with a checkpoint, naming the file; None where everything is as it was written.
+
+    `name` is what it must have been written as, where the run goes on from it; a copy may have any other.
+    """
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
-        if manifest["format"] != _FORMAT or manifest["name"] != directory.name:
+        if manifest["format"] != _FORMAT or name not in (None, manifest["name"]):
             return f"{MANIFEST} is not this checkpoint's"
         files: dict[str, Any] = manifest["files"]
-        for name in {MODEL, OPTIMIZER, STATE, EXPERIMENT} - set(files):
-            return f"{MANIFEST} does not list {name}"
-        for name, expected in files.items():
-            path = directory / name
+        for file in {MODEL, OPTIMIZER, STATE, EXPERIMENT} - set(files):
+            return f"{MANIFEST} does not list {file}"
+        for file, expected in files.items():
+            path = directory / file
             if not path.is_file():
-                return f"{name}, which {MANIFEST} lists, is missing"
+                return f"{file}, which {MANIFEST} lists, is missing"
             if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes and {MANIFEST} says {expected['bytes']}"
+                return f"{file} has {path.stat().st_size} bytes and {MANIFEST} says {expected['bytes']}"
             if _sha256(path) != expected["sha256"]:
-                return f"{name} has changed since it was written (its SHA-256 is not the one in {MANIFEST})"
+                return f"{file} has changed since it was written (its SHA-256 is not the one in {MANIFEST})"
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -131,11 +135,25 @@ def find_problem(directory: Path) -> str | None:
 def newest_valid(folder: Path) -> Path | None:
     """The checkpoint to go on from, or None; newer ones that do not verify are named in a warning."""
     for directory in list_checkpoints(folder):
-        problem = find_problem(directory)
+        problem = find_problem(directory, directory.name)
         if problem is None:
             return directory
         _log.warning("checkpoint %s is skipped: %s", directory, problem)
     return None
+
+
+def set_aside_newer(folder: Path, checkpoint: Path | None) -> None:
+    """Take their names from the checkpoints after the one that the run goes on from, which do not verify.
+
+    `prune` would count them among the newest, and keep them in the place of whole ones.
+    """
+    for directory in list_checkpoints(folder):
+        if directory == checkpoint:
+            return
+        aside = directory.with_name(directory.name + _DAMAGED)
+        _remove(aside)
+        directory.rename(aside)
+        _log.warning("checkpoint %s is damaged and kept as %s, which nothing reads", directory, aside.name)
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:

@@ -50,8 +50,6 @@ class ZeroStrategy:
         """Parameters by name, of each group of the optimizer."""
         self._flat: list[Tensor] = self._zero.bit16_groups_flat
         """The weights of each group, of which the parameters are views."""
-        kept = model.state_dict()
-        self._running = [b for name, b in model.named_buffers() if name in kept and b.is_floating_point()]
 
     @contextmanager
     def pass_of(self, *, last: bool) -> Iterator[None]:
@@ -68,8 +66,6 @@ class ZeroStrategy:
 
     def step(self) -> bool:
         self._engine.step()
-        for buffer in self._running:  # as in DDP, running means of norms are those of the first process
-            torch.distributed.broadcast(buffer, src=0)
         return not self._zero.overflow
 
     def drop_gradients(self) -> None:

@@ -21,8 +21,7 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-        buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in model.state_dict()}
-        weights: dict[str, Tensor] = parameters | buffers
+        weights: dict[str, Tensor] = parameters | running_statistics(model)
         self.tensors = {name: tensor.clone() for name, tensor in weights.items()}
         """The average by parameter name."""
         self._weights = [own_part(tensor) for tensor in weights.values()]
@@ -50,3 +49,9 @@ class WeightAverage:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(self._weights, kept)
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """By name, what a forward pass in training may change and a checkpoint holds: the running means of norms."""
+    kept = model.state_dict()
+    return {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in kept}

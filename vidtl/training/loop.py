@@ -87,7 +87,7 @@ def train(
         engine = Engine(model, config, accelerator, task)
         if checkpoint:
             engine.load(checkpoint, state.scaler)
-        on_main_process(accelerator, partial(directory.take, config))
+        on_main_process(accelerator, partial(directory.take, config, checkpoint))
         log = None
         results: dict[str, Any] = {}
         if accelerator.is_main_process:
@@ -100,7 +100,7 @@ def train(
         monitor = Monitor(engine, state, unreadable, signals, log)
         evaluation = PeriodicEvaluation(directory, monitor, evaluate)
         run = _Run(directory, monitor, evaluation, progress)
-        with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks):
+        with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks, signals.arrived):
             run.to_the_end()
         metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}
         results |= {"metrics": metrics, "unreadable": unreadable.by_path()}
@@ -212,4 +212,10 @@ def noted(batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
 
 def run_facts(task: TrainingTask) -> RunFacts:
     """What a checkpoint records of the data."""
-    return RunFacts(task.loader.steps_per_epoch, task.loader.total_steps, task.num_classes)
+    return RunFacts(
+        num_classes=task.num_classes,
+        num_videos=task.num_videos,
+        steps_per_epoch=task.loader.steps_per_epoch,
+        total_steps=task.loader.total_steps,
+        data_sha256=task.data_sha256,
+    )

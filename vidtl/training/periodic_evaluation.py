@@ -35,8 +35,10 @@ class PeriodicEvaluation:
         if self.evaluate is None:
             return False
         loader = self.engine.task.loader
-        interval = round(self.engine.config.training.evaluate_every_epochs * loader.steps_per_epoch)
-        return finished == loader.total_steps or (interval > 0 and finished % interval == 0)
+        epochs = self.engine.config.training.evaluate_every_epochs
+        if finished == loader.total_steps or epochs == 0:
+            return finished == loader.total_steps
+        return finished % max(1, round(epochs * loader.steps_per_epoch)) == 0
 
     def catch_up(self) -> None:
         """Recall the evaluations of earlier attempts; repeat one that ended between a checkpoint and its scores."""

@@ -14,8 +14,8 @@ import yaml
 from vidtl.config import ExperimentConfig
 from vidtl.config.dotted import dotted
 from vidtl.errors import UserError
-from vidtl.files import whole_file
-from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers
+from vidtl.files import user_error_if_not_written, whole_file
+from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers, set_aside_newer
 
 MAY_CHANGE = (
     "data.root",
@@ -80,11 +80,19 @@ class RunDirectory:
             check_same_experiment(file, config)
         return checkpoint
 
-    def take(self, config: ExperimentConfig) -> None:
-        """Record the configuration and remove what a killed run left unfinished; after all checks have passed."""
-        remove_leftovers(self.checkpoints)
-        with whole_file(self.config_file) as stream:
-            stream.write(dump_config(config))
+    def take(self, config: ExperimentConfig, checkpoint: Path | None) -> None:
+        """Record the configuration and clear away what a killed run left unfinished; after all checks have passed.
+
+        `checkpoint` is the one to go on from: those after it, which are damaged, are set aside.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        with user_error_if_not_written(self.config_file):
+            remove_leftovers(self.checkpoints)
+            set_aside_newer(self.checkpoints, checkpoint)
+            with whole_file(self.config_file) as stream:
+                stream.write(dump_config(config))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ allocated there (null without a GPU), `process` what the process held in the mac
 """
 
 import json
+import logging
 import os
 import platform
 import shlex
@@ -25,7 +26,7 @@ from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
-from vidtl.files import whole_file
+from vidtl.files import user_error_if_not_written, whole_file
 from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.runtime.resident_memory import peak_resident_bytes
 from vidtl.runtime.versions import installed_versions
@@ -33,6 +34,7 @@ from vidtl.runtime.zero import distribution
 from vidtl.training.state import TrainingState
 
 PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
+_log = logging.getLogger(__name__)
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -40,7 +42,11 @@ class RunSummary:
     """The file of one run; only the first process has one."""
 
     def __init__(self, file: Path, about: Mapping[str, Any], state: TrainingState) -> None:
-        """Add an attempt that begins at `state.step`; `about` is what does not change while it lasts."""
+        """Add an attempt that begins at `state.step`; `about` is what does not change while it lasts.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         self.file = file
         self.state = state
         before = _read(file)
@@ -60,7 +66,8 @@ class RunSummary:
             "peak_memory_bytes": None,
         }
         self._content: dict[str, Any] = {"status": "running", **about, "attempts": [*attempts, self._attempt]}
-        self._write()
+        with user_error_if_not_written(file):
+            self._write()
 
     @contextmanager
     def completed(self) -> Iterator[dict[str, Any]]:
@@ -92,7 +99,10 @@ class RunSummary:
                 "videos_unreadable": self.state.videos_unreadable,
                 **results,
             }
-            self._write()
+            try:
+                self._write()
+            except OSError as error:  # as of a full disk, which the run may have ended of: that is what to tell
+                _log.error("%s could not be written: %s", self.file, error.strerror)
 
     def _write(self) -> None:
         with whole_file(self.file) as stream:

@@ -9,13 +9,16 @@ from vidtl.errors import UserError
 from vidtl.training.checkpoint import STATE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What must be the same in all parts of a run, beyond its configuration."""
+    """What must be the same in all parts of a run, beyond its configuration; None is not known and not compared."""
 
+    num_classes: int
+    num_videos: int | None = None
     steps_per_epoch: int
     total_steps: int
-    num_classes: int
+    data_sha256: str | None = None
+    """Of class names, ids of videos and labels, in their order."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,18 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
     """Read `state.json` of a checkpoint whose manifest was verified.
 
     Raises:
-        UserError: the run that wrote it had other data: another number of classes or of steps.
+        UserError: the run that wrote it had other data: other classes, videos or labels, or more or fewer of them.
     """
     content = json.loads((directory / STATE).read_text(encoding="utf-8"))
     recorded = RunFacts(**content["facts"])
     for name in (f.name for f in fields(RunFacts)):
         before, now = getattr(recorded, name), getattr(facts, name)
-        if before != now:
+        if before not in (None, now):
+            differs = f"{name} is {before}, and here it is {now}"
+            if name == "data_sha256":
+                differs = "classes, videos or labels are not those here, or in another order"
             raise UserError(
-                f"checkpoint {directory} is of a run whose {name} is {before}, and here it is {now}: "
+                f"checkpoint {directory} is of a run whose {differs}: "
                 "the data set has changed; give another output directory"
             )
     # What an older version did not count yet begins at 0.

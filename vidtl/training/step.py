@@ -23,7 +23,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.acceleration import checkpoint_activations, compile_model
 from vidtl.training.checkpoint import EMA
-from vidtl.training.ema import WeightAverage
+from vidtl.training.ema import WeightAverage, running_statistics
 from vidtl.training.frozen import freeze_all_but
 from vidtl.training.losses import loss_sum
 from vidtl.training.optimizer import build_optimizer, set_learning_rate
@@ -59,6 +59,9 @@ class TrainingTask:
     multi_label: bool
     save_model: Callable[[nn.Module, Path], None]
     """Writes `model.safetensors` and `config.json` into a directory."""
+    num_videos: int | None = None
+    data_sha256: str | None = None
+    """What a resumed run must find again; see `vidtl.training.state.RunFacts`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What `summary.json` is to say of the model and the data; for people."""
 
@@ -105,6 +108,8 @@ class Engine:
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
         compile_model(self.model, config.training.compile, accelerator.device)
         self.strategy = make_strategy(self.model, self.optimizer, accelerator)
+        several = accelerator.num_processes > 1
+        self._running = list(running_statistics(self.model).values()) if several else []
         # After the strategy, which may leave this process only a part of each weight.
         self.average = WeightAverage(self.model, config.training.ema_decay) if config.training.ema_decay else None
         self._warm = not self.strategy.needs_warm_up
@@ -189,7 +194,8 @@ class Engine:
         inputs_BTCHW, targets_BK = self.task.make_input(batch)
         # Dropout and stochastic depth become functions of the position, so that a resumed run draws the same ones.
         seed_torch(training.seed, step, micro_batch, self.accelerator.process_index)
-        logits_BK = self.strategy.model(inputs_BTCHW)
+        with self.accelerator.autocast():  # which Accelerate leaves out where processes share the model (FSDP2)
+            logits_BK = self.strategy.model(inputs_BTCHW)
         loss = scale * loss_sum(logits_BK, targets_BK, batch.weights, self.task.multi_label, training.label_smoothing)
         self.strategy.backward(loss)
         return loss.detach()
@@ -207,6 +213,9 @@ class Engine:
         if updated:
             updated = self.strategy.step()
         self.strategy.drop_gradients()
+        if updated:
+            for buffer in self._running:  # each process has seen other clips; the model is the first one's
+                torch.distributed.broadcast(buffer, src=0)
         if updated and self.average:
             self.average.update(step + 1)
         return grad_norm.detach(), updated

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import Failure
 from vidtl.errors import UserError
+from vidtl.files import user_error_if_not_written
 from vidtl.runtime.logging import drop_lines_beyond, read_json_lines
 from vidtl.text import shown_text
 from vidtl.training.state import TrainingState
@@ -87,7 +88,7 @@ class UnreadableVideos:
     def _record(self, step: int, failures: Sequence[Failure]) -> None:
         if not failures:
             return
-        with self.file.open("a", encoding="utf-8") as stream:
+        with user_error_if_not_written(self.file), self.file.open("a", encoding="utf-8") as stream:
             for failure in failures:
                 if failure.path not in self._by_path:
                     path, reason = shown_text(failure.path), shown_text(failure.reason)
