@@ -37,7 +37,7 @@ from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.partial import PartialResults
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool
+from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
 
@@ -80,6 +80,8 @@ def main() -> None:
         if options.html:
             network = model.model if isinstance(model, ClassOrder) else model
             write_html(result, record, folder, partial(draw_pictures, network, records, config, protocol))
+    sys.stdout.flush()
+    wait_for_everyone(accelerator)  # one that ends with a code makes the launcher end the others
     if result.unreadable and (options.strict or config.evaluation.strict):
         sys.exit(EXIT_UNREADABLE)
 

@@ -6,12 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.models import build_model
-from vidtl.models.hub import save_model_directory
 from vidtl.runtime.progress import make_progress
 
 RunMain = Callable[..., tuple[int, str, str]]
@@ -30,29 +26,15 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    torch.manual_seed(0)
-    stage = TokenLearnerConfig(after_block=1)
-    settings = ViViTConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
-    folder = tmp_path_factory.mktemp("model")
-    model = build_model(ModelConfig(vivit=settings), clip, 8)
-    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
-        torch.nn.init.normal_(parameter, std=0.3)
-    save_model_directory(model, folder, ())
-    return folder
-
-
 @pytest.mark.parametrize("strict", [(), ("--strict",), ("--evaluation.strict", "true")])
 def test_unreadable_videos_are_counted_and_listed(
-    run_main: RunMain, videos: Path, model: Path, tmp_path: Path, strict: tuple[str, ...]
+    run_main: RunMain, videos: Path, untrained_model: Path, tmp_path: Path, strict: tuple[str, ...]
 ) -> None:
     import eval as evaluation
 
     bad = sorted((videos / "videos/val").iterdir())[7].name
-    options = ["--checkpoint", model, "--data.dataset", "toy", "--data.root", videos, "--output_dir", tmp_path]
-    options += ["--data.num_workers", "0", "--html", "false", *strict]
+    options = ["--checkpoint", untrained_model, "--data.dataset", "toy", "--data.root", videos]
+    options += ["--output_dir", tmp_path, "--data.num_workers", "0", "--html", "false", *strict]
     code, output, errors = run_main(evaluation.main, *options)
     assert code == (4 if strict else 0), errors
     assert "40 videos annotated, 38 scored, 2 unreadable" in output
