@@ -26,6 +26,7 @@ from trained_model import ClassOrder, load_for_classes, parse_with_model, run_fo
 
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import load_description, read_records
+from vidtl.data.formats import READERS
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
@@ -75,7 +76,7 @@ def main() -> None:
     make_loader = partial(EvalLoader, records, config, protocol)
     result = evaluate(model, make_loader, records, config, protocol, accelerator, progress, found_so_far)
     if accelerator.is_main_process:
-        record = report(result, folder, is_charades=description.format == "charades")
+        record = report(result, folder, submit=READERS[description.format].official_scorer)
         found_so_far.remove()
         if options.html:
             network = model.model if isinstance(model, ClassOrder) else model
@@ -99,15 +100,15 @@ def eval_parser() -> ArgumentParser:
     return parser
 
 
-def report(result: EvaluationResult, folder: Path, is_charades: bool) -> dict[str, Any]:
-    """Write the files, print the summary and say where the files are."""
+def report(result: EvaluationResult, folder: Path, submit: bool) -> dict[str, Any]:
+    """Write the files, print the summary and say where the files are; `submit`: one for the official scorer too."""
     record = metrics_record(result)
     files = write_report(result, record, folder)
-    if is_charades:
+    print("\n".join(summary_lines(result, record)))
+    if submit:
         files.append(folder / "charades_submission.txt")
         scored = np.flatnonzero(~unreadable_rows(result.scores))
         write_submission(files[-1], [result.ids[i] for i in scored], result.scores[scored])
-    print("\n".join(summary_lines(result, record)))
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
     return record
 
