@@ -62,7 +62,7 @@ def evaluate(
         protocol: views and their published fusion.
         accelerator: device, precision and processes.
         progress: told the videos of this process; those of an interrupted evaluation count as done.
-        partial: where results are kept as they come, and those of an interrupted evaluation are taken from.
+        partial: where results are kept as they come, and scores of an interrupted evaluation are taken from.
 
     Raises:
         UserError: nothing to evaluate, a single-label video without exactly one label, a model with another number of
@@ -132,7 +132,7 @@ def _score_share(scorer: Scorer, make_loader: MakeLoader, progress: Progress, pa
             return 0, set()
         launch, found = partial.load(groups)
         before.extend(found)
-        return launch, {*found.indices, *(index for index, _ in found.failures)}
+        return launch, set(found.indices)
 
     launch, done = on_main_process(accelerator, load)
     if done:
