@@ -7,9 +7,8 @@ from typing import Any
 
 from vidtl.errors import UserError
 from vidtl.evaluation.predictions import FILE_NAME, read_predictions
+from vidtl.evaluation.report import METRICS
 from vidtl.evaluation.result import EvaluationResult, Unreadable
-
-METRICS = "metrics.json"
 
 # What `metrics.json` says in the words of `EvaluationResult`.
 _SAME = ("annotation", "root", "protocol", "num_clips", "num_crops", "fusion", "multi_label", "max_videos")
