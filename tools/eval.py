@@ -34,7 +34,7 @@ from vidtl.errors import UserError
 from vidtl.evaluation.charades import write_submission
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.fingerprint import evaluation_key
-from vidtl.evaluation.html import draw_pictures, example_indices, write_page
+from vidtl.evaluation.html import draw_pictures, example_indices, remove_page, write_page
 from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.origin import check_same_origin, folder_name, origin_record
 from vidtl.evaluation.partial import PartialResults
@@ -114,6 +114,7 @@ def default_folder(model_directory: Path) -> Path:
 def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submit: bool) -> dict[str, Any]:
     """Write the files, print the summary and say where the files are; `submit`: one for the official scorer too."""
     record = origin | metrics_record(result)
+    remove_page(folder)
     files = write_report(result, record, folder)
     print("\n".join(summary_lines(result, record)))
     if submit:

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vidtl.evaluation.html.names import visible
+from vidtl.evaluation.html.pictures import remove_pictures
 from vidtl.evaluation.html.reliability import reliability
 from vidtl.evaluation.html.rows import class_rows, confusion_rows, matrix_data, metric_rows, percent
 from vidtl.evaluation.html.videos import picture_note, video_groups
@@ -43,6 +44,12 @@ def write_page(result: EvaluationResult, record: Mapping[str, Any], folder: Path
     with whole_file(folder / PAGE) as file:
         file.write(text)
     return folder / PAGE
+
+
+def remove_page(folder: Path) -> None:
+    """Remove the page of an earlier evaluation and its pictures, before other metrics take the place of its own."""
+    (folder / PAGE).unlink(missing_ok=True)
+    remove_pictures(folder)
 
 
 def render_page(result: EvaluationResult, record: Mapping[str, Any], folder: Path) -> str:
