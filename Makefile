@@ -27,7 +27,7 @@ demo: $(INSTALLED)
 	$(LAUNCHER) tools/eval.py --checkpoint $(DEMO)
 	@echo "checkpoint  $$(ls -d $(DEMO)/checkpoints/step-* | tail -n 1)"
 	@echo "curves      $(DEMO)/curves.png"
-	@echo "report      $(DEMO)/evaluation/val-center/report.html"
+	@echo "report      $$(ls -d $(DEMO)/evaluation/step-*/val-center/report.html | tail -n 1)"
 	@echo "pictures    $(DEMO)/pictures  (where the learned tokens look)"
 
 # The whole test suite; tests of real data skip, with the reason, where the data is absent.

@@ -51,6 +51,8 @@ def main() -> None:
         raise UserError(f"unknown option {settings[0]}; see --help")
     if options.output and not options.output.parent.is_dir():
         raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
+    if options.output and options.output.is_dir():
+        raise UserError(f"--output is {options.output}, which is a folder; allowed: a file to write")
     options.settings = settings
     COMMANDS[options.command].main(options)
 

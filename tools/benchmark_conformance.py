@@ -1,7 +1,11 @@
-"""`benchmark.py conformance FOLDER`: each backend's frames of each file against a plain decode from start to end."""
+"""`benchmark.py conformance FOLDER`: each backend's frames of each file against a plain decode from start to end.
+
+Ends with code 1 where a backend gives wrong frames.
+"""
 
 import argparse
 import csv
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +15,9 @@ from rich.progress import track
 from vidtl.benchmark.conformance import Verdict, available_decoders, check_file
 from vidtl.errors import UserError
 from vidtl.runtime.versions import installed_versions
-from vidtl.text import cell_text
+from vidtl.text import cell_text, shown_text
+
+EXIT_WRONG = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Check every file, count the verdicts, and say which files a backend refuses and why."""
+    """Check every file, say which ones a backend refuses or gets wrong and why, and count the verdicts."""
     paths = sorted(path for path in options.folder.iterdir() if path.is_file()) if options.folder.is_dir() else []
     if not paths:
         raise UserError(f"{options.folder} is no folder with files; allowed: a folder of videos")
@@ -33,13 +39,19 @@ def main(options: argparse.Namespace) -> None:
     names = [decoder for decoder, problem in decoders.items() if not problem]
     if options.output:
         write_table(results, names, options.output)
-    for decoder in names:
-        counts = Counter(found[decoder].outcome for found in results.values() if decoder in found)
-        print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
+    for file, found in results.items():
+        for decoder, verdict in found.items():
+            if verdict.outcome not in ("exact", "rounding"):
+                print(shown_text(f"{file}: {decoder}: {as_text(verdict)}"))
+    counts = {decoder: Counter(found[decoder].outcome for found in results.values()) for decoder in names}
+    for decoder, outcomes in counts.items():
+        print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
     print(f"versions: {', '.join(f'{name} {v}' for name, v in installed_versions(('av', *names)).items())}")
     print(
         "FFmpeg's libraries in av: " + ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in av.library_versions.items())
     )
+    if any(outcomes["WRONG"] for outcomes in counts.values()):
+        sys.exit(EXIT_WRONG)
 
 
 def write_table(results: dict[str, dict[str, Verdict]], decoders: list[str], file: Path) -> None:
@@ -48,13 +60,11 @@ def write_table(results: dict[str, dict[str, Verdict]], decoders: list[str], fil
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", *decoders])
         for name, found in results.items():
-            writer.writerow([cell_text(name), *(cell_text(as_text(found.get(decoder))) for decoder in decoders)])
+            writer.writerow([cell_text(name), *(cell_text(as_text(found[decoder])) for decoder in decoders)])
 
 
-def as_text(verdict: Verdict | None) -> str:
+def as_text(verdict: Verdict) -> str:
     """One cell of the table."""
-    if verdict is None:
-        return ""
-    if verdict.outcome == "refused":
-        return f"refused: {verdict.reason}"
+    if verdict.reason:
+        return f"{verdict.outcome}: {verdict.reason}"
     return verdict.outcome if not verdict.difference else f"{verdict.outcome} ({verdict.difference:.2f})"

@@ -5,7 +5,8 @@ Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml 
 
 Settings come from the run and may be overridden: --evaluation.protocol vivit_4x3 takes twelve views of each video,
 --evaluation.protocol center one, for a quick look. The same command again goes on where a killed one was, on any
-number of processes. A file of scores for Charades is judged without a model:
+number of processes; results of another model or other settings are never overwritten. A file of scores for Charades is
+judged without a model:
 
                   python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
 """
@@ -22,24 +23,27 @@ import numpy as np
 from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, is_asked_for, score_file
 from command_line import arguments_of_process, experiment_parser
 from jsonargparse import ArgumentParser
-from trained_model import ClassOrder, load_for_classes, parse_with_model, run_folder
+from trained_model import ClassOrder, load_for_classes, parse_with_model, run_folder, step_of
 
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import load_description, read_records
+from vidtl.data.formats import READERS
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
 from vidtl.evaluation.charades import write_submission
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.fingerprint import evaluation_key
-from vidtl.evaluation.html import draw_pictures, example_indices, write_page
+from vidtl.evaluation.html import draw_pictures, example_indices, remove_page, write_page
 from vidtl.evaluation.metrics import unreadable_rows
+from vidtl.evaluation.origin import check_same_origin, folder_name, origin_record
 from vidtl.evaluation.partial import PartialResults
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool
+from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
+from vidtl.training.checkpoint import EMA, checkpoint_name
 
 EXIT_UNREADABLE = 4
 
@@ -61,25 +65,28 @@ def main() -> None:
     records = read_records(description, config.data.eval_split, Path(config.data.root))
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
+    folder = (options.output_dir or default_folder(directory)) / folder_name(config, protocol)
     if config.evaluation.single_frame:
         protocol = replace(protocol, name=f"{protocol.name}-single-frame")
     model = load_for_classes(directory, records.classes.names).to(accelerator.device)
     check_readable(records, config)
 
-    folder = options.output_dir or run_folder(directory) / "evaluation"
-    folder = folder / f"{config.data.eval_split}-{protocol.name}"
     key = on_main_process(accelerator, partial(evaluation_key, directory, records, config, protocol, accelerator))
+    origin = origin_record(options.checkpoint, step_of(directory), directory.name == EMA, key)
+    on_main_process(accelerator, partial(check_same_origin, folder, origin))
     found_so_far = PartialResults(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
     progress = make_progress(accelerator.is_main_process)
     make_loader = partial(EvalLoader, records, config, protocol)
     result = evaluate(model, make_loader, records, config, protocol, accelerator, progress, found_so_far)
     if accelerator.is_main_process:
-        record = report(result, folder, is_charades=description.format == "charades")
+        record = report(result, origin, folder, submit=READERS[description.format].official_scorer)
         found_so_far.remove()
         if options.html:
             network = model.model if isinstance(model, ClassOrder) else model
             write_html(result, record, folder, partial(draw_pictures, network, records, config, protocol))
+    sys.stdout.flush()
+    wait_for_everyone(accelerator)  # one that ends with a code makes the launcher end the others
     if result.unreadable and (options.strict or config.evaluation.strict):
         sys.exit(EXIT_UNREADABLE)
 
@@ -88,7 +95,7 @@ def eval_parser() -> ArgumentParser:
     """The options of an experiment, and those of this tool."""
     parser = experiment_parser("eval.py", "Evaluate a trained model.")
     parser.add_argument(
-        "--output_dir", type=Path, help="Where the report goes; default: evaluation/ in the folder of the run"
+        "--output_dir", type=Path, help="Where the report goes; default: evaluation/STEP/ in the folder of the run"
     )
     parser.add_argument("--html", type=bool, default=True, help="Write report.html, with pictures of a few videos")
     parser.add_argument("--strict", action="store_true", help="The same as --evaluation.strict true")
@@ -97,15 +104,23 @@ def eval_parser() -> ArgumentParser:
     return parser
 
 
-def report(result: EvaluationResult, folder: Path, is_charades: bool) -> dict[str, Any]:
-    """Write the files, print the summary and say where the files are."""
-    record = metrics_record(result)
+def default_folder(model_directory: Path) -> Path:
+    """In the folder of the run, for each step apart, or in the model directory."""
+    step = step_of(model_directory)
+    folder = run_folder(model_directory) / "evaluation"
+    return folder if step is None else folder / checkpoint_name(step)
+
+
+def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submit: bool) -> dict[str, Any]:
+    """Write the files, print the summary and say where the files are; `submit`: one for the official scorer too."""
+    record = origin | metrics_record(result)
+    remove_page(folder)
     files = write_report(result, record, folder)
-    if is_charades:
+    print("\n".join(summary_lines(result, record)))
+    if submit:
         files.append(folder / "charades_submission.txt")
         scored = np.flatnonzero(~unreadable_rows(result.scores))
         write_submission(files[-1], [result.ids[i] for i in scored], result.scores[scored])
-    print("\n".join(summary_lines(result, record)))
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
     return record
 

@@ -1,6 +1,6 @@
 """Write the HTML report of an evaluation again, from its files alone: no model, no videos.
 
-python tools/report.py runs/toy/evaluation/val-center
+python tools/report.py runs/toy/evaluation/step-00001200/val-center
 
 It reads metrics.json, predictions.csv and the pictures that the evaluation left in examples/.
 """

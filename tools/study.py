@@ -6,7 +6,8 @@ One of four jobs:  ... --shard 2/4; then --table_only
 Table and figure:  ... --table_only --results_dir docs/results/toy_placement
 
 The same command again goes on where it was stopped: finished runs are kept, an interrupted one resumes from its newest
-checkpoint. Every run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, for tools/eval.py and the others.
+checkpoint, and a run is judged again where the study asks for another checkpoint or other evaluation.* options. Every
+run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, for tools/eval.py and the others.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +35,8 @@ from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.data.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
+from vidtl.evaluation.origin import folder_name
+from vidtl.evaluation.report import METRICS
 from vidtl.runtime.launch import StoppedBySignalError, run_tool
 from vidtl.runtime.logging import configure_logging, read_json_lines
 from vidtl.runtime.shard import Shard
@@ -40,7 +44,7 @@ from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.versions import installed_versions
 from vidtl.studies.cost import measure_costs
 from vidtl.studies.results import RowResult, read_interval, read_metric, write_results
-from vidtl.studies.runs import read_run_figures
+from vidtl.studies.runs import finished_steps, read_run_figures
 from vidtl.training.checkpoint import checkpoint_name
 from vidtl.training.run_directory import RunDirectory, check_same_experiment
 from vidtl.visualize.study import draw_study
@@ -62,8 +66,8 @@ class Run(NamedTuple):
     arguments: list[str]
     """Options of `tools/train.py` but for the output directory."""
     folder: Path
-    metrics_file: Path
-    """What `tools/eval.py` makes of it."""
+    evaluation: str
+    """Name of the folder that `tools/eval.py` leaves."""
 
 
 def main() -> None:
@@ -122,8 +126,8 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path) -> Iter
                 check_same_experiment(RunDirectory(folder).config_file, config)
                 description = load_description(config.data.dataset)
                 protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
-                judged = folder / JUDGED / f"{study.judged_on}-{protocol.name}"
-                yield Run(row, seed, config, arguments, folder, judged / "metrics.json")
+                judged = replace(config, data=replace(config.data, eval_split=study.judged_on))
+                yield Run(row, seed, config, arguments, folder, folder_name(judged, protocol))
 
 
 def as_argument(value: object) -> str:
@@ -136,19 +140,36 @@ def as_argument(value: object) -> str:
 def execute_unfinished(runs: Sequence[Run], study: StudyConfig, launch: Path | None) -> None:
     """One after the other."""
     for number, run in enumerate(runs, start=1):
-        if read_metric(run.metrics_file, study.metric) is None:
+        if metrics_file(run, study) is None:
             log.info("run %d of %d: %s, seed %d", number, len(runs), run.row.name, run.seed)
             execute(run, study, launch)
 
 
 def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
-    """Train, and judge the checkpoint that the study names."""
-    call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
-    checkpoint = run.folder
-    if study.checkpoint == "best":
-        checkpoint = best_checkpoint(RunDirectory(run.folder), study.metric)
+    """Train unless that is done, and judge the checkpoint that the study names."""
+    if finished_steps(run.folder) is None:
+        call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
+    checkpoint = judged_checkpoint(run, study)
     arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
-    call(["eval.py", *arguments, "--output_dir", str(run.folder / JUDGED)], launch)
+    call(["eval.py", *run.arguments, *arguments, "--output_dir", str(run.folder / JUDGED / checkpoint.name)], launch)
+
+
+def metrics_file(run: Run, study: StudyConfig) -> Path | None:
+    """The figures of the run, judged as the study asks for it; None where it has not been."""
+    if finished_steps(run.folder) is None:
+        return None
+    file = run.folder / JUDGED / judged_checkpoint(run, study).name / run.evaluation / METRICS
+    return file if file.is_file() else None
+
+
+def judged_checkpoint(run: Run, study: StudyConfig) -> Path:
+    """The checkpoint of the finished run that the study names."""
+    directory = RunDirectory(run.folder)
+    if study.checkpoint == "best":
+        return best_checkpoint(directory, study.metric)
+    steps = finished_steps(run.folder)
+    assert steps is not None
+    return directory.checkpoints / checkpoint_name(steps)
 
 
 def best_checkpoint(directory: RunDirectory, metric: str) -> Path:
@@ -206,10 +227,10 @@ def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResu
     results = []
     for row, cost in zip(study.rows, costs, strict=True):
         mine = {run.seed: run for run in runs if run.row is row}
-        judged = {seed: read_metric(run.metrics_file, study.metric) for seed, run in mine.items()}
-        values = {seed: value for seed, value in judged.items() if value is not None}
+        files = {seed: file for seed, run in mine.items() if (file := metrics_file(run, study))}
+        values = {seed: read_metric(file, study.metric) for seed, file in files.items()}
         figures = [each for seed in values if (each := read_run_figures(mine[seed].folder))]
-        intervals = {seed: read_interval(mine[seed].metrics_file, study.metric) for seed in values}
+        intervals = {seed: read_interval(file, study.metric) for seed, file in files.items()}
         results.append(RowResult(row=row, values=values, intervals=intervals, cost=cost, runs=figures))
     return results
 

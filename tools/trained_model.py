@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.hub import CONFIG_FILE, load_model_directory, read_model_config
-from vidtl.training.checkpoint import EMA, EXPERIMENT, find_problem, newest_valid
+from vidtl.training.checkpoint import (
+    EMA,
+    EXPERIMENT,
+    checkpoint_step,
+    find_problem,
+    list_checkpoints,
+    newest_valid,
+)
 from vidtl.training.run_directory import RunDirectory
 
 
@@ -63,6 +70,12 @@ def find_model_directory(path: Path) -> Path:
 def averaged(checkpoint: Path) -> Path:
     """The model directory with averaged weights where a checkpoint has one, else the checkpoint."""
     return checkpoint / EMA if (checkpoint / EMA / CONFIG_FILE).is_file() else checkpoint
+
+
+def step_of(model_directory: Path) -> int | None:
+    """Finished steps of a run's checkpoint, also of its averaged weights; None for any other model directory."""
+    directory = model_directory.parent if model_directory.name == EMA else model_directory
+    return checkpoint_step(directory) if directory in list_checkpoints(directory.parent) else None
 
 
 def run_folder(model_directory: Path) -> Path:

@@ -34,11 +34,11 @@ def partial_results(folder: Path, key: str = "a") -> PartialResults:
     return PartialResults(folder / "partial", {"key": key}, NUM_CLASSES)
 
 
-def run_until(folder: Path, last: int, opened: list[int], key: str = "a") -> None:
+def run_until(folder: Path, last: int, opened: list[int], key: str = "a", broken: tuple[int, ...] = ()) -> None:
     """Evaluate until record `last` is due."""
 
     def read(indices):
-        for video in read_views(RECORDS, BROKEN, indices):
+        for video in read_views(RECORDS, broken, indices):
             if video.index == last:
                 raise KilledError
             opened.append(video.index)
@@ -48,9 +48,9 @@ def run_until(folder: Path, last: int, opened: list[int], key: str = "a") -> Non
         run(RECORDS, make_loader=read, partial=partial_results(folder, key))
 
 
-def run_on(folder: Path, opened: list[int], key: str = "a", **options):
+def run_on(folder: Path, opened: list[int], key: str = "a", broken: tuple[int, ...] = (), **options):
     def read(indices):
-        for video in read_views(RECORDS, BROKEN, indices):
+        for video in read_views(RECORDS, broken, indices):
             opened.append(video.index)
             yield video
 
@@ -58,7 +58,7 @@ def run_on(folder: Path, opened: list[int], key: str = "a", **options):
 
 
 def test_no_video_is_opened_twice_and_every_bit_is_the_same(tmp_path):
-    whole = run(RECORDS, BROKEN)
+    whole = run(RECORDS)
     size = group_size(6, CONFIG.evaluation.batch_size)
     opened: list[int] = []
     for last in (3, 7, 10):  # killed three times, in the middle of a group each time
@@ -69,10 +69,21 @@ def test_no_video_is_opened_twice_and_every_bit_is_the_same(tmp_path):
     assert progress.done[-1] == progress.total == 11
     np.testing.assert_array_equal(result.scores, whole.scores)
     assert result.metrics == whole.metrics
-    assert result.unreadable == whole.unreadable
     in_groups_that_were_cut = sum(last % size for last in (3, 7, 10))
     assert len(opened) == 11 + in_groups_that_were_cut
     assert set(opened) == set(range(11))
+
+
+@pytest.mark.parametrize("still_broken", [(), (8,), BROKEN])
+def test_groups_with_videos_that_could_not_be_read_are_scored_again(tmp_path, still_broken):
+    run_until(tmp_path, 10, [], broken=BROKEN)
+    opened: list[int] = []
+    result = run_on(tmp_path, opened, broken=still_broken)
+    assert opened == [2, 3, 8, 9, 10]
+    whole = run(RECORDS, still_broken)
+    np.testing.assert_array_equal(result.scores, whole.scores)
+    assert result.metrics == whole.metrics
+    assert result.unreadable == whole.unreadable
 
 
 def test_a_finished_evaluation_that_could_not_report_opens_nothing(tmp_path):

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.data.toy import ToySettings, make_toy
+from vidtl.models import build_model
+from vidtl.models.hub import save_model_directory
 from vidtl.runtime.progress import make_progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,6 +42,21 @@ def toy_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy_multilabel")
     settings = ToySettings(seed=3, videos_per_class_train=3, videos_per_class_val=2, multi_label=True)
     make_toy(folder, settings, make_progress(is_main_process=False), num_processes=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory with random weights, for the toy set's eight classes in any order."""
+    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
+    stage = TokenLearnerConfig(after_block=1)
+    settings = ViViTConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(vivit=settings), clip, 8)
+    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("model")
+    save_model_directory(model, folder, ())
     return folder
 
 

@@ -177,6 +177,7 @@ def test_the_tool_tells_ratios_and_writes_every_round(
     [
         ("--rounds", "0", "--rounds is 0; allowed: 1 or more"),
         ("--output", "no/such/folder.json", "does not exist"),
+        ("--output", ".", "--output is ., which is a folder; allowed: a file to write"),
         ("--peers", "tim", "choose from"),
     ],
 )

@@ -1,12 +1,14 @@
 """A submission file is judged from the command line, without a model, as the original judges it."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vidtl.evaluation.charades import official_scores, read_annotations, write_submission
+from vidtl.evaluation.charades import official_scores, read_annotations, score_submission, write_submission
 
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -89,6 +91,43 @@ def test_mistakes_take_one_line(judge: RunMain, tmp_path: Path, line: str, actio
     assert (code, output) == (2, "")
     assert len(errors.splitlines()) == 1
     assert message in errors
+
+
+def test_an_evaluation_leaves_a_file_that_scores_as_its_metrics_say(
+    run_main: RunMain, untrained_model: Path, toy_multilabel: Path, tmp_path: Path
+) -> None:
+    import eval as evaluation
+
+    data = ["--data.dataset", "toy_multilabel", "--data.root", toy_multilabel, "--data.num_workers", "0"]
+    options = ["--checkpoint", untrained_model, *data, "--html", "false", "--output_dir", tmp_path]
+    code, output, errors = run_main(evaluation.main, *options)
+    assert code == 0, errors
+    assert "charades_submission.txt" in output
+    ids, targets = read_annotations(toy_multilabel / "val.csv", 8)
+    scores = score_submission(tmp_path / "val-center/charades_submission.txt", ids, targets)
+    metrics = json.loads((tmp_path / "val-center/metrics.json").read_text())["metrics"]
+    assert scores.official.mean_ap == metrics["mAP_charades"]
+    assert scores.sklearn_mean_ap == pytest.approx(metrics["mAP_sklearn"], abs=1e-12)
+    assert not scores.missing_ids
+
+
+def test_an_id_that_no_submission_can_hold_costs_neither_files_nor_summary(
+    run_main: RunMain, untrained_model: Path, toy_multilabel: Path, tmp_path: Path
+) -> None:
+    import eval as evaluation
+
+    copy = Path(shutil.copytree(toy_multilabel, tmp_path / "copy"))
+    video = sorted((copy / "videos/val").iterdir())[0]
+    video.rename(video.with_stem("one two"))
+    annotation = copy / "val.csv"
+    annotation.write_text(annotation.read_text().replace(video.stem, "one two"))
+    data = ["--data.dataset", "toy_multilabel", "--data.root", copy, "--data.num_workers", "0"]
+    options = ["--checkpoint", untrained_model, *data, "--html", "false", "--output_dir", tmp_path]
+    code, output, errors = run_main(evaluation.main, *options)
+    assert code == 2
+    assert "video id 'one two' cannot stand in" in errors
+    assert "mAP_charades" in output
+    assert (tmp_path / "val-center/metrics.json").is_file()
 
 
 def test_wrong_options_take_one_line(judge: RunMain, tmp_path: Path) -> None:

@@ -2,16 +2,15 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.data.dataset import ViewDataset
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.models import build_model
-from vidtl.models.hub import save_model_directory
+from vidtl.evaluation.fingerprint import model_fingerprint
 from vidtl.runtime.progress import make_progress
 
 RunMain = Callable[..., tuple[int, str, str]]
@@ -30,29 +29,15 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    torch.manual_seed(0)
-    stage = TokenLearnerConfig(after_block=1)
-    settings = ViViTConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
-    folder = tmp_path_factory.mktemp("model")
-    model = build_model(ModelConfig(vivit=settings), clip, 8)
-    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
-        torch.nn.init.normal_(parameter, std=0.3)
-    save_model_directory(model, folder, ())
-    return folder
-
-
 @pytest.mark.parametrize("strict", [(), ("--strict",), ("--evaluation.strict", "true")])
 def test_unreadable_videos_are_counted_and_listed(
-    run_main: RunMain, videos: Path, model: Path, tmp_path: Path, strict: tuple[str, ...]
+    run_main: RunMain, videos: Path, untrained_model: Path, tmp_path: Path, strict: tuple[str, ...]
 ) -> None:
     import eval as evaluation
 
     bad = sorted((videos / "videos/val").iterdir())[7].name
-    options = ["--checkpoint", model, "--data.dataset", "toy", "--data.root", videos, "--output_dir", tmp_path]
-    options += ["--data.num_workers", "0", "--html", "false", *strict]
+    options = ["--checkpoint", untrained_model, "--data.dataset", "toy", "--data.root", videos]
+    options += ["--output_dir", tmp_path, "--data.num_workers", "0", "--html", "false", *strict]
     code, output, errors = run_main(evaluation.main, *options)
     assert code == (4 if strict else 0), errors
     assert "40 videos annotated, 38 scored, 2 unreadable" in output
@@ -71,3 +56,39 @@ def test_unreadable_videos_are_counted_and_listed(
     predictions = list(csv.DictReader((tmp_path / "val-center/predictions.csv").open()))
     assert {row["path"] for row in predictions if row["status"] == "unreadable"} == listed
     assert len({row["id"] for row in predictions}) == len(predictions) == 40
+
+
+def test_steps_of_a_run_lie_apart_and_another_models_results_are_never_overwritten(
+    run_main: RunMain, untrained_model: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import eval as evaluation
+
+    first = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000008"))
+    second = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000016"))
+    (second / "config.json").write_text((second / "config.json").read_text() + "\n")  # a model of another fingerprint
+    data = ["--data.dataset", "toy", "--data.root", toy, "--data.num_workers", "0", "--evaluation.max_videos", "3"]
+    for checkpoint in (first, second, second):  # the same command again just works
+        code, _, errors = run_main(evaluation.main, "--checkpoint", checkpoint, *data)
+        assert code == 0, errors
+    for checkpoint, step in ((first, 8), (second, 16)):
+        folder = tmp_path / f"run/evaluation/{checkpoint.name}/val-center-first-3"
+        record = json.loads((folder / "metrics.json").read_text())
+        assert record["model"] == {
+            "path": str(checkpoint),
+            "step": step,
+            "averaged_weights": False,
+            "fingerprint": model_fingerprint(checkpoint),
+        }
+        assert record["settings"]["clip.frame_size"] == [32, 32]
+        page = (folder / "report.html").read_text()
+        assert all(fact in page for fact in (str(checkpoint), record["model"]["fingerprint"], "stride 2, "))
+
+    options = [*data, "--output_dir", tmp_path / "report"]
+    assert run_main(evaluation.main, "--checkpoint", first, *options)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "report/val-center-first-3").glob("*.*")}
+    monkeypatch.setattr(ViewDataset, "__getitem__", None)  # refused before any video is opened
+    code, _, errors = run_main(evaluation.main, "--checkpoint", second, *options)
+    assert code == 2
+    assert f"holds results of {first} (step 8, " in errors
+    assert f"and here it is {second} (step 16, " in errors
+    assert {path: path.read_bytes() for path in before} == before

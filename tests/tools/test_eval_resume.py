@@ -13,13 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.data.dataset import ViewDataset
 from vidtl.evaluation.predictions import read_predictions
-from vidtl.models import build_model
-from vidtl.models.hub import save_model_directory
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_VIDEOS = 16
@@ -51,24 +47,10 @@ def recorded(folder: Path) -> list[int]:
 
 
 @pytest.fixture
-def options(toy: Path, tmp_path: Path) -> list[str]:
-    """An untrained model and twelve views: batches of 12 clips make every video a group of its own."""
-    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    settings = ViViTConfig(
-        width=24,
-        depth=2,
-        temporal_depth=1,
-        num_heads=3,
-        tubelet=(4, 8, 8),
-        token_learner=TokenLearnerConfig(after_block=1),
-    )
-    torch.manual_seed(0)
-    model = build_model(ModelConfig(vivit=settings), clip, 8)
-    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
-        torch.nn.init.normal_(parameter, std=0.3)
-    save_model_directory(model, tmp_path / "model", ())
+def options(toy: Path, untrained_model: Path) -> list[str]:
+    """Twelve views in batches of 12 clips make every video a group of its own."""
     return [
-        *("--checkpoint", str(tmp_path / "model"), "--data.dataset", "toy", "--data.root", str(toy)),
+        *("--checkpoint", str(untrained_model), "--data.dataset", "toy", "--data.root", str(toy)),
         *("--data.num_workers", "0", "--training.precision", "no"),
         *("--evaluation.protocol", "vivit_4x3", "--evaluation.batch_size", "12", "--html", "false"),
     ]

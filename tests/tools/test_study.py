@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import eval as evaluation
 import pytest
 import study as study_tool
+import train
 import yaml
 
 from vidtl.training.run_directory import RunDirectory
@@ -44,6 +47,11 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
     return file
 
 
+def judged_record(run: Path, name: str = "*/val-center") -> dict[str, Any]:
+    (file,) = (run / "judged").glob(f"{name}/metrics.json")
+    return json.loads(file.read_text())
+
+
 @pytest.mark.timeout(900)  # six processes one after the other, each of which imports everything
 def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
@@ -60,9 +68,7 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
     assert [row["name"] for row in told["rows"]] == ["none", "4 tokens"]
     for row, seeds in zip(told["rows"], ([0], [0, 1]), strict=True):
         judged = {
-            str(seed): json.loads(
-                (runs / row["name"].replace(" ", "-") / f"seed-{seed}/judged/val-center/metrics.json").read_text()
-            )["metrics"]["top1"]
+            str(seed): judged_record(runs / row["name"].replace(" ", "-") / f"seed-{seed}")["metrics"]["top1"]
             for seed in seeds
         }
         assert row["values"] == judged
@@ -93,6 +99,51 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
     code, _, errors = run_main(study_tool.main, *options)
     assert code == 2, "another experiment's run was taken for a finished one"
     assert "holds another experiment: model.vivit.token_learner.num_tokens is 0 there and 8 here" in errors
+
+
+@pytest.mark.timeout(600)
+def test_a_run_is_judged_again_where_the_study_asks_for_something_else(
+    study_file: Path, tmp_path: Path, run_main: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {"train.py": train.main, "eval.py": evaluation.main}
+    called: list[str] = []
+
+    def call(command: list[str], launch: Path | None) -> None:
+        called.append(command[0])
+        code, _, errors = run_main(tools[command[0]], *command[1:])
+        assert code == 0, errors
+
+    monkeypatch.setattr(study_tool, "call", call)
+    runs, run = tmp_path / "runs", tmp_path / "runs/none/seed-0"
+    content = yaml.safe_load(study_file.read_text())
+    content |= {"checkpoint": "last", "rows": content["rows"][:1]}
+
+    def judge(**change: object) -> float:
+        study_file.write_text(yaml.safe_dump(content | change))
+        called.clear()
+        parsed = study_tool.read_settings(study_file, study_tool.StudyConfig)
+        (planned,) = study_tool.planned_runs(parsed, tmp_path / "tiny.yaml", runs)
+        study_tool.execute_unfinished([planned], parsed, None)
+        return study_tool.read_metric(study_tool.metrics_file(planned, parsed), "top1")
+
+    (run / "judged/val-center").mkdir(parents=True)  # by a version whose figures do not say what they are of
+    (run / "judged/val-center/metrics.json").write_text('{"metrics": {"top1": 2}}')
+    last = judge()
+    assert called == ["train.py", "eval.py"]
+    assert judge() == last
+    assert called == []
+    lines = [line for line in map(json.loads, (run / "metrics.jsonl").open()) if "split" in line]
+    for line, top1 in zip(lines, (0.9, 0.1), strict=True):  # the first checkpoint shall be the best one
+        line["top1"] = top1
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judge(checkpoint="best")
+    assert called == ["eval.py"]
+    assert [judged_record(run, f"step-0000000{step}/val-center")["model"]["step"] for step in (2, 4)] == [2, 4]
+    judge(options={"evaluation.max_videos": 3})
+    assert called == ["eval.py"]
+    assert judged_record(run, "*/val-center-first-3")["num_annotated"] == 3
+    assert judge() == last
+    assert called == []
 
 
 @pytest.mark.parametrize(

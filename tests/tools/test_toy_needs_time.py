@@ -30,6 +30,7 @@ def test_a_trained_model_is_at_chance_on_a_single_frame(
         options = ["--checkpoint", tmp_path / "run", "--evaluation.single_frame", single_frame]
         code, _, errors = run_main(evaluation.main, *options)
         assert code == 0, errors
-        top1[name] = json.loads((tmp_path / "run/evaluation" / name / "metrics.json").read_text())["metrics"]["top1"]
+        (metrics,) = (tmp_path / "run/evaluation").glob(f"step-*/{name}/metrics.json")
+        top1[name] = json.loads(metrics.read_text())["metrics"]["top1"]
     assert top1["val-center"] > 0.8
     assert abs(top1["val-center-single-frame"] - 1 / 8) < 0.05

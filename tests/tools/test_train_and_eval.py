@@ -62,8 +62,8 @@ def test_two_processes_score_as_one_on_a_number_of_videos_two_does_not_divide(
         options += ["--evaluation.protocol", "vivit_4x3"]
         done = finished(launch(config, "eval", "--checkpoint", run, *options))
         assert f"15 videos, {processes} process(es)" in done.stderr  # the launcher really started so many
-        results[processes] = json.loads((folder / "val-vivit_4x3/metrics.json").read_text())
-        rows = list(csv.DictReader((folder / "val-vivit_4x3/predictions.csv").open()))
+        results[processes] = json.loads((folder / "val-vivit_4x3-first-15/metrics.json").read_text())
+        rows = list(csv.DictReader((folder / "val-vivit_4x3-first-15/predictions.csv").open()))
         assert len({row["id"] for row in rows}) == 15
     one, two = results[1], results[2]
     assert one["num_annotated"] == one["num_scored"] == 15
@@ -120,7 +120,7 @@ def test_multi_label_from_charades_style_annotations(
     code, output, errors = run_main(evaluation.main, "--checkpoint", folder)
     assert code == 0, errors
     assert "mAP_charades" in output
-    metrics = json.loads((folder / "evaluation/val-center/metrics.json").read_text())
+    metrics = json.loads((folder / "evaluation/step-00000003/val-center/metrics.json").read_text())
     assert metrics["multi_label"]
     assert 0 < metrics["metrics"]["mAP"] <= 1
 

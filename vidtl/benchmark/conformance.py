@@ -27,11 +27,11 @@ class Verdict(NamedTuple):
     """What became of one file with one backend."""
 
     outcome: str
-    """`exact`: bit for bit; `rounding`: within `TOLERANCE`; `WRONG`; `refused`."""
+    """`exact`: bit for bit; `rounding`: within `TOLERANCE`; `WRONG`; `refused`; `not checked`."""
     difference: float | None
-    """Largest mean difference of a frame, in grey levels; None where refused."""
+    """Largest mean difference of a frame, in grey levels; None where refused or not checked."""
     reason: str = ""
-    """Why it was refused."""
+    """Why it was refused or not checked."""
 
 
 def available_decoders(any_video: Path) -> dict[str, str]:
@@ -49,7 +49,10 @@ def available_decoders(any_video: Path) -> dict[str, str]:
 
 
 def check_file(path: Path, decoders: Mapping[str, str]) -> dict[str, Verdict]:
-    """The first, middle and last frame and some at random places, together and each alone, through each backend."""
+    """The first, middle and last frame and some at random places, together and each alone, through each backend.
+
+    What PyAV refuses has no plain decode that the others could be compared with.
+    """
     try:
         with open_video(path) as video:
             assert isinstance(video, PyAVReader)
@@ -58,7 +61,9 @@ def check_file(path: Path, decoders: Mapping[str, str]) -> dict[str, Verdict]:
             planar = bool(np.array_equal(video.read([view], FRAME_SIZE, "planar"), expected["planar"]))
         planar = planar and np.array_equal(_one_by_one(path, "pyav", view, "planar"), expected["planar"])
     except UnreadableVideo as error:
-        return {"pyav": Verdict("refused", None, error.reason)}
+        not_checked = Verdict("not checked", None, "PyAV refuses it")
+        others = {decoder: not_checked for decoder, problem in decoders.items() if not problem}
+        return others | {"pyav": Verdict("refused", None, error.reason)}
     verdicts = {}
     for decoder, problem in decoders.items():
         if not problem:

@@ -31,7 +31,7 @@ from vidtl.evaluation.partial import PartialResults
 from vidtl.evaluation.result import EvaluationResult, Unreadable
 from vidtl.evaluation.scoring import Scorer, Shard
 from vidtl.evaluation.views import probabilities
-from vidtl.runtime.launch import on_main_process
+from vidtl.runtime.launch import on_main_process, wait_for_everyone
 from vidtl.runtime.progress import Progress, SilentProgress
 
 __all__ = ["EvaluationResult", "Unreadable", "evaluate"]
@@ -62,7 +62,7 @@ def evaluate(
         protocol: views and their published fusion.
         accelerator: device, precision and processes.
         progress: told the videos of this process; those of an interrupted evaluation count as done.
-        partial: where results are kept as they come, and those of an interrupted evaluation are taken from.
+        partial: where results are kept as they come, and scores of an interrupted evaluation are taken from.
 
     Raises:
         UserError: nothing to evaluate, a single-label video without exactly one label, a model with another number of
@@ -72,7 +72,9 @@ def evaluate(
     targets_NK = _targets(records)
     fusion = protocol.fusion if config.evaluation.fusion == "protocol" else config.evaluation.fusion
     scorer = Scorer(accelerator.unwrap_model(model), records, config, protocol, fusion, accelerator)
-    shards = gather_object([_score_share(scorer, make_loader, progress or SilentProgress(), partial)])
+    share = _score_share(scorer, make_loader, progress or SilentProgress(), partial)
+    wait_for_everyone(accelerator)  # shares take longer or shorter by more than a collective would wait
+    shards = gather_object([share])
     scores_NK, failures = _merge(shards, records)
     readable = ~unreadable_rows(scores_NK)
     ids, paths = list(records.ids), list(records.paths)
@@ -130,7 +132,7 @@ def _score_share(scorer: Scorer, make_loader: MakeLoader, progress: Progress, pa
             return 0, set()
         launch, found = partial.load(groups)
         before.extend(found)
-        return launch, {*found.indices, *(index for index, _ in found.failures)}
+        return launch, set(found.indices)
 
     launch, done = on_main_process(accelerator, load)
     if done:

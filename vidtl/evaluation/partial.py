@@ -6,6 +6,7 @@ The key holds everything that decides a score (the model's weights, the data, th
 pixels, the device); its fingerprint names the folder and the key is the first line of every file, so that results of
 another checkpoint or configuration are never mixed in. Every further line is one group of videos (see
 `vidtl.evaluation.groups`), with a checksum; a line that was torn by a power cut fails it and the group is scored again.
+So is a group with a video that could not be read, since that may have been the fault of a disk or a network.
 Files are only ever appended to, by the one process that made them. Nothing in them is code.
 """
 
@@ -49,7 +50,8 @@ class PartialResults:
         self.folder = folder / hashlib.sha256(self._header.encode()).hexdigest()[:16]
 
     def load(self, groups: Sequence[range]) -> tuple[int, Shard]:
-        """The number of this launch, and what earlier launches found of `groups`, each group once.
+        """The number of this launch, and what earlier launches found of `groups`, each group once, without those in
+        which a video could not be read.
 
         Raises:
             UserError: the folder cannot be made or read.
@@ -62,7 +64,8 @@ class PartialResults:
             for file in files:
                 for entry in self._entries(file):
                     group = expected.get(entry["videos"][0][0])
-                    if group is not None and [video for video, _, _ in entry["videos"]] == list(group):
+                    scored = [video for video, scores, _ in entry["videos"] if scores is not None]
+                    if group is not None and scored == list(group):
                         found.extend(self._shard(entry))
                         del expected[group.start]
         except OSError as error:
@@ -122,14 +125,11 @@ class PartialResults:
 
     def _shard(self, entry: Mapping[str, Any]) -> Shard:
         shard = Shard()
-        for index, scores, reason in entry["videos"]:
-            if scores is None:
-                shard.failures.append((index, reason))
-            else:
-                row = np.frombuffer(b64decode(scores, validate=True), "<f8").astype(np.float64)
-                assert len(row) == self._num_classes
-                shard.indices.append(index)
-                shard.scores.append(row)
+        for index, scores, _ in entry["videos"]:
+            row = np.frombuffer(b64decode(scores, validate=True), "<f8").astype(np.float64)
+            assert len(row) == self._num_classes
+            shard.indices.append(index)
+            shard.scores.append(row)
         return shard
 
 

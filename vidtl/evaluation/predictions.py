@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.errors import UserError
+from vidtl.errors import UserError, did_you_mean
 from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.result import EvaluationResult
 from vidtl.files import whole_file
@@ -82,7 +82,7 @@ def read_predictions(path: Path) -> PredictionTable:
     """Read what `write_predictions` wrote, every name and every bit of the scores.
 
     Raises:
-        UserError: no such file, or another one.
+        UserError: no such file, or another one, or a label that is no class; names the line.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -96,10 +96,16 @@ def read_predictions(path: Path) -> PredictionTable:
                 scores[i] = [float(row[column]) for column in columns]
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as the predictions of an evaluation: {error}") from None
+    class_names = tuple(original_text(header[column].removeprefix(SCORE)) for column in columns)
+    known, labels = set(class_names), [original_labels(row[2]) for row in rows]
+    for line, names in enumerate(labels, start=2):
+        for name in names:
+            if name not in known:
+                raise UserError(f"{path}:{line}: true_labels has {name!r}; {did_you_mean(name, class_names)}")
     return PredictionTable(
-        class_names=tuple(original_text(header[column].removeprefix(SCORE)) for column in columns),
+        class_names=class_names,
         ids=[original_text(row[0]) for row in rows],
         paths=[original_text(row[1]) for row in rows],
-        labels=[original_labels(row[2]) for row in rows],
+        labels=labels,
         scores=scores,
     )

@@ -37,6 +37,8 @@ REMARKS = {
     "ece": "probability against outcome, of readable videos",
 }
 
+METRICS = "metrics.json"
+
 SHOWN_NAMES = 8
 """Names in one terminal line; the files hold all."""
 
@@ -54,7 +56,7 @@ def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Pa
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / "metrics.json", folder / predictions.FILE_NAME]
+    files = [folder / METRICS, folder / predictions.FILE_NAME]
     with whole_file(files[0]) as file:
         json.dump(record, file, indent=2, allow_nan=False)
         file.write("\n")

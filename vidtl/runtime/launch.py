@@ -42,6 +42,9 @@ Not 10 minutes: accelerate takes that for its own default, drops it, and gloo fa
 FIRST_REPORT_S = 5.0
 """How long a process keeps an error back that may follow from another's."""
 
+POLL_S = 0.05
+"""Time between two looks at whether the others have come."""
+
 _DATA_PARALLEL = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
 
 
@@ -138,6 +141,22 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
         raise outcome[1]
     result: T = outcome[0]
     return result
+
+
+def wait_for_everyone(accelerator: Accelerator) -> None:
+    """Return once every process has come here, however late: collectives give up after `PROCESS_GROUP_TIMEOUT`.
+
+    A process that ends before it comes makes the launcher end those that wait.
+    """
+    if accelerator.num_processes == 1:
+        return
+    store = torch.distributed.distributed_c10d._get_default_store()
+    # Attempts of a restarted job share the launcher's store.
+    key = f"vidtl/arrived/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    turn = -(-store.add(key, 1) // accelerator.num_processes)  # nobody comes again before all have come
+    while store.add(key, 0) < turn * accelerator.num_processes:
+        time.sleep(POLL_S)
+    accelerator.wait_for_everyone()  # nobody goes, perhaps with the store, before all have seen it
 
 
 def run_tool(main: Callable[[], None]) -> NoReturn:

@@ -74,14 +74,12 @@ class RowResult:
         }
 
 
-def read_metric(metrics_file: Path, metric: str) -> float | None:
-    """One metric of a finished evaluation; None where there is no such file yet.
+def read_metric(metrics_file: Path, metric: str) -> float:
+    """One metric of a finished evaluation.
 
     Raises:
         UserError: the file has no such metric, or there was nothing to average.
     """
-    if not metrics_file.is_file():
-        return None
     metrics = json.loads(metrics_file.read_text(encoding="utf-8"))["metrics"]
     if metric not in metrics:
         raise UserError(f"{metrics_file} has no metric {metric!r}; allowed: {', '.join(metrics)}")

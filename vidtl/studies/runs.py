@@ -23,6 +23,16 @@ class RunFigures:
     on_gpu: bool
 
 
+def finished_steps(folder: Path) -> int | None:
+    """Steps of the run in `folder`; `None` before it has come to its end."""
+    file = RunDirectory(folder).summary_file
+    if not file.is_file():
+        return None
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    steps: int | None = summary.get("results", {}).get("steps") if summary["status"] == "finished" else None
+    return steps
+
+
 def read_run_figures(folder: Path) -> RunFigures | None:
     """Figures of the run in `folder`; `None` before it has written two lines."""
     directory = RunDirectory(folder)

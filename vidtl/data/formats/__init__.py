@@ -36,6 +36,8 @@ class AnnotationFormat:
     """Videos are folders of frames, so that `dataset.yaml` must give their rate, and labels are numbers of classes."""
     multi_label: bool | None = None
     """What `labels` must be; None: either."""
+    official_scorer: bool = False
+    """Whether Charades' scorer judges such data, so that an evaluation leaves a file for it."""
 
 
 READERS = {
@@ -48,9 +50,14 @@ READERS = {
         pattern_fields=charades.PATTERN_FIELDS,
         numbered_classes=True,
         multi_label=True,
+        official_scorer=True,
     ),
     "frame_list": AnnotationFormat(
-        read=frame_list.read_frame_list, columns=frame_list.COLUMNS, frames_only=True, multi_label=True
+        read=frame_list.read_frame_list,
+        columns=frame_list.COLUMNS,
+        frames_only=True,
+        multi_label=True,
+        official_scorer=True,
     ),
     "avid_json": AnnotationFormat(
         read=json_lists.read_avid_json,

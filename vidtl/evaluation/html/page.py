@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from vidtl.evaluation.html.names import visible
+from vidtl.evaluation.html.pictures import remove_pictures
 from vidtl.evaluation.html.reliability import reliability
 from vidtl.evaluation.html.rows import class_rows, confusion_rows, matrix_data, metric_rows, percent
 from vidtl.evaluation.html.videos import picture_note, video_groups
@@ -43,6 +44,12 @@ def write_page(result: EvaluationResult, record: Mapping[str, Any], folder: Path
     with whole_file(folder / PAGE) as file:
         file.write(text)
     return folder / PAGE
+
+
+def remove_page(folder: Path) -> None:
+    """Remove the page of an earlier evaluation and its pictures, before other metrics take the place of its own."""
+    (folder / PAGE).unlink(missing_ok=True)
+    remove_pictures(folder)
 
 
 def render_page(result: EvaluationResult, record: Mapping[str, Any], folder: Path) -> str:
@@ -157,8 +164,23 @@ def _baseline_note(record: Mapping[str, Any]) -> str:
     return ""
 
 
+def _settings(record: Mapping[str, Any]) -> dict[str, str]:
+    """A line for each section: what is longer than a name may be would not be shown whole."""
+    sections: dict[str, list[str]] = {}
+    for key, value in record.get("settings", {}).items():
+        section, _, name = key.partition(".")
+        sections.setdefault(f"Settings of {section}", []).append(f"{name} {value}")
+    return {section: ", ".join(values) for section, values in sections.items()}
+
+
 def _facts(result: EvaluationResult, record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    model = record.get("model", {})
+    step = model.get("step")
     facts = {
+        "Model": model.get("path", ""),
+        "Step": "" if step is None else f"{step:,}",
+        "Weights": "averaged" if model.get("averaged_weights") else "",
+        "Fingerprint of the model": model.get("fingerprint", ""),
         "Annotation": result.annotation,
         "Videos in": result.root,
         "Protocol": result.protocol,
@@ -171,6 +193,7 @@ def _facts(result: EvaluationResult, record: Mapping[str, Any]) -> list[tuple[st
         "Videos scored": f"{result.num_scored:,}",
         "Videos unreadable": f"{len(result.unreadable):,}, counted as wrong" if result.unreadable else "none",
         "Limit": f"the first {result.max_videos:,} videos" if result.max_videos else "",
+        **_settings(record),
         "Versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     }
     return [(name, value) for name, value in facts.items() if value]

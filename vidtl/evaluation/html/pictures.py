@@ -25,6 +25,7 @@ from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.evaluation.html.names import visible
+from vidtl.files import whole_file
 from vidtl.models.hub import VideoModel
 from vidtl.visualize.token_maps import TokenMapImages, clip_token_maps, token_map_images
 
@@ -87,11 +88,9 @@ def draw_pictures(
 
     Pictures of an earlier evaluation are removed first. A video that can no longer be read has no picture.
     """
+    remove_pictures(folder)
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    (target / INDEX).unlink(missing_ok=True)
-    for old in target.glob("*.webp"):
-        old.unlink()
     dataset = ViewDataset(records, config, replace(get_protocol("center"), short_side=protocol.short_side))
     pictures: dict[int, Picture] = {}
     for index in indices:
@@ -101,15 +100,29 @@ def draw_pictures(
             continue
         pictures[index] = _draw(model, video, target)
     text = json.dumps({str(index): asdict(picture) for index, picture in pictures.items()}, indent=1, allow_nan=False)
-    (target / INDEX).write_text(text + "\n")
+    with whole_file(target / INDEX) as file:
+        file.write(text + "\n")
+
+
+def remove_pictures(folder: Path) -> None:
+    """Remove what `draw_pictures` left in an evaluation's folder."""
+    (folder / FOLDER / INDEX).unlink(missing_ok=True)
+    for picture in (folder / FOLDER).glob("*.webp"):
+        picture.unlink()
 
 
 def read_pictures(folder: Path) -> dict[int, Picture]:
-    """What `draw_pictures` left in an evaluation's folder, by number of the video; empty if it never ran there."""
+    """What `draw_pictures` left in an evaluation's folder, by number of the video; empty if it never ran there, or if
+    its list of them cannot be read, which is said."""
     index = folder / FOLDER / INDEX
     if not index.is_file():
         return {}
-    return {int(number): Picture(**fields) for number, fields in json.loads(index.read_text()).items()}
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        return {int(number): Picture(**fields) for number, fields in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read, so there are no pictures: %s", index, error)
+        return {}
 
 
 def data_uri(folder: Path, name: str) -> Markup:
