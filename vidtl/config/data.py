@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class DataConfig:
     """Training only: the run stops once a larger share of the videos asked for could not be read."""
 
     def __post_init__(self) -> None:
+        require_choices(self, "data")
         require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
         require(self.prefetch_batches >= 1, "data.prefetch_batches", self.prefetch_batches, "1 or more")
         require(self.worker_timeout_s > 0, "data.worker_timeout_s", self.worker_timeout_s, "more than 0 seconds")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from vidtl.training.running_statistics import running_statistics
 from vidtl.training.sharding import own_part
 
 
@@ -49,9 +50,3 @@ class WeightAverage:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(self._weights, kept)
-
-
-def running_statistics(model: nn.Module) -> dict[str, Tensor]:
-    """By name, what a forward pass in training may change and a checkpoint holds: the running means of norms."""
-    kept = model.state_dict()
-    return {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in kept}

@@ -23,11 +23,12 @@ from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.acceleration import checkpoint_activations, compile_model
 from vidtl.training.checkpoint import EMA
-from vidtl.training.ema import WeightAverage, running_statistics
+from vidtl.training.ema import WeightAverage
 from vidtl.training.frozen import freeze_all_but
 from vidtl.training.losses import loss_sum
 from vidtl.training.optimizer import build_optimizer, set_learning_rate
 from vidtl.training.prefetch import DeviceBatches, Stopwatch
+from vidtl.training.running_statistics import running_statistics, take_from_first_process
 from vidtl.training.schedule import learning_rate_of
 from vidtl.training.sharding import unsharded, without_tensors
 from vidtl.training.snapshot import Snapshot, load_snapshot, save_optimizer, take_snapshot
@@ -213,9 +214,8 @@ class Engine:
         if updated:
             updated = self.strategy.step()
         self.strategy.drop_gradients()
-        if updated:
-            for buffer in self._running:  # each process has seen other clips; the model is the first one's
-                torch.distributed.broadcast(buffer, src=0)
+        if updated and self._running:
+            take_from_first_process(self._running)  # each process has seen other clips
         if updated and self.average:
             self.average.update(step + 1)
         return grad_norm.detach(), updated
