@@ -39,6 +39,23 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
+def diffs() -> list[tuple[str, str]]:
+    """Changes that a page shows as examples, with the page's name and the first line of each."""
+    blocks = [
+        (page, block)
+        for page in pages()
+        for block in re.findall(r"^```diff\n(.*?)^```$", page.read_text(), re.S | re.M)
+    ]
+    return [(f"{page.name}: {block.splitlines()[0]}", block) for page, block in blocks]
+
+
+@pytest.mark.parametrize("block", [block for _, block in diffs()], ids=[name for name, _ in diffs()])
+def test_changes_shown_as_examples_fit_the_code(block: str) -> None:
+    command = ["git", "apply", "--check", "-"]
+    done = subprocess.run(command, cwd=REPOSITORY, input=block, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def heads() -> dict[str, str]:
     """What stands first in every tool and configuration, by its path."""
     tools = {file: ast.get_docstring(ast.parse(file.read_text())) or "" for file in REPOSITORY.glob("tools/*.py")}
