@@ -7,6 +7,7 @@ from pathlib import Path
 import benchmark
 import numpy as np
 import pytest
+from PIL import Image
 
 from vidtl.data.decoding import DECODERS, View
 from vidtl.data.decoding.pyav import PyAVReader
@@ -25,12 +26,13 @@ class OneFrameLate(PyAVReader):
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
-    """One video, and one that nobody can read."""
+    """One video, one that nobody can read, and an image."""
     folder = tmp_path / "videos"
     folder.mkdir()
     frames = np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), dtype=np.uint8)
     encode_video(folder / "a.mp4", frames, fps=10)
     (folder / "b.mp4").write_bytes((folder / "a.mp4").read_bytes()[:300])
+    Image.fromarray(frames[0]).save(folder / "c.png")
     return folder
 
 
@@ -50,9 +52,10 @@ def test_refused_files_are_named_and_not_checked_further(
     lines = told.splitlines()
     assert [line.startswith("b.mp4: pyav: refused: ") for line in lines].count(True) == 1
     assert "b.mp4: other: not checked: PyAV refuses it" in lines
-    assert {"pyav: 1 exact, 1 refused", "other: 1 exact, 1 not checked"} <= set(lines)
+    assert {"c.png: pyav: not checked: it is an image", "c.png: other: not checked: it is an image"} <= set(lines)
+    assert {"pyav: 1 exact, 1 refused, 1 not checked", "other: 2 not checked, 1 exact"} <= set(lines)
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
-    assert [row["other"] for row in rows] == ["exact", "not checked: PyAV refuses it"]
+    assert [row["other"] for row in rows] == ["exact", "not checked: PyAV refuses it", "not checked: it is an image"]
 
 
 def test_wrong_frames_are_named_and_end_with_a_code(check: RunMain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,22 +53,19 @@ def check_file(path: Path, decoders: Mapping[str, str]) -> dict[str, Verdict]:
 
     What PyAV refuses has no plain decode that the others could be compared with.
     """
+    usable = [decoder for decoder, problem in decoders.items() if not problem]
     try:
         with open_video(path) as video:
-            assert isinstance(video, PyAVReader)
+            if not isinstance(video, PyAVReader):
+                return dict.fromkeys(usable, Verdict("not checked", None, "it is an image"))
             view = _view(video)
             expected = plain_decode(video, view)
             planar = bool(np.array_equal(video.read([view], FRAME_SIZE, "planar"), expected["planar"]))
         planar = planar and np.array_equal(_one_by_one(path, "pyav", view, "planar"), expected["planar"])
     except UnreadableVideo as error:
-        not_checked = Verdict("not checked", None, "PyAV refuses it")
-        others = {decoder: not_checked for decoder, problem in decoders.items() if not problem}
-        return others | {"pyav": Verdict("refused", None, error.reason)}
-    verdicts = {}
-    for decoder, problem in decoders.items():
-        if not problem:
-            verdicts[decoder] = _verdict(path, decoder, view, expected["rgb"], planar or decoder != "pyav")
-    return verdicts
+        not_checked = dict.fromkeys(usable, Verdict("not checked", None, "PyAV refuses it"))
+        return not_checked | {"pyav": Verdict("refused", None, error.reason)}
+    return {decoder: _verdict(path, decoder, view, expected["rgb"], planar or decoder != "pyav") for decoder in usable}
 
 
 def _view(video: PyAVReader) -> View:
