@@ -12,9 +12,7 @@ run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, for tools/eval.py 
 
 import argparse
 import logging
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -25,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from command_line import PlainParser, experiment_parser, parse_experiment, read_settings
 from rich.console import Console
@@ -77,7 +76,9 @@ def main() -> None:
     experiment = options.study.parent / study.experiment
     runs = list(planned_runs(study, experiment, options.output_dir))
     shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
-    if not options.table_only:
+    if options.table_only:
+        check_judged(runs, study)
+    else:
         execute_unfinished(shard.take(runs), study, options.launch)
     if shard.count > 1:
         print(f"{shard.name}  finished; --table_only tells of all parts")
@@ -162,6 +163,16 @@ def metrics_file(run: Run, study: StudyConfig) -> Path | None:
     return file if file.is_file() else None
 
 
+def check_judged(runs: Sequence[Run], study: StudyConfig) -> None:
+    """UserError where a finished run would be missing from the table: it is not judged, or was in another way."""
+    left = [run for run in runs if finished_steps(run.folder) is not None and metrics_file(run, study) is None]
+    if left:
+        raise UserError(
+            f"{len(left)} finished runs are not judged as the study asks, {left[0].folder} among them; "
+            "leave --table_only out to do that"
+        )
+
+
 def judged_checkpoint(run: Run, study: StudyConfig) -> Path:
     """The checkpoint of the finished run that the study names."""
     directory = RunDirectory(run.folder)
@@ -192,7 +203,7 @@ def call(command: list[str], launch: Path | None) -> None:
     if launch:
         start += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
     with StopSignals() as signals:
-        process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]], process_group=0)
+        process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]])
         try:
             with signals.immediate():
                 code = process.wait()
@@ -206,14 +217,27 @@ def call(command: list[str], launch: Path | None) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate a tool, and wait until it has ended its step and saved; its launcher may be gone long before it."""
-    group = process.pid
-    with suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGTERM)
-        process.wait()
-        while True:  # until the group has nobody left
-            os.killpg(group, 0)
-            time.sleep(0.1)
+    """Terminate a tool, and wait until it has ended its step and saved.
+
+    A launcher passes no signal on, or is gone long before the tool. On Ctrl-C all have it from the terminal, too, and
+    take both as one.
+    """
+    everyone = [psutil.Process(process.pid)]
+    with suppress(psutil.NoSuchProcess):
+        everyone += everyone[0].children(recursive=True)
+    for each in everyone:
+        with suppress(psutil.NoSuchProcess):
+            each.terminate()
+    process.wait()
+    while any(map(is_at_work, everyone)):
+        time.sleep(0.1)
+
+
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether a process has not ended; nobody may ask for the end of one whose launcher is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResult]:

@@ -56,8 +56,8 @@ def find_model_directory(path: Path) -> Path:
     if not path.is_dir():
         neighbours = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbours))}")
-    if path.name in ("", ".."):
-        path = path.resolve()  # '.' has no parents, by which the run of a checkpoint is found
+    if path.name == ".." or path.parent.name in ("", ".."):
+        path = path.resolve()  # the run of a checkpoint is found by the folders above it
     if (path / CONFIG_FILE).is_file():
         problem = find_problem(path) if (path / EXPERIMENT).is_file() else None
         if problem:

@@ -148,6 +148,12 @@ def test_substitutes_come_once_each_in_an_order_of_the_key(records: Records) -> 
     assert [list(dataset._substitutes(key)) for key in keys] == orders
 
 
+def test_only_so_many_files_are_looked_for(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root that is not mounted would else be asked for every file, by each worker."""
+    monkeypatch.setattr("vidtl.data.dataset._MOST_LOOKED_AT", 1)
+    assert len(list(ClipDataset(records, CONFIG)._substitutes(ClipKey(0, 0, 1.0)))) == 2
+
+
 def test_missing_videos_cost_no_attempt(records: Records, tmp_path: Path) -> None:
     shutil.copytree(records.root, tmp_path / "copy")
     records = dataclasses.replace(records, root=tmp_path / "copy")

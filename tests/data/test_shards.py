@@ -52,3 +52,12 @@ def test_a_manifest_that_has_all_files_needs_no_parts(tmp_path: Path) -> None:
         folder.merge([*PATHS, "e.mp4"])
     write(folder, Shard(2, 2), "again", 2)
     assert [entry.reason for entry in folder.merge(PATHS)] == ["whole", "again", "whole", "again"]
+
+
+def test_arrays_of_different_splits_are_joined_and_none_is_lost(tmp_path: Path) -> None:
+    folder = ManifestFolder(tmp_path)
+    for number, path in enumerate(PATHS[:2], start=1):
+        folder.write([Entry(path=path, status="unreadable", reason="train", depth="packets")], Shard(number, 2))
+    others = [Entry(path=path, status="unreadable", reason="val", depth="packets") for path in PATHS[2:]]
+    folder.write(others, Shard(1, 1))
+    assert [entry.path for entry in folder.merge(PATHS[2:])] == PATHS

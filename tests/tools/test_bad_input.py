@@ -59,6 +59,8 @@ def test_misspelt_key_in_a_file(refused: Callable[..., str], tmp_path: Path) -> 
     [
         ("clip: {stride: 2}\nmodel: {}\nclip: {stride: 3}\n", ":3: the key 'clip' is there twice"),
         ("training:\n  seed: 1\n  seed: 2\n", ":3: the key 'seed' is there twice"),
+        ("data:\n  root: {{ root }}\n", ": not a YAML file (while constructing a mapping"),
+        ("data:\n  root: 2026-13-45\n", ": not a YAML file (month must be in 1..12"),
         ("training.ema_decay: 0.5\n", ": the key 'training.ema_decay' has a dot; allowed: a section"),
         ("augmentation.preset: tsn\n", ": the key 'augmentation.preset' has a dot; allowed: a section"),
         ("training: 5\n", ": training is 5; allowed: a section with keys"),

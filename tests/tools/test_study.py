@@ -186,6 +186,18 @@ def test_impossible_options_start_nothing(study_file: Path, tmp_path: Path, run_
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_table_leaves_no_finished_run_out(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
+    run = tmp_path / "runs/none/seed-0"
+    (run / "judged/val-center").mkdir(parents=True)
+    (run / "judged/val-center/metrics.json").write_text("{}")  # of a study that asked for another checkpoint
+    (run / "summary.json").write_text(json.dumps({"status": "finished", "results": {"steps": 8}}))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 4, "epoch": 0.5, "split": "val", "top1": 0.5}) + "\n")
+    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", "--table_only")
+    assert code == 2
+    assert f"1 finished runs are not judged as the study asks, {run} among them; leave --table_only out" in errors
+    assert not (tmp_path / "runs/results.json").exists()
+
+
 @pytest.mark.parametrize("launch", [[], ["--launch", str(REPOSITORY / "configs/accelerate/cpu.yaml")]])
 def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Path, launch: list[str]) -> None:
     command = [

@@ -18,6 +18,7 @@ from tests.training.tiny_run import NUM_RECORDS, failing, tiny_config, tiny_mode
 from vidtl.errors import UserError
 from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
+from vidtl.training.run_summary import RunSummary
 
 STEPS = [2, 3, 4, 6, 8, 9, 10, 12]
 """Checkpoints of `tiny_config`: every 2 steps, and after each of 4 epochs of 3 steps where it is evaluated."""
@@ -262,6 +263,19 @@ def test_a_disk_that_is_full_ends_in_one_error_of_the_user(tmp_path, accelerator
         tiny_train(tmp_path, tiny_config(log_every_steps=1), accelerator, task=task)
     if full_at:
         assert "summary.json could not be written: No space left" in caplog.text
+
+
+def test_a_finished_run_whose_summary_cannot_be_written_does_not_pass_for_one(tmp_path, accelerator, monkeypatch):
+    first, real_write = [], RunSummary._write
+
+    def write(summary):
+        if first:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        first.append(real_write(summary))
+
+    monkeypatch.setattr(RunSummary, "_write", write)
+    with pytest.raises(UserError, match=r"summary.json could not be written: No space left on device"):
+        tiny_train(tmp_path, tiny_config(), accelerator)
 
 
 def test_unreadable_videos_are_counted_by_path_and_bounded(tmp_path, accelerator):

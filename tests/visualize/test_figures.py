@@ -98,6 +98,7 @@ def test_running_mean_is_the_mean_of_what_is_finite():
     np.testing.assert_allclose(smooth[60:], expected[60:], rtol=1e-12)
     assert smooth[50] == pytest.approx(losses[[*range(43, 50), 51, *range(53, 58)]].mean())
     np.testing.assert_array_equal(running_mean([1.0, math.nan, 3.0], 0), [1, math.nan, 3])
+    np.testing.assert_array_equal(running_mean([1.0, 1e18, 1.0, 1.0, 1.0], 1)[3:], [1, 1])
 
 
 def test_curves_take_the_last_of_repeated_steps_and_show_chance(tmp_path):

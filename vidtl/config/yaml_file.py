@@ -21,7 +21,7 @@ def read_mapping(file: Path) -> dict[str, Any]:
             raise UserError(f"{file}: YAML aliases (*name) are not allowed")
         _refuse_repeated_keys(file, yaml.compose(text, Loader=yaml.SafeLoader))
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: not a YAML file ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise UserError(f"{file}: names with a value each are needed at the top level")
@@ -32,6 +32,8 @@ def _refuse_repeated_keys(file: Path, node: yaml.Node | None) -> None:
     if isinstance(node, yaml.MappingNode):
         seen = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # a list or a section, which YAML's reader refuses with its place
             if key.value in seen:
                 raise UserError(f"{file}:{key.start_mark.line + 1}: the key {key.value!r} is there twice")
             seen.add(key.value)

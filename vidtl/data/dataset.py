@@ -29,6 +29,9 @@ from vidtl.runtime.seeding import generator
 # Last key of the random streams of a clip, so that they never meet.
 _CLIP, _SUBSTITUTE = 0, 1
 
+# Candidates in the place of an unreadable video: where so many files are missing, the others are, too.
+_MOST_LOOKED_AT = 1000
+
 _log = logging.getLogger(__name__)
 
 
@@ -135,7 +138,7 @@ class ClipDataset(Dataset[list[Clip]]):
         return Failure(index, records.paths[index], reason, classes, attempt)
 
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
-        """Other records in random order, each once: those with the same labels, then the rest.
+        """Other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 of the rest.
 
         The order is a function of the key alone. What is left out could not be read anyway, so that a manifest changes
         no clip.
@@ -145,7 +148,7 @@ class ClipDataset(Dataset[list[Clip]]):
         alike = records.with_labels(records.labels(key.record))
         others = np.delete(np.arange(len(records)), alike)
         for candidates in (alike[alike != key.record], others):
-            for index in rng.permutation(candidates).tolist():
+            for index in rng.permutation(candidates)[:_MOST_LOOKED_AT].tolist():
                 if self._may_be_readable(index):
                     yield index
 

@@ -101,7 +101,10 @@ class RunSummary:
             }
             try:
                 self._write()
-            except OSError as error:  # as of a full disk, which the run may have ended of: that is what to tell
+            except OSError as error:
+                if status == "finished":
+                    raise UserError(f"{self.file} could not be written: {error.strerror}") from error
+                # As of a full disk, which the run may have ended of: that is what to tell.
                 _log.error("%s could not be written: %s", self.file, error.strerror)
 
     def _write(self) -> None:

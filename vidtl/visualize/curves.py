@@ -114,12 +114,10 @@ def running_mean(values: Sequence[float], half: int) -> NDArray[np.float64]:
     """Mean of the finite ones among each value and `half` values on either side; NaN where there are none."""
     array = np.asarray(values, np.float64)
     finite = np.isfinite(array)
-    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, array, 0))])
-    counts = np.concatenate([[0], np.cumsum(finite)])
-    places = np.arange(len(array))
-    starts, ends = np.maximum(places - half, 0), np.minimum(places + half + 1, len(array))
-    count = counts[ends] - counts[starts]
-    return np.where(count > 0, (sums[ends] - sums[starts]) / np.maximum(count, 1), np.nan)
+    window = np.ones(2 * half + 1)  # sums of their own: differences of running sums would lose what is small
+    sums = np.convolve(np.where(finite, array, 0), window)[half : half + len(array)]
+    counts = np.convolve(finite, window)[half : half + len(array)]
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _draw_metrics(axes: Axes, evaluation: Sequence[Line], chance: Mapping[str, float]) -> None:

@@ -66,13 +66,15 @@ class ManifestFolder:
         return manifest
 
     def joined(self, paths: Sequence[str]) -> dict[str, Entry]:
-        """What the manifest and the parts of the latest array know of all files; writes nothing.
+        """What the manifest and the parts know of all files: those of the latest array alone while it is not whole,
+        so that none of an earlier one stands in for its missing parts. Writes nothing.
 
         Raises:
             UserError: some of `paths` are in neither.
         """
         missing, count = self.missing_parts()
-        entries = _read([self.manifest, *(file for shard, file in self.parts().items() if shard.count == count)])
+        latest = [file for shard, file in self.parts().items() if shard.count == count]
+        entries = _read([self.manifest, *latest]) if missing else self.entries(None)
         absent = [path for path in paths if path not in entries]
         if not absent:
             return entries
@@ -90,7 +92,8 @@ class ManifestFolder:
 
     def merge(self, paths: Sequence[str]) -> Manifest:
         """Join the parts into the manifest, unless `joined` refuses; once more changes nothing."""
-        return self.write(self.joined(paths).values(), None)
+        self.joined(paths)
+        return self.write(self.entries(None).values(), None)
 
 
 def _read(files: Iterable[Path]) -> dict[str, Entry]:
