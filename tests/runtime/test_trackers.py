@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from accelerate import PartialState
 
 from vidtl.errors import UserError
 from vidtl.runtime.logging import MetricsLog
@@ -12,6 +13,7 @@ from vidtl.runtime.trackers import check_trackers, start_trackers
 
 
 def logged(folder, resumed_step, steps):
+    PartialState()  # which every tool has by then
     trackers = start_trackers(["wandb"], folder, {"training": {"seed": 3}}, resumed_step)
     run = trackers[0].tracker
     log = MetricsLog(folder / "metrics.jsonl", trackers, resumed_step)
@@ -19,6 +21,15 @@ def logged(folder, resumed_step, steps):
         log.write(step, step / 4, {"loss": 1 / step})
     log.close()
     return run.id
+
+
+def content_of(file):
+    """W&B writes from a process of its own, which a busy machine may leave behind."""
+    deadline = time.monotonic() + 60
+    while b"training/loss" not in (content := file.read_bytes()):
+        assert time.monotonic() < deadline, content
+        time.sleep(0.1)
+    return content
 
 
 def test_wandb_offline_goes_on_under_the_same_name(tmp_path, monkeypatch):
@@ -32,8 +43,7 @@ def test_wandb_offline_goes_on_under_the_same_name(tmp_path, monkeypatch):
     assert logged(folder, 2, [3, 4]) == first
     files = sorted((folder / "wandb").glob(f"offline-run-*-{first}/*.wandb"))
     for file, losses in zip(files, ([b"1.0", b"0.5"], [b"0.3333", b"0.25"]), strict=True):
-        content = file.read_bytes()
-        assert b"training/loss" in content
+        content = content_of(file)
         assert all(loss in content for loss in losses)
     assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()] == [1, 2, 3, 4]
 
