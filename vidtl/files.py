@@ -38,4 +38,4 @@ def user_error_if_not_written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror}") from error
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error

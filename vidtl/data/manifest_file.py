@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
-from vidtl.files import replacing
+from vidtl.files import replacing, user_error_if_not_written
 
 VERSION = 1
 _HEADER = "header"
@@ -57,12 +57,10 @@ def write_columns(columns: Columns, file: Path) -> None:
     arrays = _arrays(columns)
     header = {"format": "vidtl manifest", "version": VERSION, "checksum": _checksum(arrays)}
     arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    try:
+    with user_error_if_not_written(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise UserError(f"{file} could not be written: {error.strerror or error}") from error
 
 
 def read_columns(file: Path) -> Columns:

@@ -28,6 +28,7 @@ import numpy as np
 
 from vidtl.errors import UserError
 from vidtl.evaluation.scoring import Shard
+from vidtl.files import user_error_if_not_written
 
 SYNC_EVERY_S = 10.0
 """Longest time until what was written is safe from a power cut. A killed process loses nothing that was written."""
@@ -159,14 +160,12 @@ class PartialWriter:
     def write_line(self, payload: str) -> None:
         """One line with its checksum, written at once, and now and then flushed to the disk."""
         line = f"{zlib.crc32(payload.encode()):08x} {payload}\n".encode()
-        try:
+        with user_error_if_not_written(self._path):
             while line:
                 line = line[os.write(self._descriptor, line) :]
             if time.monotonic() - self._synced_s >= SYNC_EVERY_S:
                 os.fsync(self._descriptor)
                 self._synced_s = time.monotonic()
-        except OSError as error:
-            raise UserError(f"{self._path} could not be written: {error.strerror}") from error
 
 
 def _payload(line: bytes) -> str | None:

@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from vidtl import __version__
 from vidtl.errors import UserError, did_you_mean
-from vidtl.files import replacing
+from vidtl.files import replacing, user_error_if_not_written
 from vidtl.models.hub import VideoModel
 from vidtl.runtime.seeding import generator
 
@@ -232,8 +232,5 @@ FORMATS: dict[str, _Format] = {
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A name beside `path` of the same suffix; its file takes `path`'s place if all goes well, else it is removed."""
-    try:
-        with replacing(path, f".tmp{path.suffix}") as temporary:
-            yield temporary
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    with user_error_if_not_written(path), replacing(path, f".tmp{path.suffix}") as temporary:
+        yield temporary

@@ -36,9 +36,8 @@ class PeriodicEvaluation:
             return False
         loader = self.engine.task.loader
         epochs = self.engine.config.training.evaluate_every_epochs
-        if finished == loader.total_steps or epochs == 0:
-            return finished == loader.total_steps
-        return finished % max(1, round(epochs * loader.steps_per_epoch)) == 0
+        period = max(1, round(epochs * loader.steps_per_epoch)) if epochs else loader.total_steps
+        return finished == loader.total_steps or finished % period == 0
 
     def catch_up(self) -> None:
         """Recall the evaluations of earlier attempts; repeat one that ended between a checkpoint and its scores."""

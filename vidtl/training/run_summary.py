@@ -100,12 +100,13 @@ class RunSummary:
                 **results,
             }
             try:
-                self._write()
-            except OSError as error:
+                with user_error_if_not_written(self.file):
+                    self._write()
+            except UserError as error:
                 if status == "finished":
-                    raise UserError(f"{self.file} could not be written: {error.strerror}") from error
+                    raise
                 # As of a full disk, which the run may have ended of: that is what to tell.
-                _log.error("%s could not be written: %s", self.file, error.strerror)
+                _log.error("%s", error)
 
     def _write(self) -> None:
         with whole_file(self.file) as stream:

@@ -19,7 +19,7 @@ from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video, 
 from vidtl.data.preparation.work import Work, do_work
 from vidtl.data.records import Records
 from vidtl.errors import UserError
-from vidtl.files import replacing, whole_file
+from vidtl.files import replacing, user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
@@ -122,12 +122,10 @@ def copy_annotations(description: DatasetDescription, splits: Sequence[str], roo
     for file in _annotation_files(description, splits, root):
         content = _moved(file, root, output)
         target = output / file.relative_to(root)
-        try:
+        with user_error_if_not_written(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as temporary:
                 temporary.write_bytes(content)
-        except OSError as error:
-            raise UserError(f"{target} could not be written: {error.strerror or error}") from error
 
 
 def check_copied_set(
