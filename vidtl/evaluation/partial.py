@@ -82,12 +82,11 @@ class PartialResults:
             UserError: it cannot be written, or another evaluation is writing it.
         """
         path = self.folder / f"{launch:03d}-{process_index:04d}.jsonl"
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        except FileExistsError:
-            raise UserError(f"{path} exists: another evaluation into this folder has just started") from None
-        except OSError as error:
-            raise UserError(f"{path} could not be written: {error.strerror}") from error
+        with user_error_if_not_written(path):
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            except FileExistsError:
+                raise UserError(f"{path} exists: another evaluation into this folder has just started") from None
         try:
             writer = PartialWriter(path, descriptor)
             writer.write_line(self._header)

@@ -66,16 +66,17 @@ class ManifestFolder:
         return manifest
 
     def joined(self, paths: Sequence[str]) -> dict[str, Entry]:
-        """What the manifest and the parts know of all files: those of the latest array alone while it is not whole,
-        so that none of an earlier one stands in for its missing parts. Writes nothing.
+        """What the manifest and all parts know; writes nothing.
 
         Raises:
-            UserError: some of `paths` are in neither.
+            UserError: some of `paths` are in neither. While the latest array is not whole, only its own parts count,
+                so that none of an earlier one stands in for those that are missing.
         """
         missing, count = self.missing_parts()
         latest = [file for shard, file in self.parts().items() if shard.count == count]
-        entries = _read([self.manifest, *latest]) if missing else self.entries(None)
-        absent = [path for path in paths if path not in entries]
+        entries = self.entries(None)
+        known = _read([self.manifest, *latest]) if missing else entries
+        absent = [path for path in paths if path not in known]
         if not absent:
             return entries
         if not count:
@@ -92,8 +93,7 @@ class ManifestFolder:
 
     def merge(self, paths: Sequence[str]) -> Manifest:
         """Join the parts into the manifest, unless `joined` refuses; once more changes nothing."""
-        self.joined(paths)
-        return self.write(self.entries(None).values(), None)
+        return self.write(self.joined(paths).values(), None)
 
 
 def _read(files: Iterable[Path]) -> dict[str, Entry]:
