@@ -129,3 +129,40 @@ def test_two_processes_agree_and_report_an_error_once(tmp_path, which):
     assert "[rank" not in done.stderr  # no process's traceback
     assert "UserError" not in done.stderr
     assert "exitcode  : 2 " in done.stderr
+
+
+BUSY = """
+import atexit, signal, sys, threading
+import torch
+from vidtl.errors import UserError
+from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, run_tool
+
+atexit.register(print, "left in order")
+ends = {"0": None, "2": UserError("a mistake"), "143": StoppedBySignalError(signal.SIGTERM, "stopped")}
+
+def main():
+    make_accelerator("no")
+    assert torch.distributed.is_initialized()
+    tensor = torch.ones(100)
+    def use_tensors():
+        while True:
+            tensor + tensor
+    threading.Thread(target=use_tensors, daemon=True).start()
+    if ends[sys.argv[1]]:
+        raise ends[sys.argv[1]]
+
+run_tool(main)
+"""
+
+
+@pytest.mark.parametrize("code", [0, 2, 143])
+def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_path, code):
+    # As a worker thread of gloo may at that moment; the interpreter's end would abort the process.
+    script = tmp_path / "busy.py"
+    script.write_text(BUSY)
+    group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    environment = {**os.environ, **group, "PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(script), str(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == "left in order\n"

@@ -7,6 +7,7 @@ Exit codes of every tool: 0 done; 2 a mistake of the user, told in one line; 128
 everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); 1 with a traceback for anything else.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -181,12 +182,19 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             time.sleep(FIRST_REPORT_S)
         raise
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    sys.exit(0)
+    _end(0)
 
 
-def _end(code: int, message: str) -> NoReturn:
+def _end(code: int, message: str = "") -> NoReturn:
     if message:
         print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
-    sys.exit(code)
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        sys.exit(code)
+    if code == 0:
+        torch.distributed.destroy_process_group()  # which NCCL may have wait for all processes: only now do all come
+    # All that a normal exit does but to tear the interpreter down: a thread of gloo that still holds a tensor of the
+    # last exchange would then end the process by SIGABRT, whatever the code (pytorch/pytorch#179291).
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
