@@ -138,7 +138,8 @@ from vidtl.errors import UserError
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, run_tool
 
 atexit.register(print, "left in order")
-ends = {"0": None, "2": UserError("a mistake"), "143": StoppedBySignalError(signal.SIGTERM, "stopped")}
+stopped = StoppedBySignalError(signal.SIGTERM, "stopped")
+ends = {"0": None, "2": UserError("a mistake"), "4": SystemExit(4), "143": stopped}
 
 def main():
     make_accelerator("no")
@@ -155,7 +156,7 @@ run_tool(main)
 """
 
 
-@pytest.mark.parametrize("code", [0, 2, 143])
+@pytest.mark.parametrize("code", [0, 2, 4, 143])
 def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_path, code):
     # As a worker thread of gloo may at that moment; the interpreter's end would abort the process.
     script = tmp_path / "busy.py"

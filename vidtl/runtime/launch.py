@@ -4,7 +4,8 @@ Accelerate owns devices, processes, precision and gradient synchronisation. How 
 launcher (`accelerate launch`, `torchrun`, or none for one process), never here.
 
 Exit codes of every tool: 0 done; 2 a mistake of the user, told in one line; 128 + n stopped by signal n with
-everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); 1 with a traceback for anything else.
+everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); what a tool chose itself (4: a video could not
+be read); 1 with a traceback for anything else.
 """
 
 import atexit
@@ -178,6 +179,8 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
         _end(128 + stopped.signum, str(stopped) if is_first else "")
     except KeyboardInterrupt:
         _end(128 + signal.SIGINT, "interrupted" if is_first else "")
+    except SystemExit as chosen:  # by the tool, or by argparse
+        _end(int(chosen.code or 0))
     except Exception:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             time.sleep(FIRST_REPORT_S)
