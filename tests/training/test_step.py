@@ -96,7 +96,7 @@ from torch import nn
 from tests.training.tiny_run import NUM_CLASSES, tiny_config, tiny_task
 from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig
 from vidtl.models import build_model
-from vidtl.runtime.launch import make_accelerator
+from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
 
@@ -127,6 +127,7 @@ loss = accelerator.reduce(torch.stack(losses))
 if accelerator.is_main_process:
     told = {"form": accelerator.distributed_type.value, "policy": str(plugin and plugin.mixed_precision_policy)}
     print(json.dumps({**told, "dtypes": dtypes, "means": means.tolist(), "loss": loss.tolist()}))
+run_tool(lambda: None)  # leaves the group in order
 """
 
 
