@@ -1,4 +1,3 @@
-import os
 import re
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import pytest
 import torch
 from accelerate.state import GradientState
 
+from tests.environment import ENVIRONMENT
 from vidtl.errors import UserError
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, on_main_process, resolve_precision, run_tool
 
@@ -120,8 +120,7 @@ def test_two_processes_agree_and_report_an_error_once(tmp_path, which):
     script = tmp_path / "two.py"
     script.write_text(TWO)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), which]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
     # Both write to one pipe, a line and its end apart, so that lines may run together.
     assert sorted(re.findall(r"checked \d", done.stdout)) == ["checked 0", "checked 1"]
     assert done.returncode != 0
@@ -162,8 +161,7 @@ def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_
     script = tmp_path / "busy.py"
     script.write_text(BUSY)
     group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    environment = {**os.environ, **group, "PYTHONPATH": os.getcwd(), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(script), str(code)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | group)
     assert done.returncode == code, done.stderr
     assert done.stdout == "left in order\n"

@@ -1,7 +1,6 @@
 """Experiments with several processes, and with the data path: elastic runs, forms of a model, deaths, workers."""
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -9,14 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.stress.outcome import Bench, Outcome, are_equal, cut_back, newest, tensors_of
 from tests.training import tiny_run
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import SilentProgress
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
 
 
 def launch(

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
-from tests.training.test_processes import ENVIRONMENT, SCRIPT
+from tests.training.test_processes import SCRIPT
 from tests.training.tiny_run import tiny_config, tiny_model, tiny_train
 from vidtl.training.checkpoint import EMA, MODEL, newest_valid
 

@@ -4,7 +4,6 @@ Three of them, because sums of two do not depend on their order, and rounding in
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
 from tests.training.tiny_run import tiny_config, tiny_train
 from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
@@ -24,12 +24,6 @@ PROCESSES = 3
 BATCH_SIZE = 6
 STEPS = 16
 SCRIPT = str(Path(tiny_run.__file__))
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-    "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(PROCESSES)]
 ACCELERATE = [
     *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(PROCESSES)),

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.training import tiny_run
 from tests.training.tiny_run import spoil_task, tiny_config, tiny_task, tiny_train, uneven_evaluation
 from tests.training.tiny_vivit import tiny_vivit
@@ -21,7 +21,6 @@ from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_step, li
 from vidtl.training.deepspeed import ZeroStrategy
 from vidtl.training.optimizer import build_optimizer
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OPTIONS = {"batch_size": 6, "log_every_steps": 1, "ema_decay": 0.9, "checkpoint_every_steps": 4}
 STEPS = 16
 needs_deepspeed = pytest.mark.skipif(
@@ -40,8 +39,7 @@ def start_sharded(form, output_dir, **options):
     config = REPOSITORY / f"configs/accelerate/{name}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), *arguments]
     command += ["--main_process_port", "0", str(Path(tiny_run.__file__)), str(output_dir), json.dumps(options)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
 
 def train_sharded(form, output_dir, **options):

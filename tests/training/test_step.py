@@ -1,21 +1,18 @@
 import json
 import math
-import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.training import tiny_run
 from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -136,12 +133,11 @@ def two_processes(tmp_path_factory):
     """What two processes say of two steps in bf16, as replicas and with the model shared out."""
     script = tmp_path_factory.mktemp("two") / "two.py"
     script.write_text(TWO)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
 
     def start(config):
         command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
         command += [str(REPOSITORY / f"configs/accelerate/{config}.yaml"), str(script)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.training import tiny_run
 from vidtl.runtime.watchdog import Activity, Judge, SignOfLife
 from vidtl.training.checkpoint import checkpoint_step, newest_valid
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
 LAUNCH += [str(REPOSITORY / "configs/accelerate/cpu_2_processes.yaml"), str(Path(tiny_run.__file__))]
 

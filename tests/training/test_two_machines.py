@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.training import tiny_run
 from tests.training.tiny_run import tiny_config, tiny_train
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 OPTIONS = {"batch_size": 6, "log_every_steps": 1}
 
 
@@ -52,8 +52,7 @@ def start(namespace, end, rank, output_dir):
     command += ["--machine_rank", str(rank), "--main_process_ip", "10.77.0.1", "--main_process_port", "29500"]
     command += [str(Path(tiny_run.__file__)), str(output_dir)]
     command += [json.dumps({**OPTIONS, "processes": 2, "dropout": False, "evaluates": True})]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
-    environment["GLOO_SOCKET_IFNAME"] = end
+    environment = {**ENVIRONMENT, "GLOO_SOCKET_IFNAME": end}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
