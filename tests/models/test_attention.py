@@ -68,7 +68,9 @@ def test_factorised_self_attention_block_is_two_masked_attentions_and_an_mlp(ord
     torch.testing.assert_close(block(tokens), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_both_kernels_agree_in_value_and_gradient():
+@pytest.mark.parametrize("large", [1, 1 << 21])
+def test_both_kernels_agree_in_value_and_gradient(monkeypatch, large):
+    monkeypatch.setattr(module, "_LARGE", large)  # 1: head by head
     qkv = [torch.randn(2, 3, 7, 8, requires_grad=True) for _ in range(3)]
     results = []
     for kernel in (attend, attend_written_out):

@@ -16,6 +16,9 @@ from vidtl.errors import UserError
 # Above this length the written-out L x L matrix costs more memory than the speed is worth.
 _LONGEST_WRITTEN_OUT = 1024
 
+# Numbers in the queries from which on copies of them, and of keys and values, cost more than a call for each head.
+_LARGE = 1 << 21
+
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _cpu_multiplies_bf16() -> bool:
@@ -36,10 +39,21 @@ def _written_out_is_faster(q_BHLd: Tensor, k_BHLd: Tensor, dropout_p: float) -> 
 def attend_written_out(
     q_BHLd: Tensor, k_BHLd: Tensor, v_BHLd: Tensor, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
-    """softmax(q kᵀ · scale) v, matrix by matrix (Vaswani et al., 2017, equation 1)."""
+    """softmax(q kᵀ · scale) v, matrix by matrix (Vaswani et al., 2017, equation 1).
+
+    Large ones head by head: one product over all heads would first copy what `rearrange` only views, out of any cache.
+    """
     scale = q_BHLd.shape[-1] ** -0.5 if scale is None else scale
-    probabilities_BHLL = torch.softmax((q_BHLd * scale) @ k_BHLd.transpose(-2, -1), dim=-1)
-    return F.dropout(probabilities_BHLL, dropout_p).to(v_BHLd.dtype) @ v_BHLd
+    q_BHLd = q_BHLd * scale
+    if q_BHLd.numel() < _LARGE:
+        return _mix(q_BHLd, k_BHLd, v_BHLd, dropout_p)
+    heads = zip(*(x_BHLd.transpose(1, 2).unbind(2) for x_BHLd in (q_BHLd, k_BHLd, v_BHLd)), strict=True)
+    return torch.stack([_mix(q_BLd, k_BLd, v_BLd, dropout_p) for q_BLd, k_BLd, v_BLd in heads], dim=2).transpose(1, 2)
+
+
+def _mix(q_Ld: Tensor, k_Ld: Tensor, v_Ld: Tensor, dropout_p: float) -> Tensor:
+    probabilities_LL = torch.softmax(q_Ld @ k_Ld.transpose(-2, -1), dim=-1)
+    return F.dropout(probabilities_LL, dropout_p).to(v_Ld.dtype) @ v_Ld
 
 
 def attend(
