@@ -2,7 +2,7 @@
 
 Image i of such a file has the path of the file with its number behind it, as if the file were a folder:
 `cifar-10-batches-py/data_batch_1/17`, `cifar-10-batches-bin/data_batch_1.bin/17`, `cifar10.npz/train/17`.
-A file is opened once per process and shared with the workers that are forked later.
+A file is opened once per process and shared with the workers that are forked later; it must not change meanwhile.
 """
 
 import zipfile
@@ -38,25 +38,27 @@ class PackedImages:
     """Names of the classes, where the file has them."""
 
 
-def packed_file(path: Path) -> Path | None:
-    """The file that the image at `path` is packed in, or None where no part of the path is a regular file."""
-    return next((parent for parent in path.parents if parent.is_file()), None)
-
-
 def open_packed_image(path: Path, root: Path | None) -> ImageReader:
     """One image as a video of one frame.
 
     Raises:
         UnreadableVideo: the file or the image is missing, damaged, or lies outside `root`.
     """
-    file = packed_file(path)
-    assert file is not None
-    part, _, number = path.relative_to(file).as_posix().rpartition("/")
-    images = open_packed(checked_path(file, root), part)
-    if not (number.isascii() and number.isdecimal() and int(number) < len(images.labels)):
+    images = _images_in(path.parent, root)
+    if not (path.name.isascii() and path.name.isdecimal() and int(path.name) < len(images.labels)):
         raise UnreadableVideo(path, f"no image of that number; the last one is {len(images.labels) - 1}")
     with unreadable(path):
-        return ImageReader(path, images.image(int(number)))
+        return ImageReader(path, images.image(int(path.name)))
+
+
+@lru_cache(maxsize=16)
+def _images_in(place: Path, root: Path | None) -> PackedImages:
+    """Of a file, or of a part of one; looked for and checked once per process, which takes longer than an image."""
+    file = next((path for path in (place, *place.parents) if path.is_file()), None)
+    if file is None:
+        raise UnreadableVideo(place, "no part of this path is a file")
+    part = "" if file == place else place.relative_to(file).as_posix()
+    return open_packed(checked_path(file, root), part)
 
 
 def open_packed(file: Path, part: str = "") -> PackedImages:
