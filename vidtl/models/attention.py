@@ -12,12 +12,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
+from vidtl.models.dropout import Dropout, drop
 
 # Above this length the written-out L x L matrix costs more memory than the speed is worth.
 _LONGEST_WRITTEN_OUT = 1024
-
-# Numbers in the queries from which on copies of them, and of keys and values, cost more than a call for each head.
-_LARGE = 1 << 21
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -39,21 +37,12 @@ def _written_out_is_faster(q_BHLd: Tensor, k_BHLd: Tensor, dropout_p: float) -> 
 def attend_written_out(
     q_BHLd: Tensor, k_BHLd: Tensor, v_BHLd: Tensor, dropout_p: float = 0.0, scale: float | None = None
 ) -> Tensor:
-    """softmax(q kᵀ · scale) v, matrix by matrix (Vaswani et al., 2017, equation 1).
-
-    Large ones head by head: one product over all heads would first copy what `rearrange` only views, out of any cache.
-    """
+    """softmax(q kᵀ · scale) v, matrix by matrix (Vaswani et al., 2017, equation 1)."""
     scale = q_BHLd.shape[-1] ** -0.5 if scale is None else scale
-    q_BHLd = q_BHLd * scale
-    if q_BHLd.numel() < _LARGE:
-        return _mix(q_BHLd, k_BHLd, v_BHLd, dropout_p)
-    heads = zip(*(x_BHLd.transpose(1, 2).unbind(2) for x_BHLd in (q_BHLd, k_BHLd, v_BHLd)), strict=True)
-    return torch.stack([_mix(q_BLd, k_BLd, v_BLd, dropout_p) for q_BLd, k_BLd, v_BLd in heads], dim=2).transpose(1, 2)
-
-
-def _mix(q_Ld: Tensor, k_Ld: Tensor, v_Ld: Tensor, dropout_p: float) -> Tensor:
-    probabilities_LL = torch.softmax(q_Ld @ k_Ld.transpose(-2, -1), dim=-1)
-    return F.dropout(probabilities_LL, dropout_p).to(v_Ld.dtype) @ v_Ld
+    # Once, for `rearrange` only views heads, and each product here and in the backward pass would copy its own.
+    q_BHLd, k_BHLd, v_BHLd = (x_BHLd.contiguous() for x_BHLd in (q_BHLd, k_BHLd, v_BHLd))
+    probabilities_BHLL = torch.softmax((q_BHLd * scale) @ k_BHLd.transpose(-2, -1), dim=-1)
+    return drop(probabilities_BHLL.to(v_BHLd.dtype), dropout_p) @ v_BHLd
 
 
 def attend(
@@ -112,7 +101,7 @@ class SelfAttention(nn.Module):
         self.k = nn.Linear(width, inner, bias=qkv_bias)
         self.v = nn.Linear(width, inner, bias=qkv_bias)
         self.proj = nn.Linear(inner, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for layer in (self.q, self.k, self.v, self.proj):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtl.models.attention import SelfAttention, SpatialAttention, TemporalAttention
+from vidtl.models.dropout import Dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(width, hidden)
         self.act = nn.GELU(approximate=gelu)
         self.fc2 = nn.Linear(hidden, out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)

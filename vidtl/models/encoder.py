@@ -8,6 +8,7 @@ from vidtl.config import TokenLearnerConfig, ViViTConfig
 from vidtl.errors import UserError
 from vidtl.models.attention import DotProductAttention, JointAttention, SelfAttention, SpatialAttention
 from vidtl.models.blocks import BlockConfig, FactorisedSelfAttentionBlock, TransformerBlock, drop_path_ramp
+from vidtl.models.dropout import Dropout
 from vidtl.models.position import Grid, PositionEmbedding
 from vidtl.models.token_learner import TokenFuser, TokenLearner
 
@@ -47,7 +48,7 @@ class Encoder(nn.Module):
         self.grid = grid
         self.cls = nn.Parameter(torch.zeros(config.width)) if class_token else None
         self.positions = PositionEmbedding(grid, config.width, config.positions, class_token)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = _build_blocks(config, form, depth)
         self.after_block = depth
         self.token_learners = nn.ModuleList()

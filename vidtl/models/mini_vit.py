@@ -13,6 +13,7 @@ from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig
 from vidtl.errors import UserError
 from vidtl.models.attention import SelfAttention
 from vidtl.models.blocks import BlockConfig, Mlp, TransformerBlock
+from vidtl.models.dropout import Dropout
 from vidtl.models.hub import VideoModel
 from vidtl.models.position import Grid, PositionEmbedding
 from vidtl.models.t2t import SMALL_IMAGE_SPLITS, TOKENISERS, TokensToToken
@@ -89,7 +90,7 @@ class MiniViT(VideoModel):
         self.positions = PositionEmbedding(grid, config.width)
         nn.init.uniform_(self.positions.weight, -0.05, 0.05)
         self.positions.weight.requires_grad_(config.positions == "learned")
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(MiniBlock(config) for _ in range(config.depth))
         learner = config.token_learner
         self.after_block = learner.after_block if learner.num_tokens else config.depth

@@ -19,6 +19,7 @@ from vidtl.config import ClipConfig, ViViTConfig
 from vidtl.errors import UserError
 from vidtl.models.attention import attend
 from vidtl.models.blocks import Mlp
+from vidtl.models.dropout import Dropout
 from vidtl.models.position import Grid
 from vidtl.models.tubelet import uniform_frames
 
@@ -67,7 +68,7 @@ class PerformerTokenLayer(nn.Module):
         self.proj = nn.Linear(out_width, out_width)
         self.norm2 = nn.LayerNorm(out_width)
         self.mlp = Mlp(out_width, out_width, out_width, gelu="none")
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         num_features = int(out_width * self.feature_ratio)
         features = nn.init.orthogonal_(torch.empty(num_features, out_width)) * math.sqrt(num_features)
         self.features = nn.Parameter(features, requires_grad=False)

@@ -15,6 +15,7 @@ from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.attention import SelfAttention
 from vidtl.models.blocks import BlockConfig, TransformerBlock, drop_path_ramp
+from vidtl.models.dropout import Dropout
 from vidtl.models.hub import VideoModel
 from vidtl.models.position import Grid, PositionEmbedding, sincos_1d
 from vidtl.models.t2t import TokensToToken, start_linear
@@ -77,7 +78,7 @@ class T2TViT(VideoModel):
         grid = Grid(1, *self.tokens.frame_grid)
         self.positions = PositionEmbedding(grid, config.width, class_token=True, resizing="bicubic")
         self.positions.weight = nn.Parameter(sincos_1d(grid.size + 1, config.width), requires_grad=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = _build_blocks(config)
         self.norm = nn.LayerNorm(config.width, eps=1e-5)
         self.head = nn.Linear(config.width, num_classes)

@@ -15,6 +15,7 @@ from vidtl.config import TokenLearnerConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.blocks import Mlp
+from vidtl.models.dropout import Dropout
 
 BOTTLENECK = 64
 """Hidden width of the MLPs that make the maps, whatever the model's width (the authors' code)."""
@@ -128,7 +129,7 @@ class TokenFuser(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6) if normalise else nn.Identity()
         self.norm_features = nn.LayerNorm(dim, eps=1e-6)
         self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
 
