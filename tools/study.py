@@ -2,12 +2,14 @@
 
 Everything:        python tools/study.py configs/studies/toy_placement.yaml --output_dir runs/toy_placement
 On a GPU:          ... --launch configs/accelerate/gpu.yaml
+Data elsewhere:    ... --data.root /data/toy --data.num_workers 8, or any other option of tools/train.py, for all runs
 One of four jobs:  ... --shard 2/4; then --table_only
 Table and figure:  ... --table_only --results_dir docs/results/toy_placement
 
 The same command again goes on where it was stopped: finished runs are kept, an interrupted one resumes from its newest
 checkpoint, and a run is judged again where the study asks for another checkpoint or other evaluation.* options. Every
-run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, for tools/eval.py and the others.
+run lies in OUTPUT_DIR/VARIANT/seed-N and is an ordinary one, for tools/eval.py and the others. Runs that results.json
+in RESULTS_DIR tells of are taken from there once their folders are gone, so that a study can go on on another machine.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -42,8 +44,9 @@ from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.versions import installed_versions
 from vidtl.studies.cost import measure_costs
-from vidtl.studies.results import RowResult, read_interval, read_metric, write_results
-from vidtl.studies.runs import finished_steps, read_run_figures
+from vidtl.studies.record import RunKey, read_recorded
+from vidtl.studies.results import RESULTS, RowResult, write_results
+from vidtl.studies.runs import RunResult, finished_steps, read_run
 from vidtl.training.checkpoint import checkpoint_name
 from vidtl.training.run_directory import RunDirectory, check_same_experiment
 from vidtl.visualize.study import draw_study
@@ -68,31 +71,43 @@ class Run(NamedTuple):
     evaluation: str
     """Name of the folder that `tools/eval.py` leaves."""
 
+    @property
+    def key(self) -> RunKey:
+        """What the table calls it."""
+        return RunKey(self.row.name, self.seed)
+
 
 def main() -> None:
-    options = parse()
+    options, settings = parse()
     configure_logging(True)
     study = read_settings(options.study, StudyConfig)
     experiment = options.study.parent / study.experiment
-    runs = list(planned_runs(study, experiment, options.output_dir))
+    runs = list(planned_runs(study, experiment, options.output_dir, settings))
+    folder = options.results_dir or options.output_dir
+    recorded = recorded_runs(folder / RESULTS, study, runs)
     shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
     if options.table_only:
         check_judged(runs, study)
     else:
-        execute_unfinished(shard.take(runs), study, options.launch)
+        execute_unfinished([run for run in shard.take(runs) if run.key not in recorded], study, options.launch)
     if shard.count > 1:
         print(f"{shard.name}  finished; --table_only tells of all parts")
         return
-    results = results_of(study, runs, options.rounds)
-    folder = options.results_dir or options.output_dir
+    results = results_of(study, runs, recorded, options.rounds)
     files = write_results(results, about(study), folder)
     draw_study(results, study.title, study.metric, folder / "study.png")
     print_results(study, results)
     print(f"results  {folder}: {', '.join(file.name for file in files)}, study.png")
 
 
-def parse() -> argparse.Namespace:
-    parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    """The study's own options, and those for all of its runs."""
+    parser = PlainParser(
+        usage="study.py study --output_dir OUTPUT_DIR [options] [--section.key value ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("study", type=Path, help="YAML file of the study; see configs/studies/")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--results_dir", type=Path, help="folder of the table and the figure (default: --output_dir)")
@@ -100,21 +115,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shard", help="do part i of n of the runs, such as 2/4, and write no table yet")
     parser.add_argument("--table_only", action="store_true", help="start no run; tell what is finished")
     parser.add_argument("--rounds", type=int, default=9, help="turns in which the steps of all variants are timed")
-    options = parser.parse_args()
+    options, settings = parser.parse_known_args()
+    for argument in settings:
+        if argument.startswith("--") and "." not in argument.partition("=")[0]:
+            parser.error(f"unknown option {argument}")
     if options.rounds < 1:
         raise UserError(f"--rounds is {options.rounds}; allowed: 1 or more")
     if options.table_only and options.shard:
         raise UserError("--table_only and --shard are given; allowed: one of them, --table_only after all parts")
-    return options
+    return options, settings
 
 
-def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path) -> Iterator[Run]:
-    """Every run, all variants with their first seed before any with its second.
+def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, settings: Sequence[str] = ()) -> Iterator[Run]:
+    """Every run, all variants with their first seed before any with its second; `settings` are options for all of them.
 
     Raises:
-        UserError: an option of a row that no experiment has; a folder that holds a run of another experiment.
+        UserError: an option that no experiment has, or that rows of the study set; a folder that holds a run of another
+            experiment.
     """
     parser = experiment_parser("study.py", "")
+    check_settings(settings, study)
     for turn in range(max(len(row.seeds) for row in study.rows)):
         for row in study.rows:
             if turn < len(row.seeds):
@@ -122,6 +142,7 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path) -> Iter
                 arguments = ["--config", str(experiment), "--training.seed", str(seed)]
                 for key, value in (study.options | row.options).items():
                     arguments += [f"--{key}", as_argument(value)]
+                arguments += settings
                 _, config = parse_experiment(parser, arguments)
                 folder = output_dir / row.folder / f"seed-{seed}"
                 check_same_experiment(RunDirectory(folder).config_file, config)
@@ -129,6 +150,30 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path) -> Iter
                 protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
                 judged = replace(config, data=replace(config.data, eval_split=study.judged_on))
                 yield Run(row, seed, config, arguments, folder, folder_name(judged, protocol))
+
+
+def check_settings(settings: Sequence[str], study: StudyConfig) -> None:
+    """UserError for an option for all runs that would make the study another one."""
+    decided = {"training.seed", *(key for row in study.rows for key in row.options)}
+    for argument in settings:
+        key = argument.partition("=")[0].removeprefix("--")
+        if argument.startswith("--") and key in decided:
+            raise UserError(f"--{key} is given for all runs; allowed: options that neither rows nor seeds decide")
+
+
+def recorded_runs(file: Path, study: StudyConfig, runs: Sequence[Run]) -> dict[RunKey, RunResult]:
+    """Runs of an earlier table whose folders are gone; see `vidtl.studies.record`."""
+    planned = {run.key: run.config for run in runs}
+    at_hand = {run.key for run in runs if finished_steps(run.folder) is not None}
+    recorded = read_recorded(file, judgement(study), planned, at_hand)
+    if recorded:
+        log.info("%d runs whose folders are gone are taken from %s", len(recorded), file)
+    return recorded
+
+
+def judgement(study: StudyConfig) -> dict[str, Any]:
+    """What of the study itself decides its figures."""
+    return {"metric": study.metric, "judged_on": study.judged_on, "checkpoint": study.checkpoint}
 
 
 def as_argument(value: object) -> str:
@@ -240,7 +285,9 @@ def is_at_work(process: psutil.Process) -> bool:
     return False
 
 
-def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResult]:
+def results_of(
+    study: StudyConfig, runs: list[Run], recorded: Mapping[RunKey, RunResult], rounds: int
+) -> list[RowResult]:
     """The table; times are measured now, in turns."""
     experiments = [next(run.config for run in runs if run.row is row) for row in study.rows]
     first = experiments[0]
@@ -248,15 +295,19 @@ def results_of(study: StudyConfig, runs: list[Run], rounds: int) -> list[RowResu
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(1)
     costs = measure_costs(experiments, len(classes), study.batch_size, rounds, device)
-    results = []
-    for row, cost in zip(study.rows, costs, strict=True):
-        mine = {run.seed: run for run in runs if run.row is row}
-        files = {seed: file for seed, run in mine.items() if (file := metrics_file(run, study))}
-        values = {seed: read_metric(file, study.metric) for seed, file in files.items()}
-        figures = [each for seed in values if (each := read_run_figures(mine[seed].folder))]
-        intervals = {seed: read_interval(file, study.metric) for seed, file in files.items()}
-        results.append(RowResult(row=row, values=values, intervals=intervals, cost=cost, runs=figures))
-    return results
+    finished = dict(recorded)
+    for run in runs:
+        if file := metrics_file(run, study):
+            finished[run.key] = read_run(run.folder, file, study.metric)
+    return [
+        RowResult(
+            row=row,
+            config=config,
+            cost=cost,
+            runs={key.seed: result for key, result in sorted(finished.items()) if key.row == row.name},
+        )
+        for row, config, cost in zip(study.rows, experiments, costs, strict=True)
+    ]
 
 
 def about(study: StudyConfig) -> dict[str, Any]:
@@ -265,9 +316,7 @@ def about(study: StudyConfig) -> dict[str, Any]:
         "title": study.title,
         "command": shlex.join(["python", "tools/study.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
-        "metric": study.metric,
-        "judged_on": study.judged_on,
-        "checkpoint": study.checkpoint,
+        **judgement(study),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": installed_versions(["vidtl", "torch"]),
     }

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vidtl.studies.runs import read_run_figures
+from vidtl.errors import UserError
+from vidtl.studies.runs import read_run, read_run_figures
 
 
 def write_run(folder: Path, waits: list[float], device_bytes: int | None, attempts: list[dict[str, object]]) -> None:
@@ -42,3 +43,21 @@ def test_a_run_that_has_hardly_begun_has_no_figures(tmp_path: Path) -> None:
     figures = read_run_figures(tmp_path)
     assert figures is not None
     assert figures.peak_memory_bytes is None
+
+
+@pytest.mark.parametrize(("device_bytes", "device"), [(None, "CPU"), (80 << 30, "NVIDIA H100")])
+def test_a_judged_run_tells_where_and_how_it_ran(tmp_path: Path, device_bytes: int | None, device: str) -> None:
+    hardware = {"device": "NVIDIA H100", "device_memory_bytes": device_bytes, "precision": "bf16"}
+    attempts = [{"ended": None}, {"ended": "2026-11-21T23:59:59+00:00"}]
+    summary = {"hardware": hardware, "attempts": attempts, "versions": {"torch": "2.11.0"}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    judged = tmp_path / "metrics.json"
+    interval = {"low": 0.1, "high": 0.9}
+    judged.write_text(json.dumps({"metrics": {"top1": 0.5, "mAP": None}, "intervals": {"top1": interval}}))
+    run = read_run(tmp_path, judged, "top1")
+    assert (run.value, run.interval, run.figures) == (0.5, interval, None)
+    assert (run.device, run.precision, run.torch, run.finished) == (device, "bf16", "2.11.0", "2026-11-21")
+    with pytest.raises(UserError, match="has no value for mAP"):
+        read_run(tmp_path, judged, "mAP")
+    with pytest.raises(UserError, match="has no metric 'loss'; allowed: top1, mAP"):
+        read_run(tmp_path, judged, "loss")

@@ -71,9 +71,10 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
             str(seed): judged_record(runs / row["name"].replace(" ", "-") / f"seed-{seed}")["metrics"]["top1"]
             for seed in seeds
         }
-        assert row["values"] == judged
-        for seed, interval in row["intervals"].items():
-            assert interval["low"] <= row["values"][seed] <= interval["high"]
+        assert {seed: run["value"] for seed, run in row["runs"].items()} == judged
+        for run in row["runs"].values():
+            assert run["interval"]["low"] <= run["value"] <= run["interval"]["high"]
+            assert (run["device"], run["precision"], run["finished"]) == ("CPU", "no", told["date"])
         assert row["mean"] == pytest.approx(sum(judged.values()) / len(judged))
     with (results / "results.csv").open() as stream:
         lines = list(csv.DictReader(stream))
@@ -93,12 +94,28 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
     assert code == 0, errors
     assert (runs / "none/seed-0/metrics.jsonl").stat().st_mtime_ns == trained, "a finished run was started again"
 
+    # Another machine, where the table came along and the folders of the runs did not.
+    there = [study_file, "--output_dir", tmp_path / "elsewhere", "--results_dir", results, "--rounds", "1"]
+    code, _, errors = run_main(study_tool.main, *there, "--training.precision", "bf16", "--data.num_workers", "1")
+    assert code == 0, errors
+    again = json.loads((results / "results.json").read_text())
+    for before, after in zip(told["rows"], again["rows"], strict=True):
+        assert after["runs"] == before["runs"]
+        assert (after["mean"], after["clips_per_s_ratio"]) == (before["mean"], None)
+    assert not (tmp_path / "elsewhere").exists(), "a run that the table tells of was started again"
+
     content = yaml.safe_load(study_file.read_text())
     content["rows"][0]["options"] = {"model.vivit.token_learner.num_tokens": 8}
     study_file.write_text(yaml.safe_dump(content))
-    code, _, errors = run_main(study_tool.main, *options)
-    assert code == 2, "another experiment's run was taken for a finished one"
-    assert "holds another experiment: model.vivit.token_learner.num_tokens is 0 there and 8 here" in errors
+    written = (results / "results.json").read_bytes()
+    for where, message in (
+        (options, "holds another experiment: model.vivit.token_learner.num_tokens is 0 there and 8 here"),
+        (there, "'none' was run with model.vivit.token_learner.num_tokens 0, which is 8 now; move the file away"),
+    ):
+        code, _, errors = run_main(study_tool.main, *where)
+        assert code == 2, "another experiment's run was taken for a finished one"
+        assert message in errors
+    assert (results / "results.json").read_bytes() == written
 
 
 @pytest.mark.timeout(600)
@@ -124,7 +141,7 @@ def test_a_run_is_judged_again_where_the_study_asks_for_something_else(
         parsed = study_tool.read_settings(study_file, study_tool.StudyConfig)
         (planned,) = study_tool.planned_runs(parsed, tmp_path / "tiny.yaml", runs)
         study_tool.execute_unfinished([planned], parsed, None)
-        return study_tool.read_metric(study_tool.metrics_file(planned, parsed), "top1")
+        return study_tool.read_run(planned.folder, study_tool.metrics_file(planned, parsed), "top1").value
 
     (run / "judged/val-center").mkdir(parents=True)  # by a version whose figures do not say what they are of
     (run / "judged/val-center/metrics.json").write_text('{"metrics": {"top1": 2}}')
@@ -175,6 +192,32 @@ def test_a_key_that_is_there_twice_is_refused(study_file: Path, tmp_path: Path, 
     code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs")
     assert code == 2
     assert "the key 'metric' is there twice" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.rot", "x"], "unknown option --data.rot; did you mean 'data.root'?"),
+        (["--result_dir", "x"], "unknown option --result_dir; see --help"),
+        (["--training.seed=3"], "--training.seed is given for all runs; allowed: options that neither rows nor seeds"),
+        (["--model.vivit.token_learner.num_tokens", "8"], "num_tokens is given for all runs"),
+    ],
+)
+def test_options_for_all_runs_leave_the_study_what_it_is(
+    study_file: Path, tmp_path: Path, run_main: Tool, options: list[str], message: str
+) -> None:
+    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", *options)
+    assert code == 2
+    assert message in errors
+    assert not (tmp_path / "runs").exists()
+
+
+def test_options_for_all_runs_come_after_those_of_rows(study_file: Path, tmp_path: Path) -> None:
+    study = study_tool.read_settings(study_file, study_tool.StudyConfig)
+    settings = ["--data.root", "elsewhere", "--training.precision=bf16"]
+    runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs", settings))
+    assert {(run.config.data.root, run.config.training.precision) for run in runs} == {("elsewhere", "bf16")}
+    assert all(run.arguments[-3:] == settings for run in runs)
 
 
 @pytest.mark.parametrize("options", [["--shard", "3/2"], ["--shard", "1/2", "--table_only"], ["--rounds", "0"]])

@@ -4,13 +4,16 @@ import csv
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from vidtl.config import ExperimentConfig
 from vidtl.config.study import StudyRow
-from vidtl.errors import UserError
 from vidtl.studies.cost import Cost
-from vidtl.studies.runs import RunFigures
+from vidtl.studies.record import deciding_settings
+from vidtl.studies.runs import RunFigures, RunResult
+
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +21,21 @@ class RowResult:
     """One line of the table."""
 
     row: StudyRow
-    values: dict[int, float]
-    """The metric by seed, for the runs that are finished."""
-    intervals: dict[int, dict[str, float] | None]
-    """Of the same values, as `metrics.json` has them; none where it has none."""
+    config: ExperimentConfig
+    """Of its first seed."""
     cost: Cost
-    runs: list[RunFigures]
-    """Of the same seeds."""
+    runs: dict[int, RunResult]
+    """By seed, those that are finished."""
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The metric by seed."""
+        return {seed: run.value for seed, run in self.runs.items()}
+
+    @property
+    def figures(self) -> list[RunFigures]:
+        """Of the runs that have any."""
+        return [run.figures for run in self.runs.values() if run.figures]
 
     @property
     def mean(self) -> float | None:
@@ -38,8 +49,9 @@ class RowResult:
 
     @property
     def clips_per_s(self) -> float | None:
-        """Mean over the runs; none before one is finished."""
-        return statistics.fmean(run.clips_per_s for run in self.runs) if self.runs else None
+        """Mean over the runs whose speed is known; none where there is none."""
+        known = [each.clips_per_s for each in self.figures if each.clips_per_s is not None]
+        return statistics.fmean(known) if known else None
 
     def clips_ratio(self, first: "RowResult") -> float | None:
         """Clips per second to those of the table's first line."""
@@ -48,61 +60,56 @@ class RowResult:
     @property
     def data_wait_share(self) -> float | None:
         """Mean over the runs."""
-        return statistics.fmean(run.data_wait_share for run in self.runs) if self.runs else None
+        return statistics.fmean(each.data_wait_share for each in self.figures) if self.figures else None
 
     @property
     def peak_memory_bytes(self) -> int | None:
         """The largest of the runs."""
-        return max((run.peak_memory_bytes for run in self.runs if run.peak_memory_bytes is not None), default=None)
+        return max(
+            (each.peak_memory_bytes for each in self.figures if each.peak_memory_bytes is not None), default=None
+        )
 
     def as_dict(self, first: "RowResult") -> dict[str, object]:
-        """The line as it is written to files; on a CPU clips per second are only told as a ratio to the first line."""
+        """The line as it is written to files; on a CPU clips per second are only told as a ratio to the first line.
+
+        Of the settings, those that differ from the first line's.
+        """
+        settings, firsts = (deciding_settings(each.config) for each in (self, first))
         return {
             "name": self.row.name,
             "options": self.row.options,
+            "settings": {key: value for key, value in settings.items() if firsts.get(key) != value},
             "seeds": len(self.values),
             "mean": self.mean,
             "deviation": self.deviation,
             "published": self.row.published,
             **asdict(self.cost),
-            "clips_per_s": self.clips_per_s if all(run.on_gpu for run in self.runs) else None,
+            "clips_per_s": self.clips_per_s if all(each.on_gpu for each in self.figures) else None,
             "clips_per_s_ratio": self.clips_ratio(first),
             "data_wait_share": self.data_wait_share,
             "peak_memory_bytes": self.peak_memory_bytes,
-            "values": {str(seed): value for seed, value in self.values.items()},
-            "intervals": {str(seed): interval for seed, interval in self.intervals.items()},
+            "runs": {str(seed): _told(run) for seed, run in sorted(self.runs.items())},
         }
 
 
-def read_metric(metrics_file: Path, metric: str) -> float:
-    """One metric of a finished evaluation.
-
-    Raises:
-        UserError: the file has no such metric, or there was nothing to average.
-    """
-    metrics = json.loads(metrics_file.read_text(encoding="utf-8"))["metrics"]
-    if metric not in metrics:
-        raise UserError(f"{metrics_file} has no metric {metric!r}; allowed: {', '.join(metrics)}")
-    if metrics[metric] is None:
-        raise UserError(f"{metrics_file} has no value for {metric}: no video or class could be averaged")
-    return float(metrics[metric])
-
-
-def read_interval(metrics_file: Path, metric: str) -> dict[str, float] | None:
-    """The interval of a metric of a finished evaluation; None where it has none."""
-    intervals = json.loads(metrics_file.read_text(encoding="utf-8")).get("intervals") or {}
-    interval: dict[str, float] | None = intervals.get(metric)
-    return interval
+def _told(run: RunResult) -> dict[str, object]:
+    """As `results.json` has it: without absolute times of a CPU."""
+    figures = run.figures
+    if figures and not figures.on_gpu:
+        figures = replace(figures, clips_per_s=None)
+    return asdict(replace(run, figures=figures))
 
 
 def write_results(results: Sequence[RowResult], about: dict[str, object], folder: Path) -> list[Path]:
     """`results.json` with everything, and `results.csv` with the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [result.as_dict(results[0]) for result in results]
-    as_json = folder / "results.json"
-    as_json.write_text(json.dumps(about | {"rows": lines}, indent=1) + "\n", encoding="utf-8")
+    first = results[0]
+    lines = [result.as_dict(first) for result in results]
+    content = about | {"settings": deciding_settings(first.config), "rows": lines}
+    as_json = folder / RESULTS
+    as_json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     as_csv = folder / "results.csv"
-    columns = [name for name in lines[0] if name not in ("options", "values", "intervals")]
+    columns = [name for name in lines[0] if name not in ("options", "settings", "runs")]
     with as_csv.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

@@ -5,13 +5,13 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.comparison import first_difference, plain
 from vidtl.config.dotted import dotted
 from vidtl.errors import UserError
 from vidtl.files import user_error_if_not_written, whole_file
@@ -123,13 +123,11 @@ class RunDirectory:
 
 def dump_config(config: ExperimentConfig) -> str:
     """The whole configuration as YAML that can be given back as a configuration file."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    return yaml.safe_dump(plain(asdict(config)), sort_keys=False)
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     """Compare a recorded configuration with this one, except for the keys in `MAY_CHANGE`; no file is no difference.
-
-    A key that the file lacks came into being after it was written, and the run was what the default is now.
 
     Raises:
         UserError: names the first key that differs, and both values.
@@ -142,21 +140,10 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration: this is not a run's directory; give another output directory")
-    defaults, now = (dotted(_plain(asdict(each))) for each in (ExperimentConfig(), config))
-    before = defaults | dotted(recorded)
-    sections = {field.name: i for i, field in enumerate(fields(config))}
-    for key in sorted(before.keys() | now.keys(), key=lambda key: sections.get(key.split(".")[0], len(sections))):
-        absent = "(absent)"
-        old, new = before.get(key, absent), now.get(key, absent)
-        if old != new and not any(key == name or key.startswith(name + ".") for name in MAY_CHANGE):
-            raise UserError(
-                f"{file} holds another experiment: {key} is {old!r} there and {new!r} here; "
-                "give another output directory, or the same value"
-            )
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, which is what YAML gives back."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    difference = first_difference(dotted(recorded), config, MAY_CHANGE)
+    if difference:
+        key, old, new = difference
+        raise UserError(
+            f"{file} holds another experiment: {key} is {old!r} there and {new!r} here; "
+            "give another output directory, or the same value"
+        )
