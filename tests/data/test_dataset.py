@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig
+from vidtl.data import loader as loader_module
 from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, collate, first_records
 from vidtl.data.decoding import View, open_video
@@ -276,3 +277,43 @@ def test_evaluation_reads_every_video_once(records: Records, processes: int) -> 
     indices = [video.index for loader in loaders for video in loader]
     assert sorted(indices) == list(range(7))
     assert sum(map(len, loaders)) == 7
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("missing", [[], [0], [1, 2], [5, 6], range(7)])
+def test_small_videos_come_in_batches_and_as_they_are(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, missing: list[int]
+) -> None:
+    shutil.copytree(root, tmp_path / "some")
+    some = first_records(read_records(load_description("toy"), "train", tmp_path / "some"), 7)
+    for index in missing:
+        some.path(index).unlink()
+    monkeypatch.setattr(loader_module, "_BATCHES_PER_WORKER", 1)
+    protocol, config = get_protocol("center"), with_data(num_workers=workers)
+    loader, dataset = EvalLoader(some, config, protocol), ViewDataset(some, config, protocol)
+    assert loader.videos_per_batch() == (3 if workers else 7)
+    for video, index in zip(loader, range(7), strict=True):
+        alone = dataset[index]
+        assert (alone.pixels is None) == (index in missing)
+        if video.pixels is not None and alone.pixels is not None:
+            assert torch.equal(video.pixels, alone.pixels)
+            alone = dataclasses.replace(alone, pixels=video.pixels)
+        assert video == alone
+
+
+@pytest.mark.parametrize(
+    ("count", "workers", "num_frames", "protocol", "videos"),
+    [
+        (10_000, 2, 1, "center", 32),
+        (100, 2, 1, "center", 6),
+        (15, 2, 1, "center", 1),
+        (10_000, 0, 32, "center", 21),  # 32 x 32 x 48 bytes each
+        (10_000, 2, 32, "vivit_4x3", 1),
+    ],
+)
+def test_batches_of_videos_are_small_and_leave_no_worker_out(
+    records: Records, count: int, workers: int, num_frames: int, protocol: str, videos: int
+) -> None:
+    clip = dataclasses.replace(CONFIG.clip, num_frames=num_frames)
+    config = dataclasses.replace(with_data(num_workers=workers), clip=clip)
+    assert EvalLoader(records, config, get_protocol(protocol), range(count)).videos_per_batch() == videos

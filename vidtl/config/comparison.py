@@ -23,7 +23,7 @@ def first_difference(
         config: what they are compared with.
         ignored: keys, or whole sections, that may differ.
     """
-    before, now = settings_of(ExperimentConfig()) | recorded, settings_of(config)
+    before, now = {**settings_of(ExperimentConfig()), **recorded}, settings_of(config)
     sections = {field.name: i for i, field in enumerate(fields(config))}
     for key in sorted(before.keys() | now.keys(), key=lambda key: sections.get(key.split(".")[0], len(sections))):
         absent = "(absent)"

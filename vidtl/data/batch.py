@@ -4,7 +4,7 @@ Axes: B clips, V views of one video, T frames, H W pixels, K classes. Pixels are
 RGB [.., T, H, W, 3].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -78,6 +78,22 @@ class VideoViews:
     duration_s: float = 0.0
     """Of the whole file, the last frame's own time included."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsBatch:
+    """Videos that a worker hands over together: each tensor costs a connection to it, whatever its size."""
+
+    videos: list[VideoViews]
+    """Without pixels."""
+    pixels: torch.Tensor | None
+    """uint8 [videos that could be read, V, T, ...]; None where there are none."""
+
+    def __iter__(self) -> Iterator[VideoViews]:
+        """Videos with their pixels, in order."""
+        rows = iter(()) if self.pixels is None else iter(self.pixels)
+        for video in self.videos:
+            yield video if video.failure else replace(video, pixels=next(rows))
+
     def pin_memory(self) -> Self:
-        """The same views in page-locked memory (called by PyTorch's DataLoader)."""
+        """The same videos in page-locked memory (called by PyTorch's DataLoader)."""
         return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())

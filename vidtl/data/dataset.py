@@ -6,6 +6,7 @@ place where a run was interrupted changes a clip, nor how many clips of its vide
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.augmentation import draw_augmentation
-from vidtl.data.batch import ClipBatch, Failure, VideoViews
+from vidtl.data.batch import ClipBatch, Failure, VideoViews, ViewsBatch
 from vidtl.data.changes import Augmentation
 from vidtl.data.clip_samplers import FRAME_RULES, FrameRule
 from vidtl.data.decoding import UnreadableVideo, VideoReader, View, clip_shape
@@ -248,6 +249,16 @@ def collate(videos: Sequence[Sequence[Clip]]) -> ClipBatch:
         weights=torch.tensor([clip.weight for clip in clips], dtype=torch.float32),
         augmentation=[clip.augmentation for clip in clips],
         failures=[failure for clip in clips for failure in clip.failures],
+    )
+
+
+def collate_views(videos: Sequence[VideoViews]) -> ViewsBatch:
+    """Videos of one protocol; those that could be read have views of one shape."""
+    readable = [video.pixels for video in videos if video.pixels is not None]
+    return ViewsBatch(
+        videos=[replace(video, pixels=None) for video in videos],
+        # A single one, which may be large, is not copied.
+        pixels=None if not readable else readable[0][None] if len(readable) == 1 else torch.stack(readable),
     )
 
 

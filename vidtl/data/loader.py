@@ -14,6 +14,7 @@ still visits each video once, and has as many times more clips and steps.
 """
 
 import atexit
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,14 +28,18 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from vidtl.config import ExperimentConfig
-from vidtl.data.batch import ClipBatch, VideoViews
+from vidtl.data.batch import ClipBatch, VideoViews, ViewsBatch
 from vidtl.data.clip_samplers import FrameRule
-from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate
+from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
+from vidtl.data.decoding import clip_shape
 from vidtl.data.mixing import Mixing, draw_mixing
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
+
+# Evaluation: what a worker hands over at once, and how many times at least, so that none is left without work.
+_BATCH_BYTES, _MOST_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8
 
 
 @lru_cache(maxsize=2)  # around the end of an epoch, prefetching asks for two of them in turn
@@ -174,15 +179,24 @@ class EvalLoader:
         """Videos in the order of `indices`; one that cannot be read comes with its reason and no pixels.
 
         Raises:
-            UserError: a worker died or hung (the video named).
+            UserError: a worker died or hung (its videos named).
         """
-        config = self.dataset.config
-        videos = DataLoader(self.dataset, batch_size=None, sampler=self.indices, **_worker_options(config))
-        with _workers_ended(videos) as iterator:
-            for index in self.indices:
-                with _named_failures(self.dataset.records, [index]):
-                    video = next(iterator)
-                yield video
+        config, size = self.dataset.config, self.videos_per_batch()
+        due = [self.indices[first : first + size] for first in range(0, len(self.indices), size)]
+        batches = DataLoader(self.dataset, batch_sampler=due, collate_fn=collate_views, **_worker_options(config))
+        with _workers_ended(batches) as iterator:
+            for indices in due:
+                with _named_failures(self.dataset.records, indices):
+                    batch: ViewsBatch = next(iterator)
+                yield from batch
+
+    def videos_per_batch(self) -> int:
+        """Videos that a worker hands over at once: one of usual size, or several small ones, such as images."""
+        config, protocol = self.dataset.config, self.dataset.protocol
+        view = math.prod(clip_shape(config.clip.num_frames, config.clip.frame_size, config.data.pixel_format))
+        fitting = _BATCH_BYTES // (view * protocol.num_clips * protocol.num_crops)
+        fair = len(self.indices) // (_BATCHES_PER_WORKER * max(1, config.data.num_workers))
+        return max(1, min(fitting, fair, _MOST_PER_BATCH))
 
 
 def _worker_options(config: ExperimentConfig) -> dict[str, Any]:
