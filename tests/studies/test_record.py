@@ -87,8 +87,8 @@ def change(table: Path, *keys: str, value: object) -> None:
         (["rows", "1", "settings"], {}, "'flat' was run with training.label_smoothing 0.0, which is 0.25 now"),
         (["settings", "data.eval_split"], "train", "'wide' was run with data.eval_split 'train', which is 'val' now"),
         (["settings", "evaluation.max_videos"], 9, "'wide' was run with evaluation.max_videos 9, which is 0 now"),
-        (["settings"], "lost", "cannot be read, or is of an older version"),
-        (["rows", "0", "runs", "0"], {"value": 0.5}, "cannot be read, or is of an older version"),
+        (["settings"], "lost", "cannot be read, or is of another version"),
+        (["rows", "0", "runs", "0"], {"value": 0.5}, "cannot be read, or is of another version"),
     ],
 )
 def test_a_table_whose_runs_would_be_lost_is_refused(table: Path, keys: list[str], value: object, message: str) -> None:
@@ -105,7 +105,7 @@ def test_a_table_whose_runs_would_be_lost_is_refused(table: Path, keys: list[str
 def test_what_is_no_table_or_an_older_one_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "results.json"
     file.write_text(content)
-    with pytest.raises(UserError, match="cannot be read, or is of an older version"):
+    with pytest.raises(UserError, match="cannot be read, or is of another version"):
         read_recorded(file, ABOUT, PLANNED, set())
 
 

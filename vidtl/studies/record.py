@@ -49,7 +49,7 @@ def read_recorded(
         at_hand: runs whose folders say what they came to, whatever the file says.
 
     Raises:
-        UserError: runs would be lost, for the file is not a table, of an older version, or of another study.
+        UserError: runs would be lost, for the file is no table, of another version, or of another study.
     """
     if not file.is_file():
         return {}
@@ -64,7 +64,7 @@ def read_recorded(
         results = {key: _result(run) for key, run in lost.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{file} tells of runs whose folders are not in --output_dir, and cannot be read, or is of an older "
+            f"{file} tells of runs whose folders are not in --output_dir, and cannot be read, or is of another "
             f"version; {way_out}"
         ) from None
     _check_same_study(file, table, about, way_out)
