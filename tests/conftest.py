@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
+from tests.environment import REPOSITORY
+
 # Before torch is imported, here and in the processes that tests start: threads that wait for each other on busy cores
 # make the suite several times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def _folder(variable: str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""The surroundings of processes that tests start."""
+"""Where the tests lie, and the surroundings of processes that they start."""
 
 import os
 from pathlib import Path

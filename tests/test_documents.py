@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.environment import REPOSITORY
+
 STUDIES = sorted(file.parent for file in REPOSITORY.glob("docs/results/*/results.json"))
 
 CELLS = {

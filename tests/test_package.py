@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import vidtl
+from tests.environment import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.environment import REPOSITORY
 from vidtl.benchmark import published
 from vidtl.benchmark.published import compare, take_step
 from vidtl.config import ClipConfig, T2TViTConfig
@@ -14,7 +14,7 @@ from vidtl.models import VideoModel
 from vidtl.models.published import TABLES, PublishedModel, published_models
 
 CPU = torch.device("cpu")
-RESULTS = Path(__file__).resolve().parents[2] / "docs/results/t2t/models.json"
+RESULTS = REPOSITORY / "docs/results/t2t/models.json"
 ROWS = {row.name: row for row in published_models("t2t_vit")}
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.environment import REPOSITORY
 from vidtl.data.decoding import Colour, UnreadableVideo, View, open_video
 from vidtl.data.decoding.clip import ClipBuffer
 from vidtl.data.decoding.colour import Converter
@@ -293,7 +294,7 @@ def test_importing_changes_nothing_and_loads_no_optional_decoder():
         "import cv2, sys; before = cv2.getNumThreads(); import vidtl.data.decoding;"
         "assert cv2.getNumThreads() == before; assert not {'decord', 'torchcodec', 'torch'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
 def test_reading_keeps_opencv_to_the_calling_thread(shared_data: Path):

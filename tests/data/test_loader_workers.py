@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.environment import REPOSITORY
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import make_progress
 
@@ -28,6 +29,6 @@ def test_an_error_between_batches_ends_the_process(tmp_path: Path) -> None:
     settings = ToySettings(videos_per_class_train=1, videos_per_class_val=1)
     make_toy(tmp_path, settings, make_progress(is_main_process=False), num_processes=1)
     command = [sys.executable, "-c", CODE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).resolve().parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("RuntimeError: in the middle of a run"), done.stderr

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator, debug_launcher
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
+from tests.environment import REPOSITORY
 from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
 from vidtl.config import EvaluationConfig
 from vidtl.evaluation.evaluator import evaluate
@@ -24,7 +25,6 @@ from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.predictions import read_predictions, write_predictions
 from vidtl.evaluation.result import EvaluationResult
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_VIDEOS = range(1, 18)
 BATCH_SIZES = range(1, 8)
 CASES = [(n, b, n % 2 == 0, (n // 2,) if n % 5 == 0 else ()) for n in NUM_VIDEOS for b in BATCH_SIZES]

@@ -6,7 +6,6 @@
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from tests.environment import REPOSITORY
 from tests.evaluation.tiny_evaluation import (
     CONFIG,
     NUM_CLASSES,
@@ -34,8 +34,6 @@ from vidtl.evaluation.evaluator import _merge, all_metrics, evaluate
 from vidtl.evaluation.groups import group_size
 from vidtl.evaluation.scoring import Shard, pack
 from vidtl.evaluation.views import fuse
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def with_batch_size(batch_size: int) -> ExperimentConfig:

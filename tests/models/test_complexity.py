@@ -4,13 +4,13 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from tests.environment import REPOSITORY
 from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.models import attention, build_model
 from vidtl.models.complexity import (
@@ -25,7 +25,6 @@ from vidtl.models.complexity import (
 )
 from vidtl.models.published import NO_MATCH, PublishedModel, published_models
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ROWS = {row.name: row for row in published_models()}
 
 # Billions of multiply-adds from the shapes of the layers. Only matrix products, convolutions and attention count.

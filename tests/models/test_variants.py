@@ -1,11 +1,10 @@
 """Names build the papers' models: the published sizes, to the last parameter."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
 
+from tests.environment import REPOSITORY
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model, create_model, list_models
@@ -81,7 +80,7 @@ def test_names_and_notations_mean_the_same():
 
 def test_the_papers_models_have_the_papers_token_learner():
     assert {parse_variant(name).token_learner.version for name in PAPER_MODELS} == {"v1"}
-    config = Path(__file__).resolve().parents[2] / "configs" / "kinetics400_vivit_l_joint_tl16at12.yaml"
+    config = REPOSITORY / "configs" / "kinetics400_vivit_l_joint_tl16at12.yaml"
     vivit = yaml.safe_load(config.read_text())["model"]["vivit"]
     stage = TokenLearnerConfig(**vivit.pop("token_learner"))
     assert ViViTConfig(**{**vivit, "tubelet": tuple(vivit["tubelet"])}, token_learner=stage) == parse_variant("16at12")

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
+from tests.environment import REPOSITORY
 from vidtl.config import (
     ClipConfig,
     MiniViTConfig,
@@ -370,7 +370,7 @@ def test_flax_parameters_of_something_else_are_refused(golden):
 
 @pytest.fixture
 def convert(monkeypatch):
-    path = Path(__file__).resolve().parents[2] / "tools" / "convert_weights.py"
+    path = REPOSITORY / "tools" / "convert_weights.py"
     spec = importlib.util.spec_from_file_location("convert_weights", path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from tests.environment import REPOSITORY
 from tests.stress.decoding import fuzz, leaks
 from tests.stress.one_process import cost, damage, directory_troubles, kills, signals, soak
 from tests.stress.outcome import Bench, Outcome
@@ -36,7 +37,6 @@ from tests.stress.processes import deaths, elastic, forms, resume_grid
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.run_summary import git_state
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "docs/results/reliability.json"
 
 EXPERIMENTS: dict[str, tuple[Callable[[Bench], Outcome], str, str]] = {

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.environment import REPOSITORY
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import build_model
 from vidtl.models.hub import save_model_directory
 from vidtl.runtime.progress import make_progress
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")

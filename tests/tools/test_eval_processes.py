@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.environment import REPOSITORY
+
 TIMEOUT_S = 5.0
 NUM_VIDEOS = 16
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import REPOSITORY
 from vidtl.data.dataset import ViewDataset
 from vidtl.evaluation.predictions import read_predictions
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_VIDEOS = 16
 PAUSE_S = 0.25
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.environment import REPOSITORY
 
 
 def start(options: list[str], output: Path) -> "subprocess.Popen[str]":

@@ -15,6 +15,7 @@ import prepare
 import pytest
 
 from tests.data.stubborn_scan import stubborn_scan
+from tests.environment import REPOSITORY
 from vidtl.data.decoding import open_video
 from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file
@@ -25,7 +26,6 @@ from vidtl.errors import UserError
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.shard import Shard
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]
 
 DESCRIPTION = """

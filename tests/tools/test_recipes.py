@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from command_line import experiment_parser, parse_experiment
 from torch import nn
 
+from tests.environment import REPOSITORY
 from vidtl.config import ExperimentConfig
 from vidtl.data.augmentation import batch_input
 from vidtl.data.description import load_description, read_records
@@ -29,7 +30,7 @@ from vidtl.runtime.launch import make_accelerator
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine, TrainingTask
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
+CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
 def read(path: Path) -> ExperimentConfig:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.environment import REPOSITORY
 
 
 def test_the_summary_tells_replaced_clips_by_class(toy: Path, tiny: list[str], tmp_path: Path) -> None:

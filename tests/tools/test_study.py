@@ -17,9 +17,9 @@ import study as study_tool
 import train
 import yaml
 
+from tests.environment import REPOSITORY
 from vidtl.training.run_directory import RunDirectory
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 Tool = Callable[..., tuple[int, str, str]]
 
 

@@ -7,11 +7,12 @@ import study as study_tool
 import torch
 from command_line import read_settings
 
+from tests.environment import REPOSITORY
 from vidtl.config.study import StudyConfig
 from vidtl.models import build_model
 from vidtl.models.complexity import count_parameters
 
-STUDIES = sorted((Path(__file__).resolve().parents[2] / "configs/studies").glob("*.yaml"))
+STUDIES = sorted((REPOSITORY / "configs/studies").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)

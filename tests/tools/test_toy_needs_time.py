@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import REPOSITORY
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import make_progress
 
@@ -19,7 +20,7 @@ def test_a_trained_model_is_at_chance_on_a_single_frame(
 
     settings = ToySettings(videos_per_class_train=60, videos_per_class_val=40)
     make_toy(tmp_path / "toy", settings, make_progress(is_main_process=False))
-    config = Path(__file__).resolve().parents[2] / "configs/toy.yaml"
+    config = REPOSITORY / "configs/toy.yaml"
     options = ["--config", config, "--data.root", tmp_path / "toy", "--output_dir", tmp_path / "run"]
     options += ["--training.evaluate_every_epochs", "0"]
     code, _, errors = run_main(train.main, *options)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.environment import REPOSITORY
+
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -98,7 +100,7 @@ def test_two_processes_train_to_the_same_losses_as_one(
 def test_token_maps_are_drawn(launch: Launch, run: Path, tmp_path: Path) -> None:
     import sys
 
-    tool = Path(__file__).resolve().parents[2] / "tools/visualize.py"
+    tool = REPOSITORY / "tools/visualize.py"
     command = [sys.executable, tool, "--checkpoint", run, "--num_videos", "2", "--output_dir", tmp_path]
     finished(subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120))
     pictures = sorted(tmp_path.glob("*.png"))

@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from tests.data.cifar_files import FORMS, images_and_labels, write_cifar10
+from tests.environment import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
     *("--config", str(REPOSITORY / "configs/cifar10_mini_vit.yaml"), "--data.num_workers", "0"),
     *("--model.mini_vit.width", "16", "--model.mini_vit.head_width", "8", "--model.mini_vit.mlp_width", "32"),
