@@ -15,17 +15,13 @@ in RESULTS_DIR tells of are taken from there once their folders are gone, so tha
 import argparse
 import logging
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import torch
 from command_line import PlainParser, experiment_parser, parse_experiment, read_settings
 from rich.console import Console
@@ -38,16 +34,15 @@ from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
 from vidtl.evaluation.origin import folder_name
 from vidtl.evaluation.report import METRICS
-from vidtl.runtime.launch import StoppedBySignalError, run_tool
-from vidtl.runtime.logging import configure_logging, read_json_lines
+from vidtl.runtime.child import run_to_end
+from vidtl.runtime.launch import run_tool
+from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.shard import Shard
-from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.versions import installed_versions
 from vidtl.studies.cost import measure_costs
 from vidtl.studies.record import RunKey, read_recorded
 from vidtl.studies.results import RESULTS, RowResult, write_results
-from vidtl.studies.runs import RunResult, finished_steps, read_run
-from vidtl.training.checkpoint import checkpoint_name
+from vidtl.studies.runs import RunResult, finished_steps, judged_checkpoint, read_run
 from vidtl.training.run_directory import RunDirectory, check_same_experiment
 from vidtl.visualize.study import draw_study
 
@@ -195,7 +190,7 @@ def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
     """Train unless that is done, and judge the checkpoint that the study names."""
     if finished_steps(run.folder) is None:
         call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
-    checkpoint = judged_checkpoint(run, study)
+    checkpoint = judged_checkpoint(run.folder, study.checkpoint, study.metric)
     arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
     call(["eval.py", *run.arguments, *arguments, "--output_dir", str(run.folder / JUDGED / checkpoint.name)], launch)
 
@@ -204,7 +199,8 @@ def metrics_file(run: Run, study: StudyConfig) -> Path | None:
     """The figures of the run, judged as the study asks for it; None where it has not been."""
     if finished_steps(run.folder) is None:
         return None
-    file = run.folder / JUDGED / judged_checkpoint(run, study).name / run.evaluation / METRICS
+    checkpoint = judged_checkpoint(run.folder, study.checkpoint, study.metric)
+    file = run.folder / JUDGED / checkpoint.name / run.evaluation / METRICS
     return file if file.is_file() else None
 
 
@@ -218,25 +214,6 @@ def check_judged(runs: Sequence[Run], study: StudyConfig) -> None:
         )
 
 
-def judged_checkpoint(run: Run, study: StudyConfig) -> Path:
-    """The checkpoint of the finished run that the study names."""
-    directory = RunDirectory(run.folder)
-    if study.checkpoint == "best":
-        return best_checkpoint(directory, study.metric)
-    steps = finished_steps(run.folder)
-    assert steps is not None
-    return directory.checkpoints / checkpoint_name(steps)
-
-
-def best_checkpoint(directory: RunDirectory, metric: str) -> Path:
-    """The one whose periodic evaluation came first with the highest value."""
-    evaluations = [line for line in read_json_lines(directory.metrics_file) if "split" in line and line.get(metric)]
-    if not evaluations:
-        raise UserError(f"{directory.metrics_file} has no evaluation with {metric} above 0; allowed: checkpoint: last")
-    best = max(evaluations, key=lambda line: line[metric])
-    return directory.checkpoints / checkpoint_name(best["step"])
-
-
 def call(command: list[str], launch: Path | None) -> None:
     """Run a tool to its end; a signal that stops the study stops the tool first.
 
@@ -247,42 +224,11 @@ def call(command: list[str], launch: Path | None) -> None:
     start = [sys.executable]
     if launch:
         start += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
-    with StopSignals() as signals:
-        process = subprocess.Popen([*start, str(TOOLS / command[0]), *command[1:]])
-        try:
-            with signals.immediate():
-                code = process.wait()
-        except StoppedBySignalError:
-            stop(process)
-            raise
+    code = run_to_end([*start, str(TOOLS / command[0]), *command[1:]])
     if code > 128:  # stopped by a signal; the tool has said so
         sys.exit(code)
     if code:
         raise UserError(f"stopped: {shlex.join(command)} ended with code {code}")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate a tool, and wait until it has ended its step and saved.
-
-    A launcher passes no signal on, or is gone long before the tool. On Ctrl-C all have it from the terminal, too, and
-    take both as one.
-    """
-    everyone = [psutil.Process(process.pid)]
-    with suppress(psutil.NoSuchProcess):
-        everyone += everyone[0].children(recursive=True)
-    for each in everyone:
-        with suppress(psutil.NoSuchProcess):
-            each.terminate()
-    process.wait()
-    while any(map(is_at_work, everyone)):
-        time.sleep(0.1)
-
-
-def is_at_work(process: psutil.Process) -> bool:
-    """Whether a process has not ended; nobody may ask for the end of one whose launcher is gone."""
-    with suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def results_of(

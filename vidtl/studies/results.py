@@ -54,8 +54,12 @@ class RowResult:
         return statistics.fmean(known) if known else None
 
     def clips_ratio(self, first: "RowResult") -> float | None:
-        """Clips per second to those of the table's first line."""
-        return self.clips_per_s / first.clips_per_s if self.clips_per_s and first.clips_per_s else None
+        """Clips per second to those of the table's first line; none where runs of the two had another device or
+        precision, which would be compared in place of the variants."""
+        trained_on = {(run.device, run.precision) for row in (self, first) for run in row.runs.values()}
+        if len(trained_on) != 1 or self.clips_per_s is None or first.clips_per_s is None:
+            return None
+        return self.clips_per_s / first.clips_per_s
 
     @property
     def data_wait_share(self) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vidtl.errors import UserError
 from vidtl.runtime.logging import read_json_lines
+from vidtl.training.checkpoint import checkpoint_name
 from vidtl.training.run_directory import RunDirectory
 
 
@@ -54,6 +55,27 @@ def finished_steps(folder: Path) -> int | None:
     summary = json.loads(file.read_text(encoding="utf-8"))
     steps: int | None = summary.get("results", {}).get("steps") if summary["status"] == "finished" else None
     return steps
+
+
+def judged_checkpoint(folder: Path, which: str, metric: str) -> Path:
+    """The checkpoint of the finished run in `folder` that a study judges: its `last`, or its `best` by `metric`.
+
+    Raises:
+        UserError: the best is asked for, and no periodic evaluation had the metric above 0.
+    """
+    directory = RunDirectory(folder)
+    step = finished_steps(folder) if which == "last" else _best_step(directory, metric)
+    assert step is not None
+    return directory.checkpoints / checkpoint_name(step)
+
+
+def _best_step(directory: RunDirectory, metric: str) -> int:
+    """Of the periodic evaluation that came first with the highest value."""
+    evaluations = [line for line in read_json_lines(directory.metrics_file) if "split" in line and line.get(metric)]
+    if not evaluations:
+        raise UserError(f"{directory.metrics_file} has no evaluation with {metric} above 0; allowed: checkpoint: last")
+    step: int = max(evaluations, key=lambda line: line[metric])["step"]
+    return step
 
 
 def read_run(folder: Path, metrics_file: Path, metric: str) -> RunResult:
