@@ -1,14 +1,13 @@
 """A command that is run to its end, and one that a signal stops."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.environment import ENVIRONMENT, wait_for
 from vidtl.runtime.child import run_to_end
 
 SAVING = """
@@ -47,12 +46,8 @@ def test_a_signal_waits_until_the_command_has_saved(tmp_path: Path, launch: list
     started = tmp_path / "run.started"
     inner = [SAVING, str(started)]
     command = [*launch, *inner] if launch else ["-c", *inner]
-    process = subprocess.Popen([sys.executable, "-c", STUDY, *command], env=os.environ | {"OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
-    while not started.exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process = subprocess.Popen([sys.executable, "-c", STUDY, *command], env=ENVIRONMENT)
+    wait_for(started, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 7
     assert started.with_suffix(".saved").exists(), "we ended first"

@@ -4,26 +4,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
 
-from tests.environment import REPOSITORY
+from tests.environment import REPOSITORY, wait_for
 
 
 def start(options: list[str], output: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, str(REPOSITORY / "tools/train.py"), *options, "--output_dir", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import study as study_tool
 import train
 import yaml
 
-from tests.environment import REPOSITORY
+from tests.environment import REPOSITORY, wait_for
 from vidtl.training.run_directory import RunDirectory
 
 Tool = Callable[..., tuple[int, str, str]]
@@ -253,11 +252,7 @@ def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Pa
     ]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     run = tmp_path / "runs/none/seed-0"
-    deadline = time.monotonic() + 120
-    while not (run / "config.yaml").exists():  # from here on the run takes signals
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(run / "config.yaml", process)  # from here on the run takes signals
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM

@@ -57,7 +57,7 @@ class RowResult:
         """Clips per second to those of the table's first line; none where runs of the two had another device or
         precision, which would be compared in place of the variants."""
         trained_on = {(run.device, run.precision) for row in (self, first) for run in row.runs.values()}
-        if len(trained_on) != 1 or self.clips_per_s is None or first.clips_per_s is None:
+        if len(trained_on) != 1 or not self.clips_per_s or not first.clips_per_s:
             return None
         return self.clips_per_s / first.clips_per_s
 
