@@ -7,25 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.studies.made_row import FIGURES, RUN, made_row
 from vidtl.config import ExperimentConfig, TrainingConfig
-from vidtl.config.study import StudyRow
 from vidtl.errors import UserError
-from vidtl.studies.cost import Cost
 from vidtl.studies.record import RunKey, deciding_settings, read_recorded
-from vidtl.studies.results import RowResult, write_results
-from vidtl.studies.runs import RunFigures, RunResult
+from vidtl.studies.results import write_results
+from vidtl.studies.runs import RunResult
 
 ABOUT = {"metric": "top1", "judged_on": "val", "checkpoint": "last"}
-FIGURES = RunFigures(clips_per_s=12.5, data_wait_share=0.25, peak_memory_bytes=7, on_gpu=False)
-RUN = RunResult(
-    value=0.5,
-    interval={"low": 0.4, "high": 0.6},
-    device="CPU",
-    precision="no",
-    torch="2.11.0",
-    finished="2026-11-22",
-    figures=FIGURES,
-)
 CONFIGS = {
     "wide": ExperimentConfig(),
     "flat": replace(ExperimentConfig(), training=TrainingConfig(label_smoothing=0.25)),
@@ -34,11 +23,7 @@ PLANNED = {RunKey(row, seed): config for row, config in CONFIGS.items() for seed
 
 
 def write_table(folder: Path, runs: dict[str, dict[int, RunResult]]) -> Path:
-    cost = Cost(parameters=1, multiply_adds=1, multiply_add_ratio=1, time_ratio=1, step_memory_bytes=None)
-    rows = [
-        RowResult(row=StudyRow(name=name, options={}, seeds=[0, 1]), config=config, cost=cost, runs=runs[name])
-        for name, config in CONFIGS.items()
-    ]
+    rows = [made_row(runs[name], name, config) for name, config in CONFIGS.items()]
     return write_results(rows, ABOUT, folder)[0]
 
 

@@ -4,26 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from vidtl.config import ExperimentConfig
-from vidtl.config.study import StudyRow
-from vidtl.studies.cost import Cost
+from tests.studies.made_row import FIGURES, RUN, made_row
 from vidtl.studies.results import RowResult
-from vidtl.studies.runs import RunFigures, RunResult
+from vidtl.studies.runs import RunResult
 
-FIGURES = RunFigures(clips_per_s=10, data_wait_share=0.25, peak_memory_bytes=7, on_gpu=False)
-RUN = RunResult(
-    value=0.5, interval=None, device="CPU", precision="no", torch="2.11.0", finished="2026-11-22", figures=FIGURES
-)
-FAST = replace(RUN, figures=replace(FIGURES, clips_per_s=30))
+FAST = replace(RUN, figures=replace(FIGURES, clips_per_s=37.5))
 
 
 def row_of(*runs: RunResult) -> RowResult:
-    return RowResult(
-        row=StudyRow(name="row", options={}, seeds=[0, 1]),
-        config=ExperimentConfig(),
-        cost=Cost(parameters=1, multiply_adds=1, multiply_add_ratio=1, time_ratio=1, step_memory_bytes=None),
-        runs=dict(enumerate(runs)),
-    )
+    return made_row(dict(enumerate(runs)))
 
 
 def test_clips_per_second_are_compared_where_runs_differ_in_their_variant_alone() -> None:
