@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils import flop_counter
 
 from tests.environment import REPOSITORY
 from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
@@ -121,6 +122,13 @@ def test_attention_costs_the_same_in_a_fused_kernel(monkeypatch: pytest.MonkeyPa
     written_out = measure_complexity(config, SMALL_CLIP, 5)
     assert fused.multiply_adds == written_out.multiply_adds
     assert fused.saved_bytes < written_out.saved_bytes  # which keeps the matrices of probabilities
+
+
+def test_attention_is_counted_whatever_kernels_torch_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5).multiply_adds
+    products = {op: flops for op, flops in flop_counter.flop_registry.items() if "attention" not in str(op)}
+    monkeypatch.setattr(flop_counter, "flop_registry", products)
+    assert measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5).multiply_adds == counted
 
 
 def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autocast: torch.dtype | None) -> int:

@@ -8,11 +8,13 @@ kernels. Softmax, norms, GELU and other element-wise work is not counted. The pa
 but theirs come from a compiler that counts element-wise work besides, so that they are 0.3 to 1.2 % higher.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,15 @@ from vidtl.models import build_model
 
 REST = "(between)"
 """Name of what happens in no stage: concatenation, pooling, reshaping."""
+
+_ATTENTION_KERNELS = (
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
+"""Fused kernels behind `scaled_dot_product_attention`; which of them torch counts by itself depends on its version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +235,7 @@ def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | Non
             account(stages.pop())
 
         with (
-            FlopCounterMode(display=False) as counter,
+            FlopCounterMode(display=False, custom_mapping=_attention_formulas()) as counter,
             saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast("cpu", autocast) if autocast else nullcontext(),
             _stage_hooks(model, enter, leave),
@@ -232,6 +243,20 @@ def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | Non
             functional_call(model, state, (torch.empty(shape),))
             account(REST)
     return _Trace(flops, saved_bytes)
+
+
+def _attention_flops(
+    q_shape: tuple[int, ...], k_shape: tuple[int, ...], v_shape: tuple[int, ...], *_: object, **__: object
+) -> int:
+    """FLOPs of Q Kᵀ and of the product with V; the shapes are [B, H, L, d]."""
+    *batch, queries, width = q_shape
+    return 2 * math.prod(batch) * queries * k_shape[-2] * (width + v_shape[-1])
+
+
+def _attention_formulas() -> dict[Any, Callable[..., int]]:
+    """Formulas for the attention kernels that take [B, H, L, d] and that this version of torch has."""
+    kernels = (getattr(torch.ops.aten, name, None) for name in _ATTENTION_KERNELS)
+    return {kernel: _attention_flops for kernel in kernels if kernel is not None}
 
 
 @contextmanager
