@@ -46,7 +46,7 @@ def _parse(arguments: tuple[str, ...]) -> Any:
 
 
 def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
-    """All values of a configuration by dotted key."""
+    """Resolve a configuration and list all its values by dotted key."""
 
     def leaves(values: dict[str, Any], prefix: str) -> dict[str, Any]:
         flat: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def write_cifar10(folder: Path, form: str) -> None:
 
 
 def training_clips(settings: Settings, epoch: int, sample: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-    """All clips of one video: uint8 pixels and targets as decoded, and the augmented input of the model."""
+    """Decode all clips of one video: uint8 pixels and targets, and the augmented input of the model."""
     from vidtl.data.augmentation import batch_input
     from vidtl.data.dataset import ClipDataset, ClipKey, collate
 
@@ -101,7 +101,7 @@ def training_clips(settings: Settings, epoch: int, sample: int) -> tuple[np.ndar
 
 
 def first_batch(settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
-    """Input and targets of the first step of a training, mixed."""
+    """Read input and targets of the first step of a training, mixed."""
     from vidtl.data.augmentation import batch_input
     from vidtl.data.loader import TrainLoader
 
@@ -111,7 +111,7 @@ def first_batch(settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def evaluation_clips(settings: Settings, protocol: str, sample: int) -> np.ndarray:
-    """All views of one video: uint8 pixels."""
+    """Decode all views of one video: uint8 pixels."""
     from vidtl.data.dataset import ViewDataset
     from vidtl.data.protocols import get_protocol
 
@@ -121,7 +121,7 @@ def evaluation_clips(settings: Settings, protocol: str, sample: int) -> np.ndarr
 
 
 def protocol_tables(protocol: str, frames: int, fps: float, size: tuple[int, int], settings: Settings) -> Any:
-    """Frame numbers of all clips of a protocol, and all crop boxes."""
+    """Compute the frame numbers of all clips of a protocol, and all crop boxes."""
     from vidtl.data.protocols import get_protocol, view_boxes, view_indices
 
     clip, chosen = experiment(settings).clip, get_protocol(protocol)
@@ -129,7 +129,7 @@ def protocol_tables(protocol: str, frames: int, fps: float, size: tuple[int, int
 
 
 def fused(protocol: str, logits_VK: np.ndarray, multi_label: bool) -> list[float]:
-    """Scores that a protocol makes of the logits of views."""
+    """Fuse the logits of views as a protocol does."""
     from vidtl.data.protocols import get_protocol
     from vidtl.evaluation.views import fuse
 
@@ -139,7 +139,7 @@ def fused(protocol: str, logits_VK: np.ndarray, multi_label: bool) -> list[float
 def training_place(
     settings: Settings, frames: int, size: tuple[int, int], key: tuple[int, ...]
 ) -> tuple[list[int], list[int]]:
-    """Frame numbers and crop box of a training clip of a video at 25 frames per second."""
+    """Draw the frame numbers and the crop box of a training clip of a video at 25 frames per second."""
     from vidtl.data.clip_samplers import FRAME_RULES
     from vidtl.data.sampling import train_box
     from vidtl.runtime.seeding import generator
@@ -158,7 +158,7 @@ def build(settings: Settings, num_classes: int = 5) -> Any:
 
 
 def token_maps(model: Any, input_BTCHW: torch.Tensor) -> torch.Tensor | None:
-    """Where TokenLearner looks; None for models without it."""
+    """Compute where TokenLearner looks; None for models without it."""
     from vidtl.errors import UserError
 
     with contextlib.suppress(UserError, AttributeError):
@@ -167,12 +167,12 @@ def token_maps(model: Any, input_BTCHW: torch.Tensor) -> torch.Tensor | None:
 
 
 def recorded_name(parameter: str) -> str:
-    """The name that a parameter had when the snapshot was recorded."""
+    """Return the name that a parameter had when the snapshot was recorded."""
     return parameter
 
 
 def listed_parameters() -> dict[str, int]:
-    """Parameter counts of all models that have a name, with frames of 224 pixels where these fit."""
+    """Count the parameters of all models that have a name, with frames of 224 pixels where these fit."""
     import vidtl
 
     sizes = {"16at18 L/10": (220, 220)}
@@ -233,24 +233,24 @@ class Workplace:
 
     @cached_property
     def toy(self) -> Path:
-        """A small set with one label per video."""
+        """Make a small set with one label per video."""
         self.done("make_toy", self.folder / "toy", *self._toy_size)
         return self.folder / "toy"
 
     @cached_property
     def toy_multilabel(self) -> Path:
-        """A small set with several labels per video."""
+        """Make a small set with several labels per video."""
         self.done("make_toy", self.folder / "toy_multilabel", "--multi_label", *self._toy_size)
         return self.folder / "toy_multilabel"
 
     _toy_size = ("--seed", 3, "--videos_per_class_train", 3, "--videos_per_class_val", 1, "--num_processes", 1)
 
     def data(self, name: str) -> dict[str, Any]:
-        """Settings for one of the toy sets."""
+        """Return the settings for one of the toy sets."""
         return {"data.dataset": name, "data.root": str(getattr(self, name))}
 
     def run(self, name: str) -> Path:
-        """A training of 20 steps on one of the toy sets, of a model with TokenLearner."""
+        """Train a model with TokenLearner for 20 steps on one of the toy sets; returns the folder of the run."""
         folder = self.folder / f"run-{name}"
         if not folder.is_dir():
             model = section("model.vivit", width=24, depth=2, num_heads=3, temporal_depth=1, tubelet=[4, 8, 8])
@@ -262,7 +262,7 @@ class Workplace:
         return folder
 
     def evaluation(self, name: str, protocol: str) -> Path:
-        """The report of evaluating such a run: the folder that holds `metrics.json`."""
+        """Evaluate such a run; returns the folder that holds `metrics.json`."""
         output = self.folder / f"evaluation-{name}"
         arguments = ("--checkpoint", self.run(name), "--output_dir", output, "--html", "false")
         self.done("eval", *arguments, settings={"evaluation.protocol": protocol})

@@ -21,6 +21,7 @@ def collect(names: list[str]) -> dict[str, Any]:
     from tests.snapshot.adapters import Workplace, prepare_process
     from tests.snapshot.sections import SECTIONS, SkippedError
 
+    os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     prepare_process()
     collected: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

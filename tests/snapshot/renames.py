@@ -16,7 +16,7 @@ Settings = Mapping[str, Any]
 
 
 def section(name: str, **values: Any) -> dict[str, Any]:
-    """Settings of one section."""
+    """Write the settings of one section by dotted key."""
     return {f"{name}.{key}": value for key, value in values.items()}
 
 

@@ -49,22 +49,22 @@ def digest(values: Any) -> str:
 
 
 def moments(tensor: torch.Tensor) -> list[float]:
-    """Mean and standard deviation."""
+    """Compute mean and standard deviation."""
     return [float(tensor.double().mean()), float(tensor.double().std())]
 
 
 def of_cases(cases: dict[str, Settings], value: Callable[[Settings], Any]) -> dict[str, Any]:
-    """A value for each case, but for those that ask for what was removed."""
+    """Compute a value for each case, but for those that ask for what was removed."""
     return {name: REMOVED if RENAMES.removed(case) else value(case) for name, case in cases.items()}
 
 
 def each_value(key: str, names: tuple[str, ...]) -> dict[str, Settings]:
-    """A case for each value of a setting."""
+    """Make a case of each value of a setting."""
     return {name: {key: name} for name in names}
 
 
 def configs(place: Workplace) -> dict[str, Any]:
-    """Every setting of each configuration file and preset."""
+    """Record every setting of each configuration file and preset."""
     files = sorted(str(file.relative_to(REPOSITORY)) for file in REPOSITORY.glob("configs/*.yaml"))
     presets = of_cases(each_value("augmentation.preset", PRESETS), adapters.resolved)
     named = {f"preset {name}": value for name, value in presets.items()}
@@ -72,7 +72,7 @@ def configs(place: Workplace) -> dict[str, Any]:
 
 
 def records(place: Workplace) -> dict[str, Any]:
-    """Each record of small annotation files of every format."""
+    """Record what is read from small annotation files of every format."""
     found = {}
     cases = yaml.safe_load(Path(__file__).with_name("annotations.yaml").read_text(encoding="utf-8"))
     for name, case in cases.items():
@@ -94,7 +94,7 @@ def records(place: Workplace) -> dict[str, Any]:
 
 
 def records_of_real_files(place: Workplace) -> dict[str, Any]:
-    """Number and hash of the records of real annotation files."""
+    """Record number and hash of what is read from real annotation files."""
     data = Path(os.environ.get("VIDTL_DATA", REPOSITORY.parent / "shared/data")).resolve()
     if not data.is_dir():
         raise SkippedError(f"needs the folder {data} (set VIDTL_DATA to another place)")
@@ -118,7 +118,7 @@ def records_of_real_files(place: Workplace) -> dict[str, Any]:
 
 
 def clips(place: Workplace) -> dict[str, Any]:
-    """Hashes of decoded clips, mean and deviation of augmented ones."""
+    """Record hashes of decoded clips, mean and deviation of augmented ones."""
     base = TINY | place.data("toy")
     changes: dict[str, Settings] = {
         "default": {},
@@ -159,7 +159,7 @@ def clips(place: Workplace) -> dict[str, Any]:
 
 
 def protocols(place: Workplace) -> dict[str, Any]:
-    """Frames, boxes and fused scores of every protocol; frames and boxes of training clips."""
+    """Record frames, boxes and fused scores of every protocol; frames and boxes of training clips."""
     lengths, sizes = (1, 9, 40, 300), ((240, 320), (360, 202))
     logits_VK = np.random.default_rng(0).standard_normal((4, 3)) * 3
 
@@ -195,7 +195,7 @@ FORMS = ("joint", "factorised_encoder", "factorised_self_attention", "factorised
 
 
 def model_cases() -> Iterator[tuple[str, Settings]]:
-    """Small models of every architecture and form, by what sets them apart."""
+    """List small models of every architecture and form, by what sets them apart."""
     choices: dict[str, tuple[Any, ...]] = {"form": FORMS, "pooling": ("cls", "max", "sum"), "temporal_depth": (0,)}
     choices |= {
         "tubelet_sampling": ("uniform",),
@@ -232,7 +232,7 @@ IMAGE |= {"model.t2t_vit.size": 7} | section("model.mini_vit", width=24, head_wi
 
 
 def weights(place: Workplace) -> dict[str, Any]:
-    """Parameters, first weights and scores of small models of every kind; parameter counts of those with a name."""
+    """Record parameters, first weights and scores of small models of every kind, and sizes of those with a name."""
 
     def model(case: Settings) -> dict[str, Any]:
         base = IMAGE if case.get("model.architecture") in ("t2t_vit", "mini_vit") else VIVIT
@@ -264,7 +264,7 @@ def weights(place: Workplace) -> dict[str, Any]:
 
 
 def training(place: Workplace) -> dict[str, Any]:
-    """Losses, norms of gradients and learning rates of 20 steps."""
+    """Record losses, norms of gradients and learning rates of 20 steps."""
     found = {}
     for name in ("toy", "toy_multilabel"):
         lines = [json.loads(line) for line in (place.run(name) / "metrics.jsonl").read_text().splitlines()]
@@ -274,7 +274,7 @@ def training(place: Workplace) -> dict[str, Any]:
 
 
 def evaluation(place: Workplace) -> dict[str, Any]:
-    """Metrics and scores of evaluating the runs of `training`, and what prediction says of a video."""
+    """Record metrics and scores of evaluating the runs of `training`, and what prediction says of a video."""
     found: dict[str, Any] = {}
     for name, protocol in (("toy", "vivit_4x3"), ("toy_multilabel", "charades_10x3_max")):
         report = place.evaluation(name, protocol)
@@ -294,12 +294,12 @@ def evaluation(place: Workplace) -> dict[str, Any]:
 
 
 def as_number(column: str, value: str) -> str | float:
-    """Scores as numbers; near scores may change places, so that the best classes are not recorded."""
+    """Read scores as numbers; near scores may change places, so that the best classes are not recorded."""
     return float(value) if column.startswith("score: ") else "" if column.startswith("top_") else value
 
 
 def exit_codes(place: Workplace) -> dict[str, Any]:
-    """Exit codes of the tools."""
+    """Record exit codes of the tools."""
     run, absent = place.run("toy"), place.folder / "absent"
     broken = Path(shutil.copytree(place.toy, place.folder / "broken"))
     video = sorted((broken / "videos/val").iterdir())[0]

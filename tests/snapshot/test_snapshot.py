@@ -19,7 +19,7 @@ MOST_TOLD = 10
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All sections, collected in a process of its own, which forks."""
+    """Collect all sections in a process of its own, which forks."""
     output = tmp_path_factory.mktemp("snapshot") / "collected.json"
     command = [sys.executable, "-W", "ignore", "-m", "tests.snapshot.collect", "--output", str(output)]
     done = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
