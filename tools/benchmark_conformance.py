@@ -14,8 +14,8 @@ from rich.progress import track
 
 from vidtl.benchmark.conformance import Verdict, available_decoders, check_file
 from vidtl.errors import UserError
+from vidtl.runtime.escape import cell_text, shown_text
 from vidtl.runtime.versions import installed_versions
-from vidtl.text import cell_text, shown_text
 
 EXIT_WRONG = 1
 

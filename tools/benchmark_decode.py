@@ -20,11 +20,11 @@ from vidtl.benchmark.machine import describe_machine
 from vidtl.benchmark.made_videos import make_videos
 from vidtl.benchmark.transport import FLOAT, time_transport
 from vidtl.benchmark.transport import PLANAR as PLANAR_BATCH
-from vidtl.data.preparation.scan import ScanJob, scan_file
-from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video
 from vidtl.errors import UserError
+from vidtl.prepare.scan import ScanJob, scan_file
+from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video
+from vidtl.runtime.escape import shown_text
 from vidtl.runtime.versions import installed_versions
-from vidtl.text import shown_text
 
 PACKAGES = ("av", "decord", "torchcodec", "pytorchvideo", "opencv-python-headless", "torch", "vidtl")
 

@@ -9,10 +9,10 @@ import torch
 
 from vidtl.benchmark.evaluation_views import ViewTimes, time_views
 from vidtl.config import ClipConfig
-from vidtl.data.decoding import UnreadableVideo
 from vidtl.data.protocols import PROTOCOLS, Protocol, centre_crop, get_protocol
 from vidtl.errors import UserError
-from vidtl.text import shown_text
+from vidtl.runtime.escape import shown_text
+from vidtl.video import UnreadableVideo
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

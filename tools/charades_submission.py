@@ -4,8 +4,8 @@ from pathlib import Path
 
 from command_line import PlainParser
 
-from vidtl.evaluation.charades import SubmissionScores, read_annotations, score_submission
-from vidtl.text import shown_text
+from vidtl.metrics.charades import SubmissionScores, read_annotations, score_submission
+from vidtl.runtime.escape import shown_text
 
 OPTION = "--charades-submission"
 SUBMISSION_HELP = (

@@ -31,15 +31,15 @@ from vidtl.data.formats import READERS
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
-from vidtl.evaluation.charades import write_submission
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.fingerprint import evaluation_key
 from vidtl.evaluation.html import draw_pictures, example_indices, remove_page, write_page
-from vidtl.evaluation.metrics import unreadable_rows
-from vidtl.evaluation.origin import check_same_origin, folder_name, origin_record
 from vidtl.evaluation.partial import PartialResults
+from vidtl.evaluation.provenance import check_same_origin, folder_name, origin_record
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.evaluation.result import EvaluationResult
+from vidtl.metrics.charades import write_submission
+from vidtl.metrics.classification import unreadable_rows
 from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress

@@ -26,10 +26,10 @@ from vidtl.data.video_files import check_frame_rate, find_videos
 from vidtl.errors import UserError
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
 from vidtl.models.hub import VideoModel, load_model_directory
+from vidtl.runtime.escape import shown_text
 from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
-from vidtl.text import shown_text
 
 EXIT_UNREADABLE = 4
 TOP_K = 5

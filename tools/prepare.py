@@ -20,16 +20,16 @@ from vidtl.data.description import DatasetDescription, find_unlabelled, load_des
 from vidtl.data.layout import find_annotations
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.manifest_entry import DEPTHS
-from vidtl.data.preparation.copies import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
-from vidtl.data.preparation.report import build_report
-from vidtl.data.preparation.report_text import printable, report_lines
-from vidtl.data.preparation.scanning import ScanPlan, scan_set
-from vidtl.data.preparation.shards import ManifestFolder
-from vidtl.data.preparation.speed import NUM_FRAMES, STRIDE, Pair, measure_speed
-from vidtl.data.preparation.transcode import CopySettings
 from vidtl.data.records import Records
 from vidtl.errors import UserError
-from vidtl.files import whole_file
+from vidtl.prepare.report import build_report
+from vidtl.prepare.report_text import printable, report_lines
+from vidtl.prepare.scanning import ScanPlan, scan_set
+from vidtl.prepare.shards import ManifestFolder
+from vidtl.prepare.speed import NUM_FRAMES, STRIDE, Pair, measure_speed
+from vidtl.prepare.transcode import CopySettings
+from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
+from vidtl.runtime.files import whole_file
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress

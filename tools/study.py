@@ -32,7 +32,7 @@ from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.data.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
-from vidtl.evaluation.origin import folder_name
+from vidtl.evaluation.provenance import folder_name
 from vidtl.evaluation.report import METRICS
 from vidtl.runtime.child import run_to_end
 from vidtl.runtime.launch import run_tool

@@ -25,18 +25,18 @@ from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol, protocol_of_run
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
-from vidtl.evaluation.metrics import chance_levels
+from vidtl.metrics.classification import chance_levels
 from vidtl.models import VideoModel, build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.hub import save_model_directory
 from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.runtime.escape import shown_text
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress, make_progress
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.trackers import check_trackers
 from vidtl.runtime.watchdog import Activity, WatchedProgress
-from vidtl.text import shown_text
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.run_directory import RunDirectory
 from vidtl.training.schedule import learning_rate_of

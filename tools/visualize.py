@@ -32,11 +32,11 @@ from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
 from vidtl.errors import UserError
-from vidtl.files import whole_file
 from vidtl.models.hub import VideoModel, load_model_directory
+from vidtl.runtime.escape import shown_text
+from vidtl.runtime.files import whole_file
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
-from vidtl.text import shown_text
 from vidtl.visualize.animation import animate, write_gif, write_mp4
 from vidtl.visualize.map_grid import draw_token_maps
 from vidtl.visualize.rollout import clip_rollout

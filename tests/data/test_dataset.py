@@ -13,7 +13,6 @@ from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, EvaluationC
 from vidtl.data import loader as loader_module
 from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, collate, first_records
-from vidtl.data.decoding import View, open_video
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol, view_boxes
@@ -23,6 +22,7 @@ from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.seeding import generator
+from vidtl.video import View, open_video
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=0),

@@ -24,7 +24,6 @@ from vidtl.data import dataset as dataset_module
 from vidtl.data.augmentation import batch_input
 from vidtl.data.clip_samplers import FRAME_RULES, sampler_rule
 from vidtl.data.dataset import ClipDataset, ClipKey
-from vidtl.data.decoding import View, open_video
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from vidtl.data.records import Records
@@ -33,6 +32,7 @@ from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.seeding import generator
+from vidtl.video import View, open_video
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=0),

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.data.absent import missing
-from vidtl.data.decoding import open_video
 from vidtl.data.description import load_description, read_records
 from vidtl.data.records import Records
 from vidtl.errors import UserError
+from vidtl.video import open_video
 
 HEADER = "original_vido_id video_id frame_id path labels\n"
 CLASSES = "c000 Holding some clothes\nc001 Opening a door\nc002 Smiling at a book\n"

@@ -12,18 +12,18 @@ import pytest
 
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset
-from vidtl.data.decoding import UnreadableVideo, View, open_video
-from vidtl.data.decoding.scanned import pack_timeline, unpack_timeline
 from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file, file_stamp, find_manifest
 from vidtl.data.manifest_entry import Entry
-from vidtl.data.preparation.scan import ScanJob, scan_file
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
 from vidtl.data.sampling import Box
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
+from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.progress import make_progress
+from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video.scanned import pack_timeline, unpack_timeline
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=0),
@@ -241,7 +241,7 @@ def pack_timeline_of(pts: np.ndarray) -> bytes:
     """A constant rate with B-frames, as x264 makes it by default."""
     from fractions import Fraction
 
-    from vidtl.data.decoding.timeline import PacketIndex, Timeline
+    from vidtl.video.timeline import PacketIndex, Timeline
 
     order = np.arange(len(pts))
     order[1:-3:4], order[2:-2:4], order[3:-1:4] = order[3:-1:4].copy(), order[1:-3:4].copy(), order[2:-2:4].copy()

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from vidtl.config import ClipConfig
-from vidtl.data.decoding import Colour
 from vidtl.data.pixels import conversion, normalise, planar_to_rgb, to_rgb
+from vidtl.video import Colour
 
 
 def smooth_rgb(height: int, width: int) -> np.ndarray:

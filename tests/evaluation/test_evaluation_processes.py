@@ -21,9 +21,9 @@ from tests.environment import REPOSITORY
 from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
 from vidtl.config import EvaluationConfig
 from vidtl.evaluation.evaluator import evaluate
-from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.predictions import read_predictions, write_predictions
 from vidtl.evaluation.result import EvaluationResult
+from vidtl.metrics.classification import unreadable_rows
 
 NUM_VIDEOS = range(1, 18)
 BATCH_SIZES = range(1, 8)

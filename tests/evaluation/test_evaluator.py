@@ -30,10 +30,10 @@ from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
+from vidtl.evaluation.batching import group_size
 from vidtl.evaluation.evaluator import _merge, all_metrics, evaluate
-from vidtl.evaluation.groups import group_size
+from vidtl.evaluation.fusion import fuse
 from vidtl.evaluation.scoring import Shard, pack
-from vidtl.evaluation.views import fuse
 
 
 def with_batch_size(batch_size: int) -> ExperimentConfig:

@@ -19,9 +19,9 @@ from vidtl.evaluation.html.examples import confidently_wrong, hardest
 from vidtl.evaluation.html.names import MAX_LENGTH, visible
 from vidtl.evaluation.html.pictures import FOLDER, read_pictures
 from vidtl.evaluation.html.rows import class_rows, confusion_rows, matrix_data
-from vidtl.evaluation.intervals import wilson
-from vidtl.evaluation.metrics import chance_levels, confusion_matrix, per_class_average_precision
 from vidtl.evaluation.report import metrics_record
+from vidtl.metrics.classification import chance_levels, confusion_matrix, per_class_average_precision
+from vidtl.metrics.intervals import wilson
 
 
 class Page(HTMLParser):

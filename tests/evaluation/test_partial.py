@@ -17,8 +17,8 @@ from vidtl.config import ClipConfig, DataConfig, EvaluationConfig
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
+from vidtl.evaluation.batching import FULL_ENOUGH, group_size, video_groups
 from vidtl.evaluation.fingerprint import data_fingerprint, evaluation_key, model_fingerprint
-from vidtl.evaluation.groups import FULL_ENOUGH, group_size, video_groups
 from vidtl.evaluation.partial import PartialResults, PartialWriter
 
 RECORDS = make_records(11, False)

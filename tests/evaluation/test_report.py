@@ -13,11 +13,11 @@ from PIL import Image
 
 from vidtl.evaluation import report
 from vidtl.evaluation.evaluator import all_metrics
-from vidtl.evaluation.metrics import chance_levels, confusion_matrix
 from vidtl.evaluation.predictions import read_predictions
 from vidtl.evaluation.report import metrics_record
 from vidtl.evaluation.result import EvaluationResult, Unreadable
-from vidtl.text import cell_text
+from vidtl.metrics.classification import chance_levels, confusion_matrix
+from vidtl.runtime.escape import cell_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")
 

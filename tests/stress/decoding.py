@@ -12,9 +12,9 @@ import numpy as np
 
 from tests.stress.outcome import Bench, Outcome
 from vidtl.benchmark.conformance import available_decoders
-from vidtl.data.decoding import UnreadableVideo, View, open_video
-from vidtl.data.preparation.scan import ScanJob, scan_file
 from vidtl.data.sampling import Box
+from vidtl.prepare.scan import ScanJob, scan_file
+from vidtl.video import UnreadableVideo, View, open_video
 
 HANG_S = 10
 CHUNK = 50

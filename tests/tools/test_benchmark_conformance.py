@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidtl.data.decoding import DECODERS, View
-from vidtl.data.decoding.pyav import PyAVReader
 from vidtl.data.toy import encode_video
+from vidtl.video import DECODERS, View
+from vidtl.video.pyav import PyAVReader
 
 RunMain = Callable[..., tuple[int, str, str]]
 

@@ -11,7 +11,7 @@ import torch
 from tests.environment import REPOSITORY
 from vidtl.benchmark.figures import gpu_peak
 from vidtl.benchmark.training import TrainingTimes, prepare_videos, project, write_videos
-from vidtl.data.decoding import open_video
+from vidtl.video import open_video
 
 TIMES = TrainingTimes(batch=8, read_s=0.05, step_s=0.02, update_s=0.0008, multiply_adds=82 * 10**9, peak=989e12)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidtl.evaluation.charades import official_scores, read_annotations, score_submission, write_submission
+from vidtl.metrics.charades import official_scores, read_annotations, score_submission, write_submission
 
 RunMain = Callable[..., tuple[int, str, str]]
 

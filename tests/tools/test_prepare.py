@@ -14,17 +14,17 @@ import numpy as np
 import prepare
 import pytest
 
-from tests.data.stubborn_scan import stubborn_scan
 from tests.environment import REPOSITORY
-from vidtl.data.decoding import open_video
+from tests.prepare.stubborn_scan import stubborn_scan
 from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file
-from vidtl.data.preparation.scan import ScanJob, scan_file
-from vidtl.data.preparation.scanning import ScanPlan, scan_set
-from vidtl.data.preparation.shards import ManifestFolder
 from vidtl.errors import UserError
+from vidtl.prepare.scan import ScanJob, scan_file
+from vidtl.prepare.scanning import ScanPlan, scan_set
+from vidtl.prepare.shards import ManifestFolder
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.shard import Shard
+from vidtl.video import open_video
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -150,7 +150,7 @@ def test_what_goes_wrong_after_opening_is_the_files_own_fault(
     def no_memory(source: object) -> None:
         raise MemoryError("too large")
 
-    monkeypatch.setattr("vidtl.data.preparation.scan._decode_all", no_memory)
+    monkeypatch.setattr("vidtl.prepare.scan._decode_all", no_memory)
     entry = scan_file(ScanJob(root, VIDEOS[0], "frames"))
     assert (entry.status, entry.reason) == ("unreadable", "MemoryError: too large")
 

@@ -9,7 +9,7 @@ import pytest
 
 from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import default_file
-from vidtl.data.preparation.copies import copy_annotations
+from vidtl.prepare.transcode_set import copy_annotations
 
 Run = Callable[..., tuple[int, str, str]]
 

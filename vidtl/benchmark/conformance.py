@@ -7,13 +7,13 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from vidtl.data.decoding import DECODERS, PixelFormat, UnreadableVideo, View, open_video
-from vidtl.data.decoding.clip import ClipBuffer
-from vidtl.data.decoding.colour import Converter
-from vidtl.data.decoding.pyav import PyAVReader
 from vidtl.data.sampling import Box
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
+from vidtl.video import DECODERS, PixelFormat, UnreadableVideo, View, open_video
+from vidtl.video.clip import ClipBuffer
+from vidtl.video.color import Converter
+from vidtl.video.pyav import PyAVReader
 
 FRAME_SIZE = (64, 64)
 NUM_RANDOM = 5

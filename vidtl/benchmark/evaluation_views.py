@@ -14,9 +14,9 @@ import torch
 
 from vidtl.benchmark.rounds import seconds_of
 from vidtl.config import ClipConfig
-from vidtl.data.decoding import VideoReader, View, open_video
-from vidtl.data.decoding.reader import PixelFormat
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
+from vidtl.video import VideoReader, View, open_video
+from vidtl.video.reader import PixelFormat
 
 
 @dataclass(frozen=True, kw_only=True)

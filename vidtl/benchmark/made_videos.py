@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 
-from vidtl.files import replacing
+from vidtl.runtime.files import replacing
 from vidtl.runtime.seeding import generator
 
 

@@ -18,12 +18,12 @@ from vidtl.data.augmentation import batch_input
 from vidtl.data.batch import ClipBatch
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
-from vidtl.data.preparation.scan import ScanJob, scan_file
-from vidtl.data.preparation.transcode import CopyJob, CopySettings, copy_video
 from vidtl.data.records import Records
 from vidtl.data.toy import encode_video
 from vidtl.data.toy_clip import Segment, render_clip
 from vidtl.models import VideoModel
+from vidtl.prepare.scan import ScanJob, scan_file
+from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video
 from vidtl.runtime.seeding import generator
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine, TrainingTask

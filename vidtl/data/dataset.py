@@ -19,13 +19,13 @@ from vidtl.data.augmentation import draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, VideoViews, ViewsBatch
 from vidtl.data.changes import Augmentation
 from vidtl.data.clip_samplers import FRAME_RULES, FrameRule
-from vidtl.data.decoding import UnreadableVideo, VideoReader, View, clip_shape
 from vidtl.data.manifest import file_stamp, find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.records import Records
 from vidtl.data.sampling import resample_indices, train_box
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
+from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape
 
 # Last key of the random streams of a clip, so that they never meet.
 _CLIP, _SUBSTITUTE = 0, 1

@@ -31,12 +31,12 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.batch import ClipBatch, VideoViews, ViewsBatch
 from vidtl.data.clip_samplers import FrameRule
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
-from vidtl.data.decoding import clip_shape
 from vidtl.data.mixing import Mixing, draw_mixing
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
+from vidtl.video import clip_shape
 
 # Evaluation: what a worker hands over at once, and how many times at least, so that none is left without work.
 _BATCH_BYTES, _MOST_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.data.decoding import ScannedVideo, UnreadableVideo, VideoReader, open_video
 from vidtl.data.layout import existing
 from vidtl.data.manifest_entry import DEPTHS, STATUSES, Entry, Stream
 from vidtl.data.manifest_file import Columns, read_columns, write_columns
 from vidtl.data.records import Records, StringColumn
+from vidtl.video import ScannedVideo, UnreadableVideo, VideoReader, open_video
 
 FOLDER = ".vidtl"
 """Where a data root keeps its manifest. Hidden, so that no layout takes it for a folder of videos."""

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, ClassVar, Literal, Self
 
-from vidtl.data.decoding.orientation import Orientation
-from vidtl.data.decoding.scanned import ScannedVideo, pack_timeline, unpack_timeline
 from vidtl.data.records import StringColumn
+from vidtl.video.orientation import Orientation
+from vidtl.video.scanned import ScannedVideo, pack_timeline, unpack_timeline
 
 Status = Literal["ok", "damaged", "unreadable", "crashed", "hung", "missing"]
 Depth = Literal["packets", "frames"]

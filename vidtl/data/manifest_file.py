@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
-from vidtl.files import replacing, user_error_if_not_written
+from vidtl.runtime.files import replacing, user_error_if_not_written
 
 VERSION = 1
 _HEADER = "header"

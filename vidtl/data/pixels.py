@@ -13,7 +13,7 @@ from einops import rearrange
 from torch.nn import functional
 
 from vidtl.config import ClipConfig
-from vidtl.data.decoding.reader import LUMA_WEIGHTS, MATRICES, Colour
+from vidtl.video.reader import LUMA_WEIGHTS, MATRICES, Colour
 
 
 def conversion(colour: Colour) -> list[list[float]]:

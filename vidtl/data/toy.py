@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vidtl.data.toy_clip import MOTIONS, Segment, render_clip
 from vidtl.errors import UserError
-from vidtl.files import whole_file
+from vidtl.runtime.files import whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 

@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 
 from vidtl.config import ExperimentConfig
-from vidtl.data.decoding import UnreadableVideo
-from vidtl.data.decoding.images import IMAGE_SUFFIXES
-from vidtl.data.decoding.sniff import checked_path, sniff_container
 from vidtl.data.layout import VIDEO_SUFFIXES, existing
 from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.errors import UserError
+from vidtl.video import UnreadableVideo
+from vidtl.video.images import IMAGE_SUFFIXES
+from vidtl.video.safety import checked_path, sniff_container
 
 FOREIGN_SUFFIXES = (".3gp", ".asf", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".vob", ".wmv")
 """Further names of videos; not all are containers that can be read."""

@@ -2,7 +2,7 @@
 
 Axes: N videos, V views of one video, K classes.
 
-Videos are scored in fixed groups that share micro-batches (see `vidtl.evaluation.groups`), so that neither the number
+Videos are scored in fixed groups that share micro-batches (see `vidtl.evaluation.batching`), so that neither the number
 of processes nor an interruption changes a bit. Scores travel between processes as objects keyed by record number,
 because gathering tensors would need padding, and padded videos are counted twice sooner or later.
 """
@@ -23,14 +23,14 @@ from vidtl.data.batch import VideoViews
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
-from vidtl.evaluation.calibration import calibration
-from vidtl.evaluation.charades import official_scores
-from vidtl.evaluation.groups import video_groups
-from vidtl.evaluation.metrics import compute_metrics, unreadable_rows
+from vidtl.evaluation.batching import video_groups
+from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.partial import PartialResults
 from vidtl.evaluation.result import EvaluationResult, Unreadable
 from vidtl.evaluation.scoring import Scorer, Shard
-from vidtl.evaluation.views import probabilities
+from vidtl.metrics.calibration import calibration
+from vidtl.metrics.charades import official_scores
+from vidtl.metrics.classification import compute_metrics, unreadable_rows
 from vidtl.runtime.launch import on_main_process, wait_for_everyone
 from vidtl.runtime.progress import Progress, SilentProgress
 

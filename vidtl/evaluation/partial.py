@@ -5,7 +5,7 @@
 The key holds everything that decides a score (the model's weights, the data, the protocol, the settings that change
 pixels, the device); its fingerprint names the folder and the key is the first line of every file, so that results of
 another checkpoint or configuration are never mixed in. Every further line is one group of videos (see
-`vidtl.evaluation.groups`), with a checksum; a line that was torn by a power cut fails it and the group is scored again.
+`vidtl.evaluation.batching`), with a checksum; a torn line fails it and the group is scored again.
 So is a group with a video that could not be read, since that may have been the fault of a disk or a network.
 Files are only ever appended to, by the one process that made them. Nothing in them is code.
 """
@@ -28,7 +28,7 @@ import numpy as np
 
 from vidtl.errors import UserError
 from vidtl.evaluation.scoring import Shard
-from vidtl.files import user_error_if_not_written
+from vidtl.runtime.files import user_error_if_not_written
 
 SYNC_EVERY_S = 10.0
 """Longest time until what was written is safe from a power cut. A killed process loses nothing that was written."""

@@ -23,9 +23,9 @@ from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import VideoFile, by_pixel_format, records_of_files, refusal
-from vidtl.evaluation.groups import video_groups
+from vidtl.evaluation.batching import video_groups
+from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.scoring import Scorer
-from vidtl.evaluation.views import probabilities
 from vidtl.models.hub import VideoModel
 from vidtl.runtime.launch import make_accelerator
 

@@ -8,7 +8,7 @@
 | `top_1` ... `top_5`    | the best classes, best first                                                  |
 | `score: <class>` x K   | the fused score, exact to the last bit of float64; empty in unreadable videos |
 
-Text is written as `vidtl.text` says: inert in spreadsheets, and nothing lost. Axes: N videos, K classes.
+Text is written as `vidtl.runtime.escape` says: inert in spreadsheets, and nothing lost. Axes: N videos, K classes.
 """
 
 import csv
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.files import whole_file
-from vidtl.text import cell_text, labels_cell, original_labels, original_text
+from vidtl.metrics.classification import unreadable_rows
+from vidtl.runtime.escape import cell_text, labels_cell, original_labels, original_text
+from vidtl.runtime.files import whole_file
 
 FILE_NAME = "predictions.csv"
 

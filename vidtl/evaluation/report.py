@@ -1,6 +1,6 @@
 """Files and terminal lines of one evaluation; every file is written whole or not at all.
 
-Axes: N videos, K classes. Names and paths come from strangers' files: `vidtl.text` says how they are made
+Axes: N videos, K classes. Names and paths come from strangers' files: `vidtl.runtime.escape` says how they are made
 inert in CSV cells and terminal lines. JSON holds them exactly, in ASCII with escapes.
 """
 
@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from vidtl.evaluation import predictions
-from vidtl.evaluation.calibration import calibration
-from vidtl.evaluation.intervals import LEVEL, confidence_intervals
-from vidtl.evaluation.metrics import (
+from vidtl.evaluation.result import EvaluationResult
+from vidtl.metrics.calibration import calibration
+from vidtl.metrics.classification import (
     chance_levels,
     classes_without_positives,
     confusion_matrix,
     per_class_accuracy,
     per_class_average_precision,
 )
-from vidtl.evaluation.result import EvaluationResult
-from vidtl.files import whole_file
+from vidtl.metrics.intervals import LEVEL, confidence_intervals
+from vidtl.runtime.escape import cell_text, shown_text
+from vidtl.runtime.files import whole_file
 from vidtl.runtime.versions import installed_versions
-from vidtl.text import cell_text, shown_text
 from vidtl.visualize.confusion import draw_average_precision, draw_confusion
 
 PACKAGES = ("vidtl", "accelerate", "numpy", "torch", "torchmetrics")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.evaluation.views import probabilities
+from vidtl.evaluation.fusion import probabilities
 
 
 class Unreadable(NamedTuple):

@@ -20,7 +20,7 @@ from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
-from vidtl.evaluation.views import fuse
+from vidtl.evaluation.fusion import fuse
 
 
 @dataclass(frozen=True)

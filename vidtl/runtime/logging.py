@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from accelerate.tracking import GeneralTracker
 
-from vidtl.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import user_error_if_not_written, whole_file
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 

@@ -21,6 +21,7 @@ from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.trackers import start_trackers
 from vidtl.runtime.watchdog import Activity, doing, watchdog
 from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint
+from vidtl.training.failures import ReplacedClips, UnreadableVideos
 from vidtl.training.monitor import Monitor
 from vidtl.training.periodic_evaluation import Evaluate, PeriodicEvaluation
 from vidtl.training.prefetch import DeviceBatches
@@ -29,7 +30,6 @@ from vidtl.training.run_summary import RunSummary, describe_run
 from vidtl.training.snapshot import Snapshot
 from vidtl.training.state import Best, RunFacts, TrainingState, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
-from vidtl.training.unreadable import ReplacedClips, UnreadableVideos
 
 __all__ = ["Evaluate", "TrainingSummary", "train"]
 

@@ -13,9 +13,9 @@ from vidtl.errors import UserError
 from vidtl.runtime.logging import MetricsLog
 from vidtl.runtime.progress import Task
 from vidtl.runtime.signals import StopSignals
+from vidtl.training.failures import UnreadableVideos
 from vidtl.training.state import TrainingState
 from vidtl.training.step import Engine, StepReport
-from vidtl.training.unreadable import UnreadableVideos
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.config.comparison import first_difference, plain
 from vidtl.config.dotted import dotted
 from vidtl.errors import UserError
-from vidtl.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers, set_aside_newer
 
 MAY_CHANGE = (

@@ -26,7 +26,7 @@ from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
-from vidtl.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.runtime.resident_memory import peak_resident_bytes
 from vidtl.runtime.versions import installed_versions

@@ -4,13 +4,13 @@ import logging
 import os
 from pathlib import Path
 
-from vidtl.data.decoding.images import IMAGE_SUFFIXES
-from vidtl.data.decoding.packed import PackedImages, open_packed
-from vidtl.data.decoding.plain_pickle import read_plain_pickle
-from vidtl.data.decoding.reader import UnreadableVideo
 from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
 from vidtl.data.layout import VIDEO_SUFFIXES, existing
 from vidtl.errors import UserError
+from vidtl.video.images import IMAGE_SUFFIXES
+from vidtl.video.packed import PackedImages, open_packed
+from vidtl.video.plain_pickle import read_plain_pickle
+from vidtl.video.reader import UnreadableVideo
 
 COLUMNS: Columns = {}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.evaluation.metrics import unreadable_rows
 from vidtl.evaluation.result import EvaluationResult
+from vidtl.metrics.classification import unreadable_rows
 
 NUM_EACH = 4
 """Videos of either kind."""

@@ -19,9 +19,9 @@ from vidtl.evaluation.html.pictures import remove_pictures
 from vidtl.evaluation.html.reliability import reliability
 from vidtl.evaluation.html.rows import class_rows, confusion_rows, matrix_data, metric_rows, percent
 from vidtl.evaluation.html.videos import picture_note, video_groups
-from vidtl.evaluation.metrics import confusion_matrix
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.files import whole_file
+from vidtl.metrics.classification import confusion_matrix
+from vidtl.runtime.files import whole_file
 
 PAGE = "report.html"
 

@@ -25,8 +25,8 @@ from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.evaluation.html.names import visible
-from vidtl.files import whole_file
 from vidtl.models.hub import VideoModel
+from vidtl.runtime.files import whole_file
 from vidtl.visualize.token_maps import TokenMapImages, clip_token_maps, token_map_images
 
 FOLDER = "examples"

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.evaluation.html.names import visible
-from vidtl.evaluation.intervals import wilson
-from vidtl.evaluation.metrics import chance_levels, confusion_matrix
 from vidtl.evaluation.result import EvaluationResult
+from vidtl.metrics.classification import chance_levels, confusion_matrix
+from vidtl.metrics.intervals import wilson
 
 NUM_CONFUSIONS = 12
 """Most frequent mistakes listed beside the matrix."""

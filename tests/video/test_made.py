@@ -1,0 +1,228 @@
+"""Files made for one difficulty each: open GOPs, odd sizes, pixel formats, hidden pictures, no index."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vidtl.data.sampling import Box
+from vidtl.video import Colour, UnreadableVideo, View, open_video
+from vidtl.video.clip import ClipBuffer
+from vidtl.video.color import Converter, change_matrix
+
+NUM_FRAMES = 40
+
+
+def picture(number: int, height: int, width: int) -> np.ndarray:
+    """RGB that tells every frame from every other and moves: a gradient that slides, with a bar at x = number."""
+    rows, columns = np.mgrid[:height, :width]
+    frame = np.stack([(columns * 4 + number * 5) % 256, (rows * 6) % 256, (columns + rows + number) % 256], axis=-1)
+    frame[:, number % width] = 255
+    return frame.astype(np.uint8)
+
+
+def make_video(path: Path, codec: str, size=(48, 64), pix_fmt="yuv420p", frames=NUM_FRAMES, **options: str) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.height, stream.width = size
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.time_base = Fraction(1, 25)
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format=pix_fmt)
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+MADE = {
+    "open_gop.mp4": ("libx264", {"g": "10", "bf": "3", "x264-params": "open_gop=1:scenecut=0"}),
+    "open_gop_hevc.mkv": ("libx265", {"x265-params": "keyint=10:min-keyint=10:open-gop=1:scenecut=0:log-level=none"}),
+    "intra_only.mov": ("libx264", {"g": "1"}),
+    "one_key_frame.mkv": ("libx264", {"g": "1000", "bf": "3", "b_strategy": "0"}),
+    "odd_size.webm": ("libvpx-vp9", {"g": "12", "size": (47, 51)}),
+    "bits10.mp4": ("libx264", {"g": "12", "pix_fmt": "yuv420p10le"}),
+    "chroma422.mp4": ("libx264", {"g": "12", "pix_fmt": "yuv422p"}),
+    "chroma444.mkv": ("libx264", {"g": "12", "pix_fmt": "yuv444p"}),
+    "rgb.mkv": ("libx264rgb", {"g": "12", "pix_fmt": "rgb24", "crf": "5"}),
+    "grey.mp4": ("libx264", {"g": "12", "pix_fmt": "gray"}),
+    "vp8.webm": ("libvpx", {"g": "20"}),
+    "vp9.webm": ("libvpx-vp9", {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    "b_frames.avi": ("mpeg4", {"g": "12", "bf": "2"}),
+    "b_frames_asp.mp4": ("mpeg4", {"g": "12", "bf": "2"}),
+    "long_gop.ts": ("libx264", {"g": "15", "bf": "3"}),
+    "program.mpg": ("mpeg2video", {"g": "12", "bf": "2"}),
+    "flash.flv": ("libx264", {"g": "12", "bf": "2"}),
+    "av1.mp4": ("libsvtav1", {"g": "16", "preset": "12", "svtav1-params": "lp=1", "size": (64, 64)}),
+    "jpeg.avi": ("mjpeg", {"pix_fmt": "yuvj422p"}),
+    "lossless.mkv": ("ffv1", {}),
+}
+
+
+@pytest.fixture(scope="module", params=MADE)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    codec, options = MADE[request.param]
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    return make_video(tmp_path_factory.mktemp("made") / request.param, codec, **options)
+
+
+def test_frames_equal_those_of_a_plain_decode(made: Path):
+    size = (32, 40)
+    with av.open(str(made)) as container:
+        frames = list(container.decode(video=0))
+    with open_video(made) as video:
+        assert len(video.times_s) == len(frames)
+        assert video.fps == pytest.approx(25, rel=0.03)
+        box = Box(3, 5, video.height - 8, video.width - 7)
+        for indices in ([len(frames) - 1, 0, 20, 21, 9, 11], [30], [12], [len(frames) - 1]):
+            view = View(np.array(indices), box)
+            for pixel_format in ("planar", "rgb"):
+                clip = ClipBuffer([view], size, pixel_format, video.source.geometry())
+                converter = Converter(video.source.coded_size, video.colour, pixel_format)
+                for number in set(indices):
+                    clip.put(number, converter.planes(frames[number]))
+                np.testing.assert_array_equal(video.read([view], size, pixel_format), clip.array)
+
+
+def test_pictures_are_those_that_were_encoded(made: Path):
+    """Guards the order of frames and gross errors of colour, which a comparison with another decode would share."""
+    with open_video(made) as video:
+        box = Box(0, 0, video.height, video.width)
+        size = (video.height, video.width)
+        numbers = np.arange(0, NUM_FRAMES, 7)
+        rgb = video.read([View(numbers, box)], size, "rgb")[0]
+    for number, frame in zip(numbers, rgb, strict=True):
+        distances = [np.abs(frame - picture(k, *size).mean(-1, keepdims=True)).mean() for k in range(NUM_FRAMES)]
+        if made.name != "grey.mp4":
+            distances = [np.abs(frame.astype(int) - picture(k, *size)).mean() for k in range(NUM_FRAMES)]
+        assert int(np.argmin(distances)) == number
+
+
+@pytest.mark.parametrize(
+    "options", [{"g": "2", "bf": "2"}, {"g": "1000", "bf": "0", "x264-params": "intra-refresh=1:keyint=10"}]
+)
+def test_every_frame_of_flv_from_a_reader_of_its_own(tmp_path: Path, options: dict[str, str]):
+    """Its demuxer refuses to seek before the first entry of its index, which it makes as it reads."""
+    path = make_video(tmp_path / "made.flv", "libx264", **options)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with open_video(path) as video:
+        scanned = video.source.scanned()
+    for known in (None, scanned):
+        for number, expected in enumerate(frames):
+            with open_video(path, scanned=known) as video:
+                rgb = video.read([View(np.array([number]), Box(0, 0, 48, 64))], (48, 64), "rgb")[0, 0]
+            assert np.array_equal(rgb, expected), number
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("skipped", [1, 10])
+def test_a_file_that_begins_within_a_group_of_pictures_has_the_frames_that_decode(
+    tmp_path: Path, codec: str, skipped: int
+):
+    """Its packets promise more frames than come out: those that refer to what was cut off are dropped."""
+    options = {"libx264": MADE["open_gop.mp4"][1], "libx265": MADE["open_gop_hevc.mkv"][1]}[codec]
+    whole, cut = make_video(tmp_path / "whole.mp4", codec, **options), tmp_path / "cut.mkv"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size][skipped:]
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+    with av.open(str(cut)) as container:
+        frames = list(container.decode(video=0))
+    with open_video(cut) as video:
+        assert len(video.times_s) == len(frames) < NUM_FRAMES - skipped
+        size = (video.height, video.width)
+        rgb = video.read([View(np.array([0, len(frames) - 1]), Box(0, 0, *size))], size, "rgb")[0]
+    for number, frame in zip((0, -1), rgb, strict=True):
+        expected = frames[number].to_ndarray(format="rgb24")
+        assert np.abs(frame.astype(int) - expected).mean() < 1
+
+
+def test_grey_and_rgb_files_become_limited_bt601_planes(tmp_path: Path):
+    grey = make_video(tmp_path / "grey.mkv", "ffv1", pix_fmt="gray", frames=1)
+    rgb = make_video(tmp_path / "rgb.mkv", "ffv1", pix_fmt="bgr0", frames=1)
+    expected = av.VideoFrame.from_ndarray(picture(0, 48, 64), format="rgb24")
+    for path, source in ((grey, expected.reformat(format="gray")), (rgb, expected)):
+        with open_video(path) as video:
+            assert video.colour == Colour("bt601", full_range=False)
+            planar = video.read([View(np.array([0]), Box(0, 0, 48, 64))], (48, 64), "planar")[0, 0]
+        luma = source.to_ndarray(format="rgb24") @ np.array([0.299, 0.587, 0.114])
+        np.testing.assert_allclose(planar[:48], 16 + luma * 219 / 255, atol=2)
+
+
+def test_a_file_too_large_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = make_video(tmp_path / "b_frames.avi", "mpeg4", g="12", bf="2")
+    view = View(np.array([38, 2, 17]), Box(0, 0, 48, 64))
+    with open_video(path) as video:
+        assert len(video.source.kept) == len(video.times_s)
+        expected = video.read([view], (48, 64), "planar")
+    monkeypatch.setattr("vidtl.video.source._KEPT_BYTES", 10_000)
+    with open_video(path) as video:
+        assert video.source.kept is None
+        np.testing.assert_array_equal(video.read([view], (48, 64), "planar"), expected)
+
+
+def test_pictures_beyond_the_limit_are_refused_from_the_header(tmp_path: Path):
+    path = tmp_path / "bomb.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.height, stream.width = 4352, 8256
+        black = np.zeros((4352 * 3 // 2, 8256), dtype=np.uint8)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(black, format="yuv420p")))
+        container.mux(stream.encode(None))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UnreadableVideo, match=r"pictures of 8256 x 4352 exceed the limit of 8192 x 4320$"):
+        open_video(path)
+
+
+def test_a_stream_that_changes_its_size_is_scaled_to_that_of_its_header(tmp_path: Path):
+    parts = [
+        make_video(tmp_path / f"{n}.ts", "libx264", size=size, g="5") for n, size in enumerate([(48, 64), (96, 128)])
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with open_video(joined) as video:
+        assert (video.height, video.width) == (48, 64)
+        count = len(video.times_s)
+        box = Box(0, 0, 48, 64)
+        rgb = video.read([View(np.array([0, count - 1]), box)], (48, 64), "rgb")[0]
+    assert count > NUM_FRAMES
+    assert np.abs(rgb[0].astype(int) - picture(0, 48, 64)).mean() < 40
+    small = av.VideoFrame.from_ndarray(picture(NUM_FRAMES - 1, 96, 128), format="rgb24").reformat(width=64, height=48)
+    assert np.abs(rgb[1].astype(int) - small.to_ndarray()).mean() < 40
+
+
+def test_shrinking_averages_and_enlarging_interpolates(tmp_path: Path):
+    path = tmp_path / "checks.mkv"
+    board = np.kron(np.indices((120, 160)).sum(0) % 2, np.ones((2, 2)))[..., None].repeat(3, -1)[:240, :320]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 240, 320, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray((board * 255).astype(np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    with open_video(path) as video:
+        small = video.read([View(np.array([0]), Box(0, 0, 240, 320))], (20, 26), "rgb")[0, 0]
+        same = video.read([View(np.array([0]), Box(10, 20, 60, 40))], (60, 40), "rgb")[0, 0]
+    # A tenth of the size: every output pixel averages black and white; plain bilinear would pick some of them.
+    assert np.abs(small.astype(int) - 127).max() <= 3
+    np.testing.assert_allclose(same, board[10:70, 20:60] * 255, atol=2)
+
+
+def test_changing_the_matrix_restores_rgb_from_the_wrong_conversion():
+    rng = np.random.default_rng(0)
+    yuv = np.stack([rng.uniform(0.3, 0.7, 500), *rng.uniform(-0.1, 0.1, (2, 500))], axis=-1)
+
+    def to_rgb(red: float, blue: float) -> np.ndarray:
+        y, u, v = yuv.T
+        r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+        return np.round(np.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], -1) * 255).astype(np.uint8)
+
+    wrong, right = to_rgb(0.299, 0.114), to_rgb(0.2126, 0.0722)
+    assert np.abs(wrong.astype(int) - right).max() > 5
+    changed = change_matrix(wrong.reshape(5, 10, 10, 3), "bt601", "bt709").reshape(-1, 3)
+    np.testing.assert_allclose(changed, right.astype(int), atol=2)

@@ -1,0 +1,198 @@
+"""Files of many images, and pickles that are taken apart without being run."""
+
+import os
+import pickle
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.cifar_files import CLASSES, FORMS, images_and_labels, write_cifar10
+from vidtl.data.description import load_description, read_records
+from vidtl.data.sampling import Box
+from vidtl.errors import UserError
+from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video.plain_pickle import read_plain_pickle
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_cifar10(tmp_path: Path, form: str) -> None:
+    write_cifar10(tmp_path, form)
+    description = load_description("cifar10")
+    for split, part, count in (("train", "train", 100), ("val", "test", 20)):
+        records = read_records(description, split, tmp_path)
+        images, labels = images_and_labels(part, count)
+        assert records.classes.names == CLASSES
+        assert records.label_classes.tolist() == labels.tolist()
+        for index in (0, 1, 7, count - 1):
+            with open_video(records.path(index), root=tmp_path) as video:
+                pixels = video.read([View(np.zeros(1, np.int64), Box(0, 0, 32, 32))], (32, 32), "rgb")[0, 0]
+            if form == "jpeg_archive":
+                assert np.abs(pixels.astype(int) - images[index].astype(int)).mean() < 12
+            else:
+                assert np.array_equal(pixels, images[index])
+        assert records.origin(3) == str(records.path(3))
+
+
+def test_real_cifar10(shared_data: Path) -> None:
+    root = shared_data / "cifar10"
+    arrays = np.load(root / "cifar10_jpeg.npz")
+    records = read_records(load_description("cifar10"), "train", root)
+    assert len(records) == 50_000
+    assert records.classes.names == CLASSES
+    assert np.array_equal(records.label_classes, arrays["train_labels"])
+    assert len(read_records(load_description("cifar10"), "val", root)) == 5_000
+    data, offsets = arrays["train_jpeg"], arrays["train_offsets"]
+    for index in (0, 31_415, 49_999):
+        file = BytesIO(data[offsets[index] : offsets[index + 1]].tobytes())
+        expected = np.asarray(Image.open(file).convert("RGB"))
+        with open_video(records.path(index), root=root) as video:
+            pixels = video.read([View(np.zeros(1, np.int64), Box(0, 0, 32, 32))], (32, 32), "rgb")[0, 0]
+        assert np.array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("cifar-10-batches-py/data_batch_1/20", "no image of that number; the last one is 19"),
+        ("cifar-10-batches-py/data_batch_1/-1", "no image of that number"),
+        ("cifar-10-batches-py/data_batch_1/../data_batch_1", "no part|no image|Not a directory"),
+        ("cifar-10-batches-py/data_batch_1/train/1", "has no part 'train'"),
+        ("cifar-10-batches-py/batches.meta/1", "data"),
+        ("link/1", "outside the data root"),
+        ("movie.mp4/1", "not a pickle"),
+    ],
+)
+def test_images_that_are_not_there(tmp_path: Path, path: str, message: str) -> None:
+    root = tmp_path / "root"
+    write_cifar10(root, "python")
+    (tmp_path / "secret").write_bytes((root / "cifar-10-batches-py/data_batch_1").read_bytes())
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "movie.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    with pytest.raises(UnreadableVideo, match=message):
+        open_video(root / path, root=root)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickles_of_every_protocol(tmp_path: Path, protocol: int) -> None:
+    content = {
+        "data": np.arange(60, dtype=np.uint8).reshape(5, 12),
+        "labels": [0, 300, 70_000, -3],
+        "names": ("a", "é", b"\xff"),
+        "nested": {"none": None, "flags": [True, False], "half": 0.5},
+        "numbers": np.array([1, -2], np.int64),
+    }
+    (tmp_path / "p").write_bytes(pickle.dumps(content, protocol=protocol))
+    read = read_plain_pickle(tmp_path / "p")
+    assert list(read) == list(content)
+    assert np.array_equal(read["data"], content["data"])
+    assert np.array_equal(read["numbers"], content["numbers"])
+    assert read["labels"] == content["labels"]
+    assert read["nested"] == content["nested"]
+    if protocol > 2:
+        assert read["names"] == content["names"]
+
+
+def test_pickles_that_python_2_wrote(tmp_path: Path) -> None:
+    """As in the published CIFAR-10: byte strings for keys, values and the array's data."""
+    pixels = bytes(range(12))
+    kind = b"cnumpy\ndtype\nq\x01U\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    state = b"(K\x01K\x02K\x06\x86" + kind + b"\x89T\x0c\0\0\0" + pixels + b"tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\nndarray\nq\x03K\x00\x85U\x01b\x87R" + state
+    (tmp_path / "p").write_bytes(b"\x80\x02}(U\x04data" + array + b"U\x06labels](K\x06K\x09eu.")
+    read = read_plain_pickle(tmp_path / "p")
+    assert np.array_equal(read["data"], np.arange(12, dtype=np.uint8).reshape(2, 6))
+    assert read["labels"] == [6, 9]
+    assert np.array_equal(pickle.loads((tmp_path / "p").read_bytes(), encoding="latin1")["data"], read["data"])
+
+
+class Evil:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.canary),)
+
+
+def doubled(levels: int) -> object:
+    """A value of a few bytes whose text, hash or array takes 2 ** levels steps."""
+    value: object = ()
+    for _ in range(levels):
+        value = (value, value)
+    return value
+
+
+def test_hostile_pickles_run_nothing_and_end_at_once(tmp_path: Path) -> None:
+    data = np.zeros((1, 3072), np.uint8)
+    deep = doubled(60)
+    contents = [
+        Evil(tmp_path / "canary"),
+        {"data": Evil(tmp_path / "canary"), "labels": [0]},
+        {"data": data, "labels": Evil(tmp_path / "canary")},
+        {"data": data, "labels": [Evil(tmp_path / "canary")]},
+        {"data": np.array([Evil(tmp_path / "canary")], object), "labels": [0]},
+        {"data": data, "labels": deep},
+        {"data": deep, "labels": [0]},
+        [1, 2],
+        {"data": data},
+        {"labels": [0]},
+        {"data": data, "labels": [0, 1]},
+        {"data": data.astype(np.float64), "labels": [0]},
+        {"data": data, "labels": [10**30]},
+    ]
+    streams = [pickle.dumps(content, protocol=4) for content in contents]
+    # The same text as a key, which Python itself would hash for ever.
+    streams.append(b"\x80\x04}" + pickle.dumps(deep, protocol=4)[2:-1] + b"K\x01s.")
+    streams += [b"", b"\x80", b"\x80\x04.", b"hello", streams[3][:-40], b"(i__main__\nEvil\n."]
+    for number, stream in enumerate(streams):
+        file = tmp_path / f"batch_{number}"
+        file.write_bytes(stream)
+        with pytest.raises(UnreadableVideo, match=rf"batch_{number}: "):
+            open_video(file / "0", root=tmp_path)
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"labels": np.array(2), "images": np.zeros((1, 8, 8, 3), np.uint8)}, "not a file of images"),
+        ({"labels": np.zeros(1), "images": np.zeros((1, 0, 8, 3), np.uint8)}, r"train_images is uint8 \(1, 0, 8, 3\)"),
+        ({"labels": np.zeros(1), "jpeg": np.zeros(9, np.uint8), "offsets": np.array([0.0, 9.0])}, "TypeError"),
+        ({"labels": np.zeros(1), "jpeg": np.zeros(9, np.uint8), "offsets": np.array([5, 2])}, "not an image"),
+    ],
+)
+def test_archives_of_other_shapes_and_types(tmp_path: Path, arrays: dict[str, np.ndarray], reason: str) -> None:
+    np.savez(tmp_path / "a.npz", **{f"train_{name}": array for name, array in arrays.items()})
+    with pytest.raises(UnreadableVideo, match=reason):
+        open_video(tmp_path / "a.npz/train/0", root=tmp_path)
+
+
+def test_broken_archives_and_batches(tmp_path: Path) -> None:
+    description = load_description("cifar10")
+    with pytest.raises(UserError, match="has nothing of CIFAR-10; 'cifar-10-batches-py'"):
+        read_records(description, "train", tmp_path)
+    np.savez(tmp_path / "a.npz", classes=np.array(CLASSES), train_labels=np.zeros(3), train_images=np.zeros((3, 8, 8)))
+    with pytest.raises(UserError, match=r"a\.npz: train_images is float64"):
+        read_records(description, "train", tmp_path)
+    with pytest.raises(UserError, match=r"a\.npz: not a file of images \('test_labels is not"):
+        read_records(description, "val", tmp_path)
+    np.savez(tmp_path / "a.npz", classes=np.array([Evil(tmp_path / "canary")], object), train_labels=np.zeros(3))
+    with pytest.raises(UserError, match=r"a\.npz: not a file of images"):
+        read_records(description, "train", tmp_path)
+    assert not (tmp_path / "canary").exists()
+    (tmp_path / "b.npz").touch()
+    with pytest.raises(UserError, match=r"has 2 \.npz files"):
+        read_records(description, "train", tmp_path)
+    write_cifar10(tmp_path, "binary")
+    batch = tmp_path / "cifar-10-batches-bin/data_batch_3.bin"
+    batch.write_bytes(batch.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"data_batch_3\.bin: 61459 bytes, not a multiple of 3073"):
+        read_records(description, "train", tmp_path)
+    batch.write_bytes(b"\x0a" + bytes(3072))
+    with pytest.raises(UserError, match=r"data_batch_3\.bin: image 0 has the label 10; classes are 0 to 9"):
+        read_records(description, "train", tmp_path)
+    batch.unlink()
+    with pytest.raises(UserError, match=r"CIFAR-10 batch .*has no 'data_batch_3\.bin'; did you mean"):
+        read_records(description, "train", tmp_path)

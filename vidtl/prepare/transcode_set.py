@@ -1,0 +1,216 @@
+"""Fast-to-decode copies of a whole set, in a root of their own that a run can be given instead of the original's."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vidtl.data.description import DatasetDescription, read_records
+from vidtl.data.layout import find_annotations
+from vidtl.data.manifest import FOLDER, Manifest, file_stamp
+from vidtl.data.manifest_entry import Entry
+from vidtl.data.records import Records
+from vidtl.errors import UserError
+from vidtl.prepare.children import Lost
+from vidtl.prepare.scan import missing_entry
+from vidtl.prepare.scanning import ScanPlan, limit_s
+from vidtl.prepare.shards import ManifestFolder
+from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video, not_copied
+from vidtl.prepare.work import Work, do_work
+from vidtl.runtime.files import replacing, user_error_if_not_written, whole_file
+from vidtl.runtime.progress import Progress
+
+SETTINGS_FILE = "copies.json"
+VERSION = 1
+
+# Encoding takes longer than looking.
+_SLOWER_THAN_A_SCAN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyPlan:
+    """Which copies are made of what."""
+
+    scan: ScanPlan
+    output: Path
+    """Root of the copies."""
+    targets: Mapping[str, str]
+    """Path of the copy for each path of the original."""
+    settings: CopySettings
+
+    @property
+    def folder(self) -> ManifestFolder:
+        """Where the manifest of the copies goes."""
+        return ManifestFolder.of(self.output)
+
+
+def plan_copies(
+    scan: ScanPlan, description: DatasetDescription, splits: Sequence[str], output: Path, settings: CopySettings
+) -> CopyPlan:
+    """The plan for all files of a scan; writes nothing but the settings. What cannot end well is refused here.
+
+    A copy keeps its original's path. Where the data set finds videos by patterns for any ending, the ending becomes
+    `.mp4`; where annotation files name them, the name stays as they have it (readers go by content).
+
+    Raises:
+        UserError: the folder holds copies made with other settings or files that are no copies, or lies in the
+            original's root; or its path cannot stand in the annotation; or classes are folders of splits that are
+            not copied.
+    """
+    if output.resolve() == scan.root.resolve() or output.resolve().is_relative_to(scan.root.resolve()):
+        raise UserError(f"--transcode is {str(output)!r}; allowed: a folder outside --root {str(scan.root)!r}")
+    if not description.classes and any(not split.annotations for split in description.splits.values()):
+        left_out = [name for name in description.splits if name not in splits]
+        if left_out:
+            raise UserError(
+                f"--splits leaves out {','.join(left_out)}, but the classes are the folders of all splits; "
+                "allowed with --transcode: all of them; leave --splits out"
+            )
+    for file in _annotation_files(description, splits, scan.root):
+        _moved(file, scan.root, output)
+    any_suffix = any(pattern.endswith(".*") for pattern in description.files)
+    targets = {path: _with_mp4(path) if any_suffix else path for path in scan.paths}
+    if len(set(targets.values())) < len(targets):
+        targets = {path: path for path in targets}
+    _record_settings(output, settings)
+    return CopyPlan(scan=scan, output=output, targets=targets, settings=settings)
+
+
+def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Manifest:
+    """Copy what is readable and not yet copied from the original as it is now; writes the copies' manifest.
+
+    Raises:
+        StoppedBySignalError, UserError: see `do_work`.
+    """
+    paths = {plan.targets[path]: path for path in plan.scan.share}
+
+    def outcome_or_job(target: str, known: Entry | None) -> Entry | CopyJob:
+        row = originals.find(paths[target])
+        original = originals.entry(row) if row is not None else missing_entry(paths[target], "packets")
+        job = CopyJob(plan.scan.root, original, plan.output, target, plan.settings)
+        if not original.is_readable:
+            return not_copied(job, original.reason)
+        if original.stream is None:
+            return not_copied(job, "an image or a folder of images, not a video file")
+        if known and known.mtime_ns == original.mtime_ns:
+            stamp = file_stamp(plan.output / target)
+            if stamp == (known.size, known.mtime_ns) or (stamp is None and not known.is_readable):
+                return known
+        return job
+
+    def lost(job: CopyJob, lost: Lost) -> Entry:
+        return replace(not_copied(job, lost.reason), status=lost.kind)  # unlike "missing", tried again in a new run
+
+    work = Work(
+        title=f"copying {plan.scan.shard.name}" if plan.scan.shard else "copying",
+        names=list(paths),
+        outcome_or_job=outcome_or_job,
+        run=copy_video,
+        lost=lost,
+        limit_s=lambda job: _SLOWER_THAN_A_SCAN * limit_s(plan.scan.time_limit_s, job.root / job.entry.path),
+    )
+    return do_work(work, plan.folder, plan.scan.shard, plan.scan.num_workers, progress)
+
+
+def copy_annotations(description: DatasetDescription, splits: Sequence[str], root: Path, output: Path) -> None:
+    """The annotation files of the splits and the list of classes, at the same place as in the original's root.
+
+    Absolute paths in them lead to the copies.
+    """
+    for file in _annotation_files(description, splits, root):
+        content = _moved(file, root, output)
+        target = output / file.relative_to(root)
+        with user_error_if_not_written(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as temporary:
+                temporary.write_bytes(content)
+
+
+def check_copied_set(
+    plan: CopyPlan, description: DatasetDescription, splits: Mapping[str, Records], copies: Manifest
+) -> None:
+    """UserError unless the root of the copies gives the same records, and finds every copy.
+
+    Where folders tell everything, what was not copied is in no folder, and so no record.
+    """
+    made = {entry.path for entry in copies if entry.is_readable}
+    for name, records in splits.items():
+        if not description.splits[name].annotations:
+            records = records.select([index for index, path in enumerate(records.paths) if plan.targets[path] in made])
+        copied = read_records(description, name, plan.output)
+        if [*copied.ids] != [*records.ids] or copied.classes != records.classes:
+            rows = "classes" if [*copied.ids] == [*records.ids] else "rows"
+            raise UserError(f"{plan.output}: split {name} has other {rows} than in {plan.scan.root}; use a new folder")
+        for before, after in zip(records.paths, copied.paths, strict=True):
+            target = plan.targets[before]
+            if target in made and after != target:
+                raise UserError(f"{plan.output}: {after!r} is found instead of {target!r}; use a new folder")
+
+
+def _annotation_files(description: DatasetDescription, splits: Sequence[str], root: Path) -> list[Path]:
+    """Each file once. Where classes are the labels of all splits, the files of all splits are needed."""
+    names = splits if description.classes else list(description.splits)
+    patterns = [pattern for name in names for pattern in description.splits[name].annotations]
+    if description.classes and not (description.folder / description.classes).is_file():
+        patterns.append(description.classes)
+    return list(dict.fromkeys(file for pattern in patterns for file in find_annotations(root, pattern)))
+
+
+def _moved(file: Path, root: Path, output: Path) -> bytes:
+    """Content of an annotation file, absolute paths below the root as paths below `output`.
+
+    Raises:
+        UserError: it cannot be read, or `output` has characters that separate or quote fields.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    roots = [os.fsencode(each) for each in (root.absolute(), root.resolve())]
+    any_root = b"|".join(map(re.escape, roots))
+    absolute = re.compile(rb'((?:^|[\r,"]|\xef\xbb\xbf)[ \t]*)(?:' + any_root + rb")/", re.MULTILINE)
+    # Most lists have none, which a search for plain bytes tells ten times faster.
+    first = absolute.search(content) if any(each in content for each in roots) else None
+    if first is None:
+        return content
+    new_root = os.fsencode(output.absolute())
+    if re.search(rb'[\s,"]', new_root):
+        line = content.count(b"\n", 0, first.end()) + 1
+        raise UserError(
+            f"{file}:{line}: the path is absolute, and --transcode {str(output.absolute())!r} cannot take its root's "
+            "place; allowed: a folder whose path has no spaces, commas or quotes"
+        )
+    return absolute.sub(lambda match: match[1] + new_root + b"/", content)
+
+
+def _with_mp4(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    stem = name.rpartition(".")[0] or name
+    return f"{folder}/{stem}.mp4".removeprefix("/")
+
+
+def _record_settings(output: Path, settings: CopySettings) -> None:
+    file = ManifestFolder.of(output).path / SETTINGS_FILE
+    wanted = {"version": VERSION, **asdict(settings)}
+    try:
+        # Looked at before the settings: another shard that begins now writes those first.
+        in_use = output.is_dir() and any(name != FOLDER for name in os.listdir(output))
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            differing = [key for key in wanted if found.get(key) != wanted[key]]
+            if differing:
+                key = differing[0]
+                raise UserError(
+                    f"{output} holds copies made with {key} {found.get(key)!r}, not {wanted[key]!r}; "
+                    "allowed: the same settings, or another folder"
+                )
+            return
+        if in_use:
+            raise UserError(f"--transcode {output} is not empty and holds no copies; allowed: a new or empty folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as stream:
+            stream.write(json.dumps(wanted) + "\n")
+    except (OSError, AttributeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file} cannot be read or written: {error}") from error

@@ -1,0 +1,151 @@
+"""The default backend: PyAV, with as little decoding as exact frames allow.
+
+What makes it fast: it seeks to the last key frame before the first wanted frame, never decodes pictures that nothing
+needs (non-reference pictures that are not wanted), ends the decoder once the last wanted packet is in, and crops and
+resizes the decoder's own planes. What makes it exact: it matches frames by their presentation times, checks where
+each seek landed, seeks further back or decodes from the start where it landed wrong or failed, and returns nothing
+unless every wanted frame came out.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from vidtl.video.clip import ClipBuffer
+from vidtl.video.color import Converter
+from vidtl.video.reader import PixelFormat, UnreadableVideo, VideoReader, View
+from vidtl.video.scanned import ScannedVideo
+from vidtl.video.source import Source, unreadable
+from vidtl.video.timeline import PacketIndex
+
+# A seek costs about as much as reading so many packets on the way; shorter gaps are decoded through.
+_GAP_PACKETS = 12
+
+# Where a seek to the key frame lands behind it, further back: seconds before it.
+_STEPS_BACK_S = (0, 5, 30)
+
+
+class PyAVReader(VideoReader):
+    """One open file; see `VideoReader`."""
+
+    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
+        """Open a file whose first bytes are those of `container` (see `sniff_container`).
+
+        Raises:
+            UnreadableVideo: no video in it, or no frame, or pictures beyond 8192 x 4320.
+        """
+        self.source = Source(path, container, scanned)
+        self.path = path
+        self.height, self.width = self.source.orientation.displayed_size(*self.source.coded_size)
+        self.times_s = self.source.timeline.times_s
+        self.fps = self.source.timeline.fps
+        self.colour = self.source.colour
+
+    def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
+        """Decode all views in one pass over the file; see `VideoReader.read`."""
+        clip = ClipBuffer(views, frame_size, pixel_format, self.source.geometry())
+        converter = Converter(self.source.coded_size, self.colour, pixel_format)
+        with unreadable(self.path):
+            for number, frame in self._frames(clip.needed):
+                clip.put(number, converter.planes(frame))
+        return clip.array
+
+    def _frames(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Number and decoded frame for each of `needed`; a frame may come again after a seek that failed."""
+        source = self.source
+        if source.kept is not None:
+            frames = iter([(number, source.kept[number]) for number in needed])
+        elif source.timeline.index is None:
+            frames = self._count(needed)
+        else:
+            frames = self._look_up(source.timeline.index, needed)
+        for position, (number, frame) in enumerate(frames):
+            if frame.is_corrupt:
+                raise UnreadableVideo(self.path, f"frame {number} is damaged")
+            if position == 0 and source.frame_orientation(frame) != source.orientation:
+                raise UnreadableVideo(self.path, "its frames are turned in a way that its header does not announce")
+            yield number, frame
+
+    def _count(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode everything from the start up to the last wanted frame."""
+        wanted = set(needed)
+        pts = self.source.timeline.pts
+        for number, frame in enumerate(self.source.decode_from_start()):
+            # A frame before it that does not decode any more would shift all numbers after it.
+            if pts is not None and (number >= len(pts) or frame.pts != pts[number]):
+                raise UnreadableVideo(self.path, f"frame {number} decodes at another time than its packet or scan says")
+            if number in wanted:
+                yield number, frame
+                wanted.discard(number)
+                if not wanted:
+                    return
+        raise UnreadableVideo(self.path, f"frame {min(wanted)} does not decode")
+
+    def _look_up(self, index: PacketIndex, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Seek to each stretch of wanted frames and match them by time."""
+        for stretch in stretches(index, needed):
+            wanted = {int(index.pts[number]): number for number in stretch}
+            key = int(index.key_pts[_key_before(index, stretch[0])])
+            for step_s in _STEPS_BACK_S:
+                missing = set(stretch)
+                try:
+                    self.source.seek(key - round(step_s / self.source.stream.time_base))
+                except av.FFmpegError:  # FLV knows no place before the first entry of its index
+                    continue
+                for number, frame in self._decode(wanted):
+                    # From some key frames on the decoder does not vouch for what it makes of later frames, since these
+                    # may refer to earlier ones; from further back it does.
+                    if frame.is_corrupt:
+                        break
+                    yield number, frame
+                    missing.discard(number)
+                if not missing:
+                    break
+            else:
+                yield from self._count(stretch)
+
+    def _decode(self, wanted: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames at the wanted times (time to number) from the present position; none where it is behind the first."""
+        codec = self.source.codec
+        first = min(wanted)
+        due = set(wanted)
+        started = False
+        for packet in self.source.packets():
+            if not started and (packet.pts is None or packet.pts > first or not packet.is_keyframe):
+                return
+            started = True
+            if packet.size == 0:  # the demuxer's mark for the end
+                break
+            codec.skip_frame = "DEFAULT" if packet.pts in due else "NONREF"
+            for frame in codec.decode(packet):
+                if frame.pts in wanted:
+                    yield wanted[frame.pts], frame
+            due.discard(packet.pts)
+            if not due:
+                break
+        for frame in codec.decode(None):
+            if frame.pts in wanted:
+                yield wanted[frame.pts], frame
+
+    def close(self) -> None:
+        """Free the decoder and the file; closing twice is allowed."""
+        self.source.close()
+
+
+def _key_before(index: PacketIndex, number: int) -> int:
+    """The last key frame shown no later than a frame."""
+    return max(int(np.searchsorted(index.key_pts, index.pts[number], side="right")) - 1, 0)
+
+
+def stretches(index: PacketIndex, needed: list[int]) -> list[list[int]]:
+    """Wanted frames (rising) cut wherever seeking to the next key frame skips more packets than a seek is worth."""
+    parts: list[list[int]] = []
+    last_packet = -1
+    for number in needed:
+        if not parts or index.key_order[_key_before(index, number)] - last_packet > _GAP_PACKETS:
+            parts.append([])
+        parts[-1].append(number)
+        last_packet = max(last_packet, int(index.order[number]))
+    return parts

@@ -1,0 +1,102 @@
+"""Look at a path and at the first bytes of its file before any decoder does.
+
+FFmpeg decides by content: a file called `.mp4` that is really a playlist makes it open other files, and a path that
+begins with a protocol makes it connect. decord and torchcodec have no switch against either, so what is no video
+container, or lies outside the data set, never reaches a decoder.
+"""
+
+import re
+import stat
+from pathlib import Path
+
+from vidtl.video.reader import UnreadableVideo
+
+# Enough for three packets of an MPEG transport stream.
+_HEAD_BYTES = 1024
+
+_ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
+
+# FFmpeg's input protocols (`ffmpeg -protocols`); a path component such as `concat:a|b` or `http:` starts with one.
+_PROTOCOL = re.compile(
+    r"^(async|bluray|cache|concat|concatf|crypto|data|dtls|fd|ffrtmp\w*|file|ftp|gophers?|hls|https?|httpproxy|icecast|"
+    r"ip[fn]s(_gateway)?|lib(amqp|rist|smbclient|srt|ssh|zmq)|md5|mms[ht]|pipe|prompeg|rist|rtmp\w*|rtp|rtsp|sap|sctp|"
+    r"sftp|shared|smb|srtp?|subfile|tcp|tee|tls|udp|udplite|unix|zmq)(\+\w+)?[:,]",
+    re.IGNORECASE,
+)
+
+
+def checked_path(path: Path, root: Path | None) -> Path:
+    """The real path of a regular file, inside `root` where one is given; symbolic links are followed first.
+
+    Raises:
+        UnreadableVideo: anything else, with the reason.
+    """
+    real, mode = _real_path(path, root)
+    # Opening a FIFO would wait for ever, and a device can do anything.
+    if not stat.S_ISREG(mode):
+        raise UnreadableVideo(path, "not a regular file")
+    return real
+
+
+def checked_folder(path: Path, root: Path | None) -> Path:
+    """As `checked_path`, for a folder."""
+    real, mode = _real_path(path, root)
+    if not stat.S_ISDIR(mode):
+        raise UnreadableVideo(path, "not a folder")
+    return real
+
+
+def _real_path(path: Path, root: Path | None) -> tuple[Path, int]:
+    """Real path and mode of something that exists inside `root`."""
+    if any(character in str(path) for character in "\0\n\r"):
+        raise UnreadableVideo(path, "a path may not contain NUL or line breaks")
+    if "://" in str(path) or any(_PROTOCOL.match(part) for part in path.parts):
+        raise UnreadableVideo(path, "not a file name but a URL or a protocol")
+    try:
+        real = path.resolve(strict=True)
+        mode = real.stat().st_mode
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UnreadableVideo(path, reason) from error
+    if root is not None and not real.is_relative_to(root.resolve()):
+        raise UnreadableVideo(path, f"lies outside the data root {root}")
+    return real, mode
+
+
+def sniff_container(path: Path) -> str:
+    """FFmpeg's name of the demuxer for a file, from its first bytes.
+
+    Returns:
+        "mov" (MP4, MOV, 3GP: ISO base media), "matroska" (and WebM), "avi", "mpegts", "mpeg" (program stream) or "flv".
+
+    Raises:
+        UnreadableVideo: the file is empty, cannot be opened, or is none of these.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise UnreadableVideo(path, error.strerror or str(error)) from error
+    if not head:
+        raise UnreadableVideo(path, "the file is empty")
+    container = _container(head)
+    if container is None:
+        raise UnreadableVideo(path, "not a video container")
+    return container
+
+
+def _container(head: bytes) -> str | None:
+    if head[4:8] in _ISO_BOXES:
+        return "mov"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
+        return "avi"
+    if head.startswith(b"FLV\x01"):
+        return "flv"
+    if head.startswith(b"\x00\x00\x01\xba"):
+        return "mpeg"
+    # Transport streams: packets of 188 bytes, or 192 with a time code before each, that start with 0x47.
+    if head[0:565:188] == b"\x47" * 4 or head[4:581:192] == b"\x47" * 4:
+        return "mpegts"
+    return None

@@ -1,0 +1,209 @@
+"""An open video file as all backends see it, through PyAV: stream, size, orientation, colour and timeline."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+
+from vidtl.video.clip import Geometry
+from vidtl.video.color import colour_of
+from vidtl.video.orientation import Orientation, may_be_turned, orientation_from_matrix
+from vidtl.video.reader import Colour, Matrix, UnreadableVideo
+from vidtl.video.scanned import ScannedVideo
+from vidtl.video.timeline import Timeline, count_frames, scan_packets
+
+# 8K. A tiny file can promise pictures of gigabytes; the header is checked before any is decoded.
+MAX_PIXELS = 8192 * 4320
+
+# Frames decoded to count them are kept up to this size, so that reading a clip does not decode them again.
+_KEPT_BYTES = 64 << 20
+
+# Demuxers that may run at all. Playlists, concatenation scripts and SDP open other files or the network.
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
+
+
+# decord's messages begin with the time and a line of its source, which would make equal reasons differ.
+_LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises into `UnreadableVideo`: damaged files yield far more than FFmpeg's own errors."""
+    try:
+        yield
+    except UnreadableVideo:
+        raise
+    except av.FFmpegError as error:
+        raise UnreadableVideo(path, error.strerror or type(error).__name__) from error
+    except Exception as error:
+        reason = _LOG_PREFIX.sub("", str(error).strip().partition("\n")[0])
+        raise UnreadableVideo(path, f"{type(error).__name__}: {reason}") from error
+
+
+class Source:
+    """A file and its best video stream, the one that FFmpeg's tools choose as well.
+
+    Only that stream is decoded, in the calling thread: parallelism is the loading workers' business, and decoding
+    threads cost more than they give, survive no fork and outlive a reader that is not closed.
+
+    Attributes:
+        coded_size: height and width before rotation.
+        colour, orientation, timeline: see there.
+        kept: all frames, where they had to be decoded to count them and are few; else None.
+        damaged: whether any of them was marked as damaged by the decoder; False where they were not decoded.
+    """
+
+    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
+        """Open the file and learn its frames: from a scan, or from what an earlier one found.
+
+        Raises:
+            UnreadableVideo: no video in it, no frame, too large pictures, or another header than `scanned` has.
+        """
+        self.path = path
+        self.kept: list[av.VideoFrame] | None = None
+        self.damaged = False
+        self._format = container
+        with unreadable(path):
+            self._container = self._open()
+            try:
+                self._select_stream()
+                # Players take untagged pictures for BT.709 from 720 lines on, and so do the cameras that made them.
+                self.colour = self.colour_if_untagged("bt709" if self.coded_size[0] >= 720 else "bt601")
+                if scanned is None:
+                    self.timeline = self._scan()
+                    self.orientation = self._read_orientation()
+                else:
+                    self._check_header(scanned)
+                    self.timeline, self.orientation = scanned.timeline, scanned.orientation
+                    self.damaged = scanned.damaged
+            except BaseException:
+                self.close()
+                raise
+
+    def _open(self) -> av.container.InputContainer:
+        return av.open(
+            str(self.path),
+            format=self._format,
+            options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+
+    def _select_stream(self) -> None:
+        stream = self._container.streams.best("video")
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            raise UnreadableVideo(self.path, "no video stream")
+        self.stream = stream
+        self.codec = stream.codec_context
+        if self.codec is None:
+            raise UnreadableVideo(self.path, "no decoder for its codec")
+        self.codec.thread_type = "NONE"
+        self.codec.thread_count = 1
+        self.codec.options = {"max_pixels": str(MAX_PIXELS)}
+        self.coded_size = self._check_size()
+        # dav1d reads which pictures to skip once, here, and that must be none.
+        self.codec.open(strict=False)
+
+    def close(self) -> None:
+        """Free the file and the decoder; closing twice is allowed."""
+        self.kept = None
+        self._container.close()
+
+    def colour_if_untagged(self, default: Matrix) -> Colour:
+        """Colour from the stream's tags, with a matrix for streams that do not name theirs."""
+        return colour_of(self.codec.format, self.codec.colorspace, self.codec.color_range, default)
+
+    def scanned(self) -> ScannedVideo:
+        """What opening the file again can do without finding out."""
+        return ScannedVideo(
+            container=self._format,
+            codec=self.codec.codec.canonical_name,
+            time_base=Fraction(self.stream.time_base),
+            rate=self.stream.average_rate or None,
+            coded_size=self.coded_size,
+            orientation=self.orientation,
+            damaged=self.damaged,
+            timeline=self.timeline,
+        )
+
+    def geometry(self) -> Geometry:
+        """Number, size and orientation of the frames."""
+        return Geometry(
+            len(self.timeline.times_s), self.orientation, *self.orientation.displayed_size(*self.coded_size)
+        )
+
+    def seek(self, pts: int) -> None:
+        """Go to where the demuxer believes the last key frame at or before `pts` to be, and forget what was decoded."""
+        self._container.seek(pts, stream=self.stream)
+
+    def packets(self) -> Iterator[av.Packet]:
+        """Packets of the stream from the present position; the last one is empty."""
+        yield from self._container.demux(self.stream)
+
+    def decode_from_start(self) -> Iterator[av.VideoFrame]:
+        """Every frame in presentation order: what all other ways of reading must agree with.
+
+        The file is opened afresh, the only way back to the start that works in every container.
+        """
+        self.restart()
+        for packet in self.packets():
+            yield from self.codec.decode(packet)
+
+    def restart(self) -> None:
+        """Go back to the first packet, as if the file had just been opened."""
+        self._container.close()
+        self._container = self._open()
+        self._select_stream()
+
+    def frame_orientation(self, frame: av.VideoFrame) -> Orientation:
+        """Orientation from the display matrix that a decoded frame carries."""
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        return Orientation() if matrix is None else orientation_from_matrix(bytes(matrix))
+
+    def _check_header(self, scanned: ScannedVideo) -> None:
+        found = (self._format, self.codec.codec.canonical_name, Fraction(self.stream.time_base), self.coded_size)
+        if found != (scanned.container, scanned.codec, scanned.time_base, scanned.coded_size):
+            raise UnreadableVideo(self.path, "its header is not the one that the manifest has; prepare the set again")
+
+    def _check_size(self) -> tuple[int, int]:
+        height, width = self.codec.height, self.codec.width
+        if height < 1 or width < 1 or self.codec.format is None:
+            raise UnreadableVideo(self.path, "no frames: the header gives no picture size")
+        if height * width > MAX_PIXELS:
+            raise UnreadableVideo(self.path, f"pictures of {width} x {height} exceed the limit of 8192 x 4320")
+        return height, width
+
+    def _scan(self) -> Timeline:
+        codec, time_base, rate = self.codec.codec.canonical_name, self.stream.time_base, self.stream.average_rate
+        timeline = scan_packets(self.packets(), self._format, codec, time_base, rate)
+        if timeline is None:
+            timeline = count_frames(self._keep(self.decode_from_start()), time_base, rate)
+        if timeline is None:
+            raise UnreadableVideo(self.path, "no frames")
+        return timeline
+
+    def _keep(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        kept: list[av.VideoFrame] | None = []
+        room = _KEPT_BYTES
+        for frame in frames:
+            self.damaged |= frame.is_corrupt
+            room -= sum(plane.buffer_size for plane in frame.planes)
+            if room < 0:
+                kept = None
+            if kept is not None:
+                kept.append(frame)
+            yield frame
+        self.kept = kept
+
+    def _read_orientation(self) -> Orientation:
+        if not may_be_turned(self.path, self._format):
+            return Orientation()
+        if self.kept:
+            return self.frame_orientation(self.kept[0])
+        for frame in self.decode_from_start():
+            return self.frame_orientation(frame)
+        raise UnreadableVideo(self.path, "no frames")
