@@ -148,15 +148,8 @@ def write_results(study: StudyConfig, rows: Sequence[RowResult], folder: Path) -
             "parameters": each.parameters,
             "multiply_adds": each.multiply_adds,
             "multiply_add_ratio": each.multiply_adds / first.multiply_adds,
-        }
-        for each in rows
-    ]
-    details = [
-        {
             "options": each.row.options,
-            "settings": {
-                key: value for key, value in deciding_settings(each.config).items() if firsts.get(key) != value
-            },
+            "settings": {key: v for key, v in deciding_settings(each.config).items() if firsts.get(key) != v},
             "runs": each.runs,
         }
         for each in rows
@@ -168,12 +161,13 @@ def write_results(study: StudyConfig, rows: Sequence[RowResult], folder: Path) -
         **judgement(study),
         "versions": installed_versions(["vidtl", "torch"]),
         "settings": firsts,
-        "rows": [line | detail for line, detail in zip(lines, details, strict=True)],
+        "rows": lines,
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     with (folder / "results.csv").open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
+        columns = [name for name in lines[0] if name not in ("options", "settings", "runs")]
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
 
