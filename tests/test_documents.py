@@ -1,97 +1,84 @@
-"""Pages for people: their links lead somewhere, and the tables of studies say what the studies wrote."""
+"""Pages for readers: links, named files and the options of shown commands exist."""
 
 import ast
-import json
 import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+import vidtl
 from tests.environment import REPOSITORY
 
-STUDIES = sorted(file.parent for file in REPOSITORY.glob("docs/results/*/results.json"))
 
-CELLS = {
-    "seeds": ("seeds", 1, "{:.0f}"),
-    "top-1": ("mean", 100, "{:.1f} %"),
-    "published": ("published", 100, "{:.2f} %"),
-    "parameters": ("parameters", 1e-6, "{:.2f} M"),
-    "multiply-adds": ("multiply_add_ratio", 1, "{:.3f}"),
-    "step time": ("time_ratio", 1, "{:.3f}"),
-    "step memory": ("step_memory_bytes", 1e-6, "{:.0f} MB"),
-    "data wait": ("data_wait_share", 100, "{:.0f} %"),
-}
-"""How a page tells a figure of `results.json`, by the heading of the column; no figure is an empty cell."""
-
-
-def pages() -> list[Path]:
+def _pages() -> dict[str, Path]:
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    return [REPOSITORY / line for line in listed.stdout.splitlines()]
+    return {name: REPOSITORY / name for name in listed.stdout.splitlines()}
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#\s]+)|<img src=\"([^\"]+)\"", text)
+PAGES = _pages()
+GUIDES = [name for name in PAGES if not name.startswith("docs/results/")]
+"""Pages about the present; those of results show the commands of their day."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_within_the_repository_exist(name: str) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)|<img src=\"([^\"]+)\"", PAGES[name].read_text(encoding="utf-8"))
     local = [target for pair in targets for target in pair if target and "://" not in target]
-    missing = [target for target in local if not (page.parent / target).exists()]
-    assert not missing
+    assert [target for target in local if not (PAGES[name].parent / target).exists()] == []
 
 
-def diffs() -> list[tuple[str, str]]:
-    """Changes that a page shows as examples, with the page's name and the first line of each."""
-    blocks = [
-        (page, block)
-        for page in pages()
-        for block in re.findall(r"^```diff\n(.*?)^```$", page.read_text(), re.S | re.M)
-    ]
-    return [(f"{page.name}: {block.splitlines()[0]}", block) for page, block in blocks]
+def _heads() -> dict[str, str]:
+    """Text at the top of every tool, benchmark and configuration."""
+    scripts = [*REPOSITORY.glob("tools/*.py"), *REPOSITORY.glob("benchmarks/*.py")]
+    heads = {file: ast.get_docstring(ast.parse(file.read_text())) or "" for file in scripts}
+    heads |= {file: file.read_text().partition("\ndata:")[0] for file in REPOSITORY.glob("configs/**/*.yaml")}
+    return {str(file.relative_to(REPOSITORY)): text for file, text in sorted(heads.items())}
 
 
-@pytest.mark.parametrize("block", [block for _, block in diffs()], ids=[name for name, _ in diffs()])
-def test_changes_shown_as_examples_fit_the_code(block: str) -> None:
-    command = ["git", "apply", "--check", "-"]
-    done = subprocess.run(command, cwd=REPOSITORY, input=block, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+HEADS = _heads()
 
 
-def heads() -> dict[str, str]:
-    """What stands first in every tool and configuration, by its path."""
-    tools = {file: ast.get_docstring(ast.parse(file.read_text())) or "" for file in REPOSITORY.glob("tools/*.py")}
-    configs = {file: file.read_text().partition("\ndata:")[0] for file in REPOSITORY.glob("configs/*.yaml")}
-    return {str(file.relative_to(REPOSITORY)): text for file, text in sorted((tools | configs).items())}
-
-
-@pytest.mark.parametrize(("file", "head"), heads().items(), ids=heads())
-def test_files_named_at_the_head_of_a_tool_or_configuration_exist(file: str, head: str) -> None:
-    named = re.findall(r"(?<![\w/])(?:configs|datasets|docs|tests|tools|vidtl)/[\w./-]*\w", head)
+@pytest.mark.parametrize("name", HEADS)
+def test_files_named_at_the_head_of_a_file_exist(name: str) -> None:
+    named = re.findall(r"(?<![\w/])(?:configs|datasets|docs|tests|tools|vidtl)/[\w./-]*\w", HEADS[name])
     assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
 
-def test_every_folder_of_the_package_has_its_place_in_the_architecture() -> None:
-    text = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
-    packages = {file.parent.relative_to(REPOSITORY).parts[1] for file in REPOSITORY.glob("vidtl/*/__init__.py")}
-    assert {name for name in packages if f"| `vidtl/{name}/` |" not in text} == set()
+def _commands(text: str) -> Iterator[list[str]]:
+    """Commands of a text that run a tool, from the tool's name on, with continued lines joined."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if match := re.search(r"tools/\w+\.py [^`]*", line.lstrip("# ")):
+            words = shlex.split(re.split(r" #|   |[;)<&|]| > ", match[0])[0], posix=False)
+            yield [word for word in words if word != "..."]
 
 
-@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
-def test_the_table_of_a_study_says_what_the_study_wrote(folder: Path) -> None:
-    lines = [
-        [cell.strip() for cell in line.strip("|\n").split("|")]
-        for line in (folder / "README.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("|")
-    ]
-    headings, *told = lines
-    rows = json.loads((folder / "results.json").read_text(encoding="utf-8"))["rows"]
-    by_name = {line[0]: dict(zip(headings, line, strict=True)) for line in told}
-    columns = [heading for heading in headings if heading in CELLS]
-    assert {"top-1", "multiply-adds", "step time"} <= set(columns)
-    for row in rows:
-        assert [by_name[row["name"]][column] for column in columns] == [written(row, column) for column in columns]
+@pytest.mark.parametrize("name", [*GUIDES, *HEADS])
+def test_options_of_shown_commands_exist(name: str) -> None:
+    """Every `--section.key` is a setting, every other option stands in the source of a tool."""
+    from command_line import experiment_parser
+
+    settings = {option for action in experiment_parser("", "")._actions for option in action.option_strings}
+    declared = set(re.findall(r'"(--[\w-]+)"', "".join(file.read_text() for file in REPOSITORY.glob("tools/*.py"))))
+    for command in _commands(HEADS.get(name) or PAGES[name].read_text(encoding="utf-8")):
+        options = [word.partition("=")[0].rstrip(",.") for word in command if re.match(r"--\w", word)]
+        assert [option for option in options if option not in settings | declared] == [], command
 
 
-def written(row: dict[str, Any], column: str) -> str:
-    key, factor, template = CELLS[column]
-    return "" if row[key] is None else template.format(factor * row[key])
+def _python_blocks() -> Iterator[tuple[str, ast.Module]]:
+    for name in GUIDES:
+        for block in re.findall(r"^```python\n(.*?)^```$", PAGES[name].read_text(encoding="utf-8"), re.S | re.M):
+            yield name, ast.parse(block)
+
+
+def test_names_that_python_examples_use_exist() -> None:
+    """Imports work, and so does every `vidtl.name`."""
+    for name, block in _python_blocks():
+        imports = [line for line in block.body if isinstance(line, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), name, "exec"), {})
+        uses = [node for node in ast.walk(block) if isinstance(node, ast.Attribute)]
+        for use in uses:
+            if isinstance(use.value, ast.Name) and use.value.id == "vidtl":
+                assert hasattr(vidtl, use.attr), f"{name}: vidtl.{use.attr}"

@@ -1,15 +1,17 @@
-"""Conventions that keep the project usable: a light import, public names, and configurations that all build."""
+"""The package as a whole: light import, public names, configurations that build, and the wheel."""
 
 import ast
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 import vidtl
-from tests.environment import REPOSITORY
+from tests.environment import ENVIRONMENT, REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
@@ -32,7 +34,7 @@ def test_unknown_public_names_do_not() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_says_how_to_run_it_and_builds_its_model(path: Path) -> None:
+def test_configs_have_a_command_a_known_data_set_and_a_model_that_builds(path: Path) -> None:
     from command_line import experiment_parser, parse_experiment
 
     from vidtl.data.description import load_description
@@ -71,6 +73,28 @@ def test_help_documents_every_option() -> None:
     from command_line import experiment_parser
 
     actions = [action for action in experiment_parser("test", "")._actions if "." in "".join(action.option_strings)]
-    assert len(actions) > 80
-    for action in actions:
-        assert action.help, action.option_strings
+    assert [action.option_strings for action in actions if not action.help] == []
+    assert actions
+
+
+def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
+    """Tools, configurations, data sets and the page's template come along; benchmarks and tests do not."""
+    pytest.importorskip("setuptools", minversion="77")
+    source, wheels, installed = (tmp_path / name for name in ("source", "wheels", "installed"))
+    for folder in ("vidtl", "tools", "configs", "datasets", "benchmarks", "tests"):
+        shutil.copytree(REPOSITORY / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / file, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, str(source), "--wheel-dir", str(wheels)], check=True, cwd=tmp_path)
+    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+        wheel.extractall(installed)
+    assert {path.name for path in installed.iterdir() if not path.suffix} == {"vidtl"}
+    assert next((installed / "vidtl/evaluation").rglob("*.j2"))
+    code = "import vidtl.tools, command_line; from vidtl.data.description import load_description as load; "
+    code += "print(command_line.__file__); print(load('toy').title)"
+    environment = ENVIRONMENT | {"PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [str(installed / "vidtl/tools/command_line.py"), "Toy motions"], done.stderr
+    assert (installed / "vidtl/configs/accelerate/cpu.yaml").is_file()

@@ -1,60 +1,281 @@
-#!/usr/bin/env python
-"""What things cost, each measured in one run.
+"""Measure training on this machine: reading clips, optimizer steps, and which of the two limits a run.
 
-    python tools/benchmark.py conformance FOLDER        frames of every backend against a plain decode
-    python tools/benchmark.py decode [VIDEO...]         reading clips beside other libraries
-    python tools/benchmark.py model                     models beside other people's, forward and backward
-    python tools/benchmark.py train                     whole training steps and the data path, and what limits a run
-    python tools/benchmark.py views VIDEO...            opening a video once for all its views
+    python tools/benchmark.py train                                             ViViT-B/16x2 FE, 8 tokens after block 3
+    python tools/benchmark.py train --config configs/ssv2_vivit_b_tl8.yaml --training.compile blocks
 
-`python tools/benchmark.py COMMAND --help` lists the options of a command. Told are ratios where the machine is a CPU:
-its times mean little elsewhere. Let nothing else run meanwhile.
+Takes any configuration and any `--section.key value`. Clips are read from `data.root` if it exists, otherwise from
+generated videos with the size and length of those of Kinetics. Steps are complete: input on the device, augmentation,
+forward, backward, clipping, optimizer and averaged weights. Use an idle machine; on a CPU, times are CPU seconds.
 """
 
 import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from statistics import median
+from typing import Any
 
-import benchmark_conformance
-import benchmark_decode
-import benchmark_model
-import benchmark_train
-import benchmark_views
-from command_line import PlainParser
+import torch
+from command_line import arguments_of_process, experiment_parser, last_value, parse_experiment
+from torch import Tensor, nn
 
-from vidtl.errors import UserError
-from vidtl.runtime.launch import run_tool
+from vidtl.config import ExperimentConfig, ScheduleConfig
+from vidtl.config.checks import require
+from vidtl.data.augmentation import batch_input
+from vidtl.data.batch import ClipBatch
+from vidtl.data.description import load_description, read_records
+from vidtl.data.loader import TrainLoader
+from vidtl.data.records import Records
+from vidtl.data.toy import encode_video
+from vidtl.data.toy_clip import Segment, render_clip
+from vidtl.models import build_model
+from vidtl.models.complexity import count_multiply_adds
+from vidtl.runtime.launch import make_accelerator, resolve_precision, run_tool
+from vidtl.runtime.seeding import generator, seed_torch
+from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
+from vidtl.runtime.versions import installed_versions
+from vidtl.training.prefetch import DeviceBatches
+from vidtl.training.step import Engine, TrainingTask
 
-COMMANDS = {
-    "conformance": benchmark_conformance,
-    "decode": benchmark_decode,
-    "model": benchmark_model,
-    "train": benchmark_train,
-    "views": benchmark_views,
-}
-"""Modules with `add_options` and `main`; the first line of their docstring is the help."""
+DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs/kinetics400_vivit_b_tl8.yaml"
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+KINETICS_CLIPS = 240_000 * 30
+"""Clips of Kinetics-400 in 30 epochs."""
+PRODUCT = (4096, 768, 3072)
+"""Rows, inner and outer width of the matrix product that a CPU step is compared with: an MLP layer of ViT-B."""
 
-TAKE_SETTINGS = {"train"}
-"""Commands that any `--section.key value` of an experiment may follow."""
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTimes:
+    """Medians over the rounds: CPU seconds, except for steps on a GPU."""
+
+    batch: int
+    """Clips per step of one device."""
+    read_s: float
+    """CPU seconds to read, crop and collate one clip."""
+    step_s: float
+    """Seconds of one optimizer step."""
+    update_s: float
+    """Part of `step_s` for clipping, optimizer and averaged weights."""
+    multiply_adds: int
+    """Of the forward pass of one clip; a step takes three times as many."""
+    peak: float | None
+    """FLOP/s: of the GPU's data sheet, or of a matrix product in the same run; None for an unknown GPU."""
+
+    @property
+    def utilization(self) -> float | None:
+        """Model FLOPs utilization (MFU): time of the multiply-adds at the peak over the time of the step."""
+        return 6 * self.multiply_adds * self.batch / self.step_s / self.peak if self.peak else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """Speed of a run on the whole machine, in clips per second."""
+
+    reading: float
+    """All cores if they only read."""
+    computing: float
+    """All devices."""
+    together: float
+    """Both at once: the minimum on GPUs; on a CPU reading and computing share the cores."""
+
+    @property
+    def limit(self) -> str:
+        """`reading` or `computing`."""
+        return "reading" if self.reading < self.computing else "computing"
+
+
+def project(times: TrainingTimes, cores: int, gpus: int) -> Projection:
+    """Project the speed of one device to `cores` cores and `gpus` GPUs (0: the cores compute too)."""
+    reading = cores / times.read_s
+    computing = max(gpus, 1) * times.batch / times.step_s * (1 if gpus else cores)
+    together = min(reading, computing) if gpus else 1 / (1 / reading + 1 / computing)
+    return Projection(reading=reading, computing=computing, together=together)
 
 
 def main() -> None:
-    parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, module in COMMANDS.items():
-        title = (module.__doc__ or "").splitlines()[0]
-        module.add_options(
-            commands.add_parser(
-                name, help=title, description=title, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-            )
+    options, config = parse()
+    torch.set_num_threads(options.threads)
+    with ExitStack() as stack:
+        times, rounds = measure(config, find_records(config, options.num_classes, stack), options.rounds)
+    projection = project(times, os.cpu_count() or 1, torch.cuda.device_count())
+    print_times(config, times, projection)
+    if options.output:
+        report = {
+            "command": shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]]),
+            "machine": describe_machine(),
+            "versions": installed_versions(("torch", "vidtl", "accelerate", "av")),
+            "config": asdict(config),
+            "times": asdict(times),
+            "utilization": times.utilization,
+            "projection": asdict(projection) | {"limit": projection.limit},
+            "rounds": rounds,
+        }
+        options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
+    """Parse the command line; the experiment is one device's share, read in this process, for the steps timed."""
+    parser = experiment_parser("benchmark.py train", "Measure training on this machine.")
+    parser.add_argument("--batch", type=int, default=8, help="Clips per step and device")
+    parser.add_argument("--rounds", type=int, default=3, help="Steps and batches to time, after one to warm up")
+    parser.add_argument("--threads", type=int, default=1, help="Threads on the CPU")
+    parser.add_argument("--num_classes", type=int, default=400, help="Classes of generated videos")
+    parser.add_argument("--output", type=Path, help="JSON file to write, with the seconds of every round")
+    command, *arguments = arguments_of_process() or [""]
+    if command != "--help":
+        require(command == "train", "the command", command, "train")
+    defaults = None if last_value("--config", arguments) else DEFAULT_CONFIG
+    options, config = parse_experiment(parser, arguments if command == "train" else ["--help"], defaults)
+    for name in ("batch", "rounds", "threads", "num_classes"):
+        require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
+    if options.output:
+        require(
+            options.output.parent.is_dir() and not options.output.is_dir(), "--output", str(options.output), "a file"
         )
-    options, settings = parser.parse_known_args()
-    if settings and options.command not in TAKE_SETTINGS:
-        raise UserError(f"unknown option {settings[0]}; see --help")
-    if options.output and not options.output.parent.is_dir():
-        raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
-    if options.output and options.output.is_dir():
-        raise UserError(f"--output is {options.output}, which is a folder; allowed: a file to write")
-    options.settings = settings
-    COMMANDS[options.command].main(options)
+    config = replace(
+        config,
+        data=replace(config.data, num_workers=0),
+        schedule=ScheduleConfig(name="constant", length=f"{options.rounds + 1} steps", warmup="0 steps"),
+        training=replace(config.training, batch_size=options.batch, accumulation_steps=1, init_from=""),
+    )
+    return options, config
+
+
+def find_records(config: ExperimentConfig, num_classes: int, stack: ExitStack) -> Records:
+    """Read the training split if it is on this machine, or generate videos that are deleted with `stack`."""
+    root = Path(config.data.root)
+    if root.is_dir():
+        return read_records(load_description(config.data.dataset), config.data.train_split, root)
+    return write_videos(Path(stack.enter_context(tempfile.TemporaryDirectory())), num_classes)
+
+
+def write_videos(folder: Path, num_classes: int, num_videos: int = 2) -> Records:
+    """Generate a data set of videos of 10 seconds, 340 x 256 pixels, 25 frames per second, as common in Kinetics."""
+    classes = [f"class {number}" for number in range(num_classes)]
+    lines = ["path,label,split"]
+    for number in range(num_videos):
+        rng = generator(0, number)
+        motions = [Segment(int(rng.integers(8)), first, first + 49) for first in range(0, 250, 50)]
+        encode_video(folder / f"{number}.mp4", render_clip(rng, 256, 340, 25, 250, motions), 25)
+        lines.append(f"{number}.mp4,{classes[number % num_classes]},train")
+    (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "dataset.yaml").write_text(
+        "name: generated\ntitle: generated\nformat: labelled_csv\nlabels: single\nclasses: classes.txt\n"
+        "splits:\n  train: {annotations: labels.csv, value: train}\n"
+        "columns: {path: path, label: label, split: split}\n",
+        encoding="utf-8",
+    )
+    return read_records(load_description(str(folder)), "train", folder)
+
+
+def measure(config: ExperimentConfig, records: Records, rounds: int) -> tuple[TrainingTimes, dict[str, list[float]]]:
+    """Time reading and steps; also return the seconds of each round."""
+    accelerator = make_accelerator(config.training.precision)
+    precision = resolve_precision(config.training.precision)
+    loader = TrainLoader(records, config, 0, 1)
+    reads, batch = time_reading(loader, rounds)
+    seed_torch(config.training.seed)
+    model = build_model(config.model, config.clip, len(records.classes))
+    multiply_adds = count_multiply_adds(model, config.clip)
+    nn.init.normal_(model.classifier()[1].weight, std=0.02)  # starts at 0, and products with zeros are faster on a GPU
+    task = TrainingTask(
+        loader=loader,
+        make_input=partial(batch_input, clip=config.clip),
+        num_classes=len(records.classes),
+        multi_label=records.multi_label,
+        save_model=lambda model, directory: None,
+    )
+    steps, updates = time_steps(Engine(model, config, accelerator, task), batch, rounds)
+    on_gpu = accelerator.device.type == "cuda"
+    times = TrainingTimes(
+        batch=config.training.batch_size,
+        read_s=median(reads),
+        step_s=median(steps),
+        update_s=median(updates),
+        multiply_adds=multiply_adds,
+        peak=peak_flops(torch.cuda.get_device_name(), precision)
+        if on_gpu
+        else product_flops(DTYPES[precision], rounds),
+    )
+    return times, {"read_s": reads, "step_s": steps, "update_s": updates}
+
+
+def time_reading(loader: TrainLoader, rounds: int) -> tuple[list[float], ClipBatch]:
+    """Measure CPU seconds per clip for `rounds` batches, after one to warm up; also return the last batch."""
+    seconds = []
+    batches = loader.iterate(0)
+    batch = next(batches)
+    for _ in range(rounds):
+        begin = time.process_time()
+        batch = next(batches)
+        seconds.append((time.process_time() - begin) / len(batch.weights))
+    return seconds, batch
+
+
+def time_steps(engine: Engine, batch: ClipBatch, rounds: int) -> tuple[list[float], list[float]]:
+    """Measure seconds of whole steps on one batch, and of their last part: clipping, optimizer, averaged weights."""
+    device = engine.accelerator.device
+    rate = engine.learning_rate.peak * 1e-3  # small, because every step sees the same batch
+    batches: Iterator[ClipBatch] = repeat(batch)
+    ahead = DeviceBatches(batches, device)
+    zero = torch.zeros((), device=device)
+    gradients: list[tuple[nn.Parameter, Tensor]] = []
+
+    def update() -> None:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        engine.update(1, rate, zero)
+
+    steps, updates = [], []
+    for _ in range(rounds + 1):
+        steps.append(measure_seconds(lambda: engine.step(1, rate, ahead), device))
+        gradients += [(p, torch.full_like(p, 1e-4)) for p in engine.model.parameters() if p.requires_grad]
+        updates.append(measure_seconds(update, device))
+        gradients.clear()
+    return steps[1:], updates[1:]
+
+
+def product_flops(dtype: torch.dtype, rounds: int) -> float:
+    """Measure the FLOP/s of a matrix product on the CPU, in the fastest round."""
+    rows, inner, outer = PRODUCT
+    left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, outer, dtype=dtype)
+    out = left @ right
+    cpu = torch.device("cpu")
+    seconds = [measure_seconds(lambda: torch.mm(left, right, out=out), cpu) for _ in range(rounds + 1)]
+    return 2 * rows * inner * outer / min(seconds[1:])
+
+
+def print_times(config: ExperimentConfig, times: TrainingTimes, projection: Projection) -> None:
+    """Print the times, the limit and the projection."""
+    machine: dict[str, Any] = describe_machine()
+    gpus = torch.cuda.device_count()
+    reference = "of the GPU's data sheet (MFU)" if gpus else "of a matrix product in the same run"
+    share = "unknown" if times.utilization is None else f"{times.utilization:.1%}"
+    print(
+        f"{machine['device']}, {machine['cores']} cores, {gpus} GPU(s), load {machine['load_average']:.1f}",
+        f"{config.model.architecture}, {times.multiply_adds / 1e9:.4g} GMAC per clip, {times.batch} clips per step, "
+        f"precision {resolve_precision(config.training.precision)}, compile {config.training.compile}",
+        f"FLOP/s of a step: {share} {reference}",
+        f"clipping, optimizer and averaged weights: {times.update_s / times.step_s:.1%} of the step",
+        f"reading: {1 / times.read_s:.3g} clips/s per core",
+        f"steps: {times.batch / times.step_s:.3g} clips/s per {'GPU' if gpus else 'core'}",
+        f"limit: {projection.limit} (all cores read {projection.reading:.3g} clips/s, "
+        f"{'all GPUs' if gpus else 'the same cores'} compute {projection.computing:.3g})",
+        f"Kinetics-400 for 30 epochs at {projection.together:.3g} clips/s: "
+        f"{KINETICS_CLIPS / projection.together / 3600:,.3g} hours",
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 A configuration:   python tools/profile_model.py --config configs/kinetics400_vivit_b_tl8.yaml
 With changes:      python tools/profile_model.py --model.vivit.size L --model.vivit.token_learner.after_block 6 --time
-The papers' rows:  python tools/profile_model.py --table papers
-One paper's:       python tools/profile_model.py --table t2t_vit --step --output docs/results/t2t/models.json
 
-Nothing is computed for the counts, so that the largest model takes seconds; only `--time` and `--step` run models.
+Nothing is computed for the counts, so that the largest model takes seconds; only `--time` runs the model.
 """
 
 import argparse
@@ -14,11 +12,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import groupby
-from pathlib import Path
 
 import torch
 from command_line import arguments_of_process, experiment_parser, parse_experiment
-from profile_papers import ALL, compare_papers
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +31,6 @@ from vidtl.models.complexity import (
     time_stages,
     without_token_learner,
 )
-from vidtl.models.published import TABLES
 from vidtl.runtime.launch import resolve_precision, run_tool
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.frozen import freeze_all_but
@@ -50,17 +45,10 @@ def main() -> None:
     parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
     parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
     parser.add_argument("--rounds", type=int, default=5, help="Passes with --time; the median is told")
-    parser.add_argument("--table", choices=[ALL, *TABLES], help="Count the models of the papers instead of one model")
-    parser.add_argument("--step", action="store_true", help="Also take a training step of each model of --table")
-    parser.add_argument("--output", type=Path, help="JSON file to write the rows of --table to")
     arguments = arguments_of_process()
     options, config = parse_experiment(parser, arguments)
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     check(options, {name.removeprefix("--").partition("=")[0] for name in arguments if name.startswith("--")})
-    if options.table:
-        compare_papers(console, options.table, options.step, options.output)
-        console.print(UNIT)
-        return
     autocast = AUTOCAST[resolve_precision(config.training.precision)]
     cost = measure_complexity(config.model, config.clip, options.num_classes, autocast)
     times = measure_times(config, options, autocast) if options.time else {}
@@ -74,22 +62,11 @@ def main() -> None:
 
 
 def check(options: argparse.Namespace, given: set[str]) -> None:
-    """UserErrors for options given that would do nothing, for counts that cannot be, and for a file that could not be
-    written after all the work."""
-    of_table, of_time = {"step", "output"}, {"batch", "rounds"}
-    if options.table:
-        for name in sorted(given - of_table - {"table"}):
-            raise UserError(f"--{name} does nothing with --table, whose models are those of the papers")
-    for name in sorted(given & of_table if not options.table else ()):
-        raise UserError(f"--{name} belongs to --table; allowed with --table {' | '.join([ALL, *TABLES])}")
-    for name in sorted(given & of_time if not options.time else ()):
-        raise UserError(f"--{name} belongs to --time; allowed with --time")
-    for name in sorted(of_time):
+    """Refuse `--batch` and `--rounds` without `--time`, and values below 1."""
+    for name in ("batch", "rounds"):
+        if name in given and not options.time:
+            raise UserError(f"--{name} belongs to --time; allowed with --time")
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
-    if options.output and not options.output.parent.is_dir():
-        raise UserError(f"--output is {options.output}; the folder {options.output.parent} does not exist")
-    if options.output and options.output.is_dir():
-        raise UserError(f"--output is {options.output}, a folder; allowed: a file")
 
 
 def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, times: dict[str, float]) -> None:

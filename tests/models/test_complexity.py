@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import flop_counter
 
+from benchmarks.papers import NO_MATCH, PublishedModel, published_models
 from tests.environment import REPOSITORY
 from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.models import attention, build_model
@@ -24,7 +25,6 @@ from vidtl.models.complexity import (
     time_stages,
     without_token_learner,
 )
-from vidtl.models.published import NO_MATCH, PublishedModel, published_models
 
 ROWS = {row.name: row for row in published_models()}
 

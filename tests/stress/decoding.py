@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.conformance import available_decoders
 from tests.stress.outcome import Bench, Outcome
-from vidtl.benchmark.conformance import available_decoders
 from vidtl.data.sampling import Box
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.video import UnreadableVideo, View, open_video

@@ -1,8 +1,9 @@
-"""A study trains its variants, skips what is finished, and tells what the runs say."""
+"""A study trains and evaluates its rows, continues where it was stopped, and writes the table and the figure."""
 
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,28 @@ from typing import Any
 import eval as evaluation
 import pytest
 import study as study_tool
+import study_table
+import torch
 import train
 import yaml
+from command_line import experiment_parser, parse_experiment, read_settings
+from matplotlib.figure import Figure
+from study_table import RowResult, deciding_settings, draw_study, read_result
 
 from tests.environment import REPOSITORY, wait_for
+from tests.refusals import assert_refusal, refused
+from vidtl.config import ExperimentConfig
+from vidtl.config.study import StudyConfig, StudyRow
+from vidtl.data.description import load_description
+from vidtl.data.protocols import protocol_of_run
+from vidtl.evaluation.provenance import folder_name
+from vidtl.models import build_model
+from vidtl.models.complexity import count_parameters
 from vidtl.training.run_directory import RunDirectory
 
 Tool = Callable[..., tuple[int, str, str]]
+STUDIES = sorted((REPOSITORY / "configs/studies").glob("*.yaml"))
+TOKENS = "model.vivit.token_learner.num_tokens"
 
 
 @pytest.fixture
@@ -31,232 +47,308 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
     experiment["training"] |= {"batch_size": 8, "log_every_steps": 1, "evaluate_every_epochs": 0.5}
     experiment["schedule"] = {"length": "1 epoch", "warmup": "0.5 epochs"}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment))
-    study = {
-        "title": "Tiny",
-        "experiment": "tiny.yaml",
-        "checkpoint": "best",
-        "batch_size": 2,
-        "rows": [
-            {"name": "none", "options": {"model.vivit.token_learner.num_tokens": 0}, "seeds": [0], "published": 0.5},
-            {"name": "4 tokens", "options": {"model.vivit.token_learner.num_tokens": 4}, "seeds": [0, 1]},
-        ],
-    }
+    rows = [
+        {"name": "none", "options": {TOKENS: 0}, "seeds": [0], "published": 0.5},
+        {"name": "4 tokens", "options": {TOKENS: 4}, "seeds": [0, 1]},
+    ]
     file = tmp_path / "study.yaml"
-    file.write_text(yaml.safe_dump(study))
+    file.write_text(yaml.safe_dump({"title": "Tiny", "experiment": "tiny.yaml", "checkpoint": "best", "rows": rows}))
     return file
 
 
-def judged_record(run: Path, name: str = "*/val-center") -> dict[str, Any]:
-    (file,) = (run / "judged").glob(f"{name}/metrics.json")
-    return json.loads(file.read_text())
+def change_file(study_file: Path, **change: object) -> None:
+    study_file.write_text(yaml.safe_dump(yaml.safe_load(study_file.read_text()) | change))
 
 
-@pytest.mark.timeout(900)  # six processes one after the other, each of which imports everything
-def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
-    runs, results = tmp_path / "runs", tmp_path / "results"
-    options = [study_file, "--output_dir", runs, "--results_dir", results, "--rounds", "1"]
-    code, output, errors = run_main(study_tool.main, *options, "--shard", "2/2")
-    assert code == 0, errors
-    assert "part-2-of-2  finished" in output
-    assert sorted(path.name for path in runs.iterdir()) == ["4-tokens"]
-    assert not results.exists()
-
-    code, output, errors = run_main(study_tool.main, *options)
-    assert code == 0, errors
-    told = json.loads((results / "results.json").read_text())
-    assert [row["name"] for row in told["rows"]] == ["none", "4 tokens"]
-    for row, seeds in zip(told["rows"], ([0], [0, 1]), strict=True):
-        judged = {
-            str(seed): judged_record(runs / row["name"].replace(" ", "-") / f"seed-{seed}")["metrics"]["top1"]
-            for seed in seeds
-        }
-        assert {seed: run["value"] for seed, run in row["runs"].items()} == judged
-        for run in row["runs"].values():
-            assert run["interval"]["low"] <= run["value"] <= run["interval"]["high"]
-            assert (run["device"], run["precision"], run["finished"]) == ("CPU", "no", told["date"])
-        assert row["mean"] == pytest.approx(sum(judged.values()) / len(judged))
-    with (results / "results.csv").open() as stream:
-        lines = list(csv.DictReader(stream))
-    assert [line["published"] for line in lines] == ["0.5", ""]
-    assert told["rows"][0]["multiply_add_ratio"] == 1 > told["rows"][1]["multiply_add_ratio"]
-    first, second = told["rows"]
-    assert first["clips_per_s_ratio"] == 1 != second["clips_per_s_ratio"] > 0
-    for row in told["rows"]:
-        assert row["clips_per_s"] is None, "absolute times of a CPU"
-        assert 0 <= row["data_wait_share"] <= 1
-        assert row["peak_memory_bytes"] > row["step_memory_bytes"] > 4 * row["parameters"]
-    assert (results / "study.png").read_bytes()[:4] == b"\x89PNG"
-    assert "2/2" in output
-
-    trained = (runs / "none/seed-0/metrics.jsonl").stat().st_mtime_ns
-    code, _, errors = run_main(study_tool.main, *options, "--shard", "1/2")
-    assert code == 0, errors
-    assert (runs / "none/seed-0/metrics.jsonl").stat().st_mtime_ns == trained, "a finished run was started again"
-
-    # Another machine, where the table came along and the folders of the runs did not.
-    there = [study_file, "--output_dir", tmp_path / "elsewhere", "--results_dir", results, "--rounds", "1"]
-    code, _, errors = run_main(study_tool.main, *there, "--training.precision", "bf16", "--data.num_workers", "1")
-    assert code == 0, errors
-    again = json.loads((results / "results.json").read_text())
-    for before, after in zip(told["rows"], again["rows"], strict=True):
-        assert after["runs"] == before["runs"]
-        assert (after["mean"], after["clips_per_s_ratio"]) == (before["mean"], None)
-    assert not (tmp_path / "elsewhere").exists(), "a run that the table tells of was started again"
-
-    content = yaml.safe_load(study_file.read_text())
-    content["rows"][0]["options"] = {"model.vivit.token_learner.num_tokens": 8}
-    study_file.write_text(yaml.safe_dump(content))
-    written = (results / "results.json").read_bytes()
-    for where, message in (
-        (options, "holds another experiment: model.vivit.token_learner.num_tokens is 0 there and 8 here"),
-        (there, "'none' was run with model.vivit.token_learner.num_tokens 0, which is 8 now; move the file away"),
-    ):
-        code, _, errors = run_main(study_tool.main, *where)
-        assert code == 2, "another experiment's run was taken for a finished one"
-        assert message in errors
-    assert (results / "results.json").read_bytes() == written
-
-
-@pytest.mark.timeout(600)
-def test_a_run_is_judged_again_where_the_study_asks_for_something_else(
-    study_file: Path, tmp_path: Path, run_main: Tool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tools = {"train.py": train.main, "eval.py": evaluation.main}
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Tools that the study calls, replaced by stubs that write the files it reads; top1 is 0.5 + seed / 10."""
     called: list[str] = []
 
     def call(command: list[str], launch: Path | None) -> None:
-        called.append(command[0])
+        name, *arguments, _, output_dir = command
+        folder = Path(output_dir)
+        called.append(name)
+        if name == "train.py":
+            hardware = {"device": "Xeon", "device_memory_bytes": None, "precision": "bf16"}
+            results = {"steps": 4, "best": {"metric": "top1", "value": 0.9, "step": 2}}
+            attempts = [{"ended": None}, {"ended": "2026-11-21T23:59:59+00:00"}]
+            content = {"status": "finished", "results": results, "hardware": hardware, "attempts": attempts}
+            folder = RunDirectory(folder).summary_file.parent
+            write_json(folder / "summary.json", content | {"versions": {"torch": "2.11.0"}})
+        else:
+            del arguments[(place := arguments.index("--checkpoint")) : place + 2]
+            _, config = parse_experiment(experiment_parser("", ""), arguments)
+            protocol = protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)
+            metrics = {"top1": 0.5 + config.training.seed / 10, "mAP": None}
+            intervals = {"top1": {"low": 0.4, "high": 0.7}}
+            target = folder / folder_name(config, protocol) / "metrics.json"
+            write_json(target, {"metrics": metrics, "intervals": intervals})
+
+    monkeypatch.setattr(study_tool, "call", call)
+    return called
+
+
+def write_json(file: Path, content: object) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.timeout(600)
+def test_two_rows_from_start_to_end(
+    study_file: Path, tmp_path: Path, run_main: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = {"train.py": train.main, "eval.py": evaluation.main}
+
+    def call(command: list[str], launch: Path | None) -> None:
         code, _, errors = run_main(tools[command[0]], *command[1:])
         assert code == 0, errors
 
+    rows = yaml.safe_load(study_file.read_text())["rows"]
+    change_file(study_file, rows=[row | {"seeds": [0]} for row in rows], metric="mean_class_accuracy")
+    study = read_settings(study_file, StudyConfig)
+    runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs"))
     monkeypatch.setattr(study_tool, "call", call)
-    runs, run = tmp_path / "runs", tmp_path / "runs/none/seed-0"
-    content = yaml.safe_load(study_file.read_text())
-    content |= {"checkpoint": "last", "rows": content["rows"][:1]}
-
-    def judge(**change: object) -> float:
-        study_file.write_text(yaml.safe_dump(content | change))
-        called.clear()
-        parsed = study_tool.read_settings(study_file, study_tool.StudyConfig)
-        (planned,) = study_tool.planned_runs(parsed, tmp_path / "tiny.yaml", runs)
-        study_tool.execute_unfinished([planned], parsed, None)
-        return study_tool.read_run(planned.folder, study_tool.metrics_file(planned, parsed), "top1").value
-
-    (run / "judged/val-center").mkdir(parents=True)  # by a version whose figures do not say what they are of
-    (run / "judged/val-center/metrics.json").write_text('{"metrics": {"top1": 2}}')
-    last = judge()
-    assert called == ["train.py", "eval.py"]
-    assert judge() == last
-    assert called == []
-    lines = [line for line in map(json.loads, (run / "metrics.jsonl").open()) if "split" in line]
-    for line, top1 in zip(lines, (0.9, 0.1), strict=True):  # the first checkpoint shall be the best one
-        line["top1"] = top1
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    judge(checkpoint="best")
-    assert called == ["eval.py"]
-    assert [judged_record(run, f"step-0000000{step}/val-center")["model"]["step"] for step in (2, 4)] == [2, 4]
-    judge(options={"evaluation.max_videos": 3})
-    assert called == ["eval.py"]
-    assert judged_record(run, "*/val-center-first-3")["num_annotated"] == 3
-    assert judge() == last
-    assert called == []
+    study_tool.execute_unfinished(runs, study, None)
+    code, output, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", "--table_only")
+    assert code == 0, errors
+    table = json.loads((tmp_path / "runs/results.json").read_text())
+    assert [row["multiply_add_ratio"] < 1 for row in table["rows"]] == [False, True]
+    for row in table["rows"]:
+        (file,) = (tmp_path / "runs" / row["name"].replace(" ", "-") / "seed-0/judged").glob(
+            "*/val-center/metrics.json"
+        )
+        judged, run = json.loads(file.read_text()), row["runs"]["0"]
+        assert run["value"] == row["mean"] == judged["metrics"]["mean_class_accuracy"]
+        assert (run["device"], run["precision"]) == ("CPU", "no")
+        assert f"step-{judged['model']['step']:08d}" == file.parts[-3]
+        assert row["name"] in output
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"rows": []}, "rows is []; allowed: one row or more"),
-        ({"metric": "top2"}, "metric"),
-        ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, "allowed: one seed or more"),
-        (
-            {"rows": [{"name": "a", "options": {"model.vivit.dept": 1}, "seeds": [0]}]},
-            "did you mean 'model.vivit.depth'",
-        ),
-        ({"experiment": "tinny.yaml"}, "did you mean 'tiny.yaml'"),
-    ],
-)
-def test_mistakes_are_told_in_one_line(
-    study_file: Path, tmp_path: Path, run_main: Tool, change: dict[str, object], message: str
+def test_table_shards_and_reuse_of_results(study_file: Path, tmp_path: Path, run_main: Tool, calls: list[str]) -> None:
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    options = [study_file, "--output_dir", runs, "--results_dir", results]
+
+    def succeed(*more: object) -> str:
+        calls.clear()
+        code, output, errors = run_main(study_tool.main, *options, *map(str, more))
+        assert code == 0, errors
+        return output
+
+    assert "part-2-of-2" in succeed("--shard", "2/2")
+    assert [path.name for path in runs.iterdir()] == ["4-tokens"]
+    assert not results.exists()
+    assert "2/2" in succeed()
+    assert calls == ["train.py", "eval.py"] * 2
+    table = json.loads((results / "results.json").read_text())
+    first, second = table["rows"]
+    assert (first["mean"], first["deviation"], first["published"]) == (0.5, None, 0.5)
+    assert (second["mean"], second["deviation"]) == pytest.approx((0.55, 0.1 / 2**0.5))
+    assert first["multiply_add_ratio"] == 1 > second["multiply_add_ratio"]
+    assert second["runs"]["1"] == {
+        "value": 0.6,
+        "interval": {"low": 0.4, "high": 0.7},
+        "device": "CPU",
+        "precision": "bf16",
+        "torch": "2.11.0",
+        "finished": "2026-11-21",
+    }
+    assert [line["published"] for line in csv.DictReader((results / "results.csv").open())] == ["0.5", ""]
+    assert (results / "study.png").read_bytes()[:4] == b"\x89PNG"
+    succeed()
+    assert calls == [], "finished runs were started again"
+
+    shutil.rmtree(runs)  # as on another machine, where only the table is
+    succeed("--training.precision", "bf16", "--data.num_workers", "1")
+    assert calls == []
+    assert not runs.exists()
+    again = json.loads((results / "results.json").read_text())
+    assert again["rows"] == table["rows"]
+
+    rows = yaml.safe_load(study_file.read_text())["rows"]
+    change_file(study_file, rows=[rows[0] | {"options": {TOKENS: 8}}, rows[1]])
+    written = (results / "results.json").read_bytes()
+    code, _, errors = run_main(study_tool.main, *options)
+    assert code == 2
+    assert_refusal(errors, results / "results.json", "none", TOKENS, 0, 8)
+    assert (results / "results.json").read_bytes() == written
+
+
+def test_a_folder_with_a_run_of_another_experiment_is_refused(
+    study_file: Path, tmp_path: Path, run_main: Tool, calls: list[str]
 ) -> None:
-    study_file.write_text(yaml.safe_dump(yaml.safe_load(study_file.read_text()) | change))
+    file = tmp_path / "runs/none/seed-0/config.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("model: {vivit: {token_learner: {num_tokens: 3}}}")
     code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs")
-    assert code == 2
-    assert message in errors
-    assert len(errors.strip().splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
+    assert (code, calls) == (2, [])
+    assert_refusal(errors, file)
 
 
-def test_a_key_that_is_there_twice_is_refused(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
-    study_file.write_text(study_file.read_text() + "metric: mAP\nmetric: top1\n")
-    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs")
-    assert code == 2
-    assert "the key 'metric' is there twice" in errors
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--data.rot", "x"], "unknown option --data.rot; did you mean 'data.root'?"),
-        (["--result_dir", "x"], "unknown option --result_dir; see --help"),
-        (["--training.seed=3"], "--training.seed is given for all runs; allowed: options that neither rows nor seeds"),
-        (["--model.vivit.token_learner.num_tokens", "8"], "num_tokens is given for all runs"),
-    ],
-)
-def test_options_for_all_runs_leave_the_study_what_it_is(
-    study_file: Path, tmp_path: Path, run_main: Tool, options: list[str], message: str
+def test_a_run_is_evaluated_again_for_another_checkpoint_or_other_options(
+    study_file: Path, tmp_path: Path, run_main: Tool, calls: list[str]
 ) -> None:
-    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", *options)
-    assert code == 2
-    assert message in errors
-    assert not (tmp_path / "runs").exists()
+    rows = yaml.safe_load(study_file.read_text())["rows"][:1]
 
+    def evaluated(**change: object) -> list[str]:
+        change_file(study_file, rows=rows, **change)
+        calls.clear()
+        code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs")
+        assert code == 0, errors
+        return calls
 
-def test_options_for_all_runs_come_after_those_of_rows(study_file: Path, tmp_path: Path) -> None:
-    study = study_tool.read_settings(study_file, study_tool.StudyConfig)
-    settings = ["--data.root", "elsewhere", "--training.precision=bf16"]
-    runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs", settings))
-    assert {(run.config.data.root, run.config.training.precision) for run in runs} == {("elsewhere", "bf16")}
-    assert all(run.arguments[-3:] == settings for run in runs)
-
-
-@pytest.mark.parametrize("options", [["--shard", "3/2"], ["--shard", "1/2", "--table_only"], ["--rounds", "0"]])
-def test_impossible_options_start_nothing(study_file: Path, tmp_path: Path, run_main: Tool, options: list[str]) -> None:
-    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", *options)
-    assert code == 2
-    assert f"{options[0]} " in errors
-    assert len(errors.strip().splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_table_leaves_no_finished_run_out(study_file: Path, tmp_path: Path, run_main: Tool) -> None:
-    run = tmp_path / "runs/none/seed-0"
-    (run / "judged/val-center").mkdir(parents=True)
-    (run / "judged/val-center/metrics.json").write_text("{}")  # of a study that asked for another checkpoint
-    (run / "summary.json").write_text(json.dumps({"status": "finished", "results": {"steps": 8}}))
-    (run / "metrics.jsonl").write_text(json.dumps({"step": 4, "epoch": 0.5, "split": "val", "top1": 0.5}) + "\n")
+    assert evaluated(checkpoint="last") == ["train.py", "eval.py"]
+    assert evaluated() == []
+    assert evaluated(checkpoint="best") == ["eval.py"]
+    judged = tmp_path / "runs/none/seed-0/judged"
+    assert sorted(path.name for path in judged.iterdir()) == ["step-00000002", "step-00000004"]
+    assert evaluated(options={"evaluation.max_videos": 3}) == ["eval.py"]
+    assert (judged / "step-00000002/val-center-first-3").is_dir()
+    change_file(study_file, options={"evaluation.max_videos": 2})
     code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", "--table_only")
+    assert code == 2, "a finished run was left out"
+    assert_refusal(errors, judged.parent, "--table_only")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "parts"),
+    [
+        (["metric"], "mAP", ["metric", "mAP", "top1"]),
+        (["checkpoint"], "last", ["checkpoint", "last", "best"]),
+        (["rows", 0, "name"], "tall", ["tall", "seed 0"]),
+        (["rows", 1, "runs", "7"], dict.fromkeys(study_table.RUN_KEYS), ["4 tokens", "seed 7"]),
+        (["settings", "clip.stride"], 3, ["none", "clip.stride", 3, 2]),
+        (["rows", 1, "settings"], {}, ["4 tokens", TOKENS, 0, 4]),
+        (["settings", "data.eval_split"], "train", ["data.eval_split", "train", "val"]),
+        (["settings", "evaluation.max_videos"], 9, ["evaluation.max_videos", 9, 0]),
+        (["settings"], "lost", []),
+        (["rows", 0, "runs", "0"], {"value": 0.5}, []),
+        (["rows"], 3, []),
+        ([], [], []),
+    ],
+)
+def test_results_that_would_be_lost_are_refused(
+    study_file: Path, tmp_path: Path, run_main: Tool, calls: list[str], keys: list[Any], value: object, parts: list[Any]
+) -> None:
+    options = [study_file, "--output_dir", tmp_path / "runs"]
+    assert run_main(study_tool.main, *options)[0] == 0
+    for row in ("none", "4-tokens"):
+        shutil.rmtree(tmp_path / "runs" / row)
+    file = tmp_path / "runs/results.json"
+    content = {"": json.loads(file.read_text())}
+    place: Any = content
+    for key in ["", *keys][:-1]:
+        place = place[key]
+    place[keys[-1] if keys else ""] = value
+    file.write_text(json.dumps(content[""]))
+    calls.clear()
+    code, _, errors = run_main(study_tool.main, *options)
+    assert (code, calls) == (2, [])
+    assert_refusal(errors, file, "--results_dir", *parts)
+
+
+def test_settings_that_runs_of_a_row_share() -> None:
+    settings = deciding_settings(ExperimentConfig())
+    assert {"training.batch_size", "data.train_split", "data.eval_split", "evaluation.protocol"} <= set(settings)
+    assert not {"training.seed", "training.precision", "data.root", "training.compile"} & set(settings)
+
+
+@pytest.mark.parametrize(("metric", "parts"), [("mAP", ["mAP"]), ("topp1", ["topp1", "top1"])])
+def test_metrics_without_a_value_are_refused(tmp_path: Path, metric: str, parts: list[str]) -> None:
+    write_json(tmp_path / "metrics.json", {"metrics": {"top1": 0.5, "mAP": None}, "intervals": {}})
+    write_json(tmp_path / "summary.json", {})
+    with refused(tmp_path / "metrics.json", *parts):
+        read_result(tmp_path / "summary.json", tmp_path / "metrics.json", metric)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "parts"),
+    [
+        ({"rows": []}, [], ["rows", "[]"]),
+        ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, [], ["a: seeds"]),
+        ({"rows": [{"name": n, "options": {}, "seeds": [0]} for n in ("a b", "a-b")]}, [], ["rows.name"]),
+        ({"rows": [{"name": "a", "options": {"model.vivit.dept": 1}, "seeds": [0]}]}, [], ["model.vivit.depth"]),
+        ({"experiment": "tinny.yaml"}, [], ["tinny.yaml", "tiny.yaml"]),
+        ({"checkpoint": "first"}, [], ["checkpoint", "first"]),
+        ({"metrik": "top1"}, [], ["metrik"]),
+        ({}, ["--data.rot", "x"], ["--data.rot", "data.root"]),
+        ({}, ["--result_dir", "x"], ["--result_dir"]),
+        ({}, ["--training.seed=3"], ["--training.seed"]),
+        ({}, [f"--{TOKENS}", "8"], [TOKENS]),
+        ({}, ["--shard", "3/2"], ["--shard", "3/2"]),
+        ({}, ["--shard", "1/2", "--table_only"], ["--table_only", "--shard"]),
+    ],
+)
+def test_mistakes_are_refused_before_anything_starts(
+    study_file: Path, tmp_path: Path, run_main: Tool, change: dict[str, Any], options: list[str], parts: list[str]
+) -> None:
+    change_file(study_file, **change)
+    code, _, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", *options)
     assert code == 2
-    assert f"1 finished runs are not judged as the study asks, {run} among them; leave --table_only out" in errors
-    assert not (tmp_path / "runs/results.json").exists()
+    assert_refusal(errors, *parts)
+    assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("launch", [[], ["--launch", str(REPOSITORY / "configs/accelerate/cpu.yaml")]])
-def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Path, launch: list[str]) -> None:
-    command = [
-        sys.executable,
-        str(REPOSITORY / "tools/study.py"),
-        str(study_file),
-        "--output_dir",
-        str(tmp_path / "runs"),
-        *launch,
-    ]
+def test_options_for_all_runs_override_those_of_the_study(study_file: Path, tmp_path: Path) -> None:
+    change_file(study_file, options={"data.root": "here", "training.compile": "blocks"})
+    study = read_settings(study_file, StudyConfig)
+    runs = study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs", ["--data.root", "there"])
+    assert {(run.config.data.root, run.config.training.compile) for run in runs} == {("there", "blocks")}
+
+
+def test_a_signal_stops_launched_processes_before_the_study(study_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "tools/study.py"), str(study_file)]
+    command += ["--output_dir", str(tmp_path / "runs"), "--launch", str(REPOSITORY / "configs/accelerate/cpu.yaml")]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     run = tmp_path / "runs/none/seed-0"
     wait_for(run / "config.yaml", process)  # from here on the run takes signals
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM; the same command goes on from the last checkpoint" in errors
-    assert json.loads((run / "summary.json").read_text())["status"].startswith("stopped by SIGTERM")
+    assert "SIGTERM" in errors
+    assert "SIGTERM" in json.loads((run / "summary.json").read_text())["status"]
     with RunDirectory(run).locked():
-        pass  # nobody is at work there any more
+        pass  # no process holds the run any more
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_exit_code_of_a_subprocess(code: int) -> None:
+    assert study_tool.run_to_end([sys.executable, "-c", f"raise SystemExit({code})"]) == code
+
+
+@pytest.mark.parametrize("runs", [{0: {"value": 0.5}}, {}], ids=["measured", "published"])
+def test_rows_of_the_figure_differ_in_marker_or_color(
+    monkeypatch: pytest.MonkeyPatch, runs: dict[int, dict[str, Any]]
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(study_table, "save_figure", lambda figure, path: drawn.append(figure))
+    rows = [StudyRow(name=f"row {n}", options={}, seeds=[0, 1], published=0.4) for n in range(13)]
+    study = StudyConfig(title="title", experiment="x.yaml", rows=rows)
+    made = [RowResult(row=r, config=ExperimentConfig(), parameters=1, multiply_adds=1, runs=runs) for r in rows]
+    draw_study(study, made, Path("unused.png"))
+    handles, labels = drawn[0].axes[0].get_legend_handles_labels()
+    assert labels == [f"row {n} ({len(runs)})" for n in range(13)] + ["published"]
+    assert len({(handle.get_marker(), handle.get_color()) for handle in handles}) == 14
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
+def test_rows_of_committed_studies_differ_and_build(file: Path, tmp_path: Path) -> None:
+    study = read_settings(file, StudyConfig)
+    runs = list(study_tool.planned_runs(study, file.parent / study.experiment, tmp_path))
+    assert len(runs) == sum(len(row.seeds) for row in study.rows)
+    firsts = [next(run.config for run in runs if run.row is row) for row in study.rows]
+    assert all(one != other for number, one in enumerate(firsts) for other in firsts[:number])
+    with torch.device("meta"):
+        assert all(count_parameters(build_model(config.model, config.clip, 8)) > 0 for config in firsts)
+
+
+def test_the_t2t_row_differs_from_its_neighbor_in_the_tokenizer_alone(tmp_path: Path) -> None:
+    file = REPOSITORY / "configs/studies/cifar10_token_learner.yaml"
+    study = read_settings(file, StudyConfig)
+    configs = {
+        run.row.name: run.config for run in study_tool.planned_runs(study, file.parent / study.experiment, tmp_path)
+    }
+    with_t2t, with_patches = (
+        deciding_settings(configs[name]) for name in ("T2T tokeniser, v1 8 tokens", "v1 8 tokens")
+    )
+    assert {key for key in with_t2t if with_t2t[key] != with_patches[key]} == {"model.mini_vit.tokeniser"}

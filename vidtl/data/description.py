@@ -23,7 +23,8 @@ from vidtl.errors import UserError, did_you_mean
 from vidtl.runtime.seeding import generator
 
 FILE_NAME = "dataset.yaml"
-REPOSITORY_DATASETS = Path(__file__).resolve().parents[2] / "datasets"
+_VIDTL = Path(__file__).resolve().parents[1]
+REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
 # Parts of a split (a validation set held out of the training set, say) must be the same in every run.
 _PART_SEED = 0

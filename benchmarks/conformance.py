@@ -1,0 +1,171 @@
+"""Compare each decoder's frames of each file with a plain decode from start to end.
+
+    python -m benchmarks.conformance FOLDER --output conformance.csv
+
+Exits with 1 if a decoder gives wrong frames.
+"""
+
+import argparse
+import csv
+import sys
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from rich.progress import track
+
+from vidtl.data.sampling import Box
+from vidtl.errors import UserError
+from vidtl.runtime.escape import cell_text, shown_text
+from vidtl.runtime.launch import run_tool
+from vidtl.runtime.seeding import generator
+from vidtl.runtime.versions import installed_versions
+from vidtl.video import DECODERS, PixelFormat, UnreadableVideo, View, open_video
+from vidtl.video.clip import ClipBuffer
+from vidtl.video.color import Converter
+from vidtl.video.pyav import PyAVReader
+
+EXIT_WRONG = 1
+FRAME_SIZE = (64, 64)
+NUM_RANDOM = 5
+
+TOLERANCE = 0.5
+"""Gray levels, mean over a frame: rounding of another resize or color matrix. Neighboring frames differ by more."""
+
+
+class Verdict(NamedTuple):
+    """Result of one file with one decoder."""
+
+    outcome: str
+    """`exact`: bit for bit; `rounding`: within `TOLERANCE`; `WRONG`; `refused`; `not checked`."""
+    difference: float | None
+    """Largest mean difference of a frame, in gray levels."""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.outcome}: {self.reason}"
+        return self.outcome if not self.difference else f"{self.outcome} ({self.difference:.2f})"
+
+
+def available_decoders(any_video: Path) -> dict[str, str]:
+    """Return the decoders with the reason why each cannot be used, or an empty text."""
+    state = dict.fromkeys(DECODERS, "")
+    for decoder in DECODERS:
+        try:
+            open_video(any_video, decoder).close()
+        except UserError as error:
+            state[decoder] = str(error)
+        except UnreadableVideo:
+            pass
+    return state
+
+
+def check_file(path: Path, decoders: Collection[str]) -> dict[str, Verdict]:
+    """Read the first, middle and last frame and some random ones, together and each alone, with each decoder.
+
+    A file that PyAV refuses has no plain decode, so the others are not checked.
+    """
+    try:
+        with open_video(path) as video:
+            if not isinstance(video, PyAVReader):
+                return dict.fromkeys(decoders, Verdict("not checked", None, "it is an image"))
+            view = _view(video)
+            expected = plain_decode(video, view)
+            planar = bool(np.array_equal(video.read([view], FRAME_SIZE, "planar"), expected["planar"]))
+        planar = planar and np.array_equal(_one_by_one(path, "pyav", view, "planar"), expected["planar"])
+    except UnreadableVideo as error:
+        not_checked = dict.fromkeys(decoders, Verdict("not checked", None, "PyAV refuses it"))
+        return not_checked | {"pyav": Verdict("refused", None, error.reason)}
+    return {name: _verdict(path, name, view, expected["rgb"], planar or name != "pyav") for name in decoders}
+
+
+def _view(video: PyAVReader) -> View:
+    count = len(video.times_s)
+    numbers = generator(0, count).integers(count, size=NUM_RANDOM)
+    indices = generator(1, count).permutation(np.concatenate([[0, count // 2, count - 1], numbers]))
+    return View(indices, Box(video.height // 10, video.width // 7, max(2, video.height // 2), max(2, video.width // 2)))
+
+
+def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
+    """Crop and resize frames that PyAV yields one after the other, without seeking or skipping, by pixel format."""
+    source = video.source
+    clips = {form: ClipBuffer([view], FRAME_SIZE, form, source.geometry()) for form in ("planar", "rgb")}
+    converters = {form: Converter(source.coded_size, source.colour, form) for form in clips}
+    wanted = set(view.indices.tolist())
+    with av.open(str(video.path)) as container:
+        stream = container.streams.best("video")
+        stream.thread_type = "NONE"
+        for number, frame in enumerate(container.decode(stream)):
+            if number in wanted:
+                for form, clip in clips.items():
+                    clip.put(number, converters[form].planes(frame))
+            if number == max(wanted):
+                break
+    return {form: clip.array for form, clip in clips.items()}
+
+
+def _one_by_one(path: Path, decoder: str, view: View, form: PixelFormat) -> np.ndarray:
+    """Read each frame with a new reader: [1, T, ...]."""
+    frames = []
+    for number in view.indices:
+        with open_video(path, decoder) as video:
+            frames.append(video.read([View(np.array([number]), view.box)], FRAME_SIZE, form)[0])
+    return np.concatenate(frames)[None]
+
+
+def _verdict(path: Path, decoder: str, view: View, expected: np.ndarray, planar_equal: bool) -> Verdict:
+    try:
+        with open_video(path, decoder) as video:
+            found = np.concatenate([video.read([view], FRAME_SIZE, "rgb"), _one_by_one(path, decoder, view, "rgb")])
+    except UnreadableVideo as error:
+        return Verdict("refused", None, error.reason.replace(str(path), path.name))
+    expected = np.concatenate([expected, expected])
+    difference = float(np.abs(found.astype(int) - expected.astype(int)).mean(axis=(2, 3, 4)).max())
+    if np.array_equal(found, expected) and planar_equal:
+        return Verdict("exact", 0.0)
+    return Verdict("rounding" if difference < TOLERANCE and planar_equal else "WRONG", difference)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of videos")
+    parser.add_argument("--output", type=Path, help="CSV file to write, one line per file")
+    options = parser.parse_args()
+    paths = sorted(path for path in options.folder.iterdir() if path.is_file()) if options.folder.is_dir() else []
+    if not paths:
+        raise UserError(f"{options.folder} is no folder with files; allowed: a folder of videos")
+    problems = available_decoders(paths[0])
+    decoders = [decoder for decoder, problem in problems.items() if not problem]
+    for decoder in problems.keys() - set(decoders):
+        print(f"left out: {decoder}: {problems[decoder]}")
+    results = {path.name: check_file(path, decoders) for path in track(paths, "decoding", transient=True)}
+    if options.output:
+        write_table(results, decoders, options.output)
+    for name, found in results.items():
+        for decoder, verdict in found.items():
+            if verdict.outcome not in ("exact", "rounding"):
+                print(shown_text(f"{name}: {decoder}: {verdict}"))
+    counts = {decoder: Counter(found[decoder].outcome for found in results.values()) for decoder in decoders}
+    for decoder, outcomes in counts.items():
+        print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
+    print(f"versions: {', '.join(f'{name} {v}' for name, v in installed_versions(('av', *decoders)).items())}")
+    print("FFmpeg in av: " + ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in av.library_versions.items()))
+    if any(outcomes["WRONG"] for outcomes in counts.values()):
+        sys.exit(EXIT_WRONG)
+
+
+def write_table(results: Mapping[str, Mapping[str, Verdict]], decoders: Collection[str], file: Path) -> None:
+    """Write a line for each file with the verdict of each decoder."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["file", *decoders])
+        for name, found in results.items():
+            writer.writerow([cell_text(name), *(cell_text(str(found[decoder])) for decoder in decoders)])
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,161 @@
+"""Count the models of the papers and compare with the published figures in papers.csv.
+
+    python -m benchmarks.papers                             all tables
+    python -m benchmarks.papers t2t_vit --output rows.json
+
+Multiply-adds are those of one view; the sources call billions of them "GFLOPs". Rows with the source `arithmetic` are
+not printed anywhere: they follow from the shapes of the layers. A note that starts with `does not match` marks a
+printed figure that cannot belong to the model beside it.
+"""
+
+import argparse
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.models import build_model
+from vidtl.models.complexity import count_multiply_adds, count_parameters
+from vidtl.models.variants import parse_variant
+from vidtl.runtime.launch import run_tool
+from vidtl.runtime.versions import installed_versions
+
+NO_MATCH = "does not match: "
+PRINTED = ("source", "name", "gmacs", "parameters_m", "note")
+"""Fields of a row in the JSON file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """A row of papers.csv; `name` is unique within a source."""
+
+    table: str
+    source: str
+    name: str
+    model: ModelConfig
+    clip: ClipConfig
+    num_classes: int
+    gmacs: float | None
+    """Multiply-adds of one view, in billions, as printed."""
+    parameters_m: float | None
+    """Parameters in millions, as printed."""
+    note: str
+
+
+def published_models(table: str = "") -> list[PublishedModel]:
+    """Read the rows of one table, or all rows."""
+    with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as stream:
+        return [_published(row) for row in csv.DictReader(stream) if table in ("", row["table"])]
+
+
+def _published(row: Mapping[str, str]) -> PublishedModel:
+    side = int(row["side"])
+    return PublishedModel(
+        table=row["table"],
+        source=row["source"],
+        name=row["name"],
+        model=_model(row["model"], dict(setting.split("=") for setting in row["settings"].split())),
+        clip=ClipConfig(num_frames=int(row["frames"]), frame_size=(side, side), short_side=max(256, side)),
+        num_classes=int(row["classes"]),
+        gmacs=float(row["gmacs"]) if row["gmacs"] else None,
+        parameters_m=float(row["parameters_m"]) if row["parameters_m"] else None,
+        note=row["note"],
+    )
+
+
+def _model(name: str, settings: Mapping[str, str]) -> ModelConfig:
+    """Build the settings of a ViViT by its name, or of another architecture from its defaults."""
+    architecture = name if hasattr(ModelConfig(), name) else "vivit"
+    section = getattr(ModelConfig(), name) if architecture == name else parse_variant(name)
+    for key, value in settings.items():
+        section = _with(section, key.split("."), yaml.safe_load(value))
+    return replace(ModelConfig(architecture=architecture), **{architecture: section})  # type: ignore[arg-type]
+
+
+def _with(section: Any, path: list[str], value: object) -> Any:
+    name, *rest = path
+    return replace(section, **{name: _with(getattr(section, name), rest, value) if rest else value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Exact counts of a row's model; `parameters` includes those without gradient, as in the papers."""
+
+    multiply_adds: int
+    parameters: int
+    trainable_parameters: int
+
+
+def count(row: PublishedModel) -> Counts:
+    """Count a model without allocating its weights."""
+    with torch.device("meta"):
+        model = build_model(row.model, row.clip, row.num_classes)
+    return Counts(
+        multiply_adds=count_multiply_adds(model, row.clip),
+        parameters=count_parameters(model),
+        trainable_parameters=count_parameters(model, trainable_only=True),
+    )
+
+
+def main() -> None:
+    tables = sorted({row.table for row in published_models()})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "table", nargs="?", default="", choices=["", *tables], help="one table; all of them if left out"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    counted = [(row, count(row)) for row in published_models(options.table)]
+    print_comparison(counted)
+    if options.output:
+        report = {
+            "command": shlex.join(["python", "-m", "benchmarks.papers", *sys.argv[1:]]),
+            "date": datetime.now(UTC).date().isoformat(),
+            "versions": installed_versions(["torch", "vidtl"]),
+            "rows": [{name: getattr(row, name) for name in PRINTED} | asdict(counts) for row, counts in counted],
+        }
+        options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def print_comparison(counted: list[tuple[PublishedModel, Counts]]) -> None:
+    """Print our counts beside the published figures."""
+    table = Table(title="Published figures and ours", title_justify="left")
+    table.add_column("source")
+    table.add_column("model", no_wrap=True)
+    for heading in ("GMAC", "published", "deviation", "parameters", "published M", "deviation"):
+        table.add_column(heading, justify="right")
+    table.add_column("note")
+    for row, counts in counted:
+        gmacs = counts.multiply_adds / 1e9
+        cells = [f"{gmacs:.4f}", *deviation(row.gmacs, gmacs)]
+        cells += [f"{counts.parameters:,}", *deviation(row.parameters_m, counts.parameters / 1e6)]
+        table.add_row(row.source, row.name, *cells, row.note, style="red" if NO_MATCH in row.note else "")
+    console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+    console.print(table)
+    console.print("GMAC: billions of multiply-adds of one clip's forward pass, without element-wise work")
+    console.print("deviation: of the published figure from ours; papers may count element-wise work")
+
+
+def deviation(published: float | None, ours: float) -> tuple[str, str]:
+    """Return the published figure, and its deviation from ours unless rounding explains it."""
+    if published is None:
+        return "", ""
+    printed = f"{published:.9g}"
+    half_a_digit = 0.5 * 10.0 ** -len(printed.partition(".")[2])
+    within_rounding = abs(published - ours) <= 1.001 * half_a_digit
+    return printed, "rounding" if within_rounding else f"{published / ours - 1:+.1%}"
+
+
+if __name__ == "__main__":
+    run_tool(main)

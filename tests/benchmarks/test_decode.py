@@ -1,0 +1,29 @@
+"""Reading clips beside other libraries."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.decode import CONTENDERS, LIMIT, FileTimes, main
+from vidtl.data.toy import encode_video
+
+
+def test_every_installed_library_reads_or_refuses_the_file(run: Callable[..., str], tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (80, 48, 64, 3), dtype=np.uint8)
+    encode_video(tmp_path / "a.mp4", frames, fps=10)
+    output = run(main, tmp_path / "a.mp4", "--clips", "1", "--rounds", "2", "--output", tmp_path / "speed.json")
+    assert "a.mp4" in output
+    (file,) = json.loads((tmp_path / "speed.json").read_text())["files"]
+    installed = {name for name, (package, _) in CONTENDERS.items() if importlib.util.find_spec(package)}
+    assert file["seconds"].keys() | file["refused"].keys() == installed
+    assert {"planar", "planar, no manifest", "RGB", LIMIT} <= file["seconds"].keys()
+    assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in file["seconds"].values())
+
+
+def test_speeds_are_medians_of_ratios_within_a_round() -> None:
+    times = FileTimes("a.mp4", {"fast": [1.0, 2.0, 4.0], LIMIT: [2.0, 2.0, 12.0]}, {"other": "error"})
+    assert times.speed("fast") == 2.0
+    assert times.speed("other") is None

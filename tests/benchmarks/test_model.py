@@ -1,0 +1,85 @@
+"""Models beside those of other libraries."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.contenders import PEERS, Contender, Sizes, our_contenders, peer_contenders
+from benchmarks.model import Rounds, main, run_rounds, summarize
+from tests.refusals import refused
+
+TINY = Sizes(size="Ti", depth=4, num_frames=4, frame_size=96)
+
+
+@pytest.fixture(scope="module")
+def ours() -> dict[str, Contender]:
+    return {contender.key: contender for contender in our_contenders(TINY)}
+
+
+def test_token_learner_is_at_quarters_of_the_depth(ours: dict[str, Contender]) -> None:
+    learners = [f"fe_tl{tokens}at{after}" for after in range(4) for tokens in (8, 16)]
+    assert list(ours) == ["fe", *learners, "joint"]
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_other_libraries_take_the_same_clips_and_as_many_multiply_adds(ours: dict[str, Contender], peer: str) -> None:
+    if importlib.util.find_spec(PEERS[peer][0]) is None:
+        pytest.skip(f"{PEERS[peer][0]} is not installed; pip install -e '.[bench]'")
+    twin = ours["joint" if peer == "huggingface" else "fe"]
+    for contender in peer_contenders(TINY, [peer])[0]:
+        assert contender.model(torch.randn(2, 4, 3, 96, 96)).shape == (2, 400)
+        assert contender.multiply_adds == pytest.approx(twin.multiply_adds, rel=0.08)  # class tokens
+
+
+def test_missing_libraries_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PEERS, "timm", ("no_such_package", PEERS["timm"][1]))
+    assert peer_contenders(TINY, ["timm"]) == ([], ["timm"])
+
+
+def test_training_counts_three_passes_without_the_gradient_of_pixels(ours: dict[str, Contender]) -> None:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        ours["fe"].model(torch.randn(1, 4, 3, 96, 96)).sum().backward()
+    assert 2 * ours["fe"].train_multiply_adds == counter.get_total_flops()
+
+
+def test_every_model_has_gradients_in_every_round(ours: dict[str, Contender]) -> None:
+    models = {key: ours[key].model for key in ("fe", "joint")}
+    gradients: list[float] = []
+    for model in models.values():
+        weight = model.get_parameter("embed.proj.weight")
+        weight.register_post_accumulate_grad_hook(lambda weight: gradients.append(float(weight.grad.abs().max())))
+    rounds = run_rounds(models, TINY, torch.device("cpu"), None, num_rounds=1)
+    assert len(gradients) == 2 * 2  # one round to warm up
+    assert min(gradients) > 0  # none with a head of zeros
+    assert {key: len(seconds) for key, seconds in rounds.forward.items()} == {"fe": 1, "joint": 1}
+
+
+def test_results_are_ratios_of_medians(ours: dict[str, Contender]) -> None:
+    seconds = {"fe": [29.0, 30.0, 99.0], "joint": [60.0, 45.0, 44.0]}
+    results = summarize([ours["fe"], ours["joint"]], Rounds(seconds, seconds), batch=1, gpu_peak=1e9)
+    assert results["fe"]["train"]["seconds"] == 30.0
+    assert results["joint"]["train"]["time_ratio"] == pytest.approx(1.5)
+    assert results["fe"]["train"]["mfu"] == pytest.approx(2 * ours["fe"].train_multiply_adds / 30e9)
+
+
+@pytest.mark.parametrize("change", [{"depth": 0}, {"num_frames": 3}, {"frame_size": 32}, {"frame_size": 100}])
+def test_sizes_that_do_not_fit(change: dict[str, int]) -> None:
+    with refused(*(f"--{name}" for name in change), *change.values()):
+        Sizes(**change)
+
+
+def test_command_line(run: Callable[..., str], tmp_path: Path) -> None:
+    options = ["--size", "Ti", "--depth", "1", "--num_frames", "2", "--frame_size", "64", "--rounds", "2"]
+    output = run(main, *options, "--precision", "no", "--peers", "--output", tmp_path / "model.json")
+    assert "8 tokens after block 0" in output
+    report = json.loads((tmp_path / "model.json").read_text())
+    assert report["settings"]["rounds"] == 2
+    models = report["results"]["no"]
+    assert list(models) == ["fe", "fe_tl8at0", "fe_tl16at0", "joint"]
+    assert all(len(model[kind]["rounds"]) == 2 for model in models.values() for kind in ("train", "forward"))
