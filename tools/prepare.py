@@ -1,10 +1,10 @@
-"""Know a data set before training on it: scan every file, write the manifest and a report; make fast copies.
+"""Scan every file of a data set before training on it, and write the manifest and a report; make fast copies.
 
 python tools/prepare.py --dataset kinetics400 --root /data/kinetics400
 python tools/prepare.py --dataset kinetics400 --root /data/kinetics400 --transcode /fast/kinetics400
 python tools/prepare.py --dataset kinetics400 --root /data/kinetics400 --shard 2/8      one of eight jobs; then --merge
 
-The same command again goes on where the last one was stopped, and scans only files that are new or have changed.
+The same command continues an interrupted run, and scans only files that are new or have changed.
 """
 
 import argparse
@@ -22,12 +22,11 @@ from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.manifest_entry import DEPTHS
 from vidtl.data.records import Records
 from vidtl.errors import UserError
+from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.report import build_report
 from vidtl.prepare.report_text import printable, report_lines
-from vidtl.prepare.scanning import ScanPlan, scan_set
-from vidtl.prepare.shards import ManifestFolder
-from vidtl.prepare.speed import NUM_FRAMES, STRIDE, Pair, measure_speed
-from vidtl.prepare.transcode import CopySettings
+from vidtl.prepare.scan import ScanPlan, scan_set
+from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.launch import run_tool
@@ -44,9 +43,9 @@ SPEED_SAMPLE = 12
 LONGEST_LIMIT_S = 86_400
 
 DEPTH_HELP = (
-    "packets: every file opens and every packet has its time (some ms a file), files whose packets do not tell their "
+    "packets: every file opens and every packet has its time (some ms a file), files whose packets do not prove their "
     "frames are decoded; frames: every frame of every file is decoded. Training is exact with either: a frame that "
-    "does not decode at its time is an error then"
+    "does not decode at its time is an error then (default: %(default)s)"
 )
 
 
@@ -57,30 +56,21 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--dataset", required=True, help="name of a folder under datasets/, or a folder's path")
-    parser.add_argument("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
-    parser.add_argument(
-        "--splits", help="such as train,val (default: all whose annotation files are there and have labels)"
-    )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
-    parser.add_argument("--depth", choices=DEPTHS, default="packets", help=f"{DEPTH_HELP} (default: %(default)s)")
-    parser.add_argument(
-        "--time_limit",
-        type=float,
-        default=60.0,
-        help="seconds for one file, and one more per megabyte, before it counts as broken (default: %(default)g)",
-    )
-    parser.add_argument("--output", type=Path, help="folder of the manifest and the report (default: ROOT/.vidtl)")
-    parser.add_argument(
-        "--transcode",
-        type=Path,
-        metavar="DIR",
-        help="make fast-to-decode copies in DIR, a new data.root: a new or empty folder, or one of such copies",
-    )
-    parser.add_argument("--short_side", type=int, default=COPY.short_side, help="of copies (default: %(default)s)")
-    parser.add_argument("--crf", type=int, default=COPY.crf, help="x264's quality of copies (default: %(default)s)")
-    parser.add_argument("--shard", help="do part i of n, such as 2/8, and write no manifest yet")
-    parser.add_argument("--merge", action="store_true", help="join the parts of all shards, and scan nothing")
+    add = parser.add_argument
+    add("--dataset", required=True, help="name of a folder under datasets/, or a folder's path")
+    add("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
+    add("--splits", help="such as train,val (default: all whose annotation files exist and have labels)")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    add("--depth", choices=DEPTHS, default="packets", help=DEPTH_HELP)
+    limit = "seconds for one file, and one more per megabyte, before it counts as broken (default: %(default)g)"
+    add("--time_limit", type=float, default=60.0, help=limit)
+    add("--output", type=Path, help="folder of the manifest and the report (default: ROOT/.vidtl)")
+    copies = "make fast-to-decode copies in DIR, a new data.root: a new or empty folder, or one of such copies"
+    add("--transcode", type=Path, metavar="DIR", help=copies)
+    add("--short_side", type=int, default=COPY.short_side, help="of copies (default: %(default)s)")
+    add("--crf", type=int, default=COPY.crf, help="x264's quality of copies (default: %(default)s)")
+    add("--shard", help="do part i of n, such as 2/8, and write no manifest yet")
+    add("--merge", action="store_true", help="join the parts of all shards, and scan nothing")
     return parser.parse_args()
 
 
@@ -105,67 +95,25 @@ def main() -> None:
     if options.merge:
         check_parts(plan, copying)
     elif not plan.shard:
-        tell_missing_parts(plan.folder, "their files are scanned now")
+        report_missing_parts(plan.folder, "their files are scanned now")
     progress = make_progress(is_main_process=True)
     manifest = plan.folder.merge(plan.paths) if options.merge else scan_set(plan, progress)
     if plan.shard:
-        print(f"{plan.shard.name}  {len(manifest)} files, {manifest.file}; --merge joins the parts once all are there")
+        print(f"{plan.shard.name}  {len(manifest)} files, {manifest.file}; --merge joins the parts of all shards")
     else:
         write_report(build_report(description, splits, options.root, manifest), plan.folder.path)
-        tell_manifest(manifest, options.root)
+        found = manifest.file == default_file(options.root)
+        hint = "found by training and evaluation" if found else f"for a run: --data.manifest {manifest.file}"
+        print(f"manifest    {manifest.file} ({hint})")
     if copying:
-        copies = (
-            copying.folder.merge([*copying.targets.values()])
-            if options.merge
-            else make_copies(copying, manifest, progress)
-        )
+        targets = [*copying.targets.values()]
+        copies = copying.folder.merge(targets) if options.merge else make_copies(copying, manifest, progress)
         if not plan.shard:
             finish_copies(copying, description, splits, manifest, copies)
 
 
-def finish_copies(
-    plan: CopyPlan,
-    description: DatasetDescription,
-    splits: Mapping[str, Records],
-    originals: Manifest,
-    copies: Manifest,
-) -> None:
-    """Make a data root of the copies, and tell what became of the originals."""
-    copy_annotations(description, list(splits), plan.scan.root, plan.output)
-    check_copied_set(plan, description, splits, copies)
-    before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
-    pairs, failed = [], []
-    for path, target in plan.targets.items():
-        original, copy = before[path], after[target]
-        if copy.is_readable:
-            pairs.append(Pair((plan.scan.root, original), (plan.output, copy)))
-        elif original.is_readable:
-            failed.append(copy)
-    print(f"\ncopies      {plan.output}: {len(pairs):,} of {len(plan.targets):,} files, short side at most "
-          f"{plan.settings.short_side}")  # fmt: skip
-    for copy in failed[:MOST_FAILURES]:
-        print(f"            {printable(copy.path)}: {copy.reason}")
-    if len(failed) > MOST_FAILURES:
-        print(f"            and {len(failed) - MOST_FAILURES:,} more")
-    if pairs:
-        tell_gain(pairs)
-    print(f"for a run   --data.root {plan.output}")
-
-
-def tell_gain(pairs: list[Pair]) -> None:
-    """Bytes, and the speed of decoding a sample of the videos."""
-    before, after = (sum(side[1].size for side in sides) for sides in zip(*pairs, strict=True))
-    print(f"size        {before / 1e6:,.1f} MB became {after / 1e6:,.1f} MB ({after / before:.2f} times)")
-    every = -(-len(pairs) // SPEED_SAMPLE)
-    speed = measure_speed(pairs[::every])
-    print(
-        f"speed       {speed.originals:.1f} clips per CPU second became {speed.copies:.1f} ({speed.ratio:.1f} times; "
-        f"{NUM_FRAMES} frames, stride {STRIDE}, {speed.num_videos} videos)"
-    )
-
-
 def check(options: argparse.Namespace) -> None:
-    """UserError for numbers and combinations that make no sense."""
+    """Raise UserError for numbers and combinations that are not allowed."""
     if options.workers < 1:
         raise UserError(f"--workers is {options.workers}; allowed: 1 or more")
     if not 0 < options.time_limit <= LONGEST_LIMIT_S:
@@ -173,15 +121,13 @@ def check(options: argparse.Namespace) -> None:
             f"--time_limit is {options.time_limit:g}; allowed: more than 0, at most {LONGEST_LIMIT_S} seconds"
         )
     if not options.transcode and (options.short_side, options.crf) != (COPY.short_side, COPY.crf):
-        raise UserError(
-            "--short_side or --crf is given without --transcode; allowed: with it, since both are of copies"
-        )
+        raise UserError("--short_side or --crf is given without --transcode; allowed: with it")
     if options.merge and options.shard:
         raise UserError("--merge and --shard are given; allowed: one of them, --merge after all shards are done")
 
 
 def read_splits(description: DatasetDescription, root: Path, chosen: str | None) -> dict[str, Records]:
-    """Records of the chosen splits, or of all whose annotation files exist and have labels."""
+    """Read the chosen splits, or all whose annotation files exist and have labels."""
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",") if name.strip()]
         if not names:
@@ -197,15 +143,15 @@ def read_splits(description: DatasetDescription, root: Path, chosen: str | None)
 
 
 def why_left_out(description: DatasetDescription, split: str, root: Path) -> str:
-    """Why a split that nobody named is not read; empty for one that is."""
+    """Return the reason why a split is not read by default; empty for one that is."""
     if not has_annotations(description, split, root):
-        return "its annotation files are not there"
+        return "its annotation files do not exist"
     file = find_unlabelled(description, split, root)
     return f"{file} has no column of labels (--splits names the splits to read, such as train,val)" if file else ""
 
 
 def has_annotations(description: DatasetDescription, split: str, root: Path) -> bool:
-    """Whether all annotation files of a split exist, or one of its folders where those tell everything."""
+    """Check that all annotation files of a split exist, or one of its folders where folders are the annotation."""
     patterns = description.splits[split].annotations
     if not patterns:
         return any((root / folder).is_dir() for folder in description.splits[split].videos)
@@ -216,25 +162,24 @@ def has_annotations(description: DatasetDescription, split: str, root: Path) -> 
 
 
 def check_parts(plan: ScanPlan, copying: CopyPlan | None) -> None:
-    """UserError where parts of files or of copies are missing, before those of either are joined and deleted."""
-    folders = {plan.folder: plan.paths}
+    """Raise UserError for missing parts of the scan or of the copies before either are joined and deleted."""
+    folders = [(plan.folder, plan.paths)]
     if copying:
-        folders[copying.folder] = [*copying.targets.values()]
-    for folder, paths in folders.items():
-        folder.joined(paths)
-        tell_missing_parts(folder, f"their files are as {folder.manifest} has them")
+        folders.append((copying.folder, [*copying.targets.values()]))
+    for folder, paths in folders:
+        folder.check_parts(paths)
+        report_missing_parts(folder, f"their files are as {folder.manifest} has them")
 
 
-def tell_missing_parts(folder: ManifestFolder, outcome: str) -> None:
-    """Say which jobs have not delivered, and what becomes of their files."""
+def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:
+    """Print the numbers of missing parts."""
     missing, count = folder.missing_parts()
     if missing:
-        numbers = ", ".join(map(str, missing))
-        print(f"parts of {count} that are missing: {numbers}; {outcome}")
+        print(f"parts of {count} that are missing: {', '.join(map(str, missing))}; {outcome}")
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """`report.json` and `report.txt`, and the text on standard output."""
+    """Write `report.json` and `report.txt`, and print the text."""
     text = "\n".join(report_lines(report)) + "\n"
     try:
         with whole_file(folder / "report.json") as file:
@@ -246,11 +191,45 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
     print(f"{text}\nreport      {folder / 'report.json'}, report.txt")
 
 
-def tell_manifest(manifest: Manifest, root: Path) -> None:
-    """Where the manifest lies, and how a run finds it."""
-    found = manifest.file == default_file(root)
-    hint = "found by training and evaluation" if found else f"for a run: --data.manifest {manifest.file}"
-    print(f"manifest    {manifest.file} ({hint})")
+def finish_copies(
+    plan: CopyPlan,
+    description: DatasetDescription,
+    splits: Mapping[str, Records],
+    originals: Manifest,
+    copies: Manifest,
+) -> None:
+    """Make a data root of the copies, and print the result."""
+    copy_annotations(description, list(splits), plan.scan.root, plan.output)
+    check_copied_set(plan, description, splits, copies)
+    before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
+    pairs, failed = [], []
+    for path, target in plan.targets.items():
+        original, copy = before[path], after[target]
+        if copy.is_readable:
+            pairs.append(Pair((plan.scan.root, original), (plan.output, copy)))
+        elif original.is_readable:
+            failed.append(copy)
+    num_copies = f"{len(pairs):,} of {len(plan.targets):,} files"
+    print(f"\ncopies      {plan.output}: {num_copies}, short side at most {plan.settings.short_side}")
+    for copy in failed[:MOST_FAILURES]:
+        print(f"            {printable(copy.path)}: {copy.reason}")
+    if len(failed) > MOST_FAILURES:
+        print(f"            and {len(failed) - MOST_FAILURES:,} more")
+    if pairs:
+        report_gain(pairs)
+    print(f"for a run   --data.root {plan.output}")
+
+
+def report_gain(pairs: list[Pair]) -> None:
+    """Print sizes, and the speed of decoding a sample of the videos."""
+    before, after = (sum(side[1].size for side in sides) for sides in zip(*pairs, strict=True))
+    print(f"size        {before / 1e6:,.1f} MB became {after / 1e6:,.1f} MB ({after / before:.2f} times)")
+    sample = pairs[:: -(-len(pairs) // SPEED_SAMPLE)]
+    originals, copies = measure_speed(sample)
+    print(
+        f"speed       {originals:.1f} clips per CPU second became {copies:.1f} ({copies / originals:.1f} times; "
+        f"{SPEED_NUM_FRAMES} frames, stride {SPEED_STRIDE}, {len(sample)} videos)"
+    )
 
 
 if __name__ == "__main__":

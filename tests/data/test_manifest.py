@@ -2,28 +2,38 @@
 
 import dataclasses
 import logging
+import multiprocessing
 import os
 import pickle
 import shutil
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.refusals import assert_refusal, refused
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset
 from vidtl.data.description import load_description, read_records
-from vidtl.data.manifest import Manifest, default_file, file_stamp, find_manifest
-from vidtl.data.manifest_entry import Entry
+from vidtl.data.manifest import FOLDER, Manifest, file_stamp, find_manifest
+from vidtl.data.manifest_entry import SCHEMA, Entry
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
 from vidtl.data.sampling import Box
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
+from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.progress import make_progress
 from vidtl.video import UnreadableVideo, View, open_video
 from vidtl.video.scanned import pack_timeline, unpack_timeline
+from vidtl.video.timeline import PacketIndex, Timeline
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=0),
@@ -33,18 +43,28 @@ CONFIG = ExperimentConfig(
 WITHOUT = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, manifest="none"))
 
 
-def scanned_manifest(root: Path, paths: list[str], file: Path) -> Manifest:
-    manifest = Manifest.from_entries([scan_file(ScanJob(root, path, "packets")) for path in paths], file)
-    manifest.save()
-    return Manifest.load(file)
+def write_manifest(folder: Path, entries: Iterable[Entry]) -> Manifest:
+    with Results(ManifestFolder(folder), None) as results:
+        for entry in entries:
+            results.add(entry)
+        return results.finish()
+
+
+def scanned_manifest(root: Path, paths: Iterable[str], folder: Path | None = None) -> Manifest:
+    return write_manifest(folder or root / FOLDER, [scan_file(ScanJob(root, path, "packets")) for path in paths])
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("toy")
+    settings = ToySettings(seed=1, videos_per_class_train=1, videos_per_class_val=1)
+    make_toy(root, settings, make_progress(is_main_process=False), num_processes=1)
+    return root
 
 
 @pytest.fixture
-def records(tmp_path: Path) -> Records:
-    root = tmp_path / "toy"
-    settings = ToySettings(seed=1, videos_per_class_train=1, videos_per_class_val=1)
-    make_toy(root, settings, make_progress(is_main_process=False), num_processes=1)
-    return read_records(load_description("toy"), "train", root)
+def records(toy: Path, tmp_path: Path) -> Records:
+    return read_records(load_description("toy"), "train", shutil.copytree(toy, tmp_path / "toy"))
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +73,10 @@ def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifes
     paths = [
         str(path.relative_to(shared_data)) for name in ("videos", "broken") for path in (shared_data / name).iterdir()
     ]
-    return scanned_manifest(shared_data, paths, tmp_path_factory.mktemp("manifest") / "manifest.npz")
+    return scanned_manifest(shared_data, paths, tmp_path_factory.mktemp("manifest"))
 
 
-def test_timelines_of_real_files_come_back_in_every_bit(shared_data: Path, real: Manifest) -> None:
+def test_timelines_of_real_files_are_restored_in_every_bit(shared_data: Path, real: Manifest) -> None:
     kinds = set()
     for entry in real:
         if not entry.is_readable:
@@ -77,38 +97,36 @@ def test_timelines_of_real_files_come_back_in_every_bit(shared_data: Path, real:
 
 
 def test_frames_of_real_files_are_the_same_with_and_without(shared_data: Path, real: Manifest) -> None:
-    for entry in real:
-        if entry.status != "ok":
-            continue
+    smallest = {}
+    for entry in sorted(real, key=lambda entry: -entry.size * entry.num_frames):
+        kind = (entry.container, entry.codec, entry.transpose, entry.mirror_rows, bool(entry.timeline))
+        smallest[kind] = entry if entry.status == "ok" else None
+    found = [entry for entry in smallest.values() if entry]
+    assert len(found) > 10
+    for entry in found:
         pixels = []
         for scanned in (None, real.consult(shared_data, entry.path)):
             with open_video(shared_data / entry.path, scanned=scanned) as video:
                 last = len(video.times_s) - 1
                 view = View(np.array([0, last // 2, last]), Box(0, 0, video.height, video.width))
-                try:
-                    pixels.append(video.read([view], (32, 32), "planar").tobytes())
-                except UnreadableVideo as error:
-                    pixels.append(error.reason.encode())
+                pixels.append(video.read([view], (32, 32), "planar").tobytes())
         assert pixels[0] == pixels[1], entry.path
 
 
 def test_broken_real_files_keep_their_reason(shared_data: Path, real: Manifest) -> None:
-    num_refused = 0
-    for entry in real:
-        if entry.is_readable:
-            continue
+    broken = [entry.path for entry in real if not entry.is_readable]
+    for path in broken:
         reasons = []
         for opener in (lambda path: open_video(shared_data / path), lambda path: real.consult(shared_data, path)):
             with pytest.raises(UnreadableVideo) as caught:
-                opener(entry.path)
+                opener(path)
             reasons.append(str(caught.value))
         assert reasons[0] == reasons[1]
-        num_refused += 1
-    assert num_refused == 8
+    assert len(broken) == 8
 
 
 def test_clips_are_the_same_with_and_without(records: Records) -> None:
-    scanned_manifest(records.root, [*records.paths], default_file(records.root))
+    scanned_manifest(records.root, records.paths)
     for config in (CONFIG, WITHOUT):
         assert (ClipDataset(records, config).manifest is None) == (config is WITHOUT)
     for index in range(len(records)):
@@ -119,11 +137,9 @@ def test_clips_are_the_same_with_and_without(records: Records) -> None:
         assert np.array_equal(views[0].pixels, views[1].pixels)
 
 
-def test_a_known_broken_video_is_not_opened_and_told_as_before(
-    records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_known_broken_video_is_not_opened(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     records.path(0).write_bytes(b"no video")
-    scanned_manifest(records.root, [*records.paths], default_file(records.root))
+    scanned_manifest(records.root, records.paths)
     view = get_protocol("center")
     before = ViewDataset(records, WITHOUT, view)[0].failure
     dataset = ViewDataset(records, CONFIG, view)
@@ -141,7 +157,7 @@ def test_a_known_broken_video_is_not_opened_and_told_as_before(
 def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records) -> None:
     for index in set(range(len(records))) - {5}:
         records.path(index).write_bytes(b"no video")
-    scanned_manifest(records.root, [*records.paths], default_file(records.root))
+    scanned_manifest(records.root, records.paths)
     config = dataclasses.replace(CONFIG, data=DataConfig(num_workers=0, max_substitutions=1))
     (clip,) = ClipDataset(records, config)[ClipKey(0, 0, 1.0)]
     assert [failure.record for failure in clip.failures] == [0]
@@ -150,30 +166,33 @@ def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records) -> Non
     assert np.array_equal(ClipDataset(records, without)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
 
 
-def test_a_changed_file_is_told_and_scanned_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = scanned_manifest(records.root, [*records.paths], default_file(records.root))
-    first, second = records.paths[0], records.paths[1]
-    (records.root / first).write_bytes((records.root / second).read_bytes())
-    os.utime(records.root / second, ns=(1, 1))
-    told: list[str] = []
-    logger = logging.getLogger("vidtl.data.manifest")
-    monkeypatch.setattr(logger, "warning", lambda message, *values: told.append(message % values))
-    for _ in range(2):
-        assert manifest.consult(records.root, first) is None
-        assert manifest.consult(records.root, second) is None
-    assert len(told) == 2
-    assert first in told[0]
-    assert "bytes then" in told[0]
-    assert "another time of change" in told[1]
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("vidtl"), "propagate", True)  # tools turn it off
+    return caplog
+
+
+def test_changed_files_are_reported_once_and_scanned_again(
+    records: Records, warnings: pytest.LogCaptureFixture
+) -> None:
+    manifest = scanned_manifest(records.root, records.paths)
+    for path in records.paths:
+        os.utime(records.root / path, ns=(1, 1))
+    (records.root / records.paths[0]).write_bytes(records.path(1).read_bytes())
+    for path in [*records.paths, *records.paths]:
+        assert manifest.consult(records.root, path) is None
+    *named, last = warnings.messages
+    assert [message.split()[0] for message in named] == [*records.paths][:3]
+    assert "bytes then" in named[0]
+    assert str(manifest.file) in last
     assert ViewDataset(records, CONFIG, get_protocol("center"))[0].failure is None
 
 
 def test_a_decode_that_disagrees_with_the_manifest_is_unreadable(shared_data: Path, tmp_path: Path) -> None:
-    """Bytes rot, size and times stay: no frame is silently another one."""
+    """Bytes rot while size and time stay: no frame is silently another one."""
     for name in ("mmaction2__part_0.mp4", "PaddleVideo__example.avi"):
         shutil.copy(shared_data / "videos" / name, tmp_path / name)
-        entry = scan_file(ScanJob(tmp_path, name, "packets"))
-        scanned = entry.scanned()
+        scanned = scan_file(ScanJob(tmp_path, name, "packets")).scanned()
         assert scanned is not None
         timeline = scanned.timeline
         assert timeline.pts is not None
@@ -182,82 +201,143 @@ def test_a_decode_that_disagrees_with_the_manifest_is_unreadable(shared_data: Pa
         shifted = dataclasses.replace(scanned, timeline=dataclasses.replace(timeline, pts=pts, index=index))
         with open_video(tmp_path / name, scanned=shifted) as video:
             view = View(np.arange(8), Box(0, 0, video.height, video.width))
-            with pytest.raises(UnreadableVideo, match="frame 5 decodes at another time"):
+            with pytest.raises(UnreadableVideo, match="frame 5"):
                 video.read([view], (16, 16), "rgb")
         other = dataclasses.replace(scanned, coded_size=(16, 16))
-        with pytest.raises(UnreadableVideo, match="its header is not the one that the manifest has"):
+        with pytest.raises(UnreadableVideo, match="header"):
             open_video(tmp_path / name, scanned=other)
 
 
-def test_any_damage_is_refused_or_harmless(records: Records, tmp_path: Path) -> None:
-    whole = scanned_manifest(records.root, [*records.paths], tmp_path / "manifest.npz")
-    content = whole.file.read_bytes()
+def test_any_damage_is_refused_or_harmless(real: Manifest, tmp_path: Path) -> None:
+    entries = {entry.path: entry for entry in real}
+    content = real.file.read_bytes()
     rng = np.random.default_rng(0)
-    damaged = [content[:length] for length in rng.integers(0, len(content), 40)]
+    damaged = [content[:length] for length in rng.integers(0, len(content), 20)]
     for place in rng.integers(0, len(content), 150):
         damaged.append(content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :])
-    refused = []
+    num_refused = 0
     for number, data in enumerate(damaged):
-        file = tmp_path / f"damaged{number}.npz"
+        file = tmp_path / f"damaged{number}.sqlite"
         file.write_bytes(data)
-        try:
-            assert [*Manifest.load(file)] == [*whole]
-        except UserError as error:
-            refused.append((str(error), str(file)))
-    assert all(file in error and "\n" not in error for error, file in refused)
-    assert len(refused) > 120  # the others hit dates and the like in the archive's frame
+        for path, entry in entries.items():
+            try:
+                assert Manifest(file).find(path) in (entry, None)  # without an entry the video is scanned when opened
+            except UserError as error:
+                assert_refusal(str(error), file, "tools/prepare.py")
+                num_refused += 1
+    assert num_refused > 100
+
+
+def rewrite(file: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
+    with closing(sqlite3.connect(file)) as database, database:
+        for statement in statements:
+            database.execute(statement, values)
+
+
+HOSTILE_ROWS: list[dict[str, Any]] = [
+    {"size": "many"},
+    {"num_frames": 1 << 60},
+    {"num_frames": -1},
+    {"status": "rm -rf"},
+    {"reason": None},
+    {"time_base": "1/0"},
+    {"time_base": "x"},
+    {"timeline": b"no zlib"},
+    {"timeline": zlib.compress(bytes(100 << 20))},
+    {"timeline": zlib.compress(b"\x08" + b"\x7f" * 8 + b"\x01\x00" * 3)},
+    {"timeline": zlib.compress(b"\xff" * 100)},
+]
+
+
+@pytest.mark.parametrize("change", HOSTILE_ROWS, ids=lambda change: str(change)[:30])
+def test_hostile_rows_are_refused(records: Records, change: dict[str, Any]) -> None:
+    path = records.paths[0]
+    manifest = scanned_manifest(records.root, [path])
+    entry = dataclasses.replace(scan_file(ScanJob(records.root, path, "packets")), **change)
+    rewrite(manifest.file, f"INSERT OR REPLACE INTO files VALUES ({','.join('?' * 22)})", values=entry.to_row())
+    with refused(manifest.file, "tools/prepare.py"):
+        Manifest(manifest.file).consult(records.root, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"PK\x03\x04 an archive"),
+        lambda file: rewrite(file, "PRAGMA application_id = 1"),
+        lambda file: rewrite(file, "PRAGMA user_version = 1"),
+        lambda file: rewrite(file, "CREATE TRIGGER t AFTER INSERT ON files BEGIN DELETE FROM files; END"),
+        lambda file: rewrite(file, "DROP TABLE files", "CREATE VIEW files AS SELECT randomblob(1 << 30) AS path"),
+        lambda file: rewrite(file, "DROP TABLE files", SCHEMA.replace("timeline BLOB", "timeline")),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, change: Callable[[Path], object]) -> None:
+    file = write_manifest(tmp_path, []).file
+    assert len(Manifest(file)) == 0
+    change(file)
+    with refused(file, "tools/prepare.py"):
+        find_manifest(tmp_path, str(file))
 
 
 def test_a_manifest_is_found_by_setting(records: Records, tmp_path: Path) -> None:
     assert find_manifest(records.root, "auto") is None
-    made = scanned_manifest(records.root, [*records.paths], tmp_path / "elsewhere" / "manifest.npz")
+    made = scanned_manifest(records.root, records.paths, tmp_path / "else where?")
     for setting in (made.file, made.file.parent):
         found = find_manifest(records.root, str(setting))
         assert found is not None
         assert [*found] == [*made]
-    with pytest.raises(UserError, match=r"data\.manifest"):
-        find_manifest(records.root, str(tmp_path / "nowhere"))
+    assert os.listdir(made.file.parent) == [made.file.name]  # nothing is written beside it
     assert find_manifest(records.root, "none") is None
-    assert [*pickle.loads(pickle.dumps(found))] == [*made]
-    assert len(pickle.dumps(found)) < 1000  # a spawned worker is sent the path
+    for missing in (tmp_path / "nowhere", tmp_path):
+        with refused("data.manifest", missing):
+            find_manifest(records.root, str(missing))
 
 
-def test_a_path_is_found_among_many_and_costs_little() -> None:
+def test_a_manifest_of_version_1_is_reported_and_not_used(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    old = tmp_path / FOLDER / "manifest.npz"
+    old.parent.mkdir()
+    old.write_bytes(b"")
+    assert find_manifest(tmp_path, "auto") is None
+    (message,) = warnings.messages
+    assert str(old) in message
+    with refused(old):
+        find_manifest(tmp_path, str(old))
+
+
+def test_each_process_has_a_connection_of_its_own(real: Manifest) -> None:
+    entries = [*real]
+    copy = pickle.loads(pickle.dumps(real))
+    assert len(pickle.dumps(real)) < 1000
+    assert [*copy] == entries
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(real.find, [entry.path for entry in entries]) == entries
+    assert len(real._connections) == 1
+    assert [*real] == entries
+
+
+def test_a_path_is_found_among_many_and_costs_little(tmp_path: Path) -> None:
     pts = np.arange(300) * 512
-    template = Entry(path="", status="ok", reason="", depth="packets", num_frames=300)
+    template = Entry(path="", status="ok", reason="", depth="packets", num_frames=300, size=1 << 20, mtime_ns=10**18)
     names = [f"train/opening a bottle/{number:011d}_000010_000020.mp4" for number in range(0, 4000, 2)]
     packed = pack_timeline_of(pts)
-    manifest = Manifest.from_entries(
-        [dataclasses.replace(template, path=name, timeline=packed, size=1 << 20, mtime_ns=10**18) for name in names],
-        Path("manifest.npz"),
-    )
-    assert [manifest.find(name) for name in names] == list(range(2000))
+    entries = [dataclasses.replace(template, path=name, timeline=packed) for name in names]
+    manifest = write_manifest(tmp_path, entries)
+    assert [manifest.find(name) for name in names] == [*manifest] == entries
     assert manifest.find("train/opening a bottle/00000000001_000010_000020.mp4") is None
     assert manifest.find("") is manifest.find("zzz") is None
-    assert manifest.num_bytes / len(manifest) < 200
+    assert manifest.file.stat().st_size / len(manifest) < 250
 
 
 def pack_timeline_of(pts: np.ndarray) -> bytes:
-    """A constant rate with B-frames, as x264 makes it by default."""
-    from fractions import Fraction
-
-    from vidtl.video.timeline import PacketIndex, Timeline
-
+    """Pack a constant rate with B-frames, as x264 makes it by default."""
     order = np.arange(len(pts))
     order[1:-3:4], order[2:-2:4], order[3:-1:4] = order[3:-1:4].copy(), order[1:-3:4].copy(), order[2:-2:4].copy()
-    index = PacketIndex(pts, order, pts[:1], order[:1])
-    timeline = Timeline.from_pts(pts, Fraction(1, 15360), None, index)
+    timeline = Timeline.from_pts(pts, Fraction(1, 15360), None, PacketIndex(pts, order, pts[:1], order[:1]))
     packed = pack_timeline(timeline)
     back = unpack_timeline(packed, len(pts), Fraction(1, 15360), None)
     assert back.index is not None
     assert np.array_equal(back.index.order, order)
     return packed
-
-
-def test_entries_survive_the_journal(real: Manifest) -> None:
-    import json
-
-    assert [Entry.from_json(json.loads(json.dumps(entry.to_json()))) for entry in real] == [*real]
 
 
 def test_stamps(tmp_path: Path) -> None:

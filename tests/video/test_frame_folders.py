@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from vidtl.data.sampling import Box
-from vidtl.prepare.scan import ScanJob, scan_file
-from vidtl.prepare.scanning import limit_s
+from vidtl.prepare.scan import ScanJob, limit_s, scan_file
 from vidtl.video import UnreadableVideo, View, open_video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (12, 16, 20, 3), dtype=np.uint8)

@@ -1,45 +1,50 @@
-"""The manifest of a data root: what a scan found in every file, so that training opens none without knowing it.
+"""The manifest of a data root: results of the last scan of every file, so that training opens videos without a scan.
 
-One `.npz` file of plain columns (no pickle) with a checksum over them, keyed by path relative to the root. A file that
-is not in it, or has changed since (size or time of change), is opened as if there were no manifest; a manifest changes
-no clip, it only saves the scan at open and the attempts to read what is known to be broken.
+One SQLite file with a row per path relative to the root. A file without a row, or with another size or modification
+time than its row, is opened as if there were no manifest: a manifest never changes a clip, it only saves the scan at
+open and attempts to read files that are known to be broken. `vidtl.prepare.manifest` writes it.
 """
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import sqlite3
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vidtl.data.layout import existing
-from vidtl.data.manifest_entry import DEPTHS, STATUSES, Entry, Stream
-from vidtl.data.manifest_file import Columns, read_columns, write_columns
-from vidtl.data.records import Records, StringColumn
+from vidtl.data.manifest_entry import SCHEMA, Entry
+from vidtl.data.records import Records
+from vidtl.errors import UserError
 from vidtl.video import ScannedVideo, UnreadableVideo, VideoReader, open_video
 
 FOLDER = ".vidtl"
-"""Where a data root keeps its manifest. Hidden, so that no layout takes it for a folder of videos."""
-FILE_NAME = "manifest.npz"
+"""Folder of the manifest in a data root. Hidden, so that no layout takes it for a folder of videos."""
+FILE_NAME = "manifest.sqlite"
+VERSION = 2
+_OLD_FILE_NAME = "manifest.npz"  # version 1
 
-# Changed files that a process names before it says that there are more.
+APPLICATION_ID = int.from_bytes(b"vdtl")
+
+# A bound on what a damaged or hostile file can make a reader allocate.
+_MAX_VALUE_BYTES = 64 << 20
+
+# Changed files that a process names before it only reports that there are more.
 _NAMED_CHANGES = 3
 
 _log = logging.getLogger(__name__)
 
 
 class Stamp(NamedTuple):
-    """What shows that a file has changed."""
+    """Size in bytes and modification time of a file."""
 
     size: int
     mtime_ns: int
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """Size and time of change of a file, links followed; None where there is none."""
+    """Return the stamp of a file, following links; None where there is none."""
     try:
         status = os.stat(path)
     except NotADirectoryError:  # an image in a file of many: `cifar10.npz/train/17`
@@ -50,182 +55,163 @@ def file_stamp(path: Path) -> Stamp | None:
 
 
 class Manifest:
-    """N scanned files in the order of their paths. Its columns are shared with forked workers and never copied."""
+    """Read-only entries by path. Every process opens a connection of its own at the first use."""
 
-    def __init__(self, columns: Columns, file: Path) -> None:
-        self.columns = columns
+    def __init__(self, file: Path) -> None:
         self.file = file
         self._changed: set[str] = set()
-
-    @classmethod
-    def from_entries(cls, entries: Iterable[Entry], file: Path) -> "Manifest":
-        """A manifest that is to be written to `file`; the order of the entries does not matter."""
-        return cls(_columns_of(sorted(entries, key=lambda entry: entry.path.encode())), file)
-
-    @classmethod
-    def load(cls, file: Path) -> "Manifest":
-        """Read a manifest and check it.
-
-        Raises:
-            UserError: no such file, damaged, or of another version.
-        """
-        return cls(read_columns(existing(file, "manifest")), file)
-
-    def save(self) -> None:
-        """Write the file whole or not at all; UserError where it cannot be written."""
-        write_columns(self.columns, self.file)
+        # By process: SQLite allows neither use nor close of a connection that came through a fork.
+        self._connections: dict[int, sqlite3.Connection] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # For workers that are spawned: the path is sent, not megabytes of columns.
-        return _load_cached, (self.file, file_stamp(self.file))
+        return Manifest, (self.file,)
 
     def __len__(self) -> int:
-        return len(self.columns.paths)
+        return int(next(self.rows("SELECT count(*) FROM files"))[0])
 
     def __iter__(self) -> Iterator[Entry]:
-        return (self.entry(row) for row in range(len(self)))
+        """All entries in the order of the UTF-8 bytes of their paths."""
+        for row in self.rows("SELECT * FROM files ORDER BY path"):
+            yield self._entry(row)
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all columns."""
-        return self.columns.num_bytes
+    def find(self, path: str) -> Entry | None:
+        """Return the entry of a path relative to the root; None where it was not scanned."""
+        row = next(self.rows("SELECT * FROM files WHERE path = ?", (path,)), None)
+        return None if row is None else self._entry(row)
 
-    def find(self, path: str) -> int | None:
-        """Row of a path relative to the root; None where it was not scanned."""
-        wanted = path.encode()
-        data, offsets = self.columns.paths.data, self.columns.paths.offsets
-        low, high = 0, len(self)
-        while low < high:
-            middle = (low + high) // 2
-            found = data[offsets[middle] : offsets[middle + 1]].tobytes()
-            if found == wanted:
-                return middle
-            low, high = (middle + 1, high) if found < wanted else (low, middle)
-        return None
-
-    def entry(self, row: int) -> Entry:
-        """Everything about one file."""
-        columns = self.columns
-        start, end = columns.timeline_offsets[row], columns.timeline_offsets[row + 1]
-        stream = int(columns.stream[row])
-        return Entry(
-            path=columns.paths[row],
-            status=STATUSES[columns.status[row]],
-            reason=columns.reasons[int(columns.reason[row])],
-            depth=DEPTHS[columns.depth[row]],
-            size=int(columns.size[row]),
-            mtime_ns=int(columns.mtime_ns[row]),
-            fingerprint=int(columns.fingerprint[row]),
-            num_frames=int(columns.num_frames[row]),
-            num_decoded=int(columns.num_decoded[row]),
-            duration_s=float(columns.duration_s[row]),
-            stream=None if stream < 0 else Stream.from_numbers(columns.streams[stream].tolist(), columns.names),
-            timeline=columns.timeline_data[start:end].tobytes(),
-        )
-
-    def consult(self, root: Path, path: str) -> ScannedVideo | None:
-        """What is known about a video before it is opened; None: open it as if there were no manifest.
+    def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run a query on the table `files`.
 
         Raises:
-            UnreadableVideo: the file is known to be broken and has not changed since.
+            UserError: the file is missing, damaged, no manifest or one of another version.
         """
-        row = self.find(path)
-        if row is None:
-            return None
-        columns = self.columns
+        connection = self._connection()
+        try:
+            yield from connection.execute(query, values)
+        except (sqlite3.Error, MemoryError) as error:
+            raise damaged_manifest(self.file, error) from error
+
+    def check(self) -> None:
+        """Raise UserError for a file that is missing, no manifest, or of another version."""
+        self._connection()
+
+    def _connection(self) -> sqlite3.Connection:
+        process = os.getpid()
+        if process not in self._connections:
+            self._connections[process] = _connect(self.file)
+        return self._connections[process]
+
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        try:
+            return Entry.from_row(row)
+        except ValueError as error:
+            raise damaged_manifest(self.file, error) from error
+
+    def consult(self, root: Path, path: str) -> ScannedVideo | None:
+        """Return the scan of an unchanged video; None: open it as if there were no manifest.
+
+        Raises:
+            UnreadableVideo: the file is broken and has not changed since the scan.
+            UserError: the manifest is damaged.
+        """
+        entry = self.find(path)
         file = root / path
-        stamp = file_stamp(file)
-        if stamp is None or file.is_dir():
-            return None  # opening tells why a file is missing; a folder's stamp says nothing about its images
-        if stamp != (columns.size[row], columns.mtime_ns[row]):
-            self._tell_changed(path, Stamp(int(columns.size[row]), int(columns.mtime_ns[row])), stamp)
+        stamp = file_stamp(file) if entry else None
+        if entry is None or stamp is None or file.is_dir():
+            return None  # opening gives the reason for a missing file; a folder's stamp does not cover its images
+        if stamp != (entry.size, entry.mtime_ns):
+            self._report_change(entry, stamp)
             return None
-        entry = self.entry(row)
         if not entry.is_readable:
             raise UnreadableVideo(file, entry.reason)
-        return entry.scanned()
+        try:
+            return entry.scanned()
+        except (ValueError, ArithmeticError, MemoryError) as error:
+            raise damaged_manifest(self.file, error) from error
 
-    def _tell_changed(self, path: str, before: Stamp, now: Stamp) -> None:
-        if path in self._changed or len(self._changed) > _NAMED_CHANGES:
+    def _report_change(self, entry: Entry, now: Stamp) -> None:
+        if entry.path in self._changed or len(self._changed) > _NAMED_CHANGES:
             return
-        self._changed.add(path)
+        self._changed.add(entry.path)
         if len(self._changed) > _NAMED_CHANGES:
-            _log.warning(
-                "more files have changed since %s was written; tools/prepare.py brings it up to date", self.file
-            )
+            _log.warning("more files have changed since their scan; tools/prepare.py brings %s up to date", self.file)
             return
-        change = f"{before.size} bytes then, {now.size} now" if before.size != now.size else "another time of change"
-        _log.warning(
-            "%s has changed since %s was written (%s); it is scanned again when opened", path, self.file, change
-        )
+        sizes = f"{entry.size} bytes then, {now.size} now"
+        change = "another modification time" if entry.size == now.size else sizes
+        _log.warning("%s has changed since its scan (%s); it is scanned again when opened", entry.path, change)
 
 
 def default_file(root: Path) -> Path:
-    """Where the manifest of a data root is looked for."""
+    """Return the place of a data root's manifest."""
     return root / FOLDER / FILE_NAME
 
 
 def find_manifest(root: Path, setting: str) -> Manifest | None:
-    """The manifest that `data.manifest` means: "auto", "none", or the path of a file or of the folder it is in.
+    """Open the manifest of `data.manifest`: "auto", "none", or the path of a file or of its folder.
 
     Raises:
-        UserError: a path that does not exist, or a damaged manifest.
+        UserError: the path does not exist, or the manifest is damaged or of another version.
     """
     if setting == "none":
         return None
     if setting == "auto":
         file = default_file(root)
         if not file.is_file():
+            if file.with_name(_OLD_FILE_NAME).is_file():
+                _log.warning(
+                    "%s has an old format and is not used; run tools/prepare.py", file.with_name(_OLD_FILE_NAME)
+                )
             return None
     else:
         file = existing(Path(setting), "data.manifest")
         file = existing(file / FILE_NAME, "data.manifest") if file.is_dir() else file
-    return _load_cached(file, file_stamp(file))
+    return _open_once(file, file_stamp(file))
 
 
 def open_record(records: Records, index: int, decoder: str, manifest: Manifest | None) -> VideoReader:
-    """Open the video of a record, with what the manifest knows about it; see `open_video`."""
+    """Open the video of a record with its entry in the manifest; see `open_video`."""
     scanned = manifest.consult(records.root, records.paths[index]) if manifest else None
     return open_video(records.path(index), decoder, records.root, records.frame_rate, scanned)
 
 
 @lru_cache(maxsize=4)
-def _load_cached(file: Path, stamp: Stamp | None) -> Manifest:
-    """Once per process, however many data sets of it ask."""
-    manifest = Manifest.load(file)
-    statuses = [STATUSES[number] for number in manifest.columns.status.tolist()]
-    unreadable = sum(status not in ("ok", "damaged") for status in statuses)
-    _log.info("manifest %s: %d files, %d of them unreadable", file, len(manifest), unreadable)
+def _open_once(file: Path, stamp: Stamp | None) -> Manifest:
+    """Check the file once per process, however many data sets use it."""
+    manifest = Manifest(file)
+    counts = "SELECT count(*), total(status NOT IN ('ok', 'damaged')) FROM files"
+    _log.info("manifest %s: %d files, %d of them unreadable", file, *next(manifest.rows(counts)))
     return manifest
 
 
-def _columns_of(entries: list[Entry]) -> Columns:
-    reasons = sorted({"", *(entry.reason for entry in entries)})
-    names = sorted({name for entry in entries if entry.stream for name in (entry.stream.container, entry.stream.codec)})
-    name_numbers = {name: number for number, name in enumerate(names)}
-    rows = [entry.stream.to_numbers(name_numbers) if entry.stream else None for entry in entries]
-    streams = sorted({row for row in rows if row})
-    stream_numbers: dict[tuple[int, ...] | None, int] = {row: number for number, row in enumerate(streams)} | {None: -1}
-    reason_numbers = {reason: number for number, reason in enumerate(reasons)}
+def _connect(file: Path) -> sqlite3.Connection:
+    """Open a file read-only and without locks, and check that it holds the table `files` and no code."""
+    existing(file, "manifest")
+    try:
+        # immutable: finished files are only ever replaced; network file systems often have no locks
+        uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        connection.executescript("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -512")
+        application, version = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+        )
+        schema = connection.execute("SELECT sql FROM sqlite_master").fetchall()
+    except sqlite3.Error as error:
+        raise damaged_manifest(file, error) from error
+    if application != APPLICATION_ID:
+        raise damaged_manifest(file, "another program wrote it")
+    if version != VERSION:
+        raise UserError(
+            f"manifest {str(file)!r} has version {version}, allowed: {VERSION}; delete it, run tools/prepare.py again"
+        )
+    if schema != [(SCHEMA,)]:  # a view or trigger in its place would run code
+        raise damaged_manifest(file, "it has other tables")
+    return connection
 
-    def column(dtype: type[np.generic], values: Iterable[float]) -> NDArray[Any]:
-        return np.fromiter(values, dtype, len(entries))
 
-    return Columns(
-        paths=StringColumn.from_strings(entry.path for entry in entries),
-        reasons=StringColumn.from_strings(reasons),
-        names=StringColumn.from_strings(names),
-        streams=np.array(streams, np.int64).reshape(len(streams), Stream.NUM_NUMBERS),
-        status=column(np.uint8, (STATUSES.index(entry.status) for entry in entries)),
-        reason=column(np.int32, (reason_numbers[entry.reason] for entry in entries)),
-        depth=column(np.uint8, (DEPTHS.index(entry.depth) for entry in entries)),
-        size=column(np.int64, (entry.size for entry in entries)),
-        mtime_ns=column(np.int64, (entry.mtime_ns for entry in entries)),
-        fingerprint=column(np.uint64, (entry.fingerprint for entry in entries)),
-        stream=column(np.int32, (stream_numbers[row] for row in rows)),
-        num_frames=column(np.int32, (entry.num_frames for entry in entries)),
-        num_decoded=column(np.int32, (entry.num_decoded for entry in entries)),
-        duration_s=column(np.float64, (entry.duration_s for entry in entries)),
-        timeline_data=np.frombuffer(b"".join(entry.timeline for entry in entries), np.uint8),
-        timeline_offsets=np.cumsum([0, *(len(entry.timeline) for entry in entries)], dtype=np.int64),
+def damaged_manifest(file: Path, reason: object) -> UserError:
+    first_line = (str(reason) or type(reason).__name__).partition("\n")[0]
+    return UserError(
+        f"manifest {str(file)!r} is damaged or no manifest ({first_line}); delete it and run tools/prepare.py again, "
+        "or set data.manifest to 'none'"
     )

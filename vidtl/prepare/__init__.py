@@ -1,1 +1,1 @@
-"""Knowing a data set before training on it: scanning, reporting, and copies that decode fast."""
+"""Preparation of a data set before training: scan, manifest, report, and copies that decode fast."""

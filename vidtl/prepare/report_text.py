@@ -1,17 +1,17 @@
-"""The report of a scan as text for people: what matters first, examples instead of lists."""
+"""The report of a data set as text: the most important first, examples instead of lists."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vidtl.prepare.report import LOSS_WORTH_TELLING
-
 _EXAMPLES = 5
+# Share of a class's videos.
+_REPORTED_LOSS = 0.1
 _INDENT = 12
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """The whole report; control characters of names and paths are shown, not sent to the terminal."""
+    """Format the report; control characters in names and paths are escaped."""
     lines = [
         *_heading(report),
         *_splits(report["splits"]),
@@ -25,7 +25,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def printable(line: str) -> str:
-    """The line itself, or with all that is not plain text escaped: names in strangers' archives may hold anything."""
+    """Escape what is not plain text: names in downloaded archives may contain anything."""
     return line if line.isprintable() else ascii(line)[1:-1]
 
 
@@ -108,12 +108,12 @@ def _classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator
         lost = {
             name: f"{name} ({count['annotated'] - count['readable']:,} of {count['annotated']:,})"
             for name, count in counts.items()
-            if count["readable"] and count["readable"] < (1 - LOSS_WORTH_TELLING) * count["annotated"]
+            if count["readable"] and count["readable"] < (1 - _REPORTED_LOSS) * count["annotated"]
         }
         if lost:
             worst = sorted(lost, key=lambda name: counts[name]["readable"] / counts[name]["annotated"])
-            told = _some([lost[name] for name in worst])
-            yield _row("", f"over {LOSS_WORTH_TELLING:.0%} missing or unreadable: {len(lost):,}: {told}")
+            examples = _some([lost[name] for name in worst])
+            yield _row("", f"over {_REPORTED_LOSS:.0%} missing or unreadable: {len(lost):,}: {examples}")
 
 
 def _files(files: Mapping[str, Any]) -> Iterator[str]:

@@ -1,26 +1,34 @@
-"""Looking into one file: what the decoding package finds, and whether every frame decodes."""
+"""Scans: one file, or all files of a data set into its manifest."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
 import numpy as np
 
-from vidtl.data.manifest import file_stamp
-from vidtl.data.manifest_entry import Depth, Entry, Status
-from vidtl.video import UnreadableVideo, open_video
+from vidtl.data.manifest import Manifest, Stamp, file_stamp
+from vidtl.data.manifest_entry import DEPTHS, Depth, Entry
+from vidtl.prepare.manifest import ManifestFolder
+from vidtl.prepare.work import Lost, Work, do_work
+from vidtl.runtime.progress import Progress
+from vidtl.runtime.shard import Shard
+from vidtl.video import ScannedVideo, UnreadableVideo, open_video
 from vidtl.video.images import StillReader
 from vidtl.video.pyav import PyAVReader
+from vidtl.video.scanned import pack_timeline
 from vidtl.video.source import Source, unreadable
 
-# What is read of either end of a file to tell whether two could be the same.
+# Read from each end of a file to find candidates for duplicates.
 _END_BYTES = 64 << 10
+# The time limit grows by a second per megabyte.
+_BYTES_PER_S = 1_000_000
 
 
 @dataclass(frozen=True)
 class ScanJob:
-    """One file to look into."""
+    """One file to scan."""
 
     root: Path
     path: str
@@ -31,11 +39,11 @@ class ScanJob:
 
 
 def scan_file(job: ScanJob) -> Entry:
-    """Everything the manifest says about one file.
+    """Scan one file.
 
-    `packets`: the file opens, every packet has a time, and where packets do not prove how many frames there are, the
-    whole file was decoded. `frames`: every frame was decoded and has the time of its packet. Of a folder of images,
-    `packets` reads the names and one header, `frames` every image.
+    `packets`: the file opens, every packet has a time, and where packets do not prove the number of frames, the whole
+    file is decoded. `frames`: every frame decodes and has the time of its packet. In a folder of images, `packets`
+    reads the names and one header, `frames` every image.
     """
     file = job.root / job.path
     stamp = file_stamp(file)
@@ -45,7 +53,7 @@ def scan_file(job: ScanJob) -> Entry:
     try:
         with open_video(file, "pyav", job.root, job.frame_rate) as video:
             if file.is_file():
-                entry = replace(entry, fingerprint=fingerprint(file, stamp.size))
+                entry = replace(entry, fingerprint=_fingerprint(file, stamp.size))
             if isinstance(video, StillReader):
                 return _scan_stills(video, entry)
             assert isinstance(video, PyAVReader)
@@ -56,19 +64,19 @@ def scan_file(job: ScanJob) -> Entry:
 
 
 def missing_entry(path: str, depth: Depth) -> Entry:
-    """A file that is not there."""
+    """Build the entry of a file that does not exist."""
     return Entry(path=path, status="missing", reason="No such file or directory", depth=depth)
 
 
-def fingerprint(file: Path, size: int) -> int:
-    """64 bits of the size and of the first and last 64 KiB."""
+def _fingerprint(file: Path, size: int) -> int:
+    """Hash the size and the first and last 64 KiB to a signed integer of 64 bits."""
     digest = hashlib.blake2b(str(size).encode(), digest_size=8)
     with unreadable(file), file.open("rb") as stream:
         digest.update(stream.read(_END_BYTES))
         if size > _END_BYTES:
             stream.seek(max(_END_BYTES, size - _END_BYTES))
             digest.update(stream.read(_END_BYTES))
-    return int.from_bytes(digest.digest())
+    return int.from_bytes(digest.digest(), signed=True)
 
 
 def _scan_stills(video: StillReader, entry: Entry) -> Entry:
@@ -86,27 +94,48 @@ def _scan_stills(video: StillReader, entry: Entry) -> Entry:
             first_error = first_error or error.reason
     if good.all():
         return replace(entry, num_decoded=count)
-    status: Status = "damaged" if good.any() else "unreadable"
-    return replace(entry, status=status, reason=_not_decoded(good, first_error), num_decoded=int(good.sum()))
+    reason = _not_decoded(good, first_error)
+    return replace(entry, status="damaged" if good.any() else "unreadable", reason=reason, num_decoded=int(good.sum()))
 
 
 def _scan_video(source: Source, entry: Entry) -> Entry:
-    entry = entry.with_video(source.scanned())
+    entry = _with_video(entry, source.scanned())
     counted, announced = source.timeline.index is None, source.stream.frames
     num_decoded, reason = entry.num_frames if counted else -1, ""
     if entry.depth == "frames":
         num_decoded, reason = _decode_all(source)
     elif source.damaged:
         num_decoded, reason = -1, "the decoder marks frames as damaged"
-    if not reason and counted and entry.stream and entry.stream.container == "mov" and announced > num_decoded + 1:
+    if not reason and counted and entry.container == "mov" and announced > num_decoded + 1:
         reason = f"cut short: {num_decoded} of the {announced} frames that its header announces"
     return replace(entry, status="damaged" if reason else "ok", reason=reason, num_decoded=num_decoded)
 
 
-def _decode_all(source: Source) -> tuple[int, str]:
-    """How many frames decode, undamaged and at their time, and what is wrong with the first that does not.
+def _with_video(entry: Entry, video: ScannedVideo) -> Entry:
+    timeline = video.timeline
+    duration_s = float(timeline.times_s[-1])
+    # The header's rate is kept only where it is needed: where frames vary, every file has another one.
+    rate = video.rate if timeline.pts is None or duration_s == 0 else None
+    return replace(
+        entry,
+        num_frames=len(timeline.times_s),
+        duration_s=duration_s,
+        container=video.container,
+        codec=video.codec,
+        coded_height=video.coded_size[0],
+        coded_width=video.coded_size[1],
+        **vars(video.orientation),
+        marked_damaged=video.damaged,
+        time_base=str(video.time_base),
+        rate=str(rate or 0),
+        timeline=pack_timeline(timeline),
+    )
 
-    Goes on after an error, as readers do that seek to what comes after it.
+
+def _decode_all(source: Source) -> tuple[int, str]:
+    """Count the frames that decode, undamaged and at their time, and return the reason why the first other one fails.
+
+    Continues after an error, as readers do that seek past it.
     """
     pts, count = source.timeline.pts, len(source.timeline.times_s)
     good = np.zeros(count, bool)
@@ -133,17 +162,78 @@ def _decode_all(source: Source) -> tuple[int, str]:
         return num_decoded, f"{further} more frames decode than the {count} that were counted"
     if num_decoded < count:
         return num_decoded, _not_decoded(good, first_error)
-    # All frames are there, but one may be a repair: reading it through PyAV would be refused too.
+    # All frames decode, but one may be a repair, which PyAV refuses when it is read.
     return num_decoded, f"the decoder reports an error: {first_error}" if first_error else ""
 
 
 def _not_decoded(good: np.ndarray, first_error: str) -> str:
-    """What is wrong where some frames do not decode; `good` [N] says which do."""
+    """Format the reason where some frames do not decode; `good` [N] is True for those that do."""
     cause = f": {first_error}" if first_error else ""
     return f"{(~good).sum()} of {len(good)} frames do not decode, the first is {good.argmin()}{cause}"
 
 
 def _number(frame_pts: int | None, pts: np.ndarray) -> int | None:
-    """Number of a decoded frame in the timeline, by its time."""
+    """Find the number of a decoded frame in the timeline by its time."""
     place = int(np.searchsorted(pts, frame_pts)) if frame_pts is not None else len(pts)
     return place if place < len(pts) and pts[place] == frame_pts else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanPlan:
+    """The scan of a data set."""
+
+    root: Path
+    paths: Sequence[str]
+    """All files of all splits, each once, sorted."""
+    folder: ManifestFolder
+    depth: Depth = "packets"
+    shard: Shard | None = None
+    frame_rate: float | None = None
+    """Of folders of images."""
+    num_workers: int = 1
+    time_limit_s: float = 60.0
+    """For each file, plus one second per megabyte."""
+    scan: Callable[[ScanJob], Entry] = scan_file
+
+    @property
+    def share(self) -> Sequence[str]:
+        """The paths of the plan's shard."""
+        return self.shard.take(self.paths) if self.shard else self.paths
+
+
+def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
+    """Scan the files that are new, have changed, or were scanned less deeply before.
+
+    Raises:
+        StoppedBySignalError, UserError: see `do_work`.
+    """
+
+    def entry_or_job(path: str, known: Entry | None) -> Entry | ScanJob:
+        stamp = file_stamp(plan.root / path)
+        if stamp is None:
+            return missing_entry(path, plan.depth)
+        unchanged = known and known.status != "missing" and stamp == (known.size, known.mtime_ns)
+        if known and unchanged and DEPTHS.index(known.depth) >= DEPTHS.index(plan.depth):
+            return known
+        return ScanJob(plan.root, path, plan.depth, plan.frame_rate)
+
+    work = Work(
+        title=f"scanning {plan.shard.name}" if plan.shard else "scanning",
+        names=plan.share,
+        entry_or_job=entry_or_job,
+        run=plan.scan,
+        lost=_lost_entry,
+        limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path, whole_folders=job.depth == "frames"),
+    )
+    return do_work(work, plan.folder, plan.shard, plan.num_workers, progress)
+
+
+def limit_s(base_s: float, file: Path, whole_folders: bool = False) -> float:
+    """Return the time limit for a file, or for every image of a folder, given the limit for a small file."""
+    files = [file, *file.glob("*")] if whole_folders else [file]
+    return base_s + sum(stamp.size for stamp in map(file_stamp, files) if stamp) / _BYTES_PER_S
+
+
+def _lost_entry(job: ScanJob, lost: Lost) -> Entry:
+    size, mtime_ns = file_stamp(job.root / job.path) or Stamp(0, 0)
+    return Entry(path=job.path, status=lost.status, reason=lost.reason, depth=job.depth, size=size, mtime_ns=mtime_ns)

@@ -6,18 +6,22 @@ deblocking): about four times faster to decode than x264's defaults, for a fifth
 
 import errno
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 
 from vidtl.data.manifest_entry import Entry
+from vidtl.data.sampling import Box
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
-from vidtl.video import UnreadableVideo
+from vidtl.video import UnreadableVideo, View, open_video
 from vidtl.video.color import Converter
 from vidtl.video.reader import Matrix
 from vidtl.video.safety import checked_path, sniff_container
@@ -30,18 +34,18 @@ GOP = 32
 _MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}
 _LIMITED, _FULL = 1, 2
 
-# The disk's fault, which every further file would meet as well.
+# Errors of the disk, which no other file would escape.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class CopySettings:
-    """What copies are a function of, beside the originals."""
+    """Settings of copies."""
 
     short_side: int = 256
     """Pixels; smaller originals keep their size."""
     crf: int = 23
-    """x264's quality, by default its own: lower is better, larger and slower to decode."""
+    """x264's constant rate factor: lower is better, larger and slower to decode."""
 
     def __post_init__(self) -> None:
         if self.short_side < 32 or self.short_side % 2:
@@ -64,14 +68,14 @@ class CopyJob:
 
 
 def copy_video(job: CopyJob) -> Entry:
-    """Make one copy, whole or not at all, and tell what it holds; an original that cannot be copied is `missing`.
+    """Make one copy, whole or not at all, and scan it; the entry of an original that cannot be copied is `missing`.
 
-    Frames and their times are those of the original: anything else is an error. Rotation and mirroring are done, sound
-    is left out, colours stay as they are tagged. The copy's time of change is the original's, so that a later run
-    knows which original it was made from.
+    Frames and their times are those of the original: anything else is an error. Rotation and mirroring are applied,
+    sound is left out, colors stay as they are tagged. The copy's modification time is the original's, by which a later
+    run finds out whether it is up to date.
 
     Raises:
-        UserError: the disk is full or read-only, which no other file would change.
+        UserError: the disk is full or read-only.
     """
     target = job.output / job.target
     temporary = target.with_name(f".{target.name}.partial")
@@ -101,13 +105,13 @@ def copy_video(job: CopyJob) -> Entry:
 
 
 def not_copied(job: CopyJob, reason: str) -> Entry:
-    """The entry of a copy that is not there."""
+    """Build the entry of a copy that was not made."""
     entry = missing_entry(job.target, "packets")
     return replace(entry, reason=f"not copied: {reason}", mtime_ns=job.entry.mtime_ns)
 
 
 def copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width of a copy: even, in proportion, and never larger than the original."""
+    """Return height and width of a copy: even, in proportion, and never larger than the original."""
     scale = min(1.0, short_side / min(height, width))
     return _even(height * scale, height), _even(width * scale, width)
 
@@ -127,7 +131,7 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
         stream = container.add_stream("libx264", rate=rate or 1, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         codec = stream.codec_context
-        codec.thread_count = 1  # other files keep the other cores busy, and the same bytes come out
+        codec.thread_count = 1  # other files use the other cores, and the bytes do not depend on the machine
         codec.time_base = stream.time_base = time_base
         codec.colorspace = _MATRIX_CODES[source.colour.matrix]
         codec.color_range = _FULL if source.colour.full_range else _LIMITED
@@ -140,7 +144,7 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
 
 
 def _checked_frames(source: Source) -> Iterator[av.VideoFrame]:
-    """All frames, each undamaged and at its time."""
+    """Yield all frames; UnreadableVideo for one that is damaged or not at its time."""
     pts, count = source.timeline.pts, len(source.timeline.times_s)
     number = -1
     for number, frame in enumerate(source.decode_from_start()):
@@ -149,28 +153,28 @@ def _checked_frames(source: Source) -> Iterator[av.VideoFrame]:
         if number >= count or (pts is not None and frame.pts != pts[number]):
             raise UnreadableVideo(source.path, f"frame {number} decodes at another time than its packet or scan says")
         if source.frame_orientation(frame) != source.orientation:
-            raise UnreadableVideo(source.path, "its frames are turned in a way that its header does not announce")
+            raise UnreadableVideo(source.path, "its frames are rotated in a way that its header does not announce")
         yield frame
     if number + 1 < count:
         raise UnreadableVideo(source.path, f"frame {number + 1} does not decode")
 
 
 def _picture(planes: list[np.ndarray]) -> av.VideoFrame:
-    """I420 planes as a frame for the encoder."""
+    """Pack I420 planes into a frame for the encoder."""
     height, width = planes[0].shape
     packed = np.concatenate([np.ascontiguousarray(plane).reshape(-1) for plane in planes])
     return av.VideoFrame.from_ndarray(packed.reshape(height * 3 // 2, width), format="yuv420p")
 
 
 def exact_times(timeline: Timeline, time_base: Fraction, rate: Fraction | None) -> tuple[list[int], Fraction]:
-    """Times of all frames as whole numbers of a unit in seconds."""
+    """Return the times of all frames as integers, and their unit in seconds."""
     if timeline.pts is not None:
         return timeline.pts.tolist(), time_base
     return list(range(len(timeline.times_s))), 1 / Fraction(rate or Fraction(timeline.fps))
 
 
 def _check_times(original: Entry, copied: Entry) -> None:
-    """UnreadableVideo unless both have the same frames at exactly the same times after the first."""
+    """Raise UnreadableVideo unless both have the same frames at exactly the same times after the first."""
     times = []
     for entry in (original, copied):
         video = entry.scanned() if entry.status == "ok" or entry is original else None
@@ -191,3 +195,39 @@ def _to_disk(file: Path) -> None:
 def _raise_if_fatal(target: Path, error: BaseException | None) -> None:
     if isinstance(error, OSError) and error.errno in _FATAL:
         raise UserError(f"{target} could not be written: {os.strerror(error.errno)}")
+
+
+SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE = 32, 2, (224, 224)
+"""The clip that is timed, uncropped."""
+_SPEED_ROUNDS = 3
+
+
+class Pair(NamedTuple):
+    """An original and its copy, each as a root and its entry."""
+
+    original: tuple[Path, Entry]
+    copy: tuple[Path, Entry]
+
+
+def measure_speed(pairs: Sequence[Pair]) -> tuple[float, float]:
+    """Decode the same clip of each original and of its copy in turns, and return clips per CPU second of both."""
+    rounds = []
+    for number in range(_SPEED_ROUNDS + 1):
+        seconds = np.zeros(2)
+        for pair in pairs:
+            for side, (root, entry) in enumerate(pair):
+                seconds[side] += _clip_s(root, entry, seed=number)
+        rounds.append(seconds)
+    # The first round pays for imports and the disk's cache.
+    originals, copies = (len(pairs) / np.median(rounds[1:], axis=0)).tolist()
+    return originals, copies
+
+
+def _clip_s(root: Path, entry: Entry, seed: int) -> float:
+    span = (SPEED_NUM_FRAMES - 1) * SPEED_STRIDE + 1
+    first = int(np.random.default_rng(seed).integers(max(1, entry.num_frames - span + 1)))
+    indices = np.minimum(first + SPEED_STRIDE * np.arange(SPEED_NUM_FRAMES), entry.num_frames - 1)
+    start = time.process_time()
+    with closing(open_video(root / entry.path, "pyav", root, scanned=entry.scanned())) as video:
+        video.read([View(indices, Box(0, 0, video.height, video.width))], _SPEED_SIZE, "planar")
+    return time.process_time() - start

@@ -1,4 +1,4 @@
-"""Fast-to-decode copies of a whole set, in a root of their own that a run can be given instead of the original's."""
+"""Copies of a whole data set that decode fast, in a folder that a run can use as `data.root`."""
 
 import json
 import os
@@ -13,50 +13,48 @@ from vidtl.data.manifest import FOLDER, Manifest, file_stamp
 from vidtl.data.manifest_entry import Entry
 from vidtl.data.records import Records
 from vidtl.errors import UserError
-from vidtl.prepare.children import Lost
-from vidtl.prepare.scan import missing_entry
-from vidtl.prepare.scanning import ScanPlan, limit_s
-from vidtl.prepare.shards import ManifestFolder
+from vidtl.prepare.manifest import ManifestFolder
+from vidtl.prepare.scan import ScanPlan, limit_s, missing_entry
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video, not_copied
-from vidtl.prepare.work import Work, do_work
+from vidtl.prepare.work import Lost, Work, do_work
 from vidtl.runtime.files import replacing, user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
 VERSION = 1
 
-# Encoding takes longer than looking.
+# Encoding takes longer than scanning.
 _SLOWER_THAN_A_SCAN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyPlan:
-    """Which copies are made of what."""
+    """The copies of a data set."""
 
     scan: ScanPlan
     output: Path
     """Root of the copies."""
     targets: Mapping[str, str]
-    """Path of the copy for each path of the original."""
+    """Path of the copy by path of the original."""
     settings: CopySettings
 
     @property
     def folder(self) -> ManifestFolder:
-        """Where the manifest of the copies goes."""
+        """The folder of the copies' manifest."""
         return ManifestFolder.of(self.output)
 
 
 def plan_copies(
     scan: ScanPlan, description: DatasetDescription, splits: Sequence[str], output: Path, settings: CopySettings
 ) -> CopyPlan:
-    """The plan for all files of a scan; writes nothing but the settings. What cannot end well is refused here.
+    """Plan the copies of all files of a scan; writes nothing but the settings.
 
-    A copy keeps its original's path. Where the data set finds videos by patterns for any ending, the ending becomes
-    `.mp4`; where annotation files name them, the name stays as they have it (readers go by content).
+    A copy keeps its original's path. Where the data set finds videos by patterns for any suffix, the suffix becomes
+    `.mp4`; where annotation files name them, the name stays (readers detect the container from the content).
 
     Raises:
         UserError: the folder holds copies made with other settings or files that are no copies, or lies in the
-            original's root; or its path cannot stand in the annotation; or classes are folders of splits that are
+            original's root; or the annotation cannot contain its path; or classes are folders of splits that are
             not copied.
     """
     if output.resolve() == scan.root.resolve() or output.resolve().is_relative_to(scan.root.resolve()):
@@ -79,20 +77,19 @@ def plan_copies(
 
 
 def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Manifest:
-    """Copy what is readable and not yet copied from the original as it is now; writes the copies' manifest.
+    """Copy the readable files whose copy is missing or older than the original; writes the copies' manifest.
 
     Raises:
         StoppedBySignalError, UserError: see `do_work`.
     """
     paths = {plan.targets[path]: path for path in plan.scan.share}
 
-    def outcome_or_job(target: str, known: Entry | None) -> Entry | CopyJob:
-        row = originals.find(paths[target])
-        original = originals.entry(row) if row is not None else missing_entry(paths[target], "packets")
+    def entry_or_job(target: str, known: Entry | None) -> Entry | CopyJob:
+        original = originals.find(paths[target]) or missing_entry(paths[target], "packets")
         job = CopyJob(plan.scan.root, original, plan.output, target, plan.settings)
         if not original.is_readable:
             return not_copied(job, original.reason)
-        if original.stream is None:
+        if not original.is_video:
             return not_copied(job, "an image or a folder of images, not a video file")
         if known and known.mtime_ns == original.mtime_ns:
             stamp = file_stamp(plan.output / target)
@@ -101,12 +98,12 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
         return job
 
     def lost(job: CopyJob, lost: Lost) -> Entry:
-        return replace(not_copied(job, lost.reason), status=lost.kind)  # unlike "missing", tried again in a new run
+        return replace(not_copied(job, lost.reason), status=lost.status)  # not "missing": tried again in a new run
 
     work = Work(
         title=f"copying {plan.scan.shard.name}" if plan.scan.shard else "copying",
         names=list(paths),
-        outcome_or_job=outcome_or_job,
+        entry_or_job=entry_or_job,
         run=copy_video,
         lost=lost,
         limit_s=lambda job: _SLOWER_THAN_A_SCAN * limit_s(plan.scan.time_limit_s, job.root / job.entry.path),
@@ -115,9 +112,9 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
 
 
 def copy_annotations(description: DatasetDescription, splits: Sequence[str], root: Path, output: Path) -> None:
-    """The annotation files of the splits and the list of classes, at the same place as in the original's root.
+    """Copy the annotation files of the splits and the list of classes to the same relative paths.
 
-    Absolute paths in them lead to the copies.
+    Absolute paths in them are changed to those of the copies.
     """
     for file in _annotation_files(description, splits, root):
         content = _moved(file, root, output)
@@ -131,9 +128,9 @@ def copy_annotations(description: DatasetDescription, splits: Sequence[str], roo
 def check_copied_set(
     plan: CopyPlan, description: DatasetDescription, splits: Mapping[str, Records], copies: Manifest
 ) -> None:
-    """UserError unless the root of the copies gives the same records, and finds every copy.
+    """Raise UserError unless the root of the copies gives the same records, and finds every copy.
 
-    Where folders tell everything, what was not copied is in no folder, and so no record.
+    Where folders are the annotation, a file that was not copied has no record.
     """
     made = {entry.path for entry in copies if entry.is_readable}
     for name, records in splits.items():
@@ -150,7 +147,7 @@ def check_copied_set(
 
 
 def _annotation_files(description: DatasetDescription, splits: Sequence[str], root: Path) -> list[Path]:
-    """Each file once. Where classes are the labels of all splits, the files of all splits are needed."""
+    """List each file once; those of all splits where the classes are the labels of all splits."""
     names = splits if description.classes else list(description.splits)
     patterns = [pattern for name in names for pattern in description.splits[name].annotations]
     if description.classes and not (description.folder / description.classes).is_file():
@@ -159,10 +156,10 @@ def _annotation_files(description: DatasetDescription, splits: Sequence[str], ro
 
 
 def _moved(file: Path, root: Path, output: Path) -> bytes:
-    """Content of an annotation file, absolute paths below the root as paths below `output`.
+    """Return the content of an annotation file, with absolute paths below the root as paths below `output`.
 
     Raises:
-        UserError: it cannot be read, or `output` has characters that separate or quote fields.
+        UserError: it cannot be read, or `output` contains characters that separate or quote fields.
     """
     try:
         content = file.read_bytes()
@@ -171,7 +168,7 @@ def _moved(file: Path, root: Path, output: Path) -> bytes:
     roots = [os.fsencode(each) for each in (root.absolute(), root.resolve())]
     any_root = b"|".join(map(re.escape, roots))
     absolute = re.compile(rb'((?:^|[\r,"]|\xef\xbb\xbf)[ \t]*)(?:' + any_root + rb")/", re.MULTILINE)
-    # Most lists have none, which a search for plain bytes tells ten times faster.
+    # Most lists have none, which a search for plain bytes finds out ten times faster.
     first = absolute.search(content) if any(each in content for each in roots) else None
     if first is None:
         return content
@@ -195,7 +192,7 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
     file = ManifestFolder.of(output).path / SETTINGS_FILE
     wanted = {"version": VERSION, **asdict(settings)}
     try:
-        # Looked at before the settings: another shard that begins now writes those first.
+        # Listed before reading the settings, which another shard that starts now writes first.
         in_use = output.is_dir() and any(name != FOLDER for name in os.listdir(output))
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))

@@ -1,16 +1,24 @@
-"""Work on every file of a set: in parallel, stopped and continued at any moment, with the same outcome."""
+"""Work on every file of a data set in killable processes: stopped and continued at any time, with the same outcome.
 
+A file that hangs or crashes its decoder costs that one file. Processes are started by a server (forkserver), not
+forked, since the caller has threads.
+"""
+
+import multiprocessing
+import os
+import resource
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from vidtl.data.manifest import Manifest
 from vidtl.data.manifest_entry import Entry
-from vidtl.errors import UserError
-from vidtl.prepare.children import Children, Lost
-from vidtl.prepare.journal import Journal
-from vidtl.prepare.shards import ManifestFolder
+from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -18,86 +26,135 @@ from vidtl.runtime.signals import StopSignals
 
 Job = TypeVar("Job")
 
+MEMORY_BYTES = 4 << 30
+"""Memory of a process beyond what it starts with; the largest pictures allowed need about 2 GiB."""
+
+# Time between two checks for signals and for a commit that is due.
+_TICK_S = 0.2
+# A process ends itself this long after its limit, in case the caller that would kill it is gone.
+_ALARM_MARGIN_S = 5.0
+
+
+class Lost(NamedTuple):
+    """The end of a process that gave no result."""
+
+    status: Literal["crashed", "hung"]
+    reason: str
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work(Generic[Job]):
-    """What is done to each file. Its outcome is an entry of a manifest."""
+    """A function of each file whose result is an entry of a manifest."""
 
     title: str
     names: Sequence[str]
     """Paths of the entries, each once."""
-    outcome_or_job: Callable[[str, Entry | None], Entry | Job]
-    """For a name and what is known of it: the entry, where there is nothing to do, or the job."""
+    entry_or_job: Callable[[str, Entry | None], Entry | Job]
+    """From a name and its earlier entry: the entry where there is nothing to do, or the job."""
     run: Callable[[Job], Entry]
-    """In a child process."""
+    """Called in another process; raises UserError for what is wrong with more than one file, and nothing else."""
     lost: Callable[[Job, Lost], Entry]
-    """The entry of a file that hung or crashed its child."""
+    """The entry of a file that hung or crashed its process."""
     limit_s: Callable[[Job], float]
-    """How long a job may take."""
+    """Time limit of a job."""
 
 
 def do_work(
     work: Work[Job], folder: ManifestFolder, shard: Shard | None, num_workers: int, progress: Progress
 ) -> Manifest:
-    """Do what is not done yet, and write the manifest, or the shard's part of it.
+    """Do the work that is not done yet and write the manifest, or the shard's part of it.
 
-    The number of workers and interruptions change nothing in what is written.
+    The result depends neither on the number of workers nor on interruptions.
 
     Raises:
         StoppedBySignalError: what was done is kept for the next call.
-        UserError: the folder cannot be written, or another process is at it.
+        UserError: the folder cannot be written, another process is writing it, or `work.run` raised it.
     """
-    with Journal(folder.journal(shard)) as journal:
-        earlier = folder.entries(shard)
-        # Hung and crashed files get another chance in a new run, but not when an interrupted one goes on.
-        known = {name: entry for name, entry in earlier.items() if entry.status not in ("hung", "crashed")}
-        known |= _entries_in(journal)
-        entries = _do(work, known, journal, num_workers, progress)
-        if shard is None:
-            entries = earlier | entries
-        manifest = folder.write(entries.values(), shard)
-        journal.delete()
-    return manifest
+    num_done = num_broken = 0
+    with Results(folder, shard) as results:
+        with (
+            StopSignals() as signals,
+            progress.task(work.title, "files", len(work.names)) as task,
+            closing(_entries(work, results, num_workers, lambda: bool(signals.signum))) as entries,
+        ):
+            for entry in entries:
+                results.add(entry)
+                num_done += 1
+                num_broken += entry.status != "ok"
+                task.update(num_done, {"broken": str(num_broken)})
+        if signals.signum:
+            results.commit()
+            name = signal.Signals(signals.signum).name
+            done = f"{num_done} of {len(work.names)} files"
+            raise StoppedBySignalError(signals.signum, f"stopped by {name} at {done}; the same command continues")
+        return results.finish()
 
 
-def _do(
-    work: Work[Job], known: dict[str, Entry], journal: Journal, num_workers: int, progress: Progress
-) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
-
-    def remaining() -> Iterator[Job]:
-        for name in work.names:
-            outcome = work.outcome_or_job(name, known.get(name))
+def _entries(work: Work[Job], results: Results, num_workers: int, should_stop: Callable[[], bool]) -> Generator[Entry]:
+    """Yield the entries in the order in which they are found, until `should_stop`."""
+    scheduled: dict[Future[Entry], Job] = {}
+    with _killable_pool(num_workers, work.run) as pool:
+        for name in (*work.names, None):
+            outcome = work.entry_or_job(name, results.find(name)) if name is not None else None
             if isinstance(outcome, Entry):
-                found[name] = outcome
-            else:
                 yield outcome
-
-    total, num_broken = len(work.names), 0
-    with (
-        StopSignals() as signals,
-        progress.task(work.title, "files", total) as task,
-        Children(work.run, num_workers, work.limit_s) as children,
-    ):
-        for job, result in children.run(remaining(), lambda: bool(signals.signum)):
-            entry = work.lost(job, result) if isinstance(result, Lost) else result
-            found[entry.path] = entry
-            journal.append(entry.to_json())
-            num_broken += entry.status != "ok"
-            task.update(len(found), {"broken": str(num_broken)})
-        if not signals.signum:
-            task.update(len(found), {"broken": str(num_broken)})
-    if signals.signum:
-        journal.sync()
-        name = signal.Signals(signals.signum).name
-        message = f"stopped by {name} at {len(found)} of {total} files; the same command goes on from there"
-        raise StoppedBySignalError(signals.signum, message)
-    return found
+            elif outcome is not None:
+                limit_s = work.limit_s(outcome)
+                scheduled[pool.schedule(_run_job, (work.run, outcome, limit_s), timeout=limit_s)] = outcome
+            # Jobs beyond the number of processes wait in the pool, so that no process waits for us.
+            while len(scheduled) >= (2 * num_workers if name is not None else 1) and not should_stop():
+                for future in wait(scheduled, _TICK_S, FIRST_COMPLETED).done:
+                    yield _entry(work, scheduled.pop(future), future)
+                results.commit_if_due()
+            if should_stop():
+                return
 
 
-def _entries_in(journal: Journal) -> dict[str, Entry]:
+def _entry(work: Work[Job], job: Job, future: "Future[Entry]") -> Entry:
     try:
-        entries = [Entry.from_json(fields) for fields in journal.entries]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{journal.file} is not the journal of a scan ({error}); delete it") from error
-    return {entry.path: entry for entry in entries}
+        return future.result()
+    except TimeoutError:
+        return work.lost(job, Lost("hung", f"no result within {work.limit_s(job):.0f} s"))
+    except ProcessExpired as error:
+        return work.lost(job, Lost("crashed", _cause_of_death(error.exitcode or 0)))
+
+
+@contextmanager
+def _killable_pool(num_workers: int, function: Callable[..., object]) -> Iterator[ProcessPool]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", function.__module__])  # import once, not in every process
+    CONSTS.term_timeout = 0  # the processes ignore SIGTERM: kill at once
+    pool = ProcessPool(num_workers, initializer=_start_process, context=context)
+    try:
+        yield pool
+    finally:
+        pool.stop()  # type: ignore[no-untyped-call]
+        pool.join()
+
+
+def _start_process() -> None:
+    """Leave signals to the caller, and limit the address space where that is possible."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError, ValueError):
+        with open("/proc/self/statm") as file:  # Linux only
+            present = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = present + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+
+
+def _run_job(function: Callable[[Job], Entry], job: Job, limit_s: float) -> Entry:
+    signal.setitimer(signal.ITIMER_REAL, limit_s + _ALARM_MARGIN_S)
+    try:
+        return function(job)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _cause_of_death(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"the decoder ended its process with code {exit_code}"
+    if exit_code == -signal.SIGKILL:
+        return "the decoder's process was killed (SIGKILL), most likely for lack of memory"
+    return f"the decoder crashed ({signal.Signals(-exit_code).name})"

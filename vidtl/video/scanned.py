@@ -10,6 +10,8 @@ from vidtl.video.orientation import Orientation
 from vidtl.video.timeline import PacketIndex, Timeline
 
 _DTYPES = (np.int8, np.int16, np.int32, np.int64)
+# Of a packed column: five integers that `pts` and counts of 64 bits can lead to.
+_MAX_HEAD_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,24 @@ def pack_timeline(timeline: Timeline) -> bytes:
 
 
 def unpack_timeline(packed: bytes, num_frames: int, time_base: Fraction, rate: Fraction | None) -> Timeline:
-    """The timeline that `pack_timeline` packed, equal in every bit."""
+    """Return the timeline that `pack_timeline` packed, equal in every bit; ValueError for anything else."""
     if not packed:
         return Timeline.from_count(num_frames, rate)
-    data = zlib.decompress(packed)
-    columns = []
-    place = 0
-    while place < len(data):
-        column, place = _unpack(data, place)
-        columns.append(column)
-    if len(columns) == 1:
-        return Timeline.from_pts(columns[0], time_base, rate, None)
-    order, pts, key_order, key_pts = columns
-    by_time, keys_by_time = np.argsort(pts, kind="stable"), np.argsort(key_pts, kind="stable")
-    index = PacketIndex(pts[by_time], order[by_time], key_pts[keys_by_time], key_order[keys_by_time])
-    return Timeline.from_pts(index.pts, time_base, rate, index)
+    try:
+        data = zlib.decompressobj().decompress(packed, 4 * (8 * num_frames + _MAX_HEAD_BYTES))
+        columns = []
+        place = 0
+        while place < len(data):
+            column, place = _unpack(data, place, num_frames)
+            columns.append(column)
+        if len(columns) == 1:
+            return Timeline.from_pts(columns[0], time_base, rate, None)
+        order, pts, key_order, key_pts = columns
+        by_time, keys_by_time = np.argsort(pts, kind="stable"), np.argsort(key_pts, kind="stable")
+        index = PacketIndex(pts[by_time], order[by_time], key_pts[keys_by_time], key_order[keys_by_time])
+        return Timeline.from_pts(index.pts, time_base, rate, index)
+    except (zlib.error, IndexError, OverflowError) as error:
+        raise ValueError(f"a packed timeline is damaged ({error})") from error
 
 
 def _pack(column: np.ndarray) -> bytes:
@@ -77,19 +82,21 @@ def _pack(column: np.ndarray) -> bytes:
     return b"".join(map(_pack_int, (*head, size))) + deviations.astype(_DTYPES[size]).tobytes()
 
 
-def _unpack(data: bytes, place: int) -> tuple[np.ndarray, int]:
+def _unpack(data: bytes, place: int, max_count: int) -> tuple[np.ndarray, int]:
     head = []
     for _ in range(4):
         value, place = _unpack_int(data, place)
         head.append(value)
     count, first, usual, unit = head
+    if not 1 <= count <= max_count:
+        raise ValueError(f"a packed column has {count} values")
     steps = np.full(count - 1, usual, dtype=np.int64)
     if unit:
         size, place = _unpack_int(data, place)
         deviations = np.frombuffer(data, _DTYPES[size], count - 1, place)
         steps += unit * deviations.astype(np.int64)
         place += deviations.nbytes
-    return np.concatenate([[first], first + np.cumsum(steps)]), place
+    return np.concatenate([np.array([first], np.int64), first + np.cumsum(steps)]), place
 
 
 def _pack_int(value: int) -> bytes:

@@ -1,0 +1,36 @@
+"""Scans that hang or kill their process on some files; processes import them by name."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from vidtl.data.manifest_entry import Entry
+from vidtl.prepare.manifest import ManifestFolder
+from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
+from vidtl.runtime.progress import SilentProgress
+
+
+def stubborn_scan(job: ScanJob) -> Entry:
+    """As `scan_file`, but hang or crash on files with such names."""
+    if "hangs" in job.path:
+        time.sleep(600)
+    if "crashes" in job.path:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return scan_file(job)
+
+
+def slow_scan(job: ScanJob) -> Entry:
+    """As `scan_file`, slowly enough to be killed in between; hang on files with such names."""
+    time.sleep(600 if "hangs" in job.path else 0.2)
+    return scan_file(job)
+
+
+if __name__ == "__main__":
+    from tests.prepare import stubborn
+
+    root, output, *paths = sys.argv[1:]
+    folder = ManifestFolder(Path(output))
+    plan = ScanPlan(root=Path(root), paths=paths, folder=folder, scan=stubborn.slow_scan, num_workers=2, time_limit_s=1)
+    scan_set(plan, SilentProgress())

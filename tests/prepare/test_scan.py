@@ -1,0 +1,147 @@
+"""Scans of a data set: the same manifest whatever interrupts them."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import pytest
+
+from tests.environment import REPOSITORY
+from tests.prepare import stubborn
+from vidtl.data.manifest import Manifest
+from vidtl.prepare.manifest import ManifestFolder
+from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
+from vidtl.runtime.launch import StoppedBySignalError
+from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.shard import Shard
+
+# Indexed, counted, and two ways to be broken.
+VIDEOS = ("videos/mmaction2__part_0.mp4", "videos/ExoPlayer__bear-vp9.webm")
+BROKEN = ("broken/zero_byte.mp4", "broken/jpeg_named.mp4")
+
+
+@pytest.fixture
+def root(shared_data: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    for path in (*VIDEOS, *BROKEN):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(shared_data / path, root / path)
+    return root
+
+
+def scan(root: Path, output: Path, paths: list[str], **changes: object) -> Manifest:
+    plan = ScanPlan(root=root, paths=sorted(paths), folder=ManifestFolder(output), **changes)
+    return scan_set(plan, SilentProgress())
+
+
+def test_shards_and_workers_change_no_byte(root: Path, tmp_path: Path) -> None:
+    paths = [*VIDEOS, *BROKEN, "gone.mp4"]
+    whole = scan(root, tmp_path / "one", paths).file.read_bytes()
+    assert scan(root, tmp_path / "three", paths, num_workers=3).file.read_bytes() == whole
+
+    folder = ManifestFolder(tmp_path / "shards")
+    for number in (2, 1):
+        scan(root, folder.path, paths, shard=Shard(number, 2))
+    assert folder.merge(paths).file.read_bytes() == whole
+    assert os.listdir(folder.path) == ["manifest.sqlite"]
+
+    scan(root, tmp_path / "joined", paths, shard=Shard(1, 3))
+    assert scan(root, tmp_path / "joined", paths).file.read_bytes() == whole
+
+
+def test_only_new_changed_and_less_deeply_scanned_files_are_scanned(root: Path, tmp_path: Path) -> None:
+    scan(root, tmp_path, [VIDEOS[0]])
+    (root / "crashes.mp4").write_bytes(b"")
+    shutil.copy2(root / VIDEOS[0], root / "crashes.mp4")
+    before = {entry.path: entry for entry in scan(root, tmp_path, [VIDEOS[0], "crashes.mp4"])}
+    assert [*scan(root, tmp_path, ["crashes.mp4"], scan=stubborn.stubborn_scan)] == [*before.values()]
+    os.utime(root / "crashes.mp4")
+    changed = {entry.path: entry for entry in scan(root, tmp_path, ["crashes.mp4"], scan=stubborn.stubborn_scan)}
+    assert (changed["crashes.mp4"].status, changed[VIDEOS[0]]) == ("crashed", before[VIDEOS[0]])
+    deep = scan(root, tmp_path, [*before], depth="frames")
+    assert {(entry.status, entry.depth, entry.num_decoded == entry.num_frames) for entry in deep} == {
+        ("ok", "frames", True)
+    }
+
+
+def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Path) -> None:
+    for name in ("hangs.mp4", "crashes.mp4"):
+        shutil.copy2(root / VIDEOS[0], root / name)
+    paths = [*VIDEOS, "hangs.mp4", "crashes.mp4"]
+    manifest = scan(root, tmp_path, paths, num_workers=2, time_limit_s=3.0, scan=stubborn.stubborn_scan)
+    by_path = {entry.path: entry for entry in manifest}
+    assert (by_path["hangs.mp4"].status, by_path["hangs.mp4"].reason) == ("hung", "no result within 3 s")
+    assert by_path["crashes.mp4"].status == "crashed"
+    assert "SIGSEGV" in by_path["crashes.mp4"].reason
+    assert {by_path[path].status for path in VIDEOS} == {"ok"}
+    assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
+
+
+def test_errors_after_opening_belong_to_the_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(source: object) -> None:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr("vidtl.prepare.scan._decode_all", no_memory)
+    entry = scan_file(ScanJob(root, VIDEOS[0], "frames"))
+    assert (entry.status, entry.reason) == ("unreadable", "MemoryError: too large")
+
+
+@pytest.fixture
+def many(root: Path) -> list[str]:
+    """Enough for `slow_scan` to be stopped in between; it hangs on the last ones."""
+    paths = [f"{number:02d}.mp4" for number in range(20)] + ["98-hangs.mp4", "99-hangs.mp4"]
+    for path in paths:
+        os.link(root / VIDEOS[0], root / path)
+    return paths
+
+
+def committed(output: Path) -> int:
+    uri = f"{ManifestFolder(output).unfinished(None).as_uri()}?mode=ro&immutable=1"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM files").fetchone()[0])
+    return 0
+
+
+def wait_until_committed(output: Path) -> None:
+    deadline_s = time.monotonic() + 120
+    while committed(output) < 5 and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+
+
+def check_continued(root: Path, output: Path, paths: list[str]) -> None:
+    assert committed(output) >= 5
+    manifest = scan(root, output, paths)
+    assert [(entry.path, entry.status) for entry in manifest] == [(path, "ok") for path in paths]
+    assert os.listdir(output) == ["manifest.sqlite"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_scan_at_once(root: Path, tmp_path: Path, many: list[str], stop: int) -> None:
+    output = tmp_path / "out"
+    Thread(target=lambda: (wait_until_committed(output), os.kill(os.getpid(), stop))).start()
+    with pytest.raises(StoppedBySignalError, match=signal.Signals(stop).name):
+        scan(root, output, many, num_workers=2, scan=stubborn.slow_scan)
+    assert not [child for child in multiprocessing.active_children() if "pebble" in child.name]
+    check_continued(root, output, many)
+
+
+def test_a_killed_scan_leaves_no_process_and_continues(root: Path, tmp_path: Path, many: list[str]) -> None:
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "tests.prepare.stubborn", str(root), str(output), *many]
+    process = subprocess.Popen(command, cwd=REPOSITORY)
+    wait_until_committed(output)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    check_continued(root, output, many)

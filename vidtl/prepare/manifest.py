@@ -1,0 +1,235 @@
+"""Writing of manifests: results committed every second, and the parts of a job array joined by SQL."""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from vidtl.data.manifest import APPLICATION_ID, FILE_NAME, FOLDER, VERSION, Manifest, damaged_manifest
+from vidtl.data.manifest_entry import SCHEMA, Entry
+from vidtl.errors import UserError
+from vidtl.runtime.files import replacing
+from vidtl.runtime.shard import Shard
+
+COMMIT_EVERY_S = 1.0
+"""Work that a killed run can lose."""
+
+_INSERT = f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * (len(fields(Entry)) + 1))})"
+
+
+@dataclass(frozen=True)
+class ManifestFolder:
+    """The folder of a manifest, of the parts that become one, and of the results of unfinished runs."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, root: Path, output: Path | None = None) -> Self:
+        """Return the given folder, or else the one in the data root."""
+        return cls(output or root / FOLDER)
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest of all files."""
+        return self.path / FILE_NAME
+
+    def written(self, shard: Shard | None) -> Path:
+        """Return the file that a finished run writes: the part of its shard, or the manifest."""
+        return self.path / f"{shard.name}.sqlite" if shard else self.manifest
+
+    def unfinished(self, shard: Shard | None) -> Path:
+        """Return the file of the results of a run that is not finished."""
+        return self.path / f"{shard.name if shard else 'manifest'}.unfinished"
+
+    def parts(self) -> dict[Shard, Path]:
+        """Return the parts that exist, the latest last."""
+        found = {}
+        for file in sorted(self.path.glob("part-*-of-*.sqlite"), key=lambda file: (file.stat().st_mtime_ns, file)):
+            match = re.fullmatch(r"part-(\d+)-of-(\d+)\.sqlite", file.name)
+            if match:
+                found[Shard(int(match[1]), int(match[2]))] = file
+        return found
+
+    def missing_parts(self) -> tuple[list[int], int]:
+        """Return the numbers of missing parts, and the number of shards, which is that of the latest part."""
+        shards = list(self.parts())
+        count = shards[-1].count if shards else 0
+        present = {shard.number for shard in shards if shard.count == count}
+        return [number for number in range(1, count + 1) if number not in present], count
+
+    def check_parts(self, paths: Sequence[str]) -> None:
+        """Check that the manifest and the parts have an entry for each of `paths`; writes nothing.
+
+        Raises:
+            UserError: some are missing. While parts of the latest array are missing, parts of earlier arrays do not
+                count, so that none of them stands in for a missing one.
+        """
+        missing, count = self.missing_parts()
+        sources = [file for shard, file in self.parts().items() if not missing or shard.count == count]
+        known = {path for file in _existing([self.manifest, *sources]) for (path,) in Manifest(file).rows(_PATHS)}
+        absent = [path for path in paths if path not in known]
+        if not absent:
+            return
+        if not count:
+            raise UserError(f"{self.path} has no parts to join; --shard i/n writes them")
+        if missing:
+            raise UserError(
+                f"{self.path}: {len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}; "
+                f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
+            )
+        raise UserError(
+            f"{self.path}: the parts lack {len(absent)} annotated files, {absent[0]!r} among them; "
+            "leave --merge out to do them now"
+        )
+
+    def merge(self, paths: Sequence[str] = ()) -> Manifest:
+        """Join the parts into the manifest and delete them, unless `check_parts` refuses; repeating changes nothing."""
+        self.check_parts(paths)
+        parts = [*self.parts().values()]
+        manifest = join_manifests([self.manifest, *parts], self.manifest)
+        for part in parts:
+            part.unlink()
+        return manifest
+
+
+class Results:
+    """Results of a run before it is finished, in a database committed every second; use as a context manager.
+
+    The next run with the same folder and shard continues from what a killed run has committed.
+    """
+
+    def __init__(self, folder: ManifestFolder, shard: Shard | None) -> None:
+        """Open or create the database.
+
+        Raises:
+            UserError: it cannot be written, or another process is writing it.
+        """
+        self.file, self._target = folder.unfinished(shard), folder.written(shard)
+        if shard is None and folder.parts():
+            folder.merge()
+        self._earlier = [Manifest(file) for file in _existing(dict.fromkeys([self._target, folder.manifest]))]
+        self._first_source = [] if shard else [folder.manifest]
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _create(self.file)
+            Manifest(self.file).check()
+        except (OSError, sqlite3.Error) as error:
+            raise cannot_write(self.file, error) from error
+        self._committed_s = time.monotonic()
+
+    def find(self, path: str) -> Entry | None:
+        """Return an earlier entry: of this run, or of a finished one unless the file hung or crashed its process then.
+
+        A new run thus tries such files again, a continued one does not.
+        """
+        row = self._database.execute("SELECT * FROM files WHERE path = ?", (path,)).fetchone()
+        if row:
+            return self._checked(row)
+        found = next((entry for manifest in self._earlier if (entry := manifest.find(path))), None)
+        return found if found and found.status not in ("hung", "crashed") else None
+
+    def _checked(self, row: tuple[Any, ...]) -> Entry:
+        try:
+            return Entry.from_row(row)
+        except ValueError as error:
+            raise damaged_manifest(self.file, error) from error
+
+    def add(self, entry: Entry) -> None:
+        """Add or replace an entry."""
+        try:
+            if not self._database.in_transaction:
+                self._database.execute("BEGIN")
+            self._database.execute(_INSERT, entry.to_row())
+        except sqlite3.Error as error:
+            raise cannot_write(self.file, error) from error
+        self.commit_if_due()
+
+    def commit_if_due(self) -> None:
+        """Commit, unless it was done less than a second ago."""
+        if time.monotonic() - self._committed_s >= COMMIT_EVERY_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write all entries to the disk."""
+        try:
+            self._database.commit()
+        except sqlite3.Error as error:
+            raise cannot_write(self.file, error) from error
+        self._committed_s = time.monotonic()
+
+    def finish(self) -> Manifest:
+        """Write the part of the shard, or the manifest with these entries in place of earlier ones."""
+        self.commit()
+        manifest = join_manifests([*self._first_source, self.file], self._target)
+        self.file.unlink()
+        return manifest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+
+def join_manifests(sources: Iterable[Path], target: Path) -> Manifest:
+    """Write the entries of all sources that exist, of several for one path the last; the same entries, the same bytes.
+
+    Raises:
+        UserError: a source is damaged, or the target cannot be written.
+    """
+    try:
+        with replacing(target) as temporary, closing(_create(temporary)) as database:
+            database.execute(SCHEMA.replace("TABLE files", "TEMP TABLE joined"))
+            for source in _existing(sources):
+                _join(database, source)
+            database.execute("INSERT INTO files SELECT * FROM joined ORDER BY path")
+    except (OSError, sqlite3.Error) as error:
+        raise cannot_write(target, error) from error
+    return Manifest(target)
+
+
+def _join(database: sqlite3.Connection, source: Path) -> None:
+    Manifest(source).check()
+    database.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro&immutable=1",))
+    try:
+        database.execute("INSERT OR REPLACE INTO joined SELECT * FROM source.files")
+    except sqlite3.DatabaseError as error:
+        raise damaged_manifest(source, error) from error
+    database.execute("DETACH source")
+
+
+def cannot_write(file: Path, error: OSError | sqlite3.Error) -> UserError:
+    """Build the error of a data root that is read-only, in use, or damaged."""
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+        return damaged_manifest(file, error)
+    if "locked" in str(error):
+        return UserError(f"{file} is in use: another process prepares the same files")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return UserError(
+        f"{file} could not be written ({reason}); --output names another folder, "
+        "which training and evaluation then need as data.manifest"
+    )
+
+
+_PATHS = "SELECT path FROM files"
+
+
+def _existing(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if file.is_file()]
+
+
+def _create(file: Path) -> sqlite3.Connection:
+    """Open a database for writing by this process alone, and make it a manifest if it is new."""
+    database = sqlite3.connect(file.absolute().as_uri(), uri=True, timeout=0, isolation_level=None)
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    database.execute("BEGIN EXCLUSIVE")
+    if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {VERSION}")
+        database.execute(SCHEMA)
+    database.commit()
+    return database
