@@ -257,7 +257,7 @@ class Workplace:
             model |= section("model.vivit.token_learner", num_tokens=8, after_block=1)
             training = section("training", batch_size=8, log_every_steps=1, evaluate_every_epochs=0, trackers=[])
             schedule = section("schedule", length="20 steps", warmup="2 steps")
-            settings = TINY | self.data(name) | model | training | schedule
+            settings = TINY | self.data(name) | model | training | schedule | {"optimizer.learning_rate": 0.01}
             self.done("train", "--output_dir", folder, settings=settings)
         return folder
 

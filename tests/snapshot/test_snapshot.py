@@ -16,13 +16,18 @@ from tests.snapshot.sections import SECTIONS, TOLERANCES
 
 MOST_TOLD = 10
 
+TIMEOUT_S = 900
+"""A minute where nothing else runs; several where many share the cores."""
+
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
+
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Collect all sections in a process of its own, which forks."""
     output = tmp_path_factory.mktemp("snapshot") / "collected.json"
     command = [sys.executable, "-W", "ignore", "-m", "tests.snapshot.collect", "--output", str(output)]
-    done = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     return json.loads(output.read_text())
 
