@@ -21,12 +21,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidtl.benchmark.contenders import PEERS, BenchmarkSettings, Contender, compiled, our_contenders, peer_contenders
+from vidtl.benchmark.contenders import (
+    PEERS,
+    SIZES,
+    BenchmarkSettings,
+    Contender,
+    compiled,
+    our_contenders,
+    peer_contenders,
+)
 from vidtl.benchmark.figures import Figures, figures_of, goals_of, gpu_peak, product_speeds
 from vidtl.benchmark.machine import cpu_multiplies_bf16, describe_machine
 from vidtl.benchmark.rounds import Rounds, run_rounds
 from vidtl.errors import UserError
-from vidtl.models.variants import SIZES
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.versions import installed_versions

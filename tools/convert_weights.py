@@ -17,13 +17,12 @@ from typing import get_args
 
 from command_line import PlainParser
 
-from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config import ClipConfig
 from vidtl.data.class_list import read_class_list
 from vidtl.errors import UserError
-from vidtl.models import VideoModel, build_model, create_model
-from vidtl.models.hub import save_model_directory
+from vidtl.models import VideoModel, build_model, create_model, save_model_directory
+from vidtl.models.factory import FORMS
 from vidtl.models.position import Grid
-from vidtl.models.variants import FORMS
 from vidtl.models.weights.files import read_state
 from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
@@ -131,7 +130,7 @@ def build_flax(arguments: argparse.Namespace, params: Params) -> VideoModel:
         token_learner=replace(config.token_learner, pooling=arguments.token_learner_pooling or "sum"),
     )
     num_classes = flax_weights(params, str(arguments.source)).num_classes
-    return build_model(ModelConfig(vivit=config), with_clip(ClipConfig(), arguments), num_classes)
+    return build_model(config, with_clip(ClipConfig(), arguments), num_classes)
 
 
 def build_t2t(arguments: argparse.Namespace) -> VideoModel:
@@ -140,7 +139,7 @@ def build_t2t(arguments: argparse.Namespace) -> VideoModel:
     config = infer_t2t_config(weights)
     config = replace(config, num_heads=arguments.num_heads or config.num_heads)
     clip = t2t_clip(weights, arguments.frame_size and tuple(arguments.frame_size))
-    return build_model(ModelConfig(architecture="t2t_vit", t2t_vit=config), clip, weights.num_classes)
+    return build_model(config, clip, weights.num_classes)
 
 
 def with_clip(clip: ClipConfig, arguments: argparse.Namespace) -> ClipConfig:

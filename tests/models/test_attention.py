@@ -138,5 +138,5 @@ def test_stochastic_depth_rises_from_nothing_to_the_rate():
 def test_heads_must_fit():
     with pytest.raises(UserError, match="width is 24; allowed: multiples of the number of attention heads, 5"):
         SelfAttention(24, 5)
-    with pytest.raises(UserError, match=r"model\.vivit\.num_heads is 3; allowed: even numbers"):
+    with pytest.raises(UserError, match=r"model\.num_heads is 3; allowed: even numbers"):
         DotProductAttention(24, 3)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 
-SMALL = ViViTConfig(
+SMALL = ModelConfig(
     width=16, depth=2, num_heads=2, temporal_depth=1, tubelet=(2, 8, 8), token_learner=TokenLearnerConfig(after_block=1)
 )
 
@@ -14,9 +14,9 @@ SMALL = ViViTConfig(
 @pytest.mark.parametrize(
     ("config", "clip"),
     [
-        (ModelConfig(vivit=SMALL), ClipConfig(num_frames=4, frame_size=(32, 32), short_side=32)),
+        (SMALL, ClipConfig(num_frames=4, frame_size=(32, 32), short_side=32)),
         (
-            ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig()),
+            ModelConfig(architecture="mini_vit"),
             ClipConfig(num_frames=1, frame_size=(48, 48), short_side=48),
         ),
     ],

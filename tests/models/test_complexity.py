@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import flop_counter
 
 from tests.environment import REPOSITORY
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import attention, build_model
 from vidtl.models.complexity import (
     REST,
@@ -50,7 +50,7 @@ EXACT_GMACS = {
 }
 
 SMALL_CLIP = ClipConfig(num_frames=4, frame_size=(32, 48), short_side=48)
-SMALL = ViViTConfig(
+SMALL = ModelConfig(
     form="joint",
     width=24,
     depth=3,
@@ -102,7 +102,7 @@ def test_a_small_model_costs_exactly_what_its_layers_say() -> None:
     n = tubelets * places
     embed = n * (2 * 8 * 8 * 3) * width
     learner = tubelets * (places * (64 * width + 64 * learned) + places * learned * width)
-    cost = measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5)
+    cost = measure_complexity(SMALL, SMALL_CLIP, 5)
     stages = {stage.name: stage for stage in cost.stages}
     assert stages["embed"].multiply_adds == embed
     assert stages["encoder.blocks.0"].multiply_adds == stages["encoder.blocks.1"].multiply_adds == block(n, width)
@@ -116,7 +116,7 @@ def test_a_small_model_costs_exactly_what_its_layers_say() -> None:
 
 
 def test_attention_costs_the_same_in_a_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ModelConfig(vivit=SMALL)
+    config = SMALL
     fused = measure_complexity(config, SMALL_CLIP, 5)
     monkeypatch.setattr(attention, "_written_out_is_faster", lambda q, k, dropout_p: True)
     written_out = measure_complexity(config, SMALL_CLIP, 5)
@@ -125,10 +125,10 @@ def test_attention_costs_the_same_in_a_fused_kernel(monkeypatch: pytest.MonkeyPa
 
 
 def test_attention_is_counted_whatever_kernels_torch_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5).multiply_adds
+    counted = measure_complexity(SMALL, SMALL_CLIP, 5).multiply_adds
     products = {op: flops for op, flops in flop_counter.flop_registry.items() if "attention" not in str(op)}
     monkeypatch.setattr(flop_counter, "flop_registry", products)
-    assert measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5).multiply_adds == counted
+    assert measure_complexity(SMALL, SMALL_CLIP, 5).multiply_adds == counted
 
 
 def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autocast: torch.dtype | None) -> int:
@@ -152,7 +152,7 @@ def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autoca
 @pytest.mark.parametrize("architecture", ["vivit", "mini_vit"])
 def test_memory_is_what_a_real_run_keeps_per_clip(architecture: str, autocast: torch.dtype | None) -> None:
     clip = SMALL_CLIP if architecture == "vivit" else ClipConfig(num_frames=1, frame_size=(48, 48), short_side=48)
-    mini_vit = MiniViTConfig(width=32, head_width=16, mlp_width=48)
+    mini_vit = ModelConfig(architecture="mini_vit", width=32, head_width=16, mlp_width=48)
     config = ModelConfig(architecture=architecture, vivit=SMALL, mini_vit=mini_vit)  # type: ignore[arg-type]
     one, two, three = (kept_in_a_real_run(config, clip, batch, autocast) for batch in (1, 2, 3))
     assert two - one == three - two
@@ -162,7 +162,7 @@ def test_memory_is_what_a_real_run_keeps_per_clip(architecture: str, autocast: t
 
 
 def test_every_parameter_belongs_to_one_stage() -> None:
-    config = ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(width=24, depth=2, num_heads=3, token_width=16))
+    config = ModelConfig(architecture="t2t_vit", width=24, depth=2, num_heads=3, token_width=16)
     cost = measure_complexity(config, ClipConfig(num_frames=1, frame_size=(32, 32), short_side=32), 5)
     assert sum(stage.parameters for stage in cost.stages) == cost.parameters
     assert cost.parameters - cost.trainable_parameters == 5 * 24 + 2 * 8 * 16
@@ -170,8 +170,8 @@ def test_every_parameter_belongs_to_one_stage() -> None:
 
 
 def test_the_twin_without_token_learner_differs_in_nothing_else() -> None:
-    plain = ModelConfig(vivit=replace(SMALL, token_learner=replace(SMALL.token_learner, num_tokens=0)))
-    assert without_token_learner(ModelConfig(vivit=SMALL)) == plain
+    plain = replace(SMALL, token_learner=replace(SMALL.token_learner, num_tokens=0))
+    assert without_token_learner(SMALL) == plain
     assert without_token_learner(plain) is None
     mini = without_token_learner(ModelConfig(architecture="mini_vit"))
     assert mini is not None
@@ -180,7 +180,7 @@ def test_the_twin_without_token_learner_differs_in_nothing_else() -> None:
 
 
 def test_times_cover_every_stage_and_leave_no_hooks() -> None:
-    model = build_model(ModelConfig(vivit=SMALL), SMALL_CLIP, 5)
+    model = build_model(SMALL, SMALL_CLIP, 5)
     clips = torch.randn(1, 4, 3, 32, 48)
     times = time_stages(model, clips, rounds=2)
     assert set(times) <= set(stage_names(model))

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-
 from vidtl.models.dropout import Dropout, drop
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 import vidtl
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
-from vidtl.config.model import MiniViTConfig, PytorchVideoConfig, T2TViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models import VideoModel, build_model, export
 from vidtl.models.export import Check, export_model, model_metadata, read_metadata
@@ -25,8 +24,8 @@ CLASSES = ("walking", "läuft", "走る")
 def vivit(form: str, tokens: TokenLearnerConfig | None = None, **settings: object) -> tuple[ModelConfig, ClipConfig]:
     stage = tokens or TokenLearnerConfig(num_tokens=0)
     sizes = {"width": 8, "depth": 1, "num_heads": 2, "temporal_depth": 1, "tubelet": (2, 8, 8), "pooling": "mean"}
-    config = ViViTConfig(form=form, token_learner=stage, **(sizes | settings))  # type: ignore[arg-type]
-    return ModelConfig(vivit=config), CLIP
+    config = ModelConfig(form=form, token_learner=stage, **(sizes | settings))  # type: ignore[arg-type]
+    return config, CLIP
 
 
 def learner(version: str, fuser: bool = False) -> TokenLearnerConfig:
@@ -34,17 +33,19 @@ def learner(version: str, fuser: bool = False) -> TokenLearnerConfig:
 
 
 def t2t(module: str) -> tuple[ModelConfig, ClipConfig]:
-    config = T2TViTConfig(size=7, width=16, depth=1, num_heads=2, mlp_width=16, token_module=module)  # type: ignore[arg-type]
-    return ModelConfig(architecture="t2t_vit", t2t_vit=config), IMAGE
+    config = ModelConfig(
+        architecture="t2t_vit", size=7, width=16, depth=1, num_heads=2, mlp_width=16, token_module=module
+    )  # type: ignore[arg-type]
+    return config, IMAGE
 
 
 def baseline(name: str, frames: int) -> tuple[ModelConfig, ClipConfig]:
-    config = PytorchVideoConfig(name=name)  # type: ignore[arg-type]
-    return ModelConfig(architecture="pytorchvideo", pytorchvideo=config), replace(IMAGE, num_frames=frames)
+    config = ModelConfig(architecture="pytorchvideo", size=name)  # type: ignore[arg-type]
+    return config, replace(IMAGE, num_frames=frames)
 
 
-MINI = MiniViTConfig(
-    patch=8, width=8, depth=2, num_heads=2, head_width=4, mlp_width=8, token_learner=learner("v1")
+MINI = ModelConfig(architecture="mini_vit",
+    tubelet=(1, 8, 8), width=8, depth=2, num_heads=2, head_width=4, mlp_width=8, token_learner=learner("v1")
 )  # fmt: skip
 
 MODELS: dict[str, tuple[ModelConfig, ClipConfig]] = {
@@ -58,16 +59,16 @@ MODELS: dict[str, tuple[ModelConfig, ClipConfig]] = {
     "dot-product-v1.1": vivit("factorised_dot_product", learner("v1.1"), positions="sincos_3d"),
     "t2t-performer": t2t("performer"),
     "t2t-transformer": t2t("transformer"),
-    "mini": (ModelConfig(architecture="mini_vit", mini_vit=MINI), IMAGE),
+    "mini": (MINI, IMAGE),
     "mini-t2t": (
-        ModelConfig(architecture="mini_vit", mini_vit=replace(MINI, tokeniser="t2t_performer", patch=6)),
+        replace(MINI, tokenizer="t2t_performer", tubelet=(1, 6, 6)),
         replace(IMAGE, frame_size=(24, 24), short_side=24),
     ),
     "x3d_xs": baseline("x3d_xs", 4),
 }
 
 SLOW_MODELS = {
-    "t2t-tokens": vivit("factorised_encoder", tokeniser="t2t_performer", tubelet=(1, 16, 16)),
+    "t2t-tokens": vivit("factorised_encoder", tokenizer="t2t_performer", tubelet=(1, 16, 16)),
     "x3d_m": baseline("x3d_m", 16),
     "slow_r50": baseline("slow_r50", 4),
     "slowfast_r50": baseline("slowfast_r50", 4),
@@ -167,7 +168,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_models_too_large_for_onnx_are_refused(tmp_path: Path) -> None:
     with torch.device("meta"):
-        model = build_model(ModelConfig(vivit=ViViTConfig(size="H")), ClipConfig(), 400)
+        model = build_model(ModelConfig(size="H"), ClipConfig(), 400)
     with pytest.raises(UserError, match=r"the weights take 2\.\d GB; allowed in an .onnx file: 2 GB"):
         export_model(model, tmp_path / "huge.onnx")
     assert list(tmp_path.iterdir()) == []

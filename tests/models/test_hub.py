@@ -7,22 +7,19 @@ import pytest
 import torch
 from huggingface_hub import hub_mixin
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
-from vidtl.models import VideoModel, build_model
-from vidtl.models.hub import load_model_directory, save_model_directory
+from vidtl.models import VideoModel, build_model, load_model_directory, save_model_directory
 from vidtl.models.vivit import ViViT
 
 CLIP = ClipConfig(num_frames=4, frame_size=(16, 24), mean=(0.4, 0.5, 0.6))
 CONFIG = ModelConfig(
-    vivit=ViViTConfig(
-        width=24,
-        depth=2,
-        num_heads=2,
-        temporal_depth=1,
-        tubelet=(2, 8, 8),
-        token_learner=TokenLearnerConfig(num_tokens=2, after_block=1, version="v1"),
-    )
+    width=24,
+    depth=2,
+    num_heads=2,
+    temporal_depth=1,
+    tubelet=(2, 8, 8),
+    token_learner=TokenLearnerConfig(num_tokens=2, after_block=1, version="v1"),
 )
 NAMES = ("läuft", "steht", "fällt")
 
@@ -90,7 +87,7 @@ def test_push_to_hub_uploads_the_directory(model, monkeypatch):
 def test_positions_are_resized_for_another_clip(model, tmp_path, caplog):
     save_model_directory(model, tmp_path, NAMES)
     with caplog.at_level("INFO"):
-        loaded, _ = load_model_directory(tmp_path, replace(CLIP, num_frames=8, frame_size=(32, 32)))
+        loaded = load_model_directory(tmp_path, replace(CLIP, num_frames=8, frame_size=(32, 32)))
     assert "encoder.positions.weight: positions resized from a grid of 1x2x3 to 1x4x4" in caplog.text
     assert "temporal_encoder.positions.weight: positions resized from a grid of 2x1x1 to 4x1x1" in caplog.text
     assert loaded(torch.zeros(1, 8, 3, 32, 32)).shape == (1, 3)
@@ -112,7 +109,7 @@ def test_mistakes_in_a_directory_are_told(model, tmp_path):
         save_model_directory(model, tmp_path, NAMES[:2])
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config["model"]["vivit"].update(dept=3))
-    with pytest.raises(UserError, match=r"config\.json: model\.vivit\.dept is unknown; did you mean 'depth'\?"):
+    with pytest.raises(UserError, match=r"config\.json: model\.dept is unknown; did you mean 'depth'\?"):
         load_model_directory(tmp_path)
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config["model"]["vivit"].update(depth=3))
@@ -140,9 +137,9 @@ def test_mistakes_in_a_directory_are_told(model, tmp_path):
         ("clip", "mean", ["a", 0, 0], "clip.mean is ['a', 0, 0]; allowed: tuple[float, float, float]"),
         ("model", "architecture", "vivitt", "model.architecture is 'vivitt'; did you mean 'vivit'?"),
         ("model", "vivit", 3, "model.vivit is 3; allowed: an object"),
-        ("model.vivit", "depth", "3", "model.vivit.depth is '3'; allowed: int"),
-        ("model.vivit", "form", "jiont", "model.vivit.form is 'jiont'; did you mean 'joint'?"),
-        ("model.vivit", "pooling", "avg", "model.vivit.pooling is 'avg'; allowed: cls, mean, max, sum"),
+        ("model.vivit", "depth", "3", "model.depth is '3'; allowed: int"),
+        ("model.vivit", "form", "jiont", "model.form is 'jiont'; did you mean 'joint'?"),
+        ("model.vivit", "pooling", "avg", "model.pooling is 'avg'; allowed: cls, mean, max, sum"),
     ],
 )
 def test_a_value_that_cannot_be_is_told_with_its_file_and_key(model, tmp_path, section, name, value, words):
@@ -163,6 +160,6 @@ def test_whole_numbers_and_absent_keys_are_fine(model, tmp_path):
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config["clip"].update(target_fps=0, mean=[0, 0, 0.5]))
     edit(tmp_path, lambda config: config.pop("multi_label"))
-    loaded, _ = load_model_directory(tmp_path)
+    loaded = load_model_directory(tmp_path)
     assert loaded.clip_config.mean == (0, 0, 0.5)
     assert loaded.multi_label is None

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.weights.flax import flax_weights, read_flax
 from vidtl.models.weights.report import load_weights
@@ -13,7 +13,7 @@ from vidtl.models.weights.report import load_weights
 
 def test_logits_are_the_authors(golden: Path) -> None:
     path = golden / "vit_token_learner_image.npz"
-    vivit = ViViTConfig(
+    vivit = ModelConfig(
         form="joint",
         width=24,
         depth=4,
@@ -24,7 +24,7 @@ def test_logits_are_the_authors(golden: Path) -> None:
         token_learner=TokenLearnerConfig(num_tokens=4, after_block=2, version="v1.1"),
     )
     clip = ClipConfig(num_frames=1, frame_size=(32, 32), short_side=32)
-    model = build_model(ModelConfig(vivit=vivit), clip, 7).eval()
+    model = build_model(vivit, clip, 7).eval()
     report = load_weights(model, flax_weights(read_flax(path), str(path)))
     assert report.missing == report.unexpected == ()
     with np.load(path) as expected:

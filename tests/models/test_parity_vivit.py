@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config import ClipConfig
 from vidtl.models import build_model
 from vidtl.models.token_learner import TokenFuser, TokenLearner
 from vidtl.models.weights.flax import (
@@ -64,7 +64,7 @@ def flax_model(path):
     )
     assert config.tubelet == tuple(meta["tubelet_thw"])
     clip = ClipConfig(num_frames=video.shape[1], frame_size=tuple(video.shape[2:4]))
-    model = build_model(ModelConfig(vivit=config), clip, num_classes=output.shape[1])
+    model = build_model(config, clip, num_classes=output.shape[1])
     return model.eval(), video.permute(0, 1, 4, 2, 3), output
 
 

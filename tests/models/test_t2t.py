@@ -8,10 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vidtl.config import ClipConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
-from vidtl.models import build_model
-from vidtl.models.hub import load_model_directory, save_model_directory
+from vidtl.models import build_model, load_model_directory, save_model_directory
 from vidtl.models.position import Grid
 from vidtl.models.t2t import TokensToToken
 from vidtl.models.t2t_vit import T2TViT
@@ -20,7 +19,7 @@ from vidtl.models.weights.image_vit import image_vit_weights
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.t2t import infer_t2t_config, read_t2t
 
-SMALL = T2TViTConfig(width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
+SMALL = ModelConfig(architecture="t2t_vit", width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
 GOLDEN = {kind: replace(SMALL, token_module=kind) for kind in ("performer", "transformer")}
 
 # Parameters with and without the frozen ones (position table, Performer features); 1000 classes, 224 pixels.
@@ -42,8 +41,8 @@ def image_clip(side: int = 64, other: int | None = None) -> ClipConfig:
     return ClipConfig(num_frames=1, frame_size=size, short_side=max(size))
 
 
-def small_model(config: T2TViTConfig = SMALL, clip: ClipConfig | None = None) -> T2TViT:
-    model = build_model(ModelConfig(architecture="t2t_vit", t2t_vit=config), clip or image_clip(), 7)
+def small_model(config: ModelConfig = SMALL, clip: ClipConfig | None = None) -> T2TViT:
+    model = build_model(config, clip or image_clip(), 7)
     assert isinstance(model, T2TViT)
     return model.eval()
 
@@ -65,7 +64,7 @@ def test_tokens_and_logits_are_the_authors(golden: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(("kind", "size", "all_parameters", "trainable"), COUNTS)
 def test_parameter_counts_are_exact(kind: str, size: int, all_parameters: int, trainable: int) -> None:
-    config = ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(size=size, token_module=kind))  # type: ignore[arg-type]
+    config = ModelConfig(architecture="t2t_vit", size=size, token_module=kind)  # type: ignore[arg-type]
     with torch.device("meta"):
         model = build_model(config, ClipConfig(num_frames=1), 1000)
     assert sum(p.numel() for p in model.parameters()) == all_parameters
@@ -103,20 +102,20 @@ def test_every_frame_of_a_clip_is_tokenised_by_itself() -> None:
     torch.testing.assert_close(tokens_BtND[:, 1:2], module(clip_BTCHW[:, 1:2]))
 
 
-@pytest.mark.parametrize("tokeniser", ["t2t_performer", "t2t_transformer"])
-def test_a_vivit_sees_t2t_tokens_of_every_frame(tokeniser: str) -> None:
+@pytest.mark.parametrize("tokenizer", ["t2t_performer", "t2t_transformer"])
+def test_a_vivit_sees_t2t_tokens_of_every_frame(tokenizer: str) -> None:
     torch.manual_seed(0)
-    vivit = ViViTConfig(
+    vivit = ModelConfig(
         width=24,
         depth=2,
         num_heads=3,
         temporal_depth=1,
-        tokeniser=tokeniser,  # type: ignore[arg-type]
+        tokenizer=tokenizer,  # type: ignore[arg-type]
         tubelet=(1, 16, 16),
         token_learner=TokenLearnerConfig(num_tokens=2, after_block=1),
     )
     clip = ClipConfig(num_frames=3, frame_size=(32, 48), short_side=48)
-    model = build_model(ModelConfig(vivit=vivit), clip, 5)
+    model = build_model(vivit, clip, 5)
     input_BTCHW = torch.randn(2, 3, 3, 32, 48)
     tokens_BtND = model.embed(input_BTCHW)
     assert tokens_BtND.shape == (2, 3, 6, 24)
@@ -131,36 +130,36 @@ def test_a_vivit_sees_t2t_tokens_of_every_frame(tokeniser: str) -> None:
 
 
 def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path: Path) -> None:
-    vivit = ViViTConfig(width=24, depth=1, num_heads=3, tokeniser="t2t_performer", tubelet=(1, 16, 16))
+    vivit = ModelConfig(width=24, depth=1, num_heads=3, tokenizer="t2t_performer", tubelet=(1, 16, 16))
     clip = ClipConfig(num_frames=2, frame_size=(32, 32), short_side=32)
     vivit = replace(vivit, token_learner=TokenLearnerConfig(num_tokens=0))
     path = tmp_path / "vit.safetensors"
     save_file({"pos_embed": torch.zeros(1, 4, 24), "patch_embed.proj.weight": torch.zeros(24, 3, 16, 16)}, path)
-    model = build_model(ModelConfig(vivit=vivit), clip, 5)
+    model = build_model(vivit, clip, 5)
     assert isinstance(model, ViViT)
-    with pytest.raises(UserError, match=r"model\.vivit\.tokeniser is 't2t_performer'; allowed: 'tubelet'"):
+    with pytest.raises(UserError, match=r"model\.tokenizer is 't2t_performer'; allowed: 'tubelet'"):
         image_vit_weights(path, model)
 
 
 def test_t2t_tokens_of_evenly_spaced_frames() -> None:
-    vivit = ViViTConfig(
+    vivit = ModelConfig(
         width=24,
         depth=1,
         num_heads=3,
         temporal_depth=1,
-        tokeniser="t2t_performer",
+        tokenizer="t2t_performer",
         tubelet=(4, 16, 16),
         tubelet_sampling="uniform",
         token_learner=TokenLearnerConfig(num_tokens=0),
     )
     clip = ClipConfig(num_frames=8, frame_size=(32, 32), short_side=32)
-    model = build_model(ModelConfig(vivit=vivit), clip, 5).eval()
+    model = build_model(vivit, clip, 5).eval()
     input_BTCHW = torch.randn(1, 8, 3, 32, 32)
     kept = TokensToToken.forward(model.embed, input_BTCHW[:, [3, 5]])  # 8 / 3 and 16 / 3, rounded
     torch.testing.assert_close(model.embed(input_BTCHW), kept)
     for wrong in (replace(vivit, tubelet_sampling="tubelet"), replace(vivit, tubelet=(4, 8, 16))):
-        with pytest.raises(UserError, match=r"model\.vivit\.tubelet is .*; allowed .*: \[1, 16, 16\]"):
-            build_model(ModelConfig(vivit=wrong), clip, 5)
+        with pytest.raises(UserError, match=r"model\.tubelet is .*; allowed .*: \[1, 16, 16\]"):
+            build_model(wrong, clip, 5)
 
 
 def test_autocast_leaves_the_performer_in_float32() -> None:
@@ -227,8 +226,8 @@ def test_weights_of_another_image_size_bring_their_positions_resized(golden: Pat
     assert torch.corrcoef(torch.stack([coarse.flatten(), source[1:].T.flatten()]))[0, 1] > 0.95
     bicubic = torch.nn.functional.interpolate(source[1:].T.reshape(1, 48, 4, 4), (8, 8), mode="bicubic")
     torch.testing.assert_close(model.positions.weight[1:].T.reshape(1, 48, 8, 8), bicubic)
-    save_model_directory(model, tmp_path, ())
-    smaller, _ = load_model_directory(tmp_path, image_clip(64))
+    save_model_directory(model, tmp_path)
+    smaller = load_model_directory(tmp_path, image_clip(64))
     back = torch.nn.functional.interpolate(bicubic, (4, 4), mode="bicubic")
     torch.testing.assert_close(smaller.positions.weight[1:].T.reshape(1, 48, 4, 4), back)
 
@@ -236,7 +235,7 @@ def test_weights_of_another_image_size_bring_their_positions_resized(golden: Pat
 def test_a_model_directory_gives_the_same_model(tmp_path: Path) -> None:
     model = small_model()
     save_model_directory(model, tmp_path, [f"class {i}" for i in range(7)])
-    loaded, _ = load_model_directory(tmp_path)
+    loaded = load_model_directory(tmp_path)
     images = torch.randn(1, 1, 3, 64, 64)
     assert torch.equal(loaded.eval()(images), model(images))
     assert isinstance(loaded, T2TViT)
@@ -244,7 +243,7 @@ def test_a_model_directory_gives_the_same_model(tmp_path: Path) -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.t2t_vit\.width is 48; allowed: multiples of .*num_heads, 5"):
+    with pytest.raises(UserError, match=r"model\.width is 48; allowed: multiples of .*num_heads, 5"):
         small_model(replace(SMALL, num_heads=5))
 
 

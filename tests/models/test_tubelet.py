@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vidtl.config import ClipConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig
 from vidtl.errors import UserError
 from vidtl.models.tubelet import TubeletEmbedding, tubelet_grid, uniform_frames
 
@@ -13,7 +13,7 @@ CLIP = ClipConfig(num_frames=6, frame_size=(12, 20))
 @torch.no_grad()
 @pytest.mark.parametrize("tubelet", [(1, 4, 4), (2, 4, 4), (3, 6, 4), (6, 12, 20)])
 def test_tubelets_are_a_convolution_whose_stride_is_its_kernel(tubelet):
-    embed = TubeletEmbedding(ViViTConfig(tubelet=tubelet), CLIP, width=10)
+    embed = TubeletEmbedding(ModelConfig(tubelet=tubelet), CLIP, width=10)
     conv = torch.nn.Conv3d(3, 10, tubelet, stride=tubelet)
     embed.proj.weight.copy_(conv.weight.reshape(10, -1))
     embed.proj.bias.copy_(conv.bias)
@@ -24,7 +24,7 @@ def test_tubelets_are_a_convolution_whose_stride_is_its_kernel(tubelet):
 
 @torch.no_grad()
 def test_uniform_sampling_takes_patches_of_single_frames():
-    embed = TubeletEmbedding(ViViTConfig(tubelet=(2, 4, 4), tubelet_sampling="uniform"), CLIP, width=10)
+    embed = TubeletEmbedding(ModelConfig(tubelet=(2, 4, 4), tubelet_sampling="uniform"), CLIP, width=10)
     assert embed.proj.weight.shape == (10, 3 * 4 * 4)
     clip = torch.randn(1, 6, 3, 12, 20)
     tokens = embed(clip)
@@ -42,7 +42,7 @@ def test_uniform_frames_follow_the_reference():
 
 
 def test_the_grid_of_the_paper():
-    assert tubelet_grid(ViViTConfig(), ClipConfig()) == (16, 14, 14)
+    assert tubelet_grid(ModelConfig(), ClipConfig()) == (16, 14, 14)
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_the_grid_of_the_paper():
 )
 def test_clips_must_be_whole_numbers_of_tubelets(tubelet, message):
     with pytest.raises(UserError, match=message):
-        tubelet_grid(ViViTConfig(tubelet=tubelet), CLIP)
+        tubelet_grid(ModelConfig(tubelet=tubelet), CLIP)
 
 
 def test_a_clip_of_another_shape_is_refused():
-    embed = TubeletEmbedding(ViViTConfig(tubelet=(2, 4, 4)), CLIP, width=10)
+    embed = TubeletEmbedding(ModelConfig(tubelet=(2, 4, 4)), CLIP, width=10)
     with pytest.raises(UserError, match=r"input has shape \[1, 3, 6, 12, 20\]; allowed: .* \[6, 3, 12, 20\]"):
         embed(torch.zeros(1, 3, 6, 12, 20))

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import yaml
+from vidtl.models.variants import PAPER_MODELS, parse_variant, resolve_sizes
 
 from tests.environment import REPOSITORY
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model, create_model, list_models
-from vidtl.models.variants import PAPER_MODELS, parse_variant, resolve_sizes
 
 
 def num_parameters(model):
@@ -52,7 +52,7 @@ def test_the_largest_published_model_takes_frames_that_its_patches_divide():
 
 @pytest.mark.parametrize(("temporal_depth", "count"), [(0, 86_696_080), (1, 93_799_312), (12, 171_765_904)])
 def test_sizes_of_the_temporal_ablation(temporal_depth, count):
-    config = ViViTConfig(temporal_depth=temporal_depth, pooling="cls", token_learner=TokenLearnerConfig(num_tokens=0))
+    config = ModelConfig(temporal_depth=temporal_depth, pooling="cls", token_learner=TokenLearnerConfig(num_tokens=0))
     assert num_parameters(build(config)) == count
 
 
@@ -61,12 +61,12 @@ def test_sizes_of_the_temporal_ablation(temporal_depth, count):
 )
 def test_sizes_with_every_learned_token_in_the_temporal_encoder(num_tokens, after_block, count):
     stage = TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block)
-    assert num_parameters(build(ViViTConfig(temporal_input="tokens", token_learner=stage))) == count
+    assert num_parameters(build(ModelConfig(temporal_input="tokens", token_learner=stage))) == count
 
 
 def build(config):
     with torch.device("meta"):
-        return build_model(ModelConfig(vivit=config), ClipConfig(), 400)
+        return build_model(config, ClipConfig(), 400)
 
 
 def test_names_and_notations_mean_the_same():
@@ -83,7 +83,7 @@ def test_the_papers_models_have_the_papers_token_learner():
     config = REPOSITORY / "configs" / "kinetics400_vivit_l_joint_tl16at12.yaml"
     vivit = yaml.safe_load(config.read_text())["model"]["vivit"]
     stage = TokenLearnerConfig(**vivit.pop("token_learner"))
-    assert ViViTConfig(**{**vivit, "tubelet": tuple(vivit["tubelet"])}, token_learner=stage) == parse_variant("16at12")
+    assert ModelConfig(**{**vivit, "tubelet": tuple(vivit["tubelet"])}, token_learner=stage) == parse_variant("16at12")
 
 
 def test_extra_blocks_of_the_papers_models():

@@ -13,18 +13,9 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 
 from tests.environment import REPOSITORY
-from vidtl.config import (
-    ClipConfig,
-    MiniViTConfig,
-    ModelConfig,
-    PytorchVideoConfig,
-    T2TViTConfig,
-    TokenLearnerConfig,
-    ViViTConfig,
-)
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
-from vidtl.models import build_model
-from vidtl.models.hub import load_model_directory, save_model_directory
+from vidtl.models import build_model, load_model_directory, save_model_directory
 from vidtl.models.position import Grid
 from vidtl.models.weights.flax import flatten_params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import huggingface_weights, read_huggingface
@@ -32,7 +23,7 @@ from vidtl.models.weights.image_vit import NEW_PARTS, image_vit_weights
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.report import SourceWeights, load_weights
 
-SMALL = ViViTConfig(
+SMALL = ModelConfig(
     form="joint",
     width=24,
     depth=2,
@@ -46,25 +37,25 @@ CLIP = ClipConfig(num_frames=4, frame_size=(24, 24))
 FORMS = ["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
 IMAGE = ClipConfig(num_frames=1, frame_size=(48, 48))
 ONE_OF_EACH = {
-    "vivit": (ModelConfig(vivit=SMALL), CLIP),
+    "vivit": (SMALL, CLIP),
     "t2t_vit": (
-        ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(width=24, depth=1, num_heads=2, token_width=8)),
+        ModelConfig(architecture="t2t_vit", width=24, depth=1, num_heads=2, token_width=8),
         IMAGE,
     ),
-    "mini_vit": (ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig(width=16, head_width=8)), IMAGE),
+    "mini_vit": (ModelConfig(architecture="mini_vit", width=16, head_width=8), IMAGE),
     "x3d_xs": (
-        ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="x3d_xs")),
+        ModelConfig(architecture="pytorchvideo", size="x3d_xs"),
         ClipConfig(num_frames=4, frame_size=(32, 32)),
     ),
     "mvit_b_16x4": (
-        ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="mvit_b_16x4")),
+        ModelConfig(architecture="pytorchvideo", size="mvit_b_16x4"),
         ClipConfig(num_frames=16, frame_size=(32, 32)),
     ),
 }
 
 
 def build(clip=CLIP, num_classes=5, **changes):
-    return build_model(ModelConfig(vivit=replace(SMALL, **changes)), clip, num_classes).eval()
+    return build_model(replace(SMALL, **changes), clip, num_classes).eval()
 
 
 def image_model(pooling="mean"):
@@ -227,7 +218,7 @@ def test_nested_and_stacked_flax_parameters_are_the_flat_ones():
 def test_a_model_directory_for_another_clip_and_other_classes(tmp_path):
     source = build(pooling="cls", form="factorised_encoder")
     torch.nn.init.normal_(source.head.weight)
-    save_model_directory(source, tmp_path, ())
+    save_model_directory(source, tmp_path)
     target = build(ClipConfig(num_frames=8, frame_size=(24, 40)), 7, pooling="cls", form="factorised_encoder")
     report = load_pretrained(target, tmp_path, new_head=True)
     assert set(report.missing) == set(report.unused) == {"head.weight", "head.bias"}
@@ -246,7 +237,7 @@ def test_a_model_directory_for_another_clip_and_other_classes(tmp_path):
 def test_a_new_classifier_for_every_architecture(tmp_path, name, num_classes):
     config, clip = ONE_OF_EACH[name]
     source, target = build_model(config, clip, 5), build_model(config, clip, num_classes)
-    save_model_directory(source, tmp_path, ())
+    save_model_directory(source, tmp_path)
     head, layer = target.classifier()
     torch.nn.init.ones_(layer.weight)
     report = load_pretrained(target, tmp_path, new_head=True)

@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
 from vidtl.runtime.resident_memory import resident_bytes
 from vidtl.studies.step_memory import measure_step_memory
 
 
 def experiment(num_tokens: int) -> ExperimentConfig:
     token_learner = TokenLearnerConfig(num_tokens=num_tokens, after_block=0)
-    vivit = ViViTConfig(
+    vivit = ModelConfig(
         width=48, depth=4, num_heads=2, temporal_depth=1, tubelet=(2, 4, 4), token_learner=token_learner
     )
     clip = ClipConfig(num_frames=8, frame_size=(64, 64), short_side=64)
-    return ExperimentConfig(model=ModelConfig(vivit=vivit), clip=clip)
+    return ExperimentConfig(model=vivit, clip=clip)
 
 
 def test_fewer_tokens_need_less_and_the_order_does_not_matter() -> None:

@@ -72,7 +72,7 @@ def test_gpus_are_known_by_their_names(name: str, peak: float | None) -> None:
 
 TINY = (
     *("--config", str(REPOSITORY / "configs/toy.yaml"), "--data.root", "/nowhere", "--num_classes", "5"),
-    *("--model.vivit.width", "24", "--model.vivit.depth", "2", "--clip.num_frames", "8", "--training.ema_decay", "0.9"),
+    *("--model.width", "24", "--model.depth", "2", "--clip.num_frames", "8", "--training.ema_decay", "0.9"),
     *("--batch", "2", "--rounds", "1"),
 )
 

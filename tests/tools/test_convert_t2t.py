@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vidtl.models.hub import load_model_directory
+from vidtl.models import load_model_directory
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["safetensors", "pth.tar"])
@@ -32,7 +32,7 @@ def test_converted_t2t_gives_the_authors_logits(
     options = ["--frame_size", *images_BCHW.shape[-2:], "--num_heads", num_heads]
     code, _, errors = run_main(convert_weights.main, source, tmp_path / "model", *options)
     assert code == 0, errors
-    model, _ = load_model_directory(tmp_path / "model")
+    model = load_model_directory(tmp_path / "model")
     with torch.inference_mode():
         logits = model.eval()(images_BCHW[:, None])
     assert (logits - reference).abs().max() <= 1e-5 * max(1, reference.abs().max())
@@ -53,6 +53,6 @@ def test_a_converted_t2t_gets_the_authors_pixels(
     code, output, errors = run_main(convert_weights.main, source, tmp_path / "model", "--num_heads", 3, *asked)
     assert code == 0, errors
     assert ("resized (1):\n  positions.weight (grid 1x4x4 to 1x14x14)" in output) is bool(asked)
-    clip = load_model_directory(tmp_path / "model")[0].clip_config
+    clip = load_model_directory(tmp_path / "model").clip_config
     assert (clip.num_frames, clip.frame_size, clip.short_side) == (1, (size, size), short_side)
     assert (clip.mean, clip.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -32,7 +32,7 @@ def test_rows_are_printed_and_written_with_a_step_of_each(run_main: Tool, tmp_pa
     [
         (["--step"], "--step belongs to --table"),
         (["--table", "mini_vit", "--time", "--batch", "7"], "--batch does nothing with --table"),
-        (["--table", "mini_vit", "--model.vivit.size=L"], "--model.vivit.size does nothing with --table"),
+        (["--table", "mini_vit", "--model.size=L"], "--model.size does nothing with --table"),
         (["--table", "mini_vit", "--output", "."], "--output is ., a folder; allowed: a file"),
         (["--batch", "2"], "--batch belongs to --time"),
         (["--time", "--batch", "0"], "--batch is 0; allowed: 1 or more"),

@@ -37,8 +37,8 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
         "checkpoint": "best",
         "batch_size": 2,
         "rows": [
-            {"name": "none", "options": {"model.vivit.token_learner.num_tokens": 0}, "seeds": [0], "published": 0.5},
-            {"name": "4 tokens", "options": {"model.vivit.token_learner.num_tokens": 4}, "seeds": [0, 1]},
+            {"name": "none", "options": {"model.token_learner.num_tokens": 0}, "seeds": [0], "published": 0.5},
+            {"name": "4 tokens", "options": {"model.token_learner.num_tokens": 4}, "seeds": [0, 1]},
         ],
     }
     file = tmp_path / "study.yaml"
@@ -104,12 +104,12 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
     assert not (tmp_path / "elsewhere").exists(), "a run that the table tells of was started again"
 
     content = yaml.safe_load(study_file.read_text())
-    content["rows"][0]["options"] = {"model.vivit.token_learner.num_tokens": 8}
+    content["rows"][0]["options"] = {"model.token_learner.num_tokens": 8}
     study_file.write_text(yaml.safe_dump(content))
     written = (results / "results.json").read_bytes()
     for where, message in (
-        (options, "holds another experiment: model.vivit.token_learner.num_tokens is 0 there and 8 here"),
-        (there, "'none' was run with model.vivit.token_learner.num_tokens 0, which is 8 now; move the file away"),
+        (options, "holds another experiment: model.token_learner.num_tokens is 0 there and 8 here"),
+        (there, "'none' was run with model.token_learner.num_tokens 0, which is 8 now; move the file away"),
     ):
         code, _, errors = run_main(study_tool.main, *where)
         assert code == 2, "another experiment's run was taken for a finished one"
@@ -169,8 +169,8 @@ def test_a_run_is_judged_again_where_the_study_asks_for_something_else(
         ({"metric": "top2"}, "metric"),
         ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, "allowed: one seed or more"),
         (
-            {"rows": [{"name": "a", "options": {"model.vivit.dept": 1}, "seeds": [0]}]},
-            "did you mean 'model.vivit.depth'",
+            {"rows": [{"name": "a", "options": {"model.dept": 1}, "seeds": [0]}]},
+            "did you mean 'model.depth'",
         ),
         ({"experiment": "tinny.yaml"}, "did you mean 'tiny.yaml'"),
     ],
@@ -199,7 +199,7 @@ def test_a_key_that_is_there_twice_is_refused(study_file: Path, tmp_path: Path, 
         (["--data.rot", "x"], "unknown option --data.rot; did you mean 'data.root'?"),
         (["--result_dir", "x"], "unknown option --result_dir; see --help"),
         (["--training.seed=3"], "--training.seed is given for all runs; allowed: options that neither rows nor seeds"),
-        (["--model.vivit.token_learner.num_tokens", "8"], "num_tokens is given for all runs"),
+        (["--model.token_learner.num_tokens", "8"], "num_tokens is given for all runs"),
     ],
 )
 def test_options_for_all_runs_leave_the_study_what_it_is(

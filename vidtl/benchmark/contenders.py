@@ -8,17 +8,17 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.architectures import ARCHITECTURES
 from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
-from vidtl.models.variants import SIZES, Size
 
 REFERENCE = "fe"
 """Key of the model that all others are compared with: the factorised encoder without TokenLearner."""
@@ -26,6 +26,17 @@ REFERENCE = "fe"
 PATCH = 16
 TUBELET_FRAMES = 2
 NUM_CLASSES = 400
+
+
+class Size(NamedTuple):
+    """Numbers behind a letter."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+
+SIZES = {name: Size(row["width"], row["depth"], row["num_heads"]) for name, row in ARCHITECTURES["vivit"].sizes.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +119,19 @@ def _ours(
     stage: TokenLearnerConfig | None = None,
 ) -> Contender:
     stage = stage or TokenLearnerConfig(num_tokens=0)
-    vivit = ViViTConfig(
+    config = ModelConfig(
         form=form,
-        size=settings.size,  # type: ignore[arg-type]  # one of SIZES, as the field's own letters
+        size=settings.size,
         depth=settings.depth,
         temporal_depth=settings.temporal_depth,
         tubelet=(TUBELET_FRAMES, PATCH, PATCH),
         token_learner=stage,
     )
-    model = build_model(ModelConfig(vivit=vivit), settings.clip, NUM_CLASSES)
+    model = build_model(config, settings.clip, NUM_CLASSES)
     assert isinstance(model.head, nn.Linear)
     # The head starts at 0: gradients would be zeros, and a GPU multiplies zeros faster than numbers.
     nn.init.normal_(model.head.weight, std=0.02)
-    return _contender(key, title, model, settings, settings.num_frames, stage.num_tokens)
+    return _contender(key, title, model, settings, settings.num_frames, stage.num_tokens or 0)
 
 
 def _contender(

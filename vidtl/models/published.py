@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, PytorchVideoConfig, T2TViTConfig, TokenLearnerConfig
-from vidtl.models.variants import parse_variant
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.models.factory import parse_name
 
 VIVIT = "ViViT"
 VIDEO_TOKEN_LEARNER = "TokenLearner, Kinetics-400"
@@ -51,7 +51,7 @@ def _video(
     return PublishedModel(
         source=source,
         name=name,
-        model=ModelConfig(vivit=parse_variant(variant)),
+        model=parse_name(variant),
         clip=_clip(side, frames),
         num_classes=400,
         gmacs=figures[0],
@@ -62,8 +62,8 @@ def _video(
 
 def _with_temporal(row: PublishedModel, depth: int, tokens: bool = False) -> PublishedModel:
     """The row with so many temporal blocks, which see one vector per timestep or all of its tokens."""
-    vivit = replace(row.model.vivit, temporal_depth=depth, temporal_input="tokens" if tokens else "pooled")
-    return replace(row, model=replace(row.model, vivit=vivit))
+    model = replace(row.model, temporal_depth=depth, temporal_input="tokens" if tokens else "pooled")
+    return replace(row, model=model)
 
 
 def _vivit() -> Iterator[PublishedModel]:
@@ -171,20 +171,19 @@ def _t2t() -> Iterator[PublishedModel]:
         24: (13.8, 64.1),
     }
     for size, figures in performer.items():
-        yield _t2t_row(T2TViTConfig(size=size), f"T2T-ViT-{size}", figures)  # type: ignore[arg-type]
+        yield _t2t_row(f"t2t_vit_{size}", f"T2T-ViT-{size}", figures)
     for size, figures in {14: (6.1, 21.5), 19: (9.8, 39.2), 24: (15.0, 64.1)}.items():
-        config = T2TViTConfig(size=size, token_module="transformer")  # type: ignore[arg-type]
-        yield _t2t_row(config, f"T2T-ViT_t-{size}", figures)
+        yield _t2t_row(f"t2t_vit_t_{size}", f"T2T-ViT_t-{size}", figures)
     note = f"{NO_MATCH}16.37 by arithmetic"
-    row = _t2t_row(T2TViTConfig(size=14), "T2T-ViT-14, 384 pixels", (17.1, 21.69147))
+    row = _t2t_row("t2t_vit_14", "T2T-ViT-14, 384 pixels", (17.1, 21.69147))
     yield replace(row, clip=_clip(384, 1), note=note)
 
 
-def _t2t_row(config: T2TViTConfig, name: str, figures: Figures) -> PublishedModel:
+def _t2t_row(variant: str, name: str, figures: Figures) -> PublishedModel:
     return PublishedModel(
         source=T2T,
         name=name,
-        model=ModelConfig(architecture="t2t_vit", t2t_vit=config),
+        model=parse_name(variant),
         clip=_clip(224, 1),
         num_classes=1000,
         gmacs=figures[0],
@@ -197,11 +196,10 @@ def _mini_vit() -> Iterator[PublishedModel]:
     rows |= {"mini-ViT 4at3": (4, 4, 0.0147), "mini-ViT 8at3": (4, 8, 0.0153)}
     for name, (depth, num_tokens, gmacs) in rows.items():
         learner = TokenLearnerConfig(num_tokens=num_tokens, after_block=3, version="v1", pooling="mean")
-        config = MiniViTConfig(depth=depth, token_learner=learner)
         yield PublishedModel(
             source=MINI_VIT,
             name=name,
-            model=ModelConfig(architecture="mini_vit", mini_vit=config),
+            model=ModelConfig(architecture="mini_vit", depth=depth, token_learner=learner),
             clip=_clip(48, 1),
             num_classes=10,
             gmacs=gmacs,
@@ -224,11 +222,10 @@ def _pytorchvideo() -> Iterator[PublishedModel]:
         "mvit_b_32x3": (32, 224, 170.37, 36.61),
     }
     for name, (frames, side, gmacs, parameters_m) in rows.items():
-        config = PytorchVideoConfig(name=name)  # type: ignore[arg-type]
         yield PublishedModel(
             source=PYTORCHVIDEO,
             name=f"{name}, {side} pixels",
-            model=ModelConfig(architecture="pytorchvideo", pytorchvideo=config),
+            model=parse_name(name),
             clip=_clip(side, frames),
             num_classes=400,
             gmacs=gmacs,
