@@ -1,8 +1,8 @@
 """Checks that one section alone can fail."""
 
 from collections.abc import Sequence
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from vidtl.errors import UserError, did_you_mean
 
@@ -23,8 +23,8 @@ def require_choices(section: object, key: str) -> None:
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
     """Return the values of a `Literal`, also of one that may be null; empty for any other type."""
-    literals = [part for part in (hint, *get_args(hint)) if get_origin(part) is Literal]
-    return get_args(literals[0]) if literals else ()
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next((get_args(part) for part in parts if get_origin(part) is Literal), ())
 
 
 def require_choice(key: str, value: object, allowed: Sequence[object]) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from safetensors.torch import save_file
 
@@ -155,7 +155,7 @@ def _is_of_type(value: object, hint: Any) -> bool:
         return isinstance(value, dict) and all(_is_of_type(item, arguments[1]) for item in value.values())
     if hint is NoneType:
         return value is None
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (Union, UnionType):
         return any(_is_of_type(value, kind) for kind in arguments)
     if get_origin(hint) is tuple and isinstance(value, tuple):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments

@@ -223,7 +223,7 @@ def _check_pooling(form: Form, pooling: str, temporal_input: str, has_temporal_e
             not num_tokens,
             "model.pooling",
             pooling,
-            f"{reductions} with TokenLearner (model.token_learner.num_tokens is {num_tokens}), which has no class token",
+            f"{reductions} with TokenLearner, which has no class token (num_tokens is {num_tokens})",
         )
     require(
         temporal_input == "pooled" or has_temporal_encoder,
