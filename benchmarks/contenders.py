@@ -12,15 +12,18 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.checks import require
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
-from vidtl.models.variants import SIZES
 
 PATCH = 16
 TUBELET_FRAMES = 2
 NUM_CLASSES = 400
+
+SIZES = ARCHITECTURES["vivit"].sizes
+"""Width, heads and depth of each letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +90,15 @@ def our_contenders(sizes: Sizes) -> Iterator[Contender]:
 def _ours(
     key: str, title: str, sizes: Sizes, *, form: str = "factorised_encoder", num_tokens: int = 0, after_block: int = 0
 ) -> Contender:
-    vivit = ViViTConfig(
+    config = ModelConfig(
         form=form,  # type: ignore[arg-type]
-        size=sizes.size,  # type: ignore[arg-type]
+        size=sizes.size,
         depth=sizes.depth,
         temporal_depth=sizes.temporal_depth,
         tubelet=(TUBELET_FRAMES, PATCH, PATCH),
         token_learner=TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block),
     )
-    model = build_model(ModelConfig(vivit=vivit), sizes.clip, NUM_CLASSES)
+    model = build_model(config, sizes.clip, NUM_CLASSES)
     nn.init.normal_(model.classifier()[1].weight, std=0.02)  # starts at 0; a GPU multiplies zeros faster than numbers
     return _counted(key, title, model, sizes, sizes.num_frames)
 
@@ -103,7 +106,7 @@ def _ours(
 def _counted(key: str, title: str, model: nn.Module, sizes: Sizes, frames_without_gradient: int) -> Contender:
     """Count a model that projects so many frames whose pixels need no gradient."""
     forward = count_multiply_adds(model, sizes.clip)
-    first_projection = frames_without_gradient * 3 * sizes.frame_size**2 * SIZES[sizes.size].width
+    first_projection = frames_without_gradient * 3 * sizes.frame_size**2 * SIZES[sizes.size]["width"]
     train = 3 * forward - first_projection
     return Contender(key=key, title=title, model=model, multiply_adds=forward, train_multiply_adds=train)
 
@@ -127,10 +130,10 @@ def _huggingface(sizes: Sizes) -> Iterator[Contender]:
         image_size=sizes.frame_size,
         num_frames=sizes.num_frames,
         tubelet_size=[TUBELET_FRAMES, PATCH, PATCH],
-        hidden_size=SIZES[sizes.size].width,
+        hidden_size=SIZES[sizes.size]["width"],
         num_hidden_layers=sizes.depth,
-        num_attention_heads=SIZES[sizes.size].num_heads,
-        intermediate_size=4 * SIZES[sizes.size].width,
+        num_attention_heads=SIZES[sizes.size]["num_heads"],
+        intermediate_size=4 * SIZES[sizes.size]["width"],
         num_labels=NUM_CLASSES,
         attn_implementation="sdpa",
     )
@@ -149,13 +152,13 @@ def _vit_pytorch(sizes: Sizes) -> Iterator[Contender]:
             frames=sizes.num_frames,
             frame_patch_size=TUBELET_FRAMES,
             num_classes=NUM_CLASSES,
-            dim=shape.width,
+            dim=shape["width"],
             spatial_depth=sizes.depth,
             temporal_depth=sizes.temporal_depth,
-            heads=shape.num_heads,
-            mlp_dim=4 * shape.width,
+            heads=shape["num_heads"],
+            mlp_dim=4 * shape["width"],
             pool="mean",
-            dim_head=shape.width // shape.num_heads,
+            dim_head=shape["width"] // shape["num_heads"],
             use_flash_attn=attention == "sdpa",
         )
         model = _Adapted(net, lambda model, clips: model(rearrange(clips, "B T C H W -> B C T H W")))
@@ -170,9 +173,9 @@ def _timm(sizes: Sizes) -> Iterator[Contender]:
         "vit_base_patch16_224",
         pretrained=False,
         img_size=sizes.frame_size,
-        embed_dim=SIZES[sizes.size].width,
+        embed_dim=SIZES[sizes.size]["width"],
         depth=sizes.depth,
-        num_heads=SIZES[sizes.size].num_heads,
+        num_heads=SIZES[sizes.size]["num_heads"],
         num_classes=NUM_CLASSES,
     )
     frames = sizes.num_frames // TUBELET_FRAMES

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from benchmarks.contenders import (
     NUM_CLASSES,
     PEERS,
+    SIZES,
     Contender,
     Sizes,
     compiled,
@@ -37,7 +38,6 @@ from benchmarks.contenders import (
     peer_contenders,
 )
 from vidtl.config.checks import require
-from vidtl.models.variants import SIZES
 from vidtl.runtime.launch import resolve_precision, run_tool
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops

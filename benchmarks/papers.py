@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -27,7 +26,7 @@ from rich.table import Table
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.models.variants import parse_variant
+from vidtl.models.factory import parse_name
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.versions import installed_versions
 
@@ -75,17 +74,13 @@ def _published(row: Mapping[str, str]) -> PublishedModel:
 
 
 def _model(name: str, settings: Mapping[str, str]) -> ModelConfig:
-    """Build the settings of a ViViT by its name, or of another architecture from its defaults."""
-    architecture = name if hasattr(ModelConfig(), name) else "vivit"
-    section = getattr(ModelConfig(), name) if architecture == name else parse_variant(name)
+    """Return the settings of a name, changed by others in dotted keys."""
+    model = parse_name(name)
     for key, value in settings.items():
-        section = _with(section, key.split("."), yaml.safe_load(value))
-    return replace(ModelConfig(architecture=architecture), **{architecture: section})  # type: ignore[arg-type]
-
-
-def _with(section: Any, path: list[str], value: object) -> Any:
-    name, *rest = path
-    return replace(section, **{name: _with(getattr(section, name), rest, value) if rest else value})
+        section, _, stage_key = key.rpartition(".")
+        change = {stage_key: yaml.safe_load(value)}
+        model = replace(model, **({section: replace(model.token_learner, **change)} if section else change))
+    return model
 
 
 @dataclass(frozen=True, kw_only=True)

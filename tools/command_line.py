@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
-from vidtl.config.checks import require_choice
+from vidtl.config.checks import choices_of, require_choice
 from vidtl.config.dotted import dotted
 from vidtl.config.yaml_file import read_mapping
 from vidtl.errors import UserError, did_you_mean
@@ -193,13 +193,13 @@ def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str | in
     for name, hint in get_type_hints(kind).items():
         if dataclasses.is_dataclass(hint):
             yield from _choices(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif get_origin(hint) is Literal:
-            yield f"{prefix}{name}", get_args(hint)
+        elif choices_of(hint):
+            yield f"{prefix}{name}", choices_of(hint)
 
 
 def _check_choice(where: str, key: str, value: object, allowed: tuple[str | int, ...]) -> None:
     """On the command line numbers are words, too; what is not a word at all is left to the parser."""
-    if isinstance(value, str) and value not in map(str, allowed):
+    if isinstance(value, str) and value not in ("null", *map(str, allowed)):
         require_choice(f"{where}{key}", value, allowed)
 
 

@@ -7,7 +7,7 @@
                                                                             an image ViT (.npz, or timm's state dict)
     tools/convert_weights.py 81.5_T2T_ViT_14.pth.tar models/t2t-14          the authors' T2T-ViT
 
-Names and shapes that do not fit are errors; the report tells what was resized or left out.
+Names and shapes that do not fit are errors; the report lists what was resized or left out.
 """
 
 import argparse
@@ -17,13 +17,12 @@ from typing import get_args
 
 from command_line import PlainParser
 
-from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config import ClipConfig
 from vidtl.data.class_list import read_class_list
 from vidtl.errors import UserError
-from vidtl.models import VideoModel, build_model, create_model
-from vidtl.models.hub import save_model_directory
+from vidtl.models import VideoModel, build_model, create_model, save_model_directory
+from vidtl.models.factory import FORMS
 from vidtl.models.position import Grid
-from vidtl.models.variants import FORMS
 from vidtl.models.weights.files import read_state
 from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
@@ -44,7 +43,7 @@ APPLIES = {
 
 
 def parse() -> argparse.Namespace:
-    """Options left out are `None`, so that one that does not apply can be told from one that was not given."""
+    """Parse the command line; options left out are `None`, so that `check_options` sees which were given."""
     parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="directory or file")
     parser.add_argument("output", type=Path, help="directory to make")
@@ -53,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--class_names", type=Path, help="text file with one class name per line, or as data sets publish it"
     )
-    flax = parser.add_argument_group("Flax ViViTs, whose parameters do not tell everything")
+    flax = parser.add_argument_group("Flax ViViTs, whose parameters leave some settings open")
     flax.add_argument("--form", choices=FORMS.values(), help="needed for factorised_dot_product alone")
     flax.add_argument("--attention_order", choices=("time_space", "space_time"), help="default: time_space")
     flax.add_argument("--pooling", choices=("mean", "max", "sum"), help="without a class token; default: mean")
@@ -74,7 +73,7 @@ def parse() -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """A whole number of 1 or more."""
+    """Parse a whole number of 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
     return int(text)
@@ -86,43 +85,45 @@ def main() -> None:
     output = arguments.output
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} exists and is no empty directory; allowed: a new or empty one")
-    model, class_names = build(arguments)
+    model = build(arguments)
     if arguments.class_names is not None:
-        class_names = read_class_list(arguments.class_names).names.names
+        model.class_names = read_class_list(arguments.class_names).names.names
     report = load_pretrained(
         model,
         arguments.source,
         inflation=arguments.inflation or "central_frame",
         source_grid=Grid(*arguments.source_grid) if arguments.source_grid else None,
     )
-    save_model_directory(model, arguments.output, class_names)
+    save_model_directory(model, output)
     print(report)
-    print(f"written to {arguments.output}")
+    print(f"written to {output}")
 
 
-def build(arguments: argparse.Namespace) -> tuple[VideoModel, tuple[str, ...]]:
-    """The model that the source is for, still with fresh weights, and the class names that the source tells."""
+def build(arguments: argparse.Namespace) -> VideoModel:
+    """Build the model that the source is for, with fresh weights and the source's class names."""
     source = arguments.source
     if source.is_dir():
         check_options(arguments, "a Hugging Face directory")
         found = read_huggingface(source)
-        return build_model(found.model, with_clip(found.clip, arguments), found.weights.num_classes), found.class_names
+        model = build_model(found.model, with_clip(found.clip, arguments), found.weights.num_classes)
+        model.class_names = found.class_names
+        return model
     params = read_flax(source) if source.suffix == ".npz" else {}
     if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:
         check_options(arguments, "Flax parameters of a ViViT")
-        return build_flax(arguments, params), ()
+        return build_flax(arguments, params)
     if source.suffix != ".npz" and is_t2t(read_state(source)):
         check_options(arguments, "a T2T-ViT")
-        return build_t2t(arguments), ()
+        return build_t2t(arguments)
     check_options(arguments, "an image ViT")
     if arguments.model is None or arguments.num_classes is None:
         raise UserError(f"{source} may be an image ViT; needed: --model and --num_classes of the ViViT to start")
     clip = with_clip(ClipConfig(), arguments)
-    return create_model(arguments.model, arguments.num_classes, clip.num_frames, clip.frame_size), ()
+    return create_model(arguments.model, arguments.num_classes, clip.num_frames, clip.frame_size)
 
 
 def build_flax(arguments: argparse.Namespace, params: Params) -> VideoModel:
-    """A ViViT, by its parameters and what they do not tell."""
+    """Build a ViViT from its parameters and the options for what they leave open."""
     config = infer_vivit_config(params, form=arguments.form, after_block=arguments.after_block)
     config = replace(
         config,
@@ -131,20 +132,20 @@ def build_flax(arguments: argparse.Namespace, params: Params) -> VideoModel:
         token_learner=replace(config.token_learner, pooling=arguments.token_learner_pooling or "sum"),
     )
     num_classes = flax_weights(params, str(arguments.source)).num_classes
-    return build_model(ModelConfig(vivit=config), with_clip(ClipConfig(), arguments), num_classes)
+    return build_model(config, with_clip(ClipConfig(), arguments), num_classes)
 
 
 def build_t2t(arguments: argparse.Namespace) -> VideoModel:
-    """A T2T-ViT for the images of its authors, or of another size."""
+    """Build a T2T-ViT for the images of its authors, or of another size."""
     weights = read_t2t(arguments.source)
     config = infer_t2t_config(weights)
     config = replace(config, num_heads=arguments.num_heads or config.num_heads)
     clip = t2t_clip(weights, arguments.frame_size and tuple(arguments.frame_size))
-    return build_model(ModelConfig(architecture="t2t_vit", t2t_vit=config), clip, weights.num_classes)
+    return build_model(config, clip, weights.num_classes)
 
 
 def with_clip(clip: ClipConfig, arguments: argparse.Namespace) -> ClipConfig:
-    """The clip with the length and size asked for."""
+    """Return the clip with the length and size of the options."""
     size = tuple(arguments.frame_size or clip.frame_size)
     return replace(
         clip,
@@ -155,7 +156,7 @@ def with_clip(clip: ClipConfig, arguments: argparse.Namespace) -> ClipConfig:
 
 
 def check_options(arguments: argparse.Namespace, kind: str) -> None:
-    """A UserError for an option that means nothing for this kind of source."""
+    """Raise a UserError for an option without effect on this kind of source."""
     given = {name for name, value in vars(arguments).items() if value is not None} - {"source", "output"}
     for name in sorted(given - APPLIES[kind]):
         raise UserError(f"--{name} does not apply: {arguments.source} is read as {kind}")

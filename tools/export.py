@@ -19,8 +19,8 @@ from command_line import PlainParser, experiment_parser, parse_experiment
 from trained_model import averaged, find_model_directory
 
 from vidtl.errors import UserError
+from vidtl.models import load_model_directory
 from vidtl.models.export import TOLERANCE, check_output, export_model
-from vidtl.models.hub import load_model_directory
 from vidtl.runtime.launch import run_tool
 from vidtl.training.checkpoint import EXPERIMENT
 
@@ -33,7 +33,7 @@ def main() -> None:
     batch = parse_batch(arguments.batch)
     check_output(arguments.output)
     directory = used_by_evaluation(find_model_directory(arguments.checkpoint))
-    model, _ = load_model_directory(directory)
+    model = load_model_directory(directory)
     checks = export_model(model, arguments.output, batch, arguments.tolerance)
     print(f"model   {directory}")
     for check in checks:

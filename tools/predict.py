@@ -25,7 +25,7 @@ from vidtl.data.description import load_description
 from vidtl.data.video_files import check_frame_rate, find_videos
 from vidtl.errors import UserError
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
-from vidtl.models.hub import VideoModel, load_model_directory
+from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.escape import shown_text
 from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.runtime.logging import configure_logging
@@ -48,7 +48,7 @@ def main() -> None:
     configure_logging(accelerator.is_main_process)
     if accelerator.num_processes > 1:
         raise UserError("predict.py runs as one process; it was started with several")
-    model, _ = load_model_directory(directory)
+    model = load_model_directory(directory)
     model.to(accelerator.device)
 
     found = find_videos(map(Path, options.videos), image_model=model.clip_config.num_frames == 1)

@@ -26,9 +26,8 @@ from vidtl.data.protocols import get_protocol, protocol_of_run
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics.classification import chance_levels
-from vidtl.models import VideoModel, build_model
+from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.models.hub import save_model_directory
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.escape import shown_text
 from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
@@ -70,7 +69,7 @@ def main() -> None:
         make_input=partial(batch_input, clip=config.clip),
         num_classes=len(train_records.classes),
         multi_label=train_records.multi_label,
-        save_model=partial(save_model_directory, class_names=train_records.classes.names),
+        save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),
         about=facts(config, description, train_records, eval_records, model) if accelerator.is_main_process else {},
@@ -100,6 +99,7 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
     model.multi_label = records.multi_label
+    model.class_names = records.classes.names
     has_classifier = False
     if config.training.init_from:
         source = Path(config.training.init_from)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
-from vidtl.models.hub import CONFIG_FILE, load_model_directory, read_model_config
+from vidtl.models.base import CONFIG_FILE
+from vidtl.models.directory import load_model_directory, read_model_config
 from vidtl.training.checkpoint import (
     EMA,
     EXPERIMENT,
@@ -107,7 +108,8 @@ def load_for_classes(model_directory: Path, class_names: tuple[str, ...]) -> nn.
     Raises:
         UserError: the model was trained on other classes.
     """
-    model, known = load_model_directory(model_directory)
+    model = load_model_directory(model_directory)
+    known = model.class_names
     if model.num_classes != len(class_names):
         raise UserError(
             f"{model_directory} has {model.num_classes} classes and the data {len(class_names)}; "

@@ -32,7 +32,7 @@ from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
 from vidtl.errors import UserError
-from vidtl.models.hub import VideoModel, load_model_directory
+from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.escape import shown_text
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.launch import run_tool
@@ -70,7 +70,7 @@ def main() -> None:
         raise UserError(f"--num_videos is {options.num_videos}; allowed: 1 or more")
     check_frame_rate(options.frame_rate)
     configure_logging(is_main_process=True)
-    model, _ = load_model_directory(directory)
+    model = load_model_directory(directory)
 
     folder = options.output_dir or run_folder(directory) / "pictures"
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,11 @@ __version__ = "0.1.0"
 _MODULES = {
     "TokenFuser": "vidtl.models.token_learner",
     "TokenLearner": "vidtl.models.token_learner",
+    "ViViT": "vidtl.models.vivit",
     "VideoModel": "vidtl.models",
     "create_model": "vidtl.models",
     "list_models": "vidtl.models",
-    "load_model_directory": "vidtl.models.hub",
+    "load_model_directory": "vidtl.models",
     "load_pretrained": "vidtl.models.weights.pretrained",
 }
 

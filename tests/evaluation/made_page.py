@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.data.toy import encode_video
@@ -94,8 +94,8 @@ def tiny_model(num_tokens: int) -> VideoModel:
     """A ViViT of four timesteps; without TokenLearner for 0 tokens."""
     torch.manual_seed(0)
     learner = TokenLearnerConfig(num_tokens=num_tokens, after_block=1)
-    vivit = ViViTConfig(width=16, depth=2, num_heads=2, temporal_depth=1, tubelet=(2, 8, 8), token_learner=learner)
-    return build_model(ModelConfig(vivit=vivit), CLIP, 2)
+    vivit = ModelConfig(width=16, depth=2, num_heads=2, temporal_depth=1, tubelet=(2, 8, 8), token_learner=learner)
+    return build_model(vivit, CLIP, 2)
 
 
 def made_page(result: EvaluationResult, folder: Path, records: Records | None = None, num_tokens: int = 4) -> Path:

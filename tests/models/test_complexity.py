@@ -1,6 +1,5 @@
 """Counted costs against the arithmetic of the layers, the papers' figures and what a real run keeps."""
 
-import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,9 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import flop_counter
 
 from benchmarks.papers import NO_MATCH, PublishedModel, published_models
-from tests.environment import REPOSITORY
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, T2TViTConfig, TokenLearnerConfig, ViViTConfig
-from vidtl.models import attention, build_model
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.models import build_model
 from vidtl.models.complexity import (
     REST,
     count_multiply_adds,
@@ -50,7 +48,7 @@ EXACT_GMACS = {
 }
 
 SMALL_CLIP = ClipConfig(num_frames=4, frame_size=(32, 48), short_side=48)
-SMALL = ViViTConfig(
+SMALL = ModelConfig(
     form="joint",
     width=24,
     depth=3,
@@ -102,7 +100,7 @@ def test_a_small_model_costs_exactly_what_its_layers_say() -> None:
     n = tubelets * places
     embed = n * (2 * 8 * 8 * 3) * width
     learner = tubelets * (places * (64 * width + 64 * learned) + places * learned * width)
-    cost = measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5)
+    cost = measure_complexity(SMALL, SMALL_CLIP, 5)
     stages = {stage.name: stage for stage in cost.stages}
     assert stages["embed"].multiply_adds == embed
     assert stages["encoder.blocks.0"].multiply_adds == stages["encoder.blocks.1"].multiply_adds == block(n, width)
@@ -115,20 +113,11 @@ def test_a_small_model_costs_exactly_what_its_layers_say() -> None:
     assert cost.parameters == cost.trainable_parameters == sum(stage.parameters for stage in cost.stages)
 
 
-def test_attention_costs_the_same_in_a_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ModelConfig(vivit=SMALL)
-    fused = measure_complexity(config, SMALL_CLIP, 5)
-    monkeypatch.setattr(attention, "_written_out_is_faster", lambda q, k, dropout_p: True)
-    written_out = measure_complexity(config, SMALL_CLIP, 5)
-    assert fused.multiply_adds == written_out.multiply_adds
-    assert fused.saved_bytes < written_out.saved_bytes  # which keeps the matrices of probabilities
-
-
 def test_attention_is_counted_whatever_kernels_torch_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5).multiply_adds
+    counted = measure_complexity(SMALL, SMALL_CLIP, 5).multiply_adds
     products = {op: flops for op, flops in flop_counter.flop_registry.items() if "attention" not in str(op)}
     monkeypatch.setattr(flop_counter, "flop_registry", products)
-    assert measure_complexity(ModelConfig(vivit=SMALL), SMALL_CLIP, 5).multiply_adds == counted
+    assert measure_complexity(SMALL, SMALL_CLIP, 5).multiply_adds == counted
 
 
 def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autocast: torch.dtype | None) -> int:
@@ -152,8 +141,8 @@ def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autoca
 @pytest.mark.parametrize("architecture", ["vivit", "mini_vit"])
 def test_memory_is_what_a_real_run_keeps_per_clip(architecture: str, autocast: torch.dtype | None) -> None:
     clip = SMALL_CLIP if architecture == "vivit" else ClipConfig(num_frames=1, frame_size=(48, 48), short_side=48)
-    mini_vit = MiniViTConfig(width=32, head_width=16, mlp_width=48)
-    config = ModelConfig(architecture=architecture, vivit=SMALL, mini_vit=mini_vit)  # type: ignore[arg-type]
+    mini_vit = ModelConfig(architecture="mini_vit", width=32, head_width=16, mlp_width=48)
+    config = SMALL if architecture == "vivit" else mini_vit
     one, two, three = (kept_in_a_real_run(config, clip, batch, autocast) for batch in (1, 2, 3))
     assert two - one == three - two
     # Not exact in bf16: without values, torch takes the statistics of norms for bf16 where they are float32.
@@ -162,7 +151,7 @@ def test_memory_is_what_a_real_run_keeps_per_clip(architecture: str, autocast: t
 
 
 def test_every_parameter_belongs_to_one_stage() -> None:
-    config = ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(width=24, depth=2, num_heads=3, token_width=16))
+    config = ModelConfig(architecture="t2t_vit", width=24, depth=2, num_heads=3, token_width=16)
     cost = measure_complexity(config, ClipConfig(num_frames=1, frame_size=(32, 32), short_side=32), 5)
     assert sum(stage.parameters for stage in cost.stages) == cost.parameters
     assert cost.parameters - cost.trainable_parameters == 5 * 24 + 2 * 8 * 16
@@ -170,17 +159,18 @@ def test_every_parameter_belongs_to_one_stage() -> None:
 
 
 def test_the_twin_without_token_learner_differs_in_nothing_else() -> None:
-    plain = ModelConfig(vivit=replace(SMALL, token_learner=replace(SMALL.token_learner, num_tokens=0)))
-    assert without_token_learner(ModelConfig(vivit=SMALL)) == plain
-    assert without_token_learner(plain) is None
+    twin = without_token_learner(SMALL)
+    assert twin is not None
+    assert twin == replace(SMALL, token_learner=TokenLearnerConfig(num_tokens=0))
+    assert without_token_learner(twin) is None
     mini = without_token_learner(ModelConfig(architecture="mini_vit"))
     assert mini is not None
-    assert mini.mini_vit.token_learner.num_tokens == 0
+    assert mini.token_learner.num_tokens == 0
     assert without_token_learner(ModelConfig(architecture="t2t_vit")) is None
 
 
 def test_times_cover_every_stage_and_leave_no_hooks() -> None:
-    model = build_model(ModelConfig(vivit=SMALL), SMALL_CLIP, 5)
+    model = build_model(SMALL, SMALL_CLIP, 5)
     clips = torch.randn(1, 4, 3, 32, 48)
     times = time_stages(model, clips, rounds=2)
     assert set(times) <= set(stage_names(model))
@@ -190,13 +180,16 @@ def test_times_cover_every_stage_and_leave_no_hooks() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_the_tool_prints_totals_savings_and_times() -> None:
+def test_the_tool_prints_totals_savings_and_times(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import profile_model
+
     options = "--model.architecture mini_vit --num_classes 10 --time --rounds 1"
     clip = "--clip.num_frames 1 --clip.frame_size [48,48] --clip.short_side 52"
-    command = [sys.executable, str(REPOSITORY / "tools" / "profile_model.py"), *f"{options} {clip}".split()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", ["profile_model.py", *f"{options} {clip}".split()])
+    profile_model.main()
+    lines = capsys.readouterr().out.splitlines()
     assert any("blocks.0 ... 2" in line and "990,720" in line for line in lines)
     assert any("total" in line and "1,355,850" in line and "0.0798" in line for line in lines)
     assert any("78.6% of the multiply-adds" in line and "+11,200 parameters" in line for line in lines)

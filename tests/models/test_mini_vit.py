@@ -1,73 +1,64 @@
 """The CIFAR-10 study's mini-ViT: its counts, every way in which its blocks differ from ViViT's, and T2T tokens."""
 
 import math
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, TokenLearnerConfig
-from vidtl.errors import UserError
+from tests.refusals import refused
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.model import resolve_model
 from vidtl.models import build_model
-from vidtl.models.complexity import measure_complexity
-from vidtl.models.hub import load_model_directory, save_model_directory
-from vidtl.models.mini_vit import MiniBlock, MiniViT
+from vidtl.models.blocks import TransformerBlock
+from vidtl.models.complexity import count_parameters, measure_complexity
+from vidtl.models.mini_vit import MiniViT
 
 CLIP = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=52, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-NO_LEARNER = TokenLearnerConfig(num_tokens=0)
 POSITIONS = 64 * 128
+T2T = ("t2t_performer", "t2t_transformer")
 
 
-def mini_vit(config: MiniViTConfig, clip: ClipConfig = CLIP) -> MiniViT:
-    model = build_model(ModelConfig(architecture="mini_vit", mini_vit=config), clip, 10)
+def settings(tokens: int | None = None, version: Literal["v1", "v1.1"] | None = None, **changes: Any) -> ModelConfig:
+    stage = TokenLearnerConfig(num_tokens=tokens, version=version, pooling="sum" if version == "v1.1" else None)
+    return ModelConfig(architecture="mini_vit", token_learner=stage, **changes)
+
+
+def mini_vit(config: ModelConfig, clip: ClipConfig = CLIP) -> MiniViT:
+    model = build_model(config, clip, 10)
     assert isinstance(model, MiniViT)
     return model
 
 
-def count(config: MiniViTConfig, trainable_only: bool = False) -> int:
-    with torch.device("meta"):
-        model = mini_vit(config)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
-
-
-Tokeniser = Literal["patch", "t2t_performer", "t2t_transformer"]
-T2T_TOKENISERS: tuple[Tokeniser, ...] = ("t2t_performer", "t2t_transformer")
-
-
-def learner(tokens: int, version: Literal["v1", "v1.1"] = "v1") -> TokenLearnerConfig:
-    return TokenLearnerConfig(
-        num_tokens=tokens, after_block=3, version=version, pooling="mean" if version == "v1" else "sum"
-    )
-
-
 def test_parameter_counts_are_the_studys() -> None:
-    plain = MiniViTConfig(token_learner=NO_LEARNER)
-    assert count(plain) == 1_336_458 + POSITIONS
-    assert count(MiniViTConfig(token_learner=NO_LEARNER, positions="frozen"), trainable_only=True) == 1_336_458
-    assert count(MiniViTConfig(token_learner=NO_LEARNER, depth=8)) == 2_657_418 + POSITIONS
-    assert count(MiniViTConfig(token_learner=learner(4))) == count(plain) + 5_296
-    assert count(MiniViTConfig(token_learner=learner(8))) == count(plain) + 11_200
+    def count(config: ModelConfig) -> int:
+        with torch.device("meta"):
+            return count_parameters(mini_vit(config))
+
+    plain = 1_336_458 + POSITIONS
     bottleneck = 2 * 128 + 128 * 64 + 64 + 64 * 8 + 8
-    assert count(MiniViTConfig(token_learner=learner(8, "v1.1"))) == count(plain) + bottleneck
+    assert count(settings(0)) == plain
+    assert count(settings(0, depth=8)) == 2_657_418 + POSITIONS
+    assert count(settings(4)) == plain + 5_296
+    assert count(settings(8)) == plain + 11_200
+    assert count(settings(8, "v1.1")) == plain + bottleneck
 
 
 def test_heads_need_not_divide_the_width_of_the_tokens() -> None:
-    model = mini_vit(MiniViTConfig(num_heads=3, head_width=20, depth=3))
+    model = mini_vit(settings(num_heads=3, head_width=20, depth=3))
     assert model.blocks[0].attn.q.weight.shape == (60, 128)
     assert model(torch.randn(2, 1, 3, 48, 48)).shape == (2, 10)
 
 
 def test_the_default_is_the_notebooks_model() -> None:
-    config = MiniViTConfig()
-    assert config.token_learner == learner(8)
-    assert (config.dropout, config.attention_dropout) == (0.1, 0.1)
+    config = resolve_model(ModelConfig(architecture="mini_vit"))
+    assert config.token_learner == TokenLearnerConfig(num_tokens=8, after_block=3, version="v1", pooling="mean")
+    assert (config.dropout, config.attention_dropout, config.tubelet) == (0.1, 0.1, (1, 6, 6))
 
 
-def reference_block(block: MiniBlock, x_BND: Tensor, heads: int, head_width: int) -> Tensor:
+def reference_block(block: TransformerBlock, x_BND: Tensor, heads: int, head_width: int) -> Tensor:
     """The study's block written out from its description: wide heads, two GELUs, epsilon 1e-6."""
     normed = F.layer_norm(x_BND, x_BND.shape[-1:], block.norm1.weight, block.norm1.bias, 1e-6)
     q, k, v = (
@@ -82,7 +73,7 @@ def reference_block(block: MiniBlock, x_BND: Tensor, heads: int, head_width: int
 
 def test_the_whole_model_is_what_the_study_describes() -> None:
     torch.manual_seed(0)
-    model = mini_vit(MiniViTConfig(width=16, num_heads=2, head_width=12, mlp_width=24, token_learner=learner(4))).eval()
+    model = mini_vit(settings(4, width=16, num_heads=2, head_width=12, mlp_width=24)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     images = torch.rand(2, 1, 3, 48, 48)
@@ -103,21 +94,17 @@ def test_the_whole_model_is_what_the_study_describes() -> None:
 
 
 def test_dropout_is_where_the_study_has_it() -> None:
-    model = mini_vit(MiniViTConfig())
+    model = mini_vit(settings())
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
-    assert rates.pop("dropout") == 0.1
-    for block in range(4):
-        assert rates.pop(f"blocks.{block}.mlp.dropout") == 0.1
-        assert rates.pop(f"blocks.{block}.attn.dropout") == 0.0
-        assert model.blocks[block].attn.dropout_p() == 0.1
-        assert model.eval().blocks[block].attn.dropout_p() == 0.0
-        model.train()
-    assert set(rates.values()) <= {0.0}
+    expected = {"dropout": 0.1} | {f"blocks.{i}.mlp.dropout": 0.1 for i in range(4)}
+    assert {name: rate for name, rate in rates.items() if rate} == expected
+    assert {block.attn.attention_dropout for block in model.blocks} == {0.1}
+    assert mini_vit(settings(tokenizer="t2t_performer", dropout=0.3)).proj.layers[0].dropout.p == 0.3
 
 
 def test_weights_start_as_keras_starts_them() -> None:
     torch.manual_seed(0)
-    model = mini_vit(MiniViTConfig())
+    model = mini_vit(settings())
     limits = {"blocks.0.attn.q": 16896, "blocks.0.attn.proj": 1024, "blocks.0.mlp.fc1": 384, "proj": 4716, "head": 138}
     for name, fans in limits.items():
         weight = model.get_submodule(name).weight
@@ -126,57 +113,43 @@ def test_weights_start_as_keras_starts_them() -> None:
     assert not model.blocks[2].mlp.fc2.bias.any()
 
 
-def test_frozen_positions_stay_and_are_saved(tmp_path: Path) -> None:
-    model = mini_vit(MiniViTConfig(positions="frozen")).eval()
-    model(torch.rand(1, 1, 3, 48, 48)).sum().backward()
-    assert model.positions.weight.grad is None
-    save_model_directory(model, tmp_path, [f"class {i}" for i in range(10)])
-    loaded, _ = load_model_directory(tmp_path)
-    images = torch.rand(2, 1, 3, 48, 48)
-    assert torch.equal(loaded.eval()(images), model(images))
-
-
-@pytest.mark.parametrize("tokeniser", ["patch", *T2T_TOKENISERS])
-def test_every_trainable_parameter_gets_a_gradient(tokeniser: Tokeniser) -> None:
+@pytest.mark.parametrize("tokenizer", ["tubelet", *T2T])
+def test_every_trainable_parameter_gets_a_gradient(tokenizer: str) -> None:
     torch.manual_seed(0)
-    model = mini_vit(MiniViTConfig(tokeniser=tokeniser))
+    model = mini_vit(settings(tokenizer=tokenizer))
     model(torch.rand(2, 1, 3, 48, 48)).square().sum().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    assert without == ({"proj.layers.0.features"} if tokeniser == "t2t_performer" else set())
+    assert without == ({"proj.layers.0.features"} if tokenizer == "t2t_performer" else set())
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def tokeniser_cost(tokeniser: str, width: int) -> tuple[int, int]:
+def tokenizer_cost(tokenizer: str, width: int) -> tuple[int, int]:
     """Parameters and multiply-adds of 7 x 7 squares to 64 values, and of 3 x 3 of those to tokens."""
     places, tokens, square, inner = 16 * 16, 8 * 8, 3 * 7**2, 64
     parameters = 2 * square + 2 * inner + square * 3 * inner + 3 * (inner**2 + inner) + 9 * inner * width + width
     multiply_adds = places * (square * 3 * inner + 3 * inner**2) + tokens * 9 * inner * width
-    if tokeniser == "t2t_transformer":
+    if tokenizer == "t2t_transformer":
         return parameters, multiply_adds + 2 * places**2 * inner
     features = inner // 2
     attention = 4 * places * features * inner + places * features  # features of q and k, two products, the division
     return parameters + 3 * inner + features * inner, multiply_adds + attention
 
 
-@pytest.mark.parametrize("tokeniser", T2T_TOKENISERS)
-def test_t2t_tokens_take_the_place_of_patches(tokeniser: Tokeniser) -> None:
-    patches = MiniViTConfig()
-    plain, ours = (
-        measure_complexity(ModelConfig(architecture="mini_vit", mini_vit=config), CLIP, 10)
-        for config in (patches, replace(patches, tokeniser=tokeniser))
-    )
-    parameters, multiply_adds = tokeniser_cost(tokeniser, 128)
+@pytest.mark.parametrize("tokenizer", T2T)
+def test_t2t_tokens_take_the_place_of_patches(tokenizer: str) -> None:
+    plain, ours = (measure_complexity(config, CLIP, 10) for config in (settings(), settings(tokenizer=tokenizer)))
+    parameters, multiply_adds = tokenizer_cost(tokenizer, 128)
     assert ours.parameters == plain.parameters - (6 * 6 * 3 * 128 + 128) + parameters
     assert ours.multiply_adds == plain.multiply_adds - 64 * 6 * 6 * 3 * 128 + multiply_adds
-    assert ours.parameters - ours.trainable_parameters == (32 * 64 if tokeniser == "t2t_performer" else 0)
+    assert ours.parameters - ours.trainable_parameters == (32 * 64 if tokenizer == "t2t_performer" else 0)
     assert {"proj.layers.0", "proj.proj"} <= {stage.name for stage in ours.stages}
 
 
-@pytest.mark.parametrize("tokeniser", T2T_TOKENISERS)
+@pytest.mark.parametrize("tokenizer", T2T)
 @pytest.mark.parametrize(("height", "width"), [(48, 48), (12, 30), (6, 6)])
-def test_t2t_tokens_fill_the_grid_of_the_patches(tokeniser: Tokeniser, height: int, width: int) -> None:
+def test_t2t_tokens_fill_the_grid_of_the_patches(tokenizer: str, height: int, width: int) -> None:
     clip = ClipConfig(num_frames=1, frame_size=(height, width), short_side=48)
-    model = mini_vit(MiniViTConfig(tokeniser=tokeniser, width=16, token_learner=learner(1)), clip).eval()
+    model = mini_vit(settings(1, tokenizer=tokenizer, width=16), clip).eval()
     images = torch.rand(2, 1, 3, height, width)
     grid = (height // 6, width // 6)
     assert model.positions.grid[1:] == grid
@@ -187,8 +160,7 @@ def test_t2t_tokens_fill_the_grid_of_the_patches(tokeniser: Tokeniser, height: i
 
 def test_a_t2t_token_sees_the_pixels_that_the_two_splits_reach() -> None:
     """7 pixels 3 apart, then 3 squares 2 apart: 13 pixels from 5 before the token's own 6 on; no layer mixes more."""
-    model = mini_vit(MiniViTConfig(tokeniser="t2t_performer"))
-    proj = model.proj
+    proj = mini_vit(settings(tokenizer="t2t_performer")).proj
     proj.layers[0] = nn.Linear(3 * 7 * 7, 64)
     images = torch.rand(1, 1, 3, 48, 48, requires_grad=True)
     proj(images)[0, 0, 3 * 8 + 4].sum().backward()
@@ -198,47 +170,23 @@ def test_a_t2t_token_sees_the_pixels_that_the_two_splits_reach() -> None:
     assert seen.max(dim=0).values.tolist() == [3 * 6 + 7, 4 * 6 + 7]
 
 
-def test_dropout_of_the_performer_is_the_models() -> None:
-    model = mini_vit(MiniViTConfig(tokeniser="t2t_performer", dropout=0.3))
-    assert model.proj.layers[0].dropout.p == 0.3
-
-
-def test_a_model_with_t2t_tokens_is_saved_and_read(tmp_path: Path) -> None:
-    model = mini_vit(MiniViTConfig(tokeniser="t2t_performer", width=16)).eval()
-    save_model_directory(model, tmp_path, ())
-    loaded, _ = load_model_directory(tmp_path)
-    images = torch.rand(2, 1, 3, 48, 48)
-    assert torch.equal(loaded.eval()(images), model(images))
-
-
 @pytest.mark.parametrize(
-    ("clip", "config", "message"),
+    ("clip", "config", "parts"),
     [
-        (ClipConfig(num_frames=2), MiniViTConfig(), r"clip\.num_frames is 2; allowed: 1"),
-        (ClipConfig(num_frames=1, frame_size=(50, 48)), MiniViTConfig(), r"multiples of model\.mini_vit\.patch, 6"),
-        (CLIP, MiniViTConfig(token_learner=learner(65)), r"num_tokens is 65; allowed: 0 to 64"),
-        (
-            ClipConfig(num_frames=1, frame_size=(48, 50)),
-            MiniViTConfig(tokeniser="t2t_performer"),
-            r"clip\.frame_size is \[48, 50\]; allowed: multiples of model\.mini_vit\.patch, 6",
-        ),
+        (ClipConfig(num_frames=2), settings(), ("clip.num_frames", 2, "mini_vit")),
+        (ClipConfig(num_frames=1, frame_size=(50, 48)), settings(), ("clip.frame_size", [50, 48], "6 pixels")),
+        (ClipConfig(num_frames=1, frame_size=(48, 50)), settings(tokenizer=T2T[0]), ("[48, 50]", "6 pixels")),
+        (CLIP, settings(65), ("model.token_learner.num_tokens", 65, "0 to 64")),
+        (CLIP, settings(4, depth=2), ("model.token_learner.after_block", 3, "0 to 2")),
+        (CLIP, settings(tokenizer=T2T[1], tubelet=(1, 8, 8)), ("model.tubelet", [1, 8, 8], [1, 6, 6], T2T[1])),
+        (CLIP, settings(tubelet=(2, 6, 6)), ("model.tubelet", [2, 6, 6])),
     ],
 )
-def test_settings_that_do_not_fit_are_named(clip: ClipConfig, config: MiniViTConfig, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_settings_that_do_not_fit_are_named(clip: ClipConfig, config: ModelConfig, parts: tuple[object, ...]) -> None:
+    with refused(*parts):
         mini_vit(config, clip)
 
 
-def test_patches_of_another_size_are_refused_with_t2t_tokens() -> None:
-    with pytest.raises(UserError, match=r"model\.mini_vit\.patch is 8; allowed: 6 with tokeniser t2t_transformer"):
-        MiniViTConfig(tokeniser="t2t_transformer", patch=8)
-
-
-def test_input_and_maps_are_checked() -> None:
-    model = mini_vit(MiniViTConfig(token_learner=NO_LEARNER))
-    with pytest.raises(UserError, match="input has shape"):
-        model(torch.rand(1, 1, 3, 32, 32))
-    with pytest.raises(UserError, match="num_tokens is 0"):
-        model.token_maps(torch.rand(1, 1, 3, 48, 48))
-    with pytest.raises(UserError, match=r"after_block is 5; allowed: 0 to model\.mini_vit\.depth, 4"):
-        MiniViTConfig(token_learner=TokenLearnerConfig(num_tokens=4, after_block=5))
+def test_without_token_learner_there_are_no_maps() -> None:
+    with refused("model.token_learner.num_tokens", 0):
+        mini_vit(settings(0)).token_maps(torch.rand(1, 1, 3, 48, 48))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
-from vidtl.errors import UserError
+from tests.refusals import refused
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 
 CLIP = ClipConfig(num_frames=4, frame_size=(16, 24))  # a grid of 2 x 2 x 3 tokens
@@ -20,13 +20,13 @@ STAGES = {
     "fuser": TokenLearnerConfig(num_tokens=2, after_block=1, fuser=True),
     "v1 fuser": TokenLearnerConfig(num_tokens=2, after_block=2, version="v1", pooling="mean", fuser=True),
 }
-SMALL = ViViTConfig(
+SMALL = ModelConfig(
     width=24, depth=3, num_heads=4, mlp_width=48, temporal_depth=2, tubelet=(2, 8, 8), token_learner=NONE
 )
 
 
 def build(config, clip=CLIP, num_classes=5):
-    return build_model(ModelConfig(vivit=config), clip, num_classes)
+    return build_model(config, clip, num_classes)
 
 
 def without_zeros(model):
@@ -142,7 +142,7 @@ def test_token_maps_are_the_weights_that_made_the_tokens(form, stage):
 
 
 def test_without_token_learner_there_are_no_maps():
-    with pytest.raises(UserError, match=r"num_tokens is 0; allowed: 1 or more"):
+    with refused("model.token_learner.num_tokens", 0, "1 or more"):
         build(SMALL).token_maps(clips())
 
 
@@ -194,47 +194,32 @@ def test_positions_and_class_tokens_do_not_decay():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "parts"),
     [
-        ({"num_heads": 5}, "model.vivit.width is 24; allowed: multiples of model.vivit.num_heads, 5"),
-        (
-            {"form": "factorised_dot_product", "num_heads": 3},
-            "model.vivit.num_heads is 3; allowed: even numbers with form factorised_dot_product",
-        ),
+        ({"num_heads": 5}, ("model.width", 24, "model.num_heads", 5)),
+        ({"form": "factorised_dot_product", "num_heads": 3}, ("model.num_heads", 3, "factorised_dot_product")),
         (
             {"form": "factorised_self_attention", "pooling": "cls"},
-            "model.vivit.pooling is 'cls'; allowed: 'mean', 'max' or 'sum' with form factorised_self_attention",
+            ("model.pooling", "'cls'", "mean, max or sum", "factorised_self_attention"),
         ),
-        (
-            {"pooling": "cls", "token_learner": STAGES["v1.1"]},
-            "model.vivit.pooling is 'cls'; allowed: 'mean', 'max' or 'sum' with TokenLearner",
-        ),
+        ({"pooling": "cls", "token_learner": STAGES["v1.1"]}, ("model.pooling", "'cls'", "TokenLearner", 2)),
         (
             {"token_learner": TokenLearnerConfig(num_tokens=16, after_block=1)},
-            "model.vivit.token_learner.num_tokens is 16 but a timestep has only 2x3 = 6 tokens; allowed: 0 to 6",
+            ("model.token_learner.num_tokens", 16, "0 to 6"),
         ),
         (
             {"token_learner": TokenLearnerConfig(num_tokens=2, after_block=4)},
-            "model.vivit.token_learner.after_block is 4 but the model has 3 blocks; allowed: 0 to 3",
+            ("model.token_learner.after_block", 4, "0 to 3"),
         ),
         (
             {"token_learner": TokenLearnerConfig(num_tokens=2, after_block=3, fuser=True)},
-            "model.vivit.token_learner.after_block is 3 but the model has 3 blocks; allowed: 0 to 2 with a fuser",
+            ("model.token_learner.after_block", 3, "0 to 2", "fuser"),
         ),
-        (
-            {"temporal_input": "tokens", "temporal_depth": 0},
-            "model.vivit.temporal_input is 'tokens'; allowed: 'pooled' where no temporal encoder can take tokens",
-        ),
-        ({"tubelet": (3, 8, 8)}, "clip.num_frames is 4; allowed: multiples of the tubelet's 3 frames"),
+        ({"temporal_input": "tokens", "temporal_depth": 0}, ("model.temporal_input", "'tokens'", "pooled")),
+        ({"temporal_input": "tokens", "form": "joint"}, ("model.temporal_input", "'tokens'", "joint")),
+        ({"tubelet": (3, 8, 8)}, ("clip.num_frames", 4, "3 frames")),
     ],
 )
-def test_contradictions_are_told_by_key_value_and_what_is_allowed(changes, message):
-    with pytest.raises(UserError) as error:
+def test_contradictions_are_named_by_key_value_and_what_is_allowed(changes, parts):
+    with refused(*parts):
         build(replace(SMALL, **changes))
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)
-
-
-def test_a_model_has_classes():
-    with pytest.raises(UserError, match="num_classes is 0; allowed: 1 or more"):
-        build(SMALL, num_classes=0)

@@ -148,8 +148,8 @@ def train_toy(toy: Path, folder: Path, workers: int, accumulation: int) -> int:
         "--clip.short_side",
         "36",
     ]
-    options += ["--model.vivit.width", "24", "--model.vivit.depth", "2", "--model.vivit.temporal_depth", "1"]
-    options += ["--model.vivit.dropout", "0.1", "--model.vivit.stochastic_depth", "0.2", "--training.batch_size", "8"]
+    options += ["--model.width", "24", "--model.depth", "2", "--model.temporal_depth", "1"]
+    options += ["--model.dropout", "0.1", "--model.stochastic_depth", "0.2", "--training.batch_size", "8"]
     options += ["--augmentation.crop", "random_resized", "--augmentation.mixup_alpha", "0.8"]
     options += ["--schedule.length", "3 epochs", "--schedule.warmup", "1 epoch", "--training.ema_decay", "0.9"]
     options += ["--training.checkpoint_every_steps", "1", "--training.keep_checkpoints", "100"]

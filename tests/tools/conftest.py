@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from tests.environment import REPOSITORY
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.models import build_model
-from vidtl.models.hub import save_model_directory
+from vidtl.models import build_model, save_model_directory
 from vidtl.runtime.progress import make_progress
 
 
@@ -23,7 +22,7 @@ def tiny() -> list[str]:
     return [
         *("--config", str(REPOSITORY / "configs/toy.yaml")),
         *("--clip.num_frames", "8", "--clip.stride", "2", "--clip.frame_size", "[32,32]", "--clip.short_side", "36"),
-        *("--model.vivit.width", "24", "--model.vivit.depth", "2", "--model.vivit.temporal_depth", "1"),
+        *("--model.width", "24", "--model.depth", "2", "--model.temporal_depth", "1"),
         *("--training.batch_size", "8", "--schedule.warmup", "0.5 epochs"),
     ]
 
@@ -49,13 +48,13 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory with random weights, for the toy set's eight classes in any order."""
     clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
     stage = TokenLearnerConfig(after_block=1)
-    settings = ViViTConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+    settings = ModelConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
     torch.manual_seed(0)
-    model = build_model(ModelConfig(vivit=settings), clip, 8)
+    model = build_model(settings, clip, 8)
     for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
         torch.nn.init.normal_(parameter, std=0.3)
     folder = tmp_path_factory.mktemp("model")
-    save_model_directory(model, folder, ())
+    save_model_directory(model, folder)
     return folder
 
 

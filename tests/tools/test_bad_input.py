@@ -43,8 +43,8 @@ def test_missing_config(refused: Callable[..., str]) -> None:
 
 
 def test_misspelt_key_on_the_command_line(refused: Callable[..., str]) -> None:
-    line = refused("--model.vivit.token_lerner.num_tokens", "8")
-    assert line.endswith("did you mean 'model.vivit.token_learner.num_tokens'?")
+    line = refused("--model.token_lerner.num_tokens", "8")
+    assert line.endswith("did you mean 'model.token_learner.num_tokens'?")
 
 
 def test_misspelt_key_in_a_file(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_misspelt_key_in_a_file(refused: Callable[..., str], tmp_path: Path) -> 
         ("training.ema_decay: 0.5\n", ": the key 'training.ema_decay' has a dot; allowed: a section"),
         ("augmentation.preset: tsn\n", ": the key 'augmentation.preset' has a dot; allowed: a section"),
         ("training: 5\n", ": training is 5; allowed: a section with keys"),
-        ("model: {vivit: [1]}\n", ": model.vivit is [1]; allowed: a section with keys"),
+        ("model: {token_learner: [1]}\n", ": model.token_learner is [1]; allowed: a section with keys"),
         ("clip: &a {stride: 2}\ntraining: *a\n", ": YAML aliases (*name) are not allowed"),
     ],
 )
@@ -104,10 +104,10 @@ def test_misspelt_choice_in_a_file(refused: Callable[..., str], tmp_path: Path) 
         ),
         ("--clip.num_frames", "9", "clip.num_frames is 9"),
         ("--clip.frame_size", "[36,30]", "clip.frame_size"),
-        ("--model.vivit.token_learner.num_tokens", "17", "model.vivit.token_learner.num_tokens is 17"),
-        ("--model.vivit.token_learner.after_block", "3", "model.vivit.token_learner.after_block is 3"),
-        ("--model.vivit.num_heads", "5", "num_heads"),
-        ("--model.vivit.pooling", "cls", "model.vivit.pooling"),
+        ("--model.token_learner.num_tokens", "17", "model.token_learner.num_tokens is 17"),
+        ("--model.token_learner.after_block", "3", "model.token_learner.after_block is 3"),
+        ("--model.num_heads", "5", "num_heads"),
+        ("--model.pooling", "cls", "model.pooling"),
     ],
 )
 def test_values_that_cannot_be(refused: Callable[..., str], option: str, value: str, words: str) -> None:

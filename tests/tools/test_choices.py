@@ -6,7 +6,6 @@ import pytest
 from command_line import _choices, experiment_parser, parse_experiment
 
 from vidtl.config import ExperimentConfig
-from vidtl.errors import UserError
 
 CHOICES = [(key, value) for key, allowed in _choices(ExperimentConfig) for value in allowed]
 
@@ -14,8 +13,7 @@ BESIDE = {
     "decord": ("--data.pixel_format", "rgb"),
     "torchcodec": ("--data.pixel_format", "rgb"),
     "step": ("--schedule.milestones", "['1 epoch']"),
-    "mean": ("--model.vivit.token_learner.version", "v1"),
-    "v1.1": ("--model.mini_vit.token_learner.pooling", "sum"),
+    "mean": ("--model.token_learner.version", "v1"),
 }
 """What some values need besides."""
 
@@ -32,11 +30,10 @@ def test_every_choice_is_taken(key: str, value: str | int) -> None:
     assert found == value
 
 
-def test_a_number_that_is_no_choice_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        parsed("--model.t2t_vit.size", "18")
-    assert str(error.value) == "model.t2t_vit.size is '18'; allowed: 7, 10, 12, 14, 19, 24"
-    (tmp_path / "mine.yaml").write_text("model:\n  t2t_vit:\n    size: 18\n")
-    with pytest.raises(UserError, match="18") as error:
-        parsed("--config", str(tmp_path / "mine.yaml"))
-    assert "\n" not in str(error.value)
+def test_a_size_may_be_a_number_and_null_takes_a_value_back(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {architecture: t2t_vit, size: 19, width: 64}\n")
+    config = parsed("--config", str(file), "--model.width", "null").model
+    assert (config.size, config.width) == ("19", None)
+    assert parsed("--model.architecture", "t2t_vit", "--model.size", "7").model.size == "7"
+    assert parsed("--config", str(file), "--model.tokenizer", "null").model.tokenizer is None

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vidtl.models.hub import load_model_directory
+from tests.models.t2t_golden import golden_clip, golden_config
+from vidtl.models import load_model_directory
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["safetensors", "pth.tar"])
@@ -32,27 +33,28 @@ def test_converted_t2t_gives_the_authors_logits(
     options = ["--frame_size", *images_BCHW.shape[-2:], "--num_heads", num_heads]
     code, _, errors = run_main(convert_weights.main, source, tmp_path / "model", *options)
     assert code == 0, errors
-    model, _ = load_model_directory(tmp_path / "model")
+    model = load_model_directory(tmp_path / "model")
     with torch.inference_mode():
         logits = model.eval()(images_BCHW[:, None])
     assert (logits - reference).abs().max() <= 1e-5 * max(1, reference.abs().max())
 
 
-@pytest.mark.parametrize(("asked", "size", "short_side"), [((), 64, 70), (("--frame_size", 224, 224), 224, 248)])
+@pytest.mark.parametrize("side", [None, 224])
 def test_a_converted_t2t_gets_the_authors_pixels(
-    golden: Path,
-    tmp_path: Path,
-    run_main: Callable[..., tuple[int, str, str]],
-    asked: tuple[str | int, ...],
-    size: int,
-    short_side: int,
+    golden: Path, tmp_path: Path, run_main: Callable[..., tuple[int, str, str]], side: int | None
 ) -> None:
     import convert_weights
 
-    source = golden / "t2t_vit_performer" / "model.safetensors"
-    code, output, errors = run_main(convert_weights.main, source, tmp_path / "model", "--num_heads", 3, *asked)
+    folder = golden / "t2t_vit_performer"
+    config = golden_config(folder)
+    asked = ("--frame_size", side, side) if side else ()
+    size = side or golden_clip(folder).frame_size[0]
+    source = folder / "model.safetensors"
+    options = ("--num_heads", config.num_heads, *asked)
+    code, output, errors = run_main(convert_weights.main, source, tmp_path / "model", *options)
     assert code == 0, errors
-    assert ("resized (1):\n  positions.weight (grid 1x4x4 to 1x14x14)" in output) is bool(asked)
-    clip = load_model_directory(tmp_path / "model")[0].clip_config
-    assert (clip.num_frames, clip.frame_size, clip.short_side) == (1, (size, size), short_side)
+    assert ("resized (1):" in output) is bool(asked)
+    clip = load_model_directory(tmp_path / "model").clip_config
+    assert (clip.num_frames, clip.frame_size) == (1, (size, size))
+    assert clip.short_side == pytest.approx(size / 0.9, abs=2)  # the crop is 0.9 of it, and sides are even
     assert (clip.mean, clip.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -8,10 +8,9 @@ import pytest
 import torch
 import yaml
 
-from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
-from vidtl.models import VideoModel, build_model
+from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
+from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.export import read_metadata
-from vidtl.models.hub import save_model_directory
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -19,16 +18,18 @@ Run = Callable[..., tuple[int, str, str]]
 def made(seed: int) -> VideoModel:
     torch.manual_seed(seed)
     stage = TokenLearnerConfig(num_tokens=2, after_block=1)
-    config = ViViTConfig(width=8, depth=1, num_heads=2, temporal_depth=1, tubelet=(2, 8, 8), token_learner=stage)
+    config = ModelConfig(width=8, depth=1, num_heads=2, temporal_depth=1, tubelet=(2, 8, 8), token_learner=stage)
     clip = ClipConfig(num_frames=4, frame_size=(16, 16), short_side=16)
-    model = build_model(ModelConfig(vivit=config), clip, 2)
+    model = build_model(config, clip, 2)
     torch.nn.init.normal_(model.classifier()[1].weight)
     return model
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    save_model_directory(made(1), tmp_path / "model", ["left", "right"])
+    model = made(1)
+    model.class_names = ("left", "right")
+    save_model_directory(model, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -72,8 +73,8 @@ def test_the_weights_are_those_that_evaluation_takes(averaged: bool, tmp_path: P
     from vidtl.training.checkpoint import EMA, EXPERIMENT
 
     folder = tmp_path / "weights"
-    save_model_directory(made(1), folder, [])
-    save_model_directory(made(2), folder / EMA, [])
+    save_model_directory(made(1), folder)
+    save_model_directory(made(2), folder / EMA)
     config = asdict(ExperimentConfig(evaluation=EvaluationConfig(averaged_weights=averaged)))
     (folder / EXPERIMENT).write_text(yaml.safe_dump({"evaluation": config["evaluation"]}))
     assert export.used_by_evaluation(folder) == (folder / EMA if averaged else folder)

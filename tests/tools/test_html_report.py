@@ -10,7 +10,7 @@ import pytest
 from tests.evaluation.made_page import CLIP, made_page, made_result, made_videos, tiny_model
 from vidtl.evaluation.html import example_indices, read_evaluation, write_page
 from vidtl.evaluation.report import metrics_record, write_report
-from vidtl.models.hub import save_model_directory
+from vidtl.models import save_model_directory
 
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -27,7 +27,9 @@ def model_and_data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "name: birds\ntitle: Birds\nformat: labelled_csv\nlabels: single\nprotocol: center\n"
         "splits:\n  val: {annotations: labels.csv}\ncolumns: {path: path, label: label, split: split}\n"
     )
-    save_model_directory(tiny_model(3), folder / "model", ("two", "one"))  # another order than the data's
+    model = tiny_model(3)
+    model.class_names = ("two", "one")  # another order than the data's
+    save_model_directory(model, folder / "model")
     clip = ["--clip.num_frames", str(CLIP.num_frames), "--clip.stride", "1"]
     clip += ["--clip.frame_size", "[32,32]", "--clip.short_side", "32"]
     data = ["--data.dataset", str(folder), "--data.root", str(folder), "--data.num_workers", "0"]

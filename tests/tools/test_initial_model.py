@@ -8,8 +8,8 @@ import train
 
 from tests.evaluation.tiny_evaluation import NUM_CLASSES, make_records
 from tests.models.test_weights import CLIP, SMALL, build, image_model, save_timm
-from vidtl.config import ExperimentConfig, ModelConfig, TrainingConfig
-from vidtl.models.hub import save_model_directory
+from vidtl.config import ExperimentConfig, TrainingConfig
+from vidtl.models import save_model_directory
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,9 @@ def test_only_a_fresh_classifier_begins_at_the_frequencies(
         init_from = str(save_timm(image_model(), tmp_path))
     if source == "video":
         init_from = str(tmp_path)
-        save_model_directory(build(num_classes=NUM_CLASSES), tmp_path, ())
+        save_model_directory(build(num_classes=NUM_CLASSES), tmp_path)
     config = ExperimentConfig(
-        clip=CLIP, model=ModelConfig(vivit=SMALL), training=TrainingConfig(init_from=init_from, init_new_head=new_head)
+        clip=CLIP, model=SMALL, training=TrainingConfig(init_from=init_from, init_new_head=new_head)
     )
     records = make_records(20, multi_label=True)
     rates = torch.from_numpy(records.video_targets().mean(axis=0)).float()

@@ -23,7 +23,7 @@ def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path:
         # Repeated clips, RandAugment, erasing, MixUp and CutMix, and more than any recipe has.
         *("--augmentation.preset", "videomae_kinetics", "--augmentation.colour_probability", "0.5"),
         *("--augmentation.crop", "random_resized", "--augmentation.flip_probability", "0.5"),
-        *("--model.vivit.dropout", "0.1", "--model.vivit.stochastic_depth", "0.2", "--training.label_smoothing", "0.1"),
+        *("--model.dropout", "0.1", "--model.stochastic_depth", "0.2", "--training.label_smoothing", "0.1"),
         *("--training.checkpoint_every_steps", "3", "--training.evaluate_every_epochs", "1.5"),
     ]
     whole = tmp_path / "whole"

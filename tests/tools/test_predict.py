@@ -13,13 +13,12 @@ from PIL import Image
 from predict import predict_parser, protocol_name
 from trained_model import parse_with_model
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy_clip import MOTIONS
 from vidtl.data.video_files import find_videos
 from vidtl.evaluation.predict import PredictionSettings, predict
 from vidtl.evaluation.predictions import read_predictions
-from vidtl.models import build_model
-from vidtl.models.hub import VideoModel, save_model_directory
+from vidtl.models import VideoModel, build_model, save_model_directory
 
 RunMain = Callable[..., tuple[int, str, str]]
 HERE = ("--data.num_workers", "0")
@@ -29,13 +28,14 @@ HOSTILE = "red\x1b[31m.mp4"
 def save_random_model(folder: Path, multi_label: bool) -> Path:
     torch.manual_seed(0)
     stage = TokenLearnerConfig(after_block=1)
-    settings = ViViTConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+    settings = ModelConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
     clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    model = build_model(ModelConfig(vivit=settings), clip, len(MOTIONS))
+    model = build_model(settings, clip, len(MOTIONS))
     for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
         torch.nn.init.normal_(parameter, std=0.3)
     model.multi_label = multi_label
-    save_model_directory(model, folder, MOTIONS)
+    model.class_names = MOTIONS
+    save_model_directory(model, folder)
     return folder
 
 

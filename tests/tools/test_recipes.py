@@ -18,13 +18,13 @@ from torch import nn
 
 from tests.environment import REPOSITORY
 from vidtl.config import ExperimentConfig
+from vidtl.config.model import resolve_model
 from vidtl.data.augmentation import batch_input
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from vidtl.data.protocols import protocol_of_run
-from vidtl.models import VideoModel, build_model
+from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_parameters
-from vidtl.models.hub import save_model_directory
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.prefetch import DeviceBatches
@@ -40,11 +40,10 @@ def read(path: Path) -> ExperimentConfig:
 def shrunk(config: ExperimentConfig) -> ExperimentConfig:
     """A model of tiny width, clips of 4 frames of 64 x 64 (one frame for images) and 4 of them per step."""
     model, clip = config.model, config.clip
-    vivit = replace(model.vivit, width=16, num_heads=2, mlp_width=32)
-    model = replace(model, vivit=vivit, t2t_vit=replace(model.t2t_vit, width=16, num_heads=2, mlp_width=32))
+    if model.architecture != "mini_vit":
+        model = replace(model, width=16, num_heads=2, mlp_width=32)
     if clip.num_frames > 1:
-        frames = 2 * vivit.tubelet[0]
-        side = 6 * vivit.tubelet[1]
+        frames, side = 2 * model.tubelet[0], 6 * model.tubelet[1]
         clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side)
     return replace(
         config,
@@ -93,7 +92,7 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
         make_input=partial(batch_input, clip=config.clip),
         num_classes=len(records.classes),
         multi_label=records.multi_label,
-        save_model=partial(save_model_directory, class_names=records.classes.names),
+        save_model=save_model_directory,
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     engine = Engine(model, config, accelerator, task)
@@ -110,7 +109,7 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
 
 SOURCES = {path.stem: (path, ()) for path in CONFIGS} | {
     "demo": (CONFIGS[0].with_name("toy.yaml"), ()),
-    "kinetics400_vivit_l_4": (CONFIGS[0].with_name("kinetics400_vivit_l.yaml"), ("--model.vivit.temporal_depth", "4")),
+    "kinetics400_vivit_l_4": (CONFIGS[0].with_name("kinetics400_vivit_l.yaml"), ("--model.temporal_depth", "4")),
 }
 """Configuration and options of the runs that others start from."""
 
@@ -124,7 +123,7 @@ def test_fine_tuning_takes_the_weights_of_the_run_it_names(path, tmp_path):
     source, options = SOURCES[Path(config.training.init_from).name]
     assert " ".join(options) in path.read_text()
     earlier = parse_experiment(experiment_parser("tool", ""), ["--config", str(source), *options])[1]
-    save_model_directory(build_model(shrunk(earlier).model, earlier.clip, 5), tmp_path, ())
+    save_model_directory(build_model(shrunk(earlier).model, earlier.clip, 5), tmp_path)
     report = load_pretrained(
         build_model(shrunk(config).model, config.clip, 7), tmp_path, new_head=config.training.init_new_head
     )
@@ -162,8 +161,8 @@ def test_recipes_are_the_published_ones():
         assert (config.optimizer.weight_decay, config.optimizer.reference_batch) == (0.0, 0)
         assert (config.optimizer.learning_rate, config.training.batch_size) == (rate, 64)
         assert (config.schedule.length, config.schedule.warmup) == (f"{epochs} epochs", "2.5 epochs")
-        assert config.model.vivit.temporal_depth == temporal
-        assert (config.model.vivit.stochastic_depth, config.augmentation.mixup_alpha) == (drop_path, mixup)
+        assert config.model.temporal_depth == temporal
+        assert (config.model.stochastic_depth or 0.0, config.augmentation.mixup_alpha) == (drop_path, mixup)
 
 
 def test_the_cifar10_recipe_is_the_published_one():
@@ -179,4 +178,5 @@ def test_the_cifar10_recipe_is_the_published_one():
     assert (optimizer.epsilon, optimizer.clip_norm) == (1e-7, 0)
     assert optimizer.weight_decay * optimizer.learning_rate == pytest.approx(1e-4)
     assert (config.schedule.name, config.schedule.length, config.training.batch_size) == ("constant", "20 epochs", 256)
-    assert (config.model.mini_vit.dropout, config.model.mini_vit.attention_dropout) == (0.1, 0.1)
+    model = resolve_model(config.model)
+    assert (model.dropout, model.attention_dropout) == (0.1, 0.1)

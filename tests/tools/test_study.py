@@ -35,7 +35,7 @@ from vidtl.training.run_directory import RunDirectory
 
 Tool = Callable[..., tuple[int, str, str]]
 STUDIES = sorted((REPOSITORY / "configs/studies").glob("*.yaml"))
-TOKENS = "model.vivit.token_learner.num_tokens"
+TOKENS = "model.token_learner.num_tokens"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.environment import REPOSITORY
 
 TINY = [
     *("--config", str(REPOSITORY / "configs/cifar10_mini_vit.yaml"), "--data.num_workers", "0"),
-    *("--model.mini_vit.width", "16", "--model.mini_vit.head_width", "8", "--model.mini_vit.mlp_width", "32"),
+    *("--model.width", "16", "--model.head_width", "8", "--model.mlp_width", "32"),
     *("--training.batch_size", "20", "--optimizer.learning_rate", "3e-3", "--training.trackers", "[]"),
 ]
 RunMain = Callable[..., tuple[int, str, str]]
@@ -38,8 +38,7 @@ def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str) -> No
 def test_mini_vit_of_t2t_tokens_learns_from_a_configuration_file(run_main: RunMain, tmp_path: Path) -> None:
     write_cifar10(tmp_path, "binary")
     config = yaml.safe_load((REPOSITORY / "configs/cifar10_mini_vit.yaml").read_text())
-    config["model"]["mini_vit"]["tokeniser"] = "t2t_performer"
-    config["model"]["mini_vit"] |= {"width": 16, "head_width": 8, "mlp_width": 32}
+    config["model"] |= {"tokenizer": "t2t_performer", "width": 16, "head_width": 8, "mlp_width": 32}
     config["data"]["num_workers"] = 0
     config["training"] |= {"batch_size": 20, "trackers": []}
     config["optimizer"]["learning_rate"] = 3e-3
@@ -48,9 +47,9 @@ def test_mini_vit_of_t2t_tokens_learns_from_a_configuration_file(run_main: RunMa
     code, _, error = run_main(train.main, *options, "--schedule.length", "4 epochs")
     assert code == 0, error
     assert top1(tmp_path / "run")[-1] > 0.3
-    code, _, error = run_main(train.main, *options, "--model.mini_vit.patch", "4")
+    code, _, error = run_main(train.main, *options, "--model.tubelet", "[1,4,4]")
     assert code == 2
-    assert "model.mini_vit.patch is 4; allowed: 6 with tokeniser t2t_performer" in error.splitlines()[-1]
+    assert "model.tubelet is [1, 4, 4]; allowed: [1, 6, 6] with tokenizer t2t_performer" in error.splitlines()[-1]
 
 
 def test_images_need_rgb(run_main: RunMain, tmp_path: Path) -> None:

@@ -10,25 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
-from vidtl.models import build_model
-from vidtl.models.hub import VideoModel, save_model_directory
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.models import VideoModel, build_model, save_model_directory
 
 RunMain = Callable[..., tuple[int, str, str]]
 
 
 def save_model(folder: Path, num_tokens: int) -> Path:
     stage = TokenLearnerConfig(num_tokens=num_tokens, after_block=1)
-    settings = ViViTConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+    settings = ModelConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
     clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    return save(folder, build_model(ModelConfig(vivit=settings), clip, 8))
+    return save(folder, build_model(settings, clip, 8))
 
 
 def save(folder: Path, model: VideoModel) -> Path:
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    save_model_directory(model, folder, ())
+    save_model_directory(model, folder)
     return folder
 
 
@@ -90,8 +89,8 @@ def test_a_model_that_has_neither_is_refused_in_a_line(run_main: RunMain, toy: P
     import visualize
 
     clip = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=52)
-    settings = MiniViTConfig(token_learner=TokenLearnerConfig(num_tokens=0))
-    network = build_model(ModelConfig(architecture="mini_vit", mini_vit=settings), clip, 8)
+    settings = ModelConfig(architecture="mini_vit", token_learner=TokenLearnerConfig(num_tokens=0))
+    network = build_model(settings, clip, 8)
     model = save(tmp_path / "model", network)
     options = ["--videos", min((toy / "videos/val").iterdir()), "--data.num_workers", "0"]
     code, _, errors = run_main(visualize.main, "--checkpoint", model, *options)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, PytorchVideoConfig, T2TViTConfig, TokenLearnerConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.training.acceleration import check_compiler, checkpoint_activations
@@ -48,13 +48,15 @@ def test_recomputed_gradients_are_the_kept_ones_with_dropout_and_stochastic_dept
     assert sizes[1] < 0.4 * sizes[0]
 
 
-@pytest.mark.parametrize("architecture", ["t2t_vit", "mini_vit"])
-def test_token_modules_are_recomputed_too(architecture):
-    config = ModelConfig(
-        architecture=architecture,
-        t2t_vit=T2TViTConfig(width=8, depth=2, num_heads=2, dropout=0.1),
-        mini_vit=MiniViTConfig(tokeniser="t2t_performer", width=8, depth=3, head_width=4, mlp_width=8),
-    )
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(architecture="t2t_vit", width=8, depth=2, num_heads=2, dropout=0.1),
+        ModelConfig(architecture="mini_vit", tokenizer="t2t_performer", width=8, depth=3, head_width=4, mlp_width=8),
+    ],
+    ids=["t2t_vit", "mini_vit"],
+)
+def test_token_modules_are_recomputed_too(config):
     images = torch.randn(2, 1, 3, 48, 48)
     gradients, sizes = [], []
     for recompute in (False, True):
@@ -72,7 +74,7 @@ def test_token_modules_are_recomputed_too(architecture):
 
 
 def test_batch_norms_would_count_twice_and_are_refused():
-    config = ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="x3d_xs"))
+    config = ModelConfig(architecture="pytorchvideo", size="x3d_xs")
     with torch.device("meta"):
         model = build_model(config, ClipConfig(num_frames=4, frame_size=(32, 32)), 3)
     with pytest.raises(UserError, match=r"training.activation_checkpointing is true; allowed: false with a Pytorch"):

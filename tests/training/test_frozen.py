@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig, PytorchVideoConfig, T2TViTConfig
+from vidtl.config import ClipConfig, ModelConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.training.frozen import freeze_all_but
@@ -42,7 +42,7 @@ def test_frozen_layers_are_in_evaluation_mode_in_training(accelerator):
 
 def test_a_probe_keeps_nothing_of_the_layers_below():
     """The backbone's norms with running means do not move either, and no graph is recorded below the head."""
-    config = ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="x3d_xs"))
+    config = ModelConfig(architecture="pytorchvideo", size="x3d_xs")
     model = build_model(config, ClipConfig(num_frames=4, frame_size=(32, 32), short_side=32), 3)
     frozen = freeze_all_but(model, ["head"])
     model.train()
@@ -59,7 +59,7 @@ def test_a_probe_keeps_nothing_of_the_layers_below():
 
 
 def test_what_never_learns_is_not_made_to_learn():
-    config = ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(width=8, depth=1, num_heads=2))
+    config = ModelConfig(architecture="t2t_vit", width=8, depth=1, num_heads=2)
     model = build_model(config, ClipConfig(num_frames=1, frame_size=(32, 32), short_side=32), 3)
     freeze_all_but(model, ["positions", "cls"])
     assert [name for name, p in model.named_parameters() if p.requires_grad] == ["cls"]
@@ -69,7 +69,7 @@ def test_what_never_learns_is_not_made_to_learn():
 
 def test_parts_of_the_tokens_to_token_module_can_be_trained_alone():
     """The Performer's random features stay as they are."""
-    config = ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig(tokeniser="t2t_performer", width=8))
+    config = ModelConfig(architecture="mini_vit", tokenizer="t2t_performer", width=8)
     model = build_model(config, ClipConfig(num_frames=1, frame_size=(48, 48)), 3)
     every = [name for name, _ in model.named_parameters() if name.startswith("proj.")]
     freeze_all_but(model, ["proj"])

@@ -2,16 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from vidtl.config import (
-    ClipConfig,
-    MiniViTConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PytorchVideoConfig,
-    T2TViTConfig,
-    TokenLearnerConfig,
-    ViViTConfig,
-)
+from vidtl.config import ClipConfig, ModelConfig, OptimizerConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.training.frozen import freeze_all_but
 from vidtl.training.optimizer import (
@@ -100,15 +91,13 @@ VIDEO_CLIP = ClipConfig(num_frames=4, frame_size=(32, 32))
 SMALL = {"width": 12, "depth": 4, "num_heads": 2, "tubelet": (2, 16, 16)}
 MODELS = {
     "joint": (
-        ModelConfig(vivit=ViViTConfig(form="joint", pooling="cls", token_learner=NONE, **SMALL)),
+        ModelConfig(form="joint", pooling="cls", token_learner=NONE, **SMALL),
         VIDEO_CLIP,
         {"embed.proj.weight": 0, "encoder.cls": 0, "encoder.positions.weight": 0, "encoder.blocks.0.norm1.weight": 1,
          "encoder.blocks.3.mlp.fc2.bias": 4, "encoder.norm.weight": 5, "head.weight": 5},
     ),
     "factorised encoder": (
-        ModelConfig(
-            vivit=ViViTConfig(temporal_depth=2, token_learner=TokenLearnerConfig(num_tokens=2, after_block=2), **SMALL)
-        ),
+        ModelConfig(temporal_depth=2, token_learner=TokenLearnerConfig(num_tokens=2, after_block=2), **SMALL),
         VIDEO_CLIP,
         {"embed.proj.bias": 0, "encoder.positions.weight": 0, "encoder.blocks.1.attn.q.weight": 2,
          "encoder.token_learners.0.norm.weight": 3, "encoder.blocks.2.attn.q.weight": 3, "encoder.norm.bias": 4,
@@ -116,26 +105,22 @@ MODELS = {
          "temporal_encoder.blocks.1.norm1.bias": 6, "temporal_encoder.norm.weight": 7, "head.bias": 7},
     ),
     "TokenLearner after the last block": (
-        ModelConfig(
-            vivit=ViViTConfig(temporal_depth=0, token_learner=TokenLearnerConfig(num_tokens=2, after_block=4), **SMALL)
-        ),
+        ModelConfig(temporal_depth=0, token_learner=TokenLearnerConfig(num_tokens=2, after_block=4), **SMALL),
         VIDEO_CLIP,
         {"encoder.blocks.3.norm1.bias": 4, "encoder.token_learners.0.norm.weight": 4, "encoder.norm.bias": 5},
     ),
     "fuser": (
         ModelConfig(
-            vivit=ViViTConfig(
                 form="factorised_self_attention",
                 token_learner=TokenLearnerConfig(num_tokens=2, after_block=2, fuser=True),
                 **SMALL,
-            )
-        ),
+            ),
         VIDEO_CLIP,
         {"encoder.blocks.0.norm_time.weight": 1, "encoder.token_learners.0.norm.weight": 3,
          "encoder.token_fusers.1.norm1.weight": 4, "head.bias": 5},
     ),
     "T2T-ViT": (
-        ModelConfig(architecture="t2t_vit", t2t_vit=T2TViTConfig(width=8, depth=2, num_heads=2)),
+        ModelConfig(architecture="t2t_vit", width=8, depth=2, num_heads=2),
         image_clip(),
         {"tokens.proj.weight": 0, "tokens.layers.1.norm1.weight": 0, "cls": 0, "blocks.0.norm1.weight": 1,
          "blocks.1.norm1.weight": 2, "norm.weight": 3, "head.weight": 3},
@@ -147,18 +132,18 @@ MODELS = {
          "blocks.3.norm1.weight": 4, "norm.bias": 5, "head.bias": 5},
     ),
     "mini-ViT of T2T tokens": (
-        ModelConfig(architecture="mini_vit", mini_vit=MiniViTConfig(tokeniser="t2t_performer")),
+        ModelConfig(architecture="mini_vit", tokenizer="t2t_performer"),
         image_clip(),
         {"proj.layers.0.kqv.weight": 0, "proj.layers.0.features": 0, "proj.proj.bias": 0, "positions.weight": 0,
          "blocks.0.norm1.weight": 1, "token_learner.norm.weight": 4, "head.bias": 5},
     ),
     "X3D": (
-        ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="x3d_xs")),
+        ModelConfig(architecture="pytorchvideo", size="x3d_xs"),
         ClipConfig(num_frames=4, frame_size=(64, 64)),
         {"net.blocks.0.conv.conv_t.weight": 0, "net.blocks.5.proj.weight": 5},
     ),
     "MViT": (
-        ModelConfig(architecture="pytorchvideo", pytorchvideo=PytorchVideoConfig(name="mvit_b_16x4")),
+        ModelConfig(architecture="pytorchvideo", size="mvit_b_16x4"),
         ClipConfig(num_frames=16, frame_size=(64, 64)),
         {"net.patch_embed.patch_model.weight": 0, "net.cls_positional_encoding.cls_token": 0,
          "net.blocks.15.norm1.weight": 16, "net.head.proj.weight": 17},

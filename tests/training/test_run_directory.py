@@ -68,12 +68,11 @@ def test_what_changes_no_result_may_change(taken):
 
 def test_a_key_that_the_record_lacks_was_at_its_default(taken):
     recorded = yaml.safe_load(taken.config_file.read_text())
-    del recorded["model"]["mini_vit"]["tokeniser"]
+    del recorded["model"]["tokenizer"]
     taken.config_file.write_text(yaml.safe_dump(recorded))
     assert taken.find_checkpoint(CONFIG) is None
-    mini_vit = replace(CONFIG.model.mini_vit, tokeniser="t2t_performer")
-    with pytest.raises(UserError, match=r"mini_vit.tokeniser is 'patch' there and 't2t_performer' here"):
-        taken.find_checkpoint(replace(CONFIG, model=replace(CONFIG.model, mini_vit=mini_vit)))
+    with pytest.raises(UserError, match=r"model.tokenizer is None there and 't2t_performer' here"):
+        taken.find_checkpoint(replace(CONFIG, model=replace(CONFIG.model, tokenizer="t2t_performer")))
 
 
 def test_a_key_that_is_no_more_is_a_difference(taken):

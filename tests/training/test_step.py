@@ -91,7 +91,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 from tests.training.tiny_run import NUM_CLASSES, tiny_config, tiny_task
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig
+from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.training.prefetch import DeviceBatches
@@ -105,9 +105,10 @@ config, clip = tiny_config(ema_decay=0.5), ClipConfig(num_frames=1, frame_size=(
 task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
 enlarge = nn.Upsample(size=(48, 48))
 task = replace(task, make_input=lambda batch: (enlarge(batch.pixels[:, 0].float() / 127.5 - 1)[:, None], batch.targets))
-mini_vit = MiniViTConfig(tokeniser="t2t_performer", width=16, num_heads=2, head_width=8, mlp_width=16)
+sizes = {"width": 16, "num_heads": 2, "head_width": 8, "mlp_width": 16}
+mini_vit = ModelConfig(architecture="mini_vit", tokenizer="t2t_performer", **sizes)
 torch.manual_seed(3)
-model = build_model(ModelConfig(architecture="mini_vit", mini_vit=mini_vit), clip, NUM_CLASSES)
+model = build_model(mini_vit, clip, NUM_CLASSES)
 model.head = nn.Sequential(nn.BatchNorm1d(16), model.head)
 dtypes = {}
 def note(name, module):

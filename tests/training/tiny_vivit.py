@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from tests.training.tiny_run import NUM_CLASSES, tiny_config, tiny_task
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import VideoModel, build_model
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine, StepReport
@@ -16,7 +16,7 @@ from vidtl.training.step import Engine, StepReport
 def tiny_vivit(**settings: object) -> VideoModel:
     """Two spatial and one temporal block, TokenLearner between the spatial ones; its head does not start at 0."""
     torch.manual_seed(3)
-    vivit = ViViTConfig(
+    vivit = ModelConfig(
         **{  # type: ignore[arg-type]
             "width": 16,
             "depth": 2,
@@ -27,7 +27,7 @@ def tiny_vivit(**settings: object) -> VideoModel:
             **settings,
         }
     )
-    model = build_model(ModelConfig(vivit=vivit), ClipConfig(num_frames=2, frame_size=(2, 2)), NUM_CLASSES)
+    model = build_model(vivit, ClipConfig(num_frames=2, frame_size=(2, 2)), NUM_CLASSES)
     assert isinstance(model.head, nn.Linear)
     nn.init.normal_(model.head.weight)
     return model

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model
-from vidtl.models.attention import SelfAttention
+from vidtl.models.attention import Attention
 from vidtl.models.vivit import ViViT
 from vidtl.visualize.rollout import _recorded, clip_rollout, rollout
 
@@ -23,19 +23,19 @@ NO_STAGE = TokenLearnerConfig(num_tokens=0)
 
 def make(form: str, depth: int = 1, temporal_depth: int = 0, pooling: str = "mean", **more: str) -> ViViT:
     torch.manual_seed(0)
-    config = ViViTConfig(
+    config = ModelConfig(
         form=form, width=8, depth=depth, num_heads=2, mlp_width=8, temporal_depth=temporal_depth,
         tubelet=(2, 4, 4), pooling=pooling, token_learner=NO_STAGE, **more,
     )  # fmt: skip
-    model = build_model(ModelConfig(vivit=config), CLIP, 3)
+    model = build_model(config, CLIP, 3)
     assert isinstance(model, ViViT)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
     return model.eval()
 
 
-def attentions(model: nn.Module) -> Iterator[SelfAttention]:
-    return (part for part in model.modules() if isinstance(part, SelfAttention))
+def attentions(model: nn.Module) -> Iterator[Attention]:
+    return (part for part in model.modules() if isinstance(part, Attention))
 
 
 def clip_of_noise() -> torch.Tensor:
@@ -158,8 +158,8 @@ def test_half_of_the_heads_over_time_and_half_over_space():
 
 def test_models_without_a_rollout_are_refused_in_a_line():
     stage = TokenLearnerConfig(num_tokens=2, after_block=1)
-    config = ViViTConfig(width=8, depth=1, num_heads=2, tubelet=(2, 4, 4), token_learner=stage)
+    config = ModelConfig(width=8, depth=1, num_heads=2, tubelet=(2, 4, 4), token_learner=stage)
     with pytest.raises(UserError, match="not defined for TokenLearner's tokens"):
-        clip_rollout(build_model(ModelConfig(vivit=config), CLIP, 3), clip_of_noise())
+        clip_rollout(build_model(config, CLIP, 3), clip_of_noise())
     with pytest.raises(UserError, match="four forms, not for Linear"):
         clip_rollout(nn.Linear(2, 2), torch.zeros(1, 2))

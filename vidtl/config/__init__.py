@@ -10,14 +10,7 @@ from vidtl.config.clip import ClipConfig
 from vidtl.config.data import DataConfig
 from vidtl.config.evaluation import EvaluationConfig
 from vidtl.config.experiment import ExperimentConfig
-from vidtl.config.model import (
-    MiniViTConfig,
-    ModelConfig,
-    PytorchVideoConfig,
-    T2TViTConfig,
-    TokenLearnerConfig,
-    ViViTConfig,
-)
+from vidtl.config.model import ModelConfig, TokenLearnerConfig
 from vidtl.config.optimizer import OptimizerConfig
 from vidtl.config.presets import AUGMENTATION_PRESETS
 from vidtl.config.schedule import ScheduleConfig
@@ -30,13 +23,9 @@ __all__ = [
     "DataConfig",
     "EvaluationConfig",
     "ExperimentConfig",
-    "MiniViTConfig",
     "ModelConfig",
     "OptimizerConfig",
-    "PytorchVideoConfig",
     "ScheduleConfig",
-    "T2TViTConfig",
     "TokenLearnerConfig",
     "TrainingConfig",
-    "ViViTConfig",
 ]

@@ -1,224 +1,156 @@
-"""Which model is built; a section for each architecture."""
+"""The model: its family, its size, and whatever differs from that size."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
+from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.checks import require, require_choices
+from vidtl.config.clip import ClipConfig
+from vidtl.config.dotted import dotted
+from vidtl.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenLearnerConfig:
     """A TokenLearner stage between two blocks: N tokens per timestep in, `num_tokens` out."""
 
-    num_tokens: int = 8
+    num_tokens: int | None = None
     """Tokens per timestep that remain (the papers use 8 or 16); 0 builds the model without TokenLearner."""
-    after_block: int = 3
-    """TokenLearner runs after this many blocks: `8at3` in the papers' notation is 8 tokens after block 3."""
-    version: Literal["v1", "v1.1"] = "v1.1"
+    after_block: int | None = None
+    """Number of blocks before TokenLearner: `8at3` in the papers' notation is 8 tokens after block 3."""
+    version: Literal["v1", "v1.1"] | None = None
     """`v1`: four 3x3 convolutions and a sigmoid (the paper's experiments); `v1.1`: an MLP and a softmax over space."""
-    pooling: Literal["sum", "mean"] = "sum"
-    """`v1` only: maps times features are summed over space (the authors' code) or averaged."""
-    fuser: bool = False
-    """Wraps every later block as TokenLearner -> block -> TokenFuser, so that the token count is restored each time."""
-
-    def check(self, key: str) -> None:
-        """Raise a `UserError` for a value that cannot be; `key` is the section that this stage stands in."""
-        require_choices(self, key)
-        require(self.num_tokens >= 0, f"{key}.num_tokens", self.num_tokens, "0 or more")
-        require(self.after_block >= 0, f"{key}.after_block", self.after_block, "0 or more")
-        require(
-            self.pooling == "sum" or self.version == "v1",
-            f"{key}.pooling",
-            self.pooling,
-            "'sum' with version v1.1, whose maps already average",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViViTConfig:
-    """ViViT in its four forms; with one frame and tubelets of length 1 the joint form is an image ViT."""
-
-    form: Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"] = (
-        "factorised_encoder"
-    )
-    """Models 1, 2, 3 and 4 of the ViViT paper: which axes attend to each other."""
-    size: Literal["Ti", "S", "B", "L", "H"] = "B"
-    """Width, depth, heads and MLP width by the papers' letter; each may be overridden below."""
-    width: int = 0
-    """Token width D; 0 takes it from `size`."""
-    depth: int = 0
-    """Blocks (for the factorised encoder: spatial blocks); 0 takes it from `size`."""
-    num_heads: int = 0
-    """Attention heads; 0 takes it from `size`."""
-    mlp_width: int = 0
-    """Hidden width of the MLPs; 0 is 4 x width."""
-    temporal_depth: int = 4
-    """Factorised encoder only: blocks of the temporal encoder; 0 averages over time instead."""
-    tokeniser: Literal["tubelet", "t2t_performer", "t2t_transformer"] = "tubelet"
-    """Tubelets by one projection, or the tokens-to-token module of T2T-ViT on each frame (`tubelet` [1, 16, 16])."""
-    tubelet: tuple[int, int, int] = (2, 16, 16)
-    """Frames, height and width of the tubelets that become tokens."""
-    tubelet_sampling: Literal["tubelet", "uniform"] = "tubelet"
-    """`uniform`: instead of tubelets, 2-D patches of num_frames / tubelet[0] evenly spaced frames."""
-    pooling: Literal["cls", "mean", "max", "sum"] = "mean"
-    """How tokens become one vector: a class token, or a reduction over tokens (TokenLearner needs a reduction)."""
-    temporal_input: Literal["pooled", "tokens"] = "pooled"
-    """Factorised encoder only: the temporal encoder sees one pooled vector per timestep, or every token of it."""
-    attention_order: Literal["time_space", "space_time"] = "time_space"
-    """Factorised self-attention only: which axis attends first in each block."""
-    positions: Literal["learned", "sincos_1d", "sincos_3d"] = "learned"
-    """Position embedding: learned, or fixed sines and cosines over the sequence or over (t, h, w)."""
-    dropout: float = 0.0
-    """Dropout after the positions and inside blocks."""
-    attention_dropout: float = 0.0
-    """Dropout on attention probabilities."""
-    stochastic_depth: float = 0.0
-    """Chance that the last block's branches are skipped; it rises linearly from 0 at the first block."""
-    stochastic_depth_rescale: bool = False
-    """Divide kept branches by the chance of keeping (timm); ViViT's code does not."""
-    token_learner: TokenLearnerConfig = field(default_factory=TokenLearnerConfig)
-
-    def __post_init__(self) -> None:
-        require_choices(self, "model.vivit")
-        self.token_learner.check("model.vivit.token_learner")
-        for name in ("width", "depth", "num_heads", "mlp_width", "temporal_depth"):
-            require(getattr(self, name) >= 0, f"model.vivit.{name}", getattr(self, name), "0 or more")
-        require(all(n >= 1 for n in self.tubelet), "model.vivit.tubelet", self.tubelet, "three values of 1 or more")
-        for name in ("dropout", "attention_dropout", "stochastic_depth"):
-            require(0 <= getattr(self, name) < 1, f"model.vivit.{name}", getattr(self, name), "0 or more, below 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class T2TViTConfig:
-    """T2T-ViT, an image model (`clip.num_frames` 1)."""
-
-    size: Literal[7, 10, 12, 14, 19, 24] = 14
-    """Width, depth, heads and MLP width by the paper's number; each may be overridden below."""
-    token_module: Literal["performer", "transformer"] = "performer"
-    """Attention inside the token module: `performer` is T2T-ViT-14, `transformer` is T2T-ViT_t-14."""
-    width: int = 0
-    """Token width D; 0 takes it from `size`."""
-    depth: int = 0
-    """Blocks after the token module; 0 takes it from `size`."""
-    num_heads: int = 0
-    """Attention heads; 0 takes it from `size`."""
-    mlp_width: int = 0
-    """Hidden width of the MLPs; 0 takes the ratio to the width from `size`."""
-    token_width: int = 64
-    """Width inside the token module."""
-    token_dropout: float = 0.1
-    """Dropout inside the Performer token module; the published models have it, even those without any other."""
-    dropout: float = 0.0
-    """Dropout after the positions and inside blocks."""
-    attention_dropout: float = 0.0
-    """Dropout on the attention probabilities of the blocks."""
-    stochastic_depth: float = 0.0
-    """Chance that the last block's branches are skipped, rising linearly from 0 (the paper trains with 0.1)."""
-
-    def __post_init__(self) -> None:
-        require_choices(self, "model.t2t_vit")
-        for name in ("width", "depth", "num_heads", "mlp_width"):
-            require(getattr(self, name) >= 0, f"model.t2t_vit.{name}", getattr(self, name), "0 or more")
-        require(self.token_width >= 2, "model.t2t_vit.token_width", self.token_width, "2 or more")
-        for name in ("token_dropout", "dropout", "attention_dropout", "stochastic_depth"):
-            require(0 <= getattr(self, name) < 1, f"model.t2t_vit.{name}", getattr(self, name), "0 or more, below 1")
-
-
-def _token_learner_after_third_block() -> TokenLearnerConfig:
-    return TokenLearnerConfig(num_tokens=8, after_block=3, version="v1", pooling="mean")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MiniViTConfig:
-    """The small image ViT of the CIFAR-10 TokenLearner study (`clip.num_frames` 1, `clip.frame_size` [48, 48])."""
-
-    tokeniser: Literal["patch", "t2t_performer", "t2t_transformer"] = "patch"
-    """Patches by one projection, or the tokens-to-token module of T2T-ViT, made to give as many tokens (`patch` 6)."""
-    patch: int = 6
-    """Height and width of the patches in pixels."""
-    width: int = 128
-    """Token width D."""
-    depth: int = 4
-    """Blocks."""
-    num_heads: int = 4
-    """Attention heads."""
-    head_width: int = 128
-    """Width of each head; all heads together are wider than the tokens."""
-    mlp_width: int = 256
-    """Hidden width of the MLPs."""
-    positions: Literal["learned", "frozen"] = "learned"
-    """`frozen` keeps the random start of the position table, as the study's notebook seems to do."""
-    dropout: float = 0.1
-    """Dropout after the positions and inside the MLPs."""
-    attention_dropout: float = 0.1
-    """Dropout on attention probabilities."""
-    token_learner: TokenLearnerConfig = field(default_factory=_token_learner_after_third_block)
-    """TokenLearner between two blocks; the study has version v1 with mean pooling after block 3 of 4."""
-
-    def __post_init__(self) -> None:
-        require_choices(self, "model.mini_vit")
-        self.token_learner.check("model.mini_vit.token_learner")
-        for name in ("patch", "width", "depth", "num_heads", "head_width", "mlp_width"):
-            require(getattr(self, name) >= 1, f"model.mini_vit.{name}", getattr(self, name), "1 or more")
-        for name in ("dropout", "attention_dropout"):
-            require(0 <= getattr(self, name) < 1, f"model.mini_vit.{name}", getattr(self, name), "0 or more, below 1")
-        require(
-            self.tokeniser == "patch" or self.patch == 6,
-            "model.mini_vit.patch",
-            self.patch,
-            f"6 with tokeniser {self.tokeniser}, which makes one token of 6 x 6 pixels",
-        )
-        require(
-            self.token_learner.num_tokens == 0 or self.token_learner.after_block <= self.depth,
-            "model.mini_vit.token_learner.after_block",
-            self.token_learner.after_block,
-            f"0 to model.mini_vit.depth, {self.depth}",
-        )
-        require(
-            not self.token_learner.fuser,
-            "model.mini_vit.token_learner.fuser",
-            self.token_learner.fuser,
-            "false; TokenFuser belongs to model.architecture vivit",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PytorchVideoConfig:
-    """Baselines: the published video models of pytorchvideo, from random weights."""
-
-    name: Literal[
-        "x3d_xs", "x3d_s", "x3d_m", "slow_r50", "slowfast_r50", "r2plus1d_r50", "mvit_b_16x4", "mvit_b_32x3"
-    ] = "x3d_s"
-    """Model; each has frames and a frame size that it was made for, and says so where `clip` does not fit."""
-    dropout: float = 0.5
-    """Dropout before the classifier."""
-    stochastic_depth: float = 0.0
-    """`mvit_b_*` only: chance that the last block's branches are skipped, rising linearly from 0."""
-
-    def __post_init__(self) -> None:
-        require_choices(self, "model.pytorchvideo")
-        for name in ("dropout", "stochastic_depth"):
-            require(
-                0 <= getattr(self, name) < 1, f"model.pytorchvideo.{name}", getattr(self, name), "0 or more, below 1"
-            )
-        require(
-            self.stochastic_depth == 0 or self.name.startswith("mvit"),
-            "model.pytorchvideo.stochastic_depth",
-            self.stochastic_depth,
-            f"0 with model.pytorchvideo.name {self.name}",
-        )
+    pooling: Literal["sum", "mean"] | None = None
+    """`v1` only: sum (the authors' code) or mean over space of maps times features."""
+    fuser: bool | None = None
+    """Wrap every later block as TokenLearner -> block -> TokenFuser, which restores the number of tokens (vivit)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which model is built."""
+    """The model that is built. A key left at null takes its value from the architecture and the size."""
 
     architecture: Literal["vivit", "t2t_vit", "mini_vit", "pytorchvideo"] = "vivit"
-    """Family of the model; the section of the same name holds its settings, the other sections are not used."""
-    vivit: ViViTConfig = field(default_factory=ViViTConfig)
-    t2t_vit: T2TViTConfig = field(default_factory=T2TViTConfig)
-    mini_vit: MiniViTConfig = field(default_factory=MiniViTConfig)
-    pytorchvideo: PytorchVideoConfig = field(default_factory=PytorchVideoConfig)
+    """Family: ViViT, T2T-ViT (images), the mini-ViT of the CIFAR-10 study (images), or a model of pytorchvideo."""
+    size: str | int = ""
+    """Ti, S, B, L or H (vivit), 7 to 24 (t2t_vit), x3d_s, slowfast_r50, mvit_b_16x4, ... (pytorchvideo); empty: B, 14
+    or x3d_s."""
+    form: Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"] | None = None
+    """Models 1, 2, 3 and 4 of the ViViT paper: which axes attend to each other (vivit)."""
+    width: int | None = None
+    """Token width D."""
+    depth: int | None = None
+    """Number of blocks (for the factorised encoder: spatial blocks)."""
+    num_heads: int | None = None
+    """Number of attention heads."""
+    head_width: int | None = None
+    """Width of a head where it is not width / num_heads (mini_vit)."""
+    mlp_width: int | None = None
+    """Hidden width of the MLPs; the default is a multiple of the width."""
+    temporal_depth: int | None = None
+    """Blocks of the factorised encoder's temporal encoder; 0 averages over time instead (vivit)."""
+    tokenizer: Literal["tubelet", "t2t_performer", "t2t_transformer"] | None = None
+    """Tubelets by one projection, or the tokens-to-token module of T2T-ViT on each frame."""
+    tubelet: tuple[int, int, int] | None = None
+    """Frames, height and width of a tubelet (vivit, mini_vit); [1, 16, 16] or, in mini_vit, [1, 6, 6] with T2T
+    tokens."""
+    tubelet_sampling: Literal["tubelet", "uniform"] | None = None
+    """`uniform`: 2-D patches of num_frames / tubelet[0] evenly spaced frames instead of tubelets (vivit)."""
+    pooling: Literal["cls", "mean", "max", "sum"] | None = None
+    """Class token, or a reduction over tokens, which TokenLearner needs (vivit)."""
+    temporal_input: Literal["pooled", "tokens"] | None = None
+    """Input of the temporal encoder: one pooled vector per timestep, or every token of it (vivit)."""
+    attention_order: Literal["time_space", "space_time"] | None = None
+    """Order of the two attentions in a block of factorised self-attention (vivit)."""
+    positions: Literal["learned", "sincos_1d", "sincos_3d"] | None = None
+    """Position embedding: learned, or fixed sines and cosines over the sequence or over (t, h, w) (vivit)."""
+    dropout: float | None = None
+    """Dropout after the positions and inside blocks; before the classifier (pytorchvideo)."""
+    attention_dropout: float | None = None
+    """Dropout on attention probabilities."""
+    stochastic_depth: float | None = None
+    """Probability of skipping a branch of the last block; it rises linearly from 0 at the first."""
+    stochastic_depth_rescale: bool | None = None
+    """Divide kept branches by the probability of keeping them, as timm does and ViViT's code does not (vivit)."""
+    token_width: int | None = None
+    """Width inside the token module (t2t_vit)."""
+    token_dropout: float | None = None
+    """Dropout inside the Performer token module, which the published models have without any other (t2t_vit)."""
+    token_learner: TokenLearnerConfig = field(default_factory=TokenLearnerConfig)
+    """TokenLearner (vivit, mini_vit)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "size", str(self.size))
         require_choices(self, "model")
+        require_choices(self.token_learner, "model.token_learner")
+        sizes = [size for size in ARCHITECTURES[self.architecture].sizes if size]
+        require(self.size in ["", *sizes], "model.size", self.size, ", ".join(sizes) or "'' (one size)")
+        known = _filled_in(self)
+        for key, value in _given(self).items():
+            if key not in known:
+                raise UserError(f"model.{key} is {value!r}; allowed: null with {_family(self)}, which has no {key}")
+        for key, least in _LEAST.items():
+            require(known.get(key) is None or known[key] >= least, f"model.{key}", known.get(key), f"{least} or more")
+        for key in ("dropout", "attention_dropout", "stochastic_depth", "token_dropout"):
+            require(0 <= known.get(key, 0) < 1, f"model.{key}", known.get(key), "0 or more, below 1")
+        tubelet = known.get("tubelet", (1, 1, 1))
+        require(min(tubelet) >= 1, "model.tubelet", tubelet, "three values of 1 or more")
+        require(
+            known.get("token_learner.pooling") != "mean" or known["token_learner.version"] == "v1",
+            "model.token_learner.pooling",
+            "mean",
+            "sum with version v1.1, whose maps already average",
+        )
+        require(
+            self.architecture != "t2t_vit" or known["tokenizer"] != "tubelet",
+            "model.tokenizer",
+            self.tokenizer,
+            f"t2t_performer or t2t_transformer with {_family(self)}",
+        )
+
+
+_LEAST = {
+    **dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1),
+    "temporal_depth": 0,
+    "token_width": 2,
+    "token_learner.num_tokens": 0,
+    "token_learner.after_block": 0,
+}
+
+
+def resolve_model(config: ModelConfig) -> ModelConfig:
+    """Fill in every key that the architecture has."""
+    filled = _filled_in(config)
+    learner = {key.partition(".")[2]: filled.pop(key) for key in list(filled) if "." in key}
+    size = config.size or ARCHITECTURES[config.architecture].usual_size
+    return replace(config, size=size, **filled, token_learner=TokenLearnerConfig(**learner))
+
+
+def model_arguments(config: ModelConfig, clip: ClipConfig) -> dict[str, Any]:
+    """Return the keyword arguments that build the model of a resolved configuration, apart from `num_classes`."""
+    names = {"token_learner.version": "learner_version", "token_learner.pooling": "learner_pooling"}
+    settings = {names.get(key, key.rpartition(".")[2]): value for key, value in _given(config).items()}
+    return {**settings, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
+
+
+def _given(config: ModelConfig) -> dict[str, Any]:
+    """Settings other than null, by dotted key, without architecture and size."""
+    keys = dotted(asdict(config))
+    return {key: value for key, value in keys.items() if value is not None and key not in ("architecture", "size")}
+
+
+def _filled_in(config: ModelConfig) -> dict[str, Any]:
+    """Settings of the architecture by dotted key: what is given, over the size, over the defaults."""
+    family = ARCHITECTURES[config.architecture]
+    size = dict(family.sizes[str(config.size) or family.usual_size])
+    ratio = size.pop("mlp_ratio", None)
+    given = _given(config)
+    has = {*family.defaults, *size} | ({"mlp_width"} if ratio else set())
+    filled = {**family.defaults, **size, **{key: value for key, value in given.items() if key in has}}
+    if ratio:
+        filled.setdefault("mlp_width", ratio * filled["width"])
+    return filled
+
+
+def _family(config: ModelConfig) -> str:
+    return f"model.architecture {config.architecture} {config.size}".rstrip()

@@ -12,7 +12,7 @@ from vidtl import __version__
 from vidtl.config import ExperimentConfig
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records, columns_sha256
-from vidtl.models.hub import CONFIG_FILE, WEIGHTS_FILE
+from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE
 
 CHANGES_NO_SCORE = (
     ("data", "num_workers"),

@@ -26,7 +26,7 @@ from vidtl.data.video_files import VideoFile, by_pixel_format, records_of_files,
 from vidtl.evaluation.batching import video_groups
 from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.scoring import Scorer
-from vidtl.models.hub import VideoModel
+from vidtl.models.base import VideoModel
 from vidtl.runtime.launch import make_accelerator
 
 

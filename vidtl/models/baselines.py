@@ -1,4 +1,4 @@
-"""Video models of pytorchvideo as baselines: the same clips, the same training and evaluation, other networks.
+"""Video models of pytorchvideo as baselines: the same clips, training and evaluation, other networks.
 
 Networks come from `pytorchvideo.models` with the settings of its model zoo and with random weights. They return logits
 (the zoo's softmax is left out), and average over whatever remains of the clip at the end, where the zoo's pooling
@@ -13,9 +13,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig, PytorchVideoConfig
-from vidtl.errors import UserError
-from vidtl.models.hub import VideoModel
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.architectures import ARCHITECTURES
+from vidtl.config.checks import require
+from vidtl.config.model import model_arguments
+from vidtl.models.base import VideoModel
 
 SLOWFAST_ALPHA = 4
 """SlowFast's slow pathway sees one frame of so many."""
@@ -23,8 +25,7 @@ SLOWFAST_ALPHA = 4
 SMALLEST_SIDE = 32
 """Every network here makes one place of 32 x 32 pixels."""
 
-FRAMES = {"x3d_xs": 4, "x3d_s": 13, "x3d_m": 16, "mvit_b_16x4": 16, "mvit_b_32x3": 32}
-"""Frames of the models whose name tells them: X3D's three and MViT's two differ in nothing else."""
+FrameSize = tuple[int, int]
 
 _MVIT = {
     "embed_dim_mul": [[1, 2.0], [3, 2.0], [14, 2.0]],
@@ -39,25 +40,39 @@ _MVIT = {
 class PytorchVideoModel(VideoModel):
     """A network of pytorchvideo: `input_BTCHW -> logits_BK`.
 
+    Args:
+        name: a size of `model.architecture` pytorchvideo.
+        dropout: before the classifier.
+        stochastic_depth: `mvit_b_*` only, of the last block, rising linearly from 0.
+        num_frames, frame_size, num_classes: T, H and W, K.
+
     Raises:
-        UserError: frames or a frame size that the network cannot take, or input of another shape.
+        UserError: frames or a frame size that the network cannot take.
     """
 
-    def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
-        super().__init__(model_config, clip_config, num_classes)
-        config = model_config.pytorchvideo
-        _check_clip(config.name, clip_config)
-        self.clip_shape = (clip_config.num_frames, 3, *clip_config.frame_size)
-        self.two_pathways = config.name == "slowfast_r50"
-        self.net = BUILDERS[config.name](_import_models(), config, clip_config, num_classes)
+    def __init__(
+        self,
+        *,
+        name: str,
+        dropout: float = 0.5,
+        stochastic_depth: float = 0.0,
+        num_frames: int,
+        frame_size: FrameSize,
+        num_classes: int,
+    ) -> None:
+        super().__init__(num_frames, frame_size, num_classes)
+        _check_clip(name, num_frames, frame_size)
+        self.two_pathways = name == "slowfast_r50"
+        settings: dict[str, Any] = {"dropout": dropout, "num_classes": num_classes}
+        if name.startswith(("x3d", "mvit")):  # whose layers depend on the clip
+            settings |= {"num_frames": num_frames, "frame_size": frame_size}
+        if name.startswith("mvit"):
+            settings["stochastic_depth"] = stochastic_depth
+        self.net = BUILDERS[name](_import_models(), **settings)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Normalised clips `[B, T, C, H, W]` to scores `[B, K]`."""
-        if tuple(input_BTCHW.shape[1:]) != self.clip_shape:
-            raise UserError(
-                f"input has shape {list(input_BTCHW.shape)}; allowed: [B, T, C, H, W] with T, C, H, W = "
-                f"{list(self.clip_shape)}, the clip that the model was built for"
-            )
+        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`."""
+        self.check_input(input_BTCHW)
         fast_BCTHW = rearrange(input_BTCHW, "B T C H W -> B C T H W")
         logits_BK: Tensor = self.net([_slow_pathway(fast_BCTHW), fast_BCTHW] if self.two_pathways else fast_BCTHW)
         return logits_BK
@@ -65,7 +80,7 @@ class PytorchVideoModel(VideoModel):
     def layers(self) -> list[list[str]]:
         """Stem, stages or blocks, head."""
         blocks = [[f"net.blocks.{i}"] for i in range(len(self.net.blocks))]  # type: ignore[arg-type]
-        if not hasattr(self.net, "norm_embed"):  # convolutional networks count their stem and head as blocks
+        if not hasattr(self.net, "norm_embed"):  # stem and head of convolutional networks are blocks too
             return blocks
         return [["net.patch_embed", "net.cls_positional_encoding"], *blocks, ["net.norm_embed", "net.head"]]
 
@@ -79,27 +94,29 @@ class PytorchVideoModel(VideoModel):
 
 
 def _slow_pathway(fast_BCTHW: Tensor) -> Tensor:
-    """Every fourth frame or so, first and last included, as the zoo's weights were trained."""
+    """Take every fourth frame or so, first and last included, as the zoo's weights were trained."""
     frames = fast_BCTHW.shape[2]
     indices = torch.linspace(0, frames - 1, frames // SLOWFAST_ALPHA, device=fast_BCTHW.device).long()
     return fast_BCTHW.index_select(2, indices)
 
 
-def _check_clip(name: str, clip: ClipConfig) -> None:
-    key = f"with model.pytorchvideo.name {name}"
-    frames, sides = clip.num_frames, clip.frame_size
-    if name in FRAMES and frames != FRAMES[name]:
-        raise UserError(f"clip.num_frames is {frames}; allowed: {FRAMES[name]} {key}")
-    if name == "slowfast_r50" and frames % SLOWFAST_ALPHA:
-        raise UserError(f"clip.num_frames is {frames}; allowed: multiples of {SLOWFAST_ALPHA} {key}")
-    if min(sides) < SMALLEST_SIDE:
-        raise UserError(f"clip.frame_size is {list(sides)}; allowed: sides of {SMALLEST_SIDE} pixels or more {key}")
-    if name.startswith("mvit") and any(side % SMALLEST_SIDE for side in sides):
-        raise UserError(f"clip.frame_size is {list(sides)}; allowed: multiples of {SMALLEST_SIDE} {key}")
+def _check_clip(name: str, num_frames: int, frame_size: FrameSize) -> None:
+    with_size = f"with model.size {name}"
+    if name.startswith(("x3d", "mvit")):  # X3D's three and MViT's two differ in nothing but their frames
+        frames = ARCHITECTURES["pytorchvideo"].clip_of(name)["num_frames"]
+        require(num_frames == frames, "clip.num_frames", num_frames, f"{frames} {with_size}")
+    if name == "slowfast_r50":
+        multiples = f"multiples of {SLOWFAST_ALPHA} {with_size}"
+        require(num_frames % SLOWFAST_ALPHA == 0, "clip.num_frames", num_frames, multiples)
+    sides = f"sides of {SMALLEST_SIDE} pixels or more {with_size}"
+    require(min(frame_size) >= SMALLEST_SIDE, "clip.frame_size", list(frame_size), sides)
+    if name.startswith("mvit"):
+        multiples = f"multiples of {SMALLEST_SIDE} {with_size}"
+        require(not any(side % SMALLEST_SIDE for side in frame_size), "clip.frame_size", list(frame_size), multiples)
 
 
 def _import_models() -> Any:
-    """pytorchvideo's models; they take seconds to import, so that only the models made of them wait for that."""
+    """Import pytorchvideo's models, which takes seconds, on first use."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # decorators of its layers
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
@@ -109,34 +126,34 @@ def _import_models() -> Any:
     return pytorchvideo.models
 
 
-def _x3d(models: Any, config: PytorchVideoConfig, clip: ClipConfig, num_classes: int) -> nn.Module:
+def _x3d(models: Any, num_classes: int, dropout: float, num_frames: int, frame_size: FrameSize) -> nn.Module:
     net: nn.Module = models.x3d.create_x3d(
-        input_clip_length=clip.num_frames,
-        input_crop_size=min(clip.frame_size),
+        input_clip_length=num_frames,
+        input_crop_size=min(frame_size),
         model_num_class=num_classes,
-        dropout_rate=config.dropout,
+        dropout_rate=dropout,
         head_activation=None,
     )
     net.blocks[-1].pool.pool = nn.AdaptiveAvgPool3d(1)  # type: ignore[index, union-attr, assignment]
     return net
 
 
-def _slow_r50(models: Any, config: PytorchVideoConfig, clip: ClipConfig, num_classes: int) -> nn.Module:
+def _slow_r50(models: Any, num_classes: int, dropout: float) -> nn.Module:
     net: nn.Module = models.create_resnet(
         model_depth=50,
         model_num_class=num_classes,
-        dropout_rate=config.dropout,
+        dropout_rate=dropout,
         stem_conv_kernel_size=(1, 7, 7),
         head_pool=nn.AdaptiveAvgPool3d,
     )
     return net
 
 
-def _slowfast_r50(models: Any, config: PytorchVideoConfig, clip: ClipConfig, num_classes: int) -> nn.Module:
+def _slowfast_r50(models: Any, num_classes: int, dropout: float) -> nn.Module:
     net: nn.Module = models.create_slowfast(
         model_depth=50,
         model_num_class=num_classes,
-        dropout_rate=config.dropout,
+        dropout_rate=dropout,
         slowfast_fusion_conv_kernel_size=(7, 1, 1),
         head_pool=nn.AdaptiveAvgPool3d,
         head_output_size=((1, 1, 1), (1, 1, 1)),  # one per pathway
@@ -144,32 +161,34 @@ def _slowfast_r50(models: Any, config: PytorchVideoConfig, clip: ClipConfig, num
     return net
 
 
-def _r2plus1d_r50(models: Any, config: PytorchVideoConfig, clip: ClipConfig, num_classes: int) -> nn.Module:
+def _r2plus1d_r50(models: Any, num_classes: int, dropout: float) -> nn.Module:
     net: nn.Module = models.r2plus1d.create_r2plus1d(
         model_depth=50,
         model_num_class=num_classes,
-        dropout_rate=config.dropout,
+        dropout_rate=dropout,
         head_pool=nn.AdaptiveAvgPool3d,
         head_activation=None,
     )
     return net
 
 
-def _mvit_b(models: Any, config: PytorchVideoConfig, clip: ClipConfig, num_classes: int) -> nn.Module:
+def _mvit_b(
+    models: Any, num_classes: int, dropout: float, num_frames: int, frame_size: FrameSize, stochastic_depth: float
+) -> nn.Module:
     device = torch.get_default_device()
     with torch.device("cpu"):  # its builder reads widths from tensors, which the meta device has no values for
         net: nn.Module = models.create_multiscale_vision_transformers(
-            spatial_size=clip.frame_size,
-            temporal_size=clip.num_frames,
-            head_dropout_rate=config.dropout,
-            droppath_rate_block=config.stochastic_depth,
+            spatial_size=frame_size,
+            temporal_size=num_frames,
+            head_dropout_rate=dropout,
+            droppath_rate_block=stochastic_depth,
             head_num_classes=num_classes,
             **_MVIT,
         )
     return net.to(device)
 
 
-BUILDERS: dict[str, Callable[[Any, PytorchVideoConfig, ClipConfig, int], nn.Module]] = {
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "x3d_xs": _x3d,
     "x3d_s": _x3d,
     "x3d_m": _x3d,
@@ -179,4 +198,9 @@ BUILDERS: dict[str, Callable[[Any, PytorchVideoConfig, ClipConfig, int], nn.Modu
     "mvit_b_16x4": _mvit_b,
     "mvit_b_32x3": _mvit_b,
 }
-"""Every `model.pytorchvideo.name`."""
+"""Every size of `model.architecture` pytorchvideo."""
+
+
+def build_pytorchvideo(config: ModelConfig, clip: ClipConfig, num_classes: int) -> PytorchVideoModel:
+    """Build the model of a resolved configuration."""
+    return PytorchVideoModel(name=str(config.size), **model_arguments(config, clip), num_classes=num_classes)

@@ -1,36 +1,28 @@
-"""The transformer block that every model here is made of, its MLP, and stochastic depth.
+"""Transformer blocks, their MLP, and stochastic depth.
 
-Source: ViViT (Arnab et al., 2021) and its reference code: pre-norm, LayerNorm with epsilon 1e-6,
-tanh-approximated GELU, biases everywhere.
+Source: ViViT (Arnab et al., 2021) and its reference code: pre-norm, LayerNorm with epsilon 1e-6, tanh-approximated
+GELU, biases everywhere.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from vidtl.models.attention import SelfAttention, SpatialAttention, TemporalAttention
-from vidtl.models.dropout import Dropout
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockConfig:
-    """What the blocks of one encoder have in common."""
-
-    width: int
-    num_heads: int
-    mlp_width: int
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    drop_path_rescale: bool = False
-    norm_eps: float = 1e-6
-    gelu: Literal["tanh", "none"] = "tanh"
-    """`tanh` is the approximation that ViViT was trained with, `none` the exact function."""
+from vidtl.models.attention import Attention
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, dropout, linear, dropout: `[..., D] -> [..., out]`. Kernels Xavier-uniform, biases N(0, 1e-6)."""
+    """Linear, GELU, dropout, linear, dropout: `[..., D] -> [..., out]`. Kernels Xavier-uniform, biases N(0, 1e-6).
+
+    Args:
+        width: D.
+        hidden: width between the layers.
+        out: width of the result.
+        dropout: after each layer.
+        gelu: `tanh` is the approximation that ViViT was trained with, `none` the exact function.
+        activate_output: a second GELU after the second layer.
+    """
 
     def __init__(
         self,
@@ -40,26 +32,28 @@ class Mlp(nn.Module):
         *,
         dropout: float = 0.0,
         gelu: Literal["tanh", "none"] = "tanh",
+        activate_output: bool = False,
     ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.act = nn.GELU(approximate=gelu)
         self.fc2 = nn.Linear(hidden, out)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.activate_output = activate_output
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.dropout(self.act(self.fc1(tokens)))
-        out: Tensor = self.dropout(self.fc2(hidden))
+        out: Tensor = self.dropout(self.act(self.fc2(hidden)) if self.activate_output else self.fc2(hidden))
         return out
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual branch for whole examples (axis 0) in training; each call draws anew.
+    """Drop a residual branch for whole examples (axis 0) in training; each call draws anew.
 
-    ViViT's code does not divide what is kept by the chance of keeping; timm does (`rescale`).
+    `rescale` divides what is kept by the probability of keeping it, as timm does and ViViT's code does not.
     """
 
     def __init__(self, probability: float, rescale: bool = False) -> None:
@@ -77,48 +71,63 @@ class StochasticDepth(nn.Module):
 
 
 def drop_path_ramp(probability: float, depth: int) -> list[float]:
-    """Stochastic depth of each block: 0 at the first, `probability` at the last (p · l / (L - 1), ViViT's code)."""
+    """Return the stochastic depth of each block: 0 at the first, `probability` at the last (p · l / (L - 1))."""
     return [probability * block / max(depth - 1, 1) for block in range(depth)]
 
 
 class TransformerBlock(nn.Module):
-    """x + Attention(Norm(x)), then x + MLP(Norm(x)), for any shape `[B, ..., D]` that `attention` accepts."""
+    """x + Attention(Norm(x)), then x + MLP(Norm(x)): `[B, t, N, D] -> [B, t, N, D]`."""
 
-    def __init__(self, config: BlockConfig, attention: SelfAttention, drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        attention: Attention,
+        mlp: Mlp,
+        *,
+        drop_path: float = 0.0,
+        rescale: bool = False,
+        norm_eps: float = 1e-6,
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = attention
-        self.norm2 = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.mlp = Mlp(config.width, config.mlp_width, config.width, dropout=config.dropout, gelu=config.gelu)
-        self.drop_path = StochasticDepth(drop_path, config.drop_path_rescale)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = mlp
+        self.drop_path = StochasticDepth(drop_path, rescale)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
-        out: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-        return out
+    def forward(self, tokens_BtND: Tensor) -> Tensor:
+        tokens_BtND = tokens_BtND + self.drop_path(self.attn(self.norm1(tokens_BtND)))
+        out_BtND: Tensor = tokens_BtND + self.drop_path(self.mlp(self.norm2(tokens_BtND)))
+        return out_BtND
 
 
 class FactorisedSelfAttentionBlock(nn.Module):
-    """Attention over one axis of the grid, attention over the other, MLP; each with norm and residual (ViViT model 3).
+    """Attention over one axis, attention over the other, MLP: `[B, t, N, D] -> [B, t, N, D]` (ViViT model 3).
 
-    `[B, t, N, D] -> [B, t, N, D]`. Stochastic depth draws for each of the three branches (the reference code has
-    none here).
+    Each of the three has a norm and a residual connection. Stochastic depth draws for each (the reference code has none
+    here).
     """
 
-    def __init__(self, config: BlockConfig, order: Literal["time_space", "space_time"], drop_path: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        attention_over_time: Attention,
+        attention_over_space: Attention,
+        mlp: Mlp,
+        *,
+        order: Literal["time_space", "space_time"],
+        drop_path: float = 0.0,
+        rescale: bool = False,
+    ) -> None:
         super().__init__()
         self.order = order
-        self.norm_time = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.attn_time = TemporalAttention(
-            config.width, config.num_heads, dropout=config.dropout, attention_dropout=config.attention_dropout
-        )
-        self.norm_space = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.attn_space = SpatialAttention(
-            config.width, config.num_heads, dropout=config.dropout, attention_dropout=config.attention_dropout
-        )
-        self.norm_mlp = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self.mlp = Mlp(config.width, config.mlp_width, config.width, dropout=config.dropout, gelu=config.gelu)
-        self.drop_path = StochasticDepth(drop_path, config.drop_path_rescale)
+        self.norm_time = nn.LayerNorm(width, eps=1e-6)
+        self.attn_time = attention_over_time
+        self.norm_space = nn.LayerNorm(width, eps=1e-6)
+        self.attn_space = attention_over_space
+        self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = mlp
+        self.drop_path = StochasticDepth(drop_path, rescale)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         time, space = (self.norm_time, self.attn_time), (self.norm_space, self.attn_space)

@@ -23,7 +23,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.model import resolve_model
 from vidtl.models import build_model
 
 REST = "(between)"
@@ -117,14 +118,9 @@ def count_parameters(model: nn.Module, trainable_only: bool = False) -> int:
 
 
 def without_token_learner(config: ModelConfig) -> ModelConfig | None:
-    """The same model without its TokenLearner; `None` where there is none."""
-    vivit, mini_vit = config.vivit, config.mini_vit
-    if config.architecture == "vivit" and vivit.token_learner.num_tokens:
-        return replace(config, vivit=replace(vivit, token_learner=replace(vivit.token_learner, num_tokens=0)))
-    if config.architecture == "mini_vit" and mini_vit.token_learner.num_tokens:
-        learner = replace(mini_vit.token_learner, num_tokens=0)
-        return replace(config, mini_vit=replace(mini_vit, token_learner=learner))
-    return None
+    """Return the same model without its TokenLearner, or `None` where there is none."""
+    learner = resolve_model(config).token_learner
+    return replace(config, token_learner=TokenLearnerConfig(num_tokens=0)) if learner.num_tokens else None
 
 
 def stage_names(model: nn.Module, prefix: str = "") -> list[str]:

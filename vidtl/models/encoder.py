@@ -1,22 +1,27 @@
 """A stack of transformer blocks over a grid of tokens, with TokenLearner between two of them."""
 
+from functools import partial
+from typing import Literal
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from vidtl.config import TokenLearnerConfig, ViViTConfig
 from vidtl.errors import UserError
-from vidtl.models.attention import DotProductAttention, JointAttention, SelfAttention, SpatialAttention
-from vidtl.models.blocks import BlockConfig, FactorisedSelfAttentionBlock, TransformerBlock, drop_path_ramp
-from vidtl.models.dropout import Dropout
-from vidtl.models.position import Grid, PositionEmbedding
-from vidtl.models.token_learner import TokenFuser, TokenLearner
+from vidtl.models.attention import Attention, Axes
+from vidtl.models.blocks import FactorisedSelfAttentionBlock, Mlp, TransformerBlock, drop_path_ramp
+from vidtl.models.position import Grid, Kind, PositionEmbedding
+from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
 
-ATTENTIONS: dict[str, type[SelfAttention]] = {
-    "joint": JointAttention,
-    "factorised_encoder": SpatialAttention,
-    "factorised_dot_product": DotProductAttention,
+Form = Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
+Order = Literal["time_space", "space_time"]
+
+AXES: dict[Form, Axes] = {
+    "joint": "joint",
+    "factorised_encoder": "space",
+    "factorised_dot_product": "time_and_space",
 }
+"""Axes of the forms whose blocks have one attention."""
 
 
 class Encoder(nn.Module):
@@ -26,56 +31,80 @@ class Encoder(nn.Module):
     form a class token belongs to no timestep, so the grid becomes a single timestep of 1 + t N tokens.
 
     Args:
-        config: the model's settings with every size filled in.
         form: which tokens attend to each other.
         grid: tokens along time, height and width; t = 1 where all timesteps share their positions.
-        depth: number of blocks.
-        class_token: whether a class token is prepended.
-        token_learner: the stage between two blocks; `None` or 0 tokens for none.
+        width, depth, num_heads, mlp_width: of the blocks.
+        class_token: prepend a class token.
+        positions: kind of position embedding.
+        attention_order: of the two attentions in a block of factorised self-attention.
+        dropout, attention_dropout: after the positions and inside blocks; on attention probabilities.
+        stochastic_depth, stochastic_depth_rescale: see `StochasticDepth`; the rate rises linearly to the last block.
+        num_tokens: learned tokens per timestep, 0 for no TokenLearner.
+        after_block: number of blocks before TokenLearner.
+        learner_version, learner_pooling: see `TokenLearner`.
+        fuser: wrap every later block in TokenLearner and TokenFuser.
     """
 
     def __init__(
         self,
-        config: ViViTConfig,
-        form: str,
+        *,
+        form: Form,
         grid: Grid,
+        width: int,
         depth: int,
+        num_heads: int,
+        mlp_width: int,
         class_token: bool,
-        token_learner: TokenLearnerConfig | None = None,
+        positions: Kind = "learned",
+        attention_order: Order = "time_space",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        stochastic_depth_rescale: bool = False,
+        num_tokens: int = 0,
+        after_block: int = 0,
+        learner_version: Version = "v1.1",
+        learner_pooling: Pooling = "sum",
+        fuser: bool = False,
     ) -> None:
         super().__init__()
         self.joint = form == "joint"
         self.grid = grid
-        self.cls = nn.Parameter(torch.zeros(config.width)) if class_token else None
-        self.positions = PositionEmbedding(grid, config.width, config.positions, class_token)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = _build_blocks(config, form, depth)
-        self.after_block = depth
+        self.cls = nn.Parameter(torch.zeros(width)) if class_token else None
+        self.positions = PositionEmbedding(grid, width, positions, class_token)
+        self.dropout = nn.Dropout(dropout)
+        attention = partial(Attention, width, num_heads, dropout=dropout, attention_dropout=attention_dropout)
+        mlp = partial(Mlp, width, mlp_width, width, dropout=dropout)
+        self.blocks = nn.ModuleList()
+        for rate in drop_path_ramp(stochastic_depth, depth):
+            if form == "factorised_self_attention":
+                over_time, over_space = attention(axes="time"), attention(axes="space")
+                block: nn.Module = FactorisedSelfAttentionBlock(
+                    width, over_time, over_space, mlp(),
+                    order=attention_order, drop_path=rate, rescale=stochastic_depth_rescale,
+                )  # fmt: skip
+            else:
+                block = TransformerBlock(
+                    width, attention(axes=AXES[form]), mlp(), drop_path=rate, rescale=stochastic_depth_rescale
+                )
+            self.blocks.append(block)
+        self.after_block = after_block if num_tokens else depth
         self.token_learners = nn.ModuleList()
         self.token_fusers = nn.ModuleList()
-        if token_learner is not None and token_learner.num_tokens:
-            self._add_token_learners(config, token_learner)
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
-
-    def _add_token_learners(self, config: ViViTConfig, stage: TokenLearnerConfig) -> None:
-        self.after_block = stage.after_block
-        for _ in range(len(self.blocks) - stage.after_block if stage.fuser else 1):
-            self.token_learners.append(
-                TokenLearner(config.width, stage.num_tokens, stage.version, stage.pooling, config.dropout)
-            )
-            if stage.fuser:
-                self.token_fusers.append(TokenFuser(config.width, stage.num_tokens, config.dropout))
+        stages = (depth - after_block if fuser else 1) if num_tokens else 0
+        for _ in range(stages):
+            self.token_learners.append(TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout))
+            if fuser:
+                self.token_fusers.append(TokenFuser(width, num_tokens, dropout))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def layers(self, prefix: str) -> list[list[str]]:
-        """Names of the parts by depth: what comes before the blocks, each block, the norm."""
-        layers = [
-            [f"{prefix}.cls", f"{prefix}.positions"],
-            *([f"{prefix}.blocks.{i}"] for i in range(len(self.blocks))),
-        ]
+        """Return the names of the parts by depth: before the blocks, each block, the norm."""
+        blocks = [[f"{prefix}.blocks.{i}"] for i in range(len(self.blocks))]
         for i in range(len(self.token_learners)):
             block = min(self.after_block + i, len(self.blocks) - 1)
-            layers[1 + block] += [f"{prefix}.token_learners.{i}", f"{prefix}.token_fusers.{i}"]
-        return [*layers, [f"{prefix}.norm"]]
+            blocks[block] += [f"{prefix}.token_learners.{i}", f"{prefix}.token_fusers.{i}"]
+        return [[f"{prefix}.cls", f"{prefix}.positions"], *blocks, [f"{prefix}.norm"]]
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         tokens = self._before_token_learner(tokens_BtND)
@@ -93,11 +122,9 @@ class Encoder(nn.Module):
         return normed
 
     def token_maps(self, tokens_BtND: Tensor) -> Tensor:
-        """Maps `[B, t, S, h, w]` of the first TokenLearner, before pooling."""
+        """Return the maps `[B, t, S, h, w]` of the first TokenLearner, before pooling."""
         if not self.token_learners:
-            raise UserError(
-                "model.vivit.token_learner.num_tokens is 0; allowed: 1 or more, for a model that has token maps"
-            )
+            raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
         maps_BtSN = learner.maps(self._before_token_learner(tokens_BtND), self.grid[1:])
@@ -105,10 +132,9 @@ class Encoder(nn.Module):
         return maps_BtShw
 
     def _before_token_learner(self, tokens_BtND: Tensor) -> Tensor:
-        tokens = self.dropout(self.positions(self._prepend_cls(tokens_BtND)))
+        tokens: Tensor = self.dropout(self.positions(self._prepend_cls(tokens_BtND)))
         for block in self.blocks[: self.after_block]:
             tokens = block(tokens)
-        assert isinstance(tokens, Tensor)
         return tokens
 
     def _prepend_cls(self, tokens_BtND: Tensor) -> Tensor:
@@ -117,28 +143,4 @@ class Encoder(nn.Module):
         if self.joint:
             tokens_BtND = rearrange(tokens_BtND, "B t N D -> B 1 (t N) D")
         cls = repeat(self.cls, "D -> B t 1 D", B=tokens_BtND.shape[0], t=tokens_BtND.shape[1])
-        with_cls: Tensor = torch.cat([cls.to(tokens_BtND.dtype), tokens_BtND], dim=2)
-        return with_cls
-
-
-def _build_blocks(config: ViViTConfig, form: str, depth: int) -> nn.ModuleList:
-    """`depth` blocks of a form, stochastic depth rising over them."""
-    block_config = BlockConfig(
-        width=config.width,
-        num_heads=config.num_heads,
-        mlp_width=config.mlp_width,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        drop_path_rescale=config.stochastic_depth_rescale,
-    )
-    ramp = drop_path_ramp(config.stochastic_depth, depth)
-    if form == "factorised_self_attention":
-        order = config.attention_order
-        return nn.ModuleList(FactorisedSelfAttentionBlock(block_config, order, drop_path) for drop_path in ramp)
-    blocks = nn.ModuleList()
-    for drop_path in ramp:
-        attention = ATTENTIONS[form](
-            config.width, config.num_heads, dropout=config.dropout, attention_dropout=config.attention_dropout
-        )
-        blocks.append(TransformerBlock(block_config, attention, drop_path))
-    return blocks
+        return torch.cat([cls.to(tokens_BtND.dtype), tokens_BtND], dim=2)

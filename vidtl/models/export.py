@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 
 from vidtl import __version__
 from vidtl.errors import UserError, did_you_mean
-from vidtl.models.hub import VideoModel
+from vidtl.models.base import VideoModel
 from vidtl.runtime.files import replacing, user_error_if_not_written
 from vidtl.runtime.seeding import generator
 

@@ -1,177 +1,164 @@
 """The small image ViT of the CIFAR-10 TokenLearner study (S. Paul and A. R. Gosthipati, keras.io, 2021).
 
 It differs from ViViT's blocks in three ways: each head is as wide as the tokens, the MLP ends in a second GELU, and
-GELU is the exact function (inside TokenLearner this project's is the tanh approximation; they differ by less than
-1e-3). The study's resizing to 52 x 52, cropping to 48 x 48 and mirroring are part of the data path here, not of the
-model.
+GELU is the exact function (except inside TokenLearner, whose tanh approximation differs by less than 1e-3). The study's
+resizing to 52 x 52, cropping to 48 x 48 and mirroring belong to the data path here.
 """
+
+from collections.abc import Iterable
+from typing import Literal
 
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, MiniViTConfig, ModelConfig
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import require
+from vidtl.config.model import model_arguments
 from vidtl.errors import UserError
-from vidtl.models.attention import SelfAttention
-from vidtl.models.blocks import BlockConfig, Mlp, TransformerBlock
-from vidtl.models.dropout import Dropout
-from vidtl.models.hub import VideoModel
-from vidtl.models.position import Grid, PositionEmbedding
-from vidtl.models.t2t import SMALL_IMAGE_SPLITS, TOKENISERS, TokensToToken
-from vidtl.models.token_learner import TokenLearner
-
-
-class PatchProjection(nn.Linear):
-    """Patches by one linear layer: `input_BTCHW -> tokens_BtND` with t = T and N = h * w."""
-
-    def __init__(self, patch: int, width: int) -> None:
-        super().__init__(3 * patch**2, width)
-        self.patch = patch
-        # Keras' fans of a convolution count the kernel's places on both sides.
-        _glorot_uniform_(self, patch**2 * (3 + width))
-
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
-        pixels = rearrange(input_BTCHW, "B t C (h a) (w b) -> B t (h w) (C a b)", a=self.patch, b=self.patch)
-        return super().forward(pixels)
-
-
-class WideHeadAttention(SelfAttention):
-    """Self-attention whose heads have a width of their own: `[B, N, D] -> [B, N, D]` through heads x head width."""
-
-    def __init__(self, config: MiniViTConfig) -> None:
-        inner = config.num_heads * config.head_width
-        super().__init__(config.width, config.num_heads, inner_width=inner, attention_dropout=config.attention_dropout)
-        # Keras holds these kernels as [D, heads, head width] and [heads, head width, D] and multiplies both fans by the
-        # first axis, so that its Glorot start of the former is several times narrower than that of the same matrix.
-        for layer in (self.q, self.k, self.v):
-            _glorot_uniform_(layer, config.width * (config.num_heads + config.head_width))
-        _glorot_uniform_(self.proj, config.num_heads * (config.head_width + config.width))
-
-
-class TwiceActivatedMlp(Mlp):
-    """Linear, GELU, dropout, linear, GELU, dropout: `[..., D] -> [..., D]`."""
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        hidden = self.dropout(self.act(self.fc1(tokens)))
-        out: Tensor = self.dropout(self.act(self.fc2(hidden)))
-        return out
-
-
-class MiniBlock(TransformerBlock):
-    """The study's pre-norm block: `[B, N, D] -> [B, N, D]`."""
-
-    def __init__(self, config: MiniViTConfig) -> None:
-        block = BlockConfig(
-            width=config.width, num_heads=config.num_heads, mlp_width=config.mlp_width, dropout=config.dropout
-        )
-        super().__init__(block, WideHeadAttention(config))
-        self.mlp = TwiceActivatedMlp(config.width, config.mlp_width, config.width, dropout=config.dropout, gelu="none")
-        for layer in (self.mlp.fc1, self.mlp.fc2):
-            nn.init.zeros_(layer.bias)
+from vidtl.models.attention import Attention
+from vidtl.models.base import VideoModel
+from vidtl.models.blocks import Mlp, TransformerBlock
+from vidtl.models.position import PositionEmbedding
+from vidtl.models.t2t import SMALL_IMAGE_SPLITS, TokenModule, TokensToToken
+from vidtl.models.token_learner import TokenLearner, check_token_learner
+from vidtl.models.tubelet import cut_tubelets, tubelet_grid
 
 
 class MiniViT(VideoModel):
     """Mini-ViT on images, which are clips of one frame: `input_BTCHW [B, 1, 3, H, W] -> logits_BK`.
 
     Patches, positions, dropout, blocks with a TokenLearner between two of them, norm, mean over tokens, linear layer.
-    The study's input is RGB in [0, 1] (`clip.mean` 0, `clip.std` 1) at 48 x 48 pixels. In place of patches the tokens
-    may come from a tokens-to-token module (no part of the study), which gives as many.
+    The study's input is RGB in [0, 1] (`clip.mean` 0, `clip.std` 1) at 48 x 48 pixels. A tokens-to-token module in
+    place of patches (no part of the study) gives as many tokens.
+
+    Args:
+        width, depth, num_heads, head_width, mlp_width: of the blocks; all heads together may be wider than the tokens.
+        tokenizer: patches by one projection, or the attention of a tokens-to-token module.
+        tubelet: 1, and height and width of the patches in pixels; (1, 6, 6) with a tokens-to-token module.
+        dropout: after the positions and inside the MLPs.
+        attention_dropout: on attention probabilities.
+        num_tokens, after_block, learner_version, learner_pooling: see `TokenLearner`; 0 tokens for none.
+        num_frames, frame_size, num_classes: 1, H and W, K.
 
     Raises:
-        UserError: clips of more than one frame, a frame size that is no multiple of the patch, input of another shape.
+        UserError: clips of more than one frame, a frame size that is no multiple of the patch, or a TokenLearner that
+            does not fit.
     """
 
-    def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
-        super().__init__(model_config, clip_config, num_classes)
-        config = model_config.mini_vit
-        grid = _checked_grid(config, clip_config)
-        self.frame_size = clip_config.frame_size
-        # One name for every tokeniser; saved weights have it.
-        self.proj = _build_tokeniser(config, clip_config)
-        self.positions = PositionEmbedding(grid, config.width)
+    def __init__(
+        self,
+        *,
+        width: int = 128,
+        depth: int = 4,
+        num_heads: int = 4,
+        head_width: int = 128,
+        mlp_width: int = 256,
+        tokenizer: Literal["tubelet"] | TokenModule = "tubelet",
+        tubelet: tuple[int, int, int] = (1, 6, 6),
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        num_tokens: int = 0,
+        after_block: int = 3,
+        learner_version: Literal["v1", "v1.1"] = "v1",
+        learner_pooling: Literal["sum", "mean"] = "mean",
+        num_frames: int = 1,
+        frame_size: tuple[int, int] = (48, 48),
+        num_classes: int,
+    ) -> None:
+        super().__init__(num_frames, frame_size, num_classes)
+        require(num_frames == 1, "clip.num_frames", num_frames, "1 with model.architecture mini_vit, an image model")
+        patches = tokenizer == "tubelet"
+        require(tubelet[0] == 1 and (patches or tubelet == (1, 6, 6)), "model.tubelet", list(tubelet),
+                "[1, height, width]" if patches else f"[1, 6, 6] with tokenizer {tokenizer}")  # fmt: skip
+        grid = tubelet_grid(tubelet, num_frames, frame_size)
+        check_token_learner(num_tokens, after_block, grid.size, depth)
+        self.tubelet = tubelet
+        self.after_block = after_block if num_tokens else depth
+        self.proj: nn.Module
+        if tokenizer == "tubelet":
+            self.proj = nn.Linear(3 * tubelet[1] * tubelet[2], width)
+            # Keras' fans of a convolution count the kernel's places on both sides.
+            _glorot_uniform_(self.proj, tubelet[1] * tubelet[2] * (3 + width))
+        else:
+            self.proj = TokensToToken(tokenizer, frame_size, width, dropout=dropout, splits=SMALL_IMAGE_SPLITS)
+        self.positions = PositionEmbedding(grid, width)
         nn.init.uniform_(self.positions.weight, -0.05, 0.05)
-        self.positions.weight.requires_grad_(config.positions == "learned")
-        self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(MiniBlock(config) for _ in range(config.depth))
-        learner = config.token_learner
-        self.after_block = learner.after_block if learner.num_tokens else config.depth
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList()
+        for _ in range(depth):
+            attention = _keras_attention(width, num_heads, head_width, attention_dropout)
+            self.blocks.append(TransformerBlock(width, attention, _keras_mlp(width, mlp_width, dropout)))
         self.token_learner = (
-            TokenLearner(config.width, learner.num_tokens, learner.version, learner.pooling, config.dropout)
-            if learner.num_tokens
-            else None
+            TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout) if num_tokens else None
         )
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
-        self.head = nn.Linear(config.width, num_classes)
-        _glorot_uniform_(self.head, config.width + num_classes)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, num_classes)
+        _glorot_uniform_(self.head, width + num_classes)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
         """Images `[B, 1, 3, H, W]` to scores `[B, K]`."""
-        tokens_BND = self._before_token_learner(input_BTCHW)
+        tokens_B1ND = self._before_token_learner(input_BTCHW)
         if self.token_learner is not None:
-            tokens_BND = self.token_learner(tokens_BND, self.positions.grid[1:])
+            tokens_B1ND = self.token_learner(tokens_B1ND, self.positions.grid[1:])
         for block in self.blocks[self.after_block :]:
-            tokens_BND = block(tokens_BND)
-        logits_BK: Tensor = self.head(reduce(self.norm(tokens_BND), "B N D -> B D", "mean"))
+            tokens_B1ND = block(tokens_B1ND)
+        logits_BK: Tensor = self.head(reduce(self.norm(tokens_B1ND), "B 1 N D -> B D", "mean"))
         return logits_BK
 
     def layers(self) -> list[list[str]]:
-        """Tokeniser, blocks, head; TokenLearner belongs to the block that follows it."""
+        """Tokenizer, blocks, head; TokenLearner belongs to the block that follows it."""
         blocks = [[f"blocks.{i}"] for i in range(len(self.blocks))]
         if self.token_learner is not None:
             blocks[min(self.after_block, len(blocks) - 1)].append("token_learner")
         return [["proj", "positions"], *blocks, ["norm", "head"]]
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """Layers of a tokens-to-token module, and blocks."""
+        layers: Iterable[nn.Module] = self.proj.layers if isinstance(self.proj, TokensToToken) else []
+        return [*layers, *self.blocks]
+
     def token_maps(self, input_BTCHW: Tensor) -> Tensor:
-        """Where TokenLearner looks: weights `[B, 1, S, h, w]` before pooling; UserError in a model without it."""
+        """Return TokenLearner's weights before pooling, `[B, 1, S, h, w]`; UserError in a model without it."""
         if self.token_learner is None:
-            raise UserError("model.mini_vit.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
-        _, *grid = self.positions.grid
-        maps_BSN = self.token_learner.maps(self._before_token_learner(input_BTCHW), (grid[0], grid[1]))
-        maps_BtShw: Tensor = rearrange(maps_BSN, "B S (h w) -> B 1 S h w", h=grid[0])
-        return maps_BtShw
+            raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
+        _, height, width = self.positions.grid
+        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), (height, width))
+        return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=height)  # type: ignore[no-any-return]
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:
-        allowed = [1, 3, *self.frame_size]
-        if list(input_BTCHW.shape[1:]) != allowed:
-            raise UserError(
-                f"input has shape {list(input_BTCHW.shape)}; allowed: [B, T, C, H, W] with T, C, H, W = {allowed}, "
-                "the images that the model was built for"
-            )
-        tokens_BND: Tensor = self.dropout(self.positions(self.proj(input_BTCHW))).squeeze(1)
+        self.check_input(input_BTCHW)
+        pixels = cut_tubelets(input_BTCHW, self.tubelet) if isinstance(self.proj, nn.Linear) else input_BTCHW
+        tokens_B1ND: Tensor = self.dropout(self.positions(self.proj(pixels)))
         for block in self.blocks[: self.after_block]:
-            tokens_BND = block(tokens_BND)
-        return tokens_BND
+            tokens_B1ND = block(tokens_B1ND)
+        return tokens_B1ND
 
 
-def _build_tokeniser(config: MiniViTConfig, clip: ClipConfig) -> nn.Module:
-    """`input_BTCHW -> tokens_BtND`."""
-    if config.tokeniser == "patch":
-        return PatchProjection(config.patch, config.width)
-    kind = TOKENISERS[config.tokeniser]
-    return TokensToToken(kind, clip.frame_size, config.width, dropout=config.dropout, splits=SMALL_IMAGE_SPLITS)
+def _keras_attention(width: int, num_heads: int, head_width: int, attention_dropout: float) -> Attention:
+    attention = Attention(width, num_heads, head_width=head_width, attention_dropout=attention_dropout)
+    # Keras holds these kernels as [D, heads, head width] and [heads, head width, D] and multiplies both fans by the
+    # first axis, so that its Glorot start of the former is several times narrower than that of the same matrix.
+    for layer in (attention.q, attention.k, attention.v):
+        _glorot_uniform_(layer, width * (num_heads + head_width))
+    _glorot_uniform_(attention.proj, num_heads * (head_width + width))
+    return attention
 
 
-def _checked_grid(config: MiniViTConfig, clip: ClipConfig) -> Grid:
-    """Tokens of the image; UserErrors for settings that are each fine but not together."""
-    if clip.num_frames != 1:
-        raise UserError(
-            f"clip.num_frames is {clip.num_frames}; allowed: 1 with model.architecture mini_vit, which sees images"
-        )
-    height, width = clip.frame_size
-    if height % config.patch or width % config.patch:
-        raise UserError(
-            f"clip.frame_size is {list(clip.frame_size)}; allowed: multiples of model.mini_vit.patch, {config.patch}"
-        )
-    grid = Grid(1, height // config.patch, width // config.patch)
-    if config.token_learner.num_tokens > grid.size:
-        raise UserError(
-            f"model.mini_vit.token_learner.num_tokens is {config.token_learner.num_tokens}; "
-            f"allowed: 0 to {grid.size}, the number of tokens"
-        )
-    return grid
+def _keras_mlp(width: int, mlp_width: int, dropout: float) -> Mlp:
+    for _ in range(2):  # the first only advances the random generator: a seed keeps the weights it has always given
+        mlp = Mlp(width, mlp_width, width, dropout=dropout, gelu="none", activate_output=True)
+    for layer in (mlp.fc1, mlp.fc2):
+        nn.init.zeros_(layer.bias)
+    return mlp
 
 
 def _glorot_uniform_(layer: nn.Linear, sum_of_fans: int) -> None:
-    """Uniform within ±√(6 / (fan in + fan out)), bias 0."""
+    """Draw weights from ±√(6 / (fan in + fan out)), set biases to 0."""
     limit = (6 / sum_of_fans) ** 0.5
     nn.init.uniform_(layer.weight, -limit, limit)
     nn.init.zeros_(layer.bias)
+
+
+def build_mini_vit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> MiniViT:
+    """Build the model of a resolved configuration."""
+    return MiniViT(**model_arguments(config, clip), num_classes=num_classes)

@@ -1,8 +1,7 @@
 """The tokens-to-token module of T2T-ViT (Yuan et al., ICCV 2021): overlapping splits, a small transformer after each.
 
 Source: the paper, section 3.1, and the authors' code, whose orders and constants are kept wherever the paper leaves
-them open. The module turns single frames into tokens: those of T2T-ViT, or those of a ViViT in place of tubelets, or
-those of the mini-ViT in place of patches.
+them open. The module turns single frames into tokens of T2T-ViT, or of ViViT and the mini-ViT in place of tubelets.
 """
 
 import math
@@ -15,29 +14,21 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ViViTConfig
 from vidtl.errors import UserError
-from vidtl.models.attention import attend
 from vidtl.models.blocks import Mlp
-from vidtl.models.dropout import Dropout
-from vidtl.models.position import Grid
-from vidtl.models.tubelet import uniform_frames
 
-TokenModule = Literal["performer", "transformer"]
-
-TOKENISERS: dict[str, TokenModule] = {"t2t_performer": "performer", "t2t_transformer": "transformer"}
-"""What models with a choice of tokenisers call the module."""
+TokenModule = Literal["t2t_performer", "t2t_transformer"]
 
 
 class Split(NamedTuple):
-    """An overlapping cut into squares of `kernel` pixels, `stride` apart."""
+    """Overlapping squares of `kernel` pixels, `stride` apart."""
 
     kernel: int
     stride: int
     padding: int
 
     def length(self, side: int) -> int:
-        """Squares along a side of so many pixels."""
+        """Return the number of squares along a side of the image."""
         return (side + 2 * self.padding - self.kernel) // self.stride + 1
 
 
@@ -49,13 +40,12 @@ SMALL_IMAGE_SPLITS = (Split(7, 3, 2), Split(3, 2, 1))
 
 
 class PerformerTokenLayer(nn.Module):
-    """Attention of linear cost (Performer, Choromanski et al., 2021) that also changes the width: `[B, N, D] -> [B, N,
-    S]`.
+    """Attention of linear cost that changes the width: `[B, N, D] -> [B, N, S]` (Performer, Choromanski et al., 2021).
 
     One head with positive random features φ(u) = exp(W u - |u|² / 2) / √m, m = S / 2 and W frozen, orthogonal, times
     √m; queries and keys are not scaled. The skip connection starts from the values, because D is not S. Everything runs
     in float32 even under autocast: exp of a difference of large numbers loses its digits in bf16 and its range in fp16,
-    where the 1e-8 of the division is 0. Dropout is on in the released recipes, though the rest of the model has none.
+    where the 1e-8 of the division is 0. The released recipes have dropout here and nowhere else.
     """
 
     epsilon = 1e-8
@@ -68,7 +58,7 @@ class PerformerTokenLayer(nn.Module):
         self.proj = nn.Linear(out_width, out_width)
         self.norm2 = nn.LayerNorm(out_width)
         self.mlp = Mlp(out_width, out_width, out_width, gelu="none")
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         num_features = int(out_width * self.feature_ratio)
         features = nn.init.orthogonal_(torch.empty(num_features, out_width)) * math.sqrt(num_features)
         self.features = nn.Parameter(features, requires_grad=False)
@@ -91,7 +81,7 @@ class PerformerTokenLayer(nn.Module):
 
 
 class TransformerTokenLayer(nn.Module):
-    """Softmax attention with one head that also changes the width: `[B, N, D] -> [B, N, S]`.
+    """Softmax attention with one head that changes the width: `[B, N, D] -> [B, N, S]`.
 
     The products are scaled by D^-1/2, the width of the input rather than of the head (the authors' code), and the skip
     connection starts from the values, because D is not S.
@@ -107,28 +97,28 @@ class TransformerTokenLayer(nn.Module):
         self.mlp = Mlp(out_width, out_width, out_width, gelu="none")
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(self.norm1(tokens_BND)), "B N (part S) -> part B 1 N S", part=3)
-        tokens_BNS = (v + self.proj(attend(q, k, v, scale=self.scale))).squeeze(1)
+        q, k, v = self.qkv(self.norm1(tokens_BND)).unsqueeze(1).chunk(3, dim=-1)
+        tokens_BNS = (v + self.proj(F.scaled_dot_product_attention(q, k, v, scale=self.scale))).squeeze(1)
         out_BNS: Tensor = tokens_BNS + self.mlp(self.norm2(tokens_BNS))
         return out_BNS
 
 
 class TokensToToken(nn.Module):
-    """Tokens of each frame by itself: `input_BTCHW -> tokens_BtND` with t = T and N = h * w.
+    """Turn each frame into tokens: `input_BTCHW -> tokens_BtND` with t = T and N = h * w.
 
-    A token layer after every split but the last, after which comes a projection. A square's values run channel by
-    channel, then row by row.
+    A token layer after every split but the last, then a projection. The values of a square run channel by channel, then
+    row by row.
 
     Args:
-        kind: which attention the token layers have.
-        frame_size: height and width in pixels; need not be multiples of what the splits' strides amount to.
+        kind: attention of the token layers.
+        frame_size: height and width in pixels; need not be multiples of the product of the strides.
         width: D.
         token_width: width inside the module, 64 in every published model.
         dropout: inside the Performer layers only.
         splits: the published ones give one token per 16 x 16 pixels.
 
     Raises:
-        UserError: frames too small for one token, or input of another frame size.
+        UserError: frames too small for one token.
     """
 
     def __init__(
@@ -141,12 +131,11 @@ class TokensToToken(nn.Module):
         splits: Sequence[Split] = SPLITS,
     ) -> None:
         super().__init__()
-        self.frame_size = frame_size
         self.splits = tuple(splits)
-        self.grids = _split_sizes(frame_size, splits)
+        self.grids = split_grids(frame_size, splits)
         channels = [3] + [token_width] * (len(splits) - 1)
         *widths, last_width = (dim * split.kernel**2 for dim, split in zip(channels, splits, strict=True))
-        if kind == "performer":
+        if kind == "t2t_performer":
             layers: list[nn.Module] = [PerformerTokenLayer(dim, token_width, dropout) for dim in widths]
         else:
             layers = [TransformerTokenLayer(dim, token_width) for dim in widths]
@@ -154,17 +143,7 @@ class TokensToToken(nn.Module):
         self.proj = nn.Linear(last_width, width)
         self.apply(start_linear)
 
-    @property
-    def frame_grid(self) -> tuple[int, int]:
-        """Tokens along height and width."""
-        return self.grids[-1]
-
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        if tuple(input_BTCHW.shape[2:]) != (3, *self.frame_size):
-            raise UserError(
-                f"input has shape {list(input_BTCHW.shape)}; allowed: [B, T, C, H, W] with C, H, W = "
-                f"{[3, *self.frame_size]}, the frames that the model was built for"
-            )
         image = rearrange(input_BTCHW, "B T C H W -> (B T) C H W")
         for split, (height, width), layer in zip(self.splits[:-1], self.grids[:-1], self.layers, strict=True):
             image = rearrange(layer(_cut(image, split)), "B (h w) S -> B S h w", h=height, w=width)
@@ -173,41 +152,8 @@ class TokensToToken(nn.Module):
         return tokens_BtND
 
 
-class T2TEmbedding(TokensToToken):
-    """T2T tokens in place of a ViViT's tubelets: `input_BTCHW -> tokens_BtND`, one token per 16 x 16 pixels of a frame.
-
-    Of every frame (tubelets of one frame), or of T / length evenly spaced ones (`tubelet_sampling` "uniform").
-
-    Raises:
-        UserError: tubelets of another size, or input of another shape than the clip's.
-    """
-
-    frames: Tensor | None
-
-    def __init__(self, config: ViViTConfig, clip: ClipConfig, width: int) -> None:
-        super().__init__(TOKENISERS[config.tokeniser], clip.frame_size, width, dropout=config.dropout)
-        length, *patch = config.tubelet
-        uniform = config.tubelet_sampling == "uniform"
-        if patch != [16, 16] or (length > 1 and not uniform) or clip.num_frames % length:
-            raise UserError(
-                f"model.vivit.tubelet is {list(config.tubelet)}; allowed with {config.tokeniser}: [1, 16, 16] or, "
-                "with tubelet_sampling uniform, [length, 16, 16], whose length divides clip.num_frames"
-            )
-        self.num_frames = clip.num_frames
-        self.grid = Grid(clip.num_frames // length, *self.frame_grid)
-        frames = torch.from_numpy(uniform_frames(clip.num_frames, self.grid.t)) if uniform else None
-        self.register_buffer("frames", frames, persistent=False)
-
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
-        if input_BTCHW.shape[1] != self.num_frames:
-            raise UserError(
-                f"input has {input_BTCHW.shape[1]} frames; allowed: {self.num_frames}, which the model was built for"
-            )
-        return super().forward(input_BTCHW if self.frames is None else input_BTCHW[:, self.frames])
-
-
-def _split_sizes(frame_size: tuple[int, int], splits: Sequence[Split]) -> list[tuple[int, int]]:
-    """Height and width of the grid after each split."""
+def split_grids(frame_size: tuple[int, int], splits: Sequence[Split] = SPLITS) -> list[tuple[int, int]]:
+    """Return height and width of the grid after each split; the last is that of the tokens."""
     sizes = [frame_size]
     for split in splits:
         sizes.append((split.length(sizes[-1][0]), split.length(sizes[-1][1])))
@@ -228,7 +174,7 @@ def _cut(image_BCHW: Tensor, split: Split) -> Tensor:
 
 
 def start_linear(module: nn.Module) -> None:
-    """Normal weights of standard deviation 0.02 and biases 0, in linear layers; other modules stay as they are."""
+    """Draw weights from N(0, 0.02) and set biases to 0, in linear layers only."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -3,98 +3,94 @@
 Source: the paper, section 3.2, and the authors' code.
 """
 
-from dataclasses import replace
-from typing import NamedTuple
-
 import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig, T2TViTConfig
+from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
-from vidtl.errors import UserError
-from vidtl.models.attention import SelfAttention
-from vidtl.models.blocks import BlockConfig, TransformerBlock, drop_path_ramp
-from vidtl.models.dropout import Dropout
-from vidtl.models.hub import VideoModel
+from vidtl.config.model import model_arguments
+from vidtl.models.attention import Attention
+from vidtl.models.base import VideoModel
+from vidtl.models.blocks import Mlp, TransformerBlock, drop_path_ramp
 from vidtl.models.position import Grid, PositionEmbedding, sincos_1d
-from vidtl.models.t2t import TokensToToken, start_linear
-
-
-class T2TSize(NamedTuple):
-    """Numbers behind a name such as T2T-ViT-14."""
-
-    width: int
-    depth: int
-    num_heads: int
-    mlp_ratio: int
-
-
-SIZES: dict[int, T2TSize] = {
-    7: T2TSize(256, 7, 4, 2),
-    10: T2TSize(256, 10, 4, 2),
-    12: T2TSize(256, 12, 4, 2),
-    14: T2TSize(384, 14, 6, 3),
-    19: T2TSize(448, 19, 7, 3),
-    24: T2TSize(512, 24, 8, 3),
-}
+from vidtl.models.t2t import TokenModule, TokensToToken, start_linear
 
 
 class T2TViT(VideoModel):
     """T2T-ViT on images, which are clips of one frame: `input_BTCHW [B, 1, 3, H, W] -> logits_BK`.
 
     The token module, a class token, fixed sines and cosines over the sequence (class token: position 0), pre-norm
-    blocks with LayerNorm epsilon 1e-5, exact GELU and no bias on queries, keys and values. Linear layers start from a
-    normal distribution of standard deviation 0.02.
+    blocks with LayerNorm epsilon 1e-5, exact GELU and no bias on queries, keys and values. Linear layers start from
+    N(0, 0.02).
 
-    The position table belongs to the image size. A new model of any size computes its own; weights of another size
-    bring theirs, resized as the authors' fine-tuning does, since in a longer row of tokens the same number stands for
-    another place. The table and the Performer's features are parameters without gradient, as in the released files, and
-    count as such.
+    The position table belongs to the image size. A new model computes its own; weights of another size bring theirs,
+    resized as the authors' fine-tuning does, since in a longer row of tokens the same number stands for another place.
+    The table and the Performer's features are parameters without gradient, as in the released files, and count as such.
+
+    Args:
+        width, depth, num_heads, mlp_width: of the blocks.
+        tokenizer: attention of the token module.
+        token_width: width inside the token module.
+        token_dropout: dropout inside a Performer token module.
+        dropout: after the positions and inside blocks.
+        attention_dropout: on the attention probabilities of the blocks.
+        stochastic_depth: of the last block, rising linearly from 0 at the first.
+        num_frames, frame_size, num_classes: 1, H and W, K.
 
     Raises:
-        UserError: clips of more than one frame, frames too small for one token, a width that the heads do not divide,
-            or input of another shape.
+        UserError: clips of more than one frame, frames too small for one token, or heads that do not divide the width.
     """
 
-    def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
-        super().__init__(model_config, clip_config, num_classes)
-        if clip_config.num_frames != 1:
-            raise UserError(
-                f"clip.num_frames is {clip_config.num_frames}; allowed: 1 with model.architecture t2t_vit, "
-                "which sees images"
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_width: int,
+        tokenizer: TokenModule = "t2t_performer",
+        token_width: int = 64,
+        token_dropout: float = 0.1,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        num_frames: int = 1,
+        frame_size: tuple[int, int],
+        num_classes: int,
+    ) -> None:
+        super().__init__(num_frames, frame_size, num_classes)
+        require(num_frames == 1, "clip.num_frames", num_frames, "1 with model.architecture t2t_vit, an image model")
+        require(width % num_heads == 0, "model.width", width, f"multiples of model.num_heads, {num_heads}")
+        self.tokens = TokensToToken(tokenizer, frame_size, width, token_width, token_dropout)
+        self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
+        grid = Grid(1, *self.tokens.grids[-1])
+        self.positions = PositionEmbedding(grid, width, class_token=True, resizing="bicubic")
+        self.positions.weight = nn.Parameter(sincos_1d(grid.size + 1, width), requires_grad=False)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList()
+        for drop_path in drop_path_ramp(stochastic_depth, depth):
+            attention = Attention(
+                width, num_heads, qkv_bias=False, dropout=dropout, attention_dropout=attention_dropout
             )
-        config = resolve_t2t_sizes(model_config.t2t_vit)
-        require(
-            config.width % config.num_heads == 0,
-            "model.t2t_vit.width",
-            config.width,
-            f"multiples of model.t2t_vit.num_heads, {config.num_heads}",
-        )
-        self.tokens = TokensToToken(
-            config.token_module, clip_config.frame_size, config.width, config.token_width, config.token_dropout
-        )
-        self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(config.width), std=0.02))
-        grid = Grid(1, *self.tokens.frame_grid)
-        self.positions = PositionEmbedding(grid, config.width, class_token=True, resizing="bicubic")
-        self.positions.weight = nn.Parameter(sincos_1d(grid.size + 1, config.width), requires_grad=False)
-        self.dropout = Dropout(config.dropout)
-        self.blocks = _build_blocks(config)
-        self.norm = nn.LayerNorm(config.width, eps=1e-5)
-        self.head = nn.Linear(config.width, num_classes)
+            mlp = Mlp(width, mlp_width, width, dropout=dropout, gelu="none")
+            self.blocks.append(
+                TransformerBlock(width, attention, mlp, drop_path=drop_path, rescale=True, norm_eps=1e-5)
+            )
+        self.norm = nn.LayerNorm(width, eps=1e-5)
+        self.head = nn.Linear(width, num_classes)
         self.blocks.apply(start_linear)
         start_linear(self.head)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Normalised images `[B, 1, 3, H, W]` to scores `[B, K]`."""
-        if input_BTCHW.shape[1] != 1:
-            raise UserError(f"input has {input_BTCHW.shape[1]} frames; allowed: 1, since T2T-ViT sees images")
-        tokens_BtND = self.tokens(input_BTCHW)
-        cls = repeat(self.cls, "D -> B 1 1 D", B=tokens_BtND.shape[0]).to(tokens_BtND.dtype)
-        tokens = self.dropout(self.positions(torch.cat([cls, tokens_BtND], dim=2))).squeeze(1)
+        """Normalized images `[B, 1, 3, H, W]` to scores `[B, K]`."""
+        self.check_input(input_BTCHW)
+        tokens_B1ND = self.tokens(input_BTCHW)
+        cls = repeat(self.cls, "D -> B 1 1 D", B=tokens_B1ND.shape[0]).to(tokens_B1ND.dtype)
+        tokens_B1ND = self.dropout(self.positions(torch.cat([cls, tokens_B1ND], dim=2)))
         for block in self.blocks:
-            tokens = block(tokens)
-        logits_BK: Tensor = self.head(self.norm(tokens[:, 0]))
+            tokens_B1ND = block(tokens_B1ND)
+        logits_BK: Tensor = self.head(self.norm(tokens_B1ND[:, 0, 0]))
         return logits_BK
 
     def layers(self) -> list[list[str]]:
@@ -102,38 +98,11 @@ class T2TViT(VideoModel):
         blocks = [[f"blocks.{i}"] for i in range(len(self.blocks))]
         return [["tokens", "cls", "positions"], *blocks, ["norm", "head"]]
 
-
-def resolve_t2t_sizes(config: T2TViTConfig) -> T2TViTConfig:
-    """The same settings with every size that was left at 0 taken from the paper's number."""
-    size = SIZES[config.size]
-    width = config.width or size.width
-    return replace(
-        config,
-        width=width,
-        depth=config.depth or size.depth,
-        num_heads=config.num_heads or size.num_heads,
-        mlp_width=config.mlp_width or size.mlp_ratio * width,
-    )
+    def repeated_blocks(self) -> list[nn.Module]:
+        """Layers of the token module, which see the longest sequences, and blocks."""
+        return [*self.tokens.layers, *self.blocks]
 
 
-def _build_blocks(config: T2TViTConfig) -> nn.ModuleList:
-    block = BlockConfig(
-        width=config.width,
-        num_heads=config.num_heads,
-        mlp_width=config.mlp_width,
-        dropout=config.dropout,
-        drop_path_rescale=True,
-        norm_eps=1e-5,
-        gelu="none",
-    )
-    blocks = nn.ModuleList()
-    for drop_path in drop_path_ramp(config.stochastic_depth, config.depth):
-        attention = SelfAttention(
-            config.width,
-            config.num_heads,
-            qkv_bias=False,
-            dropout=config.dropout,
-            attention_dropout=config.attention_dropout,
-        )
-        blocks.append(TransformerBlock(block, attention, drop_path))
-    return blocks
+def build_t2t_vit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> T2TViT:
+    """Build the model of a resolved configuration."""
+    return T2TViT(**model_arguments(config, clip), num_classes=num_classes)

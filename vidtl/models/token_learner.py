@@ -5,26 +5,27 @@ sum. Source: the authors' code, version 1 (convolutions and sigmoid) and version
 """
 
 import math
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.config import TokenLearnerConfig
-from vidtl.config.checks import require
+from vidtl.config.checks import require, require_choice
 from vidtl.errors import UserError
 from vidtl.models.blocks import Mlp
-from vidtl.models.dropout import Dropout
+
+Version = Literal["v1", "v1.1"]
+Pooling = Literal["sum", "mean"]
 
 BOTTLENECK = 64
 """Hidden width of the MLPs that make the maps, whatever the model's width (the authors' code)."""
 
 
 class TokenLearner(nn.Module):
-    """Learns `num_tokens` tokens from each set of N: `[..., N, D] -> [..., S, D]`.
+    """Learn `num_tokens` tokens from each set of N: `[..., N, D] -> [..., S, D]`.
 
-    The maps come from normalised tokens, the weighted sum is over the tokens as they are.
+    The maps come from normalized tokens; the weighted sum is over the tokens before the norm.
 
     Args:
         dim: token width D.
@@ -34,20 +35,21 @@ class TokenLearner(nn.Module):
         dropout: inside the MLP of `v1.1`.
 
     Raises:
-        UserError: a value that is not one of these.
+        UserError: a value that is not allowed.
     """
 
     def __init__(
         self,
         dim: int,
         num_tokens: int,
-        version: Literal["v1", "v1.1"] = "v1.1",
-        pooling: Literal["sum", "mean"] = "sum",
+        version: Version = "v1.1",
+        pooling: Pooling = "sum",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        TokenLearnerConfig(num_tokens=num_tokens, version=version, pooling=pooling).check("TokenLearner")
         require(num_tokens >= 1, "TokenLearner.num_tokens", num_tokens, "1 or more")
+        require_choice("TokenLearner.version", version, get_args(Version))
+        require_choice("TokenLearner.pooling", pooling, get_args(Pooling) if version == "v1" else ["sum"])
         self.version = version
         self.pooling = pooling
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -65,7 +67,7 @@ class TokenLearner(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Tokens `[..., S, D]`, and on request the maps `[..., S, N]` before pooling.
+        """Return tokens `[..., S, D]`, and on request the maps `[..., S, N]` before pooling.
 
         Args:
             tokens: `[..., N, D]`, row by row over the grid.
@@ -73,7 +75,7 @@ class TokenLearner(nn.Module):
             return_maps: return the tokens and the maps.
 
         Raises:
-            UserError: the grid does not have N places, or `v1` has to guess it and N is not a square.
+            UserError: the grid does not have N places, or none is given for `v1` and N is not a square.
         """
         maps = self.maps(tokens, grid)
         learned = maps @ tokens
@@ -82,7 +84,7 @@ class TokenLearner(nn.Module):
         return (learned, maps) if return_maps else learned
 
     def maps(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Weights `[..., S, N]`: each between 0 and 1 in `v1`, a distribution over the N tokens in `v1.1`."""
+        """Return weights `[..., S, N]`: between 0 and 1 in `v1`, a distribution over the N tokens in `v1.1`."""
         normed = self.norm(tokens)
         if self.version == "v1":
             scores: Tensor = self.score(normed, _checked_grid(tokens.shape[-2], grid))
@@ -109,27 +111,27 @@ class _ConvScores(nn.Module):
 
 
 class TokenFuser(nn.Module):
-    """Writes S processed tokens back to the N places they came from: `[..., S, D], [..., N, D] -> [..., N, D]`.
+    """Write S processed tokens back to N places: `[..., S, D], [..., N, D] -> [..., N, D]`.
 
-    The tokens are mixed with each other, then each place takes its own weighted sum of them; the weights, between 0 and
-    1, come from the features that were there before TokenLearner. The caller adds the residual. The mixing matrix
-    starts at 0, so that a fresh model passes its features on unchanged.
+    The tokens are mixed with each other, then each place gets a weighted sum of them; the weights, between 0 and 1,
+    come from the features before TokenLearner. The caller adds the residual. The mixing matrix starts at 0, so that a
+    fresh model leaves its features unchanged.
 
     Args:
         dim: token width D.
         num_tokens: S.
         dropout: inside the MLP and on the result.
-        normalise: norms before and after mixing; the authors' code allows leaving them out.
+        normalize: norms before and after mixing; optional in the authors' code.
     """
 
-    def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0, normalise: bool = True) -> None:
+    def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0, normalize: bool = True) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6) if normalise else nn.Identity()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6) if normalize else nn.Identity()
         self.mix = nn.Linear(num_tokens, num_tokens)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6) if normalise else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6) if normalize else nn.Identity()
         self.norm_features = nn.LayerNorm(dim, eps=1e-6)
         self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)
 
@@ -145,10 +147,20 @@ def _checked_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, i
         side = math.isqrt(num_tokens)
         if side * side != num_tokens:
             raise UserError(
-                f"TokenLearner v1 received {num_tokens} tokens, which form no square; allowed: any number when "
-                "the grid (height, width) is given, since the convolutions must know which tokens are neighbours"
+                f"TokenLearner v1 received {num_tokens} tokens, which form no square; allowed: any number with a grid "
+                "(height, width), which the convolutions need"
             )
         return side, side
     if grid[0] * grid[1] != num_tokens:
         raise UserError(f"grid is {tuple(grid)}; allowed: height x width = {num_tokens}, the number of tokens")
     return grid
+
+
+def check_token_learner(num_tokens: int, after_block: int, places: int, depth: int, fuser: bool = False) -> None:
+    """Raise a `UserError` for more tokens than a timestep has, or for a stage behind the last block."""
+    if not num_tokens:
+        return
+    key = "model.token_learner"
+    require(num_tokens <= places, f"{key}.num_tokens", num_tokens, f"0 to {places}, the tokens of a timestep")
+    last = f"0 to {depth - fuser}, of {depth} blocks" + (" with a fuser, which wraps a block" if fuser else "")
+    require(after_block <= depth - fuser, f"{key}.after_block", after_block, last)

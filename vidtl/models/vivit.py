@@ -10,17 +10,25 @@
 | model 4 | `factorised_dot_product`    | half of the heads over time, half over space                         |
 """
 
+from collections.abc import Iterable
+from functools import partial
+from typing import Literal
+
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import require
+from vidtl.config.model import model_arguments
 from vidtl.errors import UserError
-from vidtl.models.encoder import Encoder
-from vidtl.models.hub import VideoModel
-from vidtl.models.position import Grid
-from vidtl.models.t2t import T2TEmbedding
-from vidtl.models.tubelet import TubeletEmbedding
-from vidtl.models.variants import resolve_sizes
+from vidtl.models.base import VideoModel
+from vidtl.models.encoder import Encoder, Form, Order
+from vidtl.models.position import Grid, Kind
+from vidtl.models.t2t import TokenModule, TokensToToken, split_grids
+from vidtl.models.token_learner import Pooling, Version, check_token_learner
+from vidtl.models.tubelet import TubeletEmbedding, tubelet_grid, uniform_frames
+
+Tubelet = tuple[int, int, int]
 
 
 class ViViT(VideoModel):
@@ -29,59 +37,130 @@ class ViViT(VideoModel):
     `encoder` is the only encoder, or the spatial one of the factorised encoder; `temporal_encoder` is the second one of
     the factorised encoder, else `None`. The classifier starts at 0, as in the reference code.
 
+    Args:
+        form: one of the table above.
+        width, depth, num_heads: of the (spatial) encoder.
+        mlp_width: hidden width of the MLPs; 4 x width by default.
+        temporal_depth: blocks of the temporal encoder; 0 averages over time instead.
+        tokenizer: tubelets by one projection, or the attention of a tokens-to-token module on each frame.
+        tubelet: frames, height and width; (1, 16, 16) with a tokens-to-token module.
+        tubelet_sampling: `uniform` takes T / tubelet[0] evenly spaced frames, and patches of each.
+        pooling: class token, or a reduction over tokens.
+        temporal_input: one pooled vector per timestep, or every token, to the temporal encoder.
+        num_tokens, after_block, learner_version, learner_pooling, fuser: see `Encoder`; 0 tokens for no TokenLearner.
+        attention_order, positions, dropout, attention_dropout, stochastic_depth, stochastic_depth_rescale: see
+            `Encoder`.
+        num_frames, frame_size, num_classes: T, H and W, K.
+
     Raises:
         UserError: settings that contradict each other or the clip.
     """
 
-    def __init__(self, model_config: ModelConfig, clip_config: ClipConfig, num_classes: int) -> None:
-        super().__init__(model_config, clip_config, num_classes)
-        config = resolve_sizes(model_config.vivit)
-        self.config = config
-        self.factorised = config.form == "factorised_encoder"
-        embedding = TubeletEmbedding if config.tokeniser == "tubelet" else T2TEmbedding
-        self.embed = embedding(config, clip_config, config.width)
-        grid = self.embed.grid
-        _check(config, grid)
-        pools_timesteps = self.factorised and config.temporal_input == "pooled"
-        self.encoder = Encoder(
-            config,
-            config.form,
-            grid._replace(t=1) if self.factorised else grid,
-            config.depth,
-            class_token=config.pooling == "cls" and (pools_timesteps or not self.factorised),
-            token_learner=config.token_learner,
+    frames: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        form: Form = "factorised_encoder",
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_width: int | None = None,
+        temporal_depth: int = 4,
+        tokenizer: Literal["tubelet"] | TokenModule = "tubelet",
+        tubelet: Tubelet = (2, 16, 16),
+        tubelet_sampling: Literal["tubelet", "uniform"] = "tubelet",
+        pooling: Literal["cls", "mean", "max", "sum"] = "mean",
+        temporal_input: Literal["pooled", "tokens"] = "pooled",
+        attention_order: Order = "time_space",
+        positions: Kind = "learned",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        stochastic_depth_rescale: bool = False,
+        num_tokens: int = 0,
+        after_block: int = 3,
+        learner_version: Version = "v1.1",
+        learner_pooling: Pooling = "sum",
+        fuser: bool = False,
+        num_frames: int,
+        frame_size: tuple[int, int],
+        num_classes: int,
+    ) -> None:
+        super().__init__(num_frames, frame_size, num_classes)
+        self.form, self.tokenizer, self.pooling, self.temporal_input = form, tokenizer, pooling, temporal_input
+        self.factorised = form == "factorised_encoder"
+        uniform = tubelet_sampling == "uniform"
+        self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
+        self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
+        if tokenizer == "tubelet":
+            length, *patch = tubelet
+            self.embed: nn.Module = TubeletEmbedding((1 if uniform else length, patch[0], patch[1]), width)
+        else:
+            self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
+        has_temporal_encoder = self.factorised and temporal_depth > 0
+        _check_pooling(form, pooling, temporal_input, has_temporal_encoder, num_tokens)
+        check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
+        encoder = partial(
+            Encoder,
+            width=width,
+            num_heads=num_heads,
+            mlp_width=mlp_width or 4 * width,
+            positions=positions,
+            attention_order=attention_order,
+            dropout=dropout,
+            attention_dropout=attention_dropout,
+            stochastic_depth=stochastic_depth,
+            stochastic_depth_rescale=stochastic_depth_rescale,
         )
-        self.temporal_encoder = None
-        if self.factorised and config.temporal_depth:
-            self.temporal_encoder = Encoder(
-                config,
-                "joint",
-                Grid(grid.t, 1, 1) if pools_timesteps else _grid_after(config, grid),
-                config.temporal_depth,
-                class_token=config.pooling == "cls",
-            )
-        self.head = nn.Linear(config.width, num_classes)
+        pools_timesteps = self.factorised and temporal_input == "pooled"
+        self.encoder = encoder(
+            form=form,
+            grid=self.grid._replace(t=1) if self.factorised else self.grid,
+            depth=depth,
+            class_token=pooling == "cls" and (pools_timesteps or not self.factorised),
+            num_tokens=num_tokens,
+            after_block=after_block,
+            learner_version=learner_version,
+            learner_pooling=learner_pooling,
+            fuser=fuser,
+        )
+        # Learned tokens have no place in space.
+        grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid
+        grid = Grid(grid.t, 1, 1) if pools_timesteps else grid
+        self.temporal_encoder = (
+            encoder(form="joint", grid=grid, depth=temporal_depth, class_token=pooling == "cls")
+            if has_temporal_encoder
+            else None
+        )
+        self.head = nn.Linear(width, num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Normalised clips `[B, T, C, H, W]` to scores `[B, K]`."""
+        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`."""
         logits_BK: Tensor = self.head(self.forward_features(input_BTCHW))
         return logits_BK
 
     def forward_features(self, input_BTCHW: Tensor) -> Tensor:
-        """One vector per clip, `[B, D]`: what the classifier sees."""
-        tokens_BtND = self.encoder(self.embed(input_BTCHW))
+        """Compute the input of the classifier, one vector per clip: `[B, D]`."""
+        tokens_BtND = self.encoder(self.tokenize(input_BTCHW))
         if not self.factorised:
             return self._pool_clip(tokens_BtND)
-        if self.config.temporal_input == "pooled":
+        if self.temporal_input == "pooled":
             tokens_BtND = self._pool_timesteps(tokens_BtND)
         if self.temporal_encoder is None:
             return reduce(tokens_BtND, "B t 1 D -> B D", "mean")  # type: ignore[no-any-return]
         return self._pool_clip(self.temporal_encoder(tokens_BtND))
 
+    def tokenize(self, input_BTCHW: Tensor) -> Tensor:
+        """Turn clips into tokens `[B, t, N, D]`, without positions; UserError for clips of another shape."""
+        self.check_input(input_BTCHW)
+        tokens_BtND: Tensor = self.embed(input_BTCHW if self.frames is None else input_BTCHW[:, self.frames])
+        return tokens_BtND
+
     def layers(self) -> list[list[str]]:
-        """Embedding, spatial blocks, temporal blocks, head; what stands between two encoders is part of a block."""
+        """Embedding, spatial blocks, temporal blocks, head; parts between two encoders belong to a block."""
         first, *blocks, norm = self.encoder.layers("encoder")
         if self.temporal_encoder is not None:
             blocks[-1] += norm
@@ -90,69 +169,70 @@ class ViViT(VideoModel):
             blocks += later
         return [["embed", *first], *blocks, [*norm, "head"]]
 
+    def repeated_blocks(self) -> list[nn.Module]:
+        """Layers of a tokens-to-token module, and the blocks of both encoders."""
+        layers: Iterable[nn.Module] = self.embed.layers if isinstance(self.embed, TokensToToken) else []
+        return [*layers, *self.encoder.blocks, *(self.temporal_encoder.blocks if self.temporal_encoder else [])]
+
     def token_maps(self, input_BTCHW: Tensor) -> Tensor:
-        """Where the first TokenLearner looks: weights `[B, t, S, h, w]` before pooling.
+        """Return the first TokenLearner's weights before pooling, `[B, t, S, h, w]`.
 
         Map t belongs to the frames of tubelet t. Between 0 and 1 in version v1; a distribution over h w in v1.1.
         """
-        return self.encoder.token_maps(self.embed(input_BTCHW))
+        return self.encoder.token_maps(self.tokenize(input_BTCHW))
 
     def _pool_timesteps(self, tokens_BtND: Tensor) -> Tensor:
         """`[B, t, N, D] -> [B, t, 1, D]`."""
-        if self.config.pooling == "cls":
+        if self.pooling == "cls":
             return tokens_BtND[:, :, :1]
-        pooled_BtD = reduce(tokens_BtND, "B t N D -> B t D", self.config.pooling)
+        pooled_BtD = reduce(tokens_BtND, "B t N D -> B t D", self.pooling)
         return rearrange(pooled_BtD, "B t D -> B t 1 D")  # type: ignore[no-any-return]
 
     def _pool_clip(self, tokens_BtND: Tensor) -> Tensor:
         """`[B, t, N, D] -> [B, D]`."""
-        if self.config.pooling == "cls":
+        if self.pooling == "cls":
             return tokens_BtND[:, 0, 0]
-        return reduce(tokens_BtND, "B t N D -> B D", self.config.pooling)  # type: ignore[no-any-return]
+        return reduce(tokens_BtND, "B t N D -> B D", self.pooling)  # type: ignore[no-any-return]
 
 
-def _grid_after(config: ViViTConfig, grid: Grid) -> Grid:
-    """Tokens that leave the spatial encoder; learned tokens have no place in space."""
-    stage = config.token_learner
-    return Grid(grid.t, 1, stage.num_tokens) if stage.num_tokens and not stage.fuser else grid
+def _checked_grid(
+    tokenizer: str, tubelet: Tubelet, uniform: bool, num_frames: int, frame_size: tuple[int, int]
+) -> Grid:
+    """Return the grid of tokens; UserErrors for tubelets that do not fit the clip or the tokenizer."""
+    length, *patch = tubelet
+    if tokenizer == "tubelet":
+        return tubelet_grid(tubelet, num_frames, frame_size)
+    if patch != [16, 16] or (length > 1 and not uniform) or num_frames % length:
+        raise UserError(
+            f"model.tubelet is {list(tubelet)}; allowed with {tokenizer}: [1, 16, 16] or, with tubelet_sampling "
+            "uniform, [length, 16, 16], whose length divides clip.num_frames"
+        )
+    return Grid(num_frames // length, *split_grids(frame_size)[-1])
 
 
-def _check(config: ViViTConfig, grid: Grid) -> None:
-    """UserErrors for settings that are each fine but not together."""
-    if config.width % config.num_heads:
-        raise UserError(
-            f"model.vivit.width is {config.width}; allowed: multiples of model.vivit.num_heads, {config.num_heads}"
+def _check_pooling(form: Form, pooling: str, temporal_input: str, has_temporal_encoder: bool, num_tokens: int) -> None:
+    reductions = "mean, max or sum"
+    if pooling == "cls":
+        require(
+            form in ("joint", "factorised_encoder"),
+            "model.pooling",
+            pooling,
+            f"{reductions} with form {form}, where a class token has no place in the grid",
         )
-    if config.pooling == "cls" and config.form in ("factorised_self_attention", "factorised_dot_product"):
-        raise UserError(
-            f"model.vivit.pooling is 'cls'; allowed: 'mean', 'max' or 'sum' with form {config.form}, "
-            "where a class token would have no place in the grid"
+        require(
+            not num_tokens,
+            "model.pooling",
+            pooling,
+            f"{reductions} with TokenLearner, which has no class token (num_tokens is {num_tokens})",
         )
-    has_temporal_encoder = config.form == "factorised_encoder" and config.temporal_depth > 0
-    if config.temporal_input == "tokens" and not has_temporal_encoder:
-        raise UserError(
-            "model.vivit.temporal_input is 'tokens'; allowed: 'pooled' where no temporal encoder can take tokens "
-            f"(form {config.form}, temporal_depth {config.temporal_depth})"
-        )
-    if config.token_learner.num_tokens:
-        _check_token_learner(config, grid)
+    require(
+        temporal_input == "pooled" or has_temporal_encoder,
+        "model.temporal_input",
+        temporal_input,
+        f"pooled without a temporal encoder (form {form})",
+    )
 
 
-def _check_token_learner(config: ViViTConfig, grid: Grid) -> None:
-    stage, key = config.token_learner, "model.vivit.token_learner"
-    if config.pooling == "cls":
-        raise UserError(
-            "model.vivit.pooling is 'cls'; allowed: 'mean', 'max' or 'sum' with TokenLearner, which has no class token "
-            f"({key}.num_tokens is {stage.num_tokens}; 0 builds the model without it)"
-        )
-    if stage.num_tokens > grid.h * grid.w:
-        raise UserError(
-            f"{key}.num_tokens is {stage.num_tokens} but a timestep has only {grid.h}x{grid.w} = {grid.h * grid.w} "
-            f"tokens; allowed: 0 to {grid.h * grid.w}"
-        )
-    last = config.depth - 1 if stage.fuser else config.depth
-    if stage.after_block > last:
-        raise UserError(
-            f"{key}.after_block is {stage.after_block} but the model has {config.depth} blocks; allowed: 0 to {last}"
-            + (" with a fuser, which needs a block to wrap" if stage.fuser else "")
-        )
+def build_vivit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> ViViT:
+    """Build the model of a resolved configuration."""
+    return ViViT(**model_arguments(config, clip), num_classes=num_classes)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vidtl.errors import UserError
-from vidtl.models.hub import VideoModel
+from vidtl.models.base import VideoModel
 
 
 def checkpoint_activations(model: nn.Module) -> None:

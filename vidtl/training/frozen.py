@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.models.hub import VideoModel
+from vidtl.models.base import VideoModel
 
 
 def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:

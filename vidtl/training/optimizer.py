@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from vidtl.config import OptimizerConfig
-from vidtl.models.hub import VideoModel
+from vidtl.models.base import VideoModel
 from vidtl.training.sharding import shared_out_like
 
 _FUSED_DEVICES = {"cpu", "cuda"}

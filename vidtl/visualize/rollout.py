@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
-from vidtl.models.attention import DotProductAttention, GridAttention, SelfAttention, SpatialAttention
+from vidtl.models.attention import SEQUENCES, Attention
 from vidtl.models.encoder import Encoder
 from vidtl.models.vivit import ViViT
 
-Layer = tuple[SelfAttention, Tensor]
+Layer = tuple[Attention, Tensor]
 """An attention and the tokens `[B, t, N, D]` that it was given."""
 
 
@@ -53,7 +53,7 @@ def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
     finally:
         for module, training in modes:
             module.training = training
-    grid = model.embed.grid
+    grid = model.grid
     maps_thw: NDArray[np.float32] = rearrange(flow_L / flow_L.sum(), "(t h w) -> t h w", t=grid.t, h=grid.h).numpy()
     return maps_thw
 
@@ -65,7 +65,7 @@ def rollout(layers: Sequence[Layer]) -> Tensor:
     """
     batch, timesteps, tokens, _ = layers[0][1].shape
     device = layers[0][1].device
-    if all(isinstance(attention, SpatialAttention) for attention, _ in layers):
+    if all(attention.axes == "space" for attention, _ in layers):
         rows = repeat(torch.eye(tokens, device=device), "N L -> B t N L", B=batch, t=timesteps)
     else:
         identity = torch.eye(timesteps * tokens, device=device)
@@ -84,16 +84,12 @@ def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int) -> Tensor:
     return mean
 
 
-def _attended(attention: SelfAttention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> Tensor:
+def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> Tensor:
     """The rows, mixed as this attention mixes values: W rows."""
     batch, timesteps, tokens, _ = tokens_BtND.shape
-    q, k = attention.q(tokens_BtND), attention.k(tokens_BtND)
-    if isinstance(attention, DotProductAttention):  # the first half of the heads over time, the second over space
-        sequences = ("(B N) t D", "(B t) N D")
-        parts = list(zip(sequences, q.chunk(2, dim=-1), k.chunk(2, dim=-1), strict=True))
-    else:
-        assert isinstance(attention, GridAttention)
-        parts = [(attention.sequences, q, k)]
+    sequences = [pattern.replace("H ", "").replace("d", "D") for pattern in SEQUENCES[attention.axes]]
+    q, k = (layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (attention.q, attention.k))
+    parts = list(zip(sequences, q, k, strict=True))
     mixed = torch.zeros_like(rows_BtNL)
     for pattern, q_BtND, k_BtND in parts:
         q_BLD, k_BLD, rows = (rearrange(x, f"B t N D -> {pattern}") for x in (q_BtND, k_BtND, rows_BtNL))
@@ -116,7 +112,7 @@ def _flow(model: ViViT, layers: Sequence[Layer], later: Sequence[Layer]) -> Tens
         weights_tN = rearrange(temporal, "(t N) -> t N", t=num_timesteps)
     else:
         weights_tN = rows_tNL.new_full((num_timesteps, 1), 1 / num_timesteps)
-    if model.config.temporal_input == "pooled":
+    if model.temporal_input == "pooled":
         by_timestep = torch.stack([_pooled(rows_NL[None], has_class_token) for rows_NL in rows_tNL])
         flow_tL = weights_tN * by_timestep
     else:
@@ -136,10 +132,10 @@ def _recorded(encoder: Encoder | None) -> Iterator[list[Layer]]:
     layers: list[Layer] = []
 
     def record(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(attention, SelfAttention)
+        assert isinstance(attention, Attention)
         layers.append((attention, inputs[0]))
 
-    parts = [] if encoder is None else [part for part in encoder.modules() if isinstance(part, SelfAttention)]
+    parts = [] if encoder is None else [part for part in encoder.modules() if isinstance(part, Attention)]
     handles = [part.register_forward_pre_hook(record) for part in parts]
     try:
         yield layers

@@ -78,7 +78,7 @@ def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.f
     """
     token_maps = getattr(model, "token_maps", None)
     if token_maps is None:
-        raise UserError("token maps need a model with TokenLearner; this one has none (model.vivit.token_learner)")
+        raise UserError("token maps need a model with TokenLearner; this one has none (model.token_learner)")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

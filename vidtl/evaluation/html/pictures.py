@@ -25,7 +25,7 @@ from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.evaluation.html.names import visible
-from vidtl.models.hub import VideoModel
+from vidtl.models.base import VideoModel
 from vidtl.runtime.files import whole_file
 from vidtl.visualize.token_maps import TokenMapImages, clip_token_maps, token_map_images
 

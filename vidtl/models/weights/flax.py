@@ -15,7 +15,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidtl.config import TokenLearnerConfig, ViViTConfig
+from vidtl.config import ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.position import Grid
 from vidtl.models.weights.files import read_npz
@@ -128,7 +128,7 @@ def token_fuser_state(params: Params) -> dict[str, Tensor]:
     return _module_state(params, "TokenFuser_0", "encoder.token_fusers.0.")
 
 
-def infer_vivit_config(params: Params, *, form: str | None = None, after_block: int | None = None) -> ViViTConfig:
+def infer_vivit_config(params: Params, *, form: str | None = None, after_block: int | None = None) -> ModelConfig:
     """Settings that parameters reveal: form, sizes, tubelet, class token or mean, TokenLearner.
 
     Args:
@@ -149,7 +149,7 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
     found = "factorised_self_attention" if space_time else found
     attention = "MultiHeadDotProductAttention_space" if space_time else "MultiHeadDotProductAttention_0"
     depth = _count(params, rf"{root}/encoderblock_(\d+)/")
-    return ViViTConfig(
+    return ModelConfig(
         form=form or found,  # type: ignore[arg-type]
         width=kernel.shape[-1],
         depth=depth,

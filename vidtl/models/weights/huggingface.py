@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.position import Grid
 from vidtl.models.weights.files import read_json, read_state
@@ -64,13 +64,14 @@ def read_huggingface(directory: Path) -> HuggingFaceModel:
     for key, allowed in _REQUIRED.items():
         if config.get(key, allowed[0]) not in allowed:
             raise UserError(f"{path}: {key} is {config[key]!r}; allowed: {', '.join(map(repr, allowed))}")
-    vivit, clip = _read_settings(config, path)
+    model, clip = _read_settings(config, path)
     files = [directory / name for name in ("model.safetensors", "pytorch_model.bin")]
     weights = next((file for file in files if file.is_file()), files[0])
-    length, height, width = vivit.tubelet
+    assert model.tubelet is not None
+    length, height, width = model.tubelet
     grid = Grid(clip.num_frames // length, clip.frame_size[0] // height, clip.frame_size[1] // width)
     return HuggingFaceModel(
-        model=ModelConfig(vivit=vivit),
+        model=model,
         clip=clip,
         class_names=_class_names(config),
         weights=huggingface_weights(read_state(weights), str(weights), grid),
@@ -110,11 +111,11 @@ def _rename(name: str) -> str | None:
     return None
 
 
-def _read_settings(config: dict[str, Any], path: Path) -> tuple[ViViTConfig, ClipConfig]:
+def _read_settings(config: dict[str, Any], path: Path) -> tuple[ModelConfig, ClipConfig]:
     try:
         side = config["image_size"]
         size = (side, side) if isinstance(side, int) else (side[0], side[1])
-        vivit = ViViTConfig(
+        model = ModelConfig(
             form="joint",
             width=config["hidden_size"],
             depth=config["num_hidden_layers"],
@@ -129,7 +130,7 @@ def _read_settings(config: dict[str, Any], path: Path) -> tuple[ViViTConfig, Cli
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0]} is missing") from error
     clip = ClipConfig(num_frames=config.get("num_frames", 32), frame_size=size, short_side=max(256, *size))
-    return vivit, clip
+    return model, clip
 
 
 def _class_names(config: dict[str, Any]) -> tuple[str, ...]:

@@ -66,13 +66,11 @@ def image_vit_weights(
     rows = state["encoder.positions.weight"].shape[0]
     grid = _square_grid(rows - ("encoder.cls" in state), str(path))
     if not isinstance(model.embed, TubeletEmbedding):
-        raise UserError(
-            f"model.vivit.tokeniser is {model.config.tokeniser!r}; allowed: 'tubelet' with {path}, an image ViT"
-        )
+        raise UserError(f"model.tokenizer is {model.tokenizer!r}; allowed: 'tubelet' with {path}, an image ViT")
     state["embed.proj.weight"] = _inflate(state["embed.proj.weight"], model.embed, inflation, str(path))
     if (model.factorised or model.encoder.cls is None) and state.pop("encoder.cls", None) is not None:
         unused.append("encoder.cls")
-    if model.config.form == "factorised_self_attention":
+    if model.form == "factorised_self_attention":
         state = _both_attentions(state, temporal_attention)
     return SourceWeights(
         source=str(path),
@@ -116,19 +114,19 @@ def timm_weights(state: dict[str, Tensor], source: str) -> SourceWeights:
 
 def _inflate(kernel: Tensor, embed: TubeletEmbedding, inflation: Inflation, source: str) -> Tensor:
     """`[D, C h w] -> [D, C t h w]`."""
-    channels = embed.clip_shape[1]
-    pixels = channels * embed.patch[0] * embed.patch[1]
+    length, height, width = embed.tubelet
+    pixels = 3 * height * width
     if kernel.shape[1] != pixels:
         raise UserError(
             f"{source}: the patch embedding covers {kernel.shape[1]} values; allowed: {pixels}, a patch of "
-            f"{embed.patch[0]}x{embed.patch[1]} pixels in {channels} channels as the model has"
+            f"{height}x{width} pixels in 3 channels as the model has"
         )
-    image_DCP = kernel.view(kernel.shape[0], channels, -1)
-    video_DCtP = torch.zeros(kernel.shape[0], channels, embed.length, image_DCP.shape[-1], dtype=kernel.dtype)
+    image_DCP = kernel.view(kernel.shape[0], 3, -1)
+    video_DCtP = torch.zeros(kernel.shape[0], 3, length, image_DCP.shape[-1], dtype=kernel.dtype)
     if inflation == "central_frame":
-        video_DCtP[:, :, embed.length // 2] = image_DCP
+        video_DCtP[:, :, length // 2] = image_DCP
     else:
-        video_DCtP[:] = image_DCP[:, :, None] / embed.length
+        video_DCtP[:] = image_DCP[:, :, None] / length
     return video_DCtP.flatten(1)
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidtl.errors import UserError
-from vidtl.models.hub import VideoModel, read_model_weights
+from vidtl.models.base import CONFIG_FILE, VideoModel
+from vidtl.models.directory import read_model_config, read_model_weights
 from vidtl.models.position import Grid
 from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.vivit import ViViT
@@ -50,8 +51,9 @@ def _read(
 ) -> tuple[SourceWeights, tuple[str, ...]]:
     """The weights, and patterns of what they need not hold."""
     if source.is_dir():
-        is_huggingface = "model_type" in read_json(source / "config.json")
-        return (read_huggingface(source).weights if is_huggingface else read_model_weights(source)), ()
+        if "model_type" in read_json(source / CONFIG_FILE):
+            return read_huggingface(source).weights, ()
+        return read_model_weights(source, read_model_config(source)), ()
     if source.suffix == ".npz":
         params = read_flax(source)
         if _is_video(params, model):
@@ -69,7 +71,7 @@ def _is_video(params: Params, model: VideoModel) -> bool:
     if (kernel is not None and kernel.ndim == 5) or "SpatialTransformer/encoder_norm/scale" in params:
         return True
     positions = params.get("Transformer/posembed_input/pos_embedding")
-    if positions is None or not isinstance(model, ViViT) or model.embed.frames is None or model.embed.grid.t == 1:
+    if positions is None or not isinstance(model, ViViT) or model.frames is None or model.grid.t == 1:
         return False
     return positions.shape[1:] == model.encoder.positions.weight.shape
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
-from vidtl.config import ClipConfig, T2TViTConfig
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.architectures import ARCHITECTURES
 from vidtl.errors import UserError
 from vidtl.models.position import Grid
 from vidtl.models.weights.files import read_state
@@ -72,7 +73,7 @@ def is_t2t(state: Mapping[str, Tensor]) -> bool:
     return any(name.startswith("tokens_to_token.") for name in state)
 
 
-def infer_t2t_config(weights: SourceWeights) -> T2TViTConfig:
+def infer_t2t_config(weights: SourceWeights) -> ModelConfig:
     """Settings that the weights reveal; heads are 64 wide, as in every published model.
 
     Raises:
@@ -82,8 +83,9 @@ def infer_t2t_config(weights: SourceWeights) -> T2TViTConfig:
     if not {"tokens.proj.weight", "tokens.layers.0.proj.weight", POSITIONS, "blocks.0.mlp.fc1.weight"} <= state.keys():
         raise UserError(f"{weights.source} lacks tokens_to_token, pos_embed or blocks; allowed: weights of a T2T-ViT")
     width = state["tokens.proj.weight"].shape[0]
-    return T2TViTConfig(
-        token_module="performer" if "tokens.layers.0.features" in state else "transformer",
+    return ModelConfig(
+        architecture="t2t_vit",
+        tokenizer="t2t_performer" if "tokens.layers.0.features" in state else "t2t_transformer",
         width=width,
         depth=len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}),
         num_heads=max(width // 64, 1),
@@ -100,13 +102,8 @@ def t2t_clip(weights: SourceWeights, frame_size: tuple[int, int] | None = None) 
     """
     grid = weights.grids[POSITIONS]
     size = frame_size or (PIXELS_PER_TOKEN * grid.h, PIXELS_PER_TOKEN * grid.w)
-    return ClipConfig(
-        num_frames=1,
-        frame_size=size,
-        short_side=max(size) * 10 // 18 * 2,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    )
+    clip = {**ARCHITECTURES["t2t_vit"].clip, "frame_size": size, "short_side": max(size) * 10 // 18 * 2}
+    return ClipConfig(**clip)
 
 
 def _square_grid(size: int, path: Path) -> Grid:

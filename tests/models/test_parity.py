@@ -1,4 +1,4 @@
-"""The same numbers as the authors' code and transformers, from their parameters through the public importers."""
+"""The authors' and transformers' numbers, from their parameters through the public importers."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.token_learner import TokenFuser, TokenLearner
 from vidtl.models.weights.flax import (
@@ -63,8 +63,8 @@ def flax_model(path):
         token_learner=stage,
     )
     assert config.tubelet == tuple(meta["tubelet_thw"])
-    clip = ClipConfig(num_frames=video.shape[1], frame_size=tuple(video.shape[2:4]))
-    model = build_model(ModelConfig(vivit=config), clip, num_classes=output.shape[1])
+    clip = ClipConfig(num_frames=video.shape[1], frame_size=tuple(video.shape[2:4]), short_side=max(video.shape[2:4]))
+    model = build_model(config, clip, num_classes=output.shape[1])
     return model.eval(), video.permute(0, 1, 4, 2, 3), output
 
 
@@ -133,3 +133,24 @@ def test_a_changed_parameter_changes_the_output(golden):
     # These shift all inputs of a softmax, or all of a norm, alike; neither sees that.
     invisible = (".attn.k.bias", ".mix.bias", ".score.fc2.bias")
     assert [name for name in unseen if not name.endswith(invisible)] == []
+
+
+@torch.no_grad()
+def test_an_image_vit_with_token_learner_is_the_joint_form_on_one_frame(golden):
+    for path in files(golden, "vit_token_learner_image*.npz"):
+        (images,), output, meta = read(path)
+        stage = TokenLearnerConfig(num_tokens=meta["num_tokens"], after_block=meta["token_learner_at"])
+        config = ModelConfig(
+            form="joint",
+            width=meta["hidden"],
+            depth=meta["layers"],
+            num_heads=meta["heads"],
+            mlp_width=meta["mlp_dim"],
+            tubelet=(1, meta["patch"], meta["patch"]),
+            token_learner=stage,
+        )
+        clip = ClipConfig(num_frames=1, frame_size=tuple(images.shape[1:3]), short_side=max(images.shape[1:3]))
+        model = build_model(config, clip, output.shape[1]).eval()
+        report = load_weights(model, flax_weights(read_flax(path), str(path)))
+        assert report.missing == report.unexpected == ()
+        assert_same(model(images.permute(0, 3, 1, 2).unsqueeze(1)), output, path)

@@ -1,0 +1,163 @@
+"""Model directories: `config.json` (settings of the model and its clips, class names) and `model.safetensors`."""
+
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from safetensors.torch import save_file
+
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.architectures import ARCHITECTURES
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
+from vidtl.models.factory import build_model
+from vidtl.models.position import Grid, PositionEmbedding
+from vidtl.models.weights.files import read_json, read_safetensors
+from vidtl.models.weights.report import SourceWeights, load_weights
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedConfig:
+    """`config.json` of a model directory."""
+
+    model: ModelConfig
+    clip: ClipConfig
+    num_outputs: int
+    """Number of classes. Not `num_classes`: huggingface_hub passes keys named like an argument of a model on to
+    `_from_pretrained`."""
+    class_names: tuple[str, ...]
+    multi_label: bool | None = None
+    """None where unknown, as in converted weights."""
+    position_grids: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Tokens along time, height and width of each position embedding, by parameter name."""
+
+    def __post_init__(self) -> None:
+        if self.class_names and len(self.class_names) != self.num_outputs:
+            names = len(self.class_names)
+            raise UserError(f"class_names has {names} names; allowed: {self.num_outputs}, one per class of the model")
+
+
+def save_model_directory(model: VideoModel, directory: Path) -> None:
+    """Write `config.json` and `model.safetensors` into `directory`, which is created where it does not exist.
+
+    Raises:
+        UserError: the number of class names is neither 0 nor the model's number of classes, or `build_model` did not
+            make the model.
+    """
+    if not hasattr(model, "model_config"):
+        raise UserError(f"this {type(model).__name__} has no settings to save; allowed: models of build_model")
+    saved = SavedConfig(
+        model=model.model_config,
+        clip=model.clip_config,
+        num_outputs=model.num_classes,
+        class_names=tuple(model.class_names),
+        multi_label=model.multi_label,
+        position_grids={
+            f"{name}.weight": module.grid
+            for name, module in model.named_modules()
+            if isinstance(module, PositionEmbedding)
+        },
+    )
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {**asdict(saved), "model": _without_null(asdict(saved.model))}
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> VideoModel:
+    """Read a model, with its class names, from a model directory; no network is used.
+
+    Args:
+        directory: holds `config.json` and `model.safetensors`.
+        clip: another number of frames or frame size than the model was saved with; learned positions are resized.
+
+    Raises:
+        UserError: a file is missing, unreadable or does not fit the other.
+    """
+    saved = read_model_config(directory)
+    model = build_model(saved.model, clip or saved.clip, saved.num_outputs)
+    load_weights(model, read_model_weights(directory, saved))
+    model.class_names = saved.class_names
+    model.multi_label = saved.multi_label
+    return model
+
+
+VideoModel.save_directory = staticmethod(save_model_directory)
+VideoModel.load_directory = staticmethod(load_model_directory)
+
+
+def read_model_weights(directory: Path, saved: SavedConfig) -> SourceWeights:
+    """Read the tensors of a model directory; `saved` has the grids of their positions."""
+    path = directory / WEIGHTS_FILE
+    grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
+    return SourceWeights(source=str(path), state=read_safetensors(path), grids=grids)
+
+
+def read_model_config(directory: Path) -> SavedConfig:
+    """Read `config.json`; a UserError names file and key where it does not fit this version."""
+    path = directory / CONFIG_FILE
+    content = read_json(path)
+    sections = content.get("model")
+    if isinstance(sections, dict) and not ARCHITECTURES.keys().isdisjoint(sections):
+        raise UserError(f"{path} was written by an older version of vidtl; allowed: model directories of this version")
+    try:
+        return _from_json(SavedConfig, content, "")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _without_null(settings: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: _without_null(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    return {key: value for key, value in kept.items() if value not in (None, {})}
+
+
+def _from_json(kind: type[T], values: object, place: str) -> T:
+    """Make a dataclass of dataclasses from parsed JSON, whose lists become tuples; absent keys take their defaults."""
+    assert is_dataclass(kind)
+    if not isinstance(values, dict):
+        raise UserError(f"{place.rstrip('.')} is {values!r}; allowed: an object")
+    types = get_type_hints(kind)
+    known = [item.name for item in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{place}{name} is unknown; {did_you_mean(name, known)}")
+    required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
+    for name in required:
+        if name not in values:
+            raise UserError(f"{place}{name} is missing")
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        if is_dataclass(types[name]):
+            arguments[name] = _from_json(cast(type, types[name]), value, f"{place}{name}.")
+        else:
+            arguments[name] = _with_tuples(value)
+            if not _is_of_type(arguments[name], types[name]):
+                shown = types[name].__name__ if isinstance(types[name], type) else types[name]
+                raise UserError(f"{place}{name} is {value!r}; allowed: {shown}")
+    return cast(T, kind(**arguments))
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_of_type(value: object, hint: Any) -> bool:
+    """Compare a value with its field's type; a whole number is a float, too, and choices are left to their section."""
+    arguments = get_args(hint)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_is_of_type(item, arguments[1]) for item in value.values())
+    if hint is NoneType:
+        return value is None
+    if get_origin(hint) in (Union, UnionType):
+        return any(_is_of_type(value, kind) for kind in arguments)
+    if get_origin(hint) is tuple and isinstance(value, tuple):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return len(value) == len(kinds) and all(map(_is_of_type, value, kinds))
+    return get_origin(hint) is Literal or type(value) is hint or (hint is float and type(value) is int)

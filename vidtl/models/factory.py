@@ -1,0 +1,176 @@
+"""Models from a configuration or from a name.
+
+ViViT's names follow one grammar, and the papers' notations are understood too:
+
+    vivit_{ti,s,b,l,h}{patch}x{tubelet}_{joint,fe,fsa,fdp}[_tl{tokens}at{block}[+{extra blocks}]][_v1][_fuser]
+    B/16x2   ViViT-L/16x2 FE   16at12   8at18   16at18   16at18 L/10
+
+Other families: `t2t_vit_14`, `t2t_vit_t_14` (transformer tokens), `mini_vit`, and pytorchvideo's names.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.architectures import ARCHITECTURES
+from vidtl.config.model import resolve_model
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.base import VideoModel
+from vidtl.models.baselines import build_pytorchvideo
+from vidtl.models.mini_vit import build_mini_vit
+from vidtl.models.t2t_vit import build_t2t_vit
+from vidtl.models.vivit import build_vivit
+
+BUILDERS: dict[str, Callable[[ModelConfig, ClipConfig, int], VideoModel]] = {
+    "vivit": build_vivit,
+    "t2t_vit": build_t2t_vit,
+    "mini_vit": build_mini_vit,
+    "pytorchvideo": build_pytorchvideo,
+}
+"""Every `model.architecture`."""
+
+FORMS = {
+    "joint": "joint",
+    "fe": "factorised_encoder",
+    "fsa": "factorised_self_attention",
+    "fdp": "factorised_dot_product",
+}
+
+PAPER_MODELS = {
+    "16at12": "vivit_l16x2_joint_tl16at12_v1",
+    "8at18": "vivit_l16x2_joint_tl8at18+6_v1",
+    "16at18": "vivit_l14x2_joint_tl16at18+11_v1",
+    "16at18 L/14": "vivit_l14x2_joint_tl16at18+11_v1",
+    "16at18 L/10": "vivit_l10x2_joint_tl16at18+11_v1",
+}
+"""TokenLearner's video models, whose published results are of version v1: `8at18` has 24 + 6 blocks, `16at18` 24 + 11.
+L/10 needs frames of 220 pixels."""
+
+_SIZES = {letter.lower(): letter for letter in ARCHITECTURES["vivit"].sizes}
+_SIZE = rf"(?P<size>{'|'.join(_SIZES)})"
+_NAME = re.compile(
+    rf"vivit_{_SIZE}(?P<patch>\d+)x(?P<tubelet>\d+)_(?P<form>{'|'.join(FORMS)})"
+    r"(_tl(?P<tokens>\d+)at(?P<after>\d+)(\+(?P<extra>\d+))?(?P<v1>_v1)?(?P<fuser>_fuser)?)?"
+)
+_PAPER = re.compile(
+    rf"(vivit[-_ ]?)?{_SIZE}/(?P<patch>\d+)x(?P<tubelet>\d+)( (?P<form>{'|'.join(FORMS)}))?", re.IGNORECASE
+)
+
+_OTHER_NAMES: dict[str, dict[str, str]] = {
+    **{f"t2t_vit_{size}": {"architecture": "t2t_vit", "size": size} for size in ARCHITECTURES["t2t_vit"].sizes},
+    **{
+        f"t2t_vit_t_{size}": {"architecture": "t2t_vit", "size": size, "tokenizer": "t2t_transformer"}
+        for size in ARCHITECTURES["t2t_vit"].sizes
+    },
+    "mini_vit": {"architecture": "mini_vit"},
+    **{name: {"architecture": "pytorchvideo", "size": name} for name in ARCHITECTURES["pytorchvideo"].sizes},
+}
+"""Names of the other families, with their settings."""
+
+
+def build_model(config: ModelConfig, clip: ClipConfig, num_classes: int) -> VideoModel:
+    """Build the model of a configuration, with fresh weights from torch's global generator.
+
+    Raises:
+        UserError: settings that contradict each other or the clip.
+    """
+    resolved = resolve_model(config)
+    model = BUILDERS[resolved.architecture](resolved, clip, num_classes)
+    model.model_config, model.clip_config = resolved, clip
+    return model
+
+
+def create_model(
+    name: str,
+    num_classes: int = 400,
+    num_frames: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+    **overrides: Any,
+) -> VideoModel:
+    """Build the model of a name such as `vivit_b16x2_fe_tl8at3`, `B/16x2` or `t2t_vit_14`, with fresh weights.
+
+    Args:
+        name: see `list_models`.
+        num_classes: K.
+        num_frames: T; by default that of the published model.
+        frame_size: H and W in pixels; by default those of the published model.
+        overrides: keys of `ModelConfig`, such as `width=192`.
+
+    Raises:
+        UserError: an unknown name or key, or a clip that the model cannot take.
+    """
+    config = parse_name(name)
+    known = [field.name for field in fields(ModelConfig)]
+    for key in overrides:
+        if key not in known:
+            raise UserError(f"create_model has no argument {key!r}; {did_you_mean(key, known)}")
+    usual = ARCHITECTURES[config.architecture].clip_of(str(config.size))
+    size = frame_size or usual["frame_size"]
+    clip = {**usual, "num_frames": num_frames or usual["num_frames"], "frame_size": size}
+    clip["short_side"] = max(usual.get("short_side", 256), *size)
+    return build_model(replace(config, **overrides), ClipConfig(**clip), num_classes)
+
+
+def parse_name(name: str) -> ModelConfig:
+    """Return the settings that a name stands for.
+
+    Pooling is as in the papers: a class token in the joint form and the factorised encoder without TokenLearner, else
+    the mean. The paper's bare `B/16x2` is the joint form.
+
+    Raises:
+        UserError: an unknown name; the message has the nearest one.
+    """
+    if name.strip().lower() in _OTHER_NAMES:
+        return ModelConfig(**_OTHER_NAMES[name.strip().lower()])  # type: ignore[arg-type]
+    match = _NAME.fullmatch(_canonical(name))
+    if match is None or (match["tokens"] and int(match["tokens"]) == 0):
+        raise UserError(f"model is {name!r}; {did_you_mean(name.lower(), list_models())}")
+    size = _SIZES[match["size"]]
+    form = FORMS[match["form"]]
+    has_class_token = match["tokens"] is None and form in ("joint", "factorised_encoder")
+    stage = TokenLearnerConfig(num_tokens=0)
+    if match["tokens"]:
+        stage = TokenLearnerConfig(
+            num_tokens=int(match["tokens"]),
+            after_block=int(match["after"]),
+            version="v1" if match["v1"] else "v1.1",
+            fuser=bool(match["fuser"]),
+        )
+    return ModelConfig(
+        size=size,
+        form=form,  # type: ignore[arg-type]
+        depth=ARCHITECTURES["vivit"].sizes[size]["depth"] + int(match["extra"]) if match["extra"] else None,
+        tubelet=(int(match["tubelet"]), int(match["patch"]), int(match["patch"])),
+        pooling="cls" if has_class_token else "mean",
+        token_learner=stage,
+    )
+
+
+def list_models() -> list[str]:
+    """Return names for `create_model`.
+
+    Of ViViT the papers' models and, for each size and form, TokenLearner after a quarter and a half of the blocks; any
+    other number that fits the grammar works as well. Of the other families every name.
+    """
+    names = list(PAPER_MODELS)
+    for (letter, size), form in product(ARCHITECTURES["vivit"].sizes.items(), FORMS):
+        if form == "fdp" and size["num_heads"] % 2:
+            continue
+        places = [f"_tl{tokens}at{size['depth'] // part}" for tokens in (8, 16) for part in (4, 2)]
+        stages = ["", *places, f"{places[0]}_v1", f"{places[0]}_fuser", f"{places[0]}_v1_fuser"]
+        names += [f"vivit_{letter.lower()}{14 if letter == 'H' else 16}x2_{form}{stage}" for stage in stages]
+    return [*names, *_OTHER_NAMES]
+
+
+def _canonical(name: str) -> str:
+    """Return the grammar's name for a paper's one; any other name unchanged."""
+    stripped = re.sub(r"^token ?learner[- ]", "", name.strip(), flags=re.IGNORECASE).replace(" + ", " ")
+    for paper, own in PAPER_MODELS.items():
+        if stripped.lower() == paper.lower():
+            return own
+    if match := _PAPER.fullmatch(stripped):
+        return f"vivit_{match['size']}{match['patch']}x{match['tubelet']}_{match['form'] or 'joint'}".lower()
+    return stripped.lower()
