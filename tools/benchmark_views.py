@@ -9,7 +9,7 @@ import torch
 
 from vidtl.benchmark.evaluation_views import ViewTimes, time_views
 from vidtl.config import ClipConfig
-from vidtl.data.protocols import PROTOCOLS, Protocol, centre_crop, get_protocol
+from vidtl.data.protocols import PROTOCOLS, Protocol, center_crop, get_protocol
 from vidtl.errors import UserError
 from vidtl.runtime.escape import shown_text
 from vidtl.video import UnreadableVideo
@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     protocol = get_protocol(options.protocol)
     if options.one_crop:
-        protocol = replace(protocol, num_crops=1, crops=centre_crop)
+        protocol = replace(protocol, num_crops=1, crops=center_crop)
     clip = ClipConfig(num_frames=options.num_frames, stride=options.stride)
     print("clips per CPU second: one open for all views, one open per view (same reader), per view from the start")
     results = []

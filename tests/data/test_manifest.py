@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.conftest import clips_of, views_of
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig
-from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset
+from vidtl.data.dataset import ClipKey
 from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file, file_stamp, find_manifest
 from vidtl.data.manifest_entry import Entry
-from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
-from vidtl.data.sampling import Box
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.progress import make_progress
-from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.scanned import pack_timeline, unpack_timeline
 
 CONFIG = ExperimentConfig(
@@ -110,12 +109,12 @@ def test_broken_real_files_keep_their_reason(shared_data: Path, real: Manifest) 
 def test_clips_are_the_same_with_and_without(records: Records) -> None:
     scanned_manifest(records.root, [*records.paths], default_file(records.root))
     for config in (CONFIG, WITHOUT):
-        assert (ClipDataset(records, config).manifest is None) == (config is WITHOUT)
+        assert (clips_of(records, config).manifest is None) == (config is WITHOUT)
     for index in range(len(records)):
-        ours, theirs = (ClipDataset(records, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
+        ours, theirs = (clips_of(records, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
         for one, other in zip(ours, theirs, strict=True):
             assert np.array_equal(one.pixels, other.pixels)
-        views = [ViewDataset(records, config, get_protocol("vivit_4x3"))[index] for config in (CONFIG, WITHOUT)]
+        views = [views_of(records, "vivit_4x3", config)[index] for config in (CONFIG, WITHOUT)]
         assert np.array_equal(views[0].pixels, views[1].pixels)
 
 
@@ -124,9 +123,8 @@ def test_a_known_broken_video_is_not_opened_and_told_as_before(
 ) -> None:
     records.path(0).write_bytes(b"no video")
     scanned_manifest(records.root, [*records.paths], default_file(records.root))
-    view = get_protocol("center")
-    before = ViewDataset(records, WITHOUT, view)[0].failure
-    dataset = ViewDataset(records, CONFIG, view)
+    before = views_of(records, "center", WITHOUT)[0].failure
+    dataset = views_of(records, "center", CONFIG)
     opened = []
     monkeypatch.setattr("vidtl.data.manifest.open_video", lambda path, *rest: opened.append(path))
     assert dataset[0].failure == before
@@ -134,20 +132,20 @@ def test_a_known_broken_video_is_not_opened_and_told_as_before(
     assert before.reason == "not a video container"
     assert opened == []
     monkeypatch.undo()
-    (stand_in, *_) = ClipDataset(records, CONFIG)[ClipKey(0, 0, 1.0)]
+    (stand_in, *_) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.reason for failure in stand_in.failures] == ["not a video container"]
 
 
-def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records) -> None:
+def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in set(range(len(records))) - {5}:
         records.path(index).write_bytes(b"no video")
     scanned_manifest(records.root, [*records.paths], default_file(records.root))
-    config = dataclasses.replace(CONFIG, data=DataConfig(num_workers=0, max_substitutions=1))
-    (clip,) = ClipDataset(records, config)[ClipKey(0, 0, 1.0)]
+    monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 1)
+    (clip,) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.record for failure in clip.failures] == [0]
     assert np.array_equal(clip.targets, records.targets(5))
-    without = dataclasses.replace(WITHOUT, data=dataclasses.replace(WITHOUT.data, max_substitutions=7))
-    assert np.array_equal(ClipDataset(records, without)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
+    monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 7)
+    assert np.array_equal(clips_of(records, WITHOUT)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
 
 
 def test_a_changed_file_is_told_and_scanned_again(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +163,7 @@ def test_a_changed_file_is_told_and_scanned_again(records: Records, monkeypatch:
     assert first in told[0]
     assert "bytes then" in told[0]
     assert "another time of change" in told[1]
-    assert ViewDataset(records, CONFIG, get_protocol("center"))[0].failure is None
+    assert views_of(records, "center", CONFIG)[0].failure is None
 
 
 def test_a_decode_that_disagrees_with_the_manifest_is_unreadable(shared_data: Path, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_place_angle_and_size_are_uniform_in_every_frame(motion: int) -> None:
 def test_one_frame_is_at_chance() -> None:
     """Logistic regression on single frames, taken anywhere in the clips, does not beat 1 in 8.
 
-    It sees where and how much a frame differs from its median colour. With half of the classes kept to one half of the
+    It sees where and how much a frame differs from its median color. With half of the classes kept to one half of the
     lattice's period, or to the larger half of the sizes, it reaches 0.23 and 0.20 and this test fails.
     """
     num_clips, num_frames = 400, 4
@@ -196,8 +196,8 @@ def test_motion_tells_the_directions_apart() -> None:
         for axis in (2, 1):  # x, then y
             profile = differences.sum(3 - axis)
             circle = np.exp(2j * np.pi * np.arange(profile.shape[1]) / profile.shape[1])
-            centres = profile @ circle
-            drifts.append(np.angle(centres[1:] * centres[:-1].conj()).sum())
+            centers = profile @ circle
+            drifts.append(np.angle(centers[1:] * centers[:-1].conj()).sum())
         axis = int(np.argmax(np.abs(drifts)))
         right += motion == 2 * axis + (drifts[axis] > 0)
     assert right >= 72  # chance is 20 of 80

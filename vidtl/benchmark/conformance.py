@@ -7,10 +7,9 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from vidtl.data.sampling import Box
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
-from vidtl.video import DECODERS, PixelFormat, UnreadableVideo, View, open_video
+from vidtl.video import DECODERS, Box, PixelFormat, UnreadableVideo, View, open_video
 from vidtl.video.clip import ClipBuffer
 from vidtl.video.color import Converter
 from vidtl.video.pyav import PyAVReader
@@ -80,7 +79,7 @@ def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
     """The same crop and resize of frames that PyAV yields one after the other, with no seek and nothing skipped."""
     source = video.source
     clips = {form: ClipBuffer([view], FRAME_SIZE, form, source.geometry()) for form in ("planar", "rgb")}  # type: ignore[arg-type]
-    converters = {form: Converter(source.coded_size, source.colour, form) for form in clips}  # type: ignore[arg-type]
+    converters = {form: Converter(source.coded_size, source.color, form) for form in clips}  # type: ignore[arg-type]
     wanted = set(view.indices.tolist())
     with av.open(str(video.path)) as container:
         stream = container.streams.best("video")

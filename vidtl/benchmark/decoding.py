@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from vidtl.benchmark.rounds import seconds_of
-from vidtl.data.sampling import Box, span_indices
+from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.seeding import generator
-from vidtl.video import ScannedVideo, View, open_video
+from vidtl.video import Box, ScannedVideo, View, open_video
 
 FRAME_SIZE = (224, 224)
 NUM_FRAMES, STRIDE = 32, 2

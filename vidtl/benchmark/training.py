@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from vidtl.benchmark.rounds import seconds_of
 from vidtl.config import ExperimentConfig
-from vidtl.data.augmentation import batch_input
-from vidtl.data.batch import ClipBatch
+from vidtl.data.batch import ClipBatch, batch_input
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from vidtl.data.records import Records

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidtl.data.manifest_entry import Entry
-from vidtl.data.sampling import Box
-from vidtl.video import View, open_video
+from vidtl.video import Box, View, open_video
 
 NUM_FRAMES, STRIDE, FRAME_SIZE = 32, 2, (224, 224)
 """The clip that is timed: as long as most models' and cropped to nothing."""

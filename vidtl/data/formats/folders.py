@@ -8,8 +8,7 @@ from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder,
 from vidtl.data.layout import VIDEO_SUFFIXES, existing
 from vidtl.errors import UserError
 from vidtl.video.images import IMAGE_SUFFIXES
-from vidtl.video.packed import PackedImages, open_packed
-from vidtl.video.plain_pickle import read_plain_pickle
+from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
 
 COLUMNS: Columns = {}
@@ -97,5 +96,5 @@ def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages,
 def _cifar_classes(batches: Path, suffix: str) -> tuple[str, ...]:
     if suffix:
         return tuple(existing(batches / "batches.meta.txt", "list of classes").read_text().split())
-    names = read_plain_pickle(existing(batches / "batches.meta", "list of classes")).get("label_names", [])
+    names = read_pickle(existing(batches / "batches.meta", "list of classes")).get("label_names", [])
     return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)
