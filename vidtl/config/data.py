@@ -25,7 +25,7 @@ class DataConfig:
     """Decoding library. `pyav` is the fast and exact one. The others are RGB only and refuse files that they misread:
     `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
     pixel_format: Literal["planar", "rgb"] = "planar"
-    """How frames travel to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3 bytes)."""
+    """Format of frames on the way to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3)."""
     num_workers: int = 2
     """Decoding processes per training process; 0 decodes in the training process itself."""
     worker_timeout_s: float = 120.0

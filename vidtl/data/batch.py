@@ -46,7 +46,7 @@ class ClipBatch:
     failures: list[Failure]
     """Videos that could not be read and were substituted, except those of padding."""
     mixing: Mixing | None = None
-    """How the clips are mixed with each other on the device."""
+    """Mixing of the clips with each other, on the device."""
 
     def to(self, device: torch.device) -> Self:
         """Return the same batch with its tensors on `device`."""

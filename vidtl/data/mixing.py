@@ -27,7 +27,7 @@ _CUTMIX_SHARE = 0.5
 
 
 class Mixing(NamedTuple):
-    """How the clips of one micro-batch are mixed."""
+    """The mixing of the clips of one micro-batch."""
 
     own_share: float
     """Share of a clip's own pixels and labels; its partner has the rest."""

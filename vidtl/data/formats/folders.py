@@ -1,4 +1,4 @@
-"""Data sets without annotation files: a folder per class, and CIFAR-10, whose images and labels share a file."""
+"""Data sets without annotation files: a folder per class, and CIFAR-10, with images and labels in one file."""
 
 import logging
 import os
@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
-    """`<split>/<class>/<video>`: videos, images, or folders of numbered images, in the order of their names.
+    """Read `<split>/<class>/<video>`: videos, images, or folders of numbered images, in the order of their names.
 
-    Hidden files are passed over; anything else that is none of these is told in a warning.
+    Hidden files are ignored; other files are counted in a warning.
     """
     builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
@@ -51,7 +51,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
-    """CIFAR-10 as torchvision keeps it, in its binary version, or in an `.npz` archive, whichever the root holds."""
+    """Read CIFAR-10 as torchvision stores it, in its binary version, or in an `.npz` archive."""
     part = source.split_value
     if part not in _CIFAR_BATCHES:
         raise UserError(f"the split's value is {part!r}; CIFAR-10 has 'train' and 'test'")
@@ -74,7 +74,7 @@ def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages, tuple[str, ...]]]:
-    """Every file of the part with the part's name inside it, its images, and the names of the classes."""
+    """Return every file of a part, the part's name inside it, its images, and the class names."""
     for form, suffix in (("cifar-10-batches-py", ""), ("cifar-10-batches-bin", ".bin")):
         batches = folder / form
         if batches.is_dir():
