@@ -59,34 +59,6 @@ def test_broken_files_get_their_verdict(shared_data: Path, name: str):
     assert str(caught.value) == f"{path}: {reason}"
 
 
-@pytest.mark.parametrize(
-    "name", ["mmaction2__part_0.mp4", "ExoPlayer__bear-vp9.webm", "media__sample-with-large-length.avi"]
-)
-def test_mutated_files_read_or_say_why_not(shared_data: Path, tmp_path: Path, name: str):
-    original = np.frombuffer((shared_data / "videos" / name).read_bytes(), dtype=np.uint8)
-    rng = np.random.default_rng(1)
-    outcomes = set()
-    for attempt in range(24):
-        data = original.copy()
-        if attempt % 3 == 0:
-            data = data[: rng.integers(16, len(data))]
-        else:
-            reach = len(data) if attempt % 3 == 1 else 4000
-            data[rng.integers(12, reach, size=12)] = rng.integers(0, 256, size=12)
-        path = tmp_path / f"mutated{attempt}{Path(name).suffix}"
-        path.write_bytes(data.tobytes())
-        try:
-            with open_video(path) as video:
-                last = len(video.times_s) - 1
-                view = View(np.array([0, last]), Box(0, 0, video.height, video.width))
-                assert video.read([view], (16, 16), "planar").shape == (1, 2, 24, 16)
-                outcomes.add("read")
-        except UnreadableVideo as error:
-            well_said = str(error).startswith(f"{path}: ") and "\n" not in str(error)
-            outcomes.add("refused" if well_said else str(error))
-    assert outcomes == {"read", "refused"}
-
-
 @pytest.fixture
 def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails the test if any decoder is given a file, or if anything connects anywhere."""
