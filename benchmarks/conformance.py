@@ -17,13 +17,12 @@ import av
 import numpy as np
 from rich.progress import track
 
-from vidtl.data.sampling import Box
 from vidtl.errors import UserError
 from vidtl.runtime.escape import cell_text, shown_text
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.versions import installed_versions
-from vidtl.video import DECODERS, PixelFormat, UnreadableVideo, View, open_video
+from vidtl.video import DECODERS, Box, PixelFormat, UnreadableVideo, View, open_video
 from vidtl.video.clip import ClipBuffer
 from vidtl.video.color import Converter
 from vidtl.video.pyav import PyAVReader
@@ -94,7 +93,7 @@ def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
     """Crop and resize frames that PyAV yields one after the other, without seeking or skipping, by pixel format."""
     source = video.source
     clips = {form: ClipBuffer([view], FRAME_SIZE, form, source.geometry()) for form in ("planar", "rgb")}
-    converters = {form: Converter(source.coded_size, source.colour, form) for form in clips}
+    converters = {form: Converter(source.coded_size, source.color, form) for form in clips}
     wanted = set(view.indices.tolist())
     with av.open(str(video.path)) as container:
         stream = container.streams.best("video")

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vidtl.config.checks import require
-from vidtl.data.sampling import Box, span_indices
+from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.escape import shown_text
@@ -36,7 +36,7 @@ from vidtl.runtime.launch import run_tool
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.timing import describe_machine, measure_seconds
 from vidtl.runtime.versions import installed_versions
-from vidtl.video import ScannedVideo, View, open_video
+from vidtl.video import Box, ScannedVideo, View, open_video
 
 FRAME_SIZE = (224, 224)
 NUM_FRAMES, STRIDE = 32, 2

@@ -69,7 +69,7 @@ def main() -> None:
     if config.evaluation.single_frame:
         protocol = replace(protocol, name=f"{protocol.name}-single-frame")
     model = load_for_classes(directory, records.classes.names).to(accelerator.device)
-    check_readable(records, config)
+    check_readable(records, config.data)
 
     key = on_main_process(accelerator, partial(evaluation_key, directory, records, config, protocol, accelerator))
     origin = origin_record(options.checkpoint, step_of(directory), directory.name == EMA, key)
@@ -77,7 +77,9 @@ def main() -> None:
     found_so_far = PartialResults(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
     progress = make_progress(accelerator.is_main_process)
-    make_loader = partial(EvalLoader, records, config, protocol)
+    make_loader = partial(
+        EvalLoader, records, protocol, config.clip, config.data, single_frame=config.evaluation.single_frame
+    )
     result = evaluate(model, make_loader, records, config, protocol, accelerator, progress, found_so_far)
     if accelerator.is_main_process:
         record = report(result, origin, folder, submit=READERS[description.format].official_scorer)

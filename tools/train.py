@@ -18,7 +18,7 @@ from torch import nn
 from trained_model import averaged, find_model_directory
 
 from vidtl.config import ExperimentConfig
-from vidtl.data.augmentation import batch_input
+from vidtl.data.batch import batch_input
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import DatasetDescription, load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
@@ -90,7 +90,7 @@ def main() -> None:
 def read_split(description: DatasetDescription, config: ExperimentConfig, split: str) -> Records:
     """The records of a split, of which at least one video can be opened."""
     records = read_records(description, split, Path(config.data.root))
-    check_readable(records, config)
+    check_readable(records, config.data)
     return records
 
 
@@ -118,7 +118,9 @@ def centre_view_metrics(
 ) -> dict[str, float]:
     """Metrics of one centred view of each video: the quick look during training."""
     protocol = get_protocol("center")
-    make_loader = partial(EvalLoader, records, config, protocol)
+    make_loader = partial(
+        EvalLoader, records, protocol, config.clip, config.data, single_frame=config.evaluation.single_frame
+    )
     return evaluate(model, make_loader, records, config, protocol, accelerator, progress).metrics
 
 

@@ -27,7 +27,7 @@ from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import check_readable
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
-from vidtl.data.pixels import normalise, to_rgb
+from vidtl.data.pixels import normalize, to_rgb
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
@@ -94,9 +94,11 @@ def main() -> None:
 def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
     """Videos spread evenly over the evaluation split, with their classes."""
     records = read_records(load_description(config.data.dataset), config.data.eval_split, Path(config.data.root))
-    check_readable(records, config)
+    check_readable(records, config.data)
     chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
-    for video in EvalLoader(chosen, config, get_protocol("center")):
+    for video in EvalLoader(
+        chosen, get_protocol("center"), config.clip, config.data, single_frame=config.evaluation.single_frame
+    ):
         names = ", ".join(chosen.classes.names[label] for label in chosen.labels(video.index))
         yield subject_of(chosen.path(video.index), f"{chosen.ids[video.index]}: {names}", video)
 
@@ -114,9 +116,11 @@ def of_files(
             yield Subject(video.path, "", None, reason)
     classes = ClassNames(tuple(f"class {k}" for k in range(model.num_classes)))  # no labels, so no names are shown
     accepted = [video for video in videos if not refusal(video, frame_rate)]
-    for of_kind, settings in by_pixel_format(accepted, config):
+    for of_kind, data in by_pixel_format(accepted, config.data):
         records = records_of_files(of_kind, classes, False, frame_rate)
-        for views in EvalLoader(records, settings, get_protocol("center")):
+        for views in EvalLoader(
+            records, get_protocol("center"), config.clip, data, single_frame=config.evaluation.single_frame
+        ):
             path = of_kind[views.index].path
             yield subject_of(path, os.path.relpath(path, common), views)
 
@@ -130,9 +134,9 @@ def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
 def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:
     """The four files of one video."""
     assert video.pixels is not None
-    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.colour]))
+    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.color]))
     frames_THWC = rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
-    kind, images = maps_of(model, normalise(rgb_BTCHW, model.clip_config), frames_THWC)
+    kind, images = maps_of(model, normalize(rgb_BTCHW, model.clip_config), frames_THWC)
     png, gif, mp4, figures = (
         stem.with_name(f"{kind}-{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "json")
     )

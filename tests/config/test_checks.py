@@ -21,7 +21,7 @@ from vidtl.errors import UserError
 @pytest.mark.parametrize(
     ("section", "key", "value", "words"),
     [
-        (AugmentationConfig, "augmentation.crop", "center", "did you mean 'centre'?"),
+        (AugmentationConfig, "augmentation.crop", "centre", "did you mean 'center'?"),
         (ClipConfig, "clip.sampling", "segment", "did you mean 'segments'?"),
         (EvaluationConfig, "evaluation.fusion", "maximum", "did you mean 'max'?"),
         (ModelConfig, "model.architecture", "vivitt", "did you mean 'vivit'?"),

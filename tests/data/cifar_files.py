@@ -12,12 +12,12 @@ FORMS = ("python", "binary", "archive", "jpeg_archive")
 
 
 def images_and_labels(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [N, 32, 32, 3] and the labels; each class has a colour of its own, so that it can be learnt."""
+    """uint8 [N, 32, 32, 3] and the labels; each class has a color of its own, so that it can be learnt."""
     rng = np.random.default_rng(len(part))
     labels = np.arange(count) % 10
-    colours = np.random.default_rng(0).integers(0, 256, (10, 1, 1, 3))
+    colors = np.random.default_rng(0).integers(0, 256, (10, 1, 1, 3))
     noise = rng.integers(-20, 21, (count, 32, 32, 3))
-    return (colours[labels] + noise).clip(0, 255).astype(np.uint8), labels
+    return (colors[labels] + noise).clip(0, 255).astype(np.uint8), labels
 
 
 def write_cifar10(root: Path, form: str, per_batch: int = 20) -> None:

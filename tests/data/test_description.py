@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.absent import missing
+from tests.refusals import refused
 from vidtl.data.description import (
     REPOSITORY_DATASETS,
     DatasetDescription,
@@ -15,7 +16,6 @@ from vidtl.data.description import (
     read_records,
 )
 from vidtl.data.protocols import get_protocol
-from vidtl.errors import UserError
 
 MINIMAL = """
 format: labelled_csv
@@ -30,16 +30,6 @@ def describe(tmp_path: Path, text: str) -> str:
     folder.mkdir(exist_ok=True)
     (folder / "dataset.yaml").write_text(text)
     return str(folder)
-
-
-def refused(tmp_path: Path, text: str) -> str:
-    """The one line a user gets to see."""
-    with pytest.raises(UserError) as caught:
-        load_description(describe(tmp_path, text))
-    message = str(caught.value)
-    assert "\n" not in message
-    assert "dataset.yaml" in message
-    return message
 
 
 @pytest.mark.parametrize(
@@ -73,78 +63,79 @@ def test_names_are_looked_up_beside_the_run_first(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unknown_data_set_is_told_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean 'kinetics400'"):
+    with refused("'kinetics-400'", "'kinetics400'"):
         load_description("kinetics-400")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UserError, match=r"has no 'mime'; did you mean 'mine'"):
+    with refused("'mime'", "'mine'"):
         load_description(str(tmp_path / "mime"))
     (tmp_path / "mine" / "dataset.yml").touch()
-    with pytest.raises(UserError, match=r"has no 'dataset.yaml'; did you mean 'dataset.yml'"):
+    with refused("'dataset.yaml'", "'dataset.yml'"):
         load_description(str(tmp_path / "mine"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (MINIMAL + "protokol: center", "unknown key protokol; did you mean 'protocol'?"),
-        (MINIMAL.replace("annotations", "annotation"), "the key splits.train.annotations is missing"),
+        (MINIMAL + "protokol: center", "protokol | 'protocol'"),
+        (MINIMAL.replace("annotations", "annotation"), "splits.train.annotations"),
         (
             MINIMAL.replace("train.csv}", "train.csv, video: x}"),
-            "unknown key splits.train.video; did you mean 'videos'?",
+            "splits.train.video | 'videos'",
         ),
-        (MINIMAL.replace("labelled_csv", "labeled_csv"), "format is 'labeled_csv'; did you mean 'labelled_csv'?"),
-        (MINIMAL.replace("single", "several"), "labels is 'several'; allowed: single, multi"),
-        (MINIMAL.replace("train.csv}", "train.csv, part: [0.5]}"), "splits.train.part is [0.5]; two rising shares"),
-        (MINIMAL.replace("train.csv}", "train.csv, part: [0.8, 0.2]}"), "part is [0.8, 0.2]; two rising shares"),
-        (MINIMAL.replace("train.csv}", "train.csv, part: [0, 2]}"), "part is [0, 2]; two rising shares"),
-        (MINIMAL + "columns: {lable: class}", "unknown key columns.lable; did you mean 'label'?"),
-        (MINIMAL + "columns: {label: [a]}", "columns.label is ['a']; a text is needed"),
-        (MINIMAL + "expected: {train: many}", "expected.train is 'many'; a whole number of 0 or more is needed"),
-        (MINIMAL + "expected: {trian: 3}", "unknown key expected.trian; did you mean 'train'?"),
-        (MINIMAL.replace("train.csv", "../train.csv"), "splits.train.annotations: '../train.csv' is not allowed"),
-        (MINIMAL + "classes: /etc/passwd", "classes: '/etc/passwd' is not allowed"),
-        (MINIMAL + "labels: multi", ":6: the key 'labels' is there twice"),
-        ("format: labelled_csv\nlabels: single\nsplits: {}", "splits is {}; at least one entry is needed"),
-        ("- a\n- b", "names with a value each are needed"),
-        ("", "names with a value each are needed"),
-        ("a: [", "not a YAML file"),
-        ("a: &x [1]\nb: *x", "YAML aliases"),
-        ("a: " + "x" * 70_000, "a description has at most 65536"),
-        (MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'", "format charades_csv needs `classes`"),
+        (MINIMAL.replace("labelled_csv", "labeled_csv"), "format | 'labeled_csv' | 'labelled_csv'"),
+        (MINIMAL.replace("single", "several"), "labels | 'several'"),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0.5]}"), "splits.train.part | [0.5]"),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0.8, 0.2]}"), "part | [0.8, 0.2]"),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0, 2]}"), "part | [0, 2]"),
+        (MINIMAL + "columns: {lable: class}", "columns.lable | 'label'"),
+        (MINIMAL + "columns: {label: [a]}", "columns.label | ['a']"),
+        (MINIMAL + "expected: {train: many}", "expected.train | 'many'"),
+        (MINIMAL + "expected: {trian: 3}", "expected.trian | 'train'"),
+        (MINIMAL.replace("train.csv", "../train.csv"), "'../train.csv'"),
+        (MINIMAL + "classes: /etc/passwd", "'/etc/passwd'"),
+        (MINIMAL + "labels: multi", "'labels'"),
+        ("format: labelled_csv\nlabels: single\nsplits: {}", "splits"),
+        ("- a\n- b", ""),
+        ("", ""),
+        ("a: [", "YAML"),
+        ("a: &x [1]\nb: *x", "aliases"),
+        ("a: " + "x" * 70_000, "65536"),
+        (MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'", "`classes`"),
         (
             MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'\nclasses: c.txt",
-            "labels is 'single'; format charades_csv has 'multi'",
+            "labels | 'single' | 'multi'",
         ),
-        (MINIMAL.replace("labelled_csv", "gmdcsa24"), "labels is 'single'; format gmdcsa24 has 'multi'"),
-        (MINIMAL.replace("labelled", "kinetics"), "the key files is missing"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{ids}.mp4'", "unknown field 'ids'; did you mean 'id'?"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.x}.mp4'", "unknown field 'id.x'; did you mean 'id'?"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{id:06d}.mp4'", "which is no name pattern"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.mp4'", "which is no name pattern"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '../{id}.mp4'", "files: '../id.mp4' is not allowed"),
+        (MINIMAL.replace("labelled_csv", "gmdcsa24"), "labels | 'single' | 'multi'"),
+        (MINIMAL.replace("labelled", "kinetics"), "files"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{ids}.mp4'", "'ids' | 'id'"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.x}.mp4'", "'id.x' | 'id'"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id:06d}.mp4'", "files | {id"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.mp4'", "files | {id"),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '../{id}.mp4'", "'../id.mp4'"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
-    assert message in refused(tmp_path, text)
+    with refused("dataset.yaml", *message.split(" | ")):
+        load_description(describe(tmp_path, text))
 
 
 def test_root_and_files_are_checked(tmp_path: Path) -> None:
     description = load_description(describe(tmp_path, MINIMAL + "classes: names.txt"))
     root = tmp_path / "root"
-    with pytest.raises(UserError, match=r"data\.root .* has no 'root'"):
+    with refused("data.root", "'root'"):
         read_records(description, "train", root)
     root.touch()
-    with pytest.raises(UserError, match=r"data\.root .* is a file"):
+    with refused("data.root", root):
         read_records(description, "train", root)
     root.unlink()
     root.mkdir()
-    with pytest.raises(UserError, match=r"has no split 'tran'; did you mean 'train'"):
+    with refused("'tran'", "'train'"):
         read_records(description, "tran", root)
-    with pytest.raises(UserError, match="file of class names"):
+    with refused("file of class names"):
         read_records(description, "train", root)
     (root / "names.txt").write_text("run\nsit\n\n")
     (root / "train_.csv").touch()
-    with pytest.raises(UserError, match=r"annotation file .* has no 'train.csv'; did you mean 'train_.csv'"):
+    with refused("'train.csv'", "'train_.csv'"):
         read_records(description, "train", root)
     (root / "train.csv").write_text("path,label\na.mp4,run\n")
     assert read_records(description, "train", root).classes.names == ("run", "sit")
@@ -157,7 +148,7 @@ def test_class_names_beside_the_description_win(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("path,label\na.mp4,run\n")
     assert read_records(load_description(str(folder)), "train", tmp_path).classes.names == ("sit", "run")
     (folder / "names.txt").write_text("sit\nrun\nsit\n")
-    with pytest.raises(UserError, match=r"names\.txt: class 'sit' is listed twice"):
+    with refused("names.txt", "'sit'"):
         read_records(load_description(str(folder)), "train", tmp_path)
 
 
@@ -193,7 +184,7 @@ splits:
     assert sorted(paths["most"] + paths["rest"]) == paths["all"]
     assert paths["rest"] == ["03.mp4", "09.mp4", "10.mp4", "17.mp4", "19.mp4"]
     description = load_description(describe(tmp_path, text.replace("[0.75, 1]", "[0.99, 1]")))
-    with pytest.raises(UserError, match=r"train\.csv: part \[0\.99, 1\.0\] of 20 videos is none of them"):
+    with refused("train.csv", "[0.99, 1.0]"):
         read_records(description, "rest", tmp_path)
 
 
@@ -206,7 +197,7 @@ def test_no_right_to_read_is_told_in_one_line(tmp_path: Path, monkeypatch: pytes
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(UserError, match=r"train\.csv cannot be read: Permission denied$"):
+    with refused("train.csv", "Permission denied"):
         read_records(description, "train", tmp_path)
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.data.absent import missing
+from tests.refusals import refused
 from vidtl.data.description import load_description, read_records
 from vidtl.data.records import Records
 from vidtl.errors import UserError
@@ -77,21 +78,21 @@ def test_labels_of_a_clip_are_those_of_its_frames(tmp_path: Path) -> None:
         (
             row("A", 0, 0, ""),
             "",
-            r"train\.csv:1: the header is 'A 0 0 .*'original_vido_id video_id frame_id path labels'",
+            "train.csv:1 | header | 'original_vido_id video_id frame_id path labels'",
         ),
-        ("A 0 0 A/A-1.jpg\n", HEADER, r"train\.csv:2: 4 fields; 5 are needed"),
-        (row("A", 0, 0, "1, 2"), HEADER, r"train\.csv:2: 6 fields"),
-        (row("A", 0, 0, "3"), HEADER, r"train\.csv:2: the label is 3; classes are numbered 0 to 2"),
-        (row("A", 0, 0, "") + row("A", 0, 2, ""), HEADER, r"train\.csv:3: path is 'A/A-000003\.jpg'; frame 2 of 'A'"),
-        (row("A", 0, 0, "") + "A 0 1 B/A-2.jpg 1\n", HEADER, r"train\.csv:3: path is 'B/A-2\.jpg'; frame 2 of 'A'"),
-        ("A 0 0 cover.jpg 1\n", HEADER, r"train\.csv:2: path is 'cover\.jpg'; '<folder>/<name><number>"),
-        ("A 0 0 ../A/A-1.jpg 1\n", HEADER, r"train\.csv:2: '\.\./A' is not allowed"),
-        ("", HEADER, r"train\.csv: no row belongs"),
-        ("", "", r"train\.csv:1: the header is ''"),
+        ("A 0 0 A/A-1.jpg\n", HEADER, "train.csv:2 | 4 fields; 5 are needed"),
+        (row("A", 0, 0, "1, 2"), HEADER, "train.csv:2 | 6 fields"),
+        (row("A", 0, 0, "3"), HEADER, "train.csv:2 | label | 0 to 2"),
+        (row("A", 0, 0, "") + row("A", 0, 2, ""), HEADER, "train.csv:3 | path | 'A/A-000003.jpg' | 'A'"),
+        (row("A", 0, 0, "") + "A 0 1 B/A-2.jpg 1\n", HEADER, "train.csv:3 | path | 'B/A-2.jpg' | 'A'"),
+        ("A 0 0 cover.jpg 1\n", HEADER, "train.csv:2 | path | 'cover.jpg'"),
+        ("A 0 0 ../A/A-1.jpg 1\n", HEADER, "train.csv:2 | '../A'"),
+        ("", HEADER, "train.csv | no row belongs"),
+        ("", "", "train.csv:1 | header | ''"),
     ],
 )
 def test_mistakes_name_file_and_line(tmp_path: Path, rows: str, header: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with refused(*message.split(" | ")):
         read(tmp_path, rows, header)
 
 
@@ -109,11 +110,11 @@ def test_a_list_begins_with_the_first_image(tmp_path: Path, digits: int, before:
 def test_a_list_of_frames_needs_their_rate(tmp_path: Path) -> None:
     text = "format: frame_list\nlabels: multi\nclasses: c.txt\nsplits: {train: {annotations: a.csv}}\n"
     (tmp_path / "dataset.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"format frame_list needs `classes`, the list of classes, and `frame_rate`"):
+    with refused("`classes`", "`frame_rate`"):
         load_description(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text(text + "frame_rate: -24\n")
-    with pytest.raises(UserError, match=r"frame_rate is -24; a number above 0 is needed"):
+    with refused("frame_rate is -24; a number above 0 is needed"):
         load_description(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text(text.replace("multi", "single") + "frame_rate: 24\n")
-    with pytest.raises(UserError, match=r"labels is 'single'; format frame_list has 'multi'"):
+    with refused("labels", "'single'", "'multi'"):
         load_description(str(tmp_path))

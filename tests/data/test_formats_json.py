@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.refusals import refused
 from vidtl.data.description import load_description, read_records
 from vidtl.data.records import Records
-from vidtl.errors import UserError
 
 LABELS = {"Holding something next to something": "1", "Folding something": "0"}
 ENTRIES = [
@@ -66,33 +66,32 @@ def test_ssv2_by_its_older_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"id": "1"}, r"train\.json: a list of entries is needed"),
-        ([*ENTRIES, "x"], r"train\.json, entry 3: 'x'; an object with 'id' is needed"),
-        ([{"id": "1"}], r"train\.json, entry 1: no 'template'; a test list without labels"),
-        ([{"id": "../1", "template": "Folding [something]"}], r"train\.json, entry 1: '\.\./1' is not allowed"),
-        ([{"id": "1", "template": "Fold [something]"}], r"entry 1: unknown class .*; did you mean 'Folding something'"),
-        ([ENTRIES[0], ENTRIES[0]], r"train\.json, entry 2: '78687' is already at .*train\.json, entry 1;"),
-        ([], r"train\.json: no row belongs to this split"),
+        ({"id": "1"}, "train.json | a list of entries is needed"),
+        ([*ENTRIES, "x"], "train.json, entry 3 | 'x' | 'id'"),
+        ([{"id": "1"}], "train.json, entry 1 | 'template'"),
+        ([{"id": "../1", "template": "Folding [something]"}], "train.json, entry 1 | '../1'"),
+        ([{"id": "1", "template": "Fold [something]"}], "'Folding something'"),
+        ([ENTRIES[0], ENTRIES[0]], "train.json, entry 2 | '78687' | train.json, entry 1"),
+        ([], "train.json | no row belongs to this split"),
     ],
 )
 def test_mistakes_name_file_and_entry(tmp_path: Path, entries: object, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+    with refused(*message.split(" | ")):
         read_ssv2(tmp_path, entries)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a.mp4": "x", "a.mp4": "y"}', r"avid_val\.json, entry 2: 'a\.mp4' is already at"),
-        ('{"a.mp4": 3}', r"avid_val\.json, entry 1: \('a\.mp4', 3\); a file name and the name of a class"),
-        ('["a.mp4"]', r"avid_val\.json, entry 1: 'a\.mp4'"),
-        ('{"a.mp4": "x"', r"avid_val\.json: not a JSON file"),
-        ('{"/a.mp4": "x"}', r"avid_val\.json, entry 1: '/a\.mp4' is not allowed"),
+        ('{"a.mp4": "x", "a.mp4": "y"}', "avid_val.json, entry 2 | 'a.mp4'"),
+        ('{"a.mp4": 3}', "avid_val.json, entry 1 | 'a.mp4'"),
+        ('["a.mp4"]', "avid_val.json, entry 1 | 'a.mp4'"),
+        ('{"a.mp4": "x"', "avid_val.json | not a JSON file"),
+        ('{"/a.mp4": "x"}', "avid_val.json, entry 1 | '/a.mp4'"),
     ],
 )
 def test_avid_mistakes(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "avid_val.json").write_text(text)
     (tmp_path / "avid_train.json").write_text('{"b.mp4": "x"}')
-    with pytest.raises(UserError, match=message):
+    with refused(*message.split(" | ")):
         read_records(load_description("avid"), "val", tmp_path)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.absent import missing
+from tests.refusals import refused
 from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
 from vidtl.data.records import Records
-from vidtl.errors import UserError
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 
@@ -58,7 +58,7 @@ def test_test_files_without_labels_are_told(shared_data: Path, tmp_path: Path) -
     (tmp_path / "annotations").mkdir()
     official = shared_data / "annotations" / "kinetics" / "kinetics-400_test.csv"
     shutil.copy(official, tmp_path / "annotations" / "test.csv")
-    with pytest.raises(UserError, match=r"test\.csv:1: no column 'label' among 'youtube_id', 'time_start'"):
+    with refused("test.csv:1", "'label'", "'youtube_id'", "'time_start'"):
         read_records(load_description("kinetics400"), "test", tmp_path)
 
 
@@ -117,46 +117,45 @@ def test_a_file_that_two_clips_share_belongs_to_neither(tmp_path: Path, caplog: 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("absailing,a,1,11,val", r"val\.csv:3: unknown class 'absailing'; did you mean 'abseiling'\?"),
-        (",a,1,11,val", r"val\.csv:3: label is empty"),
-        ("yoga,,1,11,val", r"val\.csv:3: youtube_id is empty"),
-        ("yoga,a,one,11,val", r"val\.csv:3: time_start is 'one'; a number of seconds"),
-        ("yoga,a,nan,11,val", r"val\.csv:3: time_start is 'nan'"),
-        ("yoga,a,-1,11,val", r"val\.csv:3: time_start is '-1'"),
-        ("yoga,a,1.5,11,val", r"val\.csv:3: time_start is '1\.5'; .* whole seconds"),
-        ("yoga,a,11,1,val", r"val\.csv:3: time_end is 1, not after time_start, 11"),
-        ("yoga,first,1,11,val", r"val\.csv:3: 'first_000001_000011' is already at .*val\.csv:2"),
-        ("yoga,../a,1,11,val", r"val\.csv:3: 'yoga/\.\./a' is not allowed"),
-        ("yoga,a,1,11", r"val\.csv:3: 4 fields, the header has 5"),
-        ("yoga,a,1,11,val,more", r"val\.csv:3: 6 fields, the header has 5"),
-        ('"yoga"x,a,1,11,val', r"val\.csv:3: not a row of a CSV file"),
-        ('yoga,"a\nb",1,11,val', r"val\.csv:3: 'yoga/a\\nb' is not allowed"),
+        ("absailing,a,1,11,val", "val.csv:3 | 'absailing' | 'abseiling'"),
+        (",a,1,11,val", "val.csv:3 | label"),
+        ("yoga,,1,11,val", "val.csv:3 | youtube_id"),
+        ("yoga,a,one,11,val", "val.csv:3 | time_start | 'one'"),
+        ("yoga,a,nan,11,val", "val.csv:3 | time_start | 'nan'"),
+        ("yoga,a,-1,11,val", "val.csv:3 | time_start | '-1'"),
+        ("yoga,a,1.5,11,val", "val.csv:3 | time_start | '1.5'"),
+        ("yoga,a,11,1,val", "val.csv:3 | time_end is 1"),
+        ("yoga,first,1,11,val", "val.csv:3 | 'first_000001_000011' | val.csv:2"),
+        ("yoga,../a,1,11,val", "val.csv:3 | 'yoga/../a'"),
+        ("yoga,a,1,11", "val.csv:3 | 4 fields | 5"),
+        ("yoga,a,1,11,val,more", "val.csv:3 | 6 fields | 5"),
+        ('"yoga"x,a,1,11,val', "val.csv:3 | CSV"),
+        ('yoga,"a\nb",1,11,val', "val.csv:3 | 'yoga/a\\nb'"),
     ],
 )
 def test_mistakes_name_file_and_line(tmp_path: Path, row: str, message: str) -> None:
-    with pytest.raises(UserError, match=message) as caught:
+    with refused(*message.split(" | ")):
         read(write(tmp_path, f"{HEADER}abseiling,first,1,11,val\n{row}\n"))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"val\.csv:1: no column 'label' among ; the file is empty"),
-        (HEADER, r"val\.csv: no row belongs to this split"),
-        ("labels" + HEADER[5:], r"val\.csv:1: no column 'label' among 'labels', .*; did you mean 'labels'\?"),
-        (HEADER.replace("split", "label"), r"val\.csv:1: the column 'label' is there 2 times"),
+        ("", "val.csv:1 | 'label'"),
+        (HEADER, "val.csv | no row"),
+        ("labels" + HEADER[5:], "val.csv:1 | 'label' | 'labels'"),
+        (HEADER.replace("split", "label"), "val.csv:1 | 'label'"),
     ],
 )
 def test_headers_are_checked(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with refused(*message.split(" | ")):
         read(write(tmp_path, text))
 
 
 def test_text_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     root = write(tmp_path, HEADER)
     (root / "annotations" / "val.csv").write_bytes(HEADER.encode() + b"caf\xe9,a,1,11,val\n")
-    with pytest.raises(UserError, match=r"val\.csv: not a text file in UTF-8"):
+    with refused("val.csv", "UTF-8"):
         read(root)
 
 
@@ -167,5 +166,5 @@ def test_short_names_alone_cannot_tell_clips_apart(tmp_path: Path) -> None:
         "format: kinetics_csv\nlabels: single\nsplits: {val: {annotations: annotations/val.csv}}\nfiles: '{id}.mp4'\n"
     )
     root = write(tmp_path, HEADER + "abseiling,a,1,11,val\nyoga,a,12,22,val\n", "a.mp4")
-    with pytest.raises(UserError, match=r"val\.csv:3: the file 'a\.mp4' is also that of .*val\.csv:2"):
+    with refused("val.csv:3", "'a.mp4'", "val.csv:2"):
         read_records(load_description(str(mine)), "val", root)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.data.absent import missing
+from tests.refusals import refused
 from vidtl.data.description import load_description, read_records
 from vidtl.data.records import Records
-from vidtl.errors import UserError
 
 
 def read(tmp_path: Path, rows: str, description: str = "labels: single", split: str = "train") -> Records:
@@ -91,20 +91,20 @@ MULTI = "labels: multi"
         (
             "path,labels\na,b\n",
             "labels: single",
-            r"all\.csv:1: no column 'label' among 'path', 'labels'; did you mean 'labels'",
+            "all.csv:1 | 'label' | 'path' | 'labels'",
         ),
-        ("path,label\na.mp4,\n", "labels: single", r"all\.csv:2: the label is empty"),
-        ("path,label\na.mp4,x;;y\n", MULTI, r"all\.csv:2: the label is empty"),
-        ("path,label\na.mp4,x\na.mp4,x\n", "labels: single", r"all\.csv:3: 'clips/a\.mp4' is already at .*all\.csv:2"),
-        ("path,label\n/etc/a.mp4,x\n", "labels: single", r"all\.csv:2: path: '/etc/a\.mp4' is not allowed"),
-        ("path,label\na/../../b.mp4,x\n", "labels: single", r"all\.csv:2: path: .* is not allowed"),
-        ("path,label\nhttp://x/b.mp4,x\n", "labels: single", r"all\.csv:2: path: .* is not allowed"),
-        ("path,label,part\na.mp4,x,trian\n", SPLIT, r"all\.csv:2: part is 'trian', .*; did you mean 'train'\?"),
-        ("path,label,part\na.mp4,x,val\n", SPLIT, r"all\.csv: no row belongs to this split"),
-        ("path,label,from,to\na.mp4,x,soon,1\n", TIMES, r"all\.csv:2: from is 'soon'; a number of seconds"),
-        ("path,label,from,to\na.mp4,x,2,1\n", TIMES, r"all\.csv:2: to is 1, not after from, 2"),
+        ("path,label\na.mp4,\n", "labels: single", "all.csv:2 | label"),
+        ("path,label\na.mp4,x;;y\n", MULTI, "all.csv:2 | label"),
+        ("path,label\na.mp4,x\na.mp4,x\n", "labels: single", "all.csv:3 | 'clips/a.mp4' | all.csv:2"),
+        ("path,label\n/etc/a.mp4,x\n", "labels: single", "all.csv:2 | '/etc/a.mp4'"),
+        ("path,label\na/../../b.mp4,x\n", "labels: single", "all.csv:2 | path"),
+        ("path,label\nhttp://x/b.mp4,x\n", "labels: single", "all.csv:2 | path"),
+        ("path,label,part\na.mp4,x,trian\n", SPLIT, "all.csv:2 | part | 'trian' | 'train'"),
+        ("path,label,part\na.mp4,x,val\n", SPLIT, "all.csv | no row"),
+        ("path,label,from,to\na.mp4,x,soon,1\n", TIMES, "all.csv:2 | from | 'soon'"),
+        ("path,label,from,to\na.mp4,x,2,1\n", TIMES, "all.csv:2 | to is 1"),
     ],
 )
 def test_mistakes_name_file_and_line(tmp_path: Path, rows: str, description: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with refused(*message.split(" | ")):
         read(tmp_path, rows, description)

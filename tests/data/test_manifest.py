@@ -17,21 +17,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.data.conftest import clips_of, views_of
 from tests.refusals import assert_refusal, refused
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig
-from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset
+from vidtl.data.dataset import ClipKey
 from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import FOLDER, Manifest, file_stamp, find_manifest
 from vidtl.data.manifest_entry import SCHEMA, Entry
-from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
-from vidtl.data.sampling import Box
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.progress import make_progress
-from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.scanned import pack_timeline, unpack_timeline
 from vidtl.video.timeline import PacketIndex, Timeline
 
@@ -128,21 +127,20 @@ def test_broken_real_files_keep_their_reason(shared_data: Path, real: Manifest) 
 def test_clips_are_the_same_with_and_without(records: Records) -> None:
     scanned_manifest(records.root, records.paths)
     for config in (CONFIG, WITHOUT):
-        assert (ClipDataset(records, config).manifest is None) == (config is WITHOUT)
+        assert (clips_of(records, config).manifest is None) == (config is WITHOUT)
     for index in range(len(records)):
-        ours, theirs = (ClipDataset(records, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
+        ours, theirs = (clips_of(records, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
         for one, other in zip(ours, theirs, strict=True):
             assert np.array_equal(one.pixels, other.pixels)
-        views = [ViewDataset(records, config, get_protocol("vivit_4x3"))[index] for config in (CONFIG, WITHOUT)]
+        views = [views_of(records, "vivit_4x3", config)[index] for config in (CONFIG, WITHOUT)]
         assert np.array_equal(views[0].pixels, views[1].pixels)
 
 
 def test_a_known_broken_video_is_not_opened(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     records.path(0).write_bytes(b"no video")
     scanned_manifest(records.root, records.paths)
-    view = get_protocol("center")
-    before = ViewDataset(records, WITHOUT, view)[0].failure
-    dataset = ViewDataset(records, CONFIG, view)
+    before = views_of(records, "center", WITHOUT)[0].failure
+    dataset = views_of(records, "center", CONFIG)
     opened = []
     monkeypatch.setattr("vidtl.data.manifest.open_video", lambda path, *rest: opened.append(path))
     assert dataset[0].failure == before
@@ -150,20 +148,20 @@ def test_a_known_broken_video_is_not_opened(records: Records, monkeypatch: pytes
     assert before.reason == "not a video container"
     assert opened == []
     monkeypatch.undo()
-    (stand_in, *_) = ClipDataset(records, CONFIG)[ClipKey(0, 0, 1.0)]
+    (stand_in, *_) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.reason for failure in stand_in.failures] == ["not a video container"]
 
 
-def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records) -> None:
+def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
     for index in set(range(len(records))) - {5}:
         records.path(index).write_bytes(b"no video")
     scanned_manifest(records.root, records.paths)
-    config = dataclasses.replace(CONFIG, data=DataConfig(num_workers=0, max_substitutions=1))
-    (clip,) = ClipDataset(records, config)[ClipKey(0, 0, 1.0)]
+    monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 1)
+    (clip,) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.record for failure in clip.failures] == [0]
     assert np.array_equal(clip.targets, records.targets(5))
-    without = dataclasses.replace(WITHOUT, data=dataclasses.replace(WITHOUT.data, max_substitutions=7))
-    assert np.array_equal(ClipDataset(records, without)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
+    monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 7)
+    assert np.array_equal(clips_of(records, WITHOUT)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
 
 
 @pytest.fixture
@@ -185,7 +183,7 @@ def test_changed_files_are_reported_once_and_scanned_again(
     assert [message.split()[0] for message in named] == [*records.paths][:3]
     assert "bytes then" in named[0]
     assert str(manifest.file) in last
-    assert ViewDataset(records, CONFIG, get_protocol("center"))[0].failure is None
+    assert views_of(records, "center", CONFIG)[0].failure is None
 
 
 def test_a_decode_that_disagrees_with_the_manifest_is_unreadable(shared_data: Path, tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pytorchvideo.data.clip_sampling import make_clip_sampler
 
 from vidtl.config import ClipConfig
 from vidtl.data.protocols import PROTOCOLS, get_protocol, view_boxes, view_indices
-from vidtl.data.sampling import Box
 from vidtl.errors import UserError
+from vidtl.video import Box
 
 LENGTHS = [1, 2, 7, 31, 32, 33, 62, 63, 64, 65, 66, 73, 100, 250, 299, 300, 301, 1000]
 CLIPS = [
@@ -67,10 +66,10 @@ def charades(length: int, clip: ClipConfig) -> list[list[int]]:
 
 
 def videomae_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
-    """`ssv2.py`, test mode: starts and centres of the segments, sorted, every second one to each clip."""
+    """`ssv2.py`, test mode: starts and centers of the segments, sorted, every second one to each clip."""
     tick = length / float(clip.num_frames)
-    centres = [int(tick / 2.0 + tick * x) for x in range(clip.num_frames)]
-    both = np.sort(np.array(centres + [int(tick * x) for x in range(clip.num_frames)]))
+    centers = [int(tick / 2.0 + tick * x) for x in range(clip.num_frames)]
+    both = np.sort(np.array(centers + [int(tick * x) for x in range(clip.num_frames)]))
     return [both[0::2].tolist(), both[1::2].tolist()]
 
 
@@ -79,20 +78,6 @@ def slowfast_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
     size = float(length - 1) / clip.num_frames
     ends = [(int(np.round(size * i)), int(np.round(size * (i + 1)))) for i in range(clip.num_frames)]
     return [[(start + end) // 2 for start, end in ends]]
-
-
-def pytorchvideo(length: int, clip: ClipConfig, fps: float) -> list[list[int]]:
-    """`ConstantClipsPerVideoSampler`, the frames that `EncodedVideo.get_clip` takes, `UniformTemporalSubsample`."""
-    sampler = make_clip_sampler("constant_clips_per_video", clip.num_frames * clip.stride / 30, 10)
-    clips: list[list[int]] = []
-    for _ in range(10):
-        info = sampler(0.0, length / fps, {})
-        # One tick of the container's clock is far below a frame: both ends are rounded up to it.
-        start, end = (math.ceil(float(second) * 90000 - 0.09) for second in (info.clip_start_sec, info.clip_end_sec))
-        inside = [k for k in range(length) if start <= round(k / fps * 90000) < end]
-        places = torch.clamp(torch.linspace(0, len(inside) - 1, clip.num_frames), 0, len(inside) - 1).long()
-        clips.append([inside[place] for place in places.tolist()])
-    return clips
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: f"{clip.num_frames}x{clip.stride}")
@@ -109,15 +94,13 @@ def test_indices_are_those_of_the_sources(length: int, clip: ClipConfig):
             "videomae_ssv2_2x3": videomae_ssv2(length, clip),
             "slowfast_ssv2_1x3": slowfast_ssv2(length, clip),
         }
-        if fps == 30.0:  # at other rates the ends of spans fall within rounding of frames
-            expected["pytorchvideo_10x3"] = pytorchvideo(length, clip, fps)
         for name, clips in expected.items():
             assert view_indices(get_protocol(name), length, clip, fps).tolist() == clips, name
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_one_view_starts_where_the_sources_say(length: int):
-    """ViViT, SlowFast with offsets and mmaction2 centre it; SlowFast's default is its first of many, at frame 0."""
+    """ViViT, SlowFast with offsets and mmaction2 center it; SlowFast's default is its first of many, at frame 0."""
     for clip in CLIPS:
         for fps in (30.0, 25.0):
             size = clip.stride * clip.num_frames / 30 * fps
@@ -150,13 +133,13 @@ def test_indices_have_their_shape_and_lie_in_the_video(name: str):
             assert len(set(indices[:, 0].tolist())) == protocol.num_clips
 
 
-def test_the_central_clip_is_centred():
+def test_the_central_clip_is_centered():
     clip = ClipConfig(num_frames=8, stride=2)
     assert view_indices(get_protocol("center"), 100, clip, 30.0).tolist() == [list(range(42, 58, 2))]
     assert view_indices(get_protocol("center"), 15, clip, 30.0).tolist() == [list(range(0, 15, 2))]
 
 
-def test_models_of_segments_see_the_centre_of_each():
+def test_models_of_segments_see_the_center_of_each():
     clip = ClipConfig(num_frames=8, stride=2, sampling="segments")
     assert view_indices(get_protocol("center"), 80, clip, 30.0).tolist() == [list(range(5, 80, 10))]
     assert view_indices(get_protocol("center"), 4, clip, 30.0).tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]]
@@ -234,7 +217,6 @@ def test_fusion_is_the_published_one():
         "charades_10x3_max": "max",
         "videomae_ssv2_2x3": "mean_probabilities",
         "slowfast_ssv2_1x3": "mean_probabilities",
-        "pytorchvideo_10x3": "mean_probabilities",
     }
 
 
@@ -247,6 +229,6 @@ def test_a_protocol_of_segments_does_not_suit_a_model_of_spans():
     spans, segments = ClipConfig(), ClipConfig(sampling="segments")
     suited = {name: (protocol.suits(spans), protocol.suits(segments)) for name, protocol in PROTOCOLS.items()}
     assert suited["center"] == (True, True)
-    assert suited["vivit_4x3"] == suited["pytorchvideo_10x3"] == (True, False)
+    assert suited["vivit_4x3"] == (True, False)
     assert suited["videomae_ssv2_2x3"] == suited["slowfast_ssv2_1x3"] == (False, True)
     assert all(protocol.suits(ClipConfig(num_frames=1)) for protocol in PROTOCOLS.values())

@@ -7,12 +7,11 @@ from einops import rearrange
 from PIL import Image, ImageEnhance, ImageOps
 
 from vidtl.config import AugmentationConfig
-from vidtl.data.changes import Operation
-from vidtl.data.rand_augment import OPERATIONS, SPACES, TIMM, VIVIT, apply_operations, draw_operations
+from vidtl.data.rand_augment import OPERATIONS, SPACES, TIMM, VIVIT, Operation, apply_operations, draw_operations
 from vidtl.runtime.seeding import generator
 
 FRAMES, HEIGHT, WIDTH = 3, 40, 56
-GREY = (128, 128, 128)
+GRAY = (128, 128, 128)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ EACH_FRAME = {
     ("sharpness", (0.1,)): lambda image: ImageEnhance.Sharpness(image).enhance(0.1),
 }
 GEOMETRY = {
-    ("rotate", (20.0,)): lambda image: image.rotate(20, Image.Resampling.BILINEAR, fillcolor=GREY),
+    ("rotate", (20.0,)): lambda image: image.rotate(20, Image.Resampling.BILINEAR, fillcolor=GRAY),
     ("shear_x", (0.2,)): (1, 0.2, 0, 0, 1, 0),
     ("shear_y", (-0.2,)): (1, 0, 0, -0.2, 1, 0),
     ("translate_x", (0.25,)): (1, 0, -0.25 * WIDTH, 0, 1, 0),
@@ -70,13 +69,13 @@ GEOMETRY = {
 
 
 @pytest.mark.parametrize("case", [*WHOLE_CLIP, *EACH_FRAME], ids=str)
-def test_colour_operations_are_pillows(pixels: torch.Tensor, case: tuple[str, tuple[float, ...]]) -> None:
+def test_color_operations_are_pillows(pixels: torch.Tensor, case: tuple[str, tuple[float, ...]]) -> None:
     name, arguments = case
     out = OPERATIONS[name](pixels, *arguments)
     expected = frames(WHOLE_CLIP[case](tall(pixels))) if case in WHOLE_CLIP else each(pixels, EACH_FRAME[case])
     difference = (out.int() - expected.int()).abs()
     assert out.dtype == torch.uint8
-    # Pillow rounds in between: 1 level for blends, and its whole-number mean grey for contrast.
+    # Pillow rounds in between: 1 level for blends, and its whole-number mean gray for contrast.
     assert difference.max() <= (0 if name in ("invert", "posterize", "solarize", "solarize_add", "equalize") else 2)
 
 
@@ -88,7 +87,7 @@ def test_geometric_operations_are_pillows(pixels: torch.Tensor, case: tuple[str,
 
         def change(image: Image.Image) -> Image.Image:
             size, method = image.size, Image.Transform.AFFINE
-            return image.transform(size, method, matrix, Image.Resampling.BILINEAR, fillcolor=GREY)
+            return image.transform(size, method, matrix, Image.Resampling.BILINEAR, fillcolor=GRAY)
 
     name, arguments = case
     moved, opposite = (OPERATIONS[name](pixels, sign * arguments[0]).int() for sign in (1, -1))
@@ -144,14 +143,14 @@ def test_both_spaces_name_known_operations() -> None:
 @pytest.mark.parametrize(("space", "mean_count"), [("vivit", 4 * 11 / 12), ("timm", 2.0)])
 def test_draws(space: str, mean_count: float) -> None:
     config = AugmentationConfig(
-        rand_augment_layers=4, rand_augment_magnitude=7, rand_augment_std=0.5, rand_augment_space=space
+        rand_augment_num_ops=4, rand_augment_magnitude=7, rand_augment_std=0.5, rand_augment_space=space
     )
     draws = [draw_operations(config, (HEIGHT, WIDTH), generator(0, index)) for index in range(1500)]
     assert abs(np.mean([len(operations) for operations in draws]) - mean_count) < 0.1
     assert {operation.name for operations in draws for operation in operations} == set(SPACES[space][0]) - {"nothing"}
     assert draws[3] == draw_operations(config, (HEIGHT, WIDTH), generator(0, 3))
-    colours = [operation.arguments[0] for operations in draws for operation in operations if operation.name == "color"]
-    spread = np.abs(np.array(colours) - 1)
+    colors = [operation.arguments[0] for operations in draws for operation in operations if operation.name == "color"]
+    spread = np.abs(np.array(colors) - 1)
     assert abs(spread.mean() - (0.36 if space == "vivit" else 0.63)) < 0.02
     assert 0.02 < spread.std() < 0.15
 

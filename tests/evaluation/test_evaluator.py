@@ -195,7 +195,7 @@ def test_packing_keeps_every_view_in_order_and_holds_back_none():
         assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
         owners = [piece.index for batch in batches for piece in batch for _ in piece.pixels]
         assert owners == [0] * 3 + [1] + [2] * 7 + [3] * 2
-        assert all(piece.colour == piece.index + 10 for batch in batches for piece in batch)
+        assert all(piece.color == piece.index + 10 for batch in batches for piece in batch)
 
 
 def test_real_videos_through_the_real_loader(shared_data):
@@ -211,7 +211,7 @@ def test_real_videos_through_the_real_loader(shared_data):
     results = []
     for batch_size in (7, 64):
         config = replace(CONFIG, data=DataConfig(num_workers=0), evaluation=EvaluationConfig(batch_size=batch_size))
-        loader = partial(EvalLoader, records, config, protocol)
+        loader = partial(EvalLoader, records, protocol, config.clip, config.data)
         results.append(evaluate(TinyModel(), loader, records, config, protocol, Accelerator(cpu=True)))
     np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-6)
     assert [row.path for row in results[0].unreadable] == [paths[1], paths[3]]

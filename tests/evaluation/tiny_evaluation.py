@@ -55,9 +55,9 @@ def read_views(records: Records, broken: Sequence[int], indices: Sequence[int]) 
     for i in indices:
         if i in broken:
             failure = Failure(i, records.paths[i], f"no frames in {i}")
-            yield VideoViews(index=i, pixels=None, colour=0, failure=failure)
+            yield VideoViews(index=i, pixels=None, color=0, failure=failure)
         else:
-            yield VideoViews(index=i, pixels=views_of(i), colour=0, failure=None)
+            yield VideoViews(index=i, pixels=views_of(i), color=0, failure=None)
 
 
 class TinyModel(nn.Module):

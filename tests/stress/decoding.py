@@ -12,9 +12,8 @@ import numpy as np
 
 from benchmarks.conformance import available_decoders
 from tests.stress.outcome import Bench, Outcome
-from vidtl.data.sampling import Box
 from vidtl.prepare.scan import ScanJob, scan_file
-from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video import Box, UnreadableVideo, View, open_video
 
 HANG_S = 10
 CHUNK = 50

@@ -21,7 +21,7 @@ def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path:
     options = [
         *(*tiny, "--data.root", str(toy), "--schedule.length", "3 epochs", "--training.ema_decay", "0.9"),
         # Repeated clips, RandAugment, erasing, MixUp and CutMix, and more than any recipe has.
-        *("--augmentation.preset", "videomae_kinetics", "--augmentation.colour_probability", "0.5"),
+        *("--augmentation.preset", "videomae_kinetics", "--augmentation.color_jitter_probability", "0.5"),
         *("--augmentation.crop", "random_resized", "--augmentation.flip_probability", "0.5"),
         *("--model.dropout", "0.1", "--model.stochastic_depth", "0.2", "--training.label_smoothing", "0.1"),
         *("--training.checkpoint_every_steps", "3", "--training.evaluate_every_epochs", "1.5"),
@@ -31,7 +31,7 @@ def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path:
     output, _ = unbroken.communicate(timeout=240)
     assert unbroken.returncode == 0, output
     recorded = yaml.safe_load((whole / "config.yaml").read_text())["augmentation"]
-    assert (recorded["repeats"], recorded["rand_augment_layers"], recorded["cutmix_alpha"]) == (2, 4, 1.0)
+    assert (recorded["repeats"], recorded["rand_augment_num_ops"], recorded["cutmix_alpha"]) == (2, 4, 1.0)
 
     broken = tmp_path / "broken"
     for checkpoint, workers in (("step-00000003", "1"), ("step-00000012", "2")):  # workers change no bit either

@@ -101,7 +101,7 @@ def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path
             assert min(copy.height, copy.width) == min(160, min(video.height, video.width))
             assert (copy.height < copy.width) == (video.height < video.width)
             assert copy.height % 2 == copy.width % 2 == 0
-            assert copy.colour == video.colour
+            assert copy.color == video.color
     for split in ("train", "val"):
         assert [*read_records(description, split, output).ids] == [*read_records(description, split, root).ids]
     copies = {entry.path: entry for entry in Manifest(default_file(output))}

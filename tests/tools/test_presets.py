@@ -19,7 +19,7 @@ def parsed(*arguments: str) -> ExperimentConfig:
 @pytest.mark.parametrize("name", AUGMENTATION_PRESETS)
 def test_a_preset_is_its_recipe(name: str) -> None:
     assert parsed("--augmentation.preset", name).augmentation == AUGMENTATION_PRESETS[name]
-    assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="centre")
+    assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="center")
 
 
 def test_of_several_presets_the_last_counts(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_keys_beside_a_preset_override_it(tmp_path: Path) -> None:
     more = parsed("--config", str(file), "--augmentation.mixup_alpha", "0.5")
     assert more.augmentation == dataclasses.replace(expected, mixup_alpha=0.5)
     other = parsed("--config", str(file), "--augmentation.preset=tsn").augmentation
-    assert (other.crop, other.rand_augment_layers, other.flip_probability) == ("multi_scale", 0, 0.25)
+    assert (other.crop, other.rand_augment_num_ops, other.flip_probability) == ("multi_scale", 0, 0.25)
     assert parsed().augmentation == AugmentationConfig()
 
 

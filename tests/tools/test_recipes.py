@@ -19,7 +19,7 @@ from torch import nn
 from tests.environment import REPOSITORY
 from vidtl.config import ExperimentConfig
 from vidtl.config.model import resolve_model
-from vidtl.data.augmentation import batch_input
+from vidtl.data.batch import batch_input
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from vidtl.data.protocols import protocol_of_run

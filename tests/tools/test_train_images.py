@@ -31,7 +31,7 @@ def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str) -> No
     options = ["--data.root", tmp_path, "--output_dir", tmp_path / "run", "--schedule.length", "4 epochs"]
     code, _, error = run_main(train.main, *TINY, *options)
     assert code == 0, error
-    assert top1(tmp_path / "run")[-1] > 0.3  # chance is 0.1; each class has a colour of its own
+    assert top1(tmp_path / "run")[-1] > 0.3  # chance is 0.1; each class has a color of its own
     assert "100 videos to train on, 20 to evaluate on, 10 classes" in error
 
 

@@ -59,7 +59,7 @@ def test_another_experiment_is_refused_by_key_and_both_values(taken, config, wor
 
 
 def test_what_changes_no_result_may_change(taken):
-    data = DataConfig(root="elsewhere", num_workers=7, worker_timeout_s=5.0, max_substitutions=5)
+    data = DataConfig(root="elsewhere", num_workers=7, worker_timeout_s=5.0)
     training = TrainingConfig(
         log_every_steps=1, accumulation_steps=2, evaluate_every_epochs=0.0, compile="blocks", trackers=()
     )

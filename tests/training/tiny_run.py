@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
+from vidtl.data.augmentation import Augmentation
 from vidtl.data.batch import ClipBatch, Failure
-from vidtl.data.changes import Augmentation
 from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.runtime.progress import SilentProgress
 from vidtl.runtime.seeding import generator
@@ -88,7 +88,7 @@ class TinyLoader:
         pixels = [generator(self.training.seed, epoch, int(i), 7).integers(0, 256, (2, 3, 2, 2)) for i in indices]
         return ClipBatch(
             pixels=torch.stack([torch.from_numpy(p).to(torch.uint8) for p in pixels]),
-            colour=torch.zeros(len(indices), dtype=torch.int64),
+            color=torch.zeros(len(indices), dtype=torch.int64),
             targets=nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float(),
             weights=torch.tensor([float(place < NUM_RECORDS) for place in places]),
             augmentation=[Augmentation()] * len(indices),

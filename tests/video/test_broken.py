@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vidtl.data.sampling import Box
-from vidtl.video import UnreadableVideo, View, open_video
-from vidtl.video.decord import DecordReader
+from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.pyav import PyAVReader
+from vidtl.video.rgb_frames import RGBFramesReader
 from vidtl.video.safety import sniff_container
-from vidtl.video.torchcodec import TorchcodecReader
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -61,34 +59,6 @@ def test_broken_files_get_their_verdict(shared_data: Path, name: str):
     assert str(caught.value) == f"{path}: {reason}"
 
 
-@pytest.mark.parametrize(
-    "name", ["mmaction2__part_0.mp4", "ExoPlayer__bear-vp9.webm", "media__sample-with-large-length.avi"]
-)
-def test_mutated_files_read_or_say_why_not(shared_data: Path, tmp_path: Path, name: str):
-    original = np.frombuffer((shared_data / "videos" / name).read_bytes(), dtype=np.uint8)
-    rng = np.random.default_rng(1)
-    outcomes = set()
-    for attempt in range(24):
-        data = original.copy()
-        if attempt % 3 == 0:
-            data = data[: rng.integers(16, len(data))]
-        else:
-            reach = len(data) if attempt % 3 == 1 else 4000
-            data[rng.integers(12, reach, size=12)] = rng.integers(0, 256, size=12)
-        path = tmp_path / f"mutated{attempt}{Path(name).suffix}"
-        path.write_bytes(data.tobytes())
-        try:
-            with open_video(path) as video:
-                last = len(video.times_s) - 1
-                view = View(np.array([0, last]), Box(0, 0, video.height, video.width))
-                assert video.read([view], (16, 16), "planar").shape == (1, 2, 24, 16)
-                outcomes.add("read")
-        except UnreadableVideo as error:
-            well_said = str(error).startswith(f"{path}: ") and "\n" not in str(error)
-            outcomes.add("refused" if well_said else str(error))
-    assert outcomes == {"read", "refused"}
-
-
 @pytest.fixture
 def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails the test if any decoder is given a file, or if anything connects anywhere."""
@@ -98,7 +68,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("av.open", reached)
     monkeypatch.setattr(socket.socket, "connect", reached)
-    for reader in (PyAVReader, DecordReader, TorchcodecReader):
+    for reader in (PyAVReader, RGBFramesReader):
         monkeypatch.setattr(reader, "__init__", reached)
 
 
@@ -197,7 +167,7 @@ def test_paths_that_are_no_plain_file_inside_the_root_never_reach_a_decoder(shar
 
 def test_links_inside_the_root_and_odd_names_are_read(shared_data: Path, tmp_path: Path):
     content = (shared_data / "videos" / "decord__video_0.mov").read_bytes()
-    for name in ("-_id (1) #&!.mov", "dance: the movie.mov", "été.mov", "colour=red,size=3.mov"):
+    for name in ("-_id (1) #&!.mov", "dance: the movie.mov", "été.mov", "color=red,size=3.mov"):
         (tmp_path / name).write_bytes(content)
         (tmp_path / "link.mov").unlink(missing_ok=True)
         (tmp_path / "link.mov").symlink_to(tmp_path / name)

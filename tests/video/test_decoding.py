@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from tests.environment import REPOSITORY
-from vidtl.data.sampling import Box
 from vidtl.errors import UserError
-from vidtl.video import Colour, UnreadableVideo, View, open_video
+from vidtl.video import Box, Color, UnreadableVideo, View, open_video
 from vidtl.video.clip import ClipBuffer
 from vidtl.video.color import Converter
 from vidtl.video.pyav import PyAVReader
@@ -89,7 +88,7 @@ def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
     """The same crop and resize of frames that PyAV yields one after the other, with no seek and nothing skipped."""
     source = video.source
     clips = {f: ClipBuffer([view], SIZE, f, source.geometry()) for f in ("planar", "rgb")}
-    converters = {f: Converter(source.coded_size, source.colour, f) for f in clips}
+    converters = {f: Converter(source.coded_size, source.color, f) for f in clips}
     last = int(view.indices.max())
     with av.open(str(video.path)) as container:
         stream = container.streams.best("video")
@@ -115,19 +114,19 @@ def test_frames_equal_those_of_a_plain_decode(shared_data: Path, name: str):
         assert video.times_s[0] == 0
         assert (np.diff(video.times_s) > 0).all()
 
-        reach = 300 if name == LONG else count
+        reach = min(count, 300)
         rng = np.random.default_rng(0)
-        indices = np.concatenate([[0, reach // 2, reach - 1], rng.integers(0, reach, size=5)])
+        indices = np.concatenate([[0, reach // 2, reach - 1], rng.integers(0, reach, size=3)])
         view = View(rng.permutation(indices), part_of(video))
         expected = plain_decode(video, view)
         for pixel_format in ("planar", "rgb"):
             np.testing.assert_array_equal(video.read([view], SIZE, pixel_format), expected[pixel_format])
         # And one at a time, backwards, through the same open reader.
-        for t in (7, 3, 0):
+        for t in (5, 0):
             one = video.read([View(view.indices[t : t + 1], view.box)], SIZE, "planar")
             np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
     # And each from a reader that has read nothing before, as clips are read in training.
-    for t, index in enumerate(view.indices):
+    for t, index in enumerate(view.indices[:3]):
         with open_video(shared_data / "videos" / name) as fresh:
             one = fresh.read([View(np.array([index]), view.box)], SIZE, "planar")
         np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
@@ -141,7 +140,7 @@ def test_sparse_frames_of_a_long_video_are_found_by_seeking(shared_data: Path):
         index = video.source.timeline.index
         for t, number in enumerate(view.indices):
             clip = ClipBuffer([View(np.array([number]), view.box)], SIZE, "planar", video.source.geometry())
-            converter = Converter(video.source.coded_size, video.colour, "planar")
+            converter = Converter(video.source.coded_size, video.color, "planar")
             with av.open(str(video.path)) as container:
                 stream = container.streams.best("video")
                 container.seek(int(index.pts[number]), stream=stream)
@@ -224,18 +223,18 @@ def test_times_and_rates_are_those_of_the_frames(shared_data: Path):
         np.testing.assert_allclose(video.times_s, np.arange(81) / 30)
 
 
-def test_colour_tags(shared_data: Path):
+def test_color_tags(shared_data: Path):
     expected = {
-        "torchcodec__bt709_full_range.mp4": Colour("bt709", full_range=True),
-        "media__sample_with_increasing_timestamps_320w_240h_5s.mp4": Colour("bt601", full_range=True),
-        "sam2__05_default_juggle.mp4": Colour("bt709", full_range=False),
-        "ExoPlayer__sample.flv": Colour("bt709", full_range=False),  # no tag, 720 lines
-        "mmaction2__test.mp4": Colour("bt601", full_range=False),  # no tag, 256 lines
+        "torchcodec__bt709_full_range.mp4": Color("bt709", full_range=True),
+        "media__sample_with_increasing_timestamps_320w_240h_5s.mp4": Color("bt601", full_range=True),
+        "sam2__05_default_juggle.mp4": Color("bt709", full_range=False),
+        "ExoPlayer__sample.flv": Color("bt709", full_range=False),  # no tag, 720 lines
+        "mmaction2__test.mp4": Color("bt601", full_range=False),  # no tag, 256 lines
     }
-    for name, colour in expected.items():
+    for name, color in expected.items():
         with open_video(shared_data / "videos" / name) as video:
-            assert video.colour == colour, name
-    codes = {Colour(matrix, full).code() for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)}
+            assert video.color == color, name
+    codes = {Color(matrix, full).code() for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)}
     assert codes == set(range(6))
 
 
@@ -255,8 +254,8 @@ def test_rgb_is_what_the_planes_mean(shared_data: Path, name: str):
         np.kron(part.reshape(height // 2, width // 2), np.ones((2, 2)))
         for part in np.split(planar.reshape(-1)[height * width :], 2)
     )
-    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[video.colour.matrix]
-    low, luma_span, chroma_span = (0, 255, 255) if video.colour.full_range else (16, 219, 224)
+    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[video.color.matrix]
+    low, luma_span, chroma_span = (0, 255, 255) if video.color.full_range else (16, 219, 224)
     y, u, v = (luma - low) / luma_span, (u - 128) / chroma_span, (v - 128) / chroma_span
     r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
     expected = np.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], axis=-1).clip(0, 1) * 255

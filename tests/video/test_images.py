@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidtl.data.sampling import Box
 from vidtl.errors import UserError
-from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video import Box, UnreadableVideo, View, open_video
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -46,9 +45,9 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
-    grey = (np.arange(24 * 40, dtype=np.uint16) * 68).reshape(24, 40)
-    Image.fromarray(grey).save(tmp_path / "a.png")
-    assert np.array_equal(read_whole(tmp_path / "a.png"), np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2))
+    gray = (np.arange(24 * 40, dtype=np.uint16) * 68).reshape(24, 40)
+    Image.fromarray(gray).save(tmp_path / "a.png")
+    assert np.array_equal(read_whole(tmp_path / "a.png"), np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -7,8 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from vidtl.data.sampling import Box
-from vidtl.video import Colour, UnreadableVideo, View, open_video
+from vidtl.video import Box, Color, UnreadableVideo, View, open_video
 from vidtl.video.clip import ClipBuffer
 from vidtl.video.color import Converter, change_matrix
 
@@ -47,7 +46,7 @@ MADE = {
     "chroma422.mp4": ("libx264", {"g": "12", "pix_fmt": "yuv422p"}),
     "chroma444.mkv": ("libx264", {"g": "12", "pix_fmt": "yuv444p"}),
     "rgb.mkv": ("libx264rgb", {"g": "12", "pix_fmt": "rgb24", "crf": "5"}),
-    "grey.mp4": ("libx264", {"g": "12", "pix_fmt": "gray"}),
+    "gray.mp4": ("libx264", {"g": "12", "pix_fmt": "gray"}),
     "vp8.webm": ("libvpx", {"g": "20"}),
     "vp9.webm": ("libvpx-vp9", {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16"}),
     "b_frames.avi": ("mpeg4", {"g": "12", "bf": "2"}),
@@ -81,14 +80,14 @@ def test_frames_equal_those_of_a_plain_decode(made: Path):
             view = View(np.array(indices), box)
             for pixel_format in ("planar", "rgb"):
                 clip = ClipBuffer([view], size, pixel_format, video.source.geometry())
-                converter = Converter(video.source.coded_size, video.colour, pixel_format)
+                converter = Converter(video.source.coded_size, video.color, pixel_format)
                 for number in set(indices):
                     clip.put(number, converter.planes(frames[number]))
                 np.testing.assert_array_equal(video.read([view], size, pixel_format), clip.array)
 
 
 def test_pictures_are_those_that_were_encoded(made: Path):
-    """Guards the order of frames and gross errors of colour, which a comparison with another decode would share."""
+    """Guards the order of frames and gross errors of color, which a comparison with another decode would share."""
     with open_video(made) as video:
         box = Box(0, 0, video.height, video.width)
         size = (video.height, video.width)
@@ -96,7 +95,7 @@ def test_pictures_are_those_that_were_encoded(made: Path):
         rgb = video.read([View(numbers, box)], size, "rgb")[0]
     for number, frame in zip(numbers, rgb, strict=True):
         distances = [np.abs(frame - picture(k, *size).mean(-1, keepdims=True)).mean() for k in range(NUM_FRAMES)]
-        if made.name != "grey.mp4":
+        if made.name != "gray.mp4":
             distances = [np.abs(frame.astype(int) - picture(k, *size)).mean() for k in range(NUM_FRAMES)]
         assert int(np.argmin(distances)) == number
 
@@ -143,13 +142,13 @@ def test_a_file_that_begins_within_a_group_of_pictures_has_the_frames_that_decod
         assert np.abs(frame.astype(int) - expected).mean() < 1
 
 
-def test_grey_and_rgb_files_become_limited_bt601_planes(tmp_path: Path):
-    grey = make_video(tmp_path / "grey.mkv", "ffv1", pix_fmt="gray", frames=1)
+def test_gray_and_rgb_files_become_limited_bt601_planes(tmp_path: Path):
+    gray = make_video(tmp_path / "gray.mkv", "ffv1", pix_fmt="gray", frames=1)
     rgb = make_video(tmp_path / "rgb.mkv", "ffv1", pix_fmt="bgr0", frames=1)
     expected = av.VideoFrame.from_ndarray(picture(0, 48, 64), format="rgb24")
-    for path, source in ((grey, expected.reformat(format="gray")), (rgb, expected)):
+    for path, source in ((gray, expected.reformat(format="gray")), (rgb, expected)):
         with open_video(path) as video:
-            assert video.colour == Colour("bt601", full_range=False)
+            assert video.color == Color("bt601", full_range=False)
             planar = video.read([View(np.array([0]), Box(0, 0, 48, 64))], (48, 64), "planar")[0, 0]
         luma = source.to_ndarray(format="rgb24") @ np.array([0.299, 0.587, 0.114])
         np.testing.assert_allclose(planar[:48], 16 + luma * 219 / 255, atol=2)

@@ -7,9 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from vidtl.data.sampling import Box
-from vidtl.video import View, open_video
-from vidtl.video.orientation import Orientation, may_be_turned, orientation_from_matrix
+from vidtl.video import Box, View, open_video
+from vidtl.video.orientation import Orientation, may_be_rotated, orientation_from_matrix
 
 # Coefficients (a, b, c, d) of FFmpeg's display matrix for the eight ways to turn a picture.
 MATRICES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)]
@@ -29,7 +28,7 @@ def test_every_pixel_is_shown_where_the_matrix_puts_it(coefficients: tuple[int, 
     orientation = orientation_from_matrix(display_matrix(a, b, c, d))
     displayed = orientation.apply(coded)
     assert displayed.shape == orientation.displayed_size(height, width)
-    # Pixel centres, moved back so that the shown picture starts at (0, 0).
+    # Pixel centers, moved back so that the shown picture starts at (0, 0).
     corners = [(a * x + c * y, b * x + d * y) for x, y in product((0, width), (0, height))]
     left, top = min(x for x, _ in corners), min(y for _, y in corners)
     for y, x in product(range(height), range(width)):
@@ -95,14 +94,14 @@ def test_turned_files_show_the_turned_picture(
 
 
 def test_only_headers_with_a_matrix_cost_a_decode(shared_data: Path):
-    turned = {path.name for path in (shared_data / "videos").glob("*.m*") if may_be_turned(path, "mov")}
+    turned = {path.name for path in (shared_data / "videos").glob("*.m*") if may_be_rotated(path, "mov")}
     assert turned == {
         "decord__video_90.mov",
         "decord__video_180.mov",
         "ExoPlayer__video_1.mp4",
         "media__sample_rotate_and_reflect.mp4",
     }
-    assert not any(may_be_turned(path, "matroska") for path in (shared_data / "videos").glob("*.webm"))
+    assert not any(may_be_rotated(path, "matroska") for path in (shared_data / "videos").glob("*.webm"))
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mov"])

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from vidtl.config import DataConfig
-from vidtl.data.sampling import Box
 from vidtl.errors import UserError
-from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video import Box, UnreadableVideo, View, open_video
 
 ORDER = {"decord": "seeks wrongly where frames that are out of order", "torchcodec": "miscounts frames"}
 STREAMS = "seeks wrongly in transport and program streams"
@@ -76,7 +75,7 @@ def test_frames_equal_those_of_the_default_backend_or_the_file_is_refused(shared
 
 def largest_mean_difference(path: Path, decoder: str) -> float:
     with open_video(path, decoder) as video, open_video(path) as reference:
-        assert (video.height, video.width, video.colour) == (reference.height, reference.width, reference.colour)
+        assert (video.height, video.width, video.color) == (reference.height, reference.width, reference.color)
         np.testing.assert_array_equal(video.times_s, reference.times_s)
         last = len(video.times_s) - 1
         box = Box(video.height // 10, video.width // 7, video.height // 2, video.width // 2)

@@ -1,4 +1,4 @@
-"""What one clip is."""
+"""Frames, size and value range of a clip."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,25 +8,23 @@ from vidtl.config.checks import require, require_choices
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """What one clip is: the frames taken from a video, their size and their range of values."""
+    """Frames of a video that form a clip, their size and their range of values."""
 
     num_frames: int = 32
     """Frames per clip."""
-    sampling: Literal["random_span", "segments", "pytorchvideo_random"] = "random_span"
+    sampling: Literal["random_span", "segments"] = "random_span"
     """Training. `random_span`: frames `stride` apart from a random start; `segments`: one random frame of each of
-    `num_frames` equal parts of the video (TSN; SSv2), and in the `center` protocol the central one;
-    `pytorchvideo_random`: `num_frames` frames spread over a random span in seconds, as long as `num_frames` x `stride`
-    frames at `target_fps` (at 30 where that is 0)."""
+    `num_frames` equal segments of the video (TSN; SSv2), and in the `center` protocol the central one."""
     stride: int = 2
-    """Distance between neighbouring frames of a clip, in frames of the video (or of the video at `target_fps`)."""
+    """Distance between consecutive frames of a clip, in frames of the video (or of the video at `target_fps`)."""
     target_fps: float = 0.0
-    """Frame rate that the stride counts in, whatever the file's own; 0 keeps the file's own frames."""
+    """Frame rate to resample videos to before `stride` applies; 0 keeps the file's own frames."""
     frame_size: tuple[int, int] = (224, 224)
-    """Height and width in pixels that the model sees."""
+    """Height and width of the model's input in pixels."""
     short_side: int = 256
     """Evaluation: the shorter side is resized to this before cropping to `frame_size`."""
     short_video: Literal["loop", "hold"] = "loop"
-    """Videos shorter than a clip start again from their first frame, or hold their last one."""
+    """Videos shorter than a clip restart from their first frame, or repeat their last one."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Subtracted from RGB in [0, 1]; ViViT's range [-1, 1] is mean 0.5 and std 0.5."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -1,4 +1,4 @@
-"""Which videos, and how they are read."""
+"""Data set and decoding."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from vidtl.config.checks import require, require_choices
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which videos, and how they are read."""
+    """The videos of a run, and how they are read."""
 
     dataset: str = "toy"
     """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`."""
@@ -19,31 +19,24 @@ class DataConfig:
     eval_split: str = "val"
     """Split of `dataset.yaml` to evaluate on."""
     manifest: str = "auto"
-    """What `tools/prepare.py` found out about the files: a file, the folder it is in, `none`, or `auto`: the one in the
-    root if there is one. It spares a scan at each open and the attempts to read broken files, and changes no clip."""
+    """Result of `tools/prepare.py`: a file, its folder, `none`, or `auto` for the one in the root, if any. It saves a
+    scan at each open and attempts to read broken files, and changes no clip."""
     decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
-    """Decoding library. `pyav` is the fast and exact one. The others give RGB only and refuse files that they misread:
+    """Decoding library. `pyav` is the fast and exact one. The others are RGB only and refuse files that they misread:
     `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
     pixel_format: Literal["planar", "rgb"] = "planar"
-    """How frames travel to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3 bytes)."""
+    """Format of frames on the way to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3)."""
     num_workers: int = 2
     """Decoding processes per training process; 0 decodes in the training process itself."""
-    prefetch_batches: int = 2
-    """Batches that each worker prepares ahead."""
     worker_timeout_s: float = 120.0
-    """Seconds to wait for a batch before the run stops and says which videos were being read."""
-    max_substitutions: int = 10
-    """Training only: how many other videos may be tried in the place of one that cannot be read. Those of the same
-    classes come first; missing files and those that the manifest knows to be broken do not count."""
+    """Seconds to wait for a batch before the run stops and names the videos that were being read."""
     max_unreadable_share: float = 0.05
-    """Training only: the run stops once a larger share of the videos asked for could not be read."""
+    """Training: the run stops if a larger share of the requested videos cannot be read. Each is replaced by another."""
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
         require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
-        require(self.prefetch_batches >= 1, "data.prefetch_batches", self.prefetch_batches, "1 or more")
         require(self.worker_timeout_s > 0, "data.worker_timeout_s", self.worker_timeout_s, "more than 0 seconds")
-        require(self.max_substitutions >= 0, "data.max_substitutions", self.max_substitutions, "0 or more")
         require(0 <= self.max_unreadable_share <= 1, "data.max_unreadable_share", self.max_unreadable_share, "0 to 1")
         require(
             self.decoder == "pyav" or self.pixel_format == "rgb",

@@ -1,4 +1,4 @@
-"""What travels from the decoding workers to the device.
+"""Batches that the decoding workers send to the device, and their conversion to the model's input.
 
 Axes: B clips, V views of one video, T frames, H W pixels, K classes. Pixels are uint8, planar [.., T, H * 3 / 2, W] or
 RGB [.., T, H, W, 3].
@@ -10,12 +10,14 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
-from vidtl.data.changes import Augmentation
-from vidtl.data.mixing import Mixing
+from vidtl.config import ClipConfig
+from vidtl.data.augmentation import Augmentation, augment, erase
+from vidtl.data.mixing import Mixing, mix
+from vidtl.data.pixels import normalize, to_rgb
 
 
 class Failure(NamedTuple):
-    """One video that was asked for and could not be read."""
+    """A video that could not be read."""
 
     record: int
     """Record number."""
@@ -24,7 +26,7 @@ class Failure(NamedTuple):
     classes: tuple[str, ...] = ()
     """Names of the video's classes."""
     attempt: int = 0
-    """0 for a video that was due itself, 1 for its first substitute, and so on."""
+    """0 for the video of the sample itself, 1 for its first substitute, and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,25 +35,25 @@ class ClipBatch:
 
     pixels: torch.Tensor
     """uint8 [B, T, ...]."""
-    colour: torch.Tensor
-    """int64 [B]; `Colour.code()` of each file."""
+    color: torch.Tensor
+    """int64 [B]; `Color.code()` of each file."""
     targets: torch.Tensor
     """float32 [B, K]; one-hot or multi-hot (`vidtl.data.mixing` makes them soft)."""
     weights: torch.Tensor
-    """float32 [B]; 1, or 0 for the clips that only fill up the last batch of an epoch."""
+    """float32 [B]; 1, or 0 for clips that pad the last batch of an epoch."""
     augmentation: list[Augmentation]
-    """Random changes of each clip, B of them. They stay on the host, which decides from them what the device does."""
+    """One per clip. They stay on the host, which chooses the operations that the device runs."""
     failures: list[Failure]
-    """Videos that could not be read and were substituted, but for those that only fill up the batch."""
+    """Videos that could not be read and were substituted, except those of padding."""
     mixing: Mixing | None = None
-    """How its clips are mixed with each other on the device."""
+    """Mixing of the clips with each other, on the device."""
 
     def to(self, device: torch.device) -> Self:
-        """The same batch with its tensors on `device`."""
+        """Return the same batch with its tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Self:
-        """The same batch in page-locked memory (called by PyTorch's DataLoader)."""
+        """Return the same batch in page-locked memory (called by PyTorch's DataLoader)."""
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
@@ -61,6 +63,17 @@ class ClipBatch:
         return replace(self, **mapped)
 
 
+def batch_input(batch: ClipBatch, clip: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convert uint8 frames to float RGB, then augment, normalize and mix them.
+
+    Returns:
+        The model's input [B, T, 3, H, W]; targets, mixed alike, [B, K].
+    """
+    rgb_BTCHW = augment(to_rgb(batch.pixels, batch.color), batch.augmentation)
+    input_BTCHW = erase(normalize(rgb_BTCHW, clip), batch.augmentation)
+    return mix(input_BTCHW, batch.targets, batch.mixing) if batch.mixing else (input_BTCHW, batch.targets)
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoViews:
     """All views of one video, decoded in one pass."""
@@ -68,32 +81,32 @@ class VideoViews:
     index: int
     """Record number."""
     pixels: torch.Tensor | None
-    """uint8 [V, T, ...], clip-major (all crops of the first clip first); None where the video could not be read."""
-    colour: int
-    """`Colour.code()` of the file."""
+    """uint8 [V, T, ...], clip-major (all crops of the first clip first); None if the video could not be read."""
+    color: int
+    """`Color.code()` of the file."""
     failure: Failure | None
-    """Why there are no pixels."""
+    """Set if there are no pixels."""
     num_frames: int = 0
-    """Of the whole file; 0 where it could not be read."""
+    """Frames of the whole file; 0 if it could not be read."""
     duration_s: float = 0.0
-    """Of the whole file, the last frame's own time included."""
+    """Length of the whole file, including the duration of the last frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsBatch:
-    """Videos that a worker hands over together: each tensor costs a connection to it, whatever its size."""
+    """Videos that a worker sends together: each tensor costs a connection to it, whatever its size."""
 
     videos: list[VideoViews]
     """Without pixels."""
     pixels: torch.Tensor | None
-    """uint8 [videos that could be read, V, T, ...]; None where there are none."""
+    """uint8 [readable videos, V, T, ...]; None if there are none."""
 
     def __iter__(self) -> Iterator[VideoViews]:
-        """Videos with their pixels, in order."""
+        """Yield videos with their pixels, in order."""
         rows = iter(()) if self.pixels is None else iter(self.pixels)
         for video in self.videos:
             yield video if video.failure else replace(video, pixels=next(rows))
 
     def pin_memory(self) -> Self:
-        """The same videos in page-locked memory (called by PyTorch's DataLoader)."""
+        """Return the same videos in page-locked memory (called by PyTorch's DataLoader)."""
         return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())

@@ -1,4 +1,4 @@
-"""Files of class names, in the forms that they are published in."""
+"""Read files of class names in their published forms."""
 
 import json
 import re
@@ -13,25 +13,25 @@ _NUMBERED = re.compile(r"(?P<prefix>c?)(?P<number>\d+)[ \t]+(?P<name>.*)")
 
 
 class ClassList(NamedTuple):
-    """Class names, and the number that annotations give the first of them."""
+    """Class names, and the number of the first one in annotations."""
 
     names: ClassNames
     first_number: int
 
 
 def read_class_list(file: Path, numbered: bool = False) -> ClassList:
-    """Class names in the order of their numbers.
+    """Read class names in the order of their numbers.
 
     Forms: one name a line; lines `c000 name` as Charades writes them, numbered from 0; lines `1 name` as UCF101's
     `classInd.txt`, numbered from 0 or 1; a JSON object of names and numbers, as Something-Something's `labels.json`, or
-    a JSON list of names. Lines count as numbered where the first two are.
+    a JSON list of names. Lines are numbered if the first two are.
 
     Args:
         file: the list.
-        numbered: whether the lines must be those of Charades.
+        numbered: require the form of Charades.
 
     Raises:
-        UserError: no text in UTF-8, a number out of order, a name that is empty or there twice.
+        UserError: no text in UTF-8, a number out of order, an empty or repeated name.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")

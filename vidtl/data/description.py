@@ -1,6 +1,6 @@
-"""`dataset.yaml`: where a data set keeps what, in which format; with the root of a run it becomes `Records`.
+"""`dataset.yaml`: layout and format of a data set, and reading of its `Records` from the root of a run.
 
-The keys are documented in `datasets/README.md`. A data set needs such a folder, anywhere on disk, and no code.
+The keys are documented in `datasets/README.md`. A data set needs this file in a folder, anywhere on disk, and no code.
 """
 
 import logging
@@ -16,7 +16,8 @@ from vidtl.data.class_list import ClassList, read_class_list
 from vidtl.data.description_file import Section, read_section
 from vidtl.data.formats import READERS, AnnotationFormat
 from vidtl.data.formats.path_list import check_fields
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, lacks_column
+from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
+from vidtl.data.formats.text_files import lacks_column
 from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
 from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError, did_you_mean
@@ -26,7 +27,7 @@ FILE_NAME = "dataset.yaml"
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
-# Parts of a split (a validation set held out of the training set, say) must be the same in every run.
+# Parts of a split (such as a held-out part of the training set) must be the same in every run.
 _PART_SEED = 0
 
 _log = logging.getLogger(__name__)
@@ -34,21 +35,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SplitDescription:
-    """One split; every path is relative to the root of the run."""
+    """One split; all paths are relative to the root."""
 
     annotations: tuple[str, ...]
-    """Annotation files, read one after the other; none where the folders of `videos` tell everything."""
+    """Annotation files, read in this order; none if the folders of `videos` are the annotation."""
     videos: tuple[str, ...]
-    """Folders in which the videos are looked for, in this order."""
+    """Folders that are searched for videos, in this order."""
     replacements: tuple[str, ...]
-    """Folders whose videos are preferred to those of `videos`, where they exist."""
+    """Folders whose videos are preferred to those of `videos`."""
     value: str
-    """Value of the column `split` in rows of this split, where the data set names such a column."""
+    """Value of the column `split` in rows of this split, if there is such a column."""
     part: tuple[float, float] = (0.0, 1.0)
-    """Which of those records: from and to where, as shares, in a random order that is always the same."""
+    """Start and end of a part of those records, as shares, in a fixed random order."""
 
     def choose(self, records: Records) -> Records:
-        """The records of the part, in the order of the annotation; UserError where it has none."""
+        """Select the records of the part, in the order of the annotation; UserError if it is empty."""
         if self.part == (0.0, 1.0):
             return records
         start, end = (round(share * len(records)) for share in self.part)
@@ -68,29 +69,29 @@ class DatasetDescription:
     labels: Literal["single", "multi"]
     splits: Mapping[str, SplitDescription]
     classes: str | None
-    """File of class names, in the data set's folder or the root; None: the sorted labels of all splits."""
+    """File of class names, in the folder of the data set or the root; None: the sorted labels of all splits."""
     files: tuple[str, ...]
     """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
     columns: Mapping[str, str]
-    """Names of columns that differ from the format's own."""
+    """Names of columns that differ from those of the format."""
     aliases: Mapping[str, str]
-    """Other spellings of labels, and the class each one means."""
+    """Other spellings of labels, with the class of each."""
     protocol: str
-    """Evaluation protocol where the run names none."""
+    """Default evaluation protocol."""
     fields: tuple[str, ...] = ()
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
-    """Frames per second of videos that are folders of images."""
+    """Frames per second of folders of images."""
     expected: Mapping[str, int] = field(default_factory=dict)
-    """Videos that the official annotation of a split lists."""
+    """Number of videos in the official annotation of each split."""
 
     @property
     def multi_label(self) -> bool:
-        """Whether a video may have several classes, or none."""
+        """True if a video may have several classes, or none."""
         return self.labels == "multi"
 
     def split(self, name: str) -> SplitDescription:
-        """A split by name; UserError with the nearest name where there is none."""
+        """Return a split; UserError with the nearest name if there is none."""
         if name not in self.splits:
             raise UserError(f"data set {self.name!r} has no split {name!r}; {did_you_mean(name, self.splits)}")
         return self.splits[name]
@@ -107,7 +108,7 @@ def load_description(name_or_path: str) -> DatasetDescription:
 
 
 def parse_description(folder: Path) -> DatasetDescription:
-    """The description in a folder."""
+    """Parse the description in a folder."""
     top = read_section(folder / FILE_NAME)
     format_name = top.choice("format", tuple(READERS))
     annotation_format = READERS[format_name]
@@ -135,7 +136,7 @@ def parse_description(folder: Path) -> DatasetDescription:
 
 
 def _check_format(top: Section, description: DatasetDescription, annotation_format: AnnotationFormat) -> None:
-    """What a format needs of a description beyond its own keys."""
+    """Check the keys that depend on the format."""
     name = description.format
     if annotation_format.numbered_classes and description.classes is None:
         raise UserError(f"{top.file}: format {name} needs `classes`, a file with lines 'c000 name'")
@@ -147,18 +148,18 @@ def _check_format(top: Section, description: DatasetDescription, annotation_form
 
 
 def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
-    """The annotated videos of one split; files that do not exist are kept.
+    """Read the annotated videos of one split, including those whose files are missing.
 
     Raises:
-        UserError: root, annotation or class file missing or not readable for us; a header, row, label, time or path
-            that is not allowed.
+        UserError: root, annotation or class file missing or without permission; an invalid header, row, label, time or
+            path.
     """
     with _access_needed(root):
         return _read_records(description, split, root)
 
 
 def find_unlabelled(description: DatasetDescription, split: str, root: Path) -> Path | None:
-    """The first annotation file of a split without the column `label`, as lists of test videos are published."""
+    """Return the first annotation file of a split without the column `label`, as in published test lists."""
     column = {**READERS[description.format].columns, **description.columns}.get("label")
     files = (file for path in description.splits[split].annotations for file in find_annotations(root, path))
     return next((file for file in files if column and lacks_column(file, column)), None)
@@ -185,7 +186,7 @@ def _read_records(description: DatasetDescription, split: str, root: Path) -> Re
 
 @contextmanager
 def _access_needed(path: Path) -> Iterator[None]:
-    """Files and folders without the right to read them are a user's mistake, told in one line."""
+    """Convert missing permissions to a UserError."""
     try:
         yield
     except OSError as error:
@@ -214,7 +215,7 @@ def _read_split(
 
 
 def _read_classes(description: DatasetDescription, root: Path) -> ClassList:
-    """The list of classes, from the folder of the description or else from the root."""
+    """Read the list of classes from the folder of the description or from the root."""
     assert description.classes is not None
     beside = description.folder / description.classes
     file = beside if beside.is_file() else find_annotations(root, description.classes, "file of class names")[0]
@@ -239,7 +240,7 @@ def _find_folder(name_or_path: str) -> Path:
 
 
 def _annotations(split: SplitDescription, root: Path, annotation_format: AnnotationFormat) -> tuple[Path, ...]:
-    """The annotation files of a split, or the folders that tell everything."""
+    """Return the annotation files of a split, or the folders of its videos."""
     if annotation_format.annotation_files:
         return tuple(file for path in split.annotations for file in find_annotations(root, path))
     folders = tuple(existing(root / folder, "folder of a split") for folder in split.videos)
@@ -269,7 +270,7 @@ def _parse_split(section: Section, name: str, annotation_format: AnnotationForma
 
 
 def _parse_files(top: Section, annotation_format: AnnotationFormat) -> tuple[str, ...]:
-    """Patterns checked by use, so that none can fail in the middle of a set."""
+    """Parse and apply the patterns once, so that none can fail in the middle of a set."""
     if not annotation_format.pattern_fields:
         return ()
     patterns = top.texts("files")

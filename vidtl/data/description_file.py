@@ -1,4 +1,4 @@
-"""A small YAML file read strictly: keys are asked for by name and type, and one that nobody asked for is an error."""
+"""Strict reader of a small YAML file: keys are requested by name and type, and all others are errors."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SIZE_LIMIT = 64 * 1024
 
 
 class Section:
-    """One mapping of the file. `refuse_other_keys` comes after the last key was asked for."""
+    """One mapping of the file. Call `refuse_other_keys` after the last request."""
 
     def __init__(self, file: Path, prefix: str, content: dict[str, Any]) -> None:
         self.file = file
@@ -27,14 +27,14 @@ class Section:
         return key in self._content
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A text, or a number taken as one; required unless there is a default."""
+        """Return a text, or a number as one; required unless there is a default."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             raise self._error(key, value, "a text")
         return str(value)
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        """A text or a list of texts."""
+        """Return a text or a list of texts as a tuple."""
         value = self._value(key, default)
         values = [value] if isinstance(value, str) else value
         if not isinstance(values, list | tuple) or not all(isinstance(each, str) and each for each in values):
@@ -44,7 +44,7 @@ class Section:
         return tuple(values)
 
     def positive(self, key: str) -> float | None:
-        """A number above 0; may be absent."""
+        """Return a number above 0, or None if absent."""
         value = self._value(key, 0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             if key not in self:
@@ -53,14 +53,14 @@ class Section:
         return float(value)
 
     def choice(self, key: str, allowed: Sequence[str]) -> str:
-        """One of a few texts."""
+        """Return one of the allowed texts."""
         value = self.text(key)
         if value not in allowed:
             raise UserError(f"{self.file}: {self.prefix}{key} is {value!r}; {did_you_mean(value, allowed)}")
         return value
 
     def range_of_shares(self, key: str) -> tuple[float, float]:
-        """Two rising numbers from 0 to 1; all, `[0, 1]`, where the key is absent."""
+        """Return two rising numbers from 0 to 1; `[0, 1]` if absent."""
         value = self._value(key, [0, 1])
         numbers = isinstance(value, list) and all(type(each) in (int, float) for each in value)
         if not numbers or len(value) != 2 or not 0 <= value[0] < value[1] <= 1:
@@ -68,7 +68,7 @@ class Section:
         return float(value[0]), float(value[1])
 
     def sections(self, key: str) -> dict[str, "Section"]:
-        """A mapping of at least one name to mappings."""
+        """Return a mapping of at least one name to mappings."""
         content = self._mapping(key, self._value(key, None))
         if not content:
             raise self._error(key, content, "at least one entry")
@@ -79,15 +79,15 @@ class Section:
         }
 
     def texts_by_name(self, key: str, allowed: Sequence[str] | None = None) -> dict[str, str]:
-        """A mapping of names (one of `allowed`, if given) to texts; may be absent."""
+        """Return a mapping of names (of `allowed`, if given) to texts; may be absent."""
         return {name: section.text(name) for name, section in self._entries(key, allowed)}
 
     def counts_by_name(self, key: str, allowed: Sequence[str]) -> dict[str, int]:
-        """A mapping of names out of `allowed` to whole numbers of 0 or more; may be absent."""
+        """Return a mapping of names of `allowed` to integers of 0 or more; may be absent."""
         return {name: section._count(name) for name, section in self._entries(key, allowed)}
 
     def refuse_other_keys(self) -> None:
-        """UserError for the first key that was never asked for."""
+        """Raise a UserError for the first key that was not requested."""
         self._check_names(self._content, self._asked)
 
     def _entries(self, key: str, allowed: Sequence[str] | None) -> list[tuple[str, "Section"]]:
@@ -127,7 +127,7 @@ class Section:
 
 
 def read_section(file: Path) -> Section:
-    """The file's top level.
+    """Read the top level of the file.
 
     Raises:
         UserError: it is missing or larger than `SIZE_LIMIT`, or as `read_mapping`.

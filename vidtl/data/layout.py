@@ -1,7 +1,6 @@
-"""Finding files: annotation paths, and videos in the layouts that a data set is met in.
+"""Find annotation files, and videos in the usual layouts of a data set.
 
-Folders are listed once and looked up by name: on a network file system one question per video costs minutes for
-300,000 of them.
+Each folder is listed once, since on a network file system one system call per video takes minutes for 300,000 of them.
 """
 
 import os
@@ -14,7 +13,7 @@ from typing import NamedTuple
 from vidtl.errors import UserError, did_you_mean
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".3gp")
-"""What `.*` at the end of a name pattern stands for, in the order tried."""
+"""Suffixes that `.*` at the end of a name pattern matches, in the order tried."""
 
 _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
 
@@ -22,9 +21,9 @@ Fields = Mapping[str, str | int]
 
 
 def check_relative(path: str, where: str) -> str:
-    """The path itself, or UserError if it could leave the folder it is relative to or is no plain file path.
+    """Return the path, or raise a UserError if it could leave its folder or is no plain file path.
 
-    Only the text is checked, no file is touched; links are followed and checked when the video is opened.
+    Only the text is checked; links are followed and checked when the video is opened.
     """
     if not is_relative(path):
         raise UserError(f"{where}: {path!r} is not allowed; a path inside data.root without '..' is")
@@ -32,12 +31,12 @@ def check_relative(path: str, where: str) -> str:
 
 
 def is_relative(path: str) -> bool:
-    """Whether `check_relative` lets a path pass."""
+    """Return True if `check_relative` accepts a path."""
     return bool(path) and _UNSAFE.search(path) is None
 
 
 def existing(path: Path, what: str) -> Path:
-    """The path itself, or UserError that names the first missing part of it and the nearest name beside that."""
+    """Return the path, or raise a UserError with its first missing part and the nearest name there."""
     if path.exists():
         return path
     missing = path.absolute()
@@ -49,10 +48,10 @@ def existing(path: Path, what: str) -> Path:
 
 
 def find_annotations(root: Path, path: str, what: str = "annotation file") -> list[Path]:
-    """Files below the root, which are `what` in messages.
+    """Find files below the root; `what` is their name in messages.
 
-    `a | b` is the first of these that exists, `*` in a name stands for all files that match.
-    Names whose spaces were turned into underscores are found as well.
+    `a | b` is the first of these that exists, `*` in a name matches several files, and spaces in names also match
+    underscores.
     """
     choices = [choice.strip() for choice in path.split("|")]
     for choice in choices:
@@ -69,7 +68,7 @@ def find_annotations(root: Path, path: str, what: str = "annotation file") -> li
 
 
 class Listing:
-    """Names in the folders below a root, each folder read once."""
+    """Names in the folders below a root; each folder is read once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -77,22 +76,22 @@ class Listing:
         self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
-        """Names in a folder (files and folders); empty where there is no such folder."""
+        """Return the names in a folder (files and folders); empty if there is no such folder."""
         if folder not in self._names:
             path = self._root / folder
             self._names[folder] = frozenset(os.listdir(path)) if path.is_dir() else frozenset()
         return self._names[folder]
 
     def find(self, path: str) -> str | None:
-        """The path if it exists; `name.*` finds the first of `VIDEO_SUFFIXES` that does."""
+        """Return the path if it exists; `name.*` matches the first existing suffix of `VIDEO_SUFFIXES`."""
         folder, _, name = path.rpartition("/")
         found = _first(name, self.names(folder))
         return None if found is None else join(folder, found)
 
     def find_respelt(self, folder: str, name: str) -> str | None:
-        """As `find`, but the last folder may have underscores where `folder` has spaces, and lack `'`, `(` and `)`.
+        """Find as `find`, but also with underscores for spaces in the last folder, and without `'`, `(` and `)`.
 
-        Both together is what torchvision.datasets.Kinetics names class folders.
+        torchvision.datasets.Kinetics names class folders with both changes.
         """
         if "/" in name:
             inner, _, name = name.rpartition("/")
@@ -111,7 +110,7 @@ class Listing:
 
 
 def _first(name: str, names: frozenset[str]) -> str | None:
-    """The name if it is among `names`; for `stem.*` the first of `VIDEO_SUFFIXES` with which it is."""
+    """Return the name if it is in `names`; for `stem.*`, the name with the first matching suffix."""
     if not name.endswith(".*"):
         return name if name in names else None
     stem = name[:-2]
@@ -125,9 +124,9 @@ class _Place(NamedTuple):
     """A name pattern in one of the folders."""
 
     pattern: int
-    """Which of the patterns."""
+    """Number of the pattern."""
     folder: str
-    """May have fields, like the name."""
+    """May have fields, as the name."""
     name: str
 
 
@@ -137,7 +136,7 @@ class VideoFinder:
     def __init__(
         self, root: Path, folders: Sequence[str], patterns: Sequence[str], replacements: Sequence[str]
     ) -> None:
-        """Folders are relative to `root`; those of `replacements` are looked into first, if they exist."""
+        """Search `folders` relative to `root`, after those of `replacements`."""
         self._listing = Listing(root)
         self._folders = tuple(folders)
         self._path_folders = (*replacements, *folders)
@@ -153,10 +152,7 @@ class VideoFinder:
         """Every field that a pattern uses."""
 
     def find(self, fields: Fields) -> str | None:
-        """Path relative to the root, or None where no pattern leads to a file.
-
-        A class folder may be respelt (see `Listing.find_respelt`).
-        """
+        """Return the path relative to the root, or None if no pattern matches a file; see `Listing.find_respelt`."""
         for place in self._places:
             folder = place.folder.format_map(fields)
             found = self._listing.find_respelt(folder, place.name.format_map(fields))
@@ -166,7 +162,7 @@ class VideoFinder:
         return None
 
     def place(self, path: str) -> str:
-        """The same for a path that an annotation gives: where it is found, or else in the first of the folders."""
+        """Locate a path of an annotation in the folders; if it is in none, return that in the first folder."""
         if len(self._path_folders) > 1:
             for folder in self._path_folders:
                 if self._listing.find(join(folder, path)) is not None:
@@ -174,7 +170,7 @@ class VideoFinder:
         return join(self._folders[0], path)
 
     def _can_match(self, place: "_Place") -> bool:
-        """Whether there is any point in trying: its folder has files of its kind, or the folders it could name."""
+        """Return False if the folder has no file of this kind and no folders that the pattern could name."""
         _, folder, name = place
         if "{" in folder:
             return bool(self._listing.names(folder[: folder.index("{")].rpartition("/")[0]))
@@ -182,7 +178,7 @@ class VideoFinder:
         return any(found.endswith(suffixes) for found in self._listing.names(folder))
 
     def expected_pattern(self, needs: str | None = None) -> str:
-        """Where videos that were not found should be: the pattern that most others matched, in the first folder.
+        """Return the pattern that most videos matched, in the first folder: the expected place of missing ones.
 
         With `needs`, only patterns with that field count (or all, if none has it).
         """
@@ -193,10 +189,10 @@ class VideoFinder:
 
 
 def join(folder: str, name: str) -> str:
-    """Two relative paths as one; the folder `.` disappears."""
+    """Join two relative paths; the folder `.` disappears."""
     return name if folder in ("", ".") else f"{folder.rstrip('/')}/{name}"
 
 
 def pattern_fields(pattern: str) -> set[str]:
-    """Names in braces; ValueError for a pattern that Python's format syntax refuses."""
+    """Return the names in braces; ValueError for invalid format syntax."""
     return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}

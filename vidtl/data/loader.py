@@ -6,11 +6,11 @@ Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permu
     micro-batch     |<-------- 0 -------->|<-------- 1 -------->| ...     accumulation_steps of them
     process         |   0   |   1   | ... |   0   |   1   | ... |         num_processes in each
 
-so the clips of a step do not depend on how many processes or accumulation steps share them, and a run can go on from
-any step without decoding what came before. The last step of an epoch is filled up with clips of weight 0.
+so the clips of a step do not depend on the numbers of processes and accumulation steps, and a run can resume at any
+step without decoding the earlier ones. The last step of an epoch is padded with clips of weight 0.
 
-With repeated augmentation a place is a video and stands for `augmentation.repeats` clips next to each other: an epoch
-still visits each video once, and has as many times more clips and steps.
+With repeated augmentation, a place is a video with `augmentation.repeats` consecutive clips: an epoch still visits each
+video once, and has as many times more clips and steps.
 """
 
 import atexit
@@ -27,9 +27,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from vidtl.config import ExperimentConfig
+from vidtl.config import ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.batch import ClipBatch, VideoViews, ViewsBatch
-from vidtl.data.clip_samplers import FrameRule
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
 from vidtl.data.mixing import Mixing, draw_mixing
 from vidtl.data.protocols import Protocol
@@ -38,25 +37,28 @@ from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
 from vidtl.video import clip_shape
 
-# Evaluation: what a worker hands over at once, and how many times at least, so that none is left without work.
-_BATCH_BYTES, _MOST_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8
+# Evaluation: limits of the videos that a worker sends at once, and the least number of times, so that none is idle.
+_BATCH_BYTES, _MAX_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8
+
+# Batches that each worker decodes ahead: enough to even out videos of different cost, at the price of memory.
+_PREFETCHED_BATCHES = 2
 
 
-@lru_cache(maxsize=2)  # around the end of an epoch, prefetching asks for two of them in turn
+@lru_cache(maxsize=2)  # near the end of an epoch, prefetching needs two of them in turn
 def epoch_order(num_records: int, seed: int, epoch: int) -> np.ndarray:
-    """Order in which one epoch visits the records: int64 [num_records]."""
+    """Return the order in which one epoch visits the records: int64 [num_records]."""
     return generator(seed, epoch).permutation(num_records)
 
 
 class MicroBatchSampler(Sampler[list[ClipKey]]):
-    """Keys of one process's micro-batches from a step on, through all epochs to the end of the run."""
+    """Keys of one process's micro-batches, from a step to the end of the run."""
 
     def __init__(self, loader: "TrainLoader", start_step: int) -> None:
         self.loader = loader
         self.start_step = start_step
 
     def places(self) -> Iterator[tuple[int, int]]:
-        """Step and number of each micro-batch."""
+        """Yield step and number of each micro-batch."""
         return product(range(self.start_step, self.loader.total_steps), range(self.loader.accumulation_steps))
 
     def __iter__(self) -> Iterator[list[ClipKey]]:
@@ -70,18 +72,11 @@ class MicroBatchSampler(Sampler[list[ClipKey]]):
 class TrainLoader:
     """Training micro-batches of one process."""
 
-    def __init__(
-        self,
-        records: Records,
-        config: ExperimentConfig,
-        process_index: int,
-        num_processes: int,
-        frame_rule: FrameRule | None = None,
-    ) -> None:
-        """`frame_rule` chooses the frames of each clip; `clip.sampling` names it where none is given.
+    def __init__(self, records: Records, config: ExperimentConfig, process_index: int, num_processes: int) -> None:
+        """Plan the batches of a run; `config` because five of its sections determine them.
 
         Raises:
-            UserError: the global batch cannot be shared evenly, or a process has a single clip where clips are mixed.
+            UserError: the global batch cannot be split evenly, or a process has a single clip where clips are mixed.
         """
         training, augmentation = config.training, config.augmentation
         parts = num_processes * training.accumulation_steps * augmentation.repeats
@@ -93,7 +88,6 @@ class TrainLoader:
             )
         self.records = records
         self.config = config
-        self.frame_rule = frame_rule
         self.process_index = process_index
         self.num_processes = num_processes
         self.repeats = augmentation.repeats
@@ -111,12 +105,12 @@ class TrainLoader:
         self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
 
     def global_count(self, step: int) -> int:
-        """Clips of weight 1 in one optimizer step, over all processes."""
+        """Count the clips of weight 1 in one optimizer step, over all processes."""
         place = step % self.steps_per_epoch * self.videos_per_step
         return min(self.videos_per_step, len(self.records) - place) * self.repeats
 
     def keys(self, step: int, micro_batch: int) -> list[ClipKey]:
-        """This process's videos of one micro-batch."""
+        """Return this process's videos of one micro-batch."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         order = epoch_order(len(self.records), self.config.training.seed, epoch)
         part = micro_batch * self.num_processes + self.process_index
@@ -125,9 +119,9 @@ class TrainLoader:
         return [ClipKey(epoch, int(order[place % len(order)]), float(place < len(order))) for place in places]
 
     def clips_of_classes(self, steps: int) -> dict[str, int]:
-        """Clips of each class that the first `steps` optimizer steps ask for, over all processes.
+        """Count the clips of each class in the first `steps` optimizer steps, over all processes.
 
-        A clip counts for every class of its video; classes without clips are left out.
+        A clip counts for every class of its video; classes without clips are omitted.
         """
         records = self.records
         epochs, rest = divmod(steps, self.steps_per_epoch)
@@ -138,16 +132,17 @@ class TrainLoader:
         return {name: int(count) for name, count in zip(records.classes.names, counts, strict=True) if count}
 
     def iterate(self, start_step: int = 0) -> Iterator[ClipBatch]:
-        """Micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
+        """Yield micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
 
-        The workers live as long as the iterator: no epoch waits for their start.
+        The workers live as long as the iterator, so that no epoch waits for their start.
 
         Raises:
             UserError: no video tried for one clip could be read, or a worker died or hung (its videos named).
         """
-        dataset = ClipDataset(self.records, self.config, self.frame_rule)
+        config = self.config
+        dataset = ClipDataset(self.records, config.data, config.clip, config.augmentation, config.training.seed)
         sampler = MicroBatchSampler(self, start_step)
-        batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, **_worker_options(self.config))
+        batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, **_worker_options(config.data))
         with _workers_ended(batches) as iterator:
             for step, micro_batch in sampler.places():
                 keys = self.keys(step, micro_batch)
@@ -163,75 +158,79 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Evaluation views of the records `indices`, each once and in that order; of all records by default."""
+    """Evaluation views of the records `indices` (all by default), each once and in that order."""
 
     def __init__(
-        self, records: Records, config: ExperimentConfig, protocol: Protocol, indices: Sequence[int] | None = None
+        self,
+        records: Records,
+        protocol: Protocol,
+        clip: ClipConfig,
+        data: DataConfig,
+        indices: Sequence[int] | None = None,
+        single_frame: bool = False,
     ) -> None:
         self.indices = list(range(len(records)) if indices is None else indices)
-        self.dataset = ViewDataset(records, config, protocol)
+        self.dataset = ViewDataset(records, protocol, clip, data, single_frame)
 
     def __len__(self) -> int:
-        """Videos that it reads."""
         return len(self.indices)
 
     def __iter__(self) -> Iterator[VideoViews]:
-        """Videos in the order of `indices`; one that cannot be read comes with its reason and no pixels.
+        """Yield videos in the order of `indices`; one that cannot be read has a reason and no pixels.
 
         Raises:
             UserError: a worker died or hung (its videos named).
         """
-        config, size = self.dataset.config, self.videos_per_batch()
-        due = [self.indices[first : first + size] for first in range(0, len(self.indices), size)]
-        batches = DataLoader(self.dataset, batch_sampler=due, collate_fn=collate_views, **_worker_options(config))
+        size, options = self.videos_per_batch(), _worker_options(self.dataset.data)
+        groups = [self.indices[first : first + size] for first in range(0, len(self.indices), size)]
+        batches = DataLoader(self.dataset, batch_sampler=groups, collate_fn=collate_views, **options)
         with _workers_ended(batches) as iterator:
-            for indices in due:
+            for indices in groups:
                 with _named_failures(self.dataset.records, indices):
                     batch: ViewsBatch = next(iterator)
                 yield from batch
 
     def videos_per_batch(self) -> int:
-        """Videos that a worker hands over at once: one of usual size, or several small ones, such as images."""
-        config, protocol = self.dataset.config, self.dataset.protocol
-        view = math.prod(clip_shape(config.clip.num_frames, config.clip.frame_size, config.data.pixel_format))
-        fitting = _BATCH_BYTES // (view * protocol.num_clips * protocol.num_crops)
-        fair = len(self.indices) // (_BATCHES_PER_WORKER * max(1, config.data.num_workers))
-        return max(1, min(fitting, fair, _MOST_PER_BATCH))
+        """Return how many videos a worker sends at once: one of usual size, or several small ones, such as images."""
+        clip, data, protocol = self.dataset.clip, self.dataset.data, self.dataset.protocol
+        view_bytes = math.prod(clip_shape(clip.num_frames, clip.frame_size, data.pixel_format))
+        fitting = _BATCH_BYTES // (view_bytes * protocol.num_clips * protocol.num_crops)
+        fair = len(self.indices) // (_BATCHES_PER_WORKER * max(1, data.num_workers))
+        return max(1, min(fitting, fair, _MAX_PER_BATCH))
 
 
-def _worker_options(config: ExperimentConfig) -> dict[str, Any]:
-    """DataLoader settings that depend on whether there are workers at all."""
-    data = config.data
+def _worker_options(data: DataConfig) -> dict[str, Any]:
+    """Return the DataLoader settings for worker processes."""
     if data.num_workers == 0:
         return {"num_workers": 0}
     return {
         "num_workers": data.num_workers,
-        "prefetch_factor": data.prefetch_batches,
+        "prefetch_factor": _PREFETCHED_BATCHES,
         "timeout": data.worker_timeout_s,
         "worker_init_fn": _start_worker,
-        "pin_memory": torch.cuda.is_available(),  # from such memory batches travel beside the computation
+        "pin_memory": torch.cuda.is_available(),  # lets copies to the GPU overlap with computation
     }
 
 
 def _start_worker(worker_index: int) -> None:
-    """Leave signals to the training process: Ctrl-C and batch systems reach the workers too, in mid-step."""
+    """Ignore signals: Ctrl-C and batch systems send them to the workers too, but the training process handles them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def _workers_ended(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
-    """An iterator over `batches` whose workers are gone when the block ends, a hung one included."""
+    """Iterate over `batches`, and end its workers with the block, including hung ones."""
     iterator: Any = iter(batches)
 
     def end() -> None:
-        # PyTorch has no public way to end the workers now rather than when the iterator happens to be collected.
+        # PyTorch has no public way to end the workers before the iterator is garbage-collected.
         if batches.num_workers > 0:
-            iterator._shutdown_workers()  # asks them to end, and waits, but not for ever
+            iterator._shutdown_workers()  # waits for them, but not forever
             for worker in iterator._workers:
                 worker.kill()
 
-    # After an error this block may still be open when Python ends, which would wait for workers that ignore signals.
+    # After an error, this block may still be open when Python exits, which would wait for workers that ignore signals.
     atexit.register(end)
     try:
         yield iterator
@@ -242,15 +241,15 @@ def _workers_ended(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
 
 @contextmanager
 def _named_failures(records: Records, indices: list[int]) -> Iterator[None]:
-    """Name the videos that were due when a worker hung or died; a worker's UserError stays the one line it was."""
+    """Name the requested videos if a worker hung or died; reduce a worker's UserError to its one line."""
     try:
         yield
     except UserError as error:
-        # The DataLoader hands on a worker's exception with the worker's traceback as its text; the message comes last.
+        # The DataLoader's copy of a worker's exception has the traceback as its text, and the message at the end.
         raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
     except (RuntimeError, ConnectionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, RuntimeError) and not reason.startswith("DataLoader"):
-            raise  # an error in our code, not of the workers' processes
+            raise  # an error in our code, not of a worker process
         paths = ", ".join(records.paths[index] for index in indices)
         raise UserError(f"a decoding worker failed at or near {paths} ({reason})") from error

@@ -1,8 +1,8 @@
-"""Evaluation protocols: which clips and crops of a video are scored and how their scores become one, as published.
+"""Published evaluation protocols: clips and crops of a video, and the fusion of their scores.
 
 | name                   | views  | starts               | frames; past the end  | crops     | fusion             |
 |------------------------|--------|----------------------|-----------------------|-----------|--------------------|
-| `center`               | 1 x 1  | centre, see below    | stride; `short_video` | centre    | mean logits        |
+| `center`               | 1 x 1  | center, see below    | stride; `short_video` | center    | mean logits        |
 | `vivit_4x3`            | 4 x 3  | even, both ends      | stride; `short_video` | three     | mean logits        |
 | `slowfast_10x3`        | 10 x 3 | even, never the end  | time at 30 fps; hold  | three     | mean probabilities |
 | `slowfast_10x3_offset` | 10 x 3 | even, whole steps    | time at 30 fps; hold  | three     | mean probabilities |
@@ -10,18 +10,16 @@
 | `videomae_5x3`         | 5 x 3  | even, strided frames | stride; hold          | three     | mean probabilities |
 | `charades_10x3_max`    | 10 x 3 | even, rounded        | stride; hold          | three     | max probability    |
 | `videomae_ssv2_2x3`    | 2 x 3  | whole video          | segments: start and   | three     | mean probabilities |
-|                        |        |                      | centre of each        |           |                    |
-| `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | segments: centres,    | three     | mean probabilities |
+|                        |        |                      | center of each        |           |                    |
+| `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | segments: centers,    | three     | mean probabilities |
 |                        |        |                      | rounded               |           |                    |
-| `pytorchvideo_10x3`    | 10 x 3 | even, never the end  | time at 30 fps; what  | three     | mean probabilities |
-|                        |        |                      | there is, spread out  |           |                    |
 
-"Three" crops lie along the longer side: left, centre, right, or top, centre, bottom; mmaction2's order is left,
-right, centre. The other axis is centred. The frame is resized first so that its short side is `clip.short_side`, or
-for VideoMAE the side of the crop. `center` is for models of either kind: with `clip.sampling` "segments" it takes the
-centre of each segment. Where "loop" or "hold" stands, the protocol fixes what `clip.short_video` decides
-elsewhere; ViViT's own rule is "loop", the default. Published settings of SlowFast and Charades use `clip.frame_size`
-256 x 256 with a short side of 256, and Charades' frames are at 24 fps (`clip.target_fps`).
+"Three" crops lie along the longer side: left, center, right, or top, center, bottom; mmaction2's order is left,
+right, center. The other axis is centered. The frame is first resized to a short side of `clip.short_side`, or for
+VideoMAE of the crop's side. `center` is for models of either kind: with `clip.sampling` "segments" it takes the
+center of each segment. "loop" and "hold" in the table replace `clip.short_video`; ViViT's own rule is "loop", the
+default. Published settings of SlowFast and Charades use `clip.frame_size` 256 x 256 with a short side of 256, and
+Charades' frames are at 24 fps (`clip.target_fps`).
 """
 
 from collections.abc import Callable
@@ -31,15 +29,15 @@ from typing import Literal
 import numpy as np
 
 from vidtl.config import ClipConfig
-from vidtl.data.clip_samplers import evenly_timed_clips
-from vidtl.data.sampling import Box, box_of_crop, float32_linspace, resized_size, segment_indices, span_indices
+from vidtl.data.sampling import box_of_crop, float32_linspace, resized_size, segment_indices, span_indices
 from vidtl.errors import UserError, did_you_mean
+from vidtl.video import Box
 
 Fusion = Literal["mean_logits", "mean_probabilities", "max"]
 IndexRule = Callable[[int, int, ClipConfig, float], np.ndarray]
 """(number of clips, number of available frames, clip, frames per second) -> int64 [clips, T]"""
 CropRule = Callable[[int, int], list[tuple[int, int]]]
-"""(pixels to spare along the longer side, along the other) -> offset of every crop along both"""
+"""(spare pixels along the longer side, along the other) -> offset of every crop along both"""
 
 # SlowFast counts spans in frames at this rate.
 _SLOWFAST_FPS = 30
@@ -47,7 +45,7 @@ _SLOWFAST_FPS = 30
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to score a video from several views: V = num_clips * num_crops, clip-major."""
+    """The views of a video and their fusion: V = num_clips * num_crops, clip-major."""
 
     name: str
     num_clips: int
@@ -56,38 +54,38 @@ class Protocol:
     indices: IndexRule
     crops: CropRule
     short_side: Literal["clip", "frame"] = "clip"
-    """The shorter side is resized to `clip.short_side`, or to the larger side of `clip.frame_size`."""
+    """Resize the shorter side to `clip.short_side`, or to the larger side of `clip.frame_size`."""
     frames: Literal["spans", "segments", "either"] = "spans"
-    """What a model must have been trained on (`clip.sampling`)."""
+    """Kind of clips that the model was trained on (`clip.sampling`)."""
 
     def suits(self, clip: ClipConfig) -> bool:
-        """Whether a model trained on such clips sees in this protocol what it knows."""
+        """Return True if the protocol shows frames of the kind that the model was trained on."""
         trained_on = "segments" if clip.sampling == "segments" else "spans"
         return clip.num_frames == 1 or self.frames in (trained_on, "either")
 
 
-def centre_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """As the model was trained: the centre of every segment of the video, or one centred span."""
+def center_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+    """Return the center of every segment of the video, or one centered span, as the model was trained."""
     if clip.sampling == "segments":
         return segment_indices(num_available, clip.num_frames, 0.5)[None]
     return even_indices(1, num_available, clip, fps)
 
 
 def even_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Starts int(linspace(0, N - T * stride, clips)), one clip is centred (DMVR `sample_linspace_sequence`)."""
+    """Use starts int(linspace(0, N - T * stride, clips)); one clip is centered (DMVR `sample_linspace_sequence`)."""
     spare = max(num_available - clip.num_frames * clip.stride, 0)
     starts = [spare // 2] if num_clips == 1 else [k * spare // (num_clips - 1) for k in range(num_clips)]
     return _spans(starts, num_available, clip, clip.short_video)
 
 
 def slowfast_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Starts k * spare / clips (SlowFast `get_start_end_idx`)."""
+    """Use starts k * spare / clips (SlowFast `get_start_end_idx`)."""
     spare = max(num_available - _slowfast_span(clip, fps), 0)
     return _slowfast_frames([spare * k / num_clips for k in range(num_clips)], num_available, clip, fps)
 
 
 def slowfast_offset_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Starts k * floor(spare / (clips - 1)), one clip is centred (SlowFast, `USE_OFFSET_SAMPLING`)."""
+    """Use starts k * floor(spare / (clips - 1)); one clip is centered (SlowFast, `USE_OFFSET_SAMPLING`)."""
     spare = max(num_available - _slowfast_span(clip, fps), 0)
     step = spare // (num_clips - 1) if num_clips > 1 else 0
     starts = [k * step for k in range(num_clips)] if num_clips > 1 else [spare // 2]
@@ -95,17 +93,17 @@ def slowfast_offset_indices(num_clips: int, num_available: int, clip: ClipConfig
 
 
 def mmaction2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Starts round(k * spare / (clips - 1)), one clip is centred; indices wrap (mmaction2 `SampleFrames`)."""
+    """Use starts round(k * spare / (clips - 1)); one clip is centered; indices wrap (mmaction2 `SampleFrames`)."""
     return _spans(_rounded_starts(num_clips, num_available, clip), num_available, clip, "loop")
 
 
 def charades_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Starts round(k * spare / (clips - 1)); indices are clamped (SlowFast `Charades.get_seq_frames`)."""
+    """Use starts round(k * spare / (clips - 1)); indices are clamped (SlowFast `Charades.get_seq_frames`)."""
     return _spans(_rounded_starts(num_clips, num_available, clip), num_available, clip, "hold")
 
 
 def videomae_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Every stride-th frame of the video, the last one repeated up to T; starts int(k * spare / (clips - 1)) in those.
+    """Keep every stride-th frame, repeat the last one up to T, and use starts int(k * spare / (clips - 1)) in those.
 
     Source: VideoMAE `kinetics.py`, test mode.
     """
@@ -116,13 +114,15 @@ def videomae_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: 
 
 
 def videomae_ssv2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """T equal segments of the whole video; clip k takes the frame at k / clips of each (VideoMAE `ssv2.py`, test mode,
-    where there are two clips: the starts and the centres)."""
+    """Take the frame at k / clips of each of T equal segments for clip k.
+
+    Source: VideoMAE `ssv2.py`, test mode, with two clips: the starts and the centers.
+    """
     return np.stack([segment_indices(num_available, clip.num_frames, k / num_clips) for k in range(num_clips)])
 
 
 def slowfast_ssv2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Centres of T segments whose ends are rounded, halves to even; every clip is the same (SlowFast `ssv2.py`)."""
+    """Take the centers of T segments with ends rounded half to even; all clips are equal (SlowFast `ssv2.py`)."""
     ends = np.round((num_available - 1) / clip.num_frames * np.arange(clip.num_frames + 1)).astype(np.int64)
     return np.repeat((ends[None, :-1] + ends[None, 1:]) // 2, num_clips, axis=0)
 
@@ -144,29 +144,29 @@ def _slowfast_span(clip: ClipConfig, fps: float) -> float:
 
 
 def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """T frames evenly spaced over the span of every start, cut to whole numbers (SlowFast `temporal_sampling`)."""
+    """Space T frames evenly over the span of every start, truncated to integers (SlowFast `temporal_sampling`)."""
     length = _slowfast_span(clip, fps) - 1
     times = np.stack([float32_linspace(start, start + length, clip.num_frames) for start in starts])
     return times.clip(0, num_available - 1).astype(np.int64)
 
 
-def centre_crop(along: int, across: int) -> list[tuple[int, int]]:
-    """One crop in the middle; an odd pixel is left out at the start."""
+def center_crop(along: int, across: int) -> list[tuple[int, int]]:
+    """Return one centered crop; an odd pixel is dropped at the start."""
     return [(_half_up(along), _half_up(across))]
 
 
 def three_crops(along: int, across: int) -> list[tuple[int, int]]:
-    """Start, middle, end; halves are rounded up (SlowFast and scenic `uniform_crop`)."""
+    """Return start, middle, end; halves are rounded up (SlowFast and scenic `uniform_crop`)."""
     return [(offset, _half_up(across)) for offset in (0, _half_up(along), along)]
 
 
 def mmaction2_crops(along: int, across: int) -> list[tuple[int, int]]:
-    """Start, end, middle; halves are rounded down, and the end is twice the middle (mmaction2 `ThreeCrop`)."""
+    """Return start, end, middle; halves are rounded down, the end is twice the middle (mmaction2 `ThreeCrop`)."""
     return [(offset, across // 2) for offset in (0, along // 2 * 2, along // 2)]
 
 
 def videomae_crops(along: int, across: int) -> list[tuple[int, int]]:
-    """Start, middle, end; halves are rounded down (VideoMAE `kinetics.py`, test mode)."""
+    """Return start, middle, end; halves are rounded down (VideoMAE `kinetics.py`, test mode)."""
     return [(offset, across // 2) for offset in (0, along // 2, along)]
 
 
@@ -175,7 +175,7 @@ def _half_up(pixels: int) -> int:
 
 
 _PROTOCOLS = (
-    Protocol("center", 1, 1, "mean_logits", centre_indices, centre_crop, frames="either"),
+    Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either"),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
     Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices, three_crops),
     Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_offset_indices, three_crops),
@@ -186,39 +186,34 @@ _PROTOCOLS = (
         "videomae_ssv2_2x3", 2, 3, "mean_probabilities", videomae_ssv2_indices, videomae_crops, "frame", "segments"
     ),
     Protocol("slowfast_ssv2_1x3", 1, 3, "mean_probabilities", slowfast_ssv2_indices, three_crops, "frame", "segments"),
-    Protocol("pytorchvideo_10x3", 10, 3, "mean_probabilities", evenly_timed_clips, three_crops),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
 
 
 def get_protocol(name: str) -> Protocol:
-    """The protocol of that name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Look up a protocol; UserError with the nearest name if there is none."""
     if name not in PROTOCOLS:
         raise UserError(f"evaluation.protocol is {name!r}; {did_you_mean(name, PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
 def protocol_of_run(name: str, of_dataset: str) -> Protocol:
-    """What `evaluation.protocol` asks for: a protocol by name, or with `dataset` the data set's own."""
+    """Resolve `evaluation.protocol`: a protocol by name, or for `dataset` the data set's own."""
     return get_protocol(of_dataset if name == "dataset" else name)
 
 
 def view_indices(protocol: Protocol, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Frames of every clip: int64 [num_clips, T], in 0 .. num_available - 1.
+    """Return the frames of every clip: int64 [num_clips, T], in 0 .. num_available - 1.
 
     Args:
-        num_available: frames of the video, 1 or more (after resampling to `clip.target_fps` where that is set).
-        fps: rate of those frames; only SlowFast's protocols depend on it.
+        num_available: frames of the video, 1 or more (after resampling to `clip.target_fps` if that is set).
+        fps: rate of those frames; used by SlowFast's protocols.
     """
     return protocol.indices(protocol.num_clips, num_available, clip, fps)
 
 
 def view_boxes(protocol: Protocol, height: int, width: int, clip: ClipConfig) -> list[Box]:
-    """The crops in source pixels, num_crops of them, in the published order.
+    """Return the num_crops crops in source pixels, in the published order.
 
     Args:
         height, width: of the frame as displayed.

@@ -1,21 +1,22 @@
 """RandAugment for clips: a few random operations, each the same for all frames of a clip.
 
-Two published sets of operations, each with its own scale of strength:
+There are two published sets of operations, each with its own scale of magnitudes:
 
 | space   | operations                           | applied                        | magnitudes                       |
 |---------|--------------------------------------|--------------------------------|----------------------------------|
-| `vivit` | colour, cut-out                      | always; 1 in 12 is "nothing"   | 0 to 10, more extrapolates       |
-| `timm`  | colour, rotation, shear, translation | each with chance 1/2           | 0 to 10, stronger with magnitude |
+| `vivit` | color, cut-out                       | always; 1 in 12 is "nothing"   | 0 to 10, more extrapolates       |
+| `timm`  | color, rotation, shear, translation  | each with chance 1/2           | 0 to 10, stronger with magnitude |
 
 Sources: scenic `video_ops.distort_image_with_randaugment` with the levels of TensorFlow's model garden; timm
-`rand_augment_transform("rand-...-inc1")`. Pixels are those of Pillow's operations. Statistics (automatic contrast,
-equalisation, the grey that contrast is taken around) are those of the whole clip, as in scenic: frames keep their
-differences in brightness, and nothing flickers. Two slips of published code are not repeated: TensorFlow's contrast is
-taken around white for large images, and timm draws an interpolation for each frame where here it is bilinear.
+`rand_augment_transform("rand-...-inc1")`. Pixels equal those of Pillow's operations. Statistics (automatic contrast,
+equalization, the gray level of contrast) are those of the whole clip, as in scenic: frames keep their differences in
+brightness, and nothing flickers. Two errors of published code are not repeated: TensorFlow's contrast is relative to
+white for large images, and timm draws an interpolation for each frame, where here it is bilinear.
 """
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,13 +25,21 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from vidtl.config import AugmentationConfig
-from vidtl.data.changes import Operation
 
 Level = Callable[[float, float], tuple[float, ...]]
 """(magnitude, sign of -1 or 1) -> arguments of the operation"""
 
+
+class Operation(NamedTuple):
+    """One operation, the same for all frames of a clip."""
+
+    name: str
+    """A key of `OPERATIONS`."""
+    arguments: tuple[float, ...] = ()
+
+
 _FILL = 128.0
-"""Grey outside of a turned, sheared or moved frame."""
+"""Gray level outside of a rotated, sheared or moved frame."""
 _SOLARIZE_BELOW = 128
 """`solarize_add` brightens values below this."""
 
@@ -38,11 +47,11 @@ _SOLARIZE_BELOW = 128
 def draw_operations(
     config: AugmentationConfig, frame_size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Operation, ...]:
-    """The operations of one clip. Draws for each layer: operation, chance, sign, two places, noise."""
+    """Draw the operations of one clip. Draws for each: operation, chance, sign, two places, noise."""
     space, probability = SPACES[config.rand_augment_space]
     names = list(space)
     operations = []
-    for _ in range(config.rand_augment_layers):
+    for _ in range(config.rand_augment_num_ops):
         which, chance, sign, down, right = rng.random(5)
         magnitude = config.rand_augment_magnitude + config.rand_augment_std * rng.normal()
         name = names[int(which * len(names))]
@@ -57,7 +66,7 @@ def draw_operations(
 
 
 def apply_operations(rgb_TCHW: torch.Tensor, operations: tuple[Operation, ...]) -> torch.Tensor:
-    """One clip, changed by each operation in turn.
+    """Apply the operations to one clip.
 
     Args:
         rgb_TCHW: float32 in 0..1; rounded to the 256 levels that the operations work on.
@@ -74,7 +83,7 @@ def apply_operations(rgb_TCHW: torch.Tensor, operations: tuple[Operation, ...]) 
 
 
 def _whole_clip(operation: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """`operation` on the frames as one tall image, so that its statistics are the clip's."""
+    """Apply `operation` to the frames as one tall image, so that its statistics are those of the clip."""
 
     def apply(pixels_TCHW: torch.Tensor, *arguments: float) -> torch.Tensor:
         tall = operation(rearrange(pixels_TCHW, "T C H W -> C (T H) W"), *arguments)
@@ -119,9 +128,9 @@ def _translate_y(pixels_TCHW: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def _cutout(pixels_TCHW: torch.Tensor, half: float, row: float, column: float) -> torch.Tensor:
-    """Black in a square of twice `half` around a place, in all frames; parts of it may lie outside."""
+    """Blacken a square of side 2 x `half` around a pixel in all frames; parts of it may lie outside."""
     out = pixels_TCHW.clone()
-    rows, columns = (slice(max(int(centre - half), 0), int(centre + half)) for centre in (row, column))
+    rows, columns = (slice(max(int(center - half), 0), int(center + half)) for center in (row, column))
     out[:, :, rows, columns] = 0
     return out
 
@@ -193,4 +202,4 @@ TIMM: dict[str, Level] = {
 }
 
 SPACES: dict[str, tuple[dict[str, Level], float]] = {"vivit": (VIVIT, 1.0), "timm": (TIMM, 0.5)}
-"""Operations with their levels, and the chance that a drawn one is applied."""
+"""Operations with their levels, and the probability that a drawn one is applied."""

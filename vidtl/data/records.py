@@ -1,7 +1,7 @@
-"""The one table between annotation files and everything else: which videos, which labels, which part of the file.
+"""The table of annotated videos: paths, labels and parts of files.
 
-Columns are numpy arrays, strings included, because a list of 300,000 Python objects is copied page by page into every
-forked worker as soon as reference counts change, and takes seconds to pickle for a spawned one.
+Columns are numpy arrays, including strings, because a list of 300,000 Python objects is copied page by page into every
+forked worker when reference counts change, and takes seconds to pickle for a spawned one.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class StringColumn:
 
     @classmethod
     def from_strings(cls, strings: Iterable[str]) -> "StringColumn":
-        """Join any number of strings; they are consumed one by one."""
+        """Build a column from an iterable of strings."""
         growing = GrowingStrings()
         for string in strings:
             growing.append(string)
@@ -50,7 +50,7 @@ class StringColumn:
             start = end
 
     def repeated(self) -> NDArray[np.int64]:
-        """Numbers of the strings that are there more than once, in rising order."""
+        """Return the numbers of strings that occur more than once, in rising order."""
         data, ends = self.data.tobytes(), self.offsets.tolist()
         hashes = np.fromiter((hash(data[start:end]) for start, end in pairwise(ends)), np.int64, len(self))
         _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
@@ -60,7 +60,7 @@ class StringColumn:
 
 
 class GrowingStrings:
-    """A `StringColumn` in the making: a third of the memory of a list of strings."""
+    """Builder of a `StringColumn`, with a third of the memory of a list of strings."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -72,12 +72,12 @@ class GrowingStrings:
         self._offsets.append(len(self._data))
 
     def column(self) -> StringColumn:
-        """The strings so far; nothing may be added afterwards."""
+        """Return the column; nothing may be appended afterwards."""
         return StringColumn(np.frombuffer(self._data, np.uint8), np.frombuffer(self._offsets, np.int64))
 
 
 def annotated_at(file: Path, number: int, is_entry: bool) -> str:
-    """`file:line`, or `file, entry N` in a file whose lines say nothing; the file alone for the number 0."""
+    """Format `file:line`, or `file, entry N` for JSON files; the file alone for the number 0."""
     if not number:
         return str(file)
     return f"{file}, entry {number}" if is_entry else f"{file}:{number}"
@@ -109,7 +109,7 @@ class ClassNames:
         return name in self._numbers
 
     def index(self, name: str) -> int:
-        """Number of a class; UserError with the nearest name where there is none of that name."""
+        """Return the number of a class; UserError with the nearest name if there is none."""
         number = self._numbers.get(name)
         if number is None:
             raise UserError(f"unknown class {name!r}; {did_you_mean(name, self.names)}")
@@ -128,14 +128,13 @@ class Records:
     classes: ClassNames
     multi_label: bool
     annotation: Path
-    """The annotation file; where a split has several, the first one (see `origin`)."""
+    """The annotation file, or the first one of several (see `origin`)."""
     ids: StringColumn
     """Unique within the split: the key of a video in predictions and metrics."""
     paths: StringColumn
-    """Relative to `root`, with forward slashes; expected there, which does not mean that the file exists."""
+    """Expected path relative to `root`, with forward slashes; the file may be missing."""
     lines: NDArray[np.int32]
-    """Line of the annotation file that the record starts on, or entry (`are_entries`), from 1; 0 where the format has
-    no annotation files."""
+    """First line of the record in the annotation file, or entry (`are_entries`), from 1; 0 without annotation files."""
     label_offsets: NDArray[np.int64]
     label_classes: NDArray[np.int32]
     label_starts_s: NDArray[np.float32]
@@ -145,13 +144,13 @@ class Records:
     """Part of the file that the record covers: 0 to inf for the whole file."""
     segment_ends_s: NDArray[np.float64]
     further_annotations: tuple[Path, ...] = ()
-    """Annotation files after the first, where a split has several."""
+    """Annotation files after the first."""
     file_numbers: NDArray[np.int16] | None = None
-    """Annotation file that each record is from: 0 for `annotation`, 1 for the first of `further_annotations`."""
+    """Annotation file of each record: 0 for `annotation`, 1 for the first of `further_annotations`; None: all 0."""
     frame_rate: float | None = None
-    """Frames per second of the videos that are folders of images."""
+    """Frames per second of folders of images."""
     are_entries: bool = False
-    """Whether `lines` counts the entries of JSON files."""
+    """`lines` counts the entries of JSON files."""
 
     def __post_init__(self) -> None:
         n, m = len(self.ids), len(self.label_classes)
@@ -164,11 +163,11 @@ class Records:
         return len(self.ids)
 
     def path(self, index: int) -> Path:
-        """Where the video is expected."""
+        """Return the expected path of the video."""
         return self.root / self.paths[index]
 
     def origin(self, index: int) -> str:
-        """Place of the annotation, for messages; the video's own path where it was found in a folder."""
+        """Return the place of the annotation, for messages; without annotation files, the path of the video."""
         if self.lines[index] == 0:
             return str(self.path(index))
         files = (self.annotation, *self.further_annotations)
@@ -176,21 +175,21 @@ class Records:
         return annotated_at(files[number], int(self.lines[index]), self.are_entries)
 
     def labels(self, index: int) -> NDArray[np.int32]:
-        """Classes of the whole video, each once and in rising order; empty for a video without labels."""
+        """Return the classes of the whole video, each once and in rising order; empty without labels."""
         return np.unique(self.label_classes[self._entries(index)])
 
     def labels_between(self, index: int, start_s: float, end_s: float) -> NDArray[np.int32]:
-        """Classes whose segment overlaps the interval between two frames, each once and in rising order.
+        """Return the classes whose segment overlaps the interval between two frames, each once and in rising order.
 
-        A segment is active strictly inside its limits, as Charades' authors label frames (start < t < end), so a
-        segment that ends where the clip begins does not count.
+        Charades' authors label frames with start < t < end, so a segment that ends where the clip begins does not
+        count.
         """
         entries = self._entries(index)
         active = (self.label_starts_s[entries] < end_s) & (self.label_ends_s[entries] > start_s)
         return np.unique(self.label_classes[entries][active])
 
     def targets(self, index: int, start_s: float | None = None, end_s: float | None = None) -> NDArray[np.float32]:
-        """Multi-hot float32 [K] of the whole video, or of the part of it between the limits given."""
+        """Return multi-hot float32 [K] of the whole video, or of the part between the given limits."""
         start_s = -np.inf if start_s is None else start_s
         end_s = np.inf if end_s is None else end_s
         targets = np.zeros(len(self.classes), np.float32)
@@ -198,19 +197,19 @@ class Records:
         return targets
 
     def video_targets(self) -> NDArray[np.float32]:
-        """Multi-hot float32 [N, K]: the targets of every whole video."""
+        """Return multi-hot float32 [N, K] of all whole videos."""
         targets = np.zeros((len(self), len(self.classes)), np.float32)
         targets[np.repeat(np.arange(len(self)), np.diff(self.label_offsets)), self.label_classes] = 1
         return targets
 
     def distinct_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Record number and class of every video-level label, each pair once and in rising order."""
+        """Return record number and class of every video-level label, each pair once and in rising order."""
         owners = np.repeat(np.arange(len(self)), np.diff(self.label_offsets))
         pairs = np.unique(owners * len(self.classes) + self.label_classes)
         return np.divmod(pairs, len(self.classes))
 
     def with_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
-        """Numbers of the records whose video-level classes are exactly `labels`, in rising order."""
+        """Return the numbers of records whose video-level classes are exactly `labels`, in rising order."""
         wanted = np.unique(np.asarray(labels, np.int64))
         owners = np.repeat(np.arange(len(self)), np.diff(self.label_offsets))
         inside = np.isin(self.label_classes, wanted)
@@ -220,7 +219,7 @@ class Records:
         return np.flatnonzero((found == len(wanted)) & (others == 0))
 
     def labels_sha256(self) -> str:
-        """Of class names, ids and labels in their order, wherever the videos lie and whatever their files are."""
+        """Hash class names, ids and labels in their order, without paths."""
         columns = (
             *(self.ids.data, self.ids.offsets, self.label_offsets, self.label_classes),
             *(self.label_starts_s, self.label_ends_s),
@@ -228,7 +227,7 @@ class Records:
         return columns_sha256(self.classes.names, columns)
 
     def select(self, indices: ArrayLike) -> "Records":
-        """The given records in the given order."""
+        """Return the given records in the given order."""
         chosen = np.asarray(indices, np.int64)
         counts = np.diff(self.label_offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -253,7 +252,7 @@ class Records:
 
 
 def columns_sha256(texts: Iterable[str], columns: Iterable[NDArray[Any]]) -> str:
-    """SHA-256 of a few texts and any columns of numbers."""
+    """Return the SHA-256 of texts and columns of numbers."""
     digest = hashlib.sha256("\0".join(texts).encode())
     for column in columns:
         digest.update(f"{column.dtype}{column.shape}".encode())

@@ -1,54 +1,56 @@
-"""Which frames and which part of them a training clip takes: pure arithmetic, no file is opened.
+"""Frames and crop box of a training clip: pure arithmetic, no file is opened.
 
 Frame numbers count the M available frames of a video: all of them, those of a segment, or those that `resample_indices`
 keeps. Boxes are in source pixels, so that resize-then-crop of the papers is one resize of one crop. Every random
-function draws the same number of floats whatever the video, in the order that its docstring gives.
+function draws the same number of floats for every video, in the order that its docstring gives.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from vidtl.config import AugmentationConfig, ClipConfig
+from vidtl.video import Box
 
 ShortVideo = Literal["loop", "hold"]
 
-# Some containers keep times in whole milliseconds; a frame that is early or late by so much counts as on time.
+# Some containers store times in whole milliseconds; a frame that is early or late by so much is on time.
 _CLOCK_TOLERANCE_S = 0.002
 
-# Tries of a box of random area and aspect, as torchvision's RandomResizedCrop and timm's RandomErasing.
+# Tries of a box of random area and aspect, as in torchvision's RandomResizedCrop and timm's RandomErasing.
 _TRIES = 10
 
-# TSN's places of a crop, in quarters of the room below and to the right: corners and centre, then those between.
+# TSN's sides of a crop, as shares of the shorter side of the frame.
+_SCALES = (1.0, 0.875, 0.75, 0.66)
+
+# TSN's places of a crop, in quarters of the space below and to the right: corners and center, then those between.
 _PLACES = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3)]
 
 
-class Box(NamedTuple):
-    """A rectangle in pixels of the displayed frame."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
 def span_indices(start: int, num_frames: int, stride: int, num_available: int, short_video: ShortVideo) -> np.ndarray:
-    """`num_frames` frames from `start` on, `stride` apart: int64 [T].
+    """Return `num_frames` frames from `start` on, `stride` apart: int64 [T].
 
-    Past the last frame a "loop" goes on with the first, as if the video were repeated end to end, and "hold" repeats
+    Past the last frame, "loop" continues with the first, as if the video were repeated end to end, and "hold" repeats
     the last frame.
     """
     indices = start + np.arange(num_frames, dtype=np.int64) * stride
     return indices % num_available if short_video == "loop" else indices.clip(0, num_available - 1)
 
 
-def train_indices(
+def train_indices(num_available: int, clip: ClipConfig, rng: np.random.Generator) -> np.ndarray:
+    """Draw the frames of a training clip by `clip.sampling`: int64 [T]; see the functions below."""
+    if clip.sampling == "segments":
+        return random_segment_indices(num_available, clip.num_frames, rng)
+    return random_span_indices(num_available, clip.num_frames, clip.stride, rng, clip.short_video)
+
+
+def random_span_indices(
     num_available: int, num_frames: int, stride: int, rng: np.random.Generator, short_video: ShortVideo
 ) -> np.ndarray:
-    """A random span of `num_frames` frames, `stride` apart: int64 [T]. Draws the start.
+    """Draw a random span of `num_frames` frames, `stride` apart: int64 [T]. Draws: start.
 
-    Every start at which the span fits is equally likely. A video too short for any starts at frame 0 with "hold", and
-    anywhere with "loop" (DMVR `sample_sequence`, which ViViT trains with).
+    Every start at which the span fits is equally likely. A video that is too short starts at frame 0 with "hold", and
+    anywhere with "loop" (DMVR `sample_sequence`, used by ViViT).
     """
     last_start = num_available - 1 - (num_frames - 1) * stride
     if last_start < 0:
@@ -58,20 +60,19 @@ def train_indices(
 
 
 def random_segment_indices(num_available: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """One random frame of each of `num_frames` equal parts of the video: int64 [T], rising. Draws T places.
+    """Draw one random frame of each of `num_frames` equal segments of the video: int64 [T], rising. Draws: T places.
 
-    TSN's sampling, with parts of equal length in real numbers, so that the end of the video is used too; where T
-    divides the number of frames this is TSN's and VideoMAE's own rule. A video of fewer frames shows some repeatedly.
+    TSN's sampling, with segments of equal real length, so that the end of the video is used too; if T divides the
+    number of frames, this is TSN's and VideoMAE's own rule. A video of fewer frames repeats some.
     """
     places = (np.arange(num_frames) + rng.random(num_frames)) * (num_available / num_frames)
     return places.astype(np.int64).clip(0, num_available - 1)
 
 
 def segment_indices(num_available: int, num_frames: int, place: float) -> np.ndarray:
-    """The frame at `place` (0 is the start, 0.5 the centre) of each of `num_frames` equal parts: int64 [T].
+    """Return the frame at `place` (0 is the start, 0.5 the center) of each of `num_frames` segments: int64 [T].
 
-    Cut to whole numbers as the centre is in mmaction2 (`SampleFrames`, test mode) and as both are in VideoMAE
-    (`ssv2.py`, test mode).
+    Truncated to integers as in mmaction2 (`SampleFrames`, test mode: centers) and VideoMAE (`ssv2.py`, test mode).
     """
     length = num_available / num_frames
     indices: np.ndarray = (length * place + length * np.arange(num_frames)).astype(np.int64)
@@ -79,10 +80,10 @@ def segment_indices(num_available: int, num_frames: int, place: float) -> np.nda
 
 
 def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
-    """What torch.linspace returns: float32 [count], from both ends to the middle, each value rounded once.
+    """Compute torch.linspace: float32 [count], from both ends to the middle, each value rounded once.
 
-    The rounding decides which frame is taken wherever a place is a whole number, so it is part of protocols that cut
-    these values to frame numbers.
+    The rounding decides the frame wherever a value is an integer, so it is part of protocols that truncate these values
+    to frame numbers.
     """
     first, last = np.float32(start), np.float32(end)
     step = np.float64((last - first) / np.float32(max(count - 1, 1)))
@@ -92,10 +93,10 @@ def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
 
 
 def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
-    """Frames that a player running at `target_fps` shows: int64 [M].
+    """Return the frames that a player at `target_fps` shows: int64 [M].
 
-    Frame k of the result is the one on screen at k / target_fps, that is, the last one whose time has come. The video
-    ends one mean frame distance after its last frame. Frames are repeated or left out, never blended.
+    Frame k of the result is the last one whose time is at most k / target_fps. The video ends one mean frame interval
+    after its last frame. Frames are repeated or dropped, never blended.
 
     Args:
         times_s: float64 [N]; presentation times, rising from 0.
@@ -110,14 +111,14 @@ def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
 
 
 def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width after resizing the shorter side to `short_side`; the longer one is rounded down, as in DMVR."""
+    """Resize the shorter side to `short_side` and return (height, width); the longer one is rounded down (DMVR)."""
     if height < width:
         return short_side, width * short_side // height
     return height * short_side // width, short_side
 
 
 def box_of_crop(source: tuple[int, int], resized: tuple[int, int], crop: Box) -> Box:
-    """A crop of the resized frame as the box of source pixels that it shows, to the nearest pixel.
+    """Convert a crop of the resized frame to source pixels, to the nearest pixel.
 
     Args:
         source, resized: height and width of the frame before and after resizing.
@@ -134,8 +135,8 @@ def _edges(start: int, length: int, source: int, resized: int) -> tuple[int, int
     return first, min(max(last, first + 1), source)
 
 
-def centre_box(height: int, width: int, clip: ClipConfig) -> Box:
-    """The centred crop of `clip.frame_size` from the frame resized to `clip.short_side`."""
+def center_box(height: int, width: int, clip: ClipConfig) -> Box:
+    """Return the centered crop of `clip.frame_size` from the frame resized to `clip.short_side`."""
     resized = resized_size(height, width, clip.short_side)
     crop_height, crop_width = clip.frame_size
     top, left = (resized[0] - crop_height + 1) // 2, (resized[1] - crop_width + 1) // 2
@@ -145,20 +146,20 @@ def centre_box(height: int, width: int, clip: ClipConfig) -> Box:
 def train_box(
     height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
 ) -> Box:
-    """The part of the frame that a training clip shows, by `augmentation.crop`: see the functions below."""
+    """Draw the crop of a training clip by `augmentation.crop`; see the functions below."""
     if augmentation.crop == "jitter":
         return jitter_box(height, width, augmentation, clip, rng)
     if augmentation.crop == "random_resized":
         return random_resized_box(height, width, augmentation, rng)
     if augmentation.crop == "multi_scale":
-        return multi_scale_box(height, width, augmentation, clip, rng)
-    return centre_box(height, width, clip)
+        return multi_scale_box(height, width, clip, rng)
+    return center_box(height, width, clip)
 
 
 def jitter_box(
     height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
 ) -> Box:
-    """Random scale, then random crop (ViViT, appendix; scenic's scale jitter).
+    """Draw a random scale, then a random crop (ViViT, appendix; scenic's scale jitter).
 
     The frame is resized to `clip.short_side`, its height and width are multiplied by two factors drawn independently
     from `augmentation.jitter_range`, and a crop of `clip.frame_size` is taken anywhere. A factor that would leave the
@@ -173,9 +174,9 @@ def jitter_box(
 
 
 def random_resized_box(height: int, width: int, augmentation: AugmentationConfig, rng: np.random.Generator) -> Box:
-    """A box of random area and aspect anywhere in the frame (Inception's crop, as torchvision's RandomResizedCrop).
+    """Draw a box of random area and aspect in the frame (Inception's crop, as torchvision's RandomResizedCrop).
 
-    Where none of ten tries fits, the largest centred box of an allowed aspect is taken. Draws: see `draw_box`.
+    If none of ten tries fits, the largest centered box of an allowed aspect is used. Draws: see `draw_box`.
     """
     box = draw_box(height, width, augmentation.area_range, augmentation.aspect_range, rng)
     if box:
@@ -193,7 +194,7 @@ def draw_box(
     aspect_range: tuple[float, float],
     rng: np.random.Generator,
 ) -> Box | None:
-    """The first of ten boxes of random area and aspect that fits, anywhere in the frame; None where none fits.
+    """Draw ten boxes of random area and aspect and return the first that fits, or None.
 
     Draws: ten shares of the area, ten logarithms of width / height, top, left.
     """
@@ -207,16 +208,14 @@ def draw_box(
     return None
 
 
-def multi_scale_box(
-    height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
-) -> Box:
-    """Sides from `augmentation.crop_scales`, at one of thirteen places (TSN, `MultiScaleCrop` of mmaction2).
+def multi_scale_box(height: int, width: int, clip: ClipConfig, rng: np.random.Generator) -> Box:
+    """Draw a box of TSN's sizes at one of thirteen places (`MultiScaleCrop` of mmaction2).
 
-    In the frame resized to `clip.short_side`, height and width are shares of that side, at most one entry of
-    `crop_scales` apart; corners, centre and the places between them are equally likely. Draws: pair of sides, place.
+    In the frame resized to `clip.short_side`, height and width are shares of that side, 1, 0.875, 0.75 or 0.66, at most
+    one step apart; corners, center and the places between them are equally likely. Draws: pair of sides, place.
     """
     resized = resized_size(height, width, clip.short_side)
-    sides = [int(clip.short_side * scale) for scale in augmentation.crop_scales]
+    sides = [int(clip.short_side * scale) for scale in _SCALES]
     pairs = [(a, b) for i, a in enumerate(sides) for j, b in enumerate(sides) if abs(i - j) <= 1]
     crop_height, crop_width = pairs[_draw_integer(len(pairs) - 1, rng)]
     down, right = _PLACES[_draw_integer(len(_PLACES) - 1, rng)]
@@ -231,7 +230,7 @@ def _place(height: int, width: int, box_height: int, box_width: int, rng: np.ran
 
 
 def _draw_integer(highest: int, rng: np.random.Generator) -> int:
-    """0 to `highest`, from exactly one float of the stream, where `Generator.integers` takes none or several."""
+    """Draw 0 to `highest` from exactly one float of the stream; `Generator.integers` takes none or several."""
     return min(int(rng.random() * (highest + 1)), highest)
 
 

@@ -1,7 +1,7 @@
-"""A generated data set of really encoded video files, so that everything runs and is tested without a download.
+"""Generate a data set of encoded video files, so that everything runs without a download.
 
 Single-label: Kinetics-style CSV files, one motion per video. Multi-label: Charades-style CSV files, one to three
-motions one after the other, with their times. Files differ in size, shape and frame rate, as those of real sets do.
+consecutive motions with their times. Files differ in size, shape and frame rate, as in real sets.
 """
 
 import csv
@@ -26,7 +26,7 @@ from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 
 VERSION = 1
-"""Rises when the same settings give other files; a set of another version is not taken for the same."""
+"""Incremented when the same settings give other files."""
 
 MARKER = "toy.json"
 FRAME_SIZES = ((72, 96), (80, 96), (72, 84), (96, 80))
@@ -46,7 +46,7 @@ _PLAN, _PIXELS = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class ToySettings:
-    """What the files are a function of."""
+    """The settings that determine all files."""
 
     seed: int = 0
     videos_per_class_train: int = 100
@@ -63,17 +63,17 @@ class ToySettings:
 
 @dataclass(frozen=True)
 class ToySet:
-    """What `make_toy` leaves behind."""
+    """Result of `make_toy`."""
 
     num_videos: dict[str, int]
     num_bytes: int
     created: bool
-    """False where the directory held the same set already."""
+    """False if the directory held the same set already."""
 
 
 @dataclass(frozen=True)
 class ToyVideo:
-    """One file, decided before any pixel is drawn."""
+    """The plan of one file."""
 
     split: str
     index: int
@@ -84,19 +84,19 @@ class ToyVideo:
     fps: int
     num_frames: int
     start_s: int
-    """Where in its invented source video the clip was cut."""
+    """Start of the clip in its fictitious source video."""
     segments: tuple[Segment, ...]
 
     @property
     def end_s(self) -> int:
-        """Kinetics' times are whole seconds."""
+        """End of the clip; Kinetics' times are whole seconds."""
         return self.start_s + -(-self.num_frames // self.fps)
 
 
 def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_processes: int = 2) -> ToySet:
-    """Write the set, or leave a complete one of the same settings alone; one that was cut short is written anew.
+    """Write the set, or keep a complete one of the same settings; an incomplete one is written again.
 
-    The same settings give the same pixels, whatever the number of processes.
+    Pixels depend on the settings alone, not on the number of processes.
 
     Raises:
         UserError: the directory holds anything else, or cannot be written.
@@ -130,7 +130,7 @@ def _write_set(
 
 
 def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
-    """Everything about a file but its pixels. More videos per class leave the earlier ones as they are."""
+    """Draw everything about a file except its pixels. More videos per class keep the earlier ones."""
     rng = generator(settings.seed, SPLITS.index(split), index, _PLAN)
     video_id = "".join(_ID_CHARACTERS[number] for number in rng.integers(len(_ID_CHARACTERS), size=11))
     height, width = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
@@ -146,16 +146,16 @@ def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
 
 
 def render_video(video: ToyVideo, seed: int) -> NDArray[np.uint8]:
-    """The frames before encoding: RGB uint8 [T, H, W, 3]."""
+    """Render the frames before encoding: RGB uint8 [T, H, W, 3]."""
     rng = generator(seed, SPLITS.index(video.split), video.index, _PIXELS)
     return render_clip(rng, video.height, video.width, video.fps, video.num_frames, video.segments)
 
 
 def encode_video(path: Path, frames_THWC: NDArray[np.uint8], fps: int) -> None:
-    """Write RGB frames uint8 [T, H, W, 3] with even sides as H.264 in MP4, by one thread so that bytes repeat."""
+    """Write RGB frames uint8 [T, H, W, 3] with even sides as H.264 in MP4, in one thread for reproducible bytes."""
     _, height, width, _ = frames_THWC.shape
     with av.open(path, "w") as container:
-        # Without the macroblock tree, which comes out differently each time on processors with AVX-512.
+        # Without the macroblock tree, which is not reproducible on processors with AVX-512.
         options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -166,7 +166,7 @@ def encode_video(path: Path, frames_THWC: NDArray[np.uint8], fps: int) -> None:
 
 
 def _draw_segments(rng: Generator, num_frames: int) -> tuple[Segment, ...]:
-    """One to three different motions of 10 to 16 frames, in random order, with random pauses."""
+    """Draw one to three different motions of 10 to 16 frames, in random order, with random pauses."""
     count = int(rng.integers(1, 4))
     motions = rng.permutation(len(MOTIONS))[:count]
     lengths = rng.integers(10, 17, size=count)
@@ -221,7 +221,7 @@ def _charades_row(video: ToyVideo) -> list[str]:
 
 
 def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo]) -> bool:
-    """Whether the directory holds this very set; UserError if it holds another one or anything else."""
+    """Return True if the directory holds this set, False if it is empty; UserError for anything else."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     try:

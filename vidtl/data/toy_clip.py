@@ -1,10 +1,9 @@
-"""Generated clips whose class only time can tell: textured patches that move, shake, grow or shrink together.
+"""Render clips whose class depends on motion alone: textured patches that move, shake, grow or shrink together.
 
-One frame says nothing, by construction: the place of the lattice on which the patches stand is uniform over its period,
-their angle over the circle and the logarithm of their size over a fixed range, at every frame and for every class.
-Steady motion keeps a uniform distribution uniform (the size grows as a sawtooth: from the largest it jumps to the
-smallest). Speeds, shapes, colours and backgrounds are drawn in the same way whatever the class. The patches repeat so
-that every crop of a frame shows some of them.
+A single frame has no information about the class: the offset of the lattice of patches is uniform over its period,
+their angle over the circle and the logarithm of their size over a fixed range, in every frame of every class. Steady
+motion keeps a uniform distribution uniform (the size is a sawtooth: after the largest comes the smallest). Speeds,
+shapes, colors and backgrounds do not depend on the class. The patches repeat, so that every crop shows some of them.
 """
 
 import math
@@ -29,17 +28,17 @@ MOTIONS = (
 """Class names in the order of their numbers."""
 
 _DIRECTIONS = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, -1]])
-"""Sign of the change of x (right), y (down) and size for each motion; shaking begins so and goes back and forth."""
+"""Sign of the change of x (right), y (down) and size for each motion; shaking starts so and alternates."""
 _SHAKING = (4, 5)
 
 TRAVEL_SPEED = (0.4, 0.7)
 """Short sides per second: 2 to 4 pixels from frame to frame at 72 pixels and 12 frames per second."""
 STROKE_S = (0.25, 0.4)
-"""Seconds that shaking goes one way: 3 to 5 frames at 12 frames per second."""
+"""Seconds of one stroke of shaking: 3 to 5 frames at 12 frames per second."""
 SIZE_SPEED = (0.4, 0.7)
 """Size ranges per second: 2 to 4 per cent from frame to frame at 12 frames per second."""
 PERIOD = 0.75
-"""Distance between neighbouring patches in short sides."""
+"""Distance between neighboring patches in short sides."""
 SIZE_RANGE = (0.45, 0.9)
 """Smallest and largest diameter of a patch in periods."""
 
@@ -49,7 +48,7 @@ _OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Segment:
-    """A motion from one frame to another; before and after, what moves stays where it is."""
+    """A motion from one frame to another; before and after, the patches are still."""
 
     motion: int
     first: int
@@ -59,9 +58,9 @@ class Segment:
 def render_clip(
     rng: Generator, height: int, width: int, fps: float, num_frames: int, segments: Sequence[Segment]
 ) -> NDArray[np.uint8]:
-    """RGB frames uint8 [T, H, W, 3]: bright patches on a dark still background, moving as the segments say.
+    """Render RGB frames uint8 [T, H, W, 3]: bright patches that move by `segments` on a dark still background.
 
-    `rng` draws the same numbers whatever the segments, so that looks and motion are independent.
+    `rng` draws the same numbers for all segments, so that appearance and motion are independent.
     """
     states = _states(rng, height, width, fps, num_frames, segments)
     dark = rng.uniform(0.05, 0.3, 3) + 0.15 * (_texture(rng, height, width, cells=6) - 0.5)
@@ -74,7 +73,7 @@ def render_clip(
 def _states(
     rng: Generator, height: int, width: int, fps: float, num_frames: int, segments: Sequence[Segment]
 ) -> NDArray[np.float64]:
-    """x and y in pixels, size, and angle in turns: float64 [T, 4].
+    """Return x and y in pixels, size, and angle in turns: float64 [T, 4].
 
     Every column is uniform in every frame, modulo (period, period, 1, 1).
     """
@@ -94,14 +93,14 @@ def _states(
 
 
 def _back_and_forth(steps: NDArray[np.float64], stroke: float) -> NDArray[np.float64]:
-    """Distance from the start after so many steps, turning round every `stroke` steps."""
+    """Return the distance from the start after `steps`, with the direction reversed every `stroke` steps."""
     return np.asarray(stroke - np.abs(steps % (2 * stroke) - stroke))
 
 
 def _frame(
     background: NDArray[np.float32], patch: NDArray[np.float32], state: NDArray[np.float64], period: float
 ) -> NDArray[np.uint8]:
-    """One frame: for each pixel, the place in the patch that the nearest point of the lattice puts there."""
+    """Render one frame: each pixel shows the patch of the nearest lattice point."""
     height, width = background.shape[:2]
     x, y, size, turns = state.tolist()
     scale = _PATCH / (period * SIZE_RANGE[0] * (SIZE_RANGE[1] / SIZE_RANGE[0]) ** size)
@@ -116,7 +115,7 @@ def _frame(
 
 
 def _patch(rng: Generator) -> NDArray[np.float32]:
-    """An irregular two-coloured shape without symmetry: RGB multiplied by alpha, and alpha, float32 [48, 48, 4]."""
+    """Draw an irregular two-colored shape without symmetry: RGB times alpha, and alpha, float32 [48, 48, 4]."""
     side = _PATCH * _OVERSAMPLING
     angles = 2 * math.pi * (np.arange(9) + rng.uniform(-0.3, 0.3, 9)) / 9
     radii = rng.uniform(0.5, 0.98, 9) * side / 2
@@ -125,24 +124,24 @@ def _patch(rng: Generator) -> NDArray[np.float32]:
     cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1.0)
     mask = cv2.resize(mask, (_PATCH, _PATCH), interpolation=cv2.INTER_AREA)
 
-    first, second = _bright_colours(rng)
+    first, second = _bright_colors(rng)
     offset, direction = rng.uniform(-0.2, 0.2) * _PATCH, rng.uniform(0, 2 * math.pi)
     rows, columns = np.mgrid[:_PATCH, :_PATCH] - _PATCH / 2
     side_of_line = columns * math.cos(direction) + rows * math.sin(direction) - offset
     blend = np.clip(side_of_line / 2 + 0.5, 0, 1)[..., None]
-    colours = first * blend + second * (1 - blend) + 0.3 * (_texture(rng, _PATCH, _PATCH, cells=5) - 0.5)
-    return np.dstack([np.clip(colours, 0, 1) * mask[..., None], mask]).astype(np.float32)
+    colors = first * blend + second * (1 - blend) + 0.3 * (_texture(rng, _PATCH, _PATCH, cells=5) - 0.5)
+    return np.dstack([np.clip(colors, 0, 1) * mask[..., None], mask]).astype(np.float32)
 
 
-def _bright_colours(rng: Generator) -> NDArray[np.float64]:
-    """Two bright colours that differ clearly: float64 [2, 3]."""
+def _bright_colors(rng: Generator) -> NDArray[np.float64]:
+    """Draw two bright colors that differ clearly: float64 [2, 3]."""
     while True:
-        colours = rng.uniform(0.35, 1, (2, 3))
-        if np.linalg.norm(colours[0] - colours[1]) > 0.3:
-            return colours
+        colors = rng.uniform(0.35, 1, (2, 3))
+        if np.linalg.norm(colors[0] - colors[1]) > 0.3:
+            return colors
 
 
 def _texture(rng: Generator, height: int, width: int, cells: int) -> NDArray[np.float32]:
-    """Smooth random colours: float32 [H, W, 3] with mean 0.5, mostly in [0, 1]."""
+    """Draw smooth random colors: float32 [H, W, 3] with mean 0.5, mostly in [0, 1]."""
     grid = rng.uniform(0, 1, (cells, cells, 3)).astype(np.float32)
     return np.asarray(cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC))

@@ -1,7 +1,7 @@
-"""Videos that a person names one by one or by folder, without any annotation.
+"""Find videos given by path or folder, without annotation.
 
-In folders, what counts is the content: every file that starts like a video container, whatever its name, and every
-image. Files that are only named like a video are kept as well, so that a broken one is reported rather than lost.
+In folders, content decides: every file that starts like a video container, whatever its name, and every image. Files
+that only have the name of a video are included, so that a broken one is reported rather than ignored.
 """
 
 import os
@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from vidtl.config import ExperimentConfig
+from vidtl.config import DataConfig
 from vidtl.data.layout import VIDEO_SUFFIXES, existing
 from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.errors import UserError
@@ -21,7 +21,7 @@ from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.safety import checked_path, sniff_container
 
 FOREIGN_SUFFIXES = (".3gp", ".asf", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".vob", ".wmv")
-"""Further names of videos; not all are containers that can be read."""
+"""Further suffixes of videos; not all are of readable containers."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class VideoFile:
     """One video to open."""
 
     path: Path
-    """As the user wrote it, with what was found below a folder after it."""
+    """As the user wrote it; for videos in a folder, below that folder."""
     kind: Literal["video", "image", "frames"]
     """A file with a container, a single image, or a folder of numbered images."""
 
 
 @dataclass(frozen=True)
 class FoundVideos:
-    """What the names given lead to."""
+    """Videos found at the given paths."""
 
     videos: list[VideoFile]
     """In the order given; below a folder in the order of the names. Each once."""
@@ -45,12 +45,12 @@ class FoundVideos:
 
 
 def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos:
-    """Find the videos that files and folders stand for; folders are walked to the bottom, links followed.
+    """Find videos in files and folders; folders are walked recursively, links are followed.
 
     Args:
-        paths: files, which are taken whatever they are, and folders.
-        image_model: whether the images in a folder are a video each (for models of one frame) or the frames of one;
-            in the second case those beside videos, such as covers, are neither.
+        paths: files, which are accepted as they are, and folders.
+        image_model: if True, each image in a folder is a video (for models of one frame); else all are the frames of
+            one video, and those beside videos, such as covers, are ignored.
 
     Raises:
         UserError: a path does not exist; the nearest name is given.
@@ -65,9 +65,9 @@ def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos
 
 
 def refusal(video: VideoFile, frame_rate: float | None) -> str:
-    """Why a video cannot even be tried; empty where it can."""
+    """Return why a video cannot be opened at all; empty if it can."""
     if video.kind == "frames" and frame_rate is None:
-        return "a folder of images; --frame_rate must say how many of them there are in a second"
+        return "a folder of images; --frame_rate, in frames per second, is needed"
     try:
         str(video.path).encode()
     except UnicodeEncodeError:
@@ -76,35 +76,29 @@ def refusal(video: VideoFile, frame_rate: float | None) -> str:
 
 
 def check_frame_rate(frame_rate: float | None) -> None:
-    """Refuse what no folder of images can have; None, where it is not known, is allowed."""
+    """Raise a UserError for an impossible frame rate; None is allowed."""
     if frame_rate is not None and not 0 < frame_rate < 10_000:
         raise UserError(f"--frame_rate is {frame_rate:g}; allowed: above 0 and below 10000 frames per second")
 
 
-def by_pixel_format(
-    videos: Sequence[VideoFile], config: ExperimentConfig
-) -> Iterator[tuple[list[VideoFile], ExperimentConfig]]:
-    """Files with a container, then images, which are read as RGB only; each kind, if there is one, with its settings.
+def by_pixel_format(videos: Sequence[VideoFile], data: DataConfig) -> Iterator[tuple[list[VideoFile], DataConfig]]:
+    """Yield video files, then images, which are read as RGB only; each kind, if there is one, with its settings.
 
-    No manifest is used: it would be that of the data that the model was trained on.
+    No manifest is used: it would be that of the training data.
     """
-    data = replace(config.data, manifest="none")
+    data = replace(data, manifest="none")
     files = [video for video in videos if video.kind == "video"]
     stills = [video for video in videos if video.kind != "video"]
     for of_kind, pixel_format in ((files, data.pixel_format), (stills, "rgb")):
         if of_kind:
             workers = min(data.num_workers, len(of_kind))
-            yield of_kind, replace(config, data=replace(data, pixel_format=pixel_format, num_workers=workers))
+            yield of_kind, replace(data, pixel_format=pixel_format, num_workers=workers)
 
 
 def records_of_files(
     videos: Sequence[VideoFile], classes: ClassNames, multi_label: bool, frame_rate: float | None
 ) -> Records:
-    """Records without labels, one per video, as what reads annotated videos takes them.
-
-    Args:
-        frame_rate: frames per second of folders of images.
-    """
+    """Make records without labels, one per video; `frame_rate` is that of folders of images."""
     count = len(videos)
     paths = StringColumn.from_strings(str(video.path.absolute()) for video in videos)
     return Records(
@@ -142,7 +136,7 @@ def _below(folder: Path, image_model: bool, ignored: list[Path]) -> Iterator[Vid
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder once, hidden ones left out, with the sorted names of its files; a loop of links ends."""
+    """Yield every folder that is not hidden once, with the sorted names of its files, even if links form a loop."""
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)

@@ -16,7 +16,6 @@ from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE
 
 CHANGES_NO_SCORE = (
     ("data", "num_workers"),
-    ("data", "prefetch_batches"),
     ("data", "worker_timeout_s"),
     ("data", "train_split"),
     ("evaluation", "strict"),

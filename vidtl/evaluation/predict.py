@@ -8,7 +8,7 @@ Axes: V views of one video, K classes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -115,7 +115,10 @@ def predict(
         for video, reason in zip(videos, refusals, strict=True)
         if reason
     ]
-    scored = (predictor.predict(*of_kind) for of_kind in by_pixel_format(accepted, config))
+    scored = (
+        predictor.predict(of_kind, replace(config, data=data))
+        for of_kind, data in by_pixel_format(accepted, config.data)
+    )
     for finished, prediction in enumerate(chain(refused, chain.from_iterable(scored)), start=1):
         if on_video:
             on_video(finished)
@@ -139,7 +142,10 @@ class _Predictor:
         fusion = self.protocol.fusion if config.evaluation.fusion == "protocol" else config.evaluation.fusion
         scorer = Scorer(self.model, records, config, self.protocol, fusion, self.accelerator)
         lengths: dict[int, tuple[int, float]] = {}
-        views = _noting_lengths(EvalLoader(records, config, self.protocol), lengths)
+        views = _noting_lengths(
+            EvalLoader(records, self.protocol, config.clip, config.data, single_frame=config.evaluation.single_frame),
+            lengths,
+        )
         num_views = self.protocol.num_clips * self.protocol.num_crops
         groups = video_groups(len(records), num_views, config.evaluation.batch_size)
         for shard in scorer.score(views, groups, lambda finished: None):

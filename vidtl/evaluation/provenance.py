@@ -14,7 +14,6 @@ from vidtl.evaluation.report import METRICS
 
 CHANGES_NO_FIGURE = (
     "data.manifest",
-    "data.max_substitutions",
     "data.max_unreadable_share",
     "evaluation.averaged_weights",
     "evaluation.batch_size",

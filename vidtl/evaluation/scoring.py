@@ -28,21 +28,21 @@ class Piece:
     """Some or all views of one video, as they share a micro-batch with others."""
 
     index: int
-    colour: int
+    color: int
     pixels: Tensor
 
 
 def pack(videos: Iterable[tuple[int, int, Tensor]], batch_size: int) -> Iterator[list[Piece]]:
-    """Cut videos of (index, colour, pixels [V, T, ...]) into micro-batches of exactly `batch_size` clips but the last.
+    """Cut videos of (index, color, pixels [V, T, ...]) into micro-batches of exactly `batch_size` clips but the last.
 
     Views keep their order; no clip is held longer than until its micro-batch is full.
     """
     pieces: list[Piece] = []
     room = batch_size
-    for index, colour, pixels in videos:
+    for index, color, pixels in videos:
         start = 0
         while start < len(pixels):
-            piece = Piece(index, colour, pixels[start : start + room])
+            piece = Piece(index, color, pixels[start : start + room])
             pieces.append(piece)
             start += len(piece.pixels)
             room -= len(piece.pixels)
@@ -150,13 +150,13 @@ class Scorer:
             elif len(video.pixels) != num_views:
                 raise RuntimeError(f"{self.records.ids[video.index]!r} has {len(video.pixels)} views, not {num_views}")
             else:
-                yield video.index, video.colour, video.pixels
+                yield video.index, video.color, video.pixels
 
     def _forward(self, pieces: list[Piece]) -> NDArray[np.float64]:
         device = self.accelerator.device
         pixels = torch.cat([piece.pixels.to(device, non_blocking=True) for piece in pieces])
-        colour = torch.tensor([piece.colour for piece in pieces for _ in piece.pixels])
-        input_BTCHW = prepare_input(pixels, colour.to(device), self.config.clip)
+        color = torch.tensor([piece.color for piece in pieces for _ in piece.pixels])
+        input_BTCHW = prepare_input(pixels, color.to(device), self.config.clip)
         with self.accelerator.autocast():
             logits_BK = self.model(input_BTCHW)
         num_classes = len(self.records.classes)

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.data.formats.source import read_columns
+from vidtl.data.formats.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics.average_precision import sklearn_average_precisions
 from vidtl.runtime.files import whole_file

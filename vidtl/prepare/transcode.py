@@ -18,10 +18,9 @@ import av
 import numpy as np
 
 from vidtl.data.manifest_entry import Entry
-from vidtl.data.sampling import Box
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
-from vidtl.video import UnreadableVideo, View, open_video
+from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.color import Converter
 from vidtl.video.reader import Matrix
 from vidtl.video.safety import checked_path, sniff_container
@@ -123,7 +122,7 @@ def _even(wanted: float, limit: int) -> int:
 def _encode(source: Source, file: Path, settings: CopySettings) -> None:
     orientation = source.orientation
     height, width = copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
-    converter = Converter(orientation.displayed_size(height, width), source.colour, "planar")
+    converter = Converter(orientation.displayed_size(height, width), source.color, "planar")
     pts, time_base = exact_times(source.timeline, Fraction(source.stream.time_base), source.stream.average_rate)
     options = {"preset": "medium", "tune": "fastdecode", "crf": str(settings.crf), "g": str(GOP), "bf": "1"}
     with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
@@ -133,8 +132,8 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
         codec = stream.codec_context
         codec.thread_count = 1  # other files use the other cores, and the bytes do not depend on the machine
         codec.time_base = stream.time_base = time_base
-        codec.colorspace = _MATRIX_CODES[source.colour.matrix]
-        codec.color_range = _FULL if source.colour.full_range else _LIMITED
+        codec.colorspace = _MATRIX_CODES[source.color.matrix]
+        codec.color_range = _FULL if source.color.full_range else _LIMITED
         for number, frame in enumerate(_checked_frames(source)):
             planes = [orientation.apply(plane) for plane in converter.planes(frame)]
             picture = _picture(planes)

@@ -1,29 +1,28 @@
-"""Videos to uint8 clips: `open_video` gives a `VideoReader` of a file, a folder of frames or an image.
+"""Decode videos to uint8 clips: `open_video` returns a `VideoReader` of a file, a folder of frames or an image.
 
-Whatever the backend, frames are those of a decode from start to end, in presentation order, each wanted one decoded
-once; anything else is an `UnreadableVideo`.
+With every backend, frames are those of a decode from start to end, in presentation order, each requested frame decoded
+once; anything else raises `UnreadableVideo`. This package depends on `vidtl.errors` and nothing else of vidtl.
 """
 
-import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.video.decord import DecordReader
-from vidtl.video.frames import FrameFolderReader
-from vidtl.video.images import IMAGE_SUFFIXES, ImageReader, decode_image
+from vidtl.video.images import IMAGE_SUFFIXES, open_frame_folder, open_image
 from vidtl.video.packed import open_packed_image
 from vidtl.video.pyav import PyAVReader
-from vidtl.video.reader import Colour, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
-from vidtl.video.safety import checked_folder, checked_path, sniff_container
+from vidtl.video.reader import Box, Color, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
+from vidtl.video.rgb_frames import DECORD, TORCHCODEC, RGBFramesReader
+from vidtl.video.safety import checked_folder, checked_path, path_of, sniff_container
 from vidtl.video.scanned import ScannedVideo
-from vidtl.video.torchcodec import TorchcodecReader
 
 __all__ = [
     "DECODERS",
-    "Colour",
+    "Box",
+    "Color",
     "PixelFormat",
     "ScannedVideo",
     "UnreadableVideo",
@@ -33,15 +32,15 @@ __all__ = [
     "open_video",
 ]
 
-DECODERS: dict[str, Callable[[Path, str, ScannedVideo | None], VideoReader]] = {
+DECODERS: dict[str, Callable[[Any, str, ScannedVideo | None], VideoReader]] = {
     "pyav": PyAVReader,
-    "decord": DecordReader,
-    "torchcodec": TorchcodecReader,
+    "decord": partial(RGBFramesReader, DECORD),
+    "torchcodec": partial(RGBFramesReader, TORCHCODEC),
 }
 
 
 def open_video(
-    path: Path,
+    file: Path | BinaryIO,
     decoder: str = "pyav",
     root: Path | None = None,
     frame_rate: float | None = None,
@@ -49,42 +48,44 @@ def open_video(
 ) -> VideoReader:
     """Open a video for reading clips; use the reader as a context manager.
 
-    The path and the first bytes of a file are checked before any decoder sees either.
+    The path and the first bytes of a file are checked before any decoder opens it.
 
     Args:
-        path: a video file, an image (a video of one frame), an image inside a file of many (see
-            `vidtl.video.packed`), or a folder of numbered images.
-        decoder: one of `DECODERS`, for video files.
-        root: folder that the file must lie in once symbolic links are followed; None allows any.
-        frame_rate: frames per second, for folders of images, which do not say.
-        scanned: what an earlier scan of this very video file found, which spares one now (see `vidtl.data.manifest`).
+        file: path of a video, of an image (a video of one frame), of an image inside a file of many (see
+            `vidtl.video.packed`), or of a folder of numbered images; or a seekable binary file object with a video or
+            an image, which must stay open as long as the reader and is not closed with it.
+        decoder: a key of `DECODERS`, for videos; file objects need "pyav".
+        root: folder that the file must lie in after symbolic links are followed; None allows any.
+        frame_rate: frames per second, for folders of images, which have no rate.
+        scanned: result of an earlier scan of the same video, which saves the scan now.
 
     Raises:
         UnreadableVideo: the file is missing, outside `root`, no regular file, no video container, or not decodable.
-        UserError: `decoder` is unknown or not installed.
+        UserError: `decoder` is unknown or not installed, or cannot read file objects.
     """
     if decoder not in DECODERS:
         raise UserError(f"data.decoder is {decoder!r}; {did_you_mean(decoder, DECODERS)}")
-    kind = _kind(path)
-    if kind == "packed":
-        return open_packed_image(path, root)
-    if kind == "folder":
+    if not isinstance(file, Path):
+        return _open_file_object(file, decoder, scanned)
+    try:
+        is_folder = stat.S_ISDIR(file.stat().st_mode)
+    except NotADirectoryError:
+        return open_packed_image(file, root)
+    except (OSError, ValueError):
+        is_folder = False  # `checked_path` gives the reason
+    if is_folder:
         if frame_rate is None:
-            raise UnreadableVideo(
-                path, "not a regular file but a folder; with images in it, dataset.yaml must give their `frame_rate`"
-            )
-        return FrameFolderReader(checked_folder(path, root), frame_rate, root)
-    real = checked_path(path, root)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return ImageReader(path, decode_image(real, path))
+            raise UnreadableVideo(file, "a folder, not a regular file; a folder of images needs a `frame_rate`")
+        return open_frame_folder(checked_folder(file, root), frame_rate, root)
+    real = checked_path(file, root)
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return open_image(real, file)
     return DECODERS[decoder](real, sniff_container(real), scanned)
 
 
-def _kind(path: Path) -> Literal["file", "folder", "packed"]:
-    """What a path leads to, as far as it can be told without opening anything; what is not there is a file."""
-    try:
-        return "folder" if stat.S_ISDIR(os.stat(path).st_mode) else "file"
-    except NotADirectoryError:
-        return "packed"
-    except (OSError, ValueError):
-        return "file"
+def _open_file_object(file: BinaryIO, decoder: str, scanned: ScannedVideo | None) -> VideoReader:
+    if decoder != "pyav":
+        raise UserError(f"data.decoder is {decoder!r}; allowed for file objects: 'pyav'")
+    if path_of(file).suffix.lower() in IMAGE_SUFFIXES:
+        return open_image(file, path_of(file))
+    return PyAVReader(file, sniff_container(file), scanned)

@@ -1,4 +1,4 @@
-"""From decoded pictures to the output array: crop and resize into place, with no copy of a whole frame.
+"""Crop and resize decoded pictures into the output array, without a copy of a whole frame.
 
 Axes: V views, T frames, H W pixels.
 """
@@ -10,13 +10,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from vidtl.data.sampling import Box
 from vidtl.video.orientation import Orientation
-from vidtl.video.reader import PixelFormat, View, clip_shape
+from vidtl.video.reader import Box, PixelFormat, View, clip_shape
 
 
 class Geometry(NamedTuple):
-    """What views of a file may ask for."""
+    """Number, orientation and size of the frames of a file: the limits of a view."""
 
     num_frames: int
     orientation: Orientation
@@ -26,17 +25,17 @@ class Geometry(NamedTuple):
 
 
 class ClipBuffer:
-    """The uint8 array that a `read` returns, filled frame by frame in any order.
+    """The uint8 array that `read` returns, filled frame by frame in any order.
 
-    A picture comes as coded: planes Y, U, V of an I420 frame, or one RGB array, before any rotation. Planar boxes are
-    moved to even edges, by at most one pixel each, because two luma pixels share one chroma pixel.
+    Pictures are as coded: planes Y, U, V of an I420 frame, or one RGB array, before any rotation. Planar boxes move to
+    even edges, by at most one pixel each, because two luma pixels share one chroma pixel.
     """
 
     def __init__(
         self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat, geometry: Geometry
     ) -> None:
-        # OpenCV's own threads would fight for the cores with the other loading workers, and its thread pool does not
-        # survive a fork. Set when a clip is read, since importing this module must change nothing.
+        # OpenCV's threads would compete with other workers, and its thread pool does not survive a fork. Set when a
+        # clip is read, because an import must not change global state.
         cv2.setNumThreads(0)
         frames = len(views[0].indices)
         self.array = np.empty((len(views), *clip_shape(frames, frame_size, pixel_format)), dtype=np.uint8)
@@ -51,11 +50,11 @@ class ClipBuffer:
 
     @property
     def needed(self) -> list[int]:
-        """Frame numbers that views use, rising."""
+        """Frame numbers of all views, rising."""
         return sorted(self._places)
 
     def put(self, index: int, planes: Sequence[np.ndarray]) -> None:
-        """Place a decoded picture wherever views use it."""
+        """Write a decoded picture to every place that shows it."""
         for box, places in self._places[index].items():
             first, *others = (self.array[place] for place in places)
             for part, plane, scale in zip(self._split(first), planes, (1, 2, 2), strict=False):
@@ -64,7 +63,7 @@ class ClipBuffer:
                 other[...] = first
 
     def _split(self, frame: np.ndarray) -> list[np.ndarray]:
-        """Writable views of the Y, U and V parts of an I420 frame, or the RGB frame itself."""
+        """Return writable views of the Y, U and V parts of an I420 frame, or the RGB frame itself."""
         if frame.ndim == 3:
             return [frame]
         height, width = self._frame_size
@@ -94,10 +93,10 @@ def _check_view(view: View, frames: int, geometry: Geometry) -> None:
 
 
 def crop(plane: np.ndarray, box: Box, scale: int, even: bool) -> np.ndarray:
-    """A view of the part of a plane that a box of luma pixels covers; `scale` is 2 for chroma at half size."""
+    """Return a view of the part of a plane inside a box of luma pixels; `scale` is 2 for chroma at half size."""
     top, left, height, width = box
     if even:
-        # Edges to even numbers and at least 2 x 2; an odd last row or column has a chroma pixel of its own.
+        # Edges to even numbers and at least 2 x 2; an odd last row or column has its own chroma pixel.
         top, left = top // 2 * 2, left // 2 * 2
         height, width = (height + 1) // 2 * 2, (width + 1) // 2 * 2
     rows = slice(top // scale, (top + height) // scale)
@@ -106,10 +105,10 @@ def crop(plane: np.ndarray, box: Box, scale: int, even: bool) -> np.ndarray:
 
 
 def resize_into(output: np.ndarray, source: np.ndarray) -> None:
-    """Resize pixels [h, w, ...] into a contiguous [H, W, ...]: bilinear, after halvings where it shrinks by 2 or more.
+    """Resize pixels [h, w, ...] into a contiguous [H, W, ...]: halve while the factor is 2 or more, then bilinear.
 
-    Bilinear interpolation alone skips pixels from a factor of 2 on, which shimmers. Averages of 2 x 2 pixels first
-    cost a tenth of area interpolation and come closer to it than to plain bilinear.
+    Bilinear interpolation alone skips pixels from a factor of 2 on, which shimmers. Averages of 2 x 2 pixels cost a
+    tenth of area interpolation and are closer to it than to plain bilinear.
     """
     height, width = output.shape[:2]
     while (down := (_halving(source.shape[0], height), _halving(source.shape[1], width))) != (1, 1):

@@ -1,38 +1,38 @@
-"""Colour tags, and decoded frames to planes or RGB in the colours that the tags mean."""
+"""Read color tags, and convert decoded frames to planes or RGB in the tagged colors."""
 
 import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from vidtl.video.reader import LUMA_WEIGHTS, Colour, Matrix, PixelFormat
+from vidtl.video.reader import LUMA_WEIGHTS, Color, Matrix, PixelFormat
 
 # AVColorSpace (ITU-T H.273 MatrixCoefficients) to our matrices; FCC and SMPTE 240M are nearest to 601 and 709.
 _MATRICES: dict[int, Matrix] = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 
-# The same as swscale's numbers (SWS_CS_*), and its numbers for limited and full range.
+# swscale's numbers of the same matrices (SWS_CS_*), and of limited and full range.
 _SWS_MATRICES = {"bt601": 5, "bt709": 1, "bt2020": 9}
 _LIMITED, _FULL = 1, 2
 
-# Two names of the same layout; the second one also says full range.
+# Two names of the same layout; the second one implies full range.
 _I420 = ("yuv420p", "yuvj420p")
 
 
-def colour_of(pixel_format: av.VideoFormat, matrix: int, color_range: int, default: Matrix) -> Colour:
-    """Colour from a stream's tags; `default` is the matrix where it has no such tag, and the default range is limited.
+def color_of(pixel_format: av.VideoFormat, matrix: int, color_range: int, default: Matrix) -> Color:
+    """Return the color of a stream from its tags; without tags, the matrix is `default` and the range is limited.
 
-    RGB and grey pictures become limited BT.601 when they are turned into planes.
+    RGB and grayscale pictures become limited BT.601 when they are converted to planes.
     """
     if not _is_yuv(pixel_format):
-        return Colour("bt601", full_range=False)
+        return Color("bt601", full_range=False)
     full_range = color_range == _FULL or pixel_format.name.startswith("yuvj")
-    return Colour(_MATRICES.get(matrix, default), full_range)
+    return Color(_MATRICES.get(matrix, default), full_range)
 
 
 def change_matrix(rgb: np.ndarray, wrong: Matrix, right: Matrix) -> np.ndarray:
-    """uint8 RGB [..., W, 3] that was converted from YUV with the wrong matrix, as the right one would have given it.
+    """Correct uint8 RGB [..., W, 3] that was converted from YUV with the wrong matrix.
 
-    YUV of the wrong RGB, then RGB of that YUV (ITU-T H.273): one linear map. Exact but for rounding and for colours
+    YUV of the wrong RGB, then RGB of that YUV (ITU-T H.273) are one linear map. Exact but for rounding and for colors
     that the wrong conversion had to clip.
     """
     if wrong == right:
@@ -55,18 +55,19 @@ def _is_yuv(pixel_format: av.VideoFormat) -> bool:
 
 
 class Converter:
-    """Decoded frames of one file to 8-bit planes or RGB of one size, not yet rotated."""
+    """Converts decoded frames of one file to 8-bit planes or RGB of one size, before any rotation."""
 
-    def __init__(self, size: tuple[int, int], colour: Colour, pixel_format: PixelFormat) -> None:
+    def __init__(self, size: tuple[int, int], color: Color, pixel_format: PixelFormat) -> None:
         self._size = size
-        self._colour = colour
+        self._color = color
         self._planar = pixel_format == "planar"
         self._reformatter = VideoReformatter()
 
     def planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
-        """uint8 Y [H, W], U and V [ceil(H / 2), ceil(W / 2)], with no copy where the frame is I420; or RGB [H, W, 3].
+        """Return uint8 Y [H, W], U and V [ceil(H / 2), ceil(W / 2)], or one RGB array [H, W, 3].
 
-        Other subsamplings, bit depths and sizes (a stream may change its size midway) go through swscale.
+        I420 frames are not copied. Other subsamplings, bit depths and sizes (a stream may change its size midway) are
+        converted by swscale.
         """
         height, width = self._size
         if not self._planar:
@@ -79,8 +80,8 @@ class Converter:
         return [_pixels(plane, *size) for plane, size in zip(frame.planes, sizes, strict=True)]
 
     def _reformat(self, frame: av.VideoFrame, name: str) -> av.VideoFrame:
-        matrix = _SWS_MATRICES[self._colour.matrix]
-        color_range = _FULL if self._colour.full_range else _LIMITED
+        matrix = _SWS_MATRICES[self._color.matrix]
+        color_range = _FULL if self._color.full_range else _LIMITED
         yuv = _is_yuv(frame.format)
         height, width = self._size
         return self._reformatter.reformat(
@@ -97,5 +98,5 @@ class Converter:
 
 
 def _pixels(plane: av.video.plane.VideoPlane, height: int, width: int) -> np.ndarray:
-    """A view of the memory of a plane, without the padding at the end of each row."""
+    """Return a view of the memory of a plane, without the padding at the end of each row."""
     return np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:height, :width]

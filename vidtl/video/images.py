@@ -1,13 +1,15 @@
-"""Still images: single ones as videos of one frame, and what folders of frames share with them.
+"""Still images: single ones as videos of one frame, and folders of numbered ones as videos.
 
-Pillow decodes, with a list of formats that it may use, and sizes are checked before any pixel is decoded. Images come
-as RGB only: planar YUV would halve the colour resolution of pictures that are often as small as 32 x 32.
+Pillow decodes, limited to a few formats, and sizes are checked before any pixel is decoded. Images are read as RGB
+only: planar YUV would halve the color resolution of pictures that are often as small as 32 x 32.
 """
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from io import BytesIO
+import os
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -15,70 +17,43 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from vidtl.errors import UserError
 from vidtl.video.clip import ClipBuffer, Geometry
 from vidtl.video.orientation import Orientation
-from vidtl.video.reader import Colour, PixelFormat, UnreadableVideo, VideoReader, View
+from vidtl.video.reader import Color, PixelFormat, UnreadableVideo, VideoReader, View
+from vidtl.video.safety import checked_path
 from vidtl.video.source import MAX_PIXELS, unreadable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Files that are read as images, in any letter case. The content may be another of the formats below."""
+"""Suffixes of files that are read as images, in any letter case. The content may be another of the formats below."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 
-# A still has no rate, but there has to be one.
+# A still has no rate, but readers need one.
 _STILL_FPS = 1.0
 
+_NUMBERED = re.compile(r"(?P<name>.*?)(?P<number>\d+)", re.DOTALL)
 
-def decode_image(file: Path | BytesIO, path: Path) -> np.ndarray:
-    """uint8 RGB [H, W, 3] of an image, turned and mirrored as its EXIF data asks. Transparency is dropped.
-
-    Args:
-        file: the image, as a regular file or its bytes.
-        path: what it is called in messages.
-
-    Raises:
-        UnreadableVideo: truncated, damaged, none of the formats, animated, or more than 8192 x 4320 pixels.
-    """
-    with unreadable(path), _opened(file, path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
-            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def image_size(file: Path, path: Path) -> tuple[int, int]:
-    """Height and width of an image as displayed, from its header; see `decode_image`."""
-    with unreadable(path), _opened(file, path) as image:
-        sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF's Orientation: 5 to 8 have rows for columns
-        return (image.width, image.height) if sideways else (image.height, image.width)
-
-
-def _opened(file: Path | BytesIO, path: Path) -> Image.Image:
-    try:
-        image = Image.open(file, formats=_FORMATS)
-    except UnidentifiedImageError:
-        raise UnreadableVideo(path, f"not an image ({', '.join(_FORMATS)})") from None
-    if image.width * image.height > MAX_PIXELS:
-        image.close()
-        raise UnreadableVideo(path, f"{image.width} x {image.height} pixels exceed the limit of 8192 x 4320")
-    if getattr(image, "is_animated", False):
-        image.close()
-        raise UnreadableVideo(path, "an animation; as a video file it can be read")
-    return image
+# Optical flow that extraction tools (denseflow, used by mmaction2) put beside the frames.
+_FLOW = re.compile(r"flow_[xy]_?")
 
 
 class StillReader(VideoReader):
-    """Videos made of still images; see `VideoReader`. Subclasses say where frame i comes from."""
+    """A video made of still images; see `VideoReader`."""
 
-    colour = Colour("bt601", full_range=True)
+    color = Color("bt601", full_range=True)
 
-    def __init__(self, path: Path, size: tuple[int, int], times_s: np.ndarray, fps: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        frame: Callable[[int], np.ndarray],
+        size: tuple[int, int],
+        num_frames: int = 1,
+        fps: float = _STILL_FPS,
+    ) -> None:
+        """Take the images from `frame`: number -> uint8 RGB [H, W, 3] of `size`; frame i is shown at i / `fps` s."""
         self.path = path
+        self.frame = frame
         self.height, self.width = size
-        self.times_s = times_s
+        self.times_s = np.arange(num_frames) / fps
         self.fps = fps
-
-    @abstractmethod
-    def frame(self, number: int) -> np.ndarray:
-        """Frame by number: uint8 RGB [H, W, 3]."""
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Read all views, each image once; see `VideoReader.read`.
@@ -95,17 +70,112 @@ class StillReader(VideoReader):
         return clip.array
 
     def close(self) -> None:
-        """Nothing stays open between frames."""
+        """Do nothing: no file stays open between frames."""
 
 
-class ImageReader(StillReader):
-    """One image as a video of one frame."""
+def still(path: Path, pixels: np.ndarray) -> StillReader:
+    """Make a video of one frame of an image, uint8 RGB [H, W, 3]."""
+    return StillReader(path, lambda number: pixels, (pixels.shape[0], pixels.shape[1]))
 
-    def __init__(self, path: Path, pixels: np.ndarray) -> None:
-        """`pixels`: uint8 RGB [H, W, 3]."""
-        super().__init__(path, (pixels.shape[0], pixels.shape[1]), np.zeros(1), _STILL_FPS)
-        self._pixels = pixels
 
-    def frame(self, number: int) -> np.ndarray:
-        """The image."""
-        return self._pixels
+def open_image(file: Path | BinaryIO, path: Path) -> StillReader:
+    """Open an image as a video of one frame; `path` is its name in messages."""
+    return still(path, decode_image(file, path))
+
+
+def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> StillReader:
+    """Open a folder of numbered images: `img_00001.jpg`, `46GP8-000001.jpg`, `000001.png`.
+
+    The folder is listed and the header of the first image is read. Frame i of N is the image with the i-th number.
+
+    Args:
+        folder: with all links followed.
+        frame_rate: frames per second.
+        root: folder that every image must lie in after links are followed; None allows any.
+
+    Raises:
+        UnreadableVideo: no image, images without numbers or with equal ones, or a gap in them. Reading a frame names
+            an image that is damaged, outside the root or of another size.
+    """
+    files = _numbered_images(folder)
+    size = image_size(checked_path(files[0], root), files[0])
+
+    def frame(number: int) -> np.ndarray:
+        file = files[number]
+        pixels = decode_image(checked_path(file, root), file)
+        if pixels.shape[:2] != size:
+            height, width, _ = pixels.shape
+            raise UnreadableVideo(file, f"{width} x {height} pixels among frames of {size[1]} x {size[0]}")
+        return pixels
+
+    return StillReader(folder, frame, size, len(files), frame_rate)
+
+
+def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
+    """Decode an image to uint8 RGB [H, W, 3], rotated and mirrored as its EXIF data asks. Transparency is dropped.
+
+    Args:
+        file: the image, as a regular file or an open one.
+        path: its name in messages.
+
+    Raises:
+        UnreadableVideo: truncated, damaged, none of the formats, animated, or more than 8192 x 4320 pixels.
+    """
+    with unreadable(path), _opened_image(file, path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def image_size(file: Path, path: Path) -> tuple[int, int]:
+    """Read height and width of an image as displayed from its header; see `decode_image`."""
+    with unreadable(path), _opened_image(file, path) as image:
+        sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF's Orientation: 5 to 8 have rows for columns
+        return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def _opened_image(file: Path | BinaryIO, path: Path) -> Image.Image:
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise UnreadableVideo(path, f"not an image ({', '.join(_FORMATS)})") from None
+    reason = ""
+    if image.width * image.height > MAX_PIXELS:
+        reason = f"{image.width} x {image.height} pixels exceed the limit of 8192 x 4320"
+    elif getattr(image, "is_animated", False):
+        reason = "an animation; as a video file it can be read"
+    if reason:
+        image.close()
+        raise UnreadableVideo(path, reason)
+    return image
+
+
+def _numbered_images(folder: Path) -> list[Path]:
+    """List the images of a folder in the order of their numbers, which must have no gap."""
+    try:
+        names = [name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)]
+    except OSError as error:
+        raise UnreadableVideo(folder, error.strerror or str(error)) from error
+    series: dict[str, dict[int, str]] = {}
+    for name in sorted(names):
+        parsed = _NUMBERED.fullmatch(name.rpartition(".")[0])
+        if name.startswith(".") or (parsed and _FLOW.fullmatch(parsed["name"])):
+            continue
+        if parsed is None:
+            raise UnreadableVideo(folder, f"{name!r} has no number at the end of its name")
+        frames = series.setdefault(parsed["name"], {})
+        number = int(parsed["number"])
+        if number in frames:
+            raise UnreadableVideo(folder, f"{frames[number]!r} and {name!r} have the same number")
+        frames[number] = name
+    if len(series) != 1:
+        found = "no images" if not series else f"images of several series: {', '.join(map(repr, sorted(series)[:5]))}"
+        raise UnreadableVideo(folder, found)
+    (frames,) = series.values()
+    numbers = sorted(frames)
+    absent = numbers[-1] - numbers[0] + 1 - len(numbers)
+    if absent:
+        gap = next(number + 1 for number, after in pairwise(numbers) if after != number + 1)
+        raise UnreadableVideo(folder, f"image {gap} is missing, {absent} in all between {numbers[0]} and {numbers[-1]}")
+    return [folder / frames[number] for number in numbers]

@@ -1,4 +1,4 @@
-"""Rotation and mirroring: from FFmpeg's display matrix to what must be done to the decoded picture."""
+"""Rotation and mirroring of decoded pictures, from FFmpeg's display matrix."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,31 +6,32 @@ from typing import BinaryIO
 
 import numpy as np
 
-from vidtl.data.sampling import Box
+from vidtl.video.reader import Box
+from vidtl.video.safety import opened
 
 _MAX_HEADER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """Displayed picture from the coded one: first transpose, then mirror along the displayed axes."""
+    """Steps from the coded to the displayed picture: transpose, then mirror along the displayed axes."""
 
     transpose: bool = False
     mirror_rows: bool = False
-    """Top and bottom change places."""
+    """Swap top and bottom."""
     mirror_columns: bool = False
-    """Left and right change places."""
+    """Swap left and right."""
 
     def is_mirrored(self) -> bool:
-        """Whether the picture is reflected, and not only rotated."""
+        """Return True for a reflection, False for a pure rotation."""
         return self.transpose ^ self.mirror_rows ^ self.mirror_columns
 
     def displayed_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width as displayed, from those as coded (the way back is the same)."""
+        """Convert height and width from coded to displayed, or back."""
         return (width, height) if self.transpose else (height, width)
 
     def coded_box(self, box: Box, height: int, width: int) -> Box:
-        """The same part of the picture in coded coordinates; `height`, `width` are those displayed."""
+        """Convert a box to coded coordinates; `height` and `width` are those of the displayed picture."""
         top = height - box.top - box.height if self.mirror_rows else box.top
         left = width - box.left - box.width if self.mirror_columns else box.left
         if self.transpose:
@@ -38,19 +39,19 @@ class Orientation:
         return Box(top, left, box.height, box.width)
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """A view of coded pixels [H, W, ...] as displayed."""
+        """Return a view of coded pixels [H, W, ...] as displayed."""
         if self.transpose:
             picture = picture.swapaxes(0, 1)
         return picture[:: -1 if self.mirror_rows else 1, :: -1 if self.mirror_columns else 1]
 
 
 def orientation_from_matrix(matrix: bytes) -> Orientation:
-    """Orientation from FFmpeg's display matrix (libavutil/display.h): nine native int32 in rows a b u, c d v, x y w.
+    """Parse FFmpeg's display matrix (libavutil/display.h): nine native int32 in rows a b u, c d v, x y w.
 
-    A point (x, y) of the coded picture is shown at (a x + c y, b x + d y). Scales are ignored as pixel aspect is.
+    A point (x, y) of the coded picture is shown at (a x + c y, b x + d y). Scales are ignored, like pixel aspect.
 
     Raises:
-        ValueError: the picture would be turned by something else than quarter turns.
+        ValueError: the rotation is no multiple of a quarter turn.
     """
     a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, dtype=np.int32)[:5])
     if b == c == 0:
@@ -60,24 +61,24 @@ def orientation_from_matrix(matrix: bytes) -> Orientation:
     raise ValueError("its display matrix is no multiple of a quarter turn")
 
 
-def may_be_turned(path: Path, container: str) -> bool:
-    """False where the container's header shows that there is no display matrix, or that it changes nothing.
+def may_be_rotated(file: Path | BinaryIO, container: str) -> bool:
+    """Return False if the container's header shows that there is no display matrix, or only the identity.
 
-    FFmpeg hands the matrix over with decoded frames only. Decoding one at open costs up to a sixth of a clip, and
-    almost no file needs it, so the header is searched first; where this says True the decoder is asked for the truth.
+    FFmpeg returns the matrix with decoded frames only. Decoding one at open costs up to a sixth of a clip, and almost
+    no file needs it, so the header is searched first; if this returns True, a frame must be decoded.
     """
-    with path.open("rb") as file:
+    with opened(file) as stream:
         if container == "mov":
-            return _iso_header_turns(_iso_movie_box(file))
+            return _iso_header_rotates(_iso_movie_box(stream))
         if container == "matroska":
             # ProjectionPoseRoll with its size, 4 or 8 bytes, before the first Cluster.
-            header = file.read(1 << 20).split(b"\x1f\x43\xb6\x75")[0]
+            header = stream.read(1 << 20).split(b"\x1f\x43\xb6\x75")[0]
             return b"\x76\x75\x84" in header or b"\x76\x75\x88" in header
     return False
 
 
 def _iso_movie_box(file: BinaryIO) -> bytes:
-    """Contents of the first `moov` box at the top level (ISO/IEC 14496-12, 4.2), or nothing."""
+    """Return the contents of the first `moov` box at the top level (ISO/IEC 14496-12, 4.2), or nothing."""
     while len(head := file.read(8)) == 8:
         size, kind, header_size = int.from_bytes(head[:4]), head[4:], 8
         if size == 1:
@@ -90,8 +91,8 @@ def _iso_movie_box(file: BinaryIO) -> bytes:
     return b""
 
 
-def _iso_header_turns(movie: bytes) -> bool:
-    """Whether any `mvhd` or `tkhd` box (ISO/IEC 14496-12, 8.2.2 and 8.3.2) holds another matrix than the identity's."""
+def _iso_header_rotates(movie: bytes) -> bool:
+    """Search `mvhd` and `tkhd` boxes (ISO/IEC 14496-12, 8.2.2 and 8.3.2) for a matrix that is not the identity."""
     for kind, times_v0, rest in ((b"mvhd", 16, 16), (b"tkhd", 20, 16)):
         start = movie.find(kind)
         while start >= 0:

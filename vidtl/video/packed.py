@@ -1,21 +1,22 @@
 """Files that hold many images: CIFAR-10's batches, as pickles or binary, and `.npz` archives.
 
-Image i of such a file has the path of the file with its number behind it, as if the file were a folder:
+The path of image i of such a file is the path of the file followed by its number, as if the file were a folder:
 `cifar-10-batches-py/data_batch_1/17`, `cifar-10-batches-bin/data_batch_1.bin/17`, `cifar10.npz/train/17`.
 A file is opened once per process and shared with the workers that are forked later; it must not change meanwhile.
 """
 
+import pickle
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vidtl.video.images import ImageReader, decode_image
-from vidtl.video.plain_pickle import read_plain_pickle, whole_numbers
+from vidtl.video.images import StillReader, decode_image, still
 from vidtl.video.reader import UnreadableVideo
 from vidtl.video.safety import checked_path
 from vidtl.video.source import unreadable
@@ -25,6 +26,9 @@ _CIFAR_PIXELS = 3 * 32 * 32
 # An archive of a few kilobytes can promise arrays of any size.
 _MAX_ARCHIVE_BYTES = 8 << 30
 
+# The largest batch of CIFAR-10 and CIFAR-100 has 155 MB.
+_MAX_PICKLE_BYTES = 1 << 28
+
 
 @dataclass(frozen=True)
 class PackedImages:
@@ -33,13 +37,13 @@ class PackedImages:
     labels: np.ndarray
     """int64 [N]; class numbers."""
     image: Callable[[int], np.ndarray]
-    """uint8 RGB [H, W, 3] by number."""
+    """number -> uint8 RGB [H, W, 3]."""
     classes: tuple[str, ...] = ()
-    """Names of the classes, where the file has them."""
+    """Class names, where the file has them."""
 
 
-def open_packed_image(path: Path, root: Path | None) -> ImageReader:
-    """One image as a video of one frame.
+def open_packed_image(path: Path, root: Path | None) -> StillReader:
+    """Open one image as a video of one frame.
 
     Raises:
         UnreadableVideo: the file or the image is missing, damaged, or lies outside `root`.
@@ -48,12 +52,12 @@ def open_packed_image(path: Path, root: Path | None) -> ImageReader:
     if not (path.name.isascii() and path.name.isdecimal() and int(path.name) < len(images.labels)):
         raise UnreadableVideo(path, f"no image of that number; the last one is {len(images.labels) - 1}")
     with unreadable(path):
-        return ImageReader(path, images.image(int(path.name)))
+        return still(path, images.image(int(path.name)))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=16)  # finding and checking the file takes longer than an image
 def _images_in(place: Path, root: Path | None) -> PackedImages:
-    """Of a file, or of a part of one; looked for and checked once per process, which takes longer than an image."""
+    """Find the images of a file, or of one part of it."""
     file = next((path for path in (place, *place.parents) if path.is_file()), None)
     if file is None:
         raise UnreadableVideo(place, "no part of this path is a file")
@@ -62,7 +66,7 @@ def _images_in(place: Path, root: Path | None) -> PackedImages:
 
 
 def open_packed(file: Path, part: str = "") -> PackedImages:
-    """The images of a file; `part` is `train` or `test` for an archive and nothing else has any.
+    """Open the images of a file; `part` is `train` or `test` for an archive and empty for everything else.
 
     Raises:
         UnreadableVideo: not such a file, or damaged.
@@ -72,7 +76,7 @@ def open_packed(file: Path, part: str = "") -> PackedImages:
         return _open(file, part, status.st_mtime_ns, status.st_size)
     except UnreadableVideo:
         raise
-    except Exception as error:  # zipfile, zlib and NumPy each have several of their own
+    except Exception as error:  # zipfile, zlib and NumPy have several kinds each
         raise UnreadableVideo(file, f"not a file of images ({error})") from error
 
 
@@ -87,14 +91,16 @@ def _open(file: Path, part: str, changed_ns: int, size: int) -> PackedImages:
             raise UnreadableVideo(file, f"{size} bytes, not a multiple of {1 + _CIFAR_PIXELS}")
         rows = np.memmap(file, np.uint8, mode="r").reshape(-1, 1 + _CIFAR_PIXELS)
         return _cifar(file, rows[:, 1:], rows[:, 0])
-    content = read_plain_pickle(file)
-    if not isinstance(content["data"], np.ndarray) or not whole_numbers(content["labels"]):
+    content = read_pickle(file)
+    data, labels = content.get("data"), content.get("labels")
+    if not isinstance(data, _Array) or not isinstance(labels, list) or not all(type(each) is int for each in labels):
         raise UnreadableVideo(file, "its entries 'data' and 'labels' are no array and no list of numbers")
-    return _cifar(file, content["data"], np.array(content["labels"]))
+    with unreadable(file):
+        return _cifar(file, data.to_numpy(), np.array(labels))
 
 
 def _cifar(file: Path, rows: np.ndarray, labels: np.ndarray) -> PackedImages:
-    """Rows of 1024 red, 1024 green and 1024 blue values."""
+    """Split rows of 1024 red, 1024 green and 1024 blue values into images."""
     if rows.dtype != np.uint8 or rows.shape != (len(labels), _CIFAR_PIXELS):
         raise UnreadableVideo(file, f"{rows.shape} values of {rows.dtype} for {len(labels)} labels")
     return PackedImages(
@@ -104,7 +110,7 @@ def _cifar(file: Path, rows: np.ndarray, labels: np.ndarray) -> PackedImages:
 
 
 def _open_archive(file: Path, part: str) -> PackedImages:
-    """Arrays `<part>_labels` and `<part>_images` [N, H, W, 3], or `<part>_jpeg` with `<part>_offsets` [N + 1]."""
+    """Open arrays `<part>_labels` and `<part>_images` [N, H, W, 3], or `<part>_jpeg` and `<part>_offsets` [N + 1]."""
     with zipfile.ZipFile(file) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > _MAX_ARCHIVE_BYTES:
@@ -128,3 +134,79 @@ def _open_archive(file: Path, part: str) -> PackedImages:
         return decode_image(BytesIO(data), file / part / str(number))
 
     return PackedImages(labels, decode, classes)
+
+
+def read_pickle(file: Path) -> dict[Any, Any]:
+    """Read a pickled dictionary of plain values and NumPy arrays without running any of its code.
+
+    Raises:
+        UnreadableVideo: no pickle, truncated, too large, or with any other object.
+    """
+    if file.stat().st_size > _MAX_PICKLE_BYTES:
+        raise UnreadableVideo(file, f"{file.stat().st_size} bytes; at most {_MAX_PICKLE_BYTES} are read")
+    try:
+        with file.open("rb") as stream:
+            content = _PlainUnpickler(stream, encoding="latin-1").load()  # the encoding of Python 2's strings
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise UnreadableVideo(file, f"not a pickle of plain values and arrays: {error}") from error
+    if not isinstance(content, dict):
+        raise UnreadableVideo(file, f"not a pickle of a dictionary but of {type(content).__name__}")
+    return content
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """`pickle.Unpickler` with the few globals of a NumPy array, each replaced by a class of this module."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuse all other globals (Python documentation of `pickle`, "Restricting Globals")."""
+        allowed = _GLOBALS.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")
+        if allowed is None:
+            raise pickle.UnpicklingError(f"it needs {module}.{name}, which is not allowed")
+        return allowed
+
+
+class _Dtype:
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore byte order and fields."""
+
+
+class _Array:
+    """Bytes, dtype and shape of an array, as its pickle has them; NumPy itself checks neither."""
+
+    def __init__(self, *_: Any) -> None:
+        self._content: tuple[Any, ...] = (b"", _Dtype("u1"), (0,))
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self._content = (data, dtype, shape, "F" if fortran else "C")
+
+    def to_numpy(self) -> np.ndarray:
+        """Return the array of bytes in C order; ValueError for any other."""
+        data, dtype, shape, *order = self._content
+        if not isinstance(dtype, _Dtype) or dtype.code != "u1" or order != ["C"]:
+            raise ValueError("its array is not one of bytes in C order")
+        return np.frombuffer(_encode(data), np.uint8).reshape(shape)
+
+
+def _frombuffer(*content: Any) -> _Array:
+    """Build an array as pickles of protocol 5 do."""
+    array = _Array()
+    array._content = content
+    return array
+
+
+def _encode(data: Any, encoding: str = "latin-1") -> Any:
+    """Return text as the bytes that it stands for, in pickles of Python 2 and of protocol 2."""
+    return data.encode("latin-1") if isinstance(data, str) else data
+
+
+_GLOBALS: dict[str, Any] = {
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy.core.numeric._frombuffer": _frombuffer,
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _Dtype,
+    "_codecs.encode": _encode,
+}

@@ -1,14 +1,14 @@
 """The default backend: PyAV, with as little decoding as exact frames allow.
 
-What makes it fast: it seeks to the last key frame before the first wanted frame, never decodes pictures that nothing
-needs (non-reference pictures that are not wanted), ends the decoder once the last wanted packet is in, and crops and
-resizes the decoder's own planes. What makes it exact: it matches frames by their presentation times, checks where
-each seek landed, seeks further back or decodes from the start where it landed wrong or failed, and returns nothing
-unless every wanted frame came out.
+Speed: it seeks to the last key frame before the first requested frame, skips non-reference pictures that are not
+requested, stops the decoder after the last requested packet, and crops and resizes the decoder's own planes.
+Exactness: it matches frames by presentation time, checks where each seek landed, seeks further back or decodes from
+the start if a seek failed or landed too late, and returns nothing unless every requested frame was decoded.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -23,37 +23,37 @@ from vidtl.video.timeline import PacketIndex
 # A seek costs about as much as reading so many packets on the way; shorter gaps are decoded through.
 _GAP_PACKETS = 12
 
-# Where a seek to the key frame lands behind it, further back: seconds before it.
+# If a seek lands after the key frame: seconds before it for the next tries.
 _STEPS_BACK_S = (0, 5, 30)
 
 
 class PyAVReader(VideoReader):
     """One open file; see `VideoReader`."""
 
-    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
+    def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
         """Open a file whose first bytes are those of `container` (see `sniff_container`).
 
         Raises:
-            UnreadableVideo: no video in it, or no frame, or pictures beyond 8192 x 4320.
+            UnreadableVideo: no video stream, no frame, or pictures larger than 8192 x 4320.
         """
-        self.source = Source(path, container, scanned)
-        self.path = path
+        self.source = Source(file, container, scanned)
+        self.path = self.source.path
         self.height, self.width = self.source.orientation.displayed_size(*self.source.coded_size)
         self.times_s = self.source.timeline.times_s
         self.fps = self.source.timeline.fps
-        self.colour = self.source.colour
+        self.color = self.source.color
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
-        """Decode all views in one pass over the file; see `VideoReader.read`."""
+        """Decode all views in one pass; see `VideoReader.read`."""
         clip = ClipBuffer(views, frame_size, pixel_format, self.source.geometry())
-        converter = Converter(self.source.coded_size, self.colour, pixel_format)
+        converter = Converter(self.source.coded_size, self.color, pixel_format)
         with unreadable(self.path):
             for number, frame in self._frames(clip.needed):
                 clip.put(number, converter.planes(frame))
         return clip.array
 
     def _frames(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Number and decoded frame for each of `needed`; a frame may come again after a seek that failed."""
+        """Yield number and decoded frame for each of `needed`; a frame may repeat after a failed seek."""
         source = self.source
         if source.kept is not None:
             frames = iter([(number, source.kept[number]) for number in needed])
@@ -65,17 +65,17 @@ class PyAVReader(VideoReader):
             if frame.is_corrupt:
                 raise UnreadableVideo(self.path, f"frame {number} is damaged")
             if position == 0 and source.frame_orientation(frame) != source.orientation:
-                raise UnreadableVideo(self.path, "its frames are turned in a way that its header does not announce")
+                raise UnreadableVideo(self.path, "its frames have a rotation that its header does not announce")
             yield number, frame
 
     def _count(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode everything from the start up to the last wanted frame."""
+        """Decode everything from the start to the last requested frame."""
         wanted = set(needed)
         pts = self.source.timeline.pts
         for number, frame in enumerate(self.source.decode_from_start()):
-            # A frame before it that does not decode any more would shift all numbers after it.
+            # An earlier frame that no longer decodes would shift all numbers after it.
             if pts is not None and (number >= len(pts) or frame.pts != pts[number]):
-                raise UnreadableVideo(self.path, f"frame {number} decodes at another time than its packet or scan says")
+                raise UnreadableVideo(self.path, f"frame {number} decodes at another time than its packet or scan has")
             if number in wanted:
                 yield number, frame
                 wanted.discard(number)
@@ -84,7 +84,7 @@ class PyAVReader(VideoReader):
         raise UnreadableVideo(self.path, f"frame {min(wanted)} does not decode")
 
     def _look_up(self, index: PacketIndex, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Seek to each stretch of wanted frames and match them by time."""
+        """Seek to each stretch of requested frames and match them by time."""
         for stretch in stretches(index, needed):
             wanted = {int(index.pts[number]): number for number in stretch}
             key = int(index.key_pts[_key_before(index, stretch[0])])
@@ -92,11 +92,11 @@ class PyAVReader(VideoReader):
                 missing = set(stretch)
                 try:
                     self.source.seek(key - round(step_s / self.source.stream.time_base))
-                except av.FFmpegError:  # FLV knows no place before the first entry of its index
+                except av.FFmpegError:  # FLV cannot seek before the first entry of its index
                     continue
                 for number, frame in self._decode(wanted):
-                    # From some key frames on the decoder does not vouch for what it makes of later frames, since these
-                    # may refer to earlier ones; from further back it does.
+                    # After some key frames, the decoder marks later frames as damaged, because they may refer to
+                    # earlier ones; from further back it does not.
                     if frame.is_corrupt:
                         break
                     yield number, frame
@@ -107,7 +107,7 @@ class PyAVReader(VideoReader):
                 yield from self._count(stretch)
 
     def _decode(self, wanted: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames at the wanted times (time to number) from the present position; none where it is behind the first."""
+        """Yield frames at the `wanted` times (time to number) from the present position; none if it is too late."""
         codec = self.source.codec
         first = min(wanted)
         due = set(wanted)
@@ -116,7 +116,7 @@ class PyAVReader(VideoReader):
             if not started and (packet.pts is None or packet.pts > first or not packet.is_keyframe):
                 return
             started = True
-            if packet.size == 0:  # the demuxer's mark for the end
+            if packet.size == 0:  # the demuxer's end marker
                 break
             codec.skip_frame = "DEFAULT" if packet.pts in due else "NONREF"
             for frame in codec.decode(packet):
@@ -130,17 +130,17 @@ class PyAVReader(VideoReader):
                 yield wanted[frame.pts], frame
 
     def close(self) -> None:
-        """Free the decoder and the file; closing twice is allowed."""
+        """Free the decoder and the file; may be called twice."""
         self.source.close()
 
 
 def _key_before(index: PacketIndex, number: int) -> int:
-    """The last key frame shown no later than a frame."""
+    """Return the number of the last key frame shown no later than a frame."""
     return max(int(np.searchsorted(index.key_pts, index.pts[number], side="right")) - 1, 0)
 
 
 def stretches(index: PacketIndex, needed: list[int]) -> list[list[int]]:
-    """Wanted frames (rising) cut wherever seeking to the next key frame skips more packets than a seek is worth."""
+    """Split frame numbers (rising) wherever a seek to the next key frame is cheaper than decoding on."""
     parts: list[list[int]] = []
     last_packet = -1
     for number in needed:

@@ -1,14 +1,12 @@
-"""What every decoding backend takes and gives. Axes: V views, T frames, H W pixels."""
+"""The interface of every decoding backend. Axes: V views, T frames, H W pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
-
-from vidtl.data.sampling import Box
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 PixelFormat = Literal["planar", "rgb"]
@@ -20,11 +18,11 @@ LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
     "bt709": (0.2126, 0.0722),
     "bt2020": (0.2627, 0.0593),
 }
-"""Weights of red and blue in luma (ITU-R BT.601, BT.709, BT.2020 with non-constant luminance); the rest is green's."""
+"""Weights of red and blue in luma (ITU-R BT.601, BT.709, BT.2020 non-constant luminance); green has the rest."""
 
 
-class UnreadableVideo(Exception):  # noqa: N818 (named for what is wrong, not for being an error)
-    """A file that cannot be read, or not as it must be: `path: reason` in one line."""
+class UnreadableVideo(Exception):  # noqa: N818 (a state of the file, which callers handle)
+    """A file that cannot be read exactly: `path: reason` in one line."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
@@ -37,40 +35,48 @@ class UnreadableVideo(Exception):  # noqa: N818 (named for what is wrong, not fo
         return f"{path if path.isprintable() else ascii(path)}: {self.reason}"
 
 
-def clip_shape(num_frames: int, frame_size: tuple[int, int], pixel_format: PixelFormat) -> tuple[int, ...]:
-    """Of the uint8 array that holds one clip: [T, H * 3 / 2, W] or [T, H, W, 3]."""
-    height, width = frame_size
-    return (num_frames, height * 3 // 2, width) if pixel_format == "planar" else (num_frames, height, width, 3)
+class Box(NamedTuple):
+    """A rectangle in pixels of the displayed frame."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 @dataclass(frozen=True)
-class Colour:
-    """How YUV turns into RGB: the matrix and whether luma spans 0..255 (full) or 16..235 (limited)."""
+class View:
+    """One clip of a video: frame numbers, and the part of each frame that fills the output."""
+
+    indices: np.ndarray
+    """int64 [T]: frame numbers in presentation order, repeats allowed."""
+    box: Box
+
+
+@dataclass(frozen=True)
+class Color:
+    """Conversion of YUV to RGB: the matrix, and luma over 0..255 (full range) or 16..235 (limited)."""
 
     matrix: Matrix
     full_range: bool
 
     def code(self) -> int:
-        """A small integer for transport: 2 x position of the matrix in `MATRICES`, plus 1 for full range."""
+        """Return a small integer for transport: 2 x position of the matrix in `MATRICES`, plus 1 for full range."""
         return 2 * MATRICES.index(self.matrix) + int(self.full_range)
 
 
-@dataclass(frozen=True)
-class View:
-    """One clip of a video: which frames, and which part of each."""
-
-    indices: np.ndarray
-    """int64 [T]: frame numbers in presentation order, repeats allowed."""
-    box: Box
-    """Part of the displayed frame that fills the output."""
+def clip_shape(num_frames: int, frame_size: tuple[int, int], pixel_format: PixelFormat) -> tuple[int, ...]:
+    """Return the shape of one uint8 clip: [T, H * 3 / 2, W] ("planar") or [T, H, W, 3] ("rgb")."""
+    height, width = frame_size
+    return (num_frames, height * 3 // 2, width) if pixel_format == "planar" else (num_frames, height, width, 3)
 
 
 class VideoReader(Protocol):
-    """An open video file. Use as a context manager in the process that opened it; it is neither inherited nor pickled.
+    """An open video; a context manager for the process that opened it, neither inherited nor pickled.
 
-    Frames are those that a decode from start to end yields, numbered in presentation order. Sizes are as displayed:
-    after the rotation and mirroring that the file asks for. Non-square pixels are read as if they were square, as
-    every common framework does, because models are trained that way.
+    Frames are those of a decode from start to end, numbered in presentation order. Sizes are as displayed, after the
+    rotation and mirroring that the file asks for. Non-square pixels are read as if they were square, as in every common
+    framework, because models are trained that way.
     """
 
     path: Path
@@ -79,24 +85,24 @@ class VideoReader(Protocol):
     times_s: np.ndarray
     """float64 [N]: presentation time of every frame in seconds; the first is 0."""
     fps: float
-    """Average frame rate over the file."""
-    colour: Colour
+    """Average frame rate of the file."""
+    color: Color
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
-        """Decode all views in one pass over the file, each frame once, each box resized to `frame_size` (H, W).
+        """Decode all views in one pass, each frame once, and resize each box to `frame_size` (H, W).
 
         Returns:
-            uint8 [V, T, H * 3 / 2, W] for "planar": I420, the Y plane and then U and V at half size, each contiguous;
-            colours are those of `colour`. uint8 [V, T, H, W, 3] for "rgb".
+            uint8 [V, T, H * 3 / 2, W] for "planar": I420, the Y plane, then U and V at half size, each contiguous, in
+            the colors of `color`. uint8 [V, T, H, W, 3] for "rgb".
 
         Raises:
-            UnreadableVideo: a wanted frame cannot be decoded exactly.
-            IndexError: a view asks for a frame or a box that the video does not have.
+            UnreadableVideo: a requested frame cannot be decoded exactly.
+            IndexError: a view has a frame or a box outside the video.
         """
         ...
 
     def close(self) -> None:
-        """Free the decoder and the file; closing twice is allowed."""
+        """Free the decoder and the file; may be called twice."""
         ...
 
     def __enter__(self) -> Self:

@@ -1,12 +1,13 @@
-"""What the backends share that hand over whole RGB frames, decord and torchcodec.
+"""Reader for libraries that return whole RGB frames: decord and torchcodec.
 
-They decide alone which frame is which, and are wrong without a word for some files. The file is therefore scanned
-through PyAV first, and refused where the backend cannot be trusted, rather than read wrongly.
+These libraries decide on their own which frame is which, and return wrong frames without an error for some files. The
+file is therefore scanned with PyAV first, and refused where the library is known to fail.
 """
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,84 +20,84 @@ from vidtl.video.orientation import Orientation
 from vidtl.video.reader import PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.scanned import ScannedVideo
 from vidtl.video.source import Source, unreadable
+from vidtl.video.timeline import Timeline
 
 # Whole frames held at once.
 _BATCH = 8
 
 
-class WholeFrameReader(VideoReader):
-    """One open file; see `VideoReader`. Subclasses say how their library opens, delivers, and where it errs."""
+@dataclass(frozen=True)
+class RGBLibrary:
+    """The functions of one decoding library."""
 
     name: str
+    load: Callable[[], Any]
+    """Import the library, or raise a UserError that says how to install it."""
+    open: Callable[[Any, Path, int], Any]
+    """(library, path, stream) -> decoder of that stream, with a length in frames."""
+    fetch: Callable[[Any, list[int], Timeline], np.ndarray]
+    """(decoder, rising frame numbers, timeline) -> uint8 RGB [N, H, W, 3]."""
+    misreads: Callable[[Source, str], str | None]
+    """(source, container) -> the library's own fault with such a file, or None."""
 
-    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
+
+class RGBFramesReader(VideoReader):
+    """One open file; see `VideoReader`."""
+
+    def __init__(self, library: RGBLibrary, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
         """Open a file whose first bytes are those of `container` (see `sniff_container`).
 
         Raises:
-            UnreadableVideo: no video in it, or one whose frames the library gets wrong.
+            UnreadableVideo: no video stream, or one whose frames the library gets wrong.
             UserError: the library is not installed.
         """
-        library = self._import()
+        module = library.load()
         self.path = path
+        self._library = library
         with closing(Source(path, container, scanned)) as source, unreadable(path):
-            reason = _common_distrust(source, container) or self._distrust(source, container)
-            if reason:
-                raise UnreadableVideo(path, f"{self.name} {reason}; use data.decoder pyav")
-            self._geometry = source.geometry()._replace(orientation=Orientation())  # the library turns frames itself
-            # swscale's matrix for untagged pictures of any size, which the libraries follow.
-            self._decoded_matrix = source.colour_if_untagged("bt601").matrix
-            self.colour = source.colour
+            self._check(_misread_by_both(source, container) or library.misreads(source, container))
+            self._geometry = source.geometry()._replace(orientation=Orientation())  # the library rotates by itself
+            # swscale's matrix for untagged pictures of any size, which the libraries use.
+            self._decoded_matrix = source.color_if_untagged("bt601").matrix
+            self.color = source.color
+            self._timeline = source.timeline
             self.times_s, self.fps = source.timeline.times_s, source.timeline.fps
             self.height, self.width = self._geometry.height, self._geometry.width
             stream = source.stream.index
         with unreadable(path):
-            self._decoder: Any = self._open(library, stream)
-            if len(self._decoder) != len(self.times_s):
-                raise UnreadableVideo(
-                    path,
-                    f"{self.name} counts {len(self._decoder)} frames where {len(self.times_s)} decode; "
-                    "use data.decoder pyav",
-                )
+            self._decoder: Any = library.open(module, path, stream)
+            found, count = len(self._decoder), len(self.times_s)
+            self._check(f"counts {found} frames where {count} decode" if found != count else None)
 
-    @abstractmethod
-    def _import(self) -> Any:
-        """The library, or a UserError that says how to get it."""
-
-    @abstractmethod
-    def _open(self, library: Any, stream: int) -> Any:
-        """The library's decoder of that stream of the file, with a length in frames."""
-
-    @abstractmethod
-    def _fetch(self, numbers: list[int]) -> np.ndarray:
-        """Frames by number (rising): uint8 RGB [N, H, W, 3]."""
-
-    @abstractmethod
-    def _distrust(self, source: Source, container: str) -> str | None:
-        """What the library, and not the other one, does wrongly with such a file, if anything."""
+    def _check(self, fault: str | None) -> None:
+        if fault:
+            raise UnreadableVideo(self.path, f"{self._library.name} {fault}; use data.decoder pyav")
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
-        """Decode all views in one pass over the file; see `VideoReader.read`.
+        """Decode all views in one pass; see `VideoReader.read`.
 
         Raises:
             UserError: `pixel_format` is "planar".
         """
         if pixel_format != "rgb":
-            raise UserError(f"data.pixel_format is {pixel_format!r}; allowed with data.decoder {self.name}: 'rgb'")
+            name = self._library.name
+            raise UserError(f"data.pixel_format is {pixel_format!r}; allowed with data.decoder {name}: 'rgb'")
         clip = ClipBuffer(views, frame_size, pixel_format, self._geometry)
         with unreadable(self.path):
             for start in range(0, len(clip.needed), _BATCH):
                 numbers = clip.needed[start : start + _BATCH]
-                for number, frame in zip(numbers, self._fetch(numbers), strict=True):
+                frames = self._library.fetch(self._decoder, numbers, self._timeline)
+                for number, frame in zip(numbers, frames, strict=True):
                     clip.put(number, [frame])
-        return change_matrix(clip.array, self._decoded_matrix, self.colour.matrix)
+        return change_matrix(clip.array, self._decoded_matrix, self.color.matrix)
 
     def close(self) -> None:
-        """Free the decoder and the file; closing twice is allowed."""
+        """Free the decoder and the file; may be called twice."""
         self._decoder = None
 
 
-def _common_distrust(source: Source, container: str) -> str | None:
-    """What both libraries do wrongly without a word; each found by comparing frames with a decode from the start."""
+def _misread_by_both(source: Source, container: str) -> str | None:
+    """Return a fault that both libraries have; each was found by comparing frames with a decode from the start."""
     if container in ("mpegts", "mpeg"):
         return "seeks wrongly in transport and program streams"
     if source.damaged:
@@ -104,14 +105,14 @@ def _common_distrust(source: Source, container: str) -> str | None:
     if source.orientation.is_mirrored():
         return "ignores mirroring"
     if max(component.bits for component in source.codec.format.components) > 8:
-        return "resamples the chroma of more than 8 bits in a way of its own"
+        return "resamples the chroma of more than 8 bits differently"
     if _breaks_after_seeks(source):
         return "delivers broken frames after a seek to a key frame that is no clean start"
     return None
 
 
 def _breaks_after_seeks(source: Source) -> bool:
-    """Whether the decoder does not vouch for what follows a seek; asked at three key frames, as an encoder sets all."""
+    """Check at three key frames if frames after a seek are marked as damaged; an encoder writes all alike."""
     index = source.timeline.index
     if index is None:
         return False
@@ -122,3 +123,74 @@ def _breaks_after_seeks(source: Source) -> bool:
         if first is not None and first.is_corrupt:
             return True
     return False
+
+
+def _load_decord() -> Any:
+    try:
+        import decord
+    except ImportError as error:
+        raise UserError(
+            "data.decoder is 'decord', which is not installed (it exists for Linux on x86-64 only); use 'pyav'"
+        ) from error
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+def _open_decord(library: Any, path: Path, stream: int) -> Any:
+    # It picks FFmpeg's best stream, the one that was scanned. Any frame that it repairs or repeats is an error.
+    return library.VideoReader(str(path), ctx=library.cpu(0), num_threads=1, fault_tol=1e-9)
+
+
+def _fetch_decord(decoder: Any, numbers: list[int], timeline: Timeline) -> np.ndarray:
+    frames = decoder.get_batch(numbers)
+    # Its output type is a global switch that other libraries (pytorchvideo) set to torch.
+    return np.asarray(frames.asnumpy() if hasattr(frames, "asnumpy") else frames.numpy())
+
+
+def _misread_by_decord(source: Source, container: str) -> str | None:
+    index = source.timeline.index
+    if index is None and source.codec.has_b_frames:
+        return "seeks wrongly where frames that are out of order can only be counted"
+    if index is not None and index.has_leading_pictures():
+        return "seeks wrongly between open groups of pictures"
+    return None
+
+
+DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord, _misread_by_decord)
+"""decord 0.6, for comparison with the many frameworks that read videos with it."""
+
+
+def _load_torchcodec() -> Any:
+    try:
+        return import_module("torchcodec.decoders")
+    except (ImportError, OSError, RuntimeError) as error:  # the latter two: no FFmpeg, or one that it cannot load
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            "data.decoder is 'torchcodec', which needs `pip install vidtl[torchcodec]` and FFmpeg's libraries "
+            f"({reason}); use 'pyav'"
+        ) from error
+
+
+def _open_torchcodec(library: Any, path: Path, stream: int) -> Any:
+    # "approximate" seeking returns wrong frames where the frame rate varies.
+    return library.VideoDecoder(
+        str(path), stream_index=stream, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+    )
+
+
+def _fetch_torchcodec(decoder: Any, numbers: list[int], timeline: Timeline) -> np.ndarray:
+    frames = decoder.get_frames_at(numbers)
+    times_s = frames.pts_seconds.numpy() - decoder.metadata.begin_stream_seconds
+    if np.abs(times_s - timeline.times_s[numbers]).max() > 0.5 / timeline.fps:
+        raise ValueError("torchcodec delivers frames of other times; use data.decoder pyav")
+    return np.asarray(frames.data.numpy())
+
+
+def _misread_by_torchcodec(source: Source, container: str) -> str | None:
+    if container == "avi" and source.codec.has_b_frames:
+        return "miscounts frames that are out of order and have no times (AVI)"
+    return None
+
+
+TORCHCODEC = RGBLibrary("torchcodec", _load_torchcodec, _open_torchcodec, _fetch_torchcodec, _misread_by_torchcodec)
+"""torchcodec, an optional extra that needs FFmpeg's libraries on the machine."""

@@ -1,13 +1,15 @@
-"""Look at a path and at the first bytes of its file before any decoder does.
+"""Checks of a path and of the first bytes of a file, before any decoder opens it.
 
-FFmpeg decides by content: a file called `.mp4` that is really a playlist makes it open other files, and a path that
-begins with a protocol makes it connect. decord and torchcodec have no switch against either, so what is no video
-container, or lies outside the data set, never reaches a decoder.
+FFmpeg decides by content: a playlist named `.mp4` makes it open other files, and a path that begins with a protocol
+makes it connect to a server. decord and torchcodec have no option against either.
 """
 
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from vidtl.video.reader import UnreadableVideo
 
@@ -26,20 +28,20 @@ _PROTOCOL = re.compile(
 
 
 def checked_path(path: Path, root: Path | None) -> Path:
-    """The real path of a regular file, inside `root` where one is given; symbolic links are followed first.
+    """Return the real path of a regular file, inside `root` if one is given, after following symbolic links.
 
     Raises:
         UnreadableVideo: anything else, with the reason.
     """
     real, mode = _real_path(path, root)
-    # Opening a FIFO would wait for ever, and a device can do anything.
+    # Opening a FIFO would block forever, and opening a device can have any effect.
     if not stat.S_ISREG(mode):
         raise UnreadableVideo(path, "not a regular file")
     return real
 
 
 def checked_folder(path: Path, root: Path | None) -> Path:
-    """As `checked_path`, for a folder."""
+    """Return the real path of a folder; see `checked_path`."""
     real, mode = _real_path(path, root)
     if not stat.S_ISDIR(mode):
         raise UnreadableVideo(path, "not a folder")
@@ -47,7 +49,7 @@ def checked_folder(path: Path, root: Path | None) -> Path:
 
 
 def _real_path(path: Path, root: Path | None) -> tuple[Path, int]:
-    """Real path and mode of something that exists inside `root`."""
+    """Return real path and mode of an existing path inside `root`."""
     if any(character in str(path) for character in "\0\n\r"):
         raise UnreadableVideo(path, "a path may not contain NUL or line breaks")
     if "://" in str(path) or any(_PROTOCOL.match(part) for part in path.parts):
@@ -63,8 +65,24 @@ def _real_path(path: Path, root: Path | None) -> tuple[Path, int]:
     return real, mode
 
 
-def sniff_container(path: Path) -> str:
-    """FFmpeg's name of the demuxer for a file, from its first bytes.
+def path_of(file: Path | BinaryIO) -> Path:
+    """Return the path that error messages show: that of the file, or the name of a file object."""
+    return file if isinstance(file, Path) else Path(str(getattr(file, "name", "<file object>")))
+
+
+@contextmanager
+def opened(file: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """Open a path for reading, or rewind a seekable file object, which stays open afterwards."""
+    if isinstance(file, Path):
+        with file.open("rb", buffering=0) as stream:
+            yield stream  # type: ignore[misc]  # a RawIOBase
+    else:
+        file.seek(0)
+        yield file
+
+
+def sniff_container(file: Path | BinaryIO) -> str:
+    """Return FFmpeg's name of the demuxer for a file, from its first bytes.
 
     Returns:
         "mov" (MP4, MOV, 3GP: ISO base media), "matroska" (and WebM), "avi", "mpegts", "mpeg" (program stream) or "flv".
@@ -73,15 +91,13 @@ def sniff_container(path: Path) -> str:
         UnreadableVideo: the file is empty, cannot be opened, or is none of these.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            head = file.read(_HEAD_BYTES)
+        with opened(file) as stream:
+            head = stream.read(_HEAD_BYTES)
     except OSError as error:
-        raise UnreadableVideo(path, error.strerror or str(error)) from error
-    if not head:
-        raise UnreadableVideo(path, "the file is empty")
+        raise UnreadableVideo(path_of(file), error.strerror or str(error)) from error
     container = _container(head)
     if container is None:
-        raise UnreadableVideo(path, "not a video container")
+        raise UnreadableVideo(path_of(file), "not a video container" if head else "the file is empty")
     return container
 
 

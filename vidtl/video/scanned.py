@@ -1,4 +1,4 @@
-"""What a scan of a file found, small enough to keep for 300,000 files, so that opening one again needs no scan."""
+"""Result of a scan, small enough to store for 300,000 files, with which opening a file needs no scan."""
 
 import zlib
 from dataclasses import dataclass
@@ -9,102 +9,57 @@ import numpy as np
 from vidtl.video.orientation import Orientation
 from vidtl.video.timeline import PacketIndex, Timeline
 
-_DTYPES = (np.int8, np.int16, np.int32, np.int64)
-# Of a packed column: five integers that `pts` and counts of 64 bits can lead to.
-_MAX_HEAD_BYTES = 64
+_COLUMNS = 4
+"""Columns of a packed timeline, none longer than its frames; bounds the size of a damaged one."""
 
 
 @dataclass(frozen=True)
 class ScannedVideo:
-    """An open file's header, as far as it must be the same when the file is opened again, and what a scan found."""
+    """The part of a file's header that must be unchanged when it is opened again, and the result of the scan."""
 
     container: str
     codec: str
     time_base: Fraction
     rate: Fraction | None
-    """Frame rate that the header gives."""
+    """Frame rate in the header."""
     coded_size: tuple[int, int]
     """Height and width before rotation."""
     orientation: Orientation
     damaged: bool
-    """Whether the decoder marked any frame as damaged; False where the frames were not decoded."""
+    """The decoder marked a frame as damaged; False if the frames were not decoded."""
     timeline: Timeline
 
 
 def pack_timeline(timeline: Timeline) -> bytes:
-    """All of a timeline but what its number of frames, time base and rate say; exact, and some 20 to 150 bytes.
+    """Encode a timeline, without its number of frames, time base and rate, losslessly in some 50 to 200 bytes.
 
-    Differences from one packet to the next hardly vary in a file of constant rate: the usual difference is stored
-    once, and what remains are the few small numbers of the pattern of B-frames.
+    In file order, differences from one packet to the next hardly vary, so that zlib compresses them well.
     """
     if timeline.pts is None:
         return b""
-    if timeline.index is None:
-        return zlib.compress(_pack(timeline.pts), 9)
-    index = timeline.index
-    in_file, keys_in_file = np.argsort(index.order), np.argsort(index.key_order)
-    columns = (index.order[in_file], index.pts[in_file], index.key_order[keys_in_file], index.key_pts[keys_in_file])
-    return zlib.compress(b"".join(map(_pack, columns)), 9)
+    columns = [timeline.pts]
+    if index := timeline.index:
+        in_file, keys_in_file = np.argsort(index.order), np.argsort(index.key_order)
+        columns = [index.order[in_file], index.pts[in_file], index.key_order[keys_in_file], index.key_pts[keys_in_file]]
+    steps = np.concatenate([np.diff(column, prepend=0) for column in columns]).astype("<i8")
+    # All lowest bytes first: the highest ones are almost always zero.
+    return zlib.compress(steps.view(np.uint8).reshape(-1, 8).T.tobytes(), 9)
 
 
 def unpack_timeline(packed: bytes, num_frames: int, time_base: Fraction, rate: Fraction | None) -> Timeline:
-    """Return the timeline that `pack_timeline` packed, equal in every bit; ValueError for anything else."""
+    """Decode the result of `pack_timeline`, bit for bit; ValueError for anything else."""
     if not packed:
         return Timeline.from_count(num_frames, rate)
     try:
-        data = zlib.decompressobj().decompress(packed, 4 * (8 * num_frames + _MAX_HEAD_BYTES))
-        columns = []
-        place = 0
-        while place < len(data):
-            column, place = _unpack(data, place, num_frames)
-            columns.append(column)
-        if len(columns) == 1:
-            return Timeline.from_pts(columns[0], time_base, rate, None)
-        order, pts, key_order, key_pts = columns
+        data = zlib.decompressobj().decompress(packed, _COLUMNS * 8 * num_frames + 1)
+        steps = np.frombuffer(data, np.uint8).reshape(8, -1).T.copy().view("<i8")[:, 0]
+        if len(steps) == num_frames:
+            return Timeline.from_pts(np.cumsum(steps), time_base, rate, None)
+        num_keys = len(steps) // 2 - num_frames
+        ends = [num_frames, 2 * num_frames, 2 * num_frames + num_keys]
+        order, pts, key_order, key_pts = map(np.cumsum, np.split(steps, ends))
         by_time, keys_by_time = np.argsort(pts, kind="stable"), np.argsort(key_pts, kind="stable")
         index = PacketIndex(pts[by_time], order[by_time], key_pts[keys_by_time], key_order[keys_by_time])
-        return Timeline.from_pts(index.pts, time_base, rate, index)
-    except (zlib.error, IndexError, OverflowError) as error:
+    except (zlib.error, IndexError) as error:
         raise ValueError(f"a packed timeline is damaged ({error})") from error
-
-
-def _pack(column: np.ndarray) -> bytes:
-    """Count, first value, usual step, unit and size of what deviates from it, and the deviations in that unit."""
-    steps = np.diff(column)
-    usual = int(np.median(steps)) if len(steps) else 0
-    deviations = steps - usual
-    unit = int(np.gcd.reduce(deviations)) if len(steps) else 0
-    head = (len(column), int(column[0]), usual, unit)
-    if unit == 0:
-        return b"".join(map(_pack_int, head))
-    deviations //= unit
-    size = next(i for i, each in enumerate(_DTYPES) if (deviations.astype(each) == deviations).all())
-    return b"".join(map(_pack_int, (*head, size))) + deviations.astype(_DTYPES[size]).tobytes()
-
-
-def _unpack(data: bytes, place: int, max_count: int) -> tuple[np.ndarray, int]:
-    head = []
-    for _ in range(4):
-        value, place = _unpack_int(data, place)
-        head.append(value)
-    count, first, usual, unit = head
-    if not 1 <= count <= max_count:
-        raise ValueError(f"a packed column has {count} values")
-    steps = np.full(count - 1, usual, dtype=np.int64)
-    if unit:
-        size, place = _unpack_int(data, place)
-        deviations = np.frombuffer(data, _DTYPES[size], count - 1, place)
-        steps += unit * deviations.astype(np.int64)
-        place += deviations.nbytes
-    return np.concatenate([np.array([first], np.int64), first + np.cumsum(steps)]), place
-
-
-def _pack_int(value: int) -> bytes:
-    """A signed number in as few bytes as it takes, one that says how many before it."""
-    data = value.to_bytes((value.bit_length() + 8) // 8, "little", signed=True)
-    return bytes([len(data)]) + data
-
-
-def _unpack_int(data: bytes, place: int) -> tuple[int, int]:
-    end = place + 1 + data[place]
-    return int.from_bytes(data[place + 1 : end], "little", signed=True), end
+    return Timeline.from_pts(index.pts, time_base, rate, index)

@@ -1,31 +1,32 @@
-"""An open video file as all backends see it, through PyAV: stream, size, orientation, colour and timeline."""
+"""An open video file through PyAV, shared by all backends: stream, size, orientation, color and timeline."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from vidtl.video.clip import Geometry
-from vidtl.video.color import colour_of
-from vidtl.video.orientation import Orientation, may_be_turned, orientation_from_matrix
-from vidtl.video.reader import Colour, Matrix, UnreadableVideo
+from vidtl.video.color import color_of
+from vidtl.video.orientation import Orientation, may_be_rotated, orientation_from_matrix
+from vidtl.video.reader import Color, Matrix, UnreadableVideo
+from vidtl.video.safety import path_of
 from vidtl.video.scanned import ScannedVideo
 from vidtl.video.timeline import Timeline, count_frames, scan_packets
 
-# 8K. A tiny file can promise pictures of gigabytes; the header is checked before any is decoded.
+# 8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded.
 MAX_PIXELS = 8192 * 4320
 
-# Frames decoded to count them are kept up to this size, so that reading a clip does not decode them again.
+# Frames that were decoded to count them are kept up to this size, so that a clip does not decode them again.
 _KEPT_BYTES = 64 << 20
 
-# Demuxers that may run at all. Playlists, concatenation scripts and SDP open other files or the network.
+# Demuxers that may run. Playlists, concatenation scripts and SDP open other files or the network.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
-
 
 # decord's messages begin with the time and a line of its source, which would make equal reasons differ.
 _LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
@@ -33,7 +34,7 @@ _LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
 
 @contextmanager
 def unreadable(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises into `UnreadableVideo`: damaged files yield far more than FFmpeg's own errors."""
+    """Convert every exception to `UnreadableVideo`: damaged files raise far more than FFmpeg's own errors."""
     try:
         yield
     except UnreadableVideo:
@@ -48,32 +49,32 @@ def unreadable(path: Path) -> Iterator[None]:
 class Source:
     """A file and its best video stream, the one that FFmpeg's tools choose as well.
 
-    Only that stream is decoded, in the calling thread: parallelism is the loading workers' business, and decoding
-    threads cost more than they give, survive no fork and outlive a reader that is not closed.
+    Only that stream is decoded, in the calling thread: loading workers run in parallel already, and decoding threads
+    cost more than they gain, survive no fork and outlive a reader that is not closed.
 
     Attributes:
         coded_size: height and width before rotation.
-        colour, orientation, timeline: see there.
-        kept: all frames, where they had to be decoded to count them and are few; else None.
-        damaged: whether any of them was marked as damaged by the decoder; False where they were not decoded.
+        kept: all frames, if they had to be decoded to count them and are few; else None.
+        damaged: the decoder marked a frame as damaged; False if the frames were not decoded.
     """
 
-    def __init__(self, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open the file and learn its frames: from a scan, or from what an earlier one found.
+    def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
+        """Open the file and find its frames by a scan, or take those of an earlier one.
 
         Raises:
-            UnreadableVideo: no video in it, no frame, too large pictures, or another header than `scanned` has.
+            UnreadableVideo: no video stream, no frame, too large pictures, or another header than `scanned` has.
         """
-        self.path = path
+        self.file = file
+        self.path = path_of(file)
         self.kept: list[av.VideoFrame] | None = None
         self.damaged = False
         self._format = container
-        with unreadable(path):
+        with unreadable(self.path):
             self._container = self._open()
             try:
                 self._select_stream()
-                # Players take untagged pictures for BT.709 from 720 lines on, and so do the cameras that made them.
-                self.colour = self.colour_if_untagged("bt709" if self.coded_size[0] >= 720 else "bt601")
+                # Players assume BT.709 for untagged pictures of 720 lines or more, as the cameras that made them do.
+                self.color = self.color_if_untagged("bt709" if self.coded_size[0] >= 720 else "bt601")
                 if scanned is None:
                     self.timeline = self._scan()
                     self.orientation = self._read_orientation()
@@ -86,8 +87,10 @@ class Source:
                 raise
 
     def _open(self) -> av.container.InputContainer:
+        if not isinstance(self.file, Path):
+            self.file.seek(0)
         return av.open(
-            str(self.path),
+            str(self.file) if isinstance(self.file, Path) else self.file,
             format=self._format,
             options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
             metadata_errors="replace",
@@ -105,20 +108,20 @@ class Source:
         self.codec.thread_count = 1
         self.codec.options = {"max_pixels": str(MAX_PIXELS)}
         self.coded_size = self._check_size()
-        # dav1d reads which pictures to skip once, here, and that must be none.
+        # dav1d reads the option for skipped pictures once, here, and it must be none.
         self.codec.open(strict=False)
 
     def close(self) -> None:
-        """Free the file and the decoder; closing twice is allowed."""
+        """Free the file and the decoder; may be called twice."""
         self.kept = None
         self._container.close()
 
-    def colour_if_untagged(self, default: Matrix) -> Colour:
-        """Colour from the stream's tags, with a matrix for streams that do not name theirs."""
-        return colour_of(self.codec.format, self.codec.colorspace, self.codec.color_range, default)
+    def color_if_untagged(self, default: Matrix) -> Color:
+        """Return the color of the stream from its tags, with a default for its matrix."""
+        return color_of(self.codec.format, self.codec.colorspace, self.codec.color_range, default)
 
     def scanned(self) -> ScannedVideo:
-        """What opening the file again can do without finding out."""
+        """Return the result of the scan, with which the file can be opened again."""
         return ScannedVideo(
             container=self._format,
             codec=self.codec.codec.canonical_name,
@@ -131,36 +134,36 @@ class Source:
         )
 
     def geometry(self) -> Geometry:
-        """Number, size and orientation of the frames."""
+        """Return number, size and orientation of the frames."""
         return Geometry(
             len(self.timeline.times_s), self.orientation, *self.orientation.displayed_size(*self.coded_size)
         )
 
     def seek(self, pts: int) -> None:
-        """Go to where the demuxer believes the last key frame at or before `pts` to be, and forget what was decoded."""
+        """Seek to the demuxer's position of the last key frame at or before `pts`, and flush the decoder."""
         self._container.seek(pts, stream=self.stream)
 
     def packets(self) -> Iterator[av.Packet]:
-        """Packets of the stream from the present position; the last one is empty."""
+        """Yield packets of the stream from the present position; the last one is empty."""
         yield from self._container.demux(self.stream)
 
     def decode_from_start(self) -> Iterator[av.VideoFrame]:
-        """Every frame in presentation order: what all other ways of reading must agree with.
+        """Yield every frame in presentation order: the reference for all other ways of reading.
 
-        The file is opened afresh, the only way back to the start that works in every container.
+        The file is opened again, the only way back to the start that works in every container.
         """
         self.restart()
         for packet in self.packets():
             yield from self.codec.decode(packet)
 
     def restart(self) -> None:
-        """Go back to the first packet, as if the file had just been opened."""
+        """Return to the first packet by opening the file again."""
         self._container.close()
         self._container = self._open()
         self._select_stream()
 
     def frame_orientation(self, frame: av.VideoFrame) -> Orientation:
-        """Orientation from the display matrix that a decoded frame carries."""
+        """Return the orientation in the display matrix of a decoded frame."""
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
         return Orientation() if matrix is None else orientation_from_matrix(bytes(matrix))
 
@@ -200,7 +203,7 @@ class Source:
         self.kept = kept
 
     def _read_orientation(self) -> Orientation:
-        if not may_be_turned(self.path, self._format):
+        if not may_be_rotated(self.file, self._format):
             return Orientation()
         if self.kept:
             return self.frame_orientation(self.kept[0])

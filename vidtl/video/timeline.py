@@ -1,7 +1,7 @@
-"""Which frames a file has and when they are shown, learnt without trusting its header.
+"""Frames of a file and their presentation times, found without trusting its header.
 
-Headers lie about the number of frames (AVI files of HMDB51 say one too many, Matroska says nothing). Packets do not lie
-where one packet is always one shown frame with its own time; everywhere else only decoding the file tells.
+Headers are wrong about the number of frames (AVI files of HMDB51 have one less than announced, Matroska announces
+none). Packets can be trusted where each is one shown frame with its own time; all other files must be decoded.
 """
 
 from collections.abc import Iterable
@@ -22,19 +22,19 @@ _INDEXED = {"mov", "matroska", "flv"}
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """Where to find N frames by their times; K key frames."""
+    """Packets of N frames and K key frames, for seeking."""
 
     pts: np.ndarray
     """int64 [N]: presentation times in units of the stream, rising."""
     order: np.ndarray
-    """int64 [N]: position of each frame's packet in the file, that is, in decoding order."""
+    """int64 [N]: position of each frame's packet in the file, which is decoding order."""
     key_pts: np.ndarray
     """int64 [K]: presentation times of key frames, rising, among them those that an edit list hides."""
     key_order: np.ndarray
     """int64 [K]: positions of their packets."""
 
     def has_leading_pictures(self) -> bool:
-        """Whether frames are shown before a key frame that they follow in the file (open GOPs)."""
+        """Return True if frames are shown before a key frame that they follow in the file (open GOPs)."""
         in_file = np.argsort(self.order)
         earliest_from = np.minimum.accumulate(self.pts[in_file][::-1])[::-1]
         after_key = np.searchsorted(self.order[in_file], self.key_order, side="left")
@@ -51,21 +51,21 @@ class Timeline:
     fps: float
     """Average frame rate."""
     index: PacketIndex | None
-    """None: the frames were counted by decoding; they have no reliable times to look up, nor places to seek to."""
+    """None: the frames were counted by decoding, and it is not possible to seek to them."""
     pts: np.ndarray | None
-    """int64 [N]: the exact times in units of the stream; None where the decoder gives none that rise."""
+    """int64 [N]: exact times in units of the stream; None if those of the decoder do not rise."""
 
     @classmethod
     def from_pts(
         cls, pts: np.ndarray, time_base: Fraction, rate: Fraction | None, index: PacketIndex | None
     ) -> "Timeline":
-        """Frames at exact times."""
+        """Build a timeline from exact times."""
         times_s = (pts - pts[0]) * float(time_base)
         return cls(times_s, average_rate(times_s, rate), index, pts)
 
     @classmethod
     def from_count(cls, count: int, rate: Fraction | None) -> "Timeline":
-        """Frames without times, at a constant rate."""
+        """Build a timeline of a constant rate for frames without times."""
         times_s = np.arange(count) / float(rate or _ASSUMED_RATE)
         return cls(times_s, average_rate(times_s, rate), None, None)
 
@@ -73,11 +73,10 @@ class Timeline:
 def scan_packets(
     packets: Iterable[Packet], container: str, codec: str, time_base: Fraction, rate: Fraction | None
 ) -> Timeline | None:
-    """The timeline from demuxed packets alone, or None where they do not prove what a decode yields.
+    """Build the timeline from demuxed packets alone, or return None if a decode may yield other frames.
 
     Packets that an edit list discards are no frames. A file that does not begin with a key frame, or whose first key
-    frame has leading pictures (shown before it, decoded after it), loses frames in decoding, so it is not trusted
-    either.
+    frame has leading pictures (shown before it, decoded after it), loses frames in decoding and is not trusted either.
     """
     if container not in _INDEXED or codec not in _ONE_PACKET_ONE_FRAME:
         return None
@@ -85,7 +84,7 @@ def scan_packets(
     shown: list[bool] = []
     keys: list[bool] = []
     for packet in packets:
-        if packet.size == 0:  # the demuxer's mark for the end
+        if packet.size == 0:  # the demuxer's end marker
             continue
         if packet.pts is None or packet.is_corrupt or (pts and packet.pts < pts[0]):
             return None
@@ -109,9 +108,9 @@ def _timeline(
 
 
 def count_frames(frames: Iterable[VideoFrame], time_base: Fraction, rate: Fraction | None) -> Timeline | None:
-    """The timeline from decoding everything; None where nothing decodes.
+    """Build the timeline from all decoded frames; None if there are none.
 
-    Times are the decoder's where they rise, else (AVI with B-frames) those of a constant `rate`.
+    Times are the decoder's if they rise, else (AVI with B-frames) those of a constant `rate`.
     """
     pts = [frame.pts for frame in frames]
     if not pts:
@@ -121,12 +120,12 @@ def count_frames(frames: Iterable[VideoFrame], time_base: Fraction, rate: Fracti
     return Timeline.from_count(len(pts), rate)
 
 
-# For a file without any times, or one frame, whose header gives no rate: there has to be one, and PAL's will do.
+# Used when neither times nor the header give a rate: PAL's.
 _ASSUMED_RATE = 25
 
 
 def average_rate(times_s: np.ndarray, rate: Fraction | None) -> float:
-    """Frames per second over the file, or the header's `rate` where a single frame has no duration."""
+    """Return frames per second over the file, or the header's `rate` if a single frame has no duration."""
     if len(times_s) > 1 and times_s[-1] > 0:
         return float((len(times_s) - 1) / times_s[-1])
     return float(rate or _ASSUMED_RATE)

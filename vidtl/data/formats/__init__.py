@@ -1,4 +1,4 @@
-"""Annotation formats, a module each: a reader turns the annotation files of one split into records."""
+"""Annotation formats, one module each: readers of the annotation files of one split."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationFormat:
-    """A reader and what `dataset.yaml` may say about its files."""
+    """A reader, and the keys of `dataset.yaml` that it allows."""
 
     read: Callable[[AnnotationSource], RecordsBuilder]
     columns: Columns
-    """Columns the reader knows, and their names where `dataset.yaml` gives no other; None: optional."""
+    """Columns of the format and their default names; None: optional."""
     pattern_fields: frozenset[str] = frozenset()
-    """Fields that the patterns of `files` may use; none: paths come from the annotation itself."""
+    """Fields that the patterns of `files` may use; none: the annotation has the paths."""
     numbered_classes: bool = False
-    """Labels are numbers `cNNN`, so there must be a list of classes, with lines `cNNN name`."""
+    """Labels are numbers `cNNN`, which need a list of classes with lines `cNNN name`."""
     fields: tuple[str, ...] = ()
-    """Fields of a line without a header, where `dataset.yaml` gives no others."""
+    """Default fields of a line without a header."""
     annotation_files: bool = True
-    """Whether there are any; without them, the folders of `videos` tell everything."""
+    """False: the folders of `videos` are the annotation."""
     frames_only: bool = False
-    """Videos are folders of frames, so that `dataset.yaml` must give their rate, and labels are numbers of classes."""
+    """Videos are folders of frames, which need `frame_rate`, and labels are numbers of classes."""
     multi_label: bool | None = None
-    """What `labels` must be; None: either."""
+    """Required value of `labels`; None: either."""
     official_scorer: bool = False
-    """Whether Charades' scorer judges such data, so that an evaluation leaves a file for it."""
+    """An evaluation also writes a file for Charades' official scorer."""
 
 
 READERS = {

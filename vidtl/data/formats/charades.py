@@ -1,4 +1,4 @@
-"""Charades' own CSV files: one row per video, every action in it with its times.
+"""Charades' CSV files: one row per video, with the times of its actions.
 
 Columns `id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length`, of which three are
 read. `actions` is `c092 11.90 21.20;c147 0.00 12.60` (class, start and end in seconds) or empty.
@@ -17,11 +17,10 @@ _ACTION = re.compile(r"c(\d+)\s+(\S+)\s+(\S+)")
 
 
 def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
-    """One record per row; a video without actions stays, with no label.
+    """Read one record per row; a video without actions has no label.
 
-    Almost a third of Charades' segments end after the video does, and a few start there or end before they start.
-    They are cut to the video's length, not refused: the label is right for the video, and such a segment becomes empty
-    or nearly so for clips.
+    Almost a third of Charades' segments end after the video does, and a few start after it or end before they start.
+    They are clipped to the video's length: the label is right for the video, and such a segment is (nearly) empty.
     """
     builder = RecordsBuilder(source)
     for row in source.rows():

@@ -1,4 +1,4 @@
-"""Data sets without annotation files: a folder per class, and CIFAR-10, whose images and labels share a file."""
+"""Data sets without annotation files: a folder per class, and CIFAR-10, with images and labels in one file."""
 
 import logging
 import os
@@ -8,8 +8,7 @@ from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder,
 from vidtl.data.layout import VIDEO_SUFFIXES, existing
 from vidtl.errors import UserError
 from vidtl.video.images import IMAGE_SUFFIXES
-from vidtl.video.packed import PackedImages, open_packed
-from vidtl.video.plain_pickle import read_plain_pickle
+from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
 
 COLUMNS: Columns = {}
@@ -20,9 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
-    """`<split>/<class>/<video>`: videos, images, or folders of numbered images, in the order of their names.
+    """Read `<split>/<class>/<video>`: videos, images, or folders of numbered images, in the order of their names.
 
-    Hidden files are passed over; anything else that is none of these is told in a warning.
+    Hidden files are ignored; other files are counted in a warning.
     """
     builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
@@ -52,7 +51,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
-    """CIFAR-10 as torchvision keeps it, in its binary version, or in an `.npz` archive, whichever the root holds."""
+    """Read CIFAR-10 as torchvision stores it, in its binary version, or in an `.npz` archive."""
     part = source.split_value
     if part not in _CIFAR_BATCHES:
         raise UserError(f"the split's value is {part!r}; CIFAR-10 has 'train' and 'test'")
@@ -75,7 +74,7 @@ def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages, tuple[str, ...]]]:
-    """Every file of the part with the part's name inside it, its images, and the names of the classes."""
+    """Return every file of a part, the part's name inside it, its images, and the class names."""
     for form, suffix in (("cifar-10-batches-py", ""), ("cifar-10-batches-bin", ".bin")):
         batches = folder / form
         if batches.is_dir():
@@ -97,5 +96,5 @@ def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages,
 def _cifar_classes(batches: Path, suffix: str) -> tuple[str, ...]:
     if suffix:
         return tuple(existing(batches / "batches.meta.txt", "list of classes").read_text().split())
-    names = read_plain_pickle(existing(batches / "batches.meta", "list of classes")).get("label_names", [])
+    names = read_pickle(existing(batches / "batches.meta", "list of classes")).get("label_names", [])
     return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)

@@ -1,17 +1,18 @@
-"""SlowFast's and pytorchvideo's frame lists, the form in which they train on Charades: a row per frame.
+"""Frame lists of SlowFast and pytorchvideo for Charades: a row per frame.
 
     original_vido_id video_id frame_id path labels
     46GP8 0 0 46GP8/46GP8-000001.jpg "33,51"
     46GP8 0 1 46GP8/46GP8-000002.jpg ""
 
-The first column's name is misspelt in all of them. Labels are numbers of classes from 0, true of that frame.
+The first column's name is misspelled in all of them. Labels are class numbers from 0, for that frame.
 """
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row, text_lines
+from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.data.formats.text_files import text_lines
 from vidtl.errors import UserError
 
 COLUMNS: Columns = {}
@@ -30,14 +31,14 @@ class _Video:
     """Number in that name."""
     count: int = 0
     runs: dict[str, list[list[int]]] = field(default_factory=dict)
-    """First and last frame, from 0, of each stretch of each label, as it is written."""
+    """First and last frame, from 0, of each run of each label."""
 
 
 def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
-    """A record per video: the folder of its frames, which must be listed from the first on and without gaps.
+    """Read a record per video: a folder of frames, which must be listed from the first on and without gaps.
 
-    A label that is true of the frames i to j lasts from half a frame before i to half a frame after j, so that a clip
-    has the labels of all frames from its first to its last, as in SlowFast.
+    A label of the frames i to j lasts from half a frame before i to half a frame after j, so that a clip has the labels
+    of all frames from its first to its last, as in SlowFast.
     """
     assert source.frame_rate is not None  # the description requires it for this format
     videos: dict[str, _Video] = {}
@@ -80,7 +81,7 @@ def _add_frame(source: AnnotationSource, videos: dict[str, _Video], row: Row, te
     for label in filter(None, labels.strip("\"'").split(",")):
         runs = video.runs.get(label)
         if runs is None:
-            source.class_name(label, row.where)  # a number that is none is told with its line
+            source.class_name(label, row.where)  # raises with the line of an unknown number
             runs = video.runs[label] = []
         if runs and runs[-1][1] == video.count - 1:
             runs[-1][1] = video.count
@@ -90,7 +91,7 @@ def _add_frame(source: AnnotationSource, videos: dict[str, _Video], row: Row, te
 
 
 def _check_first(folder: Path, video: _Video) -> None:
-    """UserError where there is an image before the first that is listed, from which a reader would count the times."""
+    """Raise a UserError if the folder has an image before the first listed one, where a reader would start."""
     parsed = _NUMBER.search(video.name)
     assert parsed is not None
     number = str(video.first - 1)

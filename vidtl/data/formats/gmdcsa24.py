@@ -1,8 +1,8 @@
-"""GMDCSA24's CSV files: `ADL.csv` and `Fall.csv` in a folder per subject, videos in folders of the same names beside.
+"""GMDCSA24's CSV files: `ADL.csv` and `Fall.csv` in a folder per subject, with videos in folders of the same names.
 
 The column `Classes` holds activities with their times, `Sitting[0 to 0.5; 3.7 to 10]; Walking[0.5 to 3.1]`. It was
-typed by hand, and all of its slips that keep their meaning are read: a missing `]`, a missing `to`, a stray `:`, no
-times at all, ends before starts. Spellings of the names are made one by `aliases` in `dataset.yaml`.
+typed by hand, and all unambiguous errors are accepted: a missing `]`, a missing `to`, a stray `:`, no times at all,
+ends before starts. `aliases` in `dataset.yaml` unifies spellings.
 """
 
 import math
@@ -26,9 +26,9 @@ _ACTIVITY = re.compile(
 
 
 def read_gmdcsa24(source: AnnotationSource) -> RecordsBuilder:
-    """One record per row, with the id `<subject's folder>/<Fall or ADL>/<file's stem>`.
+    """Read one record per row, with the id `<subject's folder>/<Fall or ADL>/<file's stem>`.
 
-    Times are not cut to the column `Length (seconds)`, which is rounded and wrong in places (70 for 7).
+    Times are not clipped to the column `Length (seconds)`, which is rounded and wrong in places (70 for 7).
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
@@ -44,7 +44,7 @@ def read_gmdcsa24(source: AnnotationSource) -> RecordsBuilder:
 
 
 def parse_activities(text: str, where: str) -> Iterator[tuple[str, float, float]]:
-    """Name, start and end of every activity, in seconds; -inf and inf where no times are given.
+    """Yield name, start and end of every activity, in seconds; -inf and inf without times.
 
     Raises:
         UserError: part of the text is neither a name nor times.

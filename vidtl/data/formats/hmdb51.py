@@ -1,11 +1,12 @@
 """HMDB51's official splits: a file per class, `brush_hair_test_split1.txt`, of lines `<video>.avi <0, 1 or 2>`.
 
-1 is training, 2 is test and 0 is left out of that split; there are three splits.
+1 is training, 2 is test and 0 is in neither; there are three splits.
 """
 
 import re
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row, text_lines
+from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.data.formats.text_files import text_lines
 from vidtl.data.layout import VIDEO_SUFFIXES, check_relative
 from vidtl.errors import UserError
 
@@ -17,14 +18,14 @@ _FLAGS = ("0", "1", "2")
 
 
 def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
-    """A record per line whose flag is the split's `value`; `{id}` is the name without its suffix."""
+    """Read a record per line whose flag is the split's `value`; `{id}` is the name without its suffix."""
     if source.split_value not in _FLAGS:
         raise UserError(f"the split's value is {source.split_value!r}; allowed: 1 (training), 2 (test), 0 (left out)")
     builder = RecordsBuilder(source)
     for number, file in enumerate(source.annotations):
         parsed = _FILE.fullmatch(file.name)
         if parsed is None:
-            raise UserError(f"{file}: a name like 'brush_hair_test_split1.txt' is needed, which tells the class")
+            raise UserError(f"{file}: a name like 'brush_hair_test_split1.txt' is needed, with the class")
         for line, text in text_lines(file):
             row = Row(file, number, line, {})
             name, _, flag = text.rpartition(" ")

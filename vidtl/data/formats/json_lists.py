@@ -1,4 +1,4 @@
-"""Annotations in JSON: AViD's and Something-Something V2's. Messages count the entries of a file from 1."""
+"""JSON annotations of AViD and Something-Something V2. Messages count the entries of a file from 1."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ PATTERN_FIELDS = frozenset({"id"})
 
 
 def read_avid_json(source: AnnotationSource) -> RecordsBuilder:
-    """`{"yrpxojhg.mp4": "playing harmonica", ...}`: a record per file name, `{id}`; `none` is a class like others."""
+    """Read `{"yrpxojhg.mp4": "playing harmonica", ...}`: a record per file name, `{id}`; `none` is a class, too."""
     builder = RecordsBuilder(source)
     for number, file in enumerate(source.annotations):
         for position, pair in enumerate(_read(file, "an object of file names and labels", pairs=True), start=1):
@@ -28,7 +28,7 @@ def read_avid_json(source: AnnotationSource) -> RecordsBuilder:
 
 
 def read_ssv2_json(source: AnnotationSource) -> RecordsBuilder:
-    """`[{"id": "78687", "template": "Holding [something] next to [something]", ...}, ...]`: a record per entry.
+    """Read `[{"id": "78687", "template": "Holding [something] next to [something]", ...}, ...]`.
 
     The class is the template without its brackets, as in `labels.json`.
     """
@@ -59,7 +59,7 @@ def _name_absent(builder: RecordsBuilder) -> None:
 
 
 def _read(file: Path, needed: str, pairs: bool = False) -> list[Any]:
-    """The list in a file, or (`pairs`) the keys and values of the object in it, repeated ones included."""
+    """Return the list in a file, or (`pairs`) the keys and values of its object, including repeated ones."""
     try:
         content = json.loads(file.read_bytes(), object_pairs_hook=list if pairs else None)
     except (ValueError, RecursionError) as error:

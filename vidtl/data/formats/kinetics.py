@@ -1,7 +1,7 @@
-"""Kinetics' own CSV files, as DeepMind, CVDF and ActivityNet distribute them.
+"""Kinetics' CSV files of DeepMind, CVDF and ActivityNet.
 
 Header `label,youtube_id,time_start,time_end,split`; ActivityNet's copy of Kinetics-400 has a further column `is_cc`.
-Columns that are not needed are ignored. The clip `time_start` to `time_end` of the YouTube video is a file of its own.
+Columns that are not needed are ignored. The clip `time_start` to `time_end` of the YouTube video is a separate file.
 """
 
 import logging
@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 
 
 def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
-    """One record per row, with the id `<youtube id>_<start>_<end>`.
+    """Read one record per row, with the id `<youtube id>_<start>_<end>`.
 
-    The YouTube id alone will not do: six videos of Kinetics-600's validation set are there twice, with other times.
+    The YouTube id is not unique: six videos of Kinetics-600's validation set occur twice, with other times.
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
@@ -45,14 +45,14 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _fields(builder: RecordsBuilder, row: Row) -> Fields:
-    """What name patterns may use of a row; UserError for values that no file name can be made of."""
+    """Return the fields of name patterns; UserError for values that no file name can have."""
     source, values = builder.source, row.values
     label, video_id = values["label"], values["id"]
     if not label or not video_id:
         column = source.columns["id" if label else "label"]
         raise UserError(f"{row.where}: {column} is empty; every row needs one")
-    # Every label comes hundreds of times, and is checked the first time.
-    if not (is_relative(video_id) and builder.knows(label)) and not is_relative(f"{label}/{video_id}"):
+    # Every label occurs hundreds of times, and is checked once.
+    if not (is_relative(video_id) and builder.has_label(label)) and not is_relative(f"{label}/{video_id}"):
         check_relative(f"{label}/{video_id}", row.where)
     start, end = values["start"], values["end"]
     start_s = int(start) if start.isdecimal() else _whole_seconds(source, row, "start")
@@ -64,9 +64,9 @@ def _fields(builder: RecordsBuilder, row: Row) -> Fields:
 
 
 def _ambiguous(builder: RecordsBuilder) -> list[int]:
-    """Rows that lead to the same file: two clips of one YouTube video under a name like `<id>.mp4`.
+    """Return rows with the same file: two clips of one YouTube video with a name like `<id>.mp4`.
 
-    The file can show one of them at most, so none of them may have it.
+    The file can contain one of them at most, so all of them count as missing.
     """
     paths = builder.paths()
     rows = [index for index in paths.repeated().tolist() if paths[index]]

@@ -1,4 +1,4 @@
-"""CSV files of one's own: a path and a label per row, in columns that `dataset.yaml` names."""
+"""User-defined CSV files: a path and a label per row, in columns that `dataset.yaml` names."""
 
 import math
 
@@ -9,14 +9,14 @@ COLUMNS: dict[str, str | None] = {"path": "path", "label": "label", "start": Non
 
 
 def read_labelled_csv(source: AnnotationSource) -> RecordsBuilder:
-    """Single-label: a record per row. Multi-label: a record per file, with the labels of all its rows."""
+    """Read a record per row (single-label), or a record per file with the labels of all its rows (multi-label)."""
     return _read_multi_label(source) if source.multi_label else _read_single_label(source)
 
 
 def _read_single_label(source: AnnotationSource) -> RecordsBuilder:
-    """`start` and `end` cut the file: the record is that part of it, and several rows may take parts of one file.
+    """Read rows whose `start` and `end` select a part of the file; several rows may select parts of one file.
 
-    Such an id is a path with a media fragment, `walk.mp4#t=2.5,4` (W3C Media Fragments, 4.2.1).
+    The id is then a path with a media fragment, `walk.mp4#t=2.5,4` (W3C Media Fragments, 4.2.1).
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
@@ -29,9 +29,9 @@ def _read_single_label(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _read_multi_label(source: AnnotationSource) -> RecordsBuilder:
-    """`start` and `end` say when the labels of a row apply; without them they apply to the whole video.
+    """Read rows whose `start` and `end` bound their labels; without them, labels apply to the whole video.
 
-    Labels of one row are separated by `;`. No label at all is a video in which nothing of interest happens.
+    Labels of one row are separated by `;`, and a row may have none.
     """
     rows: dict[str, list[Row]] = {}
     for row in source.rows():
@@ -52,7 +52,7 @@ def _path(source: AnnotationSource, row: Row) -> str:
 
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
-    """Start and end in seconds; where the column or the value is absent, 0 and infinity."""
+    """Return start and end in seconds; 0 and infinity if the column or the value is absent."""
     texts = [row.values.get(column, "") for column in ("start", "end")]
     start = seconds(texts[0], row, source.columns["start"]) if texts[0] else 0.0
     end = seconds(texts[1], row, source.columns["end"]) if texts[1] else math.inf

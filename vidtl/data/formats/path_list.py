@@ -1,4 +1,4 @@
-"""Lists without a header, a video per line: `path label`, as mmaction2, SlowFast, VideoMAE and UCF101 use them.
+"""Lists without a header, a video per line: `path label`, as in mmaction2, SlowFast, VideoMAE and UCF101.
 
     abseiling/0wR5jVB-WPk_000417_000427.mp4 0        mmaction2, VideoMAE, SlowFast
     abseiling/0wR5jVB-WPk_000417_000427.mp4,0        SlowFast with another separator
@@ -11,17 +11,18 @@ White space or a comma separates the fields. They are counted from the right, so
 
 from collections.abc import Sequence
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row, text_lines
+from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.data.formats.text_files import text_lines
 from vidtl.data.records import ClassNames
 from vidtl.errors import UserError, did_you_mean
 
 COLUMNS: Columns = {}
 FIELDS = ("path", "label", "frames", "other")
-"""What `fields` in dataset.yaml may name: `frames` is a count, which the folder itself tells as well."""
+"""Allowed `fields` in dataset.yaml; the count `frames` is not used, since the folder has it as well."""
 
 
 def read_path_list(source: AnnotationSource) -> RecordsBuilder:
-    """A record per line. A number is that of the class in the list of classes, anything else the name of one."""
+    """Read a record per line. A label is the number of a class in the list of classes, or its name."""
     builder = RecordsBuilder(source)
     for number, file in enumerate(source.annotations):
         separator = ""
@@ -38,13 +39,13 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _separator(text: str) -> str:
-    """A comma, if what follows the last one is a single word; else white space."""
+    """Return a comma if a single word follows the last one, else white space."""
     before, comma, after = text.rpartition(",")
     return "," if comma and before and len(after.split()) == 1 else " "
 
 
 def _fields(source: AnnotationSource, row: Row, text: str, separator: str) -> tuple[str, list[str]]:
-    """Path and labels of a line; no label where it ends after the path."""
+    """Return path and labels of a line; no label if it ends after the path."""
     known = source.fields
     split_at = separator.strip() or None  # None: any white space
     if source.multi_label:
@@ -68,25 +69,25 @@ def _names(source: AnnotationSource, row: Row, path: str, labels: Sequence[str])
     if not labels and not source.multi_label:
         return [_class_of_folder(source.classes, folder) or folder]
     names = [source.class_name(label, row.where) for label in labels]
-    told = source.classes and _class_of_folder(source.classes, source.aliases.get(folder, folder))
-    if told and not source.multi_label and source.aliases.get(names[0], names[0]) != told:
+    of_folder = source.classes and _class_of_folder(source.classes, source.aliases.get(folder, folder))
+    if of_folder and not source.multi_label and source.aliases.get(names[0], names[0]) != of_folder:
         raise UserError(
-            f"{row.where}: the label {labels[0]!r} is {names[0]!r}, but the folder is that of {told!r}; "
+            f"{row.where}: the label {labels[0]!r} is {names[0]!r}, but the folder is that of {of_folder!r}; "
             "the list of classes has another order than the annotation"
         )
     return names
 
 
 def _class_of_folder(classes: ClassNames | None, folder: str) -> str | None:
-    """The class that a folder is named after, with underscores for spaces or without."""
+    """Return the class with the name of a folder, with spaces or underscores."""
     spellings = (folder, folder.replace("_", " "))
     return next((name for name in spellings if classes and name in classes), None)
 
 
 def check_fields(fields: Sequence[str], where: str, multi_label: bool) -> tuple[str, ...]:
-    """The fields of a list in order, or UserError: the path comes first, a label is there, and at most one of each.
+    """Return the fields of a list, or raise a UserError: path first, a label, and at most one of each.
 
-    Several labels are all that follows the other fields, so theirs is the last.
+    In a multi-label list, the label is last, because several labels follow the other fields.
     """
     for name in fields:
         if name not in FIELDS:

@@ -1,6 +1,5 @@
-"""What every annotation format shares: reading rows with their line numbers, and growing the columns of `Records`."""
+"""Shared by all annotation formats: rows with their line numbers, and the builder of `Records`."""
 
-import csv
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,33 +9,34 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vidtl.data.formats.text_files import read_columns
 from vidtl.data.layout import VideoFinder, check_relative
 from vidtl.data.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
 from vidtl.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | None]
-"""Name in the file for each column that a format knows; None for an optional one that the data set does not name."""
+"""Name in the file of each column of a format; None for an optional one that the data set does not name."""
 
 
 class Row(NamedTuple):
-    """One row of an annotation file: the columns asked for, by the format's own name for them."""
+    """One row of an annotation file; `values` has the requested columns by the format's own name for them."""
 
     file: Path
     file_number: int
     line: int
     values: dict[str, str]
     is_entry: bool = False
-    """Whether `line` is the number of an entry of a JSON file."""
+    """`line` is the number of an entry of a JSON file."""
 
     @property
     def where(self) -> str:
-        """`file:line` or `file, entry N`, the start of every error message; the folder alone where that tells all."""
+        """`file:line` or `file, entry N`, the start of every error message; the folder alone without such files."""
         return annotated_at(self.file, self.line, self.is_entry)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationSource:
-    """One split of a data set, as the readers of `vidtl.data.formats` see it."""
+    """One split of a data set: the input of the readers in `vidtl.data.formats`."""
 
     root: Path
     annotations: tuple[Path, ...]
@@ -46,19 +46,19 @@ class AnnotationSource:
     split_value: str
     """Rows with this value in the column `split` belong to the split, where the data set names such a column."""
     split_values: frozenset[str]
-    """The values of all splits: any other one is a mistake."""
+    """The values of all splits; any other one is an error."""
     aliases: Mapping[str, str]
     classes: ClassNames | None
-    """None until they are known, where the data set has no list of classes."""
+    """None if the data set has no list of classes."""
     first_class: int = 0
-    """Number that annotations give the first class."""
+    """Number of the first class in annotations."""
     fields: tuple[str, ...] = ()
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
-    """Frames per second of videos that are folders of images."""
+    """Frames per second of folders of images."""
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the split in the order of the files; UserError for a header or row that is not in order."""
+        """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
         wanted = {key: name for key, name in self.columns.items() if name is not None}
         for number, file in enumerate(self.annotations):
             for line, values in read_columns(file, wanted):
@@ -67,9 +67,9 @@ class AnnotationSource:
                     yield row
 
     def locate(self, path: str, where: str) -> str:
-        """Path relative to the root of a video that an annotation names by a path of its own.
+        """Convert the path of a video in an annotation to one relative to the root.
 
-        Absolute paths must lie in the root, others are looked for in the folders of the split. UserError begins with
+        Absolute paths must lie in the root; others are searched in the folders of the split. UserError begins with
         `where`.
         """
         path = path.removeprefix("./")
@@ -80,7 +80,7 @@ class AnnotationSource:
         return self.finder.place(check_relative(path, where))
 
     def class_name(self, label: str, where: str) -> str:
-        """The class that a label means: by number, counted as the list of classes does, or by name."""
+        """Return the class name of a label, which is a number in the list of classes or a name."""
         if not label.isdecimal() or (self.classes is not None and label in self.classes):
             return label
         if self.classes is None:
@@ -104,17 +104,14 @@ class AnnotationSource:
 
 
 class RecordsBuilder:
-    """Grows columns row by row. Label names are numbered as they appear and become classes at the end.
-
-    After `add`, every `label` belongs to the record added last.
-    """
+    """Columns that grow row by row; label names become classes at the end."""
 
     def __init__(self, source: AnnotationSource) -> None:
         self.source = source
         self._ids = GrowingStrings()
         self._paths = GrowingStrings()
         self._absent = array("q")
-        self.lines = array("i")
+        self._lines = array("i")
         self._are_entries = False
         self._file_numbers = array("h")
         self._segment_starts = array("d")
@@ -127,29 +124,25 @@ class RecordsBuilder:
         self._numbers: dict[str, int] = {}
         self._first_uses: list[str] = []
 
-    def __len__(self) -> int:
-        return len(self.lines)
-
     def add(self, row: Row, video_id: str, path: str | None, segment: tuple[float, float] = (0.0, math.inf)) -> None:
-        """Begin a record.
+        """Begin a record; `label` then adds to it.
 
         Args:
-            row: where it was read.
             video_id: its key, unique within the split.
-            path: relative to the root; None where no file was found, see `complete`.
+            path: relative to the root; None if no file was found, see `complete`.
             segment: the part of the file that the record covers, in seconds.
 
         Raises:
-            UserError: the id or the path is not UTF-8, as old archives unpack, so nothing could write it down.
+            UserError: the id or the path is not UTF-8 (names in old archives), so it could not be written to a file.
         """
         if path is None:
-            self._absent.append(len(self.lines))
+            self._absent.append(len(self._lines))
         try:
             self._ids.append(video_id)
             self._paths.append(path or "")
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
-        self.lines.append(row.line)
+        self._lines.append(row.line)
         self._are_entries = row.is_entry
         self._file_numbers.append(row.file_number)
         self._segment_starts.append(segment[0])
@@ -157,7 +150,7 @@ class RecordsBuilder:
         self._label_offsets.append(len(self._label_numbers))
 
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
-        """Give the last record a label, of the whole video unless times are given; `row` is where it was read."""
+        """Add a label to the last record, of the whole video unless times are given."""
         name = self.source.aliases.get(name, name)
         number = self._numbers.get(name)
         if number is None:
@@ -171,14 +164,14 @@ class RecordsBuilder:
         self._label_ends.append(end_s)
         self._label_offsets[-1] += 1
 
-    def knows(self, name: str) -> bool:
-        """Whether an earlier record has the label."""
+    def has_label(self, name: str) -> bool:
+        """Return True if an earlier record has the label."""
         return name in self._numbers
 
     def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
-        """Give records without a file, and those of `ambiguous`, the path that `expected` makes of id and first label.
+        """Set the path of records without a file, and of `ambiguous` ones, to `expected(id, first label)`.
 
-        This comes last, when it is known which layout the others have.
+        Call it last, when the layout of the other videos is known.
         """
         absent = {*self._absent, *ambiguous}
         if not absent:
@@ -189,25 +182,23 @@ class RecordsBuilder:
         self._paths = paths
 
     def paths(self) -> StringColumn:
-        """The path of every record so far, empty for those without a file; no record may be added afterwards."""
+        """Return the paths of all records, empty for those without a file; no record may be added afterwards."""
         return self._paths.column()
 
     @property
     def label_names(self) -> set[str]:
-        """Every label that occurs, as a class name."""
+        """All label names."""
         return set(self._names)
 
     def _first_label(self, index: int) -> str:
-        """Name of a record's first label; empty for a record without labels."""
         first, after = self._label_offsets[index], self._label_offsets[index + 1]
         return self._names[self._label_numbers[first]] if first < after else ""
 
     def build(self, classes: ClassNames) -> Records:
-        """The finished table.
+        """Build the table.
 
         Raises:
-            UserError: an empty split, a repeated id, a label that is no class, or a number of labels that is not 1
-                in a single-label set.
+            UserError: an empty split, a repeated id, an unknown class, or not one label in a single-label set.
         """
         ids = self._ids.column()
         self._check_ids(ids)
@@ -221,7 +212,7 @@ class RecordsBuilder:
             annotation=source.annotations[0],
             ids=ids,
             paths=self.paths(),
-            lines=np.array(self.lines),
+            lines=np.array(self._lines),
             label_offsets=np.array(self._label_offsets),
             label_classes=numbers[np.array(self._label_numbers)],
             label_starts_s=np.array(self._label_starts),
@@ -235,8 +226,8 @@ class RecordsBuilder:
         )
 
     def where(self, index: int) -> str:
-        """Where a record was read, as `Row.where`."""
-        return annotated_at(self.source.annotations[self._file_numbers[index]], self.lines[index], self._are_entries)
+        """Return the place of a record, as `Row.where`."""
+        return annotated_at(self.source.annotations[self._file_numbers[index]], self._lines[index], self._are_entries)
 
     def _class_number(self, classes: ClassNames, number: int) -> int:
         try:
@@ -256,7 +247,6 @@ class RecordsBuilder:
             raise UserError(f"{self.where(second)}: {video_id!r} is already at {earlier}; each may be listed once")
 
     def _check_counts(self) -> None:
-        """UserError unless each record of a single-label set has one label."""
         counts = np.diff(self._label_offsets)
         if not self.source.multi_label and (counts != 1).any():
             index = int((counts != 1).argmax())
@@ -264,7 +254,7 @@ class RecordsBuilder:
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
-    """A finite number of seconds, 0 or more; UserError that names the column (`name`) where the text is none."""
+    """Parse a finite number of seconds, 0 or more; UserError that names the column `name`."""
     try:
         value = float(text)
     except ValueError:
@@ -272,60 +262,3 @@ def seconds(text: str, row: Row, name: str | None) -> float:
     if not 0 <= value < math.inf:
         raise UserError(f"{row.where}: {name} is {text!r}; a number of seconds, 0 or more, is needed")
     return value
-
-
-def text_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Line number and text, without the spaces around it, of each line that is not blank."""
-    try:
-        with file.open(encoding="utf-8-sig") as stream:
-            for line, text in enumerate(stream, start=1):
-                if stripped := text.strip():
-                    yield line, stripped
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
-
-
-def lacks_column(file: Path, name: str) -> bool:
-    """Whether a CSV file has a header without this column; what is no such file is told where it is read."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            header = [each.strip() for each in next(csv.reader(stream), [])]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
-    return bool(header) and name not in header
-
-
-def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and columns of each row that is not blank; spaces around names and values are dropped."""
-    keys = tuple(wanted)
-    line = 1
-    try:
-        # utf-8-sig drops the byte order mark that spreadsheets write
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            strip = str.strip
-            reader = csv.reader(stream, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            places = [_column(file, header, wanted[key]) for key in keys]
-            line = reader.line_num + 1
-            for fields in reader:
-                if fields:
-                    if len(fields) != len(header):
-                        raise UserError(
-                            f"{file}:{line}: {len(fields)} fields, the header has {len(header)}; "
-                            "a field that contains a comma needs quotes"
-                        )
-                    yield line, dict(zip(keys, [strip(fields[place]) for place in places], strict=True))
-                line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start}); save it as CSV UTF-8") from None
-
-
-def _column(file: Path, header: list[str], name: str) -> int:
-    if header.count(name) == 1:
-        return header.index(name)
-    if name in header:
-        raise UserError(f"{file}:1: the column {name!r} is there {header.count(name)} times; once is allowed")
-    hint = did_you_mean(name, header) if header else "the file is empty"
-    raise UserError(f"{file}:1: no column {name!r} among {', '.join(map(repr, header[:12]))}; {hint}")

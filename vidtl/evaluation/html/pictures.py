@@ -20,7 +20,7 @@ from PIL import Image
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import ViewDataset
-from vidtl.data.pixels import normalise, to_rgb
+from vidtl.data.pixels import normalize, to_rgb
 from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.data.records import Records
 from vidtl.errors import UserError
@@ -84,14 +84,20 @@ class Picture:
 def draw_pictures(
     model: VideoModel, records: Records, config: ExperimentConfig, protocol: Protocol, indices: list[int], folder: Path
 ) -> None:
-    """Open the videos `indices` again and draw the centre clip, in the middle of the frame, into `folder/examples/`.
+    """Open the videos `indices` again and draw the center clip, in the middle of the frame, into `folder/examples/`.
 
     Pictures of an earlier evaluation are removed first. A video that can no longer be read has no picture.
     """
     remove_pictures(folder)
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
-    dataset = ViewDataset(records, config, replace(get_protocol("center"), short_side=protocol.short_side))
+    dataset = ViewDataset(
+        records,
+        replace(get_protocol("center"), short_side=protocol.short_side),
+        config.clip,
+        config.data,
+        config.evaluation.single_frame,
+    )
     pictures: dict[int, Picture] = {}
     for index in indices:
         video = dataset[index]
@@ -134,7 +140,7 @@ def data_uri(folder: Path, name: str) -> Markup:
 
 def _draw(model: VideoModel, video: VideoViews, target: Path) -> Picture:
     assert video.pixels is not None
-    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.colour]))
+    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.color]))
     frames_THWC = rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
     maps_tShw = _maps(model, rgb_BTCHW)
     names = f"{video.index:06d}-frames.webp", f"{video.index:06d}-tokens.webp"
@@ -177,7 +183,7 @@ def _maps(model: VideoModel, rgb_BTCHW: torch.Tensor) -> NDArray[np.float32] | N
     """Maps [t, S, h, w], or None for a model without TokenLearner."""
     device = next(model.parameters()).device
     try:
-        return clip_token_maps(model, normalise(rgb_BTCHW, model.clip_config).to(device))
+        return clip_token_maps(model, normalize(rgb_BTCHW, model.clip_config).to(device))
     except UserError:
         return None
 

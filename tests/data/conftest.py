@@ -1,0 +1,59 @@
+"""Toy sets of 16 videos, and datasets and loaders of them."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
+from vidtl.data.dataset import ClipDataset, ViewDataset
+from vidtl.data.description import load_description, read_records
+from vidtl.data.protocols import get_protocol
+from vidtl.data.records import Records
+from vidtl.data.toy import ToySettings, make_toy
+from vidtl.runtime.progress import SilentProgress
+
+CONFIG = ExperimentConfig(
+    data=DataConfig(num_workers=0),
+    clip=ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36),
+    augmentation=AugmentationConfig(color_jitter_probability=0.5, flip_probability=0.5),
+    training=TrainingConfig(batch_size=6),
+)
+
+
+def config_with(section: str, **changes: object) -> ExperimentConfig:
+    """`CONFIG` with other values in one section."""
+    changed = dataclasses.replace(getattr(CONFIG, section), **changes)
+    return dataclasses.replace(CONFIG, **{section: changed})
+
+
+def clips_of(records: Records, config: ExperimentConfig = CONFIG) -> ClipDataset:
+    return ClipDataset(records, config.data, config.clip, config.augmentation, config.training.seed)
+
+
+def views_of(records: Records, protocol: str = "center", config: ExperimentConfig = CONFIG) -> ViewDataset:
+    return ViewDataset(records, get_protocol(protocol), config.clip, config.data)
+
+
+def _make(folder: Path, multi_label: bool) -> Records:
+    settings = ToySettings(seed=1, videos_per_class_train=2, videos_per_class_val=1, multi_label=multi_label)
+    make_toy(folder, settings, SilentProgress(), num_processes=1)
+    return read_records(load_description("toy_multilabel" if multi_label else "toy"), "train", folder)
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    return _make(tmp_path_factory.mktemp("single"), multi_label=False)
+
+
+@pytest.fixture(scope="session")
+def multi_records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    return _make(tmp_path_factory.mktemp("multi"), multi_label=True)
+
+
+@pytest.fixture
+def copied(records: Records, tmp_path: Path) -> Records:
+    """The set in a folder of its own, whose files a test may break."""
+    shutil.copytree(records.root, tmp_path / "copy")
+    return dataclasses.replace(records, root=tmp_path / "copy")
