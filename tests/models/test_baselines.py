@@ -10,7 +10,7 @@ from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.architectures import ARCHITECTURES
 from vidtl.models import build_model
-from vidtl.models.baselines import BUILDERS, PytorchVideoModel
+from vidtl.models.baselines import PytorchVideoModel
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 
 # Frames and pixels of the published costs, multiply-adds in billions, parameters in millions; 400 classes.
@@ -129,7 +129,8 @@ def test_only_mvits_positions_are_exempt_from_decay() -> None:
     assert slow.no_weight_decay() == set()
 
 
-FIXED = {name: ARCHITECTURES["pytorchvideo"].clip_of(name)["num_frames"] for name in BUILDERS if name[0] in "xm"}
+SIZES = ARCHITECTURES["pytorchvideo"]
+FIXED = {name: SIZES.clip_of(name)["num_frames"] for name in SIZES.sizes if name.startswith(("x3d", "mvit"))}
 
 
 @pytest.mark.parametrize(
@@ -144,10 +145,6 @@ FIXED = {name: ARCHITECTURES["pytorchvideo"].clip_of(name)["num_frames"] for nam
 def test_clips_that_do_not_fit_are_refused(name: str, clip: ClipConfig, parts: tuple[object, ...]) -> None:
     with torch.device("meta"), refused(*parts, name):
         baseline(name, clip)
-
-
-def test_every_size_has_a_builder() -> None:
-    assert list(BUILDERS) == list(ARCHITECTURES["pytorchvideo"].sizes)
 
 
 def test_pytorchvideo_is_imported_only_when_asked_for_and_without_warnings() -> None:

@@ -37,7 +37,7 @@ def test_the_recorded_configuration_is_the_whole_one(taken):
         "evaluation",
     ]
     assert recorded["optimizer"]["betas"] == [0.9, 0.999]
-    assert recorded["model"]["vivit"]["token_learner"]["num_tokens"] == 8
+    assert recorded["model"]["token_learner"]["num_tokens"] == 8
     assert isinstance(recorded["optimizer"]["learning_rate"], float)
 
 

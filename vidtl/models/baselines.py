@@ -6,7 +6,6 @@ windows fit one size only; at the zoo's training sizes that is the same.
 """
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,8 +24,6 @@ SLOWFAST_ALPHA = 4
 SMALLEST_SIDE = 32
 """Every network here makes one place of 32 x 32 pixels."""
 
-FrameSize = tuple[int, int]
-
 _MVIT = {
     "embed_dim_mul": [[1, 2.0], [3, 2.0], [14, 2.0]],
     "atten_head_mul": [[1, 2.0], [3, 2.0], [14, 2.0]],
@@ -40,11 +37,7 @@ _MVIT = {
 class PytorchVideoModel(VideoModel):
     """A network of pytorchvideo: `input_BTCHW -> logits_BK`.
 
-    Args:
-        name: a size of `model.architecture` pytorchvideo.
-        dropout: before the classifier.
-        stochastic_depth: `mvit_b_*` only, of the last block, rising linearly from 0.
-        num_frames, frame_size, num_classes: T, H and W, K.
+    `name` is a size of `model.architecture` pytorchvideo; the other arguments are the keys of `model` and `clip`.
 
     Raises:
         UserError: frames or a frame size that the network cannot take.
@@ -57,18 +50,18 @@ class PytorchVideoModel(VideoModel):
         dropout: float = 0.5,
         stochastic_depth: float = 0.0,
         num_frames: int,
-        frame_size: FrameSize,
+        frame_size: tuple[int, int],
         num_classes: int,
     ) -> None:
         super().__init__(num_frames, frame_size, num_classes)
         _check_clip(name, num_frames, frame_size)
         self.two_pathways = name == "slowfast_r50"
-        settings: dict[str, Any] = {"dropout": dropout, "num_classes": num_classes}
-        if name.startswith(("x3d", "mvit")):  # whose layers depend on the clip
-            settings |= {"num_frames": num_frames, "frame_size": frame_size}
         if name.startswith("mvit"):
-            settings["stochastic_depth"] = stochastic_depth
-        self.net = BUILDERS[name](_import_models(), **settings)
+            self.net = _mvit_b(num_frames, frame_size, num_classes, dropout, stochastic_depth)
+        elif name.startswith("x3d"):
+            self.net = _x3d(num_frames, frame_size, num_classes, dropout)
+        else:
+            self.net = _resnet(name, num_classes, dropout)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
         """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`."""
@@ -100,7 +93,7 @@ def _slow_pathway(fast_BCTHW: Tensor) -> Tensor:
     return fast_BCTHW.index_select(2, indices)
 
 
-def _check_clip(name: str, num_frames: int, frame_size: FrameSize) -> None:
+def _check_clip(name: str, num_frames: int, frame_size: tuple[int, int]) -> None:
     with_size = f"with model.size {name}"
     if name.startswith(("x3d", "mvit")):  # X3D's three and MViT's two differ in nothing but their frames
         frames = ARCHITECTURES["pytorchvideo"].clip_of(name)["num_frames"]
@@ -126,8 +119,8 @@ def _import_models() -> Any:
     return pytorchvideo.models
 
 
-def _x3d(models: Any, num_classes: int, dropout: float, num_frames: int, frame_size: FrameSize) -> nn.Module:
-    net: nn.Module = models.x3d.create_x3d(
+def _x3d(num_frames: int, frame_size: tuple[int, int], num_classes: int, dropout: float) -> nn.Module:
+    net: nn.Module = _import_models().x3d.create_x3d(
         input_clip_length=num_frames,
         input_crop_size=min(frame_size),
         model_num_class=num_classes,
@@ -138,45 +131,24 @@ def _x3d(models: Any, num_classes: int, dropout: float, num_frames: int, frame_s
     return net
 
 
-def _slow_r50(models: Any, num_classes: int, dropout: float) -> nn.Module:
-    net: nn.Module = models.create_resnet(
-        model_depth=50,
-        model_num_class=num_classes,
-        dropout_rate=dropout,
-        stem_conv_kernel_size=(1, 7, 7),
-        head_pool=nn.AdaptiveAvgPool3d,
-    )
-    return net
-
-
-def _slowfast_r50(models: Any, num_classes: int, dropout: float) -> nn.Module:
-    net: nn.Module = models.create_slowfast(
-        model_depth=50,
-        model_num_class=num_classes,
-        dropout_rate=dropout,
-        slowfast_fusion_conv_kernel_size=(7, 1, 1),
-        head_pool=nn.AdaptiveAvgPool3d,
-        head_output_size=((1, 1, 1), (1, 1, 1)),  # one per pathway
-    )
-    return net
-
-
-def _r2plus1d_r50(models: Any, num_classes: int, dropout: float) -> nn.Module:
-    net: nn.Module = models.r2plus1d.create_r2plus1d(
-        model_depth=50,
-        model_num_class=num_classes,
-        dropout_rate=dropout,
-        head_pool=nn.AdaptiveAvgPool3d,
-        head_activation=None,
-    )
-    return net
+def _resnet(name: str, num_classes: int, dropout: float) -> nn.Module:
+    models = _import_models()
+    settings: dict[str, Any] = {"model_depth": 50, "model_num_class": num_classes, "dropout_rate": dropout}
+    if name == "slow_r50":
+        settings |= {"stem_conv_kernel_size": (1, 7, 7), "head_pool": nn.AdaptiveAvgPool3d}
+        return models.create_resnet(**settings)  # type: ignore[no-any-return]
+    if name == "slowfast_r50":
+        settings |= {"slowfast_fusion_conv_kernel_size": (7, 1, 1), "head_pool": nn.AdaptiveAvgPool3d}
+        return models.create_slowfast(**settings, head_output_size=((1, 1, 1), (1, 1, 1)))  # type: ignore[no-any-return]
+    settings |= {"head_pool": nn.AdaptiveAvgPool3d, "head_activation": None}
+    return models.r2plus1d.create_r2plus1d(**settings)  # type: ignore[no-any-return]
 
 
 def _mvit_b(
-    models: Any, num_classes: int, dropout: float, num_frames: int, frame_size: FrameSize, stochastic_depth: float
+    num_frames: int, frame_size: tuple[int, int], num_classes: int, dropout: float, stochastic_depth: float
 ) -> nn.Module:
-    device = torch.get_default_device()
-    with torch.device("cpu"):  # its builder reads widths from tensors, which the meta device has no values for
+    device, models = torch.get_default_device(), _import_models()
+    with torch.device("cpu"):  # its builder reads widths from tensors, which have no values on the meta device
         net: nn.Module = models.create_multiscale_vision_transformers(
             spatial_size=frame_size,
             temporal_size=num_frames,
@@ -186,19 +158,6 @@ def _mvit_b(
             **_MVIT,
         )
     return net.to(device)
-
-
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "x3d_xs": _x3d,
-    "x3d_s": _x3d,
-    "x3d_m": _x3d,
-    "slow_r50": _slow_r50,
-    "slowfast_r50": _slowfast_r50,
-    "r2plus1d_r50": _r2plus1d_r50,
-    "mvit_b_16x4": _mvit_b,
-    "mvit_b_32x3": _mvit_b,
-}
-"""Every size of `model.architecture` pytorchvideo."""
 
 
 def build_pytorchvideo(config: ModelConfig, clip: ClipConfig, num_classes: int) -> PytorchVideoModel:

@@ -1,11 +1,10 @@
-"""What a model costs: parameters, multiply-adds, memory kept for the backward pass, and time, per block and in all.
+"""Cost of a model, per block and in all: parameters, multiply-adds, memory kept for the backward pass, and time.
 
-Nothing is computed to count: the model runs once on torch's fake tensors, which have shapes but no values, so that the
-largest model takes seconds and no memory.
+To count, the model runs on torch's fake tensors, which have shapes but no values: the largest takes seconds.
 
 Counted are the multiply-adds (half of torch's FLOPs) of matrix products, convolutions and attention, also inside fused
-kernels. Softmax, norms, GELU and other element-wise work is not counted. The papers' "GFLOPs" are multiply-adds too,
-but theirs come from a compiler that counts element-wise work besides, so that they are 0.3 to 1.2 % higher.
+kernels, but no softmax, norms, GELU or other element-wise work. The papers' "GFLOPs" are multiply-adds too; theirs come
+from a compiler that counts element-wise work besides, and are 0.3 to 1.2 % higher.
 """
 
 import math
@@ -28,7 +27,7 @@ from vidtl.config.model import resolve_model
 from vidtl.models import build_model
 
 REST = "(between)"
-"""Name of what happens in no stage: concatenation, pooling, reshaping."""
+"""Name of the work outside all stages: concatenation, pooling, reshaping."""
 
 _ATTENTION_KERNELS = (
     "_scaled_dot_product_cudnn_attention",
@@ -37,33 +36,32 @@ _ATTENTION_KERNELS = (
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_fused_attention_overrideable",
 )
-"""Fused kernels behind `scaled_dot_product_attention`; which of them torch counts by itself depends on its version."""
+"""Fused kernels of `scaled_dot_product_attention`; each version of torch counts some of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """One block or other part of a model, for one clip."""
+    """Cost of one block or other part of a model, for one clip."""
 
     name: str
     parameters: int
     multiply_adds: int
     saved_bytes: int
-    """Activations kept for the backward pass, counted where they are first kept; tensors that share memory count once.
-    Weights and their copies in another dtype are not part of it."""
+    """Activations kept for the backward pass, counted once, where first kept; without weights and their copies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Complexity:
-    """A whole model for one clip."""
+    """Cost of a whole model for one clip."""
 
     parameters: int
-    """All of them, also those without gradient."""
+    """Including those without gradient."""
     trainable_parameters: int
     stages: tuple[StageCost, ...]
 
     @property
     def multiply_adds(self) -> int:
-        """Of a forward pass; a training step takes about three times as many."""
+        """Multiply-adds of a forward pass; a training step takes about three times as many."""
         return sum(stage.multiply_adds for stage in self.stages)
 
     @property
@@ -75,7 +73,7 @@ class Complexity:
 def measure_complexity(
     config: ModelConfig, clip: ClipConfig, num_classes: int, autocast: torch.dtype | None = None
 ) -> Complexity:
-    """The cost of a configuration, with the kernels that this machine's CPU would run.
+    """Count the cost of a configuration, with the kernels of this machine's CPU.
 
     Args:
         config, clip, num_classes: as for `build_model`.
@@ -86,7 +84,7 @@ def measure_complexity(
     """
     with torch.device("meta"):
         model = build_model(config, clip, num_classes)
-    # What the second clip adds is what a clip costs: copies of weights in another dtype are kept once, for all clips.
+    # The difference is the cost of a clip: copies of weights in another dtype are kept once, for all clips.
     one, two = (_trace(model, (batch, *_clip_shape(clip)), autocast) for batch in (1, 2))
     names = stage_names(model)
     counts = {name: count_parameters(model.get_submodule(name)) for name in names}
@@ -107,13 +105,13 @@ def measure_complexity(
 
 
 def count_multiply_adds(model: nn.Module, clip: ClipConfig) -> int:
-    """Multiply-adds of one clip's forward pass; the model may be on the meta device."""
+    """Count the multiply-adds of one clip's forward pass; the model may be on the meta device."""
     with torch.no_grad():
         return sum(_trace(model, (1, *_clip_shape(clip)), None).flops.values()) // 2
 
 
 def count_parameters(model: nn.Module, trainable_only: bool = False) -> int:
-    """Numbers in all parameters, each counted once; buffers (running means, masks) are not parameters."""
+    """Count the numbers in all parameters, each once; buffers (running means, masks) are not parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
 
 
@@ -124,7 +122,7 @@ def without_token_learner(config: ModelConfig) -> ModelConfig | None:
 
 
 def stage_names(model: nn.Module, prefix: str = "") -> list[str]:
-    """Names of the parts that costs are told for: children, and in place of a part with lists of blocks its blocks."""
+    """Return the names of the stages: child modules, and in place of a child with lists of blocks its blocks."""
     names = []
     for name, child in model.named_children():
         has_lists = any(isinstance(part, nn.ModuleList) for part in (child, *child.children()))
@@ -133,9 +131,9 @@ def stage_names(model: nn.Module, prefix: str = "") -> list[str]:
 
 
 def time_stages(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> dict[str, float]:
-    """Median seconds of each stage's forward pass in evaluation, for the batch given; one round before to warm up.
+    """Measure the median seconds of each stage's forward pass in evaluation, after one round to warm up.
 
-    The device is waited for at both ends of every stage, so that their sum is more than an undisturbed pass takes.
+    The device is synchronized at both ends of every stage, so that their sum exceeds the time of an undisturbed pass.
     """
     model.eval()
     clock = _StageClock(input_BTCHW.device)
@@ -149,9 +147,9 @@ def time_stages(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> dict[
 
 
 def time_passes(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> tuple[float, float]:
-    """Median seconds of a forward pass in evaluation and of a forward and backward pass in training, after one of each.
+    """Measure the median seconds of a forward pass in evaluation, and of a forward and backward pass in training.
 
-    The gradients are dropped again, there is no optimizer step, and the model stays in training mode.
+    Each after one to warm up; without optimizer step. The model stays in training mode, without gradients.
     """
 
     def forward() -> None:
@@ -176,7 +174,7 @@ def _median_seconds(action: Callable[[], None], device: torch.device, rounds: in
 
 
 class _StageClock:
-    """Seconds between `enter` and `leave`, by name, with the device's queue empty at both."""
+    """Seconds between `enter` and `leave`, by name, with the device synchronized at both."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -204,7 +202,7 @@ class _Trace:
 
 
 def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | None) -> _Trace:
-    """One forward pass on fake CPU tensors; what autograd would keep is noted where gradients are on."""
+    """Run one forward pass on fake CPU tensors, and record what autograd keeps where gradients are on."""
     flops: dict[str, int] = {}
     saved_bytes: dict[str, int] = {}
     stages = [REST]
@@ -244,13 +242,13 @@ def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | Non
 def _attention_flops(
     q_shape: tuple[int, ...], k_shape: tuple[int, ...], v_shape: tuple[int, ...], *_: object, **__: object
 ) -> int:
-    """FLOPs of Q Kᵀ and of the product with V; the shapes are [B, H, L, d]."""
+    """Count the FLOPs of Q Kᵀ and of the product with V; the shapes are [B, H, L, d]."""
     *batch, queries, width = q_shape
     return 2 * math.prod(batch) * queries * k_shape[-2] * (width + v_shape[-1])
 
 
 def _attention_formulas() -> dict[Any, Callable[..., int]]:
-    """Formulas for the attention kernels that take [B, H, L, d] and that this version of torch has."""
+    """Return formulas for the attention kernels on [B, H, L, d] that this version of torch has."""
     kernels = (getattr(torch.ops.aten, name, None) for name in _ATTENTION_KERNELS)
     return {kernel: _attention_flops for kernel in kernels if kernel is not None}
 
@@ -275,7 +273,7 @@ def _fake(tensor: Tensor) -> Tensor:
 
 
 def _memory(tensor: Tensor) -> int:
-    """The same number for tensors that share memory."""
+    """Return a number that tensors of the same memory have in common."""
     number: int = tensor.untyped_storage()._cdata
     return number
 

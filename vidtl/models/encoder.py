@@ -33,16 +33,9 @@ class Encoder(nn.Module):
     Args:
         form: which tokens attend to each other.
         grid: tokens along time, height and width; t = 1 where all timesteps share their positions.
-        width, depth, num_heads, mlp_width: of the blocks.
         class_token: prepend a class token.
-        positions: kind of position embedding.
-        attention_order: of the two attentions in a block of factorised self-attention.
-        dropout, attention_dropout: after the positions and inside blocks; on attention probabilities.
-        stochastic_depth, stochastic_depth_rescale: see `StochasticDepth`; the rate rises linearly to the last block.
-        num_tokens: learned tokens per timestep, 0 for no TokenLearner.
-        after_block: number of blocks before TokenLearner.
-        learner_version, learner_pooling: see `TokenLearner`.
-        fuser: wrap every later block in TokenLearner and TokenFuser.
+
+    The other arguments are those of `ViViT`.
     """
 
     def __init__(

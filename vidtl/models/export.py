@@ -1,7 +1,7 @@
-"""Models as files that run without this project: ONNX (`.onnx`) and torch.export (`.pt2`).
+"""Export of models to files that run without this project: ONNX (`.onnx`) and torch.export (`.pt2`).
 
-A file takes normalised clips `input_BTCHW`, float32, and gives `logits_BK`. It is written under a temporary name, run
-beside the model on random clips, and takes its place only if both agree; until then whatever stood there stays.
+A file takes normalized clips `input_BTCHW`, float32, and gives `logits_BK`. It is written under a temporary name, run
+beside the model on random clips, and renamed only if both agree; until then an older file stays.
 """
 
 import json
@@ -27,7 +27,7 @@ from vidtl.runtime.files import replacing, user_error_if_not_written
 from vidtl.runtime.seeding import generator
 
 TOLERANCE = 1e-4
-"""Largest difference allowed between the file's logits and the model's, as a share of the largest logit."""
+"""Largest difference allowed between the logits of file and model, as a share of the largest logit."""
 
 METADATA = "vidtl"
 """Key of the metadata in `.onnx` files; in `.pt2` files it is the extra file `vidtl.json`."""
@@ -54,7 +54,7 @@ class Check(NamedTuple):
 
 
 def export_model(model: VideoModel, path: Path, batch: int | None = None, tolerance: float = TOLERANCE) -> list[Check]:
-    """Writes `model` to `path`, in the format of its suffix, once the file is found to give the model's logits.
+    """Write `model` to `path`, in the format of its suffix, and check that the file gives the model's logits.
 
     Args:
         model: on the CPU; it is left in evaluation mode.
@@ -63,11 +63,10 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
         tolerance: largest difference allowed, as a share of the largest logit.
 
     Returns:
-        What was found at each batch size tried.
+        One comparison for each batch size tried.
 
     Raises:
-        UserError: what `check_output` refuses, a batch below 1, a model too large for ONNX, or a file that differs from
-            the model.
+        UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
     """
     check_output(path)
     if batch is not None and batch < 1:
@@ -90,7 +89,7 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
 
 
 def check_output(path: Path) -> None:
-    """A UserError for an unknown suffix, packages that are not installed, or a place where no file can be written."""
+    """Raise a UserError for an unknown suffix, packages that are not installed, or a path that cannot be written."""
     if path.suffix not in FORMATS:
         raise UserError(f"output is {str(path)!r} with suffix {path.suffix!r}; {did_you_mean(path.suffix, FORMATS)}")
     missing = [name for name in FORMATS[path.suffix].packages if find_spec(name) is None]
@@ -103,10 +102,10 @@ def check_output(path: Path) -> None:
 
 
 def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
-    """What a file says of itself, as JSON: version, architecture, classes in the order of the logits, and the clip.
+    """Return the metadata of a file, as JSON: version, architecture, classes in the order of the logits, and the clip.
 
-    `class_names` is empty and `multi_label` null where the model does not know; `clip` has all settings of the section,
-    among them `num_frames`, `frame_size`, `mean`, `std`, `stride` and `target_fps`.
+    `class_names` is empty and `multi_label` null where unknown; `clip` has all settings of the section, among them
+    `num_frames`, `frame_size`, `mean`, `std`, `stride` and `target_fps`.
     """
     metadata = {
         "vidtl_version": __version__,
@@ -122,13 +121,13 @@ def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What `model_metadata` gave when the file was written."""
+    """Read the metadata of a file, as `model_metadata` returned it."""
     found: dict[str, Any] = json.loads(FORMATS[path.suffix].read_metadata(path))
     return found
 
 
 class _Format(NamedTuple):
-    """A kind of file: the packages it needs, and how it is written, opened and asked for its metadata (JSON)."""
+    """A file format: packages it needs, and functions to write it, open it and read its metadata (JSON)."""
 
     packages: Sequence[str]
     write: Callable[[ExportedProgram, Path, dict[str, Any]], None]
@@ -137,7 +136,7 @@ class _Format(NamedTuple):
 
 
 def _trace(model: VideoModel, batch: int | None) -> ExportedProgram:
-    # Traced with 2: torch.export takes sizes 0 and 1 of an example for constants.
+    # Traced with 2: torch.export treats sizes 0 and 1 of an example as constants.
     example = _random_clips(model, 2 if batch is None else batch)
     sizes = {"input_BTCHW": {0: Dim("batch")} if batch is None else None}
     with torch.no_grad():
@@ -206,7 +205,7 @@ def _read_onnx_metadata(path: Path) -> str:
 
 def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
     program.example_inputs = None  # would be saved too, tens of MB of random clips
-    buffer = BytesIO()  # torch's own writer dies of a full disk with a RuntimeError that does not say so
+    buffer = BytesIO()  # on a full disk torch's own writer raises a RuntimeError that does not say so
     torch.export.save(program, buffer, extra_files={_EXTRA_FILE: json.dumps(metadata)})
     path.write_bytes(buffer.getbuffer())
 
@@ -226,11 +225,11 @@ FORMATS: dict[str, _Format] = {
     ".onnx": _Format(("onnx", "onnxscript", "onnxruntime"), _write_onnx, _open_onnx, _read_onnx_metadata),
     ".pt2": _Format((), _write_pt2, _open_pt2, _read_pt2_metadata),
 }
-"""Every kind of file, by suffix."""
+"""Every format, by suffix."""
 
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path` of the same suffix; its file takes `path`'s place if all goes well, else it is removed."""
+    """Yield a name beside `path`; its file replaces `path` on success and is removed otherwise."""
     with user_error_if_not_written(path), replacing(path, f".tmp{path.suffix}") as temporary:
         yield temporary

@@ -31,14 +31,7 @@ class MiniViT(VideoModel):
     The study's input is RGB in [0, 1] (`clip.mean` 0, `clip.std` 1) at 48 x 48 pixels. A tokens-to-token module in
     place of patches (no part of the study) gives as many tokens.
 
-    Args:
-        width, depth, num_heads, head_width, mlp_width: of the blocks; all heads together may be wider than the tokens.
-        tokenizer: patches by one projection, or the attention of a tokens-to-token module.
-        tubelet: 1, and height and width of the patches in pixels; (1, 6, 6) with a tokens-to-token module.
-        dropout: after the positions and inside the MLPs.
-        attention_dropout: on attention probabilities.
-        num_tokens, after_block, learner_version, learner_pooling: see `TokenLearner`; 0 tokens for none.
-        num_frames, frame_size, num_classes: 1, H and W, K.
+    Arguments are the keys of `model` and `clip`, described in `vidtl/config`; those of TokenLearner as in `ViViT`.
 
     Raises:
         UserError: clips of more than one frame, a frame size that is no multiple of the patch, or a TokenLearner that

@@ -1,4 +1,4 @@
-"""Position embeddings of a grid of tokens: learned or fixed, and resized when a model is loaded for another clip.
+"""Position embeddings of a grid of tokens, learned or fixed, and their resizing to another grid.
 
 Sources: ViViT section 4 (learned, N(0, 0.02)); Vaswani et al., 2017, section 3.5 (sines and cosines over the sequence);
 Beyer et al., 2022 (arXiv 2205.01580), extended to t, h, w as in ViViT's reference code.
@@ -26,7 +26,7 @@ class Grid(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Tokens in the whole grid."""
+        """Number of tokens."""
         return self.t * self.h * self.w
 
     def __str__(self) -> str:
@@ -34,10 +34,10 @@ class Grid(NamedTuple):
 
 
 class PositionEmbedding(nn.Module):
-    """Adds one row per token of a grid; a class token, if there is one, has row 0.
+    """Add one row per token of a grid: `[B, t, N, D] -> [B, t, N, D]`; a class token has row 0.
 
-    Fixed embeddings are recomputed rather than saved. Learned ones of another grid are resized `linear`ly between
-    tokens with the corner tokens kept in place (ViViT), or, an image's, by `bicubic` interpolation (T2T-ViT).
+    Fixed embeddings are not saved. Learned ones of another grid are resized `linear`ly between tokens with the corner
+    tokens kept in place (ViViT), or, an image's, by `bicubic` interpolation (T2T-ViT).
     """
 
     weight: Tensor
@@ -64,13 +64,13 @@ class PositionEmbedding(nn.Module):
             self.register_buffer("weight", torch.cat([class_row, sincos_3d(grid, width)]), persistent=False)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
-        """Rows run time-major over t and N; where there are rows for one timestep only, all timesteps share them."""
+        """Add rows, which run time-major over t and N; rows of a single timestep are shared by all."""
         rows_tND: Tensor = rearrange(self.weight, "(t N) D -> t N D", N=tokens_BtND.shape[2])
         return tokens_BtND + rows_tND
 
 
 def sincos_1d(length: int, width: int) -> Tensor:
-    """`[length, width]`: sine of position / 10000^(2i / width) in even columns, cosine in odd ones."""
+    """Return `[length, width]`: sine of position / 10000^(2i / width) in even columns, cosine in odd ones."""
     frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
     table: Tensor = rearrange(torch.stack([angles.sin(), angles.cos()]), "part L i -> L (i part)")
@@ -78,7 +78,7 @@ def sincos_1d(length: int, width: int) -> Tensor:
 
 
 def sincos_3d(grid: Grid, width: int) -> Tensor:
-    """`[t * h * w, width]`: a sixth of the columns each for sine and cosine of t, w and h, in that order.
+    """Return `[t * h * w, width]`: a sixth of the columns each for sine and cosine of t, w and h, in that order.
 
     Columns left over where the width is not a multiple of 6 are 0.
     """
@@ -91,15 +91,15 @@ def sincos_3d(grid: Grid, width: int) -> Tensor:
 
 
 def resize_positions(weight_LD: Tensor, source: Grid, target: PositionEmbedding, name: str) -> Tensor:
-    """Fits learned positions of one grid to another, as the target resizes.
+    """Resize learned positions of one grid to another by the target's method.
 
-    An image's grid (one timestep) is thereby repeated along time. A class row is kept as it is, or left out where the
-    target has none.
+    An image's grid (one timestep) is thereby repeated along time. A class row is copied, or left out where the target
+    has none.
 
     Args:
         weight_LD: rows of the source, class row first if it has one.
         source: grid that the rows belong to.
-        target: embedding whose grid is wanted.
+        target: embedding with the new grid.
         name: parameter name, for the log.
 
     Returns:

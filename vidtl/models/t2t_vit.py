@@ -28,15 +28,7 @@ class T2TViT(VideoModel):
     resized as the authors' fine-tuning does, since in a longer row of tokens the same number stands for another place.
     The table and the Performer's features are parameters without gradient, as in the released files, and count as such.
 
-    Args:
-        width, depth, num_heads, mlp_width: of the blocks.
-        tokenizer: attention of the token module.
-        token_width: width inside the token module.
-        token_dropout: dropout inside a Performer token module.
-        dropout: after the positions and inside blocks.
-        attention_dropout: on the attention probabilities of the blocks.
-        stochastic_depth: of the last block, rising linearly from 0 at the first.
-        num_frames, frame_size, num_classes: 1, H and W, K.
+    Arguments are the keys of `model` and `clip`, described in `vidtl/config`.
 
     Raises:
         UserError: clips of more than one frame, frames too small for one token, or heads that do not divide the width.

@@ -121,14 +121,13 @@ class TokenFuser(nn.Module):
         dim: token width D.
         num_tokens: S.
         dropout: inside the MLP and on the result.
-        normalize: norms before and after mixing; optional in the authors' code.
     """
 
-    def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0, normalize: bool = True) -> None:
+    def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6) if normalize else nn.Identity()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.mix = nn.Linear(num_tokens, num_tokens)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6) if normalize else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.norm_features = nn.LayerNorm(dim, eps=1e-6)
         self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
         self.dropout = nn.Dropout(dropout)

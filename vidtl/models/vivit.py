@@ -37,20 +37,8 @@ class ViViT(VideoModel):
     `encoder` is the only encoder, or the spatial one of the factorised encoder; `temporal_encoder` is the second one of
     the factorised encoder, else `None`. The classifier starts at 0, as in the reference code.
 
-    Args:
-        form: one of the table above.
-        width, depth, num_heads: of the (spatial) encoder.
-        mlp_width: hidden width of the MLPs; 4 x width by default.
-        temporal_depth: blocks of the temporal encoder; 0 averages over time instead.
-        tokenizer: tubelets by one projection, or the attention of a tokens-to-token module on each frame.
-        tubelet: frames, height and width; (1, 16, 16) with a tokens-to-token module.
-        tubelet_sampling: `uniform` takes T / tubelet[0] evenly spaced frames, and patches of each.
-        pooling: class token, or a reduction over tokens.
-        temporal_input: one pooled vector per timestep, or every token, to the temporal encoder.
-        num_tokens, after_block, learner_version, learner_pooling, fuser: see `Encoder`; 0 tokens for no TokenLearner.
-        attention_order, positions, dropout, attention_dropout, stochastic_depth, stochastic_depth_rescale: see
-            `Encoder`.
-        num_frames, frame_size, num_classes: T, H and W, K.
+    Arguments are the keys of `model` and `clip`, described in `vidtl/config`. `num_tokens` (0 for none), `after_block`
+    and `fuser` are those of `model.token_learner`, `learner_version` and `learner_pooling` its `version` and `pooling`.
 
     Raises:
         UserError: settings that contradict each other or the clip.

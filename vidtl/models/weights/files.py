@@ -16,11 +16,11 @@ from torch import Tensor
 from vidtl.errors import UserError
 
 _PLACES = ("state_dict_ema", "state_dict", "model")
-"""Where training scripts keep the state dict; averaged weights come first, as they are the published ones."""
+"""Keys of the state dict in files of training scripts; averaged weights come first, as they are the published ones."""
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a `.safetensors` file by name."""
+    """Read all tensors of a `.safetensors` file by name."""
     _require_file(path)
     try:
         return load_file(path)  # type: ignore[no-any-return]
@@ -29,7 +29,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file, from one of `_PLACES` or the top level; names lose a leading `module.`."""
+    """Read the tensors of a torch file, from one of `_PLACES` or the top level; `module.` is stripped from names."""
     _require_file(path)
     with path.open("rb") as file:
         if not file.read(2).startswith((b"PK", b"\x80")):
@@ -51,7 +51,7 @@ def read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays of a `.npz` file by name; arrays of Python objects are refused, since they are pickles."""
+    """Read all arrays of a `.npz` file by name; arrays of Python objects, which are pickles, are refused."""
     _require_file(path)
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no whole .npz file, which is a zip archive")
@@ -63,7 +63,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A PyTorch state dict from a file, by its suffix."""
+    """Read a PyTorch state dict from a file, by its suffix."""
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     if path.suffix in (".pth", ".pt", ".bin", ".tar"):
@@ -74,7 +74,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
+    """Read a JSON object."""
     _require_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -97,6 +97,6 @@ def _require_file(path: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What torch says went wrong, without its advice to unpickle all the same."""
+    """Extract torch's reason, without its advice to unpickle all the same."""
     found = re.search(r"WeightsUnpickler error:\s*(.+?)(\. |$)", str(error), re.MULTILINE)
     return found[1] if found else f"{type(error).__name__} {error}".splitlines()[0]

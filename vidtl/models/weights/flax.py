@@ -64,9 +64,9 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 
 
 def read_flax(path: Path) -> dict[str, NDArray[Any]]:
-    """Parameters of a `.npz` file by Flax path (`Transformer/encoder_norm/scale`).
+    """Read the parameters of a `.npz` file by Flax path (`Transformer/encoder_norm/scale`).
 
-    Entries may be called `param:<path>`, beside others that are not parameters; else every entry is one.
+    Where entries are called `param:<path>`, only these are parameters; else every entry is one.
     """
     arrays = read_npz(path)
     marked = {name.removeprefix("param:"): array for name, array in arrays.items() if name.startswith("param:")}
@@ -74,9 +74,9 @@ def read_flax(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def flatten_params(params: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Nested or flat Flax parameters by path; the roots of training states (`params`, `optimizer/target`) are left out.
+    """Flatten nested Flax parameters; the roots of training states (`params`, `optimizer/target`) are left out.
 
-    Blocks stacked into one array (`encoderblock` without a number) are taken apart.
+    Blocks stacked into one array (`encoderblock` without a number) are separated.
     """
     flat = dict(_paths(params))
     for root in ("optimizer/target/", "target/", "params/"):
@@ -99,7 +99,7 @@ def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None = None) -> SourceWeights:
-    """The parameters under this library's names and in its layouts; names without a counterpart are reported.
+    """Convert parameters to this library's names and layouts; names without a counterpart are reported.
 
     Args:
         params: flat Flax parameters.
@@ -118,23 +118,23 @@ def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None =
 
 
 def token_learner_state(params: Params) -> dict[str, Tensor]:
-    """State of a `TokenLearner` from the parameters of the authors' module alone, of either version."""
+    """Convert the parameters of the authors' TokenLearner module alone, of either version."""
     module = "TokenLearnerModule_0" if "Conv_0/kernel" in params else "TokenLearnerModuleV11_0"
     return _module_state(params, module, "encoder.token_learners.0.")
 
 
 def token_fuser_state(params: Params) -> dict[str, Tensor]:
-    """State of a `TokenFuser` from the parameters of the authors' module alone."""
+    """Convert the parameters of the authors' TokenFuser module alone."""
     return _module_state(params, "TokenFuser_0", "encoder.token_fusers.0.")
 
 
 def infer_vivit_config(params: Params, *, form: str | None = None, after_block: int | None = None) -> ModelConfig:
-    """Settings that parameters reveal: form, sizes, tubelet, class token or mean, TokenLearner.
+    """Infer settings from parameters: form, sizes, tubelet, class token or mean, TokenLearner.
 
     Args:
         params: flat Flax parameters.
         form: needed for `factorised_dot_product` alone, whose parameters look like the joint form's.
-        after_block: where TokenLearner is; needed without a fuser, since parameters do not tell.
+        after_block: of TokenLearner; needed without a fuser, as no parameter depends on it.
 
     Raises:
         UserError: parameters of something else, or `after_block` is needed.
@@ -174,7 +174,7 @@ def _infer_token_learner(params: Params, depth: int, after_block: int | None) ->
         after_block = depth - learners[version]
     if after_block is None:
         raise UserError(
-            "after_block is not given; needed: the number of blocks before TokenLearner, which no parameter tells"
+            "after_block is not given; needed: the number of blocks before TokenLearner, on which no parameter depends"
         )
     return TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block, version=version, fuser=fuser)  # type: ignore[arg-type]
 
@@ -183,7 +183,7 @@ _MODULES = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
 
 
 def _count(params: Params, pattern: str) -> int:
-    """How many modules are numbered by the group of `pattern`."""
+    """Count the modules that the group of `pattern` numbers."""
     return len({match[1] for path in params if (match := re.match(pattern, path))})
 
 
@@ -195,7 +195,7 @@ def _module_state(params: Params, module: str, prefix: str) -> dict[str, Tensor]
 
 
 def _rename(path: str) -> str | None:
-    """This library's name for a Flax path, or `None`."""
+    """Return this library's name for a Flax path, or `None`."""
     module, _, leaf = path.rpartition("/")
     target, suffix = (module, f".{_LEAVES[leaf]}") if leaf in _LEAVES else (path, "")
     for pattern, template in _PATHS:
@@ -208,7 +208,7 @@ def _rename(path: str) -> str | None:
 
 
 def _convert(path: str, array: NDArray[Any]) -> Tensor:
-    """One parameter in PyTorch's layout."""
+    """Convert one parameter to PyTorch's layout."""
     tensor = torch.from_numpy(np.array(array, dtype=np.float32))
     leaf = path.rpartition("/")[2]
     if leaf == "pos_embedding":

@@ -33,7 +33,7 @@ _NAMES = [
     (r"classifier", "head"),
 ]
 
-# Settings that this library has one value for; a model trained with another would load and be wrong.
+# Settings with a fixed value here; a model trained with another would load and be wrong.
 _REQUIRED: dict[str, tuple[object, ...]] = {
     "model_type": ("vivit",),
     "hidden_act": ("gelu_fast", "gelu_new", "gelu_pytorch_tanh"),
@@ -45,7 +45,7 @@ _REQUIRED: dict[str, tuple[object, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceModel:
-    """What a directory holds."""
+    """Contents of a directory."""
 
     model: ModelConfig
     clip: ClipConfig
@@ -54,7 +54,7 @@ class HuggingFaceModel:
 
 
 def read_huggingface(directory: Path) -> HuggingFaceModel:
-    """Settings, clip shape, class names and weights of a ViViT directory.
+    """Read settings, clip shape, class names and weights of a ViViT directory.
 
     Raises:
         UserError: a file is missing, or a setting is one that this library's ViViT does not have.
@@ -79,7 +79,7 @@ def read_huggingface(directory: Path) -> HuggingFaceModel:
 
 
 def huggingface_weights(state: dict[str, Tensor], source: str, grid: Grid) -> SourceWeights:
-    """A state dict of transformers under this library's names; its pooler has no place in a classifier."""
+    """Rename a state dict of transformers; its pooler has no place in a classifier."""
     renamed: dict[str, Tensor] = {}
     unused, unexpected = [], []
     for name, tensor in state.items():

@@ -1,8 +1,7 @@
-"""Starting a ViViT from an image ViT (ViViT section 3.4), as the reference code does.
+"""Weights of an image ViT for a ViViT (ViViT section 3.4), as in the reference code.
 
 The patch embedding is spread over the tubelet's frames, positions are repeated along time (or copied, where all
-timesteps share them), blocks are copied one to one. The classifier stays behind, and in the factorised encoder the
-class token too.
+timesteps share them), blocks are copied. The classifier is left out, and in the factorised encoder the class token too.
 """
 
 import re
@@ -21,7 +20,6 @@ from vidtl.models.weights.flax import flax_weights, read_flax
 from vidtl.models.weights.report import SourceWeights
 
 Inflation = Literal["central_frame", "average"]
-TemporalAttentionStart = Literal["zero", "copy"]
 
 NEW_PARTS = (
     "head.*",
@@ -39,18 +37,14 @@ def image_vit_weights(
     model: ViViT,
     *,
     inflation: Inflation = "central_frame",
-    temporal_attention: TemporalAttentionStart = "zero",
 ) -> SourceWeights:
-    """Weights of an image ViT, rearranged for `model`.
+    """Read the weights of an image ViT, rearranged for `model`.
 
     Args:
-        path: timm's state dict (`.safetensors`, `.pth`) or the authors' `.npz`, of either age.
-        model: the ViViT that they are for; not changed.
+        path: timm's state dict (`.safetensors`, `.pth`) or the authors' `.npz`, older or newer.
+        model: not changed.
         inflation: `central_frame` puts the patch embedding at frame t // 2 of the tubelet and zeros elsewhere;
             `average` puts a t-th of it at every frame.
-        temporal_attention: factorised self-attention only. Both start the attention over time from that over space;
-            `zero` then sets its output projection to 0, so that the model starts as if each frame were on its own.
-            (The paper sets all of it to 0, which would let nothing but the output bias learn.)
 
     Raises:
         UserError: the file holds no image ViT.
@@ -71,7 +65,7 @@ def image_vit_weights(
     if (model.factorised or model.encoder.cls is None) and state.pop("encoder.cls", None) is not None:
         unused.append("encoder.cls")
     if model.form == "factorised_self_attention":
-        state = _both_attentions(state, temporal_attention)
+        state = _both_attentions(state)
     return SourceWeights(
         source=str(path),
         state=state,
@@ -88,7 +82,7 @@ def _read_image_vit(path: Path) -> SourceWeights:
 
 
 def timm_weights(state: dict[str, Tensor], source: str) -> SourceWeights:
-    """A state dict of timm's `vision_transformer` under this library's names, its qkv taken apart."""
+    """Rename a state dict of timm's `vision_transformer` and split its qkv."""
     renamed: dict[str, Tensor] = {}
     unexpected = []
     for name, tensor in state.items():
@@ -130,15 +124,18 @@ def _inflate(kernel: Tensor, embed: TubeletEmbedding, inflation: Inflation, sour
     return video_DCtP.flatten(1)
 
 
-def _both_attentions(state: dict[str, Tensor], temporal: TemporalAttentionStart) -> dict[str, Tensor]:
-    """Names of a plain block to those of a factorised self-attention block, attention over time included."""
+def _both_attentions(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the weights of plain blocks into those of factorised self-attention blocks.
+
+    Attention over time starts from that over space, with an output projection of 0, so that the model starts as if each
+    frame were alone. (The paper sets all of it to 0, which would let nothing but the output bias learn.)
+    """
     split: dict[str, Tensor] = {}
     for name, tensor in state.items():
         name = name.replace(".norm1.", ".norm_space.").replace(".norm2.", ".norm_mlp.")
         split[name.replace(".attn.", ".attn_space.")] = tensor
         if ".attn." in name:
-            zeroed = temporal == "zero" and ".proj." in name
-            split[name.replace(".attn.", ".attn_time.")] = torch.zeros_like(tensor) if zeroed else tensor
+            split[name.replace(".attn.", ".attn_time.")] = torch.zeros_like(tensor) if ".proj." in name else tensor
     return split
 
 

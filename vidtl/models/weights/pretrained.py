@@ -1,4 +1,4 @@
-"""One way in for weights from anywhere: which importer a file or directory needs, and what may be left over."""
+"""Load weights from any source: choose the importer of a file or directory, and the names that may be missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +25,14 @@ def load_pretrained(
     inflation: Inflation = "central_frame",
     source_grid: Grid | None = None,
 ) -> LoadReport:
-    """Starts `model` from weights made elsewhere; sizes must agree, clips and classes may differ.
+    """Load weights made elsewhere into `model`; sizes must agree, clips and classes may differ.
 
     Args:
         model: changed in place.
         source: a model directory of this library or of transformers' ViViT; a `.npz` of a Flax ViViT or image ViT; or
             a `.safetensors` or `.pth` of a timm image ViT, or of the authors' T2T-ViT for such a model.
-        new_head: the classifier keeps its fresh weights (always so for image ViTs).
-        inflation: image ViTs only, how the patch embedding is spread over a tubelet's frames.
+        new_head: keep the classifier's fresh weights (image ViTs: always).
+        inflation: image ViTs only, see `image_vit_weights`.
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
 
     Raises:
@@ -49,7 +49,7 @@ def load_pretrained(
 def _read(
     model: VideoModel, source: Path, inflation: Inflation, source_grid: Grid | None
 ) -> tuple[SourceWeights, tuple[str, ...]]:
-    """The weights, and patterns of what they need not hold."""
+    """Read the weights; also return patterns of the names that they may lack."""
     if source.is_dir():
         if "model_type" in read_json(source / CONFIG_FILE):
             return read_huggingface(source).weights, ()
@@ -66,7 +66,7 @@ def _read(
 
 
 def _is_video(params: Params, model: VideoModel) -> bool:
-    """Whether Flax parameters are a ViViT's; one of single frames looks like an image ViT but for its positions."""
+    """Recognize a ViViT's Flax parameters; one of single frames differs from an image ViT in its positions only."""
     kernel = params.get("embedding/kernel")
     if (kernel is not None and kernel.ndim == 5) or "SpatialTransformer/encoder_norm/scale" in params:
         return True
@@ -77,7 +77,7 @@ def _is_video(params: Params, model: VideoModel) -> bool:
 
 
 def _flax_grids(params: Params, grid: Grid | None) -> dict[str, Grid]:
-    """Grids of the position embeddings: of the whole clip, or of one timestep and of time."""
+    """Return the grids of the position embeddings: of the whole clip, or of one timestep and of time."""
     if grid is None:
         return {}
     if "SpatialTransformer/posembed_input/pos_embedding" not in params:

@@ -1,4 +1,4 @@
-"""Putting weights from elsewhere into a model, with a report of every name that did not simply match."""
+"""Load weights from elsewhere into a model, with a report of every name that did not simply match."""
 
 import logging
 import math
@@ -23,7 +23,7 @@ class SourceWeights:
     """Where they come from, for messages."""
     state: Mapping[str, Tensor]
     grids: Mapping[str, Grid] = field(default_factory=dict)
-    """Grids that position embeddings were made for, where the source tells."""
+    """Grids of the position embeddings, where the source has them."""
     unused: Sequence[str] = ()
     """Names of the source that are left out on purpose."""
     unexpected: Sequence[str] = ()
@@ -31,7 +31,7 @@ class SourceWeights:
 
     @property
     def num_classes(self) -> int:
-        """Classes of the classifier; a UserError where the source has none."""
+        """Number of classes of the classifier; a UserError where the source has none."""
         if "head.weight" not in self.state:
             raise UserError(
                 f"{self.source} has no classifier, so that no whole model can be made of it; it can start a training "
@@ -42,7 +42,7 @@ class SourceWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of every name. `str(report)` is a text for people."""
+    """Every name of a load, by its outcome; `str(report)` lists them."""
 
     source: str
     loaded: tuple[str, ...]
@@ -64,11 +64,11 @@ class LoadReport:
             lines.extend([f"{title} ({len(names)}):", *(f"  {name}" for name in names)] if names else [])
         return "\n".join(lines)
 
-    def check(self, allow_missing: Sequence[str] = (), allow_unexpected: Sequence[str] = ()) -> None:
-        """Raises a UserError unless every missing and unexpected name fits one of the patterns (`head.*`)."""
+    def check(self, allow_missing: Sequence[str] = ()) -> None:
+        """Raise a UserError for unexpected names, other shapes, or missing names that fit no pattern (`head.*`)."""
         problems = {
-            "missing": _outside(self.missing, allow_missing),
-            "unexpected": _outside(self.unexpected, allow_unexpected),
+            "missing": [name for name in self.missing if not any(fnmatchcase(name, each) for each in allow_missing)],
+            "unexpected": list(self.unexpected),
             "of another shape": list(self.mismatched),
         }
         told = [
@@ -85,15 +85,13 @@ def load_weights(
     weights: SourceWeights,
     *,
     allow_missing: Sequence[str] = (),
-    allow_unexpected: Sequence[str] = (),
 ) -> LoadReport:
-    """Copies weights into `model` and fits learned positions to its grid; all of it or, on an error, nothing.
+    """Copy weights into `model`, learned positions resized to its grid; all of it or, on an error, nothing.
 
     Args:
         model: changed in place.
         weights: an importer's result.
         allow_missing: patterns of the model's names that the source may lack, such as `head.*`.
-        allow_unexpected: patterns of the source's names that may stay unused.
 
     Raises:
         UserError: names or shapes do not match and are not allowed to differ.
@@ -112,7 +110,7 @@ def load_weights(
         resized=tuple(resized),
         unused=tuple(weights.unused),
     )
-    report.check(allow_missing, allow_unexpected)
+    report.check(allow_missing)
     with torch.no_grad():
         for name in loaded:
             own[name].copy_(state[name])
@@ -121,7 +119,7 @@ def load_weights(
 
 
 def _fit_positions(model: nn.Module, state: dict[str, Tensor], weights: SourceWeights) -> list[str]:
-    """Resizes position embeddings of `state` in place; tells which."""
+    """Resize position embeddings of `state` in place, and describe each."""
     told = []
     for prefix, module in model.named_modules():
         name = f"{prefix}.weight"
@@ -142,7 +140,7 @@ def _fit_positions(model: nn.Module, state: dict[str, Tensor], weights: SourceWe
 
 
 def _guess_grid(size: int, target: Grid, name: str, source: str) -> Grid:
-    """The grid that `size` rows come from: the target's, or one that differs in length or in a square frame size."""
+    """Guess the grid of `size` rows: the target's, or one that differs in length or in a square frame size."""
     if size == target.size:
         return target
     guesses = []
@@ -158,7 +156,3 @@ def _guess_grid(size: int, target: Grid, name: str, source: str) -> Grid:
             "convert it with tools/convert_weights.py and the grid of the source, such as --source_grid 16 14 14"
         )
     return guesses[0]
-
-
-def _outside(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    return [name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)]

@@ -31,12 +31,11 @@ _NAMES = (
     (r"^cls_token$", "cls"),
     (r"^pos_embed$", POSITIONS),
 )
-"""Applied one after the other; a name that none fits keeps its own, and the report lists it where the model lacks
-it."""
+"""Applied one after the other; a name that none fits is kept, and reported where the model lacks it."""
 
 
 def read_t2t(path: Path) -> SourceWeights:
-    """A file of the authors' T2T-ViT under this library's names.
+    """Read a file of the authors' T2T-ViT under this library's names.
 
     The averaged weights (`state_dict_ema`) are taken where the file has them, else `state_dict`, else the top level.
 
@@ -52,7 +51,7 @@ def read_t2t(path: Path) -> SourceWeights:
 
 
 def convert_t2t(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' names to this library's; fused `[3 D, D]` kernels of the blocks become queries, keys and values."""
+    """Rename the authors' weights; fused `[3 D, D]` kernels of the blocks become queries, keys and values."""
     converted: dict[str, Tensor] = {}
     for source, tensor in state.items():
         name = source.removeprefix("module.")
@@ -69,12 +68,12 @@ def convert_t2t(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def is_t2t(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is the authors' T2T-ViT, by its names."""
+    """Recognize a state dict of the authors' T2T-ViT by its names."""
     return any(name.startswith("tokens_to_token.") for name in state)
 
 
 def infer_t2t_config(weights: SourceWeights) -> ModelConfig:
-    """Settings that the weights reveal; heads are 64 wide, as in every published model.
+    """Infer settings from the weights; heads are 64 wide, as in every published model.
 
     Raises:
         UserError: weights of something else.
@@ -95,10 +94,9 @@ def infer_t2t_config(weights: SourceWeights) -> ModelConfig:
 
 
 def t2t_clip(weights: SourceWeights, frame_size: tuple[int, int] | None = None) -> ClipConfig:
-    """Images as the authors' evaluation has them, of `frame_size` or else of the size that the positions belong to.
+    """Return the clip of the authors' evaluation, at `frame_size` or else at the size of the positions.
 
-    ImageNet's mean and deviation, and the image resized so that the crop is 0.9 of its shorter side (even, as here all
-    sides are).
+    The crop is 0.9 of the resized image's shorter side, rounded to an even number.
     """
     grid = weights.grids[POSITIONS]
     size = frame_size or (PIXELS_PER_TOKEN * grid.h, PIXELS_PER_TOKEN * grid.w)
