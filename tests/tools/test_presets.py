@@ -7,8 +7,8 @@ import pytest
 import yaml
 from command_line import experiment_parser, parse_experiment
 
+from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
-from vidtl.errors import UserError
 from vidtl.training.run_directory import dump_config
 
 
@@ -53,5 +53,5 @@ def test_what_is_recorded_are_the_values(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"augmentation.preset is 'vivit_ssv'; did you mean 'vivit_ssv2'\?"):
+    with refused("augmentation.preset", "'vivit_ssv'", "'vivit_ssv2'"):
         parsed("--augmentation.preset", "vivit_ssv")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.environment import REPOSITORY
-from vidtl.errors import UserError
+from tests.refusals import refused
 from vidtl.video import Box, Color, UnreadableVideo, View, open_video
 from vidtl.video.clip import ClipBuffer
 from vidtl.video.color import Converter
@@ -284,14 +284,16 @@ def test_closing_frees_the_file_and_may_be_repeated(shared_data: Path):
 
 
 def test_unknown_decoders_are_a_user_error(shared_data: Path):
-    with pytest.raises(UserError, match=r"data.decoder is 'pyva'; did you mean 'pyav'\?"):
+    with refused("data.decoder", "'pyva'", "'pyav'"):
         open_video(shared_data / "videos" / "decord__video_0.mov", "pyva")
 
 
-def test_importing_changes_nothing_and_loads_no_optional_decoder():
+def test_importing_changes_nothing_and_loads_neither_optional_decoders_nor_the_rest_of_vidtl():
     code = (
         "import cv2, sys; before = cv2.getNumThreads(); import vidtl.video;"
-        "assert cv2.getNumThreads() == before; assert not {'decord', 'torchcodec', 'torch'} & set(sys.modules)"
+        "assert cv2.getNumThreads() == before; assert not {'decord', 'torchcodec', 'torch'} & set(sys.modules);"
+        "ours = {name for name in sys.modules if name.startswith('vidtl.') and 'vidtl.video' not in name};"
+        "assert ours == {'vidtl.errors'}, ours"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 

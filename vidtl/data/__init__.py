@@ -1,1 +1,1 @@
-"""From annotation files to clips: records, sampling, decoding, loading and what happens to pixels on the device."""
+"""From annotation files to clips: records, sampling, loading, and augmentation on the device."""
