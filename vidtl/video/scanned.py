@@ -96,7 +96,7 @@ def _unpack(data: bytes, place: int, max_count: int) -> tuple[np.ndarray, int]:
         deviations = np.frombuffer(data, _DTYPES[size], count - 1, place)
         steps += unit * deviations.astype(np.int64)
         place += deviations.nbytes
-    return np.concatenate([np.array([first], np.int64), first + np.cumsum(steps)]), place
+    return np.concatenate([[np.int64(first)], first + np.cumsum(steps)]), place
 
 
 def _pack_int(value: int) -> bytes:
