@@ -72,12 +72,12 @@ class Manifest:
     def __iter__(self) -> Iterator[Entry]:
         """All entries in the order of the UTF-8 bytes of their paths."""
         for row in self.rows("SELECT * FROM files ORDER BY path"):
-            yield self._entry(row)
+            yield checked_entry(row, self.file)
 
     def find(self, path: str) -> Entry | None:
         """Return the entry of a path relative to the root; None where it was not scanned."""
         row = next(self.rows("SELECT * FROM files WHERE path = ?", (path,)), None)
-        return None if row is None else self._entry(row)
+        return None if row is None else checked_entry(row, self.file)
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """Run a query on the table `files`.
@@ -100,12 +100,6 @@ class Manifest:
         if process not in self._connections:
             self._connections[process] = _connect(self.file)
         return self._connections[process]
-
-    def _entry(self, row: tuple[Any, ...]) -> Entry:
-        try:
-            return Entry.from_row(row)
-        except ValueError as error:
-            raise damaged_manifest(self.file, error) from error
 
     def consult(self, root: Path, path: str) -> ScannedVideo | None:
         """Return the scan of an unchanged video; None: open it as if there were no manifest.
@@ -139,6 +133,14 @@ class Manifest:
         sizes = f"{entry.size} bytes then, {now.size} now"
         change = "another modification time" if entry.size == now.size else sizes
         _log.warning("%s has changed since its scan (%s); it is scanned again when opened", entry.path, change)
+
+
+def checked_entry(row: tuple[Any, ...], file: Path) -> Entry:
+    """Build the entry of a row; UserError for a damaged one."""
+    try:
+        return Entry.from_row(row)
+    except ValueError as error:
+        raise damaged_manifest(file, error) from error
 
 
 def default_file(root: Path) -> Path:
@@ -210,6 +212,7 @@ def _connect(file: Path) -> sqlite3.Connection:
 
 
 def damaged_manifest(file: Path, reason: object) -> UserError:
+    """Build the error of a damaged file."""
     first_line = (str(reason) or type(reason).__name__).partition("\n")[0]
     return UserError(
         f"manifest {str(file)!r} is damaged or no manifest ({first_line}); delete it and run tools/prepare.py again, "

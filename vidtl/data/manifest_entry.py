@@ -60,17 +60,12 @@ class Entry:
     def from_row(cls, row: tuple[Any, ...]) -> Self:
         """Build an entry from the columns of a row; ValueError for a row that `to_row` did not make."""
         *values, checksum = row
-        types = [int if kind is bool else kind for kind in _KINDS.values()]
-        if checksum != _checksum(values) or [type(value) for value in values] != types:
+        if checksum != _checksum(values) or [*map(type, values)] != _ROW_TYPES:
             raise ValueError("a row has a wrong checksum or type")
-        entry = cls(**{name: kind(value) for (name, kind), value in zip(_KINDS.items(), values, strict=True)})
-        if (
-            entry.status not in get_args(Status)
-            or entry.depth not in DEPTHS
-            or not 0 <= entry.num_frames <= _MAX_FRAMES
-        ):
-            raise ValueError("a row has an unknown status or depth, or too many frames")
-        return entry
+        entry = cls(**dict(zip(_KINDS, values, strict=True)))
+        if entry.status in _STATUSES and entry.depth in DEPTHS and 0 <= entry.num_frames <= _MAX_FRAMES:
+            return entry
+        raise ValueError("a row has an unknown status or depth, or too many frames")
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the columns, with a checksum as the last one."""
@@ -102,24 +97,30 @@ class Entry:
         """Return the scan that opening the file needs; None for images. ValueError for a damaged row."""
         if not self.is_video:
             return None
-        time_base, rate = Fraction(self.time_base), Fraction(self.rate) or None
+        time_base, rate = _fraction(self.time_base), _fraction(self.rate) or None
         return ScannedVideo(
             container=self.container,
             codec=self.codec,
             time_base=time_base,
             rate=rate,
             coded_size=(self.coded_height, self.coded_width),
-            orientation=Orientation(self.transpose, self.mirror_rows, self.mirror_columns),
-            damaged=self.marked_damaged,
+            orientation=Orientation(bool(self.transpose), bool(self.mirror_rows), bool(self.mirror_columns)),
+            damaged=bool(self.marked_damaged),
             timeline=unpack_timeline(self.timeline, self.num_frames, time_base, rate),
         )
 
 
 _SQL_TYPES: dict[Any, str] = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", bytes: "BLOB"}
 _KINDS: dict[str, Any] = {field.name: field.type if field.type in _SQL_TYPES else str for field in fields(Entry)}
+_ROW_TYPES = [int if kind is bool else kind for kind in _KINDS.values()]
+_STATUSES = frozenset(get_args(Status))
 _COLUMNS = ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in _KINDS.items())
 SCHEMA = f"CREATE TABLE files ({_COLUMNS}, checksum INTEGER, PRIMARY KEY (path)) WITHOUT ROWID"
 
 
 def _checksum(values: list[Any]) -> int:
     return zlib.crc32(repr(values).encode())
+
+
+def _fraction(text: str) -> Fraction:
+    return Fraction(*map(int, text.split("/", 1)))

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from vidtl.data.manifest import APPLICATION_ID, FILE_NAME, FOLDER, VERSION, Manifest, damaged_manifest
+from vidtl.data.manifest import APPLICATION_ID, FILE_NAME, FOLDER, VERSION, Manifest, checked_entry, damaged_manifest
 from vidtl.data.manifest_entry import SCHEMA, Entry
 from vidtl.errors import UserError
 from vidtl.runtime.files import replacing
@@ -128,15 +128,9 @@ class Results:
         """
         row = self._database.execute("SELECT * FROM files WHERE path = ?", (path,)).fetchone()
         if row:
-            return self._checked(row)
+            return checked_entry(row, self.file)
         found = next((entry for manifest in self._earlier if (entry := manifest.find(path))), None)
         return found if found and found.status not in ("hung", "crashed") else None
-
-    def _checked(self, row: tuple[Any, ...]) -> Entry:
-        try:
-            return Entry.from_row(row)
-        except ValueError as error:
-            raise damaged_manifest(self.file, error) from error
 
     def add(self, entry: Entry) -> None:
         """Add or replace an entry."""
