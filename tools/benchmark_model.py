@@ -31,7 +31,7 @@ from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.versions import installed_versions
 
-AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 PACKAGES = ("torch", "vidtl", "transformers", "vit-pytorch", "timm")
 
 
@@ -55,7 +55,7 @@ def add_options(model: argparse.ArgumentParser) -> None:
 
 def default_precisions() -> list[str]:
     """float32, and bf16 where it is not emulated, which takes ten times as long and tells nothing."""
-    return ["bf16", "no"] if torch.cuda.is_available() or cpu_multiplies_bf16() else ["no"]
+    return ["bf16", "fp32"] if torch.cuda.is_available() or cpu_multiplies_bf16() else ["fp32"]
 
 
 def main(options: argparse.Namespace) -> None:

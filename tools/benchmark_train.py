@@ -52,7 +52,7 @@ from vidtl.runtime.versions import installed_versions
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs/kinetics400_vivit_b_tl8.yaml"
 PACKAGES = ("torch", "vidtl", "accelerate", "av")
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from vidtl.data.loader import TrainLoader, _named_failures
 from vidtl.data.records import Records
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
-from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.progress import Progress
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=1, worker_timeout_s=5.0),
@@ -28,7 +28,9 @@ CONFIG = ExperimentConfig(
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
     folder = tmp_path_factory.mktemp("toy")
-    make_toy(folder, ToySettings(videos_per_class_train=1, videos_per_class_val=1), SilentProgress(), num_processes=1)
+    make_toy(
+        folder, ToySettings(videos_per_class_train=1, videos_per_class_val=1), Progress(visible=False), num_processes=1
+    )
     return read_records(load_description("toy"), "train", folder)
 
 

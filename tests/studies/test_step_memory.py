@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
-from vidtl.runtime.resident_memory import resident_bytes
-from vidtl.studies.step_memory import measure_step_memory
+from vidtl.studies.step_memory import measure_step_memory, resident_bytes
 
 
 def experiment(num_tokens: int) -> ExperimentConfig:

@@ -123,7 +123,7 @@ def test_figures_are_ratios_of_medians() -> None:
 @pytest.mark.parametrize(("learner_seconds", "reached"), [(8.9, True), (17.0, False)])
 def test_goals_are_told_as_they_are(learner_seconds: float, reached: bool) -> None:
     contenders, rounds, settings = _full_size(learner_seconds)
-    goals = {goal.title: goal for goal in goals_of(figures_of(contenders, rounds, settings, None), settings, "no")}
+    goals = {goal.title: goal for goal in goals_of(figures_of(contenders, rounds, settings, None), settings, "fp32")}
     assert goals["share of the products' speed"].reached
     assert goals["times as fast as vit_pytorch at its fastest"].value == pytest.approx(1.1)
     assert goals["times as fast as vit_pytorch at its fastest"].reached
@@ -134,14 +134,14 @@ def test_goals_are_told_as_they_are(learner_seconds: float, reached: bool) -> No
 def test_goals_belong_to_the_published_size() -> None:
     contenders, rounds, settings = _full_size(8.9)
     figures = figures_of(contenders, rounds, settings, None)
-    assert not list(goals_of(figures, BenchmarkSettings(depth=12, frame_size=112), "no"))
+    assert not list(goals_of(figures, BenchmarkSettings(depth=12, frame_size=112), "fp32"))
 
 
 def test_peaks_of_gpus() -> None:
     assert gpu_peak("NVIDIA H100 80GB HBM3", "bf16") == 989e12
     assert gpu_peak("NVIDIA H100 PCIe", "bf16") == 756e12
     assert gpu_peak("NVIDIA A100-SXM4-80GB", "bf16") == 312e12
-    assert gpu_peak("NVIDIA H100 80GB HBM3", "no") is None
+    assert gpu_peak("NVIDIA H100 80GB HBM3", "fp32") is None
     assert gpu_peak("AMD EPYC", "bf16") is None
 
 
@@ -158,7 +158,7 @@ def test_the_tool_tells_ratios_and_writes_every_round(
 
     output = tmp_path / "model.json"
     options = ["--size", "Ti", "--depth", "1", "--num_frames", "2", "--frame_size", "64", "--rounds", "2"]
-    code, told, errors = run_main(main, "model", *options, "--precision", "no", "--peers", "--output", output)
+    code, told, errors = run_main(main, "model", *options, "--precision", "fp32", "--peers", "--output", output)
     assert (code, errors) == (0, "")
     assert "8 tokens after block 0" in told
     assert "train ms" not in told or torch.cuda.is_available()
@@ -166,7 +166,7 @@ def test_the_tool_tells_ratios_and_writes_every_round(
     assert report["command"].startswith("python tools/benchmark.py model --size Ti")
     assert report["settings"]["rounds"] == 2
     assert report["versions"]["torch"]
-    models = report["results"]["no"]["models"]
+    models = report["results"]["fp32"]["models"]
     assert list(models) == ["fe", "fe_tl8at0", "fe_tl16at0", "joint"]
     assert all(len(model[kind]["rounds"]) == 2 for model in models.values() for kind in ("train", "forward"))
     assert models["fe"]["train"]["time_ratio"] == 1.0

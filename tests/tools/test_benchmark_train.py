@@ -67,7 +67,7 @@ def test_prepared_videos_are_the_same_clips_faster(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_gpus_are_known_by_their_names(name: str, peak: float | None) -> None:
     assert gpu_peak(name, "bf16") == peak
-    assert gpu_peak(name, "no") is None
+    assert gpu_peak(name, "fp32") is None
 
 
 TINY = (

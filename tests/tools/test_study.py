@@ -73,7 +73,7 @@ def test_runs_judges_and_tells(study_file: Path, tmp_path: Path, run_main: Tool)
         assert {seed: run["value"] for seed, run in row["runs"].items()} == judged
         for run in row["runs"].values():
             assert run["interval"]["low"] <= run["value"] <= run["interval"]["high"]
-            assert (run["device"], run["precision"], run["finished"]) == ("CPU", "no", told["date"])
+            assert (run["device"], run["precision"], run["finished"]) == ("CPU", "fp32", told["date"])
         assert row["mean"] == pytest.approx(sum(judged.values()) / len(judged))
     with (results / "results.csv").open() as stream:
         lines = list(csv.DictReader(stream))
@@ -256,7 +256,7 @@ def test_a_signal_stops_the_tool_before_the_study(study_file: Path, tmp_path: Pa
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped by SIGTERM; the same command goes on from the last checkpoint" in errors
+    assert "stopped by SIGTERM; the same command resumes from the last checkpoint" in errors
     assert json.loads((run / "summary.json").read_text())["status"].startswith("stopped by SIGTERM")
     with RunDirectory(run).locked():
         pass  # nobody is at work there any more

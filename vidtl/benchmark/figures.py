@@ -139,7 +139,7 @@ def _peer_goals(by_key: Mapping[str, Figures], precision: str) -> Iterator[Goal]
     for peer, limit in PEER_GOALS.items():
         times = [entry.train.time_ratio for key, entry in by_key.items() if key.startswith(peer)]
         # the goal against Hugging Face was set where bf16 is the faster precision
-        if times and not (peer == "huggingface" and precision == "no"):
+        if times and not (peer == "huggingface" and precision == "fp32"):
             title = f"times as fast as {peer}" + (" at its fastest" if len(times) > 1 else "")
             yield Goal(title=title, value=min(times), limit=limit, at_least=True)
 

@@ -38,7 +38,7 @@ class RunResult:
     device: str
     """That the run was trained on: the name of the GPU, or `CPU`."""
     precision: str
-    """Arithmetic of the forward pass in training: `no` (float32), `bf16` or `fp16`."""
+    """Arithmetic of the forward pass in training: `fp32`, `bf16` or `fp16`."""
     torch: str
     """Version."""
     finished: str

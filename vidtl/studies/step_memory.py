@@ -3,13 +3,14 @@
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from vidtl.config import ExperimentConfig
-from vidtl.runtime.resident_memory import peak_resident_bytes, resident_bytes
 from vidtl.studies.step import build_variant, random_clips, train_step
+from vidtl.training.run_summary import peak_resident_bytes
 
 
 def measure_step_memory(
@@ -46,3 +47,13 @@ def step_memory(experiment: ExperimentConfig, num_classes: int, batch_size: int,
 
 def _weights(model: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
+def resident_bytes() -> int | None:
+    """Resident memory of this process (VmRSS); None on systems other than Linux."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    values = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
+    return int(values[0]) * 1024 if values else None
