@@ -43,7 +43,7 @@ from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
 from vidtl.runtime.versions import installed_versions
 
-AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def parse() -> tuple[argparse.Namespace, Sizes]:
     """Parse the command line."""
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    precisions = ["bf16", "no"] if on_gpu else ["no"]
+    precisions = ["bf16", "fp32"] if on_gpu else ["fp32"]
     parser.add_argument("--precision", nargs="+", choices=list(AUTOCAST), default=precisions, help="one run of each")
     parser.add_argument("--rounds", type=int, default=5, help="turns of every model, after one to warm up")
     parser.add_argument("--depth", type=int, default=12 if on_gpu else 4, help="blocks of every model")

@@ -44,10 +44,11 @@ from vidtl.runtime.seeding import generator, seed_torch
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
 from vidtl.runtime.versions import installed_versions
 from vidtl.training.prefetch import DeviceBatches
+from vidtl.training.schedule import peak_learning_rate
 from vidtl.training.step import Engine, TrainingTask
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs/kinetics400_vivit_b_tl8.yaml"
-DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KINETICS_CLIPS = 240_000 * 30
 """Clips of Kinetics-400 in 30 epochs."""
 PRODUCT = (4096, 768, 3072)
@@ -226,7 +227,8 @@ def time_reading(loader: TrainLoader, rounds: int) -> tuple[list[float], ClipBat
 def time_steps(engine: Engine, batch: ClipBatch, rounds: int) -> tuple[list[float], list[float]]:
     """Measure seconds of whole steps on one batch, and of their last part: clipping, optimizer, averaged weights."""
     device = engine.accelerator.device
-    rate = engine.learning_rate.peak * 1e-3  # small, because every step sees the same batch
+    peak = peak_learning_rate(engine.config.optimizer, engine.config.training.batch_size)
+    rate = peak * 1e-3  # small, because every step sees the same batch
     batches: Iterator[ClipBatch] = repeat(batch)
     ahead = DeviceBatches(batches, device)
     zero = torch.zeros((), device=device)

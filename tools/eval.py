@@ -23,7 +23,7 @@ import numpy as np
 from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, is_asked_for, score_file
 from command_line import arguments_of_process, experiment_parser
 from jsonargparse import ArgumentParser
-from trained_model import ClassOrder, load_for_classes, parse_with_model, run_folder, step_of
+from trained_model import ClassOrder, load_for_classes, parse_with_model
 
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import load_description, read_records
@@ -43,7 +43,7 @@ from vidtl.metrics.classification import unreadable_rows
 from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
-from vidtl.training.checkpoint import EMA, checkpoint_name
+from vidtl.training.checkpoint import Checkpoint, checkpoint_name
 
 EXIT_UNREADABLE = 4
 
@@ -55,7 +55,7 @@ def main() -> None:
     if is_asked_for(arguments):
         score_file(arguments)
         return
-    options, config, directory = parse_with_model(eval_parser())
+    options, config, checkpoint = parse_with_model(eval_parser())
     if options.annotations:
         raise UserError(f"--annotations is for {OPTION}; the annotations of a model's data come with --data.dataset")
     accelerator = make_accelerator(config.training.precision)
@@ -65,14 +65,15 @@ def main() -> None:
     records = read_records(description, config.data.eval_split, Path(config.data.root))
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
-    folder = (options.output_dir or default_folder(directory)) / folder_name(config, protocol)
+    folder = (options.output_dir or default_folder(checkpoint)) / folder_name(config, protocol)
     if config.evaluation.single_frame:
         protocol = replace(protocol, name=f"{protocol.name}-single-frame")
-    model = load_for_classes(directory, records.classes.names).to(accelerator.device)
-    check_readable(records, config.data)
+    on_main_process(accelerator, checkpoint.verify)
+    model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
+    check_readable(records, config)
 
-    key = on_main_process(accelerator, partial(evaluation_key, directory, records, config, protocol, accelerator))
-    origin = origin_record(options.checkpoint, step_of(directory), directory.name == EMA, key)
+    key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
+    origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key)
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
     found_so_far = PartialResults(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
@@ -106,11 +107,10 @@ def eval_parser() -> ArgumentParser:
     return parser
 
 
-def default_folder(model_directory: Path) -> Path:
-    """In the folder of the run, for each step apart, or in the model directory."""
-    step = step_of(model_directory)
-    folder = run_folder(model_directory) / "evaluation"
-    return folder if step is None else folder / checkpoint_name(step)
+def default_folder(checkpoint: Checkpoint) -> Path:
+    """Return a folder per step in the folder of the run, or one in the model directory."""
+    folder = checkpoint.output_folder / "evaluation"
+    return folder if checkpoint.step is None else folder / checkpoint_name(checkpoint.step)
 
 
 def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submit: bool) -> dict[str, Any]:

@@ -16,13 +16,12 @@ import argparse
 from pathlib import Path
 
 from command_line import PlainParser, experiment_parser, parse_experiment
-from trained_model import averaged, find_model_directory
 
 from vidtl.errors import UserError
 from vidtl.models import load_model_directory
 from vidtl.models.export import TOLERANCE, check_output, export_model
 from vidtl.runtime.launch import run_tool
-from vidtl.training.checkpoint import EXPERIMENT
+from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 
 DYNAMIC = "dynamic"
 
@@ -32,7 +31,9 @@ def main() -> None:
     arguments = parse()
     batch = parse_batch(arguments.batch)
     check_output(arguments.output)
-    directory = used_by_evaluation(find_model_directory(arguments.checkpoint))
+    checkpoint = used_by_evaluation(find_checkpoint(arguments.checkpoint))
+    checkpoint.verify()
+    directory = checkpoint.model_directory
     model = load_model_directory(directory)
     checks = export_model(model, arguments.output, batch, arguments.tolerance)
     print(f"model   {directory}")
@@ -72,13 +73,12 @@ def parse_batch(text: str) -> int | None:
     return int(text)
 
 
-def used_by_evaluation(directory: Path) -> Path:
-    """The model directory that `tools/eval.py` takes: with averaged weights where the run has them and wants them."""
-    experiment = directory / EXPERIMENT
-    if not experiment.is_file():
-        return directory
-    _, config = parse_experiment(experiment_parser("export.py", ""), [], experiment)
-    return averaged(directory) if config.evaluation.averaged_weights else directory
+def used_by_evaluation(checkpoint: Checkpoint) -> Checkpoint:
+    """Select the weights that `tools/eval.py` takes: averaged ones where the run has them and evaluates them."""
+    if checkpoint.experiment_file is None:
+        return checkpoint
+    _, config = parse_experiment(experiment_parser("export.py", ""), [], checkpoint.experiment_file)
+    return checkpoint.with_average() if config.evaluation.averaged_weights else checkpoint
 
 
 if __name__ == "__main__":

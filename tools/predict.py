@@ -41,14 +41,15 @@ log = logging.getLogger("vidtl.predict")
 
 
 def main() -> None:
-    options, config, directory = parse_with_model(predict_parser())
+    options, config, checkpoint = parse_with_model(predict_parser())
     _check(options.top_k, options.threshold)
     check_frame_rate(options.frame_rate)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
     if accelerator.num_processes > 1:
         raise UserError("predict.py runs as one process; it was started with several")
-    model = load_model_directory(directory)
+    checkpoint.verify()
+    model = load_model_directory(checkpoint.model_directory)
     model.to(accelerator.device)
 
     found = find_videos(map(Path, options.videos), image_model=model.clip_config.num_frames == 1)

@@ -35,7 +35,7 @@ from vidtl.runtime.launch import resolve_precision, run_tool
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.frozen import freeze_all_but
 
-AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 UNIT = "GMAC: billions of multiply-adds of one clip's forward pass (papers call them GFLOPs; FLOPs are twice as many)"
 
 

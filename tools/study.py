@@ -49,10 +49,10 @@ from vidtl.evaluation.provenance import folder_name
 from vidtl.evaluation.report import METRICS
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.runtime.launch import StoppedBySignalError, run_tool
+from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.shard import Shard
-from vidtl.runtime.signals import StopSignals
+from vidtl.runtime.signals import StoppedBySignalError, StopSignals
 from vidtl.training.checkpoint import checkpoint_name
 from vidtl.training.run_directory import RunDirectory, check_same_experiment
 

@@ -3,46 +3,14 @@
 One process:      python tools/train.py --config configs/toy.yaml --output_dir runs/toy
 Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/train.py --config ...
 
-The same command again goes on from the newest checkpoint of the output directory.
+The same command again resumes from the newest checkpoint of the output directory.
 """
 
-import logging
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from accelerate import Accelerator
 from command_line import arguments_of_process, experiment_parser, parse_experiment
-from torch import nn
-from trained_model import averaged, find_model_directory
 
-from vidtl.config import ExperimentConfig
-from vidtl.data.batch import batch_input
-from vidtl.data.dataset import check_readable, first_records
-from vidtl.data.description import DatasetDescription, load_description, read_records
-from vidtl.data.loader import EvalLoader, TrainLoader
-from vidtl.data.protocols import get_protocol, protocol_of_run
-from vidtl.data.records import Records
-from vidtl.evaluation.evaluator import evaluate
-from vidtl.metrics.classification import chance_levels
-from vidtl.models import VideoModel, build_model, save_model_directory
-from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.runtime.escape import shown_text
-from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
-from vidtl.runtime.logging import configure_logging
-from vidtl.runtime.progress import Progress, make_progress
-from vidtl.runtime.seeding import seed_torch
-from vidtl.runtime.trackers import check_trackers
-from vidtl.runtime.watchdog import Activity, WatchedProgress
-from vidtl.training.loop import TrainingSummary, train
-from vidtl.training.run_directory import RunDirectory
-from vidtl.training.schedule import learning_rate_of
-from vidtl.training.step import TrainingTask
-from vidtl.visualize.curves import draw_curves
-
-log = logging.getLogger("vidtl.train")
+from vidtl.runtime.launch import run_tool
 
 
 def main() -> None:
@@ -51,139 +19,9 @@ def main() -> None:
         "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
     )
     options, config = parse_experiment(parser, arguments_of_process())
-    check_trackers(config.training.trackers)
-    accelerator = make_accelerator(config.training.precision)
-    configure_logging(accelerator.is_main_process)
+    from training_run import start_run  # after the options: torch takes seconds to import
 
-    description = load_description(config.data.dataset)
-    train_records = read_split(description, config, config.data.train_split)
-    eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
-    protocol_of_run(config.evaluation.protocol, description.protocol)  # a wrong name ends the run now, not after it
-    model = initial_model(config, train_records)
-    loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
-    describe_run(config, accelerator, description, train_records, eval_records, loader, model)
-
-    progress = make_progress(accelerator.is_main_process)
-    task = TrainingTask(
-        loader=loader,
-        make_input=partial(batch_input, clip=config.clip),
-        num_classes=len(train_records.classes),
-        multi_label=train_records.multi_label,
-        save_model=save_model_directory,
-        num_videos=len(train_records),
-        data_sha256=train_records.labels_sha256(),
-        about=facts(config, description, train_records, eval_records, model) if accelerator.is_main_process else {},
-    )
-    watched = WatchedProgress(progress, Activity.EVALUATING)
-    score = partial(centre_view_metrics, eval_records, config, accelerator, watched)
-    try:
-        summary = train(config, options.output_dir, accelerator, task, model, score, progress)
-    except StoppedBySignalError:
-        if accelerator.is_main_process:
-            draw_run(options.output_dir, eval_records)
-        raise
-    if accelerator.is_main_process:
-        draw_run(options.output_dir, eval_records)
-        print_summary(summary, options.output_dir)
-
-
-def read_split(description: DatasetDescription, config: ExperimentConfig, split: str) -> Records:
-    """The records of a split, of which at least one video can be opened."""
-    records = read_records(description, split, Path(config.data.root))
-    check_readable(records, config.data)
-    return records
-
-
-def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
-    """The model before its first step: the same in every process."""
-    seed_torch(config.training.seed)
-    model = build_model(config.model, config.clip, len(records.classes))
-    model.multi_label = records.multi_label
-    model.class_names = records.classes.names
-    has_classifier = False
-    if config.training.init_from:
-        source = Path(config.training.init_from)
-        if RunDirectory(source).checkpoints.is_dir():
-            source = averaged(find_model_directory(source))
-        report = load_pretrained(model, source, new_head=config.training.init_new_head)
-        has_classifier = f"{model.classifier()[0]}.weight" in report.loaded
-        log.info("%s", report)
-    if records.multi_label and not has_classifier:
-        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
-    return model
-
-
-def centre_view_metrics(
-    records: Records, config: ExperimentConfig, accelerator: Accelerator, progress: Progress, model: nn.Module
-) -> dict[str, float]:
-    """Metrics of one centred view of each video: the quick look during training."""
-    protocol = get_protocol("center")
-    make_loader = partial(
-        EvalLoader, records, protocol, config.clip, config.data, single_frame=config.evaluation.single_frame
-    )
-    return evaluate(model, make_loader, records, config, protocol, accelerator, progress).metrics
-
-
-def facts(
-    config: ExperimentConfig,
-    description: DatasetDescription,
-    train_records: Records,
-    eval_records: Records,
-    model: VideoModel,
-) -> dict[str, Any]:
-    """What the run's summary says of its model and its data."""
-    return {
-        "model": {
-            "architecture": config.model.architecture,
-            "parameters": count_parameters(model),
-            "multiply_adds_per_clip": count_multiply_adds(model, config.clip),
-        },
-        "data": {
-            "title": description.title,
-            "videos": {"train": len(train_records), "evaluation": len(eval_records)},
-            "classes": len(train_records.classes),
-        },
-    }
-
-
-def draw_run(output_dir: Path, eval_records: Records) -> None:
-    """The curves so far, with what random scores reach as dashed lines."""
-    chance = chance_levels(eval_records.video_targets(), eval_records.multi_label)
-    draw_curves(RunDirectory(output_dir).metrics_file, output_dir / "curves.png", chance)
-
-
-def describe_run(
-    config: ExperimentConfig,
-    accelerator: Accelerator,
-    description: DatasetDescription,
-    train_records: Records,
-    eval_records: Records,
-    loader: TrainLoader,
-    model: nn.Module,
-) -> None:
-    """Say what is about to happen, in four lines."""
-    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
-    log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, len(train_records),
-             len(eval_records), len(train_records.classes))  # fmt: skip
-    log.info("model: %s, %s parameters", config.model.architecture, f"{count_parameters(model):,}")
-    log.info("%d process(es) on %s, precision %s", accelerator.num_processes, device,
-             resolve_precision(config.training.precision))  # fmt: skip
-    rate = learning_rate_of(config, loader.steps_per_epoch, loader.samples_per_epoch)
-    log.info("%d steps of %d clips (%s), peak learning rate %g", loader.total_steps, loader.batch_size,
-             config.schedule.length, rate.peak)  # fmt: skip
-
-
-def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
-    """What the run came to and where everything lies."""
-    if summary.best:
-        print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
-    for path, count in summary.unreadable.items():
-        print(shown_text(f"unreadable  {path} ({count} attempts)"))
-    for name, (replaced, asked) in summary.replaced.items():
-        print(shown_text(f"replaced    class {name}: {replaced} of {asked} clips"))
-    print(f"checkpoint  {summary.checkpoint}")
-    print(f"curves      {output_dir / 'curves.png'}")
-    print(f"summary     {RunDirectory(output_dir).summary_file}")
+    start_run(config, options.output_dir)
 
 
 if __name__ == "__main__":

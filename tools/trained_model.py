@@ -1,4 +1,4 @@
-"""Where the tools that use a trained model find it: a run's folder, one of its checkpoints, or any model directory."""
+"""Options and loading of a trained model, for the tools that use one."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -9,24 +9,17 @@ from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
-from vidtl.models.base import CONFIG_FILE
 from vidtl.models.directory import load_model_directory, read_model_config
-from vidtl.training.checkpoint import (
-    EMA,
-    EXPERIMENT,
-    checkpoint_step,
-    find_problem,
-    list_checkpoints,
-    newest_valid,
-)
-from vidtl.training.run_directory import RunDirectory
+from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 
 
-def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfig, Path]:
-    """Add `--checkpoint`, read the command line over the settings of that model's run, and find the model's directory.
+def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfig, Checkpoint]:
+    """Add `--checkpoint`, parse the command line over the settings of that model's run, and find the model.
+
+    `Checkpoint.verify` is left to the caller, on one process.
 
     Raises:
-        UserError: as `parse_experiment` and `find_model_directory`.
+        UserError: as `parse_experiment` and `find_checkpoint`.
     """
     parser.add_argument(
         "--checkpoint",
@@ -35,61 +28,20 @@ def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfi
         help="Folder of a run (its newest valid checkpoint is taken), one checkpoint of it, or any model directory",
     )
     arguments = arguments_of_process()
-    checkpoint = last_value("--checkpoint", arguments)
-    if checkpoint is None:
+    given = last_value("--checkpoint", arguments)
+    if given is None:
         parse_experiment(parser, arguments)  # prints the help, or says what is missing
         raise UserError("--checkpoint is missing; allowed: the folder of a run, a checkpoint, or a model directory")
-    directory = find_model_directory(Path(checkpoint))
-    experiment = directory / EXPERIMENT
-    if not experiment.is_file():  # weights that came without a run know their clip, and nothing else of an experiment
-        clip = read_model_config(directory).clip
+    checkpoint = find_checkpoint(Path(given))
+    if checkpoint.experiment_file is None:  # a model directory has the settings of its clip, but no experiment
+        clip = read_model_config(checkpoint.path).clip
         parser.set_defaults({f"clip.{field.name}": getattr(clip, field.name) for field in fields(clip)})
-    options, config = parse_experiment(parser, arguments, experiment if experiment.is_file() else None)
-    return options, config, averaged(directory) if config.evaluation.averaged_weights else directory
-
-
-def find_model_directory(path: Path) -> Path:
-    """The directory with `model.safetensors` and `config.json` that `path` stands for.
-
-    Raises:
-        UserError: there is none, or a checkpoint is damaged.
-    """
-    if not path.is_dir():
-        neighbours = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbours))}")
-    if path.name == ".." or path.parent.name in ("", ".."):
-        path = path.resolve()  # the run of a checkpoint is found by the folders above it
-    if (path / CONFIG_FILE).is_file():
-        problem = find_problem(path) if (path / EXPERIMENT).is_file() else None
-        if problem:
-            raise UserError(f"checkpoint {str(path)!r} is damaged: {problem}")
-        return path
-    newest = newest_valid(RunDirectory(path).checkpoints)
-    if newest is None:
-        raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG_FILE}")
-    return newest
-
-
-def averaged(checkpoint: Path) -> Path:
-    """The model directory with averaged weights where a checkpoint has one, else the checkpoint."""
-    return checkpoint / EMA if (checkpoint / EMA / CONFIG_FILE).is_file() else checkpoint
-
-
-def step_of(model_directory: Path) -> int | None:
-    """Finished steps of a run's checkpoint, also of its averaged weights; None for any other model directory."""
-    directory = model_directory.parent if model_directory.name == EMA else model_directory
-    return checkpoint_step(directory) if directory in list_checkpoints(directory.parent) else None
-
-
-def run_folder(model_directory: Path) -> Path:
-    """The run that a checkpoint belongs to, or the model directory itself."""
-    if model_directory.name == EMA:
-        model_directory = model_directory.parent
-    return model_directory.parents[1] if model_directory.parent.name == "checkpoints" else model_directory
+    options, config = parse_experiment(parser, arguments, checkpoint.experiment_file)
+    return options, config, checkpoint.with_average() if config.evaluation.averaged_weights else checkpoint
 
 
 class ClassOrder(nn.Module):
-    """A model whose scores come in the order of the data's class names."""
+    """A model whose scores are in the order of the data's class names."""
 
     def __init__(self, model: nn.Module, order: list[int]) -> None:
         super().__init__()
@@ -97,13 +49,13 @@ class ClassOrder(nn.Module):
         self.order = order
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Logits [B, K] in the data's order."""
+        """Return logits [B, K] in the data's order."""
         logits_BK: Tensor = self.model(input_BTCHW)
         return logits_BK[:, self.order]
 
 
 def load_for_classes(model_directory: Path, class_names: tuple[str, ...]) -> nn.Module:
-    """The model, its scores in the order of `class_names`: classes are matched by name, never by number.
+    """Load a model, its scores in the order of `class_names`; classes are matched by name.
 
     Raises:
         UserError: the model was trained on other classes.
@@ -119,5 +71,5 @@ def load_for_classes(model_directory: Path, class_names: tuple[str, ...]) -> nn.
         return model
     unknown = [name for name in class_names if name not in known]
     if unknown:
-        raise UserError(f"{model_directory} does not know the class {unknown[0]!r}; {did_you_mean(unknown[0], known)}")
+        raise UserError(f"{model_directory} has no class {unknown[0]!r}; {did_you_mean(unknown[0], known)}")
     return ClassOrder(model, [known.index(name) for name in class_names])

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from command_line import experiment_parser
 from einops import rearrange
-from trained_model import parse_with_model, run_folder
+from trained_model import parse_with_model
 
 from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews
@@ -65,14 +65,15 @@ def main() -> None:
     parser.add_argument(
         "--output_dir", type=Path, help="Where the files go; default: pictures/ in the folder of the run"
     )
-    options, config, directory = parse_with_model(parser)
+    options, config, checkpoint = parse_with_model(parser)
     if options.num_videos < 1:
         raise UserError(f"--num_videos is {options.num_videos}; allowed: 1 or more")
     check_frame_rate(options.frame_rate)
     configure_logging(is_main_process=True)
-    model = load_model_directory(directory)
+    checkpoint.verify()
+    model = load_model_directory(checkpoint.model_directory)
 
-    folder = options.output_dir or run_folder(directory) / "pictures"
+    folder = options.output_dir or checkpoint.output_folder / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     subjects = (
         of_files(options.videos, model, config, options.frame_rate)

@@ -76,10 +76,10 @@ def test_sizes_that_do_not_fit(change: dict[str, int]) -> None:
 
 def test_command_line(run: Callable[..., str], tmp_path: Path) -> None:
     options = ["--size", "Ti", "--depth", "1", "--num_frames", "2", "--frame_size", "64", "--rounds", "2"]
-    output = run(main, *options, "--precision", "no", "--peers", "--output", tmp_path / "model.json")
+    output = run(main, *options, "--precision", "fp32", "--peers", "--output", tmp_path / "model.json")
     assert "8 tokens after block 0" in output
     report = json.loads((tmp_path / "model.json").read_text())
     assert report["settings"]["rounds"] == 2
-    models = report["results"]["no"]
+    models = report["results"]["fp32"]
     assert list(models) == ["fe", "fe_tl8at0", "fe_tl16at0", "joint"]
     assert all(len(model[kind]["rounds"]) == 2 for model in models.values() for kind in ("train", "forward"))

@@ -12,7 +12,7 @@ from vidtl.data.description import load_description, read_records
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.progress import Progress
 
 CONFIG = ExperimentConfig(
     data=DataConfig(num_workers=0),
@@ -38,7 +38,7 @@ def views_of(records: Records, protocol: str = "center", config: ExperimentConfi
 
 def _make(folder: Path, multi_label: bool) -> Records:
     settings = ToySettings(seed=1, videos_per_class_train=2, videos_per_class_val=1, multi_label=multi_label)
-    make_toy(folder, settings, SilentProgress(), num_processes=1)
+    make_toy(folder, settings, Progress(visible=False), num_processes=1)
     return read_records(load_description("toy_multilabel" if multi_label else "toy"), "train", folder)
 
 

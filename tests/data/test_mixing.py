@@ -6,7 +6,7 @@ import torch
 
 from vidtl.config import AugmentationConfig
 from vidtl.data.mixing import Mixing, draw_mixing, mix
-from vidtl.training.losses import loss_sum
+from vidtl.training.losses import Loss, find_loss
 from vidtl.video import Box
 
 SIZE = (24, 32)
@@ -81,16 +81,16 @@ def test_several_labels_mix_as_one_does(clips: torch.Tensor) -> None:
     torch.testing.assert_close(mixed[0], torch.tensor([0.7, 1.0, 0.0]))
     torch.testing.assert_close(mixed[1], torch.tensor([0.3, 0.0, 0.0]))
     assert torch.equal(mixed[2], multi_hot[2])
-    assert loss_sum(torch.zeros(5, 3), mixed, torch.ones(5), True, 0.1).isfinite()
+    loss = Loss(function=find_loss("", multi_label=True), label_smoothing=0.1)
+    assert loss(torch.zeros(5, 3), mixed, torch.ones(5)).isfinite()
 
 
 def test_the_loss_of_mixed_targets_is_the_mixed_loss(clips: torch.Tensor, targets: torch.Tensor) -> None:
     logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
     _, mixed = mix(clips, targets, Mixing(0.7, None, (4, 3, 2, 1, 0)))
     for smoothing in (0.0, 0.1):
-        own, other, both = (
-            loss_sum(logits, y, torch.ones(5), False, smoothing) for y in (targets, targets.flip(0), mixed)
-        )
+        loss = Loss(function=find_loss("", multi_label=False), label_smoothing=smoothing)
+        own, other, both = (loss(logits, y, torch.ones(5)) for y in (targets, targets.flip(0), mixed))
         # The clip in the middle keeps its own label, which is its partner's too.
         torch.testing.assert_close(both, 0.7 * own + 0.3 * other)
 

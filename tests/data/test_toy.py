@@ -17,7 +17,7 @@ from tests.refusals import refused
 from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
 from vidtl.data.toy import SPLITS, ToySettings, _is_complete, make_toy, plan_video, render_video
 from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
-from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 
 SINGLE = ToySettings(seed=3, videos_per_class_train=2, videos_per_class_val=1)
@@ -27,7 +27,7 @@ MULTI = ToySettings(seed=3, videos_per_class_train=2, videos_per_class_val=1, mu
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy")
-    made = make_toy(root, SINGLE, SilentProgress(), num_processes=1)
+    made = make_toy(root, SINGLE, Progress(visible=False), num_processes=1)
     assert made.created
     assert made.num_videos == {"train": 16, "val": 8}
     return root
@@ -36,7 +36,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def multi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy_multilabel")
-    make_toy(root, MULTI, SilentProgress(), num_processes=1)
+    make_toy(root, MULTI, Progress(visible=False), num_processes=1)
     return root
 
 
@@ -56,7 +56,7 @@ def clip(motion: int, *keys: int, height: int = 48, width: int = 64, num_frames:
 
 
 def test_files_are_the_same_for_any_number_of_processes(single: Path, tmp_path: Path) -> None:
-    make_toy(tmp_path / "again", SINGLE, SilentProgress(), num_processes=2)
+    make_toy(tmp_path / "again", SINGLE, Progress(visible=False), num_processes=2)
     assert contents(tmp_path / "again") == contents(single)
 
 
@@ -162,14 +162,14 @@ def test_place_angle_and_size_are_uniform_in_every_frame(motion: int) -> None:
 def test_a_complete_set_is_left_alone_and_a_damaged_one_made_anew(single: Path, tmp_path: Path) -> None:
     before = contents(single)
     times = {path: path.stat().st_mtime_ns for path in single.rglob("*.mp4")}
-    assert not make_toy(single, SINGLE, SilentProgress(), num_processes=1).created
+    assert not make_toy(single, SINGLE, Progress(visible=False), num_processes=1).created
     assert {path: path.stat().st_mtime_ns for path in single.rglob("*.mp4")} == times
     next(iter(times)).unlink()
-    assert make_toy(single, SINGLE, SilentProgress(), num_processes=1).created
+    assert make_toy(single, SINGLE, Progress(visible=False), num_processes=1).created
     assert contents(single) == before
     marker = json.loads((single / "toy.json").read_text())
     (single / "toy.json").write_text(json.dumps({**marker, "complete": False}))
-    assert make_toy(single, SINGLE, SilentProgress(), num_processes=1).created
+    assert make_toy(single, SINGLE, Progress(visible=False), num_processes=1).created
     assert contents(single) == before
 
 
@@ -188,24 +188,24 @@ def test_a_set_that_lacks_files_is_not_complete(multi: Path, tmp_path: Path, nam
 def test_a_directory_that_cannot_be_made_ends_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with refused("file/toy", "Not a directory"):
-        make_toy(tmp_path / "file/toy", SINGLE, SilentProgress())
+        make_toy(tmp_path / "file/toy", SINGLE, Progress(visible=False))
 
 
 def test_directories_with_anything_else_are_refused(single: Path, tmp_path: Path) -> None:
     before = contents(single)
     with refused("seed 3", "not 4"):
-        make_toy(single, ToySettings(seed=4, videos_per_class_train=2, videos_per_class_val=1), SilentProgress())
+        make_toy(single, ToySettings(seed=4, videos_per_class_train=2, videos_per_class_val=1), Progress(visible=False))
     with refused("multi_label False", "not True"):
-        make_toy(single, MULTI, SilentProgress())
+        make_toy(single, MULTI, Progress(visible=False))
     assert contents(single) == before
     (tmp_path / "thesis.tex").touch()
     with refused(tmp_path, "not a toy set"):
-        make_toy(tmp_path, SINGLE, SilentProgress())
+        make_toy(tmp_path, SINGLE, Progress(visible=False))
     with refused(tmp_path, "not a toy set"):
-        make_toy(tmp_path / "thesis.tex", SINGLE, SilentProgress())
+        make_toy(tmp_path / "thesis.tex", SINGLE, Progress(visible=False))
     (tmp_path / "toy.json").write_text("[]")
     with refused(tmp_path, "not a toy set"):
-        make_toy(tmp_path, SINGLE, SilentProgress())
+        make_toy(tmp_path, SINGLE, Progress(visible=False))
 
 
 def test_impossible_settings_are_refused() -> None:

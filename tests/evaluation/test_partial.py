@@ -18,8 +18,9 @@ from vidtl.data.protocols import get_protocol
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
 from vidtl.evaluation.batching import FULL_ENOUGH, group_size, video_groups
-from vidtl.evaluation.fingerprint import data_fingerprint, evaluation_key, model_fingerprint
+from vidtl.evaluation.fingerprint import data_fingerprint, evaluation_key
 from vidtl.evaluation.partial import PartialResults, PartialWriter
+from vidtl.training.checkpoint import Checkpoint
 
 RECORDS = make_records(11, False)
 BROKEN = (2, 8)
@@ -185,7 +186,7 @@ def test_the_key_holds_whatever_decides_a_score(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     accelerator = Accelerator(cpu=True)
-    key = partial(evaluation_key, tmp_path, accelerator=accelerator)
+    key = partial(evaluation_key, Checkpoint(tmp_path), accelerator=accelerator)
     protocol = replace(CENTER, fusion="max")
     before = key(RECORDS, CONFIG, CENTER)
     json.dumps(before)
@@ -207,5 +208,5 @@ def test_the_key_holds_whatever_decides_a_score(tmp_path):
     others.append(key(RECORDS, CONFIG, CENTER))
     assert before not in others
     assert len({json.dumps(other, sort_keys=True) for other in others}) == len(others)
-    assert model_fingerprint(tmp_path) == others[-1]["model"]
+    assert Checkpoint(tmp_path).fingerprint() == others[-1]["model"]
     assert data_fingerprint(RECORDS) == before["data"]

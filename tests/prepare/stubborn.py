@@ -9,7 +9,7 @@ from pathlib import Path
 from vidtl.data.manifest_entry import Entry
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
-from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.progress import Progress
 
 
 def stubborn_scan(job: ScanJob) -> Entry:
@@ -33,4 +33,4 @@ if __name__ == "__main__":
     root, output, *paths = sys.argv[1:]
     folder = ManifestFolder(Path(output))
     plan = ScanPlan(root=Path(root), paths=paths, folder=folder, scan=stubborn.slow_scan, num_workers=2, time_limit_s=1)
-    scan_set(plan, SilentProgress())
+    scan_set(plan, Progress(visible=False))

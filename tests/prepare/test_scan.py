@@ -20,9 +20,9 @@ from tests.prepare import stubborn
 from vidtl.data.manifest import Manifest
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
-from vidtl.runtime.launch import StoppedBySignalError
-from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
+from vidtl.runtime.signals import StoppedBySignalError
 
 # Indexed, counted, and two ways to be broken.
 VIDEOS = ("videos/mmaction2__part_0.mp4", "videos/ExoPlayer__bear-vp9.webm")
@@ -40,7 +40,7 @@ def root(shared_data: Path, tmp_path: Path) -> Path:
 
 def scan(root: Path, output: Path, paths: list[str], **changes: object) -> Manifest:
     plan = ScanPlan(root=root, paths=sorted(paths), folder=ManifestFolder(output), **changes)
-    return scan_set(plan, SilentProgress())
+    return scan_set(plan, Progress(visible=False))
 
 
 def test_shards_and_workers_change_no_byte(root: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import platform
 import re
 import signal
 import subprocess
@@ -8,9 +9,11 @@ import pytest
 import torch
 from accelerate.state import GradientState
 
-from tests.environment import ENVIRONMENT
+from tests.environment import ENVIRONMENT, REPOSITORY
+from tests.refusals import refused
 from vidtl.errors import UserError
-from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, on_main_process, resolve_precision, run_tool
+from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision, run_tool
+from vidtl.runtime.signals import StoppedBySignalError
 
 
 @pytest.mark.parametrize(
@@ -46,12 +49,12 @@ def test_an_error_of_ours_keeps_its_traceback():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_precision_without_a_gpu():
-    assert [resolve_precision(p) for p in ("auto", "no", "bf16")] == ["no", "no", "bf16"]
-    with pytest.raises(UserError, match=r"training.precision is 'fp16'"):
+    assert [resolve_precision(p) for p in ("auto", "fp32", "bf16")] == ["fp32", "fp32", "bf16"]
+    with refused("training.precision", "'fp16'", "'fp32'"):
         resolve_precision("fp16")
 
 
-@pytest.mark.parametrize(("emulated_only", "precision"), [(True, "no"), (False, "bf16")])
+@pytest.mark.parametrize(("emulated_only", "precision"), [(True, "fp32"), (False, "bf16")])
 def test_auto_is_bf16_only_where_the_gpu_itself_has_it(monkeypatch, emulated_only, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(
@@ -70,10 +73,17 @@ def accelerate_state():
 
 
 @pytest.mark.usefixtures("accelerate_state")
-def test_a_launcher_that_accumulates_is_refused(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    with pytest.raises(UserError, match="gradient_accumulation_steps is 4"):
-        make_accelerator("no")
+@pytest.mark.parametrize(
+    ("variable", "value", "parts"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", ("gradient_accumulation_steps", "4", "1")),
+        ("ACCELERATE_USE_DEEPSPEED", "true", ("distributed_type", "DEEPSPEED", "FSDP2")),
+    ],
+)
+def test_settings_of_the_launcher_that_are_not_supported_are_refused(monkeypatch, variable, value, parts):
+    monkeypatch.setenv(variable, value)
+    with refused("the launcher's", *parts):
+        make_accelerator("fp32")
 
 
 @dataclass
@@ -92,7 +102,7 @@ from vidtl.runtime.launch import PROCESS_GROUP_TIMEOUT, make_accelerator, on_mai
 from torch.distributed.distributed_c10d import _get_default_group
 
 def main():
-    accelerator = make_accelerator("no")
+    accelerator = make_accelerator("fp32")
     assert accelerator.num_processes == 2, accelerator.num_processes
     assert _get_default_group()._get_backend(accelerator.device).options._timeout == PROCESS_GROUP_TIMEOUT
     index = accelerator.process_index
@@ -134,14 +144,15 @@ BUSY = """
 import atexit, signal, sys, threading
 import torch
 from vidtl.errors import UserError
-from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, run_tool
+from vidtl.runtime.launch import make_accelerator, run_tool
+from vidtl.runtime.signals import StoppedBySignalError
 
 atexit.register(print, "left in order")
 stopped = StoppedBySignalError(signal.SIGTERM, "stopped")
 ends = {"0": None, "2": UserError("a mistake"), "4": SystemExit(4), "143": stopped}
 
 def main():
-    make_accelerator("no")
+    make_accelerator("fp32")
     assert torch.distributed.is_initialized()
     tensor = torch.ones(100)
     def use_tensors():
@@ -165,3 +176,39 @@ def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | group)
     assert done.returncode == code, done.stderr
     assert done.stdout == "left in order\n"
+
+
+PAGES = """
+import resource
+import torch
+from vidtl.runtime.launch import make_accelerator
+
+def new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(64 << 20, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+new_pages()
+before = new_pages()
+make_accelerator("fp32")
+new_pages()
+print(before, new_pages())
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or platform.libc_ver()[0] != "glibc", reason="for glibc on a CPU")
+def test_large_tensors_reuse_memory():
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    before, after = map(int, done.stdout.split())
+    assert before > 20 * 16  # mapped anew, in pages of 4 KiB to 2 MiB
+    assert after < before / 20
+
+
+def test_options_are_parsed_without_torch():
+    code = (
+        "import sys; sys.path.insert(0, 'tools'); import train, vidtl.runtime.progress; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT,
+                          cwd=REPOSITORY)  # fmt: skip
+    assert done.stdout == "False\n"

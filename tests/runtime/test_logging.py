@@ -1,24 +1,38 @@
+"""`metrics.jsonl`, trackers, and messages."""
+
 import json
 import logging
 import sys
+import time
 
 import pytest
+from accelerate import PartialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vidtl.runtime.logging import MetricsLog, configure_logging, drop_lines_beyond, read_json_lines
-from vidtl.runtime.trackers import start_trackers
+from tests.refusals import refused
+from vidtl.runtime.logging import (
+    MetricsLog,
+    check_trackers,
+    configure_logging,
+    drop_lines_beyond,
+    read_json_lines,
+    start_trackers,
+)
 
 
-def write(folder, steps, resumed_step=0):
-    log = MetricsLog(folder / "metrics.jsonl", start_trackers(["tensorboard"], folder, {}, resumed_step), resumed_step)
+def write(folder, names, steps, resumed_step=0):
+    trackers = start_trackers(names, folder, {"training": {"seed": 3}}, resumed_step)
+    log = MetricsLog(folder / "metrics.jsonl", trackers, resumed_step)
     for step in steps:
         log.write(step, step / 10, {"loss": 1 / step})
+    identity = getattr(trackers[0].tracker, "id", None)
     log.close()
+    return identity
 
 
 def test_a_resumed_log_has_each_step_once(tmp_path):
-    write(tmp_path, range(1, 9))
-    write(tmp_path, range(5, 11), resumed_step=4)
+    write(tmp_path, ["tensorboard"], range(1, 9))
+    write(tmp_path, ["tensorboard"], range(5, 11), resumed_step=4)
     assert [e["step"] for e in read_json_lines(tmp_path / "metrics.jsonl")] == list(range(1, 11))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("training/loss")
     assert [(e.step, round(e.value, 4)) for e in events] == [(s, round(1 / s, 4)) for s in range(1, 11)]
@@ -34,16 +48,13 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
 
 def test_torn_and_strange_lines_are_left_out(tmp_path):
     file = tmp_path / "metrics.jsonl"
+    drop_lines_beyond(file, 1)
+    assert not file.exists()
     file.write_bytes(b'{"step": 1}\n[2]\n{"step": "x"}\n\xff\xfe\n{"step": 2}\n{"step": 3, "lo')
     assert list(read_json_lines(file)) == [{"step": 1}, {"step": 2}]
     drop_lines_beyond(file, 1)
     assert file.read_text() == '{"step": 1}\n'
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_dropping_from_no_file_makes_none(tmp_path):
-    drop_lines_beyond(tmp_path / "metrics.jsonl", 1)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
@@ -54,7 +65,7 @@ def logger():
     logger.handlers, logger.propagate, logger.level = before
 
 
-def test_messages_of_strangers_cannot_control_the_terminal(logger, capsys):
+def test_untrusted_messages_cannot_control_the_terminal(logger, capsys):
     configure_logging(is_main_process=True)
     logger.warning("video %s", "a\x1b[2Jb\x9bc")
     assert capsys.readouterr().err == "WARNING: video a\\x1b[2Jb\\x9bc\n"
@@ -66,3 +77,34 @@ def test_other_processes_report_errors_only(logger, capsys):
     logger.error("broken")
     print("end", file=sys.stderr)
     assert capsys.readouterr().err == "ERROR: broken\nend\n"
+
+
+def content_of(file):
+    """W&B writes from a process of its own, which a busy machine may leave behind."""
+    deadline = time.monotonic() + 60
+    while b"training/loss" not in (content := file.read_bytes()):
+        assert time.monotonic() < deadline, content
+        time.sleep(0.1)
+    return content
+
+
+def test_wandb_offline_resumes_under_the_same_id(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra 'wandb' is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    PartialState()  # which every tool has by then
+    first = write(tmp_path, ["wandb"], [1, 2])
+    time.sleep(1.1)  # W&B names its folders by the second
+    assert write(tmp_path, ["wandb"], [3, 4], resumed_step=2) == first
+    files = sorted((tmp_path / "wandb").glob(f"offline-run-*-{first}/*.wandb"))
+    for file, losses in zip(files, ([b"1.0", b"0.5"], [b"0.3333", b"0.25"]), strict=True):
+        content = content_of(file)
+        assert all(loss in content for loss in losses)
+    assert [line["step"] for line in read_json_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_a_tracker_that_is_not_installed_is_refused(monkeypatch):
+    check_trackers(["tensorboard"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with refused("training.trackers", "'wandb'", "pip install vidtl[wandb]"):
+        check_trackers(["tensorboard", "wandb"])

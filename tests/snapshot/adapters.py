@@ -141,6 +141,7 @@ def training_place(
 ) -> tuple[list[int], list[int]]:
     """Draw the frame numbers and the crop box of a training clip of a video at 25 frames per second."""
     from vidtl.data.clip_samplers import FRAME_RULES
+
     from vidtl.data.sampling import train_box
     from vidtl.runtime.seeding import generator
 

@@ -12,7 +12,7 @@ from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.stress.outcome import Bench, Outcome, are_equal, cut_back, newest, tensors_of
 from tests.training import tiny_run
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.progress import Progress
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
 
@@ -118,7 +118,10 @@ def resume_grid(bench: Bench) -> Outcome:
     """Real videos, augmentation, MixUp, dropout: first, middle and last step of each epoch, 0 to 4 workers."""
     toy = bench.folder / "toy"
     make_toy(
-        toy, ToySettings(seed=3, videos_per_class_train=3, videos_per_class_val=1), SilentProgress(), num_processes=1
+        toy,
+        ToySettings(seed=3, videos_per_class_train=3, videos_per_class_val=1),
+        Progress(visible=False),
+        num_processes=1,
     )
     outcome = Outcome()
     steps = (1, 3, 6, 7, 9, 12, 13, 15) if bench.scale >= 1 else (1, 6, 9)

@@ -197,7 +197,7 @@ def run(name: str, scale: float, seed: int) -> dict[str, Any]:
     if name in EXPERIMENTS:
         action, number, title = EXPERIMENTS[name]
         with tempfile.TemporaryDirectory(prefix="vidtl-stress-") as folder:
-            outcome = action(Bench(Path(folder), seed, scale, make_accelerator("no")))
+            outcome = action(Bench(Path(folder), seed, scale, make_accelerator("fp32")))
     else:
         number, title, arguments = TESTS[name]
         outcome = run_tests(arguments)

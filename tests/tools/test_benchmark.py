@@ -49,7 +49,7 @@ def test_on_a_cpu_both_share_the_cores() -> None:
 )  # fmt: skip
 def test_peak_flops_by_the_name_of_the_gpu(name: str, peak: float | None) -> None:
     assert peak_flops(name, "bf16") == peak
-    assert peak_flops(name, "no") is None
+    assert peak_flops(name, "fp32") is None
 
 
 def test_the_tool_reports_the_limit_and_writes_every_round(run_main: Tool, tmp_path: Path) -> None:

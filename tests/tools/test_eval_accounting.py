@@ -10,8 +10,8 @@ import pytest
 
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.evaluation.fingerprint import model_fingerprint
 from vidtl.runtime.progress import make_progress
+from vidtl.training.checkpoint import Checkpoint
 
 RunMain = Callable[..., tuple[int, str, str]]
 
@@ -77,7 +77,7 @@ def test_steps_of_a_run_lie_apart_and_another_models_results_are_never_overwritt
             "path": str(checkpoint),
             "step": step,
             "averaged_weights": False,
-            "fingerprint": model_fingerprint(checkpoint),
+            "fingerprint": Checkpoint(checkpoint).fingerprint(),
         }
         assert record["settings"]["clip.frame_size"] == [32, 32]
         page = (folder / "report.html").read_text()

@@ -51,7 +51,7 @@ def options(toy: Path, untrained_model: Path) -> list[str]:
     """Twelve views in batches of 12 clips make every video a group of its own."""
     return [
         *("--checkpoint", str(untrained_model), "--data.dataset", "toy", "--data.root", str(toy)),
-        *("--data.num_workers", "0", "--training.precision", "no"),
+        *("--data.num_workers", "0", "--training.precision", "fp32"),
         *("--evaluation.protocol", "vivit_4x3", "--evaluation.batch_size", "12", "--html", "false"),
     ]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import train
+from training_run import initial_model
 
 from tests.evaluation.tiny_evaluation import NUM_CLASSES, make_records
 from tests.models.test_weights import CLIP, SMALL, build, image_model, save_timm
@@ -36,5 +36,5 @@ def test_only_a_fresh_classifier_begins_at_the_frequencies(
     )
     records = make_records(20, multi_label=True)
     rates = torch.from_numpy(records.video_targets().mean(axis=0)).float()
-    bias = train.initial_model(config, records).classifier()[1].bias.detach()
+    bias = initial_model(config, records).classifier()[1].bias.detach()
     torch.testing.assert_close(bias, torch.logit(rates) if has_prior else torch.zeros(NUM_CLASSES))

@@ -79,9 +79,9 @@ def test_of_what_is_given_the_last_counts(
     Path("many.yaml").write_text("evaluation: {protocol: vivit_4x3}\n")
     Path("other.yaml").write_text("clip: {stride: 1}\n")
     monkeypatch.setattr(sys, "argv", ["predict.py", "clip.mp4", *options, "--checkpoint", str(model)])
-    _, config, directory = parse_with_model(predict_parser())
+    _, config, checkpoint = parse_with_model(predict_parser())
     assert protocol_name(config) == "vivit_4x3"
-    assert directory == model
+    assert checkpoint.model_directory == model
 
 
 @pytest.mark.parametrize(("protocol", "labels"), [("center", "single"), ("vivit_4x3", "multi")])

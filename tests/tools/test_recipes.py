@@ -50,7 +50,7 @@ def shrunk(config: ExperimentConfig) -> ExperimentConfig:
         model=model,
         clip=clip,
         data=replace(config.data, num_workers=0),
-        training=replace(config.training, batch_size=4, init_from="", precision="no"),
+        training=replace(config.training, batch_size=4, init_from="", precision="fp32"),
     )
 
 
@@ -71,7 +71,7 @@ def test_the_head_tells_the_parameters_that_the_named_command_counts(path: Path)
 @pytest.fixture(scope="module")
 def accelerator() -> Accelerator:
     torch.set_num_threads(1)
-    return make_accelerator("no")
+    return make_accelerator("fp32")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

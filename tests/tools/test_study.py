@@ -120,7 +120,7 @@ def test_two_rows_from_start_to_end(
         )
         judged, run = json.loads(file.read_text()), row["runs"]["0"]
         assert run["value"] == row["mean"] == judged["metrics"]["mean_class_accuracy"]
-        assert (run["device"], run["precision"]) == ("CPU", "no")
+        assert (run["device"], run["precision"]) == ("CPU", "fp32")
         assert f"step-{judged['model']['step']:08d}" == file.parts[-3]
         assert row["name"] in output
 

@@ -15,14 +15,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.refusals import refused
 from vidtl.errors import UserError
 from vidtl.training import checkpoint as module
 from vidtl.training.checkpoint import (
+    CONFIG,
+    EMA,
     EXPERIMENT,
     MANIFEST,
     MODEL,
     OPTIMIZER,
     STATE,
+    Checkpoint,
+    find_checkpoint,
     find_problem,
     list_checkpoints,
     new_checkpoint,
@@ -34,11 +39,16 @@ from vidtl.training.checkpoint import (
 FILES = [MODEL, OPTIMIZER, STATE, EXPERIMENT]
 
 
-def save(folder, step):
+def save(folder, step, averaged=False):
     """All tensors hold the step, so that a mix of two checkpoints would show."""
     with new_checkpoint(folder, step, 1000) as directory:
         for name in (MODEL, OPTIMIZER):
             save_file({"x": torch.full((40,), float(step))}, directory / name)
+        (directory / CONFIG).write_text("{}")
+        if averaged:
+            (directory / EMA).mkdir()
+            save_file({"x": torch.full((40,), step + 0.5)}, directory / EMA / MODEL)
+            (directory / EMA / CONFIG).write_text("{}")
         (directory / STATE).write_text(json.dumps({"step": step}))
         (directory / EXPERIMENT).write_text(f"step: {step}\n")
 
@@ -56,7 +66,7 @@ def content(directory):
 def folder(tmp_path):
     folder = tmp_path / "checkpoints"
     save(folder, 10)
-    save(folder, 20)
+    save(folder, 20, averaged=True)
     return folder
 
 
@@ -66,7 +76,7 @@ def test_the_newest_is_the_highest_step_and_not_the_last_written(folder):
     assert [p.name for p in list_checkpoints(folder)] == ["step-00000020", "step-00000015", "step-00000010"]
 
 
-def refused(folder, name, caplog):
+def skipped(folder, name, caplog):
     with caplog.at_level(logging.WARNING):
         caplog.clear()
         assert content(newest_valid(folder)) == 10
@@ -79,30 +89,30 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_one_before_is_taken(fold
     path = folder / "step-00000020" / name
     good = path.read_bytes()
     rng = np.random.default_rng(0)
-    for position in rng.choice(len(good), size=min(40, len(good)), replace=False):
+    for position in rng.choice(len(good), size=min(20, len(good)), replace=False):
         flipped = bytearray(good)
         flipped[position] ^= 1 << rng.integers(8)
         if name == MANIFEST and json_or_none(bytes(flipped)) == json.loads(good):
             continue  # white space
         path.write_bytes(flipped)
-        refused(folder, name, caplog)
+        skipped(folder, name, caplog)
     for length in rng.choice(len(good), size=min(10, len(good)), replace=False):
         path.write_bytes(good[:length])
-        refused(folder, name, caplog)
+        skipped(folder, name, caplog)
     path.unlink()
-    refused(folder, name, caplog)
+    skipped(folder, name, caplog)
     path.write_bytes(good)
     assert content(newest_valid(folder)) == 20
 
 
-def test_a_checkpoint_is_whole_under_any_name_and_gone_on_from_under_its_own(folder, caplog, monkeypatch):
+def test_a_checkpoint_verifies_under_any_name_and_resumes_under_its_own(folder, caplog, monkeypatch):
     shutil.copytree(folder / "step-00000020", folder / "best_model")
     assert find_problem(folder / "best_model") is None
     monkeypatch.chdir(folder / "step-00000020")
     assert find_problem(Path()) is None
     (folder / "step-00000020").rename(folder / "step-00000030")
     assert content(newest_valid(folder)) == 10
-    assert "step-00000030 is skipped: manifest.json is not this checkpoint's" in caplog.text
+    assert "step-00000030" in caplog.text
 
 
 def json_or_none(text):
@@ -180,7 +190,7 @@ def test_no_room_is_said_before_anything_is_written(folder, monkeypatch):
     free = shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: free)
     before = sorted(folder.rglob("*"))
-    with pytest.raises(UserError, match=r"step-00000030 needs \d+ bytes and 5000 are free"):
+    with refused("step-00000030", "5000"):
         save(folder, 30)
     assert sorted(folder.rglob("*")) == before
 
@@ -209,3 +219,65 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_the_one_before(folder, limi
     assert "77 bytes needed" in message
     assert "\n" not in message
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize(
+    ("at", "given"),
+    [
+        (".", "checkpoints/step-00000020"),
+        (".", "."),
+        ("checkpoints", "./step-00000020"),
+        ("checkpoints/step-00000020", "."),
+        ("checkpoints/step-00000010", "../step-00000020"),
+    ],
+)
+def test_a_run_or_checkpoint_is_found_from_wherever_it_is_given(folder, monkeypatch, at, given, averaged):
+    monkeypatch.chdir(folder.parent / at)
+    found = find_checkpoint(Path(given, EMA if averaged and given != "." else ""))
+    found = found.with_average() if averaged else found
+    assert (found.step, found.run.resolve(), found.averaged) == (20, folder.parent, averaged)
+    assert found.model_directory.resolve() == folder / "step-00000020" / ("ema" if averaged else "")
+    assert found.output_folder == found.run
+    assert found.experiment_file.read_text() == "step: 20\n"
+
+
+def test_any_model_directory_is_found_without_a_run(folder, tmp_path):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in (MODEL, CONFIG):
+        shutil.copy(folder / "step-00000020" / name, plain)
+    found = find_checkpoint(plain)
+    assert found == Checkpoint(plain)
+    assert (found.output_folder, found.experiment_file, found.with_average()) == (plain, None, found)
+    found.verify()
+    # From the manifest or, without one, from the files: the same for the same model.
+    assert found.fingerprint() == find_checkpoint(folder.parent).fingerprint()
+    assert found.fingerprint() != find_checkpoint(folder.parent).with_average().fingerprint()
+
+
+@pytest.mark.parametrize("given", ["nothing", "elsewhere"])
+def test_a_place_without_a_model_is_refused(tmp_path, given):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "nothings").mkdir()
+    with refused(given, "'nothings'" if given == "nothing" else "config.json"):
+        find_checkpoint(tmp_path / given)
+
+
+def test_only_the_files_of_the_model_are_verified(folder):
+    checkpoint = find_checkpoint(folder / "step-00000020")
+    flip(checkpoint.path / OPTIMIZER)
+    flip(checkpoint.path / EMA / MODEL)
+    find_checkpoint(folder / "step-00000020").verify()
+    with refused("step-00000020", f"{EMA}/{MODEL}"):
+        checkpoint.with_average().verify()
+    (checkpoint.path / OPTIMIZER).write_bytes(b"cut")
+    with refused("step-00000020", OPTIMIZER):  # sizes are always compared
+        find_checkpoint(folder / "step-00000020")
+    assert find_checkpoint(folder.parent).step == 10
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)

@@ -1,107 +1,190 @@
-"""Runs of several real processes; each asserts its world size before anything else.
+"""Runs of several real processes, as replicas (DDP), shards (FSDP2), and on two machines; each asserts its world size.
 
-Three of them, because sums of two do not depend on their order, and rounding in another order is what to look for.
+Three replicas, because sums of two do not depend on their order, and rounding in another order is what to look for.
 """
 
-import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.environment import ENVIRONMENT
-from tests.training import tiny_run
-from tests.training.tiny_run import tiny_config, tiny_train
-from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
+from tests.environment import ENVIRONMENT, wait_for
+from tests.training import runs, tiny_run
+from tests.training.runs import (
+    are_equal,
+    checkpoint_of,
+    cut_back,
+    finish,
+    launch_command,
+    log_lines,
+    losses,
+    start,
+    tensors_of,
+)
+from tests.training.tiny_run import tiny_config, tiny_model, tiny_train, uneven_evaluation
+from vidtl.training.checkpoint import EMA, MODEL, checkpoint_step, newest_valid
 
 PROCESSES = 3
-BATCH_SIZE = 6
 STEPS = 16
-SCRIPT = str(Path(tiny_run.__file__))
+OPTIONS = {"batch_size": 6, "log_every_steps": 1}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(PROCESSES)]
-ACCELERATE = [
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(PROCESSES)),
-    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
-]
+REPLICAS = launch_command("cpu_2_processes", "--num_processes", str(PROCESSES))
+SHARDS = launch_command("fsdp_cpu_2_processes")
 
 
-def start(launcher, output_dir, **options):
-    options = {"processes": PROCESSES, "batch_size": BATCH_SIZE, "dropout": False, **options}
-    arguments = [*launcher, SCRIPT, str(output_dir), json.dumps(options)]
-    return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start_three(launcher, folder, **options):
+    return start(launcher, folder, processes=PROCESSES, dropout=False, **{**OPTIONS, **options})
 
 
-def finish(process):
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])
-
-
-def losses(output_dir):
-    return [json.loads(line)["loss"] for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+@pytest.fixture
+def no_dropout(monkeypatch):
+    monkeypatch.setattr(tiny_run, "DROPOUT", False)
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    output_dir = tmp_path_factory.mktemp("unbroken") / "run"
-    assert finish(start(ACCELERATE, output_dir, log_every_steps=1)) == {
-        "steps": STEPS,
-        "resumed": 0,
-        "form": "MULTI_CPU",
-    }
-    return output_dir
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    assert finish(start_three(REPLICAS, folder)) == {"steps": STEPS, "resumed": 0, "form": "MULTI_CPU"}
+    return folder
 
 
-def test_equals_one_process_with_accumulation_and_with_a_larger_batch(unbroken, tmp_path, accelerator, monkeypatch):
-    monkeypatch.setattr(tiny_run, "DROPOUT", False)
-    expected = losses(unbroken)
-    assert len(expected) == STEPS
-    for accumulation_steps in (1, PROCESSES):
-        output_dir = tmp_path / str(accumulation_steps)
-        config = tiny_config(batch_size=BATCH_SIZE, log_every_steps=1, accumulation_steps=accumulation_steps)
-        tiny_train(output_dir, config, accelerator)
-        assert losses(output_dir) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.usefixtures("no_dropout")
+@pytest.mark.parametrize("accumulation_steps", [1, PROCESSES])
+def test_equals_one_process_with_accumulation_and_with_a_larger_batch(
+    unbroken, tmp_path, accelerator, accumulation_steps
+):
+    tiny_train(tmp_path, tiny_config(accumulation_steps=accumulation_steps, **OPTIONS), accelerator)
+    assert len(losses(unbroken)) == STEPS
+    assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-5)
+    rates = [[line["learning_rate"] for line in log_lines(folder)] for folder in (tmp_path, unbroken)]
+    assert rates[0] == rates[1]
 
 
-def test_a_terminated_run_saves_its_step_and_goes_on_bitwise(unbroken, tmp_path):
-    output_dir = tmp_path / "run"
-    process = start(TORCHRUN, output_dir, delay_s=0.5, checkpoint_every_steps=1000)
-    started = time.monotonic()
-    while not all((tmp_path / f"started-{index}").exists() for index in range(PROCESSES)):
-        assert time.monotonic() - started < 60
-        time.sleep(0.05)
+def test_a_terminated_run_saves_its_step_and_resumes_bitwise(unbroken, tmp_path):
+    folder = tmp_path / "run"
+    process = start_three(TORCHRUN, folder, delay_s=0.5, checkpoint_every_steps=1000)
+    for index in range(PROCESSES):
+        wait_for(tmp_path / f"started-{index}", process)
     time.sleep(2)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert err.count("stopped by SIGTERM; the same command goes on from the last checkpoint\n") == 1
-    checkpoint = newest_valid(output_dir / "checkpoints")
+    assert err.count("stopped by SIGTERM") == 1
+    checkpoint = newest_valid(folder / "checkpoints")
     assert checkpoint is not None
     step = checkpoint_step(checkpoint)
     assert 1 <= step < STEPS
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in load_file(checkpoint / MODEL))
-
-    assert finish(start(TORCHRUN, output_dir)) == {"steps": STEPS, "resumed": step, "form": "MULTI_CPU"}
-    for name in (MODEL, OPTIMIZER):
-        once, resumed = (load_file(run / "checkpoints" / f"step-{STEPS:08d}" / name) for run in (unbroken, output_dir))
-        assert once.keys() == resumed.keys()
-        assert all(torch.equal(once[key], resumed[key]) for key in once)
+    assert finish(start_three(TORCHRUN, folder)) == {"steps": STEPS, "resumed": step, "form": "MULTI_CPU"}
+    assert are_equal(checkpoint_of(folder, STEPS), checkpoint_of(unbroken, STEPS))
 
 
-def test_another_number_of_processes_goes_on_with_the_same_losses(unbroken, tmp_path, accelerator, monkeypatch):
-    monkeypatch.setattr(tiny_run, "DROPOUT", False)
-    output_dir = tmp_path / "run"
-    shutil.copytree(unbroken, output_dir)
-    for directory in list_checkpoints(output_dir / "checkpoints"):
-        if checkpoint_step(directory) > 6:
-            shutil.rmtree(directory)
-    config = tiny_config(batch_size=BATCH_SIZE, log_every_steps=1)
-    summary, _ = tiny_train(output_dir, config, accelerator)  # 3 processes before, 1 now
-    assert summary.resumed_step == 6
-    assert losses(output_dir) == pytest.approx(losses(unbroken), rel=1e-5)
+@pytest.mark.usefixtures("no_dropout")
+def test_another_number_of_processes_resumes_with_the_same_losses(unbroken, tmp_path, accelerator):
+    summary, _ = tiny_train(cut_back(unbroken, tmp_path / "run", 6), tiny_config(**OPTIONS), accelerator)
+    assert summary.resumed_step == 6  # 3 processes before, 1 now
+    assert losses(tmp_path / "run") == pytest.approx(losses(unbroken), rel=1e-5)
+
+
+def test_a_probe_with_an_average_runs_in_two_processes(tmp_path):
+    """Parameters without gradient take no part in the exchange."""
+    options = {"trainable": ["head"], "ema_decay": 0.9, **OPTIONS}
+    finish(start(launch_command("cpu_2_processes"), tmp_path / "run", processes=2, **options))
+    checkpoint = newest_valid(tmp_path / "run" / "checkpoints")
+    before = tiny_model().state_dict()
+    for file in (MODEL, f"{EMA}/{MODEL}"):
+        after = load_file(checkpoint / file)
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {"head.weight", "head.bias"}
+
+
+def same_course(one, other):
+    assert len(log_lines(one)) == len(log_lines(other)) > STEPS
+    for a, b in zip(log_lines(one), log_lines(other), strict=True):
+        for name in a.keys() & {"loss", "grad_norm", "learning_rate", "top1"}:
+            # A non-finite loss is null.
+            assert a[name] == (None if b[name] is None else pytest.approx(b[name], rel=1e-5)), (a, b)
+
+
+@pytest.mark.usefixtures("no_dropout")
+def test_sharded_and_whole_runs_resume_each_other(tmp_path, accelerator):
+    options = {**OPTIONS, "ema_decay": 0.9, "checkpoint_every_steps": 4}
+    whole, sharded = tmp_path / "whole", tmp_path / "sharded"
+
+    def train_whole(folder):
+        return tiny_train(folder, tiny_config(**options), accelerator, uneven_evaluation(accelerator))[0]
+
+    def train_sharded(folder):
+        outcome = finish(start(SHARDS, folder, processes=2, dropout=False, evaluates=True, **options))
+        assert outcome["form"] == "FSDP"
+        return outcome
+
+    train_whole(whole)
+    assert train_sharded(sharded)["steps"] == STEPS
+    same_course(whole, sharded)
+    one, other = (tensors_of(checkpoint_of(folder, 12)) for folder in (whole, sharded))
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one)
+
+    assert train_whole(cut_back(sharded, tmp_path / "from_sharded", 8)).resumed_step == 8
+    same_course(whole, tmp_path / "from_sharded")
+    assert train_sharded(cut_back(whole, tmp_path / "from_whole", 8))["resumed"] == 8
+    same_course(whole, tmp_path / "from_whole")
+
+
+def ip(*arguments):
+    return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=True)
+
+
+@pytest.fixture
+def machines():
+    """Two network namespaces joined by a virtual cable: the name of each, and of the cable's end in it."""
+    if shutil.which("ip") is None:
+        pytest.skip("needs the command ip (Debian: apt install iproute2)")
+    names = [f"vidtl-{os.getpid()}-{number}" for number in range(2)]
+    ends = ["vidtl0", "vidtl1"]
+    made = []
+    try:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+                made.append(name)
+            ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
+            for number, (name, end) in enumerate(zip(names, ends, strict=True)):
+                ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", end)
+                ip("-n", name, "link", "set", end, "up")
+                ip("-n", name, "link", "set", "lo", "up")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"needs the right to make network namespaces: {error.stderr.strip()}")
+        yield list(zip(names, ends, strict=True))
+    finally:
+        for name in made:
+            ip("netns", "del", name)
+
+
+@pytest.mark.usefixtures("no_dropout")
+def test_two_machines_train_as_one_process(machines, tmp_path, accelerator, monkeypatch):
+    folder = tmp_path / "two" / "run"
+    folder.parent.mkdir()
+    processes = []
+    for rank, (namespace, end) in enumerate(machines):
+        monkeypatch.setattr(runs, "ENVIRONMENT", {**ENVIRONMENT, "GLOO_SOCKET_IFNAME": end})
+        launcher = launch_command("gpu_2x8", "--num_processes", "2", "--machine_rank", str(rank))
+        launcher += ["--main_process_ip", "10.77.0.1", "--main_process_port", "29500"]
+        options = {"processes": 2, "dropout": False, "evaluates": True, **OPTIONS}
+        processes.append(start(["ip", "netns", "exec", namespace, *launcher], folder, **options))
+    try:
+        ends = [process.communicate(timeout=120) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], ends
+    tiny_train(tmp_path / "one", tiny_config(**OPTIONS), accelerator)
+    assert len(losses(folder)) == STEPS
+    assert losses(folder) == pytest.approx(losses(tmp_path / "one"), rel=1e-5)

@@ -23,9 +23,8 @@ from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, Schedule
 from vidtl.data.augmentation import Augmentation
 from vidtl.data.batch import ClipBatch, Failure
 from vidtl.runtime.launch import make_accelerator, run_tool
-from vidtl.runtime.progress import SilentProgress
+from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
-from vidtl.runtime.zero import distribution
 from vidtl.training.loop import Evaluate, TrainingSummary, train
 from vidtl.training.step import TrainingTask
 
@@ -148,7 +147,7 @@ def tiny_train(
 ) -> tuple[TrainingSummary, nn.Module]:
     task = task or tiny_task(config, accelerator.process_index, accelerator.num_processes)
     model = model or tiny_model()
-    summary = train(config, output_dir, accelerator, task, model, evaluate, SilentProgress())
+    summary = train(config, output_dir, accelerator, task, model, evaluate, Progress(visible=False))
     return summary, model
 
 
@@ -211,7 +210,7 @@ def train_until_killed(output_dir: Path, step: int) -> None:
     torch.set_num_threads(1)
     task = tiny_task(tiny_config())
     task.loader.spoil = lambda current, batch: os._exit(9) if current == step else batch
-    tiny_train(output_dir, tiny_config(), make_accelerator("no"), task=task)
+    tiny_train(output_dir, tiny_config(), make_accelerator("fp32"), task=task)
 
 
 def train_slowly(output_dir: Path, step_delay_s: float) -> None:
@@ -219,7 +218,7 @@ def train_slowly(output_dir: Path, step_delay_s: float) -> None:
     torch.set_num_threads(1)
     task = tiny_task(tiny_config())
     task.loader.step_delay_s = step_delay_s
-    tiny_train(output_dir, tiny_config(checkpoint_every_steps=1), make_accelerator("no"), task=task)
+    tiny_train(output_dir, tiny_config(checkpoint_every_steps=1), make_accelerator("fp32"), task=task)
 
 
 def main() -> None:
@@ -233,7 +232,7 @@ def main() -> None:
     optimizer = options.pop("optimizer", "adamw")
     config = tiny_config(**options)
     config = replace(config, optimizer=replace(config.optimizer, name=optimizer))
-    accelerator = make_accelerator("no")
+    accelerator = make_accelerator("fp32")
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
     task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
     task.loader.step_delay_s = delay_s  # type: ignore[attr-defined]
@@ -246,7 +245,7 @@ def main() -> None:
         evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
     summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task=task)
     if accelerator.is_main_process:
-        form = distribution(accelerator)
+        form = str(accelerator.distributed_type.value)
         print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step, "form": form}))
 
 

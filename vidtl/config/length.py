@@ -1,4 +1,4 @@
-"""Lengths of time in a run: `30 epochs`, `5000 steps` or `2_000_000 samples`."""
+"""Lengths of parts of a run: `30 epochs`, `5000 steps` or `2_000_000 samples`."""
 
 import math
 import re
@@ -14,23 +14,23 @@ _LENGTH = re.compile(r"(?P<number>\d+(_\d+)*(\.\d+)?(e\d+)?)\s*(?P<unit>[a-z]+)"
 
 @dataclass(frozen=True)
 class Length:
-    """So many epochs (passes over the training split), optimizer steps, or samples of the training split."""
+    """Number of epochs (passes over the training split), optimizer steps, or samples of the training split."""
 
     number: float
     unit: Unit
 
     def to_steps(self, steps_per_epoch: int, samples_per_epoch: int) -> int:
-        """The nearest number of optimizer steps.
+        """Convert to the nearest number of optimizer steps.
 
-        A sample is the share of an epoch that it is, so that one epoch, its samples and its steps are the same length
-        although the last batch of an epoch may not be full.
+        A sample counts as its share of an epoch: one epoch and all its samples are the same length although the last
+        batch may not be full.
         """
         steps_per_unit = {"epochs": steps_per_epoch, "steps": 1, "samples": steps_per_epoch / samples_per_epoch}
         return round(self.number * steps_per_unit[self.unit])
 
 
 def parse_length(text: str, key: str) -> Length:
-    """Read a length; a UserError names the dotted `key` and what is allowed."""
+    """Parse a length; a UserError names the dotted `key` and the allowed form."""
     match = _LENGTH.fullmatch(text.strip().lower())
     allowed = "a number and its unit, as in '30 epochs', '5000 steps' or '2_000_000 samples'"
     if match is None or not math.isfinite(float(match["number"])):

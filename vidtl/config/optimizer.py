@@ -1,4 +1,4 @@
-"""How gradients change the weights."""
+"""The optimizer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,29 +8,29 @@ from vidtl.config.checks import require, require_choices
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How gradients change the weights."""
+    """The optimizer."""
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
-    """`sgd` has momentum and no Nesterov step, as ViViT's recipes; `adamw` decouples the weight decay; `muon` is Muon
-    for the matrices between the first and the last layer, scaled to AdamW's learning rates, and AdamW for the rest."""
+    """`sgd` has momentum without Nesterov, as in ViViT's recipes; `muon` applies Muon, scaled to AdamW's learning
+    rates, to the matrices between the first and the last layer, and AdamW to the rest."""
     learning_rate: float = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
     reference_batch: int = 0
-    """Clips per step that `learning_rate` is meant for: it is multiplied by training.batch_size / reference_batch; 0
-    takes it as it is."""
+    """Batch size that `learning_rate` refers to: scales it by training.batch_size / reference_batch; 0 does not
+    scale."""
     layer_decay: float = 1.0
-    """Each layer learns at so many times the rate of the one after it; 1 is the same rate for all (fine-tuning: 0.65 to
-    0.9)."""
+    """Factor between the learning rates of a layer and the one above it, 0.65 to 0.9 in fine-tuning; 1 is one rate for
+    all."""
     weight_decay: float = 0.05
-    """Decay of weight matrices; norms, biases, class tokens and positions never decay."""
+    """Decay of weight matrices; norms, biases, class tokens and position embeddings never decay."""
     momentum: float = 0.9
-    """`sgd` and `muon` only."""
+    """`sgd` and `muon`."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """`adamw` and `muon` only: decay of the running mean and of the running square of the gradient."""
+    """`adamw` and `muon`: decay of the running mean and of the running square of the gradient."""
     epsilon: float = 1e-8
-    """`adamw` and `muon` only: added to the root of the running square."""
+    """`adamw` and `muon`: added to the root of the running square."""
     clip_norm: float = 1.0
-    """Largest norm of the whole gradient; 0 does not clip."""
+    """Maximum norm of the whole gradient; 0 does not clip."""
 
     def __post_init__(self) -> None:
         require_choices(self, "optimizer")

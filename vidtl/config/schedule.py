@@ -1,4 +1,4 @@
-"""How long a run is, and the course of its learning rate."""
+"""Length of a run and its learning rate schedule."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,31 +9,30 @@ from vidtl.config.length import parse_length
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Length of the run and course of the learning rate, per optimizer step whatever the number of processes.
+    """Length of the run and learning rate per optimizer step, independent of the number of processes.
 
     Lengths are in epochs, optimizer steps or samples: `30 epochs`, `5000 steps`, `2_000_000 samples`.
     """
 
     name: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    """Shape after the warm-up: half a cosine or a straight line down to `final_factor`, steps at `milestones`, or
-    flat."""
+    """Decay after the warm-up: cosine or linear to `final_factor`, steps at `milestones`, or none."""
     length: str = "30 epochs"
     """Length of the run."""
     warmup: str = "2.5 epochs"
-    """The learning rate rises linearly over this part at the beginning of the run."""
+    """Length of the linear warm-up at the start of the run."""
     warmup_start: float = 0.0
-    """Learning rate of the first step, where there is a warm-up."""
+    """Learning rate at the start of the warm-up."""
     cooldown: str = "0 epochs"
-    """Part at the end of the run that keeps the last learning rate."""
+    """Length of the last part of the run, at the final learning rate."""
     final_factor: float = 0.0
-    """`cosine`, `linear`: learning rate at the end, as a share of the peak."""
+    """`cosine`, `linear`: final learning rate as a fraction of the peak."""
     milestones: tuple[str, ...] = ()
-    """`step`: where in the run the learning rate is multiplied by `step_factor`, such as ['20 epochs', '25 epochs']."""
+    """`step`: points of decay by `step_factor`, such as ['20 epochs', '25 epochs']."""
     step_factor: float = 0.1
-    """`step`: what the learning rate is multiplied by at each milestone."""
+    """`step`: factor of the decay at each milestone."""
 
     def total_steps(self, steps_per_epoch: int, samples_per_epoch: int) -> int:
-        """Optimizer steps of the whole run, at least 1."""
+        """Return the number of optimizer steps of the run, at least 1."""
         return max(1, parse_length(self.length, "schedule.length").to_steps(steps_per_epoch, samples_per_epoch))
 
     def __post_init__(self) -> None:

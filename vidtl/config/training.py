@@ -11,74 +11,72 @@ class TrainingConfig:
     """The training loop."""
 
     seed: int = 0
-    """Every random number of the run derives from this one, the epoch and the sample (or the step and the process)."""
+    """Seed that every random number of the run derives from, with the epoch and sample (or the step and process)."""
     batch_size: int = 64
-    """Clips per optimizer step, over all processes and accumulation steps together."""
+    """Clips per optimizer step, over all processes and accumulation steps."""
     accumulation_steps: int = 1
-    """Forward and backward passes per optimizer step; the result is the same, the memory smaller."""
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Arithmetic of the forward pass; `auto` is bf16 on a GPU that has it and float32 elsewhere."""
-    compile: Literal["none", "blocks", "model"] = "none"
-    """`blocks` compiles the transformer blocks one by one (a minute), `model` all of the model in one piece; needs a
-    C++ compiler. Evaluation is not compiled."""
-    activation_checkpointing: bool = False
-    """Compute the activations of each block a second time in the backward pass instead of keeping them: the same
-    result in less memory, about a quarter slower."""
-    trainable: tuple[str, ...] = ()
-    """Parts of the model that are trained, by name, such as ['head'] for a linear probe or ['temporal_encoder',
-    'head']; the rest is frozen. None given trains everything."""
-    ema_decay: float = 0.0
-    """Keep an average of the weights that forgets at this rate per step, such as 0.9999; evaluations use it. 0 keeps
-    none."""
+    """Forward and backward passes per optimizer step: the same result with less memory."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast precision; `auto` is bf16 on a GPU that supports it, and fp32 elsewhere."""
+    loss: str = ""
+    """Loss function: cross_entropy, binary_cross_entropy or focal; '' is cross_entropy for single-label and
+    binary_cross_entropy for multi-label data."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weights classes inversely to their frequency in the training split, with mean 1; for multi-label data
+    the weight applies to positive targets."""
     label_smoothing: float = 0.0
-    """Share of each target spread evenly over all classes."""
+    """Share of each target that is spread evenly over all classes."""
+    compile: Literal["none", "blocks", "model"] = "none"
+    """torch.compile: `blocks` compiles each transformer block (about a minute), `model` the whole model. Needs a C++
+    compiler; evaluation is not compiled."""
+    activation_checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass: the same result with less memory, about a quarter
+    slower."""
+    trainable: tuple[str, ...] = ()
+    """Modules or parameters to train, such as ['head'] for a linear probe or ['temporal_encoder', 'head']; the rest is
+    frozen. Empty trains everything."""
+    ema_decay: float = 0.0
+    """Decay per step of an exponential moving average of the weights, such as 0.9999; evaluations use the average. 0
+    keeps none."""
     log_every_steps: int = 10
-    """Steps between two lines of `metrics.jsonl`."""
+    """Steps between lines of `metrics.jsonl`."""
     checkpoint_every_steps: int = 500
-    """Steps between checkpoints; there is always one before an evaluation and at the end of the run."""
+    """Steps between checkpoints; one is also written before every evaluation and at the end of the run."""
     keep_checkpoints: int = 2
-    """Newest checkpoints to keep; the best one (top-1 or mAP of the periodic evaluation) is kept besides."""
-    checkpoint_every_minutes: float = 0.0
-    """Minutes between checkpoints, besides those of `checkpoint_every_steps`; 0: steps only."""
+    """Number of newest checkpoints to keep, in addition to the best one."""
     evaluate_every_epochs: float = 1.0
-    """Epochs between evaluations during training (one centred view), at least a step; 0 evaluates at the end only."""
+    """Epochs (at least one step) between evaluations of one center view; 0 evaluates only at the end."""
+    best_metric: str = ""
+    """Metric of the evaluations during training, higher is better, that decides the best checkpoint and early stopping;
+    '' is top1 for single-label and mAP for multi-label data."""
     early_stop_evaluations: int = 0
-    """End the run once so many evaluations in a row have not bettered the best top-1 or mAP; 0: never."""
+    """Stop after this many evaluations in a row without improvement of the best metric; 0 never stops."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """A loss or gradient that is NaN or infinite ends the run, or its step leaves weights and optimizer as they are and
-    is counted (the device then waits for the host in every step)."""
-    max_nonfinite_steps: int = 10
-    """`skip`: steps in a row that may be left out before the run ends all the same."""
+    """On a loss or gradient norm that is NaN or infinite, end the run, or skip the optimizer step and count it. `skip`
+    synchronizes device and host in every step; the run ends after 10 skipped steps in a row."""
     hang_timeout_s: float = 300.0
-    """Several processes: seconds without progress in any of them, or without a sign of life from one, before the run
-    ends and names the process that the others wait for; more than the first step takes with its compilation; 0: wait
-    as long as PyTorch does."""
+    """Multi-process: abort after this many seconds without progress in any process, or without a heartbeat from one;
+    must exceed the compile time of the first step. 0 disables the watchdog."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
-    """Where numbers go besides `metrics.jsonl`: tensorboard, wandb (`pip install vidtl[wandb]`; the project is vidtl
-    unless WANDB_PROJECT names another), both, or none."""
+    """Trackers besides `metrics.jsonl`: tensorboard, wandb (`pip install vidtl[wandb]`; WANDB_PROJECT sets the project,
+    default vidtl), both, or none."""
     init_from: str = ""
-    """Weights to start from: a run, a model directory (ours or of transformers), a Flax `.npz`, an image ViT file."""
+    """Initial weights: a run, a model directory (ours or of transformers), a Flax `.npz`, or an image ViT file."""
     init_new_head: bool = False
-    """Leave the classifier of `init_from` behind, for data of other classes (image ViTs never bring theirs)."""
+    """Do not load the classifier of `init_from`, for data with other classes (never loaded from image ViTs)."""
     resume: Literal["auto", "never"] = "auto"
-    """`auto` goes on from the output directory's newest valid checkpoint; `never` refuses a directory that has one."""
+    """`auto` resumes from the newest valid checkpoint of the output directory; `never` rejects a directory with
+    checkpoints."""
 
     def __post_init__(self) -> None:
         require_choices(self, "training")
-        for name in (
-            "batch_size",
-            "accumulation_steps",
-            "log_every_steps",
-            "checkpoint_every_steps",
-            "keep_checkpoints",
-            "max_nonfinite_steps",
-        ):
+        for name in ("batch_size", "accumulation_steps", "log_every_steps", "checkpoint_every_steps",
+                     "keep_checkpoints"):  # fmt: skip
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
-        require(0 <= self.ema_decay < 1, "training.ema_decay", self.ema_decay, "0 or more, below 1")
-        require(0 <= self.label_smoothing < 1, "training.label_smoothing", self.label_smoothing, "0 or more, below 1")
-        for name in ("checkpoint_every_minutes", "evaluate_every_epochs", "early_stop_evaluations", "hang_timeout_s"):
+        for name in ("ema_decay", "label_smoothing"):
+            require(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "0 or more, below 1")
+        for name in ("seed", "evaluate_every_epochs", "early_stop_evaluations", "hang_timeout_s"):
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         if self.evaluate_every_epochs == 0:
             stops, allowed = self.early_stop_evaluations, "0 where training.evaluate_every_epochs is 0"
             require(stops == 0, "training.early_stop_evaluations", stops, allowed)
-        require(self.seed >= 0, "training.seed", self.seed, "0 or more")

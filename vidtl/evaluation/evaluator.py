@@ -32,7 +32,7 @@ from vidtl.metrics.calibration import calibration
 from vidtl.metrics.charades import official_scores
 from vidtl.metrics.classification import compute_metrics, unreadable_rows
 from vidtl.runtime.launch import on_main_process, wait_for_everyone
-from vidtl.runtime.progress import Progress, SilentProgress
+from vidtl.runtime.progress import Progress
 
 __all__ = ["EvaluationResult", "Unreadable", "evaluate"]
 
@@ -72,7 +72,7 @@ def evaluate(
     targets_NK = _targets(records)
     fusion = protocol.fusion if config.evaluation.fusion == "protocol" else config.evaluation.fusion
     scorer = Scorer(accelerator.unwrap_model(model), records, config, protocol, fusion, accelerator)
-    share = _score_share(scorer, make_loader, progress or SilentProgress(), partial)
+    share = _score_share(scorer, make_loader, progress or Progress(visible=False), partial)
     wait_for_everyone(accelerator)  # shares take longer or shorter by more than a collective would wait
     shards = gather_object([share])
     scores_NK, failures = _merge(shards, records)

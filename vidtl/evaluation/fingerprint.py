@@ -1,8 +1,6 @@
 """What decides the scores of an evaluation, as a key that partial results are kept under."""
 
-import hashlib
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +10,8 @@ from vidtl import __version__
 from vidtl.config import ExperimentConfig
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records, columns_sha256
-from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE
+from vidtl.runtime.launch import resolve_precision
+from vidtl.training.checkpoint import Checkpoint
 
 CHANGES_NO_SCORE = (
     ("data", "num_workers"),
@@ -24,7 +23,7 @@ CHANGES_NO_SCORE = (
 
 
 def evaluation_key(
-    model_directory: Path, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
+    checkpoint: Checkpoint, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
 ) -> dict[str, Any]:
     """Everything that decides the scores, down to the last bit, but the number of processes, which does not."""
     settings = {name: asdict(getattr(config, name)) for name in ("data", "clip", "evaluation")}
@@ -35,21 +34,12 @@ def evaluation_key(
         "vidtl": __version__,
         "torch": str(torch.__version__),
         "device": accelerator.device.type,
-        "precision": str(accelerator.mixed_precision),
-        "model": model_fingerprint(model_directory),
+        "precision": resolve_precision(config.training.precision),
+        "model": checkpoint.fingerprint(),
         "data": data_fingerprint(records),
         "protocol": [protocol.name, protocol.num_clips, protocol.num_crops, protocol.fusion],
         "settings": settings,
     }
-
-
-def model_fingerprint(model_directory: Path) -> str:
-    """SHA-256 of a model directory's weights and settings."""
-    digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        with (model_directory / name).open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
 
 
 def data_fingerprint(records: Records) -> str:

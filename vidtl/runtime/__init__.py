@@ -1,1 +1,1 @@
-"""How a run starts, draws its random numbers, reports its progress and ends."""
+"""Launch, seeding, logging, signals, progress, heartbeats, and atomic files."""

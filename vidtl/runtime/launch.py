@@ -1,184 +1,200 @@
 """Start and end of a tool: processes, precision and exit codes.
 
-Accelerate owns devices, processes, precision and gradient synchronisation. How many processes run is decided by the
-launcher (`accelerate launch`, `torchrun`, or none for one process), never here.
+Accelerate owns devices, processes, precision and gradient synchronization. The launcher (`accelerate launch`,
+`torchrun`, or none for one process) decides how many processes run.
 
-Exit codes of every tool: 0 done; 2 a mistake of the user, told in one line; 128 + n stopped by signal n with
-everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); what a tool chose itself (4: a video could not
-be read); 1 with a traceback for anything else.
+Exit codes of every tool: 0 success; 2 user error, reported in one line; 128 + n stopped by signal n with all state
+saved (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1); a tool's own code (4: unreadable video); 1 with a traceback otherwise.
 """
 
 import atexit
+import ctypes
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal, NoReturn, TypeVar
-
-import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import (
-    DistributedType,
-    DynamoBackend,
-    FullyShardedDataParallelPlugin,
-    InitProcessGroupKwargs,
-    broadcast_object_list,
-)
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from vidtl.errors import UserError
-from vidtl.runtime.memory import keep_freed_memory
-from vidtl.runtime.watchdog import Activity, doing
-from vidtl.runtime.zero import check_deepspeed, hidden_deepspeed
+from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.runtime.watchdog import Activity, activity
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+# torch and accelerate are imported where they are used: user errors in options end before the seconds that this takes.
+
+__all__ = ["StoppedBySignalError", "make_accelerator", "on_main_process", "resolve_precision", "run_tool"]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 T = TypeVar("T")
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
-"""How long a process waits for the others before it gives up; gloo's half hour hides a hung peer for too long.
-
-Not 10 minutes: accelerate takes that for its own default, drops it, and gloo falls back to 30.
-"""
+"""Limit for collectives. Not 10 minutes: Accelerate takes that for its default and drops it; gloo then waits 30."""
 
 FIRST_REPORT_S = 5.0
-"""How long a process keeps an error back that may follow from another's."""
+"""Delay of an error that may follow from another process's error."""
 
 POLL_S = 0.05
-"""Time between two looks at whether the others have come."""
+"""Interval between checks for the other processes."""
 
-_DATA_PARALLEL = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
-
-
-class StoppedBySignalError(Exception):
-    """A signal asked the run to stop, and it has: state is saved and nothing is half written."""
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
+# Parameters of glibc's mallopt, from malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 
-def resolve_precision(precision: Literal["auto", "no", "bf16", "fp16"]) -> Literal["no", "bf16", "fp16"]:
-    """What `auto` means here: bf16 on a GPU that has it, float32 elsewhere; UserError for fp16 without a GPU."""
+def resolve_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:
+    """Resolve `auto`: bf16 on a GPU with native support, fp32 elsewhere; UserError for fp16 without a GPU."""
+    import torch
+
     has_gpu = torch.cuda.is_available()
     if precision == "auto":
-        return "bf16" if has_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+        return "bf16" if has_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if precision == "fp16" and not has_gpu:
-        raise UserError("training.precision is 'fp16' on a machine without a GPU; allowed here: 'auto', 'no', 'bf16'")
+        raise UserError("training.precision is 'fp16' on a machine without a GPU; allowed here: 'auto', 'fp32', 'bf16'")
     return precision
 
 
-def make_accelerator(precision: Literal["auto", "no", "bf16", "fp16"]) -> Accelerator:
-    """The one Accelerator of a run. Without a GPU the launcher's N processes run on the CPU over gloo.
+def make_accelerator(precision: Precision) -> "Accelerator":
+    """Create the Accelerator of a run. Without a GPU, the launcher's N processes run on the CPU over gloo.
 
-    Raises UserError for a precision that the machine lacks and for settings of the launcher that cannot be honoured.
+    Raises:
+        UserError: a precision that the machine lacks, or launcher settings that are not supported.
     """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
     resolved = resolve_precision(precision)
-    check_deepspeed(resolved)
-    with hidden_deepspeed():
-        accelerator = Accelerator(
-            mixed_precision=resolved,
-            cpu=not torch.cuda.is_available(),
-            kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=PROCESS_GROUP_TIMEOUT)],
-        )
-    _shard_on_cpu(accelerator)
-    if accelerator.distributed_type not in _DATA_PARALLEL:
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise UserError(
-            f"the launcher's configuration asks for {accelerator.distributed_type.value}; "
-            "allowed: one process, or several with distributed_type MULTI_GPU (also on a CPU), FSDP or DEEPSPEED"
+            "the launcher's distributed_type is DEEPSPEED; allowed: FSDP, which is FSDP2 here "
+            "(configs/accelerate/fsdp_8.yaml), MULTI_GPU (also on a CPU) or one process"
         )
-    if accelerator.gradient_accumulation_steps != 1:
-        raise UserError(
-            f"the launcher's gradient_accumulation_steps is {accelerator.gradient_accumulation_steps}; "
-            "allowed: 1, because training.accumulation_steps sets it"
-        )
-    if accelerator.distributed_type == DistributedType.FSDP:
-        _check_sharding(accelerator)
-        # As in every form, float32 weights and gradients, and autocast (`vidtl.training.step`): Accelerate would round
-        # weights, gradients and their exchange to the precision of the run.
-        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    accelerator = Accelerator(
+        mixed_precision="no" if resolved == "fp32" else resolved,
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=PROCESS_GROUP_TIMEOUT)],
+    )
+    _enable_fsdp_on_cpu(accelerator)
+    _check_launcher(accelerator)
     if accelerator.device.type == "cpu":
-        keep_freed_memory()
+        _keep_freed_memory()
     return accelerator
 
 
-def _shard_on_cpu(accelerator: Accelerator) -> None:
-    """Let an FSDP configuration mean the same on a CPU, where Accelerate would replicate the model without a word."""
-    asked_for = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked_for and accelerator.distributed_type == DistributedType.MULTI_CPU:
+def _enable_fsdp_on_cpu(accelerator: "Accelerator") -> None:
+    """Apply an FSDP configuration on a CPU, where Accelerate would silently replicate the model."""
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+    requested = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if requested and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        for state in (accelerator.state, PartialState()):  # two records of the same, as Accelerate keeps them
+        for state in (accelerator.state, PartialState()):  # Accelerate keeps the type in both
             state.distributed_type = DistributedType.FSDP
 
 
-def _check_sharding(accelerator: Accelerator) -> None:
-    plugin = accelerator.state.fsdp_plugin
-    refused = {
-        "fsdp_version": (plugin.fsdp_version, "2", plugin.fsdp_version == 2),
-        "fsdp_activation_checkpointing": (True, "false; see training.activation_checkpointing",
-                                          not plugin.activation_checkpointing),
-        "fsdp_cpu_ram_efficient_loading": (True, "false", not plugin.cpu_ram_efficient_loading),
-        "dynamo_backend": (accelerator.state.dynamo_plugin.backend.value, "no; see training.compile",
-                           accelerator.state.dynamo_plugin.backend == DynamoBackend.NO),
-    }  # fmt: skip
-    for key, (value, allowed, is_right) in refused.items():
-        if not is_right:
-            raise UserError(f"the launcher's {key} is {value} together with FSDP; allowed: {allowed}")
+def _check_launcher(accelerator: "Accelerator") -> None:
+    from accelerate.utils import DistributedType, DynamoBackend
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    supported = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
+    _require(
+        accelerator.distributed_type in supported, "distributed_type", accelerator.distributed_type.value,
+        "MULTI_GPU (also on a CPU), FSDP, or one process",
+    )  # fmt: skip
+    steps = accelerator.gradient_accumulation_steps
+    _require(steps == 1, "gradient_accumulation_steps", steps, "1; see training.accumulation_steps")
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
+    plugin, dynamo = accelerator.state.fsdp_plugin, accelerator.state.dynamo_plugin.backend
+    _require(plugin.fsdp_version == 2, "fsdp_version", plugin.fsdp_version, "2")
+    _require(
+        not plugin.activation_checkpointing, "fsdp_activation_checkpointing", True,
+        "false; see training.activation_checkpointing",
+    )  # fmt: skip
+    _require(not plugin.cpu_ram_efficient_loading, "fsdp_cpu_ram_efficient_loading", True, "false")
+    _require(dynamo == DynamoBackend.NO, "dynamo_backend", dynamo.value, "no; see training.compile")
+    # Accelerate would round weights, gradients and their exchange to the run's precision; every form of training
+    # keeps float32 weights and gradients under autocast (`vidtl.training.step`).
+    plugin.mixed_precision_policy = MixedPrecisionPolicy()
 
 
-def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
-    """Run `action` on the first process only; every process gets its result, or raises its UserError."""
+def _require(condition: bool, key: str, value: object, allowed: str) -> None:
+    if not condition:
+        raise UserError(f"the launcher's {key} is {value}; allowed: {allowed}")
+
+
+def _keep_freed_memory() -> None:
+    """Keep freed memory in the process, as PyTorch does on a GPU; a no-op without glibc.
+
+    glibc returns large blocks to the system, which then maps and clears the same memory in every training step: one
+    step of configs/toy.yaml on one core takes 0.187 s of CPU time without this and 0.159 s with it (medians of 6 runs).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for name, value in {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 << 20}.items():
+            mallopt(name, value)
+
+
+def on_main_process(accelerator: "Accelerator", action: Callable[[], T]) -> T:
+    """Run `action` on the main process only; every process gets its result, or raises its UserError."""
     if accelerator.num_processes == 1:
         return action()
+    from accelerate.utils import broadcast_object_list
+
     outcome: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            outcome[0] = action()
-        except UserError as error:
-            outcome[1] = error
-    else:
-        doing(Activity.WAITING)
-    broadcast_object_list(outcome)
+    with activity(None if accelerator.is_main_process else Activity.WAITING):
+        if accelerator.is_main_process:
+            try:
+                outcome[0] = action()
+            except UserError as error:
+                outcome[1] = error
+        broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise outcome[1]
     result: T = outcome[0]
     return result
 
 
-def wait_for_everyone(accelerator: Accelerator) -> None:
-    """Return once every process has come here, however late: collectives give up after `PROCESS_GROUP_TIMEOUT`.
+def wait_for_everyone(accelerator: "Accelerator") -> None:
+    """Return once every process has arrived, without the time limit of collectives.
 
-    A process that ends before it comes makes the launcher end those that wait.
+    If a process ends before it arrives, the launcher ends those that wait.
     """
     if accelerator.num_processes == 1:
         return
+    import torch
+
     store = torch.distributed.distributed_c10d._get_default_store()
     # Attempts of a restarted job share the launcher's store.
     key = f"vidtl/arrived/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    turn = -(-store.add(key, 1) // accelerator.num_processes)  # nobody comes again before all have come
+    turn = -(-store.add(key, 1) // accelerator.num_processes)
     while store.add(key, 0) < turn * accelerator.num_processes:
         time.sleep(POLL_S)
-    accelerator.wait_for_everyone()  # nobody goes, perhaps with the store, before all have seen it
+    accelerator.wait_for_everyone()  # the store may live in the process that leaves first
 
 
 def run_tool(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and end the process with the exit code of the module's docstring; errors of the user take one line.
+    """Run `main` and end the process with one of the exit codes listed at the top of this module.
 
-    Where several processes run, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it
-    reports and ends, because its own error may only follow from another's, and then the launcher ends it meanwhile. The
-    first process reports errors of the user at once.
+    With several processes the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it reports,
+    because its error may follow from another's, in which case the launcher ends it meanwhile. The main process reports
+    user errors at once.
     """
-    is_first = int(os.environ.get("RANK", "0")) == 0
+    is_main_process = int(os.environ.get("RANK", "0")) == 0
     try:
         main()
     except UserError as error:
-        if not is_first:
+        if not is_main_process:
             time.sleep(FIRST_REPORT_S)
         _end(2, f"error: {error}")
     except StoppedBySignalError as stopped:
-        _end(128 + stopped.signum, str(stopped) if is_first else "")
+        _end(128 + stopped.signum, str(stopped) if is_main_process else "")
     except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "interrupted" if is_first else "")
+        _end(128 + signal.SIGINT, "interrupted" if is_main_process else "")
     except SystemExit as chosen:  # by the tool, or by argparse
         _end(int(chosen.code or 0))
     except Exception:
@@ -191,12 +207,13 @@ def run_tool(main: Callable[[], None]) -> NoReturn:
 def _end(code: int, message: str = "") -> NoReturn:
     if message:
         print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    torch = sys.modules.get("torch")
+    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         sys.exit(code)
     if code == 0:
-        torch.distributed.destroy_process_group()  # which NCCL may have wait for all processes: only now do all come
-    # All that a normal exit does but to tear the interpreter down: a thread of gloo that still holds a tensor of the
-    # last exchange would then end the process by SIGABRT, whatever the code (pytorch/pytorch#179291).
+        torch.distributed.destroy_process_group()  # NCCL may wait here for all processes, which come only on success
+    # Everything of a normal exit except the interpreter's teardown: a gloo thread that still holds a tensor would
+    # abort it with SIGABRT, whatever the code (pytorch/pytorch#179291).
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

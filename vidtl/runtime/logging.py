@@ -1,46 +1,44 @@
-"""What a run records about itself: `metrics.jsonl`, trackers, and messages on stderr.
+"""Records of a run: `metrics.jsonl`, trackers, and messages on stderr.
 
 `metrics.jsonl` holds one JSON object per line. Lines of training have step, epoch, loss (mean over the steps since the
-line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share, compute_share and nonfinite_steps
-once one was left out; lines of an evaluation have step, epoch, split and the metrics. `step` counts finished optimizer
-steps. A number that is not finite is null.
+line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share, compute_share, and nonfinite_steps
+once a step was skipped; lines of an evaluation have step, epoch, split and the metrics. `step` counts finished
+optimizer steps. Non-finite numbers are null.
 """
 
+import importlib.util
 import json
 import logging
 import math
 import os
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from accelerate.tracking import GeneralTracker
+from tqdm import tqdm
 
+from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
 
-class _SafeFormatter(logging.Formatter):
-    """Shows control characters instead of sending them to the terminal: paths and class names are strangers' text."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).translate(_CONTROL)
-
-
-class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to whatever `sys.stderr` is at that moment, so that a live progress bar can put messages above itself."""
+class _StderrHandler(logging.Handler):
+    """Prints above progress bars, with control characters escaped: paths and class names are untrusted text."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
+        tqdm.write(self.format(record).translate(_CONTROL), file=sys.stderr)
 
 
 def configure_logging(is_main_process: bool) -> None:
-    """Send vidtl's messages to stderr; processes other than the first report errors only. For tools."""
+    """Send vidtl's messages to stderr; processes other than the main one report errors only. For tools."""
     handler = _StderrHandler()
-    handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("vidtl")
     logger.handlers = [handler]
     logger.propagate = False
@@ -48,13 +46,13 @@ def configure_logging(is_main_process: bool) -> None:
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` of one run and tells its trackers; only the first process has one."""
+    """Writer of `metrics.jsonl` and the trackers, on the main process only."""
 
-    def __init__(self, file: Path, trackers: Sequence[GeneralTracker], resumed_step: int) -> None:
-        """Drop what an earlier attempt logged beyond `resumed_step`, so that no step is there twice.
+    def __init__(self, file: Path, trackers: "Sequence[GeneralTracker]", resumed_step: int) -> None:
+        """Drop the lines beyond `resumed_step` that an earlier attempt logged.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         drop_lines_beyond(file, resumed_step)
         with user_error_if_not_written(file):
@@ -63,10 +61,10 @@ class MetricsLog:
         self._trackers = trackers
 
     def write(self, step: int, epoch: float, numbers: Mapping[str, float], split: str | None = None) -> None:
-        """One line, on the disk when this returns: of a training step, or of an evaluation on `split`.
+        """Write one line to the disk: of a training step, or of an evaluation on `split`.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the file cannot be written.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
@@ -80,14 +78,14 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush and close all."""
-        with user_error_if_not_written(self._file):  # what an earlier error left to write
+        with user_error_if_not_written(self._file):  # buffered text remains after an earlier error
             self._lines.close()
         for tracker in self._trackers:
             tracker.finish()
 
 
 def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The lines of `metrics.jsonl` or the like; a torn one (the run was killed while writing it) is left out."""
+    """Yield the lines of `metrics.jsonl` or the like, without torn ones that a killed run left."""
     if not file.exists():
         return
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -100,13 +98,71 @@ def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def drop_lines_beyond(file: Path, step: int) -> None:
-    """Keep the lines up to `step`, through a new file that takes the old one's place whole.
+    """Keep the lines up to `step`; the file is replaced atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     if not file.exists():
         return
     kept = [json.dumps(entry) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
     with user_error_if_not_written(file), whole_file(file) as stream:
         stream.writelines(kept)
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise UserError, at the start of a run, for a tracker whose package is not installed."""
+    if "wandb" in names and importlib.util.find_spec("wandb") is None:
+        raise UserError("training.trackers has 'wandb', which is not installed; try: pip install vidtl[wandb]")
+
+
+def start_trackers(
+    names: Sequence[str], output_dir: Path, settings: dict[str, Any], resumed_step: int
+) -> "list[GeneralTracker]":
+    """Start the trackers of a run, on the main process; a resumed run continues its records.
+
+    Args:
+        names: `training.trackers`.
+        output_dir: both write below it; W&B also to its server, unless WANDB_MODE is offline.
+        settings: the resolved configuration, for W&B's table of runs.
+        resumed_step: TensorBoard drops records beyond this step. W&B keeps them and ignores repetitions.
+
+    Raises:
+        UserError: W&B cannot be started (no login, no network).
+    """
+    from accelerate.tracking import TensorBoardTracker
+
+    trackers: list[GeneralTracker] = []
+    if "tensorboard" in names:
+        trackers.append(TensorBoardTracker("tensorboard", output_dir, purge_step=resumed_step + 1))
+        trackers[-1].start()
+    if "wandb" in names:
+        trackers.append(_start_wandb(output_dir, settings))
+    return trackers
+
+
+def _start_wandb(output_dir: Path, settings: dict[str, Any]) -> "GeneralTracker":
+    import wandb
+    from accelerate.tracking import WandBTracker
+
+    folder = output_dir / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    id_file = folder / "run_id.txt"
+    if not id_file.exists():
+        id_file.write_text(uuid.uuid4().hex[:12])
+    tracker = WandBTracker(
+        os.environ.get("WANDB_PROJECT", "vidtl"),
+        name=output_dir.resolve().name,
+        id=id_file.read_text().strip(),
+        resume="allow",
+        dir=str(output_dir),
+        config=settings,
+    )
+    try:
+        tracker.start()
+    except (wandb.Error, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"training.trackers: wandb could not be started: {reason}; try `wandb login`, or WANDB_MODE=offline"
+        ) from error
+    return tracker

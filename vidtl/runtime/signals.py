@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: noted at once, obeyed at the end of the step."""
+"""Signals that stop a run: recorded on arrival, acted on at the end of the step."""
 
 import os
 import signal
@@ -8,17 +8,23 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
-from vidtl.runtime.launch import StoppedBySignalError
-
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Termination, Ctrl-C, and the early warning that batch systems send before a time limit."""
 
 SAME_REQUEST_S = 1.0
-"""A signal repeated within this time is the same request: on Ctrl-C both the terminal and the launcher send one."""
+"""Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""
+
+
+class StoppedBySignalError(Exception):
+    """A signal stopped the run; its state is saved."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 class StopSignals:
-    """While entered, a stop signal sets `signum`; a second one, a second or more later, ends the process at once."""
+    """Context in which a stop signal sets `signum`; a second one, a second or more later, ends the process at once."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -29,24 +35,26 @@ class StopSignals:
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
-        self._numbers, noted = os.pipe()
-        for end in (self._numbers, noted):
-            os.set_blocking(end, False)
-        self._previous_wakeup = signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
+        self._wakeup_fd, write_fd = os.pipe()
+        for descriptor in (self._wakeup_fd, write_fd):
+            os.set_blocking(descriptor, False)
+        self._previous_fd = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         self._previous = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        for end in (self._numbers, signal.set_wakeup_fd(self._previous_wakeup)):
-            os.close(end)
+        for descriptor in (self._wakeup_fd, signal.set_wakeup_fd(self._previous_fd)):
+            os.close(descriptor)
 
     def arrived(self) -> bool:
-        """For other threads: whether a stop signal has come, though the main thread may be in a long call (an exchange
-        with other processes) and set `signum` only after it."""
+        """Return whether a stop signal has arrived; for other threads.
+
+        `signum` may be set later: the main thread can be in a long call such as a collective.
+        """
         with suppress(BlockingIOError):
-            self._arrived |= not set(STOP_SIGNALS).isdisjoint(os.read(self._numbers, 4096))
+            self._arrived |= not set(STOP_SIGNALS).isdisjoint(os.read(self._wakeup_fd, 4096))
         return self._arrived
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
@@ -64,11 +72,11 @@ class StopSignals:
         """Raise StoppedBySignalError unless `signum` is 0."""
         if signum:
             name = signal.Signals(signum).name
-            raise StoppedBySignalError(signum, f"stopped by {name}; the same command goes on from the last checkpoint")
+            raise StoppedBySignalError(signum, f"stopped by {name}; the same command resumes from the last checkpoint")
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Inside, a signal raises StoppedBySignalError where it arrives: for work that nothing is lost of."""
+        """Raise StoppedBySignalError as soon as a signal arrives; for work that loses nothing, such as evaluation."""
         self.check(self.signum)
         self._raise = True
         try:

@@ -1,4 +1,4 @@
-"""Which versions something was made with."""
+"""Versions of installed packages, for records of runs and results."""
 
 import platform
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions of Python and of those of the packages that are installed."""
+    """Return the versions of Python and of the installed ones of `packages`."""
     versions = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -1,9 +1,8 @@
-"""Checkpoint directories that are either whole or not there.
+"""Checkpoint directories: written atomically, verified by checksums, and found from what a user gives.
 
-A checkpoint is written into `step-00000120.tmp`, every file is flushed to the disk, `manifest.json` with their sizes
-and SHA-256 sums is written last, and only then does the directory get its name `step-00000120`. Nothing is ever
-written into a directory that has its name. The newest checkpoint is the one with the highest step whose manifest
-verifies; there is no pointer and no modification time to trust. No file is a pickle.
+A checkpoint is written into `step-00000120.tmp`; every file is flushed to the disk, `manifest.json` with their sizes
+and SHA-256 sums is written last, and then the directory is renamed to `step-00000120`. Nothing is written into it
+afterwards. The newest checkpoint is the one with the highest step whose manifest verifies. No file is a pickle.
 """
 
 import hashlib
@@ -12,26 +11,30 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from vidtl.errors import UserError
+from vidtl.errors import UserError, did_you_mean
 
-MODEL, OPTIMIZER, STATE, EXPERIMENT, MANIFEST = (
+MODEL, CONFIG, OPTIMIZER, STATE, EXPERIMENT, MANIFEST = (
     "model.safetensors",
+    "config.json",
     "optimizer.safetensors",
     "state.json",
     "experiment.yaml",
     "manifest.json",
 )
 EMA = "ema"
-"""Folder of a checkpoint: the model with averaged weights, as a model directory, where the run keeps an average."""
-_FORMAT = "vidtl-checkpoint-1"
+"""Folder of a checkpoint with the averaged weights, as a model directory, where the run keeps an average."""
+CHECKPOINTS = "checkpoints"
+"""Folder of a run."""
+_FORMAT = "vidtl-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED = ".tmp"
 _DAMAGED = ".damaged"
@@ -40,20 +43,107 @@ _SPARE_BYTES = 16 * 2**20
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model on the disk: a checkpoint of a run, or any other model directory."""
+
+    path: Path
+    """The checkpoint's directory, or the model directory."""
+    step: int | None = None
+    """Finished optimizer steps; None for a directory that is not named like a checkpoint."""
+    run: Path | None = None
+    """Folder of the run that has the checkpoint among its own."""
+    averaged: bool = False
+    """Whether to read the averaged weights."""
+
+    @property
+    def model_directory(self) -> Path:
+        """Directory with `model.safetensors` and `config.json`."""
+        return self.path / EMA if self.averaged else self.path
+
+    @property
+    def experiment_file(self) -> Path | None:
+        """Configuration of the run; None for a model directory that came without one."""
+        file = self.path / EXPERIMENT
+        return file if file.is_file() else None
+
+    @property
+    def output_folder(self) -> Path:
+        """Folder for results: the run, or the model directory."""
+        return self.run or self.path
+
+    def with_average(self) -> "Checkpoint":
+        """Return the same checkpoint with averaged weights, where it has them."""
+        return replace(self, averaged=(self.path / EMA / CONFIG).is_file())
+
+    def verify(self) -> None:
+        """Compare the model's files with the manifest. Call it on one process only: it reads all weights.
+
+        Raises:
+            UserError: names the file that has changed.
+        """
+        if (self.path / MANIFEST).is_file():
+            problem = find_problem(self.path, hashed=self._model_files())
+            if problem:
+                raise UserError(f"checkpoint {str(self.path)!r} cannot be used: {problem}")
+
+    def fingerprint(self) -> str:
+        """Compute a SHA-256 of weights and model settings, from the manifest's sums where there is a manifest."""
+        manifest = self.path / MANIFEST
+        listed = json.loads(manifest.read_bytes())["files"] if manifest.is_file() else {}
+        digest = hashlib.sha256()
+        for name in sorted(self._model_files()):
+            digest.update(bytes.fromhex(listed[name]["sha256"] if name in listed else _sha256(self.path / name)))
+        return digest.hexdigest()
+
+    def _model_files(self) -> list[str]:
+        return [(Path(EMA) / name if self.averaged else Path(name)).as_posix() for name in (CONFIG, MODEL)]
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """Find the model that a user means by a run (its newest checkpoint), a checkpoint, its `ema` folder, or any model
+    directory. Reads no weights; see `Checkpoint.verify`.
+
+    Raises:
+        UserError: there is none, or files of the checkpoint are missing or cut short.
+    """
+    if not path.is_dir():
+        neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbors))}")
+    path = path if path.is_absolute() else path.resolve()  # the run is found by the folders above the checkpoint
+    if (path / CONFIG).is_file():
+        averaged = path.name == EMA and (path.parent / EXPERIMENT).is_file()
+        found = _described(path.parent if averaged else path, averaged)
+        problem = find_problem(found.path, hashed=()) if found.experiment_file else None
+        if problem:
+            raise UserError(f"checkpoint {str(found.path)!r} cannot be used: {problem}")
+        return found
+    newest = newest_valid(path / CHECKPOINTS, hashed=())
+    if newest is None:
+        raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
+    return _described(newest)
+
+
+def _described(path: Path, averaged: bool = False) -> Checkpoint:
+    match = _NAME.fullmatch(path.name)
+    run = path.parents[1] if path.parent.name == CHECKPOINTS else None
+    return Checkpoint(path, int(match[1]) if match else None, run, averaged)
+
+
 def checkpoint_name(step: int) -> str:
-    """Directory name of the checkpoint after `step` finished steps."""
+    """Return the directory name of the checkpoint after `step` finished steps."""
     return f"step-{step:08d}"
 
 
 def checkpoint_step(directory: Path) -> int:
-    """The inverse of `checkpoint_name`."""
+    """Return the number of finished steps; the inverse of `checkpoint_name`."""
     match = _NAME.fullmatch(directory.name)
     assert match is not None, directory
     return int(match[1])
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Everything in `folder` named like a checkpoint, newest first, whether it verifies or not."""
+    """List the directories named like a checkpoint, newest first, whether they verify or not."""
     if not folder.is_dir():
         return []
     return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=checkpoint_step, reverse=True)
@@ -69,6 +159,7 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
     """
     target = folder / checkpoint_name(step)
     temporary = target.with_name(target.name + _UNFINISHED)
+    replaced = target.with_name(f"{target.name}.replaced{_UNFINISHED}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _require_space(folder, target, content_bytes)
@@ -76,11 +167,11 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
         temporary.mkdir()
         yield temporary
         _seal(temporary, target.name)
-        if target.exists():  # it did not verify, or the run would not write this step again
-            target.rename(folder / f"{target.name}.replaced{_UNFINISHED}")
+        if target.exists():  # it is damaged, or the run would not write this step again
+            target.rename(replaced)
         temporary.rename(target)
         _sync(folder)
-        _remove(folder / f"{target.name}.replaced{_UNFINISHED}")
+        _remove(replaced)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
@@ -91,8 +182,8 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
 
 def _seal(directory: Path, name: str) -> None:
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    with ThreadPoolExecutor(2) as beside_the_disk:
-        sums = beside_the_disk.map(_sha256, paths)
+    with ThreadPoolExecutor(2) as pool:  # hashing overlaps with the disk
+        sums = pool.map(_sha256, paths)
         for path in paths:
             _sync(path)
         files = {
@@ -105,15 +196,20 @@ def _seal(directory: Path, name: str) -> None:
     _sync(directory)
 
 
-def find_problem(directory: Path, name: str | None = None) -> str | None:
-    """What is wrong with a checkpoint, naming the file; None where everything is as it was written.
+def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
+    """Compare a checkpoint with its manifest; return what differs, with the file's name, or None.
 
-    `name` is what it must have been written as, where the run goes on from it; a copy may have any other.
+    Args:
+        directory: the checkpoint.
+        name: required name in the manifest, to resume from it; a copy may have any other.
+        hashed: files whose content to verify; None for all. The size of every file is always checked.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
+        if str(manifest["format"]) < _FORMAT and str(manifest["format"]).startswith("vidtl-checkpoint-"):
+            return f"an older version of vidtl wrote it ({MANIFEST} has format {manifest['format']})"
         if manifest["format"] != _FORMAT or name not in (None, manifest["name"]):
-            return f"{MANIFEST} is not this checkpoint's"
+            return f"{MANIFEST} belongs to another checkpoint"
         files: dict[str, Any] = manifest["files"]
         for file in {MODEL, OPTIMIZER, STATE, EXPERIMENT} - set(files):
             return f"{MANIFEST} does not list {file}"
@@ -122,9 +218,9 @@ def find_problem(directory: Path, name: str | None = None) -> str | None:
             if not path.is_file():
                 return f"{file}, which {MANIFEST} lists, is missing"
             if path.stat().st_size != expected["bytes"]:
-                return f"{file} has {path.stat().st_size} bytes and {MANIFEST} says {expected['bytes']}"
-            if _sha256(path) != expected["sha256"]:
-                return f"{file} has changed since it was written (its SHA-256 is not the one in {MANIFEST})"
+                return f"{file} has {path.stat().st_size} bytes, {MANIFEST} has {expected['bytes']}"
+            if (hashed is None or file in hashed) and _sha256(path) != expected["sha256"]:
+                return f"{file} differs from the SHA-256 in {MANIFEST}"
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -132,10 +228,10 @@ def find_problem(directory: Path, name: str | None = None) -> str | None:
     return None
 
 
-def newest_valid(folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None; newer ones that do not verify are named in a warning."""
+def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | None:
+    """Return the newest checkpoint that verifies, or None; warn of newer ones that do not. `hashed`: `find_problem`."""
     for directory in list_checkpoints(folder):
-        problem = find_problem(directory, directory.name)
+        problem = find_problem(directory, directory.name, hashed)
         if problem is None:
             return directory
         _log.warning("checkpoint %s is skipped: %s", directory, problem)
@@ -143,29 +239,26 @@ def newest_valid(folder: Path) -> Path | None:
 
 
 def set_aside_newer(folder: Path, checkpoint: Path | None) -> None:
-    """Take their names from the checkpoints after the one that the run goes on from, which do not verify.
-
-    `prune` would count them among the newest, and keep them in the place of whole ones.
-    """
+    """Rename the damaged checkpoints after the one to resume from, which `prune` would keep as the newest."""
     for directory in list_checkpoints(folder):
         if directory == checkpoint:
             return
         aside = directory.with_name(directory.name + _DAMAGED)
         _remove(aside)
         directory.rename(aside)
-        _log.warning("checkpoint %s is damaged and kept as %s, which nothing reads", directory, aside.name)
+        _log.warning("checkpoint %s is damaged and renamed to %s", directory, aside.name)
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Remove all checkpoints but the newest `keep` and the one of `best_step`."""
+    """Remove all checkpoints except the newest `keep` and the one of `best_step`."""
     for directory in list_checkpoints(folder)[keep:]:
         if checkpoint_step(directory) != best_step:
-            # Renamed first: a run killed half-way through the removal leaves no directory that looks like a checkpoint.
+            # Renamed first: a half-removed directory must not look like a checkpoint.
             _remove(directory.rename(directory.with_name(directory.name + _UNFINISHED)))
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left unfinished."""
+    """Remove unfinished directories of a killed run."""
     for path in folder.glob(f"step-*{_UNFINISHED}"):
         _remove(path)
 
@@ -176,7 +269,7 @@ def _remove(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file's content, or a directory's list of names, is on the disk."""
+    """Flush a file's content, or a directory's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -200,6 +293,6 @@ def _require_space(folder: Path, target: Path, content_bytes: int) -> None:
     free = _free(folder)
     if free < content_bytes + _SPARE_BYTES:
         raise UserError(
-            f"checkpoint {target} needs {content_bytes + _SPARE_BYTES} bytes and {free} are free; "
-            "the run can go on from the checkpoint before it once there is room"
+            f"checkpoint {target} needs {content_bytes + _SPARE_BYTES} bytes, {free} are free; "
+            "make room and resume from the checkpoint before it"
         )

@@ -1,4 +1,4 @@
-"""Videos that could not be read in training: counted over all processes by path and by class, bounded."""
+"""Unreadable videos in training: counted over all processes by path and by class, and limited."""
 
 import json
 import logging
@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from vidtl.config import ExperimentConfig
 from vidtl.data.batch import Failure
 from vidtl.errors import UserError
 from vidtl.runtime.escape import shown_text
@@ -18,14 +17,14 @@ from vidtl.runtime.files import user_error_if_not_written
 from vidtl.runtime.logging import drop_lines_beyond, read_json_lines
 from vidtl.training.state import TrainingState
 
-MIN_ASKED = 20
-"""Before so many videos were asked for, no share is judged."""
+MIN_REQUESTED = 20
+"""Number of requested videos from which on the share of unreadable ones is limited."""
 
 _log = logging.getLogger(__name__)
 
 
 class ClipCounts(Protocol):
-    """What the loader knows of the clips that it was asked for (`vidtl.data.loader.TrainLoader`)."""
+    """Counts of requested clips (`vidtl.data.loader.TrainLoader`)."""
 
     steps_per_epoch: int
 
@@ -33,39 +32,43 @@ class ClipCounts(Protocol):
 
 
 class ReplacedClips(NamedTuple):
-    """Of one class: clips of its videos that another video stood in for, and all that were asked for."""
+    """Clips of one class that another video replaced, and all that were requested."""
 
     replaced: int
     asked: int
 
 
 class UnreadableVideos:
-    """The list `unreadable.jsonl` (step, path, reason, classes, attempt; one line per failed attempt), the bound on its
-    length, and the counts that follow from it."""
+    """Writer of `unreadable.jsonl` (a line per failed attempt: step, path, reason, classes, attempt) and its counts."""
 
     def __init__(
-        self, file: Path, config: ExperimentConfig, accelerator: Accelerator, loader: ClipCounts, resumed_step: int
+        self,
+        file: Path,
+        accelerator: Accelerator,
+        loader: ClipCounts,
+        max_share: float,
+        repeats: int,
+        resumed_step: int,
     ) -> None:
         self.file = file
-        self.max_share = config.data.max_unreadable_share
-        self.repeats = config.augmentation.repeats
         self.accelerator = accelerator
         self.loader = loader
+        self.max_share = max_share
+        self.repeats = repeats
         self._by_path: Counter[str] = Counter()
         self._by_class: Counter[str] = Counter()
-        self._told = 0
+        self._reported = 0
         if accelerator.is_main_process:
             drop_lines_beyond(file, resumed_step)
             for entry in read_json_lines(file):
                 self._count(str(entry["path"]), entry.get("classes", []), entry.get("attempt", 0))
-            self._told = self._by_class.total()
+            self._reported = self._by_class.total()
 
     def add(self, state: TrainingState, num_clips: int, num_failures: int, failures: Sequence[Failure]) -> None:
-        """Count one step: clips and failures of all processes, and this process's own failures. All processes call
-        this.
+        """Count one step: clips and failures of all processes, and this process's failures. All processes call this.
 
         Raises:
-            UserError: too large a share of the videos asked for could not be read.
+            UserError: the share of unreadable videos exceeds the limit.
         """
         state.videos_asked += num_clips // self.repeats + num_failures
         state.videos_unreadable += num_failures
@@ -73,16 +76,13 @@ class UnreadableVideos:
         if self.accelerator.is_main_process:
             self._record(state.step, gathered)
             if state.step % self.loader.steps_per_epoch == 0:
-                self._tell(state.step)
-        if num_failures == 0:
-            return
-        share = state.videos_unreadable / state.videos_asked
-        if state.videos_asked >= MIN_ASKED and share > self.max_share:
-            last = f"{gathered[-1].path}: {gathered[-1].reason}"
+                self._report_classes(state.step)
+        share = state.videos_unreadable / max(1, state.videos_asked)
+        if num_failures and state.videos_asked >= MIN_REQUESTED and share > self.max_share:
             raise UserError(
-                f"{state.videos_unreadable} of {state.videos_asked} videos asked for could not be read, more than the "
-                f"share data.max_unreadable_share allows ({self.max_share}); {self.file} lists them; "
-                f"the last one: {last}"
+                f"{state.videos_unreadable} of {state.videos_asked} requested videos could not be read; allowed by "
+                f"data.max_unreadable_share: {self.max_share}; see {self.file}; the last one: "
+                f"{gathered[-1].path}: {gathered[-1].reason}"
             )
 
     def _record(self, step: int, failures: Sequence[Failure]) -> None:
@@ -93,30 +93,30 @@ class UnreadableVideos:
                 if failure.path not in self._by_path:
                     path, reason = shown_text(failure.path), shown_text(failure.reason)
                     names = shown_text(", ".join(failure.classes) or "no class")
-                    _log.warning("video cannot be read and is substituted: %s (%s): %s", path, names, reason)
+                    _log.warning("unreadable video is replaced: %s (%s): %s", path, names, reason)
                 self._count(failure.path, failure.classes, failure.attempt)
                 line = {"step": step, **failure._asdict()}
                 del line["record"]
-                stream.write(json.dumps(line) + "\n")  # escapes: names on a disk need not be UTF-8
+                stream.write(json.dumps(line) + "\n")  # escapes file names that are not UTF-8
 
     def _count(self, path: str, classes: Sequence[str], attempt: int) -> None:
         self._by_path[path] += 1
-        if attempt == 0:  # the substitutes of a clip replace it once, however many of them fail
+        if attempt == 0:  # failed substitutes do not replace the clip again
             self._by_class.update(dict.fromkeys(classes, self.repeats))
 
-    def _tell(self, step: int) -> None:
-        """Once an epoch, where there is news: how many clips of each class were replaced since the run began."""
-        if self._by_class.total() > self._told:
-            self._told = self._by_class.total()
+    def _report_classes(self, step: int) -> None:
+        """Log the replaced clips of each class, once an epoch, if there are new ones."""
+        if self._by_class.total() > self._reported:
+            self._reported = self._by_class.total()
             for name, (replaced, asked) in self.by_class(step).items():
                 _log.warning("class %s: %d of %d clips replaced so far", shown_text(name), replaced, asked)
 
     def by_path(self) -> dict[str, int]:
-        """Failed attempts of each video, in the first process."""
+        """Return the failed attempts of each video, in the main process."""
         return dict(self._by_path)
 
     def by_class(self, step: int) -> dict[str, ReplacedClips]:
-        """Replaced clips of each class with any, most first, after so many steps; in the first process."""
+        """Return the replaced clips of each class with any, most first, in the main process."""
         if not self._by_class:
             return {}
         asked = self.loader.clips_of_classes(step)

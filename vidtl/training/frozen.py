@@ -1,4 +1,4 @@
-"""Training parts of a model: linear probes, and fine-tuning of the last layers only."""
+"""Frozen parameters, for linear probes and fine-tuning of the last layers."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from vidtl.models.base import VideoModel
 
 
 def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
-    """Take the gradient from every parameter outside of `parts`; no parts freeze nothing.
+    """Freeze every parameter outside of `parts`; empty `parts` freeze nothing.
 
-    `head` is the classifier of any model. Frozen parameters take part in no gradient exchange and have no optimizer
-    state, and what lies below them stores nothing for a backward pass.
+    `head` is the classifier of any model. Frozen parameters have no gradient exchange and no optimizer state, and
+    layers below the lowest trained one store no activations.
 
     Returns:
-        The largest modules that are frozen as a whole: to be kept in evaluation mode, without dropout and with norms
-        that do not move.
+        The largest modules that are frozen completely: keep them in evaluation mode, without dropout and with fixed
+        running statistics.
 
     Raises:
-        UserError: a name that the model does not have, or only parameters that are never trained.
+        UserError: the model lacks a name, or no parameter is left to train.
     """
     if not parts:
         return []
@@ -29,18 +29,20 @@ def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
     for part in parts:
         name = model.classifier()[0] if part == "head" and isinstance(model, VideoModel) else part
         if name not in known:
-            raise UserError(f"training.trainable has {part!r}, which the model has not; {did_you_mean(part, known)}")
+            raise UserError(
+                f"training.trainable: the model has no parameter or module {part!r}; {did_you_mean(part, known)}"
+            )
         trained.append(name)
     for name, parameter in model.named_parameters():
         if not any(name == part or name.startswith(f"{part}.") for part in trained):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"training.trainable is {list(parts)}; allowed: parts with parameters that have a gradient")
-    return _frozen_as_a_whole(model)
+        raise UserError(f"training.trainable is {list(parts)}; allowed: parts with trainable parameters")
+    return _completely_frozen(model)
 
 
-def _frozen_as_a_whole(module: nn.Module) -> list[nn.Module]:
+def _completely_frozen(module: nn.Module) -> list[nn.Module]:
     gradients = [parameter.requires_grad for parameter in module.parameters()]
     if gradients and not any(gradients):
         return [module]
-    return [part for child in module.children() for part in _frozen_as_a_whole(child)]
+    return [part for child in module.children() for part in _completely_frozen(child)]

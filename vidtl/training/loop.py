@@ -1,57 +1,54 @@
-"""The training loop: steps, the lines it logs, checkpoints, evaluations and orderly stops."""
+"""The training loop: steps, checkpoints, evaluations and orderly stops."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
 
 from vidtl.config import ExperimentConfig
-from vidtl.data.batch import ClipBatch
-from vidtl.errors import UserError
+from vidtl.errors import UserError, did_you_mean
 from vidtl.runtime.launch import on_main_process
-from vidtl.runtime.logging import MetricsLog
+from vidtl.runtime.logging import MetricsLog, read_json_lines, start_trackers
 from vidtl.runtime.progress import Progress, Task
 from vidtl.runtime.signals import StopSignals
-from vidtl.runtime.trackers import start_trackers
-from vidtl.runtime.watchdog import Activity, doing, watchdog
-from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint
+from vidtl.runtime.watchdog import Activity, activity, heartbeat, watchdog
+from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint, prune
 from vidtl.training.failures import ReplacedClips, UnreadableVideos
 from vidtl.training.monitor import Monitor
-from vidtl.training.periodic_evaluation import Evaluate, PeriodicEvaluation
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.run_directory import RunDirectory, dump_config
-from vidtl.training.run_summary import RunSummary, describe_run
+from vidtl.training.run_summary import describe_run, run_summary
 from vidtl.training.snapshot import Snapshot
 from vidtl.training.state import Best, RunFacts, TrainingState, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
 
-__all__ = ["Evaluate", "TrainingSummary", "train"]
+Evaluate = Callable[[nn.Module], dict[str, float]]
+"""Scores the model on the evaluation split; called by all processes, with complete metrics in the main one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSummary:
-    """How a run ended. Everything after `checkpoint` is complete in the first process only."""
+    """Results of a run; `metrics`, `best`, `unreadable` and `replaced` are complete in the main process only."""
 
     steps: int
-    """Optimizer steps of the whole run, resumed parts included."""
+    """Finished optimizer steps, resumed parts included."""
     resumed_step: int
-    """Steps that an earlier attempt had done; 0 for a new run."""
+    """Step that this attempt resumed from; 0 for a new run."""
     checkpoint: Path
-    """The last one."""
+    """Last checkpoint."""
     metrics: dict[str, float]
-    """Of the last evaluation; empty without one."""
+    """Last evaluation; empty without one."""
     best: Best | None
-    """Of all periodic evaluations."""
+    """Best evaluation during training."""
     unreadable: dict[str, int]
-    """Failed attempts to read each video that could not be read."""
+    """Failed attempts to read, by video."""
     replaced: dict[str, ReplacedClips]
-    """Of each class that lost any: clips that another video stood in for, and all that were asked for."""
+    """Substituted clips, by class."""
 
 
 def train(
@@ -63,16 +60,15 @@ def train(
     evaluate: Evaluate | None,
     progress: Progress,
 ) -> TrainingSummary:
-    """Train `model` in place, to the end of the schedule, from the newest checkpoint in `output_dir` or from the start.
+    """Train `model` in place to the end of the schedule, from the newest checkpoint in `output_dir` if there is one.
 
-    A run that is killed at any moment and started again ends with the same weights, bit by bit, as one that was not (on
-    the same machine, with as many processes and accumulation steps). Every process must build `model` the same way and
-    see `output_dir`.
+    A run that is killed at any time and started again ends with bitwise equal weights (on the same machine, with the
+    same number of processes and accumulation steps). Every process must build the same `model` and see `output_dir`.
 
     Raises:
         UserError: the directory is in use or holds another experiment; a checkpoint cannot be written; the loss is not
             finite; too many videos cannot be read.
-        StoppedBySignalError: a signal asked for it; a checkpoint of the last finished step was written.
+        StoppedBySignalError: after a checkpoint of the last finished step.
     """
     directory = RunDirectory(output_dir)
     with ExitStack() as stack, StopSignals() as signals:
@@ -88,80 +84,88 @@ def train(
         if checkpoint:
             engine.load(checkpoint, state.scaler)
         on_main_process(accelerator, partial(directory.take, config, checkpoint))
-        log = None
-        results: dict[str, Any] = {}
+        unreadable = UnreadableVideos(
+            directory.unreadable_file, accelerator, task.loader, config.data.max_unreadable_share,
+            config.augmentation.repeats, resumed_step,
+        )  # fmt: skip
+        log, results = None, {}
         if accelerator.is_main_process:
             about = {**describe_run(config, accelerator), **task.about}
-            results = stack.enter_context(RunSummary(directory.summary_file, about, state).completed())
+            results = stack.enter_context(run_summary(directory.summary_file, about, state))
             trackers = start_trackers(config.training.trackers, output_dir, asdict(config), resumed_step)
             log = MetricsLog(directory.metrics_file, trackers, resumed_step)
             stack.callback(log.close)
-        unreadable = UnreadableVideos(directory.unreadable_file, config, accelerator, task.loader, resumed_step)
-        monitor = Monitor(engine, state, unreadable, signals, log)
-        evaluation = PeriodicEvaluation(directory, monitor, evaluate)
-        run = _Run(directory, monitor, evaluation, progress)
+        run = _Run(directory, engine, state, unreadable, signals, log, evaluate)
         with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks, signals.arrived):
-            run.to_the_end()
-        metrics = {name: value if math.isfinite(value) else None for name, value in evaluation.metrics.items()}
-        results |= {"metrics": metrics, "unreadable": unreadable.by_path()}
+            run.to_the_end(progress)
+        results["metrics"] = {name: value if math.isfinite(value) else None for name, value in run.metrics.items()}
+        results["unreadable"] = unreadable.by_path()
         return TrainingSummary(
             steps=state.step,
             resumed_step=resumed_step,
-            checkpoint=directory.checkpoints / checkpoint_name(run.saved_step),
-            metrics=evaluation.metrics,
+            checkpoint=directory.checkpoints / checkpoint_name(state.step),
+            metrics=run.metrics,
             best=state.best,
             unreadable=unreadable.by_path(),
             replaced=unreadable.by_class(state.step),
         )
 
 
+@dataclass
 class _Run:
-    """A run under way: everything has been opened, checked and restored."""
+    """A run in progress: everything is opened, checked and restored."""
 
-    def __init__(
-        self, directory: RunDirectory, monitor: Monitor, evaluation: PeriodicEvaluation, progress: Progress
-    ) -> None:
-        self.directory = directory
-        self.monitor = monitor
-        self.evaluation = evaluation
-        self.progress = progress
-        self.engine = monitor.engine
-        self.config = self.engine.config
-        self.accelerator = self.engine.accelerator
-        self.loader = self.engine.task.loader
-        self.state = monitor.state
+    directory: RunDirectory
+    engine: Engine
+    state: TrainingState
+    unreadable: UnreadableVideos
+    signals: StopSignals
+    log: MetricsLog | None
+    evaluate: Evaluate | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Last evaluation, in the main process."""
+
+    def __post_init__(self) -> None:
+        self.config, self.accelerator = self.engine.config, self.engine.accelerator
+        self.task = self.engine.task
+        self.loader = self.task.loader
         self.saved_step = self.state.step
+        self.monitor = Monitor(
+            self.config.training, self.accelerator, self.state, self.unreadable, self.signals, self.log,
+            steps_per_epoch=self.loader.steps_per_epoch, total_steps=self.loader.total_steps,
+            skips_overflows=self.engine.skips_overflows,
+        )  # fmt: skip
 
-    def to_the_end(self) -> None:
-        """All steps that are left, unless an early stop ends them."""
+    def to_the_end(self, progress: Progress) -> None:
+        """Run all steps that are left, unless an early stop ends them."""
         total, start = self.loader.total_steps, self.state.step
-        self.evaluation.catch_up()
-        if start == total or self.evaluation.says_stop():
+        if on_main_process(self.accelerator, self._recall_evaluations):
+            self._evaluate()
+        if start == total or self._should_stop_early():
             return
-        batches = DeviceBatches(noted(self.loader.iterate(start)), self.accelerator.device)
-        with self.progress.task("training", "steps", total, start) as task:
+        batches = DeviceBatches(self.loader.iterate(start), self.accelerator.device)
+        with progress.task("training", "steps", total, start) as task:
             self.monitor.restart_clock()
             for step in range(start, total):
                 self._step(step, batches, task)
-                if self.monitor.checkpoint_wanted or self._checkpoint_due(step + 1):
+                if self._checkpoint_due(step + 1):
                     self.monitor.settle(task)
                     self._save()
-                if self.evaluation.is_due(step + 1):
-                    self.evaluation.run()
-                    if self.evaluation.says_stop():
+                if self._evaluation_due(step + 1):
+                    self._evaluate()
+                    if self._should_stop_early():
                         return
 
     def _step(self, step: int, batches: DeviceBatches, task: Task) -> None:
-        doing(Activity.COMPUTING, step)
+        heartbeat(Activity.COMPUTING, step)
         try:
             report = self.engine.step(step, self.engine.learning_rate(step), batches)
         except UserError:
-            # Batch systems signal the decoding workers too; then the batches may end before the end of the step.
-            if self.monitor.signals.signum and self.accelerator.num_processes == 1:
-                self._stop(self.monitor.signals.signum, task)
+            # Batch systems signal decoding workers too, which may end the batches within a step.
+            if self.signals.signum and self.accelerator.num_processes == 1:
+                self._stop(self.signals.signum, task)
             raise
-        doing(Activity.COMPARING)
-        self.monitor.watch(report, task)
+        self.monitor.add(report, task)
         if self.monitor.stop_signum:
             self._stop(self.monitor.stop_signum, task)
 
@@ -172,15 +176,15 @@ class _Run:
 
     def _checkpoint_due(self, finished: int) -> bool:
         regular = finished % self.config.training.checkpoint_every_steps == 0
-        return regular or finished == self.loader.total_steps or self.evaluation.is_due(finished)
+        return regular or finished == self.loader.total_steps or self._evaluation_due(finished)
 
     def _save(self) -> None:
         if self.state.step != self.saved_step:
-            doing(Activity.SAVING, self.state.step)
-            snapshot = self.engine.snapshot()
-            on_main_process(self.accelerator, partial(self._write_checkpoint, snapshot))
+            with activity(Activity.SAVING, self.state.step):
+                snapshot = self.engine.snapshot()
+                on_main_process(self.accelerator, partial(self._write_checkpoint, snapshot))
             self.saved_step = self.state.step
-        self.monitor.checkpoint_written()
+        self.monitor.restart_clock()
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
         self.state.scaler = self.engine.scaler_state()
@@ -193,25 +197,64 @@ class _Run:
         }
         with new_checkpoint(self.directory.checkpoints, self.state.step, snapshot.num_bytes) as directory:
             self.engine.save(directory, snapshot)
-            write_state(directory, self.state, run_facts(self.engine.task), about)
+            write_state(directory, self.state, run_facts(self.task), about)
             (directory / EXPERIMENT).write_text(dump_config(self.config), encoding="utf-8")
-        self.evaluation.prune()
+        self._prune()
 
+    def _prune(self) -> None:
+        best = self.state.best
+        prune(self.directory.checkpoints, self.config.training.keep_checkpoints, best.step if best else None)
 
-def noted(batches: Iterator[ClipBatch]) -> Iterator[ClipBatch]:
-    """The batches; the watchdog is told whom they keep waiting."""
-    while True:
-        doing(Activity.READING)
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        doing(Activity.COMPUTING)
-        yield batch
+    def _evaluation_due(self, finished: int) -> bool:
+        if self.evaluate is None:
+            return False
+        epochs, total = self.config.training.evaluate_every_epochs, self.loader.total_steps
+        period = max(1, round(epochs * self.loader.steps_per_epoch)) if epochs else total
+        return finished == total or finished % period == 0
+
+    def _evaluate(self) -> None:
+        """Evaluate after the checkpoint; training is not disturbed, because every forward pass is seeded."""
+        assert self.evaluate is not None
+        with (
+            activity(Activity.EVALUATING, self.state.step),
+            self.signals.immediate(),
+            self.engine.evaluated() as model,
+        ):
+            self.metrics = self.evaluate(model)
+        on_main_process(self.accelerator, self._record_evaluation)
+        self.monitor.restart_clock()
+
+    def _record_evaluation(self) -> None:
+        assert self.log is not None
+        name = self.config.training.best_metric
+        if name and name not in self.metrics:
+            raise UserError(f"training.best_metric is {name!r}; {did_you_mean(name, self.metrics)}")
+        epoch = self.state.step / self.loader.steps_per_epoch
+        self.log.write(self.state.step, epoch, self.metrics, self.config.data.eval_split)
+        self.state.add_evaluation(self.state.step, self._best_metric(), self.metrics)
+        self._prune()
+
+    def _best_metric(self) -> str:
+        return self.config.training.best_metric or ("mAP" if self.task.multi_label else "top1")
+
+    def _recall_evaluations(self) -> bool:
+        """Read earlier evaluations from the log, which is newer than the checkpoint; return whether the last one, due
+        after the checkpoint, is missing."""
+        for line in read_json_lines(self.directory.metrics_file):
+            if "split" in line and line["step"] <= self.state.step:
+                self.state.add_evaluation(line["step"], self._best_metric(), line)
+                if line["step"] == self.state.step:
+                    values = {name: v for name, v in line.items() if name not in ("step", "epoch", "split")}
+                    self.metrics = {name: math.nan if value is None else value for name, value in values.items()}
+        return self.state.step > 0 and self._evaluation_due(self.state.step) and not self.metrics
+
+    def _should_stop_early(self) -> bool:
+        patience = self.config.training.early_stop_evaluations
+        return patience > 0 and on_main_process(self.accelerator, lambda: self.state.evaluations_since_best >= patience)
 
 
 def run_facts(task: TrainingTask) -> RunFacts:
-    """What a checkpoint records of the data."""
+    """Collect the properties of the data that a checkpoint records."""
     return RunFacts(
         num_classes=task.num_classes,
         num_videos=task.num_videos,

@@ -1,29 +1,121 @@
-"""Losses as sums over samples: any split of a batch over processes and micro-batches adds up to the same total."""
+"""Loss functions as sums over samples, equal for any split of a batch over processes and micro-batches.
 
+To add a loss, write its function and add a row to `LOSSES`; `training.loss` then accepts its name.
+
+Axes: B samples, K classes. Functions return the loss per sample [B] in float32 for logits [B, K], targets [B, K] in
+[0, 1] (one-hot, mixed or multi-hot; smoothed) and class weights [K] or None.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vidtl.errors import UserError, did_you_mean
 
-def loss_sum(
-    logits_BK: Tensor, targets_BK: Tensor, weights_B: Tensor, multi_label: bool, label_smoothing: float
-) -> Tensor:
-    """Sum over samples of weight x loss, in float32; the caller divides by the number of real samples.
+FOCAL_GAMMA = 2.0
+"""Value of Lin et al. (2017)."""
 
-    Single-label: cross-entropy of the softmax with soft targets. Multi-label: binary cross-entropy of each class,
-    averaged over classes. Label smoothing y (1 - s) + s / K is ViViT's, for both.
 
-    Args:
-        logits_BK: scores before softmax or sigmoid, any floating dtype.
-        targets_BK: one-hot, mixed or multi-hot, in [0, 1].
-        weights_B: 1 for a real sample, 0 for padding.
-        multi_label: whether a sample may have any number of classes.
-        label_smoothing: share s of each target that is spread evenly over all classes.
+def cross_entropy(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None) -> Tensor:
+    """Compute the cross-entropy of the softmax; class weights scale the terms of the sum over classes."""
+    return functional.cross_entropy(logits_BK, targets_BK, weight=weights_K, reduction="none")
+
+
+def binary_cross_entropy(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None) -> Tensor:
+    """Compute the binary cross-entropy of each class, averaged over classes; class weights scale positive terms."""
+    losses_BK = functional.binary_cross_entropy_with_logits(
+        logits_BK, targets_BK, pos_weight=weights_K, reduction="none"
+    )
+    return losses_BK.mean(dim=1)
+
+
+def focal(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None, multi_label: bool) -> Tensor:
+    """Compute the focal loss -(1 - p)^gamma y log p with gamma 2 (Lin et al., "Focal loss for dense object detection",
+    ICCV 2017, equation 4), which reduces the loss of well-classified samples.
+
+    p is the softmax, and the loss is summed over classes (soft targets y). Multi-label, p is the sigmoid, negative
+    terms are p^gamma (1 - y) log(1 - p), and the loss is averaged over classes. Class weights replace alpha.
     """
-    targets_BK = targets_BK.float() * (1 - label_smoothing) + label_smoothing / targets_BK.shape[1]
-    if multi_label:
-        losses_B = functional.binary_cross_entropy_with_logits(logits_BK.float(), targets_BK, reduction="none").mean(
-            dim=1
-        )
-    else:
-        losses_B = functional.cross_entropy(logits_BK.float(), targets_BK, reduction="none")
-    return (losses_B * weights_B).sum()
+    alpha_K = torch.ones_like(targets_BK[0]) if weights_K is None else weights_K
+    if not multi_label:
+        log_p_BK = functional.log_softmax(logits_BK, dim=1)
+        return -(alpha_K * targets_BK * (1 - log_p_BK.exp()) ** FOCAL_GAMMA * log_p_BK).sum(dim=1)
+    log_p_BK, log_q_BK = functional.logsigmoid(logits_BK), functional.logsigmoid(-logits_BK)
+    positive_BK = alpha_K * targets_BK * log_q_BK.exp() ** FOCAL_GAMMA * log_p_BK
+    negative_BK = (1 - targets_BK) * log_p_BK.exp() ** FOCAL_GAMMA * log_q_BK
+    return -(positive_BK + negative_BK).mean(dim=1)
+
+
+LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class _Row(NamedTuple):
+    """Function of a loss for each kind of labels; None where it does not apply."""
+
+    single_label: LossFunction | None
+    multi_label: LossFunction | None
+
+
+LOSSES = {
+    "cross_entropy": _Row(cross_entropy, None),
+    "binary_cross_entropy": _Row(binary_cross_entropy, binary_cross_entropy),
+    "focal": _Row(partial(focal, multi_label=False), partial(focal, multi_label=True)),
+}
+"""Values of `training.loss`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """Loss function with its label smoothing and class weights."""
+
+    function: LossFunction
+    label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
+    """[K]"""
+
+    def __call__(self, logits_BK: Tensor, targets_BK: Tensor, weights_B: Tensor) -> Tensor:
+        """Sum sample weight x loss over samples, in float32; the caller divides by the number of real samples.
+
+        Label smoothing is ViViT's for both kinds of labels: y (1 - s) + s / K.
+
+        Args:
+            logits_BK: scores before softmax or sigmoid, any floating dtype.
+            targets_BK: one-hot, mixed or multi-hot, in [0, 1].
+            weights_B: 1 for a real sample, 0 for padding.
+        """
+        smoothing = self.label_smoothing
+        targets_BK = targets_BK.float() * (1 - smoothing) + smoothing / targets_BK.shape[1]
+        class_weights_K = None if self.class_weights is None else self.class_weights.to(logits_BK.device)
+        return (self.function(logits_BK.float(), targets_BK, class_weights_K) * weights_B).sum()
+
+
+def find_loss(name: str, multi_label: bool) -> LossFunction:
+    """Return the loss function named in `training.loss`; '' is the usual one for the kind of labels.
+
+    Raises:
+        UserError: an unknown name, or a loss that does not apply to the labels.
+    """
+    column = "multi_label" if multi_label else "single_label"
+    name = name or ("binary_cross_entropy" if multi_label else "cross_entropy")
+    fitting = [each for each, row in LOSSES.items() if getattr(row, column)]
+    if name in LOSSES and name not in fitting:
+        raise UserError(f"training.loss is {name!r}; allowed with {column} data: {', '.join(fitting)}")
+    if name not in LOSSES:
+        raise UserError(f"training.loss is {name!r}; {did_you_mean(name, fitting)}")
+    function: LossFunction = getattr(LOSSES[name], column)
+    return function
+
+
+def balanced_class_weights(counts_K: Tensor) -> Tensor:
+    """Compute weights inversely proportional to the samples of each class, float32 [K], with mean 1.
+
+    Classes without samples get weight 0 and do not count in the mean.
+    """
+    has_samples = counts_K > 0
+    inverse = torch.where(has_samples, 1 / counts_K.double().clamp(min=1), 0.0)
+    return (inverse * has_samples.sum() / inverse.sum()).float()

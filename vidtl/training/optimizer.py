@@ -1,4 +1,4 @@
-"""Optimizers: how fast each weight learns, which ones decay, and their state as plainly named tensors."""
+"""Optimizers: parameter groups, construction, and state as named tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,21 +9,21 @@ from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from vidtl.config import OptimizerConfig
 from vidtl.models.base import VideoModel
-from vidtl.training.sharding import shared_out_like
+from vidtl.training.sharding import sharded_like
 
 _FUSED_DEVICES = {"cpu", "cuda"}
-"""One kernel for all weights; on a CPU it is about 8 times as fast as the loop over them."""
+"""Devices with fused optimizers; on a CPU about 8 times as fast as a loop over the weights."""
 
 Group = dict[str, Any]
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
-    """Trainable parameters in groups: for each layer those that decay and those that do not, the input first.
+    """Group the trainable parameters by layer, from the input up, and by weight decay.
 
-    Norms, biases and other vectors (at most one axis) never decay, nor do the names in `model.no_weight_decay()`,
-    where the model has that method (class token, positions). A group's `lr_scale` is layer_decay ** (layers above it);
-    without layer decay all layers share their groups. With Muon, matrices between the first and the last layer form
-    groups of their own, marked `muon`.
+    Norms, biases and other vectors never decay, nor do the names in `model.no_weight_decay()`, where the model has that
+    method (class token, position embeddings). A group's `lr_scale` is layer_decay ** (layers above it); without layer
+    decay all layers share their groups. With Muon, matrices between the first and the last layer form separate groups,
+    marked `muon`.
     """
     exempt: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -50,7 +50,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:
-    """The layer of each parameter by its name, 0 at the input, as in BEiT's and VideoMAE's layer-wise decay."""
+    """Map parameter names to layers, 0 at the input, as in BEiT's and VideoMAE's layer-wise decay."""
     assert isinstance(model, VideoModel), type(model)
     layers = model.layers()
     numbers = {}
@@ -66,7 +66,7 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, device: torch.device) -> Optimizer:
-    """The optimizer for a model that is already on `device`."""
+    """Create the optimizer of a model that is already on `device`."""
     return OPTIMIZERS[config.name](parameter_groups(model, config), config, device.type in _FUSED_DEVICES)
 
 
@@ -79,10 +79,10 @@ def _adamw(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimiz
 
 
 class MuonWithAdamW(Optimizer):
-    """Muon (Jordan et al., 2024) for the groups marked so and AdamW for the others, as one optimizer.
+    """Muon (Jordan et al., 2024) for the groups marked `muon` and AdamW for the others, as one optimizer.
 
-    Muon's update is scaled to the size of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025), so that both
-    take the same learning rates and weight decay.
+    Muon's update is scaled to the RMS of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025), so both use
+    the same learning rate and weight decay.
     """
 
     def __init__(self, groups: list[Group], config: OptimizerConfig, fused: bool) -> None:
@@ -98,7 +98,7 @@ class MuonWithAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """The parts work on this optimizer's groups and state."""
+        """Let both optimizers use this one's groups and state."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
@@ -119,20 +119,17 @@ OPTIMIZERS: dict[str, Callable[[list[Group], OptimizerConfig, bool], Optimizer]]
     "adamw": _adamw,
     "muon": MuonWithAdamW,
 }
-"""Every `optimizer.name`; made of groups, settings, and whether the device has fused kernels.
-
-LAMB is not among them: torch has none, and timm would be a dependency for this one class.
-"""
+"""Values of `optimizer.name`: functions of groups, settings, and whether the device has fused kernels."""
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
-    """The learning rate of the last layer; the layers below it have theirs in proportion."""
+    """Set the learning rate of the last layer, and those of lower layers in proportion."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["lr_scale"]
 
 
 def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state as `<parameter name>.<state name>`, where it lies."""
+    """Return the optimizer's state as `<parameter name>.<state name>`, without copying it."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"{names[parameter]}.{key}": value.detach()
@@ -143,7 +140,7 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
 
 
 def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; KeyError for a parameter that the model does not have."""
+    """Restore the result of `optimizer_tensors`; KeyError for a parameter that the model lacks."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     number = {names[parameter]: i for i, parameter in enumerate(parameters)}
@@ -151,6 +148,6 @@ def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit(".", 1)
         parameter = parameters[number[name]]
-        in_parts = tensor.shape == parameter.shape
-        state.setdefault(number[name], {})[key] = shared_out_like(tensor, parameter) if in_parts else tensor
+        has_shape = tensor.shape == parameter.shape
+        state.setdefault(number[name], {})[key] = sharded_like(tensor, parameter) if has_shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

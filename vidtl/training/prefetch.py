@@ -1,4 +1,4 @@
-"""Batches on the device: on a GPU the next one travels on a stream of its own while this one is computed."""
+"""Batches on the device: on a GPU, the transfer of the next batch overlaps with the computation of this one."""
 
 import time
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from vidtl.data.batch import ClipBatch
+from vidtl.runtime.watchdog import Activity, activity
 
 
 class Stopwatch:
-    """Seconds of a stretch of work on the device; on a GPU between two events of a stream, so that nobody waits."""
+    """Time of work on the device; on a GPU between two events of a stream, without synchronization."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
@@ -20,11 +21,11 @@ class Stopwatch:
         self._end: Any = None
 
     def stop(self) -> None:
-        """End of the stretch, on the stream that is current."""
+        """Record the end, on the current stream."""
         self._end = self._now()
 
     def seconds(self) -> float:
-        """To be asked, on a GPU, after something that came later is known to be done."""
+        """Return the seconds between start and end; on a GPU, call it when later work is known to be complete."""
         return float(self._start.elapsed_time(self._end)) / 1e3 if self._on_gpu else self._end - self._start
 
     def _now(self) -> Any:
@@ -36,7 +37,7 @@ class Stopwatch:
 
 
 class DeviceBatches:
-    """Batches of an iterator, on `device`."""
+    """Batches of an iterator, moved to `device`."""
 
     def __init__(self, batches: Iterator[ClipBatch], device: torch.device) -> None:
         self._batches = batches
@@ -44,14 +45,14 @@ class DeviceBatches:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._ahead: tuple[ClipBatch, Stopwatch] | Exception | None = None
         self.waited_s = 0.0
-        """Seconds that the host has waited for batches; whoever reads it sets it back."""
+        """Seconds that the host has waited for batches; the reader resets it."""
         self.transfers: list[Stopwatch] = []
-        """One per batch taken; whoever reads them clears them."""
+        """One per batch taken; the reader clears them."""
 
     def take(self) -> ClipBatch:
-        """The next batch, ready for the current stream.
+        """Return the next batch, ready for the current stream.
 
-        Raises whatever the iterator raised, `StopIteration` at its end.
+        Raises the iterator's exceptions, `StopIteration` at its end.
         """
         if self._ahead is None:
             self._ahead = self._send()
@@ -66,19 +67,20 @@ class DeviceBatches:
             for field in fields(batch):
                 value = getattr(batch, field.name)
                 if isinstance(value, Tensor):
-                    value.record_stream(stream)  # its memory was taken on the other stream
+                    value.record_stream(stream)  # allocated on the other stream
         return batch
 
     def send_ahead(self) -> None:
-        """Start the transfer of the next batch; called while the device is busy with the one taken last."""
+        """Start the transfer of the next batch, while the device is busy with the last one taken."""
         if self._stream is not None and self._ahead is None:
             self._ahead = self._send()
 
     def _send(self) -> tuple[ClipBatch, Stopwatch] | Exception:
         start_s = time.perf_counter()
         try:
-            batch = next(self._batches)
-        except Exception as error:  # it belongs to the step that asks for this batch
+            with activity(Activity.READING):
+                batch = next(self._batches)
+        except Exception as error:  # raised in the step that takes this batch
             return error
         finally:
             self.waited_s += time.perf_counter() - start_s

@@ -1,4 +1,4 @@
-"""The output directory of a run: one experiment, one run at a time, nothing overwritten by a start that fails."""
+"""Output directory of a run: one experiment, one run at a time, and no changes before all checks have passed."""
 
 import fcntl
 import os
@@ -15,7 +15,15 @@ from vidtl.config.comparison import first_difference, plain
 from vidtl.config.dotted import dotted
 from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
-from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers, set_aside_newer
+from vidtl.training.checkpoint import (
+    CHECKPOINTS,
+    EXPERIMENT,
+    find_problem,
+    list_checkpoints,
+    newest_valid,
+    remove_leftovers,
+    set_aside_newer,
+)
 
 MAY_CHANGE = (
     "data.root",
@@ -29,23 +37,20 @@ MAY_CHANGE = (
     "training.activation_checkpointing",
     "training.log_every_steps",
     "training.checkpoint_every_steps",
-    "training.checkpoint_every_minutes",
     "training.keep_checkpoints",
     "training.evaluate_every_epochs",
     "training.early_stop_evaluations",
     "training.nonfinite",
-    "training.max_nonfinite_steps",
     "training.hang_timeout_s",
     "training.trackers",
     "training.resume",
     "evaluation",
 )
-"""Keys, or whole sections, that a resumed run may set differently: they leave the samples, their order and the update
-rule as they are."""
+"""Keys and sections that a resumed run may change: they affect neither the samples, their order nor the update rule."""
 
 
 class RunDirectory:
-    """Paths of a run, and the checks before anything is written there."""
+    """Paths of a run, and the checks before it writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,34 +59,34 @@ class RunDirectory:
         self.unreadable_file = path / "unreadable.jsonl"
         self.summary_file = path / "summary.json"
         self.stacks = path / "stacks"
-        self.checkpoints = path / "checkpoints"
+        self.checkpoints = path / CHECKPOINTS
 
     def find_checkpoint(self, config: ExperimentConfig) -> Path | None:
-        """The checkpoint to go on from, None in a new directory; writes nothing.
+        """Find the checkpoint to resume from, None in a new directory; writes nothing.
 
         Raises:
-            UserError: the directory holds another experiment, or checkpoints of which none is whole, or any checkpoint
+            UserError: the directory holds another experiment, or only checkpoints that do not verify, or any checkpoint
                 while `training.resume` is `never`.
         """
-        if config.training.resume == "never" and list_checkpoints(self.checkpoints):
+        existing = list_checkpoints(self.checkpoints)
+        if existing and config.training.resume == "never":
             raise UserError(
                 f"training.resume is 'never' and {self.checkpoints} has checkpoints; "
-                "allowed: 'auto' to go on from the newest, or another output directory"
+                "allowed: 'auto' to resume from the newest, or another output directory"
             )
         checkpoint = newest_valid(self.checkpoints)
-        if checkpoint is None and list_checkpoints(self.checkpoints):
+        if existing and checkpoint is None:
             raise UserError(
-                f"no checkpoint in {self.checkpoints} is whole (see the warnings above); "
-                "move them away to start from the beginning, or give another output directory"
+                f"no checkpoint in {self.checkpoints} can be resumed from; {existing[0].name}: "
+                f"{find_problem(existing[0], existing[0].name)}; move them away, or give another output directory"
             )
         for file in (self.config_file, *([checkpoint / EXPERIMENT] if checkpoint else [])):
             check_same_experiment(file, config)
         return checkpoint
 
     def take(self, config: ExperimentConfig, checkpoint: Path | None) -> None:
-        """Record the configuration and clear away what a killed run left unfinished; after all checks have passed.
-
-        `checkpoint` is the one to go on from: those after it, which are damaged, are set aside.
+        """Record the configuration, remove unfinished files of a killed run, and set aside damaged checkpoints newer
+        than `checkpoint`, the one to resume from. Call it when all checks have passed.
 
         Raises:
             UserError: the directory cannot be written.
@@ -94,10 +99,10 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out while the block lasts; the lock goes with the process, however that ends.
+        """Lock the directory for the duration of the block; the system releases the lock when the process ends.
 
         Raises:
-            UserError: a running process has it; names the process and its host.
+            UserError: another process holds the lock, named with its host, or the directory cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ class RunDirectory:
             raise UserError(f"output directory {self.path} cannot be written: {error.strerror}") from error
         with stream:
             try:
-                # Not flock: forked decoding workers would inherit it and outlive a killed run for seconds.
+                # Not flock: forked decoding workers inherit it and outlive a killed run for seconds.
                 fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 stream.seek(0)
@@ -120,15 +125,15 @@ class RunDirectory:
 
 
 def dump_config(config: ExperimentConfig) -> str:
-    """The whole configuration as YAML that can be given back as a configuration file."""
+    """Dump the resolved configuration as YAML that `--config` accepts."""
     return yaml.safe_dump(plain(asdict(config)), sort_keys=False)
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare a recorded configuration with this one, except for the keys in `MAY_CHANGE`; no file is no difference.
+    """Compare a recorded configuration, if `file` exists, with this one, except for the keys in `MAY_CHANGE`.
 
     Raises:
-        UserError: names the first key that differs, and both values.
+        UserError: names the first key that differs and both values; an older version of vidtl may have written it.
     """
     if not file.exists():
         return
@@ -137,11 +142,12 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     except (yaml.YAMLError, UnicodeDecodeError):
         recorded = None
     if not isinstance(recorded, dict):
-        raise UserError(f"{file} is not a configuration: this is not a run's directory; give another output directory")
+        raise UserError(f"{file} is not a configuration of a run; give another output directory")
     difference = first_difference(dotted(recorded), config, MAY_CHANGE)
     if difference:
         key, old, new = difference
+        other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
-            f"{file} holds another experiment: {key} is {old!r} there and {new!r} here; "
+            f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
             "give another output directory, or the same value"
         )

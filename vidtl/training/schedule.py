@@ -1,10 +1,10 @@
-"""The learning rate as a closed formula of the step: there is no scheduler to step, to save or to get out of sync."""
+"""Learning rate as a closed formula of the step: no scheduler state to save."""
 
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from vidtl.config import ExperimentConfig, ScheduleConfig
+from vidtl.config import OptimizerConfig, ScheduleConfig
 from vidtl.config.length import parse_length
 from vidtl.errors import UserError
 
@@ -14,9 +14,8 @@ class LearningRate:
     """Learning rate of each optimizer step (the first is 0), all lengths in steps.
 
     ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
-    x (1 + cos(pi x progress)) / 2, with progress the share of the steps between warm-up and cool-down that is done.
-    Differences: the warm-up may start above 0, the cosine may end above 0, and progress stops at 1 where the original
-    starts another period.
+    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Differences: the warm-up
+    may start above 0, the cosine may end above 0, and progress stops at 1, where the original starts another period.
     """
 
     config: ScheduleConfig
@@ -27,7 +26,7 @@ class LearningRate:
     milestones: tuple[int, ...]
 
     def __call__(self, step: int) -> float:
-        """Learning rate of optimizer step `step`."""
+        """Return the learning rate of optimizer step `step`."""
         if step < self.warmup_steps:
             start = self.config.warmup_start
             return start + (self.peak - start) * (step / self.warmup_steps)
@@ -41,24 +40,24 @@ class LearningRate:
             return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
         if self.config.name == "linear":
             return final + (1 - final) * (1 - progress)
-        # a flat course has no milestones
+        # `constant` has no milestones
         return self.config.step_factor ** bisect_right(self.milestones, step)
 
 
-def peak_learning_rate(config: ExperimentConfig) -> float:
-    """`optimizer.learning_rate`, scaled to the global batch where `optimizer.reference_batch` asks for it."""
-    optimizer = config.optimizer
-    scale = config.training.batch_size / optimizer.reference_batch if optimizer.reference_batch else 1.0
+def peak_learning_rate(optimizer: OptimizerConfig, batch_size: int) -> float:
+    """Scale `optimizer.learning_rate` to the batch size over all processes where `optimizer.reference_batch` is set."""
+    scale = batch_size / optimizer.reference_batch if optimizer.reference_batch else 1.0
     return optimizer.learning_rate * scale
 
 
-def learning_rate_of(config: ExperimentConfig, steps_per_epoch: int, samples_per_epoch: int) -> LearningRate:
-    """The course that a configuration asks for on data of this size.
+def learning_rate_of(
+    schedule: ScheduleConfig, peak: float, steps_per_epoch: int, samples_per_epoch: int
+) -> LearningRate:
+    """Resolve a schedule for data of this size.
 
     Raises:
-        UserError: warm-up and cool-down together are longer than the run, or a milestone lies outside of it.
+        UserError: warm-up and cool-down are longer than the run, or a milestone lies outside of it.
     """
-    schedule = config.schedule
 
     def steps(text: str, name: str) -> int:
         return parse_length(text, f"schedule.{name}").to_steps(steps_per_epoch, samples_per_epoch)
@@ -75,11 +74,11 @@ def learning_rate_of(config: ExperimentConfig, steps_per_epoch: int, samples_per
     for text, milestone in zip(schedule.milestones, milestones, strict=True):
         if not 0 < milestone < total:
             raise UserError(
-                f"schedule.milestones has {text!r}, step {milestone}; allowed: places within the run's {total} steps"
+                f"schedule.milestones has {text!r}, step {milestone}; allowed: steps within the run's {total}"
             )
     return LearningRate(
         config=schedule,
-        peak=peak_learning_rate(config),
+        peak=peak,
         total_steps=total,
         warmup_steps=warmup,
         cooldown_steps=cooldown,

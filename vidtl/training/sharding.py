@@ -1,6 +1,6 @@
-"""FSDP2: parameters of which each process holds a part, gathered for checkpoints and evaluations and shared out again.
+"""FSDP2: parameters sharded over processes, gathered for checkpoints and evaluations, and sharded again.
 
-Where nothing is sharded, every function here leaves things as they are.
+Without sharding, every function here leaves its input unchanged.
 """
 
 import copy
@@ -13,34 +13,34 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor that the parts of all processes make up; every process must call this."""
+def gathered(tensor: Tensor) -> Tensor:
+    """Gather a sharded tensor; every process must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """What this process has of the tensor, in the same memory."""
+    """Return this process's shard, in the same memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def shared_out_like(tensor: Tensor, example: Tensor) -> Tensor:
-    """This process's part of a whole tensor, which every process has, where `example` is in parts."""
+def sharded_like(tensor: Tensor, example: Tensor) -> Tensor:
+    """Shard a complete tensor, which every process holds, in the same way as `example`."""
     if not isinstance(example, DTensor):
         return tensor
-    # Without a source nothing is sent: each process takes its part of what it has read itself.
+    # Without a source rank nothing is sent: each process takes its shard of its own copy.
     return distribute_tensor(
         tensor.to(example.device, example.dtype), example.device_mesh, example.placements, src_data_rank=None
     )
 
 
 def name_units(model: nn.Module) -> None:
-    """Tell Accelerate which blocks to gather one at a time: the model's repeated ones."""
+    """Set the module classes that Accelerate shards as units: those of the model's repeated blocks."""
     blocks: list[nn.Module] = model.repeated_blocks() if hasattr(model, "repeated_blocks") else []  # type: ignore[operator]
     model._no_split_modules = sorted({type(block).__name__ for block in blocks})  # type: ignore[assignment]
 
 
 def without_tensors(model: nn.Module) -> nn.Module:
-    """A copy of a model that takes no memory, to put gathered tensors into."""
+    """Copy a model onto the meta device, as a target for gathered tensors."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, memo={id(tensor): _empty(tensor) for tensor in tensors})
 
@@ -52,7 +52,7 @@ def _empty(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def unsharded(model: nn.Module) -> Iterator[None]:
-    """Every process holds all of the model while the block lasts, so that each may use it as often as it likes."""
+    """Keep the whole model in every process inside the block, for any number of forward passes per process."""
     parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
     for part in parts:
         part.unshard()
@@ -61,6 +61,6 @@ def unsharded(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for part in parts:
-            # As `fully_shard` decides itself: the outermost part stays whole from its forward to its backward pass.
+            # The default of `fully_shard`: the outermost unit stays whole between its forward and backward pass.
             part.set_reshard_after_forward(part is not model, recurse=False)
             part.reshard()

@@ -1,8 +1,7 @@
-"""One optimizer step: the same gradient for any split of a batch over processes, micro-batches and accumulation.
+"""One optimizer step, with the same gradient for any split of a batch over processes and micro-batches.
 
-The gradient is that of (sum over the real samples of the whole batch of their loss) / (number of real samples of the
-whole batch). Gradients of processes are averaged by PyTorch, so each process scales its sum by processes / global
-count.
+The gradient is that of (sum of the losses of the real samples of the whole batch) / (their number). PyTorch averages
+gradients over processes, so each process scales its sum by processes / number of real samples.
 """
 
 import math
@@ -23,16 +22,14 @@ from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.acceleration import checkpoint_activations, compile_model
 from vidtl.training.checkpoint import EMA
-from vidtl.training.ema import WeightAverage
+from vidtl.training.ema import WeightAverage, broadcast_from_main, running_statistics
 from vidtl.training.frozen import freeze_all_but
-from vidtl.training.losses import loss_sum
+from vidtl.training.losses import Loss, balanced_class_weights, find_loss
 from vidtl.training.optimizer import build_optimizer, set_learning_rate
 from vidtl.training.prefetch import DeviceBatches, Stopwatch
-from vidtl.training.running_statistics import running_statistics, take_from_first_process
-from vidtl.training.schedule import learning_rate_of
-from vidtl.training.sharding import unsharded, without_tensors
+from vidtl.training.schedule import learning_rate_of, peak_learning_rate
+from vidtl.training.sharding import gathered, name_units, unsharded, without_tensors
 from vidtl.training.snapshot import Snapshot, load_snapshot, save_optimizer, take_snapshot
-from vidtl.training.strategy import make_strategy
 
 
 class BatchSource(Protocol):
@@ -51,25 +48,28 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTask:
-    """What a model is trained on, and how it is written down."""
+    """Data to train on, and how to write the model."""
 
     loader: BatchSource
     make_input: Callable[[ClipBatch], tuple[Tensor, Tensor]]
-    """A batch on the device to input_BTCHW, augmented and normalised, and targets_BK; both mixed where clips are."""
+    """Maps a batch on the device to input_BTCHW, augmented and normalized, and targets_BK, both mixed where clips are
+    mixed."""
     num_classes: int
     multi_label: bool
     save_model: Callable[[nn.Module, Path], None]
     """Writes `model.safetensors` and `config.json` into a directory."""
+    class_counts: Tensor | None = None
+    """Training videos of each class [K]; required for `training.class_weights: balanced`."""
     num_videos: int | None = None
     data_sha256: str | None = None
-    """What a resumed run must find again; see `vidtl.training.state.RunFacts`."""
+    """Must not change when the run resumes; see `vidtl.training.state.RunFacts`."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """What `summary.json` is to say of the model and the data; for people."""
+    """Information on model and data for `summary.json`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What one process knows about one optimizer step; tensors are still on the device."""
+    """Results of one optimizer step in one process; tensors are still on the device."""
 
     step: int
     """Finished steps, this one included."""
@@ -79,44 +79,52 @@ class StepReport:
     loss: Tensor
     """This process's share of the mean loss over the whole batch; the shares of all processes add up to it."""
     grad_norm: Tensor
-    """Norm of the whole gradient before clipping; the same in all processes."""
+    """Norm of the whole gradient before clipping; equal in all processes."""
     failures: list[Failure]
     data_wait_s: float
     """Time in which the host had no batch to work on."""
     transfers: list[Stopwatch]
-    """Of each micro-batch on its way to the device, beside the computation of the one before."""
+    """Transfer of each micro-batch to the device, which overlaps with computation."""
     compute: list[Stopwatch]
-    """Of each micro-batch, the last with the change of the weights; on a GPU the device's time."""
+    """Computation of each micro-batch, the last with the update of the weights; device time on a GPU."""
 
 
 class Engine:
-    """A model with its optimizer, precision and processes."""
+    """A model with its loss, optimizer, precision and processes (one, DDP or FSDP2)."""
 
     def __init__(
         self, model: nn.Module, config: ExperimentConfig, accelerator: Accelerator, task: TrainingTask
     ) -> None:
+        training, loader = config.training, task.loader
         self.model = model.to(accelerator.device)
         """The model as it was built: plain parameter names, whatever wraps it in training."""
         self.config = config
         self.accelerator = accelerator
         self.task = task
-        self.learning_rate = learning_rate_of(config, task.loader.steps_per_epoch, task.loader.samples_per_epoch)
-        """Of each step."""
+        peak = peak_learning_rate(config.optimizer, training.batch_size)
+        self.learning_rate = learning_rate_of(config.schedule, peak, loader.steps_per_epoch, loader.samples_per_epoch)
+        """Learning rate of each step."""
+        self.loss = Loss(
+            function=find_loss(training.loss, task.multi_label),
+            label_smoothing=training.label_smoothing,
+            class_weights=_class_weights(task) if training.class_weights == "balanced" else None,
+        )
         self._plain_model = without_tensors(self.model)
-        self._frozen = freeze_all_but(self.model, config.training.trainable)
-        if config.training.activation_checkpointing:
+        self._frozen = freeze_all_but(self.model, training.trainable)
+        if training.activation_checkpointing:
             checkpoint_activations(self.model)
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
-        compile_model(self.model, config.training.compile, accelerator.device)
-        self.strategy = make_strategy(self.model, self.optimizer, accelerator)
-        several = accelerator.num_processes > 1
-        self._running = list(running_statistics(self.model).values()) if several else []
-        # After the strategy, which may leave this process only a part of each weight.
-        self.average = WeightAverage(self.model, config.training.ema_decay) if config.training.ema_decay else None
-        self._warm = not self.strategy.needs_warm_up
+        compile_model(self.model, training.compile, accelerator.device)
+        name_units(self.model)
+        self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
+        statistics = running_statistics(self.model).values()
+        self._shared_statistics = list(statistics) if accelerator.num_processes > 1 else []
+        # After `prepare`, which may leave this process only a shard of each weight.
+        self.average = WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
+        self._warm = accelerator.num_processes <= 2
 
     def step(self, step: int, learning_rate: float, batches: DeviceBatches) -> StepReport:
-        """Take the next `accumulation_steps` micro-batches and change the weights once. `step` counts from 0."""
+        """Take the next `accumulation_steps` micro-batches and update the weights once. `step` counts from 0."""
         accumulation_steps = self.config.training.accumulation_steps
         num_clips = self.task.loader.global_count(step)
         scale = self.accelerator.num_processes / num_clips
@@ -135,7 +143,7 @@ class Engine:
             if not self._warm:
                 self._warm_up(batch)
             last = micro_batch == accumulation_steps - 1
-            with self.strategy.pass_of(last=last):
+            with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
                 loss += self._backward(batch, scale, step, micro_batch)
             if not last:
                 compute[-1].stop()
@@ -158,15 +166,15 @@ class Engine:
         )
 
     def _set_training_mode(self) -> None:
-        self.strategy.model.train()
+        self._wrapped_model.train()
         for module in self._frozen:
             module.eval()
 
     @contextmanager
     def evaluated(self) -> Iterator[nn.Module]:
-        """The model in evaluation mode, with averaged weights where the run keeps them; training goes on as before."""
+        """Yield the model in evaluation mode, with averaged weights where the run keeps them."""
         self.model.eval()
-        # Batches of every size come by in an evaluation, and each would be compiled.
+        # Evaluations have batches of every size, and each size would be compiled.
         compiled = self.config.training.compile != "none"
         eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
         with self.average.in_model() if self.average else nullcontext(), unsharded(self.model), eager:
@@ -174,75 +182,78 @@ class Engine:
         self.model.train()
 
     def _warm_up(self, batch: ClipBatch) -> None:
-        """A first pass whose gradients are thrown away.
+        """Run a first pass and drop its gradients.
 
-        PyTorch lays gradients out for their exchange in one order in the first pass after a start and in another order
-        ever after, and the order decides how the sums of three and more processes are rounded. With this pass, the
-        first step after a restart is rounded as it would have been without the restart.
+        DDP lays out gradients for their exchange in one order in the first pass after a start and in another order
+        later, and the order decides how sums of three and more processes are rounded. This pass makes the first step
+        after a restart round as it would have without the restart.
         """
         buffers = self._copy_buffers()
         self._backward(batch, 1.0, 0, 0)
-        self.strategy.drop_gradients()
+        self._wrapped_optimizer.zero_grad(set_to_none=True)
         _restore(buffers)
         self._warm = True
 
     def _copy_buffers(self) -> list[tuple[Tensor, Tensor]]:
-        """Buffers with their values, which a forward pass changes (the running statistics of batch norms)."""
+        """Copy the buffers, which a forward pass may change (running statistics of batch norms)."""
         return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
 
     def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
-        training = self.config.training
         inputs_BTCHW, targets_BK = self.task.make_input(batch)
-        # Dropout and stochastic depth become functions of the position, so that a resumed run draws the same ones.
-        seed_torch(training.seed, step, micro_batch, self.accelerator.process_index)
-        with self.accelerator.autocast():  # which Accelerate leaves out where processes share the model (FSDP2)
-            logits_BK = self.strategy.model(inputs_BTCHW)
-        loss = scale * loss_sum(logits_BK, targets_BK, batch.weights, self.task.multi_label, training.label_smoothing)
-        self.strategy.backward(loss)
+        # Dropout and stochastic depth become functions of the position, equal in a resumed run.
+        seed_torch(self.config.training.seed, step, micro_batch, self.accelerator.process_index)
+        with self.accelerator.autocast():  # Accelerate omits it under FSDP2
+            logits_BK = self._wrapped_model(inputs_BTCHW)
+        loss = scale * self.loss(logits_BK, targets_BK, batch.weights)
+        self.accelerator.backward(loss)
         return loss.detach()
 
     def update(self, step: int, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
-        """Clip the gradients that are there, change the weights and then their average.
+        """Clip the gradients, update the weights and then their average.
 
         Returns:
             The norm of the gradient, and whether the weights have changed.
         """
-        clip_norm = self.config.optimizer.clip_norm or math.inf
-        grad_norm = self.strategy.clip(clip_norm)
+        max_norm = self.config.optimizer.clip_norm or math.inf
+        grad_norm = gathered(self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm))
         set_learning_rate(self.optimizer, learning_rate)
-        updated = self._is_usable(loss, grad_norm)
-        if updated:
-            updated = self.strategy.step()
-        self.strategy.drop_gradients()
-        if updated and self._running:
-            take_from_first_process(self._running)  # each process has seen other clips
+        updated = self._is_usable(loss, grad_norm) and self._optimizer_step()
+        self._wrapped_optimizer.zero_grad(set_to_none=True)
+        if updated and self._shared_statistics:
+            broadcast_from_main(self._shared_statistics)  # each process has seen other clips
         if updated and self.average:
             self.average.update(step + 1)
         return grad_norm.detach(), updated
 
     def _is_usable(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Whether a step is to change the weights: the same in all processes. fp16's scaler decides for itself."""
+        """Decide, equally in all processes, whether to update the weights; fp16's scaler decides for itself."""
         if self.config.training.nonfinite == "stop" or self.skips_overflows:
             return True
         unusable = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
         return not self.accelerator.reduce(unusable.float()).item()
 
+    def _optimizer_step(self) -> bool:
+        scaler = self.accelerator.scaler
+        scale = scaler.get_scale() if scaler is not None else 0.0
+        self._wrapped_optimizer.step()
+        # Fused optimizers skip a step internally, visible only in the lower scale.
+        return scaler is None or scaler.get_scale() >= scale
+
     @property
     def skips_overflows(self) -> bool:
-        """Whether a gradient that is not finite is normal: fp16 then skips the step and lowers its scale."""
+        """Whether fp16's scaler skips steps with a non-finite gradient, which are then expected."""
         return self.accelerator.scaler is not None
 
     def scaler_state(self) -> dict[str, Any] | None:
-        """fp16's loss scale and its counters; plain numbers."""
+        """Return fp16's loss scale and counters as plain numbers."""
         return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
 
     def snapshot(self) -> Snapshot:
-        """What a checkpoint is made of, in the first process; every process calls this."""
-        optimizer = self.strategy.optimizer_tensors()
-        return take_snapshot(self.model, self.average, optimizer, self.accelerator.is_main_process)
+        """Gather the contents of a checkpoint in the main process; every process must call this."""
+        return take_snapshot(self.model, self.average, self.optimizer, self.accelerator.is_main_process)
 
     def save(self, directory: Path, snapshot: Snapshot) -> None:
-        """Write a snapshot, the model with its settings."""
+        """Write a snapshot, with the model's settings."""
         self._save_model(snapshot.weights, directory)
         if snapshot.average is not None:
             (directory / EMA).mkdir()
@@ -254,20 +265,23 @@ class Engine:
         self.task.save_model(self._plain_model, directory)
 
     def load(self, directory: Path, scaler_state: dict[str, Any] | None) -> None:
-        """Put back what `save` wrote.
+        """Restore the result of `save`.
 
         Raises:
             UserError: the files hold another model's tensors.
         """
         try:
-            load_snapshot(directory, self.model, self.average, self.strategy.load_optimizer)
+            load_snapshot(directory, self.model, self.average, self.optimizer)
         except (RuntimeError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"checkpoint {directory} holds another model than the configuration builds: {first}"
-            ) from error
+            raise UserError(f"checkpoint {directory} holds another model than the configuration: {first}") from error
         if self.accelerator.scaler is not None and scaler_state is not None:
             self.accelerator.scaler.load_state_dict(scaler_state)
+
+
+def _class_weights(task: TrainingTask) -> Tensor:
+    assert task.class_counts is not None, "training.class_weights is balanced, and the task has no class_counts"
+    return balanced_class_weights(task.class_counts)
 
 
 def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:

@@ -1,0 +1,72 @@
+"""Launching of tiny runs as processes, and what they leave behind."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from tests.environment import ENVIRONMENT, REPOSITORY
+from tests.training import tiny_run
+from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_name, checkpoint_step, list_checkpoints
+
+
+def launch_command(config: str, *arguments: str) -> list[str]:
+    file = REPOSITORY / f"configs/accelerate/{config}.yaml"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    return [*command, "--config_file", str(file), *arguments]
+
+
+def start(launcher: list[str], folder: Path, **options: object) -> "subprocess.Popen[str]":
+    """Start `tiny_run` with a launcher; see its `main` for the options."""
+    command = [*launcher, str(Path(tiny_run.__file__)), str(folder), json.dumps(options)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """Wait for a run that succeeds; return its steps, resumed step and form of distribution."""
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    result: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return result
+
+
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in log_lines(folder) if "split" not in line]
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return sorted(map(checkpoint_step, list_checkpoints(folder / "checkpoints")))
+
+
+def tensors_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Weights, average and optimizer."""
+    files = [name for name in (MODEL, OPTIMIZER, f"{EMA}/{MODEL}") if (checkpoint / name).exists()]
+    return {f"{file}:{name}": value for file in files for name, value in load_file(checkpoint / file).items()}
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    """Compare two checkpoints bit by bit."""
+    a, b = tensors_of(one), tensors_of(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def checkpoint_of(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / checkpoint_name(step)
+
+
+def cut_back(source: Path, target: Path, step: int) -> Path:
+    """Copy a run as if it had been killed some time after its checkpoint of `step`."""
+    shutil.copytree(source, target)
+    for directory in list_checkpoints(target / "checkpoints"):
+        if checkpoint_step(directory) > step:
+            shutil.rmtree(directory)
+    return target
