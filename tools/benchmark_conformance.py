@@ -14,7 +14,7 @@ from rich.progress import track
 
 from vidtl.benchmark.conformance import Verdict, available_decoders, check_file
 from vidtl.errors import UserError
-from vidtl.runtime.escape import cell_text, shown_text
+from vidtl.runtime.escape import printable
 from vidtl.runtime.versions import installed_versions
 
 EXIT_WRONG = 1
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace) -> None:
     for file, found in results.items():
         for decoder, verdict in found.items():
             if verdict.outcome not in ("exact", "rounding"):
-                print(shown_text(f"{file}: {decoder}: {as_text(verdict)}"))
+                print(printable(f"{file}: {decoder}: {as_text(verdict)}"))
     counts = {decoder: Counter(found[decoder].outcome for found in results.values()) for decoder in names}
     for decoder, outcomes in counts.items():
         print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
@@ -60,7 +60,7 @@ def write_table(results: dict[str, dict[str, Verdict]], decoders: list[str], fil
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", *decoders])
         for name, found in results.items():
-            writer.writerow([cell_text(name), *(cell_text(as_text(found[decoder])) for decoder in decoders)])
+            writer.writerow([name, *(as_text(found[decoder]) for decoder in decoders)])
 
 
 def as_text(verdict: Verdict) -> str:

@@ -23,7 +23,7 @@ from vidtl.benchmark.transport import PLANAR as PLANAR_BATCH
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video
-from vidtl.runtime.escape import shown_text
+from vidtl.runtime.escape import printable
 from vidtl.runtime.versions import installed_versions
 
 PACKAGES = ("av", "decord", "torchcodec", "pytorchvideo", "opencv-python-headless", "torch", "vidtl")
@@ -107,7 +107,7 @@ def print_table(console: Console, title: str, files: list[FileTimes]) -> None:
             ratio = file.ratio(name, LIMIT)
             if name != LIMIT:
                 cells.append("refused" if ratio is None else f"{ratio:.2f}")
-        table.add_row(shown_text(file.name), *cells)
+        table.add_row(printable(file.name), *cells)
     console.print(table)
 
 

@@ -11,7 +11,7 @@ from vidtl.benchmark.evaluation_views import ViewTimes, time_views
 from vidtl.config import ClipConfig
 from vidtl.data.protocols import PROTOCOLS, Protocol, centre_crop, get_protocol
 from vidtl.errors import UserError
-from vidtl.runtime.escape import shown_text
+from vidtl.runtime.escape import printable
 from vidtl.video import UnreadableVideo
 
 
@@ -59,7 +59,7 @@ def line_of(path: Path, times: ViewTimes) -> str:
     together, apart, from_start = (
         times.clips_per_s(seconds) for seconds in (times.together, times.apart, times.from_start)
     )
-    return shown_text(
+    return printable(
         f"{path.name}: {times.num_frames} frames, {times.num_views} views: {together:.1f}, {apart:.1f}, "
         f"{from_start:.1f}: {together / apart:.2f} and {together / from_start:.2f} times as many"
     )

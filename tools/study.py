@@ -33,7 +33,7 @@ from vidtl.data.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
 from vidtl.evaluation.provenance import folder_name
-from vidtl.evaluation.report import METRICS
+from vidtl.evaluation.report import METRICS_FILE
 from vidtl.runtime.child import run_to_end
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
@@ -200,7 +200,7 @@ def metrics_file(run: Run, study: StudyConfig) -> Path | None:
     if finished_steps(run.folder) is None:
         return None
     checkpoint = judged_checkpoint(run.folder, study.checkpoint, study.metric)
-    file = run.folder / JUDGED / checkpoint.name / run.evaluation / METRICS
+    file = run.folder / JUDGED / checkpoint.name / run.evaluation / METRICS_FILE
     return file if file.is_file() else None
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
+from vidtl.metrics.classification import unreadable_rows
 
 from tests.environment import REPOSITORY
 from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
@@ -23,7 +24,6 @@ from vidtl.config import EvaluationConfig
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.predictions import read_predictions, write_predictions
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.metrics.classification import unreadable_rows
 
 NUM_VIDEOS = range(1, 18)
 BATCH_SIZES = range(1, 8)

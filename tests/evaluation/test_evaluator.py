@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from vidtl.evaluation.batching import group_size
 
 from tests.environment import REPOSITORY
 from tests.evaluation.tiny_evaluation import (
@@ -30,7 +31,6 @@ from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
-from vidtl.evaluation.batching import group_size
 from vidtl.evaluation.evaluator import _merge, all_metrics, evaluate
 from vidtl.evaluation.fusion import fuse
 from vidtl.evaluation.scoring import Shard, pack

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from tests.evaluation.made_page import CLIP, made_page, made_result, made_videos, tiny_model
-from vidtl.config import ExperimentConfig
-from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.html import draw_pictures, example_indices, write_page
 from vidtl.evaluation.html.examples import confidently_wrong, hardest
 from vidtl.evaluation.html.names import MAX_LENGTH, visible
 from vidtl.evaluation.html.pictures import FOLDER, read_pictures
 from vidtl.evaluation.html.rows import class_rows, confusion_rows, matrix_data
-from vidtl.evaluation.report import metrics_record
 from vidtl.metrics.classification import chance_levels, confusion_matrix, per_class_average_precision
+
+from tests.evaluation.made_page import CLIP, made_page, made_result, made_videos, tiny_model
+from vidtl.config import ExperimentConfig
+from vidtl.data.protocols import get_protocol
+from vidtl.evaluation.report import metrics_record
 from vidtl.metrics.intervals import wilson
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from accelerate import Accelerator
+from vidtl.evaluation.batching import FULL_ENOUGH, group_size, video_groups
+from vidtl.evaluation.fingerprint import data_fingerprint, evaluation_key, model_fingerprint
+from vidtl.evaluation.partial import PartialResults, PartialWriter
 
 from tests.evaluation.test_evaluator import NotedProgress
 from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, make_records, read_views, run
@@ -17,9 +20,6 @@ from vidtl.config import ClipConfig, DataConfig, EvaluationConfig
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
-from vidtl.evaluation.batching import FULL_ENOUGH, group_size, video_groups
-from vidtl.evaluation.fingerprint import data_fingerprint, evaluation_key, model_fingerprint
-from vidtl.evaluation.partial import PartialResults, PartialWriter
 
 RECORDS = make_records(11, False)
 BROKEN = (2, 8)

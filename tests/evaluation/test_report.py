@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from vidtl.metrics.classification import chance_levels, confusion_matrix
 
 from vidtl.evaluation import report
 from vidtl.evaluation.evaluator import all_metrics
 from vidtl.evaluation.predictions import read_predictions
 from vidtl.evaluation.report import metrics_record
 from vidtl.evaluation.result import EvaluationResult, Unreadable
-from vidtl.metrics.classification import chance_levels, confusion_matrix
 from vidtl.runtime.escape import cell_text
 
 pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 from torchmetrics.functional.classification import binary_average_precision, multilabel_average_precision
+from vidtl.metrics.classification import compute_metrics
 
 from vidtl.metrics.average_precision import per_class_average_precision, sklearn_average_precisions
 from vidtl.metrics.charades import official_scores
-from vidtl.metrics.classification import compute_metrics
 
 INF = float("inf")
 

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from vidtl.metrics.classification import per_class_average_precision
 
 from vidtl.errors import UserError
 from vidtl.metrics.charades import official_scores, read_submission, score_submission, write_submission
-from vidtl.metrics.classification import per_class_average_precision
 
 
 def reference_scores(rows: list[tuple[str, list[float]]], ids: list[str], targets: np.ndarray) -> np.ndarray:

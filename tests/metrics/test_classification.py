@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
-
 from vidtl.metrics.classification import (
     chance_levels,
     classes_without_positives,

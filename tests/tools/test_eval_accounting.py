@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vidtl.evaluation.fingerprint import model_fingerprint
 
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.evaluation.fingerprint import model_fingerprint
 from vidtl.runtime.progress import make_progress
 
 RunMain = Callable[..., tuple[int, str, str]]

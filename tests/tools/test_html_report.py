@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from vidtl.evaluation.html import example_indices, read_evaluation, write_page
 
 from tests.evaluation.made_page import CLIP, made_page, made_result, made_videos, tiny_model
-from vidtl.evaluation.html import example_indices, read_evaluation, write_page
 from vidtl.evaluation.report import metrics_record, write_report
 from vidtl.models.hub import save_model_directory
 

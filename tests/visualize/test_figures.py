@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from vidtl.visualize.confusion import MAX_CLASSES, _shown_cells, draw_average_precision, draw_confusion
 
 from vidtl.errors import UserError
 from vidtl.visualize import confusion, label_text, new_figure, save_figure
-from vidtl.visualize.confusion import MAX_CLASSES, _shown_cells, draw_average_precision, draw_confusion
 from vidtl.visualize.curves import draw_curves, read_lines, running_mean
 
 HOSTILE = ["=1+1", "$\\frac{", "a\nb\x1b[31m", "<script>", "a" * 300, "50% $ & $ more", "", "_^{"]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from vidtl.visualize.map_grid import draw_token_maps
 
 from vidtl.errors import UserError
-from vidtl.visualize.map_grid import draw_token_maps
 from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, token_map_images
 
 

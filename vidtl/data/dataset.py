@@ -221,8 +221,6 @@ class ViewDataset(Dataset[VideoViews]):
                 frames = available_frames(video, records, index, config.clip.target_fps)
                 fps = config.clip.target_fps or video.fps
                 clips = frames[view_indices(self.protocol, len(frames), config.clip, fps)]
-                if config.evaluation.single_frame:
-                    clips[:] = clips[:, clips.shape[1] // 2, None]
                 boxes = view_boxes(self.protocol, video.height, video.width, config.clip)
                 views = [View(indices, box) for indices in clips for box in boxes]
                 pixels = video.read(views, config.clip.frame_size, config.data.pixel_format)

@@ -5,9 +5,9 @@ from itertools import cycle, product
 from pathlib import Path
 
 from vidtl.studies.results import RowResult
-from vidtl.visualize import COLOURS, label_text, new_figure, save_figure
+from vidtl.visualize import COLORS, label_text, new_figure, save_figure
 
-_STYLES = tuple(product("os^D", COLOURS))
+_STYLES = tuple(product("os^D", COLORS))
 """Marker and colour of each row: every colour once, then again with other markers."""
 
 
