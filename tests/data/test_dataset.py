@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig, TrainingConfig
+from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
 from vidtl.data import loader as loader_module
 from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, check_readable, collate, first_records
@@ -247,16 +247,6 @@ def test_a_protocol_that_does_not_suit_the_model_is_told(records: Records, caplo
     assert not caplog.records
     ViewDataset(records, CONFIG, get_protocol("videomae_ssv2_2x3"))
     assert "videomae_ssv2_2x3 takes segments of a video, but clip.sampling is random_span" in caplog.text
-
-
-def test_single_frame_repeats_the_middle(records: Records) -> None:
-    still = dataclasses.replace(CONFIG, evaluation=EvaluationConfig(single_frame=True))
-    protocol = get_protocol("vivit_4x3")
-    moving = ViewDataset(records, CONFIG, protocol)[0].pixels
-    frozen = ViewDataset(records, still, protocol)[0].pixels
-    assert moving is not None
-    assert frozen is not None
-    assert torch.equal(frozen, moving[:, 4:5].expand_as(moving))
 
 
 def test_views_come_from_workers_without_a_copy_through_a_pipe(records: Records) -> None:

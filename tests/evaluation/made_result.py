@@ -6,25 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tests.metrics.made_outcomes import made_outcomes
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig, ViViTConfig
 from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.data.toy import encode_video
 from vidtl.evaluation.examples import write_examples
-from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.page import write_page
 from vidtl.evaluation.report import metrics_record, write_report
 from vidtl.evaluation.result import EvaluationResult, Unreadable
-from vidtl.metrics import Outcomes, compute_metrics
+from vidtl.metrics import compute_metrics
 from vidtl.models import VideoModel, build_model
 
 CLIP = ClipConfig(num_frames=8, stride=1, frame_size=(32, 32), short_side=32)
-
-
-def made_outcomes(scores, targets, multi_label: bool) -> Outcomes:
-    """Outcomes of logits."""
-    scores = np.asarray(scores, np.float64)
-    chances = probabilities(scores, "mean_logits", multi_label)
-    return Outcomes(scores=scores, targets=np.asarray(targets) > 0, probabilities=chances, multi_label=multi_label)
 
 
 def made_result(

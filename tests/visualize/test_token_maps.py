@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from vidtl.visualize.map_grid import draw_token_maps
 
 from vidtl.errors import UserError
+from vidtl.visualize.map_figure import draw_maps
 from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, token_map_images
 
 
@@ -109,7 +109,7 @@ def test_maps_that_are_no_weights_are_refused(clip_THWC, value):
 def test_grid_is_drawn_with_all_tokens(tmp_path, clip_THWC, t, num_tokens):
     images = token_map_images(corner_maps(t, num_tokens), clip_THWC, 8 // t)
     path = tmp_path / "folder" / "tokens.png"
-    draw_token_maps(images, path, "title $\\frac{")
+    draw_maps(images, path, "title $\\frac{")
     with Image.open(path) as image:
         array = np.asarray(image.convert("RGB"))
     assert image.format == "PNG"

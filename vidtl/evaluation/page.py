@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from vidtl.errors import UserError
@@ -41,7 +41,7 @@ def write_page(folder: Path) -> Path:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         text = _environment().get_template("page.html.j2").render(_context(record, folder))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, TemplateError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(f"{path} cannot be read as the metrics of an evaluation: {reason}") from None
     with whole_file(folder / PAGE) as file:

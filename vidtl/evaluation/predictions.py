@@ -96,8 +96,8 @@ def read_predictions(path: Path) -> PredictionTable:
 
 def _joined(names: Sequence[str]) -> str:
     cell = io.StringIO()
-    csv.writer(cell, delimiter="|", lineterminator="").writerow(names)
-    return cell.getvalue()
+    csv.writer(cell, delimiter="|").writerow(names)
+    return cell.getvalue().removesuffix("\r\n")
 
 
 def _parted(cell: str) -> list[str]:

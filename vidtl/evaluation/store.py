@@ -68,13 +68,14 @@ class ScoreStore:
         """
         path = self.folder / f"{launch:03d}-{process_index:04d}.jsonl"
         with user_error_if_not_written(path):
-            file = path.open("x", encoding="ascii")
+            file = path.open("xb", buffering=0)
 
         def append(batch: Scores) -> None:
             if batch.rows and not batch.failures:
+                line = json.dumps([min(batch.rows), [row.tolist() for row in batch.rows.values()]]).encode() + b"\n"
                 with user_error_if_not_written(path):
-                    file.write(json.dumps([min(batch.rows), [row.tolist() for row in batch.rows.values()]]) + "\n")
-                    file.flush()
+                    if file.write(line) < len(line):
+                        raise OSError("only a part fitted on the disk")
 
         with file:
             yield append

@@ -17,7 +17,6 @@ _DECIDES = ("data.eval_split", "training.evaluate_every_epochs", "evaluation")
 _IGNORED = (
     *(key for key in MAY_CHANGE if key not in _DECIDES),
     "evaluation.batch_size",
-    "evaluation.strict",
     "training.seed",
     "training.precision",
 )
