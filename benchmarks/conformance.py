@@ -18,7 +18,7 @@ import numpy as np
 from rich.progress import track
 
 from vidtl.errors import UserError
-from vidtl.runtime.escape import cell_text, shown_text
+from vidtl.runtime.escape import cell_text, printable
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.versions import installed_versions
@@ -147,7 +147,7 @@ def main() -> None:
     for name, found in results.items():
         for decoder, verdict in found.items():
             if verdict.outcome not in ("exact", "rounding"):
-                print(shown_text(f"{name}: {decoder}: {verdict}"))
+                print(printable(f"{name}: {decoder}: {verdict}"))
     counts = {decoder: Counter(found[decoder].outcome for found in results.values()) for decoder in decoders}
     for decoder, outcomes in counts.items():
         print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))

@@ -31,7 +31,7 @@ from vidtl.config.checks import require
 from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
-from vidtl.runtime.escape import shown_text
+from vidtl.runtime.escape import printable
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.timing import describe_machine, measure_seconds
@@ -215,7 +215,7 @@ def print_speeds(console: Console, files: Sequence[FileTimes], names: Sequence[s
         table.add_column(name, justify="right")
     for file in files:
         speeds = [file.speed(name) for name in names]
-        table.add_row(shown_text(file.name), *("refused" if speed is None else f"{speed:.2f}" for speed in speeds))
+        table.add_row(printable(file.name), *("refused" if speed is None else f"{speed:.2f}" for speed in speeds))
     known = [[speed for file in files if (speed := file.speed(name)) is not None] for name in names]
     table.add_section()
     table.add_row("geometric mean", *(f"{geometric_mean(speeds):.2f}" if speeds else "" for speeds in known))

@@ -1,15 +1,21 @@
-"""`eval.py --charades-submission FILE --annotations CSV`: judge a file by the official rules, without a model."""
+"""`eval.py --charades-submission FILE --annotations CSV`: score a file by the official rules, without a model."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 from command_line import PlainParser
+from numpy.typing import NDArray
 
-from vidtl.metrics.charades import SubmissionScores, read_annotations, score_submission
-from vidtl.runtime.escape import shown_text
+from vidtl.data.formats.source import read_columns
+from vidtl.errors import UserError
+from vidtl.metrics import METRICS, Outcomes
+from vidtl.metrics.charades import Submission, match_submission, official_scores
+from vidtl.runtime.escape import printable
 
 OPTION = "--charades-submission"
 SUBMISSION_HELP = (
-    "Judge this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
+    "Score this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
     "model; needs --annotations, and no --checkpoint"
 )
 ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
@@ -17,42 +23,64 @@ ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Ch
 NUM_CLASSES = 157
 SHOWN_IDS = 5
 
-
-def is_asked_for(arguments: list[str]) -> bool:
-    """Whether the command line is about a submission file."""
-    return any(argument.partition("=")[0] == OPTION for argument in arguments)
+_ACTION = re.compile(r"c(\d+)\s+\S+\s+\S+")
 
 
 def score_file(arguments: list[str]) -> None:
-    """Print the figures of a submission file."""
+    """Print the scores of a submission file."""
     parser = PlainParser(prog="eval.py", description=__doc__, allow_abbrev=False)
     parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
     parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
     options = parser.parse_args(arguments)
     ids, targets_NK = read_annotations(options.annotations, NUM_CLASSES)
-    scores = score_submission(options.charades_submission, ids, targets_NK)
-    num_labelled = int(targets_NK.any(axis=1).sum())
-    print(shown_text(f"{options.annotations}: {len(ids)} videos, {num_labelled} of them with actions"))
-    print("\n".join(summary_lines(scores)))
+    submission = match_submission(options.charades_submission, ids, targets_NK)
+    num_labeled = int(targets_NK.any(axis=1).sum())
+    print(printable(f"{options.annotations}: {len(ids)} videos, {num_labeled} of them with actions"))
+    print("\n".join(summary_lines(submission, targets_NK)))
 
 
-def summary_lines(scores: SubmissionScores) -> list[str]:
-    """The figures, and everything about the file that a person should know."""
-    official = scores.official
+def summary_lines(submission: Submission, targets_NK: NDArray[np.bool_]) -> list[str]:
+    """Format the scores, and irregularities of the file."""
+    official = official_scores(submission.scores, targets_NK)
+    chances = np.zeros(targets_NK.shape)  # mAP needs none
+    outcomes = Outcomes(scores=submission.scores, targets=targets_NK, probabilities=chances, multi_label=True)
+    grouped = METRICS["mAP"].function(outcomes)
     lines = [
         f"{'mAP':<14}{official.mean_ap:.6f}  official: equal scores in file order, videos without actions left out",
         f"{'mAP weighted':<14}{official.weighted_ap:.6f}  official: weighted by the videos of each class",
-        f"{'mAP sklearn':<14}{scores.sklearn_mean_ap:.6f}  equal scores judged together, videos without actions count",
+        f"{'mAP grouped':<14}{grouped:.6f}  equal scores judged together, videos without actions count",
     ]
-    if scores.missing_ids:
-        lines.append(_named(scores.missing_ids, "videos with actions are missing, which costs their actions"))
-    if scores.unknown_ids:
-        lines.append(_named(scores.unknown_ids, "videos are not in the annotation and are ignored"))
-    if scores.num_repeated:
-        lines.append(f"{scores.num_repeated} lines are replaced by a later line of the same video")
+    for ids, remark in (
+        (submission.missing_ids, "videos with actions are missing, which costs their actions"),
+        (submission.unknown_ids, "videos are not in the annotation and are ignored"),
+    ):
+        if ids:
+            shown = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+            lines.append(printable(f"{len(ids)} {remark}: {shown}"))
+    if submission.num_repeated:
+        lines.append(f"{submission.num_repeated} lines are replaced by a later line of the same video")
     return lines
 
 
-def _named(ids: list[str], what: str) -> str:
-    shown = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
-    return shown_text(f"{len(ids)} {what}: {shown}")
+def read_annotations(path: Path, num_classes: int) -> tuple[list[str], NDArray[np.bool_]]:
+    """Read ids and actions [N, K] of Charades' own CSV, as the official scorer does; times play no part.
+
+    Raises:
+        UserError: no such file, a row that is not in order, or a class beyond `num_classes`; names file and line.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is no file; the CSV of a split of Charades is needed, such as Charades_v1_test.csv")
+    ids: list[str] = []
+    rows: list[NDArray[np.bool_]] = []
+    for line, values in read_columns(path, {"id": "id", "actions": "actions"}):
+        ids.append(values["id"])
+        rows.append(np.zeros(num_classes, bool))
+        for action in filter(None, map(str.strip, values["actions"].split(";"))):
+            parsed = _ACTION.fullmatch(action)
+            if parsed is None or int(parsed[1]) >= num_classes:
+                last = f"c{num_classes - 1:03d}"
+                raise UserError(f"{path}:{line}: actions has {action!r}; allowed: 'c000 <start> <end>' to {last!r}")
+            rows[-1][int(parsed[1])] = True
+    if not ids:
+        raise UserError(f"{path} has no videos")
+    return ids, np.array(rows)

@@ -4,9 +4,9 @@ One process:      python tools/eval.py --checkpoint runs/toy
 Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/eval.py --checkpoint runs/toy
 
 Settings come from the run and may be overridden: --evaluation.protocol vivit_4x3 takes twelve views of each video,
---evaluation.protocol center one, for a quick look. The same command again goes on where a killed one was, on any
-number of processes; results of another model or other settings are never overwritten. A file of scores for Charades is
-judged without a model:
+--evaluation.protocol center one, for a quick look. The same command again continues a killed evaluation on any number
+of processes; results of another model or other settings are never overwritten. A file of scores for Charades is scored
+without a model:
 
                   python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
 """
@@ -14,13 +14,11 @@ judged without a model:
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, is_asked_for, score_file
+from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, score_file
 from command_line import arguments_of_process, experiment_parser
 from jsonargparse import ArgumentParser
 from trained_model import ClassOrder, load_for_classes, parse_with_model
@@ -32,14 +30,13 @@ from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate
-from vidtl.evaluation.fingerprint import evaluation_key
-from vidtl.evaluation.html import draw_pictures, example_indices, remove_page, write_page
-from vidtl.evaluation.partial import PartialResults
-from vidtl.evaluation.provenance import check_same_origin, folder_name, origin_record
+from vidtl.evaluation.examples import draw_examples, write_examples
+from vidtl.evaluation.page import remove_page, write_page
+from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.evaluation.result import EvaluationResult
+from vidtl.evaluation.store import ScoreStore
 from vidtl.metrics.charades import write_submission
-from vidtl.metrics.classification import unreadable_rows
 from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
@@ -52,7 +49,7 @@ log = logging.getLogger("vidtl.eval")
 
 def main() -> None:
     arguments = arguments_of_process()
-    if is_asked_for(arguments):
+    if any(argument.partition("=")[0] == OPTION for argument in arguments):
         score_file(arguments)
         return
     options, config, checkpoint = parse_with_model(eval_parser())
@@ -66,42 +63,46 @@ def main() -> None:
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
     folder = (options.output_dir or default_folder(checkpoint)) / folder_name(config, protocol)
-    if config.evaluation.single_frame:
-        protocol = replace(protocol, name=f"{protocol.name}-single-frame")
     on_main_process(accelerator, checkpoint.verify)
     model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
-    check_readable(records, config)
+    check_readable(records, config.data)
 
     key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key)
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
-    found_so_far = PartialResults(folder / "partial", key, len(records.classes))
+    store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
-    progress = make_progress(accelerator.is_main_process)
-    make_loader = partial(
-        EvalLoader, records, protocol, config.clip, config.data, single_frame=config.evaluation.single_frame
+    result = evaluate(
+        model,
+        partial(EvalLoader, records, protocol, config.clip, config.data),
+        records,
+        config.clip,
+        config.evaluation,
+        protocol,
+        accelerator,
+        make_progress(accelerator.is_main_process),
+        store,
     )
-    result = evaluate(model, make_loader, records, config, protocol, accelerator, progress, found_so_far)
     if accelerator.is_main_process:
-        record = report(result, origin, folder, submit=READERS[description.format].official_scorer)
-        found_so_far.remove()
+        report(result, origin, folder, submit=READERS[description.format].official_scorer)
+        store.remove()
         if options.html:
             network = model.model if isinstance(model, ClassOrder) else model
-            write_html(result, record, folder, partial(draw_pictures, network, records, config, protocol))
+            write_html(result, folder, partial(draw_examples, network, records, config, protocol))
     sys.stdout.flush()
-    wait_for_everyone(accelerator)  # one that ends with a code makes the launcher end the others
-    if result.unreadable and (options.strict or config.evaluation.strict):
+    wait_for_everyone(accelerator)  # the launcher ends all processes once one exits with a code
+    if result.unreadable and options.strict:
         sys.exit(EXIT_UNREADABLE)
 
 
 def eval_parser() -> ArgumentParser:
-    """The options of an experiment, and those of this tool."""
+    """Make the parser of an experiment and of this tool's options."""
     parser = experiment_parser("eval.py", "Evaluate a trained model.")
     parser.add_argument(
-        "--output_dir", type=Path, help="Where the report goes; default: evaluation/STEP/ in the folder of the run"
+        "--output_dir", type=Path, help="Folder of the report; default: evaluation/STEP/ in the folder of the run"
     )
     parser.add_argument("--html", type=bool, default=True, help="Write report.html, with pictures of a few videos")
-    parser.add_argument("--strict", action="store_true", help="The same as --evaluation.strict true")
+    parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
     parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
     parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
     return parser
@@ -113,29 +114,28 @@ def default_folder(checkpoint: Checkpoint) -> Path:
     return folder if checkpoint.step is None else folder / checkpoint_name(checkpoint.step)
 
 
-def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submit: bool) -> dict[str, Any]:
-    """Write the files, print the summary and say where the files are; `submit`: one for the official scorer too."""
+def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submit: bool) -> None:
+    """Write the files and print the summary; with `submit`, also a file for the official Charades scorer."""
     record = origin | metrics_record(result)
     remove_page(folder)
     files = write_report(result, record, folder)
     print("\n".join(summary_lines(result, record)))
     if submit:
         files.append(folder / "charades_submission.txt")
-        scored = np.flatnonzero(~unreadable_rows(result.scores))
-        write_submission(files[-1], [result.ids[i] for i in scored], result.scores[scored])
+        outcomes = result.outcomes
+        ids = [video for video, readable in zip(result.ids, outcomes.readable, strict=True) if readable]
+        write_submission(files[-1], ids, outcomes.scores[outcomes.readable])
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
-    return record
 
 
-def write_html(
-    result: EvaluationResult, record: dict[str, Any], folder: Path, draw: Callable[[list[int], Path], None]
-) -> None:
-    """Write the page. Its pictures are worth less than the metrics, so what goes wrong in drawing them is only told."""
+def write_html(result: EvaluationResult, folder: Path, draw: Callable[[list[int], Path], None]) -> None:
+    """Write the page. A failure to draw its pictures is only logged, since they matter less than the metrics."""
+    numbers = write_examples(result, folder)
     try:
-        draw(example_indices(result), folder)
+        draw(numbers, folder)
     except Exception as error:
         log.warning("the HTML report has no pictures: %s: %s", type(error).__name__, error)
-    print(f"page    {write_page(result, record, folder)}")
+    print(f"page    {write_page(folder)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Say what a trained model sees in videos: files of any container, images, and folders of either.
+"""Predict classes of videos: files of any container, images, and folders of either.
 
 python tools/predict.py clip.mp4 more_clips/ --checkpoint runs/toy
 python tools/predict.py clips/ --checkpoint runs/toy --json --evaluation.protocol vivit_4x3 > predictions.jsonl
 
-Folders are walked to the bottom, in the order of the names. No data set is needed: the class names are in the model.
+Folders are searched recursively, in the order of the names. No data set is needed: the class names are in the model.
 With --json each video is one line of JSON with path, frames, duration_s, scores (class, probability, score; best first)
 and reason, which is null unless the video could not be read. The exit code is 4 if one could not.
 """
@@ -11,7 +11,7 @@ and reason, which is null unless the video could not be read. The exit code is 4
 import json
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from vidtl.data.video_files import check_frame_rate, find_videos
 from vidtl.errors import UserError
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
 from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.escape import shown_text
+from vidtl.runtime.escape import printable
 from vidtl.runtime.launch import make_accelerator, run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
@@ -42,7 +42,10 @@ log = logging.getLogger("vidtl.predict")
 
 def main() -> None:
     options, config, checkpoint = parse_with_model(predict_parser())
-    _check(options.top_k, options.threshold)
+    if options.top_k is not None and options.top_k < 0:
+        raise UserError(f"--top_k is {options.top_k}; allowed: 1 or more, or 0 for all classes")
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        raise UserError(f"--threshold is {options.threshold}; allowed: a probability from 0 to 1")
     check_frame_rate(options.frame_rate)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
@@ -65,7 +68,7 @@ def main() -> None:
     )
     top_k = options.top_k if options.top_k is not None else (0 if options.threshold is not None else TOP_K)
     unreadable = 0
-    shown: list[tuple[Prediction, list[ScoredClass]]] = []
+    rows: dict[Path, list[str]] = {}
     with make_progress(is_main_process=True).task("predicting", "videos", len(found.videos)) as task:
         for prediction in predict(model, found.videos, settings, accelerator, task.update):
             unreadable += bool(prediction.reason)
@@ -73,18 +76,17 @@ def main() -> None:
             if options.json:
                 print(json.dumps(json_record(prediction, classes)), flush=True)
             else:
-                shown.append((prediction, classes))
-    if shown:
-        place = {video.path: number for number, video in enumerate(found.videos)}
-        print("\n".join(table_lines(sorted(shown, key=lambda pair: place[pair[0].path]))))
+                rows[prediction.path] = table_row(prediction, classes)
+    if rows:
+        print("\n".join(aligned([rows[video.path] for video in found.videos])))
     if unreadable:
         log.warning("%d of %d videos could not be read", unreadable, len(found.videos))
         sys.exit(EXIT_UNREADABLE)
 
 
 def predict_parser() -> ArgumentParser:
-    """The options of an experiment, whose `clip`, `data` and `evaluation` count here, and those of this tool."""
-    parser = experiment_parser("predict.py VIDEO...", "Say what a trained model sees in videos.")
+    """Make the parser of an experiment, whose `clip`, `data` and `evaluation` count, and of this tool's options."""
+    parser = experiment_parser("predict.py VIDEO...", "Predict classes of videos.")
     parser.add_argument("videos", type=str, nargs="+", help="Videos, images, and folders that hold some")
     parser.add_argument("--top_k", type=int, help=f"Classes per video, 0 for all; default: {TOP_K}")
     parser.add_argument("--threshold", type=float, help="Only classes of at least this probability, however many")
@@ -94,13 +96,13 @@ def predict_parser() -> ArgumentParser:
 
 
 def protocol_name(config: ExperimentConfig) -> str:
-    """What the command line or its files ask for; `dataset` is the protocol of what the model was trained on."""
+    """Return the protocol of the command line or its files; `dataset` is that of the training data."""
     name = str(given_setting("evaluation.protocol", arguments_of_process()) or QUICK)
     return load_description(config.data.dataset).protocol if name == "dataset" else name
 
 
 def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
-    """What the model says; of models that do not, what their data set's description says, if it is here."""
+    """Return the model's kind of labels, or that of its data set's description where the model has none."""
     if model.multi_label is not None:
         return model.multi_label
     try:
@@ -111,50 +113,40 @@ def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
 
 
 def json_record(prediction: Prediction, classes: Sequence[ScoredClass]) -> dict[str, object]:
-    """One line of the output; `json.dumps` writes ASCII, so that no name can do anything to a terminal."""
+    """Make one line of the output; `json.dumps` writes ASCII, which is safe in a terminal."""
     readable = not prediction.reason
+    scores = [{"class": name, "probability": p, "score": score} for name, p, score in classes]
     return {
         "path": str(prediction.path),
         "frames": prediction.num_frames if readable else None,
         "duration_s": prediction.duration_s if readable else None,
-        "scores": [{"class": name, "probability": p, "score": score} for name, p, score in classes]
-        if readable
-        else None,
+        "scores": scores if readable else None,
         "reason": prediction.reason or None,
     }
 
 
-def table_lines(predictions: Sequence[tuple[Prediction, Sequence[ScoredClass]]]) -> list[str]:
-    """Aligned columns: video, frames, seconds, then classes with their probabilities, or the reason for having none."""
-    rows = []
-    for prediction, classes in predictions:
-        row = [shown_text(str(prediction.path))]
-        if not prediction.reason:
-            row += [f"{prediction.num_frames} frames", f"{prediction.duration_s:.1f} s"]
-            row += [f"{shown_text(each.name)} {100 * each.probability:.1f}%" for each in classes]
-        rows.append(row)
-    widths = [max(map(cell_len, column)) for column in zip_longest(*rows, fillvalue="")]
-    reasons = [shown_text(prediction.reason) for prediction, _ in predictions]
-    return [
-        _aligned([*row, f"unreadable: {reason}"] if reason else row, widths)
-        for row, reason in zip(rows, reasons, strict=True)
-    ]
+def table_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[str]:
+    """Format video, frames, seconds, then classes with their probabilities; or the reason for having none."""
+    path = printable(str(prediction.path))
+    if prediction.reason:
+        return [path, f"unreadable: {printable(prediction.reason)}"]
+    shown = [f"{printable(each.name)} {100 * each.probability:.1f}%" for each in classes]
+    return [path, f"{prediction.num_frames} frames", f"{prediction.duration_s:.1f} s", *shown]
 
 
-def _aligned(row: Sequence[str], widths: Iterable[int]) -> str:
-    """Words to the left, figures (columns 2 and 3) to the right."""
-    cells = []
-    for column, (text, width) in enumerate(zip(row, widths, strict=False)):
-        space = " " * (width - cell_len(text))
-        cells.append(space + text if column in (1, 2) and not text.startswith("unreadable") else text + space)
-    return "  ".join([*cells, *row[len(cells) :]]).rstrip()
-
-
-def _check(top_k: int | None, threshold: float | None) -> None:
-    if top_k is not None and top_k < 0:
-        raise UserError(f"--top_k is {top_k}; allowed: 1 or more, or 0 for all classes")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise UserError(f"--threshold is {threshold}; allowed: a probability from 0 to 1")
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Pad the cells of each column to one width; frames and seconds to the right."""
+    columns = zip_longest(*(row if len(row) > 2 else row[:1] for row in rows), fillvalue="")
+    widths = [max(map(cell_len, column)) for column in columns]
+    lines = []
+    for row in rows:
+        spaces = [" " * (width - cell_len(text)) for text, width in zip(row, widths, strict=False)]
+        cells = [
+            space + text if column in (1, 2) and len(row) > 2 else text + space
+            for column, (text, space) in enumerate(zip_longest(row, spaces[: len(row)], fillvalue=""))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,25 +1,21 @@
 """Write the HTML report of an evaluation again, from its files alone: no model, no videos.
 
 python tools/report.py runs/toy/evaluation/step-00001200/val-center
-
-It reads metrics.json, predictions.csv and the pictures that the evaluation left in examples/.
 """
 
 from pathlib import Path
 
 from command_line import PlainParser
 
-from vidtl.evaluation.html import read_evaluation, write_page
+from vidtl.evaluation.page import write_page
 from vidtl.runtime.launch import run_tool
 
 
 def main() -> None:
-    parser = PlainParser(
-        prog="report.py", description="Write the HTML report of an evaluation again.", allow_abbrev=False
-    )
-    parser.add_argument("folder", type=Path, help="folder of the evaluation, with metrics.json and predictions.csv")
-    folder = parser.parse_args().folder
-    print(f"page  {write_page(*read_evaluation(folder), folder)}")
+    description = "Write the HTML report of an evaluation again, from its files."
+    parser = PlainParser(prog="report.py", description=description, allow_abbrev=False)
+    parser.add_argument("folder", type=Path, help="folder of the evaluation, with metrics.json and examples/")
+    print(f"page  {write_page(parser.parse_args().folder)}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from vidtl.data.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
 from vidtl.evaluation.provenance import folder_name
-from vidtl.evaluation.report import METRICS
+from vidtl.evaluation.report import METRICS_FILE
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.runtime.launch import run_tool
@@ -170,7 +170,7 @@ def judged_checkpoint(run: Run, which: str) -> Path | None:
 def metrics_file(run: Run, study: StudyConfig) -> Path | None:
     """Find the metrics of the study's checkpoint, split and protocol; None before they are written."""
     checkpoint = judged_checkpoint(run, study.checkpoint)
-    file = run.folder / "judged" / (checkpoint.name if checkpoint else "") / run.evaluation / METRICS
+    file = run.folder / "judged" / (checkpoint.name if checkpoint else "") / run.evaluation / METRICS_FILE
     return file if checkpoint and file.is_file() else None
 
 

@@ -18,11 +18,11 @@ from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol, protocol_of_run
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
-from vidtl.metrics.classification import chance_levels
+from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.runtime.escape import shown_text
+from vidtl.runtime.escape import printable
 from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress, make_progress
@@ -111,10 +111,10 @@ def center_view_metrics(
 ) -> dict[str, float]:
     """Evaluate one center view of each video."""
     protocol = get_protocol("center")
-    make_loader = partial(
-        EvalLoader, records, protocol, config.clip, config.data, single_frame=config.evaluation.single_frame
-    )
-    return evaluate(model, make_loader, records, config, protocol, accelerator, progress).metrics
+    make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
+    return evaluate(
+        model, make_loader, records, config.clip, config.evaluation, protocol, accelerator, progress
+    ).metrics
 
 
 def facts(
@@ -174,9 +174,9 @@ def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
     if summary.best:
         print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
     for path, count in summary.unreadable.items():
-        print(shown_text(f"unreadable  {path} ({count} attempts)"))
+        print(printable(f"unreadable  {path} ({count} attempts)"))
     for name, (replaced, asked) in summary.replaced.items():
-        print(shown_text(f"replaced    class {name}: {replaced} of {asked} clips"))
+        print(printable(f"replaced    class {name}: {replaced} of {asked} clips"))
     print(f"checkpoint  {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")
     print(f"summary     {RunDirectory(output_dir).summary_file}")

@@ -1,4 +1,4 @@
-"""Draw where a trained model looks over time: TokenLearner's maps, or the attention rollout of a ViViT without it.
+"""Draw TokenLearner's maps over a video, or the attention rollout of a ViViT without TokenLearner.
 
 python tools/visualize.py --checkpoint runs/toy --num_videos 4          # of the run's evaluation split
 python tools/visualize.py --checkpoint runs/toy --videos clip.mp4 clips/ --output_dir pictures/
@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from command_line import experiment_parser
-from einops import rearrange
 from trained_model import parse_with_model
 
 from vidtl.config import ClipConfig, ExperimentConfig
@@ -27,20 +25,18 @@ from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import check_readable
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
-from vidtl.data.pixels import normalize, to_rgb
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
 from vidtl.errors import UserError
 from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.escape import shown_text
+from vidtl.runtime.escape import printable
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.visualize.animation import animate, write_gif, write_mp4
-from vidtl.visualize.map_grid import draw_token_maps
-from vidtl.visualize.rollout import clip_rollout
-from vidtl.visualize.token_maps import TokenMapImages, clip_token_maps, token_map_images
+from vidtl.visualize.clip_maps import clip_maps
+from vidtl.visualize.map_figure import draw_maps
 
 EXIT_UNREADABLE = 4
 
@@ -58,12 +54,14 @@ class Subject(NamedTuple):
 
 
 def main() -> None:
-    parser = experiment_parser("visualize.py", "Draw where a trained model looks over time.")
-    parser.add_argument("--videos", type=str, nargs="+", help="Videos and folders to draw; default: the data's own")
+    parser = experiment_parser("visualize.py", "Draw token maps or attention rollout over videos.")
+    parser.add_argument(
+        "--videos", type=str, nargs="+", help="Videos and folders to draw; default: those of the evaluation split"
+    )
     parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
     parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
     parser.add_argument(
-        "--output_dir", type=Path, help="Where the files go; default: pictures/ in the folder of the run"
+        "--output_dir", type=Path, help="Folder of the files; default: pictures/ in the folder of the run"
     )
     options, config, checkpoint = parse_with_model(parser)
     if options.num_videos < 1:
@@ -87,19 +85,17 @@ def main() -> None:
             log.warning("unreadable  %s: %s", subject.path, subject.reason)
             continue
         written = draw(model, subject, subject.video, folder / f"{number:03d}")
-        print(f"{shown_text(subject.title)}: {', '.join(map(shown_text, map(str, written)))}")
+        print(f"{printable(subject.title)}: {', '.join(map(printable, map(str, written)))}")
     if unreadable:
         sys.exit(EXIT_UNREADABLE)
 
 
 def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
-    """Videos spread evenly over the evaluation split, with their classes."""
+    """Read videos spread evenly over the evaluation split, with their classes."""
     records = read_records(load_description(config.data.dataset), config.data.eval_split, Path(config.data.root))
     check_readable(records, config.data)
     chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
-    for video in EvalLoader(
-        chosen, get_protocol("center"), config.clip, config.data, single_frame=config.evaluation.single_frame
-    ):
+    for video in EvalLoader(chosen, get_protocol("center"), config.clip, config.data):
         names = ", ".join(chosen.classes.names[label] for label in chosen.labels(video.index))
         yield subject_of(chosen.path(video.index), f"{chosen.ids[video.index]}: {names}", video)
 
@@ -107,7 +103,7 @@ def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
 def of_files(
     paths: list[str], model: VideoModel, config: ExperimentConfig, frame_rate: float | None
 ) -> Iterator[Subject]:
-    """Videos without annotations; those that cannot be tried first."""
+    """Read videos without annotations; those that cannot be tried first."""
     videos = find_videos(map(Path, paths), image_model=model.clip_config.num_frames == 1).videos
     if not videos:
         raise UserError(f"no videos in {', '.join(map(repr, paths))}")
@@ -119,9 +115,7 @@ def of_files(
     accepted = [video for video in videos if not refusal(video, frame_rate)]
     for of_kind, data in by_pixel_format(accepted, config.data):
         records = records_of_files(of_kind, classes, False, frame_rate)
-        for views in EvalLoader(
-            records, get_protocol("center"), config.clip, data, single_frame=config.evaluation.single_frame
-        ):
+        for views in EvalLoader(records, get_protocol("center"), config.clip, data):
             path = of_kind[views.index].path
             yield subject_of(path, os.path.relpath(path, common), views)
 
@@ -133,38 +127,26 @@ def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
 
 
 def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:
-    """The four files of one video."""
+    """Draw the four files of one video."""
     assert video.pixels is not None
-    rgb_BTCHW = to_rgb(video.pixels[:1], torch.tensor([video.color]))
-    frames_THWC = rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
-    kind, images = maps_of(model, normalize(rgb_BTCHW, model.clip_config), frames_THWC)
-    png, gif, mp4, figures = (
-        stem.with_name(f"{kind}-{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "json")
+    maps = clip_maps(model, video.pixels, video.color)
+    png, gif, mp4, numbers = (
+        stem.with_name(f"{maps.kind}-{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "json")
     )
     rate = playing_rate(video, model.clip_config)
-    draw_token_maps(images, png, subject.title)
-    pictures = list(animate(images, frames_THWC, subject.title))
+    draw_maps(maps.images, png, subject.title)
+    pictures = list(animate(maps.images, maps.frames, subject.title))
     write_gif(pictures, gif, rate)
     write_mp4(pictures, mp4, rate)
-    with whole_file(figures) as file:
-        json.dump({"path": str(subject.path), "kind": kind, **images.record()}, file, indent=1, allow_nan=False)
-    return [png, gif, mp4, figures]
-
-
-def maps_of(model: VideoModel, input_BTCHW: torch.Tensor, frames_THWC: np.ndarray) -> tuple[str, TokenMapImages]:
-    """What there is to draw of this model."""
-    encoder = getattr(model, "encoder", model)
-    if getattr(encoder, "token_learners", None) or getattr(encoder, "token_learner", None):
-        maps_tShw = clip_token_maps(model, input_BTCHW)
-        return "tokens", token_map_images(maps_tShw, frames_THWC, len(frames_THWC) // len(maps_tShw))
-    maps_thw = clip_rollout(model, input_BTCHW)
-    length = len(frames_THWC) // len(maps_thw)
-    images = token_map_images(maps_thw[:, None], frames_THWC, length, ["rollout"], compare_timesteps=True)
-    return "rollout", images
+    with whole_file(numbers) as file:
+        json.dump(
+            {"path": str(subject.path), "kind": maps.kind, **maps.images.record()}, file, indent=1, allow_nan=False
+        )
+    return [png, gif, mp4, numbers]
 
 
 def playing_rate(video: VideoViews, clip: ClipConfig) -> Fraction:
-    """Frames per second at which the clip runs as fast as the video; between 1 and 25."""
+    """Return the frames per second at which the clip runs as fast as the video; between 1 and 25."""
     if clip.sampling == "segments" or clip.num_frames == 1:
         rate = clip.num_frames / max(video.duration_s, 0.04)
     else:

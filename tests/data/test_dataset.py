@@ -14,7 +14,7 @@ from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfi
 from vidtl.data import dataset as dataset_module
 from vidtl.data import loader as loader_module
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import ClipKey, ViewDataset, check_readable, collate, first_records
+from vidtl.data.dataset import ClipKey, check_readable, collate, first_records
 from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.records import Records
@@ -246,17 +246,6 @@ def test_a_protocol_that_does_not_suit_the_model_is_logged(records: Records, cap
     views_of(records, "videomae_ssv2_2x3")
     assert "videomae_ssv2_2x3" in caplog.text
     assert "clip.sampling is random_span" in caplog.text
-
-
-def test_single_frame_repeats_the_middle(records: Records) -> None:
-    protocol = get_protocol("vivit_4x3")
-    moving, frozen = (
-        ViewDataset(records, protocol, CONFIG.clip, CONFIG.data, single_frame)[0].pixels
-        for single_frame in (False, True)
-    )
-    assert moving is not None
-    assert frozen is not None
-    assert torch.equal(frozen, moving[:, 4:5].expand_as(moving))
 
 
 def eval_loader(records: Records, protocol: str = "center", workers: int = 0, **more: object) -> EvalLoader:

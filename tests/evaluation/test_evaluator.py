@@ -1,4 +1,4 @@
-"""Every video once: any batch size, unreadable videos, resumed evaluations, and the bugs that must not pass.
+"""Every video once: any batch size, unreadable videos, and bugs that must not pass.
 
 `test_evaluation_processes.py` has the real processes.
 """
@@ -24,16 +24,17 @@ from tests.evaluation.tiny_evaluation import (
     run,
     views_of,
 )
+from tests.refusals import refused
 from vidtl.config import DataConfig, EvaluationConfig, ExperimentConfig
 from vidtl.data.loader import EvalLoader
 from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
-from vidtl.evaluation.batching import group_size
-from vidtl.evaluation.evaluator import _merge, all_metrics, evaluate
+from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.fusion import fuse
-from vidtl.evaluation.scoring import Shard, pack
+from vidtl.evaluation.scoring import Scores, fixed_batches
+from vidtl.metrics import compute_metrics
 
 
 def with_batch_size(batch_size: int) -> ExperimentConfig:
@@ -48,33 +49,30 @@ def test_scores_are_those_of_each_video_alone(multi_label):
     for i in range(7):
         with torch.no_grad():
             logits = model(prepare_input(views_of(i), torch.zeros(6, dtype=torch.int64), CONFIG.clip))
-        np.testing.assert_allclose(result.scores[i], fuse(logits.numpy(), PROTOCOL.fusion, multi_label), atol=1e-6)
-        np.testing.assert_array_equal(result.targets[i], records.targets(i))
-    assert result.scores.dtype == np.float64
+        expected = fuse(logits.numpy(), PROTOCOL.fusion, multi_label)
+        np.testing.assert_allclose(result.outcomes.scores[i], expected, atol=1e-6)
+        np.testing.assert_array_equal(result.outcomes.targets[i], records.targets(i))
     assert result.ids == [f"-id{i}" for i in range(7)]
-    names = records.classes.names
-    expected = all_metrics(result.scores, result.targets, PROTOCOL.fusion, multi_label, names)
-    assert result.metrics == pytest.approx(expected, nan_ok=True)
+    assert result.metrics == pytest.approx(compute_metrics(result.outcomes), nan_ok=True)
     assert result.metrics_readable == result.metrics
     assert ("mAP_charades" in result.metrics) == multi_label
-    assert (result.num_annotated, result.num_scored, result.unreadable) == (7, 7, [])
+    assert (len(result.outcomes), result.num_scored, result.unreadable) == (7, 7, [])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_batch_size_changes_nothing_but_the_batches(multi_label):
     records = make_records(7, multi_label)
     reference = run(records, config=with_batch_size(6))
-    for batch_size in range(1, 8):
+    for batch_size in (1, 4, 6, 7, 13, 64):
         model = TinyModel()
         result = run(records, model=model, config=with_batch_size(batch_size))
         assert max(model.batch_sizes) <= batch_size  # what bounds the memory
-        group = group_size(6, batch_size)
         sizes = []
-        for first in range(0, 7, group):
-            full, rest = divmod(min(group, 7 - first) * 6, batch_size)
+        for batch in fixed_batches(7, 6, batch_size):
+            full, rest = divmod(len(batch) * 6, batch_size)
             sizes += [batch_size] * full + [rest] * (rest > 0)
         assert model.batch_sizes == sizes
-        np.testing.assert_allclose(result.scores, reference.scores, atol=1e-6)
+        np.testing.assert_allclose(result.outcomes.scores, reference.outcomes.scores, atol=1e-6)
         assert result.metrics == pytest.approx(reference.metrics, abs=1e-6, nan_ok=True)
 
 
@@ -101,12 +99,12 @@ def test_unreadable_videos_are_wrong_listed_and_left_out_of_the_second_figure():
         ("-id2", "2.mp4", "no frames in 2"),
         ("-id6", "6.mp4", "no frames in 6"),
     ]
-    assert (result.num_annotated, result.num_scored) == (7, 5)
-    assert np.isneginf(result.scores[[2, 6]]).all()
+    assert (len(result.outcomes), result.num_scored) == (7, 5)
+    assert np.isneginf(result.outcomes.scores[[2, 6]]).all()
     whole = run(records)
     kept = [0, 1, 3, 4, 5]
-    np.testing.assert_allclose(result.scores[kept], whole.scores[kept], atol=1e-6)
-    right = (whole.scores.argmax(1) == np.arange(7) % NUM_CLASSES)[kept].sum()
+    np.testing.assert_allclose(result.outcomes.scores[kept], whole.outcomes.scores[kept], atol=1e-6)
+    right = (whole.outcomes.scores.argmax(1) == np.arange(7) % NUM_CLASSES)[kept].sum()
     assert result.metrics["top1"] == right / 7
     assert result.metrics_readable["top1"] == right / 5
     assert (progress.total, progress.done) == (7, [1, 2, 3, 4, 5, 6, 7])
@@ -135,46 +133,57 @@ def test_training_flags_come_back_even_after_an_error():
     assert small.body[1].num_batches_tracked == 0
 
 
-def test_missing_and_double_videos_are_our_bug():
+def test_missing_and_double_videos_are_a_bug():
     records = make_records(4, False)
     videos = list(read_views(records, (), range(4)))
 
     def run_with(*given, of=records):
         return run(of, make_loader=lambda indices: iter(given))
 
-    with pytest.raises(RuntimeError, match=r"the loader ended where record 3 \('-id3'\) was due"):
-        run_with(*videos[:3])
-    with pytest.raises(RuntimeError, match="record 1 came after all that were due"):
-        run_with(*videos, videos[1])
-    with pytest.raises(RuntimeError, match=r"record 1 came where 2 \('-id2'\) was due"):
-        run_with(*videos[:2], videos[1], videos[3])
-    with pytest.raises(RuntimeError, match="'-id0' has 5 views, not 6"):
-        run_with(replace(videos[0], pixels=videos[0].pixels[:5]), *videos[1:])
-    with pytest.raises(RuntimeError, match="record 2 came after"):
+    for given, named in [
+        (videos[:3], r"\[\] were read where \[3\] were due"),
+        ([*videos, videos[1]], "record 1 was read after all"),
+        ([*videos[:2], videos[1], videos[3]], r"\[1\] were read where \[2\] were due"),
+        ([replace(videos[0], pixels=videos[0].pixels[:5]), *videos[1:]], "record 0 has 5 views, not 6"),
+    ]:
+        with pytest.raises(RuntimeError, match=named):
+            run_with(*given)
+    with pytest.raises(RuntimeError, match="record 2 was read after"):
         run_with(*videos, of=records.select([0, 1]))
 
 
-def test_what_two_processes_scored_twice_or_never_is_our_bug():
-    records = make_records(3, False)
+def test_scores_refuse_a_video_twice_or_never():
     row = np.zeros(NUM_CLASSES)
-    with pytest.raises(RuntimeError, match="of 3 videos 1 were not scored and 1 more than once, for example record 1"):
-        _merge([Shard([0, 2], [row, row]), Shard([2], [row])], records)
-    with pytest.raises(RuntimeError, match="0 were not scored and 1 more than once, for example record 0"):
-        _merge([Shard([0, 1, 2], [row] * 3), Shard(failures=[(0, "gone")])], records)
+    scores = Scores({0: row, 2: row})
+    for other in (Scores({2: row}), Scores({}, {2: "gone"})):
+        with pytest.raises(RuntimeError, match="more than once, for example record 2"):
+            scores.update(other)
+    with pytest.raises(RuntimeError, match="1 of 3 videos were not scored, for example 1"):
+        scores.table(3, NUM_CLASSES)
+    scores.update(Scores({}, {1: "gone"}))
+    np.testing.assert_array_equal(np.isneginf(scores.table(3, NUM_CLASSES)).all(axis=1), [False, True, False])
+
+
+@pytest.mark.parametrize("num_views", [1, 3, 12, 30])
+def test_batches_cover_every_video_once_and_bound_the_clips(num_views):
+    for batch_size in (1, 5, 16, 64):
+        batches = fixed_batches(50, num_views, batch_size)
+        assert [index for batch in batches for index in batch] == list(range(50))
+        assert all(len(batch) == 1 or len(batch) * num_views <= batch_size for batch in batches)
 
 
 def test_user_mistakes_take_one_line():
     records = make_records(3, False)
-    with pytest.raises(UserError, match=r"the model gives 4 scores per clip, but list\.csv has 6 classes"):
+    with refused("4 scores", "list.csv", "6 classes"):
         run(records, model=TinyModel(num_classes=4))
-    with pytest.raises(UserError, match=r"list\.csv has no videos"):
+    with refused("list.csv"):
         run(records.select([]))
     unlabelled = replace(records, label_offsets=np.array([0, 1, 1, 3]))
-    with pytest.raises(UserError, match=r"list\.csv:2: video '-id1' has 0 labels"):
+    with refused("list.csv:2", "'-id1'", "0 labels"):
         run(unlabelled)
     broken = TinyModel()
     nn.init.constant_(broken.head.bias, float("nan"))
-    with pytest.raises(UserError, match=r"video '-id0' \(videos/0\.mp4\) are not finite"):
+    with refused("'-id0'", "videos/0.mp4", "finite"):
         run(records, model=broken)
 
 
@@ -183,19 +192,7 @@ def test_the_configured_fusion_wins_over_the_published_one():
     config = replace(CONFIG, evaluation=EvaluationConfig(fusion="mean_logits"))
     assert run(records, config=config).fusion == "mean_logits"
     assert run(records).fusion == PROTOCOL.fusion
-    assert not np.allclose(run(records, config=config).scores, run(records).scores)
-
-
-def test_packing_keeps_every_view_in_order_and_holds_back_none():
-    lengths = [3, 1, 7, 2]
-    videos = [(i, i + 10, torch.full((n, 1), i, dtype=torch.uint8)) for i, n in enumerate(lengths)]
-    for batch_size in range(1, 15):
-        batches = list(pack(iter(videos), batch_size))
-        sizes = [sum(len(piece.pixels) for piece in batch) for batch in batches]
-        assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
-        owners = [piece.index for batch in batches for piece in batch for _ in piece.pixels]
-        assert owners == [0] * 3 + [1] + [2] * 7 + [3] * 2
-        assert all(piece.color == piece.index + 10 for batch in batches for piece in batch)
+    assert not np.allclose(run(records, config=config).outcomes.scores, run(records).outcomes.scores)
 
 
 def test_real_videos_through_the_real_loader(shared_data):
@@ -212,9 +209,10 @@ def test_real_videos_through_the_real_loader(shared_data):
     for batch_size in (7, 64):
         config = replace(CONFIG, data=DataConfig(num_workers=0), evaluation=EvaluationConfig(batch_size=batch_size))
         loader = partial(EvalLoader, records, protocol, config.clip, config.data)
-        results.append(evaluate(TinyModel(), loader, records, config, protocol, Accelerator(cpu=True)))
-    np.testing.assert_allclose(results[0].scores, results[1].scores, atol=1e-6)
+        sections = config.clip, config.evaluation
+        results.append(evaluate(TinyModel(), loader, records, *sections, protocol, Accelerator(cpu=True)))
+    np.testing.assert_allclose(results[0].outcomes.scores, results[1].outcomes.scores, atol=1e-6)
     assert [row.path for row in results[0].unreadable] == [paths[1], paths[3]]
     assert all(row.reason for row in results[0].unreadable)
-    assert np.isfinite(results[0].scores[[0, 2]]).all()
+    assert np.isfinite(results[0].outcomes.scores[[0, 2]]).all()
     assert (results[0].num_clips, results[0].num_crops, results[0].fusion) == (10, 3, "max")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vidtl.errors import UserError
-from vidtl.evaluation.fusion import FUSIONS, fuse
+from tests.refusals import refused
+from vidtl.evaluation.fusion import FUSIONS, fuse, probabilities
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -64,10 +64,25 @@ def test_single_label_max_compares_probabilities_of_different_views():
 
 
 def test_unknown_fusion_names_the_nearest():
-    with pytest.raises(UserError, match=r"evaluation\.fusion is 'mean_logit'; did you mean 'mean_logits'\?"):
+    with refused("evaluation.fusion", "'mean_logit'", "'mean_logits'"):
         fuse(np.zeros((1, 2)), "mean_logit", False)
 
 
 def test_no_views_is_an_error():
     with pytest.raises(ValueError, match="at least one view"):
         fuse(np.zeros((0, 3)), "max", True)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_probabilities_are_probabilities(fusion, multi_label):
+    logits = np.random.default_rng(3).normal(0, 30, (8, 4, 6))
+    scores = np.stack([fuse(each, fusion, multi_label) for each in logits])
+    scores[1] = -np.inf
+    chances = probabilities(scores, fusion, multi_label)
+    assert np.isnan(chances[1]).all()
+    kept = np.delete(chances, 1, axis=0)
+    assert ((kept >= 0) & (kept <= 1)).all()
+    assert (np.argsort(chances[0], kind="stable") == np.argsort(scores[0], kind="stable")).all() or multi_label
+    if not multi_label and fusion != "max":
+        np.testing.assert_allclose(kept.sum(1), 1)

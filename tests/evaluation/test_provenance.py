@@ -1,84 +1,88 @@
-"""Every evaluation says what its figures come from, and none takes another's place."""
+"""Every evaluation names the model and settings of its scores, and none takes another's place."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 
-from vidtl.config import ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig
+from tests.evaluation.tiny_evaluation import CONFIG, make_records
+from tests.refusals import refused
+from vidtl.config import ClipConfig, DataConfig, EvaluationConfig
 from vidtl.data.protocols import get_protocol
-from vidtl.errors import UserError
-from vidtl.evaluation.provenance import check_same_origin, folder_name, origin_record
+from vidtl.data.records import StringColumn
+from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
+from vidtl.training.checkpoint import Checkpoint
 
-CONFIG = ExperimentConfig()
-
-
-def origin(config: ExperimentConfig = CONFIG, model: str = "ab" * 32, given: str = "runs/a", step: int | None = 8):
-    settings = {name: asdict(getattr(config, name)) for name in ("data", "clip", "evaluation")}
-    return origin_record(Path(given), step, False, {"precision": "no", "model": model, "settings": settings})
+RECORDS, CENTER = make_records(11, False), get_protocol("center")
 
 
-def write(folder: Path, content: object) -> None:
-    (folder / "metrics.json").write_text(json.dumps(content))
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def test_the_key_holds_whatever_decides_a_score(model):
+    key = partial(evaluation_key, Checkpoint(model), accelerator=Accelerator(cpu=True))
+    before = key(RECORDS, CONFIG, CENTER)
+    assert key(RECORDS, replace(CONFIG, data=DataConfig(num_workers=0, worker_timeout_s=9)), CENTER) == key(
+        RECORDS, replace(CONFIG, data=DataConfig()), CENTER
+    )
+    moved = replace(RECORDS, paths=StringColumn.from_strings(f"other/{i}.mp4" for i in range(11)))
+    relabeled = replace(RECORDS, label_classes=RECORDS.label_classes[::-1].copy())
+    others = [
+        key(moved, CONFIG, CENTER),
+        key(relabeled, CONFIG, CENTER),
+        key(RECORDS.select(range(10)), CONFIG, CENTER),
+        key(RECORDS, replace(CONFIG, clip=ClipConfig(num_frames=4)), CENTER),
+        key(RECORDS, replace(CONFIG, data=DataConfig(root="elsewhere")), CENTER),
+        key(RECORDS, replace(CONFIG, evaluation=EvaluationConfig(batch_size=3)), CENTER),
+        key(RECORDS, CONFIG, replace(CENTER, fusion="max")),
+    ]
+    (model / "model.safetensors").write_bytes(b"other weights")
+    others.append(key(RECORDS, CONFIG, CENTER))
+    assert len({json.dumps(each, sort_keys=True) for each in (before, *others)}) == len(others) + 1
 
 
 @pytest.mark.parametrize(
     ("choice", "name"),
     [
-        ({}, "val-vivit_4x3"),
-        ({"batch_size": 3, "strict": True, "protocol": "vivit_4x3"}, "val-vivit_4x3"),
-        ({"single_frame": True}, "val-vivit_4x3-single-frame"),
+        ({"batch_size": 3, "protocol": "vivit_4x3"}, "val-vivit_4x3"),
         ({"fusion": "mean_logits"}, "val-vivit_4x3-mean-logits"),
         ({"max_videos": 10, "averaged_weights": False}, "val-vivit_4x3-first-10-plain-weights"),
     ],
 )
-def test_the_folder_names_each_choice_that_is_not_the_usual_one(choice, name):
+def test_the_folder_names_each_choice_that_is_not_the_default(choice, name):
     assert folder_name(replace(CONFIG, evaluation=EvaluationConfig(**choice)), get_protocol("vivit_4x3")) == name
 
 
-@pytest.mark.parametrize(
-    "again",
-    [
-        origin(),
-        origin(given="/elsewhere/runs/a", step=None),
-        origin(replace(CONFIG, data=DataConfig(manifest="none"), evaluation=EvaluationConfig(batch_size=3))),
-    ],
-)
-def test_the_same_evaluation_may_be_repeated(tmp_path, again):
-    check_same_origin(tmp_path / "not there", again)
-    check_same_origin(tmp_path, again)
-    write(tmp_path, origin())
-    check_same_origin(tmp_path, again)
+def test_results_of_another_evaluation_are_refused(model, tmp_path):
+    def origin(config=CONFIG, given="runs/a", step=8):
+        key = evaluation_key(Checkpoint(model), RECORDS, config, CENTER, Accelerator(cpu=True))
+        return origin_record(Path(given), step, False, key)
 
-
-def test_a_setting_that_came_later_was_what_the_default_is(tmp_path):
-    before = origin()
-    del before["settings"]["clip.mean"]
-    write(tmp_path, before)
-    check_same_origin(tmp_path, origin())
-    with pytest.raises(UserError, match=r"clip.mean \[0.5, 0.5, 0.5\], and here it is \[0.0, 0.0, 0.0\]"):
-        check_same_origin(tmp_path, origin(replace(CONFIG, clip=ClipConfig(mean=(0.0, 0.0, 0.0)))))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (
-            origin(model="cd" * 32, given="runs/b", step=None),
-            r"runs/b \((cd){6}\), and .* runs/a \(step 8, (ab){6}",
-        ),
-        (
-            origin(replace(CONFIG, clip=ClipConfig(stride=3))),
-            "clip.stride 3, and here it is 2; allowed: the same",
-        ),
-        (origin(replace(CONFIG, data=DataConfig(root="b"))), "data.root 'b', and here it is 'data/toy'"),
-        ({"metrics": {}}, "does not say which model it is of; allowed: another --output_dir"),
-        ([], "does not say which model it is of"),
-    ],
-)
-def test_results_of_another_evaluation_are_refused(tmp_path, content, message):
-    write(tmp_path, content)
-    with pytest.raises(UserError, match=message) as refused:
-        check_same_origin(tmp_path, origin())
-    assert str(tmp_path) in str(refused.value)
+    mine = origin()
+    check_same_origin(tmp_path, mine)  # no results yet
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(mine))
+    check_same_origin(tmp_path, mine)
+    check_same_origin(tmp_path, origin(given="/elsewhere/runs/a", step=None))
+    harmless = replace(CONFIG, data=DataConfig(manifest="none"), evaluation=EvaluationConfig(batch_size=3))
+    check_same_origin(tmp_path, origin(harmless))
+    with refused(tmp_path, "clip.stride", 1, 3):
+        check_same_origin(tmp_path, origin(replace(CONFIG, clip=replace(CONFIG.clip, stride=3))))
+    with refused("data.root", "'b'", "'data/toy'"):
+        check_same_origin(tmp_path, origin(replace(CONFIG, data=DataConfig(root="b"))))
+    (model / "model.safetensors").write_bytes(b"other weights")
+    with refused(tmp_path, "runs/a (step 8", "runs/b (step None"):
+        check_same_origin(tmp_path, origin(given="runs/b", step=None))
+    for content in ('{"metrics": {}}', "[]"):
+        file.write_text(content)
+        with refused(file, "--output_dir"):
+            check_same_origin(tmp_path, mine)

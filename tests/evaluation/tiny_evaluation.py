@@ -51,7 +51,7 @@ def views_of(index: int) -> torch.Tensor:
 
 
 def read_views(records: Records, broken: Sequence[int], indices: Sequence[int]) -> Iterator[VideoViews]:
-    """The contract of `EvalLoader`: the records asked for, in that order, each once."""
+    """Read the records given, in that order, each once, as `EvalLoader` does."""
     for i in indices:
         if i in broken:
             failure = Failure(i, records.paths[i], f"no frames in {i}")
@@ -61,7 +61,7 @@ def read_views(records: Records, broken: Sequence[int], indices: Sequence[int]) 
 
 
 class TinyModel(nn.Module):
-    """Dropout and batch norm show whether it runs in evaluation mode; it notes the batch sizes it is given."""
+    """Dropout and batch norm show whether it runs in evaluation mode; it notes its batch sizes."""
 
     def __init__(self, num_classes: int = NUM_CLASSES) -> None:
         super().__init__()
@@ -78,4 +78,5 @@ class TinyModel(nn.Module):
 
 def run(records: Records, broken=(), model=None, config=CONFIG, make_loader=None, **options) -> EvaluationResult:
     make_loader = make_loader or partial(read_views, records, broken)
-    return evaluate(model or TinyModel(), make_loader, records, config, PROTOCOL, Accelerator(cpu=True), **options)
+    sections = config.clip, config.evaluation
+    return evaluate(model or TinyModel(), make_loader, records, *sections, PROTOCOL, Accelerator(cpu=True), **options)

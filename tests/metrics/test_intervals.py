@@ -1,15 +1,13 @@
-"""Intervals against published values, a plain bootstrap, and how often they hold the truth."""
+"""Intervals against published values, and how often they hold the truth."""
 
 import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
 
-from tests.evaluation.tiny_evaluation import make_records, run
-from vidtl.metrics.charades import official_scores
-from vidtl.metrics.intervals import _Rankings, bootstrap, confidence_intervals, wilson
-from vidtl.runtime.seeding import generator
+from tests.metrics.made_outcomes import random_outcomes
+from vidtl.metrics import METRICS, compute_metrics, confidence_intervals
+from vidtl.metrics.intervals import bootstrap, wilson
 
 
 def test_wilson_is_the_formula():
@@ -30,49 +28,32 @@ def test_wilson_is_the_formula():
         assert wilson(right, total)[:2] == pytest.approx(limits, abs=5e-5)
 
 
-def resampled(scores: np.ndarray, targets: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.repeat(np.arange(len(times)), times)
-    return scores[rows], targets[rows]
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_limits_surround_each_metric_and_are_reproducible(multi_label):
+    outcomes = random_outcomes(6, 40, 6, multi_label)
+    outcomes.scores[3] = -np.inf
+    metrics = compute_metrics(outcomes)
+    intervals = confidence_intervals(outcomes, metrics)
+    assert set(intervals) == {name for name in metrics if METRICS[name].interval}
+    for name, (low, high, _) in intervals.items():
+        assert low < metrics[name] < high, name
+    assert confidence_intervals(outcomes, metrics) == intervals
 
 
-@pytest.mark.parametrize("decimals", [9, 0])  # 0: many ties
-def test_weighted_rankings_are_those_of_repeated_videos(decimals):
-    rng = np.random.default_rng(3)
-    targets = (rng.random((60, 7)) < 0.3).astype(np.float32)
-    scores = np.round(rng.normal(0, 2, targets.shape) + targets, decimals)
-    scores[5] = -np.inf
-    grouped = _Rankings.of(scores, targets, keep_order=False)
-    for seed in range(5):
-        times = np.bincount(generator(seed).integers(0, 60, 60), minlength=60)
-        drawn_scores, drawn_targets = resampled(np.maximum(scores, -1e9), targets, times)
-        kept = drawn_targets.any(axis=0)
-        for place, average in enumerate(("macro", "weighted")):
-            expected = average_precision_score(drawn_targets[:, kept], drawn_scores[:, kept], average=average)
-            assert grouped.means(times)[place] == pytest.approx(expected, abs=1e-12)
-
-
-def test_whole_rankings_are_the_official_ones():
-    rng = np.random.default_rng(4)
-    targets = (rng.random((50, 6)) < 0.4).astype(np.float32)
-    targets[:, 0] = 1
-    scores = np.round(rng.normal(0, 1, targets.shape), 0)
-    official = official_scores(scores, targets)
-    means = _Rankings.of(scores, targets, keep_order=True).means(np.ones(50, np.int64))
-    assert means == pytest.approx((official.mean_ap, official.weighted_ap), abs=1e-12)
-
-
-def test_limits_surround_the_metric_and_are_reproducible():
+def test_statistics_of_resampled_videos_are_the_metrics_of_repeated_videos():
     for multi_label in (False, True):
-        result = run(make_records(40, multi_label), broken=(3,))
-        intervals = confidence_intervals(result)
-        assert set(intervals) >= ({"mAP", "mAP_weighted"} if multi_label else {"top1", "top5", "mean_class_accuracy"})
-        for name, (low, high, _) in intervals.items():
-            assert low < result.metrics[name] < high
-        assert confidence_intervals(result) == intervals
+        outcomes = random_outcomes(7, 30, 4, multi_label, decimals=0)
+        times = np.bincount(np.random.default_rng(1).integers(0, 30, 30), minlength=30)
+        repeated = outcomes[np.repeat(np.arange(30), times)]
+        for metric in METRICS.values():
+            official = metric.name.startswith("mAP_charades")  # copies of a video stand together in resamples
+            if metric.applies_to(multi_label) and callable(metric.interval) and not official:
+                found = metric.interval(outcomes)(times)
+                assert found == pytest.approx(metric.function(repeated), abs=1e-12), metric.name
 
 
 def test_no_limits_where_all_resamples_agree():
-    low, high, _ = bootstrap(lambda times: {"share": 1.0}, 10, 10)["share"]
+    low, high, _ = bootstrap({"share": lambda times: 1.0}, 10, 10)["share"]
     assert math.isnan(low)
     assert math.isnan(high)
 
@@ -82,9 +63,8 @@ def test_most_intervals_of_a_mean_hold_the_truth():
     rng, held = np.random.default_rng(5), 0
     for _ in range(60):
         values = rng.random(80)
-        low, high, method = bootstrap(
-            lambda times, v=values: {"m": float((times * v).sum() / times.sum())}, 80, 4_000_000
-        )["m"]
+        mean = {"m": lambda times, v=values: float((times * v).sum() / times.sum())}
+        low, high, method = bootstrap(mean, 80, 4_000_000)["m"]
         held += low <= 0.5 <= high
-    assert method == "centred bootstrap, 100 resamples"
+    assert method == "centered bootstrap, 100 resamples"
     assert held >= 51

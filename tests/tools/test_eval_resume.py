@@ -42,8 +42,8 @@ def journal_lines(journal: Path) -> list[tuple[int, int]]:
 
 def recorded(folder: Path) -> list[int]:
     """Record numbers in the partial results, each line as it stands there."""
-    lines = [line for file in sorted(folder.glob("partial/*/*.jsonl")) for line in file.read_text().splitlines()[1:]]
-    return [video[0] for line in lines for video in json.loads(line.partition(" ")[2])["videos"]]
+    lines = [line for file in sorted(folder.glob("partial/*/*.jsonl")) for line in file.read_text().split("\n")[:-1]]
+    return [json.loads(line)[0] for line in lines]
 
 
 @pytest.fixture

@@ -137,7 +137,17 @@ def test_an_unreadable_video_is_counted_wrong_and_listed(
     copy = Path(shutil.copytree(toy, tmp_path / "copy"))
     broken = sorted((copy / "videos/val").iterdir())[5]
     broken.write_bytes(b"")
-    options = ["--checkpoint", run, "--data.root", copy, "--output_dir", tmp_path, "--evaluation.strict", "true"]
+    options = [
+        "--checkpoint",
+        run,
+        "--data.root",
+        copy,
+        "--output_dir",
+        tmp_path,
+        "--data.num_workers",
+        "0",
+        "--strict",
+    ]
     code, output, errors = run_main(evaluation.main, *options)
     assert code == 4, errors
     assert "16 videos annotated, 15 scored, 1 unreadable" in output

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidtl.errors import UserError
-from vidtl.visualize import confusion, label_text, new_figure, save_figure
-from vidtl.visualize.confusion import MAX_CLASSES, _shown_cells, draw_average_precision, draw_confusion
-from vidtl.visualize.curves import draw_curves, read_lines, running_mean
+from tests.metrics.made_outcomes import random_outcomes
+from vidtl.metrics.calibration import calibration
+from vidtl.visualize import classes, label_text, new_figure, save_figure
+from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
+from vidtl.visualize.curves import draw_curves, running_mean
 
 HOSTILE = ["=1+1", "$\\frac{", "a\nb\x1b[31m", "<script>", "a" * 300, "50% $ & $ more", "", "_^{"]
 
@@ -37,32 +38,27 @@ def test_confusion_of_few_classes_with_hostile_names(tmp_path, num_classes):
     assert not np.array_equal(perfect, pixels(path))
 
 
-def test_confusion_of_many_classes_keeps_every_count():
-    rng = np.random.default_rng(0)
-    num_classes = MAX_CLASSES + 20
-    counts = rng.poisson(0.3, (num_classes, num_classes + 1))
-    counts[np.arange(20), np.arange(20)] += 50
-    names = [f"class {i}" for i in range(num_classes)]
-    cells, rows, columns, note = _shown_cells(counts, names)
-    assert len(rows) == MAX_CLASSES // 2
-    assert columns[-2:] == ["all other classes", "unreadable"]
-    shown = [names.index(row) for row in rows]
-    np.testing.assert_array_equal(cells.sum(axis=1), counts[shown].sum(axis=1))
-    errors = counts.sum(axis=1) - np.diagonal(counts)
-    assert errors[shown].min() >= np.sort(errors)[-MAX_CLASSES // 2]
-    assert note == f"the {MAX_CLASSES // 2} of {num_classes} classes with most errors"
+def test_confusion_of_many_classes_names_each_and_leaves_out_the_best(tmp_path, monkeypatch):
+    counts = np.eye(60, 61, dtype=np.int64) * 5
+    counts[:50, -1] = 1
+    names = [HOSTILE[i % 7] for i in range(60)]
+    draw_confusion(counts, names, tmp_path / "all.png", "many")
+    assert min(pixels(tmp_path / "all.png").shape[:2]) > 60 * classes.CELL_PX
+    monkeypatch.setattr(classes, "MAX_CLASSES", 40)
+    draw_confusion(counts, names, tmp_path / "some.png", "many")
+    assert pixels(tmp_path / "some.png").shape[0] == pixels(tmp_path / "all.png").shape[0] - 20 * classes.CELL_PX
 
 
-def test_confusion_of_many_classes_is_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr(confusion, "MAX_CLASSES", 12)
-    counts = np.ones((13, 14), dtype=np.int64)
-    draw_confusion(counts, [f"class {i}" for i in range(13)], tmp_path / "c.png", "many")
-    pixels(tmp_path / "c.png")
+def test_reliability_diagrams_with_and_without_videos(tmp_path):
+    for number, count in enumerate((0, 30)):
+        outcomes = random_outcomes(1, count, 4, True)
+        draw_reliability(calibration(outcomes), tmp_path / f"{number}.png", "$")
+    assert not np.array_equal(pixels(tmp_path / "0.png"), pixels(tmp_path / "1.png"))
 
 
 @pytest.mark.parametrize("num_classes", [1, 8, 15])
 def test_average_precision_bars(tmp_path, monkeypatch, num_classes):
-    monkeypatch.setattr(confusion, "MAX_BARS", 10)
+    monkeypatch.setattr(classes, "MAX_BARS", 10)
     values = np.linspace(0, 1, num_classes)
     values[0] = np.nan
     names = (HOSTILE * (num_classes // len(HOSTILE) + 1))[:num_classes]
@@ -113,23 +109,12 @@ def test_curves_take_the_last_of_repeated_steps_and_show_chance(tmp_path):
     assert not np.array_equal(pixels(clean.with_suffix(".png")), pixels(tmp_path / "chance.png"))
 
 
-def test_unfinished_last_line_is_left_out_and_other_bad_lines_are_named(tmp_path):
-    lines = training_lines(3)
-    assert read_lines(write(tmp_path / "m.jsonl", lines, tail='{"step": 4, "lo')) == lines
-    (tmp_path / "m.jsonl").write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"m\.jsonl:2 is no JSON object with a number 'step'"):
-        read_lines(tmp_path / "m.jsonl")
-    with pytest.raises(UserError, match=r"absent\.jsonl cannot be read"):
-        read_lines(tmp_path / "absent.jsonl")
-
-
 def test_labels_fit_one_line_and_are_no_formulas():
     for text in HOSTILE:
         shown = label_text(text)
         assert shown.isprintable()
         assert len(shown.replace("\\$", "$")) <= 36
         assert shown.count("$") == shown.count("\\$")
-    assert label_text("Holding some clothes in the room number 17") == "Holding some clothes in…m number 17"
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from vidtl.errors import UserError
-from vidtl.visualize.map_grid import draw_token_maps
+from vidtl.visualize.map_figure import draw_maps
 from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, token_map_images
 
 
@@ -39,10 +39,10 @@ def test_heat_is_where_the_map_is_and_spans_zero_to_one(clip_THWC):
         np.testing.assert_allclose(cold, grey, atol=1)
 
 
-def test_upsampling_is_bilinear_between_cell_centres(clip_THWC):
+def test_upsampling_is_bilinear_between_cell_centers(clip_THWC):
     images = token_map_images(np.array([[[[0.0, 1.0]]]]), clip_THWC[:2], 2)
-    centres = (np.arange(32) + 0.5) / 16 - 0.5
-    np.testing.assert_allclose(images.heat[0, 0, 0], np.clip(centres, 0, 1), atol=1e-6)
+    centers = (np.arange(32) + 0.5) / 16 - 0.5
+    np.testing.assert_allclose(images.heat[0, 0, 0], np.clip(centers, 0, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -109,7 +109,7 @@ def test_maps_that_are_no_weights_are_refused(clip_THWC, value):
 def test_grid_is_drawn_with_all_tokens(tmp_path, clip_THWC, t, num_tokens):
     images = token_map_images(corner_maps(t, num_tokens), clip_THWC, 8 // t)
     path = tmp_path / "folder" / "tokens.png"
-    draw_token_maps(images, path, "title $\\frac{")
+    draw_maps(images, path, "title $\\frac{")
     with Image.open(path) as image:
         array = np.asarray(image.convert("RGB"))
     assert image.format == "PNG"

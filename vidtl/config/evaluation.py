@@ -1,4 +1,4 @@
-"""How videos are scored."""
+"""Settings of evaluation and prediction."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,18 @@ from vidtl.config.checks import require, require_choices
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How videos are scored."""
+    """Settings of evaluation and prediction."""
 
     protocol: str = "dataset"
-    """Named view protocol, such as `vivit_4x3` or `center`; `dataset` takes the one that `dataset.yaml` names."""
+    """Named view protocol, such as `vivit_4x3` or `center`; `dataset` is the one that `dataset.yaml` names."""
     fusion: Literal["protocol", "mean_logits", "mean_probabilities", "max"] = "protocol"
-    """How the scores of a video's views become one; `protocol` takes the published one."""
+    """Fusion of the scores of a video's views; `protocol` is the published one."""
     batch_size: int = 16
-    """Clips per forward pass and process; bounds memory and changes no result."""
+    """Clips per forward pass and process; bounds memory."""
     max_videos: int = 0
-    """Evaluate the first so many videos only, for a quick look; 0 is all. The report says so."""
+    """Evaluate the first so many videos only; 0: all. The report says so."""
     averaged_weights: bool = True
     """Use the average of the weights where the run kept one (`training.ema_decay`)."""
-    single_frame: bool = False
-    """Show the middle frame of each view only, repeated: what is still recognised needs no time."""
-    strict: bool = False
-    """Exit with code 4 if any annotated video could not be read (it counts as wrong in any case)."""
 
     def __post_init__(self) -> None:
         require_choices(self, "evaluation")

@@ -182,15 +182,11 @@ class ClipDataset(Dataset[list[Clip]]):
 class ViewDataset(Dataset[VideoViews]):
     """Evaluation views by record number; a video that cannot be read gives a reason instead of pixels."""
 
-    def __init__(
-        self, records: Records, protocol: Protocol, clip: ClipConfig, data: DataConfig, single_frame: bool = False
-    ) -> None:
-        """With `single_frame`, repeat the middle frame of each clip, which removes motion."""
+    def __init__(self, records: Records, protocol: Protocol, clip: ClipConfig, data: DataConfig) -> None:
         self.records = records
         self.protocol = protocol
         self.clip = clip
         self.data = data
-        self.single_frame = single_frame
         self.manifest = find_manifest(records.root, data.manifest)
         if not protocol.suits(clip):
             _log.warning(
@@ -207,8 +203,6 @@ class ViewDataset(Dataset[VideoViews]):
             with open_record(records, index, self.data.decoder, self.manifest) as video:
                 frames = available_frames(video, records, index, clip.target_fps)
                 indices = frames[view_indices(self.protocol, len(frames), clip, clip.target_fps or video.fps)]
-                if self.single_frame:
-                    indices[:] = indices[:, indices.shape[1] // 2, None]
                 boxes = view_boxes(self.protocol, video.height, video.width, clip)
                 views = [View(of_clip, box) for of_clip in indices for box in boxes]
                 return VideoViews(

@@ -167,10 +167,9 @@ class EvalLoader:
         clip: ClipConfig,
         data: DataConfig,
         indices: Sequence[int] | None = None,
-        single_frame: bool = False,
     ) -> None:
         self.indices = list(range(len(records)) if indices is None else indices)
-        self.dataset = ViewDataset(records, protocol, clip, data, single_frame)
+        self.dataset = ViewDataset(records, protocol, clip, data)
 
     def __len__(self) -> int:
         return len(self.indices)

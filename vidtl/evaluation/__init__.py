@@ -1,1 +1,1 @@
-"""Exact evaluation: logits of all views of a video to one score per class, to metrics, to files."""
+"""Evaluation and prediction: views of a video to one score per class, metrics, files and a page."""

@@ -1,4 +1,4 @@
-"""Classes of videos that nobody annotated: the views, the preprocessing and the fusion of an evaluation, to the bit.
+"""Prediction for videos without annotations: the views, the preprocessing and the fusion of an evaluation, to the bit.
 
     model = VideoModel.from_pretrained("runs/birds/checkpoints/step-00001000")
     for prediction in predict(model, find_videos([Path("clips")]).videos):
@@ -23,10 +23,10 @@ from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import VideoFile, by_pixel_format, records_of_files, refusal
-from vidtl.evaluation.batching import video_groups
 from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.scoring import Scorer
-from vidtl.models.base import VideoModel
+from vidtl.models import VideoModel
+from vidtl.runtime.evaluation_mode import evaluation_mode
 from vidtl.runtime.launch import make_accelerator
 
 
@@ -37,12 +37,12 @@ class ScoredClass(NamedTuple):
     probability: float
     """Softmax of single-label models, sigmoid of multi-label ones."""
     score: float
-    """What the protocol's fusion gives and evaluation ranks by: a logit or a probability."""
+    """Fused score, a logit or a probability, by which evaluation ranks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """What the model says about one video."""
+    """Scores of one video."""
 
     path: Path
     class_names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Prediction:
     probabilities: NDArray[np.float64] | None = None
 
     def best(self, count: int | None = None, threshold: float = 0.0) -> list[ScoredClass]:
-        """Classes, best first: at most `count` of them, of at least the probability `threshold`."""
+        """List classes, best first: at most `count` of them, of at least the probability `threshold`."""
         if self.scores is None or self.probabilities is None:
             return []
         order = np.argsort(-self.scores, kind="stable")[:count]
@@ -69,14 +69,14 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """How videos are read and scored."""
+    """Reading and scoring of videos."""
 
     config: ExperimentConfig | None = None
     """Its sections `clip`, `data` and `evaluation` are used; None: the defaults with the model's clip."""
     protocol: str = "center"
     """Views of each video and their fusion; see `vidtl.data.protocols`."""
     multi_label: bool | None = None
-    """Whether classes exclude each other; None: as the model says, or single-label where it does not know."""
+    """A video may have several classes; None: as the model says, or single-label where it does not."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
 
@@ -91,11 +91,12 @@ def predict(
     """Score videos while later ones are being decoded.
 
     First come videos that cannot be tried, then files with a container, then images and folders of images, each in the
-    order given. Videos are grouped as an evaluation of them in that order groups them, so the scores are the same bits.
+    order given. Batches are those of an evaluation of the videos in that order, so the scores are the same bits.
 
     Args:
         model: on the device of `accelerator`.
         videos: see `vidtl.data.video_files.find_videos`.
+        settings: None: the defaults.
         accelerator: device and precision; None: made for this process.
         on_video: called after each video with the number of videos finished so far.
 
@@ -107,16 +108,17 @@ def predict(
     """
     settings = settings or PredictionSettings()
     config = settings.config or ExperimentConfig(clip=model.clip_config)
-    predictor = _Predictor(model, settings, accelerator or make_accelerator(config.training.precision))
+    accelerator = accelerator or make_accelerator(config.training.precision)
+    names = model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
     refusals = [refusal(video, settings.frame_rate) for video in videos]
     accepted = [video for video, reason in zip(videos, refusals, strict=True) if not reason]
-    refused = [
-        Prediction(path=video.path, class_names=predictor.class_names, reason=reason)
+    refused = (
+        Prediction(path=video.path, class_names=names, reason=reason)
         for video, reason in zip(videos, refusals, strict=True)
         if reason
-    ]
+    )
     scored = (
-        predictor.predict(of_kind, replace(config, data=data))
+        _predict(model, names, of_kind, settings, replace(config, data=data), accelerator)
         for of_kind, data in by_pixel_format(accepted, config.data)
     )
     for finished, prediction in enumerate(chain(refused, chain.from_iterable(scored)), start=1):
@@ -125,44 +127,34 @@ def predict(
         yield prediction
 
 
-class _Predictor:
-    """A model, and how its scores are made."""
-
-    def __init__(self, model: VideoModel, settings: PredictionSettings, accelerator: Accelerator) -> None:
-        self.model = model
-        self.protocol = get_protocol(settings.protocol)
-        self.multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
-        self.frame_rate = settings.frame_rate
-        self.accelerator = accelerator
-        self.class_names = model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
-
-    def predict(self, videos: Sequence[VideoFile], config: ExperimentConfig) -> Iterator[Prediction]:
-        """Predictions of videos whose frames travel in one format, in order."""
-        records = records_of_files(videos, ClassNames(self.class_names), self.multi_label, self.frame_rate)
-        fusion = self.protocol.fusion if config.evaluation.fusion == "protocol" else config.evaluation.fusion
-        scorer = Scorer(self.model, records, config, self.protocol, fusion, self.accelerator)
-        lengths: dict[int, tuple[int, float]] = {}
-        views = _noting_lengths(
-            EvalLoader(records, self.protocol, config.clip, config.data, single_frame=config.evaluation.single_frame),
-            lengths,
-        )
-        num_views = self.protocol.num_clips * self.protocol.num_crops
-        groups = video_groups(len(records), num_views, config.evaluation.batch_size)
-        for shard in scorer.score(views, groups, lambda finished: None):
-            scores, reasons = dict(zip(shard.indices, shard.scores, strict=True)), dict(shard.failures)
-            for index in sorted([*scores, *reasons]):
-                num_frames, duration_s = lengths.pop(index)
-                scores_K = scores.get(index)
+def _predict(
+    model: VideoModel,
+    names: tuple[str, ...],
+    videos: Sequence[VideoFile],
+    settings: PredictionSettings,
+    config: ExperimentConfig,
+    accelerator: Accelerator,
+) -> Iterator[Prediction]:
+    """Predict for videos of one pixel format, in order."""
+    multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
+    records = records_of_files(videos, ClassNames(names), multi_label, settings.frame_rate)
+    protocol = get_protocol(settings.protocol)
+    scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
+    lengths: dict[int, tuple[int, float]] = {}
+    views = _noting_lengths(EvalLoader(records, protocol, config.clip, config.data), lengths)
+    with evaluation_mode(model):
+        for batch in scorer.score(views, scorer.batches(), lambda finished: None):
+            for number in sorted(batch.numbers()):
+                num_frames, duration_s = lengths.pop(number)
+                scores_K = batch.rows.get(number)
                 yield Prediction(
-                    path=videos[index].path,
-                    class_names=self.class_names,
-                    reason=reasons.get(index, ""),
+                    path=videos[number].path,
+                    class_names=names,
+                    reason=batch.failures.get(number, ""),
                     num_frames=num_frames,
                     duration_s=duration_s,
                     scores=scores_K,
-                    probabilities=None
-                    if scores_K is None
-                    else probabilities(scores_K[None], fusion, self.multi_label)[0],
+                    probabilities=None if scores_K is None else probabilities(scores_K, scorer.fusion, multi_label),
                 )
 
 

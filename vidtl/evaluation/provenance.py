@@ -1,4 +1,4 @@
-"""Which model and which settings an evaluation's figures come from, and the folder that is theirs alone."""
+"""Provenance of an evaluation: the model and settings that decide its scores, and the folder that it owns."""
 
 import json
 from collections.abc import Mapping
@@ -6,28 +6,64 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import Accelerator
+
+from vidtl import __version__
 from vidtl.config import ExperimentConfig
 from vidtl.config.dotted import dotted
 from vidtl.data.protocols import Protocol
+from vidtl.data.records import Records, columns_sha256
 from vidtl.errors import UserError
-from vidtl.evaluation.report import METRICS
+from vidtl.evaluation.report import METRICS_FILE
+from vidtl.training.checkpoint import Checkpoint
 
-CHANGES_NO_FIGURE = (
+NO_EFFECT = ("data.num_workers", "data.prefetch_batches", "data.worker_timeout_s", "data.train_split")
+"""Settings of the sections `data`, `clip` and `evaluation` without an effect on scores."""
+
+ROUNDING = (
     "data.manifest",
     "data.max_unreadable_share",
     "evaluation.averaged_weights",
     "evaluation.batch_size",
     "evaluation.protocol",
 )
-"""Settings in the key of an evaluation that change its figures by rounding at most, or that are told otherwise: the
-protocol by its own name, averaged weights by the model's fingerprint."""
+"""Settings that change scores by rounding at most, or that are compared otherwise: the protocol by its own name,
+averaged weights by the model's fingerprint."""
+
+
+def evaluation_key(
+    checkpoint: Checkpoint, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Collect everything that decides the scores to the last bit; the number of processes does not."""
+    sections = {name: asdict(getattr(config, name)) for name in ("data", "clip", "evaluation")}
+    settings = json.loads(json.dumps(dotted(sections)))  # tuples as lists, as a file returns them
+    return {
+        "vidtl": __version__,
+        "torch": str(torch.__version__),
+        "device": accelerator.device.type,
+        "precision": str(accelerator.mixed_precision),
+        "model": checkpoint.fingerprint(),
+        "data": data_fingerprint(records),
+        "protocol": [protocol.name, protocol.num_clips, protocol.num_crops, protocol.fusion],
+        "settings": {name: value for name, value in settings.items() if name not in NO_EFFECT},
+    }
+
+
+def data_fingerprint(records: Records) -> str:
+    """Compute the SHA-256 of the annotated videos: ids, paths, labels, segments and class names, in their order."""
+    first = (str(records.multi_label), str(records.frame_rate), *records.classes.names)
+    columns = (
+        *(records.ids.data, records.ids.offsets, records.paths.data, records.paths.offsets),
+        *(records.label_offsets, records.label_classes, records.segment_starts_s, records.segment_ends_s),
+    )
+    return columns_sha256(first, columns)
 
 
 def folder_name(config: ExperimentConfig, protocol: Protocol) -> str:
-    """Split, protocol, and each choice that is not the usual one, such as `val-center-first-10`."""
+    """Name split, protocol, and each choice that is not the default, such as `val-center-first-10`."""
     chosen = config.evaluation
     choices = {
-        "single-frame": chosen.single_frame,
         chosen.fusion.replace("_", "-"): chosen.fusion != "protocol",
         f"first-{chosen.max_videos}": chosen.max_videos > 0,
         "plain-weights": not chosen.averaged_weights,
@@ -36,57 +72,39 @@ def folder_name(config: ExperimentConfig, protocol: Protocol) -> str:
 
 
 def origin_record(given: Path, step: int | None, averaged: bool, key: Mapping[str, Any]) -> dict[str, Any]:
-    """What `metrics.json` says of the model and of the settings that decide the figures.
+    """Describe the model and the settings that decide the scores, for `metrics.json`.
 
     Args:
-        given: where the model was said to be.
-        step: of a run's checkpoint.
+        given: path of the model, as on the command line.
+        step: step of a run's checkpoint.
+        averaged: the model has averaged weights.
         key: `evaluation_key`.
     """
-    settings = {"training.precision": key["precision"], **_deciding(key["settings"])}
+    settings = {name: value for name, value in key["settings"].items() if name not in ROUNDING}
     model = {"path": str(given), "step": step, "averaged_weights": averaged, "fingerprint": key["model"]}
-    return {"model": model, "settings": settings}
+    return {"model": model, "settings": {"training.precision": key["precision"], **settings}}
 
 
 def check_same_origin(folder: Path, origin: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds the results of another evaluation; no results are no difference.
-
-    A setting that they lack came into being after they were written, and was what the default is now.
+    """Refuse a folder that holds the results of another evaluation.
 
     Raises:
-        UserError: names both models, or the setting that differs and both values, or results that do not tell.
+        UserError: names both models, or the setting that differs and both values.
     """
-    file = folder / METRICS
+    file = folder / METRICS_FILE
     if not file.exists():
         return
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        before = {**_deciding(asdict(ExperimentConfig())), **record["settings"]}
-        models = [record["model"], origin["model"]]
-        same_model = models[0]["fingerprint"] == models[1]["fingerprint"]
-        names = [_model_name(model) for model in models]
+        before, models = record["settings"], [record["model"], origin["model"]]
+        names = [f"{model['path']} (step {model['step']}, {model['fingerprint'][:12]})" for model in models]
+        differing = [name for name, value in origin["settings"].items() if before[name] != value]
     except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file} does not name its model and settings; allowed: another --output_dir") from None
+    if models[0]["fingerprint"] != models[1]["fingerprint"]:
+        raise UserError(f"{folder} holds results of {names[0]}, not of {names[1]}; allowed: another --output_dir")
+    for name in differing:
         raise UserError(
-            f"{file} does not say which model it is of; allowed: another --output_dir, or to move it away"
-        ) from None
-    if not same_model:
-        raise UserError(
-            f"{folder} holds results of {names[0]}, and here it is {names[1]}; allowed: another --output_dir"
+            f"{folder} holds results with {name} {before[name]!r}, not {origin['settings'][name]!r}; "
+            "allowed: the same value, or another --output_dir"
         )
-    for name, value in origin["settings"].items():
-        if before.get(name) != value:
-            raise UserError(
-                f"{folder} holds results with {name} {before.get(name)!r}, and here it is {value!r}; "
-                "allowed: the same value, or another --output_dir"
-            )
-
-
-def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat = json.loads(json.dumps(dotted(settings)))  # tuples as lists, as a file gives them back
-    return {name: value for name, value in flat.items() if name not in CHANGES_NO_FIGURE}
-
-
-def _model_name(model: Mapping[str, Any]) -> str:
-    step = "" if model["step"] is None else f"step {model['step']}, "
-    weights = "averaged weights, " if model["averaged_weights"] else ""
-    return f"{model['path']} ({step}{weights}{model['fingerprint'][:12]})"

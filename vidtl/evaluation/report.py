@@ -1,13 +1,13 @@
 """Files and terminal lines of one evaluation; every file is written whole or not at all.
 
-Axes: N videos, K classes. Names and paths come from strangers' files: `vidtl.runtime.escape` says how they are made
-inert in CSV cells and terminal lines. JSON holds them exactly, in ASCII with escapes.
+`metrics.json` holds all numbers, with null for undefined ones, and names exactly as annotated.
+Axes: N videos, K classes.
 """
 
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,73 +15,66 @@ import numpy as np
 
 from vidtl.evaluation import predictions
 from vidtl.evaluation.result import EvaluationResult
-from vidtl.metrics.calibration import calibration
-from vidtl.metrics.classification import (
-    chance_levels,
-    classes_without_positives,
-    confusion_matrix,
-    per_class_accuracy,
-    per_class_average_precision,
-)
-from vidtl.metrics.intervals import LEVEL, confidence_intervals
-from vidtl.runtime.escape import cell_text, shown_text
+from vidtl.metrics import METRICS, chance_levels, confidence_intervals
+from vidtl.metrics.calibration import Calibration, calibration
+from vidtl.metrics.intervals import LEVEL, wilson
+from vidtl.metrics.outcomes import classes_without_positives
+from vidtl.runtime.escape import printable
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.versions import installed_versions
-from vidtl.visualize.confusion import draw_average_precision, draw_confusion
+from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 
+METRICS_FILE = "metrics.json"
 PACKAGES = ("vidtl", "accelerate", "numpy", "torch", "torchmetrics")
-
-REMARKS = {
-    "mAP_sklearn": "equal scores judged together, as mAP; classes without videos count as 0",
-    "mAP_charades": "official: equal scores in annotation order, videos without labels left out",
-    "ece": "probability against outcome, of readable videos",
-}
-
-METRICS = "metrics.json"
 
 SHOWN_NAMES = 8
 """Names in one terminal line; the files hold all."""
+
+NUM_CONFUSIONS = 12
+"""Most frequent confusions in `metrics.json`; `confusion.csv` has all."""
 
 
 def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the files of an evaluation; to be called by one process.
 
-    `metrics.json`, `predictions.csv`, `unreadable.csv` (if any), and for single-label data `confusion.csv` and
-    `confusion.png`, for multi-label data `average_precision.png`.
+    `metrics.json`, `predictions.csv`, `unreadable.csv` (if any), `reliability.png`, for single-label data
+    `confusion.csv` and `confusion.png`, for multi-label data `average_precision.png`.
 
     Args:
+        result: the evaluation.
         record: `metrics_record(result)`.
+        folder: it is made.
 
     Returns:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / METRICS, folder / predictions.FILE_NAME]
+    outcomes, names = result.outcomes, result.class_names
+    title = f"{Path(result.annotation).name}, {result.protocol}"
+    files = [folder / METRICS_FILE, folder / predictions.FILE_NAME, folder / "reliability.png"]
     with whole_file(files[0]) as file:
         json.dump(record, file, indent=2, allow_nan=False)
         file.write("\n")
     predictions.write_predictions(result, files[1])
-    unreadable = folder / "unreadable.csv"
+    draw_reliability(calibration(outcomes), files[2], title)
+    (folder / "unreadable.csv").unlink(missing_ok=True)  # of an earlier evaluation into the same folder
     if result.unreadable:
-        with whole_file(unreadable) as file:
-            csv.writer(file).writerows([("id", "path", "reason"), *(map(cell_text, row) for row in result.unreadable)])
-        files.append(unreadable)
+        files.append(_write_table(folder / "unreadable.csv", ("id", "path", "reason"), result.unreadable))
+    if outcomes.multi_label:
+        files.append(folder / "average_precision.png")
+        positives = outcomes.targets.sum(axis=0)
+        draw_average_precision(outcomes.per_class, positives, len(outcomes), names, files[-1], title)
     else:
-        unreadable.unlink(missing_ok=True)  # of an earlier evaluation into the same folder
-    if not result.multi_label:
-        files.append(_write_confusion(result, folder / "confusion.csv"))
-    return [*files, _draw(result, folder)]
+        header = ["true class", *(f"predicted: {name}" for name in names), "unreadable"]
+        rows = ([name, *row] for name, row in zip(names, outcomes.confusion.tolist(), strict=True))
+        files += [_write_table(folder / "confusion.csv", header, rows), folder / "confusion.png"]
+        draw_confusion(outcomes.confusion, names, files[-1], title)
+    return files
 
 
 def metrics_record(result: EvaluationResult) -> dict[str, Any]:
-    """What `metrics.json` holds: numbers, null for those that do not exist, and names exactly as annotated.
-
-    Bootstrapping the intervals takes some seconds.
-    """
-    single = not result.multi_label
-    per_class = (per_class_accuracy if single else per_class_average_precision)(result.scores, result.targets)
-    videos = result.targets.sum(axis=0)
-    key = "accuracy" if single else "average_precision"
+    """Build the content of `metrics.json`. Bootstrapping the intervals takes some seconds."""
+    outcomes, names = result.outcomes, result.class_names
     return {
         "annotation": result.annotation,
         "root": result.root,
@@ -90,119 +83,124 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
         "num_crops": result.num_crops,
         "num_views": result.num_clips * result.num_crops,
         "fusion": result.fusion,
-        "multi_label": result.multi_label,
+        "multi_label": outcomes.multi_label,
         "max_videos": result.max_videos,
-        "num_classes": len(result.class_names),
-        "num_annotated": result.num_annotated,
+        "num_classes": len(names),
+        "num_annotated": len(outcomes),
         "num_scored": result.num_scored,
         "num_unreadable": len(result.unreadable),
         "metrics": _json_numbers(result.metrics),
         "metrics_readable": _json_numbers(result.metrics_readable),
         "intervals": {
             name: {"low": _json_number(low), "high": _json_number(high), "level": LEVEL, "method": method}
-            for name, (low, high, method) in confidence_intervals(result).items()
+            for name, (low, high, method) in confidence_intervals(outcomes, result.metrics).items()
         },
-        "chance": _json_numbers(chance_levels(result.targets, result.multi_label)),
-        "classes_without_positives": classes_without_positives(result.targets, result.class_names),
-        "calibration": _calibration_record(result),
-        "per_class": [
-            {"class": name, "videos": int(count), key: _json_number(value)}
-            for name, count, value in zip(result.class_names, videos, per_class, strict=True)
-        ],
+        "chance": _json_numbers(chance_levels(outcomes.targets, outcomes.multi_label)),
+        "classes_without_positives": classes_without_positives(outcomes.targets, names),
+        "calibration": _calibration_record(calibration(outcomes)),
+        "per_class": [_class_record(result, k) for k in range(len(names))],
+        "confusions": [] if outcomes.multi_label else _confusions(result),
         "unreadable": [row._asdict() for row in result.unreadable],
         "versions": installed_versions(PACKAGES),
     }
 
 
-def _calibration_record(result: EvaluationResult) -> dict[str, Any]:
-    found = calibration(result.probabilities, result.targets, result.multi_label)
-    return {
-        "ece": _json_number(found.ece),
-        "edges": found.edges.tolist(),
-        "counts": found.counts.tolist(),
-        "confidences": [_json_number(value) for value in found.confidences],
-        "accuracies": [_json_number(value) for value in found.accuracies],
-    }
-
-
 def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
-    """The evaluation as lines for a terminal: what was asked, what could be read, each metric beside its chance.
+    """Format the evaluation as lines for a terminal: data, views, accounting, each metric beside its chance level.
 
     Args:
+        result: the evaluation.
         record: `metrics_record(result)`.
     """
-    chance = chance_levels(result.targets, result.multi_label)
-    views = result.num_clips * result.num_crops
     lines = [
-        shown_text(f"{result.annotation}: {len(result.class_names)} classes"),
-        f"protocol {result.protocol}: {result.num_clips} clips x {result.num_crops} crops = {views} views, "
-        f"fusion {result.fusion}",
-        f"{result.num_annotated} videos annotated, {result.num_scored} scored, {len(result.unreadable)} unreadable",
+        printable(f"{result.annotation}: {len(result.class_names)} classes"),
+        f"protocol {result.protocol}: {result.num_clips} clips x {result.num_crops} crops = "
+        f"{record['num_views']} views, fusion {result.fusion}",
+        f"{record['num_annotated']} videos annotated, {result.num_scored} scored, {len(result.unreadable)} unreadable",
     ]
     if result.max_videos:
         lines.append(f"a quick look: at most the first {result.max_videos} videos of the annotation")
-    header = f"{'metric':<24}{'value':>9}{'95% interval':>17}"
-    header += f"{'readable':>11}" if result.unreadable else ""
-    lines.append(f"{header}{'chance':>9}")
+    readable = f"{'readable':>11}" if result.unreadable else ""
+    lines.append(f"{'metric':<24}{'value':>9}{'95% interval':>17}{readable}{'chance':>9}")
     for name, value in result.metrics.items():
-        if name == "classes_without_positives":
-            continue
-        line = f"{name:<24}{_percent(value):>9}{_interval(record['intervals'].get(name)):>17}"
-        line += f"{_percent(result.metrics_readable[name]):>11}" if result.unreadable else ""
-        lines.append(f"{line}{_percent(chance[name]) if name in chance else '':>9}{_remark(name, chance)}".rstrip())
-    return [*lines, *_exceptions(result)]
+        line = f"{name:<24}{percent(value):>9}{_interval(record['intervals'].get(name)):>17}"
+        line += f"{percent(result.metrics_readable[name]):>11}" if result.unreadable else ""
+        chance = percent(record["chance"][name]) if name in record["chance"] else ""
+        lines.append(f"{line}{chance:>9}  {METRICS[name].remark}{_baseline(name, record['chance'])}")
+    return [*lines, *_exceptions(result, record)]
 
 
-def _remark(name: str, chance: Mapping[str, float]) -> str:
-    if name == "top1":
-        return f"  (largest class {_percent(chance['largest_class'])})"
-    if name == "mAP":
-        return f"  (equal scores {_percent(chance['positive_rate'])})"
-    if name in REMARKS:
-        return f"  ({REMARKS[name]})"
-    return ""
+def percent(value: float | None) -> str:
+    """Format a share with two digits, or `none`."""
+    return "none" if value is None or math.isnan(value) else f"{100 * value:.2f}%"
 
 
-def _exceptions(result: EvaluationResult) -> list[str]:
-    """Lines about everything the numbers do not show by themselves."""
+def _baseline(name: str, chance: Mapping[str, float | None]) -> str:
+    baseline = METRICS[name].baseline
+    return f" ({baseline[0].replace('_', ' ')} {percent(chance[baseline[0]])})" if baseline else ""
+
+
+def _exceptions(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
+    """List classes without videos and unreadable videos."""
     lines = []
-    absent = classes_without_positives(result.targets, result.class_names)
-    if absent:
-        names = ", ".join(shown_text(name) for name in absent[:SHOWN_NAMES])
+    if absent := record["classes_without_positives"]:
+        names = ", ".join(map(printable, absent[:SHOWN_NAMES]))
         more = f" and {len(absent) - SHOWN_NAMES} more" if len(absent) > SHOWN_NAMES else ""
-        official = " (mAP_charades needs all classes)" if result.multi_label else ""
-        lines.append(f"classes without videos, left out of the means{official}: {names}{more}")
+        lines.append(f"classes without videos, left out of the means: {names}{more}")
     if result.unreadable:
         lines.append("unreadable videos count as wrong; 'readable' leaves them out:")
-        lines += [
-            f"  {shown_text(video.path)}: {shown_text(video.reason)}" for video in result.unreadable[:SHOWN_NAMES]
-        ]
+        lines += [f"  {printable(video.path)}: {printable(video.reason)}" for video in result.unreadable[:SHOWN_NAMES]]
         if len(result.unreadable) > SHOWN_NAMES:
             lines.append(f"  and {len(result.unreadable) - SHOWN_NAMES} more, listed in unreadable.csv")
     return lines
 
 
-def _draw(result: EvaluationResult, folder: Path) -> Path:
-    title = f"{Path(result.annotation).name}, {result.protocol}"
-    if result.multi_label:
-        path = folder / "average_precision.png"
-        average_precisions = per_class_average_precision(result.scores, result.targets)
-        positives = result.targets.sum(axis=0).astype(np.int64)
-        draw_average_precision(average_precisions, positives, result.num_annotated, result.class_names, path, title)
-        return path
-    path = folder / "confusion.png"
-    draw_confusion(confusion_matrix(result.scores, result.targets), result.class_names, path, title)
-    return path
+def _class_record(result: EvaluationResult, k: int) -> dict[str, Any]:
+    """Describe one class: value, Wilson's interval and most frequent confusion, or value and chance level."""
+    outcomes = result.outcomes
+    videos, value = int(outcomes.targets[:, k].sum()), _json_number(outcomes.per_class[k])
+    entry: dict[str, Any] = {"class": result.class_names[k], "videos": videos}
+    if outcomes.multi_label:
+        chance = chance_levels(outcomes.targets[:, k : k + 1], multi_label=True)["mAP"]
+        return entry | {"average_precision": value, "chance": _json_number(chance)}
+    counts = outcomes.confusion[k].copy()
+    right, counts[k] = int(counts[k]), 0
+    answer = [*result.class_names, "unreadable"][int(counts.argmax())]
+    interval = wilson(right, videos) if videos else None
+    return entry | {
+        "accuracy": value,
+        "right": right,
+        "interval": interval and [interval.low, interval.high],
+        "taken_for": {"class": answer, "videos": int(counts.max())} if counts.any() else None,
+    }
 
 
-def _write_confusion(result: EvaluationResult, path: Path) -> Path:
-    """One row per true class, one column per predicted class, and a last one for unreadable videos."""
-    names = [cell_text(name) for name in result.class_names]
-    counts = confusion_matrix(result.scores, result.targets).tolist()
+def _confusions(result: EvaluationResult) -> list[dict[str, Any]]:
+    """List the most frequent confusions of readable videos."""
+    names, counts = result.class_names, result.outcomes.confusion[:, :-1].copy()
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:NUM_CONFUSIONS]
+    places = [divmod(int(place), len(names)) for place in order]
+    return [
+        {"true": names[row], "predicted": names[column], "videos": int(counts[row, column])}
+        for row, column in places
+        if counts[row, column]
+    ]
+
+
+def _calibration_record(found: Calibration) -> dict[str, Any]:
+    return {
+        "ece": _json_number(found.ece),
+        "edges": found.edges.tolist(),
+        "counts": found.counts.tolist(),
+        "confidences": list(map(_json_number, found.confidences)),
+        "accuracies": list(map(_json_number, found.accuracies)),
+    }
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
     with whole_file(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(["true class", *(f"predicted: {name}" for name in names), "unreadable"])
-        writer.writerows([name, *row] for name, row in zip(names, counts, strict=True))
+        csv.writer(file).writerows([header, *rows])
     return path
 
 
@@ -210,10 +208,6 @@ def _interval(limits: Mapping[str, Any] | None) -> str:
     if limits is None or limits["low"] is None:
         return ""
     return f"{100 * limits['low']:.2f}..{100 * limits['high']:.2f}%"
-
-
-def _percent(value: float) -> str:
-    return "none" if math.isnan(value) else f"{100 * value:.2f}%"
 
 
 def _json_number(value: float) -> float | None:

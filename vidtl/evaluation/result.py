@@ -1,13 +1,9 @@
-"""What one evaluation found, complete enough that every report is written from it alone."""
+"""Result of one evaluation, complete enough that every report is written from it alone."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vidtl.evaluation.fusion import probabilities
+from vidtl.metrics import Outcomes
 
 
 class Unreadable(NamedTuple):
@@ -20,7 +16,7 @@ class Unreadable(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluationResult:
-    """One evaluation: what was asked, what could be read, the scores and the metrics. The same on every process."""
+    """Data, views, scores and metrics of one evaluation. The same on every process."""
 
     annotation: str
     root: str
@@ -29,25 +25,20 @@ class EvaluationResult:
     num_clips: int
     num_crops: int
     fusion: str
-    multi_label: bool
     max_videos: int
-    """`evaluation.max_videos`: above 0, only so many of the first annotated videos were asked for."""
-    num_annotated: int
-    num_scored: int
+    """`evaluation.max_videos`: above 0, only so many of the first annotated videos were scored."""
+    class_names: tuple[str, ...]
+    ids: list[str]
+    paths: list[str]
+    outcomes: Outcomes
+    """In annotation order."""
     unreadable: list[Unreadable]
     metrics: dict[str, float]
     """Over all annotated videos; unreadable ones are wrong."""
     metrics_readable: dict[str, float]
     """Over the videos that could be read."""
-    class_names: tuple[str, ...]
-    ids: list[str]
-    paths: list[str]
-    scores: NDArray[np.float64]
-    """[N, K] in annotation order; rows of -inf are unreadable videos."""
-    targets: NDArray[np.float32]
-    """[N, K] of 0 and 1."""
 
-    @cached_property
-    def probabilities(self) -> NDArray[np.float64]:
-        """[N, K]; rows of NaN are unreadable videos."""
-        return probabilities(self.scores, self.fusion, self.multi_label)
+    @property
+    def num_scored(self) -> int:
+        """Readable videos."""
+        return int(self.outcomes.readable.sum())

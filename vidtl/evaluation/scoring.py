@@ -1,20 +1,24 @@
-"""Forward passes and fusion of one process.
+"""Scoring of videos in fixed batches: forward passes and fusion.
 
-Axes: V views of one video, B clips of one micro-batch, T frames, K classes.
+The last bits of a network's output depend on how many clips share a forward pass. Batches of whole videos are therefore
+fixed by annotation order, number of views and batch size alone: any process, before or after an interruption, forms the
+same forward passes and gets the same bits.
+
+Axes: N videos, V views of one video, B clips of one forward pass, K classes.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
+from typing import Self
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from vidtl.config import ExperimentConfig
+from vidtl.config import ClipConfig, EvaluationConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import Protocol
@@ -23,150 +27,138 @@ from vidtl.errors import UserError
 from vidtl.evaluation.fusion import fuse
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Some or all views of one video, as they share a micro-batch with others."""
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of some videos, by record number: the one form from the forward pass to the metrics."""
 
-    index: int
-    color: int
-    pixels: Tensor
+    rows: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    """float64 [K] each."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """Reasons of the videos that could not be read."""
+
+    def update(self, other: Self) -> None:
+        """Add the videos of `other`.
+
+        Raises:
+            RuntimeError: a video that is here already (a bug).
+        """
+        if twice := self.numbers() & other.numbers():
+            raise RuntimeError(f"{len(twice)} videos were scored more than once, for example record {min(twice)}")
+        self.rows.update(other.rows)
+        self.failures.update(other.failures)
+
+    def numbers(self) -> set[int]:
+        """Record numbers of all videos."""
+        return self.rows.keys() | self.failures.keys()
+
+    def table(self, num_videos: int, num_classes: int) -> NDArray[np.float64]:
+        """Scores [N, K] of records 0 to N - 1; -inf for unreadable videos.
+
+        Raises:
+            RuntimeError: a video that is not here (a bug).
+        """
+        if missing := set(range(num_videos)) - self.numbers():
+            raise RuntimeError(f"{len(missing)} of {num_videos} videos were not scored, for example {min(missing)}")
+        unreadable = np.full(num_classes, -np.inf)
+        return np.array([self.rows.get(number, unreadable) for number in range(num_videos)]).reshape(-1, num_classes)
 
 
-def pack(videos: Iterable[tuple[int, int, Tensor]], batch_size: int) -> Iterator[list[Piece]]:
-    """Cut videos of (index, color, pixels [V, T, ...]) into micro-batches of exactly `batch_size` clips but the last.
-
-    Views keep their order; no clip is held longer than until its micro-batch is full.
-    """
-    pieces: list[Piece] = []
-    room = batch_size
-    for index, color, pixels in videos:
-        start = 0
-        while start < len(pixels):
-            piece = Piece(index, color, pixels[start : start + room])
-            pieces.append(piece)
-            start += len(piece.pixels)
-            room -= len(piece.pixels)
-            if room == 0:
-                yield pieces
-                pieces, room = [], batch_size
-    if pieces:
-        yield pieces
-
-
-@dataclass
-class Shard:
-    """What was found out about some videos."""
-
-    indices: list[int] = field(default_factory=list)
-    scores: list[NDArray[np.float64]] = field(default_factory=list)
-    """float64 [K] for each of `indices`."""
-    failures: list[tuple[int, str]] = field(default_factory=list)
-    """Record number and reason of the videos that could not be read."""
-
-    def __len__(self) -> int:
-        return len(self.indices) + len(self.failures)
-
-    def extend(self, other: "Shard") -> None:
-        """Add what another shard found."""
-        self.indices += other.indices
-        self.scores += other.scores
-        self.failures += other.failures
+def fixed_batches(num_videos: int, num_views: int, batch_size: int) -> list[range]:
+    """List the record numbers of each batch: whole videos, as many as their views fit into `batch_size` clips."""
+    size = max(1, batch_size // num_views)
+    return [range(first, min(first + size, num_videos)) for first in range(0, num_videos, size)]
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """The model, and how the views of a video become one score per class."""
+    """A model and the way in which the views of a video become one score per class."""
 
     model: nn.Module
+    """Maps input_BTCHW to logits_BK; in evaluation mode."""
     records: Records
-    config: ExperimentConfig
+    clip: ClipConfig
+    evaluation: EvaluationConfig
     protocol: Protocol
-    fusion: str
     accelerator: Accelerator
+    """Device and precision."""
+
+    @property
+    def fusion(self) -> str:
+        """Configured fusion, or the protocol's."""
+        chosen = self.evaluation.fusion
+        return self.protocol.fusion if chosen == "protocol" else chosen
+
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return self.protocol.num_clips * self.protocol.num_crops
+
+    def batches(self) -> list[range]:
+        """Fixed batches of all records."""
+        return fixed_batches(len(self.records), self.num_views, self.evaluation.batch_size)
 
     def score(
-        self, videos: Iterable[VideoViews], groups: Iterable[range], on_video: Callable[[int], None]
-    ) -> Generator[Shard, None, None]:
-        """One shard per group; `videos` must hold the groups' videos in order, each once, and no others.
-
-        The model is in evaluation mode while this iterates; each module's training flag is restored at the end.
+        self, videos: Iterable[VideoViews], batches: Iterable[range], on_video: Callable[[int], None]
+    ) -> Generator[Scores, None, None]:
+        """Score one batch after the other.
 
         Args:
-            on_video: called after each video with the number of videos finished so far.
+            videos: the videos of the batches in order, each once, and no others.
+            batches: some of `batches()`.
+            on_video: called for each video read, with their number so far.
 
         Raises:
             UserError: a model with another number of classes, or scores that are not finite.
-            RuntimeError: a video that was not due, or has the wrong number of views (a bug of ours).
+            RuntimeError: a video that is not due, or has the wrong number of views (a bug).
         """
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-        try:
-            iterator, finished = iter(videos), 0
-            for group in groups:
-                shard = Shard()
-                with torch.inference_mode():
-                    self._score(self._due(iterator, group), shard, partial(_shifted, on_video, finished))
-                finished += len(shard)
-                yield shard
-            for video in iterator:
-                raise RuntimeError(f"record {video.index} came after all that were due")
-        finally:
-            for module, training in modes:
-                module.training = training
+        iterator, finished = iter(videos), 0
+        for batch in batches:
+            due: list[VideoViews] = []
+            for video in islice(iterator, len(batch)):
+                due.append(video)
+                finished += 1
+                on_video(finished)
+            numbers = [video.index for video in due]
+            if numbers != list(batch):
+                raise RuntimeError(f"records {numbers} were read where {list(batch)} were due")
+            yield self._score(due)
+        for video in iterator:
+            raise RuntimeError(f"record {video.index} was read after all that were due")
 
-    def _due(self, videos: Iterator[VideoViews], group: range) -> Iterator[VideoViews]:
-        expected = iter(group)
-        for video, index in zip(islice(videos, len(group)), expected, strict=False):
-            if video.index != index:
-                raise RuntimeError(f"record {video.index} came where {index} ({self.records.ids[index]!r}) was due")
-            yield video
-        for index in expected:
-            raise RuntimeError(f"the loader ended where record {index} ({self.records.ids[index]!r}) was due")
+    def _score(self, videos: Sequence[VideoViews]) -> Scores:
+        reasons = {video.index: video.failure.reason for video in videos if video.failure}
+        readable = [video for video in videos if video.pixels is not None]
+        for video in readable:
+            if len(_pixels(video)) != self.num_views:
+                raise RuntimeError(f"record {video.index} has {len(_pixels(video))} views, not {self.num_views}")
+        logits_VK = self._forward(readable) if readable else np.zeros((0, 1))
+        rows = {}
+        for video, views_VK in zip(readable, np.split(logits_VK, max(len(readable), 1)), strict=False):
+            rows[video.index] = fuse(views_VK, self.fusion, self.records.multi_label)
+            self._check_finite(video.index, rows[video.index])
+        return Scores(rows, reasons)
 
-    def _score(self, videos: Iterator[VideoViews], shard: Shard, on_video: Callable[[int], None]) -> None:
-        waiting: dict[int, list[NDArray[np.float64]]] = {}
-        num_views = self.protocol.num_clips * self.protocol.num_crops
-        for pieces in pack(self._readable(videos, shard, on_video), self.config.evaluation.batch_size):
-            logits_BK = self._forward(pieces)
-            ends = np.cumsum([len(piece.pixels) for piece in pieces])
-            for piece, logits_vK in zip(pieces, np.split(logits_BK, ends[:-1]), strict=True):
-                views = waiting.setdefault(piece.index, [])
-                views.extend(logits_vK)
-                if len(views) == num_views:
-                    scores_K = fuse(waiting.pop(piece.index), self.fusion, self.records.multi_label)
-                    self._check_finite(piece.index, scores_K)
-                    shard.indices.append(piece.index)
-                    shard.scores.append(scores_K)
-                    on_video(len(shard))
-
-    def _readable(
-        self, videos: Iterator[VideoViews], shard: Shard, on_video: Callable[[int], None]
-    ) -> Iterator[tuple[int, int, Tensor]]:
-        num_views = self.protocol.num_clips * self.protocol.num_crops
-        for video in videos:
-            if video.pixels is None:
-                shard.failures.append((video.index, video.failure.reason if video.failure else "no reason given"))
-                on_video(len(shard))
-            elif len(video.pixels) != num_views:
-                raise RuntimeError(f"{self.records.ids[video.index]!r} has {len(video.pixels)} views, not {num_views}")
-            else:
-                yield video.index, video.color, video.pixels
-
-    def _forward(self, pieces: list[Piece]) -> NDArray[np.float64]:
+    @torch.inference_mode()
+    def _forward(self, videos: Sequence[VideoViews]) -> NDArray[np.float64]:
+        """Logits [videos x V, K]."""
         device = self.accelerator.device
-        pixels = torch.cat([piece.pixels.to(device, non_blocking=True) for piece in pieces])
-        color = torch.tensor([piece.color for piece in pieces for _ in piece.pixels])
-        input_BTCHW = prepare_input(pixels, color.to(device), self.config.clip)
-        with self.accelerator.autocast():
-            logits_BK = self.model(input_BTCHW)
-        num_classes = len(self.records.classes)
-        if logits_BK.shape != (len(pixels), num_classes):
+        pixels = torch.cat([_pixels(video).to(device, non_blocking=True) for video in videos])
+        color = torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views).to(device)
+        parts = []
+        for first in range(0, len(pixels), self.evaluation.batch_size):
+            clips = slice(first, first + self.evaluation.batch_size)
+            input_BTCHW = prepare_input(pixels[clips], color[clips], self.clip)
+            with self.accelerator.autocast():
+                logits_BK = self.model(input_BTCHW)
+            parts.append(logits_BK.cpu().double())
+        logits = torch.cat(parts)
+        if logits.shape != (len(pixels), len(self.records.classes)):
             raise UserError(
-                f"the model gives {logits_BK.shape[-1]} scores per clip, "
-                f"but {self.records.annotation} has {num_classes} classes"
+                f"the model gives {logits.shape[-1]} scores per clip, "
+                f"but {self.records.annotation} has {len(self.records.classes)} classes"
             )
-        logits: NDArray[np.float64] = logits_BK.cpu().double().numpy()
-        return logits
+        table: NDArray[np.float64] = logits.numpy()
+        return table
 
     def _check_finite(self, index: int, scores_K: NDArray[np.float64]) -> None:
         if not np.isfinite(scores_K).all():
@@ -176,5 +168,6 @@ class Scorer:
             )
 
 
-def _shifted(on_video: Callable[[int], None], before: int, finished: int) -> None:
-    on_video(before + finished)
+def _pixels(video: VideoViews) -> torch.Tensor:
+    assert video.pixels is not None
+    return video.pixels

@@ -1,76 +1,117 @@
-"""Average precision in the two definitions that group equal scores; `vidtl.metrics.charades` has the third.
+"""Average precision by torchmetrics, and rankings for what it lacks: official tie rules and resampled videos.
 
-Videos with equal scores have no order of their own. torchmetrics and scikit-learn judge them together: the precision at
+Two definitions differ in videos with equal scores. torchmetrics and scikit-learn judge them together: the precision at
 their common threshold counts for each positive among them. The official Charades scorer keeps annotation order, so
-that a tied positive gains or loses by where its video is listed.
+that a tied positive gains or loses by its line in the annotation file.
 
 | case                                            | official     | torchmetrics, scikit-learn    |
 |-------------------------------------------------|--------------|-------------------------------|
 | four equal scores, the positive first or last   | 1 or 1/4     | 1/4                           |
 | scores .9 .5 .5 .1 of labels 0 1 0 1            | 0.5          | 0.4167                        |
-| a class without positives                       | NaN, as mAP  | left out; 0 by scikit-learn   |
-| a score of -inf                                 | ranks last   | ranks last (an error there)   |
+| a class without positives                       | NaN, as mAP  | left out (0 in scikit-learn)  |
 
-torchmetrics squashes scores outside [0, 1] with a float32 sigmoid, which makes ties of large logits, and divides in the
-default dtype. Both are avoided here: it sees ranks in [0, 1] instead of scores, under a float64 default.
-Axes: N videos, K classes.
+Axes: N videos, K classes, P positives of all classes.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_average_precision
+
+Floats = NDArray[np.float64]
 
 
-def per_class_average_precision(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Average precision [K] by torchmetrics; NaN for classes without positives."""
-    targets: NDArray[np.bool_] = np.asarray(targets_NK).astype(bool)
-    columns = zip(np.asarray(scores_NK).T, targets.T, strict=True)
-    return np.array([grouped_average_precision(scores, target) for scores, target in columns], dtype=np.float64)
+def average_precisions(scores_NK: Floats, targets_NK: NDArray[np.bool_]) -> Floats:
+    """Compute the average precision of each class [K] with torchmetrics; NaN for classes without positives.
 
-
-def grouped_average_precision(scores_N: NDArray[np.float64], targets_N: NDArray[np.bool_]) -> float:
-    """Average precision of one ranking, by torchmetrics; NaN without positives, where it is undefined."""
-    if not targets_N.any():
-        return float("nan")
-    distinct, ranks = np.unique(scores_N, return_inverse=True)
-    with float64_default():
-        squashed = torch.from_numpy(ranks.reshape(-1) / max(len(distinct) - 1, 1))
-        return float(binary_average_precision(squashed, torch.from_numpy(targets_N.astype(np.int64)), thresholds=None))
-
-
-def sklearn_average_precisions(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> NDArray[np.float64]:
-    """What `sklearn.metrics.average_precision_score` gives for each class [K]: the sum of (R_n - R_(n-1)) P_n.
-
-    P_n and R_n are precision and recall among the videos that score at least the n-th distinct value. A class without
-    positives has 0, and its 0 counts in scikit-learn's macro average. -inf, which scikit-learn refuses, ranks last.
+    torchmetrics accepts probabilities only and squashes anything else with a sigmoid, which makes ties of large logits
+    and cannot hold -inf. Ranks divided by their number are in [0, 1] and keep order and ties exactly.
     """
-    targets: NDArray[np.bool_] = np.asarray(targets_NK).astype(bool)
-    order = np.argsort(-scores_NK, axis=0, kind="stable")
-    scores = np.take_along_axis(np.asarray(scores_NK), order, axis=0)
-    hits = np.take_along_axis(targets, order, axis=0)
-    found = hits.cumsum(axis=0)
-    group_ends = np.ones(scores.shape, bool)
-    group_ends[:-1] = scores[1:] != scores[:-1]
-    precision = found / np.arange(1, len(scores) + 1)[:, None]
-    result = np.zeros(scores.shape[1])
-    for k in range(scores.shape[1]):
-        ends = np.flatnonzero(group_ends[:, k])
-        if len(ends) and found[-1, k]:
-            new = np.diff(found[ends, k], prepend=0)
-            result[k] = float((new * precision[ends, k]).sum() / found[-1, k])
+    import torch
+    from torchmetrics.functional.classification import binary_average_precision
+
+    result = np.full(scores_NK.shape[1], np.nan)
+    for k in np.flatnonzero(targets_NK.any(axis=0)):
+        distinct, ranks = np.unique(scores_NK[:, k], return_inverse=True)
+        scaled = torch.from_numpy(ranks.reshape(-1) / max(len(distinct) - 1, 1))
+        with float64_default():
+            result[k] = float(binary_average_precision(scaled, torch.from_numpy(targets_NK[:, k].astype(np.int64))))
     return result
 
 
 @contextmanager
 def float64_default() -> Iterator[None]:
-    """torchmetrics divides its integer counts in PyTorch's default dtype; float32 would cost nine digits."""
+    """Let torchmetrics divide its integer counts in float64, the default dtype within this context."""
+    import torch
+
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def random_average_precision(num_items: int, num_positives: int) -> float:
+    """Return the mean of average precision over all rankings of `num_items` with `num_positives` >= 1 positives.
+
+    A positive is at each rank r equally often, and (P - 1) / (N - 1) of the r - 1 items before it are positive; the
+    mean of (1 + (r - 1) (P - 1) / (N - 1)) / r over r is (H_N + (P - 1) / (N - 1) (N - H_N)) / N with the harmonic
+    number H_N. It is above the positive rate P / N, by far for few items.
+    """
+    harmonic = float((1 / np.arange(1, num_items + 1)).sum())
+    others = (num_positives - 1) / max(num_items - 1, 1)
+    return (harmonic + others * (num_items - harmonic)) / num_items
+
+
+@dataclass(eq=False)
+class Rankings:
+    """Rankings of all classes, prepared so that average precision of resampled videos costs one pass."""
+
+    order: NDArray[np.int64]
+    """[K, N] videos of each class, best first."""
+    classes: NDArray[np.int64]
+    """[P] class of each positive; positives are in order of class, then rank."""
+    videos: NDArray[np.int64]
+    """[P]."""
+    ends: NDArray[np.int64]
+    """[P] rank, from 0, down to which videos count for the precision of each positive."""
+    last: NDArray[np.int64]
+    """[P] the last positive down to that rank."""
+    _last_sums: tuple[NDArray[np.int64], tuple[Floats, Floats]] | None = None
+
+    @classmethod
+    def of(cls, scores_NK: Floats, targets_NK: NDArray[np.bool_], keep_order: bool) -> "Rankings":
+        """Sort all classes. With `keep_order` equal scores keep their order, else they are judged together."""
+        order = np.argsort(-scores_NK.T, axis=1, kind="stable")
+        hits = np.take_along_axis(targets_NK.T, order, axis=1)
+        classes, ranks = np.nonzero(hits)
+        ends = ranks
+        if not keep_order:
+            sorted_KN = np.take_along_axis(scores_NK.T, order, axis=1)
+            is_end = np.ones(sorted_KN.shape, bool)
+            is_end[:, :-1] = sorted_KN[:, 1:] != sorted_KN[:, :-1]
+            places = np.where(is_end, np.arange(len(scores_NK)), len(scores_NK))
+            ends = np.minimum.accumulate(places[:, ::-1], axis=1)[:, ::-1][classes, ranks]
+        place = classes * (len(scores_NK) + 1)
+        last = np.searchsorted(place + ranks, place + ends, side="right") - 1
+        return cls(order, classes, order[classes, ranks], ends, last)
+
+    def precision_sums(self, times_N: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Sum the precision at each positive, and count positives: both [K], of videos drawn `times_N` times.
+
+        Copies of a video stand together. The last result is kept, since several metrics need the same one.
+        """
+        if self._last_sums and self._last_sums[0] is times_N:
+            return self._last_sums[1]
+        drawn_down_to = times_N[self.order].cumsum(axis=1)[self.classes, self.ends]
+        times = times_N[self.videos]
+        found = times.cumsum()
+        totals = np.bincount(self.classes, weights=times, minlength=len(self.order)).astype(np.float64)
+        before = np.concatenate([[0], totals.cumsum()[:-1]])[self.classes]
+        precision = (found[self.last] - before) / np.maximum(drawn_down_to, 1)
+        sums = np.bincount(self.classes, weights=times * precision, minlength=len(self.order)).astype(np.float64)
+        self._last_sums = times_N, (sums, totals)
+        return sums, totals

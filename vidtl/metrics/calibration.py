@@ -1,4 +1,4 @@
-"""How far stated probabilities are from what happens: expected calibration error and its reliability diagram.
+"""Expected calibration error and its reliability diagram.
 
 Guo et al., "On calibration of modern neural networks" (2017), section 2: predictions are put into 15 bins of equal
 width by their probability; the error is the mean over bins, weighted by their counts, of |accuracy - mean probability|.
@@ -7,24 +7,22 @@ Axes: N videos, K classes.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import binary_calibration_error
 
 from vidtl.metrics.average_precision import float64_default
+from vidtl.metrics.outcomes import Outcomes
 
 NUM_BINS = 15
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
-    """Readable videos only: a video that could not be read has no probability."""
+    """Calibration of readable videos; a video that could not be read has no probability."""
 
     ece: float
-    """Expected calibration error in 0..1, by torchmetrics; NaN without readable videos."""
+    """Expected calibration error in 0..1; NaN without readable videos."""
     edges: NDArray[np.float64]
     """[NUM_BINS + 1]; bin i holds edges[i] <= probability < edges[i + 1], and the last one also 1."""
     counts: NDArray[np.int64]
@@ -35,23 +33,17 @@ class Calibration:
     """[NUM_BINS] share of predictions that are right; NaN in empty bins."""
 
 
-def calibration(probabilities_NK: NDArray[np.float64], targets_NK: NDArray[Any], multi_label: bool) -> Calibration:
-    """Calibration of the best class of each video, or of multi-label data's N·K separate decisions.
+def calibration(outcomes: Outcomes) -> Calibration:
+    """Calibrate the best class of each video, or multi-label data's N K separate decisions."""
+    import torch  # here, because reading the table of metrics should not load it
 
-    Args:
-        probabilities_NK: [N, K] as `vidtl.evaluation.fusion.probabilities` gives them; rows of NaN are left out.
-        targets_NK: [N, K] of 0 and 1; one 1 per row unless `multi_label`.
-    """
-    readable = ~np.isnan(probabilities_NK).any(axis=1)
-    chances = np.minimum(probabilities_NK[readable], np.nextafter(1, 0))
-    targets = np.asarray(targets_NK)[readable].astype(np.int64)
-    if multi_label:
-        confidences, right = chances.ravel(), targets.ravel().astype(bool)
-    else:
-        best = chances.argmax(axis=1) if len(chances) else np.zeros(0, np.int64)
-        rows = np.arange(len(best))
-        confidences, right = chances[rows, best], targets[rows, best].astype(bool)
-    edges: NDArray[np.float64] = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64).numpy()
+    chances = np.minimum(outcomes.probabilities[outcomes.readable], np.nextafter(1, 0))
+    targets = outcomes.targets[outcomes.readable]
+    if not outcomes.multi_label:
+        best = chances.argmax(axis=1, keepdims=True) if len(chances) else np.zeros((0, 1), np.int64)
+        chances, targets = (np.take_along_axis(values, best, axis=1) for values in (chances, targets))
+    confidences, right = chances.ravel(), targets.ravel()
+    edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64).numpy()  # torchmetrics' own, to the bit
     bins = np.searchsorted(edges, confidences, side="right") - 1
     counts = np.bincount(bins, minlength=NUM_BINS)
     sums = (np.bincount(bins, weights=values, minlength=NUM_BINS) for values in (confidences, right))
@@ -68,6 +60,9 @@ def calibration(probabilities_NK: NDArray[np.float64], targets_NK: NDArray[Any],
 def _expected_calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
     if confidences.size == 0:
         return float("nan")
+    import torch
+    from torchmetrics.functional.classification import binary_calibration_error
+
     # The binary form serves for best classes too: torchmetrics' multi-class form computes in float32.
     flat = torch.from_numpy(confidences), torch.from_numpy(right.astype(np.int64))
     with float64_default():

@@ -11,7 +11,7 @@ from vidtl.errors import UserError
 
 @contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """A name beside `path` to write to, whose file takes the place of `path` at the end, and is gone after an error."""
+    """Yield a temporary path whose file replaces `path` at the end, and is removed after an error."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}{suffix}")
     try:
         yield temporary
@@ -24,7 +24,7 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
-    """A UTF-8 file that takes `path`'s place once it is complete; lone surrogates are written as escapes."""
+    """Open a UTF-8 file that replaces `path` once it is complete; lone surrogates are written as escapes."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
@@ -34,7 +34,7 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def user_error_if_not_written(path: Path) -> Iterator[None]:
-    """A full disk or the like while the block writes `path` becomes one line."""
+    """Turn a full disk or the like while the block writes `path` into a `UserError`."""
     try:
         yield
     except OSError as error:

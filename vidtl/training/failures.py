@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 
 from vidtl.data.batch import Failure
 from vidtl.errors import UserError
-from vidtl.runtime.escape import shown_text
+from vidtl.runtime.escape import printable
 from vidtl.runtime.files import user_error_if_not_written
 from vidtl.runtime.logging import drop_lines_beyond, read_json_lines
 from vidtl.training.state import TrainingState
@@ -91,9 +91,9 @@ class UnreadableVideos:
         with user_error_if_not_written(self.file), self.file.open("a", encoding="utf-8") as stream:
             for failure in failures:
                 if failure.path not in self._by_path:
-                    path, reason = shown_text(failure.path), shown_text(failure.reason)
-                    names = shown_text(", ".join(failure.classes) or "no class")
-                    _log.warning("unreadable video is replaced: %s (%s): %s", path, names, reason)
+                    path, reason = printable(failure.path), printable(failure.reason)
+                    names = printable(", ".join(failure.classes) or "no class")
+                    _log.warning("video cannot be read and is substituted: %s (%s): %s", path, names, reason)
                 self._count(failure.path, failure.classes, failure.attempt)
                 line = {"step": step, **failure._asdict()}
                 del line["record"]
@@ -109,7 +109,7 @@ class UnreadableVideos:
         if self._by_class.total() > self._reported:
             self._reported = self._by_class.total()
             for name, (replaced, asked) in self.by_class(step).items():
-                _log.warning("class %s: %d of %d clips replaced so far", shown_text(name), replaced, asked)
+                _log.warning("class %s: %d of %d clips replaced so far", printable(name), replaced, asked)
 
     def by_path(self) -> dict[str, int]:
         """Return the failed attempts of each video, in the main process."""

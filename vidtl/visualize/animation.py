@@ -1,4 +1,4 @@
-"""Maps over one clip in motion: a panel for the clip and one for each map, with their figures, as GIF and MP4.
+"""Maps over one clip as GIF and MP4: a panel for the clip, one for each map, and their entropy and overlap.
 
 Axes: T frames, t timesteps, S maps, H W pixels.
 """
@@ -6,21 +6,21 @@ Axes: T frames, t timesteps, S maps, H W pixels.
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 
 import av
-import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from vidtl.visualize import plain_text, whole_picture
+from vidtl.runtime.escape import printable
+from vidtl.runtime.files import replacing
+from vidtl.visualize import label_font
 from vidtl.visualize.token_maps import TokenMapImages, overlay
 
 Picture = NDArray[np.uint8]
-"""[height, width, 3]; both even, as the chroma planes of MP4 need it."""
+"""uint8 [height, width, 3]; both even, as the chroma planes of MP4 require."""
 
 PANEL = 192
 """Pixels of the longer side of a panel."""
@@ -30,7 +30,7 @@ _INK, _FAINT, _PAPER = (25, 25, 25), (110, 110, 110), (255, 255, 255)
 
 
 def animate(images: TokenMapImages, clip_THWC: NDArray[np.uint8], title: str = "") -> Iterator[Picture]:
-    """One picture for each frame of the clip that a map covers."""
+    """Draw one picture for each frame of the clip that a map covers."""
     num_steps, length = len(images.frames), images.tubelet_length
     height, width = clip_THWC.shape[1:3]
     scale = PANEL / max(height, width)
@@ -42,7 +42,7 @@ def animate(images: TokenMapImages, clip_THWC: NDArray[np.uint8], title: str = "
         overlays = overlay(images.heat[:, step, None], frame[None])[:, 0]
         panels = [("clip", _enlarged(frame, size))]
         for name, entropy, picture in zip(images.names, images.entropies[step], overlays, strict=True):
-            panels.append((f"{plain_text(name, 14)}   entropy {entropy:.2f}", _enlarged(picture, size)))
+            panels.append((f"{printable(name, 14)}   entropy {entropy:.2f}", _enlarged(picture, size)))
         about = f"frame {number + 1} of {num_frames}, timestep {step + 1} of {num_steps}"
         if len(images.names) > 1:
             panels.append(("shared mass of two, %", _overlap_panel(images.overlaps[step], size)))
@@ -52,19 +52,19 @@ def animate(images: TokenMapImages, clip_THWC: NDArray[np.uint8], title: str = "
 
 
 def write_gif(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
-    """Write an endless GIF whole; its times are hundredths of a second."""
+    """Write a looping GIF; its frame times are hundredths of a second."""
     frames = [Image.fromarray(picture).quantize(255, dither=Image.Dither.NONE) for picture in pictures]
     duration_ms = max(20, round(100 / rate) * 10)  # viewers slow anything faster down
-    with whole_picture(path) as temporary:
+    with replacing(path) as temporary:
         frames[0].save(
             temporary, format="GIF", save_all=True, append_images=frames[1:], duration=duration_ms, loop=0, disposal=1
         )
 
 
 def write_mp4(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
-    """Write H.264 in yuv420p, which every player knows, whole."""
+    """Write H.264 in yuv420p, which every player supports."""
     height, width = pictures[0].shape[:2]
-    with whole_picture(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "fast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for picture in pictures:
@@ -81,12 +81,12 @@ def _page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> 
     height = _HEADER + rows * (panel_height + _STRIP) + _GAP
     page = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((_GAP, 5), plain_text(title, width // 8), _INK, _font(13))
-    draw.text((_GAP, 24), about, _FAINT, _font(11))
+    draw.text((_GAP, 5), printable(title, width // 8), _INK, label_font(13))
+    draw.text((_GAP, 24), about, _FAINT, label_font(11))
     for place, (label, panel) in enumerate(panels):
         row, column = divmod(place, columns)
         x, y = _GAP + column * (panel_width + _GAP), _HEADER + row * (panel_height + _STRIP)
-        draw.text((x, y + 2), label, _INK, _font(11))
+        draw.text((x, y + 2), label, _INK, label_font(11))
         page.paste(panel, (x, y + _STRIP))
     return np.asarray(page)
 
@@ -96,15 +96,15 @@ def _overlap_panel(overlaps_SS: NDArray[np.float64], size: tuple[int, int]) -> I
     cell = max(1, (min(size) - 14) // count)
     panel = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(panel)
-    colours = (255 * colormaps["Blues"](overlaps_SS)[..., :3]).round().astype(int)
-    font = _font(min(11, max(7, cell // 2)))
+    colors = (255 * colormaps["Blues"](overlaps_SS)[..., :3]).round().astype(int)
+    font = label_font(min(11, max(7, cell // 2)))
     for s in range(count):
-        centre = 14 + s * cell + cell / 2
-        draw.text((7, centre), str(s + 1), _FAINT, font, anchor="mm")
-        draw.text((centre, 7), str(s + 1), _FAINT, font, anchor="mm")
+        center = 14 + s * cell + cell / 2
+        draw.text((7, center), str(s + 1), _FAINT, font, anchor="mm")
+        draw.text((center, 7), str(s + 1), _FAINT, font, anchor="mm")
     for (row, column), value in np.ndenumerate(overlaps_SS):
         x, y = 14 + column * cell, 14 + row * cell
-        draw.rectangle((x, y, x + cell - 1, y + cell - 1), tuple(colours[row, column]))
+        draw.rectangle((x, y, x + cell - 1, y + cell - 1), tuple(colors[row, column]))
         if cell >= 18:
             ink = _PAPER if value > 0.55 else _INK
             draw.text((x + cell / 2, y + cell / 2), f"{100 * value:.0f}", ink, font, anchor="mm")
@@ -113,9 +113,3 @@ def _overlap_panel(overlaps_SS: NDArray[np.float64], size: tuple[int, int]) -> I
 
 def _enlarged(picture: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
-
-
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu, which matplotlib brings along and which has most scripts."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)

@@ -1,11 +1,11 @@
-"""Attention rollout: how much of what a ViViT pools comes from each place and time of the clip.
+"""Attention rollout: the share of each place and time of the clip in the pooled features of a ViViT.
 
 Source: Abnar and Zuidema, "Quantifying attention flow in transformers" (ACL 2020), section 3. With W_l the attention
 probabilities of layer l, mean over its heads, and the residual connection as one half of every layer:
 
     rollout_l = A_l rollout_(l-1),    A_l = (W_l + I) / 2,    rollout_0 = I
 
-The probabilities are computed again from what reached each layer in a usual forward pass, which itself stays as it is.
+The probabilities are computed again from the inputs of each layer in an ordinary forward pass.
 Axes: B clips, t timesteps, N tokens of a timestep, L tokens that entered an encoder, h w token grid.
 """
 
@@ -22,44 +22,44 @@ from vidtl.errors import UserError
 from vidtl.models.attention import SEQUENCES, Attention
 from vidtl.models.encoder import Encoder
 from vidtl.models.vivit import ViViT
+from vidtl.runtime.evaluation_mode import evaluation_mode
 
 Layer = tuple[Attention, Tensor]
-"""An attention and the tokens `[B, t, N, D]` that it was given."""
+"""An attention and its input tokens `[B, t, N, D]`."""
 
 
 def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
-    """Rollout [t, h, w] of the first clip of a batch, in evaluation mode; it sums to 1.
+    """Compute the rollout [t, h, w] of the first clip of a batch, in evaluation mode; it sums to 1.
 
     It starts from the class token, or from all tokens alike where the model pools them (of `max` pooling, which picks
     other tokens in every channel, this is an approximation). A class token's share in itself is left out. In the
-    factorised encoder each timestep has a rollout of its own, weighted by that of the temporal encoder; forms with two
+    factorised encoder each timestep has one rollout, weighted by that of the temporal encoder; forms with two
     attentions per block count them as two layers, and heads that attend over time and over space as heads of one.
 
     Raises:
-        UserError: no ViViT, or one with TokenLearner, whose tokens have no place of their own.
+        UserError: no ViViT, or one with TokenLearner, whose tokens have no fixed place.
     """
     if not isinstance(model, ViViT):
         raise UserError(
             f"attention rollout is defined here for ViViT in its four forms, not for {type(model).__name__}"
         )
     if model.encoder.token_learners:
-        raise UserError("attention rollout is not defined for TokenLearner's tokens; their token maps are what to draw")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode(), _recorded(model.encoder) as layers, _recorded(model.temporal_encoder) as later:
-            model(input_BTCHW[:1])
-            flow_L = _flow(model, layers, later).float().cpu()
-    finally:
-        for module, training in modes:
-            module.training = training
+        raise UserError("attention rollout is not defined for TokenLearner's tokens; draw their token maps")
+    with (
+        evaluation_mode(model),
+        torch.inference_mode(),
+        _recorded(model.encoder) as layers,
+        _recorded(model.temporal_encoder) as later,
+    ):
+        model(input_BTCHW[:1])
+        flow_L = _flow(model, layers, later).float().cpu()
     grid = model.grid
     maps_thw: NDArray[np.float32] = rearrange(flow_L / flow_L.sum(), "(t h w) -> t h w", t=grid.t, h=grid.h).numpy()
     return maps_thw
 
 
 def rollout(layers: Sequence[Layer]) -> Tensor:
-    """Rows `[B, t, N, L]` of the rollout after these layers, each summing to 1.
+    """Compute the rows `[B, t, N, L]` of the rollout after these layers, each summing to 1.
 
     L is t N, in that order; or N, where every layer keeps to the tokens of its own timestep.
     """
@@ -76,7 +76,7 @@ def rollout(layers: Sequence[Layer]) -> Tensor:
 
 
 def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int) -> Tensor:
-    """softmax(q kᵀ / √d), mean over the heads: `[B, L, L]`; head after head, for the sake of memory."""
+    """Average softmax(q kᵀ / √d) over the heads: `[B, L, L]`; one head at a time to save memory."""
     q, k = (rearrange(part.float(), "B L (H d) -> H B L d", H=num_heads) for part in (q_BLD, k_BLD))
     mean = torch.zeros((), device=q.device)
     for q_BLd, k_BLd in zip(q, k, strict=True):
@@ -85,7 +85,7 @@ def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int) -> Tensor:
 
 
 def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> Tensor:
-    """The rows, mixed as this attention mixes values: W rows."""
+    """Mix the rows as this attention mixes values: W rows."""
     batch, timesteps, tokens, _ = tokens_BtND.shape
     sequences = [pattern.replace("H ", "").replace("d", "D") for pattern in SEQUENCES[attention.axes]]
     q, k = (layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (attention.q, attention.k))
@@ -99,7 +99,7 @@ def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> T
 
 
 def _flow(model: ViViT, layers: Sequence[Layer], later: Sequence[Layer]) -> Tensor:
-    """Share of each of the t N tokens of the clip in what the classifier sees."""
+    """Compute the share of each of the t N tokens of the clip in the pooled features."""
     rows_tNL = rollout(layers)[0]
     has_class_token = model.encoder.cls is not None
     if not model.factorised:
@@ -121,14 +121,14 @@ def _flow(model: ViViT, layers: Sequence[Layer], later: Sequence[Layer]) -> Tens
 
 
 def _pooled(rows_tNL: Tensor, has_class_token: bool) -> Tensor:
-    """The row of what is pooled, less the class token itself, summing to 1: `[L]` or `[L - 1]`."""
+    """Return the row of the pooled features, less the class token itself, summing to 1: `[L]` or `[L - 1]`."""
     row_L = rows_tNL[0, 0, 1:] if has_class_token else reduce(rows_tNL, "t N L -> L", "mean")
     return row_L / row_L.sum()
 
 
 @contextmanager
 def _recorded(encoder: Encoder | None) -> Iterator[list[Layer]]:
-    """What reaches each attention of an encoder while this is open, in order."""
+    """Record the input of each attention of an encoder, in order."""
     layers: list[Layer] = []
 
     def record(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -1,6 +1,6 @@
-"""Where each learned token looks: TokenLearner's spatial maps over the frames of one clip, and figures about them.
+"""TokenLearner's spatial maps over the frames of one clip, their entropy and overlap.
 
-Anything else that weighs places over time, such as attention rollout, is a single map of the same kind.
+Anything else that weights places over time, such as attention rollout, is a single map of the same kind.
 
 Axes: T frames, H W pixels, t tubelets, S tokens per timestep, h w token grid.
 """
@@ -17,17 +17,18 @@ from torch import nn
 from torch.nn import functional
 
 from vidtl.errors import UserError
+from vidtl.runtime.evaluation_mode import evaluation_mode
 
 OPACITY = 0.75
-"""Of the heat colours where a map is largest; where it is smallest the frame shows unchanged but dimmed."""
+"""Of the heat colors where a map is largest; where it is smallest the frame is only dimmed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenMapImages:
-    """What is drawn, as arrays."""
+    """Arrays of a figure."""
 
     names: tuple[str, ...]
-    """Of the S maps."""
+    """[S]."""
     tubelet_length: int
     """Frames of the clip that one timestep covers."""
     frames: NDArray[np.uint8]
@@ -36,7 +37,7 @@ class TokenMapImages:
     """[S, t, H, W] in 0..1; each map upsampled bilinearly and scaled by its own minimum and maximum (or those of the
     whole clip), because a map over N places holds values of about 1 / N, too small to see."""
     overlays: NDArray[np.uint8]
-    """[S, t, H, W, 3]; `heat` in colours over `frames`."""
+    """[S, t, H, W, 3]; `heat` in colors over `frames`."""
     entropies: NDArray[np.float64]
     """[t, S] in 0..1; see `entropy_over_time`."""
     overlaps: NDArray[np.float64]
@@ -55,7 +56,7 @@ class TokenMapImages:
         return _mean_of_pairs(self.overlaps)
 
     def record(self) -> dict[str, object]:
-        """The figures as they go into a JSON file."""
+        """Convert entropy and overlap to JSON values."""
         overlap = self.overlap
         return {
             "maps": list(self.names),
@@ -71,7 +72,7 @@ class TokenMapImages:
 
 
 def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.float32]:
-    """Maps [t, S, h, w] of the first clip of a batch, in evaluation mode, before the pooling.
+    """Compute the maps [t, S, h, w] of the first clip of a batch, in evaluation mode, before the pooling.
 
     Raises:
         UserError: a model without TokenLearner.
@@ -79,14 +80,8 @@ def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.f
     token_maps = getattr(model, "token_maps", None)
     if token_maps is None:
         raise UserError("token maps need a model with TokenLearner; this one has none (model.token_learner)")
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            maps: NDArray[np.float32] = token_maps(input_BTCHW[:1])[0].float().cpu().numpy()
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluation_mode(model), torch.inference_mode():
+        maps: NDArray[np.float32] = token_maps(input_BTCHW[:1])[0].float().cpu().numpy()
     return maps
 
 
@@ -101,7 +96,7 @@ def token_map_images(
 
     Args:
         maps_tShw: weights of each token over the grid, not negative.
-        clip_THWC: RGB frames as the model saw them, before normalisation; map i covers frames i * tubelet_length to
+        clip_THWC: RGB frames as the model saw them, before normalization; map i covers frames i * tubelet_length to
             (i + 1) * tubelet_length - 1.
         tubelet_length: frames per map.
         names: of the S maps; `token 1` to `token S` by default.
@@ -133,7 +128,7 @@ def token_map_images(
 
 
 def entropy_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Entropy [t, S] of each map p as a distribution over its N places: -sum p log p / log N.
+    """Compute the entropy [t, S] of each map p as a distribution over its N places: -sum p log p / log N.
 
     A map of zeros counts as even; a grid of one place as 0.
     """
@@ -145,19 +140,23 @@ def entropy_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def overlap_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mass [t, S, S] that each two maps p and q share, the sum of min(p, q): 0 apart, 1 the same."""
+    """Compute the mass [t, S, S] that each two maps p and q share, the sum of min(p, q): 0 apart, 1 the same."""
     shares = _shares(maps_tShw)
     columns = [np.minimum(shares, shares[:, s, None]).sum(axis=-1) for s in range(shares.shape[1])]
     return np.stack(columns, axis=-1)
 
 
 def overlay(heat_StHW: NDArray[np.float32], frames_tHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey, dimmed frames under a perceptually even colour scale whose opacity follows the heat: [S, t, H, W, 3]."""
-    grey = frames_tHWC @ np.array([0.299, 0.587, 0.114], np.float32)
-    base = 0.6 * grey[None, ..., None]
-    colours = 255 * colormaps["inferno"](heat_StHW)[..., :3].astype(np.float32)
+    """Draw a perceptually uniform color scale, whose opacity follows the heat, over dimmed grayscale frames.
+
+    Returns:
+        uint8 [S, t, H, W, 3].
+    """
+    gray = frames_tHWC @ np.array([0.299, 0.587, 0.114], np.float32)
+    base = 0.6 * gray[None, ..., None]
+    colors = 255 * colormaps["inferno"](heat_StHW)[..., :3].astype(np.float32)
     weights = OPACITY * heat_StHW[..., None]
-    blended: NDArray[np.uint8] = ((1 - weights) * base + weights * colours).round().astype(np.uint8)
+    blended: NDArray[np.uint8] = ((1 - weights) * base + weights * colors).round().astype(np.uint8)
     return blended
 
 
@@ -167,7 +166,7 @@ def _mean_of_pairs(overlaps_tSS: NDArray[np.float64]) -> float:
 
 
 def _shares(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each map as a distribution over its places: [t, S, N]."""
+    """Normalize each map to a distribution over its places: [t, S, N]."""
     flat = rearrange(np.asarray(maps_tShw, np.float64), "t S h w -> t S (h w)")
     totals = flat.sum(axis=-1, keepdims=True)
     even = np.full_like(flat, 1 / flat.shape[-1])

@@ -1,0 +1,185 @@
+"""The page: its numbers and pictures, and in a real browser that names are inert and tables sort."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.evaluation.made_result import CLIP, made_report, made_result, made_videos, tiny_model
+from tests.refusals import refused
+from vidtl.config import ExperimentConfig
+from vidtl.data.protocols import get_protocol
+from vidtl.evaluation.examples import confidently_wrong, draw_examples, hardest, remove_examples, write_examples
+from vidtl.evaluation.page import remove_page, write_page
+from vidtl.evaluation.report import metrics_record, write_report
+
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph .* missing from font:UserWarning")
+
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    '"><img src=x onerror="window.pwned = 2">',
+    "</script><script>window.pwned = 3</script>",
+    "</style><style>*{display:none}</style>",
+    "{{ 7 * 7 }}{% raw %}",
+    "' onmouseover='window.pwned=5",
+    "<!--<script>",
+    "]]></svg><svg onload=window.pwned=7>",
+    "turned \u202eround\u2066\u2028\x1b[31m\x00\ud800",
+    "&lt;b&gt;",
+    "x" * 5000,
+    "<a href=https://example.org/>link</a><link rel=stylesheet href=https://example.org/a.css>",
+)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_examples_are_those_that_sorting_by_hand_gives(multi_label):
+    result = made_result(40, ["a", "b", "c", "d", "e"], multi_label, unreadable=(3, 11))
+    chances, targets = result.outcomes.probabilities, result.outcomes.targets
+    readable = [i for i in range(40) if i not in (3, 11)]
+    if multi_label:
+        surest = {i: chances[i][~targets[i]].max() for i in readable}
+    else:
+        surest = {i: chances[i].max() for i in readable if not targets[i, result.outcomes.scores[i].argmax()]}
+    first = sorted(surest, key=lambda i: -surest[i])[:4]
+    assert confidently_wrong(result) == first
+    lowest = {i: chances[i][targets[i]].min() for i in readable if i not in first}
+    assert hardest(result, first) == sorted(lowest, key=lambda i: lowest[i])[:4]
+    nothing = made_result(3, ["a", "b"], multi_label, unreadable=(0, 1, 2))
+    assert confidently_wrong(nothing) == hardest(nothing, []) == []
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_every_number_and_every_unreadable_video_is_on_the_page(tmp_path, multi_label):
+    result = made_result(40, ["a", "b", "c"], multi_label, unreadable=(4, 9, 21))
+    page = made_report(result, tmp_path)
+    text, record = " ".join(unescape(re.sub("<[^>]+>", " ", page.read_text())).split()), metrics_record(result)
+    assert "40 videos annotated, 37 scored, 3 unreadable" in text
+    for value in [*record["metrics"].values(), *record["metrics_readable"].values(), *record["chance"].values()]:
+        assert value is None or f"{100 * value:.2f}%" in text
+    for interval in record["intervals"].values():
+        assert interval["low"] is None or f"{100 * interval['low']:.2f}% – {100 * interval['high']:.2f}%" in text
+    assert re.findall(r"video (\d+)\.mp4 moov atom not found", text) == ["4", "9", "21"]
+    assert text.count("(true)") >= 8
+
+
+def test_pages_of_the_smallest_sets_can_be_written(tmp_path):
+    results = (
+        made_result(1, ["a", "b"]),
+        made_result(2, ["a", "b"], unreadable=(0, 1)),
+        made_result(2, ["a", "b"], multi_label=True, unreadable=(0, 1)),
+        made_result(3, ["a", "b"], max_videos=3),
+    )
+    for number, result in enumerate(results):
+        assert "</html>" in made_report(result, tmp_path / str(number)).read_text()
+
+
+@pytest.mark.parametrize("num_tokens", [0, 3])
+def test_pictures_of_readable_videos(tmp_path, num_tokens):
+    records, result = made_videos(tmp_path, 3), made_result(3, ["one", "two"])
+    page = made_report(result, tmp_path / "evaluation")
+    before = page.read_text().count("data:image")
+    (tmp_path / "1.mp4").write_bytes(b"not a video")
+    model, config, protocol = tiny_model(num_tokens), ExperimentConfig(clip=CLIP), get_protocol("vivit_4x3")
+    numbers, state = write_examples(result, page.parent), torch.get_rng_state()
+    draw_examples(model.train(), records, config, protocol, numbers, page.parent)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    pictures = sorted((page.parent / "examples").glob("*.webp"))
+    assert [path.name for path in pictures] == ["000000.webp", "000002.webp"]
+    with Image.open(pictures[0]) as picture:
+        assert min(picture.size) > 300
+        assert np.asarray(picture.convert("RGB")).std() > 20
+    text = write_page(page.parent).read_text()
+    assert text.count("data:image") == before + 2
+    assert write_page(page.parent).read_text() == text  # from files alone
+    remove_examples(page.parent)
+    assert not list((page.parent / "examples").iterdir())
+    remove_page(page.parent)
+    assert not page.exists()
+
+
+def damaged_json(folder: Path) -> None:
+    record = json.loads((folder / "metrics.json").read_text())
+    del record["chance"]
+    (folder / "metrics.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (shutil.rmtree, "metrics.json"),
+        (lambda folder: (folder / "metrics.json").write_text("{}"), "is missing"),
+        (lambda folder: (folder / "metrics.json").write_text("[]"), "metrics.json"),
+        (damaged_json, "chance"),
+    ],
+)
+def test_a_folder_that_is_no_evaluation_is_refused(tmp_path, damage, named):
+    result = made_result(6, ["a", "b"])
+    write_report(result, metrics_record(result), tmp_path)
+    damage(tmp_path)
+    with refused(tmp_path, named):
+        write_page(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package to drive a browser")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if executable is None:
+        pytest.skip("needs chromium on the PATH")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=executable)
+        yield running
+        running.close()
+
+
+def test_in_a_browser_names_are_inert_and_tables_sort(browser, tmp_path):
+    names = [*HOSTILE, "class 10", "class 9", "no videos"]
+    path = made_report(
+        made_result(90, names, unreadable=(2, 7), ids=[f"{names[i % 15]}{i}" for i in range(90)]), tmp_path
+    )
+    page = browser.new_page(viewport={"width": 1000, "height": 900})
+    requests, complaints = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    shown = page.locator("#classes tbody th").all_inner_texts()
+    assert shown[:5] == list(HOSTILE[:5])
+    assert shown[8] == r"turned \u202eround\u2066\u2028\x1b[31m\x00\ud800"
+    assert shown[9] == "&lt;b&gt;"
+    assert (page.locator("script").count(), page.locator("style").count()) == (1, 1)
+    assert page.locator("body a[href^=http], body link, img[src=x]").count() == 0
+
+    def column(number: int) -> list[str]:
+        return [row.locator("th, td").nth(number).inner_text() for row in page.locator("#classes tbody tr").all()]
+
+    page.locator("#classes th button").nth(3).click()
+    *values, last = column(3)
+    assert last == "none"  # the class without videos
+    numbers = [float(value.removesuffix("%")) for value in values]
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(set(numbers)) > 3
+    page.locator("#classes th button").nth(3).click()
+    *values, last = column(3)
+    assert last == "none"
+    assert [float(value.removesuffix("%")) for value in values] == sorted(numbers)
+    page.locator("#classes th button").nth(0).click()
+    names_shown = column(0)
+    assert names_shown.index("class 9") < names_shown.index("class 10") < names_shown.index("no videos")
+    assert page.evaluate("typeof window.pwned") == "undefined"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
+    assert complaints == []
+    page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'pwned = 1'}))")
+    assert page.evaluate("typeof window.pwned") == "undefined"
+    assert "Content Security Policy" in complaints[0]

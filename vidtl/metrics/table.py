@@ -1,0 +1,281 @@
+"""The table of metrics. To add one, add a function and a row here; everything that lists metrics reads `METRICS`.
+
+Axes: N videos, K classes.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidtl.metrics.average_precision import Floats, random_average_precision
+from vidtl.metrics.calibration import calibration
+from vidtl.metrics.charades import official_scores
+from vidtl.metrics.outcomes import Bools, Outcomes
+
+Statistic = Callable[[NDArray[np.int64]], float]
+"""A metric of resampled videos, from how often each video was drawn, int64 [N]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric, in 0..1; NaN where it is undefined."""
+
+    name: str
+    """Key in `metrics.json` and `metrics.jsonl`."""
+    title: str
+    remark: str
+    labels: Literal["single", "multi", "both"]
+    """Kind of data it applies to."""
+    function: Callable[[Outcomes], float]
+    chance: Callable[[Bools, bool], float] | None = None
+    """Mean over random scores, from targets [N, K] and whether the data is multi-label."""
+    interval: Literal["wilson"] | Callable[[Outcomes], Statistic] | None = None
+    """Confidence interval: Wilson's for a share of videos, or a bootstrap of this statistic."""
+    baseline: tuple[str, Callable[[Bools], float]] | None = None
+    """Name and value of a constant answer, such as the largest class."""
+    is_drawn: bool = True
+    """Drawn in the curves of a run, and a candidate for the large numbers on the page."""
+    higher_is_better: bool = True
+
+    def applies_to(self, multi_label: bool) -> bool:
+        """Test for the kind of data."""
+        return self.labels in ("both", "multi" if multi_label else "single")
+
+
+def compute_metrics(outcomes: Outcomes) -> dict[str, float]:
+    """Compute all metrics of the kind of data, in the order of the table."""
+    return {metric.name: metric.function(outcomes) for metric in metrics_of(outcomes.multi_label)}
+
+
+def chance_levels(targets_NK: NDArray[np.generic], multi_label: bool) -> dict[str, float]:
+    """Compute what random scores reach on average, by metric, and the baselines that need no scores."""
+    targets = np.asarray(targets_NK).astype(bool)
+    metrics = metrics_of(multi_label)
+    levels = {metric.name: metric.chance(targets, multi_label) for metric in metrics if metric.chance}
+    return levels | {metric.baseline[0]: metric.baseline[1](targets) for metric in metrics if metric.baseline}
+
+
+def metrics_of(multi_label: bool) -> list[Metric]:
+    """List the metrics of single-label or multi-label data; the first one says which checkpoint is best."""
+    return [metric for metric in METRICS.values() if metric.applies_to(multi_label)]
+
+
+def top_k(outcomes: Outcomes, k: int) -> float:
+    """Share of all videos whose label is among the `k` best classes (all of them where K < k)."""
+    if len(outcomes) == 0:
+        return math.nan
+    best = np.argsort(-outcomes.scores, axis=1, kind="stable")[:, :k]
+    return int(((best == outcomes.labels[:, None]).any(axis=1) & outcomes.readable).sum()) / len(outcomes)
+
+
+def mean_class_accuracy(outcomes: Outcomes) -> Statistic:
+    """Mean of the classes' accuracies."""
+    labels, num_classes = outcomes.labels, outcomes.scores.shape[1]
+    right = outcomes.answers == labels
+
+    def statistic(times_N: NDArray[np.int64]) -> float:
+        videos = np.bincount(labels, weights=times_N, minlength=num_classes)
+        hits = np.bincount(labels, weights=times_N * right, minlength=num_classes)
+        return _mean(hits[videos > 0] / videos[videos > 0])
+
+    return statistic
+
+
+def f1_macro(outcomes: Outcomes) -> Statistic:
+    """Mean of the classes' F1, 2 TP / (2 TP + FP + FN): of the best class, or of probabilities above 0.5."""
+    num_classes = outcomes.scores.shape[1]
+    single = outcomes.answers[:, None] == np.arange(num_classes)
+    named = outcomes.probabilities > 0.5 if outcomes.multi_label else single
+    places = [np.nonzero(cells) for cells in (outcomes.targets, named, outcomes.targets & named)]
+
+    def statistic(times_N: NDArray[np.int64]) -> float:
+        true, positive, both = (np.bincount(classes, times_N[videos], num_classes) for videos, classes in places)
+        present = true > 0
+        return _mean(2 * both[present] / (true + positive)[present])
+
+    return statistic
+
+
+def random_f1(targets_NK: Bools, multi_label: bool) -> float:
+    """Mean of macro F1 where each class is named with the probability q, 1 / K for one label or 1/2 for several.
+
+    The number m of videos named is binomial. On average n / N of them are right, so that F1 is 2 m n / (N (n + m)).
+    """
+    num_videos, num_classes = targets_NK.shape
+    counts = targets_NK.sum(axis=0)
+    rate = 0.5 if multi_label else 1 / num_classes
+    named = np.arange(num_videos + 1)
+    factorials = np.concatenate([[0.0], np.log(named[1:]).cumsum()])
+    logs = factorials[-1] - factorials - factorials[::-1] + named * math.log(rate)
+    chances = np.exp(logs + (num_videos - named) * math.log1p(-rate)) if rate < 1 else (named == num_videos) * 1.0
+    values = {n: float((chances * 2 * named * n / (num_videos * (n + named))).sum()) for n in set(counts.tolist()) if n}
+    return _mean(np.array([values[n] for n in counts.tolist() if n]))
+
+
+def mean_average_precision(outcomes: Outcomes) -> float:
+    """Mean over the classes that have positives of average precision, as torchmetrics' macro average."""
+    return _mean(outcomes.per_class[outcomes.targets.any(axis=0)])
+
+
+def weighted_average_precision(outcomes: Outcomes) -> float:
+    """Mean of average precision weighted by the positives of each class."""
+    positives = outcomes.targets.sum(axis=0)
+    present = positives > 0
+    weighted = outcomes.per_class[present] * positives[present]
+    return float(weighted.sum() / positives.sum()) if present.any() else math.nan
+
+
+def resampled_average_precision(weighted: bool, official: bool = False) -> Callable[[Outcomes], Statistic]:
+    """Make the statistic of one of the four means of average precision."""
+
+    def make(outcomes: Outcomes) -> Statistic:
+        rankings = outcomes.official_rankings if official else outcomes.rankings
+
+        def statistic(times_N: NDArray[np.int64]) -> float:
+            sums, totals = rankings.precision_sums(times_N)
+            if not totals.any():
+                return math.nan
+            return float(sums.sum() / totals.sum()) if weighted else _mean(sums[totals > 0] / totals[totals > 0])
+
+        return statistic
+
+    return make
+
+
+def _random_precisions(targets_NK: Bools) -> tuple[Floats, NDArray[np.int64]]:
+    """Chance of average precision and number of positives of each class that has some."""
+    positives = targets_NK.sum(axis=0)
+    positives = positives[positives > 0]
+    return np.array([random_average_precision(len(targets_NK), int(n)) for n in positives]), positives
+
+
+def random_map(targets_NK: Bools, multi_label: bool) -> float:
+    """Chance of mAP."""
+    return _mean(_random_precisions(targets_NK)[0])
+
+
+def random_weighted_map(targets_NK: Bools, multi_label: bool) -> float:
+    """Chance of mAP weighted by positives."""
+    expected, positives = _random_precisions(targets_NK)
+    return float((expected * positives).sum() / positives.sum()) if positives.size else math.nan
+
+
+def _official_chance(chance: Callable[[Bools, bool], float]) -> Callable[[Bools, bool], float]:
+    """Restrict a chance to labeled videos, as the official rules do; NaN if any class has none."""
+
+    def official(targets_NK: Bools, multi_label: bool) -> float:
+        labeled = targets_NK[targets_NK.any(axis=1)]
+        return chance(labeled, multi_label) if targets_NK.any(axis=0).all() else math.nan
+
+    return official
+
+
+def _positive_rate(targets_NK: Bools) -> float:
+    """Return the mAP of scores that are all equal."""
+    positives = targets_NK.sum(axis=0)
+    return _mean(positives[positives > 0] / max(len(targets_NK), 1))
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _of_all(make: Callable[[Outcomes], Statistic]) -> Callable[[Outcomes], float]:
+    """Turn a statistic of resampled videos into the metric of all videos."""
+    return lambda outcomes: make(outcomes)(np.ones(len(outcomes), np.int64))
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="top1",
+            title="Top-1 accuracy",
+            remark="the best class is the true one",
+            labels="single",
+            function=lambda outcomes: top_k(outcomes, 1),
+            chance=lambda targets_NK, multi_label: 1 / targets_NK.shape[1],
+            interval="wilson",
+            baseline=("largest_class", lambda targets: float(targets.sum(axis=0).max() / max(len(targets), 1))),
+        ),
+        Metric(
+            name="top5",
+            title="Top-5 accuracy",
+            remark="the true class is among the five best",
+            labels="single",
+            function=lambda outcomes: top_k(outcomes, 5),
+            chance=lambda targets_NK, multi_label: min(5, targets_NK.shape[1]) / targets_NK.shape[1],
+            interval="wilson",
+        ),
+        Metric(
+            name="mean_class_accuracy",
+            title="Mean class accuracy",
+            remark="mean over the classes that have videos",
+            labels="single",
+            function=_of_all(mean_class_accuracy),
+            chance=lambda targets_NK, multi_label: 1 / targets_NK.shape[1],
+            interval=mean_class_accuracy,
+        ),
+        Metric(
+            name="mAP",
+            title="mAP",
+            remark="mean over the classes that have videos, equal scores judged together",
+            labels="multi",
+            function=mean_average_precision,
+            chance=random_map,
+            interval=resampled_average_precision(weighted=False),
+            baseline=("positive_rate", _positive_rate),
+        ),
+        Metric(
+            name="mAP_weighted",
+            title="mAP, weighted",
+            remark="the same, each class weighted by its videos",
+            labels="multi",
+            function=weighted_average_precision,
+            chance=random_weighted_map,
+            interval=resampled_average_precision(weighted=True),
+            is_drawn=False,
+        ),
+        Metric(
+            name="mAP_charades",
+            title="mAP, Charades",
+            remark="official: all classes, equal scores in annotation order, unlabeled videos left out",
+            labels="multi",
+            function=lambda outcomes: official_scores(outcomes.scores, outcomes.targets).mean_ap,
+            chance=_official_chance(random_map),
+            interval=resampled_average_precision(weighted=False, official=True),
+        ),
+        Metric(
+            name="mAP_charades_weighted",
+            title="mAP, Charades, weighted",
+            remark="official: each class weighted by its videos",
+            labels="multi",
+            function=lambda outcomes: official_scores(outcomes.scores, outcomes.targets).weighted_ap,
+            chance=_official_chance(random_weighted_map),
+            interval=resampled_average_precision(weighted=True, official=True),
+            is_drawn=False,
+        ),
+        Metric(
+            name="f1_macro",
+            title="F1, macro",
+            remark="mean over the classes that have videos; multi-label: probabilities above 0.5",
+            labels="both",
+            function=_of_all(f1_macro),
+            chance=random_f1,
+            interval=f1_macro,
+        ),
+        Metric(
+            name="ece",
+            title="Calibration error",
+            remark="expected difference of probability and accuracy of readable videos; lower is better",
+            labels="both",
+            function=lambda outcomes: calibration(outcomes).ece,
+            is_drawn=False,
+            higher_is_better=False,
+        ),
+    )
+}

@@ -1,0 +1,169 @@
+"""Figures of an evaluation: confusion matrix, average precision of each class, reliability diagram.
+
+Axes: K classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from vidtl.metrics.calibration import Calibration
+from vidtl.runtime.escape import printable
+from vidtl.runtime.files import replacing
+from vidtl.visualize import BLUE, VERMILION, bare, label_font, label_text, new_figure, save_figure
+
+MAX_CLASSES = 1000
+"""Classes of the largest confusion matrix drawn."""
+
+CELL_PX = 12
+"""Pixels of a cell of a large matrix, which leaves its labels legible."""
+
+MAX_COUNTS = 25
+"""Counts are written into the cells up to this many classes."""
+
+MAX_BARS = 160
+
+
+def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: Path, title: str) -> None:
+    """Draw a confusion matrix.
+
+    Args:
+        counts: int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
+            where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
+        class_names: K names.
+        path: the PNG to write. It grows with the classes, so that each has a legible name.
+        title: one line above the matrix.
+    """
+    videos = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, videos, out=np.zeros(counts.shape), where=videos > 0)
+    errors = counts.sum(axis=1) - np.diagonal(counts)
+    chosen = np.sort(np.argsort(-errors, kind="stable")[:MAX_CLASSES])
+    names = [class_names[i] for i in chosen]
+    columns, places = (names, chosen) if not counts[:, -1].any() else ([*names, "unreadable"], [*chosen, len(counts)])
+    cells, shares = counts[np.ix_(chosen, places)], shares[np.ix_(chosen, places)]
+    note = f"\nthe {len(names)} of {len(counts)} classes with most errors" if len(names) < len(counts) else ""
+    heading = f"{label_text(title, 90)}{note}"
+    if len(names) > MAX_COUNTS:
+        _draw_large_matrix(shares, names, columns, heading, path)
+    else:
+        _draw_matrix(cells, shares, names, columns, heading, path)
+
+
+def _draw_matrix(
+    cells: NDArray[np.int64],
+    shares: NDArray[np.float64],
+    names: Sequence[str],
+    columns: Sequence[str],
+    heading: str,
+    path: Path,
+) -> None:
+    margin_in = 0.075 * max(len(label_text(name)) for name in columns)
+    figure = new_figure(max(4.0, margin_in + 1.6 + 0.3 * len(columns)), margin_in + max(1.2, 1 + 0.3 * len(names)))
+    figure.set_layout_engine("compressed")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    for (row, column), count in np.ndenumerate(cells):
+        if count:
+            color = "white" if shares[row, column] > 0.55 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=7)
+    axes.set_xticks(range(len(columns)), list(map(label_text, columns)), rotation=90)
+    axes.set_yticks(range(len(names)), list(map(label_text, names)))
+    axes.tick_params(length=0, labelsize=8)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(heading, fontsize=10)
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.04, pad=0.02)
+    save_figure(figure, path)
+
+
+def _draw_large_matrix(
+    shares: NDArray[np.float64], names: Sequence[str], columns: Sequence[str], heading: str, path: Path
+) -> None:
+    """Draw with Pillow: matplotlib takes most of a minute for the labels of 400 classes."""
+    rows, below = _labels(names), _labels(columns).rotate(90, expand=True)
+    pixels = (255 * colormaps["Blues"](shares)[..., :3]).round().astype(np.uint8)
+    size = shares.shape[1] * CELL_PX, shares.shape[0] * CELL_PX
+    page = Image.new("RGB", (rows.width + size[0] + CELL_PX, 60 + size[1] + below.height), "white")
+    page.paste(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST), (rows.width, 60))
+    page.paste(rows, (0, 60))
+    page.paste(below, (rows.width, 60 + size[1]))
+    text = f"{heading}\nrows: true class; columns: predicted; color: share of the true class"
+    ImageDraw.Draw(page).text((8, 8), text.replace(r"\$", "$"), "black", label_font(13))
+    with replacing(path) as temporary:
+        page.save(temporary, format="PNG")
+
+
+def _labels(names: Sequence[str]) -> Image.Image:
+    """Draw names below each other, `CELL_PX` apart, aligned to the right."""
+    texts, font = [printable(name, 36) for name in names], label_font(CELL_PX - 1)
+    width = 8 + round(max(map(font.getlength, texts)))
+    image = Image.new("RGB", (width, CELL_PX * len(names)), "white")
+    draw = ImageDraw.Draw(image)
+    for number, text in enumerate(texts):
+        draw.text((width - 4, CELL_PX * (number + 0.5)), text, "black", font, anchor="rm")
+    return image
+
+
+def draw_average_precision(
+    average_precisions: NDArray[np.float64],
+    positives: NDArray[np.int64],
+    num_videos: int,
+    class_names: Sequence[str],
+    path: Path,
+    title: str,
+) -> None:
+    """Draw one bar per class, best first.
+
+    Args:
+        average_precisions: [K]; NaN for classes without positives, which are listed below the others without a bar.
+        positives: [K] videos of each class; a tick marks their share of `num_videos`, the level of equal scores.
+        num_videos: all videos.
+        class_names: K names. Above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2` are shown.
+        path: the PNG to write.
+        title: one line above the bars.
+    """
+    order = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable")
+    note = ""
+    if len(order) > MAX_BARS:
+        note = f"\nthe {MAX_BARS // 2} best and worst of {len(order)} classes"
+        order = np.concatenate([order[: MAX_BARS // 2], order[-(MAX_BARS // 2) :]])
+    values, places = average_precisions[order], np.arange(len(order))
+    figure = new_figure(7.5, 1.4 + 0.19 * len(order))
+    axes = figure.add_subplot()
+    axes.barh(places, np.nan_to_num(values), color=BLUE, height=0.7, label="average precision")
+    rates = positives[order] / max(num_videos, 1)
+    label = "share of videos (equal scores)"
+    axes.plot(rates, places, "|", color=VERMILION, markersize=8, markeredgewidth=2, label=label)
+    for place, value in zip(places, values, strict=True):
+        text = "no videos" if np.isnan(value) else f"{value:.3f}"
+        axes.text(1.01, float(place), text, va="center", fontsize=7, color="0.35")
+    axes.set_yticks(places, [f"{label_text(class_names[i])} ({positives[i]})" for i in order])
+    axes.tick_params(axis="y", length=0, labelsize=8)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("average precision; number of videos in brackets")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(label_text(title, 90) + note, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_reliability(found: Calibration, path: Path, title: str) -> None:
+    """Draw the reliability diagram: accuracy over mean probability, and below it the number of predictions."""
+    figure = new_figure(4.5, 5.5)
+    upper, lower = map(bare, figure.subplots(2, 1, sharex=True, height_ratios=[4, 1]))
+    filled = found.counts > 0
+    upper.plot([0, 1], [0, 1], "--", color="0.6", linewidth=1)
+    upper.plot(found.confidences[filled], found.accuracies[filled], "o-", color=BLUE, markersize=4)
+    upper.vlines(found.confidences[filled], found.confidences[filled], found.accuracies[filled], color=VERMILION)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    upper.set_title(f"{label_text(title, 60)}\nexpected calibration error {found.ece:.4f}", fontsize=9)
+    lower.bar(found.edges[:-1], found.counts, width=np.diff(found.edges), align="edge", color=BLUE, edgecolor="white")
+    lower.set(xlabel="predicted probability", ylabel="predictions")
+    if found.counts.max(initial=0) > 1000:
+        lower.set_yscale("log")
+    save_figure(figure, path)
