@@ -35,7 +35,7 @@ EXIT_UNREADABLE = 4
 TOP_K = 5
 
 QUICK = "center"
-"""The protocol unless the command line or its files name one, whatever the run was evaluated with."""
+"""Default protocol, whatever the run was evaluated with."""
 
 log = logging.getLogger("vidtl.predict")
 

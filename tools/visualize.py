@@ -50,7 +50,7 @@ class Subject(NamedTuple):
     title: str
     video: VideoViews | None
     reason: str
-    """Why there is no video; empty where there is."""
+    """Reason for a missing video."""
 
 
 def main() -> None:

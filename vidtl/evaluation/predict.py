@@ -47,7 +47,7 @@ class Prediction:
     path: Path
     class_names: tuple[str, ...]
     reason: str = ""
-    """Why the video could not be read; empty where it could."""
+    """Reason why the video could not be read; empty if it was."""
     num_frames: int = 0
     """Of the whole file."""
     duration_s: float = 0.0

@@ -3,7 +3,7 @@
 | column                 | content                                                                       |
 |------------------------|-------------------------------------------------------------------------------|
 | `id`, `path`           | as annotated; the path is relative to `data.root`                             |
-| `true_labels`          | class names, a row of CSV of its own with `|` as delimiter                     |
+| `true_labels`          | class names, a nested CSV row with `|` as delimiter                           |
 | `status`               | `scored` or `unreadable`                                                      |
 | `top_1` ... `top_5`    | the best classes, best first                                                  |
 | `score: <class>` x K   | the fused score, exact to the last bit of float64; empty in unreadable videos |

@@ -2,7 +2,7 @@
 
     <folder>/<digest of the key>/000-0001.jsonl      launch 0, process 1
 
-Each process of each launch appends to a file of its own, one line per batch: the first record number and the rows. The
+Each process of each launch appends to its own file, one line per batch: the first record number and the rows. The
 key holds everything that decides a row, so rows of another model or configuration are in another folder. A line that a
 killed process left unfinished is ignored, and its batch is done again.
 """

@@ -2,7 +2,7 @@
 
 Guo et al., "On calibration of modern neural networks" (2017), section 2: predictions are put into 15 bins of equal
 width by their probability; the error is the mean over bins, weighted by their counts, of |accuracy - mean probability|.
-torchmetrics gives a probability of exactly 1 a bin of its own; here it stays in the last one, a bit below 1.
+torchmetrics gives a probability of exactly 1 a separate bin; here it stays in the last one, slightly below 1.
 Axes: N videos, K classes.
 """
 

@@ -20,7 +20,7 @@ from vidtl.runtime.seeding import generator
 
 LEVEL = 0.95
 _NORMAL_QUANTILE = 1.959963984540054
-"""Of (1 + LEVEL) / 2."""
+"""Normal quantile of (1 + LEVEL) / 2."""
 
 SEED = 20
 MAX_RESAMPLES, MIN_RESAMPLES = 1000, 100

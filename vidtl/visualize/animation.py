@@ -45,7 +45,7 @@ def animate(images: TokenMapImages, clip_THWC: NDArray[np.uint8], title: str = "
             panels.append((f"{printable(name, 14)}   entropy {entropy:.2f}", _enlarged(picture, size)))
         about = f"frame {number + 1} of {num_frames}, timestep {step + 1} of {num_steps}"
         if len(images.names) > 1:
-            panels.append(("shared mass of two, %", _overlap_panel(images.overlaps[step], size)))
+            panels.append(("shared mass of two tokens", _overlap_panel(images.overlaps[step], size)))
         else:
             about += f" with {images.time_shares[step, 0]:.1%} of the weight"
         yield _page(panels, title, about)
@@ -92,23 +92,8 @@ def _page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> 
 
 
 def _overlap_panel(overlaps_SS: NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
-    count = len(overlaps_SS)
-    cell = max(1, (min(size) - 14) // count)
-    panel = Image.new("RGB", size, _PAPER)
-    draw = ImageDraw.Draw(panel)
-    colors = (255 * colormaps["Blues"](overlaps_SS)[..., :3]).round().astype(int)
-    font = label_font(min(11, max(7, cell // 2)))
-    for s in range(count):
-        center = 14 + s * cell + cell / 2
-        draw.text((7, center), str(s + 1), _FAINT, font, anchor="mm")
-        draw.text((center, 7), str(s + 1), _FAINT, font, anchor="mm")
-    for (row, column), value in np.ndenumerate(overlaps_SS):
-        x, y = 14 + column * cell, 14 + row * cell
-        draw.rectangle((x, y, x + cell - 1, y + cell - 1), tuple(colors[row, column]))
-        if cell >= 18:
-            ink = _PAPER if value > 0.55 else _INK
-            draw.text((x + cell / 2, y + cell / 2), f"{100 * value:.0f}", ink, font, anchor="mm")
-    return panel
+    colors = (255 * colormaps["Blues"](overlaps_SS)[..., :3]).round().astype(np.uint8)
+    return Image.fromarray(colors).resize((min(size), min(size)), Image.Resampling.NEAREST)
 
 
 def _enlarged(picture: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:

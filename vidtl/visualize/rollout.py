@@ -61,7 +61,7 @@ def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
 def rollout(layers: Sequence[Layer]) -> Tensor:
     """Compute the rows `[B, t, N, L]` of the rollout after these layers, each summing to 1.
 
-    L is t N, in that order; or N, where every layer keeps to the tokens of its own timestep.
+    L is t N, in that order; or N, where every layer mixes only the tokens of one timestep.
     """
     batch, timesteps, tokens, _ = layers[0][1].shape
     device = layers[0][1].device

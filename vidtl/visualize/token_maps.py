@@ -20,7 +20,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.evaluation_mode import evaluation_mode
 
 OPACITY = 0.75
-"""Of the heat colors where a map is largest; where it is smallest the frame is only dimmed."""
+"""Opacity of the heat colors where a map is largest; where it is smallest the frame is only dimmed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
