@@ -21,7 +21,7 @@ import benchmark_views
 from command_line import PlainParser
 
 from vidtl.errors import UserError
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.exit import run_tool
 
 COMMANDS = {
     "conformance": benchmark_conformance,

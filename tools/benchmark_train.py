@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from command_line import experiment_parser, parse_experiment
+from command_line import ExperimentParser, parse_experiment
 from rich.console import Console
 
 from vidtl.benchmark.figures import gpu_peak
@@ -73,7 +73,7 @@ def main(options: argparse.Namespace) -> None:
             raise UserError(f"--{name} is {getattr(options, name)}; allowed: 1 or more")
     torch.set_num_threads(options.threads)
     arguments = ["--config", str(options.config), *options.settings]
-    config = on_one_device(parse_experiment(experiment_parser("benchmark.py train", ""), arguments)[1], options)
+    config = on_one_device(parse_experiment(ExperimentParser("benchmark.py train", ""), arguments)[1], options)
     with ExitStack() as stack:
         records = records_of(config, options, stack)
         times, rounds = measure(config, records, options)

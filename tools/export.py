@@ -15,30 +15,12 @@ tolerance, nothing is written and the exit code is 2. ONNX needs: pip install 'v
 import argparse
 from pathlib import Path
 
-from command_line import PlainParser, experiment_parser, parse_experiment
-from trained_model import averaged, find_model_directory
+from command_line import PlainParser, existing_directory, make_experiment, settings_of_file
 
 from vidtl.errors import UserError
-from vidtl.models.export import TOLERANCE, check_output, export_model
-from vidtl.models.hub import load_model_directory
-from vidtl.runtime.launch import run_tool
-from vidtl.training.checkpoint import EXPERIMENT
+from vidtl.runtime.exit import exit_on_error, run_tool
 
 DYNAMIC = "dynamic"
-
-
-def main() -> None:
-    """Check, load, export, report."""
-    arguments = parse()
-    batch = parse_batch(arguments.batch)
-    check_output(arguments.output)
-    directory = used_by_evaluation(find_model_directory(arguments.checkpoint))
-    model, _ = load_model_directory(directory)
-    checks = export_model(model, arguments.output, batch, arguments.tolerance)
-    print(f"model   {directory}")
-    for check in checks:
-        print(f"check   {check}")
-    print(f"written {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB)")
 
 
 def parse() -> argparse.Namespace:
@@ -57,10 +39,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=TOLERANCE,
-        help=f"largest difference allowed, as a share of the largest logit (default: {TOLERANCE:g})",
+        default=1e-4,
+        help="largest difference allowed, as a share of the largest logit (default: %(default)g)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    existing_directory(arguments.checkpoint)
+    parse_batch(arguments.batch)
+    return arguments
 
 
 def parse_batch(text: str) -> int | None:
@@ -72,12 +57,37 @@ def parse_batch(text: str) -> int | None:
     return int(text)
 
 
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        parse()
+
+from trained_model import averaged, find_model_directory
+
+from vidtl.models.export import check_output, export_model
+from vidtl.models.hub import load_model_directory
+from vidtl.training.checkpoint import EXPERIMENT
+
+
+def main() -> None:
+    """Check, load, export, report."""
+    arguments = parse()
+    batch = parse_batch(arguments.batch)
+    check_output(arguments.output)
+    directory = used_by_evaluation(find_model_directory(arguments.checkpoint))
+    model, _ = load_model_directory(directory)
+    checks = export_model(model, arguments.output, batch, arguments.tolerance)
+    print(f"model   {directory}")
+    for check in checks:
+        print(f"check   {check}")
+    print(f"written {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB)")
+
+
 def used_by_evaluation(directory: Path) -> Path:
     """The model directory that `tools/eval.py` takes: with averaged weights where the run has them and wants them."""
     experiment = directory / EXPERIMENT
     if not experiment.is_file():
         return directory
-    _, config = parse_experiment(experiment_parser("export.py", ""), [], experiment)
+    config = make_experiment(settings_of_file(experiment))
     return averaged(directory) if config.evaluation.averaged_weights else directory
 
 

@@ -16,15 +16,36 @@ from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 
+from command_line import ExperimentParser, parse_experiment
+
+from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require, require_choice
+from vidtl.errors import UserError
+from vidtl.runtime.exit import exit_on_error, run_tool
+
+
+def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
+    """Parse the command line."""
+    parser = ExperimentParser("profile_model.py", "Count and time what a model costs.")
+    parser.add_argument("--num_classes", type=int, default=400, help="Classes of the classifier")
+    parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
+    parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
+    parser.add_argument("--rounds", type=int, default=5, help="Passes with --time; the median is told")
+    parser.add_argument("--table", help="Count the models of the papers instead of one model: all `papers`, or one")
+    parser.add_argument("--step", action="store_true", help="Also take a training step of each model of --table")
+    parser.add_argument("--output", type=Path, help="JSON file to write the rows of --table to")
+    return parse_experiment(parser)
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        parse()
+
 import torch
-from command_line import arguments_of_process, experiment_parser, parse_experiment
 from profile_papers import ALL, compare_papers
 from rich.console import Console
 from rich.table import Table
 
-from vidtl.config import ExperimentConfig
-from vidtl.config.checks import require
-from vidtl.errors import UserError
 from vidtl.models import build_model
 from vidtl.models.complexity import (
     Complexity,
@@ -36,7 +57,7 @@ from vidtl.models.complexity import (
     without_token_learner,
 )
 from vidtl.models.published import TABLES
-from vidtl.runtime.launch import resolve_precision, run_tool
+from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.frozen import freeze_all_but
 
@@ -45,18 +66,9 @@ UNIT = "GMAC: billions of multiply-adds of one clip's forward pass (papers call 
 
 
 def main() -> None:
-    parser = experiment_parser("profile_model.py", "Count and time what a model costs.")
-    parser.add_argument("--num_classes", type=int, default=400, help="Classes of the classifier")
-    parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
-    parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
-    parser.add_argument("--rounds", type=int, default=5, help="Passes with --time; the median is told")
-    parser.add_argument("--table", choices=[ALL, *TABLES], help="Count the models of the papers instead of one model")
-    parser.add_argument("--step", action="store_true", help="Also take a training step of each model of --table")
-    parser.add_argument("--output", type=Path, help="JSON file to write the rows of --table to")
-    arguments = arguments_of_process()
-    options, config = parse_experiment(parser, arguments)
+    options, config = parse()
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    check(options, {name.removeprefix("--").partition("=")[0] for name in arguments if name.startswith("--")})
+    check(options, {name.removeprefix("--").partition("=")[0] for name in sys.argv[1:] if name.startswith("--")})
     if options.table:
         compare_papers(console, options.table, options.step, options.output)
         console.print(UNIT)
@@ -76,6 +88,8 @@ def main() -> None:
 def check(options: argparse.Namespace, given: set[str]) -> None:
     """UserErrors for options given that would do nothing, for counts that cannot be, and for a file that could not be
     written after all the work."""
+    if options.table:
+        require_choice("--table", options.table, [ALL, *TABLES])
     of_table, of_time = {"step", "output"}, {"batch", "rounds"}
     if options.table:
         for name in sorted(given - of_table - {"table"}):

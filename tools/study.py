@@ -22,29 +22,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from command_line import PlainParser, experiment_parser, parse_experiment, read_settings
-from rich.console import Console
-from rich.table import Table
+from command_line import ExperimentParser, PlainParser, parse_experiment
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.load import load
 from vidtl.config.study import StudyConfig, StudyRow
-from vidtl.data.description import load_description, read_records
-from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
-from vidtl.evaluation.provenance import folder_name
-from vidtl.evaluation.report import METRICS
-from vidtl.runtime.child import run_to_end
-from vidtl.runtime.launch import run_tool
-from vidtl.runtime.logging import configure_logging
-from vidtl.runtime.shard import Shard
-from vidtl.runtime.versions import installed_versions
-from vidtl.studies.cost import measure_costs
-from vidtl.studies.record import RunKey, read_recorded
-from vidtl.studies.results import RESULTS, RowResult, write_results
-from vidtl.studies.runs import RunResult, finished_steps, judged_checkpoint, read_run
-from vidtl.training.run_directory import RunDirectory, check_same_experiment
-from vidtl.visualize.study import draw_study
+from vidtl.runtime.exit import exit_on_error, run_tool
 
 TOOLS = Path(__file__).parent
 
@@ -52,47 +36,6 @@ JUDGED = "judged"
 """Folder of a run for its evaluation by the study."""
 
 log = logging.getLogger("vidtl.study")
-
-
-class Run(NamedTuple):
-    """One variant from one seed."""
-
-    row: StudyRow
-    seed: int
-    config: ExperimentConfig
-    arguments: list[str]
-    """Options of `tools/train.py` but for the output directory."""
-    folder: Path
-    evaluation: str
-    """Name of the folder that `tools/eval.py` leaves."""
-
-    @property
-    def key(self) -> RunKey:
-        """What the table calls it."""
-        return RunKey(self.row.name, self.seed)
-
-
-def main() -> None:
-    options, settings = parse()
-    configure_logging(True)
-    study = read_settings(options.study, StudyConfig)
-    experiment = options.study.parent / study.experiment
-    runs = list(planned_runs(study, experiment, options.output_dir, settings))
-    folder = options.results_dir or options.output_dir
-    recorded = recorded_runs(folder / RESULTS, study, runs)
-    shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
-    if options.table_only:
-        check_judged(runs, study)
-    else:
-        execute_unfinished([run for run in shard.take(runs) if run.key not in recorded], study, options.launch)
-    if shard.count > 1:
-        print(f"{shard.name}  finished; --table_only tells of all parts")
-        return
-    results = results_of(study, runs, recorded, options.rounds)
-    files = write_results(results, about(study), folder)
-    draw_study(results, study.title, study.metric, folder / "study.png")
-    print_results(study, results)
-    print(f"results  {folder}: {', '.join(file.name for file in files)}, study.png")
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -121,6 +64,71 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     return options, settings
 
 
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        load(parse()[0].study, StudyConfig)
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from vidtl.data.description import load_description, read_records
+from vidtl.data.protocols import protocol_of_run
+from vidtl.evaluation.provenance import folder_name
+from vidtl.evaluation.report import METRICS
+from vidtl.runtime.child import run_to_end
+from vidtl.runtime.logging import configure_logging
+from vidtl.runtime.shard import Shard
+from vidtl.runtime.versions import installed_versions
+from vidtl.studies.cost import measure_costs
+from vidtl.studies.record import RunKey, read_recorded
+from vidtl.studies.results import RESULTS, RowResult, write_results
+from vidtl.studies.runs import RunResult, finished_steps, judged_checkpoint, read_run
+from vidtl.training.run_directory import RunDirectory, check_same_experiment
+from vidtl.visualize.study import draw_study
+
+
+class Run(NamedTuple):
+    """One variant from one seed."""
+
+    row: StudyRow
+    seed: int
+    config: ExperimentConfig
+    arguments: list[str]
+    """Options of `tools/train.py` but for the output directory."""
+    folder: Path
+    evaluation: str
+    """Name of the folder that `tools/eval.py` leaves."""
+
+    @property
+    def key(self) -> RunKey:
+        """What the table calls it."""
+        return RunKey(self.row.name, self.seed)
+
+
+def main() -> None:
+    options, settings = parse()
+    configure_logging(True)
+    study = load(options.study, StudyConfig)
+    experiment = options.study.parent / study.experiment
+    runs = list(planned_runs(study, experiment, options.output_dir, settings))
+    folder = options.results_dir or options.output_dir
+    recorded = recorded_runs(folder / RESULTS, study, runs)
+    shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
+    if options.table_only:
+        check_judged(runs, study)
+    else:
+        execute_unfinished([run for run in shard.take(runs) if run.key not in recorded], study, options.launch)
+    if shard.count > 1:
+        print(f"{shard.name}  finished; --table_only tells of all parts")
+        return
+    results = results_of(study, runs, recorded, options.rounds)
+    files = write_results(results, about(study), folder)
+    draw_study(results, study.title, study.metric, folder / "study.png")
+    print_results(study, results)
+    print(f"results  {folder}: {', '.join(file.name for file in files)}, study.png")
+
+
 def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, settings: Sequence[str] = ()) -> Iterator[Run]:
     """Every run, all variants with their first seed before any with its second; `settings` are options for all of them.
 
@@ -128,7 +136,7 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
         UserError: an option that no experiment has, or that rows of the study set; a folder that holds a run of another
             experiment.
     """
-    parser = experiment_parser("study.py", "")
+    parser = ExperimentParser("study.py", "")
     check_settings(settings, study)
     for turn in range(max(len(row.seeds) for row in study.rows)):
         for row in study.rows:

@@ -6,23 +6,51 @@ Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml 
 The same command again goes on from the newest checkpoint of the output directory.
 """
 
+import argparse
 import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from command_line import ExperimentParser, parse_experiment
+
+from vidtl.config import ExperimentConfig
+from vidtl.runtime.exit import StoppedBySignalError, exit_on_error, run_tool
+
+log = logging.getLogger("vidtl.train")
+
+
+def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
+    """Parse the command line; names the data set, root or protocol that does not exist, too."""
+    parser = ExperimentParser("train.py", "Train a video classifier.")
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
+    )
+    options, config = parse_experiment(parser)
+    from vidtl.data.description import load_description
+    from vidtl.data.layout import existing
+    from vidtl.data.protocols import protocol_of_run
+
+    protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)
+    existing(Path(config.data.root), "data.root")
+    return options, config
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        parse()
+
 import torch
 from accelerate import Accelerator
-from command_line import arguments_of_process, experiment_parser, parse_experiment
 from torch import nn
 from trained_model import averaged, find_model_directory
 
-from vidtl.config import ExperimentConfig
 from vidtl.data.augmentation import batch_input
 from vidtl.data.dataset import check_readable, first_records
-from vidtl.data.description import DatasetDescription, load_description, read_records
+from vidtl.data.description import load_description, read_records
+from vidtl.data.description_file import DatasetDescription
 from vidtl.data.loader import EvalLoader, TrainLoader
-from vidtl.data.protocols import get_protocol, protocol_of_run
+from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics.classification import chance_levels
@@ -31,7 +59,7 @@ from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.hub import save_model_directory
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.escape import shown_text
-from vidtl.runtime.launch import StoppedBySignalError, make_accelerator, resolve_precision, run_tool
+from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress, make_progress
 from vidtl.runtime.seeding import seed_torch
@@ -43,15 +71,9 @@ from vidtl.training.schedule import learning_rate_of
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
 
-log = logging.getLogger("vidtl.train")
-
 
 def main() -> None:
-    parser = experiment_parser("train.py", "Train a video classifier.")
-    parser.add_argument(
-        "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
-    )
-    options, config = parse_experiment(parser, arguments_of_process())
+    options, config = parse()
     check_trackers(config.training.trackers)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
@@ -59,7 +81,6 @@ def main() -> None:
     description = load_description(config.data.dataset)
     train_records = read_split(description, config, config.data.train_split)
     eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
-    protocol_of_run(config.evaluation.protocol, description.protocol)  # a wrong name ends the run now, not after it
     model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     describe_run(config, accelerator, description, train_records, eval_records, loader, model)

@@ -1,10 +1,9 @@
 """Where the tools that use a trained model find it: a run's folder, one of its checkpoints, or any model directory."""
 
-from dataclasses import fields
+from argparse import Namespace
 from pathlib import Path
 
-from command_line import arguments_of_process, last_value, parse_experiment
-from jsonargparse import ArgumentParser, Namespace
+from command_line import ModelParser, existing_directory, make_experiment, settings_of_file
 from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
@@ -21,29 +20,20 @@ from vidtl.training.checkpoint import (
 from vidtl.training.run_directory import RunDirectory
 
 
-def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfig, Path]:
-    """Add `--checkpoint`, read the command line over the settings of that model's run, and find the model's directory.
+def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, Path]:
+    """Parse the command line over the settings of a model's run, and find the model's directory.
 
     Raises:
-        UserError: as `parse_experiment` and `find_model_directory`.
+        UserError: as `make_experiment` and `find_model_directory`.
     """
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        help="Folder of a run (its newest valid checkpoint is taken), one checkpoint of it, or any model directory",
-    )
-    arguments = arguments_of_process()
-    checkpoint = last_value("--checkpoint", arguments)
-    if checkpoint is None:
-        parse_experiment(parser, arguments)  # prints the help, or says what is missing
-        raise UserError("--checkpoint is missing; allowed: the folder of a run, a checkpoint, or a model directory")
-    directory = find_model_directory(Path(checkpoint))
+    options = parser.parse_args()
+    directory = find_model_directory(options.checkpoint)
     experiment = directory / EXPERIMENT
-    if not experiment.is_file():  # weights that came without a run know their clip, and nothing else of an experiment
-        clip = read_model_config(directory).clip
-        parser.set_defaults({f"clip.{field.name}": getattr(clip, field.name) for field in fields(clip)})
-    options, config = parse_experiment(parser, arguments, experiment if experiment.is_file() else None)
+    if experiment.is_file():
+        recorded = settings_of_file(experiment)
+    else:  # weights without a run record their clip only
+        recorded = {f"clip.{name}": value for name, value in vars(read_model_config(directory).clip).items()}
+    config = make_experiment(options.settings, recorded)
     return options, config, averaged(directory) if config.evaluation.averaged_weights else directory
 
 
@@ -53,9 +43,7 @@ def find_model_directory(path: Path) -> Path:
     Raises:
         UserError: there is none, or a checkpoint is damaged.
     """
-    if not path.is_dir():
-        neighbours = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbours))}")
+    existing_directory(path)
     if path.name == ".." or path.parent.name in ("", ".."):
         path = path.resolve()  # the run of a checkpoint is found by the folders above it
     if (path / CONFIG_FILE).is_file():

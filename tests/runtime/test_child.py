@@ -27,7 +27,7 @@ LAUNCHER = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.a
 STUDY = """
 import os, sys
 from vidtl.runtime.child import run_to_end
-from vidtl.runtime.launch import StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError
 try:
     run_to_end([sys.executable, *sys.argv[1:]])
 except StoppedBySignalError:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import experiment_parser, parse_experiment
+from command_line import ExperimentParser, parse_experiment
 
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
 from vidtl.errors import UserError
@@ -13,7 +13,7 @@ from vidtl.training.run_directory import dump_config
 
 
 def parsed(*arguments: str) -> ExperimentConfig:
-    return parse_experiment(experiment_parser("train.py", ""), list(arguments))[1]
+    return parse_experiment(ExperimentParser("train.py", ""), list(arguments))[1]
 
 
 @pytest.mark.parametrize("name", AUGMENTATION_PRESETS)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests.training.tiny_run import NUM_RECORDS, failing, tiny_config, tiny_model, tiny_task, tiny_train, train_slowly
 from vidtl.errors import UserError
-from vidtl.runtime.launch import StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
 from vidtl.training.run_summary import RunSummary
 

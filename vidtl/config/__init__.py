@@ -1,8 +1,7 @@
-"""The whole experiment as typed dataclasses: the source of all defaults, of `--help` and of what checkpoints record.
+"""The experiment as typed dataclasses: the source of all defaults, of `--help` and of the record in each checkpoint.
 
-This module imports nothing heavy and builds nothing. Checks that need one section only live in that section's
-`__post_init__`; checks that need the data or the model are made where those are built. Every error names the dotted
-key, the value received and what is allowed.
+Checks that need one section only are in that section's `__post_init__`; checks that need the data or the model are made
+where those are built. This package imports nothing slow.
 """
 
 from vidtl.config.augmentation import AugmentationConfig

@@ -14,15 +14,15 @@ _LENGTH = re.compile(r"(?P<number>\d+(_\d+)*(\.\d+)?(e\d+)?)\s*(?P<unit>[a-z]+)"
 
 @dataclass(frozen=True)
 class Length:
-    """So many epochs (passes over the training split), optimizer steps, or samples of the training split."""
+    """A number of epochs (passes over the training split), optimizer steps, or samples of the training split."""
 
     number: float
     unit: Unit
 
     def to_steps(self, steps_per_epoch: int, samples_per_epoch: int) -> int:
-        """The nearest number of optimizer steps.
+        """Convert to the nearest number of optimizer steps.
 
-        A sample is the share of an epoch that it is, so that one epoch, its samples and its steps are the same length
+        A sample counts as its share of an epoch, so that one epoch, its samples and its steps are the same length
         although the last batch of an epoch may not be full.
         """
         steps_per_unit = {"epochs": steps_per_epoch, "steps": 1, "samples": steps_per_epoch / samples_per_epoch}
@@ -30,7 +30,7 @@ class Length:
 
 
 def parse_length(text: str, key: str) -> Length:
-    """Read a length; a UserError names the dotted `key` and what is allowed."""
+    """Parse a length; UserError with the dotted `key` and what is allowed."""
     match = _LENGTH.fullmatch(text.strip().lower())
     allowed = "a number and its unit, as in '30 epochs', '5000 steps' or '2_000_000 samples'"
     if match is None or not math.isfinite(float(match["number"])):

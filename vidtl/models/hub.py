@@ -5,10 +5,9 @@ A model directory holds `model.safetensors` and `config.json` (the model's setti
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Self, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
@@ -16,14 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
-from vidtl.errors import UserError, did_you_mean
+from vidtl.config.load import Document, from_document
+from vidtl.errors import UserError
 from vidtl.models.blocks import FactorisedSelfAttentionBlock, TransformerBlock
 from vidtl.models.position import PositionEmbedding
 from vidtl.models.t2t import PerformerTokenLayer, TransformerTokenLayer
 from vidtl.models.weights.files import read_json, read_safetensors
 from vidtl.models.weights.report import SourceWeights, load_weights
-
-T = TypeVar("T")
 
 REPEATED = (TransformerBlock, FactorisedSelfAttentionBlock, PerformerTokenLayer, TransformerTokenLayer)
 """Blocks, and the layers inside tokens-to-token modules, which see the longest rows of tokens."""
@@ -198,45 +196,4 @@ def _check_class_names(names: Sequence[str], num_classes: int) -> None:
 def read_model_config(directory: Path) -> SavedConfig:
     """`config.json`, with an error that names the key where it does not fit this version."""
     path = directory / CONFIG_FILE
-    content = read_json(path)
-    try:
-        return _from_json(SavedConfig, content, "")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _from_json(kind: type[T], values: object, place: str) -> T:
-    """A dataclass of dataclasses from parsed JSON, whose lists become tuples; keys left out take their defaults."""
-    assert is_dataclass(kind)
-    if not isinstance(values, dict):
-        raise UserError(f"{place.rstrip('.')} is {values!r}; allowed: an object")
-    types = get_type_hints(kind)
-    known = [item.name for item in fields(kind)]
-    for name in values:
-        if name not in known:
-            raise UserError(f"{place}{name} is unknown; {did_you_mean(name, known)}")
-    required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
-    for name in required:
-        if name not in values:
-            raise UserError(f"{place}{name} is missing")
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        if is_dataclass(types[name]):
-            arguments[name] = _from_json(cast(type, types[name]), value, f"{place}{name}.")
-        else:
-            arguments[name] = tuple(value) if isinstance(value, list) else value
-            if not _is_of_type(arguments[name], types[name]):
-                shown = types[name].__name__ if isinstance(types[name], type) else types[name]
-                raise UserError(f"{place}{name} is {value!r}; allowed: {shown}")
-    return cast(T, kind(**arguments))
-
-
-def _is_of_type(value: object, hint: Any) -> bool:
-    """Whether a field may have a value; a whole number is a float, too, and choices are left to their section."""
-    arguments = get_args(hint)
-    if get_origin(hint) is UnionType:
-        return any(_is_of_type(value, kind) for kind in arguments)
-    if get_origin(hint) is tuple and isinstance(value, tuple):
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        return len(value) == len(kinds) and all(map(_is_of_type, value, kinds))
-    return get_origin(hint) is Literal or type(value) is hint or (hint is float and type(value) is int)
+    return from_document(SavedConfig, Document(read_json(path), str(path)))

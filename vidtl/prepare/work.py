@@ -11,7 +11,7 @@ from vidtl.errors import UserError
 from vidtl.prepare.children import Children, Lost
 from vidtl.prepare.journal import Journal
 from vidtl.prepare.shards import ManifestFolder
-from vidtl.runtime.launch import StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StopSignals

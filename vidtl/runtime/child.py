@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import psutil
 
-from vidtl.runtime.launch import StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.signals import StopSignals
 
 

@@ -1,21 +1,14 @@
-"""Start and end of a tool: processes, precision and exit codes.
+"""Start of a tool: processes and precision.
 
 Accelerate owns devices, processes, precision and gradient synchronisation. How many processes run is decided by the
 launcher (`accelerate launch`, `torchrun`, or none for one process), never here.
-
-Exit codes of every tool: 0 done; 2 a mistake of the user, told in one line; 128 + n stopped by signal n with
-everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); what a tool chose itself (4: a video could not
-be read); 1 with a traceback for anything else.
 """
 
-import atexit
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -41,21 +34,10 @@ PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
 Not 10 minutes: accelerate takes that for its own default, drops it, and gloo falls back to 30.
 """
 
-FIRST_REPORT_S = 5.0
-"""How long a process keeps an error back that may follow from another's."""
-
 POLL_S = 0.05
 """Time between two looks at whether the others have come."""
 
 _DATA_PARALLEL = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
-
-
-class StoppedBySignalError(Exception):
-    """A signal asked the run to stop, and it has: state is saved and nothing is half written."""
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
 
 
 def resolve_precision(precision: Literal["auto", "no", "bf16", "fp16"]) -> Literal["no", "bf16", "fp16"]:
@@ -159,45 +141,3 @@ def wait_for_everyone(accelerator: Accelerator) -> None:
     while store.add(key, 0) < turn * accelerator.num_processes:
         time.sleep(POLL_S)
     accelerator.wait_for_everyone()  # nobody goes, perhaps with the store, before all have seen it
-
-
-def run_tool(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and end the process with the exit code of the module's docstring; errors of the user take one line.
-
-    Where several processes run, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it
-    reports and ends, because its own error may only follow from another's, and then the launcher ends it meanwhile. The
-    first process reports errors of the user at once.
-    """
-    is_first = int(os.environ.get("RANK", "0")) == 0
-    try:
-        main()
-    except UserError as error:
-        if not is_first:
-            time.sleep(FIRST_REPORT_S)
-        _end(2, f"error: {error}")
-    except StoppedBySignalError as stopped:
-        _end(128 + stopped.signum, str(stopped) if is_first else "")
-    except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "interrupted" if is_first else "")
-    except SystemExit as chosen:  # by the tool, or by argparse
-        _end(int(chosen.code or 0))
-    except Exception:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            time.sleep(FIRST_REPORT_S)
-        raise
-    _end(0)
-
-
-def _end(code: int, message: str = "") -> NoReturn:
-    if message:
-        print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        sys.exit(code)
-    if code == 0:
-        torch.distributed.destroy_process_group()  # which NCCL may have wait for all processes: only now do all come
-    # All that a normal exit does but to tear the interpreter down: a thread of gloo that still holds a tensor of the
-    # last exchange would then end the process by SIGABRT, whatever the code (pytorch/pytorch#179291).
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -13,11 +13,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
-
-from accelerate.tracking import GeneralTracker
+from typing import TYPE_CHECKING, Any, TextIO
 
 from vidtl.runtime.files import user_error_if_not_written, whole_file
+
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -50,7 +51,7 @@ def configure_logging(is_main_process: bool) -> None:
 class MetricsLog:
     """Appends to `metrics.jsonl` of one run and tells its trackers; only the first process has one."""
 
-    def __init__(self, file: Path, trackers: Sequence[GeneralTracker], resumed_step: int) -> None:
+    def __init__(self, file: Path, trackers: "Sequence[GeneralTracker]", resumed_step: int) -> None:
         """Drop what an earlier attempt logged beyond `resumed_step`, so that no step is there twice.
 
         Raises:

@@ -26,8 +26,8 @@ from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
+from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
-from vidtl.runtime.launch import StoppedBySignalError
 from vidtl.runtime.resident_memory import peak_resident_bytes
 from vidtl.runtime.versions import installed_versions
 from vidtl.runtime.zero import distribution
