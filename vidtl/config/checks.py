@@ -9,15 +9,14 @@ from vidtl.errors import UserError, did_you_mean
 T = TypeVar("T")
 
 Effect = Literal["training", "scores", "rounding", "selection", "speed", "operation"]
-"""What a setting changes.
+"""Effect of a setting.
 
-training: samples, their order or the update rule; a resumed run must have the same.
-scores: the scores that a given model gets; results of an evaluation are kept under them.
-rounding: the last digits of these scores only, or how often a file is read; a half-finished evaluation must have the
-    same to end bitwise equal.
-selection: which checkpoint of a run is judged; must be equal within a study.
-speed: time and memory.
-operation: output, checkpoints and what happens to broken videos, steps and processes.
+training: samples, their order or the update rule; equal when a run resumes.
+scores: scores that a given model gets; equal when evaluation results are reused.
+rounding: last digits of these scores; equal when a half-finished evaluation continues.
+selection: which step of a run is the best or the last; equal within a study, like training and scores.
+speed: time and memory only.
+operation: output, checkpoints, and the response to broken videos, steps and processes.
 """
 
 

@@ -6,22 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vidtl.config import ExperimentConfig
-from vidtl.config.comparison import first_difference, is_among, settings_of
+from vidtl.config.checks import Effect
+from vidtl.config.compare import differences, settings_of
 from vidtl.errors import UserError
 from vidtl.studies.runs import RunFigures, RunResult
-from vidtl.training.run_directory import MAY_CHANGE
 
-_DECIDES = ("data.eval_split", "training.evaluate_every_epochs", "evaluation")
-"""Keys that a resumed run may set differently, and that yet decide what it is judged by."""
+_AFFECTING: tuple[Effect, ...] = ("training", "scores", "selection")
 
-_IGNORED = (
-    *(key for key in MAY_CHANGE if key not in _DECIDES),
-    "evaluation.batch_size",
-    "evaluation.strict",
-    "training.seed",
-    "training.precision",
-)
-"""What a recorded run may have had otherwise; its seed and its precision are told with it."""
+_APART_FROM = ("data.root", "training.seed", "training.precision")
+"""Data may lie elsewhere; seed and precision are recorded with each run."""
 
 
 class RunKey(NamedTuple):
@@ -34,7 +27,7 @@ class RunKey(NamedTuple):
 
 def deciding_settings(config: ExperimentConfig) -> dict[str, Any]:
     """Those that a run must share with the others of its row, by dotted key."""
-    return {key: value for key, value in settings_of(config).items() if not is_among(key, _IGNORED)}
+    return {key: value for key, value in settings_of(config, _AFFECTING).items() if key not in _APART_FROM}
 
 
 def read_recorded(
@@ -71,9 +64,7 @@ def read_recorded(
     for key in lost:
         if key not in planned:
             raise UserError(f"{file} has a run of {key.row!r} with seed {key.seed}, which the study has not; {way_out}")
-        difference = first_difference(settings[key.row], planned[key], _IGNORED)
-        if difference:
-            name, old, new = difference
+        for name, old, new in differences(settings[key.row], planned[key], _AFFECTING, _APART_FROM)[:1]:
             raise UserError(f"{file}: {key.row!r} was run with {name} {old!r}, which is {new!r} now; {way_out}")
     return results
 

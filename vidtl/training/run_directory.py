@@ -11,39 +11,10 @@ from pathlib import Path
 import yaml
 
 from vidtl.config import ExperimentConfig
-from vidtl.config.comparison import first_difference, plain
-from vidtl.config.dotted import dotted
+from vidtl.config.compare import differences, dotted, plain
 from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.training.checkpoint import EXPERIMENT, list_checkpoints, newest_valid, remove_leftovers, set_aside_newer
-
-MAY_CHANGE = (
-    "data.root",
-    "data.eval_split",
-    "data.manifest",
-    "data.num_workers",
-    "data.prefetch_batches",
-    "data.worker_timeout_s",
-    "data.max_substitutions",
-    "data.max_unreadable_share",
-    "training.accumulation_steps",
-    "training.compile",
-    "training.activation_checkpointing",
-    "training.log_every_steps",
-    "training.checkpoint_every_steps",
-    "training.checkpoint_every_minutes",
-    "training.keep_checkpoints",
-    "training.evaluate_every_epochs",
-    "training.early_stop_evaluations",
-    "training.nonfinite",
-    "training.max_nonfinite_steps",
-    "training.hang_timeout_s",
-    "training.trackers",
-    "training.resume",
-    "evaluation",
-)
-"""Keys, or whole sections, that a resumed run may set differently: they leave the samples, their order and the update
-rule as they are."""
 
 
 class RunDirectory:
@@ -127,7 +98,7 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare a recorded configuration with this one, except for the keys in `MAY_CHANGE`; no file is no difference.
+    """Compare the settings that affect training with those recorded; no file is no difference.
 
     Raises:
         UserError: names the first key that differs, and both values.
@@ -140,9 +111,7 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration: this is not a run's directory; give another output directory")
-    difference = first_difference(dotted(recorded), config, MAY_CHANGE)
-    if difference:
-        key, old, new = difference
+    for key, old, new in differences(dotted(recorded), config, affecting=["training"])[:1]:
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here; "
             "give another output directory, or the same value"
