@@ -8,7 +8,6 @@ import yaml
 from command_line import ExperimentParser, parse_experiment
 
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
-from vidtl.errors import UserError
 from vidtl.training.run_directory import dump_config
 
 
@@ -50,8 +49,3 @@ def test_what_is_recorded_are_the_values(tmp_path: Path) -> None:
     assert "preset" not in recorded
     assert (recorded["repeats"], recorded["rand_augment_magnitude"], recorded["flip_probability"]) == (2, 7.0, 0.0)
     assert parsed("--config", str(file)) == config
-
-
-def test_an_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"augmentation.preset is 'vivit_ssv'; did you mean 'vivit_ssv2'\?"):
-        parsed("--augmentation.preset", "vivit_ssv")

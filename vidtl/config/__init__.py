@@ -4,38 +4,18 @@ Checks that need one section only are in that section's `__post_init__`; checks 
 where those are built. This package imports nothing slow.
 """
 
-from vidtl.config.augmentation import AugmentationConfig
-from vidtl.config.clip import ClipConfig
-from vidtl.config.data import DataConfig
-from vidtl.config.evaluation import EvaluationConfig
-from vidtl.config.experiment import ExperimentConfig
-from vidtl.config.model import (
-    MiniViTConfig,
-    ModelConfig,
-    PytorchVideoConfig,
-    T2TViTConfig,
-    TokenLearnerConfig,
-    ViViTConfig,
-)
-from vidtl.config.optimizer import OptimizerConfig
-from vidtl.config.presets import AUGMENTATION_PRESETS
-from vidtl.config.schedule import ScheduleConfig
-from vidtl.config.training import TrainingConfig
-
-__all__ = [
-    "AUGMENTATION_PRESETS",
-    "AugmentationConfig",
-    "ClipConfig",
-    "DataConfig",
-    "EvaluationConfig",
-    "ExperimentConfig",
-    "MiniViTConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "PytorchVideoConfig",
-    "ScheduleConfig",
-    "T2TViTConfig",
-    "TokenLearnerConfig",
-    "TrainingConfig",
-    "ViViTConfig",
-]
+from vidtl.config.augmentation import AugmentationConfig as AugmentationConfig
+from vidtl.config.clip import ClipConfig as ClipConfig
+from vidtl.config.data import DataConfig as DataConfig
+from vidtl.config.evaluation import EvaluationConfig as EvaluationConfig
+from vidtl.config.experiment import ExperimentConfig as ExperimentConfig
+from vidtl.config.model import MiniViTConfig as MiniViTConfig
+from vidtl.config.model import ModelConfig as ModelConfig
+from vidtl.config.model import PytorchVideoConfig as PytorchVideoConfig
+from vidtl.config.model import T2TViTConfig as T2TViTConfig
+from vidtl.config.model import TokenLearnerConfig as TokenLearnerConfig
+from vidtl.config.model import ViViTConfig as ViViTConfig
+from vidtl.config.optimizer import OptimizerConfig as OptimizerConfig
+from vidtl.config.presets import AUGMENTATION_PRESETS as AUGMENTATION_PRESETS
+from vidtl.config.schedule import ScheduleConfig as ScheduleConfig
+from vidtl.config.training import TrainingConfig as TrainingConfig

@@ -44,7 +44,7 @@ def read_yaml(path: Path) -> Document:
     lines: dict[str, int] = {}
     try:
         content = parse_yaml(path.read_text(encoding="utf-8-sig"), lines)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
     return Document(content, str(path), lines)
 
