@@ -112,7 +112,7 @@ def test_mistakes_in_a_directory_are_told(model, tmp_path):
         save_model_directory(model, tmp_path, NAMES[:2])
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config["model"]["vivit"].update(dept=3))
-    with pytest.raises(UserError, match=r"config\.json: model\.vivit\.dept is unknown; did you mean 'depth'\?"):
+    with pytest.raises(UserError, match=r"config\.json: unknown key 'model\.vivit\.dept'; did you mean 'model\.vivit\.depth'\?"):
         load_model_directory(tmp_path)
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config["model"]["vivit"].update(depth=3))
@@ -120,7 +120,7 @@ def test_mistakes_in_a_directory_are_told(model, tmp_path):
         load_model_directory(tmp_path)
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config.pop("num_outputs"))
-    with pytest.raises(UserError, match=r"config\.json: num_outputs is missing"):
+    with pytest.raises(UserError, match=r"config\.json: the key num_outputs is missing"):
         load_model_directory(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json is no readable JSON file"):
@@ -133,13 +133,13 @@ def test_mistakes_in_a_directory_are_told(model, tmp_path):
         ("", "num_outputs", "3", "num_outputs is '3'; allowed: int"),
         ("", "num_outputs", True, "num_outputs is True; allowed: int"),
         ("", "class_names", ["a", "b"], "class_names has 2 names; allowed: 3, one per class of the model"),
-        ("", "class_names", ["a", "b", 3], "class_names is ['a', 'b', 3]; allowed: tuple[str, ...]"),
+        ("", "class_names", ["a", "b", None], "class_names is ['a', 'b', None]; allowed: tuple[str, ...]"),
         ("", "multi_label", 0, "multi_label is 0; allowed: bool | None"),
         ("clip", "frame_size", 16, "clip.frame_size is 16; allowed: tuple[int, int]"),
         ("clip", "frame_size", [16], "clip.frame_size is [16]; allowed: tuple[int, int]"),
         ("clip", "mean", ["a", 0, 0], "clip.mean is ['a', 0, 0]; allowed: tuple[float, float, float]"),
         ("model", "architecture", "vivitt", "model.architecture is 'vivitt'; did you mean 'vivit'?"),
-        ("model", "vivit", 3, "model.vivit is 3; allowed: an object"),
+        ("model", "vivit", 3, "model.vivit is 3; allowed: a section, names with a value each"),
         ("model.vivit", "depth", "3", "model.vivit.depth is '3'; allowed: int"),
         ("model.vivit", "form", "jiont", "model.vivit.form is 'jiont'; did you mean 'joint'?"),
         ("model.vivit", "pooling", "avg", "model.vivit.pooling is 'avg'; allowed: cls, mean, max, sum"),

@@ -137,7 +137,7 @@ def test_a_run_is_judged_again_where_the_study_asks_for_something_else(
     def judge(**change: object) -> float:
         study_file.write_text(yaml.safe_dump(content | change))
         called.clear()
-        parsed = study_tool.read_settings(study_file, study_tool.StudyConfig)
+        parsed = study_tool.load(study_file, study_tool.StudyConfig)
         (planned,) = study_tool.planned_runs(parsed, tmp_path / "tiny.yaml", runs)
         study_tool.execute_unfinished([planned], parsed, None)
         return study_tool.read_run(planned.folder, study_tool.metrics_file(planned, parsed), "top1").value
@@ -170,7 +170,7 @@ def test_a_run_is_judged_again_where_the_study_asks_for_something_else(
         ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, "allowed: one seed or more"),
         (
             {"rows": [{"name": "a", "options": {"model.vivit.dept": 1}, "seeds": [0]}]},
-            "did you mean 'model.vivit.depth'",
+            "did you mean '--model.vivit.depth'",
         ),
         ({"experiment": "tinny.yaml"}, "did you mean 'tiny.yaml'"),
     ],
@@ -196,7 +196,7 @@ def test_a_key_that_is_there_twice_is_refused(study_file: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.rot", "x"], "unknown option --data.rot; did you mean 'data.root'?"),
+        (["--data.rot", "x"], "unknown option --data.rot; did you mean '--data.root'?"),
         (["--result_dir", "x"], "unknown option --result_dir; see --help"),
         (["--training.seed=3"], "--training.seed is given for all runs; allowed: options that neither rows nor seeds"),
         (["--model.vivit.token_learner.num_tokens", "8"], "num_tokens is given for all runs"),
@@ -212,7 +212,7 @@ def test_options_for_all_runs_leave_the_study_what_it_is(
 
 
 def test_options_for_all_runs_come_after_those_of_rows(study_file: Path, tmp_path: Path) -> None:
-    study = study_tool.read_settings(study_file, study_tool.StudyConfig)
+    study = study_tool.load(study_file, study_tool.StudyConfig)
     settings = ["--data.root", "elsewhere", "--training.precision=bf16"]
     runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs", settings))
     assert {(run.config.data.root, run.config.training.precision) for run in runs} == {("elsewhere", "bf16")}
