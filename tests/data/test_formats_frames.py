@@ -112,8 +112,8 @@ def test_a_list_of_frames_needs_their_rate(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"format frame_list needs `classes`, the list of classes, and `frame_rate`"):
         load_description(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text(text + "frame_rate: -24\n")
-    with pytest.raises(UserError, match=r"frame_rate is -24; a number above 0 is needed"):
+    with pytest.raises(UserError, match=r"frame_rate is -24\.0"):
         load_description(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text(text.replace("multi", "single") + "frame_rate: 24\n")
-    with pytest.raises(UserError, match=r"labels is 'single'; format frame_list has 'multi'"):
+    with pytest.raises(UserError, match=r"labels is 'single'; allowed with format frame_list"):
         load_description(str(tmp_path))

@@ -112,7 +112,9 @@ def test_mistakes_in_a_directory_are_told(model, tmp_path):
         save_model_directory(model, tmp_path, NAMES[:2])
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config["model"]["vivit"].update(dept=3))
-    with pytest.raises(UserError, match=r"config\.json: unknown key 'model\.vivit\.dept'; did you mean 'model\.vivit\.depth'\?"):
+    with pytest.raises(
+        UserError, match=r"config\.json: unknown key 'model\.vivit\.dept'; did you mean 'model\.vivit\.depth'\?"
+    ):
         load_model_directory(tmp_path)
     save_model_directory(model, tmp_path, NAMES)
     edit(tmp_path, lambda config: config["model"]["vivit"].update(depth=3))
