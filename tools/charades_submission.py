@@ -2,37 +2,19 @@
 
 from pathlib import Path
 
-from command_line import PlainParser
-
 from vidtl.metrics.charades import SubmissionScores, read_annotations, score_submission
 from vidtl.runtime.escape import shown_text
-
-OPTION = "--charades-submission"
-SUBMISSION_HELP = (
-    "Judge this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
-    "model; needs --annotations, and no --checkpoint"
-)
-ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
 
 NUM_CLASSES = 157
 SHOWN_IDS = 5
 
 
-def is_asked_for(arguments: list[str]) -> bool:
-    """Whether the command line is about a submission file."""
-    return any(argument.partition("=")[0] == OPTION for argument in arguments)
-
-
-def score_file(arguments: list[str]) -> None:
-    """Print the figures of a submission file."""
-    parser = PlainParser(prog="eval.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
-    options = parser.parse_args(arguments)
-    ids, targets_NK = read_annotations(options.annotations, NUM_CLASSES)
-    scores = score_submission(options.charades_submission, ids, targets_NK)
+def score_file(submission: Path, annotations: Path) -> None:
+    """Print the metrics of a submission file."""
+    ids, targets_NK = read_annotations(annotations, NUM_CLASSES)
+    scores = score_submission(submission, ids, targets_NK)
     num_labelled = int(targets_NK.any(axis=1).sum())
-    print(shown_text(f"{options.annotations}: {len(ids)} videos, {num_labelled} of them with actions"))
+    print(shown_text(f"{annotations}: {len(ids)} videos, {num_labelled} of them with actions"))
     print("\n".join(summary_lines(scores)))
 
 

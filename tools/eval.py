@@ -11,6 +11,7 @@ judged without a model:
                   python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
 """
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
@@ -19,10 +20,55 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from command_line import ModelParser, PlainParser
+
+from vidtl.errors import UserError
+from vidtl.runtime.exit import exit_on_error, run_tool
+
+EXIT_UNREADABLE = 4
+
+OPTION = "--charades-submission"
+SUBMISSION_HELP = (
+    "Judge this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
+    "model; needs --annotations, and no --checkpoint"
+)
+ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
+
+log = logging.getLogger("vidtl.eval")
+
+
+def eval_parser() -> ModelParser:
+    """The options of an experiment, and those of this tool."""
+    parser = ModelParser("eval.py", "Evaluate a trained model.")
+    parser.add_argument(
+        "--output_dir", type=Path, help="Where the report goes; default: evaluation/STEP/ in the folder of the run"
+    )
+    parser.add_argument(
+        "--html", choices=("true", "false"), default="true", help="Write report.html, with pictures of a few videos"
+    )
+    parser.add_argument("--strict", action="store_true", help="The same as --evaluation.strict true")
+    parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
+    parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
+    return parser
+
+
+def submission_options() -> argparse.Namespace | None:
+    """Parse a command line that is about a submission file; None for any other."""
+    if not any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+        return None
+    parser = PlainParser(prog="eval.py", description="Judge a submission file by the official Charades rules.")
+    parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
+    parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        if not submission_options():
+            eval_parser().check()
+
 import numpy as np
-from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, is_asked_for, score_file
-from command_line import arguments_of_process, experiment_parser
-from jsonargparse import ArgumentParser
+from charades_submission import score_file
 from trained_model import ClassOrder, load_for_classes, parse_with_model
 
 from vidtl.data.dataset import check_readable, first_records
@@ -30,7 +76,6 @@ from vidtl.data.description import load_description, read_records
 from vidtl.data.formats import READERS
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
-from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.fingerprint import evaluation_key
 from vidtl.evaluation.html import draw_pictures, example_indices, remove_page, write_page
@@ -40,20 +85,15 @@ from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.evaluation.result import EvaluationResult
 from vidtl.metrics.charades import write_submission
 from vidtl.metrics.classification import unreadable_rows
-from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool, wait_for_everyone
+from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
 from vidtl.training.checkpoint import Checkpoint, checkpoint_name
 
-EXIT_UNREADABLE = 4
-
-log = logging.getLogger("vidtl.eval")
-
 
 def main() -> None:
-    arguments = arguments_of_process()
-    if is_asked_for(arguments):
-        score_file(arguments)
+    if submission := submission_options():
+        score_file(submission.charades_submission, submission.annotations)
         return
     options, config, checkpoint = parse_with_model(eval_parser())
     if options.annotations:
@@ -85,26 +125,13 @@ def main() -> None:
     if accelerator.is_main_process:
         record = report(result, origin, folder, submit=READERS[description.format].official_scorer)
         found_so_far.remove()
-        if options.html:
+        if options.html == "true":
             network = model.model if isinstance(model, ClassOrder) else model
             write_html(result, record, folder, partial(draw_pictures, network, records, config, protocol))
     sys.stdout.flush()
     wait_for_everyone(accelerator)  # one that ends with a code makes the launcher end the others
     if result.unreadable and (options.strict or config.evaluation.strict):
         sys.exit(EXIT_UNREADABLE)
-
-
-def eval_parser() -> ArgumentParser:
-    """The options of an experiment, and those of this tool."""
-    parser = experiment_parser("eval.py", "Evaluate a trained model.")
-    parser.add_argument(
-        "--output_dir", type=Path, help="Where the report goes; default: evaluation/STEP/ in the folder of the run"
-    )
-    parser.add_argument("--html", type=bool, default=True, help="Write report.html, with pictures of a few videos")
-    parser.add_argument("--strict", action="store_true", help="The same as --evaluation.strict true")
-    parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
-    return parser
 
 
 def default_folder(checkpoint: Checkpoint) -> Path:

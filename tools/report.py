@@ -9,8 +9,7 @@ from pathlib import Path
 
 from command_line import PlainParser
 
-from vidtl.evaluation.html import read_evaluation, write_page
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.exit import run_tool
 
 
 def main() -> None:
@@ -19,6 +18,8 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="folder of the evaluation, with metrics.json and predictions.csv")
     folder = parser.parse_args().folder
+    from vidtl.evaluation.html import read_evaluation, write_page  # not before mistakes are reported: it takes seconds
+
     print(f"page  {write_page(*read_evaluation(folder), folder)}")
 
 

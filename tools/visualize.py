@@ -16,9 +16,34 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from command_line import ModelParser
+
+from vidtl.errors import UserError
+from vidtl.runtime.exit import exit_on_error, run_tool
+
+EXIT_UNREADABLE = 4
+
+log = logging.getLogger("vidtl.visualize")
+
+
+def visualize_parser() -> ModelParser:
+    """The options of an experiment, and those of this tool."""
+    parser = ModelParser("visualize.py", "Draw where a trained model looks over time.")
+    parser.add_argument("--videos", type=str, nargs="+", help="Videos and folders to draw; default: the data's own")
+    parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
+    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
+    parser.add_argument(
+        "--output_dir", type=Path, help="Where the files go; default: pictures/ in the folder of the run"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        visualize_parser().check()
+
 import numpy as np
 import torch
-from command_line import experiment_parser
 from einops import rearrange
 from trained_model import parse_with_model
 
@@ -31,20 +56,14 @@ from vidtl.data.pixels import normalize, to_rgb
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
-from vidtl.errors import UserError
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.escape import shown_text
 from vidtl.runtime.files import whole_file
-from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.visualize.animation import animate, write_gif, write_mp4
 from vidtl.visualize.map_grid import draw_token_maps
 from vidtl.visualize.rollout import clip_rollout
 from vidtl.visualize.token_maps import TokenMapImages, clip_token_maps, token_map_images
-
-EXIT_UNREADABLE = 4
-
-log = logging.getLogger("vidtl.visualize")
 
 
 class Subject(NamedTuple):
@@ -58,14 +77,7 @@ class Subject(NamedTuple):
 
 
 def main() -> None:
-    parser = experiment_parser("visualize.py", "Draw where a trained model looks over time.")
-    parser.add_argument("--videos", type=str, nargs="+", help="Videos and folders to draw; default: the data's own")
-    parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
-    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
-    parser.add_argument(
-        "--output_dir", type=Path, help="Where the files go; default: pictures/ in the folder of the run"
-    )
-    options, config, checkpoint = parse_with_model(parser)
+    options, config, checkpoint = parse_with_model(visualize_parser())
     if options.num_videos < 1:
         raise UserError(f"--num_videos is {options.num_videos}; allowed: 1 or more")
     check_frame_rate(options.frame_rate)

@@ -1,12 +1,13 @@
 """Every evaluation says what its figures come from, and none takes another's place."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vidtl.config import ClipConfig, DataConfig, EvaluationConfig, ExperimentConfig
+from vidtl.config.compare import settings_of
 from vidtl.data.protocols import get_protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.provenance import check_same_origin, folder_name, origin_record
@@ -15,7 +16,7 @@ CONFIG = ExperimentConfig()
 
 
 def origin(config: ExperimentConfig = CONFIG, model: str = "ab" * 32, given: str = "runs/a", step: int | None = 8):
-    settings = {name: asdict(getattr(config, name)) for name in ("data", "clip", "evaluation")}
+    settings = settings_of(config)
     return origin_record(Path(given), step, False, {"precision": "no", "model": model, "settings": settings})
 
 

@@ -3,26 +3,26 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require, require_choices
+from vidtl.config.checks import require, require_choices, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """How videos are scored."""
 
-    protocol: str = "dataset"
+    protocol: str = setting("dataset", "scores")
     """Named view protocol, such as `vivit_4x3` or `center`; `dataset` takes the one that `dataset.yaml` names."""
-    fusion: Literal["protocol", "mean_logits", "mean_probabilities", "max"] = "protocol"
+    fusion: Literal["protocol", "mean_logits", "mean_probabilities", "max"] = setting("protocol", "scores")
     """How the scores of a video's views become one; `protocol` takes the published one."""
-    batch_size: int = 16
+    batch_size: int = setting(16, "rounding")
     """Clips per forward pass and process; bounds memory and changes no result."""
-    max_videos: int = 0
+    max_videos: int = setting(0, "scores")
     """Evaluate the first so many videos only, for a quick look; 0 is all. The report says so."""
-    averaged_weights: bool = True
+    averaged_weights: bool = setting(True, "scores")
     """Use the average of the weights where the run kept one (`training.ema_decay`)."""
-    single_frame: bool = False
+    single_frame: bool = setting(False, "scores")
     """Show the middle frame of each view only, repeated: what is still recognised needs no time."""
-    strict: bool = False
+    strict: bool = setting(False, "operation")
     """Exit with code 4 if any annotated video could not be read (it counts as wrong in any case)."""
 
     def __post_init__(self) -> None:

@@ -1,6 +1,5 @@
 """What decides the scores of an evaluation, as a key that partial results are kept under."""
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -8,29 +7,19 @@ from accelerate import Accelerator
 
 from vidtl import __version__
 from vidtl.config import ExperimentConfig
+from vidtl.config.compare import settings_of
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records, columns_sha256
 from vidtl.runtime.launch import resolve_precision
 from vidtl.training.checkpoint import Checkpoint
-
-CHANGES_NO_SCORE = (
-    ("data", "num_workers"),
-    ("data", "worker_timeout_s"),
-    ("data", "train_split"),
-    ("evaluation", "strict"),
-)
-"""Settings of the sections below that may differ when an evaluation goes on."""
 
 
 def evaluation_key(
     checkpoint: Checkpoint, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
 ) -> dict[str, Any]:
     """Everything that decides the scores, down to the last bit, but the number of processes, which does not."""
-    settings = {name: asdict(getattr(config, name)) for name in ("data", "clip", "evaluation")}
-    for section, name in CHANGES_NO_SCORE:
-        del settings[section][name]
     return {
-        "format": "vidtl-partial-evaluation-1",
+        "format": "vidtl-partial-evaluation-2",
         "vidtl": __version__,
         "torch": str(torch.__version__),
         "device": accelerator.device.type,
@@ -38,7 +27,7 @@ def evaluation_key(
         "model": checkpoint.fingerprint(),
         "data": data_fingerprint(records),
         "protocol": [protocol.name, protocol.num_clips, protocol.num_crops, protocol.fusion],
-        "settings": settings,
+        "settings": settings_of(config, affecting=["scores", "rounding"]),
     }
 
 

@@ -2,25 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vidtl.config import ExperimentConfig
-from vidtl.config.dotted import dotted
+from vidtl.config.compare import EFFECTS, settings_of
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.report import METRICS
 
-CHANGES_NO_FIGURE = (
-    "data.manifest",
-    "data.max_unreadable_share",
-    "evaluation.averaged_weights",
-    "evaluation.batch_size",
-    "evaluation.protocol",
-)
-"""Settings in the key of an evaluation that change its figures by rounding at most, or that are told otherwise: the
-protocol by its own name, averaged weights by the model's fingerprint."""
+NAMED_ELSEWHERE = ("evaluation.protocol", "evaluation.averaged_weights")
+"""Settings that the folder's name and the model's fingerprint stand for."""
 
 
 def folder_name(config: ExperimentConfig, protocol: Protocol) -> str:
@@ -61,7 +53,7 @@ def check_same_origin(folder: Path, origin: Mapping[str, Any]) -> None:
         return
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        before = {**_deciding(asdict(ExperimentConfig())), **record["settings"]}
+        before = {**_deciding(settings_of(ExperimentConfig())), **record["settings"]}
         models = [record["model"], origin["model"]]
         same_model = models[0]["fingerprint"] == models[1]["fingerprint"]
         names = [_model_name(model) for model in models]
@@ -82,8 +74,7 @@ def check_same_origin(folder: Path, origin: Mapping[str, Any]) -> None:
 
 
 def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat = json.loads(json.dumps(dotted(settings)))  # tuples as lists, as a file gives them back
-    return {name: value for name, value in flat.items() if name not in CHANGES_NO_FIGURE}
+    return {key: settings[key] for key in settings if "scores" in EFFECTS[key] and key not in NAMED_ELSEWHERE}
 
 
 def _model_name(model: Mapping[str, Any]) -> str:
