@@ -19,7 +19,7 @@ from rich.progress import track
 
 from vidtl.errors import UserError
 from vidtl.runtime.escape import cell_text, printable
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.exit import run_tool
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.versions import installed_versions
 from vidtl.video import DECODERS, Box, PixelFormat, UnreadableVideo, View, open_video

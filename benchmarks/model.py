@@ -38,7 +38,8 @@ from benchmarks.contenders import (
     peer_contenders,
 )
 from vidtl.config.checks import require
-from vidtl.runtime.launch import resolve_precision, run_tool
+from vidtl.runtime.exit import run_tool
+from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
 from vidtl.runtime.versions import installed_versions

@@ -27,7 +27,7 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.factory import parse_name
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.exit import run_tool
 from vidtl.runtime.versions import installed_versions
 
 NO_MATCH = "does not match: "

@@ -58,9 +58,9 @@ def _commands(text: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", [*GUIDES, *HEADS])
 def test_options_of_shown_commands_exist(name: str) -> None:
     """Every `--section.key` is a setting, every other option stands in the source of a tool."""
-    from command_line import experiment_parser
+    from command_line import ExperimentParser
 
-    settings = {option for action in experiment_parser("", "")._actions for option in action.option_strings}
+    settings = {option for action in ExperimentParser("", "")._actions for option in action.option_strings}
     declared = set(re.findall(r'"(--[\w-]+)"', "".join(file.read_text() for file in REPOSITORY.glob("tools/*.py"))))
     for command in _commands(HEADS.get(name) or PAGES[name].read_text(encoding="utf-8")):
         options = [word.partition("=")[0].rstrip(",.") for word in command if re.match(r"--\w", word)]

@@ -25,13 +25,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from command_line import arguments_of_process, experiment_parser, last_value, parse_experiment
+from command_line import ExperimentParser, make_experiment, settings_of_file
 from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig, ScheduleConfig
 from vidtl.config.checks import require
-from vidtl.data.augmentation import batch_input
-from vidtl.data.batch import ClipBatch
+from vidtl.data.batch import ClipBatch, batch_input
 from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from vidtl.data.records import Records
@@ -39,7 +38,8 @@ from vidtl.data.toy import encode_video
 from vidtl.data.toy_clip import Segment, render_clip
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
-from vidtl.runtime.launch import make_accelerator, resolve_precision, run_tool
+from vidtl.runtime.exit import run_tool
+from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.seeding import generator, seed_torch
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
 from vidtl.runtime.versions import installed_versions
@@ -126,17 +126,16 @@ def main() -> None:
 
 def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     """Parse the command line; the experiment is one device's share, read in this process, for the steps timed."""
-    parser = experiment_parser("benchmark.py train", "Measure training on this machine.")
+    parser = ExperimentParser("benchmark.py train", "Measure training on this machine.")
+    parser.add_argument("command", choices=("train",), help="Part to measure")
     parser.add_argument("--batch", type=int, default=8, help="Clips per step and device")
     parser.add_argument("--rounds", type=int, default=3, help="Steps and batches to time, after one to warm up")
     parser.add_argument("--threads", type=int, default=1, help="Threads on the CPU")
     parser.add_argument("--num_classes", type=int, default=400, help="Classes of generated videos")
     parser.add_argument("--output", type=Path, help="JSON file to write, with the seconds of every round")
-    command, *arguments = arguments_of_process() or [""]
-    if command != "--help":
-        require(command == "train", "the command", command, "train")
-    defaults = None if last_value("--config", arguments) else DEFAULT_CONFIG
-    options, config = parse_experiment(parser, arguments if command == "train" else ["--help"], defaults)
+    options = parser.parse_args()
+    has_file = any(argument.partition("=")[0] == "--config" for argument in sys.argv)
+    config = make_experiment(options.settings, {} if has_file else settings_of_file(DEFAULT_CONFIG))
     for name in ("batch", "rounds", "threads", "num_classes"):
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
     if options.output:

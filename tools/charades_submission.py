@@ -4,21 +4,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-from command_line import PlainParser
 from numpy.typing import NDArray
 
-from vidtl.data.formats.source import read_columns
+from vidtl.data.formats.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
 from vidtl.metrics.charades import Submission, match_submission, official_scores
 from vidtl.runtime.escape import printable
-
-OPTION = "--charades-submission"
-SUBMISSION_HELP = (
-    "Score this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
-    "model; needs --annotations, and no --checkpoint"
-)
-ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
 
 NUM_CLASSES = 157
 SHOWN_IDS = 5
@@ -26,16 +18,12 @@ SHOWN_IDS = 5
 _ACTION = re.compile(r"c(\d+)\s+\S+\s+\S+")
 
 
-def score_file(arguments: list[str]) -> None:
+def score_file(file: Path, annotations: Path) -> None:
     """Print the scores of a submission file."""
-    parser = PlainParser(prog="eval.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
-    options = parser.parse_args(arguments)
-    ids, targets_NK = read_annotations(options.annotations, NUM_CLASSES)
-    submission = match_submission(options.charades_submission, ids, targets_NK)
+    ids, targets_NK = read_annotations(annotations, NUM_CLASSES)
+    submission = match_submission(file, ids, targets_NK)
     num_labeled = int(targets_NK.any(axis=1).sum())
-    print(printable(f"{options.annotations}: {len(ids)} videos, {num_labeled} of them with actions"))
+    print(printable(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions"))
     print("\n".join(summary_lines(submission, targets_NK)))
 
 

@@ -1,207 +1,139 @@
-"""Command lines of the tools: `--section.key value` over a YAML file over the defaults of `vidtl.config`.
+"""Command lines of the tools: `--section.key value` over a YAML file over a preset over the defaults of `vidtl.config`.
 
-Every option and its help text come from the dataclasses. A mistake ends as a `UserError` that names the key, the value
-and what is allowed.
+Options and their help come from the dataclasses. A mistake ends as a `UserError` that names the key, the value and what
+is allowed. Nothing slow is imported here: a tool parses first, and imports torch afterwards.
 """
 
 import argparse
-import dataclasses
-import json
+import ast
+import inspect
 import sys
-from collections.abc import Iterator
-from itertools import zip_longest
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Any, Literal, NoReturn
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
-
-from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
-from vidtl.config.checks import choices_of, require_choice
-from vidtl.config.dotted import dotted
-from vidtl.config.yaml_file import read_mapping
+from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
+from vidtl.config.load import Leaf, build, describe, leaves, parse_text, read_values
+from vidtl.config.yaml_file import read_yaml
 from vidtl.errors import UserError, did_you_mean
 
-MAX_CONFIG_BYTES = 1_000_000
+DEFAULTS = leaves(ExperimentConfig)
+"""Settings by dotted key."""
 
-_PRESET = "augmentation.preset"
-
-Settings = TypeVar("Settings")
+PRESET = "augmentation.preset"
+_SETTINGS = DEFAULTS | {PRESET: Leaf(Literal[tuple(AUGMENTATION_PRESETS)], "", AugmentationConfig, frozenset())}
 
 
 class PlainParser(argparse.ArgumentParser):
-    """For tools without an experiment: a mistake in the options is told in one line, as every tool does."""
+    """A parser that reports a mistake in one line and names the nearest option."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **settings})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        for argument in sys.argv[1:] if args is None else args:
+            option = argument.partition("=")[0]
+            if option.startswith("--") and option not in known:
+                raise UserError(f"unknown option {option}; {did_you_mean(option, known)}")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
 
 
-def experiment_parser(tool: str, description: str) -> ArgumentParser:
-    """A parser with every option of `ExperimentConfig`; the tool adds its own to it."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog=tool,
-        usage=f"{tool} [options] [--section.key value ...]",
-        description=description,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below; see configs/")
-    for section in dataclasses.fields(ExperimentConfig):
-        parser.add_class_arguments(get_type_hints(ExperimentConfig)[section.name], section.name)
-    names = ", ".join(AUGMENTATION_PRESETS)
-    parser.add_argument(
-        f"--{_PRESET}", type=str, default="", help=f"A recipe that fills in the keys of `augmentation`: {names}"
-    )
-    return parser
+class ExperimentParser(PlainParser):
+    """A parser with an option for each setting; those given are in `settings` of its result, by dotted key."""
+
+    def __init__(self, tool: str, description: str) -> None:
+        super().__init__(usage=f"{tool} [options] [--section.key value ...]", description=description)
+        self.set_defaults(settings={})
+        self.add_argument("--config", action=_Given, help="YAML file with any of the settings below; see configs/")
+        groups = {section.name: self.add_argument_group(section.name) for section in fields(ExperimentConfig)}
+        for key, leaf in _SETTINGS.items():
+            group, text = groups[key.partition(".")[0]], "Published recipe for the keys of `augmentation`"
+            group.add_argument(
+                f"--{key}", action=_Given, dest=key, default=argparse.SUPPRESS, metavar=describe(leaf.hint), help=text
+            )
+
+    def format_help(self) -> str:
+        """Add docstrings and defaults, which only the help needs."""
+        for action in self._actions:
+            if isinstance(action, _Given) and (leaf := DEFAULTS.get(action.dest)):
+                default = list(leaf.default) if isinstance(leaf.default, tuple) else leaf.default
+                text = f"{field_docstrings(leaf.owner)[action.dest.rpartition('.')[2]]} (default: {default})"
+                action.help = text.replace("%", "%%")
+        return super().format_help()
+
+
+class ModelParser(ExperimentParser):
+    """A parser of a tool that uses a trained model."""
+
+    def __init__(self, tool: str, description: str) -> None:
+        super().__init__(tool, description)
+        text = "Folder of a run (its newest valid checkpoint is taken), one checkpoint of it, or any model directory"
+        self.add_argument("--checkpoint", type=Path, required=True, help=text)
+
+    def check(self) -> None:
+        """Parse the command line for its mistakes alone."""
+        existing_directory(self.parse_args().checkpoint)
+
+
+class _Given(argparse.Action):
+    """Keep a setting, or those of a file; later ones replace earlier ones."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        hint = _SETTINGS[self.dest].hint if self.dest in _SETTINGS else None
+        given = {self.dest: parse_text(value, hint, self.dest)} if hint else settings_of_file(Path(value))
+        namespace.settings = namespace.settings | given
+
+
+@cache
+def field_docstrings(kind: type) -> dict[str, str]:
+    """Read the text below each field of a dataclass from its source."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    return {
+        node.target.id: " ".join(ast.literal_eval(text.value).split())
+        for node, text in pairwise(body)
+        if isinstance(node, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 def parse_experiment(
-    parser: ArgumentParser, arguments: list[str], defaults: Path | None = None
-) -> tuple[Namespace, ExperimentConfig]:
-    """The tool's own options, and the experiment: `arguments` over the YAML file `defaults` over what
-    `augmentation.preset` names over the built-in defaults.
+    parser: ExperimentParser, arguments: list[str] | None = None
+) -> tuple[argparse.Namespace, ExperimentConfig]:
+    """Parse the command line into the tool's own options and the experiment.
 
     Raises:
-        UserError: an unknown key (the nearest valid one is named), a value of the wrong type or range, a missing file.
+        UserError: an unknown key (with the nearest valid one), a value of the wrong type or range, a missing file.
     """
-    known = sorted(_option_names(parser))
-    _check_arguments(arguments, known)
-    if defaults:
-        arguments = ["--config", str(defaults), *arguments]
-    files = [Path(path) for path in _values_of("--config", arguments)]
-    contents = [(path, _checked_file(path, known)) for path in files]
-    for key, allowed in _choices(ExperimentConfig):
-        for value in _values_of(f"--{key}", arguments):
-            _check_choice("", key, value, allowed)
-        for path, content in contents:
-            _check_choice(f"{path}: ", key, content.get(key), allowed)
-    try:
-        namespace = parser.parse_args([*_preset(arguments), *arguments])
-        del namespace[_PRESET]
-        built = parser.instantiate(namespace)
-    except argparse.ArgumentError as error:
-        raise UserError(_one_line(str(error))) from error
-    sections = {field.name: built[field.name] for field in dataclasses.fields(ExperimentConfig)}
-    return namespace, ExperimentConfig(**sections)
+    options = parser.parse_args(arguments)
+    return options, make_experiment(options.settings)
 
 
-def _preset(arguments: list[str]) -> list[str]:
-    """The preset that the command line or its files name, as options that come before all others."""
-    name = given_setting(_PRESET, arguments)
-    if not name:
-        return []
-    if str(name) not in AUGMENTATION_PRESETS:
-        raise UserError(f"{_PRESET} is {name!r}; {did_you_mean(str(name), AUGMENTATION_PRESETS)}")
-    values = {"augmentation": dataclasses.asdict(AUGMENTATION_PRESETS[str(name)])}
-    return ["--config", yaml.safe_dump(json.loads(json.dumps(values)))]
+def settings_of_file(file: Path) -> dict[str, Any]:
+    """Read a YAML file of an experiment as settings by dotted key; UserError as `read_yaml` and `read_values`."""
+    return read_values(read_yaml(file), _SETTINGS)
 
 
-def read_settings(path: Path, kind: type[Settings]) -> Settings:
-    """A YAML file as a dataclass, for tools that have a file of their own kind.
+def make_experiment(given: Mapping[str, Any], recorded: Mapping[str, Any] = {}) -> ExperimentConfig:
+    """Build an experiment from settings by dotted key: those given over those recorded over the preset's.
 
     Raises:
-        UserError: a missing or unreadable file, an unknown key, a value of the wrong type or range.
+        UserError: a value is out of range.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind)
-    _checked_file(path, None)
-    try:
-        return kind(**vars(parser.instantiate(parser.parse_path(str(path)))))
-    except (argparse.ArgumentError, UserError) as error:
-        raise UserError(f"{path}: {_one_line(str(error))}") from error
+    values = {key: leaf.default for key, leaf in DEFAULTS.items()}
+    settings = {**recorded, **given}
+    if preset := settings.pop(PRESET, ""):
+        values |= {f"augmentation.{name}": value for name, value in vars(AUGMENTATION_PRESETS[preset]).items()}
+    return build(ExperimentConfig, values | settings)
 
 
-def arguments_of_process() -> list[str]:
-    """What stands on the command line after the tool's name."""
-    return sys.argv[1:]
-
-
-def last_value(option: str, arguments: list[str]) -> str | None:
-    """The value of an option that decides where the defaults come from, before anything is parsed."""
-    values = list(_values_of(option, arguments))
-    return values[-1] if values else None
-
-
-def given_setting(key: str, arguments: list[str]) -> object:
-    """What an option or a file of the command line says of a setting, the last of them as in the parser; or None."""
-    given: object = None
-    for option, value in _options(arguments):
-        if option == f"--{key}":
-            given = value
-        elif option == "--config":
-            given = _checked_file(Path(value), None).get(key, given)
-    return given
-
-
-def _option_names(parser: ArgumentParser) -> Iterator[str]:
-    for action in parser._actions:  # argparse has no public list of its options
-        for option in action.option_strings:
-            if option.startswith("--"):
-                yield option.removeprefix("--")
-
-
-def _check_arguments(arguments: list[str], known: list[str]) -> None:
-    for argument in arguments:
-        name = argument.removeprefix("--").partition("=")[0]
-        if argument.startswith("--") and name not in known:
-            raise UserError(f"unknown option --{name}; {did_you_mean(name, known)}")
-
-
-def _options(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """Options with their values; of one that takes none, with what follows it."""
-    for argument, following in zip_longest(arguments, arguments[1:]):
-        option, assigned, value = argument.partition("=")
-        if option.startswith("--") and (assigned or following is not None):
-            yield option, value if assigned else following
-
-
-def _values_of(option: str, arguments: list[str]) -> Iterator[str]:
-    return (value for name, value in _options(arguments) if name == option)
-
-
-def _checked_file(path: Path, known: list[str] | None) -> dict[str, Any]:
-    """Its keys and values; names an unreadable file, and an unknown key where the `known` ones are given, before the
-    parser sees them."""
-    if not path.is_file():
-        neighbours = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"config file {str(path)!r} does not exist; {did_you_mean(path.name, neighbours)}")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise UserError(f"config file {str(path)!r} has {path.stat().st_size} bytes; allowed: {MAX_CONFIG_BYTES}")
-    content = read_mapping(path)
-    if known is not None:
-        _check_keys(path, content, known)
-    return dotted(content)
-
-
-def _check_keys(path: Path, section: dict[str, Any], known: list[str], prefix: str = "") -> None:
-    """The parser takes no notice of keys with dots, and fails without a word at a section that is a value."""
-    for name, value in section.items():
-        key = f"{prefix}{name}"
-        if "." in str(name):
-            raise UserError(f"{path}: the key {key!r} has a dot; allowed: a section, as in clip: {{stride: 2}}")
-        if any(each.startswith(f"{key}.") for each in known):
-            if not isinstance(value, dict):
-                raise UserError(f"{path}: {key} is {value!r}; allowed: a section with keys")
-            _check_keys(path, value, known, f"{key}.")
-        elif key not in known:
-            raise UserError(f"{path}: unknown key {key!r}; {did_you_mean(key, known)}")
-
-
-def _choices(kind: type, prefix: str = "") -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """Each option that takes one of a few words or numbers, with these."""
-    for name, hint in get_type_hints(kind).items():
-        if dataclasses.is_dataclass(hint):
-            yield from _choices(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif choices_of(hint):
-            yield f"{prefix}{name}", choices_of(hint)
-
-
-def _check_choice(where: str, key: str, value: object, allowed: tuple[str | int, ...]) -> None:
-    """On the command line numbers are words, too; what is not a word at all is left to the parser."""
-    if isinstance(value, str) and value not in ("null", *map(str, allowed)):
-        require_choice(f"{where}{key}", value, allowed)
-
-
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
+def existing_directory(path: Path) -> None:
+    """Raise a UserError with the nearest name where there is no such directory."""
+    if not path.is_dir():
+        neighbors = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")

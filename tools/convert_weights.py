@@ -13,33 +13,21 @@ Names and shapes that do not fit are errors; the report lists what was resized o
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import get_type_hints
 
 from command_line import PlainParser
 
-from vidtl.config import ClipConfig
-from vidtl.data.class_list import read_class_list
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import choices_of
 from vidtl.errors import UserError
-from vidtl.models import VideoModel, build_model, create_model, save_model_directory
-from vidtl.models.factory import FORMS
-from vidtl.models.position import Grid
-from vidtl.models.weights.files import read_state
-from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax
-from vidtl.models.weights.huggingface import read_huggingface
-from vidtl.models.weights.image_vit import Inflation
-from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t, t2t_clip
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.exit import exit_on_error, run_tool
 
-APPLIES = {
-    "a Hugging Face directory": {"num_frames", "frame_size", "class_names"},
-    "Flax parameters of a ViViT": {
-        *("num_frames", "frame_size", "class_names", "form", "attention_order", "pooling", "after_block"),
-        *("token_learner_pooling", "source_grid"),
-    },
-    "a T2T-ViT": {"frame_size", "class_names", "num_heads"},
-    "an image ViT": {"model", "num_classes", "num_frames", "frame_size", "class_names", "inflation"},
-}
+
+def positive(text: str) -> int:
+    """Parse a whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
+    return int(text)
 
 
 def parse() -> argparse.Namespace:
@@ -53,7 +41,8 @@ def parse() -> argparse.Namespace:
         "--class_names", type=Path, help="text file with one class name per line, or as data sets publish it"
     )
     flax = parser.add_argument_group("Flax ViViTs, whose parameters leave some settings open")
-    flax.add_argument("--form", choices=FORMS.values(), help="needed for factorised_dot_product alone")
+    forms = choices_of(get_type_hints(ModelConfig)["form"])
+    flax.add_argument("--form", choices=forms, help="needed for factorised_dot_product alone")
     flax.add_argument("--attention_order", choices=("time_space", "space_time"), help="default: time_space")
     flax.add_argument("--pooling", choices=("mean", "max", "sum"), help="without a class token; default: mean")
     flax.add_argument("--after_block", type=int, help="blocks before TokenLearner; needed where there is no fuser")
@@ -68,15 +57,32 @@ def parse() -> argparse.Namespace:
     image = parser.add_argument_group("image ViTs")
     image.add_argument("--model", help="name of the ViViT to start, such as vivit_b16x2_fe_tl8at3")
     image.add_argument("--num_classes", type=positive, help="classes of the new classifier")
-    image.add_argument("--inflation", choices=get_args(Inflation), help="default: central_frame")
+    image.add_argument("--inflation", choices=("central_frame", "average"), help="default: central_frame")
     return parser.parse_args()
 
 
-def positive(text: str) -> int:
-    """Parse a whole number of 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
-    return int(text)
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        parse()
+
+from vidtl.data.class_list import read_class_list
+from vidtl.models import VideoModel, build_model, create_model, save_model_directory
+from vidtl.models.position import Grid
+from vidtl.models.weights.files import read_state
+from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax
+from vidtl.models.weights.huggingface import read_huggingface
+from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t, t2t_clip
+
+APPLIES = {
+    "a Hugging Face directory": {"num_frames", "frame_size", "class_names"},
+    "Flax parameters of a ViViT": {
+        *("num_frames", "frame_size", "class_names", "form", "attention_order", "pooling", "after_block"),
+        *("token_learner_pooling", "source_grid"),
+    },
+    "a T2T-ViT": {"frame_size", "class_names", "num_heads"},
+    "an image ViT": {"model", "num_classes", "num_frames", "frame_size", "class_names", "inflation"},
+}
 
 
 def main() -> None:

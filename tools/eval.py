@@ -11,6 +11,7 @@ without a model:
                   python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
 """
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable
@@ -18,9 +19,54 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from charades_submission import ANNOTATIONS_HELP, OPTION, SUBMISSION_HELP, score_file
-from command_line import arguments_of_process, experiment_parser
-from jsonargparse import ArgumentParser
+from command_line import ModelParser, PlainParser
+
+from vidtl.errors import UserError
+from vidtl.runtime.exit import exit_on_error, run_tool
+
+EXIT_UNREADABLE = 4
+
+OPTION = "--charades-submission"
+SUBMISSION_HELP = (
+    "Score this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
+    "model; needs --annotations, and no --checkpoint"
+)
+ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
+
+log = logging.getLogger("vidtl.eval")
+
+
+def eval_parser() -> ModelParser:
+    """Make the parser of an experiment and of this tool's options."""
+    parser = ModelParser("eval.py", "Evaluate a trained model.")
+    parser.add_argument(
+        "--output_dir", type=Path, help="Folder of the report; default: evaluation/STEP/ in the folder of the run"
+    )
+    parser.add_argument(
+        "--html", choices=("true", "false"), default="true", help="Write report.html, with pictures of a few videos"
+    )
+    parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
+    parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
+    parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
+    return parser
+
+
+def submission_options() -> argparse.Namespace | None:
+    """Parse a command line that is about a submission file; None for any other."""
+    if not any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+        return None
+    parser = PlainParser(prog="eval.py", description="Score a submission file by the official Charades rules.")
+    parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
+    parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        if not submission_options():
+            eval_parser().check()
+
+from charades_submission import score_file
 from trained_model import ClassOrder, load_for_classes, parse_with_model
 
 from vidtl.data.dataset import check_readable, first_records
@@ -28,7 +74,6 @@ from vidtl.data.description import load_description, read_records
 from vidtl.data.formats import READERS
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
-from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.examples import draw_examples, write_examples
 from vidtl.evaluation.page import remove_page, write_page
@@ -37,20 +82,15 @@ from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.evaluation.result import EvaluationResult
 from vidtl.evaluation.store import ScoreStore
 from vidtl.metrics.charades import write_submission
-from vidtl.runtime.launch import make_accelerator, on_main_process, run_tool, wait_for_everyone
+from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
 from vidtl.training.checkpoint import Checkpoint, checkpoint_name
 
-EXIT_UNREADABLE = 4
-
-log = logging.getLogger("vidtl.eval")
-
 
 def main() -> None:
-    arguments = arguments_of_process()
-    if any(argument.partition("=")[0] == OPTION for argument in arguments):
-        score_file(arguments)
+    if submission := submission_options():
+        score_file(submission.charades_submission, submission.annotations)
         return
     options, config, checkpoint = parse_with_model(eval_parser())
     if options.annotations:
@@ -86,26 +126,13 @@ def main() -> None:
     if accelerator.is_main_process:
         report(result, origin, folder, submit=READERS[description.format].official_scorer)
         store.remove()
-        if options.html:
+        if options.html == "true":
             network = model.model if isinstance(model, ClassOrder) else model
             write_html(result, folder, partial(draw_examples, network, records, config, protocol))
     sys.stdout.flush()
     wait_for_everyone(accelerator)  # the launcher ends all processes once one exits with a code
     if result.unreadable and options.strict:
         sys.exit(EXIT_UNREADABLE)
-
-
-def eval_parser() -> ArgumentParser:
-    """Make the parser of an experiment and of this tool's options."""
-    parser = experiment_parser("eval.py", "Evaluate a trained model.")
-    parser.add_argument(
-        "--output_dir", type=Path, help="Folder of the report; default: evaluation/STEP/ in the folder of the run"
-    )
-    parser.add_argument("--html", type=bool, default=True, help="Write report.html, with pictures of a few videos")
-    parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
-    parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
-    return parser
 
 
 def default_folder(checkpoint: Checkpoint) -> Path:

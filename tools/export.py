@@ -15,31 +15,12 @@ tolerance, nothing is written and the exit code is 2. ONNX needs: pip install 'v
 import argparse
 from pathlib import Path
 
-from command_line import PlainParser, experiment_parser, parse_experiment
+from command_line import PlainParser, existing_directory, make_experiment, settings_of_file
 
 from vidtl.errors import UserError
-from vidtl.models import load_model_directory
-from vidtl.models.export import TOLERANCE, check_output, export_model
-from vidtl.runtime.launch import run_tool
-from vidtl.training.checkpoint import Checkpoint, find_checkpoint
+from vidtl.runtime.exit import exit_on_error, run_tool
 
 DYNAMIC = "dynamic"
-
-
-def main() -> None:
-    """Check, load, export, report."""
-    arguments = parse()
-    batch = parse_batch(arguments.batch)
-    check_output(arguments.output)
-    checkpoint = used_by_evaluation(find_checkpoint(arguments.checkpoint))
-    checkpoint.verify()
-    directory = checkpoint.model_directory
-    model = load_model_directory(directory)
-    checks = export_model(model, arguments.output, batch, arguments.tolerance)
-    print(f"model   {directory}")
-    for check in checks:
-        print(f"check   {check}")
-    print(f"written {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB)")
 
 
 def parse() -> argparse.Namespace:
@@ -58,10 +39,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=TOLERANCE,
-        help=f"largest difference allowed, as a share of the largest logit (default: {TOLERANCE:g})",
+        default=1e-4,
+        help="largest difference allowed, as a share of the largest logit (default: %(default)g)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    existing_directory(arguments.checkpoint)
+    parse_batch(arguments.batch)
+    return arguments
 
 
 def parse_batch(text: str) -> int | None:
@@ -73,11 +57,36 @@ def parse_batch(text: str) -> int | None:
     return int(text)
 
 
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        parse()
+
+from vidtl.models import load_model_directory
+from vidtl.models.export import check_output, export_model
+from vidtl.training.checkpoint import Checkpoint, find_checkpoint
+
+
+def main() -> None:
+    """Check, load, export, report."""
+    arguments = parse()
+    batch = parse_batch(arguments.batch)
+    check_output(arguments.output)
+    checkpoint = used_by_evaluation(find_checkpoint(arguments.checkpoint))
+    checkpoint.verify()
+    directory = checkpoint.model_directory
+    model = load_model_directory(directory)
+    checks = export_model(model, arguments.output, batch, arguments.tolerance)
+    print(f"model   {directory}")
+    for check in checks:
+        print(f"check   {check}")
+    print(f"written {arguments.output} ({arguments.output.stat().st_size / 1e6:.1f} MB)")
+
+
 def used_by_evaluation(checkpoint: Checkpoint) -> Checkpoint:
     """Select the weights that `tools/eval.py` takes: averaged ones where the run has them and evaluates them."""
     if checkpoint.experiment_file is None:
         return checkpoint
-    _, config = parse_experiment(experiment_parser("export.py", ""), [], checkpoint.experiment_file)
+    config = make_experiment(settings_of_file(checkpoint.experiment_file))
     return checkpoint.with_average() if config.evaluation.averaged_weights else checkpoint
 
 

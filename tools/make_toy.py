@@ -12,7 +12,7 @@ from command_line import PlainParser
 
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.exit import run_tool
 from vidtl.runtime.progress import make_progress
 
 

@@ -15,21 +15,10 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from command_line import arguments_of_process, experiment_parser, given_setting
-from jsonargparse import ArgumentParser
-from rich.cells import cell_len
-from trained_model import parse_with_model
+from command_line import ModelParser
 
-from vidtl.config import ExperimentConfig
-from vidtl.data.description import load_description
-from vidtl.data.video_files import check_frame_rate, find_videos
 from vidtl.errors import UserError
-from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
-from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.escape import printable
-from vidtl.runtime.launch import make_accelerator, run_tool
-from vidtl.runtime.logging import configure_logging
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.exit import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
 TOP_K = 5
@@ -38,6 +27,35 @@ QUICK = "center"
 """Default protocol, whatever the run was evaluated with."""
 
 log = logging.getLogger("vidtl.predict")
+
+
+def predict_parser() -> ModelParser:
+    """The options of an experiment, whose `clip`, `data` and `evaluation` count here, and those of this tool."""
+    parser = ModelParser("predict.py VIDEO...", "Say what a trained model sees in videos.")
+    parser.add_argument("videos", type=str, nargs="+", help="Videos, images, and folders that hold some")
+    parser.add_argument("--top_k", type=int, help=f"Classes per video, 0 for all; default: {TOP_K}")
+    parser.add_argument("--threshold", type=float, help="Only classes of at least this probability, however many")
+    parser.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
+    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
+    return parser
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        predict_parser().check()
+
+from rich.cells import cell_len
+from trained_model import parse_with_model
+
+from vidtl.config import ExperimentConfig
+from vidtl.data.description import load_description
+from vidtl.data.video_files import check_frame_rate, find_videos
+from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
+from vidtl.models import VideoModel, load_model_directory
+from vidtl.runtime.escape import printable
+from vidtl.runtime.launch import make_accelerator
+from vidtl.runtime.logging import configure_logging
+from vidtl.runtime.progress import make_progress
 
 
 def main() -> None:
@@ -62,7 +80,7 @@ def main() -> None:
         raise UserError(f"no videos in {', '.join(map(repr, options.videos))}")
     settings = PredictionSettings(
         config=config,
-        protocol=protocol_name(config),
+        protocol=protocol_name(config, options.settings.get("evaluation.protocol", QUICK)),
         multi_label=is_multi_label(model, config),
         frame_rate=options.frame_rate,
     )
@@ -84,21 +102,9 @@ def main() -> None:
         sys.exit(EXIT_UNREADABLE)
 
 
-def predict_parser() -> ArgumentParser:
-    """Make the parser of an experiment, whose `clip`, `data` and `evaluation` count, and of this tool's options."""
-    parser = experiment_parser("predict.py VIDEO...", "Predict classes of videos.")
-    parser.add_argument("videos", type=str, nargs="+", help="Videos, images, and folders that hold some")
-    parser.add_argument("--top_k", type=int, help=f"Classes per video, 0 for all; default: {TOP_K}")
-    parser.add_argument("--threshold", type=float, help="Only classes of at least this probability, however many")
-    parser.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
-    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
-    return parser
-
-
-def protocol_name(config: ExperimentConfig) -> str:
-    """Return the protocol of the command line or its files; `dataset` is that of the training data."""
-    name = str(given_setting("evaluation.protocol", arguments_of_process()) or QUICK)
-    return load_description(config.data.dataset).protocol if name == "dataset" else name
+def protocol_name(config: ExperimentConfig, asked_for: str) -> str:
+    """Resolve `dataset`, which is the protocol of the data that the model was trained on."""
+    return load_description(config.data.dataset).protocol if asked_for == "dataset" else asked_for
 
 
 def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:

@@ -16,7 +16,8 @@ from typing import Any
 
 from command_line import PlainParser
 
-from vidtl.data.description import DatasetDescription, find_unlabelled, load_description, read_records
+from vidtl.data.description import find_unlabelled, load_description, read_records
+from vidtl.data.description_file import DatasetDescription
 from vidtl.data.layout import find_annotations
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.manifest_entry import DEPTHS
@@ -28,8 +29,8 @@ from vidtl.prepare.report_text import printable, report_lines
 from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
+from vidtl.runtime.exit import run_tool
 from vidtl.runtime.files import whole_file
-from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.shard import Shard

@@ -1,7 +1,7 @@
 """What a model costs: parameters, multiply-adds and activation memory per block, what TokenLearner saves, and time.
 
 A configuration:   python tools/profile_model.py --config configs/kinetics400_vivit_b_tl8.yaml
-With changes:      python tools/profile_model.py --model.vivit.size L --model.vivit.token_learner.after_block 6 --time
+With changes:      python tools/profile_model.py --model.size L --model.token_learner.after_block 6 --time
 
 Nothing is computed for the counts, so that the largest model takes seconds; only `--time` runs the model.
 """
@@ -13,14 +13,32 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import groupby
 
-import torch
-from command_line import arguments_of_process, experiment_parser, parse_experiment
-from rich.console import Console
-from rich.table import Table
+from command_line import ExperimentParser, parse_experiment
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
+from vidtl.runtime.exit import exit_on_error, run_tool
+
+
+def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
+    """Parse the command line."""
+    parser = ExperimentParser("profile_model.py", "Count and time what a model costs.")
+    parser.add_argument("--num_classes", type=int, default=400, help="Classes of the classifier")
+    parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
+    parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
+    parser.add_argument("--rounds", type=int, default=5, help="Passes with --time; the median is told")
+    return parse_experiment(parser)
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        parse()
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
 from vidtl.models import build_model
 from vidtl.models.complexity import (
     Complexity,
@@ -31,7 +49,7 @@ from vidtl.models.complexity import (
     time_stages,
     without_token_learner,
 )
-from vidtl.runtime.launch import resolve_precision, run_tool
+from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.frozen import freeze_all_but
 
@@ -40,15 +58,9 @@ UNIT = "GMAC: billions of multiply-adds of one clip's forward pass (papers call 
 
 
 def main() -> None:
-    parser = experiment_parser("profile_model.py", "Count and time what a model costs.")
-    parser.add_argument("--num_classes", type=int, default=400, help="Classes of the classifier")
-    parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
-    parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
-    parser.add_argument("--rounds", type=int, default=5, help="Passes with --time; the median is told")
-    arguments = arguments_of_process()
-    options, config = parse_experiment(parser, arguments)
+    options, config = parse()
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    check(options, {name.removeprefix("--").partition("=")[0] for name in arguments if name.startswith("--")})
+    check(options, {name.removeprefix("--").partition("=")[0] for name in sys.argv[1:] if name.startswith("--")})
     autocast = AUTOCAST[resolve_precision(config.training.precision)]
     cost = measure_complexity(config.model, config.clip, options.num_classes, autocast)
     times = measure_times(config, options, autocast) if options.time else {}

@@ -7,15 +7,18 @@ from pathlib import Path
 
 from command_line import PlainParser
 
-from vidtl.evaluation.page import write_page
-from vidtl.runtime.launch import run_tool
+from vidtl.runtime.exit import run_tool
 
 
 def main() -> None:
-    description = "Write the HTML report of an evaluation again, from its files."
-    parser = PlainParser(prog="report.py", description=description, allow_abbrev=False)
+    parser = PlainParser(
+        prog="report.py", description="Write the HTML report of an evaluation again.", allow_abbrev=False
+    )
     parser.add_argument("folder", type=Path, help="folder of the evaluation, with metrics.json and examples/")
-    print(f"page  {write_page(parser.parse_args().folder)}")
+    folder = parser.parse_args().folder
+    from vidtl.evaluation.page import write_page  # after the options: it takes seconds to import
+
+    print(f"page  {write_page(folder)}")
 
 
 if __name__ == "__main__":

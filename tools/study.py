@@ -25,79 +25,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-import torch
-from command_line import PlainParser, experiment_parser, parse_experiment, read_settings
-from study_table import (
-    RESULTS,
-    RowResult,
-    RunKey,
-    RunResult,
-    draw_study,
-    print_results,
-    read_result,
-    recorded_results,
-    write_results,
-)
+from command_line import ExperimentParser, PlainParser, parse_experiment
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.load import load
 from vidtl.config.study import StudyConfig, StudyRow
-from vidtl.data.description import load_description, read_records
-from vidtl.data.protocols import protocol_of_run
 from vidtl.errors import UserError
-from vidtl.evaluation.provenance import folder_name
-from vidtl.evaluation.report import METRICS_FILE
-from vidtl.models import build_model
-from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.runtime.launch import run_tool
-from vidtl.runtime.logging import configure_logging
-from vidtl.runtime.shard import Shard
-from vidtl.runtime.signals import StoppedBySignalError, StopSignals
-from vidtl.training.checkpoint import checkpoint_name
-from vidtl.training.run_directory import RunDirectory, check_same_experiment
+from vidtl.runtime.exit import StoppedBySignalError, exit_on_error, run_tool
 
 log = logging.getLogger("vidtl.study")
-
-
-class Run(NamedTuple):
-    """One row from one seed."""
-
-    row: StudyRow
-    seed: int
-    config: ExperimentConfig
-    arguments: list[str]
-    """Options of `tools/train.py` without the output directory."""
-    folder: Path
-    evaluation: str
-    """Name of the folder that `tools/eval.py` writes."""
-
-    @property
-    def key(self) -> RunKey:
-        """Name of the row and seed."""
-        return self.row.name, self.seed
-
-
-def main() -> None:
-    options, settings = parse()
-    configure_logging(True)
-    study = read_settings(options.study, StudyConfig)
-    runs = list(planned_runs(study, options.study.parent / study.experiment, options.output_dir, settings))
-    folder = options.results_dir or options.output_dir
-    trained = {run.key for run in runs if judged_checkpoint(run, "last")}
-    recorded = recorded_results(folder / RESULTS, study, {run.key: run.config for run in runs}, trained)
-    if recorded:
-        log.info("%d runs without folders are taken from %s", len(recorded), folder / RESULTS)
-    shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
-    if not options.table_only:
-        execute_unfinished([run for run in shard.take(runs) if run.key not in recorded], study, options.launch)
-    if shard.count > 1:
-        print(f"{shard.name} finished; --table_only writes the table of all parts")
-        return
-    rows = [collect(row, [run for run in runs if run.row is row], study, recorded) for row in study.rows]
-    write_results(study, rows, folder)
-    draw_study(study, rows, folder / "study.png")
-    print_results(study, rows)
-    print(f"results  {folder}: {RESULTS}, results.csv, study.png")
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -123,6 +59,78 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     return options, settings
 
 
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        load(parse()[0].study, StudyConfig)
+
+import psutil
+import torch
+from study_table import (
+    RESULTS,
+    RowResult,
+    RunKey,
+    RunResult,
+    draw_study,
+    print_results,
+    read_result,
+    recorded_results,
+    write_results,
+)
+
+from vidtl.data.description import load_description, read_records
+from vidtl.data.protocols import protocol_of_run
+from vidtl.evaluation.provenance import folder_name
+from vidtl.evaluation.report import METRICS_FILE
+from vidtl.models import build_model
+from vidtl.models.complexity import count_multiply_adds, count_parameters
+from vidtl.runtime.logging import configure_logging
+from vidtl.runtime.shard import Shard
+from vidtl.runtime.signals import StopSignals
+from vidtl.training.checkpoint import checkpoint_name
+from vidtl.training.run_directory import RunDirectory, check_same_experiment
+
+
+class Run(NamedTuple):
+    """One row from one seed."""
+
+    row: StudyRow
+    seed: int
+    config: ExperimentConfig
+    arguments: list[str]
+    """Options of `tools/train.py` without the output directory."""
+    folder: Path
+    evaluation: str
+    """Name of the folder that `tools/eval.py` writes."""
+
+    @property
+    def key(self) -> RunKey:
+        """Name of the row and seed."""
+        return self.row.name, self.seed
+
+
+def main() -> None:
+    options, settings = parse()
+    configure_logging(True)
+    study = load(options.study, StudyConfig)
+    runs = list(planned_runs(study, options.study.parent / study.experiment, options.output_dir, settings))
+    folder = options.results_dir or options.output_dir
+    trained = {run.key for run in runs if judged_checkpoint(run, "last")}
+    recorded = recorded_results(folder / RESULTS, study, {run.key: run.config for run in runs}, trained)
+    if recorded:
+        log.info("%d runs without folders are taken from %s", len(recorded), folder / RESULTS)
+    shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
+    if not options.table_only:
+        execute_unfinished([run for run in shard.take(runs) if run.key not in recorded], study, options.launch)
+    if shard.count > 1:
+        print(f"{shard.name} finished; --table_only writes the table of all parts")
+        return
+    rows = [collect(row, [run for run in runs if run.row is row], study, recorded) for row in study.rows]
+    write_results(study, rows, folder)
+    draw_study(study, rows, folder / "study.png")
+    print_results(study, rows)
+    print(f"results  {folder}: {RESULTS}, results.csv, study.png")
+
+
 def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, settings: Sequence[str] = ()) -> Iterator[Run]:
     """Yield every run, all rows with their first seed before any with its second; `settings` are for all runs.
 
@@ -133,7 +141,7 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
     for key in (argument.partition("=")[0] for argument in settings):
         if key.startswith("--") and key.removeprefix("--") in decided:
             raise UserError(f"{key} is given for all runs; allowed: options that neither rows nor seeds set")
-    parser = experiment_parser("study.py", "")
+    parser = ExperimentParser("study.py", "")
     for turn in range(max(len(row.seeds) for row in study.rows)):
         for row in (row for row in study.rows if turn < len(row.seeds)):
             arguments = ["--config", str(experiment), "--training.seed", str(row.seeds[turn])]

@@ -16,11 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from vidtl.config import ExperimentConfig
-from vidtl.config.comparison import is_among, settings_of
+from vidtl.config.compare import settings_of
 from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.errors import UserError, did_you_mean
 from vidtl.runtime.versions import installed_versions
-from vidtl.training.run_directory import MAY_CHANGE
 from vidtl.visualize import COLOURS, label_text, new_figure, save_figure
 
 RESULTS = "results.json"
@@ -87,10 +86,9 @@ def read_result(summary_file: Path, metrics_file: Path, metric: str) -> RunResul
 
 def deciding_settings(config: ExperimentConfig) -> dict[str, Any]:
     """Return the settings that must be equal between the runs of a row, by dotted key."""
-    evaluation = {"data.eval_split", "training.evaluate_every_epochs", "evaluation"}
-    ignored = {"training.seed", "training.precision", "evaluation.batch_size", "evaluation.strict"}
-    ignored |= set(MAY_CHANGE) - evaluation
-    return {key: value for key, value in settings_of(config).items() if not is_among(key, ignored)}
+    settings = settings_of(config, affecting=["training", "scores", "selection"])
+    apart_from = {"data.root", "training.seed", "training.precision"}  # recorded with each run, or without effect
+    return {key: value for key, value in settings.items() if key not in apart_from}
 
 
 def recorded_results(

@@ -6,20 +6,34 @@ Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml 
 The same command again resumes from the newest checkpoint of the output directory.
 """
 
+import argparse
 from pathlib import Path
 
-from command_line import arguments_of_process, experiment_parser, parse_experiment
+from command_line import ExperimentParser, parse_experiment
 
-from vidtl.runtime.launch import run_tool
+from vidtl.config import ExperimentConfig
+from vidtl.runtime.exit import run_tool
 
 
-def main() -> None:
-    parser = experiment_parser("train.py", "Train a video classifier.")
+def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
+    """Parse the command line; names the data set, root or protocol that does not exist, too."""
+    parser = ExperimentParser("train.py", "Train a video classifier.")
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
     )
-    options, config = parse_experiment(parser, arguments_of_process())
-    from training_run import start_run  # after the options: torch takes seconds to import
+    options, config = parse_experiment(parser)
+    from vidtl.data.description import load_description
+    from vidtl.data.layout import existing
+    from vidtl.data.protocols import protocol_of_run
+
+    protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)
+    existing(Path(config.data.root), "data.root")
+    return options, config
+
+
+def main() -> None:
+    options, config = parse()
+    from training_run import start_run  # mistakes do not wait for the seconds that the import of torch takes
 
     start_run(config, options.output_dir)
 

@@ -1,10 +1,9 @@
 """Options and loading of a trained model, for the tools that use one."""
 
-from dataclasses import fields
+from argparse import Namespace
 from pathlib import Path
 
-from command_line import arguments_of_process, last_value, parse_experiment
-from jsonargparse import ArgumentParser, Namespace
+from command_line import ModelParser, make_experiment, settings_of_file
 from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
@@ -13,30 +12,21 @@ from vidtl.models.directory import load_model_directory, read_model_config
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 
 
-def parse_with_model(parser: ArgumentParser) -> tuple[Namespace, ExperimentConfig, Checkpoint]:
-    """Add `--checkpoint`, parse the command line over the settings of that model's run, and find the model.
+def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, Checkpoint]:
+    """Parse the command line over the settings of a model's run, and find the model.
 
     `Checkpoint.verify` is left to the caller, on one process.
 
     Raises:
-        UserError: as `parse_experiment` and `find_checkpoint`.
+        UserError: as `make_experiment` and `find_checkpoint`.
     """
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        help="Folder of a run (its newest valid checkpoint is taken), one checkpoint of it, or any model directory",
-    )
-    arguments = arguments_of_process()
-    given = last_value("--checkpoint", arguments)
-    if given is None:
-        parse_experiment(parser, arguments)  # prints the help, or says what is missing
-        raise UserError("--checkpoint is missing; allowed: the folder of a run, a checkpoint, or a model directory")
-    checkpoint = find_checkpoint(Path(given))
-    if checkpoint.experiment_file is None:  # a model directory has the settings of its clip, but no experiment
-        clip = read_model_config(checkpoint.path).clip
-        parser.set_defaults({f"clip.{field.name}": getattr(clip, field.name) for field in fields(clip)})
-    options, config = parse_experiment(parser, arguments, checkpoint.experiment_file)
+    options = parser.parse_args()
+    checkpoint = find_checkpoint(options.checkpoint)
+    if checkpoint.experiment_file:
+        recorded = settings_of_file(checkpoint.experiment_file)
+    else:  # a model directory has the settings of its clip, but no experiment
+        recorded = {f"clip.{name}": value for name, value in vars(read_model_config(checkpoint.path).clip).items()}
+    config = make_experiment(options.settings, recorded)
     return options, config, checkpoint.with_average() if config.evaluation.averaged_weights else checkpoint
 
 

@@ -15,7 +15,7 @@ from vidtl.data.batch import batch_input
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.description import DatasetDescription, load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
-from vidtl.data.protocols import get_protocol, protocol_of_run
+from vidtl.data.protocols import get_protocol
 from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
@@ -23,11 +23,11 @@ from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.escape import printable
+from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress, make_progress
 from vidtl.runtime.seeding import seed_torch
-from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training.checkpoint import find_checkpoint
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.run_directory import RunDirectory
@@ -47,7 +47,6 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     description = load_description(config.data.dataset)
     train_records = read_split(description, config, config.data.train_split)
     eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
-    protocol_of_run(config.evaluation.protocol, description.protocol)  # an unknown name ends the run before it starts
     model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     describe_run(config, accelerator, description, train_records, eval_records, loader, model)

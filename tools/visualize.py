@@ -16,8 +16,35 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+from command_line import ModelParser
+
+from vidtl.errors import UserError
+from vidtl.runtime.exit import exit_on_error, run_tool
+
+EXIT_UNREADABLE = 4
+
+log = logging.getLogger("vidtl.visualize")
+
+
+def visualize_parser() -> ModelParser:
+    """Make the parser of an experiment and of this tool's options."""
+    parser = ModelParser("visualize.py", "Draw token maps or attention rollout over videos.")
+    parser.add_argument(
+        "--videos", type=str, nargs="+", help="Videos and folders to draw; default: those of the evaluation split"
+    )
+    parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
+    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
+    parser.add_argument(
+        "--output_dir", type=Path, help="Folder of the files; default: pictures/ in the folder of the run"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+        visualize_parser().check()
+
 import numpy as np
-from command_line import experiment_parser
 from trained_model import parse_with_model
 
 from vidtl.config import ClipConfig, ExperimentConfig
@@ -28,19 +55,13 @@ from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.data.records import ClassNames
 from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
-from vidtl.errors import UserError
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.escape import printable
 from vidtl.runtime.files import whole_file
-from vidtl.runtime.launch import run_tool
 from vidtl.runtime.logging import configure_logging
 from vidtl.visualize.animation import animate, write_gif, write_mp4
 from vidtl.visualize.clip_maps import clip_maps
 from vidtl.visualize.map_figure import draw_maps
-
-EXIT_UNREADABLE = 4
-
-log = logging.getLogger("vidtl.visualize")
 
 
 class Subject(NamedTuple):
@@ -54,16 +75,7 @@ class Subject(NamedTuple):
 
 
 def main() -> None:
-    parser = experiment_parser("visualize.py", "Draw token maps or attention rollout over videos.")
-    parser.add_argument(
-        "--videos", type=str, nargs="+", help="Videos and folders to draw; default: those of the evaluation split"
-    )
-    parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
-    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
-    parser.add_argument(
-        "--output_dir", type=Path, help="Folder of the files; default: pictures/ in the folder of the run"
-    )
-    options, config, checkpoint = parse_with_model(parser)
+    options, config, checkpoint = parse_with_model(visualize_parser())
     if options.num_videos < 1:
         raise UserError(f"--num_videos is {options.num_videos}; allowed: 1 or more")
     check_frame_rate(options.frame_rate)

@@ -1,6 +1,6 @@
 """vidtl: video classifiers built on ViViT and TokenLearner, from annotation file to metric.
 
-What stands here is for users of the models alone; it is imported on first use, so that `import vidtl` costs nothing.
+Public names are imported on first use, so that `import vidtl` takes no time.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can mend, and the search for the name that was probably meant."""
+"""The exception for mistakes of a user, and the search for the nearest valid name."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """End of an error message about an unknown `name`: the nearest allowed one, or all where none is near."""
+    """End an error message about an unknown `name`: the nearest allowed name, or all of them if none is near."""
     names = list(allowed)
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
     if nearest:

@@ -1,45 +1,26 @@
-"""A setting that takes one of a few values refuses any other, however it is given."""
+"""A setting that takes one of a few values refuses any other, also where a section is built in Python."""
 
 from typing import Any
 
 import pytest
 
 from tests.refusals import refused
-from vidtl.config import (
-    AugmentationConfig,
-    ClipConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TokenLearnerConfig,
-    TrainingConfig,
-)
-from vidtl.errors import UserError
+from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.checks import choices_of
+from vidtl.config.load import build, leaves
+
+SETTINGS = leaves(ExperimentConfig)
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "value", "words"),
-    [
-        (AugmentationConfig, "augmentation.crop", "centre", "did you mean 'center'?"),
-        (ClipConfig, "clip.sampling", "segment", "did you mean 'segments'?"),
-        (EvaluationConfig, "evaluation.fusion", "maximum", "did you mean 'max'?"),
-        (ModelConfig, "model.architecture", "vivitt", "did you mean 'vivit'?"),
-        (ModelConfig, "model.form", "jiont", "did you mean 'joint'?"),
-        (ModelConfig, "model.size", "X", "allowed: Ti, S, B, L, H"),
-        (ModelConfig, "model.positions", "sincos", "did you mean 'sincos_3d'?"),
-        (ModelConfig, "model.attention_order", "tims_space", "did you mean 'time_space'?"),
-        (ModelConfig, "model.tubelet_sampling", "unifrom", "did you mean 'uniform'?"),
-        (ModelConfig, "model.pooling", "avg", "allowed: cls, mean, max, sum"),
-        (OptimizerConfig, "optimizer.name", "adam", "did you mean 'adamw'?"),
-        (ScheduleConfig, "schedule.name", "cosin", "did you mean 'cosine'?"),
-        (TrainingConfig, "training.precision", "fp8", "did you mean 'fp16'?"),
-    ],
-)
-def test_the_key_the_value_and_the_nearest_are_told(section: type, key: str, value: object, words: str) -> None:
-    with pytest.raises(UserError) as error:
-        section(**{key.rpartition(".")[2]: value})
-    assert str(error.value) == f"{key} is {value!r}; {words}"
+@pytest.mark.parametrize("key", [key for key, leaf in SETTINGS.items() if choices_of(leaf.hint)])
+def test_key_and_value_are_named(key: str) -> None:
+    with refused(key, "'no such'"):
+        build(ExperimentConfig, {key: leaf.default for key, leaf in SETTINGS.items()} | {key: "no such"})
+
+
+def test_the_nearest_value_is_named() -> None:
+    with refused("clip.sampling", "'segment'", "'segments'"):
+        ClipConfig(sampling="segment")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +33,7 @@ def test_the_key_the_value_and_the_nearest_are_told(section: type, key: str, val
         ({"architecture": "mini_vit", "stochastic_depth": 0.1}, ("model.stochastic_depth", "0.1", "mini_vit")),
         ({"architecture": "pytorchvideo", "size": "slow_r50", "stochastic_depth": 0.1}, ("0.1", "slow_r50")),
         ({"architecture": "t2t_vit", "tokenizer": "tubelet"}, ("model.tokenizer", "'tubelet'", "t2t_performer")),
+        ({"size": "X"}, ("model.size", "'X'", "Ti, S, B, L, H")),
         ({"head_width": 8}, ("model.head_width", "8", "vivit")),
         ({"width": 0}, ("model.width", "0", "1 or more")),
         ({"tubelet": (2, 0, 16)}, ("model.tubelet", "(2, 0, 16)")),

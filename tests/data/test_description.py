@@ -8,13 +8,8 @@ import pytest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import (
-    REPOSITORY_DATASETS,
-    DatasetDescription,
-    SplitDescription,
-    load_description,
-    read_records,
-)
+from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
+from vidtl.data.description_file import DatasetDescription, SplitDescription
 from vidtl.data.protocols import get_protocol
 
 MINIMAL = """
@@ -74,48 +69,50 @@ def test_an_unknown_data_set_is_told_with_the_nearest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "parts"),
     [
-        (MINIMAL + "protokol: center", "protokol | 'protocol'"),
-        (MINIMAL.replace("annotations", "annotation"), "splits.train.annotations"),
+        (MINIMAL + "protokol: center", (":6", "'protokol'", "'protocol'")),
+        (MINIMAL.replace("annotations", "annotation"), (":4", "'splits.train.annotation'", "annotations'")),
+        (MINIMAL.replace("{annotations: train.csv}", "{}"), ("splits.train.annotations",)),
+        (MINIMAL.replace("train.csv}", "train.csv, video: x}"), (":4", "splits.train.video'", "videos'")),
+        (MINIMAL.replace("labelled_csv", "labeled_csv"), ("format", "'labeled_csv'", "'labelled_csv'")),
+        (MINIMAL.replace("labels: single", ""), ("labels", "missing")),
+        (MINIMAL.replace("single", "several"), ("labels", "'several'", "single, multi")),
         (
-            MINIMAL.replace("train.csv}", "train.csv, video: x}"),
-            "splits.train.video | 'videos'",
+            MINIMAL.replace("train.csv}", "train.csv, part: [0.5]}"),
+            ("splits.train.part", "[0.5]", "tuple[float, float]"),
         ),
-        (MINIMAL.replace("labelled_csv", "labeled_csv"), "format | 'labeled_csv' | 'labelled_csv'"),
-        (MINIMAL.replace("single", "several"), "labels | 'several'"),
-        (MINIMAL.replace("train.csv}", "train.csv, part: [0.5]}"), "splits.train.part | [0.5]"),
-        (MINIMAL.replace("train.csv}", "train.csv, part: [0.8, 0.2]}"), "part | [0.8, 0.2]"),
-        (MINIMAL.replace("train.csv}", "train.csv, part: [0, 2]}"), "part | [0, 2]"),
-        (MINIMAL + "columns: {lable: class}", "columns.lable | 'label'"),
-        (MINIMAL + "columns: {label: [a]}", "columns.label | ['a']"),
-        (MINIMAL + "expected: {train: many}", "expected.train | 'many'"),
-        (MINIMAL + "expected: {trian: 3}", "expected.trian | 'train'"),
-        (MINIMAL.replace("train.csv", "../train.csv"), "'../train.csv'"),
-        (MINIMAL + "classes: /etc/passwd", "'/etc/passwd'"),
-        (MINIMAL + "labels: multi", "'labels'"),
-        ("format: labelled_csv\nlabels: single\nsplits: {}", "splits"),
-        ("- a\n- b", ""),
-        ("", ""),
-        ("a: [", "YAML"),
-        ("a: &x [1]\nb: *x", "aliases"),
-        ("a: " + "x" * 70_000, "65536"),
-        (MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'", "`classes`"),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0.8, 0.2]}"), ("splits.train.part", "[0.8, 0.2]")),
+        (MINIMAL.replace("train.csv}", "train.csv, part: [0, 2]}"), ("splits.train.part", "[0.0, 2.0]")),
+        (MINIMAL + "columns: {lable: class}", ("columns", "'lable'", "'label'")),
+        (MINIMAL + "columns: {label: [a]}", ("columns.label", "['a']", "str")),
+        (MINIMAL + "expected: {train: many}", ("expected.train", "'many'", "int")),
+        (MINIMAL + "expected: {train: -1}", ("expected.train", "-1", "0 or more")),
+        (MINIMAL + "expected: {trian: 3}", ("expected", "'trian'", "train")),
+        (MINIMAL + "frame_rate: 0", ("frame_rate", "0.0", "above 0")),
+        (MINIMAL + "files: a.mp4", ("files", "['a.mp4']", "none")),
+        (MINIMAL + "fields: [path, label]", ("fields", "['path', 'label']", "none")),
+        (MINIMAL + "folder: here", ("folder", "'here'")),
+        (MINIMAL.replace("train.csv", "../train.csv"), ("splits.train.annotations", "'../train.csv'")),
+        (MINIMAL.replace("labelled_csv", "cifar10"), ("splits.train.annotations", "['train.csv']", "cifar10")),
+        (MINIMAL + "classes: /etc/passwd", ("classes", "'/etc/passwd'")),
+        ("format: labelled_csv\nlabels: single\nsplits: {}", ("splits", "{}", "at least one")),
+        (MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'", ("charades_csv", "classes")),
         (
             MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'\nclasses: c.txt",
-            "labels | 'single' | 'multi'",
+            ("labels", "'single'", "charades_csv", "'multi'"),
         ),
-        (MINIMAL.replace("labelled_csv", "gmdcsa24"), "labels | 'single' | 'multi'"),
-        (MINIMAL.replace("labelled", "kinetics"), "files"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{ids}.mp4'", "'ids' | 'id'"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.x}.mp4'", "'id.x' | 'id'"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{id:06d}.mp4'", "files | {id"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.mp4'", "files | {id"),
-        (MINIMAL.replace("labelled", "kinetics") + "files: '../{id}.mp4'", "'../id.mp4'"),
+        (MINIMAL.replace("labelled_csv", "gmdcsa24"), ("labels", "'single'", "gmdcsa24", "'multi'")),
+        (MINIMAL.replace("labelled", "kinetics"), ("files", "[]")),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{ids}.mp4'", ("files", "'ids'", "'id'")),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.x}.mp4'", ("files", "'id.x'", "'id'")),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id:06d}.mp4'", ("files", "'{id:06d}.mp4'")),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '{id.mp4'", ("files", "'{id.mp4'")),
+        (MINIMAL.replace("labelled", "kinetics") + "files: '../{id}.mp4'", ("files", "'../id.mp4'")),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
-    with refused("dataset.yaml", *message.split(" | ")):
+def test_mistakes_name_file_key_and_value(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
+    with refused("dataset.yaml", *parts):
         load_description(describe(tmp_path, text))
 
 

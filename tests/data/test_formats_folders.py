@@ -74,7 +74,7 @@ def test_a_class_that_is_not_listed_is_named(tmp_path: Path) -> None:
     (tmp_path / "dataset.yaml").write_text(
         "format: class_folders\nlabels: single\nsplits: {train: {annotations: a.txt, videos: all}}\n"
     )
-    with refused("dataset.yaml", "splits.train.annotations"):
+    with refused("dataset.yaml", "splits.train.annotations", ["a.txt"]):
         load_description(str(tmp_path))
 
 

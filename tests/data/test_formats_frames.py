@@ -113,8 +113,8 @@ def test_a_list_of_frames_needs_their_rate(tmp_path: Path) -> None:
     with refused("`classes`", "`frame_rate`"):
         load_description(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text(text + "frame_rate: -24\n")
-    with refused("frame_rate is -24; a number above 0 is needed"):
+    with refused("frame_rate", "-24.0"):
         load_description(str(tmp_path))
     (tmp_path / "dataset.yaml").write_text(text.replace("multi", "single") + "frame_rate: 24\n")
-    with refused("labels", "'single'", "'multi'"):
+    with refused("labels", "'single'", "'multi'", "frame_list"):
         load_description(str(tmp_path))

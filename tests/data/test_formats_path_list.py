@@ -112,7 +112,6 @@ def test_ucf101(tmp_path: Path) -> None:
         ("a 1\n", "fields: [path, lable]\n", "dataset.yaml | 'lable' | 'label'"),
         ("a 1\n", "fields: [label, path]\n", "dataset.yaml | fields | ['label', 'path'] | 'path'"),
         ("a 1\n", "fields: [path, path]\n", "dataset.yaml | 'path'"),
-        ("a 1\n", "fields: []\n", "dataset.yaml | fields | [] | 'path'"),
         ("a 1\n", "fields: [path, other]\n", "dataset.yaml | fields | ['path', 'other'] | 'label'"),
         ("\n", "", "list.txt | no row"),
     ],

@@ -232,7 +232,7 @@ def test_the_tool_ends_in_one_line(
     code, said, _ = run()
     assert code == 0
     assert "already there" in said
-    for options, message in (["--seed", "1"], "seed 0, not 1"), (["--sed", "1"], "unrecognized arguments: --sed 1"):
+    for options, message in (["--seed", "1"], "seed 0, not 1"), (["--sed", "1"], "--sed"):
         code, _, told = run(*options)
         assert code == 2
         assert message in told

@@ -12,8 +12,8 @@ from accelerate.state import GradientState
 from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.refusals import refused
 from vidtl.errors import UserError
-from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision, run_tool
-from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError, run_tool
+from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,8 @@ def test_one_process_runs_the_action_itself():
 TWO = """
 import sys
 from vidtl.errors import UserError
-from vidtl.runtime.launch import PROCESS_GROUP_TIMEOUT, make_accelerator, on_main_process, run_tool
+from vidtl.runtime.exit import run_tool
+from vidtl.runtime.launch import PROCESS_GROUP_TIMEOUT, make_accelerator, on_main_process
 from torch.distributed.distributed_c10d import _get_default_group
 
 def main():
@@ -144,8 +145,8 @@ BUSY = """
 import atexit, signal, sys, threading
 import torch
 from vidtl.errors import UserError
-from vidtl.runtime.launch import make_accelerator, run_tool
-from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError, run_tool
+from vidtl.runtime.launch import make_accelerator
 
 atexit.register(print, "left in order")
 stopped = StoppedBySignalError(signal.SIGTERM, "stopped")

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from vidtl.runtime import signals as module
-from vidtl.runtime.signals import STOP_SIGNALS, StoppedBySignalError, StopSignals
+from vidtl.runtime.exit import StoppedBySignalError
+from vidtl.runtime.signals import STOP_SIGNALS, StopSignals
 
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)

@@ -33,9 +33,9 @@ def experiment(settings: Settings, file: str = "") -> Any:
 
 @cache
 def _parser() -> Any:
-    from command_line import experiment_parser
+    from command_line import ExperimentParser
 
-    return experiment_parser("snapshot", "")
+    return ExperimentParser("snapshot", "")
 
 
 @cache

@@ -17,7 +17,8 @@ from tests.stress.outcome import Bench, KillInSave, Outcome, are_equal, cut_back
 from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train, uneven_evaluation
 from vidtl.config import ScheduleConfig
 from vidtl.errors import UserError
-from vidtl.runtime.signals import SAME_REQUEST_S, StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError
+from vidtl.runtime.signals import SAME_REQUEST_S
 from vidtl.training.checkpoint import checkpoint_step, find_problem, list_checkpoints, new_checkpoint
 from vidtl.training.snapshot import save_optimizer
 from vidtl.training.step import Engine

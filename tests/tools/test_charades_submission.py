@@ -135,7 +135,7 @@ def test_wrong_options_take_one_line(judge: RunMain, tmp_path: Path) -> None:
     for options, message in [
         (("--charades-submission", "none.txt", "--annotations", "none.csv"), "none.csv is no file"),
         (("--charades-submission", "none.txt"), "--annotations"),
-        (("--annotations", "none.csv"), "required: checkpoint"),
+        (("--annotations", "none.csv"), "--checkpoint"),
         (("--charades-submission", "a", "--annotations", "b", "--checkpoint", "c"), "--checkpoint"),
     ]:
         code, output, errors = judge(*options)

@@ -71,9 +71,10 @@ if __name__ == "__main__":
 
     from vidtl.data.dataset import ViewDataset
     from vidtl.runtime import launch
+    from vidtl.runtime.exit import run_tool
 
     launch.PROCESS_GROUP_TIMEOUT = timedelta(seconds=TIMEOUT_S)
     tool.metrics_record = slowed(tool.metrics_record, report_s)
     if os.environ["RANK"] == "1":
         ViewDataset.__getitem__ = slowed(ViewDataset.__getitem__, video_s)
-    launch.run_tool(tool.main)
+    run_tool(tool.main)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predict import predict_parser, protocol_name
+from predict import predict_parser
 from trained_model import parse_with_model
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
@@ -79,8 +79,8 @@ def test_of_what_is_given_the_last_counts(
     Path("many.yaml").write_text("evaluation: {protocol: vivit_4x3}\n")
     Path("other.yaml").write_text("clip: {stride: 1}\n")
     monkeypatch.setattr(sys, "argv", ["predict.py", "clip.mp4", *options, "--checkpoint", str(model)])
-    _, config, checkpoint = parse_with_model(predict_parser())
-    assert protocol_name(config) == "vivit_4x3"
+    given, _, checkpoint = parse_with_model(predict_parser())
+    assert given.settings["evaluation.protocol"] == "vivit_4x3"
     assert checkpoint.model_directory == model
 
 

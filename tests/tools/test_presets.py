@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import experiment_parser, parse_experiment
+from command_line import ExperimentParser, parse_experiment
 
-from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
 from vidtl.training.run_directory import dump_config
 
 
 def parsed(*arguments: str) -> ExperimentConfig:
-    return parse_experiment(experiment_parser("train.py", ""), list(arguments))[1]
+    return parse_experiment(ExperimentParser("train.py", ""), list(arguments))[1]
 
 
 @pytest.mark.parametrize("name", AUGMENTATION_PRESETS)
@@ -50,8 +49,3 @@ def test_what_is_recorded_are_the_values(tmp_path: Path) -> None:
     assert "preset" not in recorded
     assert (recorded["repeats"], recorded["rand_augment_magnitude"], recorded["flip_probability"]) == (2, 7.0, 0.0)
     assert parsed("--config", str(file)) == config
-
-
-def test_an_unknown_preset_names_the_nearest() -> None:
-    with refused("augmentation.preset", "'vivit_ssv'", "'vivit_ssv2'"):
-        parsed("--augmentation.preset", "vivit_ssv")

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
-from command_line import experiment_parser, parse_experiment
+from command_line import ExperimentParser, parse_experiment
 from torch import nn
 
 from tests.environment import REPOSITORY
@@ -34,7 +34,7 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
 def read(path: Path) -> ExperimentConfig:
-    return parse_experiment(experiment_parser("tool", ""), ["--config", str(path)])[1]
+    return parse_experiment(ExperimentParser("tool", ""), ["--config", str(path)])[1]
 
 
 def shrunk(config: ExperimentConfig) -> ExperimentConfig:
@@ -122,7 +122,7 @@ def test_fine_tuning_takes_the_weights_of_the_run_it_names(path, tmp_path):
     config = read(path)
     source, options = SOURCES[Path(config.training.init_from).name]
     assert " ".join(options) in path.read_text()
-    earlier = parse_experiment(experiment_parser("tool", ""), ["--config", str(source), *options])[1]
+    earlier = parse_experiment(ExperimentParser("tool", ""), ["--config", str(source), *options])[1]
     save_model_directory(build_model(shrunk(earlier).model, earlier.clip, 5), tmp_path)
     report = load_pretrained(
         build_model(shrunk(config).model, config.clip, 7), tmp_path, new_head=config.training.init_new_head

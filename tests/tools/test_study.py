@@ -18,13 +18,14 @@ import study_table
 import torch
 import train
 import yaml
-from command_line import experiment_parser, parse_experiment, read_settings
+from command_line import ExperimentParser, parse_experiment
 from matplotlib.figure import Figure
 from study_table import RowResult, deciding_settings, draw_study, read_result
 
 from tests.environment import REPOSITORY, wait_for
 from tests.refusals import assert_refusal, refused
 from vidtl.config import ExperimentConfig
+from vidtl.config.load import load
 from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.data.description import load_description
 from vidtl.data.protocols import protocol_of_run
@@ -78,7 +79,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             write_json(folder / "summary.json", content | {"versions": {"torch": "2.11.0"}})
         else:
             del arguments[(place := arguments.index("--checkpoint")) : place + 2]
-            _, config = parse_experiment(experiment_parser("", ""), arguments)
+            _, config = parse_experiment(ExperimentParser("", ""), arguments)
             protocol = protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)
             metrics = {"top1": 0.5 + config.training.seed / 10, "mAP": None}
             intervals = {"top1": {"low": 0.4, "high": 0.7}}
@@ -106,7 +107,7 @@ def test_two_rows_from_start_to_end(
 
     rows = yaml.safe_load(study_file.read_text())["rows"]
     change_file(study_file, rows=[row | {"seeds": [0]} for row in rows], metric="mean_class_accuracy")
-    study = read_settings(study_file, StudyConfig)
+    study = load(study_file, StudyConfig)
     runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs"))
     monkeypatch.setattr(study_tool, "call", call)
     study_tool.execute_unfinished(runs, study, None)
@@ -291,7 +292,7 @@ def test_mistakes_are_refused_before_anything_starts(
 
 def test_options_for_all_runs_override_those_of_the_study(study_file: Path, tmp_path: Path) -> None:
     change_file(study_file, options={"data.root": "here", "training.compile": "blocks"})
-    study = read_settings(study_file, StudyConfig)
+    study = load(study_file, StudyConfig)
     runs = study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs", ["--data.root", "there"])
     assert {(run.config.data.root, run.config.training.compile) for run in runs} == {("there", "blocks")}
 
@@ -333,7 +334,7 @@ def test_rows_of_the_figure_differ_in_marker_or_color(
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_rows_of_committed_studies_differ_and_build(file: Path, tmp_path: Path) -> None:
-    study = read_settings(file, StudyConfig)
+    study = load(file, StudyConfig)
     runs = list(study_tool.planned_runs(study, file.parent / study.experiment, tmp_path))
     assert len(runs) == sum(len(row.seeds) for row in study.rows)
     firsts = [next(run.config for run in runs if run.row is row) for row in study.rows]
@@ -344,7 +345,7 @@ def test_rows_of_committed_studies_differ_and_build(file: Path, tmp_path: Path) 
 
 def test_the_t2t_row_differs_from_its_neighbor_in_the_tokenizer_alone(tmp_path: Path) -> None:
     file = REPOSITORY / "configs/studies/cifar10_token_learner.yaml"
-    study = read_settings(file, StudyConfig)
+    study = load(file, StudyConfig)
     configs = {
         run.row.name: run.config for run in study_tool.planned_runs(study, file.parent / study.experiment, tmp_path)
     }

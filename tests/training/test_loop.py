@@ -30,7 +30,7 @@ from tests.training.tiny_run import (
     train_until_killed,
 )
 from vidtl.errors import UserError
-from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.training import run_summary
 from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
 

@@ -1,31 +1,17 @@
-"""The whole experiment as typed dataclasses: the source of all defaults, of `--help` and of what checkpoints record.
+"""The experiment as typed dataclasses: the source of all defaults, of `--help` and of the record in each checkpoint.
 
-This module imports nothing heavy and builds nothing. Checks that need one section only live in that section's
-`__post_init__`; checks that need the data or the model are made where those are built. Every error names the dotted
-key, the value received and what is allowed.
+Checks that need one section only are in that section's `__post_init__`; checks that need the data or the model are made
+where those are built. This package imports nothing slow.
 """
 
-from vidtl.config.augmentation import AugmentationConfig
-from vidtl.config.clip import ClipConfig
-from vidtl.config.data import DataConfig
-from vidtl.config.evaluation import EvaluationConfig
-from vidtl.config.experiment import ExperimentConfig
-from vidtl.config.model import ModelConfig, TokenLearnerConfig
-from vidtl.config.optimizer import OptimizerConfig
-from vidtl.config.presets import AUGMENTATION_PRESETS
-from vidtl.config.schedule import ScheduleConfig
-from vidtl.config.training import TrainingConfig
-
-__all__ = [
-    "AUGMENTATION_PRESETS",
-    "AugmentationConfig",
-    "ClipConfig",
-    "DataConfig",
-    "EvaluationConfig",
-    "ExperimentConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "ScheduleConfig",
-    "TokenLearnerConfig",
-    "TrainingConfig",
-]
+from vidtl.config.augmentation import AugmentationConfig as AugmentationConfig
+from vidtl.config.clip import ClipConfig as ClipConfig
+from vidtl.config.data import DataConfig as DataConfig
+from vidtl.config.evaluation import EvaluationConfig as EvaluationConfig
+from vidtl.config.experiment import ExperimentConfig as ExperimentConfig
+from vidtl.config.model import ModelConfig as ModelConfig
+from vidtl.config.model import TokenLearnerConfig as TokenLearnerConfig
+from vidtl.config.optimizer import OptimizerConfig as OptimizerConfig
+from vidtl.config.presets import AUGMENTATION_PRESETS as AUGMENTATION_PRESETS
+from vidtl.config.schedule import ScheduleConfig as ScheduleConfig
+from vidtl.config.training import TrainingConfig as TrainingConfig

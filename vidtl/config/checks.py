@@ -1,20 +1,45 @@
-"""Checks that one section alone can fail."""
+"""Fields of a section: what they affect, and checks that need one section only."""
 
 from collections.abc import Sequence
+from dataclasses import field
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vidtl.errors import UserError, did_you_mean
 
+T = TypeVar("T")
+
+Effect = Literal["training", "scores", "rounding", "selection", "speed", "operation"]
+"""Effect of a setting.
+
+training: samples, their order or the update rule; equal when a run resumes.
+scores: scores that a given model gets; equal when evaluation results are reused.
+rounding: last digits of these scores; equal when a half-finished evaluation continues.
+selection: which step of a run is the best or the last; equal within a study, like training and scores.
+speed: time and memory only.
+operation: output, checkpoints, and the response to broken videos, steps and processes.
+"""
+
+
+def setting(default: T, *effects: Effect) -> T:
+    """Declare a field with its default and what it affects."""
+    value: T = field(default=default, metadata=affects(*effects))
+    return value
+
+
+def affects(*effects: Effect) -> dict[str, frozenset[str]]:
+    """Give the metadata of a field, or of a section for all of its fields."""
+    return {"affects": frozenset(effects)}
+
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Unless `condition` holds, raise a `UserError` that names the dotted key, the value and what is allowed."""
+    """Raise a `UserError` with the dotted key, the value and what is allowed, unless `condition` holds."""
     if not condition:
         raise UserError(f"{key} is {value!r}; allowed: {allowed}")
 
 
 def require_choices(section: object, key: str) -> None:
-    """Raise a `UserError` for a setting that is none of the few values it may have; `key` is the section's."""
+    """Raise a `UserError` for a field with a `Literal` type that has another value; `key` is the section's."""
     for name, hint in get_type_hints(type(section)).items():
         value, allowed = getattr(section, name), choices_of(hint)
         if allowed and not (value is None and NoneType in get_args(hint)):
@@ -28,9 +53,9 @@ def choices_of(hint: Any) -> tuple[Any, ...]:
 
 
 def require_choice(key: str, value: object, allowed: Sequence[object]) -> None:
-    """Unless `value` is one of those allowed, raise a `UserError` that tells the nearest word or, of numbers, all."""
+    """Raise a `UserError` with the nearest word, or with all numbers, unless `value` is one of those allowed."""
     if value in allowed:
         return
     are_words = all(isinstance(item, str) for item in (value, *allowed))
-    told = did_you_mean(str(value), map(str, allowed)) if are_words else f"allowed: {', '.join(map(str, allowed))}"
-    raise UserError(f"{key} is {value!r}; {told}")
+    hint = did_you_mean(str(value), map(str, allowed)) if are_words else f"allowed: {', '.join(map(str, allowed))}"
+    raise UserError(f"{key} is {value!r}; {hint}")

@@ -3,34 +3,34 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require, require_choices
+from vidtl.config.checks import require, require_choices, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The videos of a run, and how they are read."""
 
-    dataset: str = "toy"
+    dataset: str = setting("toy", "training", "scores")
     """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`."""
-    root: str = "data/toy"
+    root: str = setting("data/toy", "scores")
     """Folder that holds the annotation files and the videos; paths in `dataset.yaml` are relative to it."""
-    train_split: str = "train"
+    train_split: str = setting("train", "training")
     """Split of `dataset.yaml` to train on."""
-    eval_split: str = "val"
+    eval_split: str = setting("val", "scores")
     """Split of `dataset.yaml` to evaluate on."""
-    manifest: str = "auto"
+    manifest: str = setting("auto", "rounding")
     """Result of `tools/prepare.py`: a file, its folder, `none`, or `auto` for the one in the root, if any. It saves a
     scan at each open and attempts to read broken files, and changes no clip."""
-    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    decoder: Literal["pyav", "decord", "torchcodec"] = setting("pyav", "training", "scores")
     """Decoding library. `pyav` is the fast and exact one. The others are RGB only and refuse files that they misread:
     `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
-    pixel_format: Literal["planar", "rgb"] = "planar"
+    pixel_format: Literal["planar", "rgb"] = setting("planar", "training", "scores")
     """Format of frames on the way to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3)."""
-    num_workers: int = 2
+    num_workers: int = setting(2, "speed")
     """Decoding processes per training process; 0 decodes in the training process itself."""
-    worker_timeout_s: float = 120.0
+    worker_timeout_s: float = setting(120.0, "operation")
     """Seconds to wait for a batch before the run stops and names the videos that were being read."""
-    max_unreadable_share: float = 0.05
+    max_unreadable_share: float = setting(0.05, "operation")
     """Training: the run stops if a larger share of the requested videos cannot be read. Each is replaced by another."""
 
     def __post_init__(self) -> None:

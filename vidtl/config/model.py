@@ -6,7 +6,7 @@ from typing import Any, Literal
 from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.checks import require, require_choices
 from vidtl.config.clip import ClipConfig
-from vidtl.config.dotted import dotted
+from vidtl.config.load import dotted
 from vidtl.errors import UserError
 
 

@@ -28,9 +28,9 @@ class StudyRow:
         return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-.").lower()
 
     def __post_init__(self) -> None:
-        require(bool(self.folder), "rows.name", self.name, "a name with a letter or a digit")
-        require(bool(self.seeds), f"rows: {self.name}: seeds", self.seeds, "one seed or more")
-        require(len(set(self.seeds)) == len(self.seeds), f"rows: {self.name}: seeds", self.seeds, "each seed once")
+        require(bool(self.folder), "name", self.name, "a name with a letter or a digit")
+        require(bool(self.seeds), "seeds", self.seeds, "one seed or more")
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "each seed once")
 
 
 @dataclass(frozen=True, kw_only=True)

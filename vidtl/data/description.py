@@ -4,97 +4,23 @@ The keys are documented in `datasets/README.md`. A data set needs this file in a
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 
 from vidtl.data.class_list import ClassList, read_class_list
-from vidtl.data.description_file import Section, read_section
+from vidtl.data.description_file import FILE_NAME, DatasetDescription, SplitDescription, parse_description
 from vidtl.data.formats import READERS, AnnotationFormat
-from vidtl.data.formats.path_list import check_fields
 from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
 from vidtl.data.formats.text_files import lacks_column
-from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
+from vidtl.data.layout import VideoFinder, existing, find_annotations
 from vidtl.data.records import ClassNames, Records
 from vidtl.errors import UserError, did_you_mean
-from vidtl.runtime.seeding import generator
 
-FILE_NAME = "dataset.yaml"
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
-# Parts of a split (such as a held-out part of the training set) must be the same in every run.
-_PART_SEED = 0
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitDescription:
-    """One split; all paths are relative to the root."""
-
-    annotations: tuple[str, ...]
-    """Annotation files, read in this order; none if the folders of `videos` are the annotation."""
-    videos: tuple[str, ...]
-    """Folders that are searched for videos, in this order."""
-    replacements: tuple[str, ...]
-    """Folders whose videos are preferred to those of `videos`."""
-    value: str
-    """Value of the column `split` in rows of this split, if there is such a column."""
-    part: tuple[float, float] = (0.0, 1.0)
-    """Start and end of a part of those records, as shares, in a fixed random order."""
-
-    def choose(self, records: Records) -> Records:
-        """Select the records of the part, in the order of the annotation; UserError if it is empty."""
-        if self.part == (0.0, 1.0):
-            return records
-        start, end = (round(share * len(records)) for share in self.part)
-        if start == end:
-            raise UserError(f"{records.annotation}: part {list(self.part)} of {len(records)} videos is none of them")
-        return records.select(np.sort(generator(_PART_SEED, len(records)).permutation(len(records))[start:end]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetDescription:
-    """A data set without its root."""
-
-    folder: Path
-    name: str
-    title: str
-    format: str
-    labels: Literal["single", "multi"]
-    splits: Mapping[str, SplitDescription]
-    classes: str | None
-    """File of class names, in the folder of the data set or the root; None: the sorted labels of all splits."""
-    files: tuple[str, ...]
-    """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
-    columns: Mapping[str, str]
-    """Names of columns that differ from those of the format."""
-    aliases: Mapping[str, str]
-    """Other spellings of labels, with the class of each."""
-    protocol: str
-    """Default evaluation protocol."""
-    fields: tuple[str, ...] = ()
-    """Fields of a line of a list without a header."""
-    frame_rate: float | None = None
-    """Frames per second of folders of images."""
-    expected: Mapping[str, int] = field(default_factory=dict)
-    """Number of videos in the official annotation of each split."""
-
-    @property
-    def multi_label(self) -> bool:
-        """True if a video may have several classes, or none."""
-        return self.labels == "multi"
-
-    def split(self, name: str) -> SplitDescription:
-        """Return a split; UserError with the nearest name if there is none."""
-        if name not in self.splits:
-            raise UserError(f"data set {self.name!r} has no split {name!r}; {did_you_mean(name, self.splits)}")
-        return self.splits[name]
 
 
 def load_description(name_or_path: str) -> DatasetDescription:
@@ -105,46 +31,6 @@ def load_description(name_or_path: str) -> DatasetDescription:
     """
     with _access_needed(Path(name_or_path)):
         return parse_description(_find_folder(name_or_path))
-
-
-def parse_description(folder: Path) -> DatasetDescription:
-    """Parse the description in a folder."""
-    top = read_section(folder / FILE_NAME)
-    format_name = top.choice("format", tuple(READERS))
-    annotation_format = READERS[format_name]
-    multi_label = top.choice("labels", ("single", "multi")) == "multi"
-    splits = {name: _parse_split(section, name, annotation_format) for name, section in top.sections("splits").items()}
-    description = DatasetDescription(
-        folder=folder,
-        name=top.text("name", folder.resolve().name),
-        title=top.text("title", folder.resolve().name),
-        format=format_name,
-        labels="multi" if multi_label else "single",
-        splits=splits,
-        classes=_relative(top, "classes", top.text("classes")) if "classes" in top else None,
-        files=_parse_files(top, annotation_format),
-        columns=top.texts_by_name("columns", tuple(annotation_format.columns)),
-        aliases=top.texts_by_name("aliases"),
-        protocol=top.text("protocol", "center"),
-        fields=_parse_fields(top, annotation_format, multi_label),
-        frame_rate=top.positive("frame_rate"),
-        expected=top.counts_by_name("expected", tuple(splits)),
-    )
-    top.refuse_other_keys()
-    _check_format(top, description, annotation_format)
-    return description
-
-
-def _check_format(top: Section, description: DatasetDescription, annotation_format: AnnotationFormat) -> None:
-    """Check the keys that depend on the format."""
-    name = description.format
-    if annotation_format.numbered_classes and description.classes is None:
-        raise UserError(f"{top.file}: format {name} needs `classes`, a file with lines 'c000 name'")
-    if annotation_format.frames_only and (description.classes is None or description.frame_rate is None):
-        raise UserError(f"{top.file}: format {name} needs `classes`, the list of classes, and `frame_rate`")
-    if annotation_format.multi_label not in (None, description.multi_label):
-        other = "multi" if annotation_format.multi_label else "single"
-        raise UserError(f"{top.file}: labels is {description.labels!r}; format {name} has {other!r}")
 
 
 def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
@@ -248,47 +134,3 @@ def _annotations(split: SplitDescription, root: Path, annotation_format: Annotat
         if not folder.is_dir():
             raise UserError(f"folder of a split {str(folder)!r} is a file")
     return folders
-
-
-def _parse_fields(top: Section, annotation_format: AnnotationFormat, multi_label: bool) -> tuple[str, ...]:
-    if not annotation_format.fields:
-        return ()
-    return check_fields(top.texts("fields", annotation_format.fields), f"{top.file}: fields", multi_label)
-
-
-def _parse_split(section: Section, name: str, annotation_format: AnnotationFormat) -> SplitDescription:
-    annotations = section.texts("annotations") if annotation_format.annotation_files else ()
-    split = SplitDescription(
-        annotations=tuple(_relative(section, "annotations", path) for path in annotations),
-        videos=tuple(_relative(section, "videos", path) for path in section.texts("videos", (".",))),
-        replacements=tuple(_relative(section, "replacements", path) for path in section.texts("replacements", ())),
-        value=section.text("value", name),
-        part=section.range_of_shares("part"),
-    )
-    section.refuse_other_keys()
-    return split
-
-
-def _parse_files(top: Section, annotation_format: AnnotationFormat) -> tuple[str, ...]:
-    """Parse and apply the patterns once, so that none can fail in the middle of a set."""
-    if not annotation_format.pattern_fields:
-        return ()
-    patterns = top.texts("files")
-    sample: dict[str, Any] = {"label": "label", "id": "id", "start": 0, "end": 1}
-    for pattern in patterns:
-        try:
-            unknown = sorted(pattern_fields(pattern) - annotation_format.pattern_fields)
-            example = pattern if unknown else pattern.format_map(sample)
-        except (ValueError, TypeError, LookupError) as error:
-            raise UserError(f"{top.file}: files has {pattern!r}, which is no name pattern ({error})") from None
-        if unknown:
-            hint = did_you_mean(unknown[0], sorted(annotation_format.pattern_fields))
-            raise UserError(f"{top.file}: files has {pattern!r} with the unknown field {unknown[0]!r}; {hint}")
-        _relative(top, "files", example)
-    return patterns
-
-
-def _relative(section: Section, key: str, path: str) -> str:
-    for choice in path.split("|"):
-        check_relative(choice.strip(), f"{section.file}: {section.prefix}{key}")
-    return path

@@ -1,137 +1,177 @@
-"""Strict reader of a small YAML file: keys are requested by name and type, and all others are errors."""
+"""`dataset.yaml` as a dataclass, checked against what its annotation format allows.
 
-import math
-from collections.abc import Sequence
-from difflib import get_close_matches
+The keys are documented in `datasets/README.md`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vidtl.config.yaml_file import read_mapping
-from vidtl.data.layout import existing
+import numpy as np
+
+from vidtl.config.checks import require, require_choice
+from vidtl.config.load import load
+from vidtl.data.formats import READERS, AnnotationFormat
+from vidtl.data.formats.path_list import check_fields
+from vidtl.data.layout import check_relative, existing, pattern_fields
+from vidtl.data.records import Records
 from vidtl.errors import UserError, did_you_mean
+from vidtl.runtime.seeding import generator
 
-SIZE_LIMIT = 64 * 1024
+FILE_NAME = "dataset.yaml"
 
-
-class Section:
-    """One mapping of the file. Call `refuse_other_keys` after the last request."""
-
-    def __init__(self, file: Path, prefix: str, content: dict[str, Any]) -> None:
-        self.file = file
-        self.prefix = prefix
-        """Dotted keys that lead here, for messages: `splits.train.`"""
-        self._content = content
-        self._asked: list[str] = []
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._content
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """Return a text, or a number as one; required unless there is a default."""
-        value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-            raise self._error(key, value, "a text")
-        return str(value)
-
-    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        """Return a text or a list of texts as a tuple."""
-        value = self._value(key, default)
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list | tuple) or not all(isinstance(each, str) and each for each in values):
-            raise self._error(key, value, "a text or a list of texts")
-        if not values and default is None:
-            raise self._error(key, value, "at least one text")
-        return tuple(values)
-
-    def positive(self, key: str) -> float | None:
-        """Return a number above 0, or None if absent."""
-        value = self._value(key, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            if key not in self:
-                return None
-            raise self._error(key, value, "a number above 0")
-        return float(value)
-
-    def choice(self, key: str, allowed: Sequence[str]) -> str:
-        """Return one of the allowed texts."""
-        value = self.text(key)
-        if value not in allowed:
-            raise UserError(f"{self.file}: {self.prefix}{key} is {value!r}; {did_you_mean(value, allowed)}")
-        return value
-
-    def range_of_shares(self, key: str) -> tuple[float, float]:
-        """Return two rising numbers from 0 to 1; `[0, 1]` if absent."""
-        value = self._value(key, [0, 1])
-        numbers = isinstance(value, list) and all(type(each) in (int, float) for each in value)
-        if not numbers or len(value) != 2 or not 0 <= value[0] < value[1] <= 1:
-            raise self._error(key, value, "two rising shares such as [0, 0.8]")
-        return float(value[0]), float(value[1])
-
-    def sections(self, key: str) -> dict[str, "Section"]:
-        """Return a mapping of at least one name to mappings."""
-        content = self._mapping(key, self._value(key, None))
-        if not content:
-            raise self._error(key, content, "at least one entry")
-        prefix = f"{self.prefix}{key}."
-        return {
-            name: Section(self.file, f"{prefix}{name}.", self._mapping(f"{key}.{name}", value))
-            for name, value in content.items()
-        }
-
-    def texts_by_name(self, key: str, allowed: Sequence[str] | None = None) -> dict[str, str]:
-        """Return a mapping of names (of `allowed`, if given) to texts; may be absent."""
-        return {name: section.text(name) for name, section in self._entries(key, allowed)}
-
-    def counts_by_name(self, key: str, allowed: Sequence[str]) -> dict[str, int]:
-        """Return a mapping of names of `allowed` to integers of 0 or more; may be absent."""
-        return {name: section._count(name) for name, section in self._entries(key, allowed)}
-
-    def refuse_other_keys(self) -> None:
-        """Raise a UserError for the first key that was not requested."""
-        self._check_names(self._content, self._asked)
-
-    def _entries(self, key: str, allowed: Sequence[str] | None) -> list[tuple[str, "Section"]]:
-        content = self._mapping(key, self._value(key, {}))
-        section = Section(self.file, f"{self.prefix}{key}.", content)
-        if allowed is not None:
-            section._check_names(content, allowed)
-        return [(name, section) for name in content]
-
-    def _check_names(self, names: dict[str, Any], allowed: Sequence[str]) -> None:
-        for name in names:
-            if name not in allowed:
-                hint = did_you_mean(name, allowed)
-                raise UserError(f"{self.file}: unknown key {self.prefix}{name}; {hint}")
-
-    def _count(self, key: str) -> int:
-        value = self._content[key]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self._error(key, value, "a whole number of 0 or more")
-        return value
-
-    def _value(self, key: str, default: Any) -> Any:
-        self._asked.append(key)
-        if key not in self._content and default is None:
-            near = get_close_matches(key, self._content, n=1)
-            hint = f"; is {near[0]!r} meant for it?" if near else ""
-            raise UserError(f"{self.file}: the key {self.prefix}{key} is missing{hint}")
-        return self._content.get(key, default)
-
-    def _mapping(self, key: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
-            raise self._error(key, value, "names with a value each")
-        return value
-
-    def _error(self, key: str, value: Any, needed: str) -> UserError:
-        return UserError(f"{self.file}: {self.prefix}{key} is {value!r}; {needed} is needed")
+# Parts of a split (such as a held-out part of the training set) must be the same in every run.
+_PART_SEED = 0
 
 
-def read_section(file: Path) -> Section:
-    """Read the top level of the file.
+@dataclass(frozen=True, kw_only=True)
+class SplitDescription:
+    """One split; all paths are relative to the root."""
+
+    annotations: tuple[str, ...] = ()
+    """Annotation files, read in this order; none if the folders of `videos` are the annotation."""
+    videos: tuple[str, ...] = (".",)
+    """Folders that are searched for videos, in this order."""
+    replacements: tuple[str, ...] = ()
+    """Folders whose videos are preferred to those of `videos`."""
+    value: str = ""
+    """Value of the column `split` in rows of this split, if there is such a column; default: its name."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """Start and end of a part of those records, as shares, in a fixed random order."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.part[0] < self.part[1] <= 1, "part", list(self.part), "two rising shares such as [0, 0.8]")
+
+    def choose(self, records: Records) -> Records:
+        """Select the records of the part, in the order of the annotation; UserError if it is empty."""
+        if self.part == (0.0, 1.0):
+            return records
+        start, end = (round(share * len(records)) for share in self.part)
+        if start == end:
+            raise UserError(f"{records.annotation}: part {list(self.part)} of {len(records)} videos is none of them")
+        return records.select(np.sort(generator(_PART_SEED, len(records)).permutation(len(records))[start:end]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetDescription:
+    """A data set without its root."""
+
+    folder: Path = Path()
+    """Folder of the file."""
+    name: str = ""
+    """Default: name of the folder."""
+    title: str = ""
+    """Default: name of the folder."""
+    format: str
+    """A key of `READERS`."""
+    labels: Literal["single", "multi"]
+    splits: dict[str, SplitDescription]
+    classes: str | None = None
+    """File of class names, in the folder of the data set or the root; None: the sorted labels of all splits."""
+    files: tuple[str, ...] = ()
+    """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names of columns that differ from those of the format."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other spellings of labels, with the class of each."""
+    protocol: str = "center"
+    """Default evaluation protocol."""
+    fields: tuple[str, ...] = ()
+    """Fields of a line of a list without a header."""
+    frame_rate: float | None = None
+    """Frames per second of folders of images."""
+    expected: dict[str, int] = field(default_factory=dict)
+    """Number of videos in the official annotation of each split."""
+
+    @property
+    def multi_label(self) -> bool:
+        """True if a video may have several classes, or none."""
+        return self.labels == "multi"
+
+    def split(self, name: str) -> SplitDescription:
+        """Return a split; UserError with the nearest name if there is none."""
+        if name not in self.splits:
+            raise UserError(f"data set {self.name!r} has no split {name!r}; {did_you_mean(name, self.splits)}")
+        return self.splits[name]
+
+
+def parse_description(folder: Path) -> DatasetDescription:
+    """Read and check the description in a folder.
 
     Raises:
-        UserError: it is missing or larger than `SIZE_LIMIT`, or as `read_mapping`.
+        UserError: names the file, the key, the value and what is allowed.
     """
-    if existing(file, "data set description").stat().st_size > SIZE_LIMIT:
-        raise UserError(f"{file}: {file.stat().st_size} bytes; a description has at most {SIZE_LIMIT}")
-    return Section(file, "", read_mapping(file))
+    file = existing(folder / FILE_NAME, "data set description")
+    read = load(file, DatasetDescription)
+    try:
+        require_choice("format", read.format, tuple(READERS))
+        annotation_format = READERS[read.format]
+        _check_splits(read, annotation_format)
+        _check_files(read.files, annotation_format.pattern_fields)
+        _check_format(read, annotation_format)
+        fields = _checked_fields(read, annotation_format)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    name = folder.resolve().name
+    splits = {key: replace(split, value=split.value or key) for key, split in read.splits.items()}
+    return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits, fields=fields)
+
+
+def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat) -> None:
+    require(bool(read.splits), "splits", read.splits, "at least one entry")
+    for name, split in read.splits.items():
+        for key in ("annotations", "videos", "replacements"):
+            _check_paths(getattr(split, key), f"splits.{name}.{key}")
+        if bool(split.annotations) != annotation_format.annotation_files:
+            needed = "one path or more" if annotation_format.annotation_files else f"none with format {read.format}"
+            raise UserError(f"splits.{name}.annotations is {list(split.annotations)}; allowed: {needed}")
+
+
+def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> None:
+    """Check the keys whose values depend on the format or on the splits."""
+    name, has_classes = read.format, read.classes is not None
+    _check_paths([read.classes] if read.classes is not None else [], "classes")
+    for column in read.columns:
+        require_choice("a key of columns", column, tuple(annotation_format.columns))
+    for split, count in read.expected.items():
+        require_choice("a key of expected", split, tuple(read.splits))
+        require(count >= 0, f"expected.{split}", count, "0 or more")
+    require(read.frame_rate is None or read.frame_rate > 0, "frame_rate", read.frame_rate, "a number above 0")
+    if annotation_format.numbered_classes and not has_classes:
+        raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
+    if annotation_format.frames_only and not (has_classes and read.frame_rate):
+        raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
+    if annotation_format.multi_label not in (None, read.multi_label):
+        other = "multi" if annotation_format.multi_label else "single"
+        raise UserError(f"labels is {read.labels!r}; allowed with format {name}: {other!r}")
+
+
+def _checked_fields(read: DatasetDescription, annotation_format: AnnotationFormat) -> tuple[str, ...]:
+    if not annotation_format.fields:
+        require(not read.fields, "fields", list(read.fields), f"none with format {read.format}")
+        return ()
+    return check_fields(read.fields or annotation_format.fields, "fields", read.multi_label)
+
+
+def _check_files(patterns: tuple[str, ...], allowed: frozenset[str]) -> None:
+    """Apply the patterns once, so that none can fail in the middle of a set."""
+    needed = "patterns such as '{id}.mp4'" if allowed else "none with this format, whose annotation has the paths"
+    require(bool(patterns) == bool(allowed), "files", list(patterns), needed)
+    sample: dict[str, Any] = {"label": "label", "id": "id", "start": 0, "end": 1}
+    for pattern in patterns:
+        try:
+            unknown = sorted(pattern_fields(pattern) - allowed)
+            example = pattern if unknown else pattern.format_map(sample)
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"files has {pattern!r}, which is no name pattern ({error})") from None
+        if unknown:
+            hint = did_you_mean(unknown[0], sorted(allowed))
+            raise UserError(f"files has {pattern!r} with the unknown field {unknown[0]!r}; {hint}")
+        _check_paths([example], "files")
+
+
+def _check_paths(paths: Iterable[str], key: str) -> None:
+    for path in paths:
+        for choice in path.split("|"):
+            check_relative(choice.strip(), key)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +10,31 @@ from accelerate import Accelerator
 
 from vidtl import __version__
 from vidtl.config import ExperimentConfig
-from vidtl.config.dotted import dotted
+from vidtl.config.compare import EFFECTS, settings_of
 from vidtl.data.protocols import Protocol
 from vidtl.data.records import Records, columns_sha256
 from vidtl.errors import UserError
 from vidtl.evaluation.report import METRICS_FILE
+from vidtl.runtime.launch import resolve_precision
 from vidtl.training.checkpoint import Checkpoint
 
-NO_EFFECT = ("data.num_workers", "data.prefetch_batches", "data.worker_timeout_s", "data.train_split")
-"""Settings of the sections `data`, `clip` and `evaluation` without an effect on scores."""
-
-ROUNDING = (
-    "data.manifest",
-    "data.max_unreadable_share",
-    "evaluation.averaged_weights",
-    "evaluation.batch_size",
-    "evaluation.protocol",
-)
-"""Settings that change scores by rounding at most, or that are compared otherwise: the protocol by its own name,
-averaged weights by the model's fingerprint."""
+NAMED_ELSEWHERE = ("evaluation.protocol", "evaluation.averaged_weights")
+"""Settings that the folder's name and the model's fingerprint stand for."""
 
 
 def evaluation_key(
     checkpoint: Checkpoint, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
 ) -> dict[str, Any]:
     """Collect everything that decides the scores to the last bit; the number of processes does not."""
-    sections = {name: asdict(getattr(config, name)) for name in ("data", "clip", "evaluation")}
-    settings = json.loads(json.dumps(dotted(sections)))  # tuples as lists, as a file returns them
     return {
         "vidtl": __version__,
         "torch": str(torch.__version__),
         "device": accelerator.device.type,
-        "precision": str(accelerator.mixed_precision),
+        "precision": resolve_precision(config.training.precision),
         "model": checkpoint.fingerprint(),
         "data": data_fingerprint(records),
         "protocol": [protocol.name, protocol.num_clips, protocol.num_crops, protocol.fusion],
-        "settings": {name: value for name, value in settings.items() if name not in NO_EFFECT},
+        "settings": settings_of(config, affecting=["scores", "rounding"]),
     }
 
 
@@ -80,7 +68,8 @@ def origin_record(given: Path, step: int | None, averaged: bool, key: Mapping[st
         averaged: the model has averaged weights.
         key: `evaluation_key`.
     """
-    settings = {name: value for name, value in key["settings"].items() if name not in ROUNDING}
+    deciding = {name for name, effects in EFFECTS.items() if "scores" in effects and name not in NAMED_ELSEWHERE}
+    settings = {name: value for name, value in key["settings"].items() if name in deciding}
     model = {"path": str(given), "step": step, "averaged_weights": averaged, "fingerprint": key["model"]}
     return {"model": model, "settings": {"training.precision": key["precision"], **settings}}
 

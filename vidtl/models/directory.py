@@ -1,23 +1,21 @@
 """Model directories: `config.json` (settings of the model and its clips, class names) and `model.safetensors`."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any
 
 from safetensors.torch import save_file
 
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.architectures import ARCHITECTURES
-from vidtl.errors import UserError, did_you_mean
+from vidtl.config.load import Document, from_document
+from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.factory import build_model
 from vidtl.models.position import Grid, PositionEmbedding
 from vidtl.models.weights.files import read_json, read_safetensors
 from vidtl.models.weights.report import SourceWeights, load_weights
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,59 +103,9 @@ def read_model_config(directory: Path) -> SavedConfig:
     sections = content.get("model")
     if isinstance(sections, dict) and not ARCHITECTURES.keys().isdisjoint(sections):
         raise UserError(f"{path} was written by an older version of vidtl; allowed: model directories of this version")
-    try:
-        return _from_json(SavedConfig, content, "")
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return from_document(SavedConfig, Document(content, str(path)))
 
 
 def _without_null(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {key: _without_null(value) if isinstance(value, dict) else value for key, value in settings.items()}
     return {key: value for key, value in kept.items() if value not in (None, {})}
-
-
-def _from_json(kind: type[T], values: object, place: str) -> T:
-    """Make a dataclass of dataclasses from parsed JSON, whose lists become tuples; absent keys take their defaults."""
-    assert is_dataclass(kind)
-    if not isinstance(values, dict):
-        raise UserError(f"{place.rstrip('.')} is {values!r}; allowed: an object")
-    types = get_type_hints(kind)
-    known = [item.name for item in fields(kind)]
-    for name in values:
-        if name not in known:
-            raise UserError(f"{place}{name} is unknown; {did_you_mean(name, known)}")
-    required = [item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING]
-    for name in required:
-        if name not in values:
-            raise UserError(f"{place}{name} is missing")
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        if is_dataclass(types[name]):
-            arguments[name] = _from_json(cast(type, types[name]), value, f"{place}{name}.")
-        else:
-            arguments[name] = _with_tuples(value)
-            if not _is_of_type(arguments[name], types[name]):
-                shown = types[name].__name__ if isinstance(types[name], type) else types[name]
-                raise UserError(f"{place}{name} is {value!r}; allowed: {shown}")
-    return cast(T, kind(**arguments))
-
-
-def _with_tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_tuples(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _is_of_type(value: object, hint: Any) -> bool:
-    """Compare a value with its field's type; a whole number is a float, too, and choices are left to their section."""
-    arguments = get_args(hint)
-    if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(_is_of_type(item, arguments[1]) for item in value.values())
-    if hint is NoneType:
-        return value is None
-    if get_origin(hint) in (Union, UnionType):
-        return any(_is_of_type(value, kind) for kind in arguments)
-    if get_origin(hint) is tuple and isinstance(value, tuple):
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        return len(value) == len(kinds) and all(map(_is_of_type, value, kinds))
-    return get_origin(hint) is Literal or type(value) is hint or (hint is float and type(value) is int)

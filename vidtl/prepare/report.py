@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vidtl.data.description import DatasetDescription
+from vidtl.data.description_file import DatasetDescription
 from vidtl.data.manifest import Manifest
 from vidtl.data.manifest_entry import Entry
 from vidtl.data.records import Records

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vidtl.data.description import DatasetDescription, read_records
+from vidtl.data.description import read_records
+from vidtl.data.description_file import DatasetDescription
 from vidtl.data.layout import find_annotations
 from vidtl.data.manifest import FOLDER, Manifest, file_stamp
 from vidtl.data.manifest_entry import Entry

@@ -1,41 +1,35 @@
-"""Start and end of a tool: processes, precision and exit codes.
+"""Start of a tool: processes and precision.
 
 Accelerate owns devices, processes, precision and gradient synchronization. The launcher (`accelerate launch`,
 `torchrun`, or none for one process) decides how many processes run.
-
-Exit codes of every tool: 0 success; 2 user error, reported in one line; 128 + n stopped by signal n with all state
-saved (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1); a tool's own code (4: unreadable video); 1 with a traceback otherwise.
 """
 
-import atexit
 import ctypes
 import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import (
+    DistributedType,
+    DynamoBackend,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+)
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from vidtl.errors import UserError
-from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.runtime.watchdog import Activity, activity
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-# torch and accelerate are imported where they are used: user errors in options end before the seconds that this takes.
-
-__all__ = ["StoppedBySignalError", "make_accelerator", "on_main_process", "resolve_precision", "run_tool"]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 T = TypeVar("T")
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
 """Limit for collectives. Not 10 minutes: Accelerate takes that for its default and drops it; gloo then waits 30."""
-
-FIRST_REPORT_S = 5.0
-"""Delay of an error that may follow from another process's error."""
 
 POLL_S = 0.05
 """Interval between checks for the other processes."""
@@ -46,8 +40,6 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 
 def resolve_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:
     """Resolve `auto`: bf16 on a GPU with native support, fp32 elsewhere; UserError for fp16 without a GPU."""
-    import torch
-
     has_gpu = torch.cuda.is_available()
     if precision == "auto":
         return "bf16" if has_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -56,16 +48,12 @@ def resolve_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:
     return precision
 
 
-def make_accelerator(precision: Precision) -> "Accelerator":
+def make_accelerator(precision: Precision) -> Accelerator:
     """Create the Accelerator of a run. Without a GPU, the launcher's N processes run on the CPU over gloo.
 
     Raises:
         UserError: a precision that the machine lacks, or launcher settings that are not supported.
     """
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
-
     resolved = resolve_precision(precision)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise UserError(
@@ -84,11 +72,8 @@ def make_accelerator(precision: Precision) -> "Accelerator":
     return accelerator
 
 
-def _enable_fsdp_on_cpu(accelerator: "Accelerator") -> None:
+def _enable_fsdp_on_cpu(accelerator: Accelerator) -> None:
     """Apply an FSDP configuration on a CPU, where Accelerate would silently replicate the model."""
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
     requested = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
     if requested and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
@@ -96,10 +81,7 @@ def _enable_fsdp_on_cpu(accelerator: "Accelerator") -> None:
             state.distributed_type = DistributedType.FSDP
 
 
-def _check_launcher(accelerator: "Accelerator") -> None:
-    from accelerate.utils import DistributedType, DynamoBackend
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
+def _check_launcher(accelerator: Accelerator) -> None:
     supported = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
     _require(
         accelerator.distributed_type in supported, "distributed_type", accelerator.distributed_type.value,
@@ -139,12 +121,10 @@ def _keep_freed_memory() -> None:
             mallopt(name, value)
 
 
-def on_main_process(accelerator: "Accelerator", action: Callable[[], T]) -> T:
+def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
     """Run `action` on the main process only; every process gets its result, or raises its UserError."""
     if accelerator.num_processes == 1:
         return action()
-    from accelerate.utils import broadcast_object_list
-
     outcome: list[Any] = [None, None]
     with activity(None if accelerator.is_main_process else Activity.WAITING):
         if accelerator.is_main_process:
@@ -159,15 +139,13 @@ def on_main_process(accelerator: "Accelerator", action: Callable[[], T]) -> T:
     return result
 
 
-def wait_for_everyone(accelerator: "Accelerator") -> None:
+def wait_for_everyone(accelerator: Accelerator) -> None:
     """Return once every process has arrived, without the time limit of collectives.
 
     If a process ends before it arrives, the launcher ends those that wait.
     """
     if accelerator.num_processes == 1:
         return
-    import torch
-
     store = torch.distributed.distributed_c10d._get_default_store()
     # Attempts of a restarted job share the launcher's store.
     key = f"vidtl/arrived/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
@@ -175,46 +153,3 @@ def wait_for_everyone(accelerator: "Accelerator") -> None:
     while store.add(key, 0) < turn * accelerator.num_processes:
         time.sleep(POLL_S)
     accelerator.wait_for_everyone()  # the store may live in the process that leaves first
-
-
-def run_tool(main: Callable[[], None]) -> NoReturn:
-    """Run `main` and end the process with one of the exit codes listed at the top of this module.
-
-    With several processes the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it reports,
-    because its error may follow from another's, in which case the launcher ends it meanwhile. The main process reports
-    user errors at once.
-    """
-    is_main_process = int(os.environ.get("RANK", "0")) == 0
-    try:
-        main()
-    except UserError as error:
-        if not is_main_process:
-            time.sleep(FIRST_REPORT_S)
-        _end(2, f"error: {error}")
-    except StoppedBySignalError as stopped:
-        _end(128 + stopped.signum, str(stopped) if is_main_process else "")
-    except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "interrupted" if is_main_process else "")
-    except SystemExit as chosen:  # by the tool, or by argparse
-        _end(int(chosen.code or 0))
-    except Exception:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            time.sleep(FIRST_REPORT_S)
-        raise
-    _end(0)
-
-
-def _end(code: int, message: str = "") -> NoReturn:
-    if message:
-        print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
-    torch = sys.modules.get("torch")
-    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        sys.exit(code)
-    if code == 0:
-        torch.distributed.destroy_process_group()  # NCCL may wait here for all processes, which come only on success
-    # Everything of a normal exit except the interpreter's teardown: a gloo thread that still holds a tensor would
-    # abort it with SIGABRT, whatever the code (pytorch/pytorch#179291).
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -8,19 +8,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Self
 
+from vidtl.runtime.exit import StoppedBySignalError
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Termination, Ctrl-C, and the early warning that batch systems send before a time limit."""
 
 SAME_REQUEST_S = 1.0
 """Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""
-
-
-class StoppedBySignalError(Exception):
-    """A signal stopped the run; its state is saved."""
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
 
 
 class StopSignals:

@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from vidtl.config import ExperimentConfig
-from vidtl.config.comparison import first_difference, plain
-from vidtl.config.dotted import dotted
+from vidtl.config.compare import differences, plain
+from vidtl.config.load import dotted
 from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.training.checkpoint import (
@@ -24,29 +24,6 @@ from vidtl.training.checkpoint import (
     remove_leftovers,
     set_aside_newer,
 )
-
-MAY_CHANGE = (
-    "data.root",
-    "data.eval_split",
-    "data.manifest",
-    "data.num_workers",
-    "data.worker_timeout_s",
-    "data.max_unreadable_share",
-    "training.accumulation_steps",
-    "training.compile",
-    "training.activation_checkpointing",
-    "training.log_every_steps",
-    "training.checkpoint_every_steps",
-    "training.keep_checkpoints",
-    "training.evaluate_every_epochs",
-    "training.early_stop_evaluations",
-    "training.nonfinite",
-    "training.hang_timeout_s",
-    "training.trackers",
-    "training.resume",
-    "evaluation",
-)
-"""Keys and sections that a resumed run may change: they affect neither the samples, their order nor the update rule."""
 
 
 class RunDirectory:
@@ -130,7 +107,7 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare a recorded configuration, if `file` exists, with this one, except for the keys in `MAY_CHANGE`.
+    """Compare the settings that affect training with those recorded, if `file` exists.
 
     Raises:
         UserError: names the first key that differs and both values; an older version of vidtl may have written it.
@@ -143,9 +120,7 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
-    difference = first_difference(dotted(recorded), config, MAY_CHANGE)
-    if difference:
-        key, old, new = difference
+    for key, old, new in differences(dotted(recorded), config, affecting=["training"])[:1]:
         other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "

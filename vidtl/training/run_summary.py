@@ -25,9 +25,9 @@ from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
+from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
-from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.runtime.versions import installed_versions
 from vidtl.training.state import TrainingState
 

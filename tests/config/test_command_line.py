@@ -1,0 +1,117 @@
+"""Options of an experiment: order of precedence, every choice, and one line for each mistake."""
+
+from pathlib import Path
+
+import pytest
+from command_line import DEFAULTS, ExperimentParser, parse_experiment
+
+from tests.refusals import refused
+from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
+from vidtl.config.checks import choices_of
+
+CHOICES = [(key, value) for key, leaf in DEFAULTS.items() for value in choices_of(leaf.hint)]
+
+BESIDE = {
+    "decord": ("--data.pixel_format", "rgb"),
+    "torchcodec": ("--data.pixel_format", "rgb"),
+    "step": ("--schedule.milestones", "['1 epoch']"),
+}
+"""Options that some values need besides."""
+
+
+def parsed(*arguments: str | Path) -> ExperimentConfig:
+    return parse_experiment(ExperimentParser("train.py", ""), [str(each) for each in arguments])[1]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("clip: {stride: 3}\noptimizer: {learning_rate: 8e-3}\naugmentation: {preset: tsn}\n")
+    return path
+
+
+@pytest.mark.parametrize(("key", "value"), CHOICES, ids=str)
+def test_every_choice_is_accepted(key: str, value: str | int) -> None:
+    found: object = parsed(f"--{key}", str(value), *BESIDE.get(str(value), ()))
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_options_replace_the_file_which_replaces_the_preset_which_replaces_the_defaults(file: Path) -> None:
+    config = parsed("--config", file)
+    assert (config.clip.stride, config.optimizer.learning_rate) == (3, 0.008)
+    assert config.augmentation == AUGMENTATION_PRESETS["tsn"]
+    options = ("--clip.stride=4", "--augmentation.flip_probability", "0.25")
+    assert parsed("--config", file, *options).clip.stride == 4
+    assert parsed("--config", file, *options).augmentation.flip_probability == 0.25
+    assert parsed("--clip.stride=4", "--config", file).clip.stride == 3  # of several, the last counts
+    assert parsed() == ExperimentConfig()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("clip.frame_size", "[32,32]", (32, 32)),
+        ("clip.target_fps", "12", 12.0),
+        ("optimizer.learning_rate", "1e-3", 0.001),
+        ("optimizer.learning_rate", "2.5E-3", 0.0025),
+        ("training.trainable", "['head']", ("head",)),
+        ("training.trainable", "head", ("head",)),
+        ("training.trackers", "[]", ()),
+        ("training.trackers", "[tensorboard, wandb]", ("tensorboard", "wandb")),
+        ("evaluation.strict", "true", True),
+        ("data.root", "0010", "0010"),
+        ("data.root", "null", "null"),
+        ("schedule.length", "2_000 samples", "2_000 samples"),
+    ],
+)
+def test_values_have_the_type_of_their_setting(key: str, text: str, value: object) -> None:
+    section, name = key.split(".")
+    found = getattr(getattr(parsed(f"--{key}", text), section), name)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--clip.strid", "2"), ("--clip.strid", "--clip.stride")),
+        (("--confg=x",), ("--confg", "--config")),
+        (("--clip.stride",), ("clip.stride",)),
+        (("--clip.stride", "2.5"), ("clip.stride", "2.5", "int")),
+        (("--clip.stride", "true"), ("clip.stride", "True", "int")),
+        (("--clip.frame_size", "[32]"), ("clip.frame_size", "[32]", "tuple[int, int]")),
+        (("--clip.frame_size", "[a, b]"), ("clip.frame_size", "['a', 'b']", "tuple[int, int]")),
+        (("--optimizer.learning_rate", ".nan"), ("optimizer.learning_rate", "nan", "float")),
+        (("--optimizer.learning_rate", "fast"), ("optimizer.learning_rate", "'fast'", "float")),
+        (("--evaluation.strict", "1"), ("evaluation.strict", "bool")),
+        (("--training.trackers", "[tensorbord]"), ("training.trackers", "'tensorbord'", "'tensorboard'")),
+        (("--model.architecture", "t2t_vit", "--model.size", "18"), ("model.size", "18", "7, 10, 12, 14, 19, 24")),
+        (("--training.precision", "fp61"), ("training.precision", "'fp61'", "'fp16'")),
+        (("--augmentation.preset", "tns"), ("augmentation.preset", "'tns'", "'tsn'")),
+        (("--config", "configs/toyy.yaml"), ("configs/toyy.yaml", "'toy.yaml'")),
+        (("clip.stride", "2"), ("clip.stride",)),
+    ],
+)
+def test_mistakes_name_key_value_and_what_is_allowed(arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    with refused(*parts):
+        parsed(*arguments)
+
+
+def test_a_mistake_in_a_file_is_found_even_where_an_option_replaces_it(file: Path) -> None:
+    file.write_text("training:\n  seed: 1\nclip:\n  stride: fast\n")
+    with refused(f"{file}:4", "clip.stride", "'fast'", "int"):
+        parsed("--config", file, "--clip.stride", "2")
+
+
+def test_help_has_type_default_and_docstring_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert [key for key in DEFAULTS if f"--{key} " not in text] == []
+    for action in ExperimentParser("tool", "")._actions:
+        assert "." not in action.dest or action.metavar
+    assert "--clip.frame_size tuple[int, int] Height and width in pixels" in text
+    assert "(default: [224, 224])" in text
+    assert text.count("(default: ") >= len(DEFAULTS)
+    assert str(list(AUGMENTATION_PRESETS))[1:-1] in text

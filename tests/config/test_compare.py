@@ -1,0 +1,79 @@
+"""Effects of settings: the verdicts of the four lists that they replaced, and comparison with a record."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from study_table import deciding_settings
+
+from tests.environment import REPOSITORY
+from vidtl.config import ClipConfig, ExperimentConfig, TrainingConfig
+from vidtl.config.compare import EFFECTS, differences, settings_of
+from vidtl.config.load import leaves
+from vidtl.evaluation.provenance import NAMED_ELSEWHERE
+
+TODAY = {
+    "resume": set(settings_of(ExperimentConfig(), ["training"])),
+    "evaluation": set(settings_of(ExperimentConfig(), ["scores", "rounding"])),
+    "folder": set(settings_of(ExperimentConfig(), ["scores"])) - set(NAMED_ELSEWHERE),
+    "study": set(deciding_settings(ExperimentConfig())),
+}
+"""Settings that must be equal for each purpose."""
+
+DELIBERATE = {
+    ("data.max_substitutions", "evaluation"),  # only training substitutes
+    ("data.max_unreadable_share", "evaluation"),  # likewise
+    ("training.early_stop_evaluations", "study"),  # decides which step of a run is the last
+}
+
+
+def verdicts() -> list[tuple[str, str, bool]]:
+    with (REPOSITORY / "docs/renames.csv").open() as stream:
+        renames = {row["old"]: row["new"] for row in csv.DictReader(stream) if row["kind"] == "key"}
+    with (Path(__file__).parent / "old_verdicts.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 142
+    return [
+        (key, purpose, row[purpose] == "1")
+        for row in rows
+        for key in renames.get(row["key"], row["key"]).split(";")
+        if key in EFFECTS
+        for purpose in TODAY
+        if (key, purpose) not in DELIBERATE
+    ]
+
+
+def test_every_setting_says_what_it_affects() -> None:
+    assert [key for key, leaf in leaves(ExperimentConfig).items() if not leaf.affects] == []
+
+
+def test_verdicts_are_those_of_the_lists_before() -> None:
+    assert [(key, purpose) for key, purpose, old in verdicts() if (key in TODAY[purpose]) != old] == []
+    assert len(verdicts()) > 4 * 80
+
+
+def test_the_number_of_settings_only_falls() -> None:
+    assert len(EFFECTS) <= 142
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ({}, []),
+        ({"clip.stride": 3}, [("clip.stride", 3, 2)]),
+        ({"training.batch_size": 1, "clip.stride": 3}, [("clip.stride", 3, 2), ("training.batch_size", 1, 64)]),
+        ({"clip.mean": [0.5, 0.5, 0.5], "training.log_every_steps": 7, "evaluation.fusion": "max"}, []),
+        ({"clip.removed": 1}, [("clip.removed", 1, "(absent)")]),
+    ],
+)
+def test_differences_in_the_order_of_the_sections(recorded: dict[str, object], expected: list[object]) -> None:
+    assert differences(recorded, ExperimentConfig(), ["training"]) == expected
+
+
+def test_missing_settings_count_as_the_default() -> None:
+    config = replace(ExperimentConfig(), clip=ClipConfig(stride=5), training=TrainingConfig(seed=3))
+    found = differences({}, config, ["training"])
+    assert found == [("clip.stride", 2, 5), ("training.seed", 0, 3)]
+    assert differences({}, config, ["training"], apart_from=["training.seed"]) == found[:1]
+    assert differences({}, config, ["rounding"]) == []

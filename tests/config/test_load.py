@@ -1,0 +1,144 @@
+"""Strict reading: nothing in a file is dropped silently, and mistakes name file, line, key, value and alternatives."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests.refusals import refused
+from vidtl.config import yaml_file
+from vidtl.config.load import Document, build, from_document, leaves, load
+from vidtl.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    width: int = 4
+    mode: Literal["cut", "keep"] = "cut"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    name: str
+    values: list[int] = field(default_factory=list)
+    options: dict[str, bool | int | float | str | list[int] | list[float] | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name == "bad":
+            raise UserError("name is 'bad'; allowed: another")
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    title: str = "none"
+    share: float = 0.5
+    size: tuple[int, int] = (1, 2)
+    words: tuple[str, ...] = ()
+    limit: int | None = None
+    stage: Stage = field(default_factory=lambda: Stage(width=9))
+    rows: list[Row] = field(default_factory=list)
+    rows_by_name: dict[str, Row] = field(default_factory=dict)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file.yaml"
+
+
+def test_every_kind_of_value_is_read(path: Path) -> None:
+    path.write_text(
+        "title: 400\nshare: 1\nsize: [3, 4]\nwords: one\nlimit: null\nstage: {mode: keep}\n"
+        "rows:\n  - {name: a, values: [1], options: {a.b: [1, 2], c: [1, 0.5], d: true, e: null, f: 1e-3, g: no}}\n"
+        "rows_by_name: {yes: {name: 7}}\n"
+    )
+    found = load(path, File)
+    options = {"a.b": [1, 2], "c": [1.0, 0.5], "d": True, "e": None, "f": 0.001, "g": False}
+    assert found == File(
+        title="400",
+        share=1.0,
+        size=(3, 4),
+        words=("one",),
+        stage=Stage(width=9, mode="keep"),  # the section's own default, not that of its class
+        rows=[Row(name="a", values=[1], options=options)],
+        rows_by_name={"yes": Row(name="7")},
+    )
+    path.write_text("")
+    with refused(path, "top level", "None"):
+        load(path, File)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("stage: {width: 2}\ntitle: a\nstage: {width: 3}\n", ("line 3", "'stage'", "twice")),
+        ("stage:\n  width: 1\n  width: 2\n", ("line 3", "'width'", "twice")),
+        ("rows: [{name: a, name: b}]\n", ("line 1", "'name'", "twice")),
+        ("title:\n  root: {{ root }}\n", ("line 2",)),
+        ("title: 2026-13-45\n", ("month",)),
+        ("title: 2026-12-05\n", (":1", "title", "2026", "str")),
+        ("a: [", ("not a YAML file",)),
+        ("--- {}\n--- {}\n", ("not a YAML file",)),
+        ("stage: &a {width: 2}\ntitle: *a\n", ("line 2", "alias")),
+        ("\n\nstage.width: 5\n", (":3", "'stage.width'", "section")),
+        ("stage: 5\n", (":1", "stage", "5", "section")),
+        ("stage: [1]\n", (":1", "stage", "[1]", "section")),
+        ("- a\n", ("top level", "['a']")),
+        ("title: a\nstage:\n  widht: 5\n", (":3", "'stage.widht'", "'stage.width'")),
+        ("stage: {mode: kep}\n", (":1", "stage.mode", "'kep'", "'keep'")),
+        ("stage: {width: 1.5}\n", (":1", "stage.width", "1.5", "int")),
+        ("stage: {width: true}\n", (":1", "stage.width", "True", "int")),
+        ("share: .inf\n", (":1", "share", "inf", "float")),
+        ("title: [a]\n", (":1", "title", "['a']", "str")),
+        ("size: [1]\n", (":1", "size", "[1]", "tuple[int, int]")),
+        ("limit: many\n", (":1", "limit", "'many'", "int | None")),
+        ("rows:\n  - name: a\n  - nam: b\n", (":3", "'rows.1.nam'", "'rows.1.name'")),
+        ("rows:\n  - {name: a}\n  - {values: [1]}\n", (":3", "rows.1.name", "missing")),
+        ("rows: [{name: a, options: {b: [x]}}]\n", (":1", "rows.0.options.b", "['x']")),
+        ("rows_by_name:\n  x: {name: bad}\n", (":2", "rows_by_name.x.name", "'bad'")),
+    ],
+)
+def test_mistakes_name_the_place(path: Path, text: str, parts: tuple[str, ...]) -> None:
+    path.write_text(text)
+    with refused(path, *parts):
+        load(path, File)
+
+
+def test_files_that_are_missing_or_too_large(path: Path) -> None:
+    with refused(path, "does not exist"):
+        load(path, File)
+    path.write_text("title: " + "x" * yaml_file.SIZE_LIMIT)
+    with refused(path, path.stat().st_size, yaml_file.SIZE_LIMIT):
+        load(path, File)
+    path.write_bytes(b"title: \xff\n")
+    with refused(path, "not a YAML file"):
+        load(path, File)
+    path.write_text("[" * 20_000)
+    with refused(path, "not a YAML file"):
+        load(path, File)
+
+
+def test_a_file_is_read_and_parsed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    parse, read = yaml_file.parse_yaml, Path.read_text
+    monkeypatch.setattr(yaml_file, "parse_yaml", lambda *given: (calls.append("parse"), parse(*given))[1])
+    monkeypatch.setattr(Path, "read_text", lambda *given, **named: (calls.append("read"), read(*given, **named))[1])
+    path.write_text("stage: {width: 2}\n")
+    load(path, File)
+    assert calls == ["read", "parse"]
+
+
+def test_parsed_json_is_read_as_strictly(path: Path) -> None:
+    content = json.loads('{"stage": {"width": 2}, "size": [1, 2]}')
+    assert from_document(File, Document(content, "config.json")) == File(stage=Stage(width=2))
+    with refused("config.json", "'stag'", "'stage'"):
+        from_document(File, Document({"stag": {}}, "config.json"))
+    with refused("config.json", "top level", "[1]"):
+        from_document(File, Document([1], "config.json"))
+    with refused("config.json", "size", "'1'"):
+        from_document(File, Document({"size": ["1", 2]}, "config.json"))
+
+
+def test_leaves_and_values_are_each_others_inverse() -> None:
+    assert build(File, {key: leaf.default for key, leaf in leaves(File).items()}) == File()

@@ -1,0 +1,54 @@
+"""Comparison of an experiment with a recorded one, setting by setting.
+
+Each section or field says what it affects (`vidtl.config.checks.setting`); a comparison names the effects that matter.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any, get_args
+
+from vidtl.config.checks import Effect
+from vidtl.config.experiment import ExperimentConfig
+from vidtl.config.load import dotted, leaves
+
+EFFECTS = {key: leaf.affects or frozenset(get_args(Effect)) for key, leaf in leaves(ExperimentConfig).items()}
+"""Effects of each setting by dotted key; all of them where none is named."""
+
+
+def settings_of(config: ExperimentConfig, affecting: Collection[Effect] = get_args(Effect)) -> dict[str, Any]:
+    """List the settings that have one of these effects by dotted key, with values as YAML and JSON give them back."""
+    return {
+        key: value for key, value in dotted(plain(asdict(config))).items() if not EFFECTS[key].isdisjoint(affecting)
+    }
+
+
+def differences(
+    recorded: Mapping[str, object],
+    config: ExperimentConfig,
+    affecting: Collection[Effect],
+    apart_from: Collection[str] = (),
+) -> list[tuple[str, object, object]]:
+    """List key, recorded and present value of the settings that differ and have one of these effects.
+
+    Args:
+        recorded: settings by dotted key. One that is missing was added later and counts as the default; one that no
+            longer exists is a difference, since its effect is unknown.
+        config: the experiment to compare.
+        affecting: effects that matter.
+        apart_from: keys that may differ all the same.
+    """
+    absent = "(absent)"
+    before, now = {**settings_of(ExperimentConfig()), **recorded}, settings_of(config)
+    return [
+        (key, before.get(key, absent), now.get(key, absent))
+        for key in [*now, *sorted(before.keys() - now.keys())]
+        if before.get(key, absent) != now.get(key, absent)
+        and key not in apart_from
+        and not EFFECTS.get(key, frozenset(affecting)).isdisjoint(affecting)
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Turn tuples into lists, as YAML and JSON give them back."""
+    return json.loads(json.dumps(value))

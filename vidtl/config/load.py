@@ -1,0 +1,189 @@
+"""Strict reading of YAML files and mappings into dataclasses.
+
+Nothing is dropped silently: unknown and repeated keys, YAML aliases (which can expand without bound), values of another
+type and large files are errors that name file, line, key, value and what is allowed.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import MISSING, fields, is_dataclass, replace
+from math import isfinite
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from yaml import YAMLError
+
+from vidtl.config.yaml_file import Document as Document
+from vidtl.config.yaml_file import parse_yaml, read_yaml
+from vidtl.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Leaf(NamedTuple):
+    """One setting of a dataclass of dataclasses."""
+
+    hint: Any
+    default: Any
+    """`dataclasses.MISSING` where a value is required."""
+    owner: type
+    """The dataclass that declares it."""
+    affects: frozenset[str]
+    """Its `setting`'s effects, or else those of the section it stands in."""
+
+
+class _MismatchError(Exception):
+    """A value is of another type."""
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """Read a YAML file as a dataclass; UserError as `read_yaml` and `from_document`."""
+    return from_document(kind, read_yaml(path))
+
+
+def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
+    """Build a dataclass; keys left out take their defaults.
+
+    Args:
+        kind: a dataclass; its fields may be dataclasses.
+        document: a mapping.
+        prefix: dotted keys that lead to it, for messages: `splits.train.`.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value is of another type or out of range.
+    """
+    known = leaves(kind, prefix)
+    values = read_values(document, known, prefix)
+    for item in fields(kind):  # type: ignore[arg-type]
+        if _default(item) is MISSING and item.name not in document.content:
+            document.refuse(prefix[:-1], f"the key {prefix}{item.name} is missing")
+    try:
+        return build(kind, {key: leaf.default for key, leaf in known.items()} | values, prefix)
+    except UserError as error:
+        document.refuse(prefix[:-1], f"{prefix}{error}")
+
+
+def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "") -> dict[str, Any]:
+    """Read a document as `{"clip.stride": 2}`, each value of the type that `known` has for its dotted key."""
+    if not isinstance(document.content, Mapping):
+        name = prefix[:-1] or "the top level"
+        document.refuse(prefix[:-1], f"{name} is {document.content!r}; allowed: a section, names with a value each")
+    values: dict[str, Any] = {}
+    sections = {key[:place] for key in known for place, letter in enumerate(key) if letter == "."}
+    for name, value in document.content.items():
+        key = f"{prefix}{name}"
+        if "." in name:
+            document.refuse(key, f"the key {key!r} has a dot; allowed: a section, as in clip: {{stride: 2}}")
+        if key in known:
+            values[key] = convert(value, known[key].hint, key, document)
+        elif key in sections:
+            values |= read_values(replace(document, content=value), known, f"{key}.")
+        else:
+            document.refuse(key, f"unknown key {key!r}; {did_you_mean(key, [*known, *sorted(sections)])}")
+    return values
+
+
+def leaves(kind: type, prefix: str = "", defaults: object = None, affects: Any = frozenset()) -> dict[str, Leaf]:
+    """List the settings of a dataclass and of the dataclasses in it by dotted key.
+
+    `defaults` is an instance, where the defaults are not the dataclass's own; `affects` is for fields that name none.
+    """
+    found: dict[str, Leaf] = {}
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        key, hint, default = f"{prefix}{item.name}", hints[item.name], getattr(defaults, item.name, _default(item))
+        effects = item.metadata.get("affects", affects)
+        if is_dataclass(hint):
+            found |= leaves(hint, f"{key}.", default, effects)  # type: ignore[arg-type]
+        else:
+            found[key] = Leaf(hint, default, kind, effects)
+    return found
+
+
+def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
+    """Build a dataclass of dataclasses from all of its values by dotted key."""
+    hints = get_type_hints(kind)
+    arguments = {
+        item.name: build(hints[item.name], values, f"{key}.") if is_dataclass(hints[item.name]) else values[key]
+        for item in fields(kind)  # type: ignore[arg-type]
+        for key in [f"{prefix}{item.name}"]
+    }
+    return kind(**arguments)
+
+
+def convert(value: Any, hint: Any, key: str, document: Document) -> Any:
+    """Check a value against a type. A number is also taken as a text, and a lone text as a list of one.
+
+    Raises:
+        UserError: names the key, the value and what is allowed.
+    """
+    try:
+        return _converted(value, hint, key, document)
+    except _MismatchError:
+        document.refuse(key, f"{key} is {value!r}; allowed: {describe(hint)}")
+
+
+def _converted(value: Any, hint: Any, key: str, document: Document) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return from_document(hint, replace(document, content=value), f"{key}.")  # type: ignore[arg-type]
+    if origin is Literal and type(value) is type(arguments[0]):  # True is not 1
+        if isinstance(value, str) and value not in arguments:
+            document.refuse(key, f"{key} is {value!r}; {did_you_mean(value, arguments)}")
+        if value in arguments:
+            return value
+    elif origin in (UnionType, Union):
+        for kind in arguments:
+            with suppress(_MismatchError):
+                return _converted(value, kind, key, document)
+    elif origin is dict and isinstance(value, Mapping):
+        return {name: convert(item, arguments[1], f"{key}.{name}", document) for name, item in value.items()}
+    elif origin in (tuple, list):
+        return origin(_items([value] if isinstance(value, str) else value, origin, arguments, key, document))
+    elif hint in (float, str) and type(value) in (int, float):
+        if hint is str or isfinite(value):
+            return hint(value)
+    elif type(value) is hint:
+        return value
+    raise _MismatchError
+
+
+def _items(values: Any, origin: Any, arguments: tuple[Any, ...], key: str, document: Document) -> list[Any]:
+    if isinstance(values, list | tuple):
+        kinds = arguments if origin is tuple and arguments[-1] is not Ellipsis else arguments[:1] * len(values)
+        if len(kinds) == len(values):
+            keys = [f"{key}.{number}" if is_dataclass(kind) else key for number, kind in enumerate(kinds)]
+            return [_converted(*each, document) for each in zip(values, kinds, keys, strict=True)]
+    raise _MismatchError
+
+
+def parse_text(text: str, hint: Any, key: str) -> Any:
+    """Read a value of the command line: YAML, unless the setting is a text or one of a few words."""
+    is_text = hint is str or (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str))
+    try:
+        value = text if is_text else parse_yaml(text)
+    except (YAMLError, ValueError, RecursionError):
+        value = text
+    return convert(value, hint, key, Document(text))
+
+
+def describe(hint: Any) -> str:
+    """Name a type for error messages and `--help`."""
+    if get_origin(hint) in (UnionType, Union):
+        return " | ".join(map(describe, get_args(hint)))
+    if hint is NoneType:
+        return "null"
+    return str(hint).removeprefix("typing.") if get_args(hint) else str(hint.__name__)
+
+
+def dotted(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested sections: `{"clip": {"stride": 2}}` is `{"clip.stride": 2}`."""
+    flat: dict[str, Any] = {}
+    for name, value in sections.items():
+        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _default(item: Any) -> Any:
+    return item.default_factory() if item.default_factory is not MISSING else item.default
