@@ -20,7 +20,7 @@ from vidtl.config.compare import settings_of
 from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.errors import UserError, did_you_mean
 from vidtl.runtime.versions import installed_versions
-from vidtl.visualize import COLOURS, label_text, new_figure, save_figure
+from vidtl.visualize import COLORS, label_text, new_figure, save_figure
 
 RESULTS = "results.json"
 
@@ -197,7 +197,7 @@ def draw_study(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> Non
     """
     figure = new_figure(7.5, 4.8)
     axes = figure.subplots()
-    for each, (marker, color) in zip(rows, cycle(product("os^D", COLOURS)), strict=False):
+    for each, (marker, color) in zip(rows, cycle(product("os^D", COLORS)), strict=False):
         giga = each.multiply_adds / 1e9
         label = f"{label_text(each.row.name)} ({len(each.runs)})"
         if each.mean is not None:
