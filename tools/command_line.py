@@ -63,7 +63,8 @@ class ExperimentParser(PlainParser):
         """Add docstrings and defaults, which only the help needs."""
         for action in self._actions:
             if isinstance(action, _Given) and (leaf := DEFAULTS.get(action.dest)):
-                default = list(leaf.default) if isinstance(leaf.default, tuple) else leaf.default
+                default = {"": "''", None: "null"}.get(leaf.default, leaf.default)
+                default = list(default) if isinstance(default, tuple) else default
                 text = f"{field_docstrings(leaf.owner)[action.dest.rpartition('.')[2]]} (default: {default})"
                 action.help = text.replace("%", "%%")
         return super().format_help()

@@ -6,7 +6,7 @@ import pytest
 from command_line import DEFAULTS, ExperimentParser, parse_experiment
 
 from tests.refusals import refused
-from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig
+from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig, ModelConfig
 from vidtl.config.checks import choices_of
 
 CHOICES = [(key, value) for key, leaf in DEFAULTS.items() for value in choices_of(leaf.hint)]
@@ -14,9 +14,10 @@ CHOICES = [(key, value) for key, leaf in DEFAULTS.items() for value in choices_o
 BESIDE = {
     "decord": ("--data.pixel_format", "rgb"),
     "torchcodec": ("--data.pixel_format", "rgb"),
+    "model.token_learner.pooling": ("--model.token_learner.version", "v1"),
     "step": ("--schedule.milestones", "['1 epoch']"),
 }
-"""Options that some values need besides."""
+"""Options that some keys or values need besides."""
 
 
 def parsed(*arguments: str | Path) -> ExperimentConfig:
@@ -32,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("key", "value"), CHOICES, ids=str)
 def test_every_choice_is_accepted(key: str, value: str | int) -> None:
-    found: object = parsed(f"--{key}", str(value), *BESIDE.get(str(value), ()))
+    found: object = parsed(f"--{key}", str(value), *BESIDE.get(key, BESIDE.get(str(value), ())))
     for part in key.split("."):
         found = getattr(found, part)
     assert found == value
@@ -63,6 +64,11 @@ def test_options_replace_the_file_which_replaces_the_preset_which_replaces_the_d
         ("evaluation.strict", "true", True),
         ("data.root", "0010", "0010"),
         ("data.root", "null", "null"),
+        ("model.width", "null", None),
+        ("model.width", "24", 24),
+        ("model.pooling", "null", None),
+        ("model.size", "L", "L"),
+        ("model.tubelet", "[4, 4, 4]", (4, 4, 4)),
         ("schedule.length", "2_000 samples", "2_000 samples"),
     ],
 )
@@ -70,6 +76,12 @@ def test_values_have_the_type_of_their_setting(key: str, text: str, value: objec
     section, name = key.split(".")
     found = getattr(getattr(parsed(f"--{key}", text), section), name)
     assert (found, type(found)) == (value, type(value))
+
+
+def test_nulls_and_sizes_as_numbers_are_read_from_files(file: Path) -> None:
+    file.write_text("model: {architecture: t2t_vit, size: 14, width: null, token_learner: {version: null}}\n")
+    assert parsed("--config", file).model == ModelConfig(architecture="t2t_vit", size="14")
+    assert parsed("--model.architecture", "t2t_vit", "--model.size", "14").model.size == "14"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +123,7 @@ def test_help_has_type_default_and_docstring_of_every_setting(capsys: pytest.Cap
     assert [key for key in DEFAULTS if f"--{key} " not in text] == []
     for action in ExperimentParser("tool", "")._actions:
         assert "." not in action.dest or action.metavar
-    assert "--clip.frame_size tuple[int, int] Height and width in pixels" in text
+    assert "--clip.frame_size tuple[int, int] Height and width of the model" in text
     assert "(default: [224, 224])" in text
     assert text.count("(default: ") >= len(DEFAULTS)
     assert str(list(AUGMENTATION_PRESETS))[1:-1] in text

@@ -92,7 +92,7 @@ def test_every_kind_of_value_is_read(path: Path) -> None:
         ("share: .inf\n", (":1", "share", "inf", "float")),
         ("title: [a]\n", (":1", "title", "['a']", "str")),
         ("size: [1]\n", (":1", "size", "[1]", "tuple[int, int]")),
-        ("limit: many\n", (":1", "limit", "'many'", "int | None")),
+        ("limit: many\n", (":1", "limit", "'many'", "int | null")),
         ("rows:\n  - name: a\n  - nam: b\n", (":3", "'rows.1.nam'", "'rows.1.name'")),
         ("rows:\n  - {name: a}\n  - {values: [1]}\n", (":3", "rows.1.name", "missing")),
         ("rows: [{name: a, options: {b: [x]}}]\n", (":1", "rows.0.options.b", "['x']")),
