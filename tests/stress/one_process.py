@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests.stress.outcome import Bench, KillInSave, Outcome, are_equal, cut_back, ending_of, in_child, newest
+from tests.stress.outcome import Bench, KillInSave, Outcome, ending_of, in_child, newest
+from tests.training.runs import are_equal, cut_back
 from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train, uneven_evaluation
 from vidtl.config import ScheduleConfig
 from vidtl.errors import UserError
-from vidtl.runtime.launch import StoppedBySignalError
-from vidtl.runtime.signals import SAME_REQUEST_S
+from vidtl.runtime.signals import SAME_REQUEST_S, StoppedBySignalError
 from vidtl.training.checkpoint import checkpoint_step, find_problem, list_checkpoints, new_checkpoint
 from vidtl.training.snapshot import save_optimizer
 from vidtl.training.step import Engine
