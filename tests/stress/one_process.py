@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from tests.stress.outcome import Bench, KillInSave, Outcome, are_equal, cut_back, ending_of, in_child, newest
+from tests.stress.outcome import Bench, KillInSave, Outcome, ending_of, in_child, newest
+from tests.training.runs import are_equal, cut_back
 from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train, uneven_evaluation
 from vidtl.config import ScheduleConfig
 from vidtl.errors import UserError

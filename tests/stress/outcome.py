@@ -1,18 +1,15 @@
-"""What an experiment found, and the small things that several of them need."""
+"""Results of an experiment, and child processes."""
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 
-from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
+from vidtl.training.checkpoint import newest_valid
 
 
 @dataclass
@@ -32,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where an experiment works, and how much it does."""
+    """Folder and size of an experiment."""
 
     folder: Path
     seed: int
@@ -40,12 +37,12 @@ class Bench:
     accelerator: Accelerator
 
     def scaled(self, number: int) -> int:
-        """So many cases at full scale; at least one."""
+        """Scale a number of cases, to at least one."""
         return max(1, round(number * self.scale))
 
 
 def in_child(action: Callable[[], object]) -> int:
-    """Run `action` in a forked child; its process number. Its messages are not shown."""
+    """Run `action` silently in a forked child; return its process number."""
     child = os.fork()
     if child == 0:
         devnull = os.open(os.devnull, os.O_WRONLY)
@@ -62,33 +59,12 @@ def in_child(action: Callable[[], object]) -> int:
 
 
 def ending_of(child: int) -> int:
-    """Exit code of a child; minus the signal's number where one ended it."""
+    """Return the exit code of a child, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def tensors_of(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """Weights, average and optimizer."""
-    files = [name for name in (MODEL, OPTIMIZER, f"{EMA}/{MODEL}") if (checkpoint / name).exists()]
-    return {f"{file}:{name}": value for file in files for name, value in load_file(checkpoint / file).items()}
-
-
-def are_equal(one: Path, other: Path) -> bool:
-    """Whether two checkpoints hold the same, bit by bit."""
-    a, b = tensors_of(one), tensors_of(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def cut_back(source: Path, target: Path, step: int) -> Path:
-    """A copy of a run as it was when it had been killed some time after its checkpoint of `step`."""
-    shutil.copytree(source, target)
-    for directory in list_checkpoints(target / "checkpoints"):
-        if checkpoint_step(directory) > step:
-            shutil.rmtree(directory)
-    return target
-
-
 def newest(run: Path) -> Path:
-    """Its last whole checkpoint."""
+    """Return the last valid checkpoint of a run."""
     checkpoint = newest_valid(run / "checkpoints")
     assert checkpoint is not None, run
     return checkpoint

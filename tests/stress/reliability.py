@@ -16,11 +16,9 @@ import logging
 import os
 import platform
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -110,70 +108,12 @@ EXPERIMENTS: dict[str, tuple[Callable[[Bench], Outcome], str, str]] = {
     ),
 }
 
-TESTS: dict[str, tuple[str, str, list[str]]] = {
-    "file_operations": (
-        "3",
-        "Killed at each file operation of a save",
-        ["tests/training/test_checkpoint.py", "-k", "any_file_operation"],
-    ),
-    "each_sample_once": (
-        "8",
-        "Every sample once per epoch for any number, batch and number of processes, and across a resume",
-        ["tests/data/test_loader_order.py"],
-    ),
-    "schedule": ("10", "The schedule is its closed formula at every step", ["tests/training/test_schedule.py"]),
-    "disk_full": (
-        "14",
-        "No room: said before writing where it is known, in one line where it is not",
-        ["tests/training/test_checkpoint.py", "-k", "no_room or disk_that_fills"],
-    ),
-    "lock": ("16", "Two runs in one directory", ["tests/training/test_run_directory.py", "-k", "second_run"]),
-    "hangs": (
-        "19",
-        "A process that is stopped or sleeps is named, with every thread's stack",
-        ["tests/training/test_trouble.py", "-k", "not dies"],
-    ),
-    "workers": (
-        "20",
-        "Decoding workers that die or hang",
-        [
-            "tests/data/test_worker_deaths.py",
-            "tests/data/test_loader_workers.py",
-            "tests/data/test_drawn_clips.py",
-            "-k",
-            "worker or hanging",
-        ],
-    ),
-    "numbers": (
-        "33",
-        "NaN and Inf: the run stops or skips as configured, and counts; wrong labels name their line",
-        [
-            "tests/training/test_policies.py",
-            "tests/training/test_loop.py",
-            "tests/data/test_formats_labelled.py",
-            "-k",
-            "skipped or finite or mistakes",
-        ],
-    ),
-    "machines": (
-        "multi-node",
-        "Two machines (network namespaces joined by a virtual cable) train as one process",
-        ["tests/training/test_two_machines.py"],
-    ),
-    "sharding": (
-        "FSDP2",
-        "Two processes that share a model train and resume as one process that has all of it",
-        ["tests/training/test_sharding.py"],
-    ),
-}
-"""Rows that are tests of `make test`: their cases are pytest's."""
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the cases; 1 is the full size")
     parser.add_argument("--seed", type=int, default=0, help="of the random times, steps and bytes")
-    parser.add_argument("--only", nargs="+", choices=[*EXPERIMENTS, *TESTS], default=[*EXPERIMENTS, *TESTS])
+    parser.add_argument("--only", nargs="+", choices=list(EXPERIMENTS), default=list(EXPERIMENTS))
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON file; the page lies beside it")
     parser.add_argument("--report", action="store_true", help="make the page only")
     options = parser.parse_args()
@@ -192,21 +132,17 @@ def main() -> None:
 
 
 def run(name: str, scale: float, seed: int) -> dict[str, Any]:
-    """One experiment or test, with what a reader needs to repeat it."""
+    """Run one experiment, and record how to repeat it."""
     start = time.monotonic()
-    if name in EXPERIMENTS:
-        action, number, title = EXPERIMENTS[name]
-        with tempfile.TemporaryDirectory(prefix="vidtl-stress-") as folder:
-            outcome = action(Bench(Path(folder), seed, scale, make_accelerator("fp32")))
-    else:
-        number, title, arguments = TESTS[name]
-        outcome = run_tests(arguments)
+    action, number, title = EXPERIMENTS[name]
+    with tempfile.TemporaryDirectory(prefix="vidtl-stress-") as folder:
+        outcome = action(Bench(Path(folder), seed, scale, make_accelerator("fp32")))
     state = git_state(REPOSITORY) or {}
     return {
         "test": number,
         "title": title,
-        "seed": seed if name in EXPERIMENTS else None,
-        "scale": scale if name in EXPERIMENTS else None,
+        "seed": seed,
+        "scale": scale,
         **asdict(outcome),
         "seconds": round(time.monotonic() - start, 1),
         "date": datetime.now(UTC).date().isoformat(),
@@ -214,20 +150,6 @@ def run(name: str, scale: float, seed: int) -> dict[str, Any]:
         "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, torch {torch.__version__}",
         "command": shlex.join(["python", "-m", "tests.stress.reliability", *sys.argv[1:]]),
     }
-
-
-def run_tests(arguments: list[str]) -> Outcome:
-    """Tests of the suite; one that is skipped is no case."""
-    outcome = Outcome()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "results.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={file}", *arguments]
-        subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False)
-        for case in ElementTree.parse(file).iter("testcase"):
-            if case.find("skipped") is None:
-                is_right = case.find("failure") is None and case.find("error") is None
-                outcome.judge(case.get("name", "a test"), is_right)
-    return outcome
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
@@ -243,19 +165,18 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         "| # | tried | N | seed | failures | figures | seconds | date, commit |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in [*EXPERIMENTS, *TESTS]:
+    for name in EXPERIMENTS:
         if name in results:
             result = results[name]
             figures = "; ".join(f"{key} {value:.4g}" for key, value in result["figures"].items())
             failures = "; ".join(result["failures"]) or "none"
-            seed = "" if result["seed"] is None else f"{result['seed']}"
             rows.append(
-                f"| {result['test']} | **{name}**: {result['title']} | {result['cases']} | {seed} | {failures} "
-                f"| {figures} | {result['seconds']:.0f} | {result['date']}, {result['commit']} |"
+                f"| {result['test']} | **{name}**: {result['title']} | {result['cases']} | {result['seed']} "
+                f"| {failures} | {figures} | {result['seconds']:.0f} | {result['date']}, {result['commit']} |"
             )
     machines = sorted({result["machine"] for result in results.values()})
     rows += ["", f"Machine: {'; '.join(machines)}. Scale of the cases: "
-             f"{', '.join(sorted({str(r['scale']) for r in results.values() if r['scale'] is not None}))} "
+             f"{', '.join(sorted({str(r['scale']) for r in results.values()}))} "
              "(1 is the full size).", ""]  # fmt: skip
     return "\n".join(rows)
 

@@ -70,14 +70,14 @@ def test_onnx_of_one_batch_size_within_a_tolerance_that_float32_cannot_meet(
 def test_the_weights_are_those_that_evaluation_takes(averaged: bool, tmp_path: Path, run_main: Run) -> None:
     import export
 
-    from vidtl.training.checkpoint import EMA, EXPERIMENT
+    from vidtl.training.checkpoint import EMA, EXPERIMENT, Checkpoint
 
     folder = tmp_path / "weights"
     save_model_directory(made(1), folder)
     save_model_directory(made(2), folder / EMA)
     config = asdict(ExperimentConfig(evaluation=EvaluationConfig(averaged_weights=averaged)))
     (folder / EXPERIMENT).write_text(yaml.safe_dump({"evaluation": config["evaluation"]}))
-    assert export.used_by_evaluation(folder) == (folder / EMA if averaged else folder)
+    assert export.used_by_evaluation(Checkpoint(folder)) == Checkpoint(folder, averaged=averaged)
 
 
 @pytest.mark.parametrize(

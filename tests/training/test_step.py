@@ -31,8 +31,9 @@ def take_steps(engine, start, stop, learning_rate=0.01):
 
 
 @pytest.mark.usefixtures("no_dropout")
-def test_gradient_is_the_mean_over_real_samples_whatever_the_accumulation(accelerator):
-    reports = {n: take_steps(engine_for(accelerator, accumulation_steps=n), 0, 6) for n in (1, 2, 4, 8)}
+@pytest.mark.parametrize("options", [{}, {"loss": "focal", "class_weights": "balanced", "label_smoothing": 0.1}])
+def test_gradient_is_the_mean_over_real_samples_whatever_the_accumulation(accelerator, options):
+    reports = {n: take_steps(engine_for(accelerator, accumulation_steps=n, **options), 0, 6) for n in (1, 2, 4, 8)}
     assert [report.num_clips for report in reports[1]] == [8, 8, 6, 8, 8, 6]
     for n in (2, 4, 8):
         for one, other in zip(reports[1], reports[n], strict=True):

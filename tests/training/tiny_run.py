@@ -117,6 +117,7 @@ def tiny_task(config: ExperimentConfig, process_index: int = 0, num_processes: i
         make_input=lambda batch: (batch.pixels.float() / 127.5 - 1, batch.targets),
         num_classes=NUM_CLASSES,
         multi_label=False,
+        class_counts=torch.tensor([8, 7, 7]),
         save_model=save_model,
     )
 
