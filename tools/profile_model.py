@@ -1,7 +1,7 @@
 """What a model costs: parameters, multiply-adds and activation memory per block, what TokenLearner saves, and time.
 
 A configuration:   python tools/profile_model.py --config configs/kinetics400_vivit_b_tl8.yaml
-With changes:      python tools/profile_model.py --model.vivit.size L --model.vivit.token_learner.after_block 6 --time
+With changes:      python tools/profile_model.py --model.size L --model.token_learner.after_block 6 --time
 The papers' rows:  python tools/profile_model.py --table papers
 One paper's:       python tools/profile_model.py --table t2t_vit --step --output docs/results/t2t/models.json
 

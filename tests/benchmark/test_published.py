@@ -73,3 +73,28 @@ def test_the_committed_figures_are_todays(name: str) -> None:
     assert rows[name] == now
     assert step["finite"]
     assert step["tensors_with_gradient"] == step["tensors"]
+
+
+ALL_ROWS = {row.name: row for row in published_models()}
+
+
+@pytest.mark.parametrize(
+    "name", ["B/16x2 model 1, joint", "B/16x2 model 3", "8at18 + L/16", "T2T-ViT-19", "T2T-ViT_t-14"]
+)
+def test_published_figures_lie_where_elementwise_work_puts_them(name: str) -> None:
+    row = ALL_ROWS[name]
+    assert row.gmacs is not None
+    ours = compare(row).multiply_adds / 1e9
+    half_a_digit = 0.5 * 10.0 ** -len(f"{row.gmacs:g}".partition(".")[2])
+    assert 0.998 * ours - half_a_digit <= row.gmacs <= 1.015 * ours + half_a_digit
+
+
+@pytest.mark.parametrize("name", ["B/16x2 model 3", "16at18 + L/14", "T2T-ViT_t-24", "x3d_s, 182 pixels"])
+def test_published_parameters_are_ours(name: str) -> None:
+    row = ALL_ROWS[name]
+    assert compare(row).parameters / 1e6 == pytest.approx(row.parameters_m, rel=2e-3)
+
+
+def test_names_of_rows_are_unique_within_a_source() -> None:
+    rows = [(row.source, row.name) for row in published_models()]
+    assert len(set(rows)) == len(rows)
