@@ -85,7 +85,7 @@ def test_the_tool_tells_what_limits_a_run(run_main, tmp_path) -> None:
     assert (code, errors) == (0, "")
     report = json.loads(output.read_text())
     assert report["command"].startswith("python tools/benchmark.py train --config ")
-    assert (report["config"]["model"]["vivit"]["depth"], report["config"]["training"]["batch_size"]) == (2, 2)
+    assert (report["config"]["model"]["depth"], report["config"]["training"]["batch_size"]) == (2, 2)
     assert 0 < report["utilisation"] < 1
     assert report["update_share"] > 0
     assert {name: len(seconds) for name, seconds in report["rounds"].items()} == dict.fromkeys(
