@@ -15,8 +15,6 @@ from vidtl.models.weights.flax import (
     flax_weights,
     infer_vivit_config,
     read_flax,
-    token_fuser_state,
-    token_learner_state,
 )
 from vidtl.models.weights.huggingface import read_huggingface
 from vidtl.models.weights.pretrained import load_pretrained
@@ -83,6 +81,13 @@ def test_flax_vivit(golden, kind):
         assert_same(model(video), output, path)
 
 
+def module_state(params, module):
+    """State of one module from the parameters of the authors' module alone."""
+    weights = flax_weights({f"Transformer/{module}/{path}": array for path, array in params.items()}, module)
+    assert not weights.unexpected
+    return {name.split(".", 3)[3]: tensor for name, tensor in weights.state.items()}
+
+
 @torch.no_grad()
 def test_token_learner_alone(golden):
     for path in files(golden, "token_learner_*.npz"):
@@ -90,7 +95,9 @@ def test_token_learner_alone(golden):
         params = read_flax(path)
         version = "v1" if "Conv_0/kernel" in params else "v1.1"
         module = TokenLearner(features.shape[-1], meta["num_tokens"], version, meta.get("pooling", "sum")).eval()
-        module.load_state_dict(token_learner_state(params))
+        module.load_state_dict(
+            module_state(params, "TokenLearnerModule_0" if version == "v1" else "TokenLearnerModuleV11_0")
+        )
         grid = tuple(features.shape[1:3])
         assert_same(module(features.flatten(1, 2), grid), output, path)
 
@@ -100,7 +107,7 @@ def test_token_fuser_alone(golden):
     for path in files(golden, "token_fuser*.npz"):
         (learned, features), output, _ = read(path)
         module = TokenFuser(features.shape[-1], learned.shape[1]).eval()
-        module.load_state_dict(token_fuser_state(read_flax(path)))
+        module.load_state_dict(module_state(read_flax(path), "TokenFuser_0"))
         assert_same(module(learned, features), output, path)
 
 

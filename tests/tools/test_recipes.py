@@ -161,8 +161,9 @@ def test_recipes_are_the_published_ones():
         assert (config.optimizer.weight_decay, config.optimizer.reference_batch) == (0.0, 0)
         assert (config.optimizer.learning_rate, config.training.batch_size) == (rate, 64)
         assert (config.schedule.length, config.schedule.warmup) == (f"{epochs} epochs", "2.5 epochs")
-        assert config.model.temporal_depth == temporal
-        assert (config.model.stochastic_depth or 0.0, config.augmentation.mixup_alpha) == (drop_path, mixup)
+        model = resolve_model(config.model)
+        assert (model.temporal_depth, model.stochastic_depth) == (temporal, drop_path)
+        assert config.augmentation.mixup_alpha == mixup
 
 
 def test_the_cifar10_recipe_is_the_published_one():

@@ -44,7 +44,7 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
     experiment = yaml.safe_load((REPOSITORY / "configs/toy.yaml").read_text())
     experiment["data"] |= {"root": str(toy), "num_workers": 0}
     experiment["clip"] |= {"num_frames": 8, "stride": 2, "frame_size": [32, 32], "short_side": 36}
-    experiment["model"]["vivit"] |= {"width": 24, "depth": 2, "temporal_depth": 1}
+    experiment["model"] |= {"width": 24, "depth": 2, "temporal_depth": 1}
     experiment["training"] |= {"batch_size": 8, "log_every_steps": 1, "evaluate_every_epochs": 0.5}
     experiment["schedule"] = {"length": "1 epoch", "warmup": "0.5 epochs"}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(experiment))

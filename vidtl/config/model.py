@@ -33,8 +33,7 @@ class ModelConfig:
     architecture: Literal["vivit", "t2t_vit", "mini_vit", "pytorchvideo"] = "vivit"
     """Family: ViViT, T2T-ViT (images), the mini-ViT of the CIFAR-10 study (images), or a model of pytorchvideo."""
     size: str | int = ""
-    """Ti, S, B, L or H (vivit), 7 to 24 (t2t_vit), x3d_s, slowfast_r50, mvit_b_16x4, ... (pytorchvideo); empty: B, 14
-    or x3d_s."""
+    """Ti, S, B, L, H (vivit), 7 to 24 (t2t_vit) or a name such as x3d_m (pytorchvideo); empty: B, 14 or x3d_s."""
     form: Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"] | None = None
     """Models 1, 2, 3 and 4 of the ViViT paper: which axes attend to each other (vivit)."""
     width: int | None = None
@@ -52,8 +51,7 @@ class ModelConfig:
     tokenizer: Literal["tubelet", "t2t_performer", "t2t_transformer"] | None = None
     """Tubelets by one projection, or the tokens-to-token module of T2T-ViT on each frame."""
     tubelet: tuple[int, int, int] | None = None
-    """Frames, height and width of a tubelet (vivit, mini_vit); [1, 16, 16] or, in mini_vit, [1, 6, 6] with T2T
-    tokens."""
+    """Frames, height and width (vivit, mini_vit); with T2T tokens [1, 16, 16], in mini_vit [1, 6, 6]."""
     tubelet_sampling: Literal["tubelet", "uniform"] | None = None
     """`uniform`: 2-D patches of num_frames / tubelet[0] evenly spaced frames instead of tubelets (vivit)."""
     pooling: Literal["cls", "mean", "max", "sum"] | None = None
@@ -89,8 +87,8 @@ class ModelConfig:
         for key, value in _given(self).items():
             if key not in known:
                 raise UserError(f"model.{key} is {value!r}; allowed: null with {_family(self)}, which has no {key}")
-        for key, least in _LEAST.items():
-            require(known.get(key) is None or known[key] >= least, f"model.{key}", known.get(key), f"{least} or more")
+        for key in filter(known.__contains__, _LEAST):
+            require(known[key] >= _LEAST[key], f"model.{key}", known[key], f"{_LEAST[key]} or more")
         for key in ("dropout", "attention_dropout", "stochastic_depth", "token_dropout"):
             require(0 <= known.get(key, 0) < 1, f"model.{key}", known.get(key), "0 or more, below 1")
         tubelet = known.get("tubelet", (1, 1, 1))
@@ -109,13 +107,8 @@ class ModelConfig:
         )
 
 
-_LEAST = {
-    **dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1),
-    "temporal_depth": 0,
-    "token_width": 2,
-    "token_learner.num_tokens": 0,
-    "token_learner.after_block": 0,
-}
+_LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1)
+_LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0, "token_learner.after_block": 0}
 
 
 def resolve_model(config: ModelConfig) -> ModelConfig:

@@ -5,12 +5,15 @@ Beyer et al., 2022 (arXiv 2205.01580), extended to t, h, w as in ViViT's referen
 """
 
 import logging
+import math
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from einops import rearrange
 from torch import Tensor, nn
+
+from vidtl.errors import UserError
 
 Kind = Literal["learned", "sincos_1d", "sincos_3d"]
 
@@ -31,6 +34,14 @@ class Grid(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.t}x{self.h}x{self.w}"
+
+
+def square_grid(size: int, source: str) -> Grid:
+    """Return the grid of an image's `size` tokens; a UserError that names `source` where they form no square."""
+    side = math.isqrt(size)
+    if side * side != size:
+        raise UserError(f"{source}: the positions are those of {size} tokens; allowed: a square number")
+    return Grid(1, side, side)
 
 
 class PositionEmbedding(nn.Module):

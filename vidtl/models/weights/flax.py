@@ -117,17 +117,6 @@ def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None =
     return SourceWeights(source=source, state=state, grids=grids or {}, unexpected=unexpected)
 
 
-def token_learner_state(params: Params) -> dict[str, Tensor]:
-    """Convert the parameters of the authors' TokenLearner module alone, of either version."""
-    module = "TokenLearnerModule_0" if "Conv_0/kernel" in params else "TokenLearnerModuleV11_0"
-    return _module_state(params, module, "encoder.token_learners.0.")
-
-
-def token_fuser_state(params: Params) -> dict[str, Tensor]:
-    """Convert the parameters of the authors' TokenFuser module alone."""
-    return _module_state(params, "TokenFuser_0", "encoder.token_fusers.0.")
-
-
 def infer_vivit_config(params: Params, *, form: str | None = None, after_block: int | None = None) -> ModelConfig:
     """Infer settings from parameters: form, sizes, tubelet, class token or mean, TokenLearner.
 
@@ -185,13 +174,6 @@ _MODULES = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
 def _count(params: Params, pattern: str) -> int:
     """Count the modules that the group of `pattern` numbers."""
     return len({match[1] for path in params if (match := re.match(pattern, path))})
-
-
-def _module_state(params: Params, module: str, prefix: str) -> dict[str, Tensor]:
-    weights = flax_weights({f"Transformer/{module}/{path}": array for path, array in params.items()}, module)
-    if weights.unexpected:
-        raise UserError(f"{weights.unexpected[0]} has no place in {module}")
-    return {name.removeprefix(prefix): tensor for name, tensor in weights.state.items()}
 
 
 def _rename(path: str) -> str | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vidtl.errors import UserError
-from vidtl.models.position import Grid
+from vidtl.models.position import square_grid
 from vidtl.models.tubelet import TubeletEmbedding
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.files import read_state
@@ -58,7 +58,7 @@ def image_vit_weights(
     if "encoder.positions.weight" not in state or "embed.proj.weight" not in state:
         raise UserError(f"{path} holds no image ViT: no position embedding or no patch embedding")
     rows = state["encoder.positions.weight"].shape[0]
-    grid = _square_grid(rows - ("encoder.cls" in state), str(path))
+    grid = square_grid(rows - ("encoder.cls" in state), str(path))
     if not isinstance(model.embed, TubeletEmbedding):
         raise UserError(f"model.tokenizer is {model.tokenizer!r}; allowed: 'tubelet' with {path}, an image ViT")
     state["embed.proj.weight"] = _inflate(state["embed.proj.weight"], model.embed, inflation, str(path))
@@ -137,10 +137,3 @@ def _both_attentions(state: dict[str, Tensor]) -> dict[str, Tensor]:
         if ".attn." in name:
             split[name.replace(".attn.", ".attn_time.")] = torch.zeros_like(tensor) if ".proj." in name else tensor
     return split
-
-
-def _square_grid(size: int, source: str) -> Grid:
-    side = round(size**0.5)
-    if side * side != size:
-        raise UserError(f"{source}: the position embedding has {size} rows, which form no square of patches")
-    return Grid(1, side, side)

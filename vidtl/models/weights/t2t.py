@@ -1,6 +1,5 @@
 """Weights of the authors' T2T-ViT code: the released `.pth.tar` files, or the same names in a safetensors file."""
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.architectures import ARCHITECTURES
 from vidtl.errors import UserError
-from vidtl.models.position import Grid
+from vidtl.models.position import square_grid
 from vidtl.models.weights.files import read_state
 from vidtl.models.weights.report import SourceWeights
 
@@ -46,7 +45,7 @@ def read_t2t(path: Path) -> SourceWeights:
         UserError: the file is unreadable, or its positions belong to no square image.
     """
     state = convert_t2t(read_state(path))
-    grids = {POSITIONS: _square_grid(state[POSITIONS].shape[0] - 1, path)} if POSITIONS in state else {}
+    grids = {POSITIONS: square_grid(state[POSITIONS].shape[0] - 1, str(path))} if POSITIONS in state else {}
     return SourceWeights(source=str(path), state=state, grids=grids)
 
 
@@ -102,12 +101,3 @@ def t2t_clip(weights: SourceWeights, frame_size: tuple[int, int] | None = None) 
     size = frame_size or (PIXELS_PER_TOKEN * grid.h, PIXELS_PER_TOKEN * grid.w)
     clip = {**ARCHITECTURES["t2t_vit"].clip, "frame_size": size, "short_side": max(size) * 10 // 18 * 2}
     return ClipConfig(**clip)
-
-
-def _square_grid(size: int, path: Path) -> Grid:
-    side = math.isqrt(size)
-    if side * side != size:
-        raise UserError(
-            f"{path}: pos_embed has {size} rows besides the class token's; allowed: those of a square image"
-        )
-    return Grid(1, side, side)
