@@ -299,6 +299,14 @@ def test_a_manifest_of_version_1_is_reported_and_not_used(tmp_path: Path, warnin
         find_manifest(tmp_path, str(old))
 
 
+def test_a_manifest_of_the_day_version_2_was_released_loads() -> None:
+    broken, gone, video = Manifest(Path(__file__).with_name("manifest_of_version_2.sqlite"))
+    assert (broken.status, gone.status, video.status) == ("unreadable", "missing", "ok")
+    scanned = video.scanned()
+    assert scanned is not None
+    assert (scanned.codec, len(scanned.timeline.times_s), video.num_decoded) == ("h264", 32, 32)
+
+
 def test_each_process_has_a_connection_of_its_own(real: Manifest) -> None:
     entries = [*real]
     copy = pickle.loads(pickle.dumps(real))
