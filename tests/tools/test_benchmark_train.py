@@ -100,7 +100,7 @@ def test_the_tool_tells_what_limits_a_run(run_main, tmp_path) -> None:
     ("arguments", "message"),
     [
         (("train", "--rounds", "0"), "--rounds is 0; allowed: 1 or more"),
-        (("train", "--optimizer.nam", "sgd"), "unknown option --optimizer.nam; did you mean 'optimizer.name'?"),
+        (("train", "--optimizer.nam", "sgd"), "unknown option --optimizer.nam; did you mean '--optimizer.name'?"),
         (("model", "--optimizer.name", "sgd"), "unknown option --optimizer.name; see --help"),
     ],
 )
