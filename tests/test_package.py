@@ -59,6 +59,7 @@ def test_no_pickle_and_no_unsafe_yaml(path: Path) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} - {"UnpicklingError"}
             modules = {getattr(node, "module", "") or "", *names} if names else set()
+            modules -= {"pickle"} if path.name == "packed.py" else set()  # its class of pickle.Unpickler is restricted
             assert not {"pickle", "dill", "cloudpickle", "shelve"} & {name.split(".")[0] for name in modules}
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "numpy.load"):
             arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
@@ -66,6 +67,7 @@ def test_no_pickle_and_no_unsafe_yaml(path: Path) -> None:
             assert arguments.get("allow_pickle", "False") == "False"
             assert ast.unparse(node.func) != "torch.load" or "weights_only" in arguments
         if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in ("pickle.load", "pickle.loads")
             assert ast.unparse(node) not in ("yaml.load", "yaml.full_load", "yaml.unsafe_load")
 
 

@@ -25,7 +25,7 @@ MISTAKES = {
     "study, option": (("x.yaml", "--output_dir", "x", "--confg", "x"), ("--confg",)),
     "study, file": (("no.yaml", "--output_dir", "x"), ("no.yaml",)),
     "eval, checkpoint": (("--checkpoint", "no/such"), ("no/such",)),
-    "eval, value": (("--checkpoint", "x", "--evaluation.strict", "2"), ("evaluation.strict", "2")),
+    "eval, value": (("--checkpoint", "x", "--evaluation.averaged_weights", "2"), ("evaluation.averaged_weights", "2")),
     "predict, checkpoint": (("x.mp4", "--checkpoint", "no/such"), ("no/such",)),
     "visualize, checkpoint": (("--checkpoint", "no/such"), ("no/such",)),
     "export, checkpoint": (("--checkpoint", "no/such", "--output", "x.onnx"), ("no/such",)),

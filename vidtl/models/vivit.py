@@ -81,46 +81,28 @@ class ViViT(VideoModel):
         uniform = tubelet_sampling == "uniform"
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
-        if tokenizer == "tubelet":
-            length, *patch = tubelet
-            self.embed: nn.Module = TubeletEmbedding((1 if uniform else length, patch[0], patch[1]), width)
-        else:
-            self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
+        self.embed = _embedding(tokenizer, tubelet, uniform, frame_size, width, dropout)
         has_temporal_encoder = self.factorised and temporal_depth > 0
         _check_pooling(form, pooling, temporal_input, has_temporal_encoder, num_tokens)
         check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
         encoder = partial(
-            Encoder,
-            width=width,
-            num_heads=num_heads,
-            mlp_width=mlp_width or 4 * width,
-            positions=positions,
-            attention_order=attention_order,
-            dropout=dropout,
-            attention_dropout=attention_dropout,
-            stochastic_depth=stochastic_depth,
-            stochastic_depth_rescale=stochastic_depth_rescale,
-        )
+            Encoder, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, positions=positions,
+            attention_order=attention_order, dropout=dropout, attention_dropout=attention_dropout,
+            stochastic_depth=stochastic_depth, stochastic_depth_rescale=stochastic_depth_rescale,
+        )  # fmt: skip
         pools_timesteps = self.factorised and temporal_input == "pooled"
         self.encoder = encoder(
-            form=form,
-            grid=self.grid._replace(t=1) if self.factorised else self.grid,
-            depth=depth,
+            form=form, grid=self.grid._replace(t=1) if self.factorised else self.grid, depth=depth,
             class_token=pooling == "cls" and (pools_timesteps or not self.factorised),
-            num_tokens=num_tokens,
-            after_block=after_block,
-            learner_version=learner_version,
-            learner_pooling=learner_pooling,
-            fuser=fuser,
-        )
+            num_tokens=num_tokens, after_block=after_block, learner_version=learner_version,
+            learner_pooling=learner_pooling, fuser=fuser,
+        )  # fmt: skip
         # Learned tokens have no place in space.
         grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid
         grid = Grid(grid.t, 1, 1) if pools_timesteps else grid
-        self.temporal_encoder = (
-            encoder(form="joint", grid=grid, depth=temporal_depth, class_token=pooling == "cls")
-            if has_temporal_encoder
-            else None
-        )
+        self.temporal_encoder: Encoder | None = None
+        if has_temporal_encoder:
+            self.temporal_encoder = encoder(form="joint", grid=grid, depth=temporal_depth, class_token=pooling == "cls")
         self.head = nn.Linear(width, num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -196,6 +178,20 @@ def _checked_grid(
             "uniform, [length, 16, 16], whose length divides clip.num_frames"
         )
     return Grid(num_frames // length, *split_grids(frame_size)[-1])
+
+
+def _embedding(
+    tokenizer: Literal["tubelet"] | TokenModule,
+    tubelet: Tubelet,
+    uniform: bool,
+    frame_size: tuple[int, int],
+    width: int,
+    dropout: float,
+) -> nn.Module:
+    if tokenizer != "tubelet":
+        return TokensToToken(tokenizer, frame_size, width, dropout=dropout)
+    length, height, patch_width = tubelet
+    return TubeletEmbedding((1 if uniform else length, height, patch_width), width)
 
 
 def _check_pooling(form: Form, pooling: str, temporal_input: str, has_temporal_encoder: bool, num_tokens: int) -> None:
