@@ -12,9 +12,10 @@ from tests.environment import REPOSITORY
 FLOORS = (
     {"errors"},
     {"video", "config", "runtime"},
-    {"data", "models"},
-    {"prepare", "metrics"},
-    {"training", "visualize"},
+    {"annotations"},
+    {"annotations", "models", "metrics"},
+    {"data"},
+    {"prepare", "training", "visualize"},
     {"evaluation"},
     {"tools", "benchmarks"},
 )
@@ -39,7 +40,7 @@ def modules() -> dict[str, Path]:
 
 
 def room(module: str) -> str:
-    """Return `data` for `vidtl.data.records`, `tools` for `tools.train`, `vidtl` for the package itself."""
+    """Return `data` for `vidtl.annotations.records`, `tools` for `tools.train`, `vidtl` for the package itself."""
     first, *rest = module.split(".")
     return rest[0] if first == "vidtl" and rest else first
 

@@ -37,7 +37,7 @@ def test_unknown_public_names_do_not() -> None:
 def test_configs_have_a_command_a_known_data_set_and_a_model_that_builds(path: Path) -> None:
     from command_line import ExperimentParser, parse_experiment
 
-    from vidtl.data.description import load_description
+    from vidtl.annotations.description import load_description
     from vidtl.data.protocols import get_protocol
     from vidtl.models import build_model
 
@@ -85,7 +85,7 @@ def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
         wheel.extractall(installed)
     assert {path.name for path in installed.iterdir() if not path.suffix} == {"vidtl"}
     assert next((installed / "vidtl/evaluation").rglob("*.j2"))
-    code = "import vidtl.tools, command_line; from vidtl.data.description import load_description as load; "
+    code = "import vidtl.tools, command_line; from vidtl.annotations.description import load_description as load; "
     code += "print(command_line.__file__); print(load('toy').title)"
     environment = ENVIRONMENT | {"PYTHONPATH": str(installed)}
     command = [sys.executable, "-c", code]

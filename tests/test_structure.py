@@ -6,7 +6,7 @@ from vidtl.config import ExperimentConfig
 # What does not hold yet; each becomes empty, or the figure behind its comment.
 OPEN_ARROWS = {("metrics", "evaluation"), ("video", "data")}
 OPEN_CIRCLES = {f"vidtl.models{name}" for name in ("", ".baselines", ".hub", ".mini_vit", ".t2t_vit", ".vivit")}
-LONG_FILES = {"vidtl.data.formats.source"}
+LONG_FILES = {"vidtl.annotations.formats.source"}
 LONG_FUNCTIONS = {"vidtl.evaluation.evaluator.evaluate"}
 BIGGEST_ROOM = 0.25  # 0.20
 SETTINGS = 142  # 110

@@ -28,12 +28,12 @@ import torch
 from command_line import ExperimentParser, make_experiment, settings_of_file
 from torch import Tensor, nn
 
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig, ScheduleConfig
 from vidtl.config.checks import require
 from vidtl.data.batch import ClipBatch, batch_input
-from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
-from vidtl.data.records import Records
 from vidtl.data.toy import encode_video
 from vidtl.data.toy_clip import Segment, render_clip
 from vidtl.models import build_model

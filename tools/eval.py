@@ -69,9 +69,9 @@ if __name__ == "__main__":
 from charades_submission import score_file
 from trained_model import ClassOrder, load_for_classes, parse_with_model
 
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.formats import READERS
 from vidtl.data.dataset import check_readable, first_records
-from vidtl.data.description import load_description, read_records
-from vidtl.data.formats import READERS
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.evaluator import evaluate

@@ -47,9 +47,9 @@ if __name__ == "__main__":
 from rich.cells import cell_len
 from trained_model import parse_with_model
 
+from vidtl.annotations.description import load_description
+from vidtl.annotations.video_files import check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
-from vidtl.data.description import load_description
-from vidtl.data.video_files import check_frame_rate, find_videos
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.escape import printable

@@ -16,12 +16,12 @@ from typing import Any
 
 from command_line import PlainParser
 
-from vidtl.data.description import find_unlabelled, load_description, read_records
-from vidtl.data.description_file import DatasetDescription
-from vidtl.data.layout import find_annotations
+from vidtl.annotations.description import find_unlabelled, load_description, read_records
+from vidtl.annotations.description_file import DatasetDescription
+from vidtl.annotations.layout import find_annotations
+from vidtl.annotations.records import Records
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.data.manifest_entry import DEPTHS
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.report import build_report

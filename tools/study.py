@@ -77,7 +77,7 @@ from study_table import (
     write_results,
 )
 
-from vidtl.data.description import load_description, read_records
+from vidtl.annotations.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.provenance import folder_name
 from vidtl.evaluation.report import METRICS_FILE

@@ -22,8 +22,8 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
         "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
     )
     options, config = parse_experiment(parser)
-    from vidtl.data.description import load_description
-    from vidtl.data.layout import existing
+    from vidtl.annotations.description import load_description
+    from vidtl.annotations.layout import existing
     from vidtl.data.protocols import protocol_of_run
 
     protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)

@@ -10,13 +10,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from vidtl.annotations.description import DatasetDescription, load_description, read_records
+from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import batch_input
 from vidtl.data.dataset import check_readable, first_records
-from vidtl.data.description import DatasetDescription, load_description, read_records
 from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol
-from vidtl.data.records import Records
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, build_model, save_model_directory

@@ -47,14 +47,14 @@ if __name__ == "__main__":
 import numpy as np
 from trained_model import parse_with_model
 
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import ClassNames
+from vidtl.annotations.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
 from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import check_readable
-from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
-from vidtl.data.records import ClassNames
-from vidtl.data.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.escape import printable
 from vidtl.runtime.files import whole_file

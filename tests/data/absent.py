@@ -1,6 +1,6 @@
 """Which annotated videos are not there."""
 
-from vidtl.data.records import Records
+from vidtl.annotations.records import Records
 
 
 def missing(records: Records) -> list[int]:

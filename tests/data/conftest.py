@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
 from vidtl.data.dataset import ClipDataset, ViewDataset
-from vidtl.data.description import load_description, read_records
 from vidtl.data.protocols import get_protocol
-from vidtl.data.records import Records
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import Progress
 

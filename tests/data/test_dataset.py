@@ -10,6 +10,7 @@ import torch
 
 from tests.data.conftest import CONFIG, clips_of, config_with, views_of
 from tests.refusals import refused
+from vidtl.annotations.records import Records
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
 from vidtl.data import dataset as dataset_module
 from vidtl.data import loader as loader_module
@@ -17,7 +18,6 @@ from vidtl.data.batch import batch_input
 from vidtl.data.dataset import ClipKey, check_readable, collate, first_records
 from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol, view_boxes
-from vidtl.data.records import Records
 from vidtl.data.sampling import train_box, train_indices
 from vidtl.runtime.seeding import generator
 from vidtl.video import View, open_video

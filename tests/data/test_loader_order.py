@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.refusals import refused
+from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import AugmentationConfig, ExperimentConfig, ScheduleConfig, TrainingConfig
 from vidtl.data.loader import MicroBatchSampler, TrainLoader
-from vidtl.data.records import ClassNames, Records, StringColumn
 
 
 def loader(

@@ -18,12 +18,12 @@ import pytest
 
 from tests.data.conftest import clips_of, views_of
 from tests.refusals import assert_refusal, refused
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.dataset import ClipKey
-from vidtl.data.description import load_description, read_records
 from vidtl.data.manifest import FOLDER, Manifest, file_stamp, find_manifest
 from vidtl.data.manifest_entry import SCHEMA, Entry
-from vidtl.data.records import Records
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder, Results

@@ -14,7 +14,7 @@ from scipy.stats import kstest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import REPOSITORY_DATASETS, load_description, read_records
+from vidtl.annotations.description import REPOSITORY_DATASETS, load_description, read_records
 from vidtl.data.toy import SPLITS, ToySettings, _is_complete, make_toy, plan_video, render_video
 from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
 from vidtl.runtime.progress import Progress

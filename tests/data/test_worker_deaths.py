@@ -13,10 +13,10 @@ import pytest
 
 from tests.environment import REPOSITORY
 from tests.refusals import refused
+from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
 from vidtl.data import dataset as dataset_module
 from vidtl.data.loader import TrainLoader, _named_failures
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 
 CONFIG = ExperimentConfig(
@@ -75,7 +75,7 @@ def test_a_worker_that_dies_or_hangs_names_its_videos(
 CODE = """
 import sys
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
-from vidtl.data.description import load_description, read_records
+from vidtl.annotations.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from pathlib import Path
 config = ExperimentConfig(

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from tests.metrics.made_outcomes import made_outcomes
+from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.data.toy import encode_video
 from vidtl.evaluation.examples import write_examples
 from vidtl.evaluation.page import write_page

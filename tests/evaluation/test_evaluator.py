@@ -25,11 +25,11 @@ from tests.evaluation.tiny_evaluation import (
     views_of,
 )
 from tests.refusals import refused
+from vidtl.annotations.records import StringColumn
 from vidtl.config import DataConfig, EvaluationConfig, ExperimentConfig
 from vidtl.data.loader import EvalLoader
 from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import get_protocol
-from vidtl.data.records import StringColumn
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.fusion import fuse

@@ -10,9 +10,9 @@ from accelerate import Accelerator
 
 from tests.evaluation.tiny_evaluation import CONFIG, make_records
 from tests.refusals import refused
+from vidtl.annotations.records import StringColumn
 from vidtl.config import ClipConfig, DataConfig, EvaluationConfig
 from vidtl.data.protocols import get_protocol
-from vidtl.data.records import StringColumn
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
 from vidtl.training.checkpoint import Checkpoint
 

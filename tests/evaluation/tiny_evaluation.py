@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig
 from vidtl.data.batch import Failure, VideoViews
-from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.evaluation.result import EvaluationResult
 

@@ -59,7 +59,7 @@ def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
 
 def read_records(dataset: str, split: str, root: Path) -> Any:
     """Read the records of a split."""
-    from vidtl.data.description import load_description, read_records
+    from vidtl.annotations.description import load_description, read_records
 
     return read_records(load_description(dataset), split, root)
 

@@ -13,9 +13,9 @@ from PIL import Image
 from predict import predict_parser
 from trained_model import parse_with_model
 
+from vidtl.annotations.video_files import find_videos
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy_clip import MOTIONS
-from vidtl.data.video_files import find_videos
 from vidtl.evaluation.predict import PredictionSettings, predict
 from vidtl.evaluation.predictions import read_predictions
 from vidtl.models import VideoModel, build_model, save_model_directory

@@ -11,7 +11,7 @@ import prepare
 import pytest
 
 from tests.refusals import assert_refusal
-from vidtl.data.description import load_description, read_records
+from vidtl.annotations.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.video import open_video
 

@@ -8,7 +8,7 @@ import prepare
 import pytest
 
 from tests.refusals import assert_refusal
-from vidtl.data.description import load_description, read_records
+from vidtl.annotations.description import load_description, read_records
 from vidtl.data.manifest import default_file
 from vidtl.prepare.transcode_set import copy_annotations
 

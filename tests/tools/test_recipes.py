@@ -17,10 +17,10 @@ from command_line import ExperimentParser, parse_experiment
 from torch import nn
 
 from tests.environment import REPOSITORY
+from vidtl.annotations.description import load_description, read_records
 from vidtl.config import ExperimentConfig
 from vidtl.config.model import resolve_model
 from vidtl.data.batch import batch_input
-from vidtl.data.description import load_description, read_records
 from vidtl.data.loader import TrainLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.models import VideoModel, build_model, save_model_directory

@@ -24,10 +24,10 @@ from study_table import RowResult, deciding_settings, draw_study, read_result
 
 from tests.environment import REPOSITORY, wait_for
 from tests.refusals import assert_refusal, refused
+from vidtl.annotations.description import load_description
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
 from vidtl.config.study import StudyConfig, StudyRow
-from vidtl.data.description import load_description
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.provenance import folder_name
 from vidtl.models import build_model

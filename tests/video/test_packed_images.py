@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.data.cifar_files import CLASSES, FORMS, images_and_labels, write_cifar10
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
+from vidtl.annotations.description import load_description, read_records
 from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.packed import open_packed
 

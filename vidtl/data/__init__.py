@@ -1,1 +1,1 @@
-"""From annotation files to clips: records, sampling, loading, and augmentation on the device."""
+"""From records to batches: sampling, loading, and augmentation on the device."""

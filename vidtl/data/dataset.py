@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
 from vidtl.data.augmentation import Augmentation, draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, VideoViews, ViewsBatch
 from vidtl.data.manifest import file_stamp, find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
-from vidtl.data.records import Records
 from vidtl.data.sampling import resample_indices, train_box, train_indices
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator

@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.batch import ClipBatch, VideoViews, ViewsBatch
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
 from vidtl.data.mixing import Mixing, draw_mixing
 from vidtl.data.protocols import Protocol
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
 from vidtl.video import clip_shape

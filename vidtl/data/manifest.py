@@ -13,9 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vidtl.data.layout import existing
+from vidtl.annotations.layout import existing
+from vidtl.annotations.records import Records
 from vidtl.data.manifest_entry import SCHEMA, Entry
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.video import ScannedVideo, UnreadableVideo, VideoReader, open_video
 

@@ -16,10 +16,10 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import nn
 
+from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.protocols import Protocol
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.result import EvaluationResult, Unreadable

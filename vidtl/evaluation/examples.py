@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.protocols import Protocol, get_protocol
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.evaluation.result import EvaluationResult
 from vidtl.models.base import VideoModel

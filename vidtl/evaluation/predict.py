@@ -17,12 +17,12 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from vidtl.annotations.records import ClassNames
+from vidtl.annotations.video_files import VideoFile, by_pixel_format, records_of_files, refusal
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
-from vidtl.data.records import ClassNames
-from vidtl.data.video_files import VideoFile, by_pixel_format, records_of_files, refusal
 from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.scoring import Scorer
 from vidtl.models import VideoModel
@@ -95,7 +95,7 @@ def predict(
 
     Args:
         model: on the device of `accelerator`.
-        videos: see `vidtl.data.video_files.find_videos`.
+        videos: see `vidtl.annotations.video_files.find_videos`.
         settings: None: the defaults.
         accelerator: device and precision; None: made for this process.
         on_video: called after each video with the number of videos finished so far.

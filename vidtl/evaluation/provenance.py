@@ -9,10 +9,10 @@ import torch
 from accelerate import Accelerator
 
 from vidtl import __version__
+from vidtl.annotations.records import Records, columns_sha256
 from vidtl.config import ExperimentConfig
 from vidtl.config.compare import EFFECTS, settings_of
 from vidtl.data.protocols import Protocol
-from vidtl.data.records import Records, columns_sha256
 from vidtl.errors import UserError
 from vidtl.evaluation.report import METRICS_FILE
 from vidtl.runtime.launch import resolve_precision

@@ -18,11 +18,11 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
+from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import Protocol
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.evaluation.fusion import fuse
 

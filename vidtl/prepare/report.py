@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from vidtl.data.description_file import DatasetDescription
+from vidtl.annotations.description_file import DatasetDescription
+from vidtl.annotations.records import Records
 from vidtl.data.manifest import Manifest
 from vidtl.data.manifest_entry import Entry
-from vidtl.data.records import Records
 
 # A search among the names of a folder of 240,000 files takes two seconds for each missing one.
 _NEAR_NAMES = 10

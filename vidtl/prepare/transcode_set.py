@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vidtl.data.description import read_records
-from vidtl.data.description_file import DatasetDescription
-from vidtl.data.layout import find_annotations
+from vidtl.annotations.description import read_records
+from vidtl.annotations.description_file import DatasetDescription
+from vidtl.annotations.layout import find_annotations
+from vidtl.annotations.records import Records
 from vidtl.data.manifest import FOLDER, Manifest, file_stamp
 from vidtl.data.manifest_entry import Entry
-from vidtl.data.records import Records
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanPlan, limit_s, missing_entry

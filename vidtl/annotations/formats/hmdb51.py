@@ -5,9 +5,9 @@
 
 import re
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
-from vidtl.data.formats.text_files import text_lines
-from vidtl.data.layout import VIDEO_SUFFIXES, check_relative
+from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.annotations.formats.text_files import text_lines
+from vidtl.annotations.layout import VIDEO_SUFFIXES, check_relative
 from vidtl.errors import UserError
 
 COLUMNS: Columns = {}

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vidtl.annotations.formats import READERS, AnnotationFormat
+from vidtl.annotations.formats.path_list import check_fields
+from vidtl.annotations.layout import check_relative, existing, pattern_fields
+from vidtl.annotations.records import Records
 from vidtl.config.checks import require, require_choice
 from vidtl.config.load import load
-from vidtl.data.formats import READERS, AnnotationFormat
-from vidtl.data.formats.path_list import check_fields
-from vidtl.data.layout import check_relative, existing, pattern_fields
-from vidtl.data.records import Records
 from vidtl.errors import UserError, did_you_mean
 from vidtl.runtime.seeding import generator
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.refusals import refused
-from vidtl.data.records import ClassNames, Records, StringColumn
+from vidtl.annotations.records import ClassNames, Records, StringColumn
 
 INF = np.inf
 

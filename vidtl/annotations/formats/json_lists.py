@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
-from vidtl.data.layout import check_relative
+from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.annotations.layout import check_relative
 from vidtl.errors import UserError
 
 AVID_COLUMNS: Columns = {}

@@ -6,8 +6,8 @@ import pytest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
-from vidtl.data.records import Records
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import Records
 
 HOSTILE = "20060723sfjffangelina_clap_u_nm_np1_fr_med_#1!&(x)"
 

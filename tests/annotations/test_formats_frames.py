@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
-from vidtl.data.records import Records
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import Records
 from vidtl.errors import UserError
 from vidtl.video import open_video
 

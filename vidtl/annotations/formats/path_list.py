@@ -11,9 +11,9 @@ White space or a comma separates the fields. They are counted from the right, so
 
 from collections.abc import Sequence
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
-from vidtl.data.formats.text_files import text_lines
-from vidtl.data.records import ClassNames
+from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.annotations.formats.text_files import text_lines
+from vidtl.annotations.records import ClassNames
 from vidtl.errors import UserError, did_you_mean
 
 COLUMNS: Columns = {}

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from vidtl.annotations.layout import VIDEO_SUFFIXES, existing
+from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import DataConfig
-from vidtl.data.layout import VIDEO_SUFFIXES, existing
-from vidtl.data.records import ClassNames, Records, StringColumn
 from vidtl.errors import UserError
 from vidtl.video import UnreadableVideo
 from vidtl.video.images import IMAGE_SUFFIXES

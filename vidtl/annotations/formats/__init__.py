@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vidtl.data.formats import (
+from vidtl.annotations.formats import (
     charades,
     folders,
     frame_list,
@@ -14,7 +14,7 @@ from vidtl.data.formats import (
     labelled,
     path_list,
 )
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder
+from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import pytest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
-from vidtl.data.records import Records
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import Records
 
 CLASSES = "abseiling\nair drumming\nyoga\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
+from vidtl.annotations.description import load_description, read_records
 
 
 def make(root: Path, *paths: str) -> None:
@@ -24,7 +24,7 @@ def test_a_folder_per_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
         "format: class_folders\nlabels: single\nframe_rate: 25\nsplits: {train: {videos: train}, val: {videos: val}}\n"
     )
     description = load_description(str(tmp_path))
-    with caplog.at_level(logging.WARNING, logger="vidtl.data.formats.folders"):
+    with caplog.at_level(logging.WARNING, logger="vidtl.annotations.formats.folders"):
         train = read_records(description, "train", tmp_path)
     val = read_records(description, "val", tmp_path)
     assert train.classes.names == val.classes.names == ("run", "sit", "walk")  # of all splits

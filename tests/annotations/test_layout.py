@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.refusals import refused
-from vidtl.data.layout import VideoFinder, check_relative, existing, find_annotations
+from vidtl.annotations.layout import VideoFinder, check_relative, existing, find_annotations
 
 FIELDS = {"label": "tying tie", "id": "-abc", "start": 7, "end": 17}
 PATTERNS = ("{id}_{start:06d}_{end:06d}.*", "{label}/{id}_{start:06d}_{end:06d}.*", "{id}.*")

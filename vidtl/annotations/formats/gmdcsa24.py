@@ -9,8 +9,8 @@ import math
 import re
 from collections.abc import Iterator
 
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.data.layout import check_relative, join
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
+from vidtl.annotations.layout import check_relative, join
 from vidtl.errors import UserError
 
 COLUMNS: dict[str, str | None] = {"file": "File Name", "classes": "Classes"}

@@ -7,9 +7,9 @@ import pytest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
-from vidtl.data.formats.gmdcsa24 import parse_activities
-from vidtl.data.records import Records
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.formats.gmdcsa24 import parse_activities
+from vidtl.annotations.records import Records
 
 HEADER = "File Name,Length (seconds),Time of Recording,Attire,Description, Classes\n"
 ALL = (-math.inf, math.inf)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vidtl.data.records import ClassNames
+from vidtl.annotations.records import ClassNames
 from vidtl.errors import UserError
 
 _NUMBERED = re.compile(r"(?P<prefix>c?)(?P<number>\d+)[ \t]+(?P<name>.*)")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
-from vidtl.data.records import Records
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.records import Records
 
 LABELS = {"Holding something next to something": "1", "Folding something": "0"}
 ENTRIES = [

@@ -6,8 +6,8 @@ Columns that are not needed are ignored. The clip `time_start` to `time_end` of 
 
 import logging
 
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
-from vidtl.data.layout import Fields, check_relative, is_relative
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
+from vidtl.annotations.layout import Fields, check_relative, is_relative
 from vidtl.errors import UserError
 
 COLUMNS: dict[str, str | None] = {

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
-from vidtl.data.formats.text_files import text_lines
+from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.annotations.formats.text_files import text_lines
 from vidtl.errors import UserError
 
 COLUMNS: Columns = {}

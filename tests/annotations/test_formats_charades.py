@@ -7,11 +7,11 @@ import pytest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.data.description import load_description, read_records
-from vidtl.data.formats import charades
-from vidtl.data.formats.source import AnnotationSource
-from vidtl.data.layout import VideoFinder
-from vidtl.data.records import ClassNames, Records
+from vidtl.annotations.description import load_description, read_records
+from vidtl.annotations.formats import charades
+from vidtl.annotations.formats.source import AnnotationSource
+from vidtl.annotations.layout import VideoFinder
+from vidtl.annotations.records import ClassNames, Records
 from vidtl.errors import UserError
 
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"

@@ -2,7 +2,7 @@
 
 import math
 
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
 from vidtl.errors import UserError
 
 COLUMNS: dict[str, str | None] = {"path": "path", "label": "label", "start": None, "end": None, "split": None}

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidtl.data.class_list import ClassList, read_class_list
-from vidtl.data.description_file import FILE_NAME, DatasetDescription, SplitDescription, parse_description
-from vidtl.data.formats import READERS, AnnotationFormat
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.data.formats.text_files import lacks_column
-from vidtl.data.layout import VideoFinder, existing, find_annotations
-from vidtl.data.records import ClassNames, Records
+from vidtl.annotations.class_list import ClassList, read_class_list
+from vidtl.annotations.description_file import FILE_NAME, DatasetDescription, SplitDescription, parse_description
+from vidtl.annotations.formats import READERS, AnnotationFormat
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
+from vidtl.annotations.formats.text_files import lacks_column
+from vidtl.annotations.layout import VideoFinder, existing, find_annotations
+from vidtl.annotations.records import ClassNames, Records
 from vidtl.errors import UserError, did_you_mean
 
 _VIDTL = Path(__file__).resolve().parents[1]

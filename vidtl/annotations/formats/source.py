@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.data.formats.text_files import read_columns
-from vidtl.data.layout import VideoFinder, check_relative
-from vidtl.data.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
+from vidtl.annotations.formats.text_files import read_columns
+from vidtl.annotations.layout import VideoFinder, check_relative
+from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
 from vidtl.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | None]
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationSource:
-    """One split of a data set: the input of the readers in `vidtl.data.formats`."""
+    """One split of a data set: the input of the readers in `vidtl.annotations.formats`."""
 
     root: Path
     annotations: tuple[Path, ...]

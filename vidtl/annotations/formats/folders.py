@@ -4,8 +4,8 @@ import logging
 import os
 from pathlib import Path
 
-from vidtl.data.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
-from vidtl.data.layout import VIDEO_SUFFIXES, existing
+from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.annotations.layout import VIDEO_SUFFIXES, existing
 from vidtl.errors import UserError
 from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.packed import PackedImages, open_packed, read_pickle

@@ -6,8 +6,8 @@ read. `actions` is `c092 11.90 21.20;c147 0.00 12.60` (class, start and end in s
 
 import re
 
-from vidtl.data.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
-from vidtl.data.layout import check_relative
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
+from vidtl.annotations.layout import check_relative
 from vidtl.errors import UserError
 
 COLUMNS: dict[str, str | None] = {"id": "id", "actions": "actions", "length": "length", "split": None}

@@ -1,0 +1,1 @@
+"""Annotation files of any format to records."""
