@@ -266,9 +266,9 @@ def test_metrics_without_a_value_are_refused(tmp_path: Path, metric: str, parts:
     ("change", "options", "parts"),
     [
         ({"rows": []}, [], ["rows", "[]"]),
-        ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, [], ["a: seeds"]),
+        ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, [], ["rows.0.seeds", "[]"]),
         ({"rows": [{"name": n, "options": {}, "seeds": [0]} for n in ("a b", "a-b")]}, [], ["rows.name"]),
-        ({"rows": [{"name": "a", "options": {"model.vivit.dept": 1}, "seeds": [0]}]}, [], ["model.vivit.depth"]),
+        ({"rows": [{"name": "a", "options": {"model.dept": 1}, "seeds": [0]}]}, [], ["--model.dept", "--model.depth"]),
         ({"experiment": "tinny.yaml"}, [], ["tinny.yaml", "tiny.yaml"]),
         ({"checkpoint": "first"}, [], ["checkpoint", "first"]),
         ({"metrik": "top1"}, [], ["metrik"]),
@@ -350,6 +350,6 @@ def test_the_t2t_row_differs_from_its_neighbor_in_the_tokenizer_alone(tmp_path: 
         run.row.name: run.config for run in study_tool.planned_runs(study, file.parent / study.experiment, tmp_path)
     }
     with_t2t, with_patches = (
-        deciding_settings(configs[name]) for name in ("T2T tokeniser, v1 8 tokens", "v1 8 tokens")
+        deciding_settings(configs[name]) for name in ("T2T tokenizer, v1 8 tokens", "v1 8 tokens")
     )
-    assert {key for key in with_t2t if with_t2t[key] != with_patches[key]} == {"model.mini_vit.tokeniser"}
+    assert {key for key in with_t2t if with_t2t[key] != with_patches[key]} == {"model.tokenizer"}
