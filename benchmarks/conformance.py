@@ -18,7 +18,7 @@ import numpy as np
 from rich.progress import track
 
 from vidtl.errors import UserError
-from vidtl.runtime.escape import cell_text, printable
+from vidtl.runtime.escape import printable
 from vidtl.runtime.exit import run_tool
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.versions import installed_versions
@@ -159,11 +159,11 @@ def main() -> None:
 
 def write_table(results: Mapping[str, Mapping[str, Verdict]], decoders: Collection[str], file: Path) -> None:
     """Write a line for each file with the verdict of each decoder."""
-    with file.open("w", encoding="utf-8", newline="") as stream:
+    with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", *decoders])
         for name, found in results.items():
-            writer.writerow([cell_text(name), *(cell_text(str(found[decoder])) for decoder in decoders)])
+            writer.writerow([name, *(str(found[decoder]) for decoder in decoders)])
 
 
 if __name__ == "__main__":

@@ -54,12 +54,12 @@ def test_peak_flops_by_the_name_of_the_gpu(name: str, peak: float | None) -> Non
 
 def test_the_tool_reports_the_limit_and_writes_every_round(run_main: Tool, tmp_path: Path) -> None:
     tiny = ["--config", str(REPOSITORY / "configs/toy.yaml"), "--data.root", "/nowhere", "--num_classes", "5"]
-    tiny += ["--model.vivit.width", "24", "--model.vivit.depth", "2", "--clip.num_frames", "8"]
+    tiny += ["--model.width", "24", "--model.depth", "2", "--clip.num_frames", "8"]
     tiny += ["--training.ema_decay", "0.9", "--batch", "2", "--rounds", "1"]
     code, output, errors = run_main(main, "train", *tiny, "--output", tmp_path / "train.json")
     assert (code, errors) == (0, "")
     report = json.loads((tmp_path / "train.json").read_text())
-    assert (report["config"]["model"]["vivit"]["depth"], report["config"]["training"]["batch_size"]) == (2, 2)
+    assert (report["config"]["model"]["depth"], report["config"]["training"]["batch_size"]) == (2, 2)
     assert 0 < report["utilization"] < 1
     assert {name: len(seconds) for name, seconds in report["rounds"].items()} == dict.fromkeys(
         ("read_s", "step_s", "update_s"), 1
