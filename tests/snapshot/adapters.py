@@ -175,7 +175,10 @@ def listed_parameters() -> dict[str, int]:
     """Count the parameters of all models that have a name, with frames of 224 pixels where these fit."""
     import vidtl
 
-    sizes = {"16at18 L/10": (220, 220)}
+    sizes = {
+        "16at18 L/10": (220, 220),
+        **dict.fromkeys((n for n in vidtl.list_models() if "mini_vit" in n), (222, 222)),
+    }
     with torch.device("meta"), _WithoutInitialization():
         models = {
             name: vidtl.create_model(name, frame_size=sizes.get(name, (224, 224))) for name in vidtl.list_models()
