@@ -41,70 +41,70 @@ EXPERIMENTS: dict[str, tuple[Callable[[Bench], Outcome], str, str]] = {
     "kills": (
         kills,
         "2, 11, 17",
-        "Killed at random times, two of five times inside a save: a whole checkpoint is always left, the disk holds no "
-        "more than it should, and weights, average and optimizer end bitwise the same",
+        "Kills at random times, two of five inside a save: a complete checkpoint always exists, disk use stays within "
+        "its limit, and final weights, average and optimizer are bitwise identical",
     ),
     "signals": (
         signals,
         "4",
-        "SIGTERM, SIGINT and SIGUSR1 in random steps: that step is saved, the exit code is right, the end bitwise the "
-        "same; a second signal ends at once",
+        "SIGTERM, SIGINT and SIGUSR1 in random steps: that step is saved, the exit code is correct, the resumed run is "
+        "bitwise identical; a second signal exits immediately",
     ),
     "resume_grid": (
         resume_grid,
         "5, 6",
-        "Real videos with augmentation, MixUp, dropout: resumed at the first, a middle, the last step of epochs with "
-        "0, 1, 2 and 4 workers, bitwise the same",
+        "Real videos with augmentation, MixUp and dropout, resumed at the first, a middle and the last step of epochs "
+        "with 0, 1, 2 and 4 workers: bitwise identical",
     ),
     "elastic": (
         elastic,
         "7, 10",
-        "1, 2, 3 and 1 processes within one run at the same global batch, with accumulation: losses to 1e-5, learning "
-        "rates exactly",
+        "1, 2, 3 and 1 processes within one run at the same global batch, with accumulation: losses equal to 1e-5, "
+        "learning rates exactly",
     ),
     "forms": (
         forms,
         "12",
-        "Checkpoints of plain, compiled, DDP and FSDP2 models go on in each other form; names in the file are plain",
+        "Checkpoints of plain, compiled, DDP and FSDP2 models resume in every other form; parameter names are plain",
     ),
     "damage": (
         damage,
         "13",
-        "Flipped bytes, cut and deleted files: found, the file named, the checkpoint before it taken",
+        "Flipped bits, truncated and deleted files: detected, the file named, the previous checkpoint used",
     ),
     "directory_troubles": (
         directory_troubles,
         "15",
-        "The output directory cannot be written or vanishes, the clock jumps: one line, or no difference",
+        "Output directory not writable or removed, clock jumps: an error of one line, or no effect",
     ),
     "deaths": (
         deaths,
         "18",
-        "One of two processes raises or is killed in a read, a step, a save, an evaluation: the other ends too, the "
-        "cause is told, and the run can go on",
+        "One of two processes raises or is killed in a read, a step, a save, an evaluation: both exit, the cause is "
+        "reported, and the run can resume",
     ),
     "fuzz": (
         fuzz,
         "22",
-        "Mutated MP4, MKV and AVI files through each decoder: no crash, no wait over 10 s, the path in every message, "
-        "never another number of frames than the manifest has",
+        "Mutated MP4, MKV and AVI files with each decoder: no crash, no wait over 10 s, the path in every message, "
+        "always the number of frames of the manifest",
     ),
     "leaks": (
         leaks,
         "27",
-        "Clips by the thousand in one process through each decoder: <= 10 kB of memory per clip, no more open files",
+        "Thousands of clips in one process with each decoder: <= 10 kB of memory per clip, no additional open files",
     ),
     "soak": (
         soak,
         "34",
-        "A long run with evaluations and three kills: no growth of memory (<= 1 MiB per 1,000 steps), open files or "
+        "Long run with evaluations and three kills: no growth of memory (<= 1 MiB per 1,000 steps), open files or "
         "threads",
     ),
     "cost": (
         cost,
         "35",
         "A checkpoint takes at most 1.3 times a raw write and fsync of the same bytes; the first batch after resuming "
-        "comes within 5 s wherever the run stopped",
+        "is read within 5 s at any step",
     ),
 }
 
@@ -155,29 +155,28 @@ def run(name: str, scale: float, seed: int) -> dict[str, Any]:
 def page(results: dict[str, dict[str, Any]]) -> str:
     """The results as Markdown."""
     rows = [
-        "# Reliability: how often a run was lost",
+        "# Reliability: lost runs",
         "",
-        "Made by `make stress` (`python -m tests.stress.reliability --help`) from `reliability.json`; numbers in the "
-        "first column are those of the protocol that the project set itself. Tiny models on a CPU over gloo: what is "
-        "tried is the engine, not a GPU's arithmetic. N of N without a failure means a failure rate below 3 / N "
-        "with 95 % confidence.",
+        "Written by `make stress` (`python -m tests.stress.reliability --help`) from `reliability.json`; `#` is the "
+        "number in the test protocol. Tiny models on a CPU over gloo test the engine, not the arithmetic of a GPU. "
+        "N cases without a failure mean a failure rate below 3 / N with 95 % confidence.",
         "",
-        "| # | tried | N | seed | failures | figures | seconds | date, commit |",
+        "| # | test | N | seed | failures | figures | seconds | date, commit |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in EXPERIMENTS:
+    for name, (_, _, title) in EXPERIMENTS.items():
         if name in results:
             result = results[name]
             figures = "; ".join(f"{key} {value:.4g}" for key, value in result["figures"].items())
             failures = "; ".join(result["failures"]) or "none"
             rows.append(
-                f"| {result['test']} | **{name}**: {result['title']} | {result['cases']} | {result['seed']} "
+                f"| {result['test']} | **{name}**: {title} | {result['cases']} | {result['seed']} "
                 f"| {failures} | {figures} | {result['seconds']:.0f} | {result['date']}, {result['commit']} |"
             )
     machines = sorted({result["machine"] for result in results.values()})
     rows += ["", f"Machine: {'; '.join(machines)}. Scale of the cases: "
              f"{', '.join(sorted({str(r['scale']) for r in results.values()}))} "
-             "(1 is the full size).", ""]  # fmt: skip
+             "(1 is full size).", ""]  # fmt: skip
     return "\n".join(rows)
 
 
