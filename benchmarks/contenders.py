@@ -13,8 +13,8 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.checks import require
+from vidtl.config.model import ARCHITECTURES
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
 

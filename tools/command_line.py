@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
-from vidtl.config.load import Leaf, build, describe, leaves, parse_text, read_values
-from vidtl.config.yaml_file import read_yaml
+from vidtl.config.load import Leaf, build, describe, leaves, parse_text, read_values, read_yaml
 from vidtl.errors import UserError, did_you_mean
 
 DEFAULTS = leaves(ExperimentConfig)

@@ -26,10 +26,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from command_line import ExperimentParser, PlainParser, parse_experiment
+from study_table import (
+    RESULTS,
+    RowResult,
+    RunKey,
+    RunResult,
+    StudyConfig,
+    StudyRow,
+    draw_study,
+    print_results,
+    read_result,
+    recorded_results,
+    write_results,
+)
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
-from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.errors import UserError
 from vidtl.runtime.exit import StoppedBySignalError, exit_on_error, run_tool
 
@@ -65,17 +77,6 @@ if __name__ == "__main__":
 
 import psutil
 import torch
-from study_table import (
-    RESULTS,
-    RowResult,
-    RunKey,
-    RunResult,
-    draw_study,
-    print_results,
-    read_result,
-    recorded_results,
-    write_results,
-)
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run

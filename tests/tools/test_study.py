@@ -20,14 +20,14 @@ import train
 import yaml
 from command_line import ExperimentParser, parse_experiment
 from matplotlib.figure import Figure
-from study_table import RowResult, deciding_settings, draw_study, read_result
+from study_table import RowResult, StudyConfig, StudyRow, deciding_settings, draw_study, read_result
 
 from tests.environment import REPOSITORY, wait_for
 from tests.refusals import assert_refusal, refused
+from vidtl import visualize
 from vidtl.annotations.description import load_description
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
-from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.provenance import folder_name
 from vidtl.models import build_model
@@ -322,7 +322,7 @@ def test_rows_of_the_figure_differ_in_marker_or_color(
     monkeypatch: pytest.MonkeyPatch, runs: dict[int, dict[str, Any]]
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(study_table, "save_figure", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: drawn.append(figure))
     rows = [StudyRow(name=f"row {n}", options={}, seeds=[0, 1], published=0.4) for n in range(13)]
     study = StudyConfig(title="title", experiment="x.yaml", rows=rows)
     made = [RowResult(row=r, config=ExperimentConfig(), parameters=1, multiply_adds=1, runs=runs) for r in rows]
