@@ -1,31 +1,9 @@
-"""Random changes to training clips, and those of published recipes.
-
-Augmentation of published recipes: `augmentation.preset` names one, and keys given beside it override it.
-
-A preset fills in values when a configuration is read; a run records the values. In Python:
-`dataclasses.replace(AUGMENTATION_PRESETS["vivit_ssv2"], flip_probability=0.5)`. Further settings of the recipes (label
-smoothing, stochastic depth, sampling, frame size) are in other sections, and in `configs/`.
-
-| preset                | recipe                                                                                     |
-|-----------------------|--------------------------------------------------------------------------------------------|
-| `vivit_kinetics`      | ViViT on Kinetics-400 and -600 (all sizes), and on Moments in Time                         |
-| `vivit_ssv2`          | ViViT-L on Something-Something v2; with label smoothing 0.3, stochastic depth 0.3          |
-| `vivit_epic_kitchens` | ViViT-L on EPIC-Kitchens-100; with label smoothing 0.2, stochastic depth 0.2               |
-| `videomae_kinetics`   | VideoMAE fine-tuning on Kinetics-400; with label smoothing 0.1                             |
-| `videomae_ssv2`       | the same on Something-Something v2, without flips                                          |
-| `tsn`                 | Temporal Segment Networks: multi-scale crops                                               |
-| `t2t_vit_imagenet`    | T2T-ViT on ImageNet, as one-frame clips; with label smoothing 0.1                          |
-| `mini_vit_cifar10`    | TokenLearner's CIFAR-10 study: `clip.short_side` 52, `clip.frame_size` [48, 48]            |
-
-Sources: scenic's `vivit` configurations, VideoMAE's fine-tuning scripts, mmaction2's TSN configurations, T2T-ViT's
-README (its color jitter has no effect, since timm drops it if RandAugment is on), the Keras notebooks.
-Something-Something's classes depend on left and right: `vivit_ssv2` does not flip, although scenic's reader does.
-"""
+"""Random changes to training clips, and those of published recipes."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vidtl.config.checks import require, require_choices
+from vidtl.config.checks import require, require_choices, require_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,34 +50,21 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "augmentation")
-        require(self.repeats >= 1, "augmentation.repeats", self.repeats, "1 or more")
-        for name in (
-            "flip_probability",
-            "color_jitter_probability",
-            "grayscale_probability",
-            "random_erasing_probability",
-        ):
-            require(0 <= getattr(self, name) <= 1, f"augmentation.{name}", getattr(self, name), "0 to 1")
-        for name in ("jitter_range", "area_range", "aspect_range"):
-            low, high = getattr(self, name)
-            require(0 < low <= high, f"augmentation.{name}", (low, high), "two rising values above 0")
-        for name in ("rand_augment_num_ops", "rand_augment_std", "mixup_alpha", "cutmix_alpha"):
-            require(getattr(self, name) >= 0, f"augmentation.{name}", getattr(self, name), "0 or more")
+        require_each(self, "augmentation", "repeats", lambda value: value >= 1, "1 or more")
+        names = "flip_probability color_jitter_probability grayscale_probability random_erasing_probability"
+        require_each(self, "augmentation", names, lambda value: 0 <= value <= 1, "0 to 1")
+        names = "rand_augment_num_ops rand_augment_std mixup_alpha cutmix_alpha"
+        require_each(self, "augmentation", names, lambda value: value >= 0, "0 or more")
+        names = "jitter_range area_range aspect_range"
+        require_each(self, "augmentation", names, lambda pair: 0 < pair[0] <= pair[1], "two rising values above 0")
+        require_each(self, "augmentation", "area_range", lambda pair: pair[1] <= 1, "at most 1")
         *relative, hue = self.color_jitter
-        require(
-            all(0 <= value <= 1 for value in relative) and 0 <= hue <= 0.5,
-            "augmentation.color_jitter",
-            self.color_jitter,
-            "[brightness, contrast, saturation, hue], 0 to 1 each, hue 0 to 0.5",
-        )
-        require(self.area_range[1] <= 1, "augmentation.area_range", self.area_range, "at most 1")
+        in_range = all(0 <= value <= 1 for value in relative) and 0 <= hue <= 0.5
+        allowed = "[brightness, contrast, saturation, hue], 0 to 1 each, hue 0 to 0.5"
+        require(in_range, "augmentation.color_jitter", self.color_jitter, allowed)
         limit = 30 if self.rand_augment_space == "vivit" else 10
-        require(
-            0 <= self.rand_augment_magnitude <= limit,
-            "augmentation.rand_augment_magnitude",
-            self.rand_augment_magnitude,
-            f"0 to {limit} with the operations of {self.rand_augment_space}",
-        )
+        allowed = f"0 to {limit} with the operations of {self.rand_augment_space}"
+        require_each(self, "augmentation", "rand_augment_magnitude", lambda value: 0 <= value <= limit, allowed)
 
 
 _VIVIT = AugmentationConfig(crop="jitter", jitter_range=(0.9, 1.33), flip_probability=0.5)
@@ -120,14 +85,26 @@ _VIDEOMAE = AugmentationConfig(
 )
 
 AUGMENTATION_PRESETS: dict[str, AugmentationConfig] = {
+    # ViViT (scenic) on Kinetics-400 and -600 in all sizes, and on Moments in Time
     "vivit_kinetics": replace(_VIVIT, color_jitter_probability=0.8, grayscale_probability=0.1),
+    # ViViT-L on Something-Something v2, with label smoothing and stochastic depth 0.3. Its classes depend on left and
+    # right: no flips here, although scenic's reader flips
     "vivit_ssv2": replace(
         _VIVIT, flip_probability=0.0, rand_augment_num_ops=2, rand_augment_magnitude=20.0, mixup_alpha=0.3
     ),
+    # ViViT-L on EPIC-Kitchens-100, with label smoothing and stochastic depth 0.2
     "vivit_epic_kitchens": replace(_VIVIT, rand_augment_num_ops=2, rand_augment_magnitude=15.0, mixup_alpha=0.1),
+    # VideoMAE's fine-tuning scripts, with label smoothing 0.1
     "videomae_kinetics": _VIDEOMAE,
     "videomae_ssv2": replace(_VIDEOMAE, flip_probability=0.0),
+    # Temporal Segment Networks (mmaction2)
     "tsn": AugmentationConfig(crop="multi_scale", flip_probability=0.5),
+    # T2T-ViT on ImageNet, with label smoothing 0.1; its color jitter has no effect, as timm drops it with RandAugment
     "t2t_vit_imagenet": replace(_VIDEOMAE, repeats=1, rand_augment_num_ops=2, rand_augment_magnitude=9.0),
+    # TokenLearner's CIFAR-10 study (Keras notebooks), with clip.short_side 52 and clip.frame_size [48, 48]
     "mini_vit_cifar10": AugmentationConfig(crop="jitter", jitter_range=(1.0, 1.0), flip_probability=0.5),
 }
+"""Recipes that `augmentation.preset` names: values for keys that are not given beside it; runs record the values.
+
+Other settings of the recipes (label smoothing, sampling, frame size) are in other sections; see `configs/`.
+"""

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require, require_choices, setting
+from vidtl.config.checks import require, require_choices, require_each, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The videos of a run, and how they are read."""
+    """Videos of a run and their decoding."""
 
     dataset: str = setting("toy", "training", "scores")
     """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`."""
@@ -35,15 +35,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
-        require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
-        require(self.worker_timeout_s > 0, "data.worker_timeout_s", self.worker_timeout_s, "more than 0 seconds")
-        require(0 <= self.max_unreadable_share <= 1, "data.max_unreadable_share", self.max_unreadable_share, "0 to 1")
-        require(
-            self.decoder == "pyav" or self.pixel_format == "rgb",
-            "data.pixel_format",
-            self.pixel_format,
-            f"'rgb' with data.decoder {self.decoder}, which delivers no planes",
-        )
+        require_each(self, "data", "num_workers", lambda value: value >= 0, "0 or more")
+        require_each(self, "data", "worker_timeout_s", lambda value: value > 0, "more than 0 seconds")
+        require_each(self, "data", "max_unreadable_share", lambda value: 0 <= value <= 1, "0 to 1")
+        formats = ("planar", "rgb") if self.decoder == "pyav" else ("rgb",)
+        allowed = f"'rgb' with data.decoder {self.decoder}, which delivers no planes"
+        require_each(self, "data", "pixel_format", formats.__contains__, allowed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +69,11 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "clip")
-        require(self.num_frames >= 1, "clip.num_frames", self.num_frames, "1 or more")
-        require(self.stride >= 1, "clip.stride", self.stride, "1 or more")
-        require(self.target_fps >= 0, "clip.target_fps", self.target_fps, "0 (the file's own) or more")
-        require(
-            all(side >= 2 and side % 2 == 0 for side in self.frame_size),
-            "clip.frame_size",
-            self.frame_size,
-            "even sides of 2 pixels or more",
-        )
-        require(
-            self.short_side >= max(self.frame_size),
-            "clip.short_side",
-            self.short_side,
-            f"at least the larger side of clip.frame_size, {max(self.frame_size)}",
-        )
-        require(all(s > 0 for s in self.std), "clip.std", self.std, "values above 0")
+        require_each(self, "clip", "num_frames stride", lambda value: value >= 1, "1 or more")
+        require_each(self, "clip", "target_fps", lambda value: value >= 0, "0 (the file's own) or more")
+        even = all(side >= 2 and side % 2 == 0 for side in self.frame_size)
+        require(even, "clip.frame_size", self.frame_size, "even sides of 2 pixels or more")
+        largest = max(self.frame_size)
+        allowed = f"at least the larger side of clip.frame_size, {largest}"
+        require_each(self, "clip", "short_side", lambda value: value >= largest, allowed)
+        require_each(self, "clip", "std", lambda values: min(values) > 0, "values above 0")

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from vidtl.config.augmentation import AugmentationConfig
-from vidtl.config.checks import affects, require, require_choices, setting
+from vidtl.config.checks import affects, require_choices, require_each, setting
 from vidtl.config.data import ClipConfig, DataConfig
 from vidtl.config.model import ModelConfig
 from vidtl.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
@@ -21,14 +21,14 @@ class EvaluationConfig:
     batch_size: int = setting(16, "rounding")
     """Clips per forward pass and process; bounds memory."""
     max_videos: int = setting(0, "scores")
-    """Evaluate the first so many videos only; 0: all. The report says so."""
+    """Evaluate only this number of videos, from the first on; 0 evaluates all. The report contains the number."""
     averaged_weights: bool = setting(True, "scores")
     """Use the average of the weights where the run kept one (`training.ema_decay`)."""
 
     def __post_init__(self) -> None:
         require_choices(self, "evaluation")
-        require(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "1 or more")
-        require(self.max_videos >= 0, "evaluation.max_videos", self.max_videos, "0 or more")
+        require_each(self, "evaluation", "batch_size", lambda value: value >= 1, "1 or more")
+        require_each(self, "evaluation", "max_videos", lambda value: value >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

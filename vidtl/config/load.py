@@ -1,7 +1,7 @@
 """Strict reading of YAML files and mappings into dataclasses.
 
-Nothing is dropped silently: unknown and repeated keys, YAML aliases (which can expand without bound), values of another
-type and large files are errors that name file, line, key, value and what is allowed.
+Unknown and repeated keys, YAML aliases, values of another type and large files are errors that name file, line, key,
+value and allowed values.
 """
 
 import re
@@ -17,13 +17,15 @@ import yaml
 
 from vidtl.errors import UserError, did_you_mean
 
+T = TypeVar("T")
+
 SIZE_LIMIT = 1_000_000
-"""Bytes; a configuration is never larger."""
+"""Bytes of a file."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A mapping and where it comes from."""
+    """A mapping and its origin."""
 
     content: Any
     file: str = ""
@@ -31,7 +33,7 @@ class Document:
     """Line of each dotted key."""
 
     def refuse(self, key: str, problem: str) -> NoReturn:
-        """Raise a UserError that begins with the file and the line of `key`."""
+        """Raise a UserError that begins with file and line of `key`."""
         place = ":".join(str(part) for part in (self.file, self.lines.get(key)) if part)
         raise UserError(f"{place}: {problem}" if place else problem)
 
@@ -64,7 +66,7 @@ def parse_yaml(text: str, lines: dict[str, int] | None = None) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases and repeated keys; takes `1e-3` as a number, as YAML 1.2 does."""
+    """YAML 1.2 numbers such as `1e-3`, without aliases and repeated keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -97,9 +99,6 @@ _Loader.add_implicit_resolver(
 )
 
 
-T = TypeVar("T")
-
-
 class Leaf(NamedTuple):
     """One setting of a dataclass of dataclasses."""
 
@@ -109,7 +108,7 @@ class Leaf(NamedTuple):
     owner: type
     """The dataclass that declares it."""
     affects: frozenset[str]
-    """Its `setting`'s effects, or else those of the section it stands in."""
+    """Effects of the field, or of its section."""
 
 
 class _MismatchError(Exception):
@@ -164,9 +163,9 @@ def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "")
 
 
 def leaves(kind: type, prefix: str = "", defaults: object = None, affects: Any = frozenset()) -> dict[str, Leaf]:
-    """List the settings of a dataclass and of the dataclasses in it by dotted key.
+    """List the settings of a nested dataclass by dotted key.
 
-    `defaults` is an instance, where the defaults are not the dataclass's own; `affects` is for fields that name none.
+    `defaults` is an instance with other defaults; `affects` applies to fields without effects.
     """
     found: dict[str, Leaf] = {}
     hints = get_type_hints(kind)
@@ -181,7 +180,7 @@ def leaves(kind: type, prefix: str = "", defaults: object = None, affects: Any =
 
 
 def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Build a dataclass of dataclasses from all of its values by dotted key."""
+    """Build a nested dataclass from all its values by dotted key."""
     hints = get_type_hints(kind)
     arguments = {
         item.name: build(hints[item.name], values, f"{key}.") if is_dataclass(hints[item.name]) else values[key]
@@ -192,11 +191,7 @@ def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def convert(value: Any, hint: Any, key: str, document: Document) -> Any:
-    """Check a value against a type. A number is also taken as a text, and a lone text as a list of one.
-
-    Raises:
-        UserError: names the key, the value and what is allowed.
-    """
+    """Check a value against a type; UserError if it differs. Numbers are valid texts, and a text a list of one."""
     try:
         return _converted(value, hint, key, document)
     except _MismatchError:
@@ -238,7 +233,7 @@ def _items(values: Any, origin: Any, arguments: tuple[Any, ...], key: str, docum
 
 
 def parse_text(text: str, hint: Any, key: str) -> Any:
-    """Read a value of the command line: YAML, unless the setting is a text or one of a few words."""
+    """Parse a value of the command line: YAML, or plain text if the type is `str` or a `Literal` of words."""
     is_text = hint is str or (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str))
     try:
         value = text if is_text else parse_yaml(text)

@@ -1,4 +1,4 @@
-"""The model: its family, its size, and whatever differs from that size."""
+"""Model settings: families and sizes with their defaults, and the section `model`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -15,15 +15,15 @@ class Architecture:
     """A family of models."""
 
     usual_size: str
-    """Row of `sizes` that an empty `model.size` stands for."""
+    """Row of `sizes` for an empty `model.size`."""
     sizes: Mapping[str, Mapping[str, Any]]
     """Settings of each size, by their keys in `model`; `mlp_ratio` is `mlp_width` / `width`."""
     defaults: Mapping[str, Any]
-    """Every other key that the family has, with its default."""
+    """All other keys of the family, with their defaults."""
     clip: Mapping[str, Any]
-    """Settings of `clip` that a model is made for by `create_model`."""
+    """Settings of `clip` in `create_model`."""
     clips: Mapping[str, Mapping[str, Any]]
-    """What differs from `clip` in some sizes."""
+    """Differences from `clip` in some sizes."""
 
     def clip_of(self, size: str) -> dict[str, Any]:
         """Return the settings of `clip` for one size."""
@@ -101,13 +101,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "token_learner.version": "v1",
             "token_learner.pooling": "mean",
         },
-        clip={
-            "num_frames": 1,
-            "frame_size": (48, 48),
-            "short_side": 52,
-            "mean": (0.0, 0.0, 0.0),
-            "std": (1.0, 1.0, 1.0),
-        },
+        clip={"num_frames": 1, "frame_size": (48, 48), "short_side": 52, "mean": (0.0,) * 3, "std": (1.0,) * 3},
         clips={},
     ),
     "pytorchvideo": Architecture(  # the model zoo's names; clips as it trains them
@@ -123,12 +117,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "mvit_b_32x3": {"stochastic_depth": 0.0},
         },
         defaults={"dropout": 0.5},
-        clip={
-            "num_frames": 16,
-            "frame_size": (224, 224),
-            "mean": (0.45, 0.45, 0.45),
-            "std": (0.225, 0.225, 0.225),
-        },
+        clip={"num_frames": 16, "frame_size": (224, 224), "mean": (0.45,) * 3, "std": (0.225,) * 3},
         clips={
             "x3d_xs": {"num_frames": 4, "frame_size": (160, 160)},
             "x3d_s": {"num_frames": 13, "frame_size": (160, 160)},
@@ -158,7 +147,7 @@ class TokenLearnerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The model that is built. A key left at null takes its value from the architecture and the size."""
+    """The model. A key left at null takes its value from architecture and size."""
 
     architecture: Literal["vivit", "t2t_vit", "mini_vit", "pytorchvideo"] = "vivit"
     """Family: ViViT, T2T-ViT (images), the mini-ViT of the CIFAR-10 study (images), or a model of pytorchvideo."""
@@ -223,18 +212,12 @@ class ModelConfig:
             require(0 <= known.get(key, 0) < 1, f"model.{key}", known.get(key), "0 or more, below 1")
         tubelet = known.get("tubelet", (1, 1, 1))
         require(min(tubelet) >= 1, "model.tubelet", tubelet, "three values of 1 or more")
-        require(
-            known.get("token_learner.pooling") != "mean" or known["token_learner.version"] == "v1",
-            "model.token_learner.pooling",
-            "mean",
-            "sum with version v1.1, whose maps already average",
-        )
-        require(
-            self.architecture != "t2t_vit" or known["tokenizer"] != "tubelet",
-            "model.tokenizer",
-            self.tokenizer,
-            f"t2t_performer or t2t_transformer with {_family(self)}",
-        )
+        if known.get("token_learner.pooling") == "mean":
+            allowed = "sum with version v1.1, whose maps already average"
+            require(known["token_learner.version"] == "v1", "model.token_learner.pooling", "mean", allowed)
+        if self.architecture == "t2t_vit":
+            allowed = f"t2t_performer or t2t_transformer with {_family(self)}"
+            require(known["tokenizer"] != "tubelet", "model.tokenizer", self.tokenizer, allowed)
 
 
 _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1)
@@ -242,7 +225,7 @@ _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0,
 
 
 def resolve_model(config: ModelConfig) -> ModelConfig:
-    """Fill in every key that the architecture has."""
+    """Fill in all keys of the architecture."""
     filled = _filled_in(config)
     learner = {key.partition(".")[2]: filled.pop(key) for key in list(filled) if "." in key}
     size = config.size or ARCHITECTURES[config.architecture].usual_size

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vidtl.config.checks import require, require_choices, setting
+from vidtl.config.checks import require, require_choices, require_each, setting
 from vidtl.errors import UserError, did_you_mean
 
 
@@ -37,14 +37,12 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "optimizer")
-        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "more than 0")
-        require(self.reference_batch >= 0, "optimizer.reference_batch", self.reference_batch, "0 or more")
-        require(0 < self.layer_decay <= 1, "optimizer.layer_decay", self.layer_decay, "more than 0, at most 1")
-        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
-        require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "0 or more, below 1")
-        require(all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "two values of 0 or more, below 1")
-        require(self.epsilon > 0, "optimizer.epsilon", self.epsilon, "more than 0")
-        require(self.clip_norm >= 0, "optimizer.clip_norm", self.clip_norm, "0 or more")
+        require_each(self, "optimizer", "learning_rate epsilon", lambda value: value > 0, "more than 0")
+        require_each(self, "optimizer", "reference_batch weight_decay clip_norm", lambda v: v >= 0, "0 or more")
+        require_each(self, "optimizer", "layer_decay", lambda value: 0 < value <= 1, "more than 0, at most 1")
+        require_each(self, "optimizer", "momentum", lambda value: 0 <= value < 1, "0 or more, below 1")
+        allowed = "two values of 0 or more, below 1"
+        require_each(self, "optimizer", "betas", lambda pair: all(0 <= value < 1 for value in pair), allowed)
 
 
 Unit = Literal["epochs", "steps", "samples"]
@@ -112,19 +110,15 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         require_choices(self, "schedule")
         require(parse_length(self.length, "schedule.length").number > 0, "schedule.length", self.length, "more than 0")
-        for name in ("warmup", "cooldown"):
-            parse_length(getattr(self, name), f"schedule.{name}")
+        parse_length(self.warmup, "schedule.warmup")
+        parse_length(self.cooldown, "schedule.cooldown")
         for milestone in self.milestones:
             parse_length(milestone, "schedule.milestones")
-        require(
-            bool(self.milestones) == (self.name == "step"),
-            "schedule.milestones",
-            self.milestones,
-            "one or more with schedule.name step, none with the others",
-        )
-        require(self.warmup_start >= 0, "schedule.warmup_start", self.warmup_start, "0 or more")
-        require(0 <= self.final_factor <= 1, "schedule.final_factor", self.final_factor, "0 to 1")
-        require(0 < self.step_factor <= 1, "schedule.step_factor", self.step_factor, "more than 0, at most 1")
+        allowed = "one or more with schedule.name step, none with the others"
+        require_each(self, "schedule", "milestones", lambda value: bool(value) == (self.name == "step"), allowed)
+        require_each(self, "schedule", "warmup_start", lambda value: value >= 0, "0 or more")
+        require_each(self, "schedule", "final_factor", lambda value: 0 <= value <= 1, "0 to 1")
+        require_each(self, "schedule", "step_factor", lambda value: 0 < value <= 1, "more than 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +185,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "training")
-        for name in ("batch_size", "accumulation_steps", "log_every_steps", "checkpoint_every_steps",
-                     "keep_checkpoints"):  # fmt: skip
-            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
-        for name in ("ema_decay", "label_smoothing"):
-            require(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "0 or more, below 1")
-        for name in ("seed", "evaluate_every_epochs", "early_stop_evaluations", "hang_timeout_s"):
-            require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        names = "batch_size accumulation_steps log_every_steps checkpoint_every_steps keep_checkpoints"
+        require_each(self, "training", names, lambda value: value >= 1, "1 or more")
+        require_each(self, "training", "ema_decay label_smoothing", lambda v: 0 <= v < 1, "0 or more, below 1")
+        names = "seed evaluate_every_epochs early_stop_evaluations hang_timeout_s"
+        require_each(self, "training", names, lambda value: value >= 0, "0 or more")
         if self.evaluate_every_epochs == 0:
-            stops, allowed = self.early_stop_evaluations, "0 where training.evaluate_every_epochs is 0"
-            require(stops == 0, "training.early_stop_evaluations", stops, allowed)
+            allowed = "0 where training.evaluate_every_epochs is 0"
+            require_each(self, "training", "early_stop_evaluations", lambda value: value == 0, allowed)
