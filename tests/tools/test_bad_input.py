@@ -101,7 +101,7 @@ def test_checkpoint_of_other_data(run_main: RunMain, toy: Path, copy: Path, tmp_
         "name: fewer\ntitle: Fewer\nformat: labelled_csv\nlabels: single\ncolumns: {path: path, label: label}\n"
         "splits:\n  train: {annotations: a.csv}\n  val: {annotations: a.csv}\n"
     )
-    (other / "a.csv").write_text("path,label\na.mp4,one\na.mp4,two\n")
+    (other / "a.csv").write_text("path,label\na.mp4,one\nb.mp4,two\n")
     shutil.copy(next((toy / "videos/val").iterdir()), other / "a.mp4")
     for main, place in ((train.main, ("--output_dir", run)), (evaluation.main, ("--checkpoint", run))):
         options = [*tiny, "--schedule.length", "1 epoch"] if main is train.main else []
