@@ -320,7 +320,7 @@ class WithoutInitialization(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         in_place = func.__name__.endswith("_") and not func.__name__.endswith(("__", "requires_grad_"))
-        return args[0] if in_place else func(*args, **(kwargs or {}))
+        return next(iter([*args, *(kwargs or {}).values()])) if in_place else func(*args, **(kwargs or {}))
 
 
 def training(place: Workplace) -> dict[str, Any]:
