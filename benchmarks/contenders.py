@@ -1,6 +1,6 @@
-"""Models that are compared: ours in several forms, and the same network from other libraries.
+"""Models to compare: ours in several forms, and the same network from other libraries.
 
-All take clips `[B, T, C, H, W]` and have the same width, depth and heads. Weights are random, nothing is downloaded.
+All take clips `[B, T, C, H, W]` and have the same width, depth and heads, and random weights.
 """
 
 import importlib.util
@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.checks import require
+from vidtl.config.model import ARCHITECTURES
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
 
@@ -23,21 +22,21 @@ TUBELET_FRAMES = 2
 NUM_CLASSES = 400
 
 SIZES = ARCHITECTURES["vivit"].sizes
-"""Width, heads and depth of each letter."""
+"""Width and heads by letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of clips and models: X/16x2 with the width of `size` and `depth` blocks."""
+    """Sizes of clips and models: X/16x2 with width and heads of `size` and `depth` spatial blocks.
+
+    The temporal encoder has a third as many blocks, the proportion of 12 + 4. `frame_size` is height and width.
+    """
 
     size: str = "B"
-    """A key of `SIZES`."""
     depth: int = 12
-    """Spatial blocks; the temporal encoder has a third as many, the proportion of 12 + 4."""
     batch: int = 1
     num_frames: int = 32
     frame_size: int = 224
-    """Height and width in pixels."""
 
     def __post_init__(self) -> None:
         for name, step, least in (
@@ -51,30 +50,35 @@ class Sizes:
 
     @property
     def clip(self) -> ClipConfig:
-        """Shape of a clip."""
         side = (self.frame_size, self.frame_size)
         return ClipConfig(num_frames=self.num_frames, frame_size=side, short_side=max(256, self.frame_size))
 
     @property
     def temporal_depth(self) -> int:
-        """Blocks of the temporal encoder."""
         return max(1, self.depth // 3)
+
+    @property
+    def width(self) -> int:
+        return int(SIZES[self.size]["width"])
+
+    @property
+    def num_heads(self) -> int:
+        return int(SIZES[self.size]["num_heads"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A model with its counts."""
+    """A model with its multiply-adds of one clip.
+
+    Training takes three forward passes without the gradient of the pixels; work that a fused attention kernel repeats
+    counts once.
+    """
 
     key: str
     title: str
     model: nn.Module
     multiply_adds: int
-    """Of the forward pass of one clip."""
     train_multiply_adds: int
-    """Of the forward and backward pass of one clip: three forward passes without the gradient of the pixels.
-
-    What a fused attention kernel computes twice counts once.
-    """
 
 
 def our_contenders(sizes: Sizes) -> Iterator[Contender]:
@@ -99,14 +103,14 @@ def _ours(
         token_learner=TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block),
     )
     model = build_model(config, sizes.clip, NUM_CLASSES)
-    nn.init.normal_(model.classifier()[1].weight, std=0.02)  # starts at 0; a GPU multiplies zeros faster than numbers
+    nn.init.normal_(model.classifier()[1].weight, std=0.02)  # initially 0, and products with zeros are faster on GPUs
     return _counted(key, title, model, sizes, sizes.num_frames)
 
 
 def _counted(key: str, title: str, model: nn.Module, sizes: Sizes, frames_without_gradient: int) -> Contender:
-    """Count a model that projects so many frames whose pixels need no gradient."""
+    """Count a model whose first projection has so many frames as input, which need no gradient."""
     forward = count_multiply_adds(model, sizes.clip)
-    first_projection = frames_without_gradient * 3 * sizes.frame_size**2 * SIZES[sizes.size]["width"]
+    first_projection = frames_without_gradient * 3 * sizes.frame_size**2 * sizes.width
     train = 3 * forward - first_projection
     return Contender(key=key, title=title, model=model, multiply_adds=forward, train_multiply_adds=train)
 
@@ -130,10 +134,10 @@ def _huggingface(sizes: Sizes) -> Iterator[Contender]:
         image_size=sizes.frame_size,
         num_frames=sizes.num_frames,
         tubelet_size=[TUBELET_FRAMES, PATCH, PATCH],
-        hidden_size=SIZES[sizes.size]["width"],
+        hidden_size=sizes.width,
         num_hidden_layers=sizes.depth,
-        num_attention_heads=SIZES[sizes.size]["num_heads"],
-        intermediate_size=4 * SIZES[sizes.size]["width"],
+        num_attention_heads=sizes.num_heads,
+        intermediate_size=4 * sizes.width,
         num_labels=NUM_CLASSES,
         attn_implementation="sdpa",
     )
@@ -144,7 +148,6 @@ def _huggingface(sizes: Sizes) -> Iterator[Contender]:
 def _vit_pytorch(sizes: Sizes) -> Iterator[Contender]:
     """Yield vit-pytorch's ViViT, a factorized encoder, with each of its two attentions."""
     vivit: Any = importlib.import_module("vit_pytorch.vivit")
-    shape = SIZES[sizes.size]
     for key, attention in (("vit_pytorch", "sdpa"), ("vit_pytorch_eager", "eager")):
         net = vivit.ViViT(
             image_size=sizes.frame_size,
@@ -152,13 +155,13 @@ def _vit_pytorch(sizes: Sizes) -> Iterator[Contender]:
             frames=sizes.num_frames,
             frame_patch_size=TUBELET_FRAMES,
             num_classes=NUM_CLASSES,
-            dim=shape["width"],
+            dim=sizes.width,
             spatial_depth=sizes.depth,
             temporal_depth=sizes.temporal_depth,
-            heads=shape["num_heads"],
-            mlp_dim=4 * shape["width"],
+            heads=sizes.num_heads,
+            mlp_dim=4 * sizes.width,
             pool="mean",
-            dim_head=shape["width"] // shape["num_heads"],
+            dim_head=sizes.width // sizes.num_heads,
             use_flash_attn=attention == "sdpa",
         )
         model = _Adapted(net, lambda model, clips: model(rearrange(clips, "B T C H W -> B C T H W")))
@@ -173,9 +176,9 @@ def _timm(sizes: Sizes) -> Iterator[Contender]:
         "vit_base_patch16_224",
         pretrained=False,
         img_size=sizes.frame_size,
-        embed_dim=SIZES[sizes.size]["width"],
+        embed_dim=sizes.width,
         depth=sizes.depth,
-        num_heads=SIZES[sizes.size]["num_heads"],
+        num_heads=sizes.num_heads,
         num_classes=NUM_CLASSES,
     )
     frames = sizes.num_frames // TUBELET_FRAMES
@@ -200,10 +203,3 @@ def peer_contenders(sizes: Sizes, peers: Sequence[str]) -> tuple[list[Contender]
     """Build the models of other libraries; also return the names of those that are not installed."""
     missing = [peer for peer in peers if importlib.util.find_spec(PEERS[peer][0]) is None]
     return [model for peer in peers if peer not in missing for model in PEERS[peer][1](sizes)], missing
-
-
-def compiled(contender: Contender) -> nn.Module:
-    """Wrap a model in `torch.compile`."""
-    torch._dynamo.config.recompile_limit = 64  # models of one class share compiled code, each with its own guards
-    model: nn.Module = torch.compile(contender.model)  # type: ignore[assignment]
-    return model

@@ -15,9 +15,10 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.contenders import (
-    NUM_CLASSES,
-    PEERS,
-    SIZES,
-    Contender,
-    Sizes,
-    compiled,
-    our_contenders,
-    peer_contenders,
-)
+from benchmarks.contenders import NUM_CLASSES, PEERS, SIZES, Contender, Sizes, our_contenders, peer_contenders
 from vidtl.config.checks import require
 from vidtl.runtime.exit import run_tool
 from vidtl.runtime.launch import resolve_precision
@@ -49,14 +41,14 @@ AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Rounds:
-    """Seconds of each round by name, without the warm-up round."""
+    """Seconds of each round by model, without the warm-up round."""
 
     train: dict[str, list[float]] = field(default_factory=dict)
     """Forward and backward pass of a batch, without optimizer."""
     forward: dict[str, list[float]] = field(default_factory=dict)
     """Forward pass of a batch in evaluation."""
     peak_bytes: dict[str, int] = field(default_factory=dict)
-    """GPU only: weights, activations and gradients of a training step."""
+    """Weights, activations and gradients of a training step (GPU only)."""
 
 
 def parse() -> tuple[argparse.Namespace, Sizes]:
@@ -69,9 +61,7 @@ def parse() -> tuple[argparse.Namespace, Sizes]:
     parser.add_argument("--depth", type=int, default=12 if on_gpu else 4, help="blocks of every model")
     parser.add_argument("--batch", type=int, default=16 if on_gpu else 1, help="clips per step")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
-    parser.add_argument(
-        "--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="libraries to compare with"
-    )
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS), help="other libraries")
     parser.add_argument("--size", choices=list(SIZES), default="B", help="width and heads")
     parser.add_argument("--num_frames", type=int, default=32, help="frames per clip")
     parser.add_argument("--frame_size", type=int, default=224, help="side of the frames in pixels")
@@ -93,7 +83,10 @@ def main() -> None:
     seed_torch(0)
     peers, missing = peer_contenders(sizes, options.peers)
     contenders = [*our_contenders(sizes), *peers]
-    models = {c.key: (compiled(c) if options.compile else c.model).to(device) for c in contenders}
+    models = {contender.key: contender.model.to(device) for contender in contenders}
+    if options.compile:
+        torch._dynamo.config.recompile_limit = 64  # models of one class share compiled code, each with its own guards
+        models = {key: torch.compile(model) for key, model in models.items()}  # type: ignore[misc]
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     report: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks.model", *sys.argv[1:]]),
@@ -119,8 +112,14 @@ def main() -> None:
 def run_rounds(
     models: Mapping[str, nn.Module], sizes: Sizes, device: torch.device, autocast: torch.dtype | None, num_rounds: int
 ) -> Rounds:
-    """Time every model once per round, after one round to warm up, in alternating order."""
-    actions = _actions(models, sizes, device, autocast)
+    """Time all models once per round, after one round to warm up, in alternating order."""
+    clips_BTCHW = torch.randn(sizes.batch, sizes.num_frames, 3, sizes.frame_size, sizes.frame_size, device=device)
+    targets_B = torch.randint(NUM_CLASSES, (sizes.batch,), device=device)
+    actions = [
+        (kind, name, partial(_pass, model, clips_BTCHW, targets_B, autocast, kind == "train"))
+        for name, model in models.items()
+        for kind in ("train", "forward")
+    ]
     result = Rounds()
     for number in range(num_rounds + 1):
         for kind, name, action in actions if number % 2 else reversed(actions):
@@ -132,48 +131,19 @@ def run_rounds(
     return result
 
 
-Action = tuple[str, str, Callable[[], object]]
-"""Field of `Rounds`, name there, and what is timed."""
-
-
-def _actions(
-    models: Mapping[str, nn.Module], sizes: Sizes, device: torch.device, autocast: torch.dtype | None
-) -> Sequence[Action]:
-    clips_BTCHW = torch.randn(sizes.batch, sizes.num_frames, 3, sizes.frame_size, sizes.frame_size, device=device)
-    targets_B = torch.randint(NUM_CLASSES, (sizes.batch,), device=device)
-    actions: list[Action] = []
-    for name, model in models.items():
-        actions.append(("train", name, _train(model, clips_BTCHW, targets_B, autocast)))
-        actions.append(("forward", name, _forward(model, clips_BTCHW, autocast)))
-    return actions
-
-
-def _train(model: nn.Module, clips: Tensor, targets: Tensor, autocast: torch.dtype | None) -> Callable[[], None]:
-    def step() -> None:
-        model.train()
-        with _autocast(clips.device, autocast):
+def _pass(model: nn.Module, clips: Tensor, targets: Tensor, autocast: torch.dtype | None, with_gradient: bool) -> None:
+    model.train(with_gradient)
+    precision = torch.autocast(clips.device.type, autocast) if autocast else nullcontext()
+    with torch.set_grad_enabled(with_gradient):
+        with precision:
             logits_BK = model(clips)
-        F.cross_entropy(logits_BK.float(), targets).backward()
-        model.zero_grad(set_to_none=True)
-
-    return step
-
-
-def _forward(model: nn.Module, clips: Tensor, autocast: torch.dtype | None) -> Callable[[], None]:
-    def step() -> None:
-        model.eval()
-        with torch.no_grad(), _autocast(clips.device, autocast):
-            model(clips)
-
-    return step
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+        if with_gradient:
+            F.cross_entropy(logits_BK.float(), targets).backward()
+            model.zero_grad(set_to_none=True)
 
 
 def _peak_bytes(step: Callable[[], object], model: nn.Module) -> int:
-    """Measure the memory of a step without the weights of the other models; compiled models compile first."""
+    """Measure the memory of a step without the weights of other models, after a step that compiles."""
     step()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -185,10 +155,10 @@ def _peak_bytes(step: Callable[[], object], model: nn.Module) -> int:
 def summarize(
     contenders: Sequence[Contender], rounds: Rounds, batch: int, gpu_peak: float | None
 ) -> dict[str, dict[str, Any]]:
-    """Compute medians over the rounds and their ratios to the reference, the first contender.
+    """Compute medians over the rounds and their ratios to the first contender.
 
     Returns:
-        For each model its counts, `peak_bytes`, and under `train` and `forward` the `rounds` and `seconds` of a batch,
+        Counts and `peak_bytes` of each model; under `train` and `forward` the `rounds` and `seconds` of a batch,
         `time_ratio` and `mfu` (model FLOPs utilization; None without a data sheet).
     """
 
@@ -218,9 +188,9 @@ def summarize(
 def print_results(console: Console, precision: str, results: Mapping[str, dict[str, Any]], on_gpu: bool) -> None:
     """Print a line per model; times only on a GPU."""
     headings = ["GMAC", "ratio", "train time ratio", "forward time ratio"]
-    table = Table(title=f"\nprecision {precision}", title_justify="left")
-    table.add_column("model")
-    for heading in headings + ["train ms", "forward ms", "train MFU", "peak GiB"] * on_gpu:
+    headings += ["train ms", "forward ms", "train MFU", "peak GiB"] * on_gpu
+    table = Table("model", title=f"\nprecision {precision}", title_justify="left")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for each in results.values():
         train, forward = each["train"], each["forward"]

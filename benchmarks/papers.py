@@ -4,8 +4,8 @@
     python -m benchmarks.papers t2t_vit --output rows.json
 
 Multiply-adds are those of one view; the sources call billions of them "GFLOPs". Rows with the source `arithmetic` are
-not printed anywhere: they follow from the shapes of the layers. A note that starts with `does not match` marks a
-printed figure that cannot belong to the model beside it.
+not published: they follow from the shapes of the layers. A note that starts with `does not match` marks a published
+figure that cannot belong to its model.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,7 +37,7 @@ PRINTED = ("source", "name", "gmacs", "parameters_m", "note")
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedModel:
-    """A row of papers.csv; `name` is unique within a source."""
+    """A row of papers.csv; `name` is unique within a source. Published figures are of one view, in 1e9 and 1e6."""
 
     table: str
     source: str
@@ -46,9 +46,7 @@ class PublishedModel:
     clip: ClipConfig
     num_classes: int
     gmacs: float | None
-    """Multiply-adds of one view, in billions, as printed."""
     parameters_m: float | None
-    """Parameters in millions, as printed."""
     note: str
 
 
@@ -74,7 +72,7 @@ def _published(row: Mapping[str, str]) -> PublishedModel:
 
 
 def _model(name: str, settings: Mapping[str, str]) -> ModelConfig:
-    """Return the settings of a name, changed by others in dotted keys."""
+    """Return the settings of a model name, with changes by dotted key."""
     model = parse_name(name)
     for key, value in settings.items():
         section, _, stage_key = key.rpartition(".")
@@ -83,32 +81,21 @@ def _model(name: str, settings: Mapping[str, str]) -> ModelConfig:
     return model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """Exact counts of a row's model; `parameters` includes those without gradient, as in the papers."""
-
-    multiply_adds: int
-    parameters: int
-    trainable_parameters: int
-
-
-def count(row: PublishedModel) -> Counts:
-    """Count a model without allocating its weights."""
+def count(row: PublishedModel) -> dict[str, int]:
+    """Count a model without allocating its weights; `parameters` includes frozen ones, as in the papers."""
     with torch.device("meta"):
         model = build_model(row.model, row.clip, row.num_classes)
-    return Counts(
-        multiply_adds=count_multiply_adds(model, row.clip),
-        parameters=count_parameters(model),
-        trainable_parameters=count_parameters(model, trainable_only=True),
-    )
+    return {
+        "multiply_adds": count_multiply_adds(model, row.clip),
+        "parameters": count_parameters(model),
+        "trainable_parameters": count_parameters(model, trainable_only=True),
+    }
 
 
 def main() -> None:
     tables = sorted({row.table for row in published_models()})
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "table", nargs="?", default="", choices=["", *tables], help="one table; all of them if left out"
-    )
+    parser.add_argument("table", nargs="?", default="", choices=["", *tables], help="default: all tables")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     options = parser.parse_args()
     counted = [(row, count(row)) for row in published_models(options.table)]
@@ -118,23 +105,22 @@ def main() -> None:
             "command": shlex.join(["python", "-m", "benchmarks.papers", *sys.argv[1:]]),
             "date": datetime.now(UTC).date().isoformat(),
             "versions": installed_versions(["torch", "vidtl"]),
-            "rows": [{name: getattr(row, name) for name in PRINTED} | asdict(counts) for row, counts in counted],
+            "rows": [{name: getattr(row, name) for name in PRINTED} | counts for row, counts in counted],
         }
         options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def print_comparison(counted: list[tuple[PublishedModel, Counts]]) -> None:
+def print_comparison(counted: list[tuple[PublishedModel, dict[str, int]]]) -> None:
     """Print our counts beside the published figures."""
-    table = Table(title="Published figures and ours", title_justify="left")
-    table.add_column("source")
+    table = Table("source", title="Published figures and ours", title_justify="left")
     table.add_column("model", no_wrap=True)
     for heading in ("GMAC", "published", "deviation", "parameters", "published M", "deviation"):
         table.add_column(heading, justify="right")
     table.add_column("note")
     for row, counts in counted:
-        gmacs = counts.multiply_adds / 1e9
+        gmacs = counts["multiply_adds"] / 1e9
         cells = [f"{gmacs:.4f}", *deviation(row.gmacs, gmacs)]
-        cells += [f"{counts.parameters:,}", *deviation(row.parameters_m, counts.parameters / 1e6)]
+        cells += [f"{counts['parameters']:,}", *deviation(row.parameters_m, counts["parameters"] / 1e6)]
         table.add_row(row.source, row.name, *cells, row.note, style="red" if NO_MATCH in row.note else "")
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     console.print(table)

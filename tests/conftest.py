@@ -1,12 +1,11 @@
-"""Folders of real data and reference outputs; tests that need one skip with the reason where it is absent."""
+"""Folders of real data and reference outputs; tests skip if theirs is absent."""
 
 import os
 from pathlib import Path
 
 from tests.environment import REPOSITORY
 
-# Before torch is imported, here and in the processes that tests start: threads that wait for each other on busy cores
-# make the suite several times slower.
+# Before torch is imported, here and in subprocesses: more threads make the suite several times slower on busy cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

@@ -1,4 +1,4 @@
-"""Where the tests lie, the surroundings of processes that they start, and how far these are."""
+"""The repository, the environment of subprocesses, and waiting for them."""
 
 import os
 import subprocess
@@ -9,11 +9,11 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
-"""Of a process on the CPU: one thread for each, and this repository's code in the tests' scripts, too."""
+"""Environment of subprocesses: CPU only, one thread, modules of this repository."""
 
 
 def wait_for(path: Path, process: "subprocess.Popen[Any]") -> None:
-    """Until a process has written `path`; what it printed to a pipe is the message where it ends before that."""
+    """Wait until a process has written `path`; its output is the message if it ends before."""
     printed = process.stdout or process.stderr
     deadline = time.monotonic() + 120
     while not path.exists():

@@ -1,4 +1,4 @@
-"""Assertions on errors: what an error must name, never its sentence."""
+"""Assertions on the parts that an error names, not on its sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

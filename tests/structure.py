@@ -12,15 +12,14 @@ from tests.environment import REPOSITORY
 FLOORS = (
     {"errors"},
     {"video", "config", "runtime"},
-    {"annotations"},
     {"annotations", "models", "metrics"},
     {"data"},
     {"prepare", "training", "visualize"},
     {"evaluation"},
     {"tools", "benchmarks"},
 )
-"""Rooms from the bottom up: imports run down only, not within a floor; everything may import `vidtl` itself (a version
-and lazy public names)."""
+"""Rooms from the bottom up: imports run down only, not within a floor; `vidtl` itself (version, lazy public names) may
+be imported by all."""
 
 FUNCTION_LINES, FILE_LINES = 60, 300
 
@@ -70,7 +69,7 @@ def arrows() -> dict[tuple[str, str], set[tuple[str, str]]]:
 
 
 def forbidden_arrows() -> dict[tuple[str, str], set[tuple[str, str]]]:
-    """Return the arrows that do not run down, and those from video to anything but errors."""
+    """Return the arrows that do not run down, and those from video except to errors."""
     height = {name: number for number, floor in enumerate(FLOORS) for name in floor} | {"vidtl": -1}
     return {
         (source, target): pairs
@@ -80,7 +79,7 @@ def forbidden_arrows() -> dict[tuple[str, str], set[tuple[str, str]]]:
 
 
 def floors(graph: dict[str, set[str]]) -> dict[str, int]:
-    """Number the nodes of a graph from the bottom up; nodes of a circle, and those above it, have no number."""
+    """Number the nodes of a graph from the bottom up, except those in or above a circle."""
     number: dict[str, int] = {}
     while ready := {node for node in graph if node not in number and graph[node] <= number.keys()}:
         number |= {node: 1 + max((number[below] for below in graph[node]), default=0) for node in ready}
@@ -94,7 +93,7 @@ def room_graph() -> dict[str, set[str]]:
 
 
 def modules_in_circles() -> set[str]:
-    """Return the modules in a circle of imports, also of those inside functions, or between two circles."""
+    """Return the modules in or between circles of imports, including imports inside functions."""
     graph = {module: set(imported(module)) - {"vidtl"} for module in modules()}
     left = graph.keys() - floors(graph).keys()
     below = {module: {other for other in left if module in graph[other]} for module in left}
@@ -102,7 +101,7 @@ def modules_in_circles() -> set[str]:
 
 
 def reachable(start: str) -> set[str]:
-    """Return the own files behind a module: its static imports, and the packages that these lie in."""
+    """Return the own files behind a module: its static imports, transitively, and their packages."""
     seen: set[str] = set()
     waiting = [start]
     while waiting:

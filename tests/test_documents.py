@@ -1,4 +1,4 @@
-"""Pages for readers: links, named files and the options of shown commands exist."""
+"""Documents: links, named files, options of commands and names in Python examples exist."""
 
 import ast
 import re
@@ -20,7 +20,13 @@ def _pages() -> dict[str, Path]:
 
 PAGES = _pages()
 GUIDES = [name for name in PAGES if not name.startswith("docs/results/")]
-"""Pages about the present; those of results show the commands of their day."""
+"""Pages without those of results, which show the commands of their time."""
+
+
+def test_the_readme_is_short_and_links_all_pages() -> None:
+    text = PAGES["README.md"].read_text(encoding="utf-8")
+    assert len(text.split()) <= 1300
+    assert [name for name in PAGES if name.startswith("docs/") and name.count("/") == 1 and name not in text] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -31,7 +37,7 @@ def test_links_within_the_repository_exist(name: str) -> None:
 
 
 def _heads() -> dict[str, str]:
-    """Text at the top of every tool, benchmark and configuration."""
+    """Read the text at the top of every tool, benchmark and configuration."""
     scripts = [*REPOSITORY.glob("tools/*.py"), *REPOSITORY.glob("benchmarks/*.py")]
     heads = {file: ast.get_docstring(ast.parse(file.read_text())) or "" for file in scripts}
     heads |= {file: file.read_text().partition("\ndata:")[0] for file in REPOSITORY.glob("configs/**/*.yaml")}
@@ -48,7 +54,7 @@ def test_files_named_at_the_head_of_a_file_exist(name: str) -> None:
 
 
 def _commands(text: str) -> Iterator[list[str]]:
-    """Commands of a text that run a tool, from the tool's name on, with continued lines joined."""
+    """Yield the commands of a text that run a tool, from its name on, with continued lines joined."""
     for line in text.replace("\\\n", " ").splitlines():
         if match := re.search(r"tools/\w+\.py [^`]*", line.lstrip("# ")):
             words = shlex.split(re.split(r" #|   |[;)<&|]| > ", match[0])[0], posix=False)
@@ -57,7 +63,6 @@ def _commands(text: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("name", [*GUIDES, *HEADS])
 def test_options_of_shown_commands_exist(name: str) -> None:
-    """Every `--section.key` is a setting, every other option stands in the source of a tool."""
     from command_line import ExperimentParser
 
     settings = {option for action in ExperimentParser("", "")._actions for option in action.option_strings}
@@ -67,18 +72,9 @@ def test_options_of_shown_commands_exist(name: str) -> None:
         assert [option for option in options if option not in settings | declared] == [], command
 
 
-def _python_blocks() -> Iterator[tuple[str, ast.Module]]:
-    for name in GUIDES:
-        for block in re.findall(r"^```python\n(.*?)^```$", PAGES[name].read_text(encoding="utf-8"), re.S | re.M):
-            yield name, ast.parse(block)
-
-
-def test_names_that_python_examples_use_exist() -> None:
-    """Imports work, and so does every `vidtl.name`."""
-    for name, block in _python_blocks():
-        imports = [line for line in block.body if isinstance(line, ast.Import | ast.ImportFrom)]
+@pytest.mark.parametrize("name", GUIDES)
+def test_names_in_python_examples_exist(name: str) -> None:
+    for text in re.findall(r"^```python\n(.*?)^```$", PAGES[name].read_text(encoding="utf-8"), re.S | re.M):
+        imports = [line for line in ast.parse(text).body if isinstance(line, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(imports, []), name, "exec"), {})
-        uses = [node for node in ast.walk(block) if isinstance(node, ast.Attribute)]
-        for use in uses:
-            if isinstance(use.value, ast.Name) and use.value.id == "vidtl":
-                assert hasattr(vidtl, use.attr), f"{name}: vidtl.{use.attr}"
+        assert [each for each in re.findall(r"\bvidtl\.(\w+)\(", text) if not hasattr(vidtl, each)] == []

@@ -3,9 +3,9 @@
     python tools/benchmark.py train                                             ViViT-B/16x2 FE, 8 tokens after block 3
     python tools/benchmark.py train --config configs/ssv2_vivit_b_tl8.yaml --training.compile blocks
 
-Takes any configuration and any `--section.key value`. Clips are read from `data.root` if it exists, otherwise from
-generated videos with the size and length of those of Kinetics. Steps are complete: input on the device, augmentation,
-forward, backward, clipping, optimizer and averaged weights. Use an idle machine; on a CPU, times are CPU seconds.
+Clips are read from `data.root` if it exists, otherwise from generated videos with the size and length of those of
+Kinetics. Steps are complete: input on the device, augmentation, forward, backward, clipping, optimizer and averaged
+weights. Use an idle machine; on a CPU, times are CPU seconds.
 """
 
 import argparse
@@ -15,14 +15,12 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from command_line import ExperimentParser, make_experiment, settings_of_file
@@ -57,20 +55,20 @@ PRODUCT = (4096, 768, 3072)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTimes:
-    """Medians over the rounds: CPU seconds, except for steps on a GPU."""
+    """Medians over the rounds: CPU seconds, except for steps on a GPU.
+
+    `read_s` is for reading, cropping and collating one clip; `step_s` for an optimizer step of `batch` clips on one
+    device, `update_s` its part for clipping, optimizer and averaged weights.
+    """
 
     batch: int
-    """Clips per step of one device."""
     read_s: float
-    """CPU seconds to read, crop and collate one clip."""
     step_s: float
-    """Seconds of one optimizer step."""
     update_s: float
-    """Part of `step_s` for clipping, optimizer and averaged weights."""
     multiply_adds: int
-    """Of the forward pass of one clip; a step takes three times as many."""
+    """Multiply-adds of the forward pass of one clip; a step takes three times as many."""
     peak: float | None
-    """FLOP/s: of the GPU's data sheet, or of a matrix product in the same run; None for an unknown GPU."""
+    """FLOP/s of the GPU's data sheet, or of a matrix product in the same run; None for an unknown GPU."""
 
     @property
     def utilization(self) -> float | None:
@@ -78,20 +76,15 @@ class TrainingTimes:
         return 6 * self.multiply_adds * self.batch / self.step_s / self.peak if self.peak else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Projection:
-    """Speed of a run on the whole machine, in clips per second."""
+class Projection(NamedTuple):
+    """Clips per second of the whole machine: reading alone, computing alone, both at once."""
 
     reading: float
-    """All cores if they only read."""
     computing: float
-    """All devices."""
     together: float
-    """Both at once: the minimum on GPUs; on a CPU reading and computing share the cores."""
 
     @property
     def limit(self) -> str:
-        """`reading` or `computing`."""
         return "reading" if self.reading < self.computing else "computing"
 
 
@@ -100,14 +93,19 @@ def project(times: TrainingTimes, cores: int, gpus: int) -> Projection:
     reading = cores / times.read_s
     computing = max(gpus, 1) * times.batch / times.step_s * (1 if gpus else cores)
     together = min(reading, computing) if gpus else 1 / (1 / reading + 1 / computing)
-    return Projection(reading=reading, computing=computing, together=together)
+    return Projection(reading, computing, together)
 
 
 def main() -> None:
     options, config = parse()
     torch.set_num_threads(options.threads)
-    with ExitStack() as stack:
-        times, rounds = measure(config, find_records(config, options.num_classes, stack), options.rounds)
+    root = Path(config.data.root)
+    with tempfile.TemporaryDirectory() as folder:
+        if root.is_dir():
+            records = read_records(load_description(config.data.dataset), config.data.train_split, root)
+        else:
+            records = write_videos(Path(folder), options.num_classes)
+        times, rounds = measure(config, records, options.rounds)
     projection = project(times, os.cpu_count() or 1, torch.cuda.device_count())
     print_times(config, times, projection)
     if options.output:
@@ -118,14 +116,14 @@ def main() -> None:
             "config": asdict(config),
             "times": asdict(times),
             "utilization": times.utilization,
-            "projection": asdict(projection) | {"limit": projection.limit},
+            "projection": projection._asdict() | {"limit": projection.limit},
             "rounds": rounds,
         }
         options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
-    """Parse the command line; the experiment is one device's share, read in this process, for the steps timed."""
+    """Parse the command line; the experiment has one device's batch and the number of steps to time."""
     parser = ExperimentParser("benchmark.py train", "Measure training on this machine.")
     parser.add_argument("command", choices=("train",), help="Part to measure")
     parser.add_argument("--batch", type=int, default=8, help="Clips per step and device")
@@ -138,29 +136,16 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     config = make_experiment(options.settings, {} if has_file else settings_of_file(DEFAULT_CONFIG))
     for name in ("batch", "rounds", "threads", "num_classes"):
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
-    if options.output:
-        require(
-            options.output.parent.is_dir() and not options.output.is_dir(), "--output", str(options.output), "a file"
-        )
-    config = replace(
-        config,
-        data=replace(config.data, num_workers=0),
-        schedule=ScheduleConfig(name="constant", length=f"{options.rounds + 1} steps", warmup="0 steps"),
-        training=replace(config.training, batch_size=options.batch, accumulation_steps=1, init_from=""),
-    )
-    return options, config
-
-
-def find_records(config: ExperimentConfig, num_classes: int, stack: ExitStack) -> Records:
-    """Read the training split if it is on this machine, or generate videos that are deleted with `stack`."""
-    root = Path(config.data.root)
-    if root.is_dir():
-        return read_records(load_description(config.data.dataset), config.data.train_split, root)
-    return write_videos(Path(stack.enter_context(tempfile.TemporaryDirectory())), num_classes)
+    if output := options.output:
+        require(output.parent.is_dir() and not output.is_dir(), "--output", str(output), "a file")
+    data = replace(config.data, num_workers=0)
+    schedule = ScheduleConfig(name="constant", length=f"{options.rounds + 1} steps", warmup="0 steps")
+    training = replace(config.training, batch_size=options.batch, accumulation_steps=1, init_from="")
+    return options, replace(config, data=data, schedule=schedule, training=training)
 
 
 def write_videos(folder: Path, num_classes: int, num_videos: int = 2) -> Records:
-    """Generate a data set of videos of 10 seconds, 340 x 256 pixels, 25 frames per second, as common in Kinetics."""
+    """Generate videos of 10 seconds, 340 x 256 pixels and 25 frames per second, as in Kinetics."""
     classes = [f"class {number}" for number in range(num_classes)]
     lines = ["path,label,split"]
     for number in range(num_videos):
@@ -188,7 +173,7 @@ def measure(config: ExperimentConfig, records: Records, rounds: int) -> tuple[Tr
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
     multiply_adds = count_multiply_adds(model, config.clip)
-    nn.init.normal_(model.classifier()[1].weight, std=0.02)  # starts at 0, and products with zeros are faster on a GPU
+    nn.init.normal_(model.classifier()[1].weight, std=0.02)  # initially 0, and products with zeros are faster on GPUs
     task = TrainingTask(
         loader=loader,
         make_input=partial(batch_input, clip=config.clip),
@@ -198,21 +183,15 @@ def measure(config: ExperimentConfig, records: Records, rounds: int) -> tuple[Tr
     )
     steps, updates = time_steps(Engine(model, config, accelerator, task), batch, rounds)
     on_gpu = accelerator.device.type == "cuda"
-    times = TrainingTimes(
-        batch=config.training.batch_size,
-        read_s=median(reads),
-        step_s=median(steps),
-        update_s=median(updates),
-        multiply_adds=multiply_adds,
-        peak=peak_flops(torch.cuda.get_device_name(), precision)
-        if on_gpu
-        else product_flops(DTYPES[precision], rounds),
-    )
-    return times, {"read_s": reads, "step_s": steps, "update_s": updates}
+    peak = peak_flops(torch.cuda.get_device_name(), precision) if on_gpu else product_flops(DTYPES[precision], rounds)
+    seconds = {"read_s": reads, "step_s": steps, "update_s": updates}
+    medians = {name: median(values) for name, values in seconds.items()}
+    batch_size = config.training.batch_size
+    return TrainingTimes(batch=batch_size, multiply_adds=multiply_adds, peak=peak, **medians), seconds
 
 
 def time_reading(loader: TrainLoader, rounds: int) -> tuple[list[float], ClipBatch]:
-    """Measure CPU seconds per clip for `rounds` batches, after one to warm up; also return the last batch."""
+    """Measure CPU seconds per clip for `rounds` batches after a warm-up; also return the last batch."""
     seconds = []
     batches = loader.iterate(0)
     batch = next(batches)
@@ -224,36 +203,32 @@ def time_reading(loader: TrainLoader, rounds: int) -> tuple[list[float], ClipBat
 
 
 def time_steps(engine: Engine, batch: ClipBatch, rounds: int) -> tuple[list[float], list[float]]:
-    """Measure seconds of whole steps on one batch, and of their last part: clipping, optimizer, averaged weights."""
+    """Measure the seconds of steps on one batch, and of clipping, optimizer and averaged weights alone."""
     device = engine.accelerator.device
-    peak = peak_learning_rate(engine.config.optimizer, engine.config.training.batch_size)
-    rate = peak * 1e-3  # small, because every step sees the same batch
-    batches: Iterator[ClipBatch] = repeat(batch)
-    ahead = DeviceBatches(batches, device)
+    rate = 1e-3 * peak_learning_rate(engine.config.optimizer, engine.config.training.batch_size)  # same batch each step
+    ahead = DeviceBatches(repeat(batch), device)
     zero = torch.zeros((), device=device)
-    gradients: list[tuple[nn.Parameter, Tensor]] = []
+    steps, updates = [], []
 
-    def update() -> None:
+    def update(gradients: list[tuple[nn.Parameter, Tensor]]) -> None:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         engine.update(1, rate, zero)
 
-    steps, updates = [], []
     for _ in range(rounds + 1):
         steps.append(measure_seconds(lambda: engine.step(1, rate, ahead), device))
-        gradients += [(p, torch.full_like(p, 1e-4)) for p in engine.model.parameters() if p.requires_grad]
-        updates.append(measure_seconds(update, device))
-        gradients.clear()
+        gradients = [(p, torch.full_like(p, 1e-4)) for p in engine.model.parameters() if p.requires_grad]
+        updates.append(measure_seconds(partial(update, gradients), device))
     return steps[1:], updates[1:]
 
 
 def product_flops(dtype: torch.dtype, rounds: int) -> float:
-    """Measure the FLOP/s of a matrix product on the CPU, in the fastest round."""
+    """Measure the FLOP/s of a matrix product on the CPU; fastest round."""
     rows, inner, outer = PRODUCT
     left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, outer, dtype=dtype)
     out = left @ right
-    cpu = torch.device("cpu")
-    seconds = [measure_seconds(lambda: torch.mm(left, right, out=out), cpu) for _ in range(rounds + 1)]
+    product = partial(torch.mm, left, right, out=out)
+    seconds = [measure_seconds(product, torch.device("cpu")) for _ in range(rounds + 1)]
     return 2 * rows * inner * outer / min(seconds[1:])
 
 

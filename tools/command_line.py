@@ -1,7 +1,6 @@
 """Command lines of the tools: `--section.key value` over a YAML file over a preset over the defaults of `vidtl.config`.
 
-Options and their help come from the dataclasses. A mistake ends as a `UserError` that names the key, the value and what
-is allowed. Nothing slow is imported here: a tool parses first, and imports torch afterwards.
+Options and their help come from the dataclasses. Nothing slow is imported here: tools parse before they import torch.
 """
 
 import argparse
@@ -16,8 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
-from vidtl.config.load import Leaf, build, describe, leaves, parse_text, read_values
-from vidtl.config.yaml_file import read_yaml
+from vidtl.config.load import Leaf, build, describe, leaves, parse_text, read_values, read_yaml
 from vidtl.errors import UserError, did_you_mean
 
 DEFAULTS = leaves(ExperimentConfig)
@@ -28,7 +26,7 @@ _SETTINGS = DEFAULTS | {PRESET: Leaf(Literal[tuple(AUGMENTATION_PRESETS)], "", A
 
 
 class PlainParser(argparse.ArgumentParser):
-    """A parser that reports a mistake in one line and names the nearest option."""
+    """Parser whose errors are one-line `UserError`s that name the nearest option."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **settings})
@@ -46,21 +44,20 @@ class PlainParser(argparse.ArgumentParser):
 
 
 class ExperimentParser(PlainParser):
-    """A parser with an option for each setting; those given are in `settings` of its result, by dotted key."""
+    """Parser with an option for each setting; `settings` of its result has those given, by dotted key."""
 
     def __init__(self, tool: str, description: str) -> None:
         super().__init__(usage=f"{tool} [options] [--section.key value ...]", description=description)
         self.set_defaults(settings={})
         self.add_argument("--config", action=_Given, help="YAML file with any of the settings below; see configs/")
         groups = {section.name: self.add_argument_group(section.name) for section in fields(ExperimentConfig)}
+        common: dict[str, Any] = {"action": _Given, "default": argparse.SUPPRESS}
         for key, leaf in _SETTINGS.items():
-            group, text = groups[key.partition(".")[0]], "Published recipe for the keys of `augmentation`"
-            group.add_argument(
-                f"--{key}", action=_Given, dest=key, default=argparse.SUPPRESS, metavar=describe(leaf.hint), help=text
-            )
+            text = "Published recipe for the keys of `augmentation`"  # format_help fills in the others
+            groups[key.partition(".")[0]].add_argument(f"--{key}", metavar=describe(leaf.hint), help=text, **common)
 
     def format_help(self) -> str:
-        """Add docstrings and defaults, which only the help needs."""
+        """Add docstrings and defaults to the options."""
         for action in self._actions:
             if isinstance(action, _Given) and (leaf := DEFAULTS.get(action.dest)):
                 default = {"": "''", None: "null"}.get(leaf.default, leaf.default)
@@ -71,20 +68,20 @@ class ExperimentParser(PlainParser):
 
 
 class ModelParser(ExperimentParser):
-    """A parser of a tool that uses a trained model."""
+    """Parser of a tool that uses a trained model."""
 
     def __init__(self, tool: str, description: str) -> None:
         super().__init__(tool, description)
-        text = "Folder of a run (its newest valid checkpoint is taken), one checkpoint of it, or any model directory"
+        text = "Folder of a run (for its newest valid checkpoint), one checkpoint of it, or any model directory"
         self.add_argument("--checkpoint", type=Path, required=True, help=text)
 
     def check(self) -> None:
-        """Parse the command line for its mistakes alone."""
+        """Parse the command line and check that the checkpoint exists."""
         existing_directory(self.parse_args().checkpoint)
 
 
 class _Given(argparse.Action):
-    """Keep a setting, or those of a file; later ones replace earlier ones."""
+    """Action that stores a setting, or those of a file, over earlier ones."""
 
     def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
         hint = _SETTINGS[self.dest].hint if self.dest in _SETTINGS else None
@@ -94,7 +91,7 @@ class _Given(argparse.Action):
 
 @cache
 def field_docstrings(kind: type) -> dict[str, str]:
-    """Read the text below each field of a dataclass from its source."""
+    """Read the docstrings of the fields of a dataclass from its source."""
     body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
     return {
         node.target.id: " ".join(ast.literal_eval(text.value).split())
@@ -106,26 +103,18 @@ def field_docstrings(kind: type) -> dict[str, str]:
 def parse_experiment(
     parser: ExperimentParser, arguments: list[str] | None = None
 ) -> tuple[argparse.Namespace, ExperimentConfig]:
-    """Parse the command line into the tool's own options and the experiment.
-
-    Raises:
-        UserError: an unknown key (with the nearest valid one), a value of the wrong type or range, a missing file.
-    """
+    """Parse the command line into the options of the tool and the experiment."""
     options = parser.parse_args(arguments)
     return options, make_experiment(options.settings)
 
 
 def settings_of_file(file: Path) -> dict[str, Any]:
-    """Read a YAML file of an experiment as settings by dotted key; UserError as `read_yaml` and `read_values`."""
+    """Read a YAML file of an experiment as settings by dotted key."""
     return read_values(read_yaml(file), _SETTINGS)
 
 
 def make_experiment(given: Mapping[str, Any], recorded: Mapping[str, Any] = {}) -> ExperimentConfig:
-    """Build an experiment from settings by dotted key: those given over those recorded over the preset's.
-
-    Raises:
-        UserError: a value is out of range.
-    """
+    """Build an experiment from settings by dotted key: those given over those recorded over the preset's."""
     values = {key: leaf.default for key, leaf in DEFAULTS.items()}
     settings = {**recorded, **given}
     if preset := settings.pop(PRESET, ""):
@@ -134,7 +123,7 @@ def make_experiment(given: Mapping[str, Any], recorded: Mapping[str, Any] = {}) 
 
 
 def existing_directory(path: Path) -> None:
-    """Raise a UserError with the nearest name where there is no such directory."""
+    """Raise a UserError with the nearest name if a model directory does not exist."""
     if not path.is_dir():
         neighbors = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
         raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")

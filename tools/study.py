@@ -6,10 +6,9 @@ Data elsewhere:    ... --data.root /data/toy --data.num_workers 8, or any other 
 One of four jobs:  ... --shard 2/4; then --table_only
 Table and figure:  ... --table_only --results_dir docs/results/toy_placement
 
-Run the same command again to continue: finished runs are kept, an interrupted run resumes from its newest checkpoint,
-and a run is evaluated again if the study names another checkpoint or other evaluation.* options. Runs are ordinary ones
-in OUTPUT_DIR/ROW/seed-N. Results in RESULTS_DIR/results.json are reused when the run folders are missing, for example
-on another machine.
+The same command continues: finished runs are kept, interrupted runs resume, and a run is evaluated again for another
+checkpoint or other evaluation.* options. Runs are in OUTPUT_DIR/ROW/seed-N; results in RESULTS_DIR/results.json are
+reused if their run folders are missing.
 """
 
 import argparse
@@ -25,11 +24,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import study_table
 from command_line import ExperimentParser, PlainParser, parse_experiment
+from study_table import RowResult, RunKey, RunResult, StudyConfig, StudyRow
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
-from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.errors import UserError
 from vidtl.runtime.exit import StoppedBySignalError, exit_on_error, run_tool
 
@@ -42,7 +42,6 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
         usage="study.py study --output_dir OUTPUT_DIR [options] [--section.key value ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("study", type=Path, help="YAML file of the study; see configs/studies/")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs")
@@ -60,22 +59,11 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
 
 
 if __name__ == "__main__":
-    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+    with exit_on_error():  # mistakes and --help end here, before the slow imports below
         load(parse()[0].study, StudyConfig)
 
 import psutil
 import torch
-from study_table import (
-    RESULTS,
-    RowResult,
-    RunKey,
-    RunResult,
-    draw_study,
-    print_results,
-    read_result,
-    recorded_results,
-    write_results,
-)
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.data.protocols import protocol_of_run
@@ -91,7 +79,7 @@ from vidtl.training.run_directory import RunDirectory, check_same_experiment
 
 
 class Run(NamedTuple):
-    """One row from one seed."""
+    """One row with one seed."""
 
     row: StudyRow
     seed: int
@@ -104,7 +92,6 @@ class Run(NamedTuple):
 
     @property
     def key(self) -> RunKey:
-        """Name of the row and seed."""
         return self.row.name, self.seed
 
 
@@ -113,11 +100,11 @@ def main() -> None:
     configure_logging(True)
     study = load(options.study, StudyConfig)
     runs = list(planned_runs(study, options.study.parent / study.experiment, options.output_dir, settings))
-    folder = options.results_dir or options.output_dir
+    results = (options.results_dir or options.output_dir) / "results.json"
     trained = {run.key for run in runs if judged_checkpoint(run, "last")}
-    recorded = recorded_results(folder / RESULTS, study, {run.key: run.config for run in runs}, trained)
+    recorded = study_table.recorded_results(results, study, {run.key: run.config for run in runs}, trained)
     if recorded:
-        log.info("%d runs without folders are taken from %s", len(recorded), folder / RESULTS)
+        log.info("%d runs without folders are taken from %s", len(recorded), results)
     shard = Shard.parse(options.shard) if options.shard else Shard(1, 1)
     if not options.table_only:
         execute_unfinished([run for run in shard.take(runs) if run.key not in recorded], study, options.launch)
@@ -125,17 +112,17 @@ def main() -> None:
         print(f"{shard.name} finished; --table_only writes the table of all parts")
         return
     rows = [collect(row, [run for run in runs if run.row is row], study, recorded) for row in study.rows]
-    write_results(study, rows, folder)
-    draw_study(study, rows, folder / "study.png")
-    print_results(study, rows)
-    print(f"results  {folder}: {RESULTS}, results.csv, study.png")
+    study_table.write_table(study, rows, results)
+    study_table.draw_table(study, rows, results.with_name("study.png"))
+    study_table.print_table(study, rows)
+    print(f"results  {results.parent}: results.json, results.csv, study.png")
 
 
 def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, settings: Sequence[str] = ()) -> Iterator[Run]:
-    """Yield every run, all rows with their first seed before any with its second; `settings` are for all runs.
+    """Yield all runs, those with the first seed of each row first; `settings` are options for all of them.
 
     Raises:
-        UserError: an unknown option, one that the rows set, or a folder with a run of another experiment.
+        UserError: an option is unknown or set by rows, or a folder has a run of another experiment.
     """
     decided = {"training.seed", *(key for row in study.rows for key in row.options)}
     for key in (argument.partition("=")[0] for argument in settings):
@@ -158,32 +145,27 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
 
 
 def judged_checkpoint(run: Run, which: str) -> Path | None:
-    """Find the checkpoint that the study evaluates; None before the run has finished.
-
-    Raises:
-        UserError: the best is asked for and the run has none.
-    """
+    """Return the checkpoint to evaluate, None before the run has finished; UserError if `which` does not exist."""
     directory = RunDirectory(run.folder)
-    if not directory.summary_file.is_file():
-        return None
-    summary = json.loads(directory.summary_file.read_text(encoding="utf-8"))
+    file = directory.summary_file
+    summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"status": "absent"}
     if summary["status"] != "finished":
         return None
     best, steps = summary["results"]["best"], summary["results"]["steps"]
     if which == "best" and not best:
-        raise UserError(f"{directory.summary_file} has no best evaluation; allowed: checkpoint: last")
+        raise UserError(f"{file} has no best evaluation; allowed: checkpoint: last")
     return directory.checkpoints / checkpoint_name(best["step"] if which == "best" else steps)
 
 
 def metrics_file(run: Run, study: StudyConfig) -> Path | None:
-    """Find the metrics of the study's checkpoint, split and protocol; None before they are written."""
+    """Return the metrics file of the study's checkpoint, split and protocol; None before it is written."""
     checkpoint = judged_checkpoint(run, study.checkpoint)
     file = run.folder / "judged" / (checkpoint.name if checkpoint else "") / run.evaluation / METRICS_FILE
     return file if checkpoint and file.is_file() else None
 
 
 def execute_unfinished(runs: Sequence[Run], study: StudyConfig, launch: Path | None) -> None:
-    """Train and evaluate one run after the other, except for what is finished."""
+    """Train and evaluate unfinished runs one after the other."""
     for number, run in enumerate(runs, start=1):
         if metrics_file(run, study) is None:
             log.info("run %d of %d: %s, seed %d", number, len(runs), run.row.name, run.seed)
@@ -198,23 +180,22 @@ def execute_unfinished(runs: Sequence[Run], study: StudyConfig, launch: Path | N
 
 def call(command: list[str], launch: Path | None) -> None:
     """Run a tool in a subprocess; UserError if it fails."""
-    start = [sys.executable]
-    if launch:
-        start += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
-    code = run_to_end([*start, str(Path(__file__).with_name(command[0])), *command[1:]])
-    if code > 128:  # stopped by a signal; the tool has printed so
+    start = ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)] if launch else []
+    code = run_to_end([sys.executable, *start, str(Path(__file__).with_name(command[0])), *command[1:]])
+    if code > 128:  # stopped by a signal, which the tool has reported
         sys.exit(code)
     if code:
         raise UserError(f"stopped: {shlex.join(command)} ended with code {code}")
 
 
 def run_to_end(command: Sequence[str]) -> int:
-    """Run a subprocess and return its exit code; a stop signal ends it, and all that it started, before this process.
+    """Run a subprocess and return its exit code.
 
-    Launchers do not pass signals on, so each process gets its own. Ctrl-C reaches them twice, which they debounce.
+    A stop signal is sent to each process started, because launchers do not forward it. Ctrl-C reaches them twice, which
+    they debounce.
 
     Raises:
-        StoppedBySignalError: after the subprocess has saved and ended.
+        StoppedBySignalError: after all of them have ended.
     """
     with StopSignals() as signals:
         process = subprocess.Popen(command)
@@ -242,28 +223,19 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def collect(row: StudyRow, runs: Sequence[Run], study: StudyConfig, recorded: Mapping[RunKey, RunResult]) -> RowResult:
-    """Collect the results of a row and count its model.
-
-    Raises:
-        UserError: a finished run is not evaluated as the study asks for.
-    """
+    """Collect the results of a row and count its model; UserError for a run without the evaluation of the study."""
     results = {run.seed: recorded[run.key] for run in runs if run.key in recorded}
     for run in runs:
         if file := metrics_file(run, study):
-            results[run.seed] = read_result(RunDirectory(run.folder).summary_file, file, study.metric)
+            results[run.seed] = study_table.read_result(RunDirectory(run.folder).summary_file, file, study.metric)
         elif judged_checkpoint(run, study.checkpoint):
-            raise UserError(f"the run {run.folder} is not evaluated as the study asks for; leave --table_only out")
+            raise UserError(f"the run {run.folder} has no evaluation of this study; leave --table_only out")
     config = runs[0].config
     records = read_records(load_description(config.data.dataset), study.judged_on, Path(config.data.root))
     with torch.device("meta"):
         model = build_model(config.model, config.clip, len(records.classes))
-    return RowResult(
-        row=row,
-        config=config,
-        parameters=count_parameters(model),
-        multiply_adds=count_multiply_adds(model, config.clip),
-        runs=dict(sorted(results.items())),
-    )
+    costs = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, config.clip)}
+    return RowResult(row=row, config=config, runs=dict(sorted(results.items())), **costs)
 
 
 if __name__ == "__main__":

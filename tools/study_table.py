@@ -1,28 +1,29 @@
-"""The table of a study: `results.json`, `results.csv`, the figure `study.png` and the lines on the terminal."""
+"""The file of a study, and its table: `results.json`, `results.csv`, the figure `study.png`, lines on the terminal."""
 
 import csv
 import json
+import re
 import shlex
 import statistics
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import cycle, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require
 from vidtl.config.compare import settings_of
-from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.errors import UserError, did_you_mean
 from vidtl.runtime.versions import installed_versions
-from vidtl.visualize import COLORS, label_text, new_figure, save_figure
 
-RESULTS = "results.json"
+Options = dict[str, bool | int | float | str | list[int] | list[float] | None]
+"""Settings by dotted key."""
 
 RunKey = tuple[str, int]
 """Name of the row and seed."""
@@ -34,26 +35,74 @@ RUN_KEYS = ("value", "interval", "device", "precision", "torch", "finished")
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """One variant of the experiment: one line of the table."""
+
+    name: str
+    """Name in the table; `folder` has hyphens in place of all but letters, digits and dots."""
+    options: Options
+    """Settings that differ from the experiment; `{}` for none."""
+    seeds: list[int]
+    """`training.seed` of each run."""
+    published: float | None = None
+    """Value in the source, in the unit of the metric (0 to 1)."""
+
+    @property
+    def folder(self) -> str:
+        return re.sub(r"[^A-Za-z0-9.]+", "-", self.name).strip("-.").lower()
+
+    def __post_init__(self) -> None:
+        require(bool(self.folder), "name", self.name, "a name with a letter or a digit")
+        require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds, "one seed or more, each once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A study file; see `configs/studies/`."""
+
+    title: str
+    experiment: str
+    """Configuration file of the experiment, relative to the folder of the study file."""
+    options: Options = field(default_factory=dict)
+    """Settings of all rows that differ from the experiment."""
+    rows: list[StudyRow]
+    """Variants; multiply-adds are compared with those of the first."""
+    metric: str = "top1"
+    """Name of a metric in `metrics.json`."""
+    checkpoint: Literal["best", "last"] = "last"
+    """Checkpoint to evaluate: the best of the periodic evaluations on `data.eval_split`, or the last."""
+    judged_on: str = "val"
+    """Split that the checkpoint is evaluated on."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.rows), "rows", self.rows, "one row or more")
+        folders = [row.folder for row in self.rows]
+        twice = [row.name for row in self.rows if folders.count(row.folder) > 1]
+        require(not twice, "rows.name", twice, "names that differ in letters or digits")
+
+    @property
+    def judgement(self) -> dict[str, str]:
+        """The settings that affect the results, apart from those of the runs."""
+        return {"metric": self.metric, "judged_on": self.judged_on, "checkpoint": self.checkpoint}
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowResult:
-    """One line of the table."""
+    """One line of the table: configuration of the first seed, costs, and evaluated runs by seed."""
 
     row: StudyRow
     config: ExperimentConfig
-    """Of the first seed."""
     parameters: int
     multiply_adds: int
-    """Of the forward pass of one clip."""
+    """Multiply-adds of the forward pass of one clip."""
     runs: dict[int, RunResult]
-    """Evaluated runs by seed."""
 
     @property
     def values(self) -> list[float]:
-        """The metric of each run."""
         return [run["value"] for run in self.runs.values()]
 
     @property
     def mean(self) -> float | None:
-        """Mean over the seeds; None without runs."""
         return statistics.fmean(self.values) if self.runs else None
 
     @property
@@ -63,11 +112,7 @@ class RowResult:
 
 
 def read_result(summary_file: Path, metrics_file: Path, metric: str) -> RunResult:
-    """Read the result of a finished run from its summary and from the metrics of its evaluation.
-
-    Raises:
-        UserError: the evaluation has no such metric, or no value for it.
-    """
+    """Read the result of a finished run from its summary and its metrics; UserError if the metric has no value."""
     summary, judged = (json.loads(file.read_text(encoding="utf-8")) for file in (summary_file, metrics_file))
     if metric not in judged["metrics"]:
         raise UserError(f"{metrics_file} has no metric {metric!r}; {did_you_mean(metric, judged['metrics'])}")
@@ -85,7 +130,7 @@ def read_result(summary_file: Path, metrics_file: Path, metric: str) -> RunResul
 
 
 def deciding_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the settings that must be equal between the runs of a row, by dotted key."""
+    """Return the settings that are equal in all runs of a row, by dotted key."""
     settings = settings_of(config, affecting=["training", "scores", "selection"])
     apart_from = {"data.root", "training.seed", "training.precision"}  # recorded with each run, or without effect
     return {key: value for key, value in settings.items() if key not in apart_from}
@@ -94,12 +139,12 @@ def deciding_settings(config: ExperimentConfig) -> dict[str, Any]:
 def recorded_results(
     file: Path, study: StudyConfig, planned: Mapping[RunKey, ExperimentConfig], trained: Collection[RunKey]
 ) -> dict[RunKey, RunResult]:
-    """Read the results of runs whose folders are missing from an earlier `results.json`, which will be replaced.
+    """Read the results of runs without a folder from an earlier `results.json`, if it exists.
 
     Args:
-        file: the table; without it there are no results.
-        study, planned: results of another study, or of other settings, are refused.
-        trained: finished runs that have a folder.
+        file: the table, which will be replaced.
+        study, planned: study and settings that the results must have.
+        trained: finished runs with a folder.
 
     Raises:
         UserError: results would be lost, because the file has another format, study or settings.
@@ -116,7 +161,7 @@ def recorded_results(
         settings = {name: {**default, **table["settings"], **row["settings"]} for name, row in rows.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{file} cannot be read, or is of another version; {hint}") from None
-    compared = [(name, table.get(name), now) for name, now in judgement(study).items()] if results else []
+    compared = [(name, table.get(name), now) for name, now in study.judgement.items()] if results else []
     for key in results:
         if key not in planned:
             raise UserError(f"{file} has a run of {key[0]!r} with seed {key[1]}, which the study has not; {hint}")
@@ -128,13 +173,8 @@ def recorded_results(
     return results
 
 
-def judgement(study: StudyConfig) -> dict[str, str]:
-    """Return the settings of the study that its results depend on."""
-    return {"metric": study.metric, "judged_on": study.judged_on, "checkpoint": study.checkpoint}
-
-
-def write_results(study: StudyConfig, rows: Sequence[RowResult], folder: Path) -> None:
-    """Write the table as `results.csv`, and as `results.json` with every run and the settings."""
+def write_table(study: StudyConfig, rows: Sequence[RowResult], file: Path) -> None:
+    """Write the table as JSON with every run and the settings, and beside it as CSV."""
     first, firsts = rows[0], deciding_settings(rows[0].config)
     lines = [
         {
@@ -156,45 +196,42 @@ def write_results(study: StudyConfig, rows: Sequence[RowResult], folder: Path) -
         "title": study.title,
         "command": shlex.join(["python", "tools/study.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
-        **judgement(study),
+        **study.judgement,
         "versions": installed_versions(["vidtl", "torch"]),
         "settings": firsts,
         "rows": lines,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULTS).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    with (folder / "results.csv").open("w", encoding="utf-8", newline="") as stream:
-        columns = [name for name in lines[0] if name not in ("options", "settings", "runs")]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with file.with_suffix(".csv").open("w", encoding="utf-8", newline="") as stream:
+        columns = list(lines[0])[:8]  # without options, settings and runs
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
 
 
-def print_results(study: StudyConfig, rows: Sequence[RowResult]) -> None:
+def print_table(study: StudyConfig, rows: Sequence[RowResult]) -> None:
     """Print the table."""
-    table = Table(title=study.title, title_justify="left")
-    table.add_column("variant")
+
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.2f}"
+
+    table = Table("variant", title=study.title, title_justify="left")
     for heading in ("seeds", study.metric, "published", "parameters", "GMAC", "GMAC ratio"):
         table.add_column(heading, justify="right")
     for each in rows:
-        spread = f" ± {100 * each.deviation:.2f}" if each.deviation is not None else ""
-        table.add_row(
-            each.row.name,
-            f"{len(each.runs)}/{len(each.row.seeds)}",
-            f"{100 * each.mean:.2f}{spread}" if each.mean is not None else "",
-            f"{100 * each.row.published:.2f}" if each.row.published is not None else "",
-            f"{each.parameters:,}",
-            f"{each.multiply_adds / 1e9:.4f}",
-            f"{each.multiply_adds / rows[0].multiply_adds:.3f}",
-        )
+        seeds = f"{len(each.runs)}/{len(each.row.seeds)}"
+        value = percent(each.mean) + (f" ± {percent(each.deviation)}" if each.deviation is not None else "")
+        costs = f"{each.parameters:,}", f"{each.multiply_adds / 1e9:.4f}"
+        ratio = f"{each.multiply_adds / rows[0].multiply_adds:.3f}"
+        table.add_row(each.row.name, seeds, value, percent(each.row.published), *costs, ratio)
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 
 
-def draw_study(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> None:
-    """Draw the mean of each row over its multiply-adds as a PNG, with a small dot for each seed.
+def draw_table(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> None:
+    """Draw the mean of each row over its multiply-adds as a PNG, with a dot per seed; published values are hollow."""
+    from vidtl.visualize import COLORS, label_text, new_figure, save_figure  # slow; the file of a study is read before
 
-    Published values are hollow, in the color and shape of their row.
-    """
     figure = new_figure(7.5, 4.8)
     axes = figure.subplots()
     for each, (marker, color) in zip(rows, cycle(product("os^D", COLORS)), strict=False):
@@ -207,9 +244,8 @@ def draw_study(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> Non
         if each.row.published is not None:
             label = None if each.runs else label
             axes.plot(giga, 100 * each.row.published, marker, markerfacecolor="none", color=color, label=label)
+    axes.set(xlabel="multiply-adds of a forward pass, billions", ylabel=f"{study.metric}, %")
     axes.set_title(label_text(study.title, 80))
-    axes.set_xlabel("multiply-adds of a forward pass, billions")
-    axes.set_ylabel(f"{study.metric}, %")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

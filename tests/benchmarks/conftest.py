@@ -1,4 +1,4 @@
-"""Benchmarks run in this process, as from the command line."""
+"""Benchmarks, run in this process."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import torch
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run a benchmark's `main` and return its standard output."""
+    """Run the `main` of a benchmark and return its standard output."""
 
     def run(main: Callable[[], None], *options: object) -> str:
         monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, options)])
@@ -22,7 +22,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(autouse=True)
 def _restored_threads() -> Iterator[None]:
-    """Undo the number of threads that a benchmark sets for its process."""
+    """Restore the number of threads, which benchmarks set."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

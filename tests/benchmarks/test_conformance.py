@@ -15,7 +15,7 @@ from vidtl.video.pyav import PyAVReader
 
 
 class OneFrameLate(PyAVReader):
-    """A decoder that returns the wrong frames of a file."""
+    """Decoder that returns wrong frames."""
 
     def read(self, views, frame_size, pixel_format):
         late = [View((view.indices + 1) % len(self.times_s), view.box) for view in views]

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from tests.refusals import refused
-from vidtl.config import yaml_file
+from vidtl.config import load as loading
 from vidtl.config.load import Document, build, from_document, leaves, load
 from vidtl.errors import UserError
 
@@ -108,8 +108,8 @@ def test_mistakes_name_the_place(path: Path, text: str, parts: tuple[str, ...]) 
 def test_files_that_are_missing_or_too_large(path: Path) -> None:
     with refused(path, "does not exist"):
         load(path, File)
-    path.write_text("title: " + "x" * yaml_file.SIZE_LIMIT)
-    with refused(path, path.stat().st_size, yaml_file.SIZE_LIMIT):
+    path.write_text("title: " + "x" * loading.SIZE_LIMIT)
+    with refused(path, path.stat().st_size, loading.SIZE_LIMIT):
         load(path, File)
     path.write_bytes(b"title: \xff\n")
     with refused(path, "not a YAML file"):
@@ -121,8 +121,8 @@ def test_files_that_are_missing_or_too_large(path: Path) -> None:
 
 def test_a_file_is_read_and_parsed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    parse, read = yaml_file.parse_yaml, Path.read_text
-    monkeypatch.setattr(yaml_file, "parse_yaml", lambda *given: (calls.append("parse"), parse(*given))[1])
+    parse, read = loading.parse_yaml, Path.read_text
+    monkeypatch.setattr(loading, "parse_yaml", lambda *given: (calls.append("parse"), parse(*given))[1])
     monkeypatch.setattr(Path, "read_text", lambda *given, **named: (calls.append("read"), read(*given, **named))[1])
     path.write_text("stage: {width: 2}\n")
     load(path, File)

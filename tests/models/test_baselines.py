@@ -8,7 +8,7 @@ import torch
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig
-from vidtl.config.architectures import ARCHITECTURES
+from vidtl.config.model import ARCHITECTURES
 from vidtl.models import build_model
 from vidtl.models.baselines import PytorchVideoModel
 from vidtl.models.complexity import count_multiply_adds, count_parameters

@@ -9,8 +9,7 @@ import yaml
 from tests.environment import REPOSITORY
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.config.architectures import ARCHITECTURES
-from vidtl.config.model import model_arguments, resolve_model
+from vidtl.config.model import ARCHITECTURES, model_arguments, resolve_model
 from vidtl.models import build_model, create_model, list_models
 from vidtl.models.complexity import count_parameters
 from vidtl.models.factory import BUILDERS, PAPER_MODELS, parse_name

@@ -1,4 +1,4 @@
-"""What is recorded: a function per section, from a workplace to values of JSON; names are those of the first record."""
+"""Sections of the snapshot: a function each, from a workplace to JSON values. Names are those of the first record."""
 
 import csv
 import hashlib
@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from torch.overrides import TorchFunctionMode
 
 from tests.environment import REPOSITORY
-from tests.snapshot import adapters
-from tests.snapshot.adapters import TINY, Workplace
-from tests.snapshot.compare import REMOVED
-from tests.snapshot.renames import RENAMES, Settings, section
+from tests.snapshot.names import Settings, section
+from tests.snapshot.workplace import TINY, Workplace, experiment, read_records
 
 PRESETS = (
     *("vivit_kinetics", "vivit_ssv2", "vivit_epic_kitchens", "videomae_kinetics", "videomae_ssv2", "tsn"),
@@ -26,9 +27,9 @@ PRESETS = (
 )
 PROTOCOLS = (
     *("center", "vivit_4x3", "slowfast_10x3", "slowfast_10x3_offset", "mmaction2_10x3", "videomae_5x3"),
-    *("charades_10x3_max", "videomae_ssv2_2x3", "slowfast_ssv2_1x3", "pytorchvideo_10x3"),
+    *("charades_10x3_max", "videomae_ssv2_2x3", "slowfast_ssv2_1x3"),
 )
-SAMPLINGS = ("random_span", "segments", "pytorchvideo_random")
+SAMPLINGS = ("random_span", "segments")
 CROPS = ("jitter", "random_resized", "multi_scale", "centre")
 TOOLS = (
     *("benchmark", "convert_weights", "eval", "export", "make_toy", "predict", "prepare", "profile_model"),
@@ -37,15 +38,17 @@ TOOLS = (
 
 
 class SkippedError(Exception):
-    """A section whose data is absent; says which."""
+    """A section whose data is absent."""
 
 
 def digest(values: Any) -> str:
-    """Hash an array with its type and shape, or anything that JSON can say."""
-    is_array = isinstance(values, np.ndarray)
-    head = f"{values.dtype}{values.shape}" if is_array else ""
-    content = np.ascontiguousarray(values).tobytes() if is_array else json.dumps(values).encode()
-    return hashlib.sha256(head.encode() + content).hexdigest()[:16]
+    """Hash a tensor with its type and shape, or a JSON value."""
+    content = (
+        json.dumps(values).encode()
+        if not isinstance(values, torch.Tensor)
+        else b"".join((f"{values.numpy().dtype}{tuple(values.shape)}".encode(), values.contiguous().numpy().tobytes()))
+    )
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def moments(tensor: torch.Tensor) -> list[float]:
@@ -54,31 +57,52 @@ def moments(tensor: torch.Tensor) -> list[float]:
 
 
 def fingerprint(values_N: torch.Tensor) -> list[float]:
-    """Compute moments and a random projection, for numbers whose last bits depend on the instructions of the CPU."""
+    """Compute moments and a random projection of values whose last bits depend on the CPU."""
     direction_N = np.random.default_rng(0).random(len(values_N), np.float32) - 0.5
     return [*moments(values_N), float((values_N.numpy() * direction_N).sum(dtype=np.float64) / len(values_N) ** 0.5)]
-
-
-def of_cases(cases: dict[str, Settings], value: Callable[[Settings], Any]) -> dict[str, Any]:
-    """Compute a value for each case, but for those that ask for what was removed."""
-    return {name: REMOVED if RENAMES.removed(case) else value(case) for name, case in cases.items()}
-
-
-def each_value(key: str, names: tuple[str, ...]) -> dict[str, Settings]:
-    """Make a case of each value of a setting."""
-    return {name: {key: name} for name in names}
 
 
 def configs(place: Workplace) -> dict[str, Any]:
     """Record every setting of each configuration file and preset."""
     files = sorted(str(file.relative_to(REPOSITORY)) for file in REPOSITORY.glob("configs/*.yaml"))
-    presets = of_cases(each_value("augmentation.preset", PRESETS), adapters.resolved)
-    named = {f"preset {name}": value for name, value in presets.items()}
-    return {"defaults": adapters.resolved({})} | {file: adapters.resolved({}, file) for file in files} | named
+    presets = {f"preset {name}": resolved({"augmentation.preset": name}) for name in PRESETS}
+    return {"defaults": resolved({})} | {file: resolved({}, file) for file in files} | presets
+
+
+def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
+    """List all values of a configuration, also `key[i]` of tuples, with the model's size filled in."""
+    from vidtl.config.compare import settings_of
+    from vidtl.config.model import resolve_model
+
+    config = experiment(settings, file)
+    found = settings_of(replace(config, model=resolve_model(config.model)))
+    items = {f"{k}[{i}]": item for k, v in found.items() if isinstance(v, list) for i, item in enumerate(v)}
+    return found | items
+
+
+def record_rows(dataset: str, split: str, root: Path) -> list[str]:
+    """Describe each record: id, path, each label with its times, segment."""
+    records = read_records(dataset, split, root)
+    spans_s = zip(records.label_starts_s.tolist(), records.label_ends_s.tolist(), strict=True)
+    names = [records.classes.names[number] for number in records.label_classes.tolist()]
+    labels = [f"{name}@{start:g}..{end:g}" for name, (start, end) in zip(names, spans_s, strict=True)]
+    rows = zip(records.ids, records.paths, *map(np.ndarray.tolist, segments(records)), strict=True)
+    return [
+        f"{name} | {path} | {'; '.join(labels[first:last])} | {start:g}..{end:g}"
+        for name, path, first, last, start, end in rows
+    ]
+
+
+def segments(records: Any) -> tuple[np.ndarray, ...]:
+    """Return the first label, the end of the labels, start and end in seconds of each record."""
+    offsets = records.label_offsets
+    return offsets[:-1], offsets[1:], records.segment_starts_s, records.segment_ends_s
 
 
 def records(place: Workplace) -> dict[str, Any]:
-    """Record what is read from small annotation files of every format."""
+    """Record the contents of small annotation files of every format."""
+    from tests.data.cifar_files import write_cifar10
+
     found = {}
     cases = yaml.safe_load(Path(__file__).with_name("annotations.yaml").read_text(encoding="utf-8"))
     for name, case in cases.items():
@@ -89,42 +113,47 @@ def records(place: Workplace) -> dict[str, Any]:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text, encoding="utf-8")
         dataset = case["dataset"] if is_named else str(root)
-        found[name] = {split: adapters.record_rows(dataset, split, root) for split in case["splits"]}
+        found[name] = {split: record_rows(dataset, split, root) for split in case["splits"]}
     for form in ("python", "binary", "archive", "jpeg_archive"):
         root = place.folder / "annotations" / f"cifar10_{form}"
         root.mkdir()
-        adapters.write_cifar10(root, form)
+        write_cifar10(root, form, per_batch=2)
         splits = ("train", "val", "train_part")
-        found[root.name] = {split: adapters.record_rows("cifar10", split, root) for split in splits}
+        found[root.name] = {split: record_rows("cifar10", split, root) for split in splits}
     return found
 
 
 def records_of_real_files(place: Workplace) -> dict[str, Any]:
-    """Record number and hash of what is read from real annotation files."""
+    """Record number and hash of the records of real annotation files."""
     data = Path(os.environ.get("VIDTL_DATA", REPOSITORY.parent / "shared/data")).resolve()
     if not data.is_dir():
         raise SkippedError(f"needs the folder {data} (set VIDTL_DATA to another place)")
     found = {}
-    copied = {"kinetics400": "kinetics/kinetics-400_val.csv", "kinetics600": "kinetics/kinetics-600_val.csv"}
-    for name, file in copied.items():
-        (place.folder / name / "annotations").mkdir(parents=True)
-        shutil.copy(data / "annotations" / file, place.folder / name / "annotations/val.csv")
-        found[name, "val"] = adapters.record_rows(name, "val", place.folder / name)
-    (place.folder / "avid").mkdir()
-    for split in ("train", "val"):
-        shutil.copy(data / "annotations/avid/avid_val.json", place.folder / f"avid/avid_{split}.json")
-    found["avid", "val"] = adapters.record_rows("avid", "val", place.folder / "avid")
-    for folder, name in (("fight_surv", "fight_surv"), ("gmdcsa24", "gmdcsa24_sample"), ("cifar10", "cifar10")):
-        for split in ("train", "val"):
-            found[name, split] = adapters.record_rows(name, split, data / folder)
-    for split in ("train", "val"):
-        own = data / "overhead_activities"
-        found["overhead_activities", split] = adapters.record_rows(str(own), split, own)
+    copies = {
+        "kinetics400/annotations/val.csv": "kinetics/kinetics-400_val.csv",
+        "kinetics600/annotations/val.csv": "kinetics/kinetics-600_val.csv",
+        "avid/avid_train.json": "avid/avid_val.json",
+        "avid/avid_val.json": "avid/avid_val.json",
+    }
+    for copy, file in copies.items():
+        (place.folder / copy).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(data / "annotations" / file, place.folder / copy)
+    for name in ("kinetics400", "kinetics600", "avid"):
+        found[name, "val"] = record_rows(name, "val", place.folder / name)
+    own = data / "overhead_activities"
+    sets = (("fight_surv", data / "fight_surv"), ("gmdcsa24_sample", data / "gmdcsa24"), ("cifar10", data / "cifar10"))
+    for (name, root), split in product((*sets, (str(own), own)), ("train", "val")):
+        found[Path(name).name, split] = record_rows(name, split, root)
     return {f"{name} {split}": {"count": len(rows), "sha256": digest(rows)} for (name, split), rows in found.items()}
 
 
 def clips(place: Workplace) -> dict[str, Any]:
     """Record hashes of decoded clips, mean and deviation of augmented ones."""
+    from vidtl.data.batch import batch_input
+    from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate
+    from vidtl.data.loader import TrainLoader
+    from vidtl.data.protocols import get_protocol
+
     base = TINY | place.data("toy")
     changes: dict[str, Settings] = {
         "default": {},
@@ -134,66 +163,79 @@ def clips(place: Workplace) -> dict[str, Any]:
         "long, looped": {"clip.stride": 6, "clip.short_video": "loop"},
         "repeats": {"augmentation.repeats": 2},
         "several labels": place.data("toy_multilabel"),
-        **{f"crop {name}": case for name, case in each_value("augmentation.crop", CROPS).items()},
-        **{f"sampling {name}": case for name, case in each_value("clip.sampling", SAMPLINGS).items()},
-        **{f"preset {name}": case for name, case in each_value("augmentation.preset", PRESETS).items()},
+        **{f"crop {name}": {"augmentation.crop": name} for name in CROPS},
+        **{f"sampling {name}": {"clip.sampling": name} for name in SAMPLINGS},
+        **{f"preset {name}": {"augmentation.preset": name} for name in PRESETS},
     }
+
+    def of_split(case: Settings, split: str) -> tuple[Any, Any]:
+        config = experiment({**base, **case})
+        return config, read_records(config.data.dataset, split, Path(config.data.root))
 
     def training(case: Settings) -> dict[str, Any]:
         found = {}
         for seed, epoch, sample in ((0, 0, 0), (0, 1, 5), (7, 3, 23)):
-            pixels, targets, augmented = adapters.training_clips({**base, **case, "training.seed": seed}, epoch, sample)
-            values = [digest(pixels), np.flatnonzero(targets[0]).tolist(), *moments(augmented)]
+            config, records = of_split({**case, "training.seed": seed}, "train")
+            dataset = ClipDataset(records, config.data, config.clip, config.augmentation, seed)
+            batch = collate([dataset[ClipKey(epoch, sample, 1.0)]])
+            values = [digest(batch.pixels), batch.targets[0].nonzero().flatten().tolist()]
+            values += moments(batch_input(batch, config.clip)[0])
             found[f"seed {seed}, epoch {epoch}, sample {sample}"] = values
         return found
 
     def mixed(case: Settings) -> list[list[float]]:
-        batch, targets = adapters.first_batch({**base, "training.batch_size": 8, **case})
-        return [moments(batch), *targets.tolist()]
+        config, records = of_split({"training.batch_size": 8, **case}, "train")
+        input_BTCHW, targets_BK = batch_input(next(TrainLoader(records, config, 0, 1).iterate()), config.clip)
+        return [moments(input_BTCHW), *targets_BK.tolist()]
 
-    def evaluation(case: Settings) -> str:
-        ((_, protocol),) = RENAMES.settings(case).items()
-        return digest(adapters.evaluation_clips(base, protocol, 2))
+    def evaluation(protocol: str) -> str:
+        config, records = of_split({}, "val")
+        return digest(ViewDataset(records, get_protocol(protocol), config.clip, config.data)[2].pixels)
 
     files = sorted((place.toy / "videos").rglob("*.mp4"))
     return {
         "files": digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files]),
-        "training": of_cases(changes, training),
-        "first batch": of_cases(each_value("augmentation.preset", PRESETS), mixed),
-        "evaluation": of_cases(each_value("evaluation.protocol", PROTOCOLS), evaluation),
+        "training": {name: training(case) for name, case in changes.items()},
+        "first batch": {name: mixed({"augmentation.preset": name}) for name in PRESETS},
+        "evaluation": {name: evaluation(name) for name in PROTOCOLS},
     }
 
 
 def protocols(place: Workplace) -> dict[str, Any]:
     """Record frames, boxes and fused scores of every protocol; frames and boxes of training clips."""
+    from vidtl.data.protocols import get_protocol, view_boxes, view_indices
+    from vidtl.data.sampling import train_box, train_indices
+    from vidtl.evaluation.fusion import fuse
+    from vidtl.runtime.seeding import generator
+
     lengths, sizes = (1, 9, 40, 300), ((240, 320), (360, 202))
     logits_VK = np.random.default_rng(0).standard_normal((4, 3)) * 3
 
-    def evaluation(case: Settings) -> dict[str, Any]:
-        ((_, protocol),) = RENAMES.settings(case).items()
+    def evaluation(name: str) -> dict[str, Any]:
+        protocol = get_protocol(name)
         tables = {}
         for frames in lengths:
             for fps, settings in ((25.0, {}), (15.0, {"clip.num_frames": 7, "clip.stride": 3})):
-                table, _ = adapters.protocol_tables(protocol, frames, fps, sizes[0], TINY | settings)
+                table = view_indices(protocol, frames, experiment(TINY | settings).clip, fps)
                 tables[f"{frames} frames, {fps:g} fps"] = [*table.shape, digest(table.tolist())]
-        boxes = [adapters.protocol_tables(protocol, 9, 25.0, size, TINY)[1] for size in sizes]
-        scores = [adapters.fused(protocol, logits_VK, multi_label) for multi_label in (False, True)]
+        boxes = [[list(box) for box in view_boxes(protocol, *size, experiment(TINY).clip)] for size in sizes]
+        scores = [fuse(logits_VK, protocol.fusion, multi_label).tolist() for multi_label in (False, True)]
         return {"frames": tables, "boxes": boxes, "scores": scores}
 
     def training(case: Settings) -> dict[str, Any]:
-        settings = TINY | case
-        keys = {f"{key}": key for key in ((0, 0, 0), (5, 2, 17))}
-        places = {
-            f"{frames} frames, {name}": adapters.training_place(settings, frames, sizes[frames % 2], key)
-            for frames in lengths
-            for name, key in keys.items()
-        }
-        return {name: [frames, box] for name, (frames, box) in places.items()}
+        config = experiment(TINY | case)
+        found = {}
+        for frames, key in product(lengths, ((0, 0, 0), (5, 2, 17))):
+            rng = generator(*key)
+            indices = train_indices(frames, config.clip, rng).tolist()
+            box = train_box(*sizes[frames % 2], config.augmentation, config.clip, rng)
+            found[f"{frames} frames, {key}"] = [indices, list(box)]
+        return found
 
     return {
-        "evaluation": of_cases(each_value("evaluation.protocol", PROTOCOLS), evaluation),
-        "sampling": of_cases(each_value("clip.sampling", SAMPLINGS), training),
-        "crop": of_cases(each_value("augmentation.crop", CROPS), training),
+        "evaluation": {name: evaluation(name) for name in PROTOCOLS},
+        "sampling": {name: training({"clip.sampling": name}) for name in SAMPLINGS},
+        "crop": {name: training({"augmentation.crop": name}) for name in CROPS},
     }
 
 
@@ -201,14 +243,10 @@ FORMS = ("joint", "factorised_encoder", "factorised_self_attention", "factorised
 
 
 def model_cases() -> Iterator[tuple[str, Settings]]:
-    """List small models of every architecture and form, by what sets them apart."""
-    choices: dict[str, tuple[Any, ...]] = {"form": FORMS, "pooling": ("cls", "max", "sum"), "temporal_depth": (0,)}
-    choices |= {
-        "tubelet_sampling": ("uniform",),
-        "temporal_input": ("tokens",),
-        "positions": ("sincos_1d", "sincos_3d"),
-    }
-    for key, value in ((key, value) for key, values in choices.items() for value in values):
+    """List small models of every architecture and form by name."""
+    choices = [*(f"form {form}" for form in FORMS), "pooling cls", "pooling max", "pooling sum", "temporal_depth 0"]
+    choices += ["tubelet_sampling uniform", "temporal_input tokens", "positions sincos_1d", "positions sincos_3d"]
+    for key, value in map(str.split, choices):
         yield f"vivit {key} {value}", {f"model.vivit.{key}": value}
     for tokeniser in ("t2t_performer", "t2t_transformer"):
         yield f"vivit {tokeniser}", section("model.vivit", tokeniser=tokeniser, tubelet=[1, 16, 16])
@@ -223,7 +261,7 @@ def model_cases() -> Iterator[tuple[str, Settings]]:
     for module in ("performer", "transformer"):
         yield f"t2t_vit {module}", {"model.architecture": "t2t_vit", "model.t2t_vit.token_module": module}
     mini = ({"tokeniser": "patch"}, {"tokeniser": "t2t_performer"}, {"tokeniser": "t2t_transformer"})
-    for settings in (*mini, {"positions": "frozen"}, {"token_learner.num_tokens": 0}):
+    for settings in (*mini, {"token_learner.num_tokens": 0}):
         name = f"mini_vit {' '.join(map(str, settings.values()))}"
         yield name, {"model.architecture": "mini_vit", **section("model.mini_vit", **settings)}
     for name, frames in (("x3d_xs", 4), ("mvit_b_16x4", 16)):
@@ -238,14 +276,18 @@ IMAGE |= {"model.t2t_vit.size": 7} | section("model.mini_vit", width=24, head_wi
 
 
 def weights(place: Workplace) -> dict[str, Any]:
-    """Record parameters, first weights and scores of small models of every kind, and sizes of those with a name."""
+    """Record parameters, initial weights and scores of small models of every kind, and sizes of named models."""
+    import vidtl
+    from vidtl.errors import UserError
+    from vidtl.models import build_model
 
     def model(case: Settings) -> dict[str, Any]:
         base = IMAGE if case.get("model.architecture") in ("t2t_vit", "mini_vit") else VIVIT
         settings = {**base, **case}
         torch.manual_seed(0)
-        model = adapters.build(settings)
-        state = sorted((adapters.recorded_name(name), tensor) for name, tensor in model.state_dict().items())
+        config = experiment(settings)
+        model = build_model(config.model, config.clip, 5).eval()
+        state = sorted(model.state_dict().items())
         return {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
@@ -258,14 +300,27 @@ def weights(place: Workplace) -> dict[str, Any]:
     @torch.no_grad()
     def scores(model: Any, shape: tuple[int, ...]) -> dict[str, Any]:
         rng = np.random.default_rng(0)
-        by_name = {adapters.recorded_name(name): parameter for name, parameter in model.named_parameters()}
-        for _, parameter in sorted(by_name.items()):  # a fresh head is zero, and so would all scores be
+        for _, parameter in sorted(model.named_parameters()):  # a fresh head is zero, and so would all scores be
             parameter += torch.from_numpy(0.05 * rng.standard_normal(parameter.shape)).float()
         input_BTCHW = torch.from_numpy(rng.standard_normal(shape)).float()
-        maps = adapters.token_maps(model, input_BTCHW)
-        return {"logits": model(input_BTCHW)[0].tolist(), "maps": None if maps is None else moments(maps)}
+        found: dict[str, Any] = {"logits": model(input_BTCHW)[0].tolist(), "maps": None}
+        with suppress(UserError, AttributeError):  # models without TokenLearner
+            found["maps"] = moments(model.token_maps(input_BTCHW))
+        return found
 
-    return {"listed": adapters.listed_parameters(), "models": of_cases(dict(model_cases()), model)}
+    with torch.device("meta"), WithoutInitialization():
+        sizes = {"16at18 L/10": (220, 220)}
+        listed = {name: vidtl.create_model(name, frame_size=sizes.get(name)) for name in vidtl.list_models()}
+    counts = {name: sum(parameter.numel() for parameter in model.parameters()) for name, model in listed.items()}
+    return {"listed": counts, "models": {name: model(case) for name, case in model_cases()}}
+
+
+class WithoutInitialization(TorchFunctionMode):
+    """Mode that skips in-place functions, which take half of the time to build models on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        in_place = func.__name__.endswith("_") and not func.__name__.endswith(("__", "requires_grad_"))
+        return next(iter([*args, *(kwargs or {}).values()])) if in_place else func(*args, **(kwargs or {}))
 
 
 def training(place: Workplace) -> dict[str, Any]:
@@ -279,27 +334,31 @@ def training(place: Workplace) -> dict[str, Any]:
 
 
 def evaluation(place: Workplace) -> dict[str, Any]:
-    """Record metrics and scores of evaluating the runs of `training`, and what prediction says of a video."""
+    """Record metrics and scores of evaluating the runs of `training`, and the prediction of a video."""
     found: dict[str, Any] = {}
     for name, protocol in (("toy", "vivit_4x3"), ("toy_multilabel", "charades_10x3_max")):
-        report = place.evaluation(name, protocol)
+        output = place.folder / f"evaluation-{name}"
+        arguments = ("--checkpoint", place.run(name), "--output_dir", output, "--html", "false")
+        place.done("eval", *arguments, settings={"evaluation.protocol": protocol})
+        (report,) = (file.parent for file in output.rglob("metrics.json"))
+        content = json.loads((report / "metrics.json").read_text())
         with (report / "predictions.csv").open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         found[name] = {
             "files": {file.name: True for file in sorted(report.iterdir())},
-            "metrics": json.loads((report / "metrics.json").read_text())["metrics"],
+            "metrics": content["metrics"] | {"mAP_sklearn": content["metrics"].get("mAP")},
             "predictions": {row["id"]: [as_number(key, value) for key, value in row.items()] for row in rows},
         }
         video = sorted((getattr(place, name) / "videos/val").iterdir())[0]
         printed = place.done("predict", video, "--checkpoint", place.run(name), "--json", "--top_k", 0).read_text()
-        told = json.loads(printed.splitlines()[-1])
-        scores = {each["class"]: [each["probability"], each["score"]] for each in told["scores"]}
-        found[name]["predict"] = {"frames": told["frames"], "duration_s": told["duration_s"], "scores": scores}
+        predicted = json.loads(printed.splitlines()[-1])
+        scores = {each["class"]: [each["probability"], each["score"]] for each in predicted["scores"]}
+        found[name]["predict"] = {key: predicted[key] for key in ("frames", "duration_s")} | {"scores": scores}
     return found
 
 
 def as_number(column: str, value: str) -> str | float:
-    """Read scores as numbers; near scores may change places, so that the best classes are not recorded."""
+    """Read scores as numbers; the best classes are not recorded, because near scores may change places."""
     return float(value) if column.startswith("score: ") else "" if column.startswith("top_") else value
 
 
@@ -326,10 +385,10 @@ def exit_codes(place: Workplace) -> dict[str, Any]:
     root = {"data.root": str(absent)}
     codes["train, missing root"] = place.tool("train", *output, settings=TINY | root)[0]
     codes["eval, missing root"] = place.tool("eval", *of_run, *output, settings=root)[0]
-    settings = {"data.root": str(broken), "evaluation.protocol": "center"}
-    for name, strict in {"eval, strict": ("--strict",), "eval, broken video": ()}.items():
-        out = ("--output_dir", place.folder / name, "--html", "true")
-        codes[name] = place.tool("eval", *of_run, *out, *strict, settings=settings)[0]
+    damaged = {"data.root": str(broken), "evaluation.protocol": "center"}
+    for name, strict in (("eval, strict", ["--strict"]), ("eval, broken video", [])):
+        out = ("--output_dir", place.folder / name, "--html", "true", *strict)
+        codes[name] = place.tool("eval", *of_run, *out, settings=damaged)[0]
     for tool in TOOLS:
         codes[f"{tool} --help"] = place.tool(tool, "--help")[0]
         codes[f"{tool} --no_such_option"] = place.tool(tool, "--no_such_option", 1)[0]
@@ -342,8 +401,8 @@ SECTIONS: dict[str, Callable[[Workplace], dict[str, Any]]] = {
         *(training, evaluation, exit_codes, configs, records, records_of_real_files, clips, protocols, weights),
     )
 }
-"""Sections that start tools come first: their forks then have nothing of the others."""
+"""Sections by name; those that start tools come first, so that their forks are small."""
 
 TOLERANCES = {"training": 1e-4, "evaluation": 1e-4, "weights": 1e-5, "clips": 1e-4, "protocols": 1e-7, "configs": 1e-7}
-"""How far floating-point numbers may be off, absolutely or in proportion, elsewhere not at all: several times what it
-makes that PyTorch, NumPy and OpenCV do without AVX (`ATEN_CPU_CAPABILITY=default` and the like)."""
+"""Absolute or relative tolerance of floats, otherwise 0: several times the difference that PyTorch, NumPy and OpenCV
+show without AVX (`ATEN_CPU_CAPABILITY=default` and the like)."""

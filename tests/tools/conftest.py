@@ -1,10 +1,11 @@
-"""A small toy set, and the tools run as a user runs them: in this process, or as processes of their own."""
+"""Small toy sets, and the tools, run in this process or in subprocesses."""
 
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from tests.environment import REPOSITORY
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import build_model, save_model_directory
+from vidtl.runtime.exit import run_tool
 from vidtl.runtime.progress import make_progress
 
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Options of a run that takes seconds."""
+    """Options of a short run."""
     return [
         *("--config", str(REPOSITORY / "configs/toy.yaml")),
         *("--clip.num_frames", "8", "--clip.stride", "2", "--clip.frame_size", "[32,32]", "--clip.short_side", "36"),
@@ -29,29 +31,30 @@ def tiny() -> list[str]:
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    settings = ToySettings(seed=3, videos_per_class_train=4, videos_per_class_val=2)
-    make_toy(folder, settings, make_progress(is_main_process=False), num_processes=1)
-    return folder
+    return make_set(tmp_path_factory.mktemp("toy"), videos_per_class_train=4)
 
 
 @pytest.fixture(scope="session")
 def toy_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy_multilabel")
-    settings = ToySettings(seed=3, videos_per_class_train=3, videos_per_class_val=2, multi_label=True)
-    make_toy(folder, settings, make_progress(is_main_process=False), num_processes=1)
+    return make_set(tmp_path_factory.mktemp("toy_multilabel"), videos_per_class_train=3, multi_label=True)
+
+
+def make_set(folder: Path, **settings: Any) -> Path:
+    """Generate toy videos with 2 validation videos per class."""
+    toy = ToySettings(seed=3, videos_per_class_val=2, **settings)
+    make_toy(folder, toy, make_progress(is_main_process=False), num_processes=1)
     return folder
 
 
 @pytest.fixture(scope="session")
 def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with random weights, for the toy set's eight classes in any order."""
+    """A model directory with random weights for eight classes."""
     clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
     stage = TokenLearnerConfig(after_block=1)
     settings = ModelConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
     torch.manual_seed(0)
     model = build_model(settings, clip, 8)
-    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
+    for parameter in model.parameters():  # a fresh head is zero
         torch.nn.init.normal_(parameter, std=0.3)
     folder = tmp_path_factory.mktemp("model")
     save_model_directory(model, folder)
@@ -60,12 +63,11 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`accelerate launch` of a tool with one of the project's launch configurations, in processes of its own."""
+    """`accelerate launch` of a tool with a launch configuration of the project."""
 
     def run(config: str, tool: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-        command += ["--config_file", str(REPOSITORY / f"configs/accelerate/{config}.yaml")]
-        command += [str(REPOSITORY / f"tools/{tool}.py"), *map(str, options)]
+        files = REPOSITORY / f"configs/accelerate/{config}.yaml", REPOSITORY / f"tools/{tool}.py", *options
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", *map(str, files)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
@@ -74,11 +76,9 @@ def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a tool's `main` in this process: exit code, standard output and standard error."""
+    """Run the `main` of a tool in this process: exit code, standard output and standard error."""
 
     def run(main: Callable[[], None], *options: str | Path) -> tuple[int, str, str]:
-        from vidtl.runtime.exit import run_tool
-
         monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,4 @@
-"""A user's mistake ends with code 2 and one line that names the place, and leaves nothing behind."""
+"""Mistakes in the input: exit code 2, one line that names the place, no files."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +13,7 @@ RunMain = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def refused(run_main: RunMain, toy: Path, tmp_path: Path, tiny: list[str]) -> Callable[..., str]:
-    """Start a training with these options, expect a refusal, and return its line."""
+    """Start training with these options and return the line of its refusal."""
     import train
 
     def start(*options: str | Path, root: Path = toy) -> str:
@@ -34,7 +34,7 @@ def copy(toy: Path, tmp_path: Path) -> Path:
 
 
 def contents(run: Path) -> dict[Path, bytes]:
-    """Every file of a run but the lock, which names its last user."""
+    """Read all files of a run except the lock, which names its last user."""
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
@@ -62,18 +62,13 @@ def test_missing_root(refused: Callable[..., str], toy: Path) -> None:
     assert_refusal(refused(root=toy.with_name("toi")), "data.root", "toi")
 
 
-def test_wrong_column(refused: Callable[..., str], copy: Path) -> None:
+@pytest.mark.parametrize(("old", "new"), [("youtube_id", "youtube"), ("moving", "movin")])
+def test_wrong_column_and_label(refused: Callable[..., str], copy: Path, old: str, new: str) -> None:
     file = copy / "train.csv"
-    file.write_text(file.read_text().replace("youtube_id", "youtube", 1))
-    assert_refusal(refused(root=copy), file, "youtube_id")
-
-
-def test_unknown_label_names_its_line(refused: Callable[..., str], copy: Path) -> None:
-    file = copy / "train.csv"
-    rows = file.read_text().splitlines()
-    rows[3] = rows[3].replace("moving", "movin")
-    file.write_text("\n".join(rows) + "\n")
-    assert_refusal(refused(root=copy), f"{file}:4", "movin")
+    before, _, after = file.read_text().partition(old)
+    file.write_text(f"{before}{new}{after}")
+    line = before.count("\n") + 1
+    assert_refusal(refused(root=copy), *([f"{file}:{line}", new] if line > 1 else [file, old]))
 
 
 def test_no_video_can_be_read(refused: Callable[..., str], copy: Path) -> None:
@@ -100,20 +95,17 @@ def test_checkpoint_of_other_data(run_main: RunMain, toy: Path, copy: Path, tmp_
     assert code == 2
     assert "data_sha256" in errors
 
-    shorter = tmp_path / "fewer"
-    shorter.mkdir()
-    dataset = tmp_path / "fewer_classes"
-    dataset.mkdir()
-    (dataset / "dataset.yaml").write_text(
-        "name: fewer\ntitle: Fewer\nformat: kinetics_csv\nlabels: single\nclasses: names.txt\n"
-        "splits:\n  train: {annotations: a.csv}\n  val: {annotations: a.csv}\nfiles: '{id}.mp4'\n"
+    other = tmp_path / "fewer"
+    other.mkdir()
+    (other / "dataset.yaml").write_text(
+        "name: fewer\ntitle: Fewer\nformat: labelled_csv\nlabels: single\ncolumns: {path: path, label: label}\n"
+        "splits:\n  train: {annotations: a.csv}\n  val: {annotations: a.csv}\n"
     )
-    (shorter / "names.txt").write_text("one\ntwo\n")
-    (shorter / "a.csv").write_text("label,youtube_id,time_start,time_end,split\none,abc,0,1,val\n")
-    shutil.copy(next((toy / "videos/val").iterdir()), shorter / "abc.mp4")
+    (other / "a.csv").write_text("path,label\na.mp4,one\nb.mp4,two\n")
+    shutil.copy(next((toy / "videos/val").iterdir()), other / "a.mp4")
     for main, place in ((train.main, ("--output_dir", run)), (evaluation.main, ("--checkpoint", run))):
         options = [*tiny, "--schedule.length", "1 epoch"] if main is train.main else []
-        code, _, errors = run_main(main, *options, "--data.dataset", dataset, "--data.root", shorter, *place)
+        code, _, errors = run_main(main, *options, "--data.dataset", other, "--data.root", other, *place)
         lines = [line for line in errors.splitlines() if not line.startswith("INFO")]
         assert (code, len(lines)) == (2, 1), errors
     assert "has 8 classes and the data 2" in lines[0]

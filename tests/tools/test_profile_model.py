@@ -1,4 +1,4 @@
-"""Frozen parameters, and options without effect; the counts are tested in tests/models/test_complexity.py."""
+"""Frozen parameters, and options without effect; tests/models/test_complexity.py has the counts."""
 
 from collections.abc import Callable
 

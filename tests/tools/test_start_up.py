@@ -1,4 +1,4 @@
-"""Tools report mistakes and print their help before they import anything slow."""
+"""Mistakes are reported, and help is printed, before slow imports."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ MISTAKES = {
 
 
 def start(tool: str, *options: str) -> tuple[int, str, str, set[str]]:
-    """Exit code, output, errors and the slow modules that were imported."""
+    """Run a tool: exit code, output, errors and the slow modules imported."""
     command = [sys.executable, "-X", "importtime", str(REPOSITORY / f"tools/{tool}.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
     lines = done.stderr.splitlines()

@@ -1,4 +1,4 @@
-"""A study trains and evaluates its rows, continues where it was stopped, and writes the table and the figure."""
+"""Studies: training and evaluation of the rows, continuation, table and figure."""
 
 import csv
 import json
@@ -20,14 +20,14 @@ import train
 import yaml
 from command_line import ExperimentParser, parse_experiment
 from matplotlib.figure import Figure
-from study_table import RowResult, deciding_settings, draw_study, read_result
+from study_table import RowResult, StudyConfig, StudyRow, deciding_settings, read_result
 
 from tests.environment import REPOSITORY, wait_for
 from tests.refusals import assert_refusal, refused
+from vidtl import visualize
 from vidtl.annotations.description import load_description
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
-from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.provenance import folder_name
 from vidtl.models import build_model
@@ -63,7 +63,7 @@ def change_file(study_file: Path, **change: object) -> None:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Tools that the study calls, replaced by stubs that write the files it reads; top1 is 0.5 + seed / 10."""
+    """Names of the tools called: stubs that write the files the study reads; top1 is 0.5 + seed / 10."""
     called: list[str] = []
 
     def call(command: list[str], launch: Path | None) -> None:
@@ -96,7 +96,7 @@ def write_json(file: Path, content: object) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_two_rows_from_start_to_end(
+def test_a_row_from_start_to_end(
     study_file: Path, tmp_path: Path, run_main: Tool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = {"train.py": train.main, "eval.py": evaluation.main}
@@ -105,25 +105,21 @@ def test_two_rows_from_start_to_end(
         code, _, errors = run_main(tools[command[0]], *command[1:])
         assert code == 0, errors
 
-    rows = yaml.safe_load(study_file.read_text())["rows"]
-    change_file(study_file, rows=[row | {"seeds": [0]} for row in rows], metric="mean_class_accuracy")
+    rows = [{"name": "4 tokens", "options": {TOKENS: 4}, "seeds": [0]}]
+    change_file(study_file, rows=rows, metric="mean_class_accuracy")
     study = load(study_file, StudyConfig)
     runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs"))
     monkeypatch.setattr(study_tool, "call", call)
     study_tool.execute_unfinished(runs, study, None)
     code, output, errors = run_main(study_tool.main, study_file, "--output_dir", tmp_path / "runs", "--table_only")
     assert code == 0, errors
-    table = json.loads((tmp_path / "runs/results.json").read_text())
-    assert [row["multiply_add_ratio"] < 1 for row in table["rows"]] == [False, True]
-    for row in table["rows"]:
-        (file,) = (tmp_path / "runs" / row["name"].replace(" ", "-") / "seed-0/judged").glob(
-            "*/val-center/metrics.json"
-        )
-        judged, run = json.loads(file.read_text()), row["runs"]["0"]
-        assert run["value"] == row["mean"] == judged["metrics"]["mean_class_accuracy"]
-        assert (run["device"], run["precision"]) == ("CPU", "fp32")
-        assert f"step-{judged['model']['step']:08d}" == file.parts[-3]
-        assert row["name"] in output
+    (row,) = json.loads((tmp_path / "runs/results.json").read_text())["rows"]
+    (file,) = (tmp_path / "runs/4-tokens/seed-0/judged").glob("*/val-center/metrics.json")
+    judged, run = json.loads(file.read_text()), row["runs"]["0"]
+    assert run["value"] == row["mean"] == judged["metrics"]["mean_class_accuracy"]
+    assert (run["device"], run["precision"]) == ("CPU", "fp32")
+    assert f"step-{judged['model']['step']:08d}" == file.parts[-3]
+    assert "4 tokens" in output
 
 
 def test_table_shards_and_reuse_of_results(study_file: Path, tmp_path: Path, run_main: Tool, calls: list[str]) -> None:
@@ -211,14 +207,30 @@ def test_a_run_is_evaluated_again_for_another_checkpoint_or_other_options(
     assert_refusal(errors, judged.parent, "--table_only")
 
 
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, dict[Any, ExperimentConfig], Path]:
+    """A study, its experiments by row and seed, and the table of its results."""
+    folder = tmp_path_factory.mktemp("study")
+    rows = [StudyRow(name=name, options={TOKENS: n}, seeds=[0]) for name, n in (("none", 0), ("4 tokens", 4))]
+    study = StudyConfig(title="", experiment=str(REPOSITORY / "configs/toy.yaml"), rows=rows)
+    runs = {run.key: run for run in study_tool.planned_runs(study, Path(study.experiment), folder)}
+    result = dict.fromkeys(study_table.RUN_KEYS, 0.5)
+    made = [
+        RowResult(row=run.row, config=run.config, parameters=1, multiply_adds=1, runs={0: result})
+        for run in runs.values()
+    ]
+    study_table.write_table(study, made, folder / "results.json")
+    return study, {key: run.config for key, run in runs.items()}, folder / "results.json"
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "parts"),
     [
         (["metric"], "mAP", ["metric", "mAP", "top1"]),
-        (["checkpoint"], "last", ["checkpoint", "last", "best"]),
+        (["checkpoint"], "best", ["checkpoint", "last", "best"]),
         (["rows", 0, "name"], "tall", ["tall", "seed 0"]),
         (["rows", 1, "runs", "7"], dict.fromkeys(study_table.RUN_KEYS), ["4 tokens", "seed 7"]),
-        (["settings", "clip.stride"], 3, ["none", "clip.stride", 3, 2]),
+        (["settings", "clip.stride"], 9, ["none", "clip.stride", 9]),
         (["rows", 1, "settings"], {}, ["4 tokens", TOKENS, 0, 4]),
         (["settings", "data.eval_split"], "train", ["data.eval_split", "train", "val"]),
         (["settings", "evaluation.max_videos"], 9, ["evaluation.max_videos", 9, 0]),
@@ -229,23 +241,23 @@ def test_a_run_is_evaluated_again_for_another_checkpoint_or_other_options(
     ],
 )
 def test_results_that_would_be_lost_are_refused(
-    study_file: Path, tmp_path: Path, run_main: Tool, calls: list[str], keys: list[Any], value: object, parts: list[Any]
+    planned: tuple[StudyConfig, dict[Any, ExperimentConfig], Path],
+    tmp_path: Path,
+    keys: list[Any],
+    value: object,
+    parts: list[Any],
 ) -> None:
-    options = [study_file, "--output_dir", tmp_path / "runs"]
-    assert run_main(study_tool.main, *options)[0] == 0
-    for row in ("none", "4-tokens"):
-        shutil.rmtree(tmp_path / "runs" / row)
-    file = tmp_path / "runs/results.json"
-    content = {"": json.loads(file.read_text())}
+    study, configs, table = planned
+    assert study_table.recorded_results(table, study, configs, []).keys() == configs.keys()
+    content = {"": json.loads(table.read_text())}
     place: Any = content
     for key in ["", *keys][:-1]:
         place = place[key]
     place[keys[-1] if keys else ""] = value
-    file.write_text(json.dumps(content[""]))
-    calls.clear()
-    code, _, errors = run_main(study_tool.main, *options)
-    assert (code, calls) == (2, [])
-    assert_refusal(errors, file, "--results_dir", *parts)
+    file = tmp_path / "results.json"
+    write_json(file, content[""])
+    with refused(file, "--results_dir", *parts):
+        study_table.recorded_results(file, study, configs, [])
 
 
 def test_settings_that_runs_of_a_row_share() -> None:
@@ -266,13 +278,13 @@ def test_metrics_without_a_value_are_refused(tmp_path: Path, metric: str, parts:
     ("change", "options", "parts"),
     [
         ({"rows": []}, [], ["rows", "[]"]),
-        ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, [], ["rows.0.seeds", "[]"]),
+        ({"rows": [{"name": "a", "options": {}, "seeds": []}]}, [], ["rows.0.seeds"]),
         ({"rows": [{"name": n, "options": {}, "seeds": [0]} for n in ("a b", "a-b")]}, [], ["rows.name"]),
-        ({"rows": [{"name": "a", "options": {"model.dept": 1}, "seeds": [0]}]}, [], ["--model.dept", "--model.depth"]),
+        ({"rows": [{"name": "a", "options": {"model.dept": 1}, "seeds": [0]}]}, [], ["model.depth"]),
         ({"experiment": "tinny.yaml"}, [], ["tinny.yaml", "tiny.yaml"]),
         ({"checkpoint": "first"}, [], ["checkpoint", "first"]),
         ({"metrik": "top1"}, [], ["metrik"]),
-        ({}, ["--data.rot", "x"], ["--data.rot", "data.root"]),
+        ({}, ["--data.roott", "x"], ["--data.roott", "data.root"]),
         ({}, ["--result_dir", "x"], ["--result_dir"]),
         ({}, ["--training.seed=3"], ["--training.seed"]),
         ({}, [f"--{TOKENS}", "8"], [TOKENS]),
@@ -322,11 +334,11 @@ def test_rows_of_the_figure_differ_in_marker_or_color(
     monkeypatch: pytest.MonkeyPatch, runs: dict[int, dict[str, Any]]
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(study_table, "save_figure", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(visualize, "save_figure", lambda figure, path: drawn.append(figure))
     rows = [StudyRow(name=f"row {n}", options={}, seeds=[0, 1], published=0.4) for n in range(13)]
     study = StudyConfig(title="title", experiment="x.yaml", rows=rows)
     made = [RowResult(row=r, config=ExperimentConfig(), parameters=1, multiply_adds=1, runs=runs) for r in rows]
-    draw_study(study, made, Path("unused.png"))
+    study_table.draw_table(study, made, Path("unused.png"))
     handles, labels = drawn[0].axes[0].get_legend_handles_labels()
     assert labels == [f"row {n} ({len(runs)})" for n in range(13)] + ["published"]
     assert len({(handle.get_marker(), handle.get_color()) for handle in handles}) == 14
@@ -341,15 +353,7 @@ def test_rows_of_committed_studies_differ_and_build(file: Path, tmp_path: Path) 
     assert all(one != other for number, one in enumerate(firsts) for other in firsts[:number])
     with torch.device("meta"):
         assert all(count_parameters(build_model(config.model, config.clip, 8)) > 0 for config in firsts)
-
-
-def test_the_t2t_row_differs_from_its_neighbor_in_the_tokenizer_alone(tmp_path: Path) -> None:
-    file = REPOSITORY / "configs/studies/cifar10_token_learner.yaml"
-    study = load(file, StudyConfig)
-    configs = {
-        run.row.name: run.config for run in study_tool.planned_runs(study, file.parent / study.experiment, tmp_path)
-    }
-    with_t2t, with_patches = (
-        deciding_settings(configs[name]) for name in ("T2T tokenizer, v1 8 tokens", "v1 8 tokens")
-    )
-    assert {key for key in with_t2t if with_t2t[key] != with_patches[key]} == {"model.tokenizer"}
+    if file.stem == "cifar10_token_learner":
+        settings = {run.row.name: deciding_settings(run.config) for run in runs}
+        t2t, patches = settings["T2T tokenizer, v1 8 tokens"], settings["v1 8 tokens"]
+        assert [key for key in t2t if t2t[key] != patches[key]] == ["model.tokenizer"]

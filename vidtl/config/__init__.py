@@ -4,14 +4,14 @@ Checks that need one section only are in that section's `__post_init__`; checks 
 where those are built. This package imports nothing slow.
 """
 
+from vidtl.config.augmentation import AUGMENTATION_PRESETS as AUGMENTATION_PRESETS
 from vidtl.config.augmentation import AugmentationConfig as AugmentationConfig
-from vidtl.config.clip import ClipConfig as ClipConfig
+from vidtl.config.data import ClipConfig as ClipConfig
 from vidtl.config.data import DataConfig as DataConfig
-from vidtl.config.evaluation import EvaluationConfig as EvaluationConfig
+from vidtl.config.experiment import EvaluationConfig as EvaluationConfig
 from vidtl.config.experiment import ExperimentConfig as ExperimentConfig
 from vidtl.config.model import ModelConfig as ModelConfig
 from vidtl.config.model import TokenLearnerConfig as TokenLearnerConfig
-from vidtl.config.optimizer import OptimizerConfig as OptimizerConfig
-from vidtl.config.presets import AUGMENTATION_PRESETS as AUGMENTATION_PRESETS
-from vidtl.config.schedule import ScheduleConfig as ScheduleConfig
+from vidtl.config.training import OptimizerConfig as OptimizerConfig
+from vidtl.config.training import ScheduleConfig as ScheduleConfig
 from vidtl.config.training import TrainingConfig as TrainingConfig

@@ -1,9 +1,9 @@
-"""Random changes to training clips."""
+"""Random changes to training clips, and those of published recipes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from vidtl.config.checks import require, require_choices
+from vidtl.config.checks import require, require_choices, require_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,31 +50,61 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "augmentation")
-        require(self.repeats >= 1, "augmentation.repeats", self.repeats, "1 or more")
-        for name in (
-            "flip_probability",
-            "color_jitter_probability",
-            "grayscale_probability",
-            "random_erasing_probability",
-        ):
-            require(0 <= getattr(self, name) <= 1, f"augmentation.{name}", getattr(self, name), "0 to 1")
-        for name in ("jitter_range", "area_range", "aspect_range"):
-            low, high = getattr(self, name)
-            require(0 < low <= high, f"augmentation.{name}", (low, high), "two rising values above 0")
-        for name in ("rand_augment_num_ops", "rand_augment_std", "mixup_alpha", "cutmix_alpha"):
-            require(getattr(self, name) >= 0, f"augmentation.{name}", getattr(self, name), "0 or more")
+        require_each(self, "augmentation", "repeats", lambda value: value >= 1, "1 or more")
+        names = "flip_probability color_jitter_probability grayscale_probability random_erasing_probability"
+        require_each(self, "augmentation", names, lambda value: 0 <= value <= 1, "0 to 1")
+        names = "rand_augment_num_ops rand_augment_std mixup_alpha cutmix_alpha"
+        require_each(self, "augmentation", names, lambda value: value >= 0, "0 or more")
+        names = "jitter_range area_range aspect_range"
+        require_each(self, "augmentation", names, lambda pair: 0 < pair[0] <= pair[1], "two rising values above 0")
+        require_each(self, "augmentation", "area_range", lambda pair: pair[1] <= 1, "at most 1")
         *relative, hue = self.color_jitter
-        require(
-            all(0 <= value <= 1 for value in relative) and 0 <= hue <= 0.5,
-            "augmentation.color_jitter",
-            self.color_jitter,
-            "[brightness, contrast, saturation, hue], 0 to 1 each, hue 0 to 0.5",
-        )
-        require(self.area_range[1] <= 1, "augmentation.area_range", self.area_range, "at most 1")
+        in_range = all(0 <= value <= 1 for value in relative) and 0 <= hue <= 0.5
+        allowed = "[brightness, contrast, saturation, hue], 0 to 1 each, hue 0 to 0.5"
+        require(in_range, "augmentation.color_jitter", self.color_jitter, allowed)
         limit = 30 if self.rand_augment_space == "vivit" else 10
-        require(
-            0 <= self.rand_augment_magnitude <= limit,
-            "augmentation.rand_augment_magnitude",
-            self.rand_augment_magnitude,
-            f"0 to {limit} with the operations of {self.rand_augment_space}",
-        )
+        allowed = f"0 to {limit} with the operations of {self.rand_augment_space}"
+        require_each(self, "augmentation", "rand_augment_magnitude", lambda value: 0 <= value <= limit, allowed)
+
+
+_VIVIT = AugmentationConfig(crop="jitter", jitter_range=(0.9, 1.33), flip_probability=0.5)
+
+_VIDEOMAE = AugmentationConfig(
+    repeats=2,
+    crop="random_resized",
+    area_range=(0.08, 1.0),
+    aspect_range=(0.75, 4 / 3),
+    flip_probability=0.5,
+    rand_augment_num_ops=4,
+    rand_augment_magnitude=7.0,
+    rand_augment_std=0.5,
+    rand_augment_space="timm",
+    random_erasing_probability=0.25,
+    mixup_alpha=0.8,
+    cutmix_alpha=1.0,
+)
+
+AUGMENTATION_PRESETS: dict[str, AugmentationConfig] = {
+    # ViViT (scenic) on Kinetics-400 and -600 in all sizes, and on Moments in Time
+    "vivit_kinetics": replace(_VIVIT, color_jitter_probability=0.8, grayscale_probability=0.1),
+    # ViViT-L on Something-Something v2, with label smoothing and stochastic depth 0.3. Its classes depend on left and
+    # right: no flips here, although scenic's reader flips
+    "vivit_ssv2": replace(
+        _VIVIT, flip_probability=0.0, rand_augment_num_ops=2, rand_augment_magnitude=20.0, mixup_alpha=0.3
+    ),
+    # ViViT-L on EPIC-Kitchens-100, with label smoothing and stochastic depth 0.2
+    "vivit_epic_kitchens": replace(_VIVIT, rand_augment_num_ops=2, rand_augment_magnitude=15.0, mixup_alpha=0.1),
+    # VideoMAE's fine-tuning scripts, with label smoothing 0.1
+    "videomae_kinetics": _VIDEOMAE,
+    "videomae_ssv2": replace(_VIDEOMAE, flip_probability=0.0),
+    # Temporal Segment Networks (mmaction2)
+    "tsn": AugmentationConfig(crop="multi_scale", flip_probability=0.5),
+    # T2T-ViT on ImageNet, with label smoothing 0.1; its color jitter has no effect, as timm drops it with RandAugment
+    "t2t_vit_imagenet": replace(_VIDEOMAE, repeats=1, rand_augment_num_ops=2, rand_augment_magnitude=9.0),
+    # TokenLearner's CIFAR-10 study (Keras notebooks), with clip.short_side 52 and clip.frame_size [48, 48]
+    "mini_vit_cifar10": AugmentationConfig(crop="jitter", jitter_range=(1.0, 1.0), flip_probability=0.5),
+}
+"""Recipes that `augmentation.preset` names: values for keys that are not given beside it; runs record the values.
+
+Other settings of the recipes (label smoothing, sampling, frame size) are in other sections; see `configs/`.
+"""

@@ -1,6 +1,6 @@
-"""Fields of a section: what they affect, and checks that need one section only."""
+"""Effects of settings, and checks of values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -22,24 +22,31 @@ operation: output, checkpoints, and the response to broken videos, steps and pro
 
 
 def setting(default: T, *effects: Effect) -> T:
-    """Declare a field with its default and what it affects."""
+    """Declare a field with its default and its effects."""
     value: T = field(default=default, metadata=affects(*effects))
     return value
 
 
 def affects(*effects: Effect) -> dict[str, frozenset[str]]:
-    """Give the metadata of a field, or of a section for all of its fields."""
+    """Return the metadata of a field, or of a section for all of its fields."""
     return {"affects": frozenset(effects)}
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:
-    """Raise a `UserError` with the dotted key, the value and what is allowed, unless `condition` holds."""
+    """Raise a `UserError` with key, value and allowed values unless `condition` holds."""
     if not condition:
         raise UserError(f"{key} is {value!r}; allowed: {allowed}")
 
 
+def require_each(section: object, key: str, names: str, holds: Callable[[Any], bool], allowed: str) -> None:
+    """Apply `require` to the fields `names`, separated by spaces, of the section `key`."""
+    for name in names.split():
+        value = getattr(section, name)
+        require(holds(value), f"{key}.{name}", value, allowed)
+
+
 def require_choices(section: object, key: str) -> None:
-    """Raise a `UserError` for a field with a `Literal` type that has another value; `key` is the section's."""
+    """Apply `require_choice` to all fields with a `Literal` type of the section `key`."""
     for name, hint in get_type_hints(type(section)).items():
         value, allowed = getattr(section, name), choices_of(hint)
         if allowed and not (value is None and NoneType in get_args(hint)):
@@ -47,13 +54,13 @@ def require_choices(section: object, key: str) -> None:
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
-    """Return the values of a `Literal`, also of one that may be null; empty for any other type."""
+    """Return the values of a `Literal` or `Literal | None`; empty for any other type."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return next((get_args(part) for part in parts if get_origin(part) is Literal), ())
 
 
 def require_choice(key: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise a `UserError` with the nearest word, or with all numbers, unless `value` is one of those allowed."""
+    """Raise a `UserError` with the nearest allowed word, or all allowed numbers, unless `value` is allowed."""
     if value in allowed:
         return
     are_words = all(isinstance(item, str) for item in (value, *allowed))

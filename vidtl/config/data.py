@@ -1,14 +1,14 @@
-"""Data set and decoding."""
+"""Data set, decoding, and the frames, size and value range of a clip."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from vidtl.config.checks import require, require_choices, setting
+from vidtl.config.checks import require, require_choices, require_each, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The videos of a run, and how they are read."""
+    """Videos of a run and their decoding."""
 
     dataset: str = setting("toy", "training", "scores")
     """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`."""
@@ -35,12 +35,45 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
-        require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
-        require(self.worker_timeout_s > 0, "data.worker_timeout_s", self.worker_timeout_s, "more than 0 seconds")
-        require(0 <= self.max_unreadable_share <= 1, "data.max_unreadable_share", self.max_unreadable_share, "0 to 1")
-        require(
-            self.decoder == "pyav" or self.pixel_format == "rgb",
-            "data.pixel_format",
-            self.pixel_format,
-            f"'rgb' with data.decoder {self.decoder}, which delivers no planes",
-        )
+        require_each(self, "data", "num_workers", lambda value: value >= 0, "0 or more")
+        require_each(self, "data", "worker_timeout_s", lambda value: value > 0, "more than 0 seconds")
+        require_each(self, "data", "max_unreadable_share", lambda value: 0 <= value <= 1, "0 to 1")
+        formats = ("planar", "rgb") if self.decoder == "pyav" else ("rgb",)
+        allowed = f"'rgb' with data.decoder {self.decoder}, which delivers no planes"
+        require_each(self, "data", "pixel_format", formats.__contains__, allowed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """Frames of a video that form a clip, their size and their range of values."""
+
+    num_frames: int = 32
+    """Frames per clip."""
+    sampling: Literal["random_span", "segments"] = "random_span"
+    """Training. `random_span`: frames `stride` apart from a random start; `segments`: one random frame of each of
+    `num_frames` equal segments of the video (TSN; SSv2), and in the `center` protocol the central one."""
+    stride: int = 2
+    """Distance between consecutive frames of a clip, in frames of the video (or of the video at `target_fps`)."""
+    target_fps: float = 0.0
+    """Frame rate to resample videos to before `stride` applies; 0 keeps the file's own frames."""
+    frame_size: tuple[int, int] = (224, 224)
+    """Height and width of the model's input in pixels."""
+    short_side: int = 256
+    """Evaluation: the shorter side is resized to this before cropping to `frame_size`."""
+    short_video: Literal["loop", "hold"] = "loop"
+    """Videos shorter than a clip restart from their first frame, or repeat their last one."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Subtracted from RGB in [0, 1]; ViViT's range [-1, 1] is mean 0.5 and std 0.5."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Divides RGB in [0, 1] after the mean is subtracted."""
+
+    def __post_init__(self) -> None:
+        require_choices(self, "clip")
+        require_each(self, "clip", "num_frames stride", lambda value: value >= 1, "1 or more")
+        require_each(self, "clip", "target_fps", lambda value: value >= 0, "0 (the file's own) or more")
+        even = all(side >= 2 and side % 2 == 0 for side in self.frame_size)
+        require(even, "clip.frame_size", self.frame_size, "even sides of 2 pixels or more")
+        largest = max(self.frame_size)
+        allowed = f"at least the larger side of clip.frame_size, {largest}"
+        require_each(self, "clip", "short_side", lambda value: value >= largest, allowed)
+        require_each(self, "clip", "std", lambda values: min(values) > 0, "values above 0")

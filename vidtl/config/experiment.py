@@ -1,16 +1,34 @@
-"""The configuration of one run."""
+"""The configuration of one run, and that of evaluation and prediction."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vidtl.config.augmentation import AugmentationConfig
-from vidtl.config.checks import affects
-from vidtl.config.clip import ClipConfig
-from vidtl.config.data import DataConfig
-from vidtl.config.evaluation import EvaluationConfig
+from vidtl.config.checks import affects, require_choices, require_each, setting
+from vidtl.config.data import ClipConfig, DataConfig
 from vidtl.config.model import ModelConfig
-from vidtl.config.optimizer import OptimizerConfig
-from vidtl.config.schedule import ScheduleConfig
-from vidtl.config.training import TrainingConfig
+from vidtl.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Settings of evaluation and prediction."""
+
+    protocol: str = setting("dataset", "scores")
+    """Named view protocol, such as `vivit_4x3` or `center`; `dataset` is the one that `dataset.yaml` names."""
+    fusion: Literal["protocol", "mean_logits", "mean_probabilities", "max"] = setting("protocol", "scores")
+    """Fusion of the scores of a video's views; `protocol` is the published one."""
+    batch_size: int = setting(16, "rounding")
+    """Clips per forward pass and process; bounds memory."""
+    max_videos: int = setting(0, "scores")
+    """Evaluate only this number of videos, from the first on; 0 evaluates all. The report contains the number."""
+    averaged_weights: bool = setting(True, "scores")
+    """Use the average of the weights where the run kept one (`training.ema_decay`)."""
+
+    def __post_init__(self) -> None:
+        require_choices(self, "evaluation")
+        require_each(self, "evaluation", "batch_size", lambda value: value >= 1, "1 or more")
+        require_each(self, "evaluation", "max_videos", lambda value: value >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,24 +1,102 @@
 """Strict reading of YAML files and mappings into dataclasses.
 
-Nothing is dropped silently: unknown and repeated keys, YAML aliases (which can expand without bound), values of another
-type and large files are errors that name file, line, key, value and what is allowed.
+Unknown and repeated keys, YAML aliases, values of another type and large files are errors that name file, line, key,
+value and allowed values.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from yaml import YAMLError
+import yaml
 
-from vidtl.config.yaml_file import Document as Document
-from vidtl.config.yaml_file import parse_yaml, read_yaml
 from vidtl.errors import UserError, did_you_mean
 
 T = TypeVar("T")
+
+SIZE_LIMIT = 1_000_000
+"""Bytes of a file."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A mapping and its origin."""
+
+    content: Any
+    file: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Line of each dotted key."""
+
+    def refuse(self, key: str, problem: str) -> NoReturn:
+        """Raise a UserError that begins with file and line of `key`."""
+        place = ":".join(str(part) for part in (self.file, self.lines.get(key)) if part)
+        raise UserError(f"{place}: {problem}" if place else problem)
+
+
+def read_yaml(path: Path) -> Document:
+    """Read a YAML file once.
+
+    Raises:
+        UserError: the file is missing, larger than `SIZE_LIMIT` or not YAML, repeats a key (YAML would keep the last
+            silently) or has an alias (which can expand without bound).
+    """
+    if not path.is_file():
+        neighbors = sorted(each.name for each in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(f"file {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")
+    if path.stat().st_size > SIZE_LIMIT:
+        raise UserError(f"file {str(path)!r} has {path.stat().st_size} bytes; allowed: {SIZE_LIMIT}")
+    lines: dict[str, int] = {}
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"), lines)
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    return Document(content, str(path), lines)
+
+
+def parse_yaml(text: str, lines: dict[str, int] | None = None) -> Any:
+    """Parse one YAML document strictly; `lines` receives the line of each dotted key."""
+    loader = _Loader(text)
+    node = loader.get_single_node()
+    return None if node is None else loader.value(node, "", {} if lines is None else lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers such as `1e-3`, without aliases and repeated keys."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not allowed",
+                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+            )
+        return super().compose_node(parent, index)
+
+    def value(self, node: yaml.Node, key: str, lines: dict[str, int]) -> Any:
+        if key:
+            lines.setdefault(key, node.start_mark.line + 1)
+        prefix = f"{key}." if key else ""
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, f"{prefix}{number}", lines) for number, item in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return self.construct_object(node)
+        section: dict[str, Any] = {}
+        for name, item in node.value:
+            if not isinstance(name, yaml.ScalarNode) or name.value in section:
+                problem = "the key {} is there twice" if isinstance(name, yaml.ScalarNode) else "{} is no key"
+                raise yaml.MarkedYAMLError(problem=problem.format(repr(name.value)), problem_mark=name.start_mark)
+            lines[f"{prefix}{name.value}"] = name.start_mark.line + 1
+            section[name.value] = self.value(item, f"{prefix}{name.value}", lines)
+        return section
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
 
 
 class Leaf(NamedTuple):
@@ -30,7 +108,7 @@ class Leaf(NamedTuple):
     owner: type
     """The dataclass that declares it."""
     affects: frozenset[str]
-    """Its `setting`'s effects, or else those of the section it stands in."""
+    """Effects of the field, or of its section."""
 
 
 class _MismatchError(Exception):
@@ -85,9 +163,9 @@ def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "")
 
 
 def leaves(kind: type, prefix: str = "", defaults: object = None, affects: Any = frozenset()) -> dict[str, Leaf]:
-    """List the settings of a dataclass and of the dataclasses in it by dotted key.
+    """List the settings of a nested dataclass by dotted key.
 
-    `defaults` is an instance, where the defaults are not the dataclass's own; `affects` is for fields that name none.
+    `defaults` is an instance with other defaults; `affects` applies to fields without effects.
     """
     found: dict[str, Leaf] = {}
     hints = get_type_hints(kind)
@@ -102,7 +180,7 @@ def leaves(kind: type, prefix: str = "", defaults: object = None, affects: Any =
 
 
 def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Build a dataclass of dataclasses from all of its values by dotted key."""
+    """Build a nested dataclass from all its values by dotted key."""
     hints = get_type_hints(kind)
     arguments = {
         item.name: build(hints[item.name], values, f"{key}.") if is_dataclass(hints[item.name]) else values[key]
@@ -113,11 +191,7 @@ def build(kind: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 
 def convert(value: Any, hint: Any, key: str, document: Document) -> Any:
-    """Check a value against a type. A number is also taken as a text, and a lone text as a list of one.
-
-    Raises:
-        UserError: names the key, the value and what is allowed.
-    """
+    """Check a value against a type; UserError if it differs. Numbers are valid texts, and a text a list of one."""
     try:
         return _converted(value, hint, key, document)
     except _MismatchError:
@@ -159,11 +233,11 @@ def _items(values: Any, origin: Any, arguments: tuple[Any, ...], key: str, docum
 
 
 def parse_text(text: str, hint: Any, key: str) -> Any:
-    """Read a value of the command line: YAML, unless the setting is a text or one of a few words."""
+    """Parse a value of the command line: YAML, or plain text if the type is `str` or a `Literal` of words."""
     is_text = hint is str or (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str))
     try:
         value = text if is_text else parse_yaml(text)
-    except (YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text
     return convert(value, hint, key, Document(text))
 

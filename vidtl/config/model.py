@@ -1,13 +1,132 @@
-"""The model: its family, its size, and whatever differs from that size."""
+"""Model settings: families and sizes with their defaults, and the section `model`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.checks import require, require_choices
-from vidtl.config.clip import ClipConfig
+from vidtl.config.data import ClipConfig
 from vidtl.config.load import dotted
 from vidtl.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A family of models."""
+
+    usual_size: str
+    """Row of `sizes` for an empty `model.size`."""
+    sizes: Mapping[str, Mapping[str, Any]]
+    """Settings of each size, by their keys in `model`; `mlp_ratio` is `mlp_width` / `width`."""
+    defaults: Mapping[str, Any]
+    """All other keys of the family, with their defaults."""
+    clip: Mapping[str, Any]
+    """Settings of `clip` in `create_model`."""
+    clips: Mapping[str, Mapping[str, Any]]
+    """Differences from `clip` in some sizes."""
+
+    def clip_of(self, size: str) -> dict[str, Any]:
+        """Return the settings of `clip` for one size."""
+        return {**self.clip, **self.clips.get(size or self.usual_size, {})}
+
+
+def _sizes(*rows: tuple[str, int, int, int, int]) -> dict[str, dict[str, int]]:
+    keys = ("width", "depth", "num_heads", "mlp_ratio")
+    return {name: dict(zip(keys, numbers, strict=True)) for name, *numbers in rows}
+
+
+_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0, "stochastic_depth": 0.0}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "vivit": Architecture(  # ViViT section 4.1; Ti and S as in the TokenLearner configurations
+        usual_size="B",
+        sizes=_sizes(
+            ("Ti", 192, 12, 3, 4),
+            ("S", 384, 12, 6, 4),
+            ("B", 768, 12, 12, 4),
+            ("L", 1024, 24, 16, 4),
+            ("H", 1280, 32, 16, 4),
+        ),
+        defaults={
+            "form": "factorised_encoder",
+            "temporal_depth": 4,
+            "tokenizer": "tubelet",
+            "tubelet": (2, 16, 16),
+            "tubelet_sampling": "tubelet",
+            "pooling": "mean",
+            "temporal_input": "pooled",
+            "attention_order": "time_space",
+            "positions": "learned",
+            **_DROPOUT,
+            "stochastic_depth_rescale": False,
+            "token_learner.num_tokens": 8,
+            "token_learner.after_block": 3,
+            "token_learner.version": "v1.1",
+            "token_learner.pooling": "sum",
+            "token_learner.fuser": False,
+        },
+        clip={"num_frames": 32, "frame_size": (224, 224)},
+        clips={},
+    ),
+    "t2t_vit": Architecture(  # T2T-ViT, table 1
+        usual_size="14",
+        sizes=_sizes(
+            ("7", 256, 7, 4, 2),
+            ("10", 256, 10, 4, 2),
+            ("12", 256, 12, 4, 2),
+            ("14", 384, 14, 6, 3),
+            ("19", 448, 19, 7, 3),
+            ("24", 512, 24, 8, 3),
+        ),
+        defaults={"tokenizer": "t2t_performer", **_DROPOUT, "token_width": 64, "token_dropout": 0.1},
+        clip={
+            "num_frames": 1,
+            "frame_size": (224, 224),
+            "short_side": 248,  # the crop is 0.9 of the shorter side
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+        },
+        clips={},
+    ),
+    "mini_vit": Architecture(  # the CIFAR-10 study
+        usual_size="",
+        sizes={"": {"width": 128, "depth": 4, "num_heads": 4, "head_width": 128, "mlp_width": 256}},
+        defaults={
+            "tokenizer": "tubelet",
+            "tubelet": (1, 6, 6),
+            "dropout": 0.1,
+            "attention_dropout": 0.1,
+            "token_learner.num_tokens": 8,
+            "token_learner.after_block": 3,
+            "token_learner.version": "v1",
+            "token_learner.pooling": "mean",
+        },
+        clip={"num_frames": 1, "frame_size": (48, 48), "short_side": 52, "mean": (0.0,) * 3, "std": (1.0,) * 3},
+        clips={},
+    ),
+    "pytorchvideo": Architecture(  # the model zoo's names; clips as it trains them
+        usual_size="x3d_s",
+        sizes={
+            "x3d_xs": {},
+            "x3d_s": {},
+            "x3d_m": {},
+            "slow_r50": {},
+            "slowfast_r50": {},
+            "r2plus1d_r50": {},
+            "mvit_b_16x4": {"stochastic_depth": 0.0},
+            "mvit_b_32x3": {"stochastic_depth": 0.0},
+        },
+        defaults={"dropout": 0.5},
+        clip={"num_frames": 16, "frame_size": (224, 224), "mean": (0.45,) * 3, "std": (0.225,) * 3},
+        clips={
+            "x3d_xs": {"num_frames": 4, "frame_size": (160, 160)},
+            "x3d_s": {"num_frames": 13, "frame_size": (160, 160)},
+            "slow_r50": {"num_frames": 8},
+            "slowfast_r50": {"num_frames": 32},
+            "mvit_b_32x3": {"num_frames": 32},
+        },
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +147,7 @@ class TokenLearnerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The model that is built. A key left at null takes its value from the architecture and the size."""
+    """The model. A key left at null takes its value from architecture and size."""
 
     architecture: Literal["vivit", "t2t_vit", "mini_vit", "pytorchvideo"] = "vivit"
     """Family: ViViT, T2T-ViT (images), the mini-ViT of the CIFAR-10 study (images), or a model of pytorchvideo."""
@@ -93,18 +212,12 @@ class ModelConfig:
             require(0 <= known.get(key, 0) < 1, f"model.{key}", known.get(key), "0 or more, below 1")
         tubelet = known.get("tubelet", (1, 1, 1))
         require(min(tubelet) >= 1, "model.tubelet", tubelet, "three values of 1 or more")
-        require(
-            known.get("token_learner.pooling") != "mean" or known["token_learner.version"] == "v1",
-            "model.token_learner.pooling",
-            "mean",
-            "sum with version v1.1, whose maps already average",
-        )
-        require(
-            self.architecture != "t2t_vit" or known["tokenizer"] != "tubelet",
-            "model.tokenizer",
-            self.tokenizer,
-            f"t2t_performer or t2t_transformer with {_family(self)}",
-        )
+        if known.get("token_learner.pooling") == "mean":
+            allowed = "sum with version v1.1, whose maps already average"
+            require(known["token_learner.version"] == "v1", "model.token_learner.pooling", "mean", allowed)
+        if self.architecture == "t2t_vit":
+            allowed = f"t2t_performer or t2t_transformer with {_family(self)}"
+            require(known["tokenizer"] != "tubelet", "model.tokenizer", self.tokenizer, allowed)
 
 
 _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1)
@@ -112,7 +225,7 @@ _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0,
 
 
 def resolve_model(config: ModelConfig) -> ModelConfig:
-    """Fill in every key that the architecture has."""
+    """Fill in all keys of the architecture."""
     filled = _filled_in(config)
     learner = {key.partition(".")[2]: filled.pop(key) for key in list(filled) if "." in key}
     size = config.size or ARCHITECTURES[config.architecture].usual_size

@@ -1,9 +1,124 @@
-"""The training loop."""
+"""Optimizer, learning rate schedule and training loop."""
 
+import math
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from vidtl.config.checks import require, require_choices, setting
+from vidtl.config.checks import require, require_choices, require_each, setting
+from vidtl.errors import UserError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """The optimizer."""
+
+    name: Literal["adamw", "sgd", "muon"] = "adamw"
+    """`sgd` has momentum without Nesterov, as in ViViT's recipes; `muon` applies Muon, scaled to AdamW's learning
+    rates, to the matrices between the first and the last layer, and AdamW to the rest."""
+    learning_rate: float = 1e-3
+    """Peak learning rate, reached at the end of the warm-up."""
+    reference_batch: int = 0
+    """Batch size that `learning_rate` refers to: scales it by training.batch_size / reference_batch; 0 does not
+    scale."""
+    layer_decay: float = 1.0
+    """Factor between the learning rates of a layer and the one above it, 0.65 to 0.9 in fine-tuning; 1 is one rate for
+    all."""
+    weight_decay: float = 0.05
+    """Decay of weight matrices; norms, biases, class tokens and position embeddings never decay."""
+    momentum: float = 0.9
+    """`sgd` and `muon`."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """`adamw` and `muon`: decay of the running mean and of the running square of the gradient."""
+    epsilon: float = 1e-8
+    """`adamw` and `muon`: added to the root of the running square."""
+    clip_norm: float = 1.0
+    """Maximum norm of the whole gradient; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        require_choices(self, "optimizer")
+        require_each(self, "optimizer", "learning_rate epsilon", lambda value: value > 0, "more than 0")
+        require_each(self, "optimizer", "reference_batch weight_decay clip_norm", lambda v: v >= 0, "0 or more")
+        require_each(self, "optimizer", "layer_decay", lambda value: 0 < value <= 1, "more than 0, at most 1")
+        require_each(self, "optimizer", "momentum", lambda value: 0 <= value < 1, "0 or more, below 1")
+        allowed = "two values of 0 or more, below 1"
+        require_each(self, "optimizer", "betas", lambda pair: all(0 <= value < 1 for value in pair), allowed)
+
+
+Unit = Literal["epochs", "steps", "samples"]
+
+_LENGTH = re.compile(r"(?P<number>\d+(_\d+)*(\.\d+)?(e\d+)?)\s*(?P<unit>[a-z]+)")
+
+
+@dataclass(frozen=True)
+class Length:
+    """Number of epochs (passes over the training split), optimizer steps, or samples of the training split."""
+
+    number: float
+    unit: Unit
+
+    def to_steps(self, steps_per_epoch: int, samples_per_epoch: int) -> int:
+        """Convert to the nearest number of optimizer steps.
+
+        A sample counts as its share of an epoch: one epoch and all its samples are the same length although the last
+        batch may not be full.
+        """
+        steps_per_unit = {"epochs": steps_per_epoch, "steps": 1, "samples": steps_per_epoch / samples_per_epoch}
+        return round(self.number * steps_per_unit[self.unit])
+
+
+def parse_length(text: str, key: str) -> Length:
+    """Parse a length; a UserError names the dotted `key` and the allowed form."""
+    match = _LENGTH.fullmatch(text.strip().lower())
+    allowed = "a number and its unit, as in '30 epochs', '5000 steps' or '2_000_000 samples'"
+    if match is None or not math.isfinite(float(match["number"])):
+        raise UserError(f"{key} is {text!r}; allowed: {allowed}")
+    for unit in get_args(Unit):
+        if match["unit"] in (unit, unit.removesuffix("s")):
+            return Length(float(match["number"]), unit)
+    raise UserError(f"{key} is {text!r}; {did_you_mean(match['unit'], get_args(Unit))}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Length of the run and learning rate per optimizer step, independent of the number of processes.
+
+    Lengths are in epochs, optimizer steps or samples: `30 epochs`, `5000 steps`, `2_000_000 samples`.
+    """
+
+    name: Literal["cosine", "linear", "step", "constant"] = "cosine"
+    """Decay after the warm-up: cosine or linear to `final_factor`, steps at `milestones`, or none."""
+    length: str = "30 epochs"
+    """Length of the run."""
+    warmup: str = "2.5 epochs"
+    """Length of the linear warm-up at the start of the run."""
+    warmup_start: float = 0.0
+    """Learning rate at the start of the warm-up."""
+    cooldown: str = "0 epochs"
+    """Length of the last part of the run, at the final learning rate."""
+    final_factor: float = 0.0
+    """`cosine`, `linear`: final learning rate as a fraction of the peak."""
+    milestones: tuple[str, ...] = ()
+    """`step`: points of decay by `step_factor`, such as ['20 epochs', '25 epochs']."""
+    step_factor: float = 0.1
+    """`step`: factor of the decay at each milestone."""
+
+    def total_steps(self, steps_per_epoch: int, samples_per_epoch: int) -> int:
+        """Return the number of optimizer steps of the run, at least 1."""
+        return max(1, parse_length(self.length, "schedule.length").to_steps(steps_per_epoch, samples_per_epoch))
+
+    def __post_init__(self) -> None:
+        require_choices(self, "schedule")
+        require(parse_length(self.length, "schedule.length").number > 0, "schedule.length", self.length, "more than 0")
+        parse_length(self.warmup, "schedule.warmup")
+        parse_length(self.cooldown, "schedule.cooldown")
+        for milestone in self.milestones:
+            parse_length(milestone, "schedule.milestones")
+        allowed = "one or more with schedule.name step, none with the others"
+        require_each(self, "schedule", "milestones", lambda value: bool(value) == (self.name == "step"), allowed)
+        require_each(self, "schedule", "warmup_start", lambda value: value >= 0, "0 or more")
+        require_each(self, "schedule", "final_factor", lambda value: 0 <= value <= 1, "0 to 1")
+        require_each(self, "schedule", "step_factor", lambda value: 0 < value <= 1, "more than 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +185,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "training")
-        for name in ("batch_size", "accumulation_steps", "log_every_steps", "checkpoint_every_steps",
-                     "keep_checkpoints"):  # fmt: skip
-            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
-        for name in ("ema_decay", "label_smoothing"):
-            require(0 <= getattr(self, name) < 1, f"training.{name}", getattr(self, name), "0 or more, below 1")
-        for name in ("seed", "evaluate_every_epochs", "early_stop_evaluations", "hang_timeout_s"):
-            require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
+        names = "batch_size accumulation_steps log_every_steps checkpoint_every_steps keep_checkpoints"
+        require_each(self, "training", names, lambda value: value >= 1, "1 or more")
+        require_each(self, "training", "ema_decay label_smoothing", lambda v: 0 <= v < 1, "0 or more, below 1")
+        names = "seed evaluate_every_epochs early_stop_evaluations hang_timeout_s"
+        require_each(self, "training", names, lambda value: value >= 0, "0 or more")
         if self.evaluate_every_epochs == 0:
-            stops, allowed = self.early_stop_evaluations, "0 where training.evaluate_every_epochs is 0"
-            require(stops == 0, "training.early_stop_evaluations", stops, allowed)
+            allowed = "0 where training.evaluate_every_epochs is 0"
+            require_each(self, "training", "early_stop_evaluations", lambda value: value == 0, allowed)

@@ -13,9 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
-from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.checks import require
-from vidtl.config.model import model_arguments
+from vidtl.config.model import ARCHITECTURES, model_arguments
 from vidtl.models.base import VideoModel
 
 SLOWFAST_ALPHA = 4

@@ -8,8 +8,8 @@ from typing import Any
 from safetensors.torch import save_file
 
 from vidtl.config import ClipConfig, ModelConfig
-from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.load import Document, from_document
+from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.factory import build_model

@@ -15,8 +15,7 @@ from itertools import product
 from typing import Any
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.config.architectures import ARCHITECTURES
-from vidtl.config.model import resolve_model
+from vidtl.config.model import ARCHITECTURES, resolve_model
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
 from vidtl.models.baselines import build_pytorchvideo

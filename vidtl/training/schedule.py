@@ -5,7 +5,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from vidtl.config import OptimizerConfig, ScheduleConfig
-from vidtl.config.length import parse_length
+from vidtl.config.training import parse_length
 from vidtl.errors import UserError
 
 

@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from vidtl.config import ClipConfig, ModelConfig
-from vidtl.config.architectures import ARCHITECTURES
+from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
 from vidtl.models.position import square_grid
 from vidtl.models.weights.files import read_state
