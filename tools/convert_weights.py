@@ -67,12 +67,12 @@ if __name__ == "__main__":
 
 from vidtl.annotations.class_list import read_class_list
 from vidtl.models import VideoModel, build_model, create_model, save_model_directory
-from vidtl.models.position import Grid
-from vidtl.models.weights.files import read_state
+from vidtl.models.embedding import Grid
 from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
+from vidtl.models.weights.image import infer_t2t_config, is_t2t, read_t2t, t2t_clip
+from vidtl.models.weights.load import read_state
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t, t2t_clip
 
 APPLIES = {
     "a Hugging Face directory": {"num_frames", "frame_size", "class_names"},

@@ -5,8 +5,7 @@ import torch
 from einops import rearrange
 
 from tests.refusals import refused
-from vidtl.models.attention import Attention
-from vidtl.models.blocks import FactorisedSelfAttentionBlock, Mlp, StochasticDepth, drop_path_ramp
+from vidtl.models.blocks import Attention, FactorisedSelfAttentionBlock, Mlp, StochasticDepth, drop_path_ramp
 
 B, T, N, D, H = 2, 3, 5, 24, 4
 

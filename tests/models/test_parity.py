@@ -17,8 +17,8 @@ from vidtl.models.weights.flax import (
     read_flax,
 )
 from vidtl.models.weights.huggingface import read_huggingface
+from vidtl.models.weights.load import load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.report import load_weights
 
 FORMS = {
     "vivit_joint": "joint",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidtl.models.position import Grid, PositionEmbedding, resize_positions, sincos_1d, sincos_3d
+from vidtl.models.embedding import Grid, PositionEmbedding, resize_positions, sincos_1d, sincos_3d
 
 WIDTH = 14
 

@@ -14,13 +14,11 @@ from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model, create_model, load_model_directory, save_model_directory
 from vidtl.models.complexity import count_parameters
-from vidtl.models.position import Grid
-from vidtl.models.t2t import TokensToToken
-from vidtl.models.t2t_vit import T2TViT
+from vidtl.models.embedding import Grid
+from vidtl.models.t2t_vit import T2TViT, TokensToToken
 from vidtl.models.vivit import ViViT
-from vidtl.models.weights.image_vit import image_vit_weights
+from vidtl.models.weights.image import image_vit_weights, infer_t2t_config, read_t2t
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.t2t import infer_t2t_config, read_t2t
 
 KINDS = ("performer", "transformer")
 SMALL = ModelConfig(architecture="t2t_vit", width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)

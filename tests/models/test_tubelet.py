@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.refusals import refused
-from vidtl.models.tubelet import TubeletEmbedding, tubelet_grid, uniform_frames
+from vidtl.models.embedding import TubeletEmbedding, tubelet_grid, uniform_frames
 
 
 @torch.no_grad()

@@ -12,10 +12,9 @@ from vidtl.config.architectures import ARCHITECTURES
 from vidtl.config.load import Document, from_document
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
+from vidtl.models.embedding import Grid, PositionEmbedding
 from vidtl.models.factory import build_model
-from vidtl.models.position import Grid, PositionEmbedding
-from vidtl.models.weights.files import read_json, read_safetensors
-from vidtl.models.weights.report import SourceWeights, load_weights
+from vidtl.models.weights.load import SourceWeights, load_weights, read_json, read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)

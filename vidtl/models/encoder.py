@@ -8,34 +8,31 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
-from vidtl.models.attention import Attention, Axes
-from vidtl.models.blocks import FactorisedSelfAttentionBlock, Mlp, TransformerBlock, drop_path_ramp
-from vidtl.models.position import Grid, Kind, PositionEmbedding
+from vidtl.models.blocks import (
+    Attention,
+    Axes,
+    FactorisedSelfAttentionBlock,
+    Mlp,
+    Order,
+    TransformerBlock,
+    drop_path_ramp,
+)
+from vidtl.models.embedding import Grid, Kind, PositionEmbedding
 from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
 
 Form = Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
-Order = Literal["time_space", "space_time"]
-
-AXES: dict[Form, Axes] = {
-    "joint": "joint",
-    "factorised_encoder": "space",
-    "factorised_dot_product": "time_and_space",
-}
+AXES: dict[Form, Axes] = {"joint": "joint", "factorised_encoder": "space", "factorised_dot_product": "time_and_space"}
 """Axes of the forms whose blocks have one attention."""
 
 
 class Encoder(nn.Module):
     """Class token, positions, blocks, final norm: `[B, t, N, D] -> [B, t, N', D]`.
 
-    N' is N; or S after a TokenLearner without fuser; or N + 1 with a class token, which then is token 0. In the joint
-    form a class token belongs to no timestep, so the grid becomes a single timestep of 1 + t N tokens.
+    N' is N, or S after a TokenLearner without fuser, or N + 1 with a class token, which is token 0. In the joint form a
+    class token belongs to no timestep, so that the grid becomes a single timestep of 1 + t N tokens.
 
-    Args:
-        form: which tokens attend to each other.
-        grid: tokens along time, height and width; t = 1 where all timesteps share their positions.
-        class_token: prepend a class token.
-
-    The other arguments are those of `ViViT`.
+    `grid` is the number of tokens along time, height and width; its t is 1 where all timesteps share their positions.
+    `class_token` prepends a class token. The other arguments are those of `ViViT`.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
     clip -> tubelets -> encoder [-> one vector per timestep -> temporal encoder] -> one vector -> logits
 
-| paper   | form                        | which tokens attend to each other                                    |
+| paper   | form                        | tokens that attend to each other                                     |
 |---------|-----------------------------|----------------------------------------------------------------------|
 | model 1 | `joint`                     | all of the clip                                                      |
 | model 2 | `factorised_encoder`        | those of a timestep; then, in a second encoder, one vector of each   |
@@ -22,13 +22,11 @@ from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
 from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
-from vidtl.models.encoder import Encoder, Form, Order
-from vidtl.models.position import Grid, Kind
-from vidtl.models.t2t import TokenModule, TokensToToken, split_grids
+from vidtl.models.blocks import Order
+from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
+from vidtl.models.encoder import Encoder, Form
+from vidtl.models.t2t_vit import TokenModule, TokensToToken, split_grids
 from vidtl.models.token_learner import Pooling, Version, check_token_learner
-from vidtl.models.tubelet import TubeletEmbedding, tubelet_grid, uniform_frames
-
-Tubelet = tuple[int, int, int]
 
 
 class ViViT(VideoModel):
@@ -81,7 +79,11 @@ class ViViT(VideoModel):
         uniform = tubelet_sampling == "uniform"
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
-        self.embed = _embedding(tokenizer, tubelet, uniform, frame_size, width, dropout)
+        self.embed: nn.Module
+        if tokenizer == "tubelet":
+            self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width)
+        else:
+            self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
         has_temporal_encoder = self.factorised and temporal_depth > 0
         _check_pooling(form, pooling, temporal_input, has_temporal_encoder, num_tokens)
         check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
@@ -97,8 +99,7 @@ class ViViT(VideoModel):
             num_tokens=num_tokens, after_block=after_block, learner_version=learner_version,
             learner_pooling=learner_pooling, fuser=fuser,
         )  # fmt: skip
-        # Learned tokens have no place in space.
-        grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid
+        grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid  # learned: no place in space
         grid = Grid(grid.t, 1, 1) if pools_timesteps else grid
         self.temporal_encoder: Encoder | None = None
         if has_temporal_encoder:
@@ -180,41 +181,14 @@ def _checked_grid(
     return Grid(num_frames // length, *split_grids(frame_size)[-1])
 
 
-def _embedding(
-    tokenizer: Literal["tubelet"] | TokenModule,
-    tubelet: Tubelet,
-    uniform: bool,
-    frame_size: tuple[int, int],
-    width: int,
-    dropout: float,
-) -> nn.Module:
-    if tokenizer != "tubelet":
-        return TokensToToken(tokenizer, frame_size, width, dropout=dropout)
-    length, height, patch_width = tubelet
-    return TubeletEmbedding((1 if uniform else length, height, patch_width), width)
-
-
 def _check_pooling(form: Form, pooling: str, temporal_input: str, has_temporal_encoder: bool, num_tokens: int) -> None:
-    reductions = "mean, max or sum"
-    if pooling == "cls":
-        require(
-            form in ("joint", "factorised_encoder"),
-            "model.pooling",
-            pooling,
-            f"{reductions} with form {form}, where a class token has no place in the grid",
-        )
-        require(
-            not num_tokens,
-            "model.pooling",
-            pooling,
-            f"{reductions} with TokenLearner, which has no class token (num_tokens is {num_tokens})",
-        )
-    require(
-        temporal_input == "pooled" or has_temporal_encoder,
-        "model.temporal_input",
-        temporal_input,
-        f"pooled without a temporal encoder (form {form})",
-    )
+    has_place = pooling != "cls" or form in ("joint", "factorised_encoder")
+    allowed = f"mean, max or sum with form {form}, where a class token has no place in the grid"
+    require(has_place, "model.pooling", pooling, allowed)
+    allowed = f"mean, max or sum with TokenLearner, which has no class token (num_tokens is {num_tokens})"
+    require(pooling != "cls" or not num_tokens, "model.pooling", pooling, allowed)
+    allowed = f"pooled without a temporal encoder (form {form})"
+    require(temporal_input == "pooled" or has_temporal_encoder, "model.temporal_input", temporal_input, allowed)
 
 
 def build_vivit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> ViViT:

@@ -1,4 +1,4 @@
-"""Load weights from any source: choose the importer of a file or directory, and the names that may be missing."""
+"""Load weights from any source: choose the importer for a file or directory, and the names that may be missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,15 +6,13 @@ from pathlib import Path
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, VideoModel
 from vidtl.models.directory import read_model_config, read_model_weights
-from vidtl.models.position import Grid
+from vidtl.models.embedding import Grid
 from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.vivit import ViViT
-from vidtl.models.weights.files import read_json
 from vidtl.models.weights.flax import Params, flax_weights, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
-from vidtl.models.weights.image_vit import NEW_PARTS, Inflation, image_vit_weights
-from vidtl.models.weights.report import LoadReport, SourceWeights, load_weights
-from vidtl.models.weights.t2t import read_t2t
+from vidtl.models.weights.image import NEW_PARTS, Inflation, image_vit_weights, read_t2t
+from vidtl.models.weights.load import LoadReport, SourceWeights, load_weights, read_json
 
 
 def load_pretrained(
@@ -29,9 +27,9 @@ def load_pretrained(
 
     Args:
         model: changed in place.
-        source: a model directory of this library or of transformers' ViViT; a `.npz` of a Flax ViViT or image ViT; or
+        source: a model directory of this library or of ViViT in transformers; a `.npz` of a Flax ViViT or image ViT; or
             a `.safetensors` or `.pth` of a timm image ViT, or of the authors' T2T-ViT for such a model.
-        new_head: keep the classifier's fresh weights (image ViTs: always).
+        new_head: keep the fresh weights of the classifier (image ViTs: always).
         inflation: image ViTs only, see `image_vit_weights`.
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
 
@@ -40,9 +38,11 @@ def load_pretrained(
     """
     weights, allow_missing = _read(model, source, inflation, source_grid)
     if new_head:
-        head = model.classifier()[0]
-        weights = _without(weights, f"{head}.")
-        allow_missing = (*allow_missing, f"{head}.*")
+        head = f"{model.classifier()[0]}."
+        left = [name for name in weights.state if name.startswith(head)]
+        kept = {name: tensor for name, tensor in weights.state.items() if name not in left}
+        weights = replace(weights, state=kept, unused=(*weights.unused, *left))
+        allow_missing = (*allow_missing, f"{head}*")
     return load_weights(model, weights, allow_missing=allow_missing)
 
 
@@ -86,9 +86,3 @@ def _flax_grids(params: Params, grid: Grid | None) -> dict[str, Grid]:
         "encoder.positions.weight": grid._replace(t=1),
         "temporal_encoder.positions.weight": Grid(grid.t, 1, 1),
     }
-
-
-def _without(weights: SourceWeights, prefix: str) -> SourceWeights:
-    left = [name for name in weights.state if name.startswith(prefix)]
-    kept = {name: tensor for name, tensor in weights.state.items() if name not in left}
-    return replace(weights, state=kept, unused=(*weights.unused, *left))
