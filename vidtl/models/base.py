@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
@@ -15,6 +15,8 @@ from vidtl.errors import UserError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
+_HUB_ARGUMENTS = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
+
 
 class VideoModel(  # type: ignore[misc]
     nn.Module,
@@ -25,12 +27,8 @@ class VideoModel(  # type: ignore[misc]
 ):
     """A classifier of clips: `input_BTCHW -> logits_BK`.
 
-    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's and use model directories.
-
-    Args:
-        num_frames: T.
-        frame_size: H and W in pixels.
-        num_classes: K.
+    `num_frames` is T, `frame_size` H and W in pixels, `num_classes` K. `save_pretrained`, `from_pretrained` and
+    `push_to_hub` are huggingface_hub's and use model directories.
     """
 
     model_config: ModelConfig
@@ -97,33 +95,15 @@ class VideoModel(  # type: ignore[misc]
         VideoModel.save_directory(self, save_directory)
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]  # no **kwargs: an unknown argument is an error
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        clip: ClipConfig | None = None,
-    ) -> Self:
+    def _from_pretrained(cls, *, model_id: str, clip: ClipConfig | None = None, **hub: Any) -> Self:
+        if unknown := hub.keys() - _HUB_ARGUMENTS:
+            raise TypeError(f"from_pretrained has no argument {unknown}")
         directory = model_id
         if not Path(model_id).is_dir():
-            directory = snapshot_download(
-                model_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE],
-            )
+            directory = snapshot_download(model_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **hub)
         model = VideoModel.load_directory(Path(directory), clip)
         if not isinstance(model, cls):
-            raise UserError(
-                f"{model_id} holds a {type(model).__name__}; allowed here: {cls.__name__} (or use VideoModel)"
-            )
+            raise UserError(f"{model_id} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
         return model.eval()
 
 

@@ -98,13 +98,8 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Linear, GELU, dropout, linear, dropout: `[..., D] -> [..., out]`. Kernels Xavier-uniform, biases N(0, 1e-6).
 
-    Args:
-        width: D.
-        hidden: width between the layers.
-        out: width of the result.
-        dropout: after each layer.
-        gelu: `tanh` is the approximation that ViViT was trained with, `none` the exact function.
-        activate_output: a second GELU after the second layer.
+    `hidden` is the width between the layers. `gelu` is `tanh` for the approximation that ViViT was trained with, `none`
+    for the exact function. `activate_output` adds a second GELU after the second layer.
     """
 
     def __init__(
@@ -166,9 +161,7 @@ class TransformerBlock(nn.Module):
         width: int,
         attention: Attention,
         mlp: Mlp,
-        *,
-        drop_path: float = 0.0,
-        rescale: bool = False,
+        drop_path: StochasticDepth | None = None,
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
@@ -176,7 +169,7 @@ class TransformerBlock(nn.Module):
         self.attn = attention
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = mlp
-        self.drop_path = StochasticDepth(drop_path, rescale)
+        self.drop_path = drop_path or StochasticDepth(0.0)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         tokens_BtND = tokens_BtND + self.drop_path(self.attn(self.norm1(tokens_BtND)))
@@ -196,10 +189,8 @@ class FactorisedSelfAttentionBlock(nn.Module):
         attention_over_time: Attention,
         attention_over_space: Attention,
         mlp: Mlp,
-        *,
         order: Order,
-        drop_path: float = 0.0,
-        rescale: bool = False,
+        drop_path: StochasticDepth | None = None,
     ) -> None:
         super().__init__()
         self.order = order
@@ -209,7 +200,7 @@ class FactorisedSelfAttentionBlock(nn.Module):
         self.attn_space = attention_over_space
         self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
         self.mlp = mlp
-        self.drop_path = StochasticDepth(drop_path, rescale)
+        self.drop_path = drop_path or StochasticDepth(0.0)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         time, space = (self.norm_time, self.attn_time), (self.norm_space, self.attn_space)

@@ -5,7 +5,6 @@ Vaswani et al., 2017, section 3.5 (sines and cosines over the sequence); Beyer e
 to t, h, w as in ViViT's reference code.
 """
 
-import logging
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,8 +17,6 @@ from vidtl.errors import UserError
 
 Kind = Literal["learned", "sincos_1d", "sincos_3d"]
 Tubelet = tuple[int, int, int]
-
-_log = logging.getLogger(__name__)
 
 
 class Grid(NamedTuple):
@@ -87,8 +84,7 @@ def tubelet_grid(tubelet: Tubelet, num_frames: int, frame_size: tuple[int, int])
 def uniform_frames(num_frames: int, num_sampled: int) -> Tensor:
     """Return the indices of `num_sampled` evenly spaced frames: round(s k) for k = 1 ..., s = T / (n + 1).
 
-    Halves round to even. Source: the frame sampler of ViViT's reference code; 8 of 32 frames are 4, 7, 11, 14, 18, 21,
-    25 and 28.
+    Halves round to even. Source: the frame sampler of ViViT's reference code.
     """
     if num_sampled >= num_frames:
         return torch.arange(num_frames)
@@ -157,27 +153,18 @@ def sincos_3d(grid: Grid, width: int) -> Tensor:
 def resize_positions(weight_LD: Tensor, source: Grid, target: PositionEmbedding, name: str) -> Tensor:
     """Resize learned positions of one grid to another by the target's method.
 
-    The grid of an image (one timestep) is thereby repeated along time. A class row is copied, or left out where the
-    target has none.
-
-    Args:
-        weight_LD: rows of the source, class row first if it has one.
-        source: grid of the rows.
-        target: embedding with the new grid.
-        name: parameter name, for the log.
-
-    Returns:
-        `[rows of target, D]`.
+    The grid of an image (one timestep) is thereby repeated along time. A class row, the first, is copied, or left out
+    where the target has none. `name` is file and parameter, for messages.
 
     Raises:
-        ValueError: the number of rows fits the source grid neither with nor without a class row, or the target needs a
+        UserError: the number of rows fits the source grid neither with nor without a class row, or the target needs a
             class row and the source has none.
     """
     class_rows = weight_LD.shape[0] - source.size
     if class_rows not in (0, 1):
-        raise ValueError(f"{name} has {weight_LD.shape[0]} rows, but a grid of {source} has {source.size}")
+        raise UserError(f"{name} has {weight_LD.shape[0]} rows, but a grid of {source} has {source.size}")
     if target.class_token and not class_rows:
-        raise ValueError(f"{name} has no row for the class token of this model")
+        raise UserError(f"{name} has no row for the class token of this model")
     grid_rows = weight_LD[class_rows:]
     if source != target.grid:
         volume = rearrange(grid_rows.float(), "(t h w) D -> 1 D t h w", t=source.t, h=source.h, w=source.w)
@@ -187,5 +174,4 @@ def resize_positions(weight_LD: Tensor, source: Grid, target: PositionEmbedding,
         else:
             volume = F.interpolate(volume, size=tuple(target.grid), mode="trilinear", align_corners=True)
         grid_rows = rearrange(volume, "1 D t h w -> (t h w) D").to(weight_LD.dtype)
-        _log.info("%s: positions resized from a grid of %s to %s", name, source, target.grid)
     return torch.cat([weight_LD[:1], grid_rows]) if target.class_token else grid_rows

@@ -32,8 +32,7 @@ class MiniViT(VideoModel):
     Arguments are the keys of `model` and `clip`, described in `vidtl/config`; those of TokenLearner as in `ViViT`.
 
     Raises:
-        UserError: clips of more than one frame, a frame size that is no multiple of the patch, or a TokenLearner that
-            does not fit.
+        UserError: clips of more than one frame, patches that do not fill a frame, or a TokenLearner that does not fit.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
 from vidtl.models.base import VideoModel
-from vidtl.models.blocks import Attention, Mlp, TransformerBlock, drop_path_ramp
+from vidtl.models.blocks import Attention, Mlp, StochasticDepth, TransformerBlock, drop_path_ramp
 from vidtl.models.embedding import Grid, PositionEmbedding, sincos_1d
 
 TokenModule = Literal["t2t_performer", "t2t_transformer"]
@@ -57,9 +57,6 @@ class PerformerTokenLayer(nn.Module):
     where the 1e-8 of the division is 0. The released recipes have dropout here and nowhere else.
     """
 
-    epsilon = 1e-8
-    feature_ratio = 0.5
-
     def __init__(self, width: int, out_width: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
@@ -68,8 +65,7 @@ class PerformerTokenLayer(nn.Module):
         self.norm2 = nn.LayerNorm(out_width)
         self.mlp = Mlp(out_width, out_width, out_width, gelu="none")
         self.dropout = nn.Dropout(dropout)
-        num_features = int(out_width * self.feature_ratio)
-        features = nn.init.orthogonal_(torch.empty(num_features, out_width)) * math.sqrt(num_features)
+        features = nn.init.orthogonal_(torch.empty(out_width // 2, out_width)) * math.sqrt(out_width // 2)
         self.features = nn.Parameter(features, requires_grad=False)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
@@ -87,7 +83,7 @@ class PerformerTokenLayer(nn.Module):
 
     def _attend(self, q_BNm: Tensor, k_BNm: Tensor, v_BNS: Tensor) -> Tensor:
         weight_sum = q_BNm @ k_BNm.sum(dim=1).unsqueeze(-1)
-        attended_BNS: Tensor = q_BNm @ (k_BNm.transpose(1, 2) @ v_BNS) / (weight_sum + self.epsilon)
+        attended_BNS: Tensor = q_BNm @ (k_BNm.transpose(1, 2) @ v_BNS) / (weight_sum + 1e-8)
         return attended_BNS
 
 
@@ -121,7 +117,7 @@ class TokensToToken(nn.Module):
 
     Args:
         kind: attention of the token layers.
-        frame_size: height and width in pixels; need not be multiples of the product of the strides.
+        frame_size: height and width in pixels, not necessarily multiples of the product of the strides.
         width: D.
         token_width: width inside the module, 64 in every published model.
         dropout: inside the Performer layers only.
@@ -184,10 +180,7 @@ class T2TViT(VideoModel):
 
     The token module, a class token, fixed sines and cosines over the sequence (class token: position 0), pre-norm
     blocks with LayerNorm epsilon 1e-5, exact GELU and no bias on queries, keys and values. Linear layers start from
-    N(0, 0.02).
-
-    The position table depends on the image size. A new model computes it; weights of another size come with theirs,
-    resized as in the authors' fine-tuning, since in a longer row of tokens the same number stands for another place.
+    N(0, 0.02). Weights of another image size come with their position table, resized as in the authors' fine-tuning.
     The table and the Performer's features are parameters without gradient, as in the released files, and count as such.
 
     Arguments are the keys of `model` and `clip`, described in `vidtl/config`.
@@ -227,7 +220,7 @@ class T2TViT(VideoModel):
                 width, num_heads, qkv_bias=False, dropout=dropout, attention_dropout=attention_dropout
             )
             mlp = Mlp(width, mlp_width, width, dropout=dropout, gelu="none")
-            self.blocks.append(TransformerBlock(width, attention, mlp, drop_path=rate, rescale=True, norm_eps=1e-5))
+            self.blocks.append(TransformerBlock(width, attention, mlp, StochasticDepth(rate, rescale=True), 1e-5))
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.head = nn.Linear(width, num_classes)
         self.blocks.apply(start_linear)

@@ -39,12 +39,7 @@ class TokenLearner(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        num_tokens: int,
-        version: Version = "v1.1",
-        pooling: Pooling = "sum",
-        dropout: float = 0.0,
+        self, dim: int, num_tokens: int, version: Version = "v1.1", pooling: Pooling = "sum", dropout: float = 0.0
     ) -> None:
         super().__init__()
         require(num_tokens >= 1, "TokenLearner.num_tokens", num_tokens, "1 or more")
@@ -61,15 +56,11 @@ class TokenLearner(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return tokens `[..., S, D]`, and on request the maps `[..., S, N]` before pooling.
+        """Return tokens `[..., S, D]`, and with `return_maps` also the maps `[..., S, N]` before pooling.
 
         Args:
             tokens: `[..., N, D]`, row by row over the grid.
-            grid: height and width of the grid, needed by `v1` unless it is square.
-            return_maps: return the tokens and the maps.
-
-        Raises:
-            UserError: the grid does not have N places, or none is given for `v1` and N is not a square.
+            grid: height and width with N places in `v1`; needed there unless the grid is square.
         """
         maps = self.maps(tokens, grid)
         learned = maps @ tokens
@@ -111,12 +102,7 @@ class TokenFuser(nn.Module):
 
     The tokens are mixed with each other; each place receives a weighted sum of them, whose weights, between 0 and 1,
     come from the features before TokenLearner. The caller adds the residual. The mixing matrix starts at 0, so that a
-    fresh model leaves its features unchanged.
-
-    Args:
-        dim: token width D.
-        num_tokens: S.
-        dropout: inside the MLP and on the result.
+    fresh model leaves its features unchanged. Dropout is inside the MLP and on the result.
     """
 
     def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0) -> None:

@@ -14,13 +14,12 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
-from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Order
 from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
@@ -116,13 +115,18 @@ class ViViT(VideoModel):
     def forward_features(self, input_BTCHW: Tensor) -> Tensor:
         """Compute the input of the classifier, one vector per clip: `[B, D]`."""
         tokens_BtND = self.encoder(self.tokenize(input_BTCHW))
-        if not self.factorised:
-            return self._pool_clip(tokens_BtND)
-        if self.temporal_input == "pooled":
-            tokens_BtND = self._pool_timesteps(tokens_BtND)
-        if self.temporal_encoder is None:
-            return reduce(tokens_BtND, "B t 1 D -> B D", "mean")  # type: ignore[no-any-return]
-        return self._pool_clip(self.temporal_encoder(tokens_BtND))
+        pooling = self.pooling
+        if self.factorised and self.temporal_input == "pooled":
+            is_cls = pooling == "cls"
+            tokens_BtND = tokens_BtND[:, :, :1] if is_cls else reduce(tokens_BtND, "B t N D -> B t 1 D", pooling)
+        if self.temporal_encoder is not None:
+            tokens_BtND = self.temporal_encoder(tokens_BtND)
+        elif self.factorised:
+            pooling = "mean"
+        features_BD: Tensor = (
+            tokens_BtND[:, 0, 0] if pooling == "cls" else reduce(tokens_BtND, "B t N D -> B D", pooling)
+        )
+        return features_BD
 
     def tokenize(self, input_BTCHW: Tensor) -> Tensor:
         """Turn clips into tokens `[B, t, N, D]`, without positions; UserError for clips of another shape."""
@@ -152,19 +156,6 @@ class ViViT(VideoModel):
         """
         return self.encoder.token_maps(self.tokenize(input_BTCHW))
 
-    def _pool_timesteps(self, tokens_BtND: Tensor) -> Tensor:
-        """`[B, t, N, D] -> [B, t, 1, D]`."""
-        if self.pooling == "cls":
-            return tokens_BtND[:, :, :1]
-        pooled_BtD = reduce(tokens_BtND, "B t N D -> B t D", self.pooling)
-        return rearrange(pooled_BtD, "B t D -> B t 1 D")  # type: ignore[no-any-return]
-
-    def _pool_clip(self, tokens_BtND: Tensor) -> Tensor:
-        """`[B, t, N, D] -> [B, D]`."""
-        if self.pooling == "cls":
-            return tokens_BtND[:, 0, 0]
-        return reduce(tokens_BtND, "B t N D -> B D", self.pooling)  # type: ignore[no-any-return]
-
 
 def _checked_grid(
     tokenizer: str, tubelet: Tubelet, uniform: bool, num_frames: int, frame_size: tuple[int, int]
@@ -173,11 +164,12 @@ def _checked_grid(
     length, *patch = tubelet
     if tokenizer == "tubelet":
         return tubelet_grid(tubelet, num_frames, frame_size)
-    if patch != [16, 16] or (length > 1 and not uniform) or num_frames % length:
-        raise UserError(
-            f"model.tubelet is {list(tubelet)}; allowed with {tokenizer}: [1, 16, 16] or, with tubelet_sampling "
-            "uniform, [length, 16, 16], whose length divides clip.num_frames"
-        )
+    fits = patch == [16, 16] and (uniform or length == 1) and num_frames % length == 0
+    allowed = (
+        f"[1, 16, 16] with {tokenizer} or, with tubelet_sampling uniform, [length, 16, 16], whose length divides "
+        "clip.num_frames"
+    )
+    require(fits, "model.tubelet", list(tubelet), allowed)
     return Grid(num_frames // length, *split_grids(frame_size)[-1])
 
 

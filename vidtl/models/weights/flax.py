@@ -22,11 +22,7 @@ from vidtl.models.weights.load import SourceWeights, read_npz
 
 Params = Mapping[str, NDArray[Any]]
 
-ENCODERS = {
-    "Transformer": "encoder",
-    "SpatialTransformer": "encoder",
-    "TemporalTransformer": "temporal_encoder",
-}
+ENCODERS = {"Transformer": "encoder", "SpatialTransformer": "encoder", "TemporalTransformer": "temporal_encoder"}
 
 # The first pattern that matches a whole path names it; kernels, scales and biases become weights and biases afterwards.
 _PATHS = [
@@ -89,12 +85,9 @@ def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None = None) -> SourceWeights:
-    """Convert parameters to the names and layouts of this library; names without a counterpart are reported.
+    """Convert flat parameters to the names and layouts of this library; names without a counterpart are reported.
 
-    Args:
-        params: flat Flax parameters.
-        source: origin of the parameters, for messages.
-        grids: grids of the position embeddings by the names of this library, where known.
+    `source` is their origin, for messages; `grids` are those of the position embeddings by new names, where known.
     """
     names = {path: _rename(path) for path in params}
     state = {name: _convert(path, params[path]) for path, name in names.items() if name is not None}

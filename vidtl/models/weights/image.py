@@ -46,9 +46,6 @@ _T2T_NAMES = (
     (r"^pos_embed$", "positions.weight"),
 )
 
-PIXELS_PER_TOKEN = 16
-"""Along height and width of T2T-ViT: the strides of the three splits, 4, 2 and 2."""
-
 
 def image_vit_weights(path: Path, model: ViViT, *, inflation: Inflation = "central_frame") -> SourceWeights:
     """Read the weights of an image ViT, rearranged for `model` as in ViViT's reference code.
@@ -176,6 +173,6 @@ def t2t_clip(weights: SourceWeights, frame_size: tuple[int, int] | None = None) 
     The crop is 0.9 of the resized image's shorter side, rounded to an even number.
     """
     grid = weights.grids["positions.weight"]
-    size = frame_size or (PIXELS_PER_TOKEN * grid.h, PIXELS_PER_TOKEN * grid.w)
+    size = frame_size or (16 * grid.h, 16 * grid.w)  # the strides of the three splits are 4, 2 and 2
     clip = {**ARCHITECTURES["t2t_vit"].clip, "frame_size": size, "short_side": max(size) * 10 // 18 * 2}
     return ClipConfig(**clip)

@@ -189,10 +189,7 @@ class LoadReport:
 def load_weights(model: nn.Module, weights: SourceWeights, *, allow_missing: Sequence[str] = ()) -> LoadReport:
     """Copy weights into `model`, learned positions resized to its grid; all of it or, on an error, nothing.
 
-    Args:
-        model: changed in place.
-        weights: result of an importer.
-        allow_missing: patterns of names of the model that the source may lack, such as `head.*`.
+    `allow_missing` has patterns of names of the model that the source may lack, such as `head.*`.
 
     Raises:
         UserError: names or shapes do not match and are not allowed to differ.
@@ -231,10 +228,7 @@ def _fit_positions(model: nn.Module, state: dict[str, Tensor], weights: SourceWe
         source = weights.grids.get(name) or _guess_grid(rows - has_class_row, module.grid, name, weights.source)
         if source == module.grid and rows == module.weight.shape[0]:
             continue
-        try:
-            state[name] = resize_positions(state[name], source, module, name)
-        except ValueError as error:
-            raise UserError(f"{weights.source}: {error}") from error
+        state[name] = resize_positions(state[name], source, module, f"{weights.source}: {name}")
         class_row = " without the class row" if rows > source.size and not module.class_token else ""
         resized.append(f"{name} (grid {source} to {module.grid}{class_row})")
     return resized

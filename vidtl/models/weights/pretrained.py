@@ -23,10 +23,9 @@ def load_pretrained(
     inflation: Inflation = "central_frame",
     source_grid: Grid | None = None,
 ) -> LoadReport:
-    """Load weights made elsewhere into `model`; sizes must agree, clips and classes may differ.
+    """Load weights into `model`; sizes must agree, clips and classes may differ.
 
     Args:
-        model: changed in place.
         source: a model directory of this library or of ViViT in transformers; a `.npz` of a Flax ViViT or image ViT; or
             a `.safetensors` or `.pth` of a timm image ViT, or of the authors' T2T-ViT for such a model.
         new_head: keep the fresh weights of the classifier (image ViTs: always).
@@ -57,7 +56,8 @@ def _read(
     if source.suffix == ".npz":
         params = read_flax(source)
         if _is_video(params, model):
-            return flax_weights(params, str(source), _flax_grids(params, source_grid)), ()
+            grids = _flax_grids(params, source_grid) if source_grid else None
+            return flax_weights(params, str(source), grids), ()
     if isinstance(model, T2TViT):
         return read_t2t(source), ()
     if not isinstance(model, ViViT):
@@ -76,13 +76,8 @@ def _is_video(params: Params, model: VideoModel) -> bool:
     return positions.shape[1:] == model.encoder.positions.weight.shape
 
 
-def _flax_grids(params: Params, grid: Grid | None) -> dict[str, Grid]:
+def _flax_grids(params: Params, grid: Grid) -> dict[str, Grid]:
     """Return the grids of the position embeddings: of the whole clip, or of one timestep and of time."""
-    if grid is None:
-        return {}
-    if "SpatialTransformer/posembed_input/pos_embedding" not in params:
-        return {"encoder.positions.weight": grid}
-    return {
-        "encoder.positions.weight": grid._replace(t=1),
-        "temporal_encoder.positions.weight": Grid(grid.t, 1, 1),
-    }
+    of_timestep = "SpatialTransformer/posembed_input/pos_embedding" in params
+    encoder = grid._replace(t=1) if of_timestep else grid
+    return {"encoder.positions.weight": encoder, "temporal_encoder.positions.weight": Grid(grid.t, 1, 1)}
