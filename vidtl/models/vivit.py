@@ -42,6 +42,7 @@ class ViViT(VideoModel):
     """
 
     frames: Tensor | None
+    embed: nn.Module
 
     def __init__(
         self,
@@ -78,13 +79,11 @@ class ViViT(VideoModel):
         uniform = tubelet_sampling == "uniform"
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
-        self.embed: nn.Module
         if tokenizer == "tubelet":
             self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width)
         else:
             self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
-        has_temporal_encoder = self.factorised and temporal_depth > 0
-        _check_pooling(form, pooling, temporal_input, has_temporal_encoder, num_tokens)
+        _check_pooling(form, pooling, temporal_input, self.factorised and temporal_depth > 0, num_tokens)
         check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
         encoder = partial(
             Encoder, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, positions=positions,
@@ -94,14 +93,13 @@ class ViViT(VideoModel):
         pools_timesteps = self.factorised and temporal_input == "pooled"
         self.encoder = encoder(
             form=form, grid=self.grid._replace(t=1) if self.factorised else self.grid, depth=depth,
-            class_token=pooling == "cls" and (pools_timesteps or not self.factorised),
-            num_tokens=num_tokens, after_block=after_block, learner_version=learner_version,
-            learner_pooling=learner_pooling, fuser=fuser,
+            class_token=pooling == "cls" and (pools_timesteps or not self.factorised), num_tokens=num_tokens,
+            after_block=after_block, learner_version=learner_version, learner_pooling=learner_pooling, fuser=fuser,
         )  # fmt: skip
         grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid  # learned: no place in space
         grid = Grid(grid.t, 1, 1) if pools_timesteps else grid
         self.temporal_encoder: Encoder | None = None
-        if has_temporal_encoder:
+        if self.factorised and temporal_depth > 0:
             self.temporal_encoder = encoder(form="joint", grid=grid, depth=temporal_depth, class_token=pooling == "cls")
         self.head = nn.Linear(width, num_classes)
         nn.init.zeros_(self.head.weight)
