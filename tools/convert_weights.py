@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Turn weights made elsewhere into a model directory (model.safetensors and config.json).
+"""Convert weights of other projects to a model directory (model.safetensors and config.json).
 
     tools/convert_weights.py vivit-b-16x2-kinetics400/ models/vivit-b       a directory of Hugging Face's ViViT
     tools/convert_weights.py vivit_fe.npz models/vivit-fe --num_frames 32   Flax parameters of a ViViT, flattened
@@ -34,12 +34,11 @@ def parse() -> argparse.Namespace:
     """Parse the command line; options left out are `None`, so that `check_options` sees which were given."""
     parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="directory or file")
-    parser.add_argument("output", type=Path, help="directory to make")
+    parser.add_argument("output", type=Path, help="new or empty directory")
     parser.add_argument("--num_frames", type=positive, help="frames per clip (default: the source's, or 32)")
     parser.add_argument("--frame_size", type=int, nargs=2, metavar=("H", "W"), help="default: the source's, or 224 224")
-    parser.add_argument(
-        "--class_names", type=Path, help="text file with one class name per line, or as data sets publish it"
-    )
+    text = "text file with one class name per line, or in the format of a data set"
+    parser.add_argument("--class_names", type=Path, help=text)
     flax = parser.add_argument_group("Flax ViViTs, whose parameters leave some settings open")
     forms = choices_of(get_type_hints(ModelConfig)["form"])
     flax.add_argument("--form", choices=forms, help="needed for factorised_dot_product alone")
@@ -47,13 +46,10 @@ def parse() -> argparse.Namespace:
     flax.add_argument("--pooling", choices=("mean", "max", "sum"), help="without a class token; default: mean")
     flax.add_argument("--after_block", type=int, help="blocks before TokenLearner; needed where there is no fuser")
     flax.add_argument("--token_learner_pooling", choices=("sum", "mean"), help="TokenLearner v1; default: sum")
-    flax.add_argument(
-        "--source_grid", type=int, nargs=3, metavar=("T", "H", "W"), help="tokens of the source's positions"
-    )
+    flax.add_argument("--source_grid", type=int, nargs=3, metavar=("T", "H", "W"), help="tokens of the positions")
     t2t = parser.add_argument_group("T2T-ViTs")
-    t2t.add_argument(
-        "--num_heads", type=positive, help="attention heads; default: width / 64, as in every published model"
-    )
+    text = "attention heads; default: width / 64, as in every published model"
+    t2t.add_argument("--num_heads", type=positive, help=text)
     image = parser.add_argument_group("image ViTs")
     image.add_argument("--model", help="name of the ViViT to start, such as vivit_b16x2_fe_tl8at3")
     image.add_argument("--num_classes", type=positive, help="classes of the new classifier")
@@ -62,17 +58,17 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+    with exit_on_error():  # --help and mistakes end before the slow imports below
         parse()
 
 from vidtl.annotations.class_list import read_class_list
 from vidtl.models import VideoModel, build_model, create_model, save_model_directory
-from vidtl.models.position import Grid
-from vidtl.models.weights.files import read_state
+from vidtl.models.embedding import Grid
 from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
+from vidtl.models.weights.image import infer_t2t_config, is_t2t, read_t2t, t2t_clip
+from vidtl.models.weights.load import read_state
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.t2t import infer_t2t_config, is_t2t, read_t2t, t2t_clip
 
 APPLIES = {
     "a Hugging Face directory": {"num_frames", "frame_size", "class_names"},
@@ -86,7 +82,7 @@ APPLIES = {
 
 
 def main() -> None:
-    """Read, load, report, write."""
+    """Convert one source and print what was loaded."""
     arguments = parse()
     output = arguments.output
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -94,19 +90,15 @@ def main() -> None:
     model = build(arguments)
     if arguments.class_names is not None:
         model.class_names = read_class_list(arguments.class_names).names.names
-    report = load_pretrained(
-        model,
-        arguments.source,
-        inflation=arguments.inflation or "central_frame",
-        source_grid=Grid(*arguments.source_grid) if arguments.source_grid else None,
-    )
+    grid = Grid(*arguments.source_grid) if arguments.source_grid else None
+    inflation = arguments.inflation or "central_frame"
+    report = load_pretrained(model, arguments.source, inflation=inflation, source_grid=grid)
     save_model_directory(model, output)
-    print(report)
-    print(f"written to {output}")
+    print(f"{report}\nwritten to {output}")
 
 
 def build(arguments: argparse.Namespace) -> VideoModel:
-    """Build the model that the source is for, with fresh weights and the source's class names."""
+    """Build the model for the source, with fresh weights and the class names of the source."""
     source = arguments.source
     if source.is_dir():
         check_options(arguments, "a Hugging Face directory")
@@ -129,14 +121,11 @@ def build(arguments: argparse.Namespace) -> VideoModel:
 
 
 def build_flax(arguments: argparse.Namespace, params: Params) -> VideoModel:
-    """Build a ViViT from its parameters and the options for what they leave open."""
+    """Build a ViViT from its parameters and, for settings without parameters, from the options."""
     config = infer_vivit_config(params, form=arguments.form, after_block=arguments.after_block)
-    config = replace(
-        config,
-        attention_order=arguments.attention_order or "time_space",
-        pooling=arguments.pooling or config.pooling,
-        token_learner=replace(config.token_learner, pooling=arguments.token_learner_pooling or "sum"),
-    )
+    order, pooling = arguments.attention_order or "time_space", arguments.pooling or config.pooling
+    stage = replace(config.token_learner, pooling=arguments.token_learner_pooling or "sum")
+    config = replace(config, attention_order=order, pooling=pooling, token_learner=stage)
     num_classes = flax_weights(params, str(arguments.source)).num_classes
     return build_model(config, with_clip(ClipConfig(), arguments), num_classes)
 
@@ -153,12 +142,8 @@ def build_t2t(arguments: argparse.Namespace) -> VideoModel:
 def with_clip(clip: ClipConfig, arguments: argparse.Namespace) -> ClipConfig:
     """Return the clip with the length and size of the options."""
     size = tuple(arguments.frame_size or clip.frame_size)
-    return replace(
-        clip,
-        num_frames=arguments.num_frames or clip.num_frames,
-        frame_size=size,
-        short_side=max(clip.short_side, *size),
-    )
+    num_frames = arguments.num_frames or clip.num_frames
+    return replace(clip, num_frames=num_frames, frame_size=size, short_side=max(clip.short_side, *size))
 
 
 def check_options(arguments: argparse.Namespace, kind: str) -> None:

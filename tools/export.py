@@ -6,10 +6,10 @@
 Input   input_BTCHW, float32 [B, T, 3, H, W]: RGB in [0, 1] less the mean, divided by the std, of T frames
 Output  logits_BK, float32 [B, K]: scores before softmax, or before the sigmoid where multi_label is true
 
-T, H, W, mean, std, stride and target_fps (clip), the names of the K classes (class_names), multi_label, architecture
-and vidtl_version are in the file as JSON: metadata property "vidtl" of .onnx, extra file "vidtl.json" of .pt2.
-The file is run beside the model on random clips before it takes its place. If the logits differ by more than the
-tolerance, nothing is written and the exit code is 2. ONNX needs: pip install 'vidtl[export]'
+The file has T, H, W, mean, std, stride and target_fps (clip), the names of the K classes (class_names), multi_label,
+architecture and vidtl_version as JSON: metadata property "vidtl" of .onnx, extra file "vidtl.json" of .pt2.
+The file is compared with the model on random clips. If the logits differ by more than the tolerance, nothing is written
+and the exit code is 2. ONNX needs: pip install 'vidtl[export]'
 """
 
 import argparse
@@ -17,48 +17,34 @@ from pathlib import Path
 
 from command_line import PlainParser, existing_directory, make_experiment, settings_of_file
 
-from vidtl.errors import UserError
 from vidtl.runtime.exit import exit_on_error, run_tool
-
-DYNAMIC = "dynamic"
 
 
 def parse() -> argparse.Namespace:
     parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        help="folder of a run (its newest valid checkpoint is taken, and of that the weights that evaluation takes), "
-        "one checkpoint of it, or any model directory",
-    )
+    text = "folder of a run (the weights that evaluation takes), a checkpoint of it, or any model directory"
+    parser.add_argument("--checkpoint", type=Path, required=True, help=text)
     parser.add_argument("--output", type=Path, required=True, help="file to write, .onnx or .pt2")
-    parser.add_argument(
-        "--batch", default=DYNAMIC, metavar="N|dynamic", help="clips per call: N, or any number (default: dynamic)"
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=1e-4,
-        help="largest difference allowed, as a share of the largest logit (default: %(default)g)",
-    )
+    text = "clips per call: N, or any number (default: dynamic)"
+    parser.add_argument("--batch", type=batch_size, metavar="N|dynamic", help=text)
+    text = "largest difference allowed, as a share of the largest logit (default: %(default)g)"
+    parser.add_argument("--tolerance", type=float, default=1e-4, help=text)
     arguments = parser.parse_args()
     existing_directory(arguments.checkpoint)
-    parse_batch(arguments.batch)
     return arguments
 
 
-def parse_batch(text: str) -> int | None:
-    """Clips per call; `None` for any number."""
-    if text == DYNAMIC:
+def batch_size(text: str) -> int | None:
+    """Parse the number of clips per call; `None` for any number."""
+    if text == "dynamic":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--batch is {text!r}; allowed: a whole number, 1 or more, or {DYNAMIC}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more, or dynamic")
     return int(text)
 
 
 if __name__ == "__main__":
-    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+    with exit_on_error():  # --help and mistakes end before the slow imports below
         parse()
 
 from vidtl.models import load_model_directory
@@ -69,13 +55,12 @@ from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 def main() -> None:
     """Check, load, export, report."""
     arguments = parse()
-    batch = parse_batch(arguments.batch)
     check_output(arguments.output)
     checkpoint = used_by_evaluation(find_checkpoint(arguments.checkpoint))
     checkpoint.verify()
     directory = checkpoint.model_directory
     model = load_model_directory(directory)
-    checks = export_model(model, arguments.output, batch, arguments.tolerance)
+    checks = export_model(model, arguments.output, arguments.batch, arguments.tolerance)
     print(f"model   {directory}")
     for check in checks:
         print(f"check   {check}")

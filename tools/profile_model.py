@@ -1,16 +1,16 @@
-"""What a model costs: parameters, multiply-adds and activation memory per block, what TokenLearner saves, and time.
+"""Print the cost of a model: parameters, multiply-adds and activation memory per block, savings of TokenLearner, time.
 
 A configuration:   python tools/profile_model.py --config configs/kinetics400_vivit_b_tl8.yaml
 With changes:      python tools/profile_model.py --model.size L --model.token_learner.after_block 6 --time
 
-Nothing is computed for the counts, so that the largest model takes seconds; only `--time` runs the model.
+The counts need no computation: the largest model takes seconds. Only `--time` runs the model.
 """
 
-import argparse
 import re
 import sys
-from collections.abc import Iterator
+from argparse import Namespace
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import groupby
 
 from command_line import ExperimentParser, parse_experiment
@@ -21,18 +21,24 @@ from vidtl.errors import UserError
 from vidtl.runtime.exit import exit_on_error, run_tool
 
 
-def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
+def parse() -> tuple[Namespace, ExperimentConfig]:
     """Parse the command line."""
     parser = ExperimentParser("profile_model.py", "Count and time what a model costs.")
     parser.add_argument("--num_classes", type=int, default=400, help="Classes of the classifier")
     parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
     parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
-    parser.add_argument("--rounds", type=int, default=5, help="Passes with --time; the median is told")
-    return parse_experiment(parser)
+    parser.add_argument("--rounds", type=int, default=5, help="Passes with --time, for the median")
+    options, config = parse_experiment(parser)
+    given = {argument.partition("=")[0] for argument in sys.argv}
+    for name in ("batch", "rounds"):
+        if f"--{name}" in given and not options.time:
+            raise UserError(f"--{name} is given without --time; allowed with --time")
+        require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
+    return options, config
 
 
 if __name__ == "__main__":
-    with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
+    with exit_on_error():  # --help and mistakes end before the slow imports below
         parse()
 
 import torch
@@ -54,43 +60,30 @@ from vidtl.runtime.seeding import seed_torch
 from vidtl.training.frozen import freeze_all_but
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-UNIT = "GMAC: billions of multiply-adds of one clip's forward pass (papers call them GFLOPs; FLOPs are twice as many)"
 
 
 def main() -> None:
     options, config = parse()
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    check(options, {name.removeprefix("--").partition("=")[0] for name in sys.argv[1:] if name.startswith("--")})
     autocast = AUTOCAST[resolve_precision(config.training.precision)]
     cost = measure_complexity(config.model, config.clip, options.num_classes, autocast)
     times = measure_times(config, options, autocast) if options.time else {}
     print_stages(console, config, cost, times)
     print_frozen(console, config, options.num_classes)
-    twin = without_token_learner(config.model)
-    if twin is not None:
+    if twin := without_token_learner(config.model):
         print_saving(console, cost, measure_complexity(twin, config.clip, options.num_classes, autocast))
     if options.time:
         print_times(console, cost, times, options.batch)
 
 
-def check(options: argparse.Namespace, given: set[str]) -> None:
-    """Refuse `--batch` and `--rounds` without `--time`, and values below 1."""
-    for name in ("batch", "rounds"):
-        if name in given and not options.time:
-            raise UserError(f"--{name} belongs to --time; allowed with --time")
-        require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
-
-
 def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, times: dict[str, float]) -> None:
-    """One line per block; neighbouring blocks that cost the same share a line."""
-    clip = config.clip
-    size = f"{clip.num_frames} x {clip.frame_size[0]} x {clip.frame_size[1]}"
+    """Print a line per block; adjacent blocks of equal cost share a line."""
+    size = " x ".join(map(str, (config.clip.num_frames, *config.clip.frame_size)))
     table = Table(title=f"{config.model.architecture}, clips of {size}", title_justify="left")
     table.add_column("part")
-    headings = ["number", "parameters", "GMAC", "share", "saved MB"] + ["forward ms"] * bool(times)
-    for heading in headings:
+    for heading in ["number", "parameters", "GMAC", "share", "saved MB"] + ["forward ms"] * bool(times):
         table.add_column(heading, justify="right")
-    for stages in equal_neighbours(cost.stages):
+    for stages in equal_neighbors(cost.stages):
         multiply_adds = sum(stage.multiply_adds for stage in stages)
         cells = [
             f"{len(stages)}",
@@ -106,12 +99,12 @@ def print_stages(console: Console, config: ExperimentConfig, cost: Complexity, t
     total = ["", f"{cost.parameters:,}", f"{cost.multiply_adds / 1e9:.4f}", "", f"{cost.saved_bytes / 1e6:.2f}"]
     table.add_row("total", *total, *([f"{1e3 * times['forward']:.2f}"] if times else []))
     console.print(table)
-    console.print(UNIT)
+    console.print("GMAC: billion multiply-adds of a clip's forward pass (GFLOPs in papers; FLOPs are twice as many)")
     console.print("saved: activations kept for the backward pass, per clip, by the part that keeps them first")
 
 
 def print_frozen(console: Console, config: ExperimentConfig, num_classes: int) -> None:
-    """How many parameters `training.trainable` and the model itself leave out of the training."""
+    """Print the number of parameters that `training.trainable` and the model leave out of the training."""
     with torch.device("meta"):
         model = build_model(config.model, config.clip, num_classes)
     freeze_all_but(model, config.training.trainable)
@@ -121,25 +114,21 @@ def print_frozen(console: Console, config: ExperimentConfig, num_classes: int) -
         console.print("saved and times are those of a training of the whole model")
 
 
-def equal_neighbours(stages: tuple[StageCost, ...]) -> Iterator[list[StageCost]]:
-    """Stages that cost something; those in a row that differ in nothing but their number come together."""
-
-    def kind(stage: StageCost) -> tuple[object, ...]:
-        return (re.sub(r"\d+", "#", stage.name), stage.parameters, stage.multiply_adds, stage.saved_bytes)
-
+def equal_neighbors(stages: tuple[StageCost, ...]) -> list[list[StageCost]]:
+    """Group adjacent stages that differ only in their number; stages without cost are left out."""
     paid = [stage for stage in stages if stage.parameters or stage.multiply_adds or stage.saved_bytes]
-    for _, group in groupby(paid, key=kind):
-        yield list(group)
+    groups = groupby(paid, key=lambda stage: replace(stage, name=re.sub(r"\d+", "#", stage.name)))
+    return [list(group) for _, group in groups]
 
 
 def name_of(stages: list[StageCost]) -> str:
-    """`encoder.blocks.0 ... 11` for twelve stages, the name of a single one."""
+    """Return `encoder.blocks.0 ... 11` for twelve stages, the name of a single one."""
     first, last = stages[0].name, stages[-1].name
     return first if first == last else f"{first} ... {last.rpartition('.')[2]}"
 
 
 def print_saving(console: Console, cost: Complexity, plain: Complexity) -> None:
-    """What TokenLearner saves against the same model without it."""
+    """Print the savings of TokenLearner against the same model without it."""
     console.print(
         f"without TokenLearner: {plain.multiply_adds / 1e9:.4f} GMAC, {plain.saved_bytes / 1e6:.2f} MB saved; "
         f"with it {cost.multiply_adds / plain.multiply_adds:.1%} of the multiply-adds, "
@@ -148,10 +137,8 @@ def print_saving(console: Console, cost: Complexity, plain: Complexity) -> None:
     )
 
 
-def measure_times(
-    config: ExperimentConfig, options: argparse.Namespace, autocast: torch.dtype | None
-) -> dict[str, float]:
-    """Seconds of each stage, and under `forward` and `train` those of whole passes, undisturbed."""
+def measure_times(config: ExperimentConfig, options: Namespace, autocast: torch.dtype | None) -> dict[str, float]:
+    """Measure the seconds of each stage, and under `forward` and `train` those of undisturbed whole passes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, options.num_classes).to(device)
@@ -163,7 +150,7 @@ def measure_times(
 
 
 def print_times(console: Console, cost: Complexity, times: dict[str, float], batch: int) -> None:
-    """Speeds of whole passes, with the arithmetic that they amount to."""
+    """Print the speeds of whole passes, also in FLOPs per second."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
     console.print(f"{device}, {batch} clip(s) per pass, median")
     for name, passes, title in (("forward", 1, "forward"), ("train", 3, "forward and backward")):

@@ -1,11 +1,10 @@
-"""Model directories: what is saved comes back, for every family, and mistakes in them are named."""
+"""Model directories: round trips of every family, and errors that name file and key."""
 
 import json
 from dataclasses import replace
 
 import pytest
 import torch
-from huggingface_hub import hub_mixin
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
@@ -14,31 +13,19 @@ from vidtl.models.vivit import ViViT
 from vidtl.models.weights.pretrained import load_pretrained
 
 CLIP = ClipConfig(num_frames=4, frame_size=(16, 24), mean=(0.4, 0.5, 0.6))
-CONFIG = ModelConfig(
-    width=24,
-    depth=2,
-    num_heads=2,
-    temporal_depth=1,
-    tubelet=(2, 8, 8),
-    token_learner=TokenLearnerConfig(num_tokens=2, after_block=1, version="v1"),
-)
+STAGE = TokenLearnerConfig(num_tokens=2, after_block=1, version="v1")
+CONFIG = ModelConfig(width=24, depth=2, num_heads=2, temporal_depth=1, tubelet=(2, 8, 8), token_learner=STAGE)
 NAMES = ("läuft", "steht", "fällt")
 IMAGE = ClipConfig(num_frames=1, frame_size=(48, 48))
+MVIT_CLIP = ClipConfig(num_frames=16, frame_size=(32, 32))
 FAMILIES = {
     "vivit": (CONFIG, CLIP),
     "t2t_vit": (ModelConfig(architecture="t2t_vit", width=24, depth=1, num_heads=2, token_width=8), IMAGE),
     "mini_vit": (ModelConfig(architecture="mini_vit", width=16, head_width=8), IMAGE),
     "mini_vit_t2t": (ModelConfig(architecture="mini_vit", tokenizer="t2t_performer", width=16), IMAGE),
     "x3d_xs": (ModelConfig(architecture="pytorchvideo", size="x3d_xs"), replace(IMAGE, num_frames=4)),
-    "mvit": (
-        ModelConfig(architecture="pytorchvideo", size="mvit_b_16x4"),
-        ClipConfig(num_frames=16, frame_size=(32, 32)),
-    ),
+    "mvit": (ModelConfig(architecture="pytorchvideo", size="mvit_b_16x4"), MVIT_CLIP),
 }
-
-
-def clips_of(model, num=1):
-    return torch.randn(num, *model.clip_shape)
 
 
 @pytest.fixture
@@ -50,7 +37,7 @@ def model():
 
 
 def assert_same_model(loaded, model):
-    clips = clips_of(model)
+    clips = torch.randn(1, *model.clip_shape)
     with torch.no_grad():
         assert torch.equal(loaded.eval()(clips), model.eval()(clips))
     assert (loaded.model_config, loaded.clip_config) == (model.model_config, model.clip_config)
@@ -69,15 +56,14 @@ def test_a_directory_gives_the_same_model_and_takes_a_new_classifier(name, tmp_p
     save_model_directory(model, folder)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert_same_model(load_model_directory(folder), model)
-    for num_classes in (3, 7):
-        target = build_model(config, clip, num_classes)
-        head, layer = target.classifier()
-        torch.nn.init.ones_(layer.weight)
-        report = load_pretrained(target, folder, new_head=True)
-        assert set(report.missing) == set(report.unused) == {f"{head}.weight", f"{head}.bias"}
-        assert (layer.weight == 1).all()
-        theirs = model.state_dict()
-        assert all(torch.equal(tensor, theirs[k]) for k, tensor in target.state_dict().items() if head not in k)
+    target = build_model(config, clip, 7)
+    head, layer = target.classifier()
+    torch.nn.init.ones_(layer.weight)
+    report = load_pretrained(target, folder, new_head=True)
+    assert set(report.missing) == set(report.unused) == {f"{head}.weight", f"{head}.bias"}
+    assert (layer.weight == 1).all()
+    saved = model.state_dict()
+    assert all(torch.equal(tensor, saved[k]) for k, tensor in target.state_dict().items() if head not in k)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -97,7 +83,7 @@ def test_a_fresh_model_predicts_the_class_prior(name):
     model = build_model(*FAMILIES[name], num_classes=3).eval()
     model.set_class_prior(rates)
     torch.nn.init.zeros_(model.head.weight)
-    logits = model(clips_of(model, 2))
+    logits = model(torch.randn(2, *model.clip_shape))
     torch.testing.assert_close(torch.sigmoid(logits), rates.clamp(min=0.001).expand(2, 3))
 
 
@@ -115,82 +101,49 @@ def test_huggingfaces_methods_read_and_write_the_same_directories(model, tmp_pat
         ViViT.from_pretrained(tmp_path, num_frames=8)
 
 
-def test_push_to_hub_uploads_the_directory(model, monkeypatch):
-    uploaded = {}
-
-    class Api:
-        def __init__(self, token=None):
-            pass
-
-        def create_repo(self, repo_id, **_):
-            return type("Repo", (), {"repo_id": repo_id})
-
-        def upload_folder(self, *, repo_id, folder_path, **_):
-            uploaded[repo_id] = {path.name: path.read_bytes() for path in folder_path.iterdir()}
-            return "url"
-
-    monkeypatch.setattr(hub_mixin, "HfApi", Api)
-    assert model.push_to_hub("someone/model") == "url"
-    assert uploaded["someone/model"].keys() == {"config.json", "model.safetensors", "README.md"}
-    assert json.loads(uploaded["someone/model"]["config.json"])["class_names"] == list(NAMES)
-
-
 def test_positions_are_resized_for_another_clip(model, tmp_path, caplog):
     save_model_directory(model, tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["model"]["mlp_width"], saved["model"]["form"]) == (96, "factorised_encoder")  # rather than defaults
+    assert "token_width" not in saved["model"]
+    assert saved["position_grids"]["encoder.positions.weight"] == [1, 2, 3]
     with caplog.at_level("INFO"):
         loaded = load_model_directory(tmp_path, replace(CLIP, num_frames=8, frame_size=(32, 32)))
-    assert "encoder.positions.weight: positions resized from a grid of 1x2x3 to 1x4x4" in caplog.text
-    assert "temporal_encoder.positions.weight: positions resized from a grid of 2x1x1 to 4x1x1" in caplog.text
+    assert "encoder.positions.weight (grid 1x2x3 to 1x4x4)" in caplog.text
+    assert "temporal_encoder.positions.weight (grid 2x1x1 to 4x1x1)" in caplog.text
     assert loaded(torch.zeros(1, 8, 3, 32, 32)).shape == (1, 3)
     corners = model.encoder.positions.weight.reshape(2, 3, 24)[:, ::2]
     torch.testing.assert_close(loaded.encoder.positions.weight.reshape(4, 4, 24)[::3, ::3], corners)
 
 
-def test_numbers_are_saved_rather_than_defaults(model, tmp_path):
-    save_model_directory(model, tmp_path)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    assert (saved["model"]["mlp_width"], saved["model"]["form"]) == (96, "factorised_encoder")
-    assert "token_width" not in saved["model"]
-    assert saved["position_grids"]["encoder.positions.weight"] == [1, 2, 3]
-
-
 def edit(folder, place, value):
     """Change one value of config.json, or remove it (...)."""
-    path = folder / "config.json"
-    config = section = json.loads(path.read_text())
-    *parts, name = place.split(".")
-    for part in parts:
-        section = section[part]
-    section[name] = value
+    config = json.loads((folder / "config.json").read_text())
+    section, _, name = place.rpartition(".")
+    values = config[section] if section else config
+    values[name] = value
     if value is ...:
-        del section[name]
-    path.write_text(json.dumps(config))
+        del values[name]
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
     ("place", "value", "parts"),
     [
         ("num_outputs", "3", ("num_outputs", "'3'", "int")),
-        ("num_outputs", True, ("num_outputs", "True", "int")),
         ("num_outputs", ..., ("num_outputs", "missing")),
         ("class_names", ["a", "b"], ("class_names", 2, 3)),
-        ("class_names", ["a", "b", None], ("class_names", "['a', 'b', None]", "str")),
         ("multi_label", 0, ("multi_label", 0, "bool | null")),
         ("position_grids", {"encoder.positions.weight": [1, 2]}, ("position_grids", "tuple[int, int, int]")),
-        ("clip.frame_size", 16, ("clip.frame_size", 16, "tuple[int, int]")),
         ("clip.frame_size", [16], ("clip.frame_size", "[16]", "tuple[int, int]")),
-        ("clip.mean", ["a", 0, 0], ("clip.mean", "['a', 0, 0]", "tuple[float, float, float]")),
         ("model.dept", 3, ("'model.dept'", "'model.depth'")),
         ("model.architecture", "vivitt", ("model.architecture", "'vivitt'", "'vivit'")),
         ("model.architecture", "mini_vit", ("model.size", "'B'")),
-        ("model.token_learner", 3, ("model.token_learner", 3, "section")),
-        ("model.depth", "3", ("model.depth", "'3'", "int")),
         ("model.form", "jiont", ("model.form", "'jiont'", "'joint'")),
-        ("model.pooling", "avg", ("model.pooling", "'avg'", "cls")),
         ("model", {"architecture": "vivit", "vivit": {"width": 24}}, ("older version",)),
     ],
 )
-def test_a_value_that_cannot_be_is_named_with_its_file_and_key(model, tmp_path, place, value, parts):
+def test_invalid_values_are_named_with_file_and_key(model, tmp_path, place, value, parts):
     save_model_directory(model, tmp_path)
     edit(tmp_path, place, value)
     with refused(tmp_path / "config.json", *parts):
@@ -213,19 +166,8 @@ def test_models_that_cannot_be_saved(model, tmp_path):
     model.class_names = NAMES[:2]
     with refused("class_names", 2, 3):
         save_model_directory(model, tmp_path)
+    unconfigured = ViViT(width=8, depth=1, num_heads=1, num_frames=2, frame_size=(16, 16), num_classes=3)
     with refused("ViViT", "build_model"):
-        save_model_directory(
-            ViViT(width=8, depth=1, num_heads=1, num_frames=2, frame_size=(16, 16), num_classes=3), tmp_path
-        )
+        save_model_directory(unconfigured, tmp_path)
     with refused("num_classes", 0):
         build_model(CONFIG, CLIP, 0)
-
-
-def test_whole_numbers_and_absent_keys_are_fine(model, tmp_path):
-    save_model_directory(model, tmp_path)
-    edit(tmp_path, "clip.target_fps", 0)
-    edit(tmp_path, "clip.mean", [0, 0, 0.5])
-    edit(tmp_path, "multi_label", ...)
-    loaded = load_model_directory(tmp_path)
-    assert loaded.clip_config.mean == (0, 0, 0.5)
-    assert loaded.multi_label is None

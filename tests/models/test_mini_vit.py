@@ -1,4 +1,4 @@
-"""The CIFAR-10 study's mini-ViT: its counts, every way in which its blocks differ from ViViT's, and T2T tokens."""
+"""The mini-ViT of the CIFAR-10 study: counts, differences of its blocks from those of ViViT, and T2T tokens."""
 
 import math
 from typing import Any, Literal
@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.config.model import resolve_model
 from vidtl.models import build_model
 from vidtl.models.blocks import TransformerBlock
-from vidtl.models.complexity import count_parameters, measure_complexity
-from vidtl.models.mini_vit import MiniViT
+from vidtl.models.complexity import count_parameters
 
 CLIP = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=52, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 POSITIONS = 64 * 128
@@ -26,40 +24,27 @@ def settings(tokens: int | None = None, version: Literal["v1", "v1.1"] | None = 
     return ModelConfig(architecture="mini_vit", token_learner=stage, **changes)
 
 
-def mini_vit(config: ModelConfig, clip: ClipConfig = CLIP) -> MiniViT:
-    model = build_model(config, clip, 10)
-    assert isinstance(model, MiniViT)
-    return model
+def mini_vit(config: ModelConfig, clip: ClipConfig = CLIP) -> Any:
+    return build_model(config, clip, 10)
 
 
-def test_parameter_counts_are_the_studys() -> None:
-    def count(config: ModelConfig) -> int:
-        with torch.device("meta"):
-            return count_parameters(mini_vit(config))
-
-    plain = 1_336_458 + POSITIONS
-    bottleneck = 2 * 128 + 128 * 64 + 64 + 64 * 8 + 8
-    assert count(settings(0)) == plain
-    assert count(settings(0, depth=8)) == 2_657_418 + POSITIONS
-    assert count(settings(4)) == plain + 5_296
-    assert count(settings(8)) == plain + 11_200
-    assert count(settings(8, "v1.1")) == plain + bottleneck
-
-
-def test_heads_need_not_divide_the_width_of_the_tokens() -> None:
-    model = mini_vit(settings(num_heads=3, head_width=20, depth=3))
-    assert model.blocks[0].attn.q.weight.shape == (60, 128)
-    assert model(torch.randn(2, 1, 3, 48, 48)).shape == (2, 10)
-
-
-def test_the_default_is_the_notebooks_model() -> None:
-    config = resolve_model(ModelConfig(architecture="mini_vit"))
-    assert config.token_learner == TokenLearnerConfig(num_tokens=8, after_block=3, version="v1", pooling="mean")
-    assert (config.dropout, config.attention_dropout, config.tubelet) == (0.1, 0.1, (1, 6, 6))
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (settings(0), 1_336_458),
+        (settings(0, depth=8), 2_657_418),
+        (settings(4), 1_336_458 + 5_296),
+        (settings(8), 1_336_458 + 11_200),
+        (settings(8, "v1.1"), 1_336_458 + 2 * 128 + 128 * 64 + 64 + 64 * 8 + 8),
+    ],
+)
+def test_parameter_counts_are_the_studys(config: ModelConfig, count: int) -> None:
+    with torch.device("meta"):
+        assert count_parameters(mini_vit(config)) == count + POSITIONS
 
 
 def reference_block(block: TransformerBlock, x_BND: Tensor, heads: int, head_width: int) -> Tensor:
-    """The study's block written out from its description: wide heads, two GELUs, epsilon 1e-6."""
+    """Compute the study's block from its description: wide heads, two GELUs, epsilon 1e-6."""
     normed = F.layer_norm(x_BND, x_BND.shape[-1:], block.norm1.weight, block.norm1.bias, 1e-6)
     q, k, v = (
         layer(normed).unflatten(-1, (heads, head_width)).transpose(1, 2)
@@ -71,7 +56,7 @@ def reference_block(block: TransformerBlock, x_BND: Tensor, heads: int, head_wid
     return x_BND + F.gelu(block.mlp.fc2(F.gelu(block.mlp.fc1(normed))))
 
 
-def test_the_whole_model_is_what_the_study_describes() -> None:
+def test_the_whole_model_follows_the_study() -> None:
     torch.manual_seed(0)
     model = mini_vit(settings(4, width=16, num_heads=2, head_width=12, mlp_width=24)).eval()
     for parameter in model.parameters():
@@ -107,9 +92,8 @@ def test_weights_start_as_keras_starts_them() -> None:
     model = mini_vit(settings())
     limits = {"blocks.0.attn.q": 16896, "blocks.0.attn.proj": 1024, "blocks.0.mlp.fc1": 384, "proj": 4716, "head": 138}
     for name, fans in limits.items():
-        weight = model.get_submodule(name).weight
-        limit = math.sqrt(6 / fans)
-        assert 0.95 * limit < weight.abs().max().item() <= limit, name
+        largest = model.get_submodule(name).weight.abs().max().item()
+        assert 0.95 < largest / math.sqrt(6 / fans) <= 1, name
     assert not model.blocks[2].mlp.fc2.bias.any()
 
 
@@ -123,30 +107,8 @@ def test_every_trainable_parameter_gets_a_gradient(tokenizer: str) -> None:
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
-def tokenizer_cost(tokenizer: str, width: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of 7 x 7 squares to 64 values, and of 3 x 3 of those to tokens."""
-    places, tokens, square, inner = 16 * 16, 8 * 8, 3 * 7**2, 64
-    parameters = 2 * square + 2 * inner + square * 3 * inner + 3 * (inner**2 + inner) + 9 * inner * width + width
-    multiply_adds = places * (square * 3 * inner + 3 * inner**2) + tokens * 9 * inner * width
-    if tokenizer == "t2t_transformer":
-        return parameters, multiply_adds + 2 * places**2 * inner
-    features = inner // 2
-    attention = 4 * places * features * inner + places * features  # features of q and k, two products, the division
-    return parameters + 3 * inner + features * inner, multiply_adds + attention
-
-
 @pytest.mark.parametrize("tokenizer", T2T)
-def test_t2t_tokens_take_the_place_of_patches(tokenizer: str) -> None:
-    plain, ours = (measure_complexity(config, CLIP, 10) for config in (settings(), settings(tokenizer=tokenizer)))
-    parameters, multiply_adds = tokenizer_cost(tokenizer, 128)
-    assert ours.parameters == plain.parameters - (6 * 6 * 3 * 128 + 128) + parameters
-    assert ours.multiply_adds == plain.multiply_adds - 64 * 6 * 6 * 3 * 128 + multiply_adds
-    assert ours.parameters - ours.trainable_parameters == (32 * 64 if tokenizer == "t2t_performer" else 0)
-    assert {"proj.layers.0", "proj.proj"} <= {stage.name for stage in ours.stages}
-
-
-@pytest.mark.parametrize("tokenizer", T2T)
-@pytest.mark.parametrize(("height", "width"), [(48, 48), (12, 30), (6, 6)])
+@pytest.mark.parametrize(("height", "width"), [(12, 30), (6, 6)])
 def test_t2t_tokens_fill_the_grid_of_the_patches(tokenizer: str, height: int, width: int) -> None:
     clip = ClipConfig(num_frames=1, frame_size=(height, width), short_side=48)
     model = mini_vit(settings(1, tokenizer=tokenizer, width=16), clip).eval()
@@ -158,8 +120,8 @@ def test_t2t_tokens_fill_the_grid_of_the_patches(tokenizer: str, height: int, wi
     assert model.token_maps(images).shape == (2, 1, 1, *grid)
 
 
-def test_a_t2t_token_sees_the_pixels_that_the_two_splits_reach() -> None:
-    """7 pixels 3 apart, then 3 squares 2 apart: 13 pixels from 5 before the token's own 6 on; no layer mixes more."""
+def test_receptive_field_of_a_t2t_token() -> None:
+    """7 pixels 3 apart, then 3 squares 2 apart: 13 pixels, starting 5 before the token's own 6."""
     proj = mini_vit(settings(tokenizer="t2t_performer")).proj
     proj.layers[0] = nn.Linear(3 * 7 * 7, 64)
     images = torch.rand(1, 1, 3, 48, 48, requires_grad=True)
@@ -182,11 +144,8 @@ def test_a_t2t_token_sees_the_pixels_that_the_two_splits_reach() -> None:
         (CLIP, settings(tubelet=(2, 6, 6)), ("model.tubelet", [2, 6, 6])),
     ],
 )
-def test_settings_that_do_not_fit_are_named(clip: ClipConfig, config: ModelConfig, parts: tuple[object, ...]) -> None:
+def test_settings_that_do_not_fit_are_refused(clip: ClipConfig, config: ModelConfig, parts: tuple[object, ...]) -> None:
     with refused(*parts):
         mini_vit(config, clip)
-
-
-def test_without_token_learner_there_are_no_maps() -> None:
     with refused("model.token_learner.num_tokens", 0):
         mini_vit(settings(0)).token_maps(torch.rand(1, 1, 3, 48, 48))

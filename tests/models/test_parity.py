@@ -1,8 +1,7 @@
-"""The authors' and transformers' numbers, from their parameters through the public importers."""
+"""Outputs of the authors' code and of transformers, reproduced from their parameters through the importers."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +10,10 @@ import torch
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.token_learner import TokenFuser, TokenLearner
-from vidtl.models.weights.flax import (
-    flax_weights,
-    infer_vivit_config,
-    read_flax,
-)
+from vidtl.models.weights.flax import flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
+from vidtl.models.weights.load import load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.report import load_weights
 
 FORMS = {
     "vivit_joint": "joint",
@@ -35,7 +30,7 @@ def files(golden, pattern):
 
 
 def read(path):
-    """Input, output and settings of a file; videos as B T C H W."""
+    """Return inputs, output and settings of a file."""
     with np.load(path) as archive:
         meta = json.loads(archive["meta"].tobytes())
         inputs = [torch.from_numpy(archive[name]) for name in sorted(archive.files) if name.startswith("input:")]
@@ -49,21 +44,21 @@ def assert_same(ours, reference, path):
 
 
 def flax_model(path):
-    """A fresh model of the settings that the parameters and the notes beside them tell."""
+    """Build a model from the parameters of a file and the notes beside them."""
     (video,), output, meta = read(path)
     form = next((form for start, form in FORMS.items() if path.stem.startswith(start)), None)
     config = infer_vivit_config(read_flax(path), form=form, after_block=meta.get("token_learner_at"))
     stage = replace(config.token_learner, pooling=meta.get("pooling", "sum"))
-    config = replace(
-        config,
-        attention_order=meta.get("order", "time_space"),
-        pooling=POOLING[meta.get("classifier", "gap")],
-        token_learner=stage,
-    )
+    order, pooling = meta.get("order", "time_space"), POOLING[meta.get("classifier", "gap")]
+    config = replace(config, attention_order=order, pooling=pooling, token_learner=stage)
     assert config.tubelet == tuple(meta["tubelet_thw"])
-    clip = ClipConfig(num_frames=video.shape[1], frame_size=tuple(video.shape[2:4]), short_side=max(video.shape[2:4]))
-    model = build_model(config, clip, num_classes=output.shape[1])
-    return model.eval(), video.permute(0, 1, 4, 2, 3), output
+    video = video.permute(0, 1, 4, 2, 3)
+    return build_model(config, clip_of(video), num_classes=output.shape[1]).eval(), video, output
+
+
+def clip_of(video_BTCHW):
+    _, num_frames, _, *size = video_BTCHW.shape
+    return ClipConfig(num_frames=num_frames, frame_size=tuple(size), short_side=max(size))
 
 
 @torch.no_grad()
@@ -73,37 +68,28 @@ def flax_model(path):
 def test_flax_vivit(golden, kind):
     for path in files(golden, f"vivit_{kind}*.npz"):
         model, video, output = flax_model(path)
-        assert model(video).abs().max() == 0  # so that what follows comes from the file
+        assert not model(video).any()  # before loading
         report = load_pretrained(model, path)
-        assert not report.missing
-        assert not report.unexpected
-        assert not report.resized
+        assert report.missing == report.unexpected == report.resized == ()
         assert_same(model(video), output, path)
 
 
 def module_state(params, module):
-    """State of one module from the parameters of the authors' module alone."""
+    """Convert the parameters of the authors' module alone."""
     weights = flax_weights({f"Transformer/{module}/{path}": array for path, array in params.items()}, module)
     assert not weights.unexpected
     return {name.split(".", 3)[3]: tensor for name, tensor in weights.state.items()}
 
 
 @torch.no_grad()
-def test_token_learner_alone(golden):
+def test_token_learner_and_fuser_alone(golden):
     for path in files(golden, "token_learner_*.npz"):
         (features,), output, meta = read(path)
         params = read_flax(path)
         version = "v1" if "Conv_0/kernel" in params else "v1.1"
         module = TokenLearner(features.shape[-1], meta["num_tokens"], version, meta.get("pooling", "sum")).eval()
-        module.load_state_dict(
-            module_state(params, "TokenLearnerModule_0" if version == "v1" else "TokenLearnerModuleV11_0")
-        )
-        grid = tuple(features.shape[1:3])
-        assert_same(module(features.flatten(1, 2), grid), output, path)
-
-
-@torch.no_grad()
-def test_token_fuser_alone(golden):
+        module.load_state_dict(module_state(params, f"TokenLearnerModule{'' if version == 'v1' else 'V11'}_0"))
+        assert_same(module(features.flatten(1, 2), tuple(features.shape[1:3])), output, path)
     for path in files(golden, "token_fuser*.npz"):
         (learned, features), output, _ = read(path)
         module = TokenFuser(features.shape[-1], learned.shape[1]).eval()
@@ -117,29 +103,10 @@ def test_huggingface_directories(golden):
         found = read_huggingface(directory)
         model = build_model(found.model, found.clip, len(found.class_names)).eval()
         report = load_weights(model, found.weights)
-        assert not report.missing
+        assert report.missing == ()
         with np.load(directory / "io.npz") as archive:
             pixels, logits = torch.from_numpy(archive["pixel_values"]), torch.from_numpy(archive["logits"])
         assert_same(model(pixels), logits, directory)
-
-
-@torch.no_grad()
-def test_a_changed_parameter_changes_the_output(golden):
-    """The comparison above can fail: every parameter of the largest file matters."""
-    path = Path(files(golden, "vivit_token_learner_*fuser.npz")[0])
-    model, video, output = flax_model(path)
-    video, output = video[:1], output[:1]
-    weights = flax_weights(read_flax(path), str(path))
-    unseen = []
-    for name in weights.state:
-        changed = dict(weights.state)
-        changed[name] = changed[name] + 0.05 * torch.arange(changed[name].numel()).reshape(changed[name].shape).sin()
-        load_weights(model, replace(weights, state=changed))
-        if (model(video) - output).abs().max() <= 1e-5 * max(1.0, output.abs().max().item()):
-            unseen.append(name)
-    # These shift all inputs of a softmax, or all of a norm, alike; neither sees that.
-    invisible = (".attn.k.bias", ".mix.bias", ".score.fc2.bias")
-    assert [name for name in unseen if not name.endswith(invisible)] == []
 
 
 @torch.no_grad()
@@ -147,17 +114,11 @@ def test_an_image_vit_with_token_learner_is_the_joint_form_on_one_frame(golden):
     for path in files(golden, "vit_token_learner_image*.npz"):
         (images,), output, meta = read(path)
         stage = TokenLearnerConfig(num_tokens=meta["num_tokens"], after_block=meta["token_learner_at"])
-        config = ModelConfig(
-            form="joint",
-            width=meta["hidden"],
-            depth=meta["layers"],
-            num_heads=meta["heads"],
-            mlp_width=meta["mlp_dim"],
-            tubelet=(1, meta["patch"], meta["patch"]),
-            token_learner=stage,
-        )
-        clip = ClipConfig(num_frames=1, frame_size=tuple(images.shape[1:3]), short_side=max(images.shape[1:3]))
-        model = build_model(config, clip, output.shape[1]).eval()
+        names = {"width": "hidden", "depth": "layers", "num_heads": "heads", "mlp_width": "mlp_dim"}
+        sizes = {name: meta[key] for name, key in names.items()}
+        config = ModelConfig(**sizes, form="joint", tubelet=(1, meta["patch"], meta["patch"]), token_learner=stage)
+        video = images.permute(0, 3, 1, 2).unsqueeze(1)
+        model = build_model(config, clip_of(video), output.shape[1]).eval()
         report = load_weights(model, flax_weights(read_flax(path), str(path)))
         assert report.missing == report.unexpected == ()
-        assert_same(model(images.permute(0, 3, 1, 2).unsqueeze(1)), output, path)
+        assert_same(model(video), output, path)

@@ -1,5 +1,6 @@
-"""T2T-ViT: the authors' outputs and counts, any image size, files as released."""
+"""T2T-ViT: outputs and counts of the authors, any image size, released files."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.models.t2t_golden import golden_clip, golden_config
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model, create_model, load_model_directory, save_model_directory
 from vidtl.models.complexity import count_parameters
-from vidtl.models.position import Grid
-from vidtl.models.t2t import TokensToToken
-from vidtl.models.t2t_vit import T2TViT
+from vidtl.models.embedding import Grid, sincos_1d
+from vidtl.models.t2t_vit import TokensToToken
 from vidtl.models.vivit import ViViT
-from vidtl.models.weights.image_vit import image_vit_weights
+from vidtl.models.weights.image import image_vit_weights, infer_t2t_config, read_t2t
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.t2t import infer_t2t_config, read_t2t
 
 KINDS = ("performer", "transformer")
 SMALL = ModelConfig(architecture="t2t_vit", width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
+SIZES: dict[str, Any] = {"width": 24, "depth": 2, "num_heads": 3, "temporal_depth": 1}
 NO_LEARNER = TokenLearnerConfig(num_tokens=0)
 
 # Parameters with and without the frozen ones (position table, Performer features); 1000 classes, 224 pixels.
@@ -38,6 +37,19 @@ COUNTS = [
     ("t2t_vit_t_19", 39_172_942, 39_084_686),
     ("t2t_vit_t_24", 64_101_454, 64_000_590),
 ]
+
+
+def golden_config(folder: Path) -> ModelConfig:
+    """Convert the authors' arguments beside their weights."""
+    config = json.loads((folder / "config.json").read_text())
+    names = {"width": "embed_dim", "depth": "depth", "num_heads": "num_heads", "token_width": "token_dim"}
+    sizes: dict[str, Any] = {name: config[key] for name, key in names.items()}
+    sizes |= {"mlp_width": int(config["mlp_ratio"] * config["embed_dim"]), "tokenizer": f"t2t_{config['tokens_type']}"}
+    return ModelConfig(architecture="t2t_vit", **sizes)
+
+
+def golden_clip(folder: Path) -> ClipConfig:
+    return image_clip(json.loads((folder / "config.json").read_text())["img_size"])
 
 
 def image_clip(side: int = 64, other: int | None = None) -> ClipConfig:
@@ -79,22 +91,11 @@ def test_parameter_counts_are_exact(name: str, all_parameters: int, trainable: i
     assert (count_parameters(model), count_parameters(model, trainable_only=True)) == (all_parameters, trainable)
 
 
-def test_a_larger_image_only_lengthens_the_position_table() -> None:
-    with torch.device("meta"):
-        assert count_parameters(create_model("t2t_vit_14", 1000, frame_size=(384, 384))) == 21_691_470
-
-
-def test_a_new_table_is_sines_and_cosines_of_the_token_number() -> None:
-    table = made().positions.weight
-    assert not table.requires_grad
-    for position, column in [(0, 0), (0, 1), (3, 0), (5, 6), (16, 47)]:
-        angle = position / 10000 ** (2 * (column // 2) / 48)
-        expected = np.cos(angle) if column % 2 else np.sin(angle)
-        assert table[position, column].item() == pytest.approx(expected, abs=1e-6)
-
-
 def test_frame_sizes_need_not_be_square_or_multiples_of_16() -> None:
+    with torch.device("meta"):  # a larger image only lengthens the position table
+        assert count_parameters(create_model("t2t_vit_14", 1000, frame_size=(384, 384))) == 21_691_470
     model = made(clip=image_clip(50, 90))
+    assert torch.equal(model.positions.weight, sincos_1d(1 + 18, 48))
     assert model.positions.grid == Grid(1, 3, 6)
     assert model(torch.randn(2, 1, 3, 50, 90)).shape == (2, 7)
 
@@ -102,15 +103,8 @@ def test_frame_sizes_need_not_be_square_or_multiples_of_16() -> None:
 @pytest.mark.parametrize("tokenizer", ["t2t_performer", "t2t_transformer"])
 def test_a_vivit_sees_t2t_tokens_of_every_frame(tokenizer: str) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(
-        width=24,
-        depth=2,
-        num_heads=3,
-        temporal_depth=1,
-        tokenizer=tokenizer,  # type: ignore[arg-type]
-        tubelet=(1, 16, 16),
-        token_learner=TokenLearnerConfig(num_tokens=2, after_block=1),
-    )
+    stage = TokenLearnerConfig(num_tokens=2, after_block=1)
+    config = ModelConfig(**SIZES, tokenizer=tokenizer, tubelet=(1, 16, 16), token_learner=stage)
     model = made(config, ClipConfig(num_frames=3, frame_size=(32, 48)), 5).train()
     input_BTCHW = torch.randn(2, 3, 3, 32, 48)
     tokens_BtND = model.tokenize(input_BTCHW)
@@ -125,20 +119,12 @@ def test_a_vivit_sees_t2t_tokens_of_every_frame(tokenizer: str) -> None:
 
 def test_t2t_tokens_of_evenly_spaced_frames() -> None:
     config = ModelConfig(
-        width=24,
-        depth=1,
-        num_heads=3,
-        temporal_depth=1,
-        tokenizer="t2t_performer",
-        tubelet=(4, 16, 16),
-        tubelet_sampling="uniform",
-        token_learner=NO_LEARNER,
+        **SIZES, tokenizer="t2t_performer", tubelet=(4, 16, 16), tubelet_sampling="uniform", token_learner=NO_LEARNER
     )
     clip = ClipConfig(num_frames=8, frame_size=(32, 32))
     model = made(config, clip)
     input_BTCHW = torch.randn(1, 8, 3, 32, 32)
-    kept = model.embed(input_BTCHW[:, [3, 5]])  # 8 / 3 and 16 / 3, rounded
-    torch.testing.assert_close(model.tokenize(input_BTCHW), kept)
+    torch.testing.assert_close(model.tokenize(input_BTCHW), model.embed(input_BTCHW[:, [3, 5]]))  # 8 / 3, 16 / 3
     for wrong in (replace(config, tubelet_sampling="tubelet"), replace(config, tubelet=(4, 8, 16))):
         with refused("model.tubelet", list(wrong.tubelet or ()), "[1, 16, 16]", "t2t_performer"):
             made(wrong, clip)
@@ -147,52 +133,22 @@ def test_t2t_tokens_of_evenly_spaced_frames() -> None:
 def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path: Path) -> None:
     path = tmp_path / "vit.safetensors"
     save_file({"pos_embed": torch.zeros(1, 4, 24), "patch_embed.proj.weight": torch.zeros(24, 3, 16, 16)}, path)
-    sizes: dict[str, Any] = {"width": 24, "depth": 1, "num_heads": 3, "num_frames": 2, "frame_size": (32, 32)}
-    model = ViViT(tokenizer="t2t_performer", tubelet=(1, 16, 16), num_classes=5, **sizes)
+    clip = {"num_frames": 2, "frame_size": (32, 32)}
+    model: Any = ViViT(**SIZES, **clip, tokenizer="t2t_performer", tubelet=(1, 16, 16), num_classes=5)
     with refused("model.tokenizer", "'t2t_performer'", "'tubelet'"):
         image_vit_weights(path, model)
 
 
-def test_autocast_leaves_the_performer_in_float32() -> None:
-    torch.manual_seed(0)
+def test_the_performer_stays_in_float32_and_finite() -> None:
     layer = made().tokens.layers[0]
     tokens = torch.randn(1, 64, 147)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(tokens)
     assert out.dtype == torch.float32
-    torch.testing.assert_close(out, layer(tokens), rtol=0, atol=0)
-
-
-def test_large_values_make_no_nan_where_features_underflow() -> None:
-    layer = made().tokens.layers[0]
+    assert torch.equal(out, layer(tokens))
     with torch.no_grad():
-        layer.kqv.weight.normal_(std=10.0)
-        assert layer(torch.randn(1, 64, 147)).isfinite().all()
-
-
-@pytest.mark.parametrize("keys", [("state_dict_ema", "state_dict"), ("state_dict",), ()])
-def test_released_torch_files_load(golden: Path, tmp_path: Path, keys: tuple[str, ...]) -> None:
-    folder = golden / "t2t_vit_performer"
-    state = load_file(folder / "model.safetensors")
-    wrong = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
-    content: object = {f"module.{name}": tensor for name, tensor in state.items()}
-    if keys:
-        content = {"epoch": 3, "arch": "t2t", **dict.fromkeys(keys, wrong), keys[0]: content}
-    path = tmp_path / "released.pth.tar"
-    torch.save(content, path)
-    model = made(golden_config(folder), golden_clip(folder), state["head.bias"].shape[0])
-    load_pretrained(model, path)
-    assert torch.equal(
-        model.blocks[-1].attn.k.weight, state[f"blocks.{len(model.blocks) - 1}.attn.qkv.weight"].chunk(3)[1]
-    )
-    assert torch.equal(model.tokens.layers[1].features, state["tokens_to_token.attention2.w"])
-
-
-def test_pickled_objects_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "released.pth.tar"
-    torch.save({"state_dict": {}, "args": image_clip()}, path)
-    with refused(path, "unpickled"):
-        read_t2t(path)
+        layer.kqv.weight.normal_(std=10.0)  # features underflow
+        assert layer(tokens).isfinite().all()
 
 
 def test_names_that_fit_nothing_are_reported(golden: Path) -> None:
@@ -234,4 +190,3 @@ def test_heads_and_clips_that_do_not_fit_are_refused() -> None:
         made(clip=ClipConfig(num_frames=2))
     with refused("clip.frame_size", [2, 2]):
         TokensToToken("t2t_performer", (2, 2), 24)
-    assert isinstance(made(), T2TViT)

@@ -1,9 +1,7 @@
-"""Weights from elsewhere arrive where they belong, and whatever does not fit is named."""
+"""Import of weights: values of each source, resized positions, and errors."""
 
-import importlib.util
 import json
 import re
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -12,27 +10,18 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
-from tests.environment import REPOSITORY
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import build_model, load_model_directory, save_model_directory
-from vidtl.models.position import Grid
+from vidtl.models import build_model, load_model_directory
+from vidtl.models.embedding import Grid
 from vidtl.models.weights.flax import flatten_params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import huggingface_weights, read_huggingface
-from vidtl.models.weights.image_vit import image_vit_weights
+from vidtl.models.weights.image import image_vit_weights
+from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.report import SourceWeights, load_weights
 
-SMALL = ModelConfig(
-    form="joint",
-    width=24,
-    depth=2,
-    num_heads=2,
-    mlp_width=48,
-    temporal_depth=1,
-    tubelet=(2, 8, 8),
-    token_learner=TokenLearnerConfig(num_tokens=0),
-)
+SIZES = {"width": 24, "depth": 2, "num_heads": 2, "mlp_width": 48, "temporal_depth": 1, "tubelet": (2, 8, 8)}
+SMALL = ModelConfig(form="joint", **SIZES, token_learner=TokenLearnerConfig(num_tokens=0))
 CLIP = ClipConfig(num_frames=4, frame_size=(24, 24))
 FORMS = ["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
 
@@ -42,7 +31,7 @@ def build(clip=CLIP, num_classes=5, **changes):
 
 
 def image_model(pooling="mean"):
-    """The joint form on single frames is an image ViT."""
+    """Build an image ViT: the joint form on single frames."""
     model = build(replace(CLIP, num_frames=1), tubelet=(1, 8, 8), pooling=pooling)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -51,61 +40,46 @@ def image_model(pooling="mean"):
 
 
 def timm_state(model):
-    """The same weights as timm would name and shape them."""
-    state = {}
-    for name, tensor in model.state_dict().items():
-        name = name.removeprefix("encoder.")
+    """Return the weights with names and shapes of timm."""
+    own = model.state_dict()
+    state = {"cls_token": own.pop("encoder.cls")[None, None]} if "encoder.cls" in own else {}
+    state["pos_embed"] = own.pop("encoder.positions.weight")[None]
+    state["patch_embed.proj.weight"] = own.pop("embed.proj.weight").unflatten(1, (3, 8, 8))
+    for name, tensor in own.items():
+        name = name.removeprefix("encoder.").replace("embed.proj", "patch_embed.proj")
         if match := re.fullmatch(r"(.*\.attn\.)q\.(\w+)", name):
-            parts = [model.state_dict()[f"encoder.{match[1]}{part}.{match[2]}"] for part in "qkv"]
+            parts = [own[f"encoder.{match[1]}{part}.{match[2]}"] for part in "qkv"]
             state[f"{match[1]}qkv.{match[2]}"] = torch.cat(parts)
-        elif name == "cls":
-            state["cls_token"] = tensor[None, None]
-        elif name == "positions.weight":
-            state["pos_embed"] = tensor[None]
-        elif name.startswith("embed."):
-            state[f"patch_{name}"] = tensor.unflatten(1, (3, 8, 8)) if tensor.ndim == 2 else tensor
         elif not re.search(r"attn\.[kv]\.", name):
             state[name] = tensor
     return state
 
 
 def flax_params(model, attention, norm, mlp):
-    """The same weights as Flax names and shapes them, with the numbers of the code's age."""
-    params = {}
-    for name, tensor in model.state_dict().items():
-        array = tensor.numpy()
-        match = re.fullmatch(r"encoder\.blocks\.(\d+)\.(\w+)\.?(\w*)\.(weight|bias)", name)
-        if name == "encoder.cls":
-            params["cls"] = array[None, None]
-        elif name == "encoder.positions.weight":
-            params["Transformer/posembed_input/pos_embedding"] = array[None]
-        elif name == "embed.proj.weight":
-            params["embedding/kernel"] = rearrange(array, "D (C h w) -> h w C D", h=8, w=8)
-        elif match is None:
-            module = name.rpartition(".")[0]
-            module = {"embed.proj": "embedding", "encoder.norm": "Transformer/encoder_norm"}.get(module, "head")
-            leaf = "bias" if name.endswith("bias") else "scale" if "norm" in name else "kernel"
-            params[f"{module}/{leaf}"] = array.T if leaf == "kernel" else array
-        else:
-            params.update(flax_block(match, array, attention, norm, mlp))
+    """Return the weights with names and shapes of Flax; module numbers depend on the age of the authors' code."""
+    rules = (
+        (r"^embed\.proj", "embedding"),
+        (r"^encoder\.norm", "Transformer/encoder_norm"),
+        (r"^encoder\.blocks\.(\d+)\.", r"Transformer/encoderblock_\1/"),
+        *((r"norm1", "LayerNorm_0"), (r"norm2", norm), (r"mlp\.fc(\d)", rf"{mlp}/fc\1"), (r"attn\.", f"{attention}/")),
+        *((r"/fc1", "/Dense_0"), (r"/fc2", "/Dense_1"), (r"/proj\.", "/out.")),
+        *((r"/q\.", "/query."), (r"/k\.", "/key."), (r"/v\.", "/value.")),
+        (r"([Nn]orm\w*)\.weight", r"\1/scale"),
+        *((r"\.weight", "/kernel"), (r"\.bias", "/bias")),
+    )
+    own = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    params = {"cls": own.pop("encoder.cls")[None, None]}
+    params["Transformer/posembed_input/pos_embedding"] = own.pop("encoder.positions.weight")[None]
+    params["embedding/kernel"] = rearrange(own.pop("embed.proj.weight"), "D (C h w) -> h w C D", h=8, w=8)
+    for name, array in own.items():
+        if re.search(r"attn\.[qkv]", name):
+            array = rearrange(array, "(H d) ... -> ... H d", H=2)
+        elif "attn.proj.weight" in name:
+            array = rearrange(array, "D (H d) -> H d D", H=2)
+        for pattern, new in rules:
+            name = re.sub(pattern, new, name)
+        params[name] = array.T if name.endswith("kernel") and array.ndim == 2 else array
     return params
-
-
-def flax_block(match, array, attention, norm, mlp):
-    block, module, part, leaf = match.groups()
-    root = f"Transformer/encoderblock_{block}"
-    if module.startswith("norm"):
-        norm = "LayerNorm_0" if module == "norm1" else norm
-        return {f"{root}/{norm}/{'scale' if leaf == 'weight' else 'bias'}": array}
-    if module == "mlp":
-        dense = {"fc1": "Dense_0", "fc2": "Dense_1"}[part]
-        return {f"{root}/{mlp}/{dense}/{'kernel' if leaf == 'weight' else 'bias'}": array.T}
-    flax = {"q": "query", "k": "key", "v": "value", "proj": "out"}[part]
-    if leaf == "bias":
-        shaped = array if part == "proj" else array.reshape(2, 12)
-    else:
-        shaped = rearrange(array, "D (H d) -> H d D" if part == "proj" else "(H d) D -> D H d", H=2)
-    return {f"{root}/{attention}/{flax}/{'kernel' if leaf == 'weight' else 'bias'}": shaped}
 
 
 def save_timm(model, folder):
@@ -115,7 +89,7 @@ def save_timm(model, folder):
 
 
 @torch.no_grad()
-def test_each_timestep_starts_as_the_image_model_on_its_central_frame(tmp_path):
+def test_each_timestep_starts_as_the_image_model_on_the_central_frame(tmp_path):
     image = image_model()
     path = save_timm(image, tmp_path)
     clip = torch.randn(2, 4, 3, 24, 24)
@@ -125,6 +99,9 @@ def test_each_timestep_starts_as_the_image_model_on_its_central_frame(tmp_path):
         report = load_pretrained(model, path)
         assert set(report.unused) == {"head.weight", "head.bias"}
         torch.testing.assert_close(model.encoder(model.embed(clip)), expected, rtol=1e-4, atol=1e-4)
+    block = model.encoder.blocks[0]  # attention over time starts from that over space
+    assert torch.equal(block.attn_time.q.weight, block.attn_space.q.weight)
+    assert not block.attn_time.proj.weight.any()
 
 
 @torch.no_grad()
@@ -147,22 +124,13 @@ def test_embedding_and_positions_of_an_image_model(tmp_path, form, inflation):
     assert {name for name in blocks - set(report.loaded) if ".norm_time." not in name} == set()
 
 
-def test_temporal_attention_starts_from_the_spatial_one(tmp_path):
-    path = save_timm(image_model(), tmp_path)
-    model = build(form="factorised_self_attention")
-    load_pretrained(model, path)
-    block = model.encoder.blocks[0]
-    assert torch.equal(block.attn_time.q.weight, block.attn_space.q.weight)
-    assert not block.attn_time.proj.weight.any()
-
-
-@pytest.mark.parametrize(
-    "age",
-    [
-        ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
-        ("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
-    ],
+AGES = (
+    ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
+    ("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
 )
+
+
+@pytest.mark.parametrize("age", AGES)
 def test_the_authors_image_files_of_either_age_equal_timms(tmp_path, age):
     image = image_model(pooling="cls")
     params = flax_params(image, *age)
@@ -178,7 +146,7 @@ def test_the_authors_image_files_of_either_age_equal_timms(tmp_path, age):
 
 def test_a_flax_vivit_of_single_frames_is_no_image_model(tmp_path):
     model = build(tubelet_sampling="uniform", pooling="cls")
-    params = flax_params(model, "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
+    params = flax_params(model, *AGES[1])
     np.savez(tmp_path / "video.npz", **{name: array + 1 for name, array in params.items()})
     report = load_pretrained(model, tmp_path / "video.npz")
     assert (*report.missing, *report.resized, *report.unused) == ()
@@ -186,10 +154,8 @@ def test_a_flax_vivit_of_single_frames_is_no_image_model(tmp_path):
 
 
 def test_nested_and_stacked_flax_parameters_are_the_flat_ones():
-    flat = {
-        "Transformer/encoderblock_0/LayerNorm_0/scale": np.ones(3),
-        "Transformer/encoderblock_1/LayerNorm_0/scale": np.zeros(3),
-    }
+    name = "Transformer/encoderblock_{}/LayerNorm_0/scale"
+    flat = {name.format(0): np.ones(3), name.format(1): np.zeros(3)}
     stacked = {"Transformer": {"encoderblock": {"LayerNorm_0": {"scale": np.stack(list(flat.values()))}}}}
     for params in (flat, stacked, {"params": stacked}, {"optimizer": {"target": stacked}, "step": np.array(3)}):
         found = flatten_params(params)
@@ -197,24 +163,7 @@ def test_nested_and_stacked_flax_parameters_are_the_flat_ones():
         assert all(np.array_equal(found[name], flat[name]) for name in flat)
 
 
-def test_a_model_directory_for_another_clip_and_other_classes(tmp_path):
-    source = build(pooling="cls", form="factorised_encoder")
-    torch.nn.init.normal_(source.head.weight)
-    save_model_directory(source, tmp_path)
-    target = build(ClipConfig(num_frames=8, frame_size=(24, 40)), 7, pooling="cls", form="factorised_encoder")
-    report = load_pretrained(target, tmp_path, new_head=True)
-    assert set(report.missing) == set(report.unused) == {"head.weight", "head.bias"}
-    assert report.resized == (
-        "encoder.positions.weight (grid 1x3x3 to 1x3x5)",
-        "temporal_encoder.positions.weight (grid 2x1x1 to 4x1x1)",
-    )
-    assert not target.head.weight.any()
-    assert torch.equal(target.embed.proj.weight, source.embed.proj.weight)
-    middle = target.encoder.positions.weight[1:].reshape(3, 5, 24)[:, ::2]
-    torch.testing.assert_close(middle, source.encoder.positions.weight[1:].reshape(3, 3, 24))
-
-
-def test_what_does_not_fit_is_told_and_nothing_is_loaded():
+def test_weights_that_do_not_fit_are_named_and_not_loaded():
     model = build()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = {name: torch.ones_like(tensor) for name, tensor in before.items()}
@@ -235,20 +184,18 @@ def test_what_does_not_fit_is_told_and_nothing_is_loaded():
 
 
 def test_positions_of_an_unknown_grid():
-    """Flax files do not tell their grid: another length or another square size can be told apart, both cannot."""
-    model = build()
-    for rows, grid in ((36, "4x3x3"), (32, "2x4x4")):
-        weights = SourceWeights(source="file", state={"encoder.positions.weight": torch.zeros(rows, 24)})
-        assert load_weights(model, weights, allow_missing=["*"]).resized == (
-            f"encoder.positions.weight (grid {grid} to 2x3x3)",
-        )
-    weights = SourceWeights(source="file", state={"encoder.positions.weight": torch.zeros(72, 24)})
+    """Flax files have no grid: another length or another square size can be inferred, both at once cannot."""
+
+    def resized(rows, grids):
+        state = {"encoder.positions.weight": torch.zeros(rows, 24)}
+        weights = SourceWeights(source="file", state=state, grids=grids)
+        return load_weights(build(), weights, allow_missing=["*"]).resized
+
+    known = {"encoder.positions.weight": Grid(2, 6, 6)}
+    for rows, grids, grid in ((36, {}, "4x3x3"), (32, {}, "2x4x4"), (72, known, "2x6x6")):
+        assert resized(rows, grids) == (f"encoder.positions.weight (grid {grid} to 2x3x3)",)
     with refused("file", "72 rows", "8x3x3", "2x6x6", "tools/convert_weights.py"):
-        load_weights(model, weights, allow_missing=["*"])
-    known = replace(weights, grids={"encoder.positions.weight": Grid(2, 6, 6)})
-    assert load_weights(model, known, allow_missing=["*"]).resized == (
-        "encoder.positions.weight (grid 2x6x6 to 2x3x3)",
-    )
+        resized(72, {})
 
 
 def test_transformers_names_of_either_kind(golden):
@@ -276,7 +223,7 @@ def test_transformers_names_of_either_kind(golden):
 
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("layer_norm_eps", 1e-12), ("model_type", "vit")])
-def test_transformers_settings_that_this_model_lacks(golden, tmp_path, key, value):
+def test_settings_of_transformers_without_counterpart_are_refused(golden, tmp_path, key, value):
     config = json.loads((sorted(golden.glob("hf_vivit_*"))[0] / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
     with refused(key, repr(value), "allowed"):
@@ -284,13 +231,13 @@ def test_transformers_settings_that_this_model_lacks(golden, tmp_path, key, valu
 
 
 class Trap:
-    """Unpickling this would run code."""
+    """Object whose unpickling runs code."""
 
     def __reduce__(self):
         return (print, ("pickle ran",))
 
 
-def test_pickles_are_refused(tmp_path, capsys):
+def test_pickles_of_objects_are_refused(tmp_path, capsys):
     torch.save({"weight": Trap()}, tmp_path / "trap.pth")
     np.savez(tmp_path / "trap.npz", weight=np.array([Trap()], dtype=object))
     (tmp_path / "torn.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}")
@@ -298,17 +245,14 @@ def test_pickles_are_refused(tmp_path, capsys):
         with refused(name):
             load_pretrained(build(), tmp_path / name)
     assert "pickle ran" not in capsys.readouterr().out
-
-
-def test_torch_files_of_tensors_are_read(tmp_path):
     image = image_model()
     torch.save({"state_dict": {f"module.{name}": t for name, t in timm_state(image).items()}}, tmp_path / "image.pth")
     model = build(form="factorised_encoder")
-    load_pretrained(model, tmp_path / "image.pth")
+    load_pretrained(model, tmp_path / "image.pth")  # tensors alone are read
     assert torch.equal(model.encoder.norm.weight, image.encoder.norm.weight)
 
 
-def test_flax_parameters_of_something_else_are_refused(golden):
+def test_flax_parameters_of_another_model_are_refused(golden):
     params = read_flax(sorted(golden.glob("vivit_joint*.npz"))[0])
     with refused("embedding/kernel"):
         infer_vivit_config({"Dense_0/kernel": np.zeros((2, 2))})
@@ -318,44 +262,37 @@ def test_flax_parameters_of_something_else_are_refused(golden):
         infer_vivit_config(fuserless)
 
 
-@pytest.fixture
-def convert(monkeypatch):
-    path = REPOSITORY / "tools" / "convert_weights.py"
-    spec = importlib.util.spec_from_file_location("convert_weights", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def convert(monkeypatch, *arguments):
+    import convert_weights
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["convert_weights.py", *map(str, arguments)])
-        tool.main()
-
-    return run
+    monkeypatch.setattr("sys.argv", ["convert_weights.py", *map(str, arguments)])
+    convert_weights.main()
 
 
 @torch.no_grad()
-def test_the_tool_writes_a_directory_that_gives_the_reference_output(golden, tmp_path, convert, capsys):
+def test_the_tool_writes_a_directory_that_gives_the_reference_output(golden, tmp_path, monkeypatch, capsys):
     source = golden / "vivit_token_learner_v11.npz"
     with np.load(source) as archive:
         video, output = torch.from_numpy(archive["input:0"]), torch.from_numpy(archive["output"])
         after_block = json.loads(archive["meta"].tobytes())["token_learner_at"]
     names = [f"class {index}" for index in range(output.shape[1])]
     (tmp_path / "names.txt").write_text("\n".join(names))
-    size = ("--num_frames", video.shape[1], "--frame_size", *video.shape[2:4])
-    convert(source, tmp_path / "out", *size, "--after_block", after_block, "--class_names", tmp_path / "names.txt")
+    options = ("--num_frames", video.shape[1], "--frame_size", *video.shape[2:4], "--after_block", after_block)
+    convert(monkeypatch, source, tmp_path / "out", *options, "--class_names", tmp_path / "names.txt")
     assert "tensors loaded" in capsys.readouterr().out
     model = load_model_directory(tmp_path / "out")
     assert model.class_names == tuple(names)
     torch.testing.assert_close(model.eval()(video.permute(0, 1, 4, 2, 3)), output, rtol=1e-5, atol=1e-5)
     with refused(tmp_path / "out", "empty directory"):
-        convert(source, tmp_path / "out")
+        convert(monkeypatch, source, tmp_path / "out")
 
 
-def test_the_tool_refuses_options_that_do_not_apply(golden, tmp_path, convert):
+def test_the_tool_refuses_options_that_do_not_apply(golden, tmp_path, monkeypatch):
     directory = sorted(golden.glob("hf_vivit_*"))[0]
     with refused("--after_block", directory, "Hugging Face directory"):
-        convert(directory, tmp_path / "out", "--after_block", 2)
+        convert(monkeypatch, directory, tmp_path / "out", "--after_block", 2)
     num_frames = 2 * read_huggingface(directory).clip.num_frames
-    convert(directory, tmp_path / "out", "--num_frames", num_frames)
+    convert(monkeypatch, directory, tmp_path / "out", "--num_frames", num_frames)
     model = load_model_directory(tmp_path / "out")
     assert model.clip_config.num_frames == num_frames
     assert len(model.class_names) == model.num_classes

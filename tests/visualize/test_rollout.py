@@ -10,7 +10,7 @@ from torch import nn
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models import build_model
-from vidtl.models.attention import Attention
+from vidtl.models.blocks import Attention
 from vidtl.models.vivit import ViViT
 from vidtl.visualize.rollout import _recorded, clip_rollout, rollout
 

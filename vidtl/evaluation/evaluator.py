@@ -26,7 +26,7 @@ from vidtl.evaluation.result import EvaluationResult, Unreadable
 from vidtl.evaluation.scoring import Scorer, Scores
 from vidtl.evaluation.store import ScoreStore
 from vidtl.metrics import Outcomes, compute_metrics
-from vidtl.runtime.evaluation_mode import evaluation_mode
+from vidtl.models.base import evaluation_mode
 from vidtl.runtime.launch import on_main_process, wait_for_everyone
 from vidtl.runtime.progress import Progress
 

@@ -26,7 +26,7 @@ from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.fusion import probabilities
 from vidtl.evaluation.scoring import Scorer
 from vidtl.models import VideoModel
-from vidtl.runtime.evaluation_mode import evaluation_mode
+from vidtl.models.base import evaluation_mode
 from vidtl.runtime.launch import make_accelerator
 
 

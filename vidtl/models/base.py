@@ -1,8 +1,9 @@
 """The base class of all video models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
@@ -14,6 +15,8 @@ from vidtl.errors import UserError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
+_HUB_ARGUMENTS = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
+
 
 class VideoModel(  # type: ignore[misc]
     nn.Module,
@@ -24,26 +27,22 @@ class VideoModel(  # type: ignore[misc]
 ):
     """A classifier of clips: `input_BTCHW -> logits_BK`.
 
-    `save_pretrained`, `from_pretrained` and `push_to_hub` are huggingface_hub's and use model directories.
-
-    Args:
-        num_frames: T.
-        frame_size: H and W in pixels.
-        num_classes: K.
+    `num_frames` is T, `frame_size` H and W in pixels, `num_classes` K. `save_pretrained`, `from_pretrained` and
+    `push_to_hub` are huggingface_hub's and use model directories.
     """
 
     model_config: ModelConfig
-    """Settings with every number filled in; only `build_model` sets them, and saving and exporting need them."""
+    """Settings with every number filled in; set by `build_model`, needed for saving and exporting."""
     clip_config: ClipConfig
     """Settings of the clips, set together with `model_config`."""
     class_names: tuple[str, ...] = ()
     """Names of the K classes, or empty."""
     multi_label: bool | None = None
-    """A clip may have any number of classes; None where that is unknown."""
+    """Any number of classes per clip; None where unknown."""
 
     save_directory: ClassVar[Callable[["VideoModel", Path], None]]
     load_directory: ClassVar[Callable[[Path, ClipConfig | None], "VideoModel"]]
-    """Writer and reader of model directories, set by `vidtl.models.directory`, which builds models of all families."""
+    """Functions of `vidtl.models.directory`, which builds models of all families and therefore imports this module."""
 
     def __init__(self, num_frames: int, frame_size: tuple[int, int], num_classes: int) -> None:
         super().__init__()
@@ -53,11 +52,11 @@ class VideoModel(  # type: ignore[misc]
         self.num_classes = num_classes
 
     def check_input(self, input_BTCHW: Tensor) -> None:
-        """Raise a `UserError` for clips of another shape than the model was built for."""
+        """Raise a `UserError` for clips of another shape than that of the model."""
         if tuple(input_BTCHW.shape[1:]) != self.clip_shape:
             raise UserError(
                 f"input has shape {list(input_BTCHW.shape)}; allowed: [B, T, C, H, W] with T, C, H, W = "
-                f"{list(self.clip_shape)}, the clip that the model was built for"
+                f"{list(self.clip_shape)}, the clip of the model"
             )
 
     def no_weight_decay(self) -> set[str]:
@@ -72,19 +71,19 @@ class VideoModel(  # type: ignore[misc]
         raise NotImplementedError
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """Return the parts with most of the work, alike as far as possible, to compile and checkpoint one by one."""
+        """Return the parts with most of the work, to compile and checkpoint one by one."""
         raise NotImplementedError
 
     def classifier(self) -> tuple[str, nn.Linear]:
-        """Return name and module of the layer that gives the scores."""
+        """Return name and module of the last layer."""
         layers = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.Linear)]
         return [(name, layer) for name, layer in layers if layer.out_features == self.num_classes][-1]
 
     def set_class_prior(self, positive_rates_K: Tensor) -> None:
         """Start an untrained multi-label model at the frequencies of the classes: sigmoid(bias) is the rate.
 
-        From the usual zero bias, an optimizer spends its first hundreds of steps on moving all logits down together,
-        and the features may not survive that (Lin et al., "Focal loss for dense object detection", 2017, section 4.1).
+        From a zero bias, the first hundreds of steps mostly move all logits down together, which may destroy the
+        features (Lin et al., "Focal loss for dense object detection", 2017, section 4.1).
 
         Args:
             positive_rates_K: share of training videos that have each class; clamped to 0.001 and 0.999.
@@ -96,31 +95,25 @@ class VideoModel(  # type: ignore[misc]
         VideoModel.save_directory(self, save_directory)
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]  # no **kwargs: an unknown argument is an error
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        clip: ClipConfig | None = None,
-    ) -> Self:
+    def _from_pretrained(cls, *, model_id: str, clip: ClipConfig | None = None, **hub: Any) -> Self:
+        if unknown := hub.keys() - _HUB_ARGUMENTS:
+            raise TypeError(f"from_pretrained has no argument {unknown}")
         directory = model_id
         if not Path(model_id).is_dir():
-            directory = snapshot_download(
-                model_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=[CONFIG_FILE, WEIGHTS_FILE],
-            )
+            directory = snapshot_download(model_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **hub)
         model = VideoModel.load_directory(Path(directory), clip)
         if not isinstance(model, cls):
-            raise UserError(
-                f"{model_id} holds a {type(model).__name__}; allowed here: {cls.__name__} (or use VideoModel)"
-            )
+            raise UserError(f"{model_id} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
         return model.eval()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode; each module's training flag is restored at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,7 +1,6 @@
-"""Video models of pytorchvideo as baselines: the same clips, training and evaluation, other networks.
+"""Video models of pytorchvideo as baselines, with its zoo's settings and random weights.
 
-Networks come from `pytorchvideo.models` with the settings of its model zoo and with random weights. They return logits
-(the zoo's softmax is left out), and average over whatever remains of the clip at the end, where the zoo's pooling
+They return logits (without the zoo's softmax), and average over the remaining clip at the end, where the zoo's pooling
 windows fit one size only; at the zoo's training sizes that is the same.
 """
 
@@ -18,10 +17,10 @@ from vidtl.config.model import ARCHITECTURES, model_arguments
 from vidtl.models.base import VideoModel
 
 SLOWFAST_ALPHA = 4
-"""SlowFast's slow pathway sees one frame of so many."""
+"""Frames of SlowFast's fast pathway per frame of the slow one."""
 
 SMALLEST_SIDE = 32
-"""Every network here makes one place of 32 x 32 pixels."""
+"""Pixels per place at the end of every network."""
 
 _MVIT = {
     "embed_dim_mul": [[1, 2.0], [3, 2.0], [14, 2.0]],
@@ -86,32 +85,29 @@ class PytorchVideoModel(VideoModel):
 
 
 def _slow_pathway(fast_BCTHW: Tensor) -> Tensor:
-    """Take every fourth frame or so, first and last included, as the zoo's weights were trained."""
+    """Take about every fourth frame, first and last included, as the zoo's weights were trained."""
     frames = fast_BCTHW.shape[2]
     indices = torch.linspace(0, frames - 1, frames // SLOWFAST_ALPHA, device=fast_BCTHW.device).long()
     return fast_BCTHW.index_select(2, indices)
 
 
 def _check_clip(name: str, num_frames: int, frame_size: tuple[int, int]) -> None:
-    with_size = f"with model.size {name}"
-    if name.startswith(("x3d", "mvit")):  # X3D's three and MViT's two differ in nothing but their frames
+    with_size, side, size = f"with model.size {name}", SMALLEST_SIDE, list(frame_size)
+    if name.startswith(("x3d", "mvit")):  # sizes of X3D and of MViT differ in their frames only
         frames = ARCHITECTURES["pytorchvideo"].clip_of(name)["num_frames"]
         require(num_frames == frames, "clip.num_frames", num_frames, f"{frames} {with_size}")
     if name == "slowfast_r50":
         multiples = f"multiples of {SLOWFAST_ALPHA} {with_size}"
         require(num_frames % SLOWFAST_ALPHA == 0, "clip.num_frames", num_frames, multiples)
-    sides = f"sides of {SMALLEST_SIDE} pixels or more {with_size}"
-    require(min(frame_size) >= SMALLEST_SIDE, "clip.frame_size", list(frame_size), sides)
-    if name.startswith("mvit"):
-        multiples = f"multiples of {SMALLEST_SIDE} {with_size}"
-        require(not any(side % SMALLEST_SIDE for side in frame_size), "clip.frame_size", list(frame_size), multiples)
+    require(min(size) >= side, "clip.frame_size", size, f"sides of {side} pixels or more {with_size}")
+    fits = not (name.startswith("mvit") and any(length % side for length in size))
+    require(fits, "clip.frame_size", size, f"multiples of {side} {with_size}")
 
 
 def _import_models() -> Any:
     """Import pytorchvideo's models, which takes seconds, on first use."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)  # decorators of its layers
-        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit")  # decorators of its layers
         import pytorchvideo.models
         import pytorchvideo.models.r2plus1d
         import pytorchvideo.models.x3d
@@ -147,7 +143,7 @@ def _mvit_b(
     num_frames: int, frame_size: tuple[int, int], num_classes: int, dropout: float, stochastic_depth: float
 ) -> nn.Module:
     device, models = torch.get_default_device(), _import_models()
-    with torch.device("cpu"):  # its builder reads widths from tensors, which have no values on the meta device
+    with torch.device("cpu"):  # the builder reads widths from tensors, which have no values on the meta device
         net: nn.Module = models.create_multiscale_vision_transformers(
             spatial_size=frame_size,
             temporal_size=num_frames,

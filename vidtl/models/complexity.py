@@ -1,18 +1,20 @@
-"""Cost of a model, per block and in all: parameters, multiply-adds, memory kept for the backward pass, and time.
+"""Cost of a model, per block and in total: parameters, multiply-adds, memory kept for the backward pass, and time.
 
-To count, the model runs on torch's fake tensors, which have shapes but no values: the largest takes seconds.
+For the counts, the model runs on torch's fake tensors, which have shapes but no values: the largest takes seconds.
 
-Counted are the multiply-adds (half of torch's FLOPs) of matrix products, convolutions and attention, also inside fused
-kernels, but no softmax, norms, GELU or other element-wise work. The papers' "GFLOPs" are multiply-adds too; theirs come
-from a compiler that counts element-wise work besides, and are 0.3 to 1.2 % higher.
+Multiply-adds (half of torch's FLOPs) are those of matrix products, convolutions and attention, also inside fused
+kernels; softmax, norms, GELU and other element-wise work are left out. The papers' "GFLOPs" are multiply-adds too, from
+a compiler that adds element-wise work, and are 0.3 to 1.2 % higher.
 """
 
 import math
 import statistics
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -28,15 +30,6 @@ from vidtl.models import build_model
 
 REST = "(between)"
 """Name of the work outside all stages: concatenation, pooling, reshaping."""
-
-_ATTENTION_KERNELS = (
-    "_scaled_dot_product_cudnn_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_fused_attention_overrideable",
-)
-"""Fused kernels of `scaled_dot_product_attention`; each version of torch counts some of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +66,14 @@ class Complexity:
 def measure_complexity(
     config: ModelConfig, clip: ClipConfig, num_classes: int, autocast: torch.dtype | None = None
 ) -> Complexity:
-    """Count the cost of a configuration, with the kernels of this machine's CPU.
+    """Count the cost of a configuration with the kernels of this machine's CPU; UserError as `build_model`.
 
-    Args:
-        config, clip, num_classes: as for `build_model`.
-        autocast: dtype of the forward pass where it is not float32.
-
-    Raises:
-        UserError: settings that contradict each other or the clip.
+    `autocast` is the dtype of the forward pass where it is not float32.
     """
     with torch.device("meta"):
         model = build_model(config, clip, num_classes)
     # The difference is the cost of a clip: copies of weights in another dtype are kept once, for all clips.
-    one, two = (_trace(model, (batch, *_clip_shape(clip)), autocast) for batch in (1, 2))
+    (flops, saved), (flops_of_two, saved_of_two) = (_trace(model, clip, batch, autocast) for batch in (1, 2))
     names = stage_names(model)
     counts = {name: count_parameters(model.get_submodule(name)) for name in names}
     counts[REST] = count_parameters(model) - sum(counts.values())
@@ -96,8 +84,8 @@ def measure_complexity(
             StageCost(
                 name=name,
                 parameters=counts[name],
-                multiply_adds=two.flops.get(name, 0) // 2 - one.flops.get(name, 0) // 2,
-                saved_bytes=two.saved_bytes.get(name, 0) - one.saved_bytes.get(name, 0),
+                multiply_adds=flops_of_two[name] // 2 - flops[name] // 2,
+                saved_bytes=saved_of_two[name] - saved[name],
             )
             for name in (*names, REST)
         ),
@@ -107,7 +95,7 @@ def measure_complexity(
 def count_multiply_adds(model: nn.Module, clip: ClipConfig) -> int:
     """Count the multiply-adds of one clip's forward pass; the model may be on the meta device."""
     with torch.no_grad():
-        return sum(_trace(model, (1, *_clip_shape(clip)), None).flops.values()) // 2
+        return _trace(model, clip, batch=1, autocast=None)[0].total() // 2
 
 
 def count_parameters(model: nn.Module, trainable_only: bool = False) -> int:
@@ -135,21 +123,29 @@ def time_stages(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> dict[
 
     The device is synchronized at both ends of every stage, so that their sum exceeds the time of an undisturbed pass.
     """
+    device = input_BTCHW.device
+    started: list[float] = []
+    seconds: dict[str, list[float]] = defaultdict(list)
     model.eval()
-    clock = _StageClock(input_BTCHW.device)
-    with _stage_hooks(model, clock.enter, clock.leave), torch.no_grad():
+    with (
+        _stage_hooks(
+            model,
+            enter=lambda _: started.append(_now(device)),
+            leave=lambda name: seconds[name].append(_now(device) - started.pop()),
+        ),
+        torch.no_grad(),
+    ):
         model(input_BTCHW)
-        clock.seconds.clear()
+        seconds.clear()
         for _ in range(rounds):
             model(input_BTCHW)
-    calls = {name: len(seconds) // rounds for name, seconds in clock.seconds.items()}
-    return {name: statistics.median(seconds) * calls[name] for name, seconds in clock.seconds.items()}
+    return {name: statistics.median(times) * (len(times) // rounds) for name, times in seconds.items()}
 
 
 def time_passes(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> tuple[float, float]:
     """Measure the median seconds of a forward pass in evaluation, and of a forward and backward pass in training.
 
-    Each after one to warm up; without optimizer step. The model stays in training mode, without gradients.
+    One pass of each kind warms up; there is no optimizer step. The model stays in training mode, without gradients.
     """
 
     def forward() -> None:
@@ -160,53 +156,31 @@ def time_passes(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> tuple
         model.train()(input_BTCHW).float().sum().backward()
         model.zero_grad(set_to_none=True)
 
-    return _median_seconds(forward, input_BTCHW.device, rounds), _median_seconds(train, input_BTCHW.device, rounds)
-
-
-def _median_seconds(action: Callable[[], None], device: torch.device, rounds: int) -> float:
-    action()
-    clock = _StageClock(device)
-    for _ in range(rounds):
-        clock.enter("")
+    def median_seconds(action: Callable[[], None]) -> float:
         action()
-        clock.leave("")
-    return statistics.median(clock.seconds[""])
+        times = [_now(input_BTCHW.device)]
+        for _ in range(rounds):
+            action()
+            times.append(_now(input_BTCHW.device))
+        return statistics.median(end - start for start, end in pairwise(times))
+
+    return median_seconds(forward), median_seconds(train)
 
 
-class _StageClock:
-    """Seconds between `enter` and `leave`, by name, with the device synchronized at both."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.start = 0.0
-        self.seconds: dict[str, list[float]] = {}
-
-    def enter(self, _: str) -> None:
-        self.start = self._now()
-
-    def leave(self, name: str) -> None:
-        self.seconds.setdefault(name, []).append(self._now() - self.start)
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
-@dataclass(frozen=True)
-class _Trace:
-    """FLOPs and kept bytes by stage, for a whole batch."""
-
-    flops: dict[str, int]
-    saved_bytes: dict[str, int]
-
-
-def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | None) -> _Trace:
-    """Run one forward pass on fake CPU tensors, and record what autograd keeps where gradients are on."""
-    flops: dict[str, int] = {}
-    saved_bytes: dict[str, int] = {}
+def _trace(
+    model: nn.Module, clip: ClipConfig, batch: int, autocast: torch.dtype | None
+) -> tuple[Counter[str], Counter[str]]:
+    """Run one forward pass on fake CPU tensors; return FLOPs and, where gradients are on, kept bytes by stage."""
+    flops: Counter[str] = Counter()
+    saved_bytes: Counter[str] = Counter()
     stages = [REST]
-    kept: dict[int, Tensor] = {}  # the tensors themselves, so that no number is given to a second one
+    kept: dict[int, Tensor] = {}  # the tensors themselves, so that no second one gets the same number
     with FakeTensorMode():
         state = {name: _fake(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
         weights = {_memory(tensor) for tensor in state.values()}
@@ -215,11 +189,11 @@ def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | Non
             memory = _memory(tensor)
             if memory not in kept and memory not in weights:
                 kept[memory] = tensor
-                saved_bytes[stages[-1]] = saved_bytes.get(stages[-1], 0) + tensor.untyped_storage().nbytes()
+                saved_bytes[stages[-1]] += tensor.untyped_storage().nbytes()
             return tensor
 
         def account(stage: str) -> None:
-            flops[stage] = flops.get(stage, 0) + counter.get_total_flops() - sum(flops.values())
+            flops[stage] += counter.get_total_flops() - flops.total()
 
         def enter(stage: str) -> None:
             account(stages[-1])
@@ -234,9 +208,9 @@ def _trace(model: nn.Module, shape: tuple[int, ...], autocast: torch.dtype | Non
             torch.autocast("cpu", autocast) if autocast else nullcontext(),
             _stage_hooks(model, enter, leave),
         ):
-            functional_call(model, state, (torch.empty(shape),))
+            functional_call(model, state, (torch.empty(batch, clip.num_frames, 3, *clip.frame_size),))
             account(REST)
-    return _Trace(flops, saved_bytes)
+    return flops, saved_bytes
 
 
 def _attention_flops(
@@ -248,13 +222,15 @@ def _attention_flops(
 
 
 def _attention_formulas() -> dict[Any, Callable[..., int]]:
-    """Return formulas for the attention kernels on [B, H, L, d] that this version of torch has."""
-    kernels = (getattr(torch.ops.aten, name, None) for name in _ATTENTION_KERNELS)
+    """Return formulas for the fused attention kernels of this version of torch, which itself may count only some."""
+    names = ("cudnn_attention", "efficient_attention", "flash_attention", "flash_attention_for_cpu",
+             "fused_attention_overrideable")  # fmt: skip
+    kernels = (getattr(torch.ops.aten, f"_scaled_dot_product_{name}", None) for name in names)
     return {kernel: _attention_flops for kernel in kernels if kernel is not None}
 
 
 @contextmanager
-def _stage_hooks(model: nn.Module, enter: Callable[[str], None], leave: Callable[[str], None]) -> Iterator[None]:
+def _stage_hooks(model: nn.Module, enter: Callable[[str], object], leave: Callable[[str], object]) -> Iterator[None]:
     handles = []
     for name in stage_names(model):
         stage = model.get_submodule(name)
@@ -276,7 +252,3 @@ def _memory(tensor: Tensor) -> int:
     """Return a number that tensors of the same memory have in common."""
     number: int = tensor.untyped_storage()._cdata
     return number
-
-
-def _clip_shape(clip: ClipConfig) -> tuple[int, int, int, int]:
-    return (clip.num_frames, 3, *clip.frame_size)

@@ -12,10 +12,9 @@ from vidtl.config.load import Document, from_document
 from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
+from vidtl.models.embedding import Grid, PositionEmbedding
 from vidtl.models.factory import build_model
-from vidtl.models.position import Grid, PositionEmbedding
-from vidtl.models.weights.files import read_json, read_safetensors
-from vidtl.models.weights.report import SourceWeights, load_weights
+from vidtl.models.weights.load import SourceWeights, load_weights, read_json, read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +24,7 @@ class SavedConfig:
     model: ModelConfig
     clip: ClipConfig
     num_outputs: int
-    """Number of classes. Not `num_classes`: huggingface_hub passes keys named like an argument of a model on to
-    `_from_pretrained`."""
+    """Number of classes; huggingface_hub would pass on a key `num_classes`, an argument of models."""
     class_names: tuple[str, ...]
     multi_label: bool | None = None
     """None where unknown, as in converted weights."""
@@ -34,17 +32,16 @@ class SavedConfig:
     """Tokens along time, height and width of each position embedding, by parameter name."""
 
     def __post_init__(self) -> None:
-        if self.class_names and len(self.class_names) != self.num_outputs:
-            names = len(self.class_names)
-            raise UserError(f"class_names has {names} names; allowed: {self.num_outputs}, one per class of the model")
+        if len(self.class_names) not in (0, self.num_outputs):
+            allowed = f"{self.num_outputs}, one per class of the model"
+            raise UserError(f"class_names has {len(self.class_names)} names; allowed: {allowed}")
 
 
 def save_model_directory(model: VideoModel, directory: Path) -> None:
-    """Write `config.json` and `model.safetensors` into `directory`, which is created where it does not exist.
+    """Write `config.json` and `model.safetensors` into `directory`, which is created if needed.
 
     Raises:
-        UserError: the number of class names is neither 0 nor the model's number of classes, or `build_model` did not
-            make the model.
+        UserError: the number of class names is neither 0 nor that of classes, or the model is not from `build_model`.
     """
     if not hasattr(model, "model_config"):
         raise UserError(f"this {type(model).__name__} has no settings to save; allowed: models of build_model")
@@ -70,9 +67,7 @@ def save_model_directory(model: VideoModel, directory: Path) -> None:
 def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> VideoModel:
     """Read a model, with its class names, from a model directory; no network is used.
 
-    Args:
-        directory: holds `config.json` and `model.safetensors`.
-        clip: another number of frames or frame size than the model was saved with; learned positions are resized.
+    `clip` may have another number of frames or frame size than the saved one: learned positions are resized.
 
     Raises:
         UserError: a file is missing, unreadable or does not fit the other.
@@ -90,7 +85,7 @@ VideoModel.load_directory = staticmethod(load_model_directory)
 
 
 def read_model_weights(directory: Path, saved: SavedConfig) -> SourceWeights:
-    """Read the tensors of a model directory; `saved` has the grids of their positions."""
+    """Read the tensors of a model directory; `saved` has the grids of the positions."""
     path = directory / WEIGHTS_FILE
     grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
     return SourceWeights(source=str(path), state=read_safetensors(path), grids=grids)

@@ -8,34 +8,32 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
-from vidtl.models.attention import Attention, Axes
-from vidtl.models.blocks import FactorisedSelfAttentionBlock, Mlp, TransformerBlock, drop_path_ramp
-from vidtl.models.position import Grid, Kind, PositionEmbedding
+from vidtl.models.blocks import (
+    Attention,
+    Axes,
+    FactorisedSelfAttentionBlock,
+    Mlp,
+    Order,
+    StochasticDepth,
+    TransformerBlock,
+    drop_path_ramp,
+)
+from vidtl.models.embedding import Grid, Kind, PositionEmbedding
 from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
 
 Form = Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
-Order = Literal["time_space", "space_time"]
-
-AXES: dict[Form, Axes] = {
-    "joint": "joint",
-    "factorised_encoder": "space",
-    "factorised_dot_product": "time_and_space",
-}
+AXES: dict[Form, Axes] = {"joint": "joint", "factorised_encoder": "space", "factorised_dot_product": "time_and_space"}
 """Axes of the forms whose blocks have one attention."""
 
 
 class Encoder(nn.Module):
     """Class token, positions, blocks, final norm: `[B, t, N, D] -> [B, t, N', D]`.
 
-    N' is N; or S after a TokenLearner without fuser; or N + 1 with a class token, which then is token 0. In the joint
-    form a class token belongs to no timestep, so the grid becomes a single timestep of 1 + t N tokens.
+    N' is N, or S after a TokenLearner without fuser, or N + 1 with a class token, which is token 0. In the joint form a
+    class token belongs to no timestep, so that the grid becomes a single timestep of 1 + t N tokens.
 
-    Args:
-        form: which tokens attend to each other.
-        grid: tokens along time, height and width; t = 1 where all timesteps share their positions.
-        class_token: prepend a class token.
-
-    The other arguments are those of `ViViT`.
+    `grid` is the number of tokens along time, height and width; its t is 1 where all timesteps share their positions.
+    `class_token` prepends a class token. The other arguments are those of `ViViT`.
     """
 
     def __init__(
@@ -70,16 +68,14 @@ class Encoder(nn.Module):
         mlp = partial(Mlp, width, mlp_width, width, dropout=dropout)
         self.blocks = nn.ModuleList()
         for rate in drop_path_ramp(stochastic_depth, depth):
+            drop_path = StochasticDepth(rate, stochastic_depth_rescale)
             if form == "factorised_self_attention":
                 over_time, over_space = attention(axes="time"), attention(axes="space")
                 block: nn.Module = FactorisedSelfAttentionBlock(
-                    width, over_time, over_space, mlp(),
-                    order=attention_order, drop_path=rate, rescale=stochastic_depth_rescale,
-                )  # fmt: skip
-            else:
-                block = TransformerBlock(
-                    width, attention(axes=AXES[form]), mlp(), drop_path=rate, rescale=stochastic_depth_rescale
+                    width, over_time, over_space, mlp(), attention_order, drop_path
                 )
+            else:
+                block = TransformerBlock(width, attention(axes=AXES[form]), mlp(), drop_path)
             self.blocks.append(block)
         self.after_block = after_block if num_tokens else depth
         self.token_learners = nn.ModuleList()
@@ -125,15 +121,12 @@ class Encoder(nn.Module):
         return maps_BtShw
 
     def _before_token_learner(self, tokens_BtND: Tensor) -> Tensor:
-        tokens: Tensor = self.dropout(self.positions(self._prepend_cls(tokens_BtND)))
+        if self.cls is not None:
+            if self.joint:
+                tokens_BtND = rearrange(tokens_BtND, "B t N D -> B 1 (t N) D")
+            cls = repeat(self.cls, "D -> B t 1 D", B=tokens_BtND.shape[0], t=tokens_BtND.shape[1])
+            tokens_BtND = torch.cat([cls.to(tokens_BtND.dtype), tokens_BtND], dim=2)
+        tokens_BtND = self.dropout(self.positions(tokens_BtND))
         for block in self.blocks[: self.after_block]:
-            tokens = block(tokens)
-        return tokens
-
-    def _prepend_cls(self, tokens_BtND: Tensor) -> Tensor:
-        if self.cls is None:
-            return tokens_BtND
-        if self.joint:
-            tokens_BtND = rearrange(tokens_BtND, "B t N D -> B 1 (t N) D")
-        cls = repeat(self.cls, "D -> B t 1 D", B=tokens_BtND.shape[0], t=tokens_BtND.shape[1])
-        return torch.cat([cls.to(tokens_BtND.dtype), tokens_BtND], dim=2)
+            tokens_BtND = block(tokens_BtND)
+        return tokens_BtND

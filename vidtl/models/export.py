@@ -1,13 +1,12 @@
 """Export of models to files that run without this project: ONNX (`.onnx`) and torch.export (`.pt2`).
 
-A file takes normalized clips `input_BTCHW`, float32, and gives `logits_BK`. It is written under a temporary name, run
-beside the model on random clips, and renamed only if both agree; until then an older file stays.
+Input is `input_BTCHW`, normalized float32 clips, output `logits_BK`. A file is written under a temporary name, compared
+with the model on random clips, and renamed only if both agree; until then an older file stays.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from io import BytesIO
@@ -39,14 +38,14 @@ RunClips = Callable[[Tensor], Tensor]
 
 
 class Check(NamedTuple):
-    """One comparison of an exported file with its model, on random clips."""
+    """Comparison of an exported file with its model, on random clips."""
 
     batch: int
     max_difference: float
     largest_logit: float
 
     def agrees(self, tolerance: float) -> bool:
-        """False where anything is not a number."""
+        """Compare with a tolerance; False for any value that is not a number."""
         return self.max_difference <= tolerance * self.largest_logit
 
     def __str__(self) -> str:
@@ -54,16 +53,13 @@ class Check(NamedTuple):
 
 
 def export_model(model: VideoModel, path: Path, batch: int | None = None, tolerance: float = TOLERANCE) -> list[Check]:
-    """Write `model` to `path`, in the format of its suffix, and check that the file gives the model's logits.
+    """Write `model` to `path`, in the format of its suffix, and return comparisons of the logits of both.
 
     Args:
         model: on the CPU; it is left in evaluation mode.
-        path: ends in `.onnx` or `.pt2`; a file that is there is replaced.
-        batch: clips that the file takes at a time; `None` for any number, checked with 1 and 3.
+        path: ends in `.onnx` or `.pt2`; an existing file is replaced.
+        batch: clips per call; `None` for any number, checked with 1 and 3.
         tolerance: largest difference allowed, as a share of the largest logit.
-
-    Returns:
-        One comparison for each batch size tried.
 
     Raises:
         UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
@@ -73,12 +69,11 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
         raise UserError(f"batch is {batch}; allowed: 1 or more, or dynamic")
     file_format = FORMATS[path.suffix]
     _check_size(model, path)
-    metadata = model_metadata(model, batch)
-    program = _trace(model.eval(), batch)
-    with _temporary(path) as temporary:
+    metadata, program = model_metadata(model, batch), _trace(model.eval(), batch)
+    with user_error_if_not_written(path), replacing(path, f".tmp{path.suffix}") as temporary:
         file_format.write(program, temporary, metadata)
         if read_metadata(temporary) != metadata:
-            raise AssertionError(f"{path.suffix} files do not give back what describes the model")
+            raise AssertionError(f"{path.suffix} files do not return the metadata written")
         run = file_format.open(temporary)
         checks = [_compare(model, run, size) for size in ((1, 3) if batch is None else (batch,))]
         for check in checks:
@@ -94,19 +89,13 @@ def check_output(path: Path) -> None:
         raise UserError(f"output is {str(path)!r} with suffix {path.suffix!r}; {did_you_mean(path.suffix, FORMATS)}")
     missing = [name for name in FORMATS[path.suffix].packages if find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"{path.suffix} files need {', '.join(missing)}; install them with: pip install 'vidtl[export]'"
-        )
+        raise UserError(f"{path.suffix} files need {', '.join(missing)}; install with: pip install 'vidtl[export]'")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"output is {str(path)!r}; allowed: a file in a folder that exists and can be written")
 
 
 def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
-    """Return the metadata of a file, as JSON: version, architecture, classes in the order of the logits, and the clip.
-
-    `class_names` is empty and `multi_label` null where unknown; `clip` has all settings of the section, among them
-    `num_frames`, `frame_size`, `mean`, `std`, `stride` and `target_fps`.
-    """
+    """Return the metadata of a file, as JSON; `class_names` is empty and `multi_label` null where unknown."""
     metadata = {
         "vidtl_version": __version__,
         "architecture": model.model_config.architecture,
@@ -116,7 +105,7 @@ def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
         "multi_label": model.multi_label,
         "clip": asdict(model.clip_config),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(metadata))  # tuples are lists in what is read back
+    plain: dict[str, Any] = json.loads(json.dumps(metadata))  # tuples are lists in a file
     return plain
 
 
@@ -136,8 +125,7 @@ class _Format(NamedTuple):
 
 
 def _trace(model: VideoModel, batch: int | None) -> ExportedProgram:
-    # Traced with 2: torch.export treats sizes 0 and 1 of an example as constants.
-    example = _random_clips(model, 2 if batch is None else batch)
+    example = _random_clips(model, batch or 2)  # torch.export treats sizes 0 and 1 of an example as constants
     sizes = {"input_BTCHW": {0: Dim("batch")} if batch is None else None}
     with torch.no_grad():
         program = torch.export.export(model, (example,), dynamic_shapes=sizes)
@@ -158,19 +146,16 @@ def _compare(model: VideoModel, run: RunClips, batch: int) -> Check:
     clips = _random_clips(model, batch)
     with torch.no_grad():
         expected_BK, found_BK = model(clips), run(clips)
-    if found_BK.shape != expected_BK.shape:
-        return Check(batch, float("inf"), expected_BK.abs().max().item())
-    return Check(batch, (found_BK - expected_BK).abs().max().item(), expected_BK.abs().max().item())
+    same_shape = found_BK.shape == expected_BK.shape
+    difference = (found_BK - expected_BK).abs().max().item() if same_shape else float("inf")
+    return Check(batch, difference, expected_BK.abs().max().item())
 
 
 def _check_size(model: VideoModel, path: Path) -> None:
-    tensors = [*model.parameters(), *model.buffers()]
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if path.suffix == ".onnx" and size > _MOST_ONNX_BYTES:
-        raise UserError(
-            f"the weights take {size / 1e9:.1f} GB; allowed in an .onnx file: {_MOST_ONNX_BYTES / 1e9:g} GB, "
-            "or any number in a .pt2 file"
-        )
+        allowed = f"{_MOST_ONNX_BYTES / 1e9:g} GB, or any number in a .pt2 file"
+        raise UserError(f"the weights take {size / 1e9:.1f} GB; allowed in an .onnx file: {allowed}")
 
 
 def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
@@ -199,8 +184,8 @@ def _open_onnx(path: Path) -> RunClips:
 def _read_onnx_metadata(path: Path) -> str:
     import onnx
 
-    properties: dict[str, str] = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    return properties[METADATA]
+    (text,) = (entry.value for entry in onnx.load(path).metadata_props if entry.key == METADATA)
+    return str(text)
 
 
 def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
@@ -208,11 +193,6 @@ def _write_pt2(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -
     buffer = BytesIO()  # on a full disk torch's own writer raises a RuntimeError that does not say so
     torch.export.save(program, buffer, extra_files={_EXTRA_FILE: json.dumps(metadata)})
     path.write_bytes(buffer.getbuffer())
-
-
-def _open_pt2(path: Path) -> RunClips:
-    module: RunClips = torch.export.load(path).module()
-    return module
 
 
 def _read_pt2_metadata(path: Path) -> str:
@@ -223,13 +203,6 @@ def _read_pt2_metadata(path: Path) -> str:
 
 FORMATS: dict[str, _Format] = {
     ".onnx": _Format(("onnx", "onnxscript", "onnxruntime"), _write_onnx, _open_onnx, _read_onnx_metadata),
-    ".pt2": _Format((), _write_pt2, _open_pt2, _read_pt2_metadata),
+    ".pt2": _Format((), _write_pt2, lambda path: torch.export.load(path).module(), _read_pt2_metadata),
 }
-"""Every format, by suffix."""
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Yield a name beside `path`; its file replaces `path` on success and is removed otherwise."""
-    with user_error_if_not_written(path), replacing(path, f".tmp{path.suffix}") as temporary:
-        yield temporary
+"""Formats by suffix."""

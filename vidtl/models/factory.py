@@ -1,6 +1,6 @@
 """Models from a configuration or from a name.
 
-ViViT's names follow one grammar, and the papers' notations are understood too:
+Names of ViViT follow one grammar; the notations of the papers are allowed too:
 
     vivit_{ti,s,b,l,h}{patch}x{tubelet}_{joint,fe,fsa,fdp}[_tl{tokens}at{block}[+{extra blocks}]][_v1][_fuser]
     B/16x2   ViViT-L/16x2 FE   16at12   8at18   16at18   16at18 L/10
@@ -19,8 +19,10 @@ from vidtl.config.model import ARCHITECTURES, resolve_model
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
 from vidtl.models.baselines import build_pytorchvideo
+from vidtl.models.encoder import Form
 from vidtl.models.mini_vit import build_mini_vit
 from vidtl.models.t2t_vit import build_t2t_vit
+from vidtl.models.token_learner import Version
 from vidtl.models.vivit import build_vivit
 
 BUILDERS: dict[str, Callable[[ModelConfig, ClipConfig, int], VideoModel]] = {
@@ -29,9 +31,9 @@ BUILDERS: dict[str, Callable[[ModelConfig, ClipConfig, int], VideoModel]] = {
     "mini_vit": build_mini_vit,
     "pytorchvideo": build_pytorchvideo,
 }
-"""Every `model.architecture`."""
+"""Builder of each `model.architecture`."""
 
-FORMS = {
+FORMS: dict[str, Form] = {
     "joint": "joint",
     "fe": "factorised_encoder",
     "fsa": "factorised_self_attention",
@@ -54,14 +56,12 @@ _NAME = re.compile(
     rf"vivit_{_SIZE}(?P<patch>\d+)x(?P<tubelet>\d+)_(?P<form>{'|'.join(FORMS)})"
     r"(_tl(?P<tokens>\d+)at(?P<after>\d+)(\+(?P<extra>\d+))?(?P<v1>_v1)?(?P<fuser>_fuser)?)?"
 )
-_PAPER = re.compile(
-    rf"(vivit[-_ ]?)?{_SIZE}/(?P<patch>\d+)x(?P<tubelet>\d+)( (?P<form>{'|'.join(FORMS)}))?", re.IGNORECASE
-)
+_PAPER = re.compile(rf"(vivit[-_ ]?)?{_SIZE}/(?P<patch>\d+)x(?P<tubelet>\d+)( (?P<form>{'|'.join(FORMS)}))?")
 
 _OTHER_NAMES: dict[str, dict[str, str]] = {
-    **{f"t2t_vit_{size}": {"architecture": "t2t_vit", "size": size} for size in ARCHITECTURES["t2t_vit"].sizes},
     **{
-        f"t2t_vit_t_{size}": {"architecture": "t2t_vit", "size": size, "tokenizer": "t2t_transformer"}
+        f"t2t_vit_{letter}{size}": {"architecture": "t2t_vit", "size": size, "tokenizer": tokenizer}
+        for letter, tokenizer in (("", "t2t_performer"), ("t_", "t2t_transformer"))
         for size in ARCHITECTURES["t2t_vit"].sizes
     },
     "mini_vit": {"architecture": "mini_vit"},
@@ -106,10 +106,9 @@ def create_model(
     for key in overrides:
         if key not in known:
             raise UserError(f"create_model has no argument {key!r}; {did_you_mean(key, known)}")
-    usual = ARCHITECTURES[config.architecture].clip_of(str(config.size))
-    size = frame_size or usual["frame_size"]
-    clip = {**usual, "num_frames": num_frames or usual["num_frames"], "frame_size": size}
-    clip["short_side"] = max(usual.get("short_side", 256), *size)
+    clip = ARCHITECTURES[config.architecture].clip_of(str(config.size))
+    clip |= {"num_frames": num_frames or clip["num_frames"], "frame_size": frame_size or clip["frame_size"]}
+    clip["short_side"] = max(clip.get("short_side", 256), *clip["frame_size"])
     return build_model(replace(config, **overrides), ClipConfig(**clip), num_classes)
 
 
@@ -122,25 +121,23 @@ def parse_name(name: str) -> ModelConfig:
     Raises:
         UserError: an unknown name; the message has the nearest one.
     """
-    if name.strip().lower() in _OTHER_NAMES:
-        return ModelConfig(**_OTHER_NAMES[name.strip().lower()])  # type: ignore[arg-type]
-    match = _NAME.fullmatch(_canonical(name))
+    canonical = _canonical(name)
+    if canonical in _OTHER_NAMES:
+        return ModelConfig(**_OTHER_NAMES[canonical])  # type: ignore[arg-type]
+    match = _NAME.fullmatch(canonical)
     if match is None or (match["tokens"] and int(match["tokens"]) == 0):
         raise UserError(f"model is {name!r}; {did_you_mean(name.lower(), list_models())}")
     size = _SIZES[match["size"]]
     form = FORMS[match["form"]]
     has_class_token = match["tokens"] is None and form in ("joint", "factorised_encoder")
+    version: Version = "v1" if match["v1"] else "v1.1"
     stage = TokenLearnerConfig(num_tokens=0)
     if match["tokens"]:
-        stage = TokenLearnerConfig(
-            num_tokens=int(match["tokens"]),
-            after_block=int(match["after"]),
-            version="v1" if match["v1"] else "v1.1",
-            fuser=bool(match["fuser"]),
-        )
+        tokens, after = int(match["tokens"]), int(match["after"])
+        stage = TokenLearnerConfig(num_tokens=tokens, after_block=after, version=version, fuser=bool(match["fuser"]))
     return ModelConfig(
         size=size,
-        form=form,  # type: ignore[arg-type]
+        form=form,
         depth=ARCHITECTURES["vivit"].sizes[size]["depth"] + int(match["extra"]) if match["extra"] else None,
         tubelet=(int(match["tubelet"]), int(match["patch"]), int(match["patch"])),
         pooling="cls" if has_class_token else "mean",
@@ -151,8 +148,8 @@ def parse_name(name: str) -> ModelConfig:
 def list_models() -> list[str]:
     """Return names for `create_model`.
 
-    Of ViViT the papers' models and, for each size and form, TokenLearner after a quarter and a half of the blocks; any
-    other number that fits the grammar works as well. Of the other families every name.
+    For ViViT, these are the papers' models and, for each size and form, TokenLearner after a quarter and a half of the
+    blocks; other numbers of the grammar work as well. For the other families, all names.
     """
     names = list(PAPER_MODELS)
     for (letter, size), form in product(ARCHITECTURES["vivit"].sizes.items(), FORMS):
@@ -165,11 +162,8 @@ def list_models() -> list[str]:
 
 
 def _canonical(name: str) -> str:
-    """Return the grammar's name for a paper's one; any other name unchanged."""
-    stripped = re.sub(r"^token ?learner[- ]", "", name.strip(), flags=re.IGNORECASE).replace(" + ", " ")
-    for paper, own in PAPER_MODELS.items():
-        if stripped.lower() == paper.lower():
-            return own
+    """Return the name in the grammar for a name of a paper; any other name in lower case."""
+    stripped = re.sub(r"^token ?learner[- ]", "", name.strip().lower()).replace(" + ", " ")
     if match := _PAPER.fullmatch(stripped):
-        return f"vivit_{match['size']}{match['patch']}x{match['tubelet']}_{match['form'] or 'joint'}".lower()
-    return stripped.lower()
+        return f"vivit_{match['size']}{match['patch']}x{match['tubelet']}_{match['form'] or 'joint'}"
+    return {paper.lower(): own for paper, own in PAPER_MODELS.items()}.get(stripped, stripped)

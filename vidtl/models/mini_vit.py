@@ -1,8 +1,8 @@
 """The small image ViT of the CIFAR-10 TokenLearner study (S. Paul and A. R. Gosthipati, keras.io, 2021).
 
 It differs from ViViT's blocks in three ways: each head is as wide as the tokens, the MLP ends in a second GELU, and
-GELU is the exact function (except inside TokenLearner, whose tanh approximation differs by less than 1e-3). The study's
-resizing to 52 x 52, cropping to 48 x 48 and mirroring belong to the data path here.
+GELU is the exact function (except inside TokenLearner, whose tanh approximation differs by less than 1e-3). Resizing to
+52 x 52, cropping to 48 x 48 and mirroring, part of the study's model, belong to the data path here.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,11 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
 from vidtl.errors import UserError
-from vidtl.models.attention import Attention
 from vidtl.models.base import VideoModel
-from vidtl.models.blocks import Mlp, TransformerBlock
-from vidtl.models.position import PositionEmbedding
-from vidtl.models.t2t import SMALL_IMAGE_SPLITS, TokenModule, TokensToToken
-from vidtl.models.token_learner import TokenLearner, check_token_learner
-from vidtl.models.tubelet import cut_tubelets, tubelet_grid
+from vidtl.models.blocks import Attention, Mlp, TransformerBlock
+from vidtl.models.embedding import PositionEmbedding, Tubelet, cut_tubelets, tubelet_grid
+from vidtl.models.t2t_vit import SMALL_IMAGE_SPLITS, TokenModule, TokensToToken
+from vidtl.models.token_learner import Pooling, TokenLearner, Version, check_token_learner
 
 
 class MiniViT(VideoModel):
@@ -34,8 +32,7 @@ class MiniViT(VideoModel):
     Arguments are the keys of `model` and `clip`, described in `vidtl/config`; those of TokenLearner as in `ViViT`.
 
     Raises:
-        UserError: clips of more than one frame, a frame size that is no multiple of the patch, or a TokenLearner that
-            does not fit.
+        UserError: clips of more than one frame, patches that do not fill a frame, or a TokenLearner that does not fit.
     """
 
     def __init__(
@@ -47,13 +44,13 @@ class MiniViT(VideoModel):
         head_width: int = 128,
         mlp_width: int = 256,
         tokenizer: Literal["tubelet"] | TokenModule = "tubelet",
-        tubelet: tuple[int, int, int] = (1, 6, 6),
+        tubelet: Tubelet = (1, 6, 6),
         dropout: float = 0.1,
         attention_dropout: float = 0.1,
         num_tokens: int = 0,
         after_block: int = 3,
-        learner_version: Literal["v1", "v1.1"] = "v1",
-        learner_pooling: Literal["sum", "mean"] = "mean",
+        learner_version: Version = "v1",
+        learner_pooling: Pooling = "mean",
         num_frames: int = 1,
         frame_size: tuple[int, int] = (48, 48),
         num_classes: int,
@@ -114,9 +111,9 @@ class MiniViT(VideoModel):
         """Return TokenLearner's weights before pooling, `[B, 1, S, h, w]`; UserError in a model without it."""
         if self.token_learner is None:
             raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
-        _, height, width = self.positions.grid
-        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), (height, width))
-        return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=height)  # type: ignore[no-any-return]
+        grid = self.positions.grid
+        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:])
+        return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=grid.h)  # type: ignore[no-any-return]
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:
         self.check_input(input_BTCHW)

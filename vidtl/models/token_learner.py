@@ -1,11 +1,11 @@
 """TokenLearner and TokenFuser (Ryoo et al., 2021): a few learned tokens in place of many, and back.
 
-TokenLearner gives each of S new tokens a map of weights over the N tokens it replaces; the new token is the weighted
-sum. Source: the authors' code, version 1 (convolutions and sigmoid) and version 1.1 as of March 2022 (MLP and softmax).
+TokenLearner computes for each of S new tokens a map of weights over N tokens; the new token is their weighted sum.
+Source: the authors' code, version 1 (convolutions and sigmoid) and version 1.1 as of March 2022 (MLP and softmax).
 """
 
 import math
-from typing import Literal, get_args, overload
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
@@ -19,7 +19,7 @@ Version = Literal["v1", "v1.1"]
 Pooling = Literal["sum", "mean"]
 
 BOTTLENECK = 64
-"""Hidden width of the MLPs that make the maps, whatever the model's width (the authors' code)."""
+"""Hidden width of the MLPs that compute the maps, for any width of the model (the authors' code)."""
 
 
 class TokenLearner(nn.Module):
@@ -30,7 +30,7 @@ class TokenLearner(nn.Module):
     Args:
         dim: token width D.
         num_tokens: S.
-        version: `v1` makes maps with four 3x3 convolutions and a sigmoid, `v1.1` with an MLP and a softmax over the N.
+        version: `v1` computes maps by four 3x3 convolutions and a sigmoid, `v1.1` by an MLP and a softmax over the N.
         pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
         dropout: inside the MLP of `v1.1`.
 
@@ -39,12 +39,7 @@ class TokenLearner(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        num_tokens: int,
-        version: Version = "v1.1",
-        pooling: Pooling = "sum",
-        dropout: float = 0.0,
+        self, dim: int, num_tokens: int, version: Version = "v1.1", pooling: Pooling = "sum", dropout: float = 0.0
     ) -> None:
         super().__init__()
         require(num_tokens >= 1, "TokenLearner.num_tokens", num_tokens, "1 or more")
@@ -58,24 +53,14 @@ class TokenLearner(nn.Module):
         else:
             self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
 
-    @overload
-    def forward(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor: ...
-    @overload
-    def forward(
-        self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: Literal[True]
-    ) -> tuple[Tensor, Tensor]: ...
     def forward(
         self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return tokens `[..., S, D]`, and on request the maps `[..., S, N]` before pooling.
+        """Return tokens `[..., S, D]`, and with `return_maps` also the maps `[..., S, N]` before pooling.
 
         Args:
             tokens: `[..., N, D]`, row by row over the grid.
-            grid: height and width of the grid, needed by `v1` unless it is square.
-            return_maps: return the tokens and the maps.
-
-        Raises:
-            UserError: the grid does not have N places, or none is given for `v1` and N is not a square.
+            grid: height and width with N places in `v1`; needed there unless the grid is square.
         """
         maps = self.maps(tokens, grid)
         learned = maps @ tokens
@@ -87,7 +72,7 @@ class TokenLearner(nn.Module):
         """Return weights `[..., S, N]`: between 0 and 1 in `v1`, a distribution over the N tokens in `v1.1`."""
         normed = self.norm(tokens)
         if self.version == "v1":
-            scores: Tensor = self.score(normed, _checked_grid(tokens.shape[-2], grid))
+            scores: Tensor = self.score(normed, grid or _square_grid(tokens.shape[-2]))
             return torch.sigmoid(scores)
         return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)
 
@@ -102,25 +87,22 @@ class _ConvScores(nn.Module):
         self.act = nn.GELU(approximate="tanh")
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        places = tokens.shape[-2]
+        allowed = f"height x width = {places}, the number of tokens"
+        require(grid[0] * grid[1] == places, "grid", tuple(grid), allowed)
         maps = rearrange(tokens, "... (h w) D -> (...) D h w", h=grid[0], w=grid[1])
         for conv in self.convs[:-1]:
             maps = self.act(conv(maps))
-        maps = rearrange(self.convs[-1](maps), "B S h w -> B S (h w)")
-        maps_SN: Tensor = maps.reshape(*tokens.shape[:-2], *maps.shape[-2:])
+        maps_SN: Tensor = self.convs[-1](maps).reshape(*tokens.shape[:-2], -1, places)
         return maps_SN
 
 
 class TokenFuser(nn.Module):
     """Write S processed tokens back to N places: `[..., S, D], [..., N, D] -> [..., N, D]`.
 
-    The tokens are mixed with each other, then each place gets a weighted sum of them; the weights, between 0 and 1,
+    The tokens are mixed with each other; each place receives a weighted sum of them, whose weights, between 0 and 1,
     come from the features before TokenLearner. The caller adds the residual. The mixing matrix starts at 0, so that a
-    fresh model leaves its features unchanged.
-
-    Args:
-        dim: token width D.
-        num_tokens: S.
-        dropout: inside the MLP and on the result.
+    fresh model leaves its features unchanged. Dropout is inside the MLP and on the result.
     """
 
     def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0) -> None:
@@ -141,18 +123,14 @@ class TokenFuser(nn.Module):
         return fused_ND
 
 
-def _checked_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
-    if grid is None:
-        side = math.isqrt(num_tokens)
-        if side * side != num_tokens:
-            raise UserError(
-                f"TokenLearner v1 received {num_tokens} tokens, which form no square; allowed: any number with a grid "
-                "(height, width), which the convolutions need"
-            )
-        return side, side
-    if grid[0] * grid[1] != num_tokens:
-        raise UserError(f"grid is {tuple(grid)}; allowed: height x width = {num_tokens}, the number of tokens")
-    return grid
+def _square_grid(num_tokens: int) -> tuple[int, int]:
+    side = math.isqrt(num_tokens)
+    if side * side != num_tokens:
+        raise UserError(
+            f"TokenLearner v1 received {num_tokens} tokens, which form no square; allowed: any number with a grid "
+            "(height, width), which the convolutions need"
+        )
+    return side, side
 
 
 def check_token_learner(num_tokens: int, after_block: int, places: int, depth: int, fuser: bool = False) -> None:

@@ -2,7 +2,7 @@
 
     clip -> tubelets -> encoder [-> one vector per timestep -> temporal encoder] -> one vector -> logits
 
-| paper   | form                        | which tokens attend to each other                                    |
+| paper   | form                        | tokens that attend to each other                                     |
 |---------|-----------------------------|----------------------------------------------------------------------|
 | model 1 | `joint`                     | all of the clip                                                      |
 | model 2 | `factorised_encoder`        | those of a timestep; then, in a second encoder, one vector of each   |
@@ -14,21 +14,18 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
-from einops import rearrange, reduce
+from einops import reduce
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
-from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
-from vidtl.models.encoder import Encoder, Form, Order
-from vidtl.models.position import Grid, Kind
-from vidtl.models.t2t import TokenModule, TokensToToken, split_grids
+from vidtl.models.blocks import Order
+from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
+from vidtl.models.encoder import Encoder, Form
+from vidtl.models.t2t_vit import TokenModule, TokensToToken, split_grids
 from vidtl.models.token_learner import Pooling, Version, check_token_learner
-from vidtl.models.tubelet import TubeletEmbedding, tubelet_grid, uniform_frames
-
-Tubelet = tuple[int, int, int]
 
 
 class ViViT(VideoModel):
@@ -45,6 +42,7 @@ class ViViT(VideoModel):
     """
 
     frames: Tensor | None
+    embed: nn.Module
 
     def __init__(
         self,
@@ -81,9 +79,11 @@ class ViViT(VideoModel):
         uniform = tubelet_sampling == "uniform"
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
-        self.embed = _embedding(tokenizer, tubelet, uniform, frame_size, width, dropout)
-        has_temporal_encoder = self.factorised and temporal_depth > 0
-        _check_pooling(form, pooling, temporal_input, has_temporal_encoder, num_tokens)
+        if tokenizer == "tubelet":
+            self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width)
+        else:
+            self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
+        _check_pooling(form, pooling, temporal_input, self.factorised and temporal_depth > 0, num_tokens)
         check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
         encoder = partial(
             Encoder, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, positions=positions,
@@ -93,15 +93,13 @@ class ViViT(VideoModel):
         pools_timesteps = self.factorised and temporal_input == "pooled"
         self.encoder = encoder(
             form=form, grid=self.grid._replace(t=1) if self.factorised else self.grid, depth=depth,
-            class_token=pooling == "cls" and (pools_timesteps or not self.factorised),
-            num_tokens=num_tokens, after_block=after_block, learner_version=learner_version,
-            learner_pooling=learner_pooling, fuser=fuser,
+            class_token=pooling == "cls" and (pools_timesteps or not self.factorised), num_tokens=num_tokens,
+            after_block=after_block, learner_version=learner_version, learner_pooling=learner_pooling, fuser=fuser,
         )  # fmt: skip
-        # Learned tokens have no place in space.
-        grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid
+        grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid  # learned: no place in space
         grid = Grid(grid.t, 1, 1) if pools_timesteps else grid
         self.temporal_encoder: Encoder | None = None
-        if has_temporal_encoder:
+        if self.factorised and temporal_depth > 0:
             self.temporal_encoder = encoder(form="joint", grid=grid, depth=temporal_depth, class_token=pooling == "cls")
         self.head = nn.Linear(width, num_classes)
         nn.init.zeros_(self.head.weight)
@@ -115,13 +113,18 @@ class ViViT(VideoModel):
     def forward_features(self, input_BTCHW: Tensor) -> Tensor:
         """Compute the input of the classifier, one vector per clip: `[B, D]`."""
         tokens_BtND = self.encoder(self.tokenize(input_BTCHW))
-        if not self.factorised:
-            return self._pool_clip(tokens_BtND)
-        if self.temporal_input == "pooled":
-            tokens_BtND = self._pool_timesteps(tokens_BtND)
-        if self.temporal_encoder is None:
-            return reduce(tokens_BtND, "B t 1 D -> B D", "mean")  # type: ignore[no-any-return]
-        return self._pool_clip(self.temporal_encoder(tokens_BtND))
+        pooling = self.pooling
+        if self.factorised and self.temporal_input == "pooled":
+            is_cls = pooling == "cls"
+            tokens_BtND = tokens_BtND[:, :, :1] if is_cls else reduce(tokens_BtND, "B t N D -> B t 1 D", pooling)
+        if self.temporal_encoder is not None:
+            tokens_BtND = self.temporal_encoder(tokens_BtND)
+        elif self.factorised:
+            pooling = "mean"
+        features_BD: Tensor = (
+            tokens_BtND[:, 0, 0] if pooling == "cls" else reduce(tokens_BtND, "B t N D -> B D", pooling)
+        )
+        return features_BD
 
     def tokenize(self, input_BTCHW: Tensor) -> Tensor:
         """Turn clips into tokens `[B, t, N, D]`, without positions; UserError for clips of another shape."""
@@ -151,19 +154,6 @@ class ViViT(VideoModel):
         """
         return self.encoder.token_maps(self.tokenize(input_BTCHW))
 
-    def _pool_timesteps(self, tokens_BtND: Tensor) -> Tensor:
-        """`[B, t, N, D] -> [B, t, 1, D]`."""
-        if self.pooling == "cls":
-            return tokens_BtND[:, :, :1]
-        pooled_BtD = reduce(tokens_BtND, "B t N D -> B t D", self.pooling)
-        return rearrange(pooled_BtD, "B t D -> B t 1 D")  # type: ignore[no-any-return]
-
-    def _pool_clip(self, tokens_BtND: Tensor) -> Tensor:
-        """`[B, t, N, D] -> [B, D]`."""
-        if self.pooling == "cls":
-            return tokens_BtND[:, 0, 0]
-        return reduce(tokens_BtND, "B t N D -> B D", self.pooling)  # type: ignore[no-any-return]
-
 
 def _checked_grid(
     tokenizer: str, tubelet: Tubelet, uniform: bool, num_frames: int, frame_size: tuple[int, int]
@@ -172,49 +162,23 @@ def _checked_grid(
     length, *patch = tubelet
     if tokenizer == "tubelet":
         return tubelet_grid(tubelet, num_frames, frame_size)
-    if patch != [16, 16] or (length > 1 and not uniform) or num_frames % length:
-        raise UserError(
-            f"model.tubelet is {list(tubelet)}; allowed with {tokenizer}: [1, 16, 16] or, with tubelet_sampling "
-            "uniform, [length, 16, 16], whose length divides clip.num_frames"
-        )
+    fits = patch == [16, 16] and (uniform or length == 1) and num_frames % length == 0
+    allowed = (
+        f"[1, 16, 16] with {tokenizer} or, with tubelet_sampling uniform, [length, 16, 16], whose length divides "
+        "clip.num_frames"
+    )
+    require(fits, "model.tubelet", list(tubelet), allowed)
     return Grid(num_frames // length, *split_grids(frame_size)[-1])
 
 
-def _embedding(
-    tokenizer: Literal["tubelet"] | TokenModule,
-    tubelet: Tubelet,
-    uniform: bool,
-    frame_size: tuple[int, int],
-    width: int,
-    dropout: float,
-) -> nn.Module:
-    if tokenizer != "tubelet":
-        return TokensToToken(tokenizer, frame_size, width, dropout=dropout)
-    length, height, patch_width = tubelet
-    return TubeletEmbedding((1 if uniform else length, height, patch_width), width)
-
-
 def _check_pooling(form: Form, pooling: str, temporal_input: str, has_temporal_encoder: bool, num_tokens: int) -> None:
-    reductions = "mean, max or sum"
-    if pooling == "cls":
-        require(
-            form in ("joint", "factorised_encoder"),
-            "model.pooling",
-            pooling,
-            f"{reductions} with form {form}, where a class token has no place in the grid",
-        )
-        require(
-            not num_tokens,
-            "model.pooling",
-            pooling,
-            f"{reductions} with TokenLearner, which has no class token (num_tokens is {num_tokens})",
-        )
-    require(
-        temporal_input == "pooled" or has_temporal_encoder,
-        "model.temporal_input",
-        temporal_input,
-        f"pooled without a temporal encoder (form {form})",
-    )
+    has_place = pooling != "cls" or form in ("joint", "factorised_encoder")
+    allowed = f"mean, max or sum with form {form}, where a class token has no place in the grid"
+    require(has_place, "model.pooling", pooling, allowed)
+    allowed = f"mean, max or sum with TokenLearner, which has no class token (num_tokens is {num_tokens})"
+    require(pooling != "cls" or not num_tokens, "model.pooling", pooling, allowed)
+    allowed = f"pooled without a temporal encoder (form {form})"
+    require(temporal_input == "pooled" or has_temporal_encoder, "model.temporal_input", temporal_input, allowed)
 
 
 def build_vivit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> ViViT:

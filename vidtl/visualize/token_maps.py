@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from vidtl.errors import UserError
-from vidtl.runtime.evaluation_mode import evaluation_mode
+from vidtl.models.base import evaluation_mode
 
 OPACITY = 0.75
 """Opacity of the heat colors where a map is largest; where it is smallest the frame is only dimmed."""

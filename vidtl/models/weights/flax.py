@@ -17,17 +17,12 @@ from torch import Tensor
 
 from vidtl.config import ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
-from vidtl.models.position import Grid
-from vidtl.models.weights.files import read_npz
-from vidtl.models.weights.report import SourceWeights
+from vidtl.models.embedding import Grid
+from vidtl.models.weights.load import SourceWeights, read_npz
 
 Params = Mapping[str, NDArray[Any]]
 
-ENCODERS = {
-    "Transformer": "encoder",
-    "SpatialTransformer": "encoder",
-    "TemporalTransformer": "temporal_encoder",
-}
+ENCODERS = {"Transformer": "encoder", "SpatialTransformer": "encoder", "TemporalTransformer": "temporal_encoder"}
 
 # The first pattern that matches a whole path names it; kernels, scales and biases become weights and biases afterwards.
 _PATHS = [
@@ -51,16 +46,9 @@ _PATHS = [
     (r"(\w+)/TokenFuser_(\d+)/LayerNorm_0", r"{0}.token_fusers.{1}.norm_features"),
     (r"(\w+)/TokenFuser_(\d+)/token_masking/(Dense_[01])", r"{0}.token_fusers.{1}.score.{2}"),
 ]
-_PARTS = {
-    **ENCODERS,
-    "query": "q",
-    "key": "k",
-    "value": "v",
-    "out": "proj",
-    "Dense_0": "fc1",
-    "Dense_1": "fc2",
-}
+_PARTS = ENCODERS | {"query": "q", "key": "k", "value": "v", "out": "proj", "Dense_0": "fc1", "Dense_1": "fc2"}
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_LEARNERS = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
 
 
 def read_flax(path: Path) -> dict[str, NDArray[Any]]:
@@ -82,10 +70,8 @@ def flatten_params(params: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     for root in ("optimizer/target/", "target/", "params/"):
         if any(name.startswith(root) for name in flat):
             flat = {name.removeprefix(root): array for name, array in flat.items() if name.startswith(root)}
-    stacked = {name: array for name, array in flat.items() if "/encoderblock/" in name}
-    for name, array in stacked.items():
-        del flat[name]
-        for block, part in enumerate(array):
+    for name in [name for name in flat if "/encoderblock/" in name]:
+        for block, part in enumerate(flat.pop(name)):
             flat[name.replace("/encoderblock/", f"/encoderblock_{block}/")] = part
     return flat
 
@@ -99,21 +85,13 @@ def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None = None) -> SourceWeights:
-    """Convert parameters to this library's names and layouts; names without a counterpart are reported.
+    """Convert flat parameters to the names and layouts of this library; names without a counterpart are reported.
 
-    Args:
-        params: flat Flax parameters.
-        source: where they come from, for messages.
-        grids: grids of the position embeddings by this library's names, where known.
+    `source` is their origin, for messages; `grids` are those of the position embeddings by new names, where known.
     """
-    state: dict[str, Tensor] = {}
-    unexpected = []
-    for path, array in params.items():
-        name = _rename(path)
-        if name is None:
-            unexpected.append(path)
-        else:
-            state[name] = _convert(path, array)
+    names = {path: _rename(path) for path in params}
+    state = {name: _convert(path, params[path]) for path, name in names.items() if name is not None}
+    unexpected = [path for path, name in names.items() if name is None]
     return SourceWeights(source=source, state=state, grids=grids or {}, unexpected=unexpected)
 
 
@@ -122,28 +100,27 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
 
     Args:
         params: flat Flax parameters.
-        form: needed for `factorised_dot_product` alone, whose parameters look like the joint form's.
+        form: needed for `factorised_dot_product` alone, whose parameters look like those of the joint form.
         after_block: of TokenLearner; needed without a fuser, as no parameter depends on it.
 
     Raises:
-        UserError: parameters of something else, or `after_block` is needed.
+        UserError: parameters of another model, or `after_block` is needed.
     """
     kernel = params.get("embedding/kernel")
     if kernel is None or kernel.ndim != 5:
         raise UserError("the parameters hold no embedding/kernel of shape [t, h, w, 3, D]; allowed: those of a ViViT")
-    root = "SpatialTransformer" if any(path.startswith("SpatialTransformer/") for path in params) else "Transformer"
-    block = f"{root}/encoderblock_0/"
-    space_time = f"{block}MultiHeadDotProductAttention_space/query/kernel" in params
-    found = "factorised_encoder" if root == "SpatialTransformer" else "joint"
-    found = "factorised_self_attention" if space_time else found
-    attention = "MultiHeadDotProductAttention_space" if space_time else "MultiHeadDotProductAttention_0"
+    root, found, attention, mlp = "Transformer", "joint", "MultiHeadDotProductAttention_0", "MlpBlock_0"
+    if any(path.startswith("SpatialTransformer/") for path in params):
+        root, found = "SpatialTransformer", "factorised_encoder"
+    if f"{root}/encoderblock_0/MultiHeadDotProductAttention_space/query/kernel" in params:
+        found, attention, mlp = "factorised_self_attention", "MultiHeadDotProductAttention_space", "MlpBlock"
     depth = _count(params, rf"{root}/encoderblock_(\d+)/")
     return ModelConfig(
         form=form or found,  # type: ignore[arg-type]
         width=kernel.shape[-1],
         depth=depth,
-        num_heads=params[f"{block}{attention}/query/kernel"].shape[1],
-        mlp_width=params[f"{block}{'MlpBlock' if space_time else 'MlpBlock_0'}/Dense_0/kernel"].shape[1],
+        num_heads=params[f"{root}/encoderblock_0/{attention}/query/kernel"].shape[1],
+        mlp_width=params[f"{root}/encoderblock_0/{mlp}/Dense_0/kernel"].shape[1],
         temporal_depth=_count(params, r"TemporalTransformer/encoderblock_(\d+)/"),
         tubelet=kernel.shape[:3],
         pooling="cls" if "cls" in params or "cls_SpatialTransformer" in params else "mean",
@@ -152,12 +129,12 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
 
 
 def _infer_token_learner(params: Params, depth: int, after_block: int | None) -> TokenLearnerConfig:
-    learners = {version: _count(params, rf"Transformer/{module}_(\d+)/") for version, module in _MODULES.items()}
+    learners = {version: _count(params, rf"Transformer/{module}_(\d+)/") for version, module in _LEARNERS.items()}
     version = "v1" if learners["v1"] else "v1.1"
     if not learners[version]:
         return TokenLearnerConfig(num_tokens=0)
     last = "Conv_3" if version == "v1" else "token_masking/Dense_1"
-    num_tokens = params[f"Transformer/{_MODULES[version]}_0/{last}/kernel"].shape[-1]
+    num_tokens = params[f"Transformer/{_LEARNERS[version]}_0/{last}/kernel"].shape[-1]
     fuser = any("/TokenFuser_0/" in path for path in params)
     if fuser:
         after_block = depth - learners[version]
@@ -168,23 +145,19 @@ def _infer_token_learner(params: Params, depth: int, after_block: int | None) ->
     return TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block, version=version, fuser=fuser)  # type: ignore[arg-type]
 
 
-_MODULES = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
-
-
 def _count(params: Params, pattern: str) -> int:
     """Count the modules that the group of `pattern` numbers."""
     return len({match[1] for path in params if (match := re.match(pattern, path))})
 
 
 def _rename(path: str) -> str | None:
-    """Return this library's name for a Flax path, or `None`."""
+    """Return the name of this library for a Flax path, or `None`."""
     module, _, leaf = path.rpartition("/")
     target, suffix = (module, f".{_LEAVES[leaf]}") if leaf in _LEAVES else (path, "")
     for pattern, template in _PATHS:
-        match = re.fullmatch(pattern, target)
-        if match and match.groups() and match[1] not in ENCODERS:
-            return None
-        if match:
+        if match := re.fullmatch(pattern, target):
+            if match.groups() and match[1] not in ENCODERS:
+                return None
             return template.format(*(_PARTS.get(part, part) for part in match.groups())) + suffix
     return None
 
@@ -201,10 +174,8 @@ def _convert(path: str, array: NDArray[Any]) -> Tensor:
         return tensor
     if path == "embedding/kernel":
         return rearrange(tensor, "... C D -> D C ...").flatten(1)  # type: ignore[no-any-return]
-    if re.search(r"/out/kernel$", path) and tensor.ndim == 3:
-        return rearrange(tensor, "H d D -> D (H d)")  # type: ignore[no-any-return]
-    if re.search(r"/(query|key|value)/kernel$", path) and tensor.ndim == 3:
-        return rearrange(tensor, "D H d -> (H d) D")  # type: ignore[no-any-return]
+    if tensor.ndim == 3:
+        return rearrange(tensor, "H d D -> D (H d)" if "/out/" in path else "D H d -> (H d) D")  # type: ignore[no-any-return]
     if tensor.ndim == 4:
         return rearrange(tensor, "h w D S -> S D h w")  # type: ignore[no-any-return]
     return tensor.T.contiguous()

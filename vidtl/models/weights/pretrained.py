@@ -1,4 +1,4 @@
-"""Load weights from any source: choose the importer of a file or directory, and the names that may be missing."""
+"""Load weights from any source: choose the importer for a file or directory, and the names that may be missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,15 +6,13 @@ from pathlib import Path
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, VideoModel
 from vidtl.models.directory import read_model_config, read_model_weights
-from vidtl.models.position import Grid
+from vidtl.models.embedding import Grid
 from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.vivit import ViViT
-from vidtl.models.weights.files import read_json
 from vidtl.models.weights.flax import Params, flax_weights, read_flax
 from vidtl.models.weights.huggingface import read_huggingface
-from vidtl.models.weights.image_vit import NEW_PARTS, Inflation, image_vit_weights
-from vidtl.models.weights.report import LoadReport, SourceWeights, load_weights
-from vidtl.models.weights.t2t import read_t2t
+from vidtl.models.weights.image import NEW_PARTS, Inflation, image_vit_weights, read_t2t
+from vidtl.models.weights.load import LoadReport, SourceWeights, load_weights, read_json
 
 
 def load_pretrained(
@@ -25,13 +23,12 @@ def load_pretrained(
     inflation: Inflation = "central_frame",
     source_grid: Grid | None = None,
 ) -> LoadReport:
-    """Load weights made elsewhere into `model`; sizes must agree, clips and classes may differ.
+    """Load weights into `model`; sizes must agree, clips and classes may differ.
 
     Args:
-        model: changed in place.
-        source: a model directory of this library or of transformers' ViViT; a `.npz` of a Flax ViViT or image ViT; or
+        source: a model directory of this library or of ViViT in transformers; a `.npz` of a Flax ViViT or image ViT; or
             a `.safetensors` or `.pth` of a timm image ViT, or of the authors' T2T-ViT for such a model.
-        new_head: keep the classifier's fresh weights (image ViTs: always).
+        new_head: keep the fresh weights of the classifier (image ViTs: always).
         inflation: image ViTs only, see `image_vit_weights`.
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
 
@@ -40,9 +37,11 @@ def load_pretrained(
     """
     weights, allow_missing = _read(model, source, inflation, source_grid)
     if new_head:
-        head = model.classifier()[0]
-        weights = _without(weights, f"{head}.")
-        allow_missing = (*allow_missing, f"{head}.*")
+        head = f"{model.classifier()[0]}."
+        left = [name for name in weights.state if name.startswith(head)]
+        kept = {name: tensor for name, tensor in weights.state.items() if name not in left}
+        weights = replace(weights, state=kept, unused=(*weights.unused, *left))
+        allow_missing = (*allow_missing, f"{head}*")
     return load_weights(model, weights, allow_missing=allow_missing)
 
 
@@ -57,7 +56,8 @@ def _read(
     if source.suffix == ".npz":
         params = read_flax(source)
         if _is_video(params, model):
-            return flax_weights(params, str(source), _flax_grids(params, source_grid)), ()
+            grids = _flax_grids(params, source_grid) if source_grid else None
+            return flax_weights(params, str(source), grids), ()
     if isinstance(model, T2TViT):
         return read_t2t(source), ()
     if not isinstance(model, ViViT):
@@ -76,19 +76,8 @@ def _is_video(params: Params, model: VideoModel) -> bool:
     return positions.shape[1:] == model.encoder.positions.weight.shape
 
 
-def _flax_grids(params: Params, grid: Grid | None) -> dict[str, Grid]:
+def _flax_grids(params: Params, grid: Grid) -> dict[str, Grid]:
     """Return the grids of the position embeddings: of the whole clip, or of one timestep and of time."""
-    if grid is None:
-        return {}
-    if "SpatialTransformer/posembed_input/pos_embedding" not in params:
-        return {"encoder.positions.weight": grid}
-    return {
-        "encoder.positions.weight": grid._replace(t=1),
-        "temporal_encoder.positions.weight": Grid(grid.t, 1, 1),
-    }
-
-
-def _without(weights: SourceWeights, prefix: str) -> SourceWeights:
-    left = [name for name in weights.state if name.startswith(prefix)]
-    kept = {name: tensor for name, tensor in weights.state.items() if name not in left}
-    return replace(weights, state=kept, unused=(*weights.unused, *left))
+    of_timestep = "SpatialTransformer/posembed_input/pos_embedding" in params
+    encoder = grid._replace(t=1) if of_timestep else grid
+    return {"encoder.positions.weight": encoder, "temporal_encoder.positions.weight": Grid(grid.t, 1, 1)}

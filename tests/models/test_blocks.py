@@ -1,0 +1,70 @@
+"""Attention over grid axes equals joint attention under a mask; dropout and stochastic depth act in training only."""
+
+import pytest
+import torch
+from einops import rearrange
+
+from vidtl.models.blocks import Attention, FactorisedSelfAttentionBlock, Mlp, StochasticDepth, drop_path_ramp
+
+B, T, N, D, H = 2, 3, 5, 24, 4
+
+TIME, PLACE = torch.arange(T).repeat_interleave(N), torch.arange(N).repeat(T)
+SAME_TIME, SAME_PLACE = TIME[:, None] == TIME, PLACE[:, None] == PLACE
+MASKS = {
+    "joint": [torch.ones(T * N, T * N, dtype=torch.bool)] * H,
+    "space": [SAME_TIME] * H,
+    "time": [SAME_PLACE] * H,
+    "time_and_space": [SAME_PLACE] * (H // 2) + [SAME_TIME] * (H // 2),
+}
+
+
+def masked(attention, tokens_BtND):
+    """Compute joint attention over t N with a mask per head, independently of the code under test."""
+    flat = rearrange(tokens_BtND, "B t N D -> B (t N) D")
+    q, k, v = (rearrange(layer(flat), "B L (H d) -> B H L d", H=H) for layer in (attention.q, attention.k, attention.v))
+    scores = (q @ k.transpose(-2, -1)) / q.shape[-1] ** 0.5
+    mixed = scores.masked_fill(~torch.stack(MASKS[attention.axes]), float("-inf")).softmax(-1) @ v
+    out = attention.proj(rearrange(mixed, "B H L d -> B L (H d)"))
+    return rearrange(out, "B (t N) D -> B t N D", N=tokens_BtND.shape[2])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head_width", [None, 10])
+@pytest.mark.parametrize("axes", MASKS)
+def test_each_axis_equals_joint_attention_under_its_mask(axes, head_width):
+    attention = Attention(D, H, axes=axes, head_width=head_width).eval()
+    tokens = torch.randn(B, T, N, D)
+    torch.testing.assert_close(attention(tokens), masked(attention, tokens), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("order", ["time_space", "space_time"])
+def test_factorised_self_attention_block_is_two_masked_attentions_and_an_mlp(order):
+    over_time, over_space = Attention(D, H, axes="time"), Attention(D, H, axes="space")
+    block = FactorisedSelfAttentionBlock(D, over_time, over_space, Mlp(D, 2 * D, D), order).eval()
+    tokens = expected = torch.randn(B, T, N, D)
+    for axis in order.split("_"):
+        expected = expected + masked(getattr(block, f"attn_{axis}"), getattr(block, f"norm_{axis}")(expected))
+    expected = expected + block.mlp(block.norm_mlp(expected))
+    torch.testing.assert_close(block(tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rates", [{"attention_dropout": 0.5}, {"dropout": 0.5}])
+def test_dropout_is_active_in_training_only(rates):
+    attention = Attention(D, H, **rates)
+    tokens = torch.randn(2, 1, 6, D)
+    assert not torch.equal(attention(tokens), attention(tokens))
+    attention.eval()
+    assert torch.equal(attention(tokens), attention(tokens))
+
+
+def test_stochastic_depth_drops_whole_examples():
+    branch = torch.ones(4000, 2, 3)
+    for rescale, kept_value in ((False, 1.0), (True, 1 / 0.7)):
+        dropped = StochasticDepth(0.3, rescale)(branch)
+        assert torch.equal(dropped, dropped[:, :1, :1].expand_as(dropped))
+        assert dropped.unique().tolist() == pytest.approx([0.0, kept_value])
+        assert (dropped[:, 0, 0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.04)
+    assert StochasticDepth(0.3).eval()(branch) is branch
+    assert drop_path_ramp(0.2, 5) == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+    assert drop_path_ramp(0.2, 1) == [0]

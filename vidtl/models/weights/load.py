@@ -1,0 +1,250 @@
+"""Read files of weights without unpickling, rename their contents, and load them into a model with a report."""
+
+import json
+import logging
+import math
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vidtl.errors import UserError
+from vidtl.models.embedding import Grid, PositionEmbedding, resize_positions
+
+_log = logging.getLogger(__name__)
+
+_PLACES = ("state_dict_ema", "state_dict", "model")
+"""Keys of the state dict in files of training scripts; averaged weights first, as they are the published ones."""
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a `.safetensors` file by name."""
+    _require_file(path)
+    try:
+        return load_file(path)  # type: ignore[no-any-return]
+    except SafetensorError as error:
+        raise UserError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` or torch file.
+
+    A torch file has it under one of `_PLACES` or at the top level; `module.` is stripped from its names.
+    """
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix not in (".pth", ".pt", ".bin", ".tar"):
+        allowed = ".safetensors, .pth, .pt, .bin, .tar (or .npz, for Flax)"
+        raise UserError(f"{path} has the suffix {path.suffix!r}; allowed: {allowed}")
+    if not _require_file(path).startswith((b"PK", b"\x80")):
+        raise UserError(f"{path} is no torch file; allowed: output of torch.save, a zip archive or a pickle")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged pickles end in almost any
+        reason = re.search(r"WeightsUnpickler error:\s*(.+?)(\. |$)", str(error), re.MULTILINE)
+        text = reason[1] if reason else f"{type(error).__name__} {error}".splitlines()[0]  # without torch's advice
+        raise UserError(f"{path} is no torch file of tensors alone, and nothing else is unpickled: {text}") from error
+    if isinstance(content, dict):
+        content = next((content[key] for key in _PLACES if isinstance(content.get(key), dict)), content)
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        allowed = f"tensors by name, or such a dict under {', '.join(_PLACES)}"
+        raise UserError(f"{path} holds no state dict; allowed: {allowed}")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of a `.npz` file by name; arrays of Python objects, which are pickles, are refused."""
+    _require_file(path)
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is no whole .npz file, which is a zip archive")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # of zip files, of their compression, and of arrays
+        raise UserError(f"{path} is no readable .npz file of plain arrays: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    _require_file(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}; allowed: an object")
+    return content
+
+
+def _require_file(path: Path) -> bytes:
+    """Return the first bytes of a file; UserErrors for an absent or empty file and for a pointer of Git LFS."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is no file")
+    with path.open("rb") as file:
+        start = file.read(100)
+    if not start:
+        raise UserError(f"{path} is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a pointer of Git LFS in place of the file; fetch the file with git lfs pull")
+    return start
+
+
+def rename(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
+    """Convert the names and layouts of a PyTorch model to those of this library.
+
+    All patterns of `rules` are applied to each name, in their order. Fused `qkv` of blocks are split; class tokens,
+    positions and patch kernels lose their leading axes of 1 and become matrices.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        if match := re.fullmatch(r"(.*blocks\.\d+\.attn\.)qkv(\.\w+)", name):
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            renamed |= {f"{match[1]}{part}{match[2]}": rows for part, rows in parts}
+        elif name.endswith("positions.weight"):
+            renamed[name] = tensor.squeeze(0)  # [1, N, D]
+        elif re.fullmatch(r"(encoder\.)?cls", name):
+            renamed[name] = tensor.flatten()  # [1, 1, D]
+        else:
+            renamed[name] = tensor.flatten(1) if name == "embed.proj.weight" else tensor  # [D, C, (t,) h, w]
+    return renamed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceWeights:
+    """Weights under the names of this library, ready for `load_weights`."""
+
+    source: str
+    """Origin of the weights, for messages."""
+    state: Mapping[str, Tensor]
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    """Grids of the position embeddings, where the source has them."""
+    unused: Sequence[str] = ()
+    """Names of the source that are left out on purpose."""
+    unexpected: Sequence[str] = ()
+    """Names of the source without a counterpart here."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the classifier; a UserError where the source has none."""
+        if "head.weight" not in self.state:
+            raise UserError(
+                f"{self.source} has no classifier, so that no whole model can be made of it; it can start a training "
+                "(--training.init_from), with --training.init_new_head true"
+            )
+        return self.state["head.weight"].shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """Every name of a load, by its outcome; `str(report)` lists them."""
+
+    source: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    """Names of the model that the source lacks; they keep their initial values."""
+    unexpected: tuple[str, ...]
+    """Names of the source that have no place in the model."""
+    mismatched: tuple[str, ...]
+    """Names in both with different shapes, with both shapes."""
+    resized: tuple[str, ...]
+    """Position embeddings fitted to the model's grid, with both grids."""
+    unused: tuple[str, ...]
+    """Names of the source left out on purpose."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
+        for title in ("missing", "unexpected", "mismatched", "resized", "unused"):
+            names = getattr(self, title)
+            lines.extend([f"{title} ({len(names)}):", *(f"  {name}" for name in names)] if names else [])
+        return "\n".join(lines)
+
+    def check(self, allow_missing: Sequence[str] = ()) -> None:
+        """Raise a UserError for unexpected names, other shapes, or missing names that fit no pattern (`head.*`)."""
+        problems = {
+            "missing": [name for name in self.missing if not any(fnmatchcase(name, each) for each in allow_missing)],
+            "unexpected": self.unexpected,
+            "of another shape": self.mismatched,
+        }
+        parts = [
+            f"{len(names)} {problem}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+            for problem, names in problems.items()
+            if names
+        ]
+        if parts:
+            raise UserError(f"{self.source} does not fit the model: {'; '.join(parts)}")
+
+
+def load_weights(model: nn.Module, weights: SourceWeights, *, allow_missing: Sequence[str] = ()) -> LoadReport:
+    """Copy weights into `model`, learned positions resized to its grid; all of it or, on an error, nothing.
+
+    `allow_missing` has patterns of names of the model that the source may lack, such as `head.*`.
+
+    Raises:
+        UserError: names or shapes do not match and are not allowed to differ.
+    """
+    own = model.state_dict()
+    state = dict(weights.state)
+    resized = _fit_positions(model, state, weights)
+    mismatched = [name for name in own if name in state and own[name].shape != state[name].shape]
+    loaded = [name for name in own if name in state and name not in mismatched]
+    report = LoadReport(
+        source=weights.source,
+        loaded=tuple(loaded),
+        missing=tuple(name for name in own if name not in state),
+        unexpected=(*weights.unexpected, *(name for name in state if name not in own)),
+        mismatched=tuple(f"{name} ({list(state[name].shape)}, not {list(own[name].shape)})" for name in mismatched),
+        resized=tuple(resized),
+        unused=tuple(weights.unused),
+    )
+    report.check(allow_missing)
+    with torch.no_grad():
+        for name in loaded:
+            own[name].copy_(state[name])
+    _log.info("%s", report)
+    return report
+
+
+def _fit_positions(model: nn.Module, state: dict[str, Tensor], weights: SourceWeights) -> list[str]:
+    """Resize position embeddings of `state` in place, and describe each."""
+    resized = []
+    for prefix, module in model.named_modules():
+        name = f"{prefix}.weight"
+        if not isinstance(module, PositionEmbedding) or name not in state:
+            continue
+        rows = state[name].shape[0]
+        has_class_row = prefix.removesuffix("positions") + "cls" in weights.state
+        source = weights.grids.get(name) or _guess_grid(rows - has_class_row, module.grid, name, weights.source)
+        if source == module.grid and rows == module.weight.shape[0]:
+            continue
+        state[name] = resize_positions(state[name], source, module, f"{weights.source}: {name}")
+        class_row = " without the class row" if rows > source.size and not module.class_token else ""
+        resized.append(f"{name} (grid {source} to {module.grid}{class_row})")
+    return resized
+
+
+def _guess_grid(size: int, target: Grid, name: str, source: str) -> Grid:
+    """Guess the grid of `size` rows: the target's, or one that differs in length or in a square frame size."""
+    if size == target.size:
+        return target
+    side = math.isqrt(size // target.t)
+    guesses = [Grid(size // (target.h * target.w), target.h, target.w), Grid(target.t, side, side)]
+    guesses = [guess for guess in guesses if guess.size == size]
+    if len(guesses) != 1:
+        found = " or ".join(map(str, guesses)) or "no grid that differs only in length or only in frame size"
+        raise UserError(
+            f"{source}: {name} has {size} rows, which fit {found} (the model has {target}); "
+            "convert it with tools/convert_weights.py and the grid of the source, such as --source_grid 16 14 14"
+        )
+    return guesses[0]
