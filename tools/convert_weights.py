@@ -65,7 +65,7 @@ if __name__ == "__main__":
     with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
         parse()
 
-from vidtl.annotations.class_list import read_class_list
+from vidtl.annotations.text_files import read_class_list
 from vidtl.models import VideoModel, build_model, create_model, save_model_directory
 from vidtl.models.position import Grid
 from vidtl.models.weights.files import read_state

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.refusals import refused
-from vidtl.annotations.class_list import read_class_list
+from vidtl.annotations.text_files import read_class_list
 
 
 @pytest.mark.parametrize(

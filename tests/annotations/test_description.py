@@ -8,8 +8,13 @@ import pytest
 
 from tests.data.absent import missing
 from tests.refusals import refused
-from vidtl.annotations.description import REPOSITORY_DATASETS, load_description, read_records
-from vidtl.annotations.description_file import DatasetDescription, SplitDescription
+from vidtl.annotations.description import (
+    REPOSITORY_DATASETS,
+    DatasetDescription,
+    SplitDescription,
+    load_description,
+    read_records,
+)
 from vidtl.data.protocols import get_protocol
 
 MINIMAL = """

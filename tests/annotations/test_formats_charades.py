@@ -8,7 +8,7 @@ import pytest
 from tests.data.absent import missing
 from tests.refusals import refused
 from vidtl.annotations.description import load_description, read_records
-from vidtl.annotations.formats import charades
+from vidtl.annotations.formats import READERS
 from vidtl.annotations.formats.source import AnnotationSource
 from vidtl.annotations.layout import VideoFinder
 from vidtl.annotations.records import ClassNames, Records
@@ -87,15 +87,14 @@ def test_a_single_label_set_has_one_label_per_record(tmp_path: Path, actions: st
         root=tmp_path,
         annotations=(tmp_path / "train.csv",),
         multi_label=False,
-        columns=charades.COLUMNS,
+        columns=READERS["charades_csv"].columns,
         finder=VideoFinder(tmp_path, ["."], ["{id}.mp4"], []),
         split_value="train",
         split_values=frozenset({"train"}),
-        aliases={},
         classes=classes,
     )
     with pytest.raises(UserError, match=rf"train\.csv:3: {count} labels; with `labels: single` it must be 1"):
-        charades.read_charades_csv(source).build(classes)
+        READERS["charades_csv"].read(source).build(classes)
 
 
 @pytest.mark.parametrize(

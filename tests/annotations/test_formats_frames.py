@@ -88,7 +88,7 @@ def test_labels_of_a_clip_are_those_of_its_frames(tmp_path: Path) -> None:
         ("A 0 0 cover.jpg 1\n", HEADER, "train.csv:2 | path | 'cover.jpg'"),
         ("A 0 0 ../A/A-1.jpg 1\n", HEADER, "train.csv:2 | '../A'"),
         ("", HEADER, "train.csv | no row belongs"),
-        ("", "", "train.csv:1 | header | ''"),
+        ("A 0 0 A/A-1.jpg\n", "", "train.csv:1 | header | 'A 0 0 A/A-1.jpg'"),
     ],
 )
 def test_mistakes_name_file_and_line(tmp_path: Path, rows: str, header: str, message: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.data.absent import missing
 from tests.refusals import refused
 from vidtl.annotations.description import load_description, read_records
-from vidtl.annotations.formats.gmdcsa24 import parse_activities
+from vidtl.annotations.formats.tables import parse_activities
 from vidtl.annotations.records import Records
 
 HEADER = "File Name,Length (seconds),Time of Recording,Attire,Description, Classes\n"

@@ -107,7 +107,7 @@ def test_two_clips_of_one_video_are_two_records(tmp_path: Path) -> None:
 
 def test_a_file_that_two_clips_share_belongs_to_neither(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = HEADER + "abseiling,a,1,11,val\nyoga,b,1,11,val\nyoga,a,12,22,val\n"
-    with caplog.at_level(logging.WARNING, logger="vidtl.annotations.formats.kinetics"):
+    with caplog.at_level(logging.WARNING, logger="vidtl.annotations.formats.tables"):
         records = read(write(tmp_path, text, "val/a.mp4", "val/b.mp4"))
     assert list(records.paths) == ["val/a_000001_000011.mp4", "val/b.mp4", "val/a_000012_000022.mp4"]
     assert missing(records) == [0, 2]

@@ -9,7 +9,7 @@ import pytest
 from tests.refusals import refused
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import AugmentationConfig, ExperimentConfig, ScheduleConfig, TrainingConfig
-from vidtl.data.loader import MicroBatchSampler, TrainLoader
+from vidtl.data.loader import TrainLoader
 
 
 def loader(
@@ -83,11 +83,9 @@ def test_epochs_differ_and_seeds_differ() -> None:
 
 def test_going_on_from_a_step_gives_what_the_unbroken_run_would() -> None:
     one = loader(13, 4, accumulation=2)
-    whole = list(MicroBatchSampler(one, 0))
+    whole = list(one.places(0))
     for start in range(one.total_steps):
-        rest = MicroBatchSampler(one, start)
-        assert list(rest) == whole[2 * start :]
-        assert len(rest) == len(whole) - 2 * start
+        assert list(one.places(start)) == whole[2 * start :]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

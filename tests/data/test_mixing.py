@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vidtl.config import AugmentationConfig
-from vidtl.data.mixing import Mixing, draw_mixing, mix
+from vidtl.data.augmentation import Mixing, draw_mixing, mix
 from vidtl.training.losses import Loss, find_loss
 from vidtl.video import Box
 

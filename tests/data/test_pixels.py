@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidtl.config import ClipConfig
-from vidtl.data.pixels import conversion, normalize, planar_to_rgb, to_rgb
+from vidtl.data.batch import conversion, normalize, planar_to_rgb, to_rgb
 from vidtl.video import Color
 
 

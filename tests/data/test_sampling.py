@@ -6,7 +6,6 @@ import pytest
 from vidtl.config import AugmentationConfig, ClipConfig
 from vidtl.data.sampling import (
     box_of_crop,
-    center_box,
     random_segment_indices,
     random_span_indices,
     resample_indices,
@@ -102,8 +101,9 @@ def test_a_crop_of_the_resized_frame_is_a_box_of_the_source():
     assert box_of_crop((512, 680), (256, 340), Box(16, 58, 224, 224)) == Box(32, 116, 448, 448)
     assert box_of_crop((128, 170), (256, 340), Box(16, 58, 224, 224)) == Box(8, 29, 112, 112)
     assert box_of_crop((2, 2), (256, 256), Box(0, 255, 1, 1)) == Box(0, 1, 1, 1)
-    assert center_box(256, 340, ClipConfig()) == Box(16, 58, 224, 224)
-    assert center_box(257, 341, ClipConfig(short_side=257)) == Box(17, 59, 224, 224)
+    center, rng = AugmentationConfig(crop="center"), np.random.default_rng(0)
+    assert train_box(256, 340, center, ClipConfig(), rng) == Box(16, 58, 224, 224)
+    assert train_box(257, 341, center, ClipConfig(short_side=257), rng) == Box(17, 59, 224, 224)
 
 
 @pytest.mark.parametrize("crop", ["jitter", "random_resized", "center"])

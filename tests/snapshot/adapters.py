@@ -91,18 +91,19 @@ def write_cifar10(folder: Path, form: str) -> None:
 
 def training_clips(settings: Settings, epoch: int, sample: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
     """Decode all clips of one video: uint8 pixels and targets, and the augmented input of the model."""
-    from vidtl.data.augmentation import batch_input
+    from vidtl.data.batch import batch_input
     from vidtl.data.dataset import ClipDataset, ClipKey, collate
 
     config = experiment(settings)
     records = read_records(config.data.dataset, "train", Path(config.data.root))
-    batch = collate([ClipDataset(records, config)[ClipKey(epoch, sample, 1.0)]])
+    dataset = ClipDataset(records, config.data, config.clip, config.augmentation, config.training.seed)
+    batch = collate([dataset[ClipKey(epoch, sample, 1.0)]])
     return batch.pixels.numpy(), batch.targets.numpy(), batch_input(batch, config.clip)[0]
 
 
 def first_batch(settings: Settings) -> tuple[torch.Tensor, torch.Tensor]:
     """Read input and targets of the first step of a training, mixed."""
-    from vidtl.data.augmentation import batch_input
+    from vidtl.data.batch import batch_input
     from vidtl.data.loader import TrainLoader
 
     config = experiment(settings)
@@ -117,7 +118,7 @@ def evaluation_clips(settings: Settings, protocol: str, sample: int) -> np.ndarr
 
     config = experiment(settings)
     records = read_records(config.data.dataset, "val", Path(config.data.root))
-    return ViewDataset(records, config, get_protocol(protocol))[sample].pixels.numpy()
+    return ViewDataset(records, get_protocol(protocol), config.clip, config.data)[sample].pixels.numpy()
 
 
 def protocol_tables(protocol: str, frames: int, fps: float, size: tuple[int, int], settings: Settings) -> Any:
@@ -140,13 +141,11 @@ def training_place(
     settings: Settings, frames: int, size: tuple[int, int], key: tuple[int, ...]
 ) -> tuple[list[int], list[int]]:
     """Draw the frame numbers and the crop box of a training clip of a video at 25 frames per second."""
-    from vidtl.data.clip_samplers import FRAME_RULES
-
-    from vidtl.data.sampling import train_box
+    from vidtl.data.sampling import train_box, train_indices
     from vidtl.runtime.seeding import generator
 
     config, rng = experiment(settings), generator(*key)
-    indices = FRAME_RULES[config.clip.sampling](np.arange(frames) / 25, config.clip, rng)
+    indices = train_indices(frames, config.clip, rng)
     return indices.tolist(), list(train_box(*size, config.augmentation, config.clip, rng))
 
 

@@ -85,7 +85,7 @@ def annotated_at(file: Path, number: int, is_entry: bool) -> str:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Names of the classes in the order of the model's outputs."""
+    """Class names in the order of the model's outputs."""
 
     names: tuple[str, ...]
 
@@ -152,13 +152,6 @@ class Records:
     are_entries: bool = False
     """`lines` counts the entries of JSON files."""
 
-    def __post_init__(self) -> None:
-        n, m = len(self.ids), len(self.label_classes)
-        assert len(self.paths) == len(self.lines) == len(self.segment_starts_s) == len(self.segment_ends_s) == n
-        assert len(self.label_offsets) == n + 1
-        assert self.label_offsets[-1] == m
-        assert len(self.label_starts_s) == len(self.label_ends_s) == m
-
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -170,9 +163,9 @@ class Records:
         """Return the place of the annotation, for messages; without annotation files, the path of the video."""
         if self.lines[index] == 0:
             return str(self.path(index))
-        files = (self.annotation, *self.further_annotations)
         number = 0 if self.file_numbers is None else int(self.file_numbers[index])
-        return annotated_at(files[number], int(self.lines[index]), self.are_entries)
+        file = (self.annotation, *self.further_annotations)[number]
+        return annotated_at(file, int(self.lines[index]), self.are_entries)
 
     def labels(self, index: int) -> NDArray[np.int32]:
         """Return the classes of the whole video, each once and in rising order; empty without labels."""
@@ -188,10 +181,8 @@ class Records:
         active = (self.label_starts_s[entries] < end_s) & (self.label_ends_s[entries] > start_s)
         return np.unique(self.label_classes[entries][active])
 
-    def targets(self, index: int, start_s: float | None = None, end_s: float | None = None) -> NDArray[np.float32]:
+    def targets(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.float32]:
         """Return multi-hot float32 [K] of the whole video, or of the part between the given limits."""
-        start_s = -np.inf if start_s is None else start_s
-        end_s = np.inf if end_s is None else end_s
         targets = np.zeros(len(self.classes), np.float32)
         targets[self.labels_between(index, start_s, end_s)] = 1
         return targets
@@ -211,20 +202,15 @@ class Records:
     def with_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Return the numbers of records whose video-level classes are exactly `labels`, in rising order."""
         wanted = np.unique(np.asarray(labels, np.int64))
-        owners = np.repeat(np.arange(len(self)), np.diff(self.label_offsets))
-        inside = np.isin(self.label_classes, wanted)
-        distinct = np.unique(owners[inside] * len(self.classes) + self.label_classes[inside]) // len(self.classes)
-        found = np.bincount(distinct, minlength=len(self))
-        others = np.bincount(owners[~inside], minlength=len(self))
+        videos, classes = self.distinct_labels()
+        inside = np.isin(classes, wanted)
+        found, others = (np.bincount(videos[chosen], minlength=len(self)) for chosen in (inside, ~inside))
         return np.flatnonzero((found == len(wanted)) & (others == 0))
 
     def labels_sha256(self) -> str:
         """Hash class names, ids and labels in their order, without paths."""
-        columns = (
-            *(self.ids.data, self.ids.offsets, self.label_offsets, self.label_classes),
-            *(self.label_starts_s, self.label_ends_s),
-        )
-        return columns_sha256(self.classes.names, columns)
+        labels = (self.label_offsets, self.label_classes, self.label_starts_s, self.label_ends_s)
+        return columns_sha256(self.classes.names, (self.ids.data, self.ids.offsets, *labels))
 
     def select(self, indices: ArrayLike) -> "Records":
         """Return the given records in the given order."""

@@ -48,9 +48,9 @@ def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos
     """Find videos in files and folders; folders are walked recursively, links are followed.
 
     Args:
-        paths: files, which are accepted as they are, and folders.
-        image_model: if True, each image in a folder is a video (for models of one frame); else all are the frames of
-            one video, and those beside videos, such as covers, are ignored.
+        paths: files, all of which are accepted, and folders.
+        image_model: treat each image in a folder as a video (for models of one frame); otherwise all images are the
+            frames of one video, and images beside videos, such as covers, are ignored.
 
     Raises:
         UserError: a path does not exist; the nearest name is given.

@@ -4,14 +4,12 @@ import logging
 import os
 from pathlib import Path
 
-from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
 from vidtl.annotations.layout import VIDEO_SUFFIXES, existing
 from vidtl.errors import UserError
 from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
-
-COLUMNS: Columns = {}
 
 _CIFAR_BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
@@ -35,7 +33,7 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
                     others.append(Path(entry.path))
                     continue
                 path = Path(entry.path).relative_to(source.root).as_posix()
-                row = Row(folder, number, 0, {})
+                row = Row(folder, number, 0)
                 builder.add(row, path, path)
                 builder.label(row, name)
         if others:
@@ -60,7 +58,7 @@ def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
         for number, folder in enumerate(source.annotations):
             for file, name, images, classes in _cifar_files(folder, part):
                 path = (file / name).relative_to(source.root).as_posix()
-                row = Row(folder, number, 0, {})
+                row = Row(folder, number, 0)
                 for index, label in enumerate(images.labels.tolist()):
                     if not 0 <= label < len(classes):
                         raise UserError(
