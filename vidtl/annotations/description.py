@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
-from vidtl.annotations.formats.lists import check_fields
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
 from vidtl.annotations.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
 from vidtl.annotations.records import ClassNames, Records
@@ -27,6 +26,8 @@ FILE_NAME = "dataset.yaml"
 
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
+
+_LIST_FIELDS = ("path", "label", "frames", "other")
 
 # Parts of a split (such as a held-out part of the training set) must be the same in every run.
 _PART_SEED = 0
@@ -108,8 +109,7 @@ class DatasetDescription:
 def load_description(name_or_path: str) -> DatasetDescription:
     """Read `dataset.yaml` of a folder, or of a data set by name under `./datasets` or the repository's `datasets`.
 
-    Raises:
-        UserError: no such data set, or a key or value is not allowed; names the file, the key and the value.
+    UserError if there is no such data set, or with the file, key and value if one is not allowed.
     """
     with _access_needed(Path(name_or_path)):
         folder = _find_folder(name_or_path)
@@ -132,14 +132,11 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     """Read the annotated videos of one split, including those whose files are missing.
 
     Raises:
-        UserError: root, annotation or class file missing or without permission; an invalid header, row, label, time or
-            path.
+        UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
         if not existing(root, "data.root").is_dir():
-            raise UserError(
-                f"data.root {str(root)!r} is a file; the folder that holds annotations and videos is needed"
-            )
+            raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
         chosen = description.split(split)
         if description.classes is not None:
             class_list = _read_classes(description, description.classes, root)
@@ -147,7 +144,7 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
             builder = _read_split(description, chosen, root, class_list)
         else:
             builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
-            classes = ClassNames(tuple(sorted(set().union(*(each.label_names for each in builders.values())))))
+            classes = ClassNames(tuple(sorted(set().union(*(each.label_numbers for each in builders.values())))))
             builder = builders[split]
         records = chosen.choose(builder.build(classes))
     expected = description.expected.get(split, len(records))
@@ -222,9 +219,8 @@ def _annotations(split: SplitDescription, root: Path, annotation_format: Annotat
     if annotation_format.annotation_files:
         return tuple(file for path in split.annotations for file in find_annotations(root, path))
     folders = tuple(existing(root / folder, "folder of a split") for folder in split.videos)
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"folder of a split {str(folder)!r} is a file")
+    if file := next((folder for folder in folders if not folder.is_dir()), None):
+        raise UserError(f"folder of a split {str(file)!r} is a file")
     return folders
 
 
@@ -252,23 +248,29 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
         raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
     if annotation_format.frames_only and (read.classes is None or not read.frame_rate):
         raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
-    if annotation_format.multi_label not in (None, read.multi_label):
-        other = "multi" if annotation_format.multi_label else "single"
-        raise UserError(f"labels is {read.labels!r}; allowed with format {name}: {other!r}")
-    if annotation_format.fields:
-        return check_fields(read.fields or annotation_format.fields, "fields", read.multi_label)
-    require(not read.fields, "fields", list(read.fields), f"none with format {name}")
-    return ()
+    needed = "'multi'" if annotation_format.multi_label else "'single'"
+    suits = annotation_format.multi_label in (None, read.multi_label)
+    require(suits, "labels", read.labels, f"{needed} with format {name}")
+    require(bool(annotation_format.fields) or not read.fields, "fields", list(read.fields), f"none with format {name}")
+    fields = read.fields or annotation_format.fields
+    for field_name in fields:
+        require_choice("an entry of fields", field_name, _LIST_FIELDS)
+        require(field_name == "other" or fields.count(field_name) == 1, "fields", list(fields), f"{field_name!r} once")
+    if fields:
+        require(fields[0] == "path" and "label" in fields, "fields", list(fields), "'path' first, and a 'label'")
+        last = not read.multi_label or fields[-1] == "label"  # several labels follow the other fields
+        require(last, "fields", list(fields), "'label' last with `labels: multi`")
+    return fields
 
 
-def _check_files(patterns: tuple[str, ...], allowed: frozenset[str]) -> None:
+def _check_files(patterns: tuple[str, ...], allowed: tuple[str, ...]) -> None:
     """Apply the patterns once, so that none can fail in the middle of a set."""
     needed = "patterns such as '{id}.mp4'" if allowed else "none with this format, whose annotation has the paths"
     require(bool(patterns) == bool(allowed), "files", list(patterns), needed)
     sample: dict[str, Any] = {"label": "label", "id": "id", "start": 0, "end": 1}
     for pattern in patterns:
         try:
-            unknown = sorted(pattern_fields(pattern) - allowed)
+            unknown = sorted(pattern_fields(pattern).difference(allowed))
             example = pattern if unknown else pattern.format_map(sample)
         except (ValueError, TypeError, LookupError) as error:
             raise UserError(f"files has {pattern!r}, which is no name pattern ({error})") from None

@@ -20,18 +20,10 @@ Fields = Mapping[str, str | int]
 
 
 def check_relative(path: str, where: str) -> str:
-    """Return the path, or raise a UserError if it could leave its folder or is no plain file path.
-
-    Only the text is checked; links are followed and checked when the video is opened.
-    """
-    if not is_relative(path):
+    """Return the path, or raise a UserError if its text (links are checked when opened) could leave its folder."""
+    if not path or _UNSAFE.search(path):
         raise UserError(f"{where}: {path!r} is not allowed; a path inside data.root without '..' is")
     return path
-
-
-def is_relative(path: str) -> bool:
-    """Return True if `check_relative` accepts a path."""
-    return bool(path) and _UNSAFE.search(path) is None
 
 
 def existing(path: Path, what: str) -> Path:
@@ -47,10 +39,9 @@ def existing(path: Path, what: str) -> Path:
 
 
 def find_annotations(root: Path, path: str, what: str = "annotation file") -> list[Path]:
-    """Find files below the root; `what` is their name in messages.
+    """Find files below the root: `a | b` is the first that exists, `*` matches several, spaces match underscores, too.
 
-    `a | b` is the first of these that exists, `*` in a name matches several files, and spaces in names also match
-    underscores.
+    `what` names them in messages.
     """
     choices = [choice.strip() for choice in path.split("|")]
     for choice in choices:
@@ -87,7 +78,6 @@ class VideoFinder:
         self._places = [place for place in places if self._can_match(*place[1:])]
         self._hits = [0] * len(patterns)
         self.fields = frozenset[str]().union(*map(pattern_fields, patterns))
-        """Every field that a pattern uses."""
 
     def find(self, fields: Fields) -> str | None:
         """Return the path relative to the root, or None if no pattern matches a file.
@@ -141,7 +131,7 @@ class VideoFinder:
         return any(found.endswith(suffixes) for found in self._list(folder))
 
     def expected_pattern(self, needs: str | None = None) -> str:
-        """Return the pattern that most videos matched, in the first folder: the expected place of missing ones.
+        """Return the expected place of missing videos: the first folder, and the pattern that most videos matched.
 
         With `needs`, only patterns with that field count (or all, if none has it).
         """
@@ -163,5 +153,6 @@ def pattern_fields(pattern: str) -> set[str]:
 
 def _first(name: str, names: frozenset[str]) -> str | None:
     """Return the name if it is in `names`; for `stem.*`, the name with the first matching suffix."""
-    candidates = [name[:-2] + suffix for suffix in VIDEO_SUFFIXES] if name.endswith(".*") else [name]
-    return next((candidate for candidate in candidates if candidate in names), None)
+    if not name.endswith(".*"):
+        return name if name in names else None
+    return next((found for suffix in VIDEO_SUFFIXES if (found := name[:-2] + suffix) in names), None)

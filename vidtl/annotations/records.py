@@ -1,6 +1,6 @@
 """The table of annotated videos: paths, labels and parts of files.
 
-Columns are numpy arrays, including strings, because a list of 300,000 Python objects is copied page by page into every
+All columns are numpy arrays, including strings: a list of 300,000 Python objects is copied page by page into every
 forked worker when reference counts change, and takes seconds to pickle for a spawned one.
 """
 
@@ -110,15 +110,14 @@ class ClassNames:
 
     def index(self, name: str) -> int:
         """Return the number of a class; UserError with the nearest name if there is none."""
-        number = self._numbers.get(name)
-        if number is None:
+        if name not in self._numbers:
             raise UserError(f"unknown class {name!r}; {did_you_mean(name, self.names)}")
-        return number
+        return self._numbers[name]
 
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """n annotated videos with m labels in all.
+    """Annotated videos.
 
     The labels of record i are entries `label_offsets[i]` to `label_offsets[i + 1]` of the `label_...` columns.
     Times are seconds from the first frame of the file, whatever part of the file the record covers.
@@ -160,7 +159,7 @@ class Records:
         return self.root / self.paths[index]
 
     def origin(self, index: int) -> str:
-        """Return the place of the annotation, for messages; without annotation files, the path of the video."""
+        """Return the place of the annotation, or the path of the video without annotation files."""
         if self.lines[index] == 0:
             return str(self.path(index))
         number = 0 if self.file_numbers is None else int(self.file_numbers[index])
@@ -174,8 +173,7 @@ class Records:
     def labels_between(self, index: int, start_s: float, end_s: float) -> NDArray[np.int32]:
         """Return the classes whose segment overlaps the interval between two frames, each once and in rising order.
 
-        Charades' authors label frames with start < t < end, so a segment that ends where the clip begins does not
-        count.
+        As Charades labels frames with start < t < end, a segment that ends where the clip begins does not count.
         """
         entries = self._entries(index)
         active = (self.label_starts_s[entries] < end_s) & (self.label_ends_s[entries] > start_s)

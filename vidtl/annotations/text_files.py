@@ -82,11 +82,7 @@ def read_class_list(file: Path, numbered: bool = False) -> ClassList:
 
     Forms: one name per line; lines `c000 name` of Charades, numbered from 0; lines `1 name` of UCF101's `classInd.txt`,
     numbered from 0 or 1; a JSON object of names and numbers, as Something-Something's `labels.json`, or a JSON list of
-    names. Lines are numbered if the first two are.
-
-    Args:
-        file: the list.
-        numbered: require the form of Charades.
+    names. Lines are numbered if the first two are; `numbered` requires the form of Charades.
 
     Raises:
         UserError: not UTF-8, a number out of order, an empty or repeated name.

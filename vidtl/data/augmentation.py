@@ -81,11 +81,8 @@ def draw_augmentation(
 
     Every number is drawn even if it is not used, so that enabling one change leaves the others alone.
     """
-    flip, jitter, gray = rng.random(3) < (
-        config.flip_probability,
-        config.color_jitter_probability,
-        config.grayscale_probability,
-    )
+    probabilities = (config.flip_probability, config.color_jitter_probability, config.grayscale_probability)
+    flip, jitter, gray = rng.random(3) < probabilities
     brightness, contrast, saturation, hue = config.color_jitter
     draws = rng.uniform(-1, 1, size=4) * jitter
     erasure = _draw_erasure(config, frame_size, rng)
@@ -158,13 +155,9 @@ def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> t
 
 
 def erase(input_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
-    """Fill each clip's erased box with standard normal noise, in place.
+    """Fill the erased box of each normalized clip with standard normal noise, in place.
 
     The box is the same in all frames, the noise is not (timm's `pixel` mode; boxes of whole clips as in MViT).
-
-    Args:
-        input_BTCHW: normalized, since published code draws noise of that range.
-        augmentations: B of them.
     """
     for clip_TCHW, augmentation in zip(input_BTCHW, augmentations, strict=True):
         if augmentation.erasure:
@@ -193,8 +186,10 @@ def draw_mixing(
     """Draw the mixing of one micro-batch; None if its clips are not mixed.
 
     Args:
+        config: mixing probabilities.
         frame_size: height and width of the clips.
-        weights: of the B clips; those of weight 0 come last.
+        weights: of the B clips; those of weight 0, which pad a batch, come last and are not mixed.
+        seed: seed of the run.
         position: optimizer step, micro-batch and process.
     """
     real = sum(weight > 0 for weight in weights)

@@ -29,7 +29,7 @@ class Failure(NamedTuple):
     classes: tuple[str, ...] = ()
     """Names of the video's classes."""
     attempt: int = 0
-    """0 for the video of the sample itself, 1 for its first substitute, and so on."""
+    """0 for the video of the sample, 1 for its first substitute, and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,9 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        mapped: dict[str, Any] = {
-            name: function(value) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
-        }
-        return replace(self, **mapped)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        changes: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ class VideoViews:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsBatch:
-    """Videos that a worker sends together: each tensor costs a connection to it, whatever its size."""
+    """Videos that a worker sends together, since each tensor costs a connection, whatever its size."""
 
     videos: list[VideoViews]
     """Without pixels."""
@@ -113,15 +112,12 @@ def conversion(color: Color) -> list[list[float]]:
     green = 1 - red - blue
     luma_low, luma_span, chroma_span = (0, 255, 255) if color.full_range else (16, 219, 224)
     weights = [
-        (1.0, 0.0, 2 * (1 - red)),
-        (1.0, -2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green),
-        (1.0, 2 * (1 - blue), 0.0),
+        (0.0, 2 * (1 - red)),
+        (-2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green),
+        (2 * (1 - blue), 0.0),
     ]
-    rows = []
-    for luma, u, v in weights:
-        row = [luma / luma_span, u / chroma_span, v / chroma_span]
-        rows.append([*row, -(row[0] * luma_low + (row[1] + row[2]) * 128)])
-    return rows
+    rows = [(1.0 / luma_span, u / chroma_span, v / chroma_span) for u, v in weights]
+    return [[luma, u, v, -(luma * luma_low + (u + v) * 128)] for luma, u, v in rows]
 
 
 @cache
@@ -170,16 +166,7 @@ def normalize(rgb_BTCHW: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
 
 
 def prepare_input(pixels: torch.Tensor, color: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
-    """Convert transported uint8 frames to the model's input, without augmentation.
-
-    Args:
-        pixels: uint8 [B, T, H * 3 / 2, W] (planar) or [B, T, H, W, 3] (RGB).
-        color: int64 [B]; see `planar_to_rgb`; not used for RGB.
-        clip: its `mean` and `std` are used.
-
-    Returns:
-        float32 [B, T, 3, H, W].
-    """
+    """Convert transported uint8 frames (see `to_rgb`) to the model's input, float32 [B, T, 3, H, W]."""
     return normalize(to_rgb(pixels, color), clip)
 
 

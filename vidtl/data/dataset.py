@@ -158,12 +158,11 @@ class ClipDataset(Dataset[list[Clip]]):
 
     def _may_be_readable(self, index: int) -> bool:
         """Return False if the file is missing, or broken according to the manifest."""
-        records = self.records
-        if file_stamp(records.path(index)) is None:
+        if file_stamp(self.records.path(index)) is None:
             return False
         try:
             if self.manifest:
-                self.manifest.consult(records.root, records.paths[index])
+                self.manifest.consult(self.records.root, self.records.paths[index])
         except UnreadableVideo:
             return False
         return True

@@ -98,10 +98,7 @@ class TrainLoader:
         return [ClipKey(epoch, int(order[place % len(order)]), float(place < len(order))) for place in places]
 
     def clips_of_classes(self, steps: int) -> dict[str, int]:
-        """Count the clips of each class in the first `steps` optimizer steps, over all processes.
-
-        A clip counts for every class of its video; classes without clips are omitted.
-        """
+        """Count the clips of each class's videos in the first `steps` optimizer steps, over all processes."""
         records = self.records
         epochs, rest = divmod(steps, self.steps_per_epoch)
         visits = np.full(len(records), epochs)
@@ -112,8 +109,6 @@ class TrainLoader:
 
     def iterate(self, start_step: int = 0) -> Iterator[ClipBatch]:
         """Yield micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
-
-        The workers live as long as the iterator, so that no epoch waits for their start.
 
         Raises:
             UserError: no video tried for one clip could be read, or a worker died or hung (its videos named).

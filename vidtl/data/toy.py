@@ -12,7 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -27,12 +26,9 @@ from vidtl.runtime.files import whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 
-VERSION = 1
-"""Incremented when the same settings give other files."""
-
+VERSION = 1  # incremented when the same settings give other files
 MARKER = "toy.json"
-FRAME_SIZES = ((72, 96), (80, 96), (72, 84), (96, 80))
-"""Height and width."""
+FRAME_SIZES = ((72, 96), (80, 96), (72, 84), (96, 80))  # height and width
 FRAME_RATES = (12, 15)
 NUM_FRAMES = 24
 SPLITS = ("train", "val")
@@ -220,8 +216,9 @@ def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo])
         return False
     try:
         marker = json.loads((directory / MARKER).read_text())
-        wanted, found = _marker(settings, complete=True), {**marker, "complete": True}
-    except (OSError, ValueError, TypeError):
+        wanted = {"version": VERSION, **asdict(settings)}
+        found = {name: value for name, value in marker.items() if name != "complete"}
+    except (OSError, ValueError, AttributeError):
         raise UserError(f"{directory}: not empty and not a toy set; allowed: an empty or a new directory") from None
     if found != wanted:
         differing = sorted(key for key in wanted if found.get(key) != wanted[key])
@@ -232,10 +229,6 @@ def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo])
     return bool(marker["complete"]) and all(file.is_file() and file.stat().st_size for file in files)
 
 
-def _marker(settings: ToySettings, complete: bool) -> dict[str, Any]:
-    return {"version": VERSION, **asdict(settings), "complete": complete}
-
-
 def _write_marker(directory: Path, settings: ToySettings, complete: bool) -> None:
     with whole_file(directory / MARKER) as file:
-        file.write(json.dumps(_marker(settings, complete), indent=2) + "\n")
+        file.write(json.dumps({"version": VERSION, **asdict(settings), "complete": complete}, indent=2) + "\n")

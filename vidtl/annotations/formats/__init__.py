@@ -14,7 +14,7 @@ class AnnotationFormat:
     read: Callable[[AnnotationSource], RecordsBuilder]
     columns: Columns = field(default_factory=dict)
     """Columns of the format and their default names; None: optional."""
-    pattern_fields: frozenset[str] = frozenset()
+    pattern_fields: tuple[str, ...] = ()
     """Fields that the patterns of `files` may use; none: the annotation has the paths."""
     numbered_classes: bool = False
     """Labels are numbers `cNNN`, which need a list of classes with lines `cNNN name`."""
@@ -30,18 +30,16 @@ class AnnotationFormat:
     """An evaluation also writes a file for Charades' official scorer."""
 
 
-_ID, _LABEL_AND_ID = frozenset({"id"}), frozenset({"label", "id"})
-
 READERS = {
     "kinetics_csv": AnnotationFormat(
         read=tables.read_kinetics_csv,
         columns={"label": "label", "id": "youtube_id", "start": "time_start", "end": "time_end", "split": None},
-        pattern_fields=frozenset({"label", "id", "start", "end"}),
+        pattern_fields=("label", "id", "start", "end"),
     ),
     "charades_csv": AnnotationFormat(
         read=charades.read_charades_csv,
         columns={"id": "id", "actions": "actions", "length": "length", "split": None},
-        pattern_fields=_ID,
+        pattern_fields=("id",),
         numbered_classes=True,
         multi_label=True,
         official_scorer=True,
@@ -49,14 +47,14 @@ READERS = {
     "frame_list": AnnotationFormat(
         read=charades.read_frame_list, frames_only=True, multi_label=True, official_scorer=True
     ),
-    "avid_json": AnnotationFormat(read=lists.read_avid_json, pattern_fields=_ID, multi_label=False),
+    "avid_json": AnnotationFormat(read=lists.read_avid_json, pattern_fields=("id",), multi_label=False),
     "ssv2_json": AnnotationFormat(
         read=lists.read_ssv2_json,
         columns={"id": "id", "template": "template"},
-        pattern_fields=_ID,
+        pattern_fields=("id",),
         multi_label=False,
     ),
-    "hmdb51_splits": AnnotationFormat(read=lists.read_hmdb51_splits, pattern_fields=_LABEL_AND_ID, multi_label=False),
+    "hmdb51_splits": AnnotationFormat(read=lists.read_hmdb51_splits, pattern_fields=("label", "id"), multi_label=False),
     "path_list": AnnotationFormat(read=lists.read_path_list, fields=("path", "label")),
     "class_folders": AnnotationFormat(read=folders.read_class_folders, annotation_files=False, multi_label=False),
     "cifar10": AnnotationFormat(read=folders.read_cifar10, annotation_files=False, multi_label=False),

@@ -40,9 +40,7 @@ def _parse_action(source: AnnotationSource, row: Row, action: str) -> tuple[str,
     column = source.columns["actions"]
     parsed = _ACTION.fullmatch(action)
     if parsed is None:
-        raise UserError(
-            f"{row.where}: {column} has {action!r}; 'c<number> <start> <end>' with spaces between is needed"
-        )
+        raise UserError(f"{row.where}: {column} has {action!r}; 'c<number> <start> <end>' is needed")
     assert source.classes is not None  # the description requires a list of classes for this format
     number, names = int(parsed[1]), source.classes.names
     if number >= len(names):
@@ -135,7 +133,5 @@ def _check_first(folder: Path, video: _FrameFolder) -> None:
     for digits in (number, number.zfill(len(parsed[1]))) if video.first else ():
         name = f"{video.name[: parsed.start(1)]}{digits}{video.name[parsed.end(1) :]}"
         if (folder / name).exists():
-            raise UserError(
-                f"{video.row.where}: {video.name!r} is listed first, but {str(folder)!r} also has {name!r}; "
-                "a list from the first image on is needed"
-            )
+            also = f"but {str(folder)!r} also has {name!r}; a list from the first image on is needed"
+            raise UserError(f"{video.row.where}: {video.name!r} is listed first, {also}")

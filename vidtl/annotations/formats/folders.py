@@ -24,9 +24,11 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
         others: list[Path] = []
-        for name in _folders(folder):
-            entries = sorted(os.scandir(folder / name), key=lambda entry: entry.name)
-            for entry in entries:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        if not names:
+            raise UserError(f"{folder}: no folders in it; one for each class is needed")
+        for name in names:
+            for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
                 if entry.name.startswith("."):
                     continue
                 if not entry.name.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)) and not entry.is_dir():
@@ -39,13 +41,6 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
         if others:
             _log.warning("%s: %d files are neither videos nor images, as %s", folder, len(others), others[0])
     return builder
-
-
-def _folders(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise UserError(f"{folder}: no folders in it; one for each class is needed")
-    return names
 
 
 def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
@@ -61,9 +56,8 @@ def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
                 row = Row(folder, number, 0)
                 for index, label in enumerate(images.labels.tolist()):
                     if not 0 <= label < len(classes):
-                        raise UserError(
-                            f"{file}: image {index} has the label {label}; classes are 0 to {len(classes) - 1}"
-                        )
+                        last = len(classes) - 1
+                        raise UserError(f"{file}: image {index} has the label {label}; classes are 0 to {last}")
                     builder.add(row, f"{path}/{index}", f"{path}/{index}")
                     builder.label(row, classes[label])
     except UnreadableVideo as error:
@@ -82,9 +76,7 @@ def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages,
     archives = sorted(folder.glob("*.npz"))
     if len(archives) != 1:
         found = f"{len(archives)} .npz files" if archives else "nothing of CIFAR-10"
-        raise UserError(
-            f"{folder} has {found}; 'cifar-10-batches-py', 'cifar-10-batches-bin' or one .npz file is needed"
-        )
+        raise UserError(f"{folder} has {found}; 'cifar-10-batches-py', 'cifar-10-batches-bin' or one .npz is needed")
     images = open_packed(archives[0].resolve(), part)
     if not images.classes:
         raise UserError(f"{archives[0]}: no array 'classes' with the names of the classes")

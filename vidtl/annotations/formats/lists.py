@@ -8,10 +8,7 @@ from typing import Any
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
 from vidtl.annotations.layout import VIDEO_SUFFIXES, check_relative
 from vidtl.annotations.records import ClassNames
-from vidtl.errors import UserError, did_you_mean
-
-FIELDS = ("path", "label", "frames", "other")
-"""Allowed `fields` in dataset.yaml; the count `frames` is not used, since the folder has it as well."""
+from vidtl.errors import UserError
 
 _HMDB51_FILE = re.compile(r"(?P<label>.+)_test_split[123]\.txt")
 _HMDB51_FLAGS = ("0", "1", "2")
@@ -61,7 +58,7 @@ def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None
             raise UserError(f"{row.where}: {text!r} has {len(parts)} fields; {' '.join(known)} are needed")
         values = dict(zip(known, parts, strict=False))
         labels = [values["label"]] if "label" in values else []
-    frames = values.get("frames", "0").strip()
+    frames = values.get("frames", "0").strip()  # checked only: the folder has the frames
     if not frames.isdecimal():
         raise UserError(f"{row.where}: the number of frames is {frames!r}; a whole number is needed")
     return values["path"].strip(), [label.strip() for label in labels]
@@ -74,10 +71,8 @@ def _names(source: AnnotationSource, row: Row, path: str, labels: Sequence[str])
     names = [source.class_name(label, row.where) for label in labels]
     of_folder = _class_of_folder(source.classes, source.aliases.get(folder, folder))
     if of_folder and not source.multi_label and source.aliases.get(names[0], names[0]) != of_folder:
-        raise UserError(
-            f"{row.where}: the label {labels[0]!r} is {names[0]!r}, but the folder is that of {of_folder!r}; "
-            "the list of classes has another order than the annotation"
-        )
+        reason = f"but the folder is that of {of_folder!r}; the list of classes and the annotation differ in order"
+        raise UserError(f"{row.where}: the label {labels[0]!r} is {names[0]!r}, {reason}")
     return names
 
 
@@ -85,25 +80,6 @@ def _class_of_folder(classes: ClassNames | None, folder: str) -> str | None:
     """Return the class with the name of a folder, with spaces or underscores."""
     spellings = (folder, folder.replace("_", " "))
     return next((name for name in spellings if classes and name in classes), None)
-
-
-def check_fields(fields: Sequence[str], where: str, multi_label: bool) -> tuple[str, ...]:
-    """Return the fields of a list, or raise a UserError: path first, a label, and at most one of each.
-
-    In a multi-label list, the label is last, because several labels follow the other fields.
-    """
-    for name in fields:
-        if name not in FIELDS:
-            raise UserError(f"{where} has {name!r}; {did_you_mean(name, FIELDS)}")
-        if name != "other" and fields.count(name) > 1:
-            raise UserError(f"{where} has {name!r} twice; once is allowed")
-    if not fields or fields[0] != "path":
-        raise UserError(f"{where} is {list(fields)}; 'path' is needed first")
-    if "label" not in fields:
-        raise UserError(f"{where} is {list(fields)}; 'label' is needed")
-    if multi_label and fields[-1] != "label":
-        raise UserError(f"{where} is {list(fields)}; with `labels: multi`, 'label' is needed last")
-    return tuple(fields)
 
 
 def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
@@ -167,10 +143,7 @@ def read_ssv2_json(source: AnnotationSource) -> RecordsBuilder:
 
 
 def _entries(source: AnnotationSource, needed: str, pairs: bool = False) -> Iterator[tuple[Row, Any]]:
-    """Yield the entries of JSON lists, or the (key, value) pairs of JSON objects, including repeated keys.
-
-    UserError that names `needed` for a file with anything else.
-    """
+    """Yield the entries of JSON lists, or the (key, value) pairs of JSON objects, including repeated keys."""
     for number, file in enumerate(source.annotations):
         try:
             content = json.loads(file.read_bytes(), object_pairs_hook=list if pairs else None)

@@ -76,8 +76,7 @@ class AnnotationSource:
     def locate(self, path: str, where: str) -> str:
         """Convert the path of a video in an annotation to one relative to the root.
 
-        Absolute paths must lie in the root; others are searched in the folders of the split. UserError begins with
-        `where`.
+        Absolute paths must lie in the root; others are searched in the folders of the split.
         """
         path = path.removeprefix("./")
         if path.startswith("/"):
@@ -91,9 +90,7 @@ class AnnotationSource:
         if not label.isdecimal() or (self.classes is not None and label in self.classes):
             return label
         if self.classes is None:
-            raise UserError(
-                f"{where}: the label is the number {label}; `classes` in dataset.yaml must name the list of classes"
-            )
+            raise UserError(f"{where}: the label is the number {label}; `classes` is needed in dataset.yaml")
         number, names = int(label) - self.first_class, self.classes.names
         if not 0 <= number < len(names):
             last = self.first_class + len(names) - 1
@@ -104,9 +101,7 @@ class AnnotationSource:
         value = row.values["split"]
         if value not in self.split_values:
             hint = did_you_mean(value, sorted(self.split_values))
-            raise UserError(
-                f"{row.where}: {self.columns['split']} is {value!r}, which is no split of dataset.yaml; {hint}"
-            )
+            raise UserError(f"{row.where}: {self.columns['split']} is {value!r}, no split of dataset.yaml; {hint}")
         return value == self.split_value
 
 
@@ -128,7 +123,8 @@ class RecordsBuilder:
         self._label_starts = array("f")
         self._label_ends = array("f")
         self._first_uses: dict[str, str] = {}
-        self._numbers: dict[str, int] = {}
+        self.label_numbers: dict[str, int] = {}
+        """Number of each label name, by first use."""
 
     def add(self, row: Row, video_id: str, path: str, segment: tuple[float, float] = (0.0, math.inf)) -> None:
         """Begin a record; `label` then adds to it.
@@ -140,7 +136,7 @@ class RecordsBuilder:
             segment: the part of the file that the record covers, in seconds.
 
         Raises:
-            UserError: the id or the path is not UTF-8 (names in old archives), so it could not be written to a file.
+            UserError: the id or the path is not UTF-8 (names in old archives).
         """
         if not path:
             self._absent.append(len(self._lines))
@@ -163,11 +159,11 @@ class RecordsBuilder:
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
         """Add a label to the last record, of the whole video unless times are given."""
         name = self.source.aliases.get(name, name)
-        number = self._numbers.get(name)
+        number = self.label_numbers.get(name)
         if number is None:
             if not name:
                 raise UserError(f"{row.where}: the label is empty; every row needs the name of a class")
-            number = self._numbers[name] = len(self._numbers)
+            number = self.label_numbers[name] = len(self.label_numbers)
             self._first_uses[name] = row.where
         self._label_numbers.append(number)
         self._label_starts.append(start_s)
@@ -182,7 +178,7 @@ class RecordsBuilder:
         absent = {*self._absent, *ambiguous}
         if not absent:
             return
-        ids, paths, names = self._ids.column(), GrowingStrings(), list(self._numbers)
+        ids, paths, names = self._ids.column(), GrowingStrings(), list(self.label_numbers)
         for index, path in enumerate(self.paths()):
             if index in absent:
                 labels = self._label_numbers[self._label_offsets[index] : self._label_offsets[index + 1]]
@@ -196,13 +192,8 @@ class RecordsBuilder:
         self.complete(lambda video_id, _: pattern.format(id=video_id))
 
     def paths(self) -> StringColumn:
-        """Return the paths of all records, empty for those without a file; no record may be added afterwards."""
+        """Return the paths of all records, empty for those without a file; no record can be added afterwards."""
         return self._paths.column()
-
-    @property
-    def label_names(self) -> set[str]:
-        """All label names."""
-        return set(self._numbers)
 
     def build(self, classes: ClassNames) -> Records:
         """Build the table.
@@ -216,7 +207,7 @@ class RecordsBuilder:
         if not source.multi_label and (counts != 1).any():
             index = int((counts != 1).argmax())
             raise UserError(f"{self.where(index)}: {counts[index]} labels; with `labels: single` it must be 1")
-        numbers = np.array([self._class_number(classes, name) for name in self._numbers], np.int32)
+        numbers = np.array([self._class_number(classes, name) for name in self.label_numbers], np.int32)
         return Records(
             root=source.root,
             classes=classes,
@@ -253,10 +244,9 @@ class RecordsBuilder:
             raise UserError(f"{files}: no row belongs to this split; at least one is needed")
         repeated = ids.repeated().tolist()
         if repeated:
-            video_id = ids[repeated[0]]
+            first, video_id = repeated[0], ids[repeated[0]]
             second = next(index for index in repeated[1:] if ids[index] == video_id)
-            earlier = self.where(repeated[0])
-            raise UserError(f"{self.where(second)}: {video_id!r} is already at {earlier}; each may be listed once")
+            raise UserError(f"{self.where(second)}: {video_id!r} is already at {self.where(first)}; once is allowed")
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:

@@ -27,7 +27,7 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
     Header `label,youtube_id,time_start,time_end,split`; other columns, as `is_cc` of ActivityNet's Kinetics-400, are
     ignored. The clip `time_start` to `time_end` of the YouTube video is a separate file.
 
-    The YouTube id is not unique: six videos of Kinetics-600's validation set occur twice, with other times.
+    YouTube ids are not unique: six videos of Kinetics-600's validation set occur twice, with other times.
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
@@ -58,10 +58,7 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
 
 
 def _ambiguous(builder: RecordsBuilder) -> list[int]:
-    """Return rows with the same file: two clips of one YouTube video with a name like `<id>.mp4`.
-
-    The file can contain one of them at most, so all of them count as missing.
-    """
+    """Return rows that share a file `<id>.mp4`, which contains one clip at most: all of them count as missing."""
     paths = builder.paths()
     rows = [index for index in paths.repeated().tolist() if paths[index]]
     if rows:
@@ -72,8 +69,7 @@ def _ambiguous(builder: RecordsBuilder) -> list[int]:
                 f"{builder.where(second)}: the file {path!r} is also that of {first}; "
                 "one of `files` in dataset.yaml must use {start}"
             )
-        message = "%s: %d rows share their file with another row, as here %r; they count as missing"
-        _log.warning(message, first, len(rows), path)
+        _log.warning("%s: %d rows share a file with another row, as %r; they count as missing", first, len(rows), path)
     return rows
 
 
