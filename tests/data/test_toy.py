@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
-from tests.data.absent import missing
+from tests.annotations.sets import missing
 from tests.refusals import refused
 from vidtl.annotations.description import REPOSITORY_DATASETS, load_description, read_records
 from vidtl.data.toy import SPLITS, ToySettings, _is_complete, make_toy, plan_video, render_video

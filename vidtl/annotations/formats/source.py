@@ -199,14 +199,10 @@ class RecordsBuilder:
         """Build the table.
 
         Raises:
-            UserError: an empty split, a repeated id, an unknown class, or not one label in a single-label set.
+            UserError: an empty split, a repeated id or an unknown class.
         """
         ids, source = self._ids.column(), self.source
         self._check_ids(ids)
-        counts = np.diff(self._label_offsets)
-        if not source.multi_label and (counts != 1).any():
-            index = int((counts != 1).argmax())
-            raise UserError(f"{self.where(index)}: {counts[index]} labels; with `labels: single` it must be 1")
         numbers = np.array([self._class_number(classes, name) for name in self.label_numbers], np.int32)
         return Records(
             root=source.root,
