@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotations.sets import make, missing, read, write
+from tests.annotations.sets import make, read, write
 from tests.refusals import refused
 from vidtl.annotations.description import (
     REPOSITORY_DATASETS,
@@ -163,13 +163,6 @@ def test_missing_permission_is_a_user_error(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Path, "open", refuse)
     with refused("train.csv", "Permission denied"):
         read_records(description, "train", tmp_path)
-
-
-def test_missing_videos_have_their_annotated_path(tmp_path: Path) -> None:
-    write(tmp_path, {"train.csv": "path,label\nsub/a.mp4,walk\nb.mp4,walk\nnowhere/c.mp4,walk\n", "sub/a.mp4": ""})
-    records = read(describe(tmp_path, MINIMAL), "train", tmp_path)
-    assert list(records.paths) == ["sub/a.mp4", "b.mp4", "nowhere/c.mp4"]
-    assert missing(records) == [1, 2]
 
 
 def test_the_readme_has_a_working_example_and_every_key(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""uint8 to float RGB: against FFmpeg's own conversion, and against the definition."""
+"""uint8 to float RGB: against FFmpeg's conversion, and against the definition."""
 
 import av
 import numpy as np
@@ -30,7 +30,7 @@ def test_planes_convert_as_ffmpeg_converts_them(matrix: str, full_range: bool) -
     difference = (ours[0, 0].permute(1, 2, 0) * 255 - torch.from_numpy(rgb).float()).abs()
     assert difference.mean() < 1.5
     wrong = planar_to_rgb(pixels, torch.tensor([Color(matrix, not full_range).code()]))
-    assert (wrong - ours).abs().mean() * 255 > 3  # the tags matter, and the test could tell
+    assert (wrong - ours).abs().mean() * 255 > 3  # the tags matter
 
 
 @pytest.mark.parametrize("full_range", [False, True])
