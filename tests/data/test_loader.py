@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.environment import REPOSITORY
 from tests.refusals import assert_refusal, refused
@@ -156,6 +157,7 @@ def test_a_worker_that_dies_or_hangs_names_its_videos(
         return opened(records, index, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(dataset_module, "open_record", open_or_die)
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)  # wait for hung workers
     with pytest.raises(UserError) as caught:
         list(loader.iterate())
     assert_refusal(str(caught.value), records.paths[fatal])
