@@ -25,6 +25,7 @@ from vidtl.training.losses import Loss, find_loss
 from vidtl.video import Box
 
 SIZE = (24, 32)
+TARGETS = torch.eye(5)
 MIXUP, CUTMIX = AugmentationConfig(mixup_alpha=0.8), AugmentationConfig(cutmix_alpha=1.0)
 BOTH = AugmentationConfig(mixup_alpha=0.8, cutmix_alpha=1.0)
 
@@ -142,33 +143,28 @@ def clips() -> torch.Tensor:
     return torch.randn(5, 3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture
-def targets() -> torch.Tensor:
-    return torch.eye(5)
-
-
 def drawn(config: AugmentationConfig, count: int, weights: tuple[float, ...] = (1, 1, 1, 1, 1)) -> list[Any]:
     return [draw_mixing(config, SIZE, list(weights), 3, step, 0, 0) for step in range(count)]
 
 
-def test_mixup_adds_clips_and_labels_by_one_share(clips: torch.Tensor, targets: torch.Tensor) -> None:
+def test_mixup_adds_clips_and_labels_by_one_share(clips: torch.Tensor) -> None:
     for mixing in drawn(MIXUP, 10):
         assert mixing.box is None
-        out, mixed = mix(clips, targets, mixing)
+        out, mixed = mix(clips, TARGETS, mixing)
         share = mixing.own_share
         torch.testing.assert_close(out, share * clips + (1 - share) * clips.flip(0))
-        torch.testing.assert_close(mixed, share * targets + (1 - share) * targets.flip(0))
+        torch.testing.assert_close(mixed, share * TARGETS + (1 - share) * TARGETS.flip(0))
         torch.testing.assert_close(mixed.sum(dim=1), torch.ones(5))
         assert torch.equal(out[2], clips[2])  # the clip in the middle is its own partner
 
 
-def test_cutmix_shares_labels_by_area(clips: torch.Tensor, targets: torch.Tensor) -> None:
+def test_cutmix_shares_labels_by_area(clips: torch.Tensor) -> None:
     before, sizes = clips.clone(), set()
     for mixing in drawn(CUTMIX, 40):
         top, left, height, width = mixing.box
         assert 0 <= top <= top + height <= SIZE[0]
         assert 0 <= left <= left + width <= SIZE[1]
-        out, mixed = mix(clips, targets, mixing)
+        out, mixed = mix(clips, TARGETS, mixing)
         partner = (out == clips.flip(0))[0].all(dim=(0, 1))
         assert partner.sum() == height * width
         assert partner[top : top + height, left : left + width].all()
@@ -179,32 +175,27 @@ def test_cutmix_shares_labels_by_area(clips: torch.Tensor, targets: torch.Tensor
     assert torch.equal(clips, before)
 
 
-def test_a_batch_with_padding_mixes_real_clips_alone(clips: torch.Tensor, targets: torch.Tensor) -> None:
+def test_a_batch_with_padding_mixes_real_clips_alone(clips: torch.Tensor) -> None:
     clips[3:] = float("nan")
     for config in (MIXUP, CUTMIX):
         for mixing in drawn(config, 5, (1, 1, 1, 0, 0)):
             assert mixing.partners == (2, 1, 0, 3, 4)
-            out, mixed = mix(clips, targets, mixing)
+            out, mixed = mix(clips, TARGETS, mixing)
             assert out[:3].isfinite().all()
             assert mixed[:3, 3:].eq(0).all()
-            assert torch.equal(mixed[3:], targets[3:])
+            assert torch.equal(mixed[3:], TARGETS[3:])
     assert drawn(BOTH, 20, (1, 0, 0, 0, 0)) == [None] * 20
     assert drawn(BOTH, 20, (0, 0, 0, 0, 0)) == [None] * 20
 
 
-def test_the_loss_of_mixed_targets_is_the_mixed_loss(clips: torch.Tensor, targets: torch.Tensor) -> None:
+def test_the_loss_of_mixed_targets_is_the_mixed_loss(clips: torch.Tensor) -> None:
     multi_hot = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 0]]).float()
-    _, mixed = mix(clips, multi_hot, Mixing(0.7, None, (4, 3, 2, 1, 0)))
-    torch.testing.assert_close(mixed[:2], torch.tensor([[0.7, 1.0, 0.0], [0.3, 0.0, 0.0]]))
-    assert torch.equal(mixed[2], multi_hot[2])
-    loss = Loss(function=find_loss("", multi_label=True), label_smoothing=0.1)
-    assert loss(torch.zeros(5, 3), mixed, torch.ones(5)).isfinite()
-    logits = torch.randn(5, 5, generator=torch.Generator().manual_seed(1))
-    _, mixed = mix(clips, targets, Mixing(0.7, None, (4, 3, 2, 1, 0)))
-    for smoothing in (0.0, 0.1):
-        loss = Loss(function=find_loss("", multi_label=False), label_smoothing=smoothing)
-        own, other, both = (loss(logits, y, torch.ones(5)) for y in (targets, targets.flip(0), mixed))
-        # The clip in the middle keeps its own label, which is its partner's too.
+    for labels, multi_label, smoothing in ((TARGETS, False, 0.0), (TARGETS, False, 0.1), (multi_hot, True, 0.1)):
+        _, mixed = mix(clips, labels, Mixing(0.7, None, (4, 3, 2, 1, 0)))
+        torch.testing.assert_close(mixed, 0.7 * labels + 0.3 * labels.flip(0))
+        logits = torch.randn(labels.shape, generator=torch.Generator().manual_seed(1))
+        loss = Loss(function=find_loss("", multi_label), label_smoothing=smoothing)
+        own, other, both = (loss(logits, y, torch.ones(5)) for y in (labels, labels.flip(0), mixed))
         torch.testing.assert_close(both, 0.7 * own + 0.3 * other)
 
 
@@ -219,8 +210,8 @@ def test_draws_depend_on_the_position_and_follow_the_probabilities() -> None:
     assert drawn(AugmentationConfig(), 5) == [None] * 5
 
 
-def test_the_whole_frame_or_nothing_may_be_cut(clips: torch.Tensor, targets: torch.Tensor) -> None:
+def test_the_whole_frame_or_nothing_may_be_cut(clips: torch.Tensor) -> None:
     for box, own in ((Box(0, 0, *SIZE), 0.0), (Box(3, 3, 0, 0), 1.0)):
-        out, mixed = mix(clips, targets, Mixing(own, box, (4, 3, 2, 1, 0)))
+        out, mixed = mix(clips, TARGETS, Mixing(own, box, (4, 3, 2, 1, 0)))
         assert torch.equal(out, clips.flip(0) if own == 0 else clips)
-        assert torch.equal(mixed, targets.flip(0) if own == 0 else targets)
+        assert torch.equal(mixed, TARGETS.flip(0) if own == 0 else TARGETS)

@@ -62,11 +62,6 @@ def test_a_resumed_run_draws_the_same(records: Records, num_workers: int, augmen
             assert torch.equal(first, second)
 
 
-def test_epochs_draw_other_clips(records: Records) -> None:
-    first, second = (clips_of(records)[ClipKey(epoch, 0, 1)][0] for epoch in (0, 1))
-    assert not np.array_equal(first.pixels, second.pixels)
-
-
 def test_nothing_readable_stops_training_and_is_a_failure_in_evaluation(copied: Records) -> None:
     for index in range(len(copied)):
         copied.path(index).write_bytes(b"no video")
@@ -228,14 +223,6 @@ def test_a_protocol_that_does_not_suit_the_model_is_logged(records: Records, cap
 def eval_loader(records: Records, protocol: str = "center", workers: int = 0, **more: object) -> EvalLoader:
     data = dataclasses.replace(CONFIG.data, num_workers=workers)
     return EvalLoader(records, get_protocol(protocol), **{"clip": CONFIG.clip, "data": data, **more})
-
-
-def test_views_come_from_workers_in_shared_memory(records: Records) -> None:
-    alone, sent = (next(iter(eval_loader(records, "vivit_4x3", workers))) for workers in (0, 1))
-    assert alone.pixels is not None
-    assert sent.pixels is not None
-    assert torch.equal(sent.pixels, alone.pixels)
-    assert sent.pixels.is_shared() or sent.pixels.is_pinned()  # pinned on arrival if there is a GPU
 
 
 @pytest.mark.parametrize(("workers", "missing"), [(0, []), (0, [0, 4]), (2, [1, 2]), (2, range(7))])

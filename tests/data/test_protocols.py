@@ -142,29 +142,21 @@ def test_short_videos_follow_the_clip_or_the_protocol():
             assert view_indices(get_protocol(name), 5, clip, 30.0)[0].tolist() == [0, 2, 4, 4, 4, 4, 4, 4]
 
 
-def test_three_crops_lie_along_the_longer_side():
-    clip = ClipConfig(frame_size=(224, 224), short_side=256)
-    wide = view_boxes(get_protocol("vivit_4x3"), 256, 341, clip)
-    assert wide == [Box(16, 0, 224, 224), Box(16, 59, 224, 224), Box(16, 117, 224, 224)]
-    tall = view_boxes(get_protocol("vivit_4x3"), 341, 256, clip)
-    assert tall == [Box(0, 16, 224, 224), Box(59, 16, 224, 224), Box(117, 16, 224, 224)]
-    square = view_boxes(get_protocol("slowfast_10x3"), 256, 256, clip)
-    assert square == [Box(16, 0, 224, 224), Box(16, 16, 224, 224), Box(16, 32, 224, 224)]
-
-
-def test_crops_of_each_source():
-    clip = ClipConfig(frame_size=(224, 224), short_side=257)
-    expected = {  # 33 pixels to spare in height, 118 - 1 in width
-        "center": [(17, 59)],
-        "charades_10x3_max": [(17, 0), (17, 59), (17, 117)],
-        "mmaction2_10x3": [(16, 0), (16, 116), (16, 58)],
-    }
-    for name, corners in expected.items():
-        boxes = view_boxes(get_protocol(name), 257, 341, clip)
-        assert boxes == [Box(top, left, 224, 224) for top, left in corners], name
-    # VideoMAE resizes the short side to the crop.
-    boxes = view_boxes(get_protocol("videomae_5x3"), 448, 682, clip)
-    assert boxes == [Box(0, 0, 448, 448), Box(0, 116, 448, 448), Box(0, 234, 448, 448)]
+@pytest.mark.parametrize(
+    ("name", "size", "short_side", "corners"),
+    [
+        ("vivit_4x3", (256, 341), 256, [(16, 0), (16, 59), (16, 117)]),  # along the longer side
+        ("vivit_4x3", (341, 256), 256, [(0, 16), (59, 16), (117, 16)]),
+        ("slowfast_10x3", (256, 256), 256, [(16, 0), (16, 16), (16, 32)]),
+        ("center", (257, 341), 257, [(17, 59)]),  # 33 pixels to spare in height, 118 - 1 in width
+        ("charades_10x3_max", (257, 341), 257, [(17, 0), (17, 59), (17, 117)]),
+        ("mmaction2_10x3", (257, 341), 257, [(16, 0), (16, 116), (16, 58)]),
+        ("videomae_5x3", (224, 341), 257, [(0, 0), (0, 58), (0, 117)]),  # short side of the crop
+    ],
+)
+def test_crops_of_each_source(name: str, size: tuple[int, int], short_side: int, corners: list[tuple[int, int]]):
+    boxes = view_boxes(get_protocol(name), *size, ClipConfig(frame_size=(224, 224), short_side=short_side))
+    assert boxes == [Box(top, left, 224, 224) for top, left in corners]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

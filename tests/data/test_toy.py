@@ -82,16 +82,7 @@ def test_files_hold_the_rendered_frames(records: Records) -> None:
     assert len(rates) == 2
 
 
-def test_nothing_moves_outside_segments() -> None:
-    for index in range(6):
-        video = plan_video(MULTI, "train", index)
-        frames = render_video(video, MULTI.seed).astype(int)
-        changed = np.flatnonzero(np.abs(np.diff(frames, axis=0)).max(axis=(1, 2, 3)))
-        expected = [frame for segment in video.segments for frame in range(segment.first, segment.last)]
-        assert changed.tolist() == expected
-
-
-def test_multi_label_videos_have_one_to_three_motions_in_order() -> None:
+def test_multi_label_videos_have_one_to_three_motions_with_pauses() -> None:
     videos = [plan_video(MULTI, "train", index) for index in range(60)]
     assert {len(video.segments) for video in videos} == {1, 2, 3}
     for video in videos:
@@ -99,18 +90,18 @@ def test_multi_label_videos_have_one_to_three_motions_in_order() -> None:
         assert limits == sorted(limits)
         assert 48 <= video.num_frames <= 60
         assert len({each.motion for each in video.segments}) == len(video.segments)
-
-
-def test_first_frames_do_not_depend_on_the_motion() -> None:
-    clips = [render_clip(generator(0, 1), 48, 64, 12, 2, [Segment(motion, 0, 2)]) for motion in range(len(MOTIONS))]
-    for other in clips[1:]:
-        assert np.array_equal(clips[0][0], other[0])
-        assert not np.array_equal(clips[0][1], other[1])
+    for video in videos[:6]:
+        changes = np.abs(np.diff(render_video(video, MULTI.seed).astype(int), axis=0)).max(axis=(1, 2, 3))
+        moving = [frame for segment in video.segments for frame in range(segment.first, segment.last)]
+        assert np.flatnonzero(changes).tolist() == moving
 
 
 @pytest.mark.parametrize("motion", range(len(MOTIONS)), ids=MOTIONS)
 def test_place_angle_and_size_are_uniform_in_every_frame(motion: int) -> None:
-    """A frame has the same distribution for all classes."""
+    """A frame has the same distribution for all classes, and the first frame does not depend on the motion."""
+    first, other = (render_clip(generator(0, 1), 48, 64, 12, 2, [Segment(each, 0, 2)]) for each in (motion, 0))
+    assert np.array_equal(first[0], other[0])
+    assert np.array_equal(first[1], other[1]) == (motion == 0)
     segments = [Segment(motion, 0, 24)]
     states = np.stack([_states(generator(0, motion, i), 72, 96, 12, 24, segments) for i in range(400)])
     states /= [PERIOD * 72, PERIOD * 72, 1, 1]
