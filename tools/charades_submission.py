@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.annotations.formats.text_files import read_columns
+from vidtl.annotations.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
 from vidtl.metrics.charades import Submission, match_submission, official_scores

@@ -61,7 +61,7 @@ if __name__ == "__main__":
     with exit_on_error():  # --help and mistakes end before the slow imports below
         parse()
 
-from vidtl.annotations.class_list import read_class_list
+from vidtl.annotations.text_files import read_class_list
 from vidtl.models import VideoModel, build_model, create_model, save_model_directory
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.flax import Params, flax_weights, infer_vivit_config, read_flax

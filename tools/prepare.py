@@ -16,8 +16,7 @@ from typing import Any
 
 from command_line import PlainParser
 
-from vidtl.annotations.description import find_unlabelled, load_description, read_records
-from vidtl.annotations.description_file import DatasetDescription
+from vidtl.annotations.description import DatasetDescription, find_unlabelled, load_description, read_records
 from vidtl.annotations.layout import find_annotations
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import Manifest, default_file

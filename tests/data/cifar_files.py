@@ -1,4 +1,4 @@
-"""CIFAR-10 in every form that is read, small and generated: random images, labels 0 to 9 in turn."""
+"""Small CIFAR-10 sets in every supported form: random images, labels 0 to 9 in turn."""
 
 import pickle
 from io import BytesIO
@@ -12,7 +12,7 @@ FORMS = ("python", "binary", "archive", "jpeg_archive")
 
 
 def images_and_labels(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [N, 32, 32, 3] and the labels; each class has a color of its own, so that it can be learnt."""
+    """Make uint8 [N, 32, 32, 3] and labels; each class has another color and can be learned."""
     rng = np.random.default_rng(len(part))
     labels = np.arange(count) % 10
     colors = np.random.default_rng(0).integers(0, 256, (10, 1, 1, 3))
@@ -21,7 +21,7 @@ def images_and_labels(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_cifar10(root: Path, form: str, per_batch: int = 20) -> None:
-    """Five training batches and a test batch of `per_batch` images each, as the form has them."""
+    """Write five training batches and a test batch of `per_batch` images each."""
     train = images_and_labels("train", 5 * per_batch)
     test = images_and_labels("test", per_batch)
     if form in ("archive", "jpeg_archive"):
@@ -52,10 +52,8 @@ def write_cifar10(root: Path, form: str, per_batch: int = 20) -> None:
 
 
 def _jpeg(part: str, images: np.ndarray) -> dict[str, np.ndarray]:
-    files = []
+    file, offsets = BytesIO(), [0]
     for image in images:
-        file = BytesIO()
         Image.fromarray(image).save(file, "JPEG", quality=95)
-        files.append(file.getvalue())
-    offsets = np.concatenate([[0], np.cumsum([len(file) for file in files])])
-    return {f"{part}_jpeg": np.frombuffer(b"".join(files), np.uint8), f"{part}_offsets": offsets}
+        offsets.append(file.tell())
+    return {f"{part}_jpeg": np.frombuffer(file.getvalue(), np.uint8), f"{part}_offsets": np.array(offsets)}

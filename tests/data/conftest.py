@@ -20,6 +20,8 @@ CONFIG = ExperimentConfig(
     augmentation=AugmentationConfig(color_jitter_probability=0.5, flip_probability=0.5),
     training=TrainingConfig(batch_size=6),
 )
+SINGLE = ToySettings(seed=1, videos_per_class_train=2, videos_per_class_val=1)
+MULTI = dataclasses.replace(SINGLE, multi_label=True)
 
 
 def config_with(section: str, **changes: object) -> ExperimentConfig:
@@ -36,24 +38,22 @@ def views_of(records: Records, protocol: str = "center", config: ExperimentConfi
     return ViewDataset(records, get_protocol(protocol), config.clip, config.data)
 
 
-def _make(folder: Path, multi_label: bool) -> Records:
-    settings = ToySettings(seed=1, videos_per_class_train=2, videos_per_class_val=1, multi_label=multi_label)
-    make_toy(folder, settings, Progress(visible=False), num_processes=1)
-    return read_records(load_description("toy_multilabel" if multi_label else "toy"), "train", folder)
-
-
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    return _make(tmp_path_factory.mktemp("single"), multi_label=False)
+    root = tmp_path_factory.mktemp("single")
+    make_toy(root, SINGLE, Progress(visible=False), num_processes=1)
+    return read_records(load_description("toy"), "train", root)
 
 
 @pytest.fixture(scope="session")
 def multi_records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    return _make(tmp_path_factory.mktemp("multi"), multi_label=True)
+    root = tmp_path_factory.mktemp("multi")
+    make_toy(root, MULTI, Progress(visible=False), num_processes=1)
+    return read_records(load_description("toy_multilabel"), "train", root)
 
 
 @pytest.fixture
 def copied(records: Records, tmp_path: Path) -> Records:
-    """The set in a folder of its own, whose files a test may break."""
+    """A copy of the set whose files a test may break."""
     shutil.copytree(records.root, tmp_path / "copy")
     return dataclasses.replace(records, root=tmp_path / "copy")

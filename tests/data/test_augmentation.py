@@ -1,18 +1,33 @@
-"""Augmentation: defaults change nothing, each change does what its name says, and clips do not affect each other."""
+"""Augmentation and mixing: each change has its effect, clips and padding stay independent, keys determine the draws."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from vidtl.config import AugmentationConfig
-from vidtl.data.augmentation import Augmentation, ColorJitter, Erasure, augment, draw_augmentation, erase
+from vidtl.data.augmentation import (
+    Augmentation,
+    ColorJitter,
+    Erasure,
+    Mixing,
+    augment,
+    draw_augmentation,
+    draw_mixing,
+    erase,
+    mix,
+)
 from vidtl.data.rand_augment import Operation
 from vidtl.runtime.seeding import generator
+from vidtl.training.losses import Loss, find_loss
 from vidtl.video import Box
 
-SIZE = (6, 8)
+SIZE = (24, 32)
+TARGETS = torch.eye(5)
+MIXUP, CUTMIX = AugmentationConfig(mixup_alpha=0.8), AugmentationConfig(cutmix_alpha=1.0)
+BOTH = AugmentationConfig(mixup_alpha=0.8, cutmix_alpha=1.0)
 
 
 @pytest.fixture
@@ -24,25 +39,18 @@ def jittered(rgb: torch.Tensor, *colors: ColorJitter) -> torch.Tensor:
     return augment(rgb, [Augmentation(color=color) for color in colors])
 
 
-def test_defaults_change_nothing_at_no_cost(rgb: torch.Tensor) -> None:
-    assert augment(rgb, [Augmentation()] * 3) is rgb
-
-
 def test_each_clip_gets_its_own_change(rgb: torch.Tensor) -> None:
+    assert augment(rgb, [Augmentation()] * 3) is rgb
     clips = [Augmentation(flip=True), Augmentation(color=ColorJitter(saturation=0)), Augmentation()]
     out = augment(rgb, clips)
     torch.testing.assert_close(out[0], rgb[0].flip(-1), atol=1e-6, rtol=0)
     assert (out[1].amax(dim=1) - out[1].amin(dim=1)).max() < 1e-5  # grayscale: all channels equal
     torch.testing.assert_close(out[2], rgb[2], atol=1e-6, rtol=0)
-
-
-def test_operations_come_before_colors(rgb: torch.Tensor) -> None:
+    # RandAugment comes before the colors.
     inverted = Augmentation(color=ColorJitter(brightness=0.1), operations=(Operation("invert"),))
-    out = augment(rgb, [Augmentation(), inverted, Augmentation(flip=True)])
-    levels = (rgb * 255).round() / 255
-    torch.testing.assert_close(out[0], rgb[0], atol=1e-6, rtol=0)
-    torch.testing.assert_close(out[1], (1 - levels[1] + 0.1).clamp(0, 1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(out[2], rgb[2].flip(-1), atol=1e-6, rtol=0)
+    out = augment(rgb, [Augmentation(), inverted, Augmentation()])
+    levels = (rgb[1] * 255).round() / 255
+    torch.testing.assert_close(out[1], (1 - levels + 0.1).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 def test_hue_rotates_colors_and_keeps_luma(rgb: torch.Tensor) -> None:
@@ -60,12 +68,8 @@ def test_contrast_keeps_the_mean_and_brightness_moves_it(rgb: torch.Tensor) -> N
     assert out[0].std() < rgb[0].std() * 0.6
     assert (out[1] - rgb[1]).mean() > 0.08
     assert 0 <= out.min() <= out.max() <= 1
-
-
-def test_frames_of_a_clip_change_alike(rgb: torch.Tensor) -> None:
-    still = rgb[:, :1].expand(-1, 4, -1, -1, -1)
-    out = augment(still, [Augmentation(True, ColorJitter(0.1, 1.3, 1.2, 0.1))] * 3)
-    assert (out - out[:, :1]).abs().max() == 0
+    still = augment(rgb[:, :1].expand(-1, 4, -1, -1, -1), [Augmentation(True, ColorJitter(0.1, 1.3, 1.2, 0.1))] * 3)
+    assert (still - still[:, :1]).abs().max() == 0  # the same change in all frames
 
 
 def test_draws_follow_the_probabilities_and_the_key() -> None:
@@ -75,48 +79,34 @@ def test_draws_follow_the_probabilities_and_the_key() -> None:
         color_jitter_probability=0.8,
         grayscale_probability=0.1,
     )
-    draws = [draw_augmentation(config, SIZE, generator(0, index)) for index in range(2000)]
+    draws = [draw_augmentation(config, SIZE, generator(0, index)) for index in range(800)]
     assert draws[7] == draw_augmentation(config, SIZE, generator(0, 7))
     brightness, contrast, saturation, hue = np.array([draw.color for draw in draws]).T
     assert abs(np.mean([draw.flip for draw in draws]) - 0.5) < 0.05
     assert abs((brightness != 0).mean() - 0.8) < 0.05
     assert abs((saturation == 0).mean() - 0.1) < 0.03
-    for values, center, limit in (
-        (brightness, 0, 0.1),
-        (contrast, 1, 0.3),
-        (saturation[saturation > 0], 1, 0.4),
-        (hue, 0, 0.2),
-    ):
-        assert 0.9 * limit < np.abs(values - center).max() <= limit
+    changes = (brightness, contrast - 1, saturation[saturation > 0] - 1, hue)
+    for values, limit in zip(changes, config.color_jitter, strict=True):
+        assert 0.9 * limit < np.abs(values).max() <= limit
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("setting", "value", "changed"),
     [
-        {"flip_probability": 0.0},
-        {"color_jitter_probability": 1.0},
-        {"rand_augment_num_ops": 3},
-        {"random_erasing_probability": 1.0},
+        ("flip_probability", 0.0, "flip"),
+        ("color_jitter_probability", 1.0, "color"),
+        ("rand_augment_num_ops", 3, "operations"),
+        ("random_erasing_probability", 1.0, "erasure"),
     ],
 )
-def test_enabling_a_change_leaves_the_others(change: dict[str, float]) -> None:
+def test_enabling_a_change_leaves_the_others(setting: str, value: float, changed: str) -> None:
     plain = AugmentationConfig(
         flip_probability=0.5, color_jitter_probability=0.5, grayscale_probability=0.3, random_erasing_probability=0.5
     )
-    name = next(iter(change))
-    fields = {
-        "flip_probability": "flip",
-        "color_jitter_probability": "color",
-        "rand_augment_num_ops": "operations",
-        "random_erasing_probability": "erasure",
-    }
+    configs = (plain, dataclasses.replace(plain, **{setting: value}))
     for index in range(20):
-        first, second = (
-            draw_augmentation(config, (64, 64), generator(0, index))
-            for config in (plain, dataclasses.replace(plain, **change))
-        )
-        for key in set(fields) - {name}:
-            assert getattr(first, fields[key]) == getattr(second, fields[key])
+        first, second = (draw_augmentation(each, SIZE, generator(0, index))._asdict() for each in configs)
+        assert {name for name in first if first[name] != second[name]} <= {changed}
 
 
 def test_erasing_puts_noise_into_the_same_box_of_all_frames() -> None:
@@ -132,19 +122,96 @@ def test_erasing_puts_noise_into_the_same_box_of_all_frames() -> None:
     assert not torch.equal(noise[0], noise[1])
     assert not torch.equal(noise[0, 0], noise[0, 1])
     alone = erase(neutral[:1].clone(), clips[1:2])
-    assert torch.equal(alone[0], out[1])  # independent of its neighbors
+    assert torch.equal(alone[0], out[1])  # independent of the other clips
 
 
 def test_erased_boxes_follow_the_published_ranges() -> None:
     config = AugmentationConfig(random_erasing_probability=0.25)
-    drawn = [draw_augmentation(config, (112, 112), generator(1, index)).erasure for index in range(4000)]
+    drawn = [draw_augmentation(config, (112, 112), generator(1, index)).erasure for index in range(1500)]
     boxes = np.array([erasure.box for erasure in drawn if erasure])
-    assert abs(len(boxes) / 4000 - 0.25) < 0.03
+    assert abs(len(boxes) / 1500 - 0.25) < 0.03
     assert len({erasure.seed for erasure in drawn if erasure}) == len(boxes)
     areas, aspects = boxes[:, 2] * boxes[:, 3] / 112**2, boxes[:, 2] / boxes[:, 3]
-    assert 0.018 < areas.min() < 0.03
-    assert 0.3 < areas.max() < 0.35
-    assert 0.27 < aspects.min() < 0.5
-    assert 2 < aspects.max() < 3.7
+    assert 0.018 < areas.min() < 0.03 < 0.3 < areas.max() < 0.35
+    assert 0.27 < aspects.min() < 0.5 < 2 < aspects.max() < 3.7
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, :2] + boxes[:, 2:] <= 112).all()
+
+
+@pytest.fixture
+def clips() -> torch.Tensor:
+    return torch.randn(5, 3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def drawn(config: AugmentationConfig, count: int, weights: tuple[float, ...] = (1, 1, 1, 1, 1)) -> list[Any]:
+    return [draw_mixing(config, SIZE, list(weights), 3, step, 0, 0) for step in range(count)]
+
+
+def test_mixup_adds_clips_and_labels_by_one_share(clips: torch.Tensor) -> None:
+    for mixing in drawn(MIXUP, 10):
+        assert mixing.box is None
+        out, mixed = mix(clips, TARGETS, mixing)
+        share = mixing.own_share
+        torch.testing.assert_close(out, share * clips + (1 - share) * clips.flip(0))
+        torch.testing.assert_close(mixed, share * TARGETS + (1 - share) * TARGETS.flip(0))
+        torch.testing.assert_close(mixed.sum(dim=1), torch.ones(5))
+        assert torch.equal(out[2], clips[2])  # the clip in the middle is its own partner
+
+
+def test_cutmix_shares_labels_by_area(clips: torch.Tensor) -> None:
+    before, sizes = clips.clone(), set()
+    for mixing in drawn(CUTMIX, 40):
+        top, left, height, width = mixing.box
+        assert 0 <= top <= top + height <= SIZE[0]
+        assert 0 <= left <= left + width <= SIZE[1]
+        out, mixed = mix(clips, TARGETS, mixing)
+        partner = (out == clips.flip(0))[0].all(dim=(0, 1))
+        assert partner.sum() == height * width
+        assert partner[top : top + height, left : left + width].all()
+        assert mixed[0, 0] == pytest.approx(1 - height * width / (SIZE[0] * SIZE[1]))
+        assert mixed[0, 4] == pytest.approx(1 - float(mixed[0, 0]))
+        sizes.add((height, width))
+    assert len(sizes) > 20
+    assert torch.equal(clips, before)
+
+
+def test_a_batch_with_padding_mixes_real_clips_alone(clips: torch.Tensor) -> None:
+    clips[3:] = float("nan")
+    for config in (MIXUP, CUTMIX):
+        for mixing in drawn(config, 5, (1, 1, 1, 0, 0)):
+            assert mixing.partners == (2, 1, 0, 3, 4)
+            out, mixed = mix(clips, TARGETS, mixing)
+            assert out[:3].isfinite().all()
+            assert mixed[:3, 3:].eq(0).all()
+            assert torch.equal(mixed[3:], TARGETS[3:])
+    assert drawn(BOTH, 20, (1, 0, 0, 0, 0)) == [None] * 20
+    assert drawn(BOTH, 20, (0, 0, 0, 0, 0)) == [None] * 20
+
+
+def test_the_loss_of_mixed_targets_is_the_mixed_loss(clips: torch.Tensor) -> None:
+    multi_hot = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 0]]).float()
+    for labels, multi_label, smoothing in ((TARGETS, False, 0.0), (TARGETS, False, 0.1), (multi_hot, True, 0.1)):
+        _, mixed = mix(clips, labels, Mixing(0.7, None, (4, 3, 2, 1, 0)))
+        torch.testing.assert_close(mixed, 0.7 * labels + 0.3 * labels.flip(0))
+        logits = torch.randn(labels.shape, generator=torch.Generator().manual_seed(1))
+        loss = Loss(function=find_loss("", multi_label), label_smoothing=smoothing)
+        own, other, both = (loss(logits, y, torch.ones(5)) for y in (labels, labels.flip(0), mixed))
+        torch.testing.assert_close(both, 0.7 * own + 0.3 * other)
+
+
+def test_draws_depend_on_the_position_and_follow_the_probabilities() -> None:
+    assert abs(np.mean([mixing.box is not None for mixing in drawn(BOTH, 1000)]) - 0.5) < 0.04
+    shares = np.array([mixing.own_share for mixing in drawn(MIXUP, 1000)])
+    assert abs(shares.mean() - 0.5) < 0.03
+    assert abs(shares.var() - 1 / (4 * (2 * 0.8 + 1))) < 0.01  # of Beta(0.8, 0.8)
+    assert draw_mixing(BOTH, SIZE, [1, 1], 3, 7, 0, 0) == draw_mixing(BOTH, SIZE, [1, 1], 3, 7, 0, 0)
+    others = [(3, 8, 0, 0), (3, 7, 1, 0), (3, 7, 0, 1), (4, 7, 0, 0)]
+    assert len({draw_mixing(BOTH, SIZE, [1, 1], *position) for position in [(3, 7, 0, 0), *others]}) == 5
+    assert drawn(AugmentationConfig(), 5) == [None] * 5
+
+
+def test_the_whole_frame_or_nothing_may_be_cut(clips: torch.Tensor) -> None:
+    for box, own in ((Box(0, 0, *SIZE), 0.0), (Box(3, 3, 0, 0), 1.0)):
+        out, mixed = mix(clips, TARGETS, Mixing(own, box, (4, 3, 2, 1, 0)))
+        assert torch.equal(out, clips.flip(0) if own == 0 else clips)
+        assert torch.equal(mixed, TARGETS.flip(0) if own == 0 else TARGETS)

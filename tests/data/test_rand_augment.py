@@ -1,4 +1,4 @@
-"""RandAugment: every operation against Pillow on the frames, published levels, and the same change for all frames."""
+"""RandAugment: each operation against Pillow, published levels, and the same change for all frames."""
 
 import numpy as np
 import pytest
@@ -36,8 +36,9 @@ def each(pixels: torch.Tensor, change) -> torch.Tensor:
     return torch.stack([rearrange(torch.from_numpy(np.array(image)), "H W C -> C H W") for image in images])
 
 
-def solarize_add(image: Image.Image, added: int) -> Image.Image:
-    return image.point([min(255, i + added) if i < 128 else i for i in range(256)] * 3)
+def affine(*matrix: float):
+    method = Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    return lambda image: image.transform(image.size, *method, fillcolor=GRAY)
 
 
 WHOLE_CLIP = {
@@ -52,7 +53,7 @@ EACH_FRAME = {
     ("posterize", (8,)): lambda image: image,
     ("solarize", (100,)): lambda image: ImageOps.solarize(image, 100),
     ("solarize", (256,)): lambda image: image,
-    ("solarize_add", (90,)): lambda image: solarize_add(image, 90),
+    ("solarize_add", (90,)): lambda image: image.point([i + 90 * (i < 128) for i in range(256)] * 3),
     ("color", (1.8,)): lambda image: ImageEnhance.Color(image).enhance(1.8),
     ("color", (0.2,)): lambda image: ImageEnhance.Color(image).enhance(0.2),
     ("brightness", (1.4,)): lambda image: ImageEnhance.Brightness(image).enhance(1.4),
@@ -61,10 +62,10 @@ EACH_FRAME = {
 }
 GEOMETRY = {
     ("rotate", (20.0,)): lambda image: image.rotate(20, Image.Resampling.BILINEAR, fillcolor=GRAY),
-    ("shear_x", (0.2,)): (1, 0.2, 0, 0, 1, 0),
-    ("shear_y", (-0.2,)): (1, 0, 0, -0.2, 1, 0),
-    ("translate_x", (0.25,)): (1, 0, -0.25 * WIDTH, 0, 1, 0),
-    ("translate_y", (-0.25,)): (1, 0, 0, 0, 1, 0.25 * HEIGHT),
+    ("shear_x", (0.2,)): affine(1, 0.2, 0, 0, 1, 0),
+    ("shear_y", (-0.2,)): affine(1, 0, 0, -0.2, 1, 0),
+    ("translate_x", (0.25,)): affine(1, 0, -0.25 * WIDTH, 0, 1, 0),
+    ("translate_y", (-0.25,)): affine(1, 0, 0, 0, 1, 0.25 * HEIGHT),
 }
 
 
@@ -82,13 +83,6 @@ def test_color_operations_are_pillows(pixels: torch.Tensor, case: tuple[str, tup
 @pytest.mark.parametrize("case", GEOMETRY, ids=str)
 def test_geometric_operations_are_pillows(pixels: torch.Tensor, case: tuple[str, tuple[float, ...]]) -> None:
     change = GEOMETRY[case]
-    if isinstance(change, tuple):
-        matrix = change
-
-        def change(image: Image.Image) -> Image.Image:
-            size, method = image.size, Image.Transform.AFFINE
-            return image.transform(size, method, matrix, Image.Resampling.BILINEAR, fillcolor=GRAY)
-
     name, arguments = case
     moved, opposite = (OPERATIONS[name](pixels, sign * arguments[0]).int() for sign in (1, -1))
     expected = each(pixels, change).int()
@@ -108,10 +102,9 @@ def test_cutout_is_one_black_square_in_all_frames(pixels: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_frames_of_a_still_clip_stay_alike(pixels: torch.Tensor, name: str) -> None:
+    fixed = {"cutout": (5, 10, 10), "posterize": (3,), "autocontrast": (), "equalize": (), "invert": ()}
     still = pixels[:1].expand(FRAMES, -1, -1, -1)
-    out = OPERATIONS[name](still, *{"cutout": (5, 10, 10), **dict.fromkeys(("posterize",), (3,))}.get(
-        name, (0.2,) if name not in ("autocontrast", "equalize", "invert") else ()
-    ))  # fmt: skip
+    out = OPERATIONS[name](still, *fixed.get(name, (0.2,)))
     assert torch.equal(out, out[:1].expand_as(out))
 
 
@@ -134,19 +127,13 @@ def test_levels_are_the_published_ones(magnitude: float, vivit: list, timm: list
         assert TIMM["color"](magnitude, -1.0) == (pytest.approx(max(2 - timm[4][0], 0.1)),)
 
 
-def test_both_spaces_name_known_operations() -> None:
-    for space, _ in SPACES.values():
-        assert set(space) - {"nothing"} <= set(OPERATIONS)
-    assert (len(VIVIT), len(TIMM)) == (12, 15)
-
-
 @pytest.mark.parametrize(("space", "mean_count"), [("vivit", 4 * 11 / 12), ("timm", 2.0)])
 def test_draws(space: str, mean_count: float) -> None:
     config = AugmentationConfig(
         rand_augment_num_ops=4, rand_augment_magnitude=7, rand_augment_std=0.5, rand_augment_space=space
     )
-    draws = [draw_operations(config, (HEIGHT, WIDTH), generator(0, index)) for index in range(1500)]
-    assert abs(np.mean([len(operations) for operations in draws]) - mean_count) < 0.1
+    draws = [draw_operations(config, (HEIGHT, WIDTH), generator(0, index)) for index in range(800)]
+    assert abs(np.mean([len(operations) for operations in draws]) - mean_count) < 0.12
     assert {operation.name for operations in draws for operation in operations} == set(SPACES[space][0]) - {"nothing"}
     assert draws[3] == draw_operations(config, (HEIGHT, WIDTH), generator(0, 3))
     colors = [operation.arguments[0] for operations in draws for operation in operations if operation.name == "color"]

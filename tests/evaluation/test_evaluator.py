@@ -27,8 +27,8 @@ from tests.evaluation.tiny_evaluation import (
 from tests.refusals import refused
 from vidtl.annotations.records import StringColumn
 from vidtl.config import DataConfig, EvaluationConfig, ExperimentConfig
+from vidtl.data.batch import prepare_input
 from vidtl.data.loader import EvalLoader
-from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import get_protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate

@@ -1,4 +1,4 @@
-"""`augmentation.preset` fills in a recipe's values below everything that is given; a run records values alone."""
+"""`augmentation.preset` gives defaults of a recipe; given keys override it, and a run records values only."""
 
 import dataclasses
 from pathlib import Path
@@ -21,19 +21,13 @@ def test_a_preset_is_its_recipe(name: str) -> None:
     assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="center")
 
 
-def test_of_several_presets_the_last_counts(tmp_path: Path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text("augmentation: {preset: vivit_ssv2}\n")
-    options = ["--augmentation.preset", "tsn", "--augmentation.preset=vivit_kinetics"]
-    assert parsed(*options).augmentation == AUGMENTATION_PRESETS["vivit_kinetics"]
-    assert parsed(*options, "--config", str(file)).augmentation == AUGMENTATION_PRESETS["vivit_ssv2"]
-
-
-def test_keys_beside_a_preset_override_it(tmp_path: Path) -> None:
+def test_the_last_of_several_presets_counts_and_keys_override_it(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("augmentation:\n  flip_probability: 0.25\n  preset: vivit_ssv2\n  mixup_alpha: 0.1\n")
+    options = ["--augmentation.preset", "tsn", "--augmentation.preset=vivit_kinetics"]
+    assert parsed(*options).augmentation == AUGMENTATION_PRESETS["vivit_kinetics"]
     expected = dataclasses.replace(AUGMENTATION_PRESETS["vivit_ssv2"], flip_probability=0.25, mixup_alpha=0.1)
-    assert parsed("--config", str(file)).augmentation == expected
+    assert parsed(*options, "--config", str(file)).augmentation == expected
     more = parsed("--config", str(file), "--augmentation.mixup_alpha", "0.5")
     assert more.augmentation == dataclasses.replace(expected, mixup_alpha=0.5)
     other = parsed("--config", str(file), "--augmentation.preset=tsn").augmentation
@@ -41,7 +35,7 @@ def test_keys_beside_a_preset_override_it(tmp_path: Path) -> None:
     assert parsed().augmentation == AugmentationConfig()
 
 
-def test_what_is_recorded_are_the_values(tmp_path: Path) -> None:
+def test_values_are_recorded(tmp_path: Path) -> None:
     config = parsed("--augmentation.preset", "videomae_ssv2")
     file = tmp_path / "config.yaml"
     file.write_text(dump_config(config))

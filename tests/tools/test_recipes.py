@@ -1,8 +1,4 @@
-"""Every configuration builds its model and takes one optimizer step on real clips, made smaller where only size counts.
-
-Kept are the architecture with its number of blocks and its TokenLearner, optimizer, schedule, augmentation, losses,
-averages and decoding; smaller are widths, frames and batches. Weights to start from are left out.
-"""
+"""Each configuration takes one optimizer step on real clips, with smaller widths, frames and batches."""
 
 import re
 from dataclasses import replace
@@ -11,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
 from command_line import ExperimentParser, parse_experiment
 from torch import nn
@@ -23,7 +18,7 @@ from vidtl.config.model import resolve_model
 from vidtl.data.batch import batch_input
 from vidtl.data.loader import TrainLoader
 from vidtl.data.protocols import protocol_of_run
-from vidtl.models import VideoModel, build_model, save_model_directory
+from vidtl.models import build_model, save_model_directory
 from vidtl.models.complexity import count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import make_accelerator
@@ -38,7 +33,7 @@ def read(path: Path) -> ExperimentConfig:
 
 
 def shrunk(config: ExperimentConfig) -> ExperimentConfig:
-    """A model of tiny width, clips of 4 frames of 64 x 64 (one frame for images) and 4 of them per step."""
+    """Reduce the width of the model, the clips and the batch, and start from no weights."""
     model, clip = config.model, config.clip
     if model.architecture != "mini_vit":
         model = replace(model, width=16, num_heads=2, mlp_width=32)
@@ -58,14 +53,14 @@ COUNTED = [path for path in CONFIGS if "tools/profile_model.py" in path.read_tex
 
 
 @pytest.mark.parametrize("path", COUNTED, ids=lambda path: path.stem)
-def test_the_head_tells_the_parameters_that_the_named_command_counts(path: Path) -> None:
+def test_the_head_has_the_counted_parameters(path: Path) -> None:
     head = " ".join(path.read_text().partition("\ndata:")[0].replace("\n#", "").split())
-    told = re.search(r"([\d.]+) M parameters.* --config(?: --num_classes (\d+))?\)", head)
-    assert told is not None
+    named = re.search(r"([\d.]+) M parameters.* --config(?: --num_classes (\d+))?\)", head)
+    assert named is not None
     config = read(path)
     with torch.device("meta"):
-        model = build_model(config.model, config.clip, int(told[2] or 400))
-    assert f"{count_parameters(model) / 1e6:.4g}" == told[1]
+        model = build_model(config.model, config.clip, int(named[2] or 400))
+    assert f"{count_parameters(model) / 1e6:.4g}" == named[1]
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +74,11 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
     config = shrunk(read(path))
     description = load_description(config.data.dataset)
     protocol_of_run(config.evaluation.protocol, description.protocol)
-    multi_label = description.multi_label
-    records = read_records(
-        load_description("toy_multilabel" if multi_label else "toy"), "train", toy_multilabel if multi_label else toy
-    )
+    name, root = ("toy_multilabel", toy_multilabel) if description.multi_label else ("toy", toy)
+    records = read_records(load_description(name), "train", root)
     torch.manual_seed(0)
     model = build_model(config.model, config.clip, len(records.classes))
-    start_at_random(model)
+    nn.init.normal_(model.classifier()[1].weight, std=0.02)  # a head of zeros passes no gradient in the first step
     loader = TrainLoader(records, config, 0, 1)
     task = TrainingTask(
         loader=loader,
@@ -117,32 +110,17 @@ FINE_TUNED = [path for path in CONFIGS if read(path).training.init_from.startswi
 
 
 @pytest.mark.parametrize("path", FINE_TUNED, ids=lambda path: path.stem)
-def test_fine_tuning_takes_the_weights_of_the_run_it_names(path, tmp_path):
-    """Other classes, clips and grids than before, and every block from the source; widths are smaller, no depths."""
+def test_fine_tuning_loads_the_weights_of_the_named_run(path, tmp_path):
+    """All blocks are loaded, for other classes, clips and grids."""
     config = read(path)
     source, options = SOURCES[Path(config.training.init_from).name]
     assert " ".join(options) in path.read_text()
     earlier = parse_experiment(ExperimentParser("tool", ""), ["--config", str(source), *options])[1]
     save_model_directory(build_model(shrunk(earlier).model, earlier.clip, 5), tmp_path)
-    report = load_pretrained(
-        build_model(shrunk(config).model, config.clip, 7), tmp_path, new_head=config.training.init_new_head
-    )
-    assert set(report.missing) == ({"head.weight", "head.bias"} if config.training.init_new_head else set())
+    new_head = config.training.init_new_head
+    report = load_pretrained(build_model(shrunk(config).model, config.clip, 7), tmp_path, new_head=new_head)
+    assert set(report.missing) == ({"head.weight", "head.bias"} if new_head else set())
     assert (report.unexpected, report.mismatched) == ((), ())
-
-
-def start_at_random(model: VideoModel) -> None:
-    """Heads that start at 0 pass no gradient on in the first step."""
-    nn.init.normal_(model.classifier()[1].weight, std=0.02)
-
-
-def test_recipes_say_how_they_are_run():
-    for path in CONFIGS:
-        text = path.read_text()
-        head = text.partition("\ndata:")[0]
-        assert f"--config configs/{path.name}" in head, path.name
-        assert "Hardware: " in head, path.name
-        assert yaml.safe_load(text)["data"]["root"].startswith("data/"), path.name
 
 
 def test_recipes_are_the_published_ones():
@@ -154,30 +132,24 @@ def test_recipes_are_the_published_ones():
         "kinetics600_vivit_l": (0.05, 30, 24, 0.0, 0.0),
         "ssv2_vivit_l": (0.4, 35, 4, 0.3, 0.3),
     }
-    by_name = {path.stem: path for path in CONFIGS}
     for name, (rate, epochs, temporal, drop_path, mixup) in expected.items():
-        config = read(by_name[name])
-        assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.clip_norm) == ("sgd", 0.9, 1.0)
-        assert (config.optimizer.weight_decay, config.optimizer.reference_batch) == (0.0, 0)
-        assert (config.optimizer.learning_rate, config.training.batch_size) == (rate, 64)
+        config = read(REPOSITORY / f"configs/{name}.yaml")
+        optimizer, model = config.optimizer, resolve_model(config.model)
+        assert (optimizer.name, optimizer.momentum, optimizer.clip_norm) == ("sgd", 0.9, 1.0)
+        assert (optimizer.weight_decay, optimizer.reference_batch, optimizer.learning_rate) == (0.0, 0, rate)
         assert (config.schedule.length, config.schedule.warmup) == (f"{epochs} epochs", "2.5 epochs")
-        model = resolve_model(config.model)
+        assert (config.training.batch_size, config.augmentation.mixup_alpha) == (64, mixup)
         assert (model.temporal_depth, model.stochastic_depth) == (temporal, drop_path)
-        assert config.augmentation.mixup_alpha == mixup
 
 
 def test_the_cifar10_recipe_is_the_published_one():
     """S. Paul and A. R. Gosthipati, keras.io, 2021; their decay of 1e-4 is not multiplied by the learning rate."""
-    config = read({path.stem: path for path in CONFIGS}["cifar10_mini_vit"])
-    assert (config.clip.mean, config.clip.std) == ((0, 0, 0), (1, 1, 1))
-    assert config.clip.frame_size == (48, 48)
-    assert config.clip.short_side == 48  # evaluation: the whole image
-    assert config.clip.short_side * config.augmentation.jitter_range[0] == pytest.approx(52, abs=0.01)
-    assert config.augmentation.flip_probability == 0.5
-    optimizer = config.optimizer
+    config = read(REPOSITORY / "configs/cifar10_mini_vit.yaml")
+    clip, optimizer, model = config.clip, config.optimizer, resolve_model(config.model)
+    assert (clip.mean, clip.std, clip.frame_size, clip.short_side) == ((0, 0, 0), (1, 1, 1), (48, 48), 48)
+    assert clip.short_side * config.augmentation.jitter_range[0] == pytest.approx(52, abs=0.01)
     assert (optimizer.name, optimizer.learning_rate, optimizer.betas) == ("adamw", 1e-3, (0.9, 0.999))
     assert (optimizer.epsilon, optimizer.clip_norm) == (1e-7, 0)
     assert optimizer.weight_decay * optimizer.learning_rate == pytest.approx(1e-4)
     assert (config.schedule.name, config.schedule.length, config.training.batch_size) == ("constant", "20 epochs", 256)
-    model = resolve_model(config.model)
-    assert (model.dropout, model.attention_dropout) == (0.1, 0.1)
+    assert (model.dropout, model.attention_dropout, config.augmentation.flip_probability) == (0.1, 0.1, 0.5)

@@ -1,4 +1,4 @@
-"""CIFAR-10 in every form that is read, and folders of images, through train.py and eval.py as videos of one frame."""
+"""CIFAR-10 in each form, and folders of images, in train.py as videos of one frame."""
 
 import json
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import train
-import yaml
 from PIL import Image
 
 from tests.data.cifar_files import images_and_labels, write_cifar10
 from tests.environment import REPOSITORY
+from tests.refusals import assert_refusal
 
 TINY = [
     *("--config", str(REPOSITORY / "configs/cifar10_mini_vit.yaml"), "--data.num_workers", "0"),
@@ -25,52 +25,43 @@ def top1(output_dir: Path) -> list[float]:
     return [line["top1"] for line in lines if line.get("split") == "val"]
 
 
-@pytest.mark.parametrize("form", ["python", "jpeg_archive"])
-def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [("python", []), ("jpeg_archive", []), ("binary", ["--model.tokenizer", "t2t_performer"])],
+)
+def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str, options: list[str]) -> None:
     write_cifar10(tmp_path, form)
-    options = ["--data.root", tmp_path, "--output_dir", tmp_path / "run", "--schedule.length", "4 epochs"]
-    code, _, error = run_main(train.main, *TINY, *options)
+    places = ["--data.root", tmp_path, "--output_dir", tmp_path / "run"]
+    code, _, error = run_main(train.main, *TINY, *options, *places, "--schedule.length", "4 epochs")
     assert code == 0, error
-    assert top1(tmp_path / "run")[-1] > 0.3  # chance is 0.1; each class has its own color
+    assert top1(tmp_path / "run")[-1] > 0.3  # chance is 0.1; each class has another color
     assert "100 videos to train on, 20 to evaluate on, 10 classes" in error
 
 
-def test_mini_vit_of_t2t_tokens_learns_from_a_configuration_file(run_main: RunMain, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (["--data.pixel_format", "planar"], ("images and folders of frames", "'rgb'")),
+        (["--model.tokenizer", "t2t", "--model.tubelet", "[1,4,4]"], ("model.tubelet", [1, 4, 4], [1, 6, 6])),
+    ],
+)
+def test_settings_that_do_not_suit_images(
+    run_main: RunMain, tmp_path: Path, options: list[str], parts: tuple[object, ...]
+) -> None:
     write_cifar10(tmp_path, "binary")
-    config = yaml.safe_load((REPOSITORY / "configs/cifar10_mini_vit.yaml").read_text())
-    config["model"] |= {"tokenizer": "t2t_performer", "width": 16, "head_width": 8, "mlp_width": 32}
-    config["data"]["num_workers"] = 0
-    config["training"] |= {"batch_size": 20, "trackers": []}
-    config["optimizer"]["learning_rate"] = 3e-3
-    (tmp_path / "t2t.yaml").write_text(yaml.safe_dump(config))
-    options = ["--config", tmp_path / "t2t.yaml", "--data.root", tmp_path, "--output_dir", tmp_path / "run"]
-    code, _, error = run_main(train.main, *options, "--schedule.length", "4 epochs")
-    assert code == 0, error
-    assert top1(tmp_path / "run")[-1] > 0.3
-    code, _, error = run_main(train.main, *options, "--model.tubelet", "[1,4,4]")
+    code, _, error = run_main(train.main, *TINY, "--data.root", tmp_path, "--output_dir", tmp_path / "run", *options)
     assert code == 2
-    assert "model.tubelet is [1, 4, 4]; allowed: [1, 6, 6] with tokenizer t2t_performer" in error.splitlines()[-1]
+    assert_refusal(error.splitlines()[-1], *parts)
 
 
-def test_images_need_rgb(run_main: RunMain, tmp_path: Path) -> None:
-    write_cifar10(tmp_path, "binary")
-    options = ["--data.root", tmp_path, "--output_dir", tmp_path / "run", "--data.pixel_format", "planar"]
-    code, _, error = run_main(train.main, *TINY, *options)
-    assert code == 2
-    assert error.splitlines()[-1].endswith("allowed for images and folders of frames: 'rgb'")
-
-
-def test_a_folder_of_images_of_ones_own(run_main: RunMain, tmp_path: Path) -> None:
+def test_folders_of_images(run_main: RunMain, tmp_path: Path) -> None:
     images, labels = images_and_labels("train", 40)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         folder = tmp_path / ("val" if number % 4 == 0 else "train") / f"class {label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{number}.png")
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "dataset.yaml").write_text(
-        "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
-    )
-    options = ["--data.dataset", mine, "--data.root", tmp_path, "--output_dir", tmp_path / "run"]
+    text = "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
+    (tmp_path / "dataset.yaml").write_text(text)
+    options = ["--data.dataset", tmp_path, "--data.root", tmp_path, "--output_dir", tmp_path / "run"]
     code, _, error = run_main(train.main, *TINY, *options, "--schedule.length", "1 epochs")
     assert code == 0, error

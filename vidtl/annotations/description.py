@@ -4,44 +4,153 @@ The keys are documented in `datasets/README.md`. A data set needs this file in a
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from vidtl.annotations.class_list import ClassList, read_class_list
-from vidtl.annotations.description_file import FILE_NAME, DatasetDescription, SplitDescription, parse_description
+import numpy as np
+
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.annotations.formats.text_files import lacks_column
-from vidtl.annotations.layout import VideoFinder, existing, find_annotations
+from vidtl.annotations.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
 from vidtl.annotations.records import ClassNames, Records
+from vidtl.annotations.text_files import ClassList, lacks_column, read_class_list
+from vidtl.config.checks import require, require_choice
+from vidtl.config.load import load
 from vidtl.errors import UserError, did_you_mean
+from vidtl.runtime.seeding import generator
+
+FILE_NAME = "dataset.yaml"
 
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
+_LIST_FIELDS = ("path", "label", "frames", "other")
+
+# Parts of a split (such as a held-out part of the training set) must be the same in every run.
+_PART_SEED = 0
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitDescription:
+    """One split; all paths are relative to the root."""
+
+    annotations: tuple[str, ...] = ()
+    """Annotation files, read in this order; none if the folders of `videos` are the annotation."""
+    videos: tuple[str, ...] = (".",)
+    """Folders that are searched for videos, in this order."""
+    replacements: tuple[str, ...] = ()
+    """Folders whose videos are preferred to those of `videos`."""
+    value: str = ""
+    """Value of the column `split` in rows of this split, if there is such a column; default: its name."""
+    part: tuple[float, float] = (0.0, 1.0)
+    """Start and end of a part of those records, as shares, in a fixed random order."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.part[0] < self.part[1] <= 1, "part", list(self.part), "two rising shares such as [0, 0.8]")
+
+    def choose(self, records: Records) -> Records:
+        """Select the records of the part, in the order of the annotation; UserError if it is empty."""
+        if self.part == (0.0, 1.0):
+            return records
+        start, end = (round(share * len(records)) for share in self.part)
+        if start == end:
+            raise UserError(f"{records.annotation}: part {list(self.part)} of {len(records)} videos is none of them")
+        return records.select(np.sort(generator(_PART_SEED, len(records)).permutation(len(records))[start:end]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetDescription:
+    """A data set without its root."""
+
+    folder: Path = Path()
+    """Folder of the file."""
+    name: str = ""
+    """Default: name of the folder."""
+    title: str = ""
+    """Default: name of the folder."""
+    format: str
+    """A key of `READERS`."""
+    labels: Literal["single", "multi"]
+    splits: dict[str, SplitDescription]
+    classes: str | None = None
+    """File of class names, in the folder of the data set or the root; None: the sorted labels of all splits."""
+    files: tuple[str, ...] = ()
+    """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Names of columns that differ from those of the format."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Other spellings of labels, with the class of each."""
+    protocol: str = "center"
+    """Default evaluation protocol."""
+    fields: tuple[str, ...] = ()
+    """Fields of a line of a list without a header."""
+    frame_rate: float | None = None
+    """Frames per second of folders of images."""
+    expected: dict[str, int] = field(default_factory=dict)
+    """Number of videos in the official annotation of each split."""
+
+    @property
+    def multi_label(self) -> bool:
+        """True if a video may have several classes, or none."""
+        return self.labels == "multi"
+
+    def split(self, name: str) -> SplitDescription:
+        """Return a split; UserError with the nearest name if there is none."""
+        if name not in self.splits:
+            raise UserError(f"data set {self.name!r} has no split {name!r}; {did_you_mean(name, self.splits)}")
+        return self.splits[name]
 
 
 def load_description(name_or_path: str) -> DatasetDescription:
     """Read `dataset.yaml` of a folder, or of a data set by name under `./datasets` or the repository's `datasets`.
 
-    Raises:
-        UserError: no such data set, or the file has an unknown key or an impossible value.
+    UserError if there is no such data set, or with the file, key and value if one is not allowed.
     """
     with _access_needed(Path(name_or_path)):
-        return parse_description(_find_folder(name_or_path))
+        folder = _find_folder(name_or_path)
+        file = existing(folder / FILE_NAME, "data set description")
+        read = load(file, DatasetDescription)
+    try:
+        require_choice("format", read.format, tuple(READERS))
+        annotation_format = READERS[read.format]
+        _check_splits(read, annotation_format)
+        _check_files(read.files, annotation_format.pattern_fields)
+        fields = _check_format(read, annotation_format)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    name = folder.resolve().name
+    splits = {key: replace(split, value=split.value or key) for key, split in read.splits.items()}
+    return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits, fields=fields)
 
 
 def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
     """Read the annotated videos of one split, including those whose files are missing.
 
     Raises:
-        UserError: root, annotation or class file missing or without permission; an invalid header, row, label, time or
-            path.
+        UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
-        return _read_records(description, split, root)
+        if not existing(root, "data.root").is_dir():
+            raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
+        chosen = description.split(split)
+        if description.classes is not None:
+            class_list = _read_classes(description, description.classes, root)
+            classes = class_list.names
+            builder = _read_split(description, chosen, root, class_list)
+        else:
+            builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
+            classes = ClassNames(tuple(sorted(set().union(*(each.label_numbers for each in builders.values())))))
+            builder = builders[split]
+        records = chosen.choose(builder.build(classes))
+    expected = description.expected.get(split, len(records))
+    if expected != len(records):
+        _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
+    return records
 
 
 def find_unlabelled(description: DatasetDescription, split: str, root: Path) -> Path | None:
@@ -51,25 +160,6 @@ def find_unlabelled(description: DatasetDescription, split: str, root: Path) -> 
     return next((file for file in files if column and lacks_column(file, column)), None)
 
 
-def _read_records(description: DatasetDescription, split: str, root: Path) -> Records:
-    if not existing(root, "data.root").is_dir():
-        raise UserError(f"data.root {str(root)!r} is a file; the folder that holds annotations and videos is needed")
-    chosen = description.split(split)
-    if description.classes is not None:
-        class_list = _read_classes(description, root)
-        classes = class_list.names
-        builder = _read_split(description, chosen, root, class_list)
-    else:
-        builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
-        classes = ClassNames(tuple(sorted(set().union(*(each.label_names for each in builders.values())))))
-        builder = builders[split]
-    records = chosen.choose(builder.build(classes))
-    expected = description.expected.get(split, len(records))
-    if expected != len(records):
-        _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
-    return records
-
-
 @contextmanager
 def _access_needed(path: Path) -> Iterator[None]:
     """Convert missing permissions to a UserError."""
@@ -77,6 +167,30 @@ def _access_needed(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{error.filename or path} cannot be read: {error.strerror or error}") from error
+
+
+def _find_folder(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if (path / FILE_NAME).is_file():
+        return path
+    if len(path.parts) != 1 or path.is_absolute() or path.parts[0] == "..":
+        existing(path / FILE_NAME, "data.dataset")
+    places = (Path("datasets"), REPOSITORY_DATASETS)
+    for place in places:
+        if (place / path / FILE_NAME).is_file():
+            return place / path
+    names = sorted({found.parent.name for place in places for found in place.glob(f"*/{FILE_NAME}")})
+    raise UserError(
+        f"data.dataset is {name_or_path!r}, neither a data set by name nor a folder with a {FILE_NAME}; "
+        f"{did_you_mean(name_or_path, names)}"
+    )
+
+
+def _read_classes(description: DatasetDescription, name: str, root: Path) -> ClassList:
+    """Read the list of classes from the folder of the description or from the root."""
+    beside = description.folder / name
+    file = beside if beside.is_file() else find_annotations(root, name, "file of class names")[0]
+    return read_class_list(file, READERS[description.format].numbered_classes)
 
 
 def _read_split(
@@ -100,37 +214,73 @@ def _read_split(
     return annotation_format.read(source)
 
 
-def _read_classes(description: DatasetDescription, root: Path) -> ClassList:
-    """Read the list of classes from the folder of the description or from the root."""
-    assert description.classes is not None
-    beside = description.folder / description.classes
-    file = beside if beside.is_file() else find_annotations(root, description.classes, "file of class names")[0]
-    return read_class_list(file, READERS[description.format].numbered_classes)
-
-
-def _find_folder(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if (path / FILE_NAME).is_file():
-        return path
-    if len(path.parts) != 1 or path.is_absolute() or path.parts[0] == "..":
-        existing(path / FILE_NAME, "data.dataset")
-    places = (Path("datasets"), REPOSITORY_DATASETS)
-    for place in places:
-        if (place / path / FILE_NAME).is_file():
-            return place / path
-    names = sorted({found.parent.name for place in places for found in place.glob(f"*/{FILE_NAME}")})
-    raise UserError(
-        f"data.dataset is {name_or_path!r}, neither a data set by name nor a folder with a {FILE_NAME}; "
-        f"{did_you_mean(name_or_path, names)}"
-    )
-
-
 def _annotations(split: SplitDescription, root: Path, annotation_format: AnnotationFormat) -> tuple[Path, ...]:
     """Return the annotation files of a split, or the folders of its videos."""
     if annotation_format.annotation_files:
         return tuple(file for path in split.annotations for file in find_annotations(root, path))
     folders = tuple(existing(root / folder, "folder of a split") for folder in split.videos)
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"folder of a split {str(folder)!r} is a file")
+    if file := next((folder for folder in folders if not folder.is_dir()), None):
+        raise UserError(f"folder of a split {str(file)!r} is a file")
     return folders
+
+
+def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat) -> None:
+    require(bool(read.splits), "splits", read.splits, "at least one entry")
+    for name, split in read.splits.items():
+        for key in ("annotations", "videos", "replacements"):
+            _check_paths(getattr(split, key), f"splits.{name}.{key}")
+        needed = "one path or more" if annotation_format.annotation_files else f"none with format {read.format}"
+        fits = bool(split.annotations) == annotation_format.annotation_files
+        require(fits, f"splits.{name}.annotations", list(split.annotations), needed)
+
+
+def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> tuple[str, ...]:
+    """Check the keys whose values depend on the format or on the splits, and return the fields of a line."""
+    name = read.format
+    _check_paths([read.classes] if read.classes is not None else [], "classes")
+    for column in read.columns:
+        require_choice("a key of columns", column, tuple(annotation_format.columns))
+    for split, count in read.expected.items():
+        require_choice("a key of expected", split, tuple(read.splits))
+        require(count >= 0, f"expected.{split}", count, "0 or more")
+    require(read.frame_rate is None or read.frame_rate > 0, "frame_rate", read.frame_rate, "a number above 0")
+    if annotation_format.numbered_classes and read.classes is None:
+        raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
+    if annotation_format.frames_only and (read.classes is None or not read.frame_rate):
+        raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
+    needed = "'multi'" if annotation_format.multi_label else "'single'"
+    suits = annotation_format.multi_label in (None, read.multi_label)
+    require(suits, "labels", read.labels, f"{needed} with format {name}")
+    require(bool(annotation_format.fields) or not read.fields, "fields", list(read.fields), f"none with format {name}")
+    fields = read.fields or annotation_format.fields
+    for field_name in fields:
+        require_choice("an entry of fields", field_name, _LIST_FIELDS)
+        require(field_name == "other" or fields.count(field_name) == 1, "fields", list(fields), f"{field_name!r} once")
+    if fields:
+        require(fields[0] == "path" and "label" in fields, "fields", list(fields), "'path' first, and a 'label'")
+        last = not read.multi_label or fields[-1] == "label"  # several labels follow the other fields
+        require(last, "fields", list(fields), "'label' last with `labels: multi`")
+    return fields
+
+
+def _check_files(patterns: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    """Apply the patterns once, so that none can fail in the middle of a set."""
+    needed = "patterns such as '{id}.mp4'" if allowed else "none with this format, whose annotation has the paths"
+    require(bool(patterns) == bool(allowed), "files", list(patterns), needed)
+    sample: dict[str, Any] = {"label": "label", "id": "id", "start": 0, "end": 1}
+    for pattern in patterns:
+        try:
+            unknown = sorted(pattern_fields(pattern).difference(allowed))
+            example = pattern if unknown else pattern.format_map(sample)
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"files has {pattern!r}, which is no name pattern ({error})") from None
+        if unknown:
+            hint = did_you_mean(unknown[0], sorted(allowed))
+            raise UserError(f"files has {pattern!r} with the unknown field {unknown[0]!r}; {hint}")
+        _check_paths([example], "files")
+
+
+def _check_paths(paths: Iterable[str], key: str) -> None:
+    for path in paths:
+        for choice in path.split("|"):
+            check_relative(choice.strip(), key)

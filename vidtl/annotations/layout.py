@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
-from typing import NamedTuple
 
 from vidtl.errors import UserError, did_you_mean
 
@@ -21,18 +20,10 @@ Fields = Mapping[str, str | int]
 
 
 def check_relative(path: str, where: str) -> str:
-    """Return the path, or raise a UserError if it could leave its folder or is no plain file path.
-
-    Only the text is checked; links are followed and checked when the video is opened.
-    """
-    if not is_relative(path):
+    """Return the path, or raise a UserError if its text (links are checked when opened) could leave its folder."""
+    if not path or _UNSAFE.search(path):
         raise UserError(f"{where}: {path!r} is not allowed; a path inside data.root without '..' is")
     return path
-
-
-def is_relative(path: str) -> bool:
-    """Return True if `check_relative` accepts a path."""
-    return bool(path) and _UNSAFE.search(path) is None
 
 
 def existing(path: Path, what: str) -> Path:
@@ -48,10 +39,9 @@ def existing(path: Path, what: str) -> Path:
 
 
 def find_annotations(root: Path, path: str, what: str = "annotation file") -> list[Path]:
-    """Find files below the root; `what` is their name in messages.
+    """Find files below the root: `a | b` is the first that exists, `*` matches several, spaces match underscores, too.
 
-    `a | b` is the first of these that exists, `*` in a name matches several files, and spaces in names also match
-    underscores.
+    `what` names them in messages.
     """
     choices = [choice.strip() for choice in path.split("|")]
     for choice in choices:
@@ -67,69 +57,6 @@ def find_annotations(root: Path, path: str, what: str = "annotation file") -> li
     raise UserError(f"{what} {str(existing(root / choices[0], what))!r} is not a file")
 
 
-class Listing:
-    """Names in the folders below a root; each folder is read once."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._names: dict[str, frozenset[str]] = {}
-        self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
-
-    def names(self, folder: str) -> frozenset[str]:
-        """Return the names in a folder (files and folders); empty if there is no such folder."""
-        if folder not in self._names:
-            path = self._root / folder
-            self._names[folder] = frozenset(os.listdir(path)) if path.is_dir() else frozenset()
-        return self._names[folder]
-
-    def find(self, path: str) -> str | None:
-        """Return the path if it exists; `name.*` matches the first existing suffix of `VIDEO_SUFFIXES`."""
-        folder, _, name = path.rpartition("/")
-        found = _first(name, self.names(folder))
-        return None if found is None else join(folder, found)
-
-    def find_respelt(self, folder: str, name: str) -> str | None:
-        """Find as `find`, but also with underscores for spaces in the last folder, and without `'`, `(` and `)`.
-
-        torchvision.datasets.Kinetics names class folders with both changes.
-        """
-        if "/" in name:
-            inner, _, name = name.rpartition("/")
-            folder = join(folder, inner)
-        spellings = self._spellings.get(folder)
-        if spellings is None:
-            parent, _, last = folder.rpartition("/")
-            joined = last.replace(" ", "_")
-            each_once = dict.fromkeys(join(parent, each) for each in (last, joined, re.sub("['()]", "", joined)))
-            spellings = self._spellings[folder] = [(each, self.names(each)) for each in each_once if self.names(each)]
-        for spelling, names in spellings:
-            found = _first(name, names)
-            if found is not None:
-                return join(spelling, found)
-        return None
-
-
-def _first(name: str, names: frozenset[str]) -> str | None:
-    """Return the name if it is in `names`; for `stem.*`, the name with the first matching suffix."""
-    if not name.endswith(".*"):
-        return name if name in names else None
-    stem = name[:-2]
-    for suffix in VIDEO_SUFFIXES:
-        if stem + suffix in names:
-            return stem + suffix
-    return None
-
-
-class _Place(NamedTuple):
-    """A name pattern in one of the folders."""
-
-    pattern: int
-    """Number of the pattern."""
-    folder: str
-    """May have fields, as the name."""
-    name: str
-
-
 class VideoFinder:
     """Finds videos by name patterns, tried in order in each of a few folders."""
 
@@ -137,54 +64,80 @@ class VideoFinder:
         self, root: Path, folders: Sequence[str], patterns: Sequence[str], replacements: Sequence[str]
     ) -> None:
         """Search `folders` relative to `root`, after those of `replacements`."""
-        self._listing = Listing(root)
-        self._folders = tuple(folders)
-        self._path_folders = (*replacements, *folders)
+        self._root = root
+        self._names: dict[str, frozenset[str]] = {}
+        self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
+        self._folders = (*replacements, *folders)
+        self._first_folder = folders[0]
+        self._patterns = tuple(patterns)
         places = [
-            _Place(number, *join(folder, pattern).rpartition("/")[::2])
-            for folder in (*replacements, *folders)
+            (number, *join(folder, pattern).rpartition("/")[::2])
+            for folder in self._folders
             for number, pattern in enumerate(patterns)
         ]
-        self._places = [place for place in places if self._can_match(place)]
-        self._patterns = tuple(patterns)
+        self._places = [place for place in places if self._can_match(*place[1:])]
         self._hits = [0] * len(patterns)
         self.fields = frozenset[str]().union(*map(pattern_fields, patterns))
-        """Every field that a pattern uses."""
 
     def find(self, fields: Fields) -> str | None:
-        """Return the path relative to the root, or None if no pattern matches a file; see `Listing.find_respelt`."""
-        for place in self._places:
-            folder = place.folder.format_map(fields)
-            found = self._listing.find_respelt(folder, place.name.format_map(fields))
-            if found is not None:
-                self._hits[place.pattern] += 1
-                return found
+        """Return the path relative to the root, or None if no pattern matches a file.
+
+        Folders also match with underscores for spaces and without `'`, `(` and `)`, as torchvision.datasets.Kinetics
+        names class folders.
+        """
+        for number, folder_pattern, name_pattern in self._places:
+            folder, name = folder_pattern.format_map(fields), name_pattern.format_map(fields)
+            if "/" in name:
+                inner, _, name = name.rpartition("/")
+                folder = join(folder, inner)
+            for spelling, names in self._spelled(folder):
+                found = _first(name, names)
+                if found is not None:
+                    self._hits[number] += 1
+                    return join(spelling, found)
         return None
 
     def place(self, path: str) -> str:
         """Locate a path of an annotation in the folders; if it is in none, return that in the first folder."""
-        if len(self._path_folders) > 1:
-            for folder in self._path_folders:
-                if self._listing.find(join(folder, path)) is not None:
+        if len(self._folders) > 1:
+            for folder in self._folders:
+                parent, _, name = join(folder, path).rpartition("/")
+                if name in self._list(parent):
                     return join(folder, path)
-        return join(self._folders[0], path)
+        return join(self._first_folder, path)
 
-    def _can_match(self, place: "_Place") -> bool:
+    def _list(self, folder: str) -> frozenset[str]:
+        """Return the names in a folder (files and folders); empty if there is no such folder."""
+        if folder not in self._names:
+            path = self._root / folder
+            self._names[folder] = frozenset(os.listdir(path)) if path.is_dir() else frozenset()
+        return self._names[folder]
+
+    def _spelled(self, folder: str) -> list[tuple[str, frozenset[str]]]:
+        """Return the existing spellings of a folder, with their names."""
+        spellings = self._spellings.get(folder)
+        if spellings is None:
+            parent, _, last = folder.rpartition("/")
+            joined = last.replace(" ", "_")
+            each_once = dict.fromkeys(join(parent, each) for each in (last, joined, re.sub("['()]", "", joined)))
+            spellings = self._spellings[folder] = [(each, self._list(each)) for each in each_once if self._list(each)]
+        return spellings
+
+    def _can_match(self, folder: str, name: str) -> bool:
         """Return False if the folder has no file of this kind and no folders that the pattern could name."""
-        _, folder, name = place
         if "{" in folder:
-            return bool(self._listing.names(folder[: folder.index("{")].rpartition("/")[0]))
+            return bool(self._list(folder[: folder.index("{")].rpartition("/")[0]))
         suffixes = VIDEO_SUFFIXES if name.endswith(".*") else (name[name.rfind("}") + 1 :],)
-        return any(found.endswith(suffixes) for found in self._listing.names(folder))
+        return any(found.endswith(suffixes) for found in self._list(folder))
 
     def expected_pattern(self, needs: str | None = None) -> str:
-        """Return the pattern that most videos matched, in the first folder: the expected place of missing ones.
+        """Return the expected place of missing videos: the first folder, and the pattern that most videos matched.
 
         With `needs`, only patterns with that field count (or all, if none has it).
         """
         numbers = [i for i, p in enumerate(self._patterns) if needs is None or needs in pattern_fields(p)]
         number = max(numbers or range(len(self._patterns)), key=self._hits.__getitem__)
-        pattern = join(self._folders[0], self._patterns[number])
+        pattern = join(self._first_folder, self._patterns[number])
         return pattern[:-2] + VIDEO_SUFFIXES[0] if pattern.endswith(".*") else pattern
 
 
@@ -196,3 +149,10 @@ def join(folder: str, name: str) -> str:
 def pattern_fields(pattern: str) -> set[str]:
     """Return the names in braces; ValueError for invalid format syntax."""
     return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+
+
+def _first(name: str, names: frozenset[str]) -> str | None:
+    """Return the name if it is in `names`; for `stem.*`, the name with the first matching suffix."""
+    if not name.endswith(".*"):
+        return name if name in names else None
+    return next((found for suffix in VIDEO_SUFFIXES if (found := name[:-2] + suffix) in names), None)

@@ -1,6 +1,6 @@
 """The table of annotated videos: paths, labels and parts of files.
 
-Columns are numpy arrays, including strings, because a list of 300,000 Python objects is copied page by page into every
+All columns are numpy arrays, including strings: a list of 300,000 Python objects is copied page by page into every
 forked worker when reference counts change, and takes seconds to pickle for a spawned one.
 """
 
@@ -85,7 +85,7 @@ def annotated_at(file: Path, number: int, is_entry: bool) -> str:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Names of the classes in the order of the model's outputs."""
+    """Class names in the order of the model's outputs."""
 
     names: tuple[str, ...]
 
@@ -110,15 +110,14 @@ class ClassNames:
 
     def index(self, name: str) -> int:
         """Return the number of a class; UserError with the nearest name if there is none."""
-        number = self._numbers.get(name)
-        if number is None:
+        if name not in self._numbers:
             raise UserError(f"unknown class {name!r}; {did_you_mean(name, self.names)}")
-        return number
+        return self._numbers[name]
 
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """n annotated videos with m labels in all.
+    """Annotated videos.
 
     The labels of record i are entries `label_offsets[i]` to `label_offsets[i + 1]` of the `label_...` columns.
     Times are seconds from the first frame of the file, whatever part of the file the record covers.
@@ -152,13 +151,6 @@ class Records:
     are_entries: bool = False
     """`lines` counts the entries of JSON files."""
 
-    def __post_init__(self) -> None:
-        n, m = len(self.ids), len(self.label_classes)
-        assert len(self.paths) == len(self.lines) == len(self.segment_starts_s) == len(self.segment_ends_s) == n
-        assert len(self.label_offsets) == n + 1
-        assert self.label_offsets[-1] == m
-        assert len(self.label_starts_s) == len(self.label_ends_s) == m
-
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -167,12 +159,12 @@ class Records:
         return self.root / self.paths[index]
 
     def origin(self, index: int) -> str:
-        """Return the place of the annotation, for messages; without annotation files, the path of the video."""
+        """Return the place of the annotation, or the path of the video without annotation files."""
         if self.lines[index] == 0:
             return str(self.path(index))
-        files = (self.annotation, *self.further_annotations)
         number = 0 if self.file_numbers is None else int(self.file_numbers[index])
-        return annotated_at(files[number], int(self.lines[index]), self.are_entries)
+        file = (self.annotation, *self.further_annotations)[number]
+        return annotated_at(file, int(self.lines[index]), self.are_entries)
 
     def labels(self, index: int) -> NDArray[np.int32]:
         """Return the classes of the whole video, each once and in rising order; empty without labels."""
@@ -181,17 +173,14 @@ class Records:
     def labels_between(self, index: int, start_s: float, end_s: float) -> NDArray[np.int32]:
         """Return the classes whose segment overlaps the interval between two frames, each once and in rising order.
 
-        Charades' authors label frames with start < t < end, so a segment that ends where the clip begins does not
-        count.
+        As Charades labels frames with start < t < end, a segment that ends where the clip begins does not count.
         """
         entries = self._entries(index)
         active = (self.label_starts_s[entries] < end_s) & (self.label_ends_s[entries] > start_s)
         return np.unique(self.label_classes[entries][active])
 
-    def targets(self, index: int, start_s: float | None = None, end_s: float | None = None) -> NDArray[np.float32]:
+    def targets(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.float32]:
         """Return multi-hot float32 [K] of the whole video, or of the part between the given limits."""
-        start_s = -np.inf if start_s is None else start_s
-        end_s = np.inf if end_s is None else end_s
         targets = np.zeros(len(self.classes), np.float32)
         targets[self.labels_between(index, start_s, end_s)] = 1
         return targets
@@ -211,20 +200,15 @@ class Records:
     def with_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Return the numbers of records whose video-level classes are exactly `labels`, in rising order."""
         wanted = np.unique(np.asarray(labels, np.int64))
-        owners = np.repeat(np.arange(len(self)), np.diff(self.label_offsets))
-        inside = np.isin(self.label_classes, wanted)
-        distinct = np.unique(owners[inside] * len(self.classes) + self.label_classes[inside]) // len(self.classes)
-        found = np.bincount(distinct, minlength=len(self))
-        others = np.bincount(owners[~inside], minlength=len(self))
+        videos, classes = self.distinct_labels()
+        inside = np.isin(classes, wanted)
+        found, others = (np.bincount(videos[chosen], minlength=len(self)) for chosen in (inside, ~inside))
         return np.flatnonzero((found == len(wanted)) & (others == 0))
 
     def labels_sha256(self) -> str:
         """Hash class names, ids and labels in their order, without paths."""
-        columns = (
-            *(self.ids.data, self.ids.offsets, self.label_offsets, self.label_classes),
-            *(self.label_starts_s, self.label_ends_s),
-        )
-        return columns_sha256(self.classes.names, columns)
+        labels = (self.label_offsets, self.label_classes, self.label_starts_s, self.label_ends_s)
+        return columns_sha256(self.classes.names, (self.ids.data, self.ids.offsets, *labels))
 
     def select(self, indices: ArrayLike) -> "Records":
         """Return the given records in the given order."""

@@ -1,14 +1,14 @@
 """Find videos given by path or folder, without annotation.
 
-In folders, content decides: every file that starts like a video container, whatever its name, and every image. Files
-that only have the name of a video are included, so that a broken one is reported rather than ignored.
+Folders are searched for images, files that start like a video container, and files with the name of a video, so that a
+broken one is reported rather than ignored.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,33 +24,31 @@ FOREIGN_SUFFIXES = (".3gp", ".asf", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".
 """Further suffixes of videos; not all are of readable containers."""
 
 
-@dataclass(frozen=True)
-class VideoFile:
+class VideoFile(NamedTuple):
     """One video to open."""
 
     path: Path
-    """As the user wrote it; for videos in a folder, below that folder."""
+    """As given; for videos in a folder, below that folder."""
     kind: Literal["video", "image", "frames"]
     """A file with a container, a single image, or a folder of numbered images."""
 
 
-@dataclass(frozen=True)
-class FoundVideos:
-    """Videos found at the given paths."""
+class FoundVideos(NamedTuple):
+    """Videos found at the given paths, each once."""
 
     videos: list[VideoFile]
-    """In the order given; below a folder in the order of the names. Each once."""
+    """In the order given; below a folder in the order of the names."""
     ignored: list[Path]
     """Files below folders that are neither videos nor images."""
 
 
 def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos:
-    """Find videos in files and folders; folders are walked recursively, links are followed.
+    """Find videos in files and folders, recursively and through links.
 
     Args:
-        paths: files, which are accepted as they are, and folders.
-        image_model: if True, each image in a folder is a video (for models of one frame); else all are the frames of
-            one video, and those beside videos, such as covers, are ignored.
+        paths: files, all of which are accepted, and folders.
+        image_model: treat each image in a folder as a video (for models of one frame); otherwise all images are the
+            frames of one video, and images beside videos, such as covers, are ignored.
 
     Raises:
         UserError: a path does not exist; the nearest name is given.
@@ -59,7 +57,8 @@ def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos
     ignored: list[Path] = []
     for path in paths:
         existing(path, "video file or folder")
-        for video in _below(path, image_model, ignored) if path.is_dir() else [_named(path)]:
+        named = VideoFile(path, "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")
+        for video in _below(path, image_model, ignored) if path.is_dir() else [named]:
             videos.setdefault(video.path, video)
     return FoundVideos(list(videos.values()), ignored)
 
@@ -86,20 +85,18 @@ def by_pixel_format(videos: Sequence[VideoFile], data: DataConfig) -> Iterator[t
 
     No manifest is used: it would be that of the training data.
     """
-    data = replace(data, manifest="none")
-    files = [video for video in videos if video.kind == "video"]
-    stills = [video for video in videos if video.kind != "video"]
-    for of_kind, pixel_format in ((files, data.pixel_format), (stills, "rgb")):
+    for is_video, pixel_format in ((True, data.pixel_format), (False, "rgb")):
+        of_kind = [video for video in videos if (video.kind == "video") == is_video]
         if of_kind:
             workers = min(data.num_workers, len(of_kind))
-            yield of_kind, replace(data, pixel_format=pixel_format, num_workers=workers)
+            yield of_kind, replace(data, pixel_format=pixel_format, num_workers=workers, manifest="none")
 
 
 def records_of_files(
     videos: Sequence[VideoFile], classes: ClassNames, multi_label: bool, frame_rate: float | None
 ) -> Records:
-    """Make records without labels, one per video; `frame_rate` is that of folders of images."""
-    count = len(videos)
+    """Make records without labels, one per video."""
+    n = len(videos)
     paths = StringColumn.from_strings(str(video.path.absolute()) for video in videos)
     return Records(
         root=Path("/"),
@@ -108,19 +105,15 @@ def records_of_files(
         annotation=Path("the model"),
         ids=paths,
         paths=paths,
-        lines=np.zeros(count, np.int32),
-        label_offsets=np.zeros(count + 1, np.int64),
+        lines=np.zeros(n, np.int32),
+        label_offsets=np.zeros(n + 1, np.int64),
         label_classes=np.zeros(0, np.int32),
         label_starts_s=np.zeros(0, np.float32),
         label_ends_s=np.zeros(0, np.float32),
-        segment_starts_s=np.zeros(count),
-        segment_ends_s=np.full(count, np.inf),
+        segment_starts_s=np.zeros(n),
+        segment_ends_s=np.full(n, np.inf),
         frame_rate=frame_rate,
     )
-
-
-def _named(path: Path) -> VideoFile:
-    return VideoFile(path, "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")
 
 
 def _below(folder: Path, image_model: bool, ignored: list[Path]) -> Iterator[VideoFile]:
@@ -149,8 +142,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _kind(path: Path) -> Literal["video", "image"] | None:
-    suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if (suffix := path.suffix.lower()) in IMAGE_SUFFIXES:
         return "image"
     if suffix in (*VIDEO_SUFFIXES, *FOREIGN_SUFFIXES):
         return "video"

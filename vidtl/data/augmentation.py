@@ -1,10 +1,15 @@
-"""Random augmentation of training clips, on the device, batched, the same for all frames of a clip.
+"""Random augmentation and mixing of training clips, on the device, batched, the same for all frames of a clip.
 
 The random numbers of a clip are drawn where it is decoded, from (seed, epoch, sample, view), and travel with it. The
-crop is a box that the decoder reads (`vidtl.data.sampling`); mixing of clips is in `vidtl.data.mixing`.
+crop is a box that the decoder reads (`vidtl.data.sampling`).
 
 Order: RandAugment on uint8, color jitter, flip, normalization, random erasing, mixing. Published code has the same
 order except for crop and flip, which commute with everything but RandAugment's geometry.
+
+MixUp and CutMix draw once per micro-batch, from (seed, optimizer step, micro-batch, process). The partner of a clip is
+the clip at the same position counted from the end, as in scenic and timm. Labels become soft; the loss smooths them
+afterwards, which is equivalent to smoothing before. Sources: Zhang et al. 2018 (MixUp), Yun et al. 2019 (CutMix), timm
+`Mixup` in batch mode with the corrected share.
 """
 
 from collections.abc import Sequence
@@ -15,9 +20,9 @@ import torch
 from einops import rearrange
 
 from vidtl.config import AugmentationConfig
-from vidtl.data.pixels import to_device
 from vidtl.data.rand_augment import Operation, apply_operations, draw_operations
 from vidtl.data.sampling import draw_box
+from vidtl.runtime.seeding import generator
 from vidtl.video import Box
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -27,6 +32,13 @@ RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.
 # Random erasing in timm, VideoMAE and MViT: share of the area, and height divided by width.
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
+
+# Last key of the random streams of micro-batches, different from those of clips (`vidtl.data.dataset`).
+_MIXING = 2
+
+# Where both are on, half of the batches are mixed by CutMix (`switch_prob` of timm, VideoMAE and T2T-ViT); every batch
+# is mixed (`prob` 1.0 there).
+_CUTMIX_SHARE = 0.5
 
 
 class ColorJitter(NamedTuple):
@@ -69,11 +81,8 @@ def draw_augmentation(
 
     Every number is drawn even if it is not used, so that enabling one change leaves the others alone.
     """
-    flip, jitter, gray = rng.random(3) < (
-        config.flip_probability,
-        config.color_jitter_probability,
-        config.grayscale_probability,
-    )
+    probabilities = (config.flip_probability, config.color_jitter_probability, config.grayscale_probability)
+    flip, jitter, gray = rng.random(3) < probabilities
     brightness, contrast, saturation, hue = config.color_jitter
     draws = rng.uniform(-1, 1, size=4) * jitter
     erasure = _draw_erasure(config, frame_size, rng)
@@ -111,8 +120,10 @@ def _color_matrices(saturation_B: torch.Tensor, hue_B: torch.Tensor) -> torch.Te
 def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> torch.Tensor:
     """Change brightness, saturation, hue, then contrast around the mean color of each frame."""
     brightness, contrast, saturation, hue = torch.tensor(colors).unbind(dim=1)
-    matrices = to_device(_color_matrices(saturation, hue), rgb_BTCHW.device)
-    brightness, contrast = (to_device(values, rgb_BTCHW.device) for values in (brightness, contrast))
+    matrices, brightness, contrast = (
+        values.to(rgb_BTCHW.device, non_blocking=True)
+        for values in (_color_matrices(saturation, hue), brightness, contrast)
+    )
     frames, height = rgb_BTCHW.shape[1], rgb_BTCHW.shape[3]
     pixels = rearrange(rgb_BTCHW, "B T C H W -> B C (T H W)")
     pixels = (pixels + brightness[:, None, None]).clamp(0, 1)
@@ -125,11 +136,9 @@ def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> to
 def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
     """Apply each clip's RandAugment operations, color jitter and flip, in this order.
 
-    Steps that no clip of the batch needs are skipped.
-
     Args:
         rgb_BTCHW: float32 in 0..1.
-        augmentations: B of them.
+        augmentations: B of them; steps that none of them needs are skipped.
 
     Returns:
         float32 [B, T, 3, H, W] in 0..1.
@@ -140,25 +149,83 @@ def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> t
     if any(clip.color != ColorJitter() for clip in augmentations):
         rgb_BTCHW = _jitter_colors(rgb_BTCHW, [clip.color for clip in augmentations])
     if any(clip.flip for clip in augmentations):
-        flip = to_device(torch.tensor([clip.flip for clip in augmentations]), rgb_BTCHW.device)
+        flip = torch.tensor([clip.flip for clip in augmentations]).to(rgb_BTCHW.device, non_blocking=True)
         rgb_BTCHW = torch.where(flip[:, None, None, None, None], rgb_BTCHW.flip(-1), rgb_BTCHW)
     return rgb_BTCHW
 
 
 def erase(input_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
-    """Fill each clip's erased box with standard normal noise, in place.
+    """Fill the erased box of each normalized clip with standard normal noise, in place.
 
     The box is the same in all frames, the noise is not (timm's `pixel` mode; boxes of whole clips as in MViT).
-
-    Args:
-        input_BTCHW: normalized, since published code draws noise of that range.
-        augmentations: B of them.
     """
     for clip_TCHW, augmentation in zip(input_BTCHW, augmentations, strict=True):
         if augmentation.erasure:
             top, left, height, width = augmentation.erasure.box
             box = clip_TCHW[:, :, top : top + height, left : left + width]
-            # A generator for each clip: its noise depends neither on its neighbors nor on the number of processes.
+            # A generator per clip: its noise depends neither on other clips nor on the number of processes.
             noise = torch.Generator(box.device).manual_seed(augmentation.erasure.seed)
             box.copy_(torch.randn(box.shape, generator=noise, device=box.device))
     return input_BTCHW
+
+
+class Mixing(NamedTuple):
+    """MixUp or CutMix of the clips of one micro-batch."""
+
+    own_share: float
+    """Share of a clip's own pixels and labels; its partner has the rest."""
+    box: Box | None
+    """CutMix: the part of every frame that shows the partner. None for MixUp, which blends whole frames."""
+    partners: tuple[int, ...]
+    """Number of each clip's partner; a clip that is its own partner is unchanged."""
+
+
+def draw_mixing(
+    config: AugmentationConfig, frame_size: tuple[int, int], weights: list[float], seed: int, *position: int
+) -> Mixing | None:
+    """Draw the mixing of one micro-batch; None if its clips are not mixed.
+
+    Args:
+        config: mixing probabilities.
+        frame_size: height and width of the clips.
+        weights: of the B clips; those of weight 0, which pad a batch, come last and are not mixed.
+        seed: seed of the run.
+        position: optimizer step, micro-batch and process.
+    """
+    real = sum(weight > 0 for weight in weights)
+    if real < 2 or not (config.mixup_alpha > 0 or config.cutmix_alpha > 0):
+        return None
+    rng = generator(seed, *position, _MIXING)
+    _, switched = rng.random(2)
+    cutmix = config.mixup_alpha == 0 or (config.cutmix_alpha > 0 and switched < _CUTMIX_SHARE)
+    alpha = config.cutmix_alpha if cutmix else config.mixup_alpha
+    own_share = float(rng.beta(alpha, alpha))
+    partners = (*reversed(range(real)), *range(real, len(weights)))
+    if not cutmix:
+        return Mixing(own_share, None, partners)
+    box = _cut_box(frame_size, own_share, rng)
+    return Mixing(1 - box.height * box.width / (frame_size[0] * frame_size[1]), box, partners)
+
+
+def _cut_box(frame_size: tuple[int, int], own_share: float, rng: np.random.Generator) -> Box:
+    """Draw a box of the frame's shape around a random pixel, clipped at the frame's edges."""
+    edges = []
+    for side in frame_size:
+        length, center = int(side * np.sqrt(1 - own_share)), int(rng.integers(side))
+        edges.append((max(center - length // 2, 0), min(center + (length + 1) // 2, side)))
+    (top, bottom), (left, right) = edges
+    return Box(top, left, bottom - top, right - left)
+
+
+def mix(input_BTCHW: torch.Tensor, targets_BK: torch.Tensor, mixing: Mixing) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mixed clips and targets of the same shapes; the arguments are not changed."""
+    partners = torch.tensor(mixing.partners).to(input_BTCHW.device, non_blocking=True)
+    # A clip that is its own partner stays bitwise equal: lerp adds a multiple of a zero difference.
+    mixed_BK = torch.lerp(targets_BK[partners], targets_BK, mixing.own_share)
+    if mixing.box is None:
+        return torch.lerp(input_BTCHW[partners], input_BTCHW, mixing.own_share), mixed_BK
+    top, left, height, width = mixing.box
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    mixed_BTCHW = input_BTCHW.clone()
+    mixed_BTCHW[..., rows, columns] = input_BTCHW[..., rows, columns][partners]
+    return mixed_BTCHW, mixed_BK

@@ -1,19 +1,22 @@
-"""Batches that the decoding workers send to the device, and their conversion to the model's input.
+"""Batches of decoding workers, and their conversion to the model's input on the device.
 
-Axes: B clips, V views of one video, T frames, H W pixels, K classes. Pixels are uint8, planar [.., T, H * 3 / 2, W] or
-RGB [.., T, H, W, 3].
+Axes: B clips, V views of one video, T frames, H W pixels, K classes. Pixels are uint8, planar YUV 4:2:0 (I420)
+[.., T, H * 3 / 2, W] or RGB [.., T, H, W, 3]: float32 clips would cost four times the memory traffic of RGB and eight
+times that of I420.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, NamedTuple, Self
 
 import torch
+from einops import rearrange
+from torch.nn import functional
 
 from vidtl.config import ClipConfig
-from vidtl.data.augmentation import Augmentation, augment, erase
-from vidtl.data.mixing import Mixing, mix
-from vidtl.data.pixels import normalize, to_rgb
+from vidtl.data.augmentation import Augmentation, Mixing, augment, erase, mix
+from vidtl.video.reader import LUMA_WEIGHTS, MATRICES, Color
 
 
 class Failure(NamedTuple):
@@ -26,7 +29,7 @@ class Failure(NamedTuple):
     classes: tuple[str, ...] = ()
     """Names of the video's classes."""
     attempt: int = 0
-    """0 for the video of the sample itself, 1 for its first substitute, and so on."""
+    """0 for the video of the sample, 1 for its first substitute, and so on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class ClipBatch:
     color: torch.Tensor
     """int64 [B]; `Color.code()` of each file."""
     targets: torch.Tensor
-    """float32 [B, K]; one-hot or multi-hot (`vidtl.data.mixing` makes them soft)."""
+    """float32 [B, K]; one-hot or multi-hot (mixing makes them soft)."""
     weights: torch.Tensor
     """float32 [B]; 1, or 0 for clips that pad the last batch of an epoch."""
     augmentation: list[Augmentation]
@@ -57,21 +60,9 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        mapped: dict[str, Any] = {
-            name: function(value) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
-        }
-        return replace(self, **mapped)
-
-
-def batch_input(batch: ClipBatch, clip: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Convert uint8 frames to float RGB, then augment, normalize and mix them.
-
-    Returns:
-        The model's input [B, T, 3, H, W]; targets, mixed alike, [B, K].
-    """
-    rgb_BTCHW = augment(to_rgb(batch.pixels, batch.color), batch.augmentation)
-    input_BTCHW = erase(normalize(rgb_BTCHW, clip), batch.augmentation)
-    return mix(input_BTCHW, batch.targets, batch.mixing) if batch.mixing else (input_BTCHW, batch.targets)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        changes: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +85,7 @@ class VideoViews:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsBatch:
-    """Videos that a worker sends together: each tensor costs a connection to it, whatever its size."""
+    """Videos that a worker sends together, since each tensor costs a connection, whatever its size."""
 
     videos: list[VideoViews]
     """Without pixels."""
@@ -110,3 +101,81 @@ class ViewsBatch:
     def pin_memory(self) -> Self:
         """Return the same videos in page-locked memory (called by PyTorch's DataLoader)."""
         return self if self.pixels is None else replace(self, pixels=self.pixels.pin_memory())
+
+
+def conversion(color: Color) -> list[list[float]]:
+    """Return rows R, G, B of the map from (Y, U, V) in 0..255 to RGB in 0..1: three weights and an offset each.
+
+    Source: ITU-T H.273, equations for MatrixCoefficients; limited range spans 16..235 (luma) and 16..240 (chroma).
+    """
+    red, blue = LUMA_WEIGHTS[color.matrix]
+    green = 1 - red - blue
+    luma_low, luma_span, chroma_span = (0, 255, 255) if color.full_range else (16, 219, 224)
+    weights = [
+        (0.0, 2 * (1 - red)),
+        (-2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green),
+        (2 * (1 - blue), 0.0),
+    ]
+    rows = [(1.0 / luma_span, u / chroma_span, v / chroma_span) for u, v in weights]
+    return [[luma, u, v, -(luma * luma_low + (u + v) * 128)] for luma, u, v in rows]
+
+
+@cache
+def _conversions(device: torch.device) -> torch.Tensor:
+    """Return all conversions by `Color.code()`: [codes, 3, 4]; cached to copy them to the device once."""
+    colors = [Color(matrix, full_range) for matrix in MATRICES for full_range in (False, True)]
+    return torch.tensor([conversion(color) for color in sorted(colors, key=Color.code)], device=device)
+
+
+def planar_to_rgb(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """Convert I420 frames to RGB.
+
+    Args:
+        pixels: uint8 [B, T, H * 3 / 2, W]; the Y plane, then U and V at half size, each contiguous. H and W even.
+        color: int64 [B]; `Color.code()` of each clip's file.
+
+    Returns:
+        float32 [B, T, 3, H, W] in 0..1. Chroma is upsampled bilinearly.
+    """
+    batch, frames, rows, width = pixels.shape
+    height = rows * 2 // 3
+    flat = rearrange(pixels, "B T R W -> (B T) (R W)")
+    luma = rearrange(flat[:, : height * width], "N (H W) -> N 1 H W", H=height).float()
+    chroma = rearrange(flat[:, height * width :], "N (C H W) -> N C H W", C=2, H=height // 2).float()
+    chroma = functional.interpolate(chroma, size=(height, width), mode="bilinear", align_corners=False)
+    yuv = rearrange(torch.cat([luma, chroma], dim=1), "(B T) C H W -> B C (T H W)", B=batch)
+    table = _conversions(pixels.device)[color]
+    rgb = torch.baddbmm(table[:, :, 3:], table[:, :, :3], yuv).clamp_(0, 1)
+    return rearrange(rgb, "B C (T H W) -> B T C H W", T=frames, H=height)
+
+
+def to_rgb(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """Convert transported frames, planar [B, T, H * 3 / 2, W] or RGB [B, T, H, W, 3], to float32 BTCHW in 0..1."""
+    if pixels.ndim == 4:
+        return planar_to_rgb(pixels, color)
+    rgb: torch.Tensor = rearrange(pixels, "B T H W C -> B T C H W").float() / 255
+    return rgb
+
+
+def normalize(rgb_BTCHW: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
+    """Subtract `clip.mean` and divide by `clip.std`, per channel."""
+    mean_std = torch.tensor([clip.mean, clip.std]).to(rgb_BTCHW.device, non_blocking=True)
+    mean, std = mean_std[:, :, None, None]
+    input_BTCHW: torch.Tensor = (rgb_BTCHW - mean) / std
+    return input_BTCHW
+
+
+def prepare_input(pixels: torch.Tensor, color: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
+    """Convert transported uint8 frames (see `to_rgb`) to the model's input, float32 [B, T, 3, H, W]."""
+    return normalize(to_rgb(pixels, color), clip)
+
+
+def batch_input(batch: ClipBatch, clip: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convert uint8 frames to float RGB, then augment, normalize and mix them.
+
+    Returns:
+        The model's input [B, T, 3, H, W]; targets, mixed alike, [B, K].
+    """
+    rgb_BTCHW = augment(to_rgb(batch.pixels, batch.color), batch.augmentation)
+    input_BTCHW = erase(normalize(rgb_BTCHW, clip), batch.augmentation)
+    return mix(input_BTCHW, batch.targets, batch.mixing) if batch.mixing else (input_BTCHW, batch.targets)

@@ -1,7 +1,7 @@
 """Records to clips: choose frames and box, decode to uint8.
 
-Every random number of a clip comes from (seed, epoch, record, view), so that no clip depends on the number of workers,
-on the step where a run was interrupted, or on how many clips of its video are read with it.
+Every random number of a clip comes from (seed, epoch, record, view): a clip depends neither on the number of workers,
+nor on the step where a run was interrupted, nor on the number of clips that are read with it.
 """
 
 import logging
@@ -28,18 +28,16 @@ from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape
 # Last key of the random streams of a clip, one per purpose.
 _CLIP, _SUBSTITUTE = 0, 1
 
-# Training: videos tried in place of an unreadable one before the run stops. Missing files and those that the manifest
-# marks as broken do not count.
+# Training: videos tried in place of an unreadable one before the run stops, without missing files and those that the
+# manifest marks as broken; and candidates for these.
 MAX_SUBSTITUTIONS = 10
-
-# Candidates for these: where so many files are missing, the others are missing, too.
 _MAX_CANDIDATES = 1000
 
 _log = logging.getLogger(__name__)
 
 
 class ClipKey(NamedTuple):
-    """The sample of a training batch: one video, which gives `augmentation.repeats` clips."""
+    """Key of a training sample: one video, which gives `augmentation.repeats` clips."""
 
     epoch: int
     record: int
@@ -60,9 +58,7 @@ class Clip(NamedTuple):
 
 
 def available_frames(video: VideoReader, records: Records, index: int, target_fps: float) -> np.ndarray:
-    """Return the frame numbers of the file that clips of a record may use, in order: int64 [M].
-
-    These are the frames inside the record's segment, at the file's own rate or resampled to `target_fps` (above 0).
+    """Return the frame numbers of the record's segment, in order: int64 [M]; resampled to `target_fps` if above 0.
 
     Raises:
         UnreadableVideo: the file ends before the segment starts.
@@ -70,9 +66,8 @@ def available_frames(video: VideoReader, records: Records, index: int, target_fp
     start, end = records.segment_starts_s[index], records.segment_ends_s[index]
     frames = np.flatnonzero((video.times_s >= start) & (video.times_s < end))
     if len(frames) == 0:
-        raise UnreadableVideo(
-            video.path, f"no frame between {start:g} s and {end:g} s; it ends at {video.times_s[-1]:g} s"
-        )
+        reason = f"no frame between {start:g} s and {end:g} s; it ends at {video.times_s[-1]:g} s"
+        raise UnreadableVideo(video.path, reason)
     if target_fps > 0:
         times_s = video.times_s[frames]
         frames = frames[resample_indices(times_s - times_s[0], target_fps)]
@@ -85,18 +80,14 @@ class ClipDataset(Dataset[list[Clip]]):
     def __init__(
         self, records: Records, data: DataConfig, clip: ClipConfig, augmentation: AugmentationConfig, seed: int
     ) -> None:
-        self.records = records
-        self.data = data
-        self.clip = clip
-        self.augmentation = augmentation
-        self.seed = seed
+        self.records, self.data, self.clip = records, data, clip
+        self.augmentation, self.seed = augmentation, seed
         self.manifest = find_manifest(records.root, data.manifest)
 
     def __getitem__(self, key: ClipKey) -> list[Clip]:
         """Decode the `augmentation.repeats` clips of one video in one pass; the first of them carries the failures.
 
-        A video that pads a batch is also read elsewhere: its failures are not reported, and if nothing can be read in
-        its place its clips are zeros.
+        A video that pads a batch reports no failures, and its clips are zeros if no substitute can be read.
 
         Raises:
             UserError: neither the video nor any of its substitutes, at most `MAX_SUBSTITUTIONS`, could be read.
@@ -154,8 +145,7 @@ class ClipDataset(Dataset[list[Clip]]):
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
         """Yield other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 others.
 
-        The order is a function of the key alone. Records that are skipped could not be read anyway, so that a manifest
-        changes no clip.
+        The order is a function of the key alone; skipped records are unreadable, so that a manifest changes no clip.
         """
         records = self.records
         rng = generator(self.seed, key.epoch, key.record, 0, _SUBSTITUTE)
@@ -168,12 +158,11 @@ class ClipDataset(Dataset[list[Clip]]):
 
     def _may_be_readable(self, index: int) -> bool:
         """Return False if the file is missing, or broken according to the manifest."""
-        records = self.records
-        if file_stamp(records.path(index)) is None:
+        if file_stamp(self.records.path(index)) is None:
             return False
         try:
             if self.manifest:
-                self.manifest.consult(records.root, records.paths[index])
+                self.manifest.consult(self.records.root, self.records.paths[index])
         except UnreadableVideo:
             return False
         return True
@@ -183,18 +172,11 @@ class ViewDataset(Dataset[VideoViews]):
     """Evaluation views by record number; a video that cannot be read gives a reason instead of pixels."""
 
     def __init__(self, records: Records, protocol: Protocol, clip: ClipConfig, data: DataConfig) -> None:
-        self.records = records
-        self.protocol = protocol
-        self.clip = clip
-        self.data = data
+        self.records, self.protocol, self.clip, self.data = records, protocol, clip, data
         self.manifest = find_manifest(records.root, data.manifest)
         if not protocol.suits(clip):
-            _log.warning(
-                "evaluation.protocol %s takes %s of a video, but clip.sampling is %s; scores will suffer",
-                protocol.name,
-                protocol.frames,
-                clip.sampling,
-            )
+            message = "evaluation.protocol %s takes %s of a video, but clip.sampling is %s; scores will suffer"
+            _log.warning(message, protocol.name, protocol.frames, clip.sampling)
 
     def __getitem__(self, index: int) -> VideoViews:
         """Decode all views of one video in one pass."""
@@ -242,11 +224,7 @@ def collate_views(videos: Sequence[VideoViews]) -> ViewsBatch:
 
 
 def check_readable(records: Records, data: DataConfig, num_probes: int = 8) -> None:
-    """Open a few videos spread over the records, so that a wrong root stops a run before it starts.
-
-    Raises:
-        UserError: none of them could be opened.
-    """
+    """Open a few videos spread over the records, and raise a UserError if none can be read, as with a wrong root."""
     manifest = find_manifest(records.root, data.manifest)
     probes = np.unique(np.linspace(0, len(records) - 1, num_probes).astype(int))
     for index in probes:

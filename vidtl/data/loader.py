@@ -6,8 +6,8 @@ Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permu
     micro-batch     |<-------- 0 -------->|<-------- 1 -------->| ...     accumulation_steps of them
     process         |   0   |   1   | ... |   0   |   1   | ... |         num_processes in each
 
-so the clips of a step do not depend on the numbers of processes and accumulation steps, and a run can resume at any
-step without decoding the earlier ones. The last step of an epoch is padded with clips of weight 0.
+so the clips of a step do not depend on the numbers of processes and accumulation steps, and a run resumes at any step
+without decoding the earlier ones. The last step of an epoch is padded with clips of weight 0.
 
 With repeated augmentation, a place is a video with `augmentation.repeats` consecutive clips: an epoch still visits each
 video once, and has as many times more clips and steps.
@@ -25,19 +25,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig
+from vidtl.data.augmentation import Mixing, draw_mixing
 from vidtl.data.batch import ClipBatch, VideoViews, ViewsBatch
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
-from vidtl.data.mixing import Mixing, draw_mixing
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
 from vidtl.video import clip_shape
 
-# Evaluation: limits of the videos that a worker sends at once, and the least number of times, so that none is idle.
+# Evaluation: limits of the videos that a worker sends at once, and the least number of its batches.
 _BATCH_BYTES, _MAX_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8
 
 # Batches that each worker decodes ahead: enough to even out videos of different cost, at the price of memory.
@@ -50,34 +50,11 @@ def epoch_order(num_records: int, seed: int, epoch: int) -> np.ndarray:
     return generator(seed, epoch).permutation(num_records)
 
 
-class MicroBatchSampler(Sampler[list[ClipKey]]):
-    """Keys of one process's micro-batches, from a step to the end of the run."""
-
-    def __init__(self, loader: "TrainLoader", start_step: int) -> None:
-        self.loader = loader
-        self.start_step = start_step
-
-    def places(self) -> Iterator[tuple[int, int]]:
-        """Yield step and number of each micro-batch."""
-        return product(range(self.start_step, self.loader.total_steps), range(self.loader.accumulation_steps))
-
-    def __iter__(self) -> Iterator[list[ClipKey]]:
-        for step, micro_batch in self.places():
-            yield self.loader.keys(step, micro_batch)
-
-    def __len__(self) -> int:
-        return (self.loader.total_steps - self.start_step) * self.loader.accumulation_steps
-
-
 class TrainLoader:
     """Training micro-batches of one process."""
 
     def __init__(self, records: Records, config: ExperimentConfig, process_index: int, num_processes: int) -> None:
-        """Plan the batches of a run; `config` because five of its sections determine them.
-
-        Raises:
-            UserError: the global batch cannot be split evenly, or a process has a single clip where clips are mixed.
-        """
+        """Plan the batches of a run; UserError if a batch cannot be split evenly, or a single clip cannot be mixed."""
         training, augmentation = config.training, config.augmentation
         parts = num_processes * training.accumulation_steps * augmentation.repeats
         if training.batch_size % parts:
@@ -86,10 +63,8 @@ class TrainLoader:
                 f"training.batch_size is {training.batch_size}; allowed: multiples of {parts} "
                 f"({num_processes} processes x {training.accumulation_steps} accumulation steps{repeats})"
             )
-        self.records = records
-        self.config = config
-        self.process_index = process_index
-        self.num_processes = num_processes
+        self.records, self.config = records, config
+        self.process_index, self.num_processes = process_index, num_processes
         self.repeats = augmentation.repeats
         self.batch_size = training.batch_size
         self.videos_per_step = training.batch_size // augmentation.repeats
@@ -109,6 +84,10 @@ class TrainLoader:
         place = step % self.steps_per_epoch * self.videos_per_step
         return min(self.videos_per_step, len(self.records) - place) * self.repeats
 
+    def places(self, start_step: int) -> Iterator[tuple[int, int]]:
+        """Yield step and number of each micro-batch from a step to the end of the run."""
+        return product(range(start_step, self.total_steps), range(self.accumulation_steps))
+
     def keys(self, step: int, micro_batch: int) -> list[ClipKey]:
         """Return this process's videos of one micro-batch."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
@@ -119,10 +98,7 @@ class TrainLoader:
         return [ClipKey(epoch, int(order[place % len(order)]), float(place < len(order))) for place in places]
 
     def clips_of_classes(self, steps: int) -> dict[str, int]:
-        """Count the clips of each class in the first `steps` optimizer steps, over all processes.
-
-        A clip counts for every class of its video; classes without clips are omitted.
-        """
+        """Count the clips of each class's videos in the first `steps` optimizer steps, over all processes."""
         records = self.records
         epochs, rest = divmod(steps, self.steps_per_epoch)
         visits = np.full(len(records), epochs)
@@ -134,17 +110,15 @@ class TrainLoader:
     def iterate(self, start_step: int = 0) -> Iterator[ClipBatch]:
         """Yield micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
 
-        The workers live as long as the iterator, so that no epoch waits for their start.
-
         Raises:
             UserError: no video tried for one clip could be read, or a worker died or hung (its videos named).
         """
         config = self.config
         dataset = ClipDataset(self.records, config.data, config.clip, config.augmentation, config.training.seed)
-        sampler = MicroBatchSampler(self, start_step)
-        batches = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, **_worker_options(config.data))
+        requested = (self.keys(*place) for place in self.places(start_step))
+        batches = DataLoader(dataset, batch_sampler=requested, collate_fn=collate, **_worker_options(config.data))
         with _workers_ended(batches) as iterator:
-            for step, micro_batch in sampler.places():
+            for step, micro_batch in self.places(start_step):
                 keys = self.keys(step, micro_batch)
                 with _named_failures(self.records, [key.record for key in keys]):
                     batch: ClipBatch = next(iterator)
@@ -175,11 +149,7 @@ class EvalLoader:
         return len(self.indices)
 
     def __iter__(self) -> Iterator[VideoViews]:
-        """Yield videos in the order of `indices`; one that cannot be read has a reason and no pixels.
-
-        Raises:
-            UserError: a worker died or hung (its videos named).
-        """
+        """Yield videos in the order of `indices`, unreadable ones without pixels; UserError if a worker failed."""
         size, options = self.videos_per_batch(), _worker_options(self.dataset.data)
         groups = [self.indices[first : first + size] for first in range(0, len(self.indices), size)]
         batches = DataLoader(self.dataset, batch_sampler=groups, collate_fn=collate_views, **options)
@@ -190,7 +160,7 @@ class EvalLoader:
                 yield from batch
 
     def videos_per_batch(self) -> int:
-        """Return how many videos a worker sends at once: one of usual size, or several small ones, such as images."""
+        """Return the number of videos that a worker sends at once: one of usual size, or several small ones."""
         clip, data, protocol = self.dataset.clip, self.dataset.data, self.dataset.protocol
         view_bytes = math.prod(clip_shape(clip.num_frames, clip.frame_size, data.pixel_format))
         fitting = _BATCH_BYTES // (view_bytes * protocol.num_clips * protocol.num_crops)
@@ -212,7 +182,7 @@ def _worker_options(data: DataConfig) -> dict[str, Any]:
 
 
 def _start_worker(worker_index: int) -> None:
-    """Ignore signals: Ctrl-C and batch systems send them to the workers too, but the training process handles them."""
+    """Ignore signals, which Ctrl-C and batch systems also send to the workers; the training process handles them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 

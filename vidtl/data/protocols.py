@@ -14,12 +14,11 @@
 | `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | segments: centers,    | three     | mean probabilities |
 |                        |        |                      | rounded               |           |                    |
 
-"Three" crops lie along the longer side: left, center, right, or top, center, bottom; mmaction2's order is left,
-right, center. The other axis is centered. The frame is first resized to a short side of `clip.short_side`, or for
-VideoMAE of the crop's side. `center` is for models of either kind: with `clip.sampling` "segments" it takes the
-center of each segment. "loop" and "hold" in the table replace `clip.short_video`; ViViT's own rule is "loop", the
-default. Published settings of SlowFast and Charades use `clip.frame_size` 256 x 256 with a short side of 256, and
-Charades' frames are at 24 fps (`clip.target_fps`).
+"Three" crops lie along the longer side: left, center, right, or top, center, bottom; mmaction2's order is left, right,
+center. The other axis is centered. The frame is first resized to a short side of `clip.short_side`, or for VideoMAE of
+the crop's side. `center` takes the center of each segment if `clip.sampling` is "segments". "loop" and "hold" replace
+`clip.short_video`. Published settings of SlowFast and Charades use `clip.frame_size` 256 x 256 with a short side of
+256, and Charades' frames are at 24 fps (`clip.target_fps`).
 """
 
 from collections.abc import Callable
@@ -39,8 +38,7 @@ IndexRule = Callable[[int, int, ClipConfig, float], np.ndarray]
 CropRule = Callable[[int, int], list[tuple[int, int]]]
 """(spare pixels along the longer side, along the other) -> offset of every crop along both"""
 
-# SlowFast counts spans in frames at this rate.
-_SLOWFAST_FPS = 30
+_SLOWFAST_FPS = 30  # SlowFast counts spans in frames at this rate
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Protocol:
 
 
 def center_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Return the center of every segment of the video, or one centered span, as the model was trained."""
+    """Return the center of each segment of the video, or one centered span, by `clip.sampling`."""
     if clip.sampling == "segments":
         return segment_indices(num_available, clip.num_frames, 0.5)[None]
     return even_indices(1, num_available, clip, fps)
@@ -87,8 +85,7 @@ def slowfast_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: 
 def slowfast_offset_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
     """Use starts k * floor(spare / (clips - 1)); one clip is centered (SlowFast, `USE_OFFSET_SAMPLING`)."""
     spare = max(num_available - _slowfast_span(clip, fps), 0)
-    step = spare // (num_clips - 1) if num_clips > 1 else 0
-    starts = [k * step for k in range(num_clips)] if num_clips > 1 else [spare // 2]
+    starts = [spare // 2] if num_clips == 1 else [k * (spare // (num_clips - 1)) for k in range(num_clips)]
     return _slowfast_frames(starts, num_available, clip, fps)
 
 
@@ -103,10 +100,7 @@ def charades_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: 
 
 
 def videomae_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Keep every stride-th frame, repeat the last one up to T, and use starts int(k * spare / (clips - 1)) in those.
-
-    Source: VideoMAE `kinetics.py`, test mode.
-    """
+    """Use starts int(k * spare / (clips - 1)) in every stride-th frame (VideoMAE `kinetics.py`, test mode)."""
     kept = np.arange(0, num_available, clip.stride, dtype=np.int64)
     spare = max(len(kept) - clip.num_frames, 0)
     starts = [int(k * spare / max(num_clips - 1, 1)) for k in range(num_clips)]
@@ -114,10 +108,7 @@ def videomae_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: 
 
 
 def videomae_ssv2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Take the frame at k / clips of each of T equal segments for clip k.
-
-    Source: VideoMAE `ssv2.py`, test mode, with two clips: the starts and the centers.
-    """
+    """Take the frame at k / clips of each of T equal segments for clip k (VideoMAE `ssv2.py`, test mode)."""
     return np.stack([segment_indices(num_available, clip.num_frames, k / num_clips) for k in range(num_clips)])
 
 
@@ -191,33 +182,24 @@ PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTO
 
 
 def get_protocol(name: str) -> Protocol:
-    """Look up a protocol; UserError with the nearest name if there is none."""
+    """Return a protocol; UserError with the nearest name if there is none."""
     if name not in PROTOCOLS:
         raise UserError(f"evaluation.protocol is {name!r}; {did_you_mean(name, PROTOCOLS)}")
     return PROTOCOLS[name]
 
 
 def protocol_of_run(name: str, of_dataset: str) -> Protocol:
-    """Resolve `evaluation.protocol`: a protocol by name, or for `dataset` the data set's own."""
+    """Resolve `evaluation.protocol`: a protocol by name, or `dataset` for that of the data set."""
     return get_protocol(of_dataset if name == "dataset" else name)
 
 
 def view_indices(protocol: Protocol, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Return the frames of every clip: int64 [num_clips, T], in 0 .. num_available - 1.
-
-    Args:
-        num_available: frames of the video, 1 or more (after resampling to `clip.target_fps` if that is set).
-        fps: rate of those frames; used by SlowFast's protocols.
-    """
+    """Return the frames of every clip, of 1 or more available ones at `fps`: int64 [num_clips, T]."""
     return protocol.indices(protocol.num_clips, num_available, clip, fps)
 
 
 def view_boxes(protocol: Protocol, height: int, width: int, clip: ClipConfig) -> list[Box]:
-    """Return the num_crops crops in source pixels, in the published order.
-
-    Args:
-        height, width: of the frame as displayed.
-    """
+    """Return the num_crops crops of a frame (height and width as displayed) in source pixels, in published order."""
     short_side = clip.short_side if protocol.short_side == "clip" else max(clip.frame_size)
     resized = resized_size(height, width, short_side)
     crop_height, crop_width = clip.frame_size

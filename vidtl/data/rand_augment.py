@@ -1,6 +1,6 @@
 """RandAugment for clips: a few random operations, each the same for all frames of a clip.
 
-There are two published sets of operations, each with its own scale of magnitudes:
+Two published sets of operations have different scales of magnitudes:
 
 | space   | operations                           | applied                        | magnitudes                       |
 |---------|--------------------------------------|--------------------------------|----------------------------------|
@@ -9,9 +9,9 @@ There are two published sets of operations, each with its own scale of magnitude
 
 Sources: scenic `video_ops.distort_image_with_randaugment` with the levels of TensorFlow's model garden; timm
 `rand_augment_transform("rand-...-inc1")`. Pixels equal those of Pillow's operations. Statistics (automatic contrast,
-equalization, the gray level of contrast) are those of the whole clip, as in scenic: frames keep their differences in
-brightness, and nothing flickers. Two errors of published code are not repeated: TensorFlow's contrast is relative to
-white for large images, and timm draws an interpolation for each frame, where here it is bilinear.
+equalization, the gray level of contrast) are those of the whole clip, as in scenic, which avoids flicker. Two errors of
+published code are not repeated: TensorFlow's contrast is relative to white for large images, and timm draws an
+interpolation for each frame, where here it is bilinear.
 """
 
 import math
@@ -38,10 +38,8 @@ class Operation(NamedTuple):
     arguments: tuple[float, ...] = ()
 
 
-_FILL = 128.0
-"""Gray level outside of a rotated, sheared or moved frame."""
-_SOLARIZE_BELOW = 128
-"""`solarize_add` brightens values below this."""
+_FILL = 128.0  # gray level outside of a rotated, sheared or moved frame
+_SOLARIZE_BELOW = 128  # `solarize_add` brightens values below this
 
 
 def draw_operations(
@@ -66,14 +64,7 @@ def draw_operations(
 
 
 def apply_operations(rgb_TCHW: torch.Tensor, operations: tuple[Operation, ...]) -> torch.Tensor:
-    """Apply the operations to one clip.
-
-    Args:
-        rgb_TCHW: float32 in 0..1; rounded to the 256 levels that the operations work on.
-
-    Returns:
-        float32 [T, 3, H, W] in 0..1.
-    """
+    """Apply the operations to one clip, float32 [T, 3, H, W] in 0..1, rounded to the 256 levels that they work on."""
     if not operations:
         return rgb_TCHW
     pixels_TCHW = (rgb_TCHW * 255).round().to(torch.uint8)
@@ -119,14 +110,6 @@ def _affine(pixels_TCHW: torch.Tensor, move: tuple[float, float], shear: tuple[f
     return moved
 
 
-def _translate_x(pixels_TCHW: torch.Tensor, share: float) -> torch.Tensor:
-    return _affine(pixels_TCHW, (share * pixels_TCHW.shape[3], 0.0), (0.0, 0.0))
-
-
-def _translate_y(pixels_TCHW: torch.Tensor, share: float) -> torch.Tensor:
-    return _affine(pixels_TCHW, (0.0, share * pixels_TCHW.shape[2]), (0.0, 0.0))
-
-
 def _cutout(pixels_TCHW: torch.Tensor, half: float, row: float, column: float) -> torch.Tensor:
     """Blacken a square of side 2 x `half` around a pixel in all frames; parts of it may lie outside."""
     out = pixels_TCHW.clone()
@@ -149,8 +132,8 @@ OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "rotate": _rotate,
     "shear_x": lambda pixels_TCHW, slope: _affine(pixels_TCHW, (0.0, 0.0), (slope, 0.0)),
     "shear_y": lambda pixels_TCHW, slope: _affine(pixels_TCHW, (0.0, 0.0), (0.0, slope)),
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
+    "translate_x": lambda pixels_TCHW, share: _affine(pixels_TCHW, (share * pixels_TCHW.shape[3], 0.0), (0.0, 0.0)),
+    "translate_y": lambda pixels_TCHW, share: _affine(pixels_TCHW, (0.0, share * pixels_TCHW.shape[2]), (0.0, 0.0)),
     "cutout": _cutout,
 }
 """uint8 [T, 3, H, W] and the operation's arguments to the same shape."""

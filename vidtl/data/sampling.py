@@ -1,8 +1,8 @@
 """Frames and crop box of a training clip: pure arithmetic, no file is opened.
 
 Frame numbers count the M available frames of a video: all of them, those of a segment, or those that `resample_indices`
-keeps. Boxes are in source pixels, so that resize-then-crop of the papers is one resize of one crop. Every random
-function draws the same number of floats for every video, in the order that its docstring gives.
+keeps. Boxes are in source pixels, so that resize-then-crop of the papers is one resize of one crop. Random functions
+draw the same number of floats for every video, in the order given in their docstrings.
 """
 
 from typing import Literal
@@ -14,24 +14,22 @@ from vidtl.video import Box
 
 ShortVideo = Literal["loop", "hold"]
 
-# Some containers store times in whole milliseconds; a frame that is early or late by so much is on time.
+# Some containers store times in whole milliseconds.
 _CLOCK_TOLERANCE_S = 0.002
 
 # Tries of a box of random area and aspect, as in torchvision's RandomResizedCrop and timm's RandomErasing.
 _TRIES = 10
 
-# TSN's sides of a crop, as shares of the shorter side of the frame.
+# TSN's crops: sides as shares of the shorter side of the frame; places in quarters of the space below and to the right,
+# corners and center, then those between.
 _SCALES = (1.0, 0.875, 0.75, 0.66)
-
-# TSN's places of a crop, in quarters of the space below and to the right: corners and center, then those between.
 _PLACES = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2), (1, 1), (1, 3), (3, 1), (3, 3)]
 
 
 def span_indices(start: int, num_frames: int, stride: int, num_available: int, short_video: ShortVideo) -> np.ndarray:
     """Return `num_frames` frames from `start` on, `stride` apart: int64 [T].
 
-    Past the last frame, "loop" continues with the first, as if the video were repeated end to end, and "hold" repeats
-    the last frame.
+    Past the last frame, "loop" continues with the first frame, and "hold" repeats the last one.
     """
     indices = start + np.arange(num_frames, dtype=np.int64) * stride
     return indices % num_available if short_video == "loop" else indices.clip(0, num_available - 1)
@@ -62,8 +60,8 @@ def random_span_indices(
 def random_segment_indices(num_available: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
     """Draw one random frame of each of `num_frames` equal segments of the video: int64 [T], rising. Draws: T places.
 
-    TSN's sampling, with segments of equal real length, so that the end of the video is used too; if T divides the
-    number of frames, this is TSN's and VideoMAE's own rule. A video of fewer frames repeats some.
+    TSN's sampling, with segments of equal real length, so that the end of the video is used too; equal to TSN's and
+    VideoMAE's rule if T divides the number of frames. A video of fewer frames repeats some.
     """
     places = (np.arange(num_frames) + rng.random(num_frames)) * (num_available / num_frames)
     return places.astype(np.int64).clip(0, num_available - 1)
@@ -82,8 +80,7 @@ def segment_indices(num_available: int, num_frames: int, place: float) -> np.nda
 def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
     """Compute torch.linspace: float32 [count], from both ends to the middle, each value rounded once.
 
-    The rounding decides the frame wherever a value is an integer, so it is part of protocols that truncate these values
-    to frame numbers.
+    The rounding decides the frame where protocols truncate these values to frame numbers.
     """
     first, last = np.float32(start), np.float32(end)
     step = np.float64((last - first) / np.float32(max(count - 1, 1)))
@@ -93,14 +90,14 @@ def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
 
 
 def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
-    """Return the frames that a player at `target_fps` shows: int64 [M].
+    """Return the frames that a player at `target_fps` (above 0) shows, repeated or dropped, never blended: int64 [M].
 
     Frame k of the result is the last one whose time is at most k / target_fps. The video ends one mean frame interval
-    after its last frame. Frames are repeated or dropped, never blended.
+    after its last frame.
 
     Args:
         times_s: float64 [N]; presentation times, rising from 0.
-        target_fps: frames per second, above 0.
+        target_fps: frames per second.
     """
     num_frames = len(times_s)
     period_s = times_s[-1] / (num_frames - 1) if num_frames > 1 else 0.0
@@ -118,12 +115,7 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def box_of_crop(source: tuple[int, int], resized: tuple[int, int], crop: Box) -> Box:
-    """Convert a crop of the resized frame to source pixels, to the nearest pixel.
-
-    Args:
-        source, resized: height and width of the frame before and after resizing.
-        crop: in pixels of the resized frame.
-    """
+    """Convert a crop of the resized frame to source pixels; `source` and `resized` are (height, width) of the frame."""
     top, bottom = _edges(crop.top, crop.height, source[0], resized[0])
     left, right = _edges(crop.left, crop.width, source[1], resized[1])
     return Box(top, left, bottom - top, right - left)
@@ -135,25 +127,20 @@ def _edges(start: int, length: int, source: int, resized: int) -> tuple[int, int
     return first, min(max(last, first + 1), source)
 
 
-def center_box(height: int, width: int, clip: ClipConfig) -> Box:
-    """Return the centered crop of `clip.frame_size` from the frame resized to `clip.short_side`."""
-    resized = resized_size(height, width, clip.short_side)
-    crop_height, crop_width = clip.frame_size
-    top, left = (resized[0] - crop_height + 1) // 2, (resized[1] - crop_width + 1) // 2
-    return box_of_crop((height, width), resized, Box(top, left, crop_height, crop_width))
-
-
 def train_box(
     height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
 ) -> Box:
-    """Draw the crop of a training clip by `augmentation.crop`; see the functions below."""
+    """Draw the crop of a training clip by `augmentation.crop`: see the functions below, or the center."""
     if augmentation.crop == "jitter":
         return jitter_box(height, width, augmentation, clip, rng)
     if augmentation.crop == "random_resized":
         return random_resized_box(height, width, augmentation, rng)
     if augmentation.crop == "multi_scale":
         return multi_scale_box(height, width, clip, rng)
-    return center_box(height, width, clip)
+    resized = resized_size(height, width, clip.short_side)
+    crop_height, crop_width = clip.frame_size
+    top, left = (resized[0] - crop_height + 1) // 2, (resized[1] - crop_width + 1) // 2
+    return box_of_crop((height, width), resized, Box(top, left, crop_height, crop_width))
 
 
 def jitter_box(
@@ -161,9 +148,9 @@ def jitter_box(
 ) -> Box:
     """Draw a random scale, then a random crop (ViViT, appendix; scenic's scale jitter).
 
-    The frame is resized to `clip.short_side`, its height and width are multiplied by two factors drawn independently
-    from `augmentation.jitter_range`, and a crop of `clip.frame_size` is taken anywhere. A factor that would leave the
-    frame smaller than the crop is raised until it fits. Draws: factor of the height, of the width, top, left.
+    The frame is resized to `clip.short_side`, height and width are multiplied by two independent factors from
+    `augmentation.jitter_range`, raised until the crop fits, and a crop of `clip.frame_size` is taken anywhere. Draws:
+    factor of the height, of the width, top, left.
     """
     low, high = augmentation.jitter_range
     factors = rng.uniform(low, high, size=2)
@@ -211,8 +198,8 @@ def draw_box(
 def multi_scale_box(height: int, width: int, clip: ClipConfig, rng: np.random.Generator) -> Box:
     """Draw a box of TSN's sizes at one of thirteen places (`MultiScaleCrop` of mmaction2).
 
-    In the frame resized to `clip.short_side`, height and width are shares of that side, 1, 0.875, 0.75 or 0.66, at most
-    one step apart; corners, center and the places between them are equally likely. Draws: pair of sides, place.
+    In the frame resized to `clip.short_side`, height and width are 1, 0.875, 0.75 or 0.66 of that side, at most one
+    step apart; all places are equally likely. Draws: pair of sides, place.
     """
     resized = resized_size(height, width, clip.short_side)
     sides = [int(clip.short_side * scale) for scale in _SCALES]

@@ -1,4 +1,4 @@
-"""Generate a data set of encoded video files, so that everything runs without a download.
+"""Generate a data set of encoded video files, for runs without a download.
 
 Single-label: Kinetics-style CSV files, one motion per video. Multi-label: Charades-style CSV files, one to three
 consecutive motions with their times. Files differ in size, shape and frame rate, as in real sets.
@@ -10,8 +10,8 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -19,18 +19,16 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from vidtl.config.checks import require
 from vidtl.data.toy_clip import MOTIONS, Segment, render_clip
 from vidtl.errors import UserError
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 
-VERSION = 1
-"""Incremented when the same settings give other files."""
-
+VERSION = 1  # incremented when the same settings give other files
 MARKER = "toy.json"
-FRAME_SIZES = ((72, 96), (80, 96), (72, 84), (96, 80))
-"""Height and width."""
+FRAME_SIZES = ((72, 96), (80, 96), (72, 84), (96, 80))  # height and width
 FRAME_RATES = (12, 15)
 NUM_FRAMES = 24
 SPLITS = ("train", "val")
@@ -54,11 +52,9 @@ class ToySettings:
     multi_label: bool = False
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; allowed: 0 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
         for name in ("videos_per_class_train", "videos_per_class_val"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
 
 @dataclass(frozen=True)
@@ -87,16 +83,9 @@ class ToyVideo:
     """Start of the clip in its fictitious source video."""
     segments: tuple[Segment, ...]
 
-    @property
-    def end_s(self) -> int:
-        """End of the clip; Kinetics' times are whole seconds."""
-        return self.start_s + -(-self.num_frames // self.fps)
-
 
 def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_processes: int = 2) -> ToySet:
-    """Write the set, or keep a complete one of the same settings; an incomplete one is written again.
-
-    Pixels depend on the settings alone, not on the number of processes.
+    """Write the set, or keep a complete one of the same settings; pixels do not depend on the number of processes.
 
     Raises:
         UserError: the directory holds anything else, or cannot be written.
@@ -106,7 +95,8 @@ def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_pro
         created = not _is_complete(directory, settings, videos)
         if created:
             _write_set(directory, settings, videos, progress, num_processes)
-        return _summary(directory, videos, created)
+        num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+        return ToySet({split: _count(settings, split) for split in SPLITS}, num_bytes, created)
     except OSError as error:
         place = error.filename or directory
         raise UserError(f"{place} cannot be read or written: {error.strerror or error}") from error
@@ -184,15 +174,15 @@ def _count(settings: ToySettings, split: str) -> int:
 
 
 def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_processes: int) -> Iterator[None]:
+    write = partial(_write_video, directory, seed)
     if num_processes == 1:
-        yield from map(_write_video, [directory] * len(videos), [seed] * len(videos), videos)
+        yield from map(write, videos)
         return
     # not fork: the caller may have threads, such as that of a progress bar
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])  # the heavy imports once, not in every process
     with ProcessPoolExecutor(num_processes, context, cv2.setNumThreads, (1,)) as pool:
-        count = len(videos)
-        yield from pool.map(_write_video, [directory] * count, [seed] * count, videos, chunksize=8)
+        yield from pool.map(write, videos, chunksize=8)
 
 
 def _write_video(directory: Path, seed: int, video: ToyVideo) -> None:
@@ -201,14 +191,14 @@ def _write_video(directory: Path, seed: int, video: ToyVideo) -> None:
 
 def _write_annotation(directory: Path, videos: list[ToyVideo], multi_label: bool) -> None:
     header = _CHARADES_HEADER if multi_label else _KINETICS_HEADER
-    rows = map(_charades_row if multi_label else _kinetics_row, videos)
+    rows = [_charades_row(video) if multi_label else _kinetics_row(video) for video in videos]
     with (directory / f"{videos[0].split}.csv").open("w", newline="") as stream:
         csv.writer(stream, lineterminator="\n").writerows([header, *rows])
 
 
 def _kinetics_row(video: ToyVideo) -> list[str]:
-    label = MOTIONS[video.segments[0].motion]
-    return [label, video.video_id, str(video.start_s), str(video.end_s), video.split]
+    end_s = video.start_s + -(-video.num_frames // video.fps)  # Kinetics' times are whole seconds
+    return [MOTIONS[video.segments[0].motion], video.video_id, str(video.start_s), str(end_s), video.split]
 
 
 def _charades_row(video: ToyVideo) -> list[str]:
@@ -226,8 +216,9 @@ def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo])
         return False
     try:
         marker = json.loads((directory / MARKER).read_text())
-        wanted, found = _marker(settings, complete=True), {**marker, "complete": True}
-    except (OSError, ValueError, TypeError):
+        wanted = {"version": VERSION, **asdict(settings)}
+        found = {name: value for name, value in marker.items() if name != "complete"}
+    except (OSError, ValueError, AttributeError):
         raise UserError(f"{directory}: not empty and not a toy set; allowed: an empty or a new directory") from None
     if found != wanted:
         differing = sorted(key for key in wanted if found.get(key) != wanted[key])
@@ -238,15 +229,6 @@ def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo])
     return bool(marker["complete"]) and all(file.is_file() and file.stat().st_size for file in files)
 
 
-def _marker(settings: ToySettings, complete: bool) -> dict[str, Any]:
-    return {"version": VERSION, **asdict(settings), "complete": complete}
-
-
 def _write_marker(directory: Path, settings: ToySettings, complete: bool) -> None:
     with whole_file(directory / MARKER) as file:
-        file.write(json.dumps(_marker(settings, complete), indent=2) + "\n")
-
-
-def _summary(directory: Path, videos: list[ToyVideo], created: bool) -> ToySet:
-    counts = {split: sum(video.split == split for video in videos) for split in SPLITS}
-    return ToySet(counts, sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()), created)
+        file.write(json.dumps({"version": VERSION, **asdict(settings), "complete": complete}, indent=2) + "\n")

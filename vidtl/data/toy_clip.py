@@ -2,8 +2,8 @@
 
 A single frame has no information about the class: the offset of the lattice of patches is uniform over its period,
 their angle over the circle and the logarithm of their size over a fixed range, in every frame of every class. Steady
-motion keeps a uniform distribution uniform (the size is a sawtooth: after the largest comes the smallest). Speeds,
-shapes, colors and backgrounds do not depend on the class. The patches repeat, so that every crop shows some of them.
+motion keeps these distributions uniform (the size is a sawtooth). Speeds, shapes, colors and backgrounds do not depend
+on the class. The patches repeat, so that every crop shows some of them.
 """
 
 import math
@@ -16,14 +16,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 MOTIONS = (
-    "moving left",
-    "moving right",
-    "moving up",
-    "moving down",
-    "shaking sideways",
-    "shaking up and down",
-    "growing",
-    "shrinking",
+    *("moving left", "moving right", "moving up", "moving down"),
+    *("shaking sideways", "shaking up and down", "growing", "shrinking"),
 )
 """Class names in the order of their numbers."""
 

@@ -20,8 +20,7 @@ from torch import nn
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
-from vidtl.data.batch import VideoViews
-from vidtl.data.pixels import prepare_input
+from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.fusion import fuse

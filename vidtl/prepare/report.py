@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vidtl.annotations.description_file import DatasetDescription
+from vidtl.annotations.description import DatasetDescription
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import Manifest
 from vidtl.data.manifest_entry import Entry

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from vidtl.annotations.description import read_records
-from vidtl.annotations.description_file import DatasetDescription
+from vidtl.annotations.description import DatasetDescription, read_records
 from vidtl.annotations.layout import find_annotations
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import FOLDER, Manifest, file_stamp

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from numpy.typing import NDArray
 
-from vidtl.data.pixels import normalize, to_rgb
+from vidtl.data.batch import normalize, to_rgb
 from vidtl.models.base import VideoModel
 from vidtl.visualize.rollout import clip_rollout
 from vidtl.visualize.token_maps import TokenMapImages, clip_token_maps, token_map_images

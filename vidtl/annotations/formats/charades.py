@@ -1,23 +1,24 @@
-"""Charades' CSV files: one row per video, with the times of its actions.
-
-Columns `id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length`, of which three are
-read. `actions` is `c092 11.90 21.20;c147 0.00 12.60` (class, start and end in seconds) or empty.
-"""
+"""Published forms of Charades' annotation: CSV files with a row per video, and lists with a row per frame."""
 
 import re
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
 from vidtl.annotations.layout import check_relative
 from vidtl.errors import UserError
 
-COLUMNS: dict[str, str | None] = {"id": "id", "actions": "actions", "length": "length", "split": None}
-PATTERN_FIELDS = frozenset({"id"})
-
 _ACTION = re.compile(r"c(\d+)\s+(\S+)\s+(\S+)")
+
+_HEADER = ("original_vido_id", "video_id", "frame_id", "path", "labels")
+_NUMBER = re.compile(r"(\d+)\.\w+$")
 
 
 def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
     """Read one record per row; a video without actions has no label.
+
+    Columns `id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length`, of which three are
+    read. `actions` is `c092 11.90 21.20;c147 0.00 12.60` (class, start and end in seconds) or empty.
 
     Almost a third of Charades' segments end after the video does, and a few start after it or end before they start.
     They are clipped to the video's length: the label is right for the video, and such a segment is (nearly) empty.
@@ -25,13 +26,13 @@ def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     for row in source.rows():
         video_id = check_relative(row.values["id"], f"{row.where}: {source.columns['id']}")
-        builder.add(row, video_id, source.finder.find({"id": video_id}))
+        builder.add_found(row, video_id, {"id": video_id})
         length = seconds(row.values["length"], row, source.columns["length"])
         for action in filter(None, map(str.strip, row.values["actions"].split(";"))):
             name, start, end = _parse_action(source, row, action)
             start = min(start, length)
             builder.label(row, name, start, max(start, min(end, length)))
-    builder.complete(lambda video_id, _: source.finder.expected_pattern().format(id=video_id))
+    builder.complete_by_id()
     return builder
 
 
@@ -39,11 +40,98 @@ def _parse_action(source: AnnotationSource, row: Row, action: str) -> tuple[str,
     column = source.columns["actions"]
     parsed = _ACTION.fullmatch(action)
     if parsed is None:
-        raise UserError(
-            f"{row.where}: {column} has {action!r}; 'c<number> <start> <end>' with spaces between is needed"
-        )
+        raise UserError(f"{row.where}: {column} has {action!r}; 'c<number> <start> <end>' is needed")
     assert source.classes is not None  # the description requires a list of classes for this format
     number, names = int(parsed[1]), source.classes.names
     if number >= len(names):
         raise UserError(f"{row.where}: {column} has {action!r}; classes are c000 to c{len(names) - 1:03d}")
     return names[number], seconds(parsed[2], row, column), seconds(parsed[3], row, column)
+
+
+@dataclass
+class _FrameFolder:
+    """A video of a frame list, while its frames are read."""
+
+    row: Row
+    folder: str
+    name: str
+    """File name of the first frame."""
+    first: int
+    """Number in that name."""
+    count: int = 0
+    runs: dict[str, list[list[int]]] = field(default_factory=dict)
+    """First and last frame, from 0, of each run of each label."""
+
+
+def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
+    """Read the frame lists of SlowFast and pytorchvideo: a record per video, which is a folder of frames.
+
+        original_vido_id video_id frame_id path labels
+        46GP8 0 0 46GP8/46GP8-000001.jpg "33,51"
+        46GP8 0 1 46GP8/46GP8-000002.jpg ""
+
+    The first column's name is misspelled in all of them. Labels are class numbers from 0, for that frame. Frames must
+    be listed from the first on and without gaps.
+
+    A label of the frames i to j lasts from half a frame before i to half a frame after j, so that a clip has the labels
+    of all frames from its first to its last, as in SlowFast.
+    """
+    assert source.frame_rate is not None  # the description requires it for this format
+    videos: dict[str, _FrameFolder] = {}
+    headers: set[Path] = set()
+    for row, text in source.lines():
+        if row.file in headers:
+            _add_frame(source, videos, row, text)
+        elif tuple(text.split()) in (_HEADER, ("original_video_id", *_HEADER[1:])):
+            headers.add(row.file)
+        else:
+            raise UserError(f"{row.where}: the header is {text!r}; {' '.join(_HEADER)!r} is needed")
+    builder = RecordsBuilder(source)
+    for video_id, video in videos.items():
+        path = source.locate(video.folder, video.row.where)
+        _check_first(source.root / path, video)
+        builder.add(video.row, video_id, path)
+        for label, runs in video.runs.items():
+            name = source.class_name(label, video.row.where)
+            for start, end in runs:
+                builder.label(video.row, name, (start - 0.5) / source.frame_rate, (end + 0.5) / source.frame_rate)
+    return builder
+
+
+def _add_frame(source: AnnotationSource, videos: dict[str, _FrameFolder], row: Row, text: str) -> None:
+    fields = text.split()
+    if len(fields) != len(_HEADER):
+        raise UserError(f"{row.where}: {len(fields)} fields; {len(_HEADER)} are needed, {' '.join(_HEADER)}")
+    video_id, _, _, path, labels = fields
+    folder, _, name = path.rpartition("/")
+    parsed = _NUMBER.search(name)
+    if not folder or parsed is None:
+        raise UserError(f"{row.where}: path is {path!r}; '<folder>/<name><number>.<suffix>' is needed")
+    number = int(parsed[1])
+    video = videos.get(video_id)
+    if video is None:
+        video = videos[video_id] = _FrameFolder(row, folder, name, number)
+    expected = video.first + video.count
+    if folder != video.folder or number != expected:
+        raise UserError(f"{row.where}: path is {path!r}; frame {expected} of {video.folder!r} is needed next")
+    for label in filter(None, labels.strip("\"'").split(",")):
+        if label not in video.runs:
+            source.class_name(label, row.where)  # raises with the line of an unknown number
+        runs = video.runs.setdefault(label, [])
+        if runs and runs[-1][1] == video.count - 1:
+            runs[-1][1] = video.count
+        else:
+            runs.append([video.count, video.count])
+    video.count += 1
+
+
+def _check_first(folder: Path, video: _FrameFolder) -> None:
+    """Raise a UserError if the folder has an image before the first listed one, where a reader would start."""
+    parsed = _NUMBER.search(video.name)
+    assert parsed is not None
+    number = str(video.first - 1)
+    for digits in (number, number.zfill(len(parsed[1]))) if video.first else ():
+        name = f"{video.name[: parsed.start(1)]}{digits}{video.name[parsed.end(1) :]}"
+        if (folder / name).exists():
+            also = f"but {str(folder)!r} also has {name!r}; a list from the first image on is needed"
+            raise UserError(f"{video.row.where}: {video.name!r} is listed first, {also}")

@@ -4,14 +4,12 @@ import logging
 import os
 from pathlib import Path
 
-from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder, Row
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
 from vidtl.annotations.layout import VIDEO_SUFFIXES, existing
 from vidtl.errors import UserError
 from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
-
-COLUMNS: Columns = {}
 
 _CIFAR_BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
@@ -26,28 +24,23 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
         others: list[Path] = []
-        for name in _folders(folder):
-            entries = sorted(os.scandir(folder / name), key=lambda entry: entry.name)
-            for entry in entries:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        if not names:
+            raise UserError(f"{folder}: no folders in it; one for each class is needed")
+        for name in names:
+            for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
                 if entry.name.startswith("."):
                     continue
                 if not entry.name.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)) and not entry.is_dir():
                     others.append(Path(entry.path))
                     continue
                 path = Path(entry.path).relative_to(source.root).as_posix()
-                row = Row(folder, number, 0, {})
+                row = Row(folder, number, 0)
                 builder.add(row, path, path)
                 builder.label(row, name)
         if others:
             _log.warning("%s: %d files are neither videos nor images, as %s", folder, len(others), others[0])
     return builder
-
-
-def _folders(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise UserError(f"{folder}: no folders in it; one for each class is needed")
-    return names
 
 
 def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
@@ -60,12 +53,11 @@ def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
         for number, folder in enumerate(source.annotations):
             for file, name, images, classes in _cifar_files(folder, part):
                 path = (file / name).relative_to(source.root).as_posix()
-                row = Row(folder, number, 0, {})
+                row = Row(folder, number, 0)
                 for index, label in enumerate(images.labels.tolist()):
                     if not 0 <= label < len(classes):
-                        raise UserError(
-                            f"{file}: image {index} has the label {label}; classes are 0 to {len(classes) - 1}"
-                        )
+                        last = len(classes) - 1
+                        raise UserError(f"{file}: image {index} has the label {label}; classes are 0 to {last}")
                     builder.add(row, f"{path}/{index}", f"{path}/{index}")
                     builder.label(row, classes[label])
     except UnreadableVideo as error:
@@ -84,9 +76,7 @@ def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages,
     archives = sorted(folder.glob("*.npz"))
     if len(archives) != 1:
         found = f"{len(archives)} .npz files" if archives else "nothing of CIFAR-10"
-        raise UserError(
-            f"{folder} has {found}; 'cifar-10-batches-py', 'cifar-10-batches-bin' or one .npz file is needed"
-        )
+        raise UserError(f"{folder} has {found}; 'cifar-10-batches-py', 'cifar-10-batches-bin' or one .npz is needed")
     images = open_packed(archives[0].resolve(), part)
     if not images.classes:
         raise UserError(f"{archives[0]}: no array 'classes' with the names of the classes")

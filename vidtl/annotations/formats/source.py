@@ -1,17 +1,17 @@
-"""Shared by all annotation formats: rows with their line numbers, and the builder of `Records`."""
+"""Input and output of the annotation formats: rows with their line numbers, and the builder of `Records`."""
 
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.annotations.formats.text_files import read_columns
-from vidtl.annotations.layout import VideoFinder, check_relative
+from vidtl.annotations.layout import Fields, VideoFinder, check_relative
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
+from vidtl.annotations.text_files import read_columns, text_lines
 from vidtl.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | None]
@@ -19,12 +19,13 @@ Columns = Mapping[str, str | None]
 
 
 class Row(NamedTuple):
-    """One row of an annotation file; `values` has the requested columns by the format's own name for them."""
+    """One row of an annotation file."""
 
     file: Path
     file_number: int
     line: int
-    values: dict[str, str]
+    values: Mapping[str, str] = {}
+    """Requested columns by the format's name for them."""
     is_entry: bool = False
     """`line` is the number of an entry of a JSON file."""
 
@@ -41,15 +42,15 @@ class AnnotationSource:
     root: Path
     annotations: tuple[Path, ...]
     multi_label: bool
-    columns: Columns
     finder: VideoFinder
     split_value: str
-    """Rows with this value in the column `split` belong to the split, where the data set names such a column."""
+    """Value of this split in the column `split`, where the data set names such a column."""
     split_values: frozenset[str]
-    """The values of all splits; any other one is an error."""
-    aliases: Mapping[str, str]
+    """Values of all splits; any other one is an error."""
     classes: ClassNames | None
     """None if the data set has no list of classes."""
+    columns: Columns = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     first_class: int = 0
     """Number of the first class in annotations."""
     fields: tuple[str, ...] = ()
@@ -66,11 +67,16 @@ class AnnotationSource:
                 if "split" not in values or self._in_split(row):
                     yield row
 
+    def lines(self) -> Iterator[tuple[Row, str]]:
+        """Yield the lines that are not blank, with their text, in the order of the files."""
+        for number, file in enumerate(self.annotations):
+            for line, text in text_lines(file):
+                yield Row(file, number, line), text
+
     def locate(self, path: str, where: str) -> str:
         """Convert the path of a video in an annotation to one relative to the root.
 
-        Absolute paths must lie in the root; others are searched in the folders of the split. UserError begins with
-        `where`.
+        Absolute paths must lie in the root; others are searched in the folders of the split.
         """
         path = path.removeprefix("./")
         if path.startswith("/"):
@@ -84,9 +90,7 @@ class AnnotationSource:
         if not label.isdecimal() or (self.classes is not None and label in self.classes):
             return label
         if self.classes is None:
-            raise UserError(
-                f"{where}: the label is the number {label}; `classes` in dataset.yaml must name the list of classes"
-            )
+            raise UserError(f"{where}: the label is the number {label}; `classes` is needed in dataset.yaml")
         number, names = int(label) - self.first_class, self.classes.names
         if not 0 <= number < len(names):
             last = self.first_class + len(names) - 1
@@ -97,9 +101,7 @@ class AnnotationSource:
         value = row.values["split"]
         if value not in self.split_values:
             hint = did_you_mean(value, sorted(self.split_values))
-            raise UserError(
-                f"{row.where}: {self.columns['split']} is {value!r}, which is no split of dataset.yaml; {hint}"
-            )
+            raise UserError(f"{row.where}: {self.columns['split']} is {value!r}, no split of dataset.yaml; {hint}")
         return value == self.split_value
 
 
@@ -120,26 +122,27 @@ class RecordsBuilder:
         self._label_numbers = array("i")
         self._label_starts = array("f")
         self._label_ends = array("f")
-        self._names: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self._first_uses: list[str] = []
+        self._first_uses: dict[str, str] = {}
+        self.label_numbers: dict[str, int] = {}
+        """Number of each label name, by first use."""
 
-    def add(self, row: Row, video_id: str, path: str | None, segment: tuple[float, float] = (0.0, math.inf)) -> None:
+    def add(self, row: Row, video_id: str, path: str, segment: tuple[float, float] = (0.0, math.inf)) -> None:
         """Begin a record; `label` then adds to it.
 
         Args:
+            row: its place in the annotation.
             video_id: its key, unique within the split.
-            path: relative to the root; None if no file was found, see `complete`.
+            path: relative to the root; empty if no file was found, see `complete`.
             segment: the part of the file that the record covers, in seconds.
 
         Raises:
-            UserError: the id or the path is not UTF-8 (names in old archives), so it could not be written to a file.
+            UserError: the id or the path is not UTF-8 (names in old archives).
         """
-        if path is None:
+        if not path:
             self._absent.append(len(self._lines))
         try:
             self._ids.append(video_id)
-            self._paths.append(path or "")
+            self._paths.append(path)
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self._lines.append(row.line)
@@ -149,24 +152,23 @@ class RecordsBuilder:
         self._segment_ends.append(segment[1])
         self._label_offsets.append(len(self._label_numbers))
 
+    def add_found(self, row: Row, video_id: str, fields: Fields) -> None:
+        """Begin a record whose file is found by the name patterns of the data set."""
+        self.add(row, video_id, self.source.finder.find(fields) or "")
+
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
         """Add a label to the last record, of the whole video unless times are given."""
         name = self.source.aliases.get(name, name)
-        number = self._numbers.get(name)
+        number = self.label_numbers.get(name)
         if number is None:
             if not name:
                 raise UserError(f"{row.where}: the label is empty; every row needs the name of a class")
-            number = self._numbers[name] = len(self._names)
-            self._names.append(name)
-            self._first_uses.append(row.where)
+            number = self.label_numbers[name] = len(self.label_numbers)
+            self._first_uses[name] = row.where
         self._label_numbers.append(number)
         self._label_starts.append(start_s)
         self._label_ends.append(end_s)
         self._label_offsets[-1] += 1
-
-    def has_label(self, name: str) -> bool:
-        """Return True if an earlier record has the label."""
-        return name in self._numbers
 
     def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
         """Set the path of records without a file, and of `ambiguous` ones, to `expected(id, first label)`.
@@ -176,35 +178,32 @@ class RecordsBuilder:
         absent = {*self._absent, *ambiguous}
         if not absent:
             return
-        ids, paths = self._ids.column(), GrowingStrings()
+        ids, paths, names = self._ids.column(), GrowingStrings(), list(self.label_numbers)
         for index, path in enumerate(self.paths()):
-            paths.append(expected(ids[index], self._first_label(index)) if index in absent else path)
+            if index in absent:
+                labels = self._label_numbers[self._label_offsets[index] : self._label_offsets[index + 1]]
+                path = expected(ids[index], names[labels[0]] if labels else "")
+            paths.append(path)
         self._paths = paths
 
+    def complete_by_id(self) -> None:
+        """Set the path of records without a file by a pattern whose only field is `id`."""
+        pattern = self.source.finder.expected_pattern()
+        self.complete(lambda video_id, _: pattern.format(id=video_id))
+
     def paths(self) -> StringColumn:
-        """Return the paths of all records, empty for those without a file; no record may be added afterwards."""
+        """Return the paths of all records, empty for those without a file; no record can be added afterwards."""
         return self._paths.column()
-
-    @property
-    def label_names(self) -> set[str]:
-        """All label names."""
-        return set(self._names)
-
-    def _first_label(self, index: int) -> str:
-        first, after = self._label_offsets[index], self._label_offsets[index + 1]
-        return self._names[self._label_numbers[first]] if first < after else ""
 
     def build(self, classes: ClassNames) -> Records:
         """Build the table.
 
         Raises:
-            UserError: an empty split, a repeated id, an unknown class, or not one label in a single-label set.
+            UserError: an empty split, a repeated id or an unknown class.
         """
-        ids = self._ids.column()
+        ids, source = self._ids.column(), self.source
         self._check_ids(ids)
-        self._check_counts()
-        numbers = np.array([self._class_number(classes, number) for number in range(len(self._names))], np.int32)
-        source = self.source
+        numbers = np.array([self._class_number(classes, name) for name in self.label_numbers], np.int32)
         return Records(
             root=source.root,
             classes=classes,
@@ -229,11 +228,11 @@ class RecordsBuilder:
         """Return the place of a record, as `Row.where`."""
         return annotated_at(self.source.annotations[self._file_numbers[index]], self._lines[index], self._are_entries)
 
-    def _class_number(self, classes: ClassNames, number: int) -> int:
+    def _class_number(self, classes: ClassNames, name: str) -> int:
         try:
-            return classes.index(self._names[number])
+            return classes.index(name)
         except UserError as error:
-            raise UserError(f"{self._first_uses[number]}: {error}") from None
+            raise UserError(f"{self._first_uses[name]}: {error}") from None
 
     def _check_ids(self, ids: StringColumn) -> None:
         if not len(ids):
@@ -241,16 +240,9 @@ class RecordsBuilder:
             raise UserError(f"{files}: no row belongs to this split; at least one is needed")
         repeated = ids.repeated().tolist()
         if repeated:
-            video_id = ids[repeated[0]]
+            first, video_id = repeated[0], ids[repeated[0]]
             second = next(index for index in repeated[1:] if ids[index] == video_id)
-            earlier = self.where(repeated[0])
-            raise UserError(f"{self.where(second)}: {video_id!r} is already at {earlier}; each may be listed once")
-
-    def _check_counts(self) -> None:
-        counts = np.diff(self._label_offsets)
-        if not self.source.multi_label and (counts != 1).any():
-            index = int((counts != 1).argmax())
-            raise UserError(f"{self.where(index)}: {counts[index]} labels; with `labels: single` it must be 1")
+            raise UserError(f"{self.where(second)}: {video_id!r} is already at {self.where(first)}; once is allowed")
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:

@@ -1,4 +1,4 @@
-"""uint8 to float RGB: against FFmpeg's own conversion, and against the definition."""
+"""uint8 to float RGB: against FFmpeg's conversion, and against the definition."""
 
 import av
 import numpy as np
@@ -6,21 +6,16 @@ import pytest
 import torch
 
 from vidtl.config import ClipConfig
-from vidtl.data.pixels import conversion, normalize, planar_to_rgb, to_rgb
+from vidtl.data.batch import conversion, normalize, planar_to_rgb, to_rgb
 from vidtl.video import Color
-
-
-def smooth_rgb(height: int, width: int) -> np.ndarray:
-    """A colorful picture without sharp edges, so that chroma upsampling hardly matters."""
-    y, x = np.mgrid[0:height, 0:width]
-    channels = [127 + 100 * np.sin(x / 17), 127 + 100 * np.cos(y / 13), 127 + 100 * np.sin((x + y) / 19)]
-    return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt709"])
 @pytest.mark.parametrize("full_range", [False, True])
 def test_planes_convert_as_ffmpeg_converts_them(matrix: str, full_range: bool) -> None:
-    rgb = smooth_rgb(48, 64)
+    y, x = np.mgrid[0:48, 0:64]  # without sharp edges, so that chroma upsampling hardly matters
+    channels = [127 + 100 * np.sin(x / 17), 127 + 100 * np.cos(y / 13), 127 + 100 * np.sin((x + y) / 19)]
+    rgb = np.stack(channels, axis=-1).astype(np.uint8)
     space = {"bt601": "ITU601", "bt709": "ITU709"}[matrix]
     planes = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
         format="yuv420p", dst_colorspace=space, dst_color_range="JPEG" if full_range else "MPEG"
@@ -30,7 +25,7 @@ def test_planes_convert_as_ffmpeg_converts_them(matrix: str, full_range: bool) -
     difference = (ours[0, 0].permute(1, 2, 0) * 255 - torch.from_numpy(rgb).float()).abs()
     assert difference.mean() < 1.5
     wrong = planar_to_rgb(pixels, torch.tensor([Color(matrix, not full_range).code()]))
-    assert (wrong - ours).abs().mean() * 255 > 3  # the tags matter, and the test could tell
+    assert (wrong - ours).abs().mean() * 255 > 3  # the tags matter
 
 
 @pytest.mark.parametrize("full_range", [False, True])

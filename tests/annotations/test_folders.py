@@ -1,0 +1,71 @@
+"""A folder per class, with videos, images and folders of frames."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.annotations.sets import make, missing, names, read, write
+from tests.refusals import refused
+from vidtl.annotations.description import load_description
+
+DESCRIPTION = """format: class_folders
+labels: single
+frame_rate: 25
+splits: {train: {videos: train}, val: {videos: val}}
+"""
+
+
+def test_a_folder_per_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, "train/run/b.mp4", "train/run/a b.AVI", "train/sit/2/000001.jpg", "train/sit/.DS_Store")
+    make(tmp_path, "train/sit/notes.txt", "val/walk/c.webm", "val/run/d.JPEG")
+    write(tmp_path, {"dataset.yaml": DESCRIPTION})
+    train, val = (read(tmp_path, split, tmp_path) for split in ("train", "val"))
+    assert train.classes.names == val.classes.names == ("run", "sit", "walk")  # of all splits
+    assert list(train.paths) == ["train/run/a b.AVI", "train/run/b.mp4", "train/sit/2"]
+    assert list(val.ids) == ["val/run/d.JPEG", "val/walk/c.webm"]
+    assert (names(train), names(val)) == (["run", "run", "sit"], ["run", "walk"])
+    assert "1 files" in caplog.text
+    assert "notes.txt" in caplog.text
+    assert missing(train) == []
+    assert train.origin(1) == str(tmp_path / "train/run/b.mp4")
+
+
+def test_image_folders_as_imagenet(tmp_path: Path) -> None:
+    make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
+    make(tmp_path, "val/n01443537/ILSVRC2012_val_00000001.JPEG")
+    records = read("imagenet1k", "val", tmp_path)
+    assert records.classes.names == ("n01440764", "n01443537")
+    assert names(records) == ["n01443537"]
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with refused("'train'"):
+        read("imagenet1k", "train", tmp_path)
+    make(tmp_path, "train/run/a.mp4", "val")
+    with refused("val", "is a file"):
+        read("imagenet1k", "val", tmp_path)
+    (tmp_path / "val").unlink()
+    (tmp_path / "val").mkdir()
+    with refused("val", "no folders"):
+        read("imagenet1k", "train", tmp_path)
+    (tmp_path / "train/run/a.mp4").rename(tmp_path / "train/run/.hidden")
+    make(tmp_path, "val/run/a.mp4")
+    with refused("train", "no row"):
+        read("imagenet1k", "train", tmp_path)
+
+
+def test_an_unknown_class_and_annotation_files_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, "train/run/a.mp4", "train/sitt/b.mp4")
+    write(tmp_path, {"classes.txt": "run\nsit\n", "dataset.yaml": DESCRIPTION + "classes: classes.txt\n"})
+    with refused("train", "'sitt'", "'sit'"):
+        read(tmp_path, "train", tmp_path)
+    write(tmp_path, {"dataset.yaml": DESCRIPTION.replace("videos: train", "annotations: a.txt")})
+    with refused("dataset.yaml", "splits.train.annotations", ["a.txt"]):
+        load_description(str(tmp_path))
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    make(tmp_path, "train/run/a.mp4", "val/run/a.mp4", f"train/run/{os.fsdecode(bytes([0xE9]))}.mp4")
+    with refused("train", "UTF-8"):
+        read("imagenet1k", "train", tmp_path)

@@ -1,0 +1,272 @@
+"""CSV files with a header: Kinetics in every layout, user-defined columns, and GMDCSA24 with its errors."""
+
+import csv
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.annotations.sets import labels, make, missing, names, read, write
+from tests.refusals import refused
+from vidtl.annotations.description import REPOSITORY_DATASETS
+from vidtl.annotations.formats.tables import parse_activities
+from vidtl.annotations.records import Records
+
+HEADER = "label,youtube_id,time_start,time_end,split\n"
+ALL = (-math.inf, math.inf)
+SINGLE, MULTI = "labels: single", "labels: multi"
+SPLIT = "labels: single\ncolumns: {split: part}"
+TIMES = "labels: single\ncolumns: {start: from, end: to}"
+
+
+def read_kinetics(root: Path, text: str, *videos: str) -> Records:
+    write(root, {"annotations/val.csv": text})
+    make(root, *videos)
+    return read("kinetics400", "val", root)
+
+
+def read_labelled(tmp_path: Path, rows: str, description: str = SINGLE, split: str = "train") -> Records:
+    text = (
+        "format: labelled_csv\nsplits:\n  train: {annotations: all.csv, videos: clips}\n"
+        f"  held_out: {{annotations: all.csv, videos: clips, value: val}}\n{description}\n"
+    )
+    write(tmp_path, {"dataset.yaml": text, "all.csv": rows})
+    return read(tmp_path, split, tmp_path)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(400, 19_906), (600, 30_000)])
+def test_official_validation_files_of_kinetics(shared_data: Path, tmp_path: Path, size: int, rows: int) -> None:
+    official = shared_data / "annotations" / "kinetics" / f"kinetics-{size}_val.csv"
+    (tmp_path / "annotations").mkdir()
+    shutil.copy(official, tmp_path / "annotations" / "val.csv")
+    records = read(f"kinetics{size}", "val", tmp_path)
+    assert len(records) == len(set(records.ids)) == len(missing(records)) == rows
+    assert records.classes.names == tuple(sorted(records.classes.names))
+    with official.open(newline="") as stream:
+        listed = list(csv.DictReader(stream))
+    assert names(records) == [row["label"] for row in listed]
+    assert all(name.startswith(row["youtube_id"]) for name, row in zip(records.ids, listed, strict=True))
+    assert records.lines.tolist() == list(range(2, rows + 2))
+    assert set(records.label_classes.tolist()) == set(range(size))  # every committed class name occurs, and no other
+
+
+def test_official_class_lists_are_the_committed_ones(shared_data: Path) -> None:
+    for size in (400, 600, 700):
+        official = shared_data / "annotations" / "kinetics" / f"label_map_k{size}.txt"
+        committed = REPOSITORY_DATASETS / f"kinetics{size}" / "classes.txt"
+        assert committed.read_text().splitlines() == official.read_text().splitlines()
+
+
+def test_test_files_without_labels_are_refused(shared_data: Path, tmp_path: Path) -> None:
+    official = shared_data / "annotations" / "kinetics" / "kinetics-400_test.csv"
+    write(tmp_path, {"annotations/test.csv": official.read_text()})
+    with refused("test.csv:1", "'label'", "'youtube_id'", "'time_start'"):
+        read("kinetics400", "test", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("video", "folder"),
+    [
+        ("val/-abcdefghij_000007_000017.mp4", "val"),
+        ("videos_val/-abcdefghij_000007_000017.mkv", "val"),
+        ("val/tying tie/-abcdefghij_000007_000017.webm", "val/air drumming"),
+        ("val/tying_tie/-abcdefghij_000007_000017.mp4", "val/air drumming"),
+        ("val/-abcdefghij.mp4", "val"),
+        ("replacement/replacement_for_corrupted_k400/-abcdefghij_000007_000017.mp4", "val"),
+    ],
+)
+def test_layouts_of_kinetics(tmp_path: Path, video: str, folder: str) -> None:
+    rows = '"tying tie",-abcdefghij,7,17,val\nair drumming,_bcdefghijk,0.0,10.0,val\n'
+    records = read_kinetics(tmp_path, HEADER + rows, video)
+    assert list(records.paths) == [video, f"{folder}/_bcdefghijk_000000_000010.mp4"]
+    assert missing(records) == [1]
+    assert records.segment_starts_s.tolist() == [0, 0]
+    assert records.labels_between(0, 100, 101).tolist() == records.labels(0).tolist()
+
+
+def test_two_clips_of_a_video_with_bom_crlf_blank_lines_and_further_columns(tmp_path: Path) -> None:
+    rows = f"\ufeff{HEADER.strip()},is_cc\n\nabseiling,a,1,11,val,0\nyoga,a,12,22,val,1\n".replace("\n", "\r\n")
+    records = read_kinetics(tmp_path, rows, "val/a_000001_000011.mp4", "val/a_000012_000022.mp4")
+    assert list(records.ids) == ["a_000001_000011", "a_000012_000022"]
+    assert records.lines.tolist() == [3, 4]
+    assert list(records.paths) == ["val/a_000001_000011.mp4", "val/a_000012_000022.mp4"]
+
+
+def test_a_file_shared_by_two_clips_counts_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "abseiling,a,1,11,val\nyoga,b,1,11,val\nyoga,a,12,22,val\n"
+    records = read_kinetics(tmp_path, HEADER + rows, "val/a.mp4", "val/b.mp4")
+    assert list(records.paths) == ["val/a_000001_000011.mp4", "val/b.mp4", "val/a_000012_000022.mp4"]
+    assert missing(records) == [0, 2]
+    assert "val.csv:2: 2 rows" in caplog.text
+    assert "'val/a.mp4'" in caplog.text
+    text = (
+        "format: kinetics_csv\nlabels: single\nsplits: {val: {annotations: annotations/val.csv}}\nfiles: '{id}.mp4'\n"
+    )
+    write(tmp_path, {"mine/dataset.yaml": text, "a.mp4": ""})
+    with refused("val.csv:4", "'a.mp4'", "val.csv:2"):
+        read(tmp_path / "mine", "val", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("absailing,a,1,11,val", "val.csv:3 | 'absailing' | 'abseiling'"),
+        (",a,1,11,val", "val.csv:3 | label"),
+        ("yoga,,1,11,val", "val.csv:3 | youtube_id"),
+        ("yoga,a,one,11,val", "val.csv:3 | time_start | 'one'"),
+        ("yoga,a,nan,11,val", "val.csv:3 | time_start | 'nan'"),
+        ("yoga,a,-1,11,val", "val.csv:3 | time_start | '-1'"),
+        ("yoga,a,1.5,11,val", "val.csv:3 | time_start | '1.5'"),
+        ("yoga,a,11,1,val", "val.csv:3 | time_end is 1"),
+        ("yoga,first,1,11,val", "val.csv:3 | 'first_000001_000011' | val.csv:2"),
+        ("yoga,../a,1,11,val", "val.csv:3 | 'yoga/../a'"),
+        ("yoga,a,1,11", "val.csv:3 | 4 fields | 5"),
+        ("yoga,a,1,11,val,more", "val.csv:3 | 6 fields | 5"),
+        ('"yoga"x,a,1,11,val', "val.csv:3 | CSV"),
+        ('yoga,"a\nb",1,11,val', "val.csv:3 | 'yoga/a\\nb'"),
+    ],
+)
+def test_kinetics_mistakes(tmp_path: Path, row: str, message: str) -> None:
+    with refused(*message.split(" | ")):
+        read_kinetics(tmp_path, f"{HEADER}abseiling,first,1,11,val\n{row}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "val.csv:1 | 'label'"),
+        (HEADER, "val.csv | no row"),
+        ("labels" + HEADER[5:], "val.csv:1 | 'label' | 'labels'"),
+        (HEADER.replace("split", "label"), "val.csv:1 | 'label'"),
+        (HEADER + "caf\udce9,a,1,11,val\n", "val.csv | UTF-8"),
+    ],
+)
+def test_header_and_encoding_mistakes(tmp_path: Path, text: str, message: str) -> None:
+    make(tmp_path, "annotations/val.csv")
+    (tmp_path / "annotations/val.csv").write_bytes(text.encode(errors="surrogateescape"))
+    with refused(*message.split(" | ")):
+        read("kinetics400", "val", tmp_path)
+
+
+def test_fight_surv(shared_data: Path) -> None:
+    root = shared_data / "fight_surv"
+    with (root / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for split, count in (("train", 126), ("val", 35)):
+        records = read("fight_surv", split, root)
+        assert records.classes.names == ("fight", "noFight")
+        assert missing(records) == []
+        expected = [(row["path"], row["label"]) for row in rows if row["suggested_split"] == split]
+        assert list(zip(records.paths, names(records), strict=True)) == expected
+        assert len(records) == count
+
+
+def test_single_label_rows(tmp_path: Path) -> None:
+    records = read_labelled(tmp_path, 'path,label\na.mp4,sit\n"./x/b, c.mp4",run\n')
+    assert list(records.ids) == list(records.paths) == ["clips/a.mp4", "clips/x/b, c.mp4"]
+    assert records.classes.names == ("run", "sit")
+    assert records.segment_ends_s.tolist() == [np.inf, np.inf]
+    rows = "path,label,from,to\na.mp4,sit,2.5,4\na.mp4,run,4,\na.mp4,run,,1\nb.mp4,run,,\n"
+    records = read_labelled(tmp_path, rows, TIMES)
+    assert list(records.ids) == ["clips/a.mp4#t=2.5,4", "clips/a.mp4#t=4", "clips/a.mp4#t=0,1", "clips/b.mp4"]
+    assert list(records.paths) == ["clips/a.mp4"] * 3 + ["clips/b.mp4"]
+    assert records.segment_starts_s.tolist() == [2.5, 4, 0, 0]
+    assert records.segment_ends_s.tolist() == [4, np.inf, 1, np.inf]
+
+
+def test_multi_label_rows_of_one_file_are_one_record(tmp_path: Path) -> None:
+    rows = "path,label,from,to\na.mp4,sit; talk,2,4\nb.mp4,,,\na.mp4,run,5,6\na.mp4,talk,,\n"
+    records = read_labelled(tmp_path, rows, TIMES.replace("single", "multi"))
+    assert list(records.ids) == ["clips/a.mp4", "clips/b.mp4"]
+    assert labels(records, 0) == [("sit", 2, 4), ("talk", 2, 4), ("run", 5, 6), ("talk", *ALL)]
+    assert labels(records, 1) == []
+    assert records.lines.tolist() == [2, 3]
+
+
+def test_splits_by_a_column_and_other_spellings(tmp_path: Path) -> None:
+    rows = "path,label,part\na.mp4,Sitting,train\nb.mp4,run,val\nc.mp4,sit,train\n"
+    description = SPLIT + "\naliases: {Sitting: sit}"
+    train, held_out = (read_labelled(tmp_path, rows, description, split) for split in ("train", "held_out"))
+    assert (list(train.ids), list(held_out.ids)) == (["clips/a.mp4", "clips/c.mp4"], ["clips/b.mp4"])
+    assert train.classes.names == held_out.classes.names == ("run", "sit")
+
+
+@pytest.mark.parametrize(
+    ("rows", "description", "message"),
+    [
+        ("path,labels\na,b\n", SINGLE, "all.csv:1 | 'label' | 'path' | 'labels'"),
+        ("path,label\na.mp4,\n", SINGLE, "all.csv:2 | label"),
+        ("path,label\na.mp4,x;;y\n", MULTI, "all.csv:2 | label"),
+        ("path,label\na.mp4,x\na.mp4,x\n", SINGLE, "all.csv:3 | 'clips/a.mp4' | all.csv:2"),
+        ("path,label\n/etc/a.mp4,x\n", SINGLE, "all.csv:2 | '/etc/a.mp4'"),
+        ("path,label\na/../../b.mp4,x\n", SINGLE, "all.csv:2 | path"),
+        ("path,label\nhttp://x/b.mp4,x\n", SINGLE, "all.csv:2 | path"),
+        ("path,label,part\na.mp4,x,trian\n", SPLIT, "all.csv:2 | part | 'trian' | 'train'"),
+        ("path,label,part\na.mp4,x,val\n", SPLIT, "all.csv | no row"),
+        ("path,label,from,to\na.mp4,x,soon,1\n", TIMES, "all.csv:2 | from | 'soon'"),
+        ("path,label,from,to\na.mp4,x,2,1\n", TIMES, "all.csv:2 | to is 1"),
+    ],
+)
+def test_labelled_csv_mistakes(tmp_path: Path, rows: str, description: str, message: str) -> None:
+    with refused(*message.split(" | ")):
+        read_labelled(tmp_path, rows, description)
+
+
+def test_gmdcsa24_sample(shared_data: Path) -> None:
+    root = shared_data / "gmdcsa24"
+    train, val = (read("gmdcsa24_sample", split, root) for split in ("train", "val"))
+    falls = [f"Falling ({kind}W)" for kind in "BFS"]
+    assert train.classes.names == val.classes.names == ("Eating", *falls, "Sitting", "Standing", "Walking")
+    assert train.multi_label
+    assert missing(train) == missing(val) == []
+    assert len(train) == 5
+    assert {val.ids[index]: labels(val, index) for index in range(len(val))} == {
+        "Subject_3/ADL/18": [("Eating", 5.1, 5.8), ("Sitting", 0.6, 11), ("Walking", 0, 0.5)],
+        "Subject_3/ADL/19": [("Walking", 1.8, 5)],
+        "Subject_3/ADL/20": [("Sitting", 0, 9)],
+        "Subject_3/Fall/19": [("Falling (BW)", 2, 5), ("Standing", 0, 1.9)],
+        "Subject_3/Fall/20": [("Falling (FW)", 2.3, 6), ("Walking", 0, 2.2)],
+    }
+    assert val.select([3, 0]).origin(0) == val.origin(3) == f"{root}/Subject_3/Fall.csv:2"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Sitting[0 to 1]; Sleeping[2 to 8]", [("Sitting", 0, 1), ("Sleeping", 2, 8)]),
+        ("Falling (SW) [1.8 to 6] ; Sitting [ 0 to 2];", [("Falling (SW)", 1.8, 6), ("Sitting", 0, 2)]),
+        ("Standing[0 to 0.5; 4.2 to 6.5]", [("Standing", 0, 0.5), ("Standing", 4.2, 6.5)]),
+        ("Falling (SW)[1.8 to 5]:; Walking[0 to 1.8]", [("Falling (SW)", 1.8, 5), ("Walking", 0, 1.8)]),
+        ("Standing[2 to 3; 6 to 7; Walking[3 to 5]", [("Standing", 2, 3), ("Standing", 6, 7), ("Walking", 3, 5)]),
+        ("Falling (BW[5.9 to 10]", [("Falling (BW", 5.9, 10)]),
+        ("Eating[0.9 4.6]; Standing[0 to 8.1]", [("Eating", 0.9, 4.6), ("Standing", 0, 8.1)]),
+        ("Reading; Sitting[1 to 8]", [("Reading", *ALL), ("Sitting", 1, 8)]),
+        ("Sitting[9.7 to 3]", [("Sitting", 9.7, 9.7)]),
+        ("Standing[3 to 5];Walking[5 to 7]; ", [("Standing", 3, 5), ("Walking", 5, 7)]),
+        ("", []),
+    ],
+)
+def test_unambiguous_errors_of_gmdcsa24_are_accepted(text: str, expected: list[tuple[str, float, float]]) -> None:
+    assert list(parse_activities(text, "here")) == expected
+
+
+def test_ambiguous_activities_are_refused() -> None:
+    for text in ("Sitting[a to b]", "Sitting[1 to 2 to 3]", "[1 to 2]", "Sitting[1]", "Sitting Walking[1 to 2]"):
+        with refused("here"):
+            list(parse_activities(text, "here"))
+
+
+def test_gmdcsa24_splits_by_subject_and_keeps_missing_clips(tmp_path: Path) -> None:
+    header = "File Name,Length (seconds),Time of Recording,Attire,Description, Classes\n"
+    activities = {"ADL": "Sitting[0 to 1]", "Fall": "Fall (FW)[1 to 2]"}
+    for subject in range(1, 5):
+        for kind, activity in activities.items():
+            write(tmp_path, {f"Subject {subject}/{kind}.csv": f"{header}01.mp4,02,Day,Shirt,Something, {activity}\n"})
+    train, val = (read("gmdcsa24", split, tmp_path) for split in ("train", "val"))
+    assert len(train.classes) == 12
+    assert list(train.paths) == [f"Subject {s}/{kind}/01.mp4" for s in (1, 2, 3) for kind in ("ADL", "Fall")]
+    assert list(val.ids) == ["Subject 4/ADL/01", "Subject 4/Fall/01"]
+    assert [labels(val, index) for index in range(2)] == [[("Sitting", 0, 1)], [("Falling (FW)", 1, 2)]]
+    assert missing(val) == [0, 1]

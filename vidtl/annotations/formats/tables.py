@@ -1,0 +1,164 @@
+"""CSV files with a header: Kinetics, user-defined columns and GMDCSA24."""
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+
+from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
+from vidtl.annotations.layout import Fields, check_relative, join
+from vidtl.errors import UserError
+
+_NUMBER = r"(\d+(?:\.\d*)?)"
+_SPAN = rf"\s*{_NUMBER}(?:\s*to\s*|\s+){_NUMBER}\s*"
+_TIMES = re.compile(_SPAN)
+_ACTIVITY = re.compile(
+    r"\s*([A-Za-z]+(?:\s*\([A-Za-z]*\)?)?)\s*"  # Falling (BW), or without the closing bracket
+    rf"(?:\[({_SPAN}(?:;{_SPAN})*)(?:;|\]))?"  # [0 to 0.5; 3.7 to 10], or closed by the next activity's semicolon
+    r"(?:(?<=;)|[\s:]*(?:;|$))[\s:;]*"
+)
+
+_log = logging.getLogger(__name__)
+
+
+def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
+    """Read Kinetics' CSV files of DeepMind, CVDF and ActivityNet: one record per row, `<youtube id>_<start>_<end>`.
+
+    Header `label,youtube_id,time_start,time_end,split`; other columns, as `is_cc` of ActivityNet's Kinetics-400, are
+    ignored. The clip `time_start` to `time_end` of the YouTube video is a separate file.
+
+    YouTube ids are not unique: six videos of Kinetics-600's validation set occur twice, with other times.
+    """
+    builder = RecordsBuilder(source)
+    for row in source.rows():
+        fields = _kinetics_fields(builder, row)
+        builder.add_found(row, f"{fields['id']}_{fields['start']:06d}_{fields['end']:06d}", fields)
+        builder.label(row, str(fields["label"]))
+    pattern = source.finder.expected_pattern(needs="start")
+
+    def expected(video_id: str, label: str) -> str:
+        youtube_id, start, end = video_id.rsplit("_", 2)
+        return pattern.format(id=youtube_id, label=label, start=int(start), end=int(end))
+
+    builder.complete(expected, _ambiguous(builder))
+    return builder
+
+
+def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
+    """Return the fields of name patterns; UserError for values that no file name can have."""
+    columns, aliases, values = builder.source.columns, builder.source.aliases, row.values
+    label, video_id = values["label"], values["id"]
+    if not label or not video_id:
+        raise UserError(f"{row.where}: {columns['id' if label else 'label']} is empty; every row needs one")
+    check_relative(f"{label}/{video_id}", row.where)
+    start, end = (_whole_seconds(row, key, columns[key]) for key in ("start", "end"))
+    if end <= start:
+        raise UserError(f"{row.where}: {columns['end']} is {end}, not after {columns['start']}, {start}")
+    return {"label": aliases.get(label, label), "id": video_id, "start": start, "end": end}
+
+
+def _ambiguous(builder: RecordsBuilder) -> list[int]:
+    """Return rows that share a file `<id>.mp4`, which contains one clip at most: all of them count as missing."""
+    paths = builder.paths()
+    rows = [index for index in paths.repeated().tolist() if paths[index]]
+    if rows:
+        path, first = paths[rows[0]], builder.where(rows[0])
+        if "start" not in builder.source.finder.fields:
+            second = next(index for index in rows[1:] if paths[index] == path)
+            raise UserError(
+                f"{builder.where(second)}: the file {path!r} is also that of {first}; "
+                "one of `files` in dataset.yaml must use {start}"
+            )
+        _log.warning("%s: %d rows share a file with another row, as %r; they count as missing", first, len(rows), path)
+    return rows
+
+
+def _whole_seconds(row: Row, key: str, column: str | None) -> int:
+    text = row.values[key]
+    value = int(text) if text.isdecimal() else seconds(text, row, column)
+    if value != int(value):
+        raise UserError(f"{row.where}: {column} is {text!r}; Kinetics' times are whole seconds")
+    return int(value)
+
+
+def read_labelled_csv(source: AnnotationSource) -> RecordsBuilder:
+    """Read user-defined CSV files: a path and a label per row, in columns that `dataset.yaml` names.
+
+    Single-label: a record per row. `start` and `end` select a part of the file; several rows may select parts of one
+    file. The id is then a path with a media fragment, `walk.mp4#t=2.5,4` (W3C Media Fragments, 4.2.1).
+
+    Multi-label: a record per file, with the labels of all its rows. `start` and `end` bound the labels of the row;
+    without them, labels apply to the whole video. Labels of one row are separated by `;`, and a row may have none.
+    """
+    builder = RecordsBuilder(source)
+    rows_of_path: dict[str, list[Row]] = {}
+    for row in source.rows():
+        path = source.locate(row.values["path"], f"{row.where}: {source.columns['path']}")
+        if source.multi_label:
+            rows_of_path.setdefault(path, []).append(row)
+            continue
+        start, end = _times(source, row)
+        part = f"#t={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
+        builder.add(row, path if (start, end) == (0, math.inf) else path + part, path, (start, end))
+        builder.label(row, row.values["label"])
+    for path, rows in rows_of_path.items():
+        builder.add(rows[0], path, path)
+        for row in rows:
+            start, end = _times(source, row)
+            whole = not row.values.get("start") and not row.values.get("end")
+            for name in row.values["label"].split(";") if row.values["label"] else []:
+                builder.label(row, name.strip(), -math.inf if whole else start, end)
+    return builder
+
+
+def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
+    """Return start and end in seconds; 0 and infinity if the column or the value is absent."""
+    first, last = (row.values.get(column, "") for column in ("start", "end"))
+    start = seconds(first, row, source.columns["start"]) if first else 0.0
+    end = seconds(last, row, source.columns["end"]) if last else math.inf
+    if end <= start:
+        raise UserError(
+            f"{row.where}: {source.columns['end']} is {last}, not after {source.columns['start']}, {start:g}"
+        )
+    return start, end
+
+
+def read_gmdcsa24(source: AnnotationSource) -> RecordsBuilder:
+    """Read GMDCSA24's `ADL.csv` and `Fall.csv` in a folder per subject, with videos in folders of the same names.
+
+    One record per row, with the id `<subject's folder>/<Fall or ADL>/<file's stem>`. Times are not clipped to the
+    column `Length (seconds)`, which is rounded and wrong in places (70 for 7).
+    """
+    builder = RecordsBuilder(source)
+    for row in source.rows():
+        name = check_relative(row.values["file"], f"{row.where}: {source.columns['file']}")
+        path = join(row.file.relative_to(source.root).with_suffix("").as_posix(), name)
+        builder.add(row, path.rpartition(".")[0] or path, path)
+        activities = parse_activities(row.values["classes"], f"{row.where}: {source.columns['classes']}")
+        for activity, start, end in activities:
+            builder.label(row, activity, start, end)
+    return builder
+
+
+def parse_activities(text: str, where: str) -> Iterator[tuple[str, float, float]]:
+    """Yield name, start and end in seconds of each activity of a GMDCSA24 row; -inf and inf without times.
+
+    `Sitting[0 to 0.5; 3.7 to 10]; Walking[0.5 to 3.1]` was typed by hand, and all unambiguous errors are accepted: a
+    missing `]`, a missing `to`, a stray `:`, no times at all, ends before starts. `aliases` in `dataset.yaml` unifies
+    spellings.
+
+    Raises:
+        UserError: part of the text is neither a name nor times.
+    """
+    position = 0
+    while position < len(text.rstrip("; ")):
+        parsed = _ACTIVITY.match(text, position)
+        if parsed is None:
+            raise UserError(f"{where} has {text[position:]!r}; 'Name[start to end; ...]; ...' is needed")
+        position = parsed.end()
+        name = " ".join(parsed[1].split())
+        if parsed[2] is None:
+            yield name, -math.inf, math.inf
+        for span in _TIMES.finditer(parsed[2] or ""):
+            start, end = float(span[1]), float(span[2])
+            yield name, start, max(start, end)
