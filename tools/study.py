@@ -31,7 +31,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
 from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError, exit_on_error, run_tool
+from vidtl.runtime.signals import StoppedBySignalError, exit_on_error, run_tool
 
 log = logging.getLogger("vidtl.study")
 

@@ -19,7 +19,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.config.compare import settings_of
 from vidtl.config.study import StudyConfig, StudyRow
 from vidtl.errors import UserError, did_you_mean
-from vidtl.runtime.versions import installed_versions
+from vidtl.runtime.logging import installed_versions
 from vidtl.visualize import COLORS, label_text, new_figure, save_figure
 
 RESULTS = "results.json"

@@ -23,15 +23,15 @@ from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.escape import printable
-from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress, make_progress
 from vidtl.runtime.seeding import seed_torch
+from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training.checkpoint import find_checkpoint
 from vidtl.training.loop import TrainingSummary, train
+from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
-from vidtl.training.schedule import learning_rate_of, peak_learning_rate
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
 

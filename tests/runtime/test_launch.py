@@ -12,8 +12,8 @@ from accelerate.state import GradientState
 from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.refusals import refused
 from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError, run_tool
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
+from vidtl.runtime.signals import StoppedBySignalError, run_tool
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_one_process_runs_the_action_itself():
 TWO = """
 import sys
 from vidtl.errors import UserError
-from vidtl.runtime.exit import run_tool
+from vidtl.runtime.signals import run_tool
 from vidtl.runtime.launch import PROCESS_GROUP_TIMEOUT, make_accelerator, on_main_process
 from torch.distributed.distributed_c10d import _get_default_group
 
@@ -145,7 +145,7 @@ BUSY = """
 import atexit, signal, sys, threading
 import torch
 from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError, run_tool
+from vidtl.runtime.signals import StoppedBySignalError, run_tool
 from vidtl.runtime.launch import make_accelerator
 
 atexit.register(print, "left in order")

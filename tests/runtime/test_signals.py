@@ -7,8 +7,7 @@ import time
 import pytest
 
 from vidtl.runtime import signals as module
-from vidtl.runtime.exit import StoppedBySignalError
-from vidtl.runtime.signals import STOP_SIGNALS, StopSignals
+from vidtl.runtime.signals import STOP_SIGNALS, StoppedBySignalError, StopSignals
 
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)

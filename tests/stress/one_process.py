@@ -18,10 +18,8 @@ from tests.training.runs import are_equal, cut_back
 from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train, uneven_evaluation
 from vidtl.config import ScheduleConfig
 from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError
-from vidtl.runtime.signals import SAME_REQUEST_S
+from vidtl.runtime.signals import SAME_REQUEST_S, StoppedBySignalError
 from vidtl.training.checkpoint import checkpoint_step, find_problem, list_checkpoints, new_checkpoint
-from vidtl.training.snapshot import save_optimizer
 from vidtl.training.step import Engine
 
 OPTIONS = {"keep_checkpoints": 2, "checkpoint_every_steps": 1, "ema_decay": 0.9, "trackers": ()}
@@ -262,7 +260,7 @@ def cost(bench: Bench) -> Outcome:
         start = time.perf_counter()
         with new_checkpoint(bench.folder / "checkpoints", number, snapshot.num_bytes) as directory:
             save_file(snapshot.weights, directory / "model.safetensors")
-            save_optimizer(snapshot, directory)
+            snapshot.save_optimizer(directory)
         ours_s.append(time.perf_counter() - start)
         shutil.rmtree(bench.folder / "checkpoints")
     ratio = float(np.median(ours_s) / np.median(raw_s))

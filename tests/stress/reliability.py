@@ -33,7 +33,7 @@ from tests.stress.one_process import cost, damage, directory_troubles, kills, si
 from tests.stress.outcome import Bench, Outcome
 from tests.stress.processes import deaths, elastic, forms, resume_grid
 from vidtl.runtime.launch import make_accelerator
-from vidtl.training.run_summary import git_state
+from vidtl.training.run_directory import git_state
 
 RESULTS = REPOSITORY / "docs/results/reliability.json"
 

@@ -77,7 +77,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
     """Run a tool's `main` in this process: exit code, standard output and standard error."""
 
     def run(main: Callable[[], None], *options: str | Path) -> tuple[int, str, str]:
-        from vidtl.runtime.exit import run_tool
+        from vidtl.runtime.signals import run_tool
 
         monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
         capfd.readouterr()

@@ -11,8 +11,8 @@ from tests.refusals import refused
 from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
-from vidtl.training.acceleration import check_compiler, checkpoint_activations
 from vidtl.training.checkpoint import MODEL, OPTIMIZER
+from vidtl.training.model_setup import check_compiler, checkpoint_activations
 
 RANDOM = {"dropout": 0.2, "attention_dropout": 0.1, "stochastic_depth": 0.5}
 

@@ -33,7 +33,7 @@ from vidtl.training.checkpoint import (
     new_checkpoint,
     newest_valid,
     prune,
-    remove_leftovers,
+    remove_unusable,
 )
 
 FILES = [MODEL, OPTIMIZER, STATE, EXPERIMENT]
@@ -162,7 +162,7 @@ def test_killed_at_any_file_operation_leaves_a_whole_checkpoint_and_nothing_for_
         for directory in list_checkpoints(folder):
             assert content(directory) in (10, 20, 30)
             assert find_problem(directory) is None
-        remove_leftovers(folder)
+        remove_unusable(folder, newest_valid(folder))
         assert {p.name for p in folder.iterdir()} == {p.name for p in list_checkpoints(folder)}
         if not reached:
             break
@@ -186,7 +186,7 @@ def test_pruning_keeps_the_newest_and_the_best(folder):
     assert [content(p) for p in list_checkpoints(folder)] == [50, 40, 20]
 
 
-def test_no_room_is_said_before_anything_is_written(folder, monkeypatch):
+def test_a_lack_of_space_is_reported_before_anything_is_written(folder, monkeypatch):
     free = shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: free)
     before = sorted(folder.rglob("*"))

@@ -8,7 +8,7 @@ from torch import nn
 from tests.training.tiny_run import tiny_config, tiny_train
 from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
 from vidtl.training.checkpoint import EMA, MODEL, checkpoint_step, list_checkpoints
-from vidtl.training.ema import WeightAverage
+from vidtl.training.optimizer import WeightAverage
 
 
 def test_is_the_recurrence_with_its_warm_up():

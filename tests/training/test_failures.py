@@ -8,7 +8,7 @@ import pytest
 from accelerate import Accelerator
 
 from vidtl.data.batch import Failure
-from vidtl.training.failures import ReplacedClips, UnreadableVideos
+from vidtl.training.monitor import ReplacedClips, UnreadableVideos
 from vidtl.training.state import TrainingState
 
 
@@ -45,7 +45,7 @@ def test_counts_by_path_and_class(tmp_path: Path, accelerator: Accelerator, capl
     for _ in range(3):
         take(videos, state)
     assert not caplog.records  # nothing new in the second epoch
-    assert videos.by_path() == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
+    assert videos.by_path == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
     assert videos.by_class(state.step) == {"jump": ReplacedClips(4, 60), "run": ReplacedClips(2, 120)}
     # Videos are counted, not clips: 4 in each of 6 steps, and the attempts that failed.
     assert (state.videos_asked, state.videos_unreadable) == (27, 3)
@@ -59,7 +59,7 @@ def test_a_resumed_run_continues_the_counts(tmp_path: Path, accelerator: Acceler
     take(first, state, Failure(0, name, "cut short", ("jump",)))
     take(first, state, Failure(0, name, "cut short", ("jump",)))  # lost: the run resumes from step 1
     second, state = unreadable(tmp_path, accelerator, resumed_step=1), TrainingState(step=1)
-    assert second.by_path() == {name: 1}
+    assert second.by_path == {name: 1}
     take(second, state, Failure(3, "c.mp4", "empty", ("run",)))
     assert second.by_class(3) == {"jump": ReplacedClips(2, 30), "run": ReplacedClips(2, 60)}
 

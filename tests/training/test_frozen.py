@@ -6,7 +6,7 @@ from tests.refusals import refused
 from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
-from vidtl.training.frozen import freeze_all_but
+from vidtl.training.model_setup import freeze_all_but
 
 
 @pytest.mark.parametrize(

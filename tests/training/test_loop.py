@@ -30,8 +30,8 @@ from tests.training.tiny_run import (
     train_until_killed,
 )
 from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError
-from vidtl.training import run_summary
+from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.training import run_directory
 from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
 
 STEPS = [2, 3, 4, 6, 8, 9, 10, 12]
@@ -211,14 +211,14 @@ def test_evaluations_and_checkpoints_come_when_they_are_due(tmp_path, accelerato
 
 def scoring(scores):
     left = iter(scores)
-    return lambda model: {"top1": 0.1, "mAP": next(left)}
+    return lambda model: {"top1": 0.1, "f1_macro": next(left)}
 
 
 def test_early_stop_ends_after_evaluations_without_improvement_of_the_best_metric(tmp_path, accelerator):
-    options = {"early_stop_evaluations": 2, "best_metric": "mAP"}
+    options = {"early_stop_evaluations": 2, "best_metric": "f1_macro"}
     config, scores = tiny_config(**options), [0.5, 0.4, 0.5]
     summary, _ = tiny_train(tmp_path / "run", config, accelerator, scoring(scores))
-    assert (summary.steps, summary.best.metric, summary.best.step) == (9, "mAP", 3)
+    assert (summary.steps, summary.best.metric, summary.best.step) == (9, "f1_macro", 3)
     for step in (3, 4, 6, 8):  # at the same step after a resume
         copy = cut_back(tmp_path / "run", tmp_path / str(step), step)
         resumed, _ = tiny_train(copy, config, accelerator, scoring(scores[step // 3 :]))
@@ -337,14 +337,14 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, accelerator, caplog, mon
 
 
 def test_a_finished_run_whose_summary_cannot_be_written_is_an_error(tmp_path, accelerator, monkeypatch):
-    first, real_write = [], run_summary._write
+    first, real_write = [], run_directory._write
 
     def write(file, content):
         if first:
             raise UserError(f"{file} could not be written: No space left on device")
         first.append(real_write(file, content))
 
-    monkeypatch.setattr(run_summary, "_write", write)
+    monkeypatch.setattr(run_directory, "_write", write)
     with refused("summary.json", "No space left on device"):
         tiny_train(tmp_path, tiny_config(), accelerator)
 
@@ -423,7 +423,7 @@ def test_the_summary_describes_the_run_and_its_results(tmp_path, accelerator):
     assert [attempt["first_step"] for attempt in summary["attempts"]] == [0, 4, 6]
     peaks = [attempt["peak_memory_bytes"] for attempt in summary["attempts"]]
     assert peaks[1] is None  # of a killed process
-    assert peaks[2] == {"gpu": None, "process": pytest.approx(run_summary.peak_resident_bytes(), rel=0.3)}
+    assert peaks[2] == {"gpu": None, "process": pytest.approx(run_directory._peak_memory()["process"], rel=0.3)}
     assert summary["results"]["best"] == {"metric": "top1", "value": 0.2, "step": 9}
     assert summary["results"]["metrics"]["top1"] is None
-    assert run_summary.git_state(tmp_path / "nowhere") is None
+    assert run_directory.git_state(tmp_path / "nowhere") is None

@@ -4,7 +4,7 @@ from torch import nn
 
 from vidtl.config import ClipConfig, ModelConfig, OptimizerConfig, TokenLearnerConfig
 from vidtl.models import build_model
-from vidtl.training.frozen import freeze_all_but
+from vidtl.training.model_setup import freeze_all_but
 from vidtl.training.optimizer import (
     OPTIMIZERS,
     build_optimizer,

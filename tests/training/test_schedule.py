@@ -5,7 +5,7 @@ from numpy.testing import assert_allclose
 from tests.refusals import refused
 from vidtl.config import OptimizerConfig, ScheduleConfig
 from vidtl.config.length import Length, parse_length
-from vidtl.training.schedule import learning_rate_of, peak_learning_rate
+from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 
 PEAK = 0.3
 

@@ -94,7 +94,7 @@ from torch import nn
 from tests.training.tiny_run import NUM_CLASSES, tiny_config, tiny_task
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
-from vidtl.runtime.exit import run_tool
+from vidtl.runtime.signals import run_tool
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from vidtl.data.augmentation import Augmentation
 from vidtl.data.batch import ClipBatch, Failure
-from vidtl.runtime.exit import run_tool
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
+from vidtl.runtime.signals import run_tool
 from vidtl.training.loop import Evaluate, TrainingSummary, train
 from vidtl.training.step import TrainingTask
 

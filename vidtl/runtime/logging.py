@@ -1,4 +1,4 @@
-"""Records of a run: `metrics.jsonl`, trackers, and messages on stderr.
+"""Records of a run: `metrics.jsonl`, trackers, messages on stderr, and versions of packages.
 
 `metrics.jsonl` holds one JSON object per line. Lines of training have step, epoch, loss (mean over the steps since the
 line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share, compute_share, and nonfinite_steps
@@ -11,9 +11,12 @@ import json
 import logging
 import math
 import os
+import platform
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,3 +169,12 @@ def _start_wandb(output_dir: Path, settings: dict[str, Any]) -> "GeneralTracker"
             f"training.trackers: wandb could not be started: {reason}; try `wandb login`, or WANDB_MODE=offline"
         ) from error
     return tracker
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of Python and of the installed ones of `packages`."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

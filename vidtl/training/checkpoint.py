@@ -22,22 +22,15 @@ from safetensors import SafetensorError
 
 from vidtl.errors import UserError, did_you_mean
 
-MODEL, CONFIG, OPTIMIZER, STATE, EXPERIMENT, MANIFEST = (
-    "model.safetensors",
-    "config.json",
-    "optimizer.safetensors",
-    "state.json",
-    "experiment.yaml",
-    "manifest.json",
-)
+MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
+STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
 EMA = "ema"
 """Folder of a checkpoint with the averaged weights, as a model directory, where the run keeps an average."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
 _FORMAT = "vidtl-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8,})")
-_UNFINISHED = ".tmp"
-_DAMAGED = ".damaged"
+_UNFINISHED, _DAMAGED = ".tmp", ".damaged"
 _SPARE_BYTES = 16 * 2**20
 
 _log = logging.getLogger(__name__)
@@ -83,26 +76,23 @@ class Checkpoint:
             UserError: names the file that has changed.
         """
         if (self.path / MANIFEST).is_file():
-            problem = find_problem(self.path, hashed=self._model_files())
-            if problem:
-                raise UserError(f"checkpoint {str(self.path)!r} cannot be used: {problem}")
+            _check_usable(self.path, self._model_files())
 
     def fingerprint(self) -> str:
         """Compute a SHA-256 of weights and model settings, from the manifest's sums where there is a manifest."""
         manifest = self.path / MANIFEST
         listed = json.loads(manifest.read_bytes())["files"] if manifest.is_file() else {}
-        digest = hashlib.sha256()
-        for name in sorted(self._model_files()):
-            digest.update(bytes.fromhex(listed[name]["sha256"] if name in listed else _sha256(self.path / name)))
-        return digest.hexdigest()
+        sums = [listed[name]["sha256"] if name in listed else _sha256(self.path / name) for name in self._model_files()]
+        return hashlib.sha256(bytes.fromhex("".join(sums))).hexdigest()
 
     def _model_files(self) -> list[str]:
         return [(Path(EMA) / name if self.averaged else Path(name)).as_posix() for name in (CONFIG, MODEL)]
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
-    """Find the model that a user means by a run (its newest checkpoint), a checkpoint, its `ema` folder, or any model
-    directory. Reads no weights; see `Checkpoint.verify`.
+    """Find the model of a run (its newest checkpoint), of a checkpoint, its `ema` folder, or any model directory.
+
+    Reads no weights; see `Checkpoint.verify`.
 
     Raises:
         UserError: there is none, or files of the checkpoint are missing or cut short.
@@ -114,14 +104,19 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if (path / CONFIG).is_file():
         averaged = path.name == EMA and (path.parent / EXPERIMENT).is_file()
         found = _described(path.parent if averaged else path, averaged)
-        problem = find_problem(found.path, hashed=()) if found.experiment_file else None
-        if problem:
-            raise UserError(f"checkpoint {str(found.path)!r} cannot be used: {problem}")
+        if found.experiment_file:
+            _check_usable(found.path, hashed=())
         return found
     newest = newest_valid(path / CHECKPOINTS, hashed=())
     if newest is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
     return _described(newest)
+
+
+def _check_usable(path: Path, hashed: Collection[str]) -> None:
+    problem = find_problem(path, hashed=hashed)
+    if problem:
+        raise UserError(f"checkpoint {str(path)!r} cannot be used: {problem}")
 
 
 def _described(path: Path, averaged: bool = False) -> Checkpoint:
@@ -143,10 +138,8 @@ def checkpoint_step(directory: Path) -> int:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """List the directories named like a checkpoint, newest first, whether they verify or not."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=checkpoint_step, reverse=True)
+    """List the directories named like a checkpoint, newest first, without verifying them."""
+    return sorted((p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)), key=checkpoint_step, reverse=True)
 
 
 @contextmanager
@@ -162,7 +155,8 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
     replaced = target.with_name(f"{target.name}.replaced{_UNFINISHED}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _require_space(folder, target, content_bytes)
+        if _free(folder) < content_bytes + _SPARE_BYTES:
+            raise OSError("not enough room on the disk")
         _remove(temporary)
         temporary.mkdir()
         yield temporary
@@ -175,8 +169,8 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
-            f"checkpoint {target} could not be written: {error} "
-            f"({content_bytes} bytes needed, {_free(folder)} bytes free)"
+            f"checkpoint {target} could not be written: {error} ({content_bytes} bytes needed, {_free(folder)} free); "
+            "the one before it is intact"
         ) from error
 
 
@@ -238,8 +232,13 @@ def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | 
     return None
 
 
-def set_aside_newer(folder: Path, checkpoint: Path | None) -> None:
-    """Rename the damaged checkpoints after the one to resume from, which `prune` would keep as the newest."""
+def remove_unusable(folder: Path, checkpoint: Path | None) -> None:
+    """Remove unfinished directories of a killed run, and rename damaged checkpoints newer than `checkpoint`.
+
+    `checkpoint` is the one to resume from; `prune` would keep the damaged ones as the newest.
+    """
+    for path in folder.glob(f"step-*{_UNFINISHED}"):
+        _remove(path)
     for directory in list_checkpoints(folder):
         if directory == checkpoint:
             return
@@ -255,12 +254,6 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
         if checkpoint_step(directory) != best_step:
             # Renamed first: a half-removed directory must not look like a checkpoint.
             _remove(directory.rename(directory.with_name(directory.name + _UNFINISHED)))
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove unfinished directories of a killed run."""
-    for path in folder.glob(f"step-*{_UNFINISHED}"):
-        _remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -287,12 +280,3 @@ def _free(folder: Path) -> int:
         return shutil.disk_usage(folder).free
     except OSError:
         return 0
-
-
-def _require_space(folder: Path, target: Path, content_bytes: int) -> None:
-    free = _free(folder)
-    if free < content_bytes + _SPARE_BYTES:
-        raise UserError(
-            f"checkpoint {target} needs {content_bytes + _SPARE_BYTES} bytes, {free} are free; "
-            "make room and resume from the checkpoint before it"
-        )

@@ -1,15 +1,21 @@
-"""Optimizers: parameter groups, construction, and state as named tensors."""
+"""Optimizers, learning-rate schedules and the moving average of the weights; state as named tensors."""
 
-from collections.abc import Callable
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
 
-from vidtl.config import OptimizerConfig
+from vidtl.config import OptimizerConfig, ScheduleConfig
+from vidtl.config.length import parse_length
+from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
-from vidtl.training.sharding import sharded_like
+from vidtl.training.model_setup import local_part, sharded_like
 
 _FUSED_DEVICES = {"cpu", "cuda"}
 """Devices with fused optimizers; on a CPU about 8 times as fast as a loop over the weights."""
@@ -36,32 +42,22 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
         decays = parameter.ndim > 1 and name not in exempt
         muon = config.name == "muon" and parameter.ndim == 2 and decays and 0 < layer < last
         height = last - layer if config.layer_decay < 1 else 0
-        group = groups.setdefault(
-            (-height, not decays, muon),
-            {
-                "params": [],
-                "weight_decay": config.weight_decay if decays else 0.0,
-                "lr_scale": config.layer_decay**height,
-                "muon": muon,
-            },
-        )
-        group["params"].append(parameter)
+        weight_decay = config.weight_decay if decays else 0.0
+        group = {"params": [], "weight_decay": weight_decay, "lr_scale": config.layer_decay**height, "muon": muon}
+        groups.setdefault((-height, not decays, muon), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Map parameter names to layers, 0 at the input, as in BEiT's and VideoMAE's layer-wise decay."""
     assert isinstance(model, VideoModel), type(model)
-    layers = model.layers()
-    numbers = {}
+    layers, numbers = model.layers(), {}
     for name, _ in model.named_parameters():
-        matching = [
+        (numbers[name],) = (
             number
             for number, parts in enumerate(layers)
             if any(name == part or name.startswith(f"{part}.") for part in parts)
-        ]
-        assert len(matching) == 1, (name, matching)
-        numbers[name] = matching[0]
+        )
     return numbers
 
 
@@ -151,3 +147,126 @@ def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict
         has_shape = tensor.shape == parameter.shape
         state.setdefault(number[name], {})[key] = sharded_like(tensor, parameter) if has_shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """Learning rate as a closed formula of the step, without state to save; all lengths in steps.
+
+    ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
+    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Differences: the warm-up
+    may start above 0, the cosine may end above 0, and progress stops at 1, where the original starts another period.
+    """
+
+    config: ScheduleConfig
+    peak: float
+    total_steps: int
+    warmup_steps: int
+    cooldown_steps: int
+    milestones: tuple[int, ...]
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of optimizer step `step`, the first being 0."""
+        if step < self.warmup_steps:
+            start = self.config.warmup_start
+            return start + (self.peak - start) * (step / self.warmup_steps)
+        return self.peak * self._factor(step)
+
+    def _factor(self, step: int) -> float:
+        final = self.config.final_factor
+        falling_steps = self.total_steps - self.warmup_steps - self.cooldown_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, falling_steps))
+        if self.config.name == "cosine":
+            return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        if self.config.name == "linear":
+            return final + (1 - final) * (1 - progress)
+        # `constant` has no milestones
+        return self.config.step_factor ** bisect_right(self.milestones, step)
+
+
+def peak_learning_rate(optimizer: OptimizerConfig, batch_size: int) -> float:
+    """Scale `optimizer.learning_rate` to the batch size over all processes where `optimizer.reference_batch` is set."""
+    return optimizer.learning_rate * (batch_size / optimizer.reference_batch if optimizer.reference_batch else 1.0)
+
+
+def learning_rate_of(
+    schedule: ScheduleConfig, peak: float, steps_per_epoch: int, samples_per_epoch: int
+) -> LearningRate:
+    """Resolve a schedule for data of this size.
+
+    Raises:
+        UserError: warm-up and cool-down are longer than the run, or a milestone lies outside of it.
+    """
+
+    def steps(text: str, name: str) -> int:
+        return parse_length(text, f"schedule.{name}").to_steps(steps_per_epoch, samples_per_epoch)
+
+    total = schedule.total_steps(steps_per_epoch, samples_per_epoch)
+    warmup, cooldown = steps(schedule.warmup, "warmup"), steps(schedule.cooldown, "cooldown")
+    for name, taken in (("warmup", warmup), ("cooldown", warmup + cooldown)):
+        if taken > total:
+            raise UserError(
+                f"schedule.{name} is {getattr(schedule, name)!r}; allowed: what fits into schedule.length, "
+                f"{schedule.length!r} ({total} steps)"
+            )
+    milestones = [steps(milestone, "milestones") for milestone in schedule.milestones]
+    for text, milestone in zip(schedule.milestones, milestones, strict=True):
+        if not 0 < milestone < total:
+            raise UserError(
+                f"schedule.milestones has {text!r}, step {milestone}; allowed: steps within the run's {total}"
+            )
+    return LearningRate(
+        config=schedule,
+        peak=peak,
+        total_steps=total,
+        warmup_steps=warmup,
+        cooldown_steps=cooldown,
+        milestones=tuple(sorted(milestones)),
+    )
+
+
+class WeightAverage:
+    """Exponential moving average d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)).
+
+    n is the number of updates including this one; it equals the number of finished steps, so a resumed run needs no
+    counter. The second term limits the weight of the random initialization, as in TensorFlow's
+    `ExponentialMovingAverage(num_updates)`. Averages trained parameters and running statistics of norms.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        weights: dict[str, Tensor] = parameters | running_statistics(model)
+        self.tensors = {name: tensor.clone() for name, tensor in weights.items()}
+        """The average by parameter name."""
+        self._weights = [local_part(tensor) for tensor in weights.values()]
+        self._averages = [local_part(tensor) for tensor in self.tensors.values()]
+
+    @torch.no_grad()
+    def update(self, num_updates: int) -> None:
+        """Add the weights after step `num_updates`, the first being 1."""
+        decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore `tensors`; KeyError for a missing weight."""
+        torch._foreach_copy_(self._averages, [local_part(tensors[name]) for name in self.tensors])
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Replace the model's weights by the average inside the block."""
+        kept = [tensor.clone() for tensor in self._weights]
+        with torch.no_grad():
+            torch._foreach_copy_(self._weights, self._averages)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._weights, kept)
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return the floating-point buffers that a checkpoint holds, by name: running means and variances of norms."""
+    kept = model.state_dict()
+    return {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in kept}
