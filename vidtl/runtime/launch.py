@@ -1,7 +1,7 @@
 """Start of a tool: processes and precision.
 
 Accelerate owns devices, processes, precision and gradient synchronization. The launcher (`accelerate launch`,
-`torchrun`, or none for one process) decides how many processes run.
+`torchrun`, or none for one process) sets the number of processes.
 """
 
 import ctypes
@@ -34,8 +34,7 @@ PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
 POLL_S = 0.05
 """Interval between checks for the other processes."""
 
-# Parameters of glibc's mallopt, from malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of mallopt, from glibc's malloc.h
 
 
 def resolve_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:
@@ -83,24 +82,20 @@ def _enable_fsdp_on_cpu(accelerator: Accelerator) -> None:
 
 def _check_launcher(accelerator: Accelerator) -> None:
     supported = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
-    _require(
-        accelerator.distributed_type in supported, "distributed_type", accelerator.distributed_type.value,
-        "MULTI_GPU (also on a CPU), FSDP, or one process",
-    )  # fmt: skip
+    form, allowed = accelerator.distributed_type, "MULTI_GPU (also on a CPU), FSDP, or one process"
+    _require(form in supported, "distributed_type", form.value, allowed)
     steps = accelerator.gradient_accumulation_steps
     _require(steps == 1, "gradient_accumulation_steps", steps, "1; see training.accumulation_steps")
-    if accelerator.distributed_type != DistributedType.FSDP:
+    if form != DistributedType.FSDP:
         return
     plugin, dynamo = accelerator.state.fsdp_plugin, accelerator.state.dynamo_plugin.backend
     _require(plugin.fsdp_version == 2, "fsdp_version", plugin.fsdp_version, "2")
-    _require(
-        not plugin.activation_checkpointing, "fsdp_activation_checkpointing", True,
-        "false; see training.activation_checkpointing",
-    )  # fmt: skip
+    recomputes, allowed = plugin.activation_checkpointing, "false; see training.activation_checkpointing"
+    _require(not recomputes, "fsdp_activation_checkpointing", True, allowed)
     _require(not plugin.cpu_ram_efficient_loading, "fsdp_cpu_ram_efficient_loading", True, "false")
     _require(dynamo == DynamoBackend.NO, "dynamo_backend", dynamo.value, "no; see training.compile")
-    # Accelerate would round weights, gradients and their exchange to the run's precision; every form of training
-    # keeps float32 weights and gradients under autocast (`vidtl.training.step`).
+    # Accelerate would round weights, gradients and their exchange to the run's precision. Weights and gradients are
+    # float32 under autocast here (`vidtl.training.step`).
     plugin.mixed_precision_policy = MixedPrecisionPolicy()
 
 

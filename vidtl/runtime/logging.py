@@ -1,9 +1,9 @@
 """Records of a run: `metrics.jsonl`, trackers, messages on stderr, and versions of packages.
 
-`metrics.jsonl` holds one JSON object per line. Lines of training have step, epoch, loss (mean over the steps since the
-line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share, compute_share, and nonfinite_steps
-once a step was skipped; lines of an evaluation have step, epoch, split and the metrics. `step` counts finished
-optimizer steps. Non-finite numbers are null.
+`metrics.jsonl` holds one JSON object per line. Lines of training have step (finished optimizer steps), epoch, loss
+(mean over the steps since the line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share,
+compute_share, and nonfinite_steps once a step was skipped; lines of an evaluation have step, epoch, split and the
+metrics. Non-finite numbers are null.
 """
 
 import importlib.util
@@ -122,13 +122,10 @@ def check_trackers(names: Sequence[str]) -> None:
 def start_trackers(
     names: Sequence[str], output_dir: Path, settings: dict[str, Any], resumed_step: int
 ) -> "list[GeneralTracker]":
-    """Start the trackers of a run, on the main process; a resumed run continues its records.
+    """Start the trackers of a run (`training.trackers`), on the main process; a resumed run continues its records.
 
-    Args:
-        names: `training.trackers`.
-        output_dir: both write below it; W&B also to its server, unless WANDB_MODE is offline.
-        settings: the resolved configuration, for W&B's table of runs.
-        resumed_step: TensorBoard drops records beyond this step. W&B keeps them and ignores repetitions.
+    Both write below `output_dir`; W&B also to its server, unless WANDB_MODE is offline, with `settings` for its table
+    of runs. TensorBoard drops records beyond `resumed_step`; W&B keeps them and ignores repetitions.
 
     Raises:
         UserError: W&B cannot be started (no login, no network).

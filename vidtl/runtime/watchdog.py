@@ -1,8 +1,8 @@
 """Watchdog that ends a multi-process run when one process dies silently or hangs, and names that process.
 
-When one process stops, the others block in the next collective without learning why. Each process therefore records its
-activity, and a thread publishes it once a second, as a heartbeat, through the store that the processes met at. When no
-process makes progress, the one furthest behind is the one that the others wait for.
+When one process stops, the others block in the next collective. Each process therefore records its activity, and a
+thread publishes it once a second, as a heartbeat, through the launcher's store. When no process makes progress, the
+others wait for the one furthest behind.
 """
 
 import faulthandler
@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-HANG_EXIT_CODE = 1
-
 
 class Activity(IntEnum):
     """Activities of a process after a given number of finished steps; a greater one is further ahead.
@@ -32,26 +30,21 @@ class Activity(IntEnum):
     A checkpoint and an evaluation come before the next step; the other processes wait for the main process there.
     """
 
-    STARTING = 0
-    SAVING = 1
-    EVALUATING = 2
-    WAITING = 3
-    READING = 4
-    COMPUTING = 5
-    REDUCING = 6
+    STARTING = 0, "starting"
+    SAVING = 1, "writing a checkpoint"
+    EVALUATING = 2, "evaluating"
+    WAITING = 3, "waiting for the main process"
+    READING = 4, "waiting for clips"
+    COMPUTING = 5, "computing or exchanging gradients"
+    REDUCING = 6, "exchanging loss and counts"
 
-    @property
-    def text(self) -> str:
-        """Description for messages."""
-        return {
-            Activity.STARTING: "starting",
-            Activity.SAVING: "writing a checkpoint",
-            Activity.EVALUATING: "evaluating",
-            Activity.WAITING: "waiting for the main process",
-            Activity.READING: "waiting for clips",
-            Activity.COMPUTING: "computing or exchanging gradients",
-            Activity.REDUCING: "exchanging loss and counts",
-        }[self]
+    text: str
+    """Description for messages."""
+
+    def __new__(cls, value: int, text: str = "") -> "Activity":
+        self = int.__new__(cls, value)
+        self._value_, self.text = value, text
+        return self
 
 
 class _Position(NamedTuple):
@@ -140,9 +133,9 @@ def watchdog(
 ) -> Iterator[None]:
     """End this process inside the block when the run hangs for `timeout_s` seconds, or its launcher is gone.
 
-    Prints the first cause to stderr in one line and writes the stack of every thread to a file per process in the
-    folder `stacks`. Does nothing for a single process, or where `timeout_s` is 0. Once `is_stopping` returns True, the
-    launcher may be gone: it dies of some of the signals that make the run save a checkpoint.
+    Prints the first cause in one line and writes the stack of every thread to a file per process in `stacks`. Does
+    nothing for a single process, or where `timeout_s` is 0. Once `is_stopping` returns True, the launcher may be gone:
+    some of the signals that make the run save a checkpoint end it.
     """
     if accelerator.num_processes == 1 or timeout_s == 0:
         yield
@@ -216,10 +209,9 @@ class _Thread(threading.Thread):
                 faulthandler.dump_traceback(stream, all_threads=True)
         if self._is_first_to_report():
             message = " ".join(f"error: {problem}; stacks: {self.stacks}/process-*.txt".splitlines())
-            sys.stderr.write(f"{message}\n")
-            sys.stderr.flush()
+            print(message, file=sys.stderr, flush=True)
         time.sleep(2.0)  # lets the other processes write their stacks before the launcher ends them
-        os._exit(HANG_EXIT_CODE)
+        os._exit(1)
 
     def _is_first_to_report(self) -> bool:
         try:

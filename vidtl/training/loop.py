@@ -38,11 +38,9 @@ class TrainingSummary:
     resumed_step: int
     """Step that this attempt resumed from; 0 for a new run."""
     checkpoint: Path
-    """Last checkpoint."""
     metrics: dict[str, float]
     """Last evaluation; empty without one."""
     best: Best | None
-    """Best evaluation during training."""
     unreadable: dict[str, int]
     """Failed attempts to read, by video."""
     replaced: dict[str, ReplacedClips]
@@ -126,14 +124,9 @@ class _Run:
         self.config, self.accelerator = self.engine.config, self.engine.accelerator
         self.loader = self.engine.task.loader
         self.saved_step = self.state.step
+        skips = self.engine.skips_overflows
         self.monitor = Monitor(
-            self.config.training,
-            self.accelerator,
-            self.state,
-            self.unreadable,
-            self.signals,
-            self.log,
-            skips_overflows=self.engine.skips_overflows,
+            self.config.training, self.accelerator, self.state, self.unreadable, self.signals, self.log, skips
         )
 
     def to_the_end(self, progress: Progress) -> None:
@@ -188,11 +181,10 @@ class _Run:
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
         self.state.scaler = self.engine.scaler_state()
-        training = self.config.training
         about = {
             "epoch": self.state.step / self.loader.steps_per_epoch,
-            "seed": training.seed,
-            "global_batch": training.batch_size,
+            "seed": self.config.training.seed,
+            "global_batch": self.config.training.batch_size,
             "num_processes": self.accelerator.num_processes,
         }
         with new_checkpoint(self.directory.checkpoints, self.state.step, snapshot.num_bytes) as directory:

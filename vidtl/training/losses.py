@@ -1,6 +1,4 @@
-"""Loss functions as sums over samples, equal for any split of a batch over processes and micro-batches.
-
-To add a loss, write its function and add a row to `LOSSES`; `training.loss` then accepts its name.
+"""The table of losses. To add one, add a function and a row to `LOSSES`; `training.loss` then accepts its name.
 
 Axes: B samples, K classes. Functions return the loss per sample [B] in float32 for logits [B, K], targets [B, K] in
 [0, 1] (one-hot, mixed or multi-hot; smoothed) and class weights [K] or None.
@@ -17,8 +15,7 @@ from torch.nn import functional
 
 from vidtl.errors import UserError, did_you_mean
 
-FOCAL_GAMMA = 2.0
-"""Value of Lin et al. (2017)."""
+FOCAL_GAMMA = 2.0  # Lin et al. (2017)
 
 
 def cross_entropy(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None) -> Tensor:
@@ -35,8 +32,7 @@ def binary_cross_entropy(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tenso
 
 
 def focal(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None, multi_label: bool) -> Tensor:
-    """Compute the focal loss -(1 - p)^gamma y log p with gamma 2 (Lin et al., "Focal loss for dense object detection",
-    ICCV 2017, equation 4), which reduces the loss of well-classified samples.
+    """Compute -(1 - p)^gamma y log p (Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 4).
 
     p is the softmax, and the loss is summed over classes (soft targets y). Multi-label, p is the sigmoid, negative
     terms are p^gamma (1 - y) log(1 - p), and the loss is averaged over classes. Class weights replace alpha.
@@ -81,12 +77,8 @@ class Loss:
     def __call__(self, logits_BK: Tensor, targets_BK: Tensor, weights_B: Tensor) -> Tensor:
         """Sum sample weight x loss over samples, in float32; the caller divides by the number of real samples.
 
-        Label smoothing is ViViT's for both kinds of labels: y (1 - s) + s / K.
-
-        Args:
-            logits_BK: scores before softmax or sigmoid, any floating dtype.
-            targets_BK: one-hot, mixed or multi-hot, in [0, 1].
-            weights_B: 1 for a real sample, 0 for padding.
+        Sums are equal for any split of a batch. `weights_B` is 1 for a real sample and 0 for padding. Label smoothing
+        is ViViT's for both kinds of labels: y (1 - s) + s / K.
         """
         smoothing = self.label_smoothing
         targets_BK = targets_BK.float() * (1 - smoothing) + smoothing / targets_BK.shape[1]

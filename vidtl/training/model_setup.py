@@ -94,13 +94,6 @@ def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], de
     """
     if mode == "none":
         return
-    check_compiler(mode, device)
-    for module in [model] if mode == "model" else repeated_blocks(model):
-        module.compile()
-
-
-def check_compiler(mode: str, device: torch.device) -> None:
-    """Raise UserError where generated code cannot be compiled."""
     default = ("CC", "gcc") if device.type == "cuda" else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
     variable, name = default[0], os.environ.get(default[0]) or default[1]
     if shutil.which(name) is None:
@@ -108,6 +101,8 @@ def check_compiler(mode: str, device: torch.device) -> None:
             f"training.compile is {mode!r}, which needs the compiler {name!r}, and it is not installed; "
             f"allowed: 'none', or install it (Debian: apt install g++) or set {variable} to another"
         )
+    for module in [model] if mode == "model" else repeated_blocks(model):
+        module.compile()
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
@@ -32,6 +32,14 @@ MIN_REQUESTED = 20
 
 MAX_NONFINITE_STEPS = 10
 """Skipped steps in a row after which a run ends: single outliers are skipped, divergence is not."""
+
+FIGURES = (
+    ("loss", "loss", ".4g"),
+    ("lr", "learning_rate", ".3g"),
+    ("clips/s", "clips_per_s", ".3g"),
+    ("data wait", "data_wait_share", ".0%"),
+)
+"""Title, key and format of the numbers in the progress display."""
 
 _log = logging.getLogger(__name__)
 
@@ -129,17 +137,6 @@ class _Pending(NamedTuple):
 
 
 @dataclass
-class _Speed:
-    """Sums since the last log line, in clips and seconds."""
-
-    clips: int = 0
-    total: float = 0.0
-    waiting: float = 0.0
-    transfer: float = 0.0
-    compute: float = 0.0
-
-
-@dataclass
 class Monitor:
     """Counts, checks and logs of each step, and the state that checkpoints hold."""
 
@@ -158,8 +155,13 @@ class Monitor:
         # On a GPU, the numbers of a step are read while the next one computes: the device never waits for the host.
         self._lag = 1 if self.accelerator.device.type == "cuda" else 0
         self._pending: deque[_Pending] = deque()
-        self._speed = _Speed()
+        self._restart_sums()
         self.restart_clock()
+
+    def _restart_sums(self) -> None:
+        """Begin a line of the log: clips, and the seconds of each kind of work."""
+        self._seconds = 0.0
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     def restart_clock(self) -> None:
         """Exclude the time since the last step (a checkpoint, an evaluation) from the speed."""
@@ -186,18 +188,22 @@ class Monitor:
 
     def _settle(self, leave: int, task: Task) -> None:
         while len(self._pending) > leave:
-            report, numbers, arrived = self._pending.popleft()
+            report, reduced, arrived = self._pending.popleft()
             if arrived:
                 arrived.synchronize()
-            shares, norms, failures, signums = numbers.T.tolist()
+            shares, norms, failures, signums = reduced.T.tolist()
             self.state.step = report.step
             self.stop_signum = self.stop_signum or int(max(signums))
             self.unreadable.add(self.state, report.num_clips, int(sum(failures)), report.failures)
             self._check_finite(report.step, sum(shares), norms[0])
             self._count(report, sum(shares))
-            task.update(report.step, self._figures(report))
+            numbers = self._numbers(report, norms[0])
+            task.update(report.step, {title: format(numbers[name], spec) for title, name, spec in FIGURES})
             if report.step % self.training.log_every_steps == 0 or report.step == self.loader.total_steps:
-                self._write_line(report, norms[0])
+                if self.log:
+                    self.log.write(report.step, report.step / self.loader.steps_per_epoch, numbers)
+                self.state.recent_losses.clear()
+                self._restart_sums()
 
     def _check_finite(self, step: int, loss: float, grad_norm: float) -> None:
         """Count a skipped step, or end the run; every process decides from the same numbers."""
@@ -221,41 +227,18 @@ class Monitor:
 
     def _count(self, report: StepReport, loss: float) -> None:
         now = time.perf_counter()
-        self._speed.total += now - self._last_s
+        self._seconds += now - self._last_s
         self._last_s = now
-        self._speed.clips += report.num_clips
-        self._speed.waiting += report.data_wait_s
-        self._speed.transfer += sum(transfer.seconds() for transfer in report.transfers)
-        self._speed.compute += sum(work.seconds() for work in report.compute)
+        self._sums["clips_per_s"] += report.num_clips
+        self._sums["data_wait_share"] += report.data_wait_s
+        self._sums["transfer_share"] += sum(transfer.seconds() for transfer in report.transfers)
+        self._sums["compute_share"] += sum(work.seconds() for work in report.compute)
         if math.isfinite(loss):
             self.state.recent_losses.append(loss)
 
-    def _figures(self, report: StepReport) -> dict[str, str]:
-        return {
-            "loss": f"{self._mean_loss():.4g}",
-            "lr": f"{report.learning_rate:.3g}",
-            "clips/s": f"{self._speed.clips / self._speed.total:.3g}",
-            "data wait": f"{self._speed.waiting / self._speed.total:.0%}",
-        }
-
-    def _mean_loss(self) -> float:
+    def _numbers(self, report: StepReport, grad_norm: float) -> dict[str, float]:
         losses = self.state.recent_losses
-        return math.fsum(losses) / len(losses) if losses else math.nan
-
-    def _write_line(self, report: StepReport, grad_norm: float) -> None:
-        if self.log:
-            speed = self._speed
-            numbers = {
-                "loss": self._mean_loss(),
-                "learning_rate": report.learning_rate,
-                "grad_norm": grad_norm,
-                "clips_per_s": speed.clips / speed.total,
-                "data_wait_share": speed.waiting / speed.total,
-                "transfer_share": speed.transfer / speed.total,
-                "compute_share": speed.compute / speed.total,
-            }
-            if self.state.nonfinite_steps:
-                numbers["nonfinite_steps"] = self.state.nonfinite_steps
-            self.log.write(report.step, report.step / self.loader.steps_per_epoch, numbers)
-        self.state.recent_losses.clear()
-        self._speed = _Speed()
+        loss = math.fsum(losses) / len(losses) if losses else math.nan
+        speed = {name: value / self._seconds for name, value in self._sums.items()}
+        skipped = {"nonfinite_steps": self.state.nonfinite_steps} if self.state.nonfinite_steps else {}
+        return {"loss": loss, "learning_rate": report.learning_rate, "grad_norm": grad_norm, **speed, **skipped}

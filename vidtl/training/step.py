@@ -87,7 +87,7 @@ class StepReport:
     """Finished steps, this one included."""
     learning_rate: float
     num_clips: int
-    """Real samples of the whole batch."""
+    """Real samples of the whole batch, without padding."""
     loss: Tensor
     """This process's share of the mean loss over the whole batch, which is the sum of the shares."""
     grad_norm: Tensor
@@ -109,7 +109,7 @@ class Engine:
     ) -> None:
         training, loader = config.training, task.loader
         self.model = model.to(accelerator.device)
-        """The model as it was built: plain parameter names, whatever wraps it in training."""
+        """The model with plain parameter names, whatever wraps it in training."""
         self.config = config
         self.accelerator = accelerator
         self.task = task
@@ -220,11 +220,7 @@ class Engine:
         return loss.detach()
 
     def update(self, step: int, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
-        """Clip the gradients, update the weights and then their average.
-
-        Returns:
-            The norm of the gradient, and whether the weights have changed.
-        """
+        """Clip the gradients and update weights and average; return the norm of the gradient and if they changed."""
         max_norm = self.config.optimizer.clip_norm or math.inf
         grad_norm = model_setup.gathered(self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm))
         set_learning_rate(self.optimizer, learning_rate)
@@ -237,7 +233,7 @@ class Engine:
         return grad_norm.detach(), updated
 
     def _is_usable(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Decide, equally in all processes, whether to update the weights; fp16's scaler decides for itself."""
+        """Decide, equally in all processes, whether to update the weights; fp16's scaler skips steps itself."""
         if self.config.training.nonfinite == "stop" or self.skips_overflows:
             return True
         unusable = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
