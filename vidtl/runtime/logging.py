@@ -32,7 +32,7 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if
 
 
 class _StderrHandler(logging.Handler):
-    """Prints above progress bars, with control characters escaped: paths and class names are untrusted text."""
+    """Messages above progress bars, with control characters escaped: paths and class names are untrusted text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record).translate(_CONTROL), file=sys.stderr)
@@ -52,11 +52,7 @@ class MetricsLog:
     """Writer of `metrics.jsonl` and the trackers, on the main process only."""
 
     def __init__(self, file: Path, trackers: "Sequence[GeneralTracker]", resumed_step: int) -> None:
-        """Drop the lines beyond `resumed_step` that an earlier attempt logged.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Drop the lines beyond `resumed_step`, of an earlier attempt; UserError where the file cannot be written."""
         drop_lines_beyond(file, resumed_step)
         with user_error_if_not_written(file):
             self._lines = file.open("a", encoding="utf-8")
@@ -64,11 +60,7 @@ class MetricsLog:
         self._trackers = trackers
 
     def write(self, step: int, epoch: float, numbers: Mapping[str, float], split: str | None = None) -> None:
-        """Write one line to the disk: of a training step, or of an evaluation on `split`.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Write the line of a training step, or of an evaluation on `split`; UserError where it cannot be written."""
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
         with user_error_if_not_written(self._file):
@@ -101,11 +93,7 @@ def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def drop_lines_beyond(file: Path, step: int) -> None:
-    """Keep the lines up to `step`; the file is replaced atomically.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Keep the lines up to `step` and replace the file atomically; UserError where it cannot be written."""
     if not file.exists():
         return
     kept = [json.dumps(entry) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
@@ -161,10 +149,8 @@ def _start_wandb(output_dir: Path, settings: dict[str, Any]) -> "GeneralTracker"
     try:
         tracker.start()
     except (wandb.Error, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"training.trackers: wandb could not be started: {reason}; try `wandb login`, or WANDB_MODE=offline"
-        ) from error
+        problem = f"wandb could not be started: {' '.join(str(error).split())}"
+        raise UserError(f"training.trackers: {problem}; try `wandb login`, or WANDB_MODE=offline") from error
     return tracker
 
 

@@ -95,7 +95,7 @@ class Heartbeat:
 
 
 class HangDetector:
-    """Decides from the heartbeats of all processes whether the run hangs, and which process causes it."""
+    """Detection of a hang, and of the process that causes it, from the heartbeats of all processes."""
 
     def __init__(self, timeout_s: float, now_s: float) -> None:
         self.timeout_s = timeout_s
@@ -140,7 +140,7 @@ def watchdog(
     if accelerator.num_processes == 1 or timeout_s == 0:
         yield
         return
-    thread = _Thread(accelerator.process_index, accelerator.num_processes, timeout_s, stacks, is_stopping)
+    thread = _Thread(accelerator, timeout_s, stacks, is_stopping)
     thread.start()
     try:
         yield
@@ -150,11 +150,12 @@ def watchdog(
 
 class _Thread(threading.Thread):
     def __init__(
-        self, rank: int, num_processes: int, timeout_s: float, stacks: Path, is_stopping: Callable[[], bool]
+        self, accelerator: "Accelerator", timeout_s: float, stacks: Path, is_stopping: Callable[[], bool]
     ) -> None:
         from torch.distributed.distributed_c10d import _get_default_store
 
         super().__init__(name="watchdog", daemon=True)
+        rank, num_processes = accelerator.process_index, accelerator.num_processes
         self.rank, self.timeout_s, self.stacks, self.is_stopping = rank, timeout_s, stacks, is_stopping
         # A separate connection: requests of the main thread never block it.
         self.store = _get_default_store().clone()
@@ -167,7 +168,7 @@ class _Thread(threading.Thread):
         self._publish(0)
 
     def stop(self) -> None:
-        """Leave in order: the other processes must not take the silence for a hang."""
+        """Leave in order, so that the other processes see no hang."""
         self.ended.set()
         self.join()
         with suppress(Exception):  # the launcher may have gone already
@@ -196,7 +197,7 @@ class _Thread(threading.Thread):
         self._publish(beat)
         started = [key for key in self.keys if self.store.check([key])]
         texts: list[Any] = [json.loads(text) for text in self.store.multi_get(started)]
-        if not all(texts):  # one has left in order; the others do so soon, or fail with their own error
+        if not all(texts):  # a process has left in order; the others follow, or fail with their own error
             return []
         heartbeats = [Heartbeat(**text) for text in texts]
         missing = [rank for rank, key in enumerate(self.keys) if key not in started]
@@ -207,14 +208,11 @@ class _Thread(threading.Thread):
             self.stacks.mkdir(parents=True, exist_ok=True)
             with (self.stacks / f"process-{self.rank}.txt").open("w", encoding="utf-8") as stream:
                 faulthandler.dump_traceback(stream, all_threads=True)
-        if self._is_first_to_report():
+        is_first = True  # without the store, twice is better than never
+        with suppress(RuntimeError):
+            is_first = int(self.store.add(f"{self.keys[0]}/reported", 1)) == 1
+        if is_first:
             message = " ".join(f"error: {problem}; stacks: {self.stacks}/process-*.txt".splitlines())
             print(message, file=sys.stderr, flush=True)
         time.sleep(2.0)  # lets the other processes write their stacks before the launcher ends them
         os._exit(1)
-
-    def _is_first_to_report(self) -> bool:
-        try:
-            return int(self.store.add(f"{self.keys[0]}/reported", 1)) == 1
-        except RuntimeError:  # without the store, twice is better than never
-            return True

@@ -1,8 +1,8 @@
 """Checkpoint directories: written atomically, verified by checksums, and found from what a user gives.
 
-A checkpoint is written into `step-00000120.tmp`; every file is flushed to the disk, `manifest.json` with their sizes
-and SHA-256 sums is written last, and then the directory is renamed to `step-00000120`. Nothing is written into it
-afterwards. The newest checkpoint is the one with the highest step whose manifest verifies. No file is a pickle.
+A checkpoint is written into `step-00000120.tmp` and flushed to the disk; `manifest.json` with sizes and SHA-256 sums is
+written last, and then the directory is renamed to `step-00000120`. It never changes afterwards. The newest checkpoint
+is that of the highest step whose manifest verifies. No file is a pickle.
 """
 
 import hashlib
@@ -41,7 +41,6 @@ class Checkpoint:
     """A trained model on the disk: a checkpoint of a run, or any other model directory."""
 
     path: Path
-    """The checkpoint's directory, or the model directory."""
     step: int | None = None
     """Finished optimizer steps; None for a directory that is not named like a checkpoint."""
     run: Path | None = None
@@ -70,10 +69,9 @@ class Checkpoint:
         return replace(self, averaged=(self.path / EMA / CONFIG).is_file())
 
     def verify(self) -> None:
-        """Compare the model's files with the manifest. Call it on one process only: it reads all weights.
+        """Compare the model's files with the manifest; UserError for one that has changed.
 
-        Raises:
-            UserError: names the file that has changed.
+        Call it on one process only: it reads all weights.
         """
         if (self.path / MANIFEST).is_file():
             _check_usable(self.path, self._model_files())
@@ -120,9 +118,8 @@ def _check_usable(path: Path, hashed: Collection[str]) -> None:
 
 
 def _described(path: Path, averaged: bool = False) -> Checkpoint:
-    match = _NAME.fullmatch(path.name)
     run = path.parents[1] if path.parent.name == CHECKPOINTS else None
-    return Checkpoint(path, int(match[1]) if match else None, run, averaged)
+    return Checkpoint(path, checkpoint_step(path) if _NAME.fullmatch(path.name) else None, run, averaged)
 
 
 def checkpoint_name(step: int) -> str:
@@ -147,8 +144,7 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
     """Yield an empty directory to write files into; when the block ends, it becomes the checkpoint of `step`.
 
     Raises:
-        UserError: the disk has less than `content_bytes` (plus a margin) free, or a write fails; nothing is left
-        behind.
+        UserError: less than `content_bytes` (plus a margin) are free, or a write fails; no file is left.
     """
     target = folder / checkpoint_name(step)
     temporary = target.with_name(target.name + _UNFINISHED)
@@ -191,12 +187,10 @@ def _seal(directory: Path, name: str) -> None:
 
 
 def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
-    """Compare a checkpoint with its manifest; return what differs, with the file's name, or None.
+    """Compare a checkpoint with its manifest; return the first difference, with the file's name, or None.
 
-    Args:
-        directory: the checkpoint.
-        name: required name in the manifest, to resume from it; a copy may have any other.
-        hashed: files whose content to verify; None for all. The size of every file is always checked.
+    Compares the content of the files in `hashed` (None for all) and the size of every file. To resume, `name` must be
+    that in the manifest; a copy may have any other.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())

@@ -84,12 +84,9 @@ class RunDirectory:
         return checkpoint
 
     def take(self, config: ExperimentConfig, checkpoint: Path | None) -> None:
-        """Record the configuration and clean up after a killed run. Call it when all checks have passed.
+        """Record the configuration and clean up after a killed run, once all checks have passed.
 
-        `checkpoint` is the one to resume from.
-
-        Raises:
-            UserError: the directory cannot be written.
+        `checkpoint` is the one to resume from. UserError where the directory cannot be written.
         """
         with user_error_if_not_written(self.config_file):
             remove_unusable(self.checkpoints, checkpoint)
@@ -129,11 +126,7 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare the settings that affect training with those recorded, if `file` exists.
-
-    Raises:
-        UserError: names the first key that differs and both values; an older version of vidtl may have written it.
-    """
+    """Compare the settings that affect training with those in `file`, if it exists; UserError where they differ."""
     if not file.exists():
         return
     try:
@@ -154,10 +147,8 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
 def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> Iterator[dict[str, Any]]:
     """Add an attempt that starts at `state.step` to `summary.json`, and complete it with the outcome of the block.
 
-    For the main process. `about` describes the run. Yields a dictionary for further results.
-
-    Raises:
-        UserError: the file cannot be written.
+    For the main process. `about` describes the run. Yields a dictionary for further results. UserError where the file
+    cannot be written.
     """
     attempt: dict[str, Any] = {
         "status": "running",
