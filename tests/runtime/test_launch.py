@@ -1,4 +1,3 @@
-import platform
 import re
 import signal
 import subprocess
@@ -157,30 +156,3 @@ def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | group)
     assert done.returncode == code, done.stderr
     assert done.stdout == "left in order\n"
-
-
-PAGES = """
-import resource
-import torch
-from vidtl.runtime.launch import make_accelerator
-
-def new_pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.ones(64 << 20, dtype=torch.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-new_pages()
-before = new_pages()
-make_accelerator("fp32")
-new_pages()
-print(before, new_pages())
-"""
-
-
-@pytest.mark.skipif(torch.cuda.is_available() or platform.libc_ver()[0] != "glibc", reason="for glibc on a CPU")
-def test_large_tensors_reuse_memory():
-    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True, env=ENVIRONMENT)
-    before, after = map(int, done.stdout.split())
-    assert before > 20 * 16  # mapped anew, in pages of 4 KiB to 2 MiB
-    assert after < before / 20

@@ -60,7 +60,7 @@ def test_the_default_follows_the_kind_of_labels():
 
 @pytest.mark.parametrize(
     ("name", "multi_label", "parts"),
-    [("focl", False, ("'focl'", "'focal'")), ("cross_entropy", True, ("binary_cross_entropy", "focal", "multi_label"))],
+    [("focl", False, ("'focl'", "'focal'")), ("cross_entropy", True, ("'binary_cross_entropy'", "multi-label"))],
 )
 def test_a_loss_that_does_not_exist_or_fit_is_refused(name, multi_label, parts):
     with refused("training.loss", *parts):

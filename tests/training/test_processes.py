@@ -46,9 +46,7 @@ def unbroken(tmp_path_factory):
 
 @pytest.mark.usefixtures("no_dropout")
 @pytest.mark.parametrize("accumulation_steps", [1, PROCESSES])
-def test_equals_one_process_with_accumulation_and_with_a_larger_batch(
-    unbroken, tmp_path, accelerator, accumulation_steps
-):
+def test_three_processes_train_as_one(unbroken, tmp_path, accelerator, accumulation_steps):
     tiny_train(tmp_path, tiny_config(accumulation_steps=accumulation_steps, **OPTIONS), accelerator)
     assert len(losses(unbroken)) == STEPS
     assert losses(tmp_path) == pytest.approx(losses(unbroken), rel=1e-5)

@@ -50,12 +50,6 @@ def test_another_experiment_is_refused_and_nothing_changes(taken, change, parts)
     assert {p: p.read_bytes() for p in taken.path.rglob("*") if p.is_file()} == before
 
 
-def test_settings_without_effect_on_results_may_change(taken):
-    data = DataConfig(root="elsewhere", num_workers=7, worker_timeout_s=5.0)
-    training = TrainingConfig(log_every_steps=1, accumulation_steps=2, compile="blocks", trackers=())
-    assert taken.find_checkpoint(replace(CONFIG, data=data, training=training)) is None
-
-
 def test_a_key_missing_in_the_record_has_its_default(taken):
     rewrite(taken.config_file, lambda recorded: recorded["optimizer"].pop("momentum"))
     assert taken.find_checkpoint(CONFIG) is None
@@ -76,12 +70,6 @@ def test_a_file_of_another_kind_is_refused_and_kept(tmp_path, text):
     with refused(directory.config_file, "output directory"):
         directory.find_checkpoint(CONFIG)
     assert directory.config_file.read_text() == text
-
-
-def test_a_full_disk_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with refused("config.yaml", "No space left on device"):
-        RunDirectory(tmp_path).take(CONFIG, None)
 
 
 @pytest.mark.parametrize(

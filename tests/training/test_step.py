@@ -11,6 +11,7 @@ from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
 from tests.training.runs import launch_command
 from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task
+from tests.training.tiny_vivit import engine_of, take_steps
 from vidtl.config import OptimizerConfig
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
@@ -21,20 +22,12 @@ def no_dropout(monkeypatch):
     monkeypatch.setattr(tiny_run, "DROPOUT", False)
 
 
-def engine_for(accelerator, **training):
-    config = tiny_config(**training)
-    return Engine(tiny_model(), config, accelerator, tiny_task(config))
-
-
-def take_steps(engine, start, stop, learning_rate=0.01):
-    batches = DeviceBatches(engine.task.loader.iterate(start), engine.accelerator.device)
-    return [engine.step(step, learning_rate, batches) for step in range(start, stop)]
-
-
 @pytest.mark.usefixtures("no_dropout")
 @pytest.mark.parametrize("options", [{}, {"loss": "focal", "class_weights": "balanced", "label_smoothing": 0.1}])
 def test_the_gradient_is_equal_for_any_accumulation(accelerator, options):
-    reports = {n: take_steps(engine_for(accelerator, accumulation_steps=n, **options), 0, 6) for n in (1, 2, 4, 8)}
+    reports = {
+        n: take_steps(engine_of(accelerator, tiny_model(), accumulation_steps=n, **options), 6) for n in (1, 2, 4, 8)
+    }
     assert [report.num_clips for report in reports[1]] == [8, 8, 6, 8, 8, 6]
     for n in (2, 4, 8):
         for one, other in zip(reports[1], reports[n], strict=True):
@@ -45,8 +38,8 @@ def test_the_gradient_is_equal_for_any_accumulation(accelerator, options):
 @pytest.mark.usefixtures("no_dropout")
 def test_padding_changes_neither_loss_nor_gradient(accelerator):
     """Step 2 of an epoch has 6 real samples of 8: loss and gradient equal those of the 6 alone."""
-    engine = engine_for(accelerator)
-    report = take_steps(engine, 2, 3)[0]
+    engine = engine_of(accelerator, tiny_model())
+    report = take_steps(engine, 1, start=2)[0]
     model, batch = tiny_model(), engine.task.loader.batch(2, 0)
     real = batch.weights == 1
     assert real.sum() == NUM_RECORDS - 16
@@ -60,12 +53,12 @@ def test_padding_changes_neither_loss_nor_gradient(accelerator):
 
 def test_dropout_depends_on_seed_step_and_micro_batch_only(accelerator):
     def first_loss(start, seed=0, disturb=False):
-        engine = engine_for(accelerator, seed=seed)
+        engine = engine_of(accelerator, tiny_model(), seed=seed)
         first = engine.task.loader.batch(0, 0)
         engine.task.loader.batch = lambda step, micro: first  # the same samples wherever it starts
         if disturb:
             torch.rand(17)
-        return take_steps(engine, start, start + 1)[0].loss.item()
+        return take_steps(engine, 1, start)[0].loss.item()
 
     assert first_loss(0) == first_loss(0, disturb=True)
     assert first_loss(0) != first_loss(1)
@@ -79,7 +72,8 @@ def test_the_whole_gradient_is_clipped_and_its_norm_before_reported(accelerator)
         sgd = OptimizerConfig(name="sgd", momentum=0.0, weight_decay=0.0, clip_norm=clip_norm)
         config = replace(tiny_config(), optimizer=sgd)
         engine = Engine(tiny_model(), config, accelerator, tiny_task(config))
-        report = take_steps(engine, 0, 1, learning_rate=1.0)[0]
+        batches = DeviceBatches(engine.task.loader.iterate(0), accelerator.device)
+        report = engine.step(0, 1.0, batches)
         moved[clip_norm] = (nn.utils.parameters_to_vector(engine.model.parameters()) - start).norm().item()
         assert report.grad_norm.item() > 0.1
     assert moved[0.0] == pytest.approx(report.grad_norm.item(), rel=1e-4)

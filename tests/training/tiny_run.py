@@ -209,9 +209,7 @@ def main() -> None:
     DROPOUT = options.pop("dropout", True)
     evaluates = options.pop("evaluates", False)
     trouble, process, step = options.pop("trouble", ("", -1, -1))
-    optimizer = options.pop("optimizer", "adamw")
     config = tiny_config(**options)
-    config = replace(config, optimizer=replace(config.optimizer, name=optimizer))
     accelerator = make_accelerator("fp32")
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
     task = tiny_task(config, accelerator.process_index, accelerator.num_processes)

@@ -90,10 +90,7 @@ class Checkpoint:
 def find_checkpoint(path: Path) -> Checkpoint:
     """Find the model of a run (its newest checkpoint), of a checkpoint, its `ema` folder, or any model directory.
 
-    Reads no weights; see `Checkpoint.verify`.
-
-    Raises:
-        UserError: there is none, or files of the checkpoint are missing or cut short.
+    Reads no weights; see `Checkpoint.verify`. UserError where there is none, or where files are missing or cut short.
     """
     if not path.is_dir():
         neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -143,8 +140,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path]:
     """Yield an empty directory to write files into; when the block ends, it becomes the checkpoint of `step`.
 
-    Raises:
-        UserError: less than `content_bytes` (plus a margin) are free, or a write fails; no file is left.
+    UserError where less than `content_bytes` (plus a margin) are free, or a write fails; no file is left.
     """
     target = folder / checkpoint_name(step)
     temporary = target.with_name(target.name + _UNFINISHED)

@@ -36,7 +36,7 @@ class TrainingSummary:
     steps: int
     """Finished optimizer steps, resumed parts included."""
     resumed_step: int
-    """Step that this attempt resumed from; 0 for a new run."""
+    """Step of the checkpoint at the start; 0 for a new run."""
     checkpoint: Path
     metrics: dict[str, float]
     """Last evaluation; empty without one."""
@@ -44,7 +44,6 @@ class TrainingSummary:
     unreadable: dict[str, int]
     """Failed attempts to read, by video."""
     replaced: dict[str, ReplacedClips]
-    """Substituted clips, by class."""
 
 
 def train(

@@ -7,7 +7,6 @@ Axes: B samples, K classes. Functions return the loss per sample [B] in float32 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,22 +49,15 @@ def focal(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None, multi
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-class _Row(NamedTuple):
-    """Function of a loss for each kind of labels; None where it does not apply."""
-
-    single_label: LossFunction | None
-    multi_label: LossFunction | None
-
-
-LOSSES = {
-    "cross_entropy": _Row(cross_entropy, None),
-    "binary_cross_entropy": _Row(binary_cross_entropy, binary_cross_entropy),
-    "focal": _Row(partial(focal, multi_label=False), partial(focal, multi_label=True)),
+LOSSES: dict[str, tuple[LossFunction | None, LossFunction | None]] = {
+    "cross_entropy": (cross_entropy, None),
+    "binary_cross_entropy": (binary_cross_entropy, binary_cross_entropy),
+    "focal": (partial(focal, multi_label=False), partial(focal, multi_label=True)),
 }
-"""Values of `training.loss`."""
+"""Values of `training.loss`: the function for single-label and for multi-label data."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Loss:
     """Loss function with its label smoothing and class weights."""
 
@@ -87,19 +79,16 @@ class Loss:
 
 
 def find_loss(name: str, multi_label: bool) -> LossFunction:
-    """Return the loss function named in `training.loss`; '' is the usual one for the kind of labels.
+    """Return the loss function named in `training.loss`; '' is a cross-entropy for the labels.
 
-    Raises:
-        UserError: an unknown name, or a loss that does not apply to the labels.
+    UserError for an unknown loss, or one that does not apply to the labels.
     """
-    column = "multi_label" if multi_label else "single_label"
     name = name or ("binary_cross_entropy" if multi_label else "cross_entropy")
-    fitting = [each for each, row in LOSSES.items() if getattr(row, column)]
-    if name in LOSSES and name not in fitting:
-        raise UserError(f"training.loss is {name!r}; allowed with {column} data: {', '.join(fitting)}")
-    if name not in LOSSES:
-        raise UserError(f"training.loss is {name!r}; {did_you_mean(name, fitting)}")
-    function: LossFunction = getattr(LOSSES[name], column)
+    fitting = {each: functions[multi_label] for each, functions in LOSSES.items()}
+    function = fitting.get(name)
+    if function is None:
+        labels, allowed = "multi-label" if multi_label else "single-label", [each for each in fitting if fitting[each]]
+        raise UserError(f"training.loss is {name!r}; with {labels} data, {did_you_mean(name, allowed)}")
     return function
 
 

@@ -22,9 +22,7 @@ from vidtl.models.base import VideoModel
 
 
 def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
-    """Freeze every parameter outside of `parts`; empty `parts` freeze nothing.
-
-    `head` is the classifier of any model. Frozen parameters have no gradient exchange and no optimizer state.
+    """Freeze every parameter outside of `parts`; empty `parts` freeze nothing. `head` is the classifier of any model.
 
     Returns:
         The largest modules that are frozen completely: keep them in evaluation mode, without dropout and with fixed
@@ -63,8 +61,7 @@ def _completely_frozen(module: nn.Module) -> list[nn.Module]:
 def checkpoint_activations(model: nn.Module) -> None:
     """Recompute the activations of each block in the backward pass, with the same dropout and stochastic depth.
 
-    Raises:
-        UserError: the model has batch norms, whose running statistics would count each batch twice.
+    UserError for a model with batch norms.
     """
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise UserError(
@@ -87,10 +84,8 @@ def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
 def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], device: torch.device) -> None:
     """Apply `torch.compile` to each block, or to the whole model, at its first call.
 
-    Equal blocks share their code, so `blocks` starts faster; `model` also fuses operations between blocks.
-
-    Raises:
-        UserError: this machine lacks a compiler.
+    Equal blocks share their code, so `blocks` starts faster; `model` also fuses operations between blocks. UserError
+    where this machine lacks a compiler.
     """
     if mode == "none":
         return

@@ -27,25 +27,14 @@ from vidtl.runtime.watchdog import Activity, activity
 from vidtl.training.state import TrainingState
 from vidtl.training.step import BatchSource, StepReport
 
-MIN_REQUESTED = 20
-"""Number of requested videos from which on the share of unreadable ones is limited."""
-
-MAX_NONFINITE_STEPS = 10
-"""Skipped steps in a row after which a run ends: single outliers are skipped, divergence is not."""
-
-FIGURES = (
-    ("loss", "loss", ".4g"),
-    ("lr", "learning_rate", ".3g"),
-    ("clips/s", "clips_per_s", ".3g"),
-    ("data wait", "data_wait_share", ".0%"),
-)
-"""Title, key and format of the numbers in the progress display."""
+MIN_REQUESTED = 20  # requested videos from which on the share of unreadable ones is limited
+MAX_NONFINITE_STEPS = 10  # skipped steps in a row after which a run ends
 
 _log = logging.getLogger(__name__)
 
 
 class ReplacedClips(NamedTuple):
-    """Clips of one class that another video replaced, and all that were requested."""
+    """Clips of one class that another video replaced, and all requested ones."""
 
     replaced: int
     requested: int
@@ -78,8 +67,7 @@ class UnreadableVideos:
     def add(self, state: TrainingState, num_clips: int, num_failures: int, failures: Sequence[Failure]) -> None:
         """Count one step: clips and failures of all processes, and this process's failures. All processes call this.
 
-        Raises:
-            UserError: the share of unreadable videos exceeds the limit.
+        UserError where the share of unreadable videos exceeds the limit.
         """
         state.videos_asked += num_clips // self.repeats + num_failures
         state.videos_unreadable += num_failures
@@ -198,7 +186,13 @@ class Monitor:
             self._check_finite(report.step, sum(shares), norms[0])
             self._count(report, sum(shares))
             numbers = self._numbers(report, norms[0])
-            task.update(report.step, {title: format(numbers[name], spec) for title, name, spec in FIGURES})
+            figures = {
+                "loss": f"{numbers['loss']:.4g}",
+                "lr": f"{report.learning_rate:.3g}",
+                "clips/s": f"{numbers['clips_per_s']:.3g}",
+                "data wait": f"{numbers['data_wait_share']:.0%}",
+            }
+            task.update(report.step, figures)
             if report.step % self.training.log_every_steps == 0 or report.step == self.loader.total_steps:
                 if self.log:
                     self.log.write(report.step, report.step / self.loader.steps_per_epoch, numbers)

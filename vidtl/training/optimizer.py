@@ -26,10 +26,9 @@ Group = dict[str, Any]
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
     """Group the trainable parameters by layer, from the input up, and by weight decay.
 
-    Norms, biases and other vectors never decay, nor do the names in `model.no_weight_decay()`, where the model has that
-    method (class token, position embeddings). A group's `lr_scale` is layer_decay ** (layers above it); without layer
-    decay all layers share their groups. With Muon, matrices between the first and the last layer form separate groups,
-    marked `muon`.
+    Norms, biases and other vectors never decay, nor do the names in `model.no_weight_decay()` (class token, position
+    embeddings). A group's `lr_scale` is layer_decay ** (layers above it); without layer decay all layers share their
+    groups. With Muon, matrices between the first and the last layer form separate groups, marked `muon`.
     """
     exempt: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -154,15 +153,14 @@ class LearningRate:
     """Learning rate as a closed formula of the step, without state to save; all lengths in steps.
 
     ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
-    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Differences: the warm-up
-    may start above 0, the cosine may end above 0, and progress stops at 1, where the original starts another period.
+    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Differences: warm-up and
+    cosine may start and end above 0, and progress stops at 1, where the original starts another period.
     """
 
     config: ScheduleConfig
     peak: float
-    total_steps: int
     warmup_steps: int
-    cooldown_steps: int
+    falling_steps: int
     milestones: tuple[int, ...]
 
     def __call__(self, step: int) -> float:
@@ -174,8 +172,7 @@ class LearningRate:
 
     def _factor(self, step: int) -> float:
         final = self.config.final_factor
-        falling_steps = self.total_steps - self.warmup_steps - self.cooldown_steps
-        progress = min(1.0, (step - self.warmup_steps) / max(1, falling_steps))
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.falling_steps))
         if self.config.name == "cosine":
             return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
         if self.config.name == "linear":
@@ -192,44 +189,35 @@ def peak_learning_rate(optimizer: OptimizerConfig, batch_size: int) -> float:
 def learning_rate_of(
     schedule: ScheduleConfig, peak: float, steps_per_epoch: int, samples_per_epoch: int
 ) -> LearningRate:
-    """Resolve a schedule for data of this size.
-
-    Raises:
-        UserError: warm-up and cool-down are longer than the run, or a milestone lies outside of it.
-    """
+    """Resolve a schedule for data of this size; UserError where a length or milestone lies outside of the run."""
 
     def steps(text: str, name: str) -> int:
         return parse_length(text, f"schedule.{name}").to_steps(steps_per_epoch, samples_per_epoch)
 
     total = schedule.total_steps(steps_per_epoch, samples_per_epoch)
     warmup, cooldown = steps(schedule.warmup, "warmup"), steps(schedule.cooldown, "cooldown")
-    for name, taken in (("warmup", warmup), ("cooldown", warmup + cooldown)):
-        if taken > total:
-            raise UserError(
-                f"schedule.{name} is {getattr(schedule, name)!r}; allowed: what fits into schedule.length, "
-                f"{schedule.length!r} ({total} steps)"
-            )
-    milestones = [steps(milestone, "milestones") for milestone in schedule.milestones]
-    for text, milestone in zip(schedule.milestones, milestones, strict=True):
-        if not 0 < milestone < total:
-            raise UserError(
-                f"schedule.milestones has {text!r}, step {milestone}; allowed: steps within the run's {total}"
-            )
+    milestones = [(text, steps(text, "milestones")) for text in schedule.milestones]
+    for name, text, fits in (
+        ("warmup", schedule.warmup, warmup <= total),
+        ("cooldown", schedule.cooldown, warmup + cooldown <= total),
+        *(("milestones", text, 0 < milestone < total) for text, milestone in milestones),
+    ):
+        if not fits:
+            run = f"schedule.length, {schedule.length!r} ({total} steps)"
+            raise UserError(f"schedule.{name} is {text!r}; allowed: what fits into {run}")
     return LearningRate(
         config=schedule,
         peak=peak,
-        total_steps=total,
         warmup_steps=warmup,
-        cooldown_steps=cooldown,
-        milestones=tuple(sorted(milestones)),
+        falling_steps=total - warmup - cooldown,
+        milestones=tuple(sorted(step for _, step in milestones)),
     )
 
 
 class WeightAverage:
     """Exponential moving average d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)).
 
-    n is the number of updates including this one; it equals the number of finished steps, so a resumed run needs no
-    counter. The second term limits the weight of the random initialization, as in TensorFlow's
+    n is the number of finished steps. The second term limits the weight of the initialization, as in TensorFlow's
     `ExponentialMovingAverage(num_updates)`. Averages trained parameters and running statistics of norms.
     """
 

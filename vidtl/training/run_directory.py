@@ -33,14 +33,7 @@ from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.signals import StoppedBySignalError
-from vidtl.training.checkpoint import (
-    CHECKPOINTS,
-    EXPERIMENT,
-    find_problem,
-    list_checkpoints,
-    newest_valid,
-    remove_unusable,
-)
+from vidtl.training import checkpoint as checkpoints
 from vidtl.training.state import TrainingState
 
 PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
@@ -58,7 +51,7 @@ class RunDirectory:
         self.unreadable_file = path / "unreadable.jsonl"
         self.summary_file = path / "summary.json"
         self.stacks = path / "stacks"
-        self.checkpoints = path / CHECKPOINTS
+        self.checkpoints = path / checkpoints.CHECKPOINTS
 
     def find_checkpoint(self, config: ExperimentConfig) -> Path | None:
         """Find the checkpoint to resume from, None in a new directory; writes nothing.
@@ -67,19 +60,20 @@ class RunDirectory:
             UserError: the directory holds another experiment, or only checkpoints that do not verify, or any checkpoint
                 while `training.resume` is `never`.
         """
-        existing = list_checkpoints(self.checkpoints)
+        existing = checkpoints.list_checkpoints(self.checkpoints)
         if existing and config.training.resume == "never":
             raise UserError(
                 f"training.resume is 'never' and {self.checkpoints} has checkpoints; "
                 "allowed: 'auto' to resume from the newest, or another output directory"
             )
-        checkpoint = newest_valid(self.checkpoints)
+        checkpoint = checkpoints.newest_valid(self.checkpoints)
         if existing and checkpoint is None:
+            newest, problem = existing[0].name, checkpoints.find_problem(existing[0], existing[0].name)
             raise UserError(
-                f"no checkpoint in {self.checkpoints} can be resumed from; {existing[0].name}: "
-                f"{find_problem(existing[0], existing[0].name)}; move them away, or give another output directory"
+                f"no checkpoint in {self.checkpoints} can be resumed from; {newest}: {problem}; move them away, or "
+                "give another output directory"
             )
-        for file in (self.config_file, *([checkpoint / EXPERIMENT] if checkpoint else [])):
+        for file in (self.config_file, *([checkpoint / checkpoints.EXPERIMENT] if checkpoint else [])):
             check_same_experiment(file, config)
         return checkpoint
 
@@ -89,7 +83,7 @@ class RunDirectory:
         `checkpoint` is the one to resume from. UserError where the directory cannot be written.
         """
         with user_error_if_not_written(self.config_file):
-            remove_unusable(self.checkpoints, checkpoint)
+            checkpoints.remove_unusable(self.checkpoints, checkpoint)
             with whole_file(self.config_file) as stream:
                 stream.write(dump_config(config))
 
@@ -97,8 +91,7 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Lock the directory for the duration of the block; the system releases the lock when the process ends.
 
-        Raises:
-            UserError: another process holds the lock, named with its host, or the directory cannot be written.
+        UserError where another process holds the lock, or the directory cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)

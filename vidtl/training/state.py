@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.metrics import METRICS, Metric
-from vidtl.metrics.table import metrics_of
+from vidtl.metrics.table import Metric, metrics_of
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE
 from vidtl.training.model_setup import gathered, sharded_like
 from vidtl.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
@@ -45,17 +44,14 @@ class Best:
 
 
 def find_best_metric(name: str, multi_label: bool) -> Metric:
-    """Return the metric named in `training.best_metric`; '' is the first one of the kind of labels.
+    """Return the metric named in `training.best_metric`; '' is the first one for the labels.
 
-    Raises:
-        UserError: an unknown metric, or one that does not apply to the labels.
+    UserError for an unknown metric, or one that does not apply to the labels.
     """
     fitting = {metric.name: metric for metric in metrics_of(multi_label)}
     if name and name not in fitting:
-        if name in METRICS:
-            kind = "multi-label" if multi_label else "single-label"
-            raise UserError(f"training.best_metric is {name!r}; allowed with {kind} data: {', '.join(fitting)}")
-        raise UserError(f"training.best_metric is {name!r}; {did_you_mean(name, fitting)}")
+        labels = "multi-label" if multi_label else "single-label"
+        raise UserError(f"training.best_metric is {name!r}; with {labels} data, {did_you_mean(name, fitting)}")
     return fitting[name] if name else next(iter(fitting.values()))
 
 
@@ -102,8 +98,7 @@ def write_state(directory: Path, state: TrainingState, facts: RunFacts, about: d
 def read_state(directory: Path, facts: RunFacts) -> TrainingState:
     """Read `state.json` of a verified checkpoint.
 
-    Raises:
-        UserError: the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
+    UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
     """
     content = json.loads((directory / STATE).read_text(encoding="utf-8"))
     try:
@@ -162,10 +157,7 @@ def _on_cpu(tensors: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tens
 
 
 def load_snapshot(directory: Path, model: nn.Module, average: WeightAverage | None, optimizer: Optimizer) -> None:
-    """Restore a checkpoint; every process must call this.
-
-    Raises RuntimeError, KeyError or SafetensorError for tensors of another model.
-    """
+    """Restore a checkpoint; every process must call this. RuntimeError, KeyError, SafetensorError for another model."""
     model.load_state_dict(_sharded(load_file(directory / MODEL), model.state_dict()))
     load_optimizer_tensors(optimizer, model, load_file(directory / OPTIMIZER))
     if average:

@@ -55,11 +55,11 @@ class TrainingTask:
 
     loader: BatchSource
     make_input: Callable[[ClipBatch], tuple[Tensor, Tensor]]
-    """Maps a batch on the device to input_BTCHW, augmented and normalized, and targets_BK, both mixed."""
+    """Map a batch on the device to input_BTCHW, augmented and normalized, and targets_BK, both mixed."""
     num_classes: int
     multi_label: bool
     save_model: Callable[[nn.Module, Path], None]
-    """Writes `model.safetensors` and `config.json` into a directory."""
+    """Write `model.safetensors` and `config.json` into a directory."""
     class_counts: Tensor | None = None
     """Training videos of each class [K]; required for `training.class_weights: balanced`."""
     num_videos: int | None = None
@@ -87,9 +87,9 @@ class StepReport:
     """Finished steps, this one included."""
     learning_rate: float
     num_clips: int
-    """Real samples of the whole batch, without padding."""
+    """Samples of the whole batch, without padding."""
     loss: Tensor
-    """This process's share of the mean loss over the whole batch, which is the sum of the shares."""
+    """Share of the mean loss over the whole batch, which is the sum of the shares of all processes."""
     grad_norm: Tensor
     """Norm of the whole gradient before clipping; equal in all processes."""
     failures: list[Failure]
@@ -98,7 +98,7 @@ class StepReport:
     transfers: list[Stopwatch]
     """Transfer of each micro-batch to the device, which overlaps with computation."""
     compute: list[Stopwatch]
-    """Computation of each micro-batch, the last with the update of the weights; device time on a GPU."""
+    """Computation of each micro-batch, the last with the update of the weights."""
 
 
 class Engine:
@@ -120,11 +120,7 @@ class Engine:
         if training.class_weights == "balanced":
             assert task.class_counts is not None, "training.class_weights is balanced, and the task has no class_counts"
             class_weights = balanced_class_weights(task.class_counts)
-        self.loss = Loss(
-            function=find_loss(training.loss, task.multi_label),
-            label_smoothing=training.label_smoothing,
-            class_weights=class_weights,
-        )
+        self.loss = Loss(find_loss(training.loss, task.multi_label), training.label_smoothing, class_weights)
         self._plain_model = model_setup.without_tensors(self.model)
         self._frozen = model_setup.freeze_all_but(self.model, training.trainable)
         if training.activation_checkpointing:
@@ -138,6 +134,8 @@ class Engine:
         # After `prepare`, which may leave this process only a shard of each weight.
         self.average = WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
         self._warm = accelerator.num_processes <= 2
+        self.skips_overflows = accelerator.scaler is not None
+        """fp16's scaler skips steps with a non-finite gradient, which are then expected."""
 
     def step(self, step: int, learning_rate: float, batches: DeviceBatches) -> StepReport:
         """Take the next `accumulation_steps` micro-batches and update the weights once. `step` counts from 0."""
@@ -167,7 +165,7 @@ class Engine:
                 batches.send_ahead()
         grad_norm, updated = self.update(step, learning_rate, loss)
         if not updated:
-            _restore(buffers)
+            self._restore_buffers(buffers)
         compute[-1].stop()
         batches.send_ahead()
         return StepReport(
@@ -202,12 +200,16 @@ class Engine:
         buffers = self._copy_buffers()
         self._backward(batch, 1.0, 0, 0)
         self._wrapped_optimizer.zero_grad(set_to_none=True)
-        _restore(buffers)
+        self._restore_buffers(buffers)
         self._warm = True
 
-    def _copy_buffers(self) -> list[tuple[Tensor, Tensor]]:
+    def _copy_buffers(self) -> list[Tensor]:
         """Copy the buffers, which a forward pass may change (running statistics of batch norms)."""
-        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        return [buffer.clone() for buffer in self.model.buffers()]
+
+    def _restore_buffers(self, buffers: list[Tensor]) -> None:
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
         inputs_BTCHW, targets_BK = self.task.make_input(batch)
@@ -241,19 +243,14 @@ class Engine:
 
     def _optimizer_step(self) -> bool:
         scaler = self.accelerator.scaler
-        scale = scaler.get_scale() if scaler is not None else 0.0
+        scale = scaler.get_scale() if scaler else 0.0
         self._wrapped_optimizer.step()
         # Fused optimizers skip a step internally, visible only in the lower scale.
         return scaler is None or scaler.get_scale() >= scale
 
-    @property
-    def skips_overflows(self) -> bool:
-        """Whether fp16's scaler skips steps with a non-finite gradient, which are then expected."""
-        return self.accelerator.scaler is not None
-
     def scaler_state(self) -> dict[str, Any] | None:
         """Return fp16's loss scale and counters as plain numbers."""
-        return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        return self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
 
     def snapshot(self) -> Snapshot:
         """Gather the contents of a checkpoint in the main process; every process must call this."""
@@ -272,20 +269,11 @@ class Engine:
         self.task.save_model(self._plain_model, directory)
 
     def load(self, directory: Path, scaler_state: dict[str, Any] | None) -> None:
-        """Restore the result of `save`.
-
-        Raises:
-            UserError: the files hold another model's tensors.
-        """
+        """Restore the result of `save`; UserError for the tensors of another model."""
         try:
             load_snapshot(directory, self.model, self.average, self.optimizer)
         except (RuntimeError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"checkpoint {directory} holds another model than the configuration: {first}") from error
-        if self.accelerator.scaler is not None and scaler_state is not None:
+        if self.accelerator.scaler and scaler_state:
             self.accelerator.scaler.load_state_dict(scaler_state)
-
-
-def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, before in buffers:
-        buffer.copy_(before)
