@@ -44,8 +44,11 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     configure_logging(accelerator.is_main_process)
 
     description = load_description(config.data.dataset)
-    train_records = read_split(description, config, config.data.train_split)
-    eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
+    splits, root = (config.data.train_split, config.data.eval_split), Path(config.data.root)
+    train_records, all_eval_records = (read_records(description, split, root) for split in splits)
+    for records in (train_records, all_eval_records):
+        check_readable(records, config.data)
+    eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
@@ -92,13 +95,6 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     if accelerator.is_main_process:
         draw_run(output_dir, eval_records)
         print_summary(summary, output_dir)
-
-
-def read_split(description: DatasetDescription, config: ExperimentConfig, split: str) -> Records:
-    """Read the records of a split and check that one video can be opened."""
-    records = read_records(description, split, Path(config.data.root))
-    check_readable(records, config.data)
-    return records
 
 
 def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
@@ -160,8 +156,8 @@ def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
         print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
     for path, count in summary.unreadable.items():
         print(printable(f"unreadable  {path} ({count} attempts)"))
-    for name, (replaced, asked) in summary.replaced.items():
-        print(printable(f"replaced    class {name}: {replaced} of {asked} clips"))
+    for name, (replaced, requested) in summary.replaced.items():
+        print(printable(f"replaced    class {name}: {replaced} of {requested} clips"))
     print(f"checkpoint  {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")
     print(f"summary     {RunDirectory(output_dir).summary_file}")

@@ -70,7 +70,7 @@ def verdict(path: Path, decoder: str) -> str:
         if not str(error).startswith(f"{path}: ") or "\n" in str(error):
             return f"bad message: {error}"
     if entry.status != "ok":
-        return "refused"  # by the manifest, whatever opening it again would say
+        return "refused"  # by the manifest
     try:
         with open_video(path, decoder, scanned=entry.scanned()) as video:
             if len(video.times_s) != entry.num_frames:

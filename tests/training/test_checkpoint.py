@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, whatever happens while they are written or afterwards."""
+"""Checkpoints that are complete or absent after kills, full disks and damage."""
 
 import json
 import resource

@@ -22,7 +22,6 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 SAME_REQUEST_S = 1.0
 """Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""
-
 FIRST_REPORT_S = 5.0
 """Delay of an error's report in a process whose error may follow from another's."""
 
@@ -107,9 +106,9 @@ def run_tool(main: Callable[[], object]) -> NoReturn:
 def exit_on_error() -> Iterator[None]:
     """End the process where the block raises, with the exit code of the module's docstring.
 
-    Where several processes run, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it
-    reports and ends, because its own error may only follow from another's, and then the launcher ends it meanwhile. The
-    first process reports errors of the user at once.
+    With several processes, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it reports
+    and ends, because its error may follow from another's, and then the launcher ends it meanwhile. The first process
+    reports errors of the user at once.
     """
     is_first = int(os.environ.get("RANK", "0")) == 0
     try:
@@ -138,8 +137,8 @@ def _end(code: int, message: str = "") -> NoReturn:
         sys.exit(code)
     if code == 0:
         distributed.destroy_process_group()  # NCCL may wait for all processes here, and only now do all of them arrive
-    # All that a normal exit does except tearing the interpreter down: a thread of gloo that still holds a tensor of the
-    # last exchange would then end the process by SIGABRT, whatever the code (pytorch/pytorch#179291).
+    # A normal exit without tearing down the interpreter: a thread of gloo that still holds a tensor would end the process
+    # by SIGABRT (pytorch/pytorch#179291).
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

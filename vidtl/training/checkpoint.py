@@ -46,7 +46,7 @@ class Checkpoint:
     run: Path | None = None
     """Folder of the run that has the checkpoint among its own."""
     averaged: bool = False
-    """Whether to read the averaged weights."""
+    """Read the averaged weights."""
 
     @property
     def model_directory(self) -> Path:

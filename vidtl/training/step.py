@@ -109,7 +109,7 @@ class Engine:
     ) -> None:
         training, loader = config.training, task.loader
         self.model = model.to(accelerator.device)
-        """The model with plain parameter names, whatever wraps it in training."""
+        """The model with plain parameter names, without DDP or compilation."""
         self.config = config
         self.accelerator = accelerator
         self.task = task
