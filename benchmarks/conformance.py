@@ -19,9 +19,9 @@ from rich.progress import track
 
 from vidtl.errors import UserError
 from vidtl.runtime.escape import printable
-from vidtl.runtime.exit import run_tool
+from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
-from vidtl.runtime.versions import installed_versions
+from vidtl.runtime.signals import run_tool
 from vidtl.video import DECODERS, Box, PixelFormat, UnreadableVideo, View, open_video
 from vidtl.video.clip import ClipBuffer
 from vidtl.video.color import Converter

@@ -32,10 +32,10 @@ from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.escape import printable
-from vidtl.runtime.exit import run_tool
+from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
+from vidtl.runtime.signals import run_tool
 from vidtl.runtime.timing import describe_machine, measure_seconds
-from vidtl.runtime.versions import installed_versions
 from vidtl.video import Box, ScannedVideo, View, open_video
 
 FRAME_SIZE = (224, 224)

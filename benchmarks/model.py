@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import NUM_CLASSES, PEERS, SIZES, Contender, Sizes, our_contenders, peer_contenders
 from vidtl.config.checks import require
-from vidtl.runtime.exit import run_tool
 from vidtl.runtime.launch import resolve_precision
+from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import seed_torch
+from vidtl.runtime.signals import run_tool
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
-from vidtl.runtime.versions import installed_versions
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -27,8 +27,8 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.factory import parse_name
-from vidtl.runtime.exit import run_tool
-from vidtl.runtime.versions import installed_versions
+from vidtl.runtime.logging import installed_versions
+from vidtl.runtime.signals import run_tool
 
 NO_MATCH = "does not match: "
 PRINTED = ("source", "name", "gmacs", "parameters_m", "note")

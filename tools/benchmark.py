@@ -36,13 +36,13 @@ from vidtl.data.toy import encode_video
 from vidtl.data.toy_clip import Segment, render_clip
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
-from vidtl.runtime.exit import run_tool
 from vidtl.runtime.launch import make_accelerator, resolve_precision
+from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator, seed_torch
+from vidtl.runtime.signals import run_tool
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
-from vidtl.runtime.versions import installed_versions
+from vidtl.training.optimizer import peak_learning_rate
 from vidtl.training.prefetch import DeviceBatches
-from vidtl.training.schedule import peak_learning_rate
 from vidtl.training.step import Engine, TrainingTask
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs/kinetics400_vivit_b_tl8.yaml"

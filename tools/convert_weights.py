@@ -20,7 +20,7 @@ from command_line import PlainParser
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import choices_of
 from vidtl.errors import UserError
-from vidtl.runtime.exit import exit_on_error, run_tool
+from vidtl.runtime.signals import exit_on_error, run_tool
 
 
 def positive(text: str) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 from command_line import ModelParser, PlainParser
 
 from vidtl.errors import UserError
-from vidtl.runtime.exit import exit_on_error, run_tool
+from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from command_line import PlainParser, existing_directory, make_experiment, settings_of_file
 
-from vidtl.runtime.exit import exit_on_error, run_tool
+from vidtl.runtime.signals import exit_on_error, run_tool
 
 
 def parse() -> argparse.Namespace:

@@ -12,8 +12,8 @@ from command_line import PlainParser
 
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
-from vidtl.runtime.exit import run_tool
 from vidtl.runtime.progress import make_progress
+from vidtl.runtime.signals import run_tool
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from command_line import ModelParser
 
 from vidtl.errors import UserError
-from vidtl.runtime.exit import exit_on_error, run_tool
+from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
 TOP_K = 5

@@ -28,11 +28,11 @@ from vidtl.prepare.report_text import printable, report_lines
 from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
-from vidtl.runtime.exit import run_tool
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.shard import Shard
+from vidtl.runtime.signals import run_tool
 
 COPY = CopySettings()
 

@@ -18,7 +18,7 @@ from command_line import ExperimentParser, parse_experiment
 from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
-from vidtl.runtime.exit import exit_on_error, run_tool
+from vidtl.runtime.signals import exit_on_error, run_tool
 
 
 def parse() -> tuple[Namespace, ExperimentConfig]:
@@ -57,7 +57,7 @@ from vidtl.models.complexity import (
 )
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
-from vidtl.training.frozen import freeze_all_but
+from vidtl.training.model_setup import freeze_all_but
 
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from command_line import PlainParser
 
-from vidtl.runtime.exit import run_tool
+from vidtl.runtime.signals import run_tool
 
 
 def main() -> None:

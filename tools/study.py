@@ -31,7 +31,7 @@ from study_table import RowResult, RunKey, RunResult, StudyConfig, StudyRow
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
 from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError, exit_on_error, run_tool
+from vidtl.runtime.signals import StoppedBySignalError, exit_on_error, run_tool
 
 log = logging.getLogger("vidtl.study")
 

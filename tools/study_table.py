@@ -20,7 +20,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require
 from vidtl.config.compare import settings_of
 from vidtl.errors import UserError, did_you_mean
-from vidtl.runtime.versions import installed_versions
+from vidtl.runtime.logging import installed_versions
 
 Options = dict[str, bool | int | float | str | list[int] | list[float] | None]
 """Settings by dotted key."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from command_line import ExperimentParser, parse_experiment
 
 from vidtl.config import ExperimentConfig
-from vidtl.runtime.exit import run_tool
+from vidtl.runtime.signals import run_tool
 
 
 def parse() -> tuple[argparse.Namespace, ExperimentConfig]:

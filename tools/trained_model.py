@@ -13,12 +13,9 @@ from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 
 
 def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, Checkpoint]:
-    """Parse the command line over the settings of a model's run, and find the model.
+    """Parse the command line over the settings of a model's run, and find the model, without verifying it.
 
-    `Checkpoint.verify` is left to the caller, on one process.
-
-    Raises:
-        UserError: as `make_experiment` and `find_checkpoint`.
+    UserError as `make_experiment` and `find_checkpoint`.
     """
     options = parser.parse_args()
     checkpoint = find_checkpoint(options.checkpoint)
@@ -31,12 +28,11 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
 
 
 class ClassOrder(nn.Module):
-    """A model whose scores are in the order of the data's class names."""
+    """A model with scores in the order of the data's class names."""
 
     def __init__(self, model: nn.Module, order: list[int]) -> None:
         super().__init__()
-        self.model = model
-        self.order = order
+        self.model, self.order = model, order
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
         """Return logits [B, K] in the data's order."""
@@ -45,18 +41,12 @@ class ClassOrder(nn.Module):
 
 
 def load_for_classes(model_directory: Path, class_names: tuple[str, ...]) -> nn.Module:
-    """Load a model, its scores in the order of `class_names`; classes are matched by name.
-
-    Raises:
-        UserError: the model was trained on other classes.
-    """
+    """Load a model with scores in the order of `class_names`; UserError for a model of other classes."""
     model = load_model_directory(model_directory)
     known = model.class_names
     if model.num_classes != len(class_names):
-        raise UserError(
-            f"{model_directory} has {model.num_classes} classes and the data {len(class_names)}; "
-            "allowed: a model and data of the same classes"
-        )
+        counts = f"{model.num_classes} classes and the data {len(class_names)}"
+        raise UserError(f"{model_directory} has {counts}; allowed: a model and data of the same classes")
     if not known or known == class_names:
         return model
     unknown = [name for name in class_names if name not in known]

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_records
@@ -23,15 +22,15 @@ from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.escape import printable
-from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
-from vidtl.runtime.progress import Progress, make_progress
+from vidtl.runtime.progress import make_progress
 from vidtl.runtime.seeding import seed_torch
+from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training.checkpoint import find_checkpoint
 from vidtl.training.loop import TrainingSummary, train
+from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
-from vidtl.training.schedule import learning_rate_of, peak_learning_rate
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
 
@@ -45,27 +44,48 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     configure_logging(accelerator.is_main_process)
 
     description = load_description(config.data.dataset)
-    train_records = read_split(description, config, config.data.train_split)
-    eval_records = first_records(read_split(description, config, config.data.eval_split), config.evaluation.max_videos)
+    splits, root = (config.data.train_split, config.data.eval_split), Path(config.data.root)
+    train_records, all_eval_records = (read_records(description, split, root) for split in splits)
+    for records in (train_records, all_eval_records):
+        check_readable(records, config.data)
+    eval_records = first_records(all_eval_records, config.evaluation.max_videos)
+    num_classes = len(train_records.classes)
     model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
-    describe_run(config, accelerator, description, train_records, eval_records, loader, model)
+    rate = learning_rate_of(
+        config.schedule,
+        peak_learning_rate(config.optimizer, config.training.batch_size),
+        loader.steps_per_epoch,
+        loader.samples_per_epoch,
+    )
+    about = {}
+    if accelerator.is_main_process:
+        about = describe_data_and_model(config, description, train_records, eval_records, model)
+        device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
+        precision = resolve_precision(config.training.precision)
+        log.info("%d process(es) on %s, precision %s", accelerator.num_processes, device, precision)
+        steps = f"{loader.total_steps} steps of {loader.batch_size} clips ({config.schedule.length})"
+        log.info("%s, peak learning rate %g", steps, rate.peak)
 
     progress = make_progress(accelerator.is_main_process)
     task = TrainingTask(
         loader=loader,
         make_input=partial(batch_input, clip=config.clip),
-        num_classes=len(train_records.classes),
+        num_classes=num_classes,
         multi_label=train_records.multi_label,
-        class_counts=torch.from_numpy(
-            np.bincount(train_records.distinct_labels()[1], minlength=len(train_records.classes))
-        ),
+        class_counts=torch.from_numpy(np.bincount(train_records.distinct_labels()[1], minlength=num_classes)),
         save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),
-        about=facts(config, description, train_records, eval_records, model) if accelerator.is_main_process else {},
+        about=about,
     )
-    score = partial(center_view_metrics, eval_records, config, accelerator, progress)
+    center = get_protocol("center")
+    make_loader = partial(EvalLoader, eval_records, center, config.clip, config.data)
+
+    def score(model: nn.Module) -> dict[str, float]:
+        settings = (config.clip, config.evaluation, center)
+        return evaluate(model, make_loader, eval_records, *settings, accelerator, progress).metrics
+
     try:
         summary = train(config, output_dir, accelerator, task, model, score, progress)
     except StoppedBySignalError:
@@ -75,13 +95,6 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     if accelerator.is_main_process:
         draw_run(output_dir, eval_records)
         print_summary(summary, output_dir)
-
-
-def read_split(description: DatasetDescription, config: ExperimentConfig, split: str) -> Records:
-    """Read the records of a split and check that one video can be opened."""
-    records = read_records(description, split, Path(config.data.root))
-    check_readable(records, config.data)
-    return records
 
 
 def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
@@ -105,35 +118,28 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     return model
 
 
-def center_view_metrics(
-    records: Records, config: ExperimentConfig, accelerator: Accelerator, progress: Progress, model: nn.Module
-) -> dict[str, float]:
-    """Evaluate one center view of each video."""
-    protocol = get_protocol("center")
-    make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
-    return evaluate(
-        model, make_loader, records, config.clip, config.evaluation, protocol, accelerator, progress
-    ).metrics
-
-
-def facts(
+def describe_data_and_model(
     config: ExperimentConfig,
     description: DatasetDescription,
     train_records: Records,
     eval_records: Records,
     model: VideoModel,
 ) -> dict[str, Any]:
-    """Describe model and data for `summary.json`."""
+    """Log data and model, one line each, and return their description for `summary.json`."""
+    parameters, classes = count_parameters(model), len(train_records.classes)
+    counts = (len(train_records), len(eval_records), classes)
+    log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, *counts)
+    log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
     return {
         "model": {
             "architecture": config.model.architecture,
-            "parameters": count_parameters(model),
+            "parameters": parameters,
             "multiply_adds_per_clip": count_multiply_adds(model, config.clip),
         },
         "data": {
             "title": description.title,
             "videos": {"train": len(train_records), "evaluation": len(eval_records)},
-            "classes": len(train_records.classes),
+            "classes": classes,
         },
     }
 
@@ -144,38 +150,14 @@ def draw_run(output_dir: Path, eval_records: Records) -> None:
     draw_curves(RunDirectory(output_dir).metrics_file, output_dir / "curves.png", chance)
 
 
-def describe_run(
-    config: ExperimentConfig,
-    accelerator: Accelerator,
-    description: DatasetDescription,
-    train_records: Records,
-    eval_records: Records,
-    loader: TrainLoader,
-    model: nn.Module,
-) -> None:
-    """Log data, model, processes and schedule, one line each."""
-    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
-    log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, len(train_records),
-             len(eval_records), len(train_records.classes))  # fmt: skip
-    log.info("model: %s, %s parameters", config.model.architecture, f"{count_parameters(model):,}")
-    log.info("%d process(es) on %s, precision %s", accelerator.num_processes, device,
-             resolve_precision(config.training.precision))  # fmt: skip
-    peak = peak_learning_rate(config.optimizer, config.training.batch_size)
-    learning_rate_of(
-        config.schedule, peak, loader.steps_per_epoch, loader.samples_per_epoch
-    )  # ends a run that cannot start
-    log.info("%d steps of %d clips (%s), peak learning rate %g", loader.total_steps, loader.batch_size,
-             config.schedule.length, peak)  # fmt: skip
-
-
 def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
     """Print the results of the run and their files."""
     if summary.best:
         print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
     for path, count in summary.unreadable.items():
         print(printable(f"unreadable  {path} ({count} attempts)"))
-    for name, (replaced, asked) in summary.replaced.items():
-        print(printable(f"replaced    class {name}: {replaced} of {asked} clips"))
+    for name, (replaced, requested) in summary.replaced.items():
+        print(printable(f"replaced    class {name}: {replaced} of {requested} clips"))
     print(f"checkpoint  {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")
     print(f"summary     {RunDirectory(output_dir).summary_file}")

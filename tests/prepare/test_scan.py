@@ -20,9 +20,9 @@ from tests.prepare import stubborn
 from vidtl.data.manifest import Manifest
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
-from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
+from vidtl.runtime.signals import StoppedBySignalError
 
 # Indexed, counted, and two ways to be broken.
 VIDEOS = ("videos/mmaction2__part_0.mp4", "videos/ExoPlayer__bear-vp9.webm")

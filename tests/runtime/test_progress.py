@@ -8,11 +8,6 @@ from vidtl.runtime import progress as module
 from vidtl.runtime.progress import Progress, make_progress
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def work(progress, total=100):
     with progress.task("training", "steps", total, 40) as task:
         for done in range(41, total + 1):
@@ -51,9 +46,10 @@ def test_other_processes_are_silent(capfd):
 
 
 def test_the_bar_shows_nested_tasks_and_disappears(monkeypatch):
-    terminal = Terminal()
+    terminal, tqdm = io.StringIO(), module.tqdm
+    terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(module, "tqdm", lambda **options: real(**options, mininterval=0, file=terminal))
+    monkeypatch.setattr(module, "tqdm", lambda **options: tqdm(**options, mininterval=0, file=terminal))
     with Progress().task("training", "steps", 10) as outer:
         outer.update(3, {"loss": "2.31 [not markup]"})
         with Progress().task("evaluation", "videos", 7) as inner:
@@ -63,6 +59,3 @@ def test_the_bar_shows_nested_tasks_and_disappears(monkeypatch):
     for words in ("training", "evaluation", "6/7", "10/10", "loss 2.31 [not markup]", "loss 2.10"):
         assert words in text
     assert text.endswith("\r")
-
-
-real = module.tqdm

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
+from tests.stress.outcome import ending_of, in_child
 from vidtl.runtime import signals as module
-from vidtl.runtime.exit import StoppedBySignalError
-from vidtl.runtime.signals import STOP_SIGNALS, StopSignals
+from vidtl.runtime.signals import STOP_SIGNALS, StoppedBySignalError, StopSignals
 
 
 @pytest.mark.parametrize("signum", STOP_SIGNALS)
-def test_a_signal_is_noted_and_the_handlers_come_back(signum):
+def test_a_signal_is_recorded_and_the_handlers_are_restored(signum):
     before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with StopSignals() as signals:
         assert signals.signum == 0
@@ -24,7 +24,7 @@ def test_a_signal_is_noted_and_the_handlers_come_back(signum):
     assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
-def test_other_threads_know_of_a_signal_that_the_main_thread_has_not_noted_yet():
+def test_other_threads_see_a_signal_before_the_main_thread_handles_it():
     known = []
 
     def watch(signals):
@@ -43,17 +43,17 @@ def test_other_threads_know_of_a_signal_that_the_main_thread_has_not_noted_yet()
 
 def test_a_second_signal_ends_the_process_at_once(monkeypatch):
     monkeypatch.setattr(module, "SAME_REQUEST_S", 0.0)
-    child = os.fork()
-    if child == 0:
+
+    def work():
         with StopSignals():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(30)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+
+    assert ending_of(in_child(work)) == 130
 
 
-def test_interrupts_work_that_nothing_is_lost_of():
+def test_a_signal_interrupts_an_immediate_block():
     finished = []
 
     def work(signals, interrupt):
@@ -66,5 +66,5 @@ def test_interrupts_work_that_nothing_is_lost_of():
         with pytest.raises(StoppedBySignalError):
             work(signals, lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(30)))
         with pytest.raises(StoppedBySignalError):
-            work(signals, lambda: None)  # not begun: the signal had come before
+            work(signals, lambda: None)  # not started: the signal arrived before
     assert finished == [True]

@@ -1,14 +1,15 @@
 """Experiments with files: fuzzed ones, and decodes by the thousand in one process."""
 
+import multiprocessing
 import os
 import random
-import select
-import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
+from pebble import ProcessPool
 
 from benchmarks.conformance import available_decoders
 from tests.stress.outcome import Bench, Outcome
@@ -16,8 +17,6 @@ from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.video import Box, UnreadableVideo, View, open_video
 
 HANG_S = 10
-CHUNK = 50
-"""Files that one child looks into."""
 
 
 def make_seeds(folder: Path) -> list[Path]:
@@ -61,21 +60,22 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
 
 
 def verdict(path: Path, decoder: str) -> str:
-    """`read`, `refused`, or what is wrong: a message without the path, frames other in number than the manifest's."""
+    """Return `read`, `refused`, or the problem: a message without the path, or another number of frames."""
     entry = scan_file(ScanJob(path.parent, path.name, "frames"))
     try:
         with open_video(path, decoder) as video:
-            _read_some(video)
+            last = len(video.times_s) - 1
+            _read(video, [last, 0, last // 2])
     except UnreadableVideo as error:
         if not str(error).startswith(f"{path}: ") or "\n" in str(error):
-            return f"badly told: {error}"
+            return f"bad message: {error}"
     if entry.status != "ok":
-        return "refused"  # by the manifest, whatever opening it again would say
+        return "refused"  # by the manifest
     try:
         with open_video(path, decoder, scanned=entry.scanned()) as video:
             if len(video.times_s) != entry.num_frames:
                 return f"{len(video.times_s)} frames, {entry.num_frames} in the manifest"
-            _read_all(video)
+            _read(video, range(entry.num_frames))
     except UnreadableVideo:
         return "refused"
     with av.open(str(path), metadata_errors="replace") as container:
@@ -85,104 +85,67 @@ def verdict(path: Path, decoder: str) -> str:
     return "read" if decoded == entry.num_frames else f"{decoded} frames decode, {entry.num_frames} in the manifest"
 
 
-def _read_some(video) -> None:
-    last = len(video.times_s) - 1
-    video.read([View(np.array([last, 0, last // 2]), Box(0, 0, video.height, video.width))], (16, 16), "rgb")
-
-
-def _read_all(video) -> None:
-    video.read([View(np.arange(len(video.times_s)), Box(0, 0, video.height, video.width))], (16, 16), "rgb")
-
-
-def fuzz_files(folder: Path, decoder: str, count: int, seed: int, outcome: Outcome) -> None:
-    """Judge `count` mutated files in killable children, and count what was read and refused."""
-    seeds = make_seeds(folder)
-
-    def look_into(number: int) -> str:
-        rng = random.Random(f"{seed} {decoder} {number}")
-        original = seeds[number % len(seeds)]
-        path = folder / f"{decoder}-{number}{original.suffix}"
-        path.write_bytes(mutated(original.read_bytes(), rng))
-        result = verdict(path, decoder)
-        path.unlink()
-        return result
-
-    done = 0
-    while done < count:
-        results, ending = _in_chunk(look_into, range(done, min(done + CHUNK, count)), HANG_S)
-        for number, result in zip(range(done, count), [*results, *([ending] if ending else [])], strict=False):
-            outcome.judge(f"{decoder} {number}: {result}", result in ("read", "refused"))
-            key = f"{decoder} {result}"
-            outcome.figures[key] = outcome.figures.get(key, 0) + 1
-        done += len(results) + bool(ending)
-
-
-def _in_chunk(look_into: Callable[[int], str], numbers: range, hang_s: float) -> tuple[list[str], str]:
-    """Results of one child, and how it ended early if it did: killed after `hang_s` of silence, or by a crash."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 2)
-        for number in numbers:
-            try:
-                result = look_into(number)
-            except BaseException as error:
-                result = f"{type(error).__name__}: {error}"
-            os.write(writer, (" ".join(result.split())[:300] + "\n").encode("utf-8", "replace"))
-        os._exit(0)
-    os.close(writer)
-    text, ending = b"", ""
-    while True:
-        ready, _, _ = select.select([reader], [], [], hang_s)
-        if not ready:
-            os.kill(child, signal.SIGKILL)
-            ending = f"hung for {hang_s} s"
-            break
-        part = os.read(reader, 1 << 16)
-        if not part:
-            break
-        text += part
-    os.close(reader)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    results = text.decode().splitlines()
-    if not ending and len(results) < len(numbers):
-        ending = f"the process ended with {code}"
-    return results, ending
+def _read(video, frames) -> None:
+    video.read([View(np.array(frames), Box(0, 0, video.height, video.width))], (16, 16), "rgb")
 
 
 def fuzz(bench: Bench) -> Outcome:
-    """A thousand mutated files for each decoder."""
+    """Mutated MP4, MKV and AVI files through each decoder: no crash, no wait over 10 s, the path in every message, and
+    never another number of frames than in the manifest."""
     outcome = Outcome()
-    for decoder, problem in available_decoders(make_seeds(bench.folder)[0]).items():
+    seeds = make_seeds(bench.folder)
+    for decoder, problem in available_decoders(seeds[0]).items():
         if not problem:
-            fuzz_files(bench.folder, decoder, bench.scaled(1000), bench.seed, outcome)
+            judge = partial(judge_mutated, seeds, decoder, bench.seed)
+            for number, result in enumerate(in_killable_child(judge, range(bench.scaled(1000)), HANG_S)):
+                outcome.judge(f"{decoder} {number}: {result}", result in ("read", "refused"))
+                outcome.figures[f"{decoder} {result}"] = outcome.figures.get(f"{decoder} {result}", 0) + 1
     return outcome
 
 
+def judge_mutated(seeds: list[Path], decoder: str, seed: int, number: int) -> str:
+    """Judge one mutated file."""
+    rng, original = random.Random(f"{seed} {decoder} {number}"), seeds[number % len(seeds)]
+    path = original.with_name(f"{decoder}-{number}{original.suffix}")
+    path.write_bytes(mutated(original.read_bytes(), rng))
+    result = verdict(path, decoder)
+    path.unlink()
+    return result
+
+
+def in_killable_child(action: Callable[[int], str], numbers: range, limit_s: float) -> Iterator[str]:
+    """Yield the results of `action` in a silent child, which is replaced after a crash or `limit_s` of one call."""
+    with ProcessPool(1, initializer=_silence, context=multiprocessing.get_context("fork")) as pool:
+        results = pool.map(action, numbers, timeout=limit_s).result()
+        for _ in numbers:
+            try:
+                yield next(results)
+            except Exception as error:  # ProcessExpired or TimeoutError, or one of `action`
+                yield f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def leaks(bench: Bench) -> Outcome:
-    """Five thousand clips in one process for each decoder: memory and open files after the first tenth."""
+    """Clips by the thousand in one process through each decoder: <= 10 kB of memory per clip, no more open files."""
     outcome = Outcome()
-    seeds = make_seeds(bench.folder)
+    seeds, count = make_seeds(bench.folder), bench.scaled(5000)
     for decoder, problem in available_decoders(seeds[0]).items():
         if problem:
             continue
         able = [path for path in seeds if verdict(path, decoder) == "read"]
-        lines, ending = _in_chunk(
-            lambda count, decoder=decoder, able=able: _decode_often(able, decoder, count),
-            range(bench.scaled(5000), bench.scaled(5000) + 1),
-            hang_s=1800,
-        )
-        slope, more_files = (float(value) for value in lines[0].split()) if lines and not ending else (np.inf, np.inf)
+        (result,) = in_killable_child(partial(_decode_often, able, decoder), range(count, count + 1), limit_s=1800)
+        slope, more_files = map(float, result.split()) if ":" not in result else (np.inf, np.inf)
         outcome.figures |= {f"{decoder} kB per clip": slope, f"{decoder} more open files": more_files}
-        outcome.judge(f"{decoder}: {slope:.1f} kB per clip, {ending}", slope <= 10)
+        outcome.judge(f"{decoder}: {slope:.1f} kB per clip, {result}", slope <= 10)
         outcome.judge(f"{decoder}: {more_files:g} more open files", more_files == 0)
     return outcome
 
 
 def _decode_often(paths: list[Path], decoder: str, count: int) -> str:
-    """Growth of memory by the least-squares line, kB per clip, and of open files, both after the first tenth."""
+    """Return the growth of memory by a least-squares line, kB per clip, and of open files, after the first tenth."""
     rng, memory_kb, files = random.Random(0), [], []
     for number in range(count):
         with open_video(paths[number % len(paths)], decoder) as video:

@@ -1,4 +1,4 @@
-"""Experiments with one process: kills, signals, damaged files, long runs, and what a checkpoint costs."""
+"""Experiments with one process: kills, signals and long runs."""
 
 import gc
 import os
@@ -7,30 +7,25 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
 
 from tests.stress.outcome import Bench, KillInSave, Outcome, ending_of, in_child, newest
-from tests.training.runs import are_equal, cut_back
-from tests.training.tiny_run import tiny_config, tiny_model, tiny_task, tiny_train, uneven_evaluation
+from tests.training.runs import are_equal
+from tests.training.tiny_run import tiny_config, tiny_task, tiny_train, uneven_evaluation
 from vidtl.config import ScheduleConfig
-from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError
-from vidtl.runtime.signals import SAME_REQUEST_S
-from vidtl.training.checkpoint import checkpoint_step, find_problem, list_checkpoints, new_checkpoint
-from vidtl.training.snapshot import save_optimizer
-from vidtl.training.step import Engine
+from vidtl.runtime.signals import SAME_REQUEST_S, StoppedBySignalError
+from vidtl.training.checkpoint import checkpoint_step, find_problem, list_checkpoints
 
 OPTIONS = {"keep_checkpoints": 2, "checkpoint_every_steps": 1, "ema_decay": 0.9, "trackers": ()}
 
 
 def config_of(length, **training):
-    config = tiny_config(**{**OPTIONS, **training})
-    object.__setattr__(config, "schedule", ScheduleConfig(length=length, warmup="1 epoch"))
-    return config
+    schedule = ScheduleConfig(length=length, warmup="1 epoch")
+    return replace(tiny_config(**{**OPTIONS, **training}), schedule=schedule)
 
 
 def folder_bytes(folder: Path) -> int:
@@ -38,7 +33,8 @@ def folder_bytes(folder: Path) -> int:
 
 
 def kills(bench: Bench) -> Outcome:
-    """SIGKILL at random times, two of five inside a save: the end is bitwise that of the unbroken run."""
+    """SIGKILL at random times, two of five inside a save: a valid checkpoint is always left, the disk holds no extra
+    files, and weights, average and optimizer end bitwise equal."""
     outcome, rng = Outcome(), random.Random(bench.seed)
     wanted, in_saves, attempt = bench.scaled(100), 0, 0
     config = config_of("20 epochs")
@@ -79,7 +75,8 @@ def kills(bench: Bench) -> Outcome:
 
 
 def signals(bench: Bench) -> Outcome:
-    """SIGTERM, SIGINT and SIGUSR1 in random steps: a checkpoint of that step, and bitwise from there."""
+    """SIGTERM, SIGINT and SIGUSR1 in random steps: a checkpoint of that step, the exit code, and a bitwise equal end; a
+    second signal ends the process at once."""
     outcome, rng = Outcome(), random.Random(bench.seed)
     config = config_of("8 epochs", checkpoint_every_steps=1000)
     unbroken, _ = tiny_train(bench.folder / "unbroken", config, bench.accelerator)
@@ -104,97 +101,25 @@ def signals(bench: Bench) -> Outcome:
             same = are_equal(again.checkpoint, unbroken.checkpoint)
             outcome.judge(f"{signum.name} in step {step}", code == 128 + signum and kept and same)
             shutil.rmtree(folder)
-    start = time.monotonic()
-    outcome.judge("second signal", second_signal_ends(bench.folder / "second", config_of("8 epochs"), bench))
-    outcome.figures = {"slowest end, s": slowest, "second signal, s": time.monotonic() - start - SAME_REQUEST_S - 0.1}
-    return outcome
 
-
-def second_signal_ends(folder, config, bench):
-    def work():
+    def hang():
         task = tiny_task(config)
         task.loader.spoil = lambda at, batch: (time.sleep(60) if at == 3 else None) or batch
+        tiny_train(bench.folder / "second", config, bench.accelerator, task=task)
 
-        def send():
-            time.sleep(1.0)  # until the step that hangs
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(SAME_REQUEST_S + 0.1)
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        threading.Thread(target=send, daemon=True).start()
-        tiny_train(folder, config, bench.accelerator, task=task)
-
-    return ending_of(in_child(work)) == 128 + signal.SIGTERM
-
-
-def damage(bench: Bench) -> Outcome:
-    """Flipped bytes, cut files and missing files: each is found, by file name, and the checkpoint before is taken."""
-    outcome, rng = Outcome(), np.random.default_rng(bench.seed)
-    config = config_of("2 epochs")
-    tiny_train(bench.folder / "run", config, bench.accelerator)
-    last, before = list_checkpoints(bench.folder / "run/checkpoints")
-    files = sorted(path for path in last.rglob("*") if path.is_file())
-
-    def check(name, path, content):
-        good = path.read_bytes()
-        if content is None:
-            path.unlink()
-        else:
-            path.write_bytes(content)
-        problem = find_problem(last, last.name) or ""
-        found = path.relative_to(last).as_posix() in problem and newest(bench.folder / "run") == before
-        outcome.judge(f"{name} of {path.name}", found)
-        path.write_bytes(good)
-
-    for number in range(bench.scaled(200)):
-        path = files[number % len(files)]
-        content = bytearray(path.read_bytes())
-        content[rng.integers(len(content))] ^= 1 << rng.integers(7, dtype=np.int64)
-        if bytes(content).split() != path.read_bytes().split():  # white space of the manifest says nothing
-            check("flip", path, bytes(content))
-    for number in range(bench.scaled(50)):
-        path = files[number % len(files)]
-        check("cut", path, path.read_bytes()[: rng.integers(path.stat().st_size)])
-    for path in files:
-        check("deletion", path, None)
-    return outcome
-
-
-def directory_troubles(bench: Bench) -> Outcome:
-    """The output directory cannot be written, vanishes, or the clock jumps: one line, or no difference."""
-    outcome = Outcome()
-    blocked = bench.folder / "file"
-    blocked.write_text("")
-    for name, folder in (("a file in its place", blocked), ("below a file", blocked / "run")):
-        try:
-            tiny_train(folder, config_of("1 epoch"), bench.accelerator)
-            told = False
-        except UserError as error:
-            told = "\n" not in str(error) and str(folder) in str(error)
-        except OSError:
-            told = False
-        outcome.judge(name, told)
-    task, folder = tiny_task(config_of("4 epochs")), bench.folder / "vanishing"
-    task.loader.spoil = lambda step, batch: (shutil.rmtree(folder) if step == 5 else None) or batch
-    try:
-        tiny_train(folder, config_of("4 epochs", checkpoint_every_steps=4), bench.accelerator, task=task)
-        outcome.judge("removed during the run", list_checkpoints(folder / "checkpoints") != [])
-    except UserError as error:
-        outcome.judge("removed during the run", "\n" not in str(error))
-    real = time.time
-    try:
-        jumps = iter(range(10**9))
-        time.time = lambda: real() + (-1) ** next(jumps) * 1e6
-        jumped, _ = tiny_train(bench.folder / "jumped", config_of("4 epochs"), bench.accelerator)
-    finally:
-        time.time = real
-    straight, _ = tiny_train(bench.folder / "straight", config_of("4 epochs"), bench.accelerator)
-    outcome.judge("a clock that jumps", are_equal(jumped.checkpoint, straight.checkpoint))
+    child = in_child(hang)
+    time.sleep(1.0)  # until the step that hangs
+    os.kill(child, signal.SIGTERM)
+    time.sleep(SAME_REQUEST_S + 0.1)
+    os.kill(child, signal.SIGTERM)
+    start = time.monotonic()
+    outcome.judge("second signal", ending_of(child) == 128 + signal.SIGTERM)
+    outcome.figures = {"slowest end, s": slowest, "second signal, s": time.monotonic() - start}
     return outcome
 
 
 def soak(bench: Bench) -> Outcome:
-    """3,000 steps with evaluations and three kills: no growth of memory, files or threads."""
+    """A long run with evaluations and three kills: no growth of memory (<= 1 MiB per 1,000 steps), files or threads."""
     outcome = Outcome()
     steps = max(1500, 3 * bench.scaled(1000))  # fewer say nothing of a slope
     config = config_of(
@@ -221,9 +146,7 @@ def soak(bench: Bench) -> Outcome:
         tiny_train(folder, config, bench.accelerator, evaluate, task=task)
 
     for kill_at in (steps // 5, steps * 2 // 5, steps // 2):
-        outcome.judge(
-            f"kill at {kill_at}", ending_of(in_child(lambda kill_at=kill_at: work(kill_at))) == -signal.SIGKILL
-        )
+        outcome.judge(f"kill at {kill_at}", ending_of(in_child(partial(work, kill_at))) == -signal.SIGKILL)
     samples.unlink()
     outcome.judge("the end", ending_of(in_child(lambda: work(-1))) == 0)
     table = np.loadtxt(samples)
@@ -231,59 +154,7 @@ def soak(bench: Bench) -> Outcome:
     slope = np.polyfit(settled[:, 0], settled[:, 1], 1)[0] * 1000 / 2**20
     outcome.judge(f"memory grows by {slope:.2f} MiB per 1,000 steps", slope <= 1.0)
     for column, name in ((2, "open files"), (3, "threads")):
-        outcome.judge(
-            f"{name}: {settled[0, column]} to {settled[-1, column]}", settled[-1, column] <= settled[0, column]
-        )
+        first, last = settled[0, column], settled[-1, column]
+        outcome.judge(f"{name}: {first} to {last}", last <= first)
     outcome.figures = {"steps": steps, "MiB per 1,000 steps": float(slope)}
     return outcome
-
-
-def cost(bench: Bench) -> Outcome:
-    """A checkpoint against a raw write and fsync of the same bytes; the first step after resuming late or early."""
-    outcome = Outcome()
-    config = config_of("4 epochs", ema_decay=0.0)
-    model = torch.nn.Sequential(tiny_model(), *(torch.nn.Linear(2048, 2048) for _ in range(4)))
-    model.forward = model[0].forward  # the other weights are there to be written
-    engine = Engine(model, config, bench.accelerator, tiny_task(config))
-    for parameter in model.parameters():
-        engine.optimizer.state[parameter] = {
-            "step": torch.tensor(1.0), "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)
-        }  # fmt: skip
-    raw_s, ours_s = [], []
-    for number in range(max(5, bench.scaled(20))):
-        snapshot = engine.snapshot()
-        content = os.urandom(snapshot.num_bytes)
-        start = time.perf_counter()
-        with (bench.folder / "raw").open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        raw_s.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        with new_checkpoint(bench.folder / "checkpoints", number, snapshot.num_bytes) as directory:
-            save_file(snapshot.weights, directory / "model.safetensors")
-            save_optimizer(snapshot, directory)
-        ours_s.append(time.perf_counter() - start)
-        shutil.rmtree(bench.folder / "checkpoints")
-    ratio = float(np.median(ours_s) / np.median(raw_s))
-    outcome.judge(f"a checkpoint takes {ratio:.2f} times a raw write", ratio <= 1.3)
-    outcome.figures = {"bytes": snapshot.num_bytes, "raw write, s": float(np.median(raw_s)),
-                       "checkpoint, s": float(np.median(ours_s)), "ratio": ratio}  # fmt: skip
-    outcome.figures |= resuming(bench, outcome)
-    return outcome
-
-
-def resuming(bench: Bench, outcome: Outcome) -> dict[str, float]:
-    config = config_of("100 epochs", keep_checkpoints=1000, checkpoint_every_steps=1)
-    tiny_train(bench.folder / "long", config, bench.accelerator)
-    seconds = {}
-    for step in (1, 150, 299):
-        folder = cut_back(bench.folder / "long", bench.folder / f"from-{step}", step)
-        task, first = tiny_task(config), []
-        task.loader.spoil = lambda at, batch, first=first: first.append(time.perf_counter()) or batch
-        start = time.perf_counter()
-        tiny_train(folder, config, bench.accelerator, task=task)
-        seconds[f"first batch after resuming at step {step}, s"] = first[0] - start
-        outcome.judge(f"resuming at step {step}", first[0] - start <= 5.0)
-        shutil.rmtree(folder)
-    return seconds

@@ -3,13 +3,16 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from vidtl.training.checkpoint import newest_valid
+
+FILE_EVENTS = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
+"""Audit events of operations on files that checkpoints make."""
 
 
 @dataclass
@@ -71,12 +74,11 @@ def newest(run: Path) -> Path:
 
 
 class KillInSave:
-    """Kills this process at the n-th file operation of checkpoints from now on."""
+    """Kill of this process at the n-th file operation of checkpoints from now on."""
 
-    def __init__(self, operation: int) -> None:
+    def __init__(self, operation: int, events: Collection[str] = FILE_EVENTS) -> None:
         self.left = operation
         real_fsync = os.fsync
-        events = {"os.rename", "os.mkdir", "os.remove", "os.rmdir"}
 
         def fsync(descriptor: int) -> None:
             self.count()

@@ -1,13 +1,12 @@
-#!/usr/bin/env python
-"""Try hard to lose a run, and write down how often that succeeded.
+"""Reliability of runs under kills, signals, process failures and damaged videos.
 
-    make stress                                              everything at full size, about an hour on 2 quiet cores
+    make stress                                              all experiments, about an hour on 2 quiet cores
     python -m tests.stress.reliability --scale 0.1           a tenth of the cases
-    python -m tests.stress.reliability --only kills soak     some experiments; the others' results stay as they are
-    python -m tests.stress.reliability --report              the page again from the results, without running anything
+    python -m tests.stress.reliability --only kills soak     some experiments; the other results stay
+    python -m tests.stress.reliability --report              the page from the results, without experiments
 
-Results go to docs/results/reliability.json as each experiment ends, and the page docs/results/reliability.md is made of
-them. Every experiment states how many cases it tried, its seed, and each failure by name.
+Results go to docs/results/reliability.json as each experiment ends, and to the page docs/results/reliability.md: number
+of cases, seed, and each failure by name.
 """
 
 import argparse
@@ -29,84 +28,25 @@ import torch
 
 from tests.environment import REPOSITORY
 from tests.stress.decoding import fuzz, leaks
-from tests.stress.one_process import cost, damage, directory_troubles, kills, signals, soak
+from tests.stress.one_process import kills, signals, soak
 from tests.stress.outcome import Bench, Outcome
-from tests.stress.processes import deaths, elastic, forms, resume_grid
+from tests.stress.processes import deaths, forms, resume_grid
 from vidtl.runtime.launch import make_accelerator
-from vidtl.training.run_summary import git_state
+from vidtl.training.run_directory import git_state
 
 RESULTS = REPOSITORY / "docs/results/reliability.json"
 
-EXPERIMENTS: dict[str, tuple[Callable[[Bench], Outcome], str, str]] = {
-    "kills": (
-        kills,
-        "2, 11, 17",
-        "Kills at random times, two of five inside a save: a complete checkpoint always exists, disk use stays within "
-        "its limit, and final weights, average and optimizer are bitwise identical",
-    ),
-    "signals": (
-        signals,
-        "4",
-        "SIGTERM, SIGINT and SIGUSR1 in random steps: that step is saved, the exit code is correct, the resumed run is "
-        "bitwise identical; a second signal exits immediately",
-    ),
-    "resume_grid": (
-        resume_grid,
-        "5, 6",
-        "Real videos with augmentation, MixUp and dropout, resumed at the first, a middle and the last step of epochs "
-        "with 0, 1, 2 and 4 workers: bitwise identical",
-    ),
-    "elastic": (
-        elastic,
-        "7, 10",
-        "1, 2, 3 and 1 processes within one run at the same global batch, with accumulation: losses equal to 1e-5, "
-        "learning rates exactly",
-    ),
-    "forms": (
-        forms,
-        "12",
-        "Checkpoints of plain, compiled, DDP and FSDP2 models resume in every other form; parameter names are plain",
-    ),
-    "damage": (
-        damage,
-        "13",
-        "Flipped bits, truncated and deleted files: detected, the file named, the previous checkpoint used",
-    ),
-    "directory_troubles": (
-        directory_troubles,
-        "15",
-        "Output directory not writable or removed, clock jumps: an error of one line, or no effect",
-    ),
-    "deaths": (
-        deaths,
-        "18",
-        "One of two processes raises or is killed in a read, a step, a save, an evaluation: both exit, the cause is "
-        "reported, and the run can resume",
-    ),
-    "fuzz": (
-        fuzz,
-        "22",
-        "Mutated MP4, MKV and AVI files with each decoder: no crash, no wait over 10 s, the path in every message, "
-        "always the number of frames of the manifest",
-    ),
-    "leaks": (
-        leaks,
-        "27",
-        "Thousands of clips in one process with each decoder: <= 10 kB of memory per clip, no additional open files",
-    ),
-    "soak": (
-        soak,
-        "34",
-        "Long run with evaluations and three kills: no growth of memory (<= 1 MiB per 1,000 steps), open files or "
-        "threads",
-    ),
-    "cost": (
-        cost,
-        "35",
-        "A checkpoint takes at most 1.3 times a raw write and fsync of the same bytes; the first batch after resuming "
-        "is read within 5 s at any step",
-    ),
+EXPERIMENTS: dict[str, tuple[Callable[[Bench], Outcome], str]] = {
+    "kills": (kills, "2, 11, 17"),
+    "signals": (signals, "4"),
+    "resume_grid": (resume_grid, "5, 6"),
+    "forms": (forms, "12"),
+    "deaths": (deaths, "18"),
+    "fuzz": (fuzz, "22"),
+    "leaks": (leaks, "27"),
+    "soak": (soak, "34"),
 }
+"""Experiments, described by their docstrings, with their numbers in the project's protocol."""
 
 
 def main() -> None:
@@ -124,9 +64,7 @@ def main() -> None:
         for name in options.only:
             results[name] = run(name, options.scale, options.seed)
             options.output.write_text(json.dumps(results, indent=1) + "\n")
-            print(
-                f"{name}: {results[name]['cases']} cases, failures: {results[name]['failures'] or 'none'}", flush=True
-            )
+            print(f"{name}: {results[name]['cases']} cases, failures: {results[name]['failures'] or 'none'}")
     options.output.with_suffix(".md").write_text(page(results))
     sys.exit(any(result["failures"] for result in results.values()))
 
@@ -134,13 +72,13 @@ def main() -> None:
 def run(name: str, scale: float, seed: int) -> dict[str, Any]:
     """Run one experiment, and record how to repeat it."""
     start = time.monotonic()
-    action, number, title = EXPERIMENTS[name]
+    action, number = EXPERIMENTS[name]
     with tempfile.TemporaryDirectory(prefix="vidtl-stress-") as folder:
         outcome = action(Bench(Path(folder), seed, scale, make_accelerator("fp32")))
     state = git_state(REPOSITORY) or {}
     return {
         "test": number,
-        "title": title,
+        "title": " ".join((action.__doc__ or "").split()).rstrip("."),
         "seed": seed,
         "scale": scale,
         **asdict(outcome),
@@ -157,9 +95,9 @@ def page(results: dict[str, dict[str, Any]]) -> str:
     rows = [
         "# Reliability: lost runs",
         "",
-        "Written by `make stress` (`python -m tests.stress.reliability --help`) from `reliability.json`; `#` is the "
-        "number in the test protocol. Tiny models on a CPU over gloo test the engine, not the arithmetic of a GPU. "
-        "N cases without a failure mean a failure rate below 3 / N with 95 % confidence.",
+        "Results of `make stress` (`python -m tests.stress.reliability --help`), with tiny models on a CPU over gloo, "
+        "from `reliability.json`. The first column has the numbers of the project's protocol. N cases without a "
+        "failure mean a failure rate below 3 / N with 95 % confidence.",
         "",
         "| # | test | N | seed | failures | figures | seconds | date, commit |",
         "|---|---|---|---|---|---|---|---|",
@@ -174,9 +112,8 @@ def page(results: dict[str, dict[str, Any]]) -> str:
                 f"| {failures} | {figures} | {result['seconds']:.0f} | {result['date']}, {result['commit']} |"
             )
     machines = sorted({result["machine"] for result in results.values()})
-    rows += ["", f"Machine: {'; '.join(machines)}. Scale of the cases: "
-             f"{', '.join(sorted({str(r['scale']) for r in results.values()}))} "
-             "(1 is full size).", ""]  # fmt: skip
+    scales = ", ".join(sorted({str(result["scale"]) for result in results.values()}))
+    rows += ["", f"Machine: {'; '.join(machines)}. Scale of the cases: {scales} (1 is the full size).", ""]
     return "\n".join(rows)
 
 

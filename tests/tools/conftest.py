@@ -14,8 +14,8 @@ from tests.environment import REPOSITORY
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import build_model, save_model_directory
-from vidtl.runtime.exit import run_tool
 from vidtl.runtime.progress import make_progress
+from vidtl.runtime.signals import run_tool
 
 
 @pytest.fixture(scope="session")

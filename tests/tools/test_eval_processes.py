@@ -71,7 +71,7 @@ if __name__ == "__main__":
 
     from vidtl.data.dataset import ViewDataset
     from vidtl.runtime import launch
-    from vidtl.runtime.exit import run_tool
+    from vidtl.runtime.signals import run_tool
 
     launch.PROCESS_GROUP_TIMEOUT = timedelta(seconds=TIMEOUT_S)
     tool.metrics_record = slowed(tool.metrics_record, report_s)

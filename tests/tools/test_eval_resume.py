@@ -120,6 +120,6 @@ if __name__ == "__main__":
     note_opened(Path(sys.argv.pop(1)), PAUSE_S)
     import eval as tool
 
-    from vidtl.runtime.exit import run_tool
+    from vidtl.runtime.signals import run_tool
 
     run_tool(tool.main)

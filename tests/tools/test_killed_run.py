@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL and started again ends with the same weights, bit by bit, as one that was not."""
+"""A run killed with SIGKILL and resumed ends with bitwise equal weights."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ def start(options: list[str], output: Path) -> "subprocess.Popen[str]":
 def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path: Path) -> None:
     options = [
         *(*tiny, "--data.root", str(toy), "--schedule.length", "3 epochs", "--training.ema_decay", "0.9"),
-        # Repeated clips, RandAugment, erasing, MixUp and CutMix, and more than any recipe has.
+        # Repeated clips, RandAugment, erasing, MixUp and CutMix.
         *("--augmentation.preset", "videomae_kinetics", "--augmentation.color_jitter_probability", "0.5"),
         *("--augmentation.crop", "random_resized", "--augmentation.flip_probability", "0.5"),
         *("--model.dropout", "0.1", "--model.stochastic_depth", "0.2", "--training.label_smoothing", "0.1"),

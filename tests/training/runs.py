@@ -1,4 +1,4 @@
-"""Launching of tiny runs as processes, and what they leave behind."""
+"""Launch of tiny runs as processes, and their files."""
 
 import json
 import shutil

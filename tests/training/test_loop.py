@@ -4,13 +4,12 @@ import errno
 import itertools
 import json
 import math
-import multiprocessing
 import os
-import random
 import shutil
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 
 import pytest
@@ -19,20 +18,11 @@ from safetensors.torch import load_file
 
 from tests.refusals import refused
 from tests.training.runs import are_equal, checkpoint_of, cut_back, log_lines, saved_steps
-from tests.training.tiny_run import (
-    NUM_RECORDS,
-    failing,
-    tiny_config,
-    tiny_model,
-    tiny_task,
-    tiny_train,
-    train_slowly,
-    train_until_killed,
-)
+from tests.training.tiny_run import NUM_RECORDS, failing, tiny_config, tiny_model, tiny_task, tiny_train
 from vidtl.errors import UserError
-from vidtl.runtime.exit import StoppedBySignalError
-from vidtl.training import run_summary
-from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, list_checkpoints, newest_valid
+from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.training import run_directory
+from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, newest_valid
 
 STEPS = [2, 3, 4, 6, 8, 9, 10, 12]
 """Checkpoints of `tiny_config`: every 2 steps, and after each of 4 epochs of 3 steps where it is evaluated."""
@@ -40,7 +30,7 @@ SPEED = ("clips_per_s", "data_wait_share", "transfer_share", "compute_share")
 
 
 def rising(scores=(0.2, 0.9, 0.4, 0.5)):
-    """An evaluation that gives these scores in turn, and draws from torch's generator to disturb training."""
+    """Make an evaluation with these scores in turn, which draws from torch's generator to disturb training."""
     left = iter(scores)
 
     def evaluate(model):
@@ -56,13 +46,13 @@ def without_speed(folder):
 
 
 def at_step(wanted, action):
-    """A task that calls `action` before it reads the batch of that step."""
+    """Make a task that calls `action` before it reads the batch of that step; a result replaces the batch."""
     task = tiny_task(tiny_config())
-    task.loader.spoil = lambda step, batch: (action() if step == wanted else None) or batch
+    task.loader.spoil = lambda step, batch: (action(batch) if step == wanted else None) or batch
     return task
 
 
-def terminate(signum=signal.SIGTERM):
+def terminate(_=None, signum=signal.SIGTERM):
     os.kill(os.getpid(), signum)
 
 
@@ -97,7 +87,7 @@ def test_training_is_not_disturbed_by_evaluations_or_logs(unbroken, tmp_path, ac
     assert are_equal(checkpoint_of(tmp_path, 12), unbroken[1].checkpoint)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [2, 3, 8, 12])
 def test_resuming_is_bitwise_and_repeats_no_line(unbroken, tmp_path, accelerator, step):
     """As if killed some steps after that checkpoint: later checkpoints are gone, later lines of the log are there."""
     output_dir, summary = unbroken
@@ -127,45 +117,19 @@ def test_damaged_checkpoints_do_not_count_as_the_newest(unbroken, tmp_path, acce
 
 
 def test_an_interrupted_evaluation_is_repeated_on_resuming(unbroken, tmp_path, accelerator):
-    def interrupted(_):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        tiny_train(tmp_path, tiny_config(), accelerator, interrupted)
+    with pytest.raises(ZeroDivisionError):
+        tiny_train(tmp_path, tiny_config(), accelerator, lambda _: 1 / 0)
     assert saved_steps(tmp_path) == [2, 3]
     summary, _ = tiny_train(tmp_path, tiny_config(), accelerator, rising())
     assert without_speed(tmp_path) == without_speed(unbroken[0])
     assert are_equal(summary.checkpoint, unbroken[1].checkpoint)
 
 
-def test_killed_again_and_again_ends_with_the_same_weights(unbroken, tmp_path):
-    # Children of a process that has never trained: autograd and OpenMP do not survive a fork from one that has.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.tiny_run"])
-    rng, endings = random.Random(5), []
-    while 0 not in endings:
-        child = context.Process(target=train_slowly, args=(tmp_path, 0.05))
-        before = len(list_checkpoints(tmp_path / "checkpoints"))
-        child.start()
-        if len(endings) < 8:
-            while child.is_alive() and not endings and len(list_checkpoints(tmp_path / "checkpoints")) == before:
-                time.sleep(0.01)  # the first child also waits for the server's imports
-            time.sleep(rng.uniform(0.05, 0.3))
-            child.kill()
-        child.join()
-        endings.append(child.exitcode)
-    assert len(endings) > 3
-    assert set(endings) == {0, -signal.SIGKILL}
-    assert are_equal(newest_valid(tmp_path / "checkpoints"), unbroken[1].checkpoint)
-    steps = [e["step"] for e in log_lines(tmp_path)]
-    assert steps == sorted(set(steps))
-
-
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_stops_after_the_step_with_a_checkpoint(unbroken, tmp_path, accelerator, signum):
     before = signal.getsignal(signum)
     with pytest.raises(StoppedBySignalError) as stopped:
-        tiny_train(tmp_path, tiny_config(), accelerator, task=at_step(4, lambda: terminate(signum)))
+        tiny_train(tmp_path, tiny_config(), accelerator, task=at_step(4, partial(terminate, signum=signum)))
     assert stopped.value.signum == signum
     assert signal.getsignal(signum) is before
     assert saved_steps(tmp_path) == [2, 4, 5]
@@ -174,8 +138,8 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(unbroken, tmp_path, acc
     assert are_equal(summary.checkpoint, unbroken[1].checkpoint)
 
 
-def test_workers_that_die_of_the_same_signal_lose_no_step(tmp_path, accelerator):
-    def die():
+def test_workers_that_end_by_the_same_signal_lose_no_step(tmp_path, accelerator):
+    def die(_):
         terminate()
         raise UserError("a decoding worker failed")
 
@@ -185,13 +149,8 @@ def test_workers_that_die_of_the_same_signal_lose_no_step(tmp_path, accelerator)
 
 
 def test_a_signal_during_an_evaluation_stops_at_once(tmp_path, accelerator):
-    def evaluate(_):
-        terminate()
-        time.sleep(30)
-        raise AssertionError("not stopped")
-
     with pytest.raises(StoppedBySignalError):
-        tiny_train(tmp_path, tiny_config(), accelerator, evaluate)
+        tiny_train(tmp_path, tiny_config(), accelerator, lambda _: (terminate(), time.sleep(30)))
     assert saved_steps(tmp_path) == [2, 3]
 
 
@@ -203,85 +162,70 @@ def test_a_signal_during_an_evaluation_stops_at_once(tmp_path, accelerator):
         ({"evaluate_every_epochs": 0.1, "early_stop_evaluations": 2}, [1, 2, 3, 4], [1, 2, 3, 4]),  # at least a step
     ],
 )
-def test_evaluations_and_checkpoints_come_when_they_are_due(tmp_path, accelerator, options, evaluated, saved):
+def test_evaluations_and_checkpoints_at_their_steps(tmp_path, accelerator, options, evaluated, saved):
     tiny_train(tmp_path, tiny_config(**options), accelerator, rising())
     assert [e["step"] for e in log_lines(tmp_path) if "split" in e] == evaluated
     assert saved_steps(tmp_path) == saved
 
 
-def scoring(scores):
-    left = iter(scores)
-    return lambda model: {"top1": 0.1, "mAP": next(left)}
+@pytest.mark.parametrize(
+    ("metric", "scores", "better"), [("f1_macro", [0.5, 0.4, 0.5], 0.9), ("ece", [0.5, 0.6, 0.5], 0.1)]
+)
+def test_early_stop_after_evaluations_without_a_better_metric(tmp_path, accelerator, metric, scores, better):
+    def train(folder, scores, patience=2):
+        left = iter(scores)
+        config = tiny_config(early_stop_evaluations=patience, best_metric=metric)
+        evaluate = lambda model: {"top1": 0.1, metric: next(left)}  # noqa: E731
+        return tiny_train(folder, config, accelerator, evaluate)[0]
 
-
-def test_early_stop_ends_after_evaluations_without_improvement_of_the_best_metric(tmp_path, accelerator):
-    options = {"early_stop_evaluations": 2, "best_metric": "mAP"}
-    config, scores = tiny_config(**options), [0.5, 0.4, 0.5]
-    summary, _ = tiny_train(tmp_path / "run", config, accelerator, scoring(scores))
-    assert (summary.steps, summary.best.metric, summary.best.step) == (9, "mAP", 3)
-    for step in (3, 4, 6, 8):  # at the same step after a resume
-        copy = cut_back(tmp_path / "run", tmp_path / str(step), step)
-        resumed, _ = tiny_train(copy, config, accelerator, scoring(scores[step // 3 :]))
+    run = train(tmp_path / "run", scores)
+    assert (run.steps, run.best.metric, run.best.step) == (9, metric, 3)
+    for step in (3, 8):  # at the same step after a resume
+        resumed = train(cut_back(tmp_path / "run", tmp_path / str(step), step), scores[step // 3 :])
         assert (resumed.resumed_step, resumed.steps) == (step, 9)
-    again, _ = tiny_train(tmp_path / "run", config, accelerator, scoring([]))  # nothing left to do
+    again = train(tmp_path / "run", [])  # nothing left to do
     assert (again.steps, again.resumed_step) == (9, 9)
-    more = tiny_config(**{**options, "early_stop_evaluations": 3})
-    further, _ = tiny_train(tmp_path / "run", more, accelerator, scoring([0.9]))
+    further = train(tmp_path / "run", [better], patience=3)
     assert (further.steps, further.best.step) == (12, 12)
 
 
-def test_an_unknown_best_metric_is_refused_with_the_nearest(tmp_path, accelerator):
-    with refused("training.best_metric", "'topp1'", "'top1'"):
-        tiny_train(tmp_path, tiny_config(best_metric="topp1"), accelerator, rising())
-
-
-def test_an_early_stop_without_evaluations_is_refused():
-    with refused("training.early_stop_evaluations is 2", "training.evaluate_every_epochs"):
-        tiny_config(evaluate_every_epochs=0.0, early_stop_evaluations=2)
+@pytest.mark.parametrize(
+    ("name", "multi_label", "parts"),
+    [("topp1", False, ["'topp1'", "'top1'"]), ("mAP", False, ["single", "f1_macro"]), ("top1", True, ["multi", "mAP"])],
+)
+def test_a_best_metric_that_does_not_exist_or_fit_is_refused_before_the_run(
+    tmp_path, accelerator, name, multi_label, parts
+):
+    task = replace(tiny_task(tiny_config()), multi_label=multi_label)
+    with refused("training.best_metric", *parts):
+        tiny_train(tmp_path / "run", tiny_config(best_metric=name), accelerator, rising(), task=task)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_non_finite_loss_names_the_step_and_spares_the_checkpoints(tmp_path, accelerator):
-    task = tiny_task(tiny_config())
-    task.loader.spoil = lambda step, batch: replace(batch, targets=batch.targets * math.nan) if step == 6 else batch
+    task = at_step(6, lambda batch: replace(batch, targets=batch.targets * math.nan))
     with refused("loss is nan", "step 7", "optimizer.learning_rate"):
         tiny_train(tmp_path, tiny_config(), accelerator, task=task)
     assert saved_steps(tmp_path) == [2, 4, 6]
     assert all(torch.isfinite(v).all() for v in load_file(newest_valid(tmp_path / "checkpoints") / MODEL).values())
 
 
-class NormModel(torch.nn.Module):
-    """Its running statistics move in the forward pass, before the loss is known."""
-
-    def __init__(self):
-        super().__init__()
-        self.tiny = tiny_model()
-        torch.manual_seed(4)
-        self.norm = torch.nn.BatchNorm1d(3)
-
-    def forward(self, input_BTCHW):
-        return self.norm(self.tiny(input_BTCHW))
+def norm_model():
+    """Make a model whose running statistics change in the forward pass, before the loss is known."""
+    return torch.nn.Sequential(tiny_model(), torch.nn.BatchNorm1d(3))
 
 
-def nan_pixels(steps):
-    """A task whose input is NaN in these steps."""
-    task, current = tiny_task(tiny_config()), [0]
-
-    def spoil(step, batch):
-        current[0] = step
-        return batch
-
-    def make_input(batch):
-        inputs, targets = task_make_input(batch)
-        return (inputs * math.nan if current[0] in steps else inputs), targets
-
-    task_make_input = task.make_input
-    task.loader.spoil = spoil
-    return replace(task, make_input=make_input)
+def nan_targets(steps):
+    """Make a task whose targets are NaN in these steps."""
+    task = tiny_task(tiny_config())
+    nan = lambda batch: replace(batch, targets=batch.targets * math.nan)  # noqa: E731
+    task.loader.spoil = lambda step, batch: nan(batch) if step in steps else batch
+    return task
 
 
 def test_a_skipped_step_changes_nothing_and_is_counted(tmp_path, accelerator):
     folder, config = tmp_path / "run", tiny_config(nonfinite="skip", checkpoint_every_steps=1, ema_decay=0.9)
-    summary, _ = tiny_train(folder, config, accelerator, task=nan_pixels({4, 5, 9}), model=NormModel())
+    summary, _ = tiny_train(folder, config, accelerator, task=nan_targets({4, 5, 9}), model=norm_model())
     equal = [are_equal(checkpoint_of(folder, step), checkpoint_of(folder, step + 1)) for step in range(1, 12)]
     assert [step for step, same in enumerate(equal, start=1) if same] == [4, 5, 9]
     assert all(torch.isfinite(value).all() for value in load_file(checkpoint_of(folder, 12) / MODEL).values())
@@ -290,7 +234,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted(tmp_path, accelerator):
     assert [line.get("nonfinite_steps") for line in log_lines(folder)] == [None, None, 2, 2, 3, 3]
     assert [line["loss"] is None for line in log_lines(folder)] == [False, False, True, False, False, False]
     resumed = cut_back(folder, tmp_path / "resumed", 5)  # between two skipped steps
-    tiny_train(resumed, config, accelerator, task=nan_pixels({4, 5, 9}), model=NormModel())
+    tiny_train(resumed, config, accelerator, task=nan_targets({4, 5, 9}), model=norm_model())
     assert are_equal(checkpoint_of(resumed, 12), checkpoint_of(folder, 12))
 
 
@@ -298,7 +242,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path, accelerator, monk
     monkeypatch.setattr("vidtl.training.monitor.MAX_NONFINITE_STEPS", 2)
     config = tiny_config(nonfinite="skip")
     with refused("loss is nan", "step 7", "2 before it"):
-        tiny_train(tmp_path, config, accelerator, task=nan_pixels({4, 5, 6}))
+        tiny_train(tmp_path, config, accelerator, task=nan_targets({4, 5, 6}))
     summary, _ = tiny_train(tmp_path, config, accelerator)  # without the trouble it resumes
     assert summary.steps == 12
 
@@ -310,9 +254,9 @@ def test_a_step_that_overflows_in_fp16_changes_nothing(tmp_path, accelerator, mo
     monkeypatch.setattr("vidtl.training.optimizer._FUSED_DEVICES", {"cpu"} if fused else set())
     config = tiny_config(checkpoint_every_steps=1, ema_decay=0.9)
     config = replace(config, optimizer=replace(config.optimizer, clip_norm=0.0))
-    tiny_train(tmp_path, config, accelerator, model=NormModel())
-    scales = [json.loads((checkpoint_of(tmp_path, step) / "state.json").read_text())["scaler"]["scale"]
-              for step in range(1, 13)]  # fmt: skip
+    tiny_train(tmp_path, config, accelerator, model=norm_model())
+    states = [json.loads((checkpoint_of(tmp_path, step) / "state.json").read_text()) for step in range(1, 13)]
+    scales = [state["scaler"]["scale"] for state in states]
     skipped = [later < earlier for earlier, later in itertools.pairwise(scales)]
     assert 0 < sum(skipped) < 10
     for step, was_skipped in enumerate(skipped, start=1):
@@ -320,8 +264,8 @@ def test_a_step_that_overflows_in_fp16_changes_nothing(tmp_path, accelerator, mo
 
 
 @pytest.mark.parametrize("full_at", [0, 4])
-def test_a_full_disk_ends_the_run_in_one_line(tmp_path, accelerator, caplog, monkeypatch, full_at):
-    """At the first file of the run, or later, when the summary cannot be written either."""
+def test_a_full_disk_is_refused_in_one_line(tmp_path, accelerator, caplog, monkeypatch, full_at):
+    """Fill the disk at the first file of the run, or later, when the summary cannot be written either."""
     full, real_fsync = [True] * (full_at == 0), os.fsync
 
     def fsync(descriptor):
@@ -330,23 +274,10 @@ def test_a_full_disk_ends_the_run_in_one_line(tmp_path, accelerator, caplog, mon
         real_fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    task = at_step(full_at or -1, lambda: full.append(True))
+    task = at_step(full_at or -1, lambda _: full.append(True))
     with refused("could not be written", "No space left on device"):
         tiny_train(tmp_path, tiny_config(log_every_steps=1), accelerator, task=task)
     assert ("summary.json could not be written" in caplog.text) == bool(full_at)
-
-
-def test_a_finished_run_whose_summary_cannot_be_written_is_an_error(tmp_path, accelerator, monkeypatch):
-    first, real_write = [], run_summary._write
-
-    def write(file, content):
-        if first:
-            raise UserError(f"{file} could not be written: No space left on device")
-        first.append(real_write(file, content))
-
-    monkeypatch.setattr(run_summary, "_write", write)
-    with refused("summary.json", "No space left on device"):
-        tiny_train(tmp_path, tiny_config(), accelerator)
 
 
 def test_unreadable_videos_are_counted_limited_and_resumed(tmp_path, accelerator):
@@ -366,22 +297,15 @@ def test_unreadable_videos_are_counted_limited_and_resumed(tmp_path, accelerator
     assert (listed[0]["step"], listed[0]["path"], len(listed)) == (1, "videos/0-0.mp4", 8)
 
 
-@pytest.mark.parametrize(
-    ("change", "parts"),
-    [
-        ({"num_classes": 5}, ("num_classes", "3", "5")),
-        ({"num_videos": 21}, ("num_videos", "22", "21")),
-        ({"data_sha256": "b"}, ("data_sha256", "'a'", "'b'")),
-    ],
-)
-def test_other_data_is_refused_and_nothing_changes(tmp_path, accelerator, change, parts):
-    stopping = replace(at_step(0, terminate), num_videos=22, data_sha256="a")
+def test_other_data_is_refused_and_nothing_changes(tmp_path, accelerator):
+    facts = {"num_classes": 3, "num_videos": 22, "data_sha256": "a"}
     with pytest.raises(StoppedBySignalError):
-        tiny_train(tmp_path, tiny_config(), accelerator, task=stopping)
+        tiny_train(tmp_path, tiny_config(), accelerator, task=replace(at_step(0, terminate), **facts))
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"}
-    task = replace(tiny_task(tiny_config()), num_videos=22, data_sha256="a")
-    with refused(*parts):
-        tiny_train(tmp_path, tiny_config(log_every_steps=7), accelerator, task=replace(task, **change))
+    for name, other in (("num_classes", 5), ("num_videos", 21), ("data_sha256", "b")):
+        task = replace(tiny_task(tiny_config()), **{**facts, name: other})
+        with refused(name, repr(facts[name]), repr(other)):
+            tiny_train(tmp_path, tiny_config(log_every_steps=7), accelerator, task=task)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"} == before
 
 
@@ -395,12 +319,12 @@ def test_a_model_of_another_shape_is_refused(unbroken, tmp_path, accelerator):
 def test_the_summary_describes_the_run_and_its_results(tmp_path, accelerator):
     seen = []
 
-    def look():
+    def look(_):
         seen.append(json.loads((tmp_path / "summary.json").read_text()))
-        raise ValueError("a mistake of ours")
+        raise ValueError("a bug")
 
     task = replace(at_step(5, look), about={"model": {"parameters": 7}})
-    with pytest.raises(ValueError, match="of ours"):
+    with pytest.raises(ValueError, match="a bug"):
         tiny_train(tmp_path, tiny_config(), accelerator, task=task)
     (running,) = seen
     assert running["status"] == "running"
@@ -409,21 +333,17 @@ def test_the_summary_describes_the_run_and_its_results(tmp_path, accelerator):
     assert running["config"]["training"]["seed"] == 0
     assert running["model"] == {"parameters": 7}
     failed = json.loads((tmp_path / "summary.json").read_text())
-    assert failed["status"] == "failed: ValueError: a mistake of ours"
+    assert failed["status"] == "failed: ValueError: a bug"
     assert failed["attempts"][0]["last_step"] == 5
 
-    # A child of a process that has never trained: autograd does not survive a fork from one that has.
-    child = multiprocessing.get_context("forkserver").Process(target=train_until_killed, args=(tmp_path, 7))
-    child.start()
-    child.join()
-    assert child.exitcode == 9
+    (tmp_path / "summary.json").write_text(json.dumps(running))  # as a killed run leaves it
     tiny_train(tmp_path, tiny_config(), accelerator, rising([0.1, 0.2, math.nan]))
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [attempt["status"].split(":")[0] for attempt in summary["attempts"]] == ["failed", "killed", "finished"]
-    assert [attempt["first_step"] for attempt in summary["attempts"]] == [0, 4, 6]
+    assert [attempt["status"] for attempt in summary["attempts"]] == ["killed", "finished"]
+    assert [attempt["first_step"] for attempt in summary["attempts"]] == [0, 4]
     peaks = [attempt["peak_memory_bytes"] for attempt in summary["attempts"]]
-    assert peaks[1] is None  # of a killed process
-    assert peaks[2] == {"gpu": None, "process": pytest.approx(run_summary.peak_resident_bytes(), rel=0.3)}
+    assert peaks[0] is None  # of a killed process
+    assert peaks[1] == {"gpu": None, "process": pytest.approx(run_directory._peak_memory()["process"], rel=0.3)}
     assert summary["results"]["best"] == {"metric": "top1", "value": 0.2, "step": 9}
     assert summary["results"]["metrics"]["top1"] is None
-    assert run_summary.git_state(tmp_path / "nowhere") is None
+    assert run_directory.git_state(tmp_path / "nowhere") is None

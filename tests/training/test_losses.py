@@ -27,7 +27,7 @@ def by_hand(name, logits, targets, multi_label, smoothing, weights):
 @pytest.mark.parametrize("class_weights", [None, CLASS_WEIGHTS])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize(("name", "multi_label"), ALL)
-def test_equals_the_definition_without_padding_in_any_split(name, multi_label, smoothing, class_weights):
+def test_losses_equal_their_definition_without_padding_in_any_split(name, multi_label, smoothing, class_weights):
     targets, samples = MULTI_HOT if multi_label else ONE_HOT, torch.tensor([1.0, 0.0, 1.0])
     loss = Loss(function=find_loss(name, multi_label), label_smoothing=smoothing, class_weights=class_weights)
     weights = 1.0 if class_weights is None else class_weights
@@ -37,7 +37,7 @@ def test_equals_the_definition_without_padding_in_any_split(name, multi_label, s
     assert_allclose(parts, expected, rtol=1e-5)
 
 
-def test_is_computed_in_float32_whatever_the_model_gives():
+def test_losses_of_bfloat16_logits_are_computed_in_float32():
     logits = LOGITS.bfloat16()
     total = Loss(function=find_loss("", multi_label=False))(logits, ONE_HOT, torch.ones(3))
     assert total.dtype == torch.float32
@@ -60,7 +60,7 @@ def test_the_default_follows_the_kind_of_labels():
 
 @pytest.mark.parametrize(
     ("name", "multi_label", "parts"),
-    [("focl", False, ("'focl'", "'focal'")), ("cross_entropy", True, ("binary_cross_entropy", "focal", "multi_label"))],
+    [("focl", False, ("'focl'", "'focal'")), ("cross_entropy", True, ("'binary_cross_entropy'", "multi-label"))],
 )
 def test_a_loss_that_does_not_exist_or_fit_is_refused(name, multi_label, parts):
     with refused("training.loss", *parts):

@@ -1,16 +1,18 @@
 import json
 import math
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from tests.environment import ENVIRONMENT, REPOSITORY
+from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
+from tests.training.runs import launch_command
 from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task
+from tests.training.tiny_vivit import engine_of, take_steps
+from vidtl.config import OptimizerConfig
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
 
@@ -20,20 +22,12 @@ def no_dropout(monkeypatch):
     monkeypatch.setattr(tiny_run, "DROPOUT", False)
 
 
-def engine_for(accelerator, **training):
-    config = tiny_config(**training)
-    return Engine(tiny_model(), config, accelerator, tiny_task(config))
-
-
-def take_steps(engine, start, stop, learning_rate=0.01):
-    batches = DeviceBatches(engine.task.loader.iterate(start), engine.accelerator.device)
-    return [engine.step(step, learning_rate, batches) for step in range(start, stop)]
-
-
 @pytest.mark.usefixtures("no_dropout")
 @pytest.mark.parametrize("options", [{}, {"loss": "focal", "class_weights": "balanced", "label_smoothing": 0.1}])
-def test_gradient_is_the_mean_over_real_samples_whatever_the_accumulation(accelerator, options):
-    reports = {n: take_steps(engine_for(accelerator, accumulation_steps=n, **options), 0, 6) for n in (1, 2, 4, 8)}
+def test_the_gradient_is_equal_for_any_accumulation(accelerator, options):
+    reports = {
+        n: take_steps(engine_of(accelerator, tiny_model(), accumulation_steps=n, **options), 6) for n in (1, 2, 4, 8)
+    }
     assert [report.num_clips for report in reports[1]] == [8, 8, 6, 8, 8, 6]
     for n in (2, 4, 8):
         for one, other in zip(reports[1], reports[n], strict=True):
@@ -42,10 +36,10 @@ def test_gradient_is_the_mean_over_real_samples_whatever_the_accumulation(accele
 
 
 @pytest.mark.usefixtures("no_dropout")
-def test_padding_does_not_count(accelerator):
+def test_padding_changes_neither_loss_nor_gradient(accelerator):
     """Step 2 of an epoch has 6 real samples of 8: loss and gradient equal those of the 6 alone."""
-    engine = engine_for(accelerator)
-    report = take_steps(engine, 2, 3)[0]
+    engine = engine_of(accelerator, tiny_model())
+    report = take_steps(engine, 1, start=2)[0]
     model, batch = tiny_model(), engine.task.loader.batch(2, 0)
     real = batch.weights == 1
     assert real.sum() == NUM_RECORDS - 16
@@ -59,27 +53,27 @@ def test_padding_does_not_count(accelerator):
 
 def test_dropout_depends_on_seed_step_and_micro_batch_only(accelerator):
     def first_loss(start, seed=0, disturb=False):
-        engine = engine_for(accelerator, seed=seed)
+        engine = engine_of(accelerator, tiny_model(), seed=seed)
         first = engine.task.loader.batch(0, 0)
         engine.task.loader.batch = lambda step, micro: first  # the same samples wherever it starts
         if disturb:
             torch.rand(17)
-        return take_steps(engine, start, start + 1)[0].loss.item()
+        return take_steps(engine, 1, start)[0].loss.item()
 
     assert first_loss(0) == first_loss(0, disturb=True)
     assert first_loss(0) != first_loss(1)
     assert first_loss(0) != first_loss(0, seed=1)
 
 
-def test_clips_the_whole_gradient_and_reports_its_norm_before(accelerator):
+def test_the_whole_gradient_is_clipped_and_its_norm_before_reported(accelerator):
     start = nn.utils.parameters_to_vector(tiny_model().parameters())
     moved = {}
     for clip_norm in (0.0, 0.1):
-        config = tiny_config()
-        sgd = replace(config.optimizer, name="sgd", momentum=0.0, weight_decay=0.0, clip_norm=clip_norm)
-        config = replace(config, optimizer=sgd)
+        sgd = OptimizerConfig(name="sgd", momentum=0.0, weight_decay=0.0, clip_norm=clip_norm)
+        config = replace(tiny_config(), optimizer=sgd)
         engine = Engine(tiny_model(), config, accelerator, tiny_task(config))
-        report = take_steps(engine, 0, 1, learning_rate=1.0)[0]
+        batches = DeviceBatches(engine.task.loader.iterate(0), accelerator.device)
+        report = engine.step(0, 1.0, batches)
         moved[clip_norm] = (nn.utils.parameters_to_vector(engine.model.parameters()) - start).norm().item()
         assert report.grad_norm.item() > 0.1
     assert moved[0.0] == pytest.approx(report.grad_norm.item(), rel=1e-4)
@@ -94,7 +88,7 @@ from torch import nn
 from tests.training.tiny_run import NUM_CLASSES, tiny_config, tiny_task
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
-from vidtl.runtime.exit import run_tool
+from vidtl.runtime.signals import run_tool
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
@@ -125,33 +119,30 @@ with engine.evaluated() as evaluated:
     means = accelerator.gather(evaluated.head[0].running_mean[None])
 loss = accelerator.reduce(torch.stack(losses))
 if accelerator.is_main_process:
-    told = {"form": accelerator.distributed_type.value, "policy": str(plugin and plugin.mixed_precision_policy)}
-    print(json.dumps({**told, "dtypes": dtypes, "means": means.tolist(), "loss": loss.tolist()}))
+    form = {"form": accelerator.distributed_type.value, "policy": str(plugin and plugin.mixed_precision_policy)}
+    print(json.dumps({**form, "dtypes": dtypes, "means": means.tolist(), "loss": loss.tolist()}))
 run_tool(lambda: None)  # leaves the group in order
 """
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    """What two processes say of two steps in bf16, as replicas and with the model shared out."""
+    """Results of two steps in bf16, as replicas and with a sharded model."""
     script = tmp_path_factory.mktemp("two") / "two.py"
     script.write_text(TWO)
-
-    def start(config):
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
-        command += [str(REPOSITORY / f"configs/accelerate/{config}.yaml"), str(script)]
+    results = []
+    for config in ("cpu_2_processes", "fsdp_cpu_2_processes"):
+        command = launch_command(config, str(script))
         done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    told = [start(config) for config in ("cpu_2_processes", "fsdp_cpu_2_processes")]
-    assert [each["form"] for each in told] == ["MULTI_CPU", "FSDP"]
-    return told
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    assert [each["form"] for each in results] == ["MULTI_CPU", "FSDP"]
+    return results
 
 
 def test_all_processes_evaluate_the_same_running_means(two_processes):
-    for told in two_processes:
-        first, second = told["means"]
+    for result in two_processes:
+        first, second = result["means"]
         assert first == second
         assert any(first)
 

@@ -1,11 +1,9 @@
-"""A whole training run that takes a second: a tiny model with dropout, and batches that need no video.
+"""A training run of a second: a tiny model with dropout, and batches without video.
 
-Started by path it is a process of its own, for tests with several processes and with signals:
-`python tests/training/tiny_run.py OUTPUT_DIR '{"seed": 1, ...}'`.
+For tests with several processes: `python tests/training/tiny_run.py OUTPUT_DIR '{"seed": 1, ...}'`.
 """
 
 import json
-import math
 import os
 import signal
 import sys
@@ -22,10 +20,10 @@ from torch import Tensor, nn
 from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from vidtl.data.augmentation import Augmentation
 from vidtl.data.batch import ClipBatch, Failure
-from vidtl.runtime.exit import run_tool
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
+from vidtl.runtime.signals import run_tool
 from vidtl.training.loop import Evaluate, TrainingSummary, train
 from vidtl.training.step import TrainingTask
 
@@ -45,7 +43,7 @@ class TinyModel(nn.Module):
         return self.head(nn.functional.dropout(hidden, 0.3 if DROPOUT else 0.0, self.training))
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """Shared out one by one where processes share the model."""
+        """Units of FSDP2."""
         return [self.hidden]
 
 
@@ -53,13 +51,13 @@ DROPOUT = True
 
 
 class TinyLoader:
-    """The contract of `vidtl.data.loader.TrainLoader`: the global order is a function of (seed, epoch) only."""
+    """Batches as of `vidtl.data.loader.TrainLoader`: the global order is a function of (seed, epoch) only."""
 
     def __init__(self, config: ExperimentConfig, process_index: int = 0, num_processes: int = 1) -> None:
-        self.training = config.training
+        self.training = training = config.training
         self.process_index, self.num_processes = process_index, num_processes
-        self.micro_batch = config.training.batch_size // config.training.accumulation_steps // num_processes
-        self.steps_per_epoch = -(-NUM_RECORDS // config.training.batch_size)
+        self.micro_batch = training.batch_size // training.accumulation_steps // num_processes
+        self.steps_per_epoch = -(-NUM_RECORDS // training.batch_size)
         self.samples_per_epoch = NUM_RECORDS
         self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
         self.step_delay_s = 0.0
@@ -128,13 +126,11 @@ def tiny_model() -> TinyModel:
 
 
 def failing(share: float) -> Callable[[int, ClipBatch], ClipBatch]:
-    """Every batch reports that share of its videos as unreadable."""
+    """Report that share of each batch's videos as unreadable."""
 
     def spoil(step: int, batch: ClipBatch) -> ClipBatch:
-        bad = int(share * len(batch.weights))
-        return replace(
-            batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short", ("swimming",)) for i in range(bad)]
-        )
+        bad = range(int(share * len(batch.weights)))
+        return replace(batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short", ("swimming",)) for i in bad])
 
     return spoil
 
@@ -154,7 +150,7 @@ def tiny_train(
 
 
 def uneven_evaluation(accelerator: Accelerator) -> Evaluate:
-    """Every process scores another number of batches, as at the end of an uneven split, and all agree on the sum."""
+    """Score an uneven number of batches per process, with the sum in all of them."""
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         torch.rand(3)  # training must not notice
@@ -169,9 +165,9 @@ def uneven_evaluation(accelerator: Accelerator) -> Evaluate:
 
 
 def make_trouble(trouble: str) -> None:
-    """What goes wrong in one process."""
+    """Fail in one process."""
     if trouble == "raise":
-        raise ValueError("trouble of its own making")
+        raise ValueError("trouble")
     if trouble in ("pause", "sleep"):
         time.sleep({"pause": 6, "sleep": 1000}[trouble])
         return
@@ -179,7 +175,7 @@ def make_trouble(trouble: str) -> None:
 
 
 def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
-    """`kind@place`: while it reads that step's batch (the default), computes it, or from then on saves or evaluates."""
+    """Fail by `kind@place`: at the read of that step's batch (the default), its computation, or a later save."""
     kind, _, place = trouble.partition("@")
     step_now = 0
 
@@ -193,8 +189,6 @@ def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
     def make_input(batch: ClipBatch) -> tuple[Tensor, Tensor]:
         inputs, targets = task.make_input(batch)
         if step_now == at_step and place == "step":
-            if kind == "nan":
-                return inputs * math.nan, targets
             make_trouble(kind)
         return inputs, targets
 
@@ -207,22 +201,6 @@ def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
     return replace(task, make_input=make_input, save_model=save_model)
 
 
-def train_until_killed(output_dir: Path, step: int) -> None:
-    """A run that ends with code 9 in the middle of `step`."""
-    torch.set_num_threads(1)
-    task = tiny_task(tiny_config())
-    task.loader.spoil = lambda current, batch: os._exit(9) if current == step else batch
-    tiny_train(output_dir, tiny_config(), make_accelerator("fp32"), task=task)
-
-
-def train_slowly(output_dir: Path, step_delay_s: float) -> None:
-    """A run with a checkpoint after every step, in a process that is there for it alone."""
-    torch.set_num_threads(1)
-    task = tiny_task(tiny_config())
-    task.loader.step_delay_s = step_delay_s
-    tiny_train(output_dir, tiny_config(checkpoint_every_steps=1), make_accelerator("fp32"), task=task)
-
-
 def main() -> None:
     output_dir, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     global DROPOUT
@@ -231,9 +209,7 @@ def main() -> None:
     DROPOUT = options.pop("dropout", True)
     evaluates = options.pop("evaluates", False)
     trouble, process, step = options.pop("trouble", ("", -1, -1))
-    optimizer = options.pop("optimizer", "adamw")
     config = tiny_config(**options)
-    config = replace(config, optimizer=replace(config.optimizer, name=optimizer))
     accelerator = make_accelerator("fp32")
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
     task = tiny_task(config, accelerator.process_index, accelerator.num_processes)

@@ -21,7 +21,7 @@ from vidtl.metrics.intervals import LEVEL, wilson
 from vidtl.metrics.outcomes import classes_without_positives
 from vidtl.runtime.escape import printable
 from vidtl.runtime.files import whole_file
-from vidtl.runtime.versions import installed_versions
+from vidtl.runtime.logging import installed_versions
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 
 METRICS_FILE = "metrics.json"

@@ -19,10 +19,9 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 from vidtl.data.manifest import Manifest
 from vidtl.data.manifest_entry import Entry
 from vidtl.prepare.manifest import ManifestFolder, Results
-from vidtl.runtime.exit import StoppedBySignalError
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
-from vidtl.runtime.signals import StopSignals
+from vidtl.runtime.signals import StoppedBySignalError, StopSignals
 
 Job = TypeVar("Job")
 

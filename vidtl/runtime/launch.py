@@ -1,7 +1,7 @@
 """Start of a tool: processes and precision.
 
 Accelerate owns devices, processes, precision and gradient synchronization. The launcher (`accelerate launch`,
-`torchrun`, or none for one process) decides how many processes run.
+`torchrun`, or none for one process) sets the number of processes.
 """
 
 import ctypes
@@ -32,10 +32,7 @@ PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
 """Limit for collectives. Not 10 minutes: Accelerate takes that for its default and drops it; gloo then waits 30."""
 
 POLL_S = 0.05
-"""Interval between checks for the other processes."""
-
-# Parameters of glibc's mallopt, from malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+FORMS = "MULTI_GPU (also on a CPU), FSDP, or one process"
 
 
 def resolve_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:
@@ -56,10 +53,7 @@ def make_accelerator(precision: Precision) -> Accelerator:
     """
     resolved = resolve_precision(precision)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UserError(
-            "the launcher's distributed_type is DEEPSPEED; allowed: FSDP, which is FSDP2 here "
-            "(configs/accelerate/fsdp_8.yaml), MULTI_GPU (also on a CPU) or one process"
-        )
+        _require(False, "distributed_type", "DEEPSPEED", f"{FORMS}; FSDP is FSDP2 (configs/accelerate/fsdp_8.yaml)")
     accelerator = Accelerator(
         mixed_precision="no" if resolved == "fp32" else resolved,
         cpu=not torch.cuda.is_available(),
@@ -83,24 +77,20 @@ def _enable_fsdp_on_cpu(accelerator: Accelerator) -> None:
 
 def _check_launcher(accelerator: Accelerator) -> None:
     supported = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.FSDP}
-    _require(
-        accelerator.distributed_type in supported, "distributed_type", accelerator.distributed_type.value,
-        "MULTI_GPU (also on a CPU), FSDP, or one process",
-    )  # fmt: skip
+    form = accelerator.distributed_type
+    _require(form in supported, "distributed_type", form.value, FORMS)
     steps = accelerator.gradient_accumulation_steps
     _require(steps == 1, "gradient_accumulation_steps", steps, "1; see training.accumulation_steps")
-    if accelerator.distributed_type != DistributedType.FSDP:
+    if form != DistributedType.FSDP:
         return
     plugin, dynamo = accelerator.state.fsdp_plugin, accelerator.state.dynamo_plugin.backend
     _require(plugin.fsdp_version == 2, "fsdp_version", plugin.fsdp_version, "2")
-    _require(
-        not plugin.activation_checkpointing, "fsdp_activation_checkpointing", True,
-        "false; see training.activation_checkpointing",
-    )  # fmt: skip
+    recomputes, allowed = plugin.activation_checkpointing, "false; see training.activation_checkpointing"
+    _require(not recomputes, "fsdp_activation_checkpointing", True, allowed)
     _require(not plugin.cpu_ram_efficient_loading, "fsdp_cpu_ram_efficient_loading", True, "false")
     _require(dynamo == DynamoBackend.NO, "dynamo_backend", dynamo.value, "no; see training.compile")
-    # Accelerate would round weights, gradients and their exchange to the run's precision; every form of training
-    # keeps float32 weights and gradients under autocast (`vidtl.training.step`).
+    # Accelerate would round weights, gradients and their exchange to the run's precision. Weights and gradients are
+    # float32 under autocast here (`vidtl.training.step`).
     plugin.mixed_precision_policy = MixedPrecisionPolicy()
 
 
@@ -110,15 +100,15 @@ def _require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Keep freed memory in the process, as PyTorch does on a GPU; a no-op without glibc.
+    """Keep freed memory in the process, as PyTorch does on a GPU; does nothing without glibc.
 
-    glibc returns large blocks to the system, which then maps and clears the same memory in every training step: one
-    step of configs/toy.yaml on one core takes 0.187 s of CPU time without this and 0.159 s with it (medians of 6 runs).
+    glibc returns large blocks to the system, which maps and clears the same memory in every training step: one step of
+    configs/toy.yaml on one core takes 0.187 s of CPU time without this and 0.159 s with it (medians of 6 runs).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for name, value in {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 << 20}.items():
-            mallopt(name, value)
+    if mallopt is not None:  # parameters from glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+        for parameter, value in ((-4, 0), (-1, -1), (-2, 64 << 20)):
+            mallopt(parameter, value)
 
 
 def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:

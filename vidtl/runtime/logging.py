@@ -1,9 +1,9 @@
-"""Records of a run: `metrics.jsonl`, trackers, and messages on stderr.
+"""Records of a run: `metrics.jsonl`, trackers, messages on stderr, and versions of packages.
 
-`metrics.jsonl` holds one JSON object per line. Lines of training have step, epoch, loss (mean over the steps since the
-line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share, compute_share, and nonfinite_steps
-once a step was skipped; lines of an evaluation have step, epoch, split and the metrics. `step` counts finished
-optimizer steps. Non-finite numbers are null.
+`metrics.jsonl` holds one JSON object per line. Lines of training have step (finished optimizer steps), epoch, loss
+(mean over the steps since the line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share,
+compute_share, and nonfinite_steps once a step was skipped; lines of an evaluation have step, epoch, split and the
+metrics. Non-finite numbers are null.
 """
 
 import importlib.util
@@ -11,9 +11,12 @@ import json
 import logging
 import math
 import os
+import platform
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +32,7 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if
 
 
 class _StderrHandler(logging.Handler):
-    """Prints above progress bars, with control characters escaped: paths and class names are untrusted text."""
+    """Messages above progress bars, with control characters escaped: paths and class names are untrusted text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record).translate(_CONTROL), file=sys.stderr)
@@ -49,11 +52,7 @@ class MetricsLog:
     """Writer of `metrics.jsonl` and the trackers, on the main process only."""
 
     def __init__(self, file: Path, trackers: "Sequence[GeneralTracker]", resumed_step: int) -> None:
-        """Drop the lines beyond `resumed_step` that an earlier attempt logged.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Drop the lines beyond `resumed_step`, of an earlier attempt; UserError where the file cannot be written."""
         drop_lines_beyond(file, resumed_step)
         with user_error_if_not_written(file):
             self._lines = file.open("a", encoding="utf-8")
@@ -61,11 +60,7 @@ class MetricsLog:
         self._trackers = trackers
 
     def write(self, step: int, epoch: float, numbers: Mapping[str, float], split: str | None = None) -> None:
-        """Write one line to the disk: of a training step, or of an evaluation on `split`.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Write the line of a training step, or of an evaluation on `split`; UserError where it cannot be written."""
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
         with user_error_if_not_written(self._file):
@@ -98,11 +93,7 @@ def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def drop_lines_beyond(file: Path, step: int) -> None:
-    """Keep the lines up to `step`; the file is replaced atomically.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Keep the lines up to `step` and replace the file atomically; UserError where it cannot be written."""
     if not file.exists():
         return
     kept = [json.dumps(entry) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
@@ -119,13 +110,10 @@ def check_trackers(names: Sequence[str]) -> None:
 def start_trackers(
     names: Sequence[str], output_dir: Path, settings: dict[str, Any], resumed_step: int
 ) -> "list[GeneralTracker]":
-    """Start the trackers of a run, on the main process; a resumed run continues its records.
+    """Start the trackers of a run (`training.trackers`), on the main process; a resumed run continues its records.
 
-    Args:
-        names: `training.trackers`.
-        output_dir: both write below it; W&B also to its server, unless WANDB_MODE is offline.
-        settings: the resolved configuration, for W&B's table of runs.
-        resumed_step: TensorBoard drops records beyond this step. W&B keeps them and ignores repetitions.
+    Both write below `output_dir`; W&B also to its server, unless WANDB_MODE is offline, with `settings` for its table
+    of runs. TensorBoard drops records beyond `resumed_step`; W&B keeps them and ignores repetitions.
 
     Raises:
         UserError: W&B cannot be started (no login, no network).
@@ -161,8 +149,15 @@ def _start_wandb(output_dir: Path, settings: dict[str, Any]) -> "GeneralTracker"
     try:
         tracker.start()
     except (wandb.Error, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"training.trackers: wandb could not be started: {reason}; try `wandb login`, or WANDB_MODE=offline"
-        ) from error
+        problem = f"wandb could not be started: {' '.join(str(error).split())}"
+        raise UserError(f"training.trackers: {problem}; try `wandb login`, or WANDB_MODE=offline") from error
     return tracker
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of Python and of the installed ones of `packages`."""
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions

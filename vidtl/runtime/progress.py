@@ -12,7 +12,6 @@ from tqdm import tqdm
 from vidtl.runtime.watchdog import heartbeat
 
 LINE_EVERY_S = 15.0
-"""Interval between lines where stderr is not a terminal."""
 
 NO_FIGURES: Mapping[str, str] = MappingProxyType({})
 
@@ -20,7 +19,7 @@ tqdm.monitor_interval = 0  # no thread, because decoding workers are forked
 
 
 class Task:
-    """One loop of known length, and how far it is."""
+    """Progress of one loop of known length."""
 
     def __init__(self, title: str, unit: str, total: int, done: int, visible: bool) -> None:
         self._meter = {"prefix": title, "unit": f" {unit}", "total": total, "initial": done}

@@ -10,22 +10,11 @@ from typing import Any
 
 import torch
 
-GPU_PEAKS = {
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "A10": 125e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-}
+GPU_PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
+GPU_PEAKS |= {"A100": 312e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12}
 """FLOP/s of dense bf16 matrix products by words of the device name, longer names first (NVIDIA's data sheets)."""
 
-CUDA_REPEATS = 10
-"""Calls per measurement on a GPU, where a single call is too short."""
+CUDA_REPEATS = 10  # a single call on a GPU is too short to measure
 
 
 def measure_seconds(action: Callable[[], object], device: torch.device) -> float:
@@ -68,9 +57,7 @@ def describe_machine() -> dict[str, Any]:
 
 def processor_name() -> str:
     """Read the model name of the processor from the system, or its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return names[0] if names else platform.processor() or platform.machine()

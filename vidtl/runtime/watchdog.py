@@ -1,8 +1,8 @@
 """Watchdog that ends a multi-process run when one process dies silently or hangs, and names that process.
 
-When one process stops, the others block in the next collective without learning why. Each process therefore records its
-activity, and a thread publishes it once a second, as a heartbeat, through the store that the processes met at. When no
-process makes progress, the one furthest behind is the one that the others wait for.
+When one process stops, the others block in the next collective. Each process therefore records its activity, and a
+thread publishes it once a second, as a heartbeat, through the launcher's store. When no process makes progress, the
+others wait for the one furthest behind.
 """
 
 import faulthandler
@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-HANG_EXIT_CODE = 1
-
 
 class Activity(IntEnum):
     """Activities of a process after a given number of finished steps; a greater one is further ahead.
@@ -32,26 +30,21 @@ class Activity(IntEnum):
     A checkpoint and an evaluation come before the next step; the other processes wait for the main process there.
     """
 
-    STARTING = 0
-    SAVING = 1
-    EVALUATING = 2
-    WAITING = 3
-    READING = 4
-    COMPUTING = 5
-    REDUCING = 6
+    STARTING = 0, "starting"
+    SAVING = 1, "writing a checkpoint"
+    EVALUATING = 2, "evaluating"
+    WAITING = 3, "waiting for the main process"
+    READING = 4, "waiting for clips"
+    COMPUTING = 5, "computing or exchanging gradients"
+    REDUCING = 6, "exchanging loss and counts"
 
-    @property
-    def text(self) -> str:
-        """Description for messages."""
-        return {
-            Activity.STARTING: "starting",
-            Activity.SAVING: "writing a checkpoint",
-            Activity.EVALUATING: "evaluating",
-            Activity.WAITING: "waiting for the main process",
-            Activity.READING: "waiting for clips",
-            Activity.COMPUTING: "computing or exchanging gradients",
-            Activity.REDUCING: "exchanging loss and counts",
-        }[self]
+    text: str
+    """Description for messages."""
+
+    def __new__(cls, value: int, text: str = "") -> "Activity":
+        self = int.__new__(cls, value)
+        self._value_, self.text = value, text
+        return self
 
 
 class _Position(NamedTuple):
@@ -102,7 +95,7 @@ class Heartbeat:
 
 
 class HangDetector:
-    """Decides from the heartbeats of all processes whether the run hangs, and which process causes it."""
+    """Detection of a hang, and of the process that causes it, from the heartbeats of all processes."""
 
     def __init__(self, timeout_s: float, now_s: float) -> None:
         self.timeout_s = timeout_s
@@ -140,14 +133,14 @@ def watchdog(
 ) -> Iterator[None]:
     """End this process inside the block when the run hangs for `timeout_s` seconds, or its launcher is gone.
 
-    Prints the first cause to stderr in one line and writes the stack of every thread to a file per process in the
-    folder `stacks`. Does nothing for a single process, or where `timeout_s` is 0. Once `is_stopping` returns True, the
-    launcher may be gone: it dies of some of the signals that make the run save a checkpoint.
+    Prints the first cause in one line and writes the stack of every thread to a file per process in `stacks`. Does
+    nothing for a single process, or where `timeout_s` is 0. Once `is_stopping` returns True, the launcher may be gone:
+    some of the signals that make the run save a checkpoint end it.
     """
     if accelerator.num_processes == 1 or timeout_s == 0:
         yield
         return
-    thread = _Thread(accelerator.process_index, accelerator.num_processes, timeout_s, stacks, is_stopping)
+    thread = _Thread(accelerator, timeout_s, stacks, is_stopping)
     thread.start()
     try:
         yield
@@ -157,11 +150,12 @@ def watchdog(
 
 class _Thread(threading.Thread):
     def __init__(
-        self, rank: int, num_processes: int, timeout_s: float, stacks: Path, is_stopping: Callable[[], bool]
+        self, accelerator: "Accelerator", timeout_s: float, stacks: Path, is_stopping: Callable[[], bool]
     ) -> None:
         from torch.distributed.distributed_c10d import _get_default_store
 
         super().__init__(name="watchdog", daemon=True)
+        rank, num_processes = accelerator.process_index, accelerator.num_processes
         self.rank, self.timeout_s, self.stacks, self.is_stopping = rank, timeout_s, stacks, is_stopping
         # A separate connection: requests of the main thread never block it.
         self.store = _get_default_store().clone()
@@ -174,7 +168,7 @@ class _Thread(threading.Thread):
         self._publish(0)
 
     def stop(self) -> None:
-        """Leave in order: the other processes must not take the silence for a hang."""
+        """Leave in order, so that the other processes see no hang."""
         self.ended.set()
         self.join()
         with suppress(Exception):  # the launcher may have gone already
@@ -203,7 +197,7 @@ class _Thread(threading.Thread):
         self._publish(beat)
         started = [key for key in self.keys if self.store.check([key])]
         texts: list[Any] = [json.loads(text) for text in self.store.multi_get(started)]
-        if not all(texts):  # one has left in order; the others do so soon, or fail with their own error
+        if not all(texts):  # a process has left in order; the others follow, or fail with their own error
             return []
         heartbeats = [Heartbeat(**text) for text in texts]
         missing = [rank for rank, key in enumerate(self.keys) if key not in started]
@@ -214,15 +208,11 @@ class _Thread(threading.Thread):
             self.stacks.mkdir(parents=True, exist_ok=True)
             with (self.stacks / f"process-{self.rank}.txt").open("w", encoding="utf-8") as stream:
                 faulthandler.dump_traceback(stream, all_threads=True)
-        if self._is_first_to_report():
+        is_first = True  # without the store, twice is better than never
+        with suppress(RuntimeError):
+            is_first = int(self.store.add(f"{self.keys[0]}/reported", 1)) == 1
+        if is_first:
             message = " ".join(f"error: {problem}; stacks: {self.stacks}/process-*.txt".splitlines())
-            sys.stderr.write(f"{message}\n")
-            sys.stderr.flush()
+            print(message, file=sys.stderr, flush=True)
         time.sleep(2.0)  # lets the other processes write their stacks before the launcher ends them
-        os._exit(HANG_EXIT_CODE)
-
-    def _is_first_to_report(self) -> bool:
-        try:
-            return int(self.store.add(f"{self.keys[0]}/reported", 1)) == 1
-        except RuntimeError:  # without the store, twice is better than never
-            return True
+        os._exit(1)

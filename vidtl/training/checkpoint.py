@@ -1,8 +1,8 @@
 """Checkpoint directories: written atomically, verified by checksums, and found from what a user gives.
 
-A checkpoint is written into `step-00000120.tmp`; every file is flushed to the disk, `manifest.json` with their sizes
-and SHA-256 sums is written last, and then the directory is renamed to `step-00000120`. Nothing is written into it
-afterwards. The newest checkpoint is the one with the highest step whose manifest verifies. No file is a pickle.
+A checkpoint is written into `step-00000120.tmp` and flushed to the disk; `manifest.json` with sizes and SHA-256 sums is
+written last, and then the directory is renamed to `step-00000120`. It never changes afterwards. The newest checkpoint
+is that of the highest step whose manifest verifies. No file is a pickle.
 """
 
 import hashlib
@@ -22,22 +22,15 @@ from safetensors import SafetensorError
 
 from vidtl.errors import UserError, did_you_mean
 
-MODEL, CONFIG, OPTIMIZER, STATE, EXPERIMENT, MANIFEST = (
-    "model.safetensors",
-    "config.json",
-    "optimizer.safetensors",
-    "state.json",
-    "experiment.yaml",
-    "manifest.json",
-)
+MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
+STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
 EMA = "ema"
 """Folder of a checkpoint with the averaged weights, as a model directory, where the run keeps an average."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
 _FORMAT = "vidtl-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8,})")
-_UNFINISHED = ".tmp"
-_DAMAGED = ".damaged"
+_UNFINISHED, _DAMAGED = ".tmp", ".damaged"
 _SPARE_BYTES = 16 * 2**20
 
 _log = logging.getLogger(__name__)
@@ -48,13 +41,12 @@ class Checkpoint:
     """A trained model on the disk: a checkpoint of a run, or any other model directory."""
 
     path: Path
-    """The checkpoint's directory, or the model directory."""
     step: int | None = None
     """Finished optimizer steps; None for a directory that is not named like a checkpoint."""
     run: Path | None = None
     """Folder of the run that has the checkpoint among its own."""
     averaged: bool = False
-    """Whether to read the averaged weights."""
+    """Read the averaged weights."""
 
     @property
     def model_directory(self) -> Path:
@@ -77,35 +69,28 @@ class Checkpoint:
         return replace(self, averaged=(self.path / EMA / CONFIG).is_file())
 
     def verify(self) -> None:
-        """Compare the model's files with the manifest. Call it on one process only: it reads all weights.
+        """Compare the model's files with the manifest; UserError for one that has changed.
 
-        Raises:
-            UserError: names the file that has changed.
+        Call it on one process only: it reads all weights.
         """
         if (self.path / MANIFEST).is_file():
-            problem = find_problem(self.path, hashed=self._model_files())
-            if problem:
-                raise UserError(f"checkpoint {str(self.path)!r} cannot be used: {problem}")
+            _check_usable(self.path, self._model_files())
 
     def fingerprint(self) -> str:
         """Compute a SHA-256 of weights and model settings, from the manifest's sums where there is a manifest."""
         manifest = self.path / MANIFEST
         listed = json.loads(manifest.read_bytes())["files"] if manifest.is_file() else {}
-        digest = hashlib.sha256()
-        for name in sorted(self._model_files()):
-            digest.update(bytes.fromhex(listed[name]["sha256"] if name in listed else _sha256(self.path / name)))
-        return digest.hexdigest()
+        sums = [listed[name]["sha256"] if name in listed else _sha256(self.path / name) for name in self._model_files()]
+        return hashlib.sha256(bytes.fromhex("".join(sums))).hexdigest()
 
     def _model_files(self) -> list[str]:
         return [(Path(EMA) / name if self.averaged else Path(name)).as_posix() for name in (CONFIG, MODEL)]
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
-    """Find the model that a user means by a run (its newest checkpoint), a checkpoint, its `ema` folder, or any model
-    directory. Reads no weights; see `Checkpoint.verify`.
+    """Find the model of a run (its newest checkpoint), of a checkpoint, its `ema` folder, or any model directory.
 
-    Raises:
-        UserError: there is none, or files of the checkpoint are missing or cut short.
+    Reads no weights; see `Checkpoint.verify`. UserError where there is none, or where files are missing or cut short.
     """
     if not path.is_dir():
         neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -114,9 +99,8 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if (path / CONFIG).is_file():
         averaged = path.name == EMA and (path.parent / EXPERIMENT).is_file()
         found = _described(path.parent if averaged else path, averaged)
-        problem = find_problem(found.path, hashed=()) if found.experiment_file else None
-        if problem:
-            raise UserError(f"checkpoint {str(found.path)!r} cannot be used: {problem}")
+        if found.experiment_file:
+            _check_usable(found.path, hashed=())
         return found
     newest = newest_valid(path / CHECKPOINTS, hashed=())
     if newest is None:
@@ -124,10 +108,15 @@ def find_checkpoint(path: Path) -> Checkpoint:
     return _described(newest)
 
 
+def _check_usable(path: Path, hashed: Collection[str]) -> None:
+    problem = find_problem(path, hashed=hashed)
+    if problem:
+        raise UserError(f"checkpoint {str(path)!r} cannot be used: {problem}")
+
+
 def _described(path: Path, averaged: bool = False) -> Checkpoint:
-    match = _NAME.fullmatch(path.name)
     run = path.parents[1] if path.parent.name == CHECKPOINTS else None
-    return Checkpoint(path, int(match[1]) if match else None, run, averaged)
+    return Checkpoint(path, checkpoint_step(path) if _NAME.fullmatch(path.name) else None, run, averaged)
 
 
 def checkpoint_name(step: int) -> str:
@@ -143,26 +132,23 @@ def checkpoint_step(directory: Path) -> int:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """List the directories named like a checkpoint, newest first, whether they verify or not."""
-    if not folder.is_dir():
-        return []
-    return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), key=checkpoint_step, reverse=True)
+    """List the directories named like a checkpoint, newest first, without verifying them."""
+    return sorted((p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)), key=checkpoint_step, reverse=True)
 
 
 @contextmanager
 def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path]:
     """Yield an empty directory to write files into; when the block ends, it becomes the checkpoint of `step`.
 
-    Raises:
-        UserError: the disk has less than `content_bytes` (plus a margin) free, or a write fails; nothing is left
-        behind.
+    UserError where less than `content_bytes` (plus a margin) are free, or a write fails; no file is left.
     """
     target = folder / checkpoint_name(step)
     temporary = target.with_name(target.name + _UNFINISHED)
     replaced = target.with_name(f"{target.name}.replaced{_UNFINISHED}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _require_space(folder, target, content_bytes)
+        if _free(folder) < content_bytes + _SPARE_BYTES:
+            raise OSError("not enough room on the disk")
         _remove(temporary)
         temporary.mkdir()
         yield temporary
@@ -175,8 +161,8 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
-            f"checkpoint {target} could not be written: {error} "
-            f"({content_bytes} bytes needed, {_free(folder)} bytes free)"
+            f"checkpoint {target} could not be written: {error} ({content_bytes} bytes needed, {_free(folder)} free); "
+            "the one before it is intact"
         ) from error
 
 
@@ -197,12 +183,10 @@ def _seal(directory: Path, name: str) -> None:
 
 
 def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
-    """Compare a checkpoint with its manifest; return what differs, with the file's name, or None.
+    """Compare a checkpoint with its manifest; return the first difference, with the file's name, or None.
 
-    Args:
-        directory: the checkpoint.
-        name: required name in the manifest, to resume from it; a copy may have any other.
-        hashed: files whose content to verify; None for all. The size of every file is always checked.
+    Compares the content of the files in `hashed` (None for all) and the size of every file. To resume, `name` must be
+    that in the manifest; a copy may have any other.
     """
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
@@ -238,8 +222,13 @@ def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | 
     return None
 
 
-def set_aside_newer(folder: Path, checkpoint: Path | None) -> None:
-    """Rename the damaged checkpoints after the one to resume from, which `prune` would keep as the newest."""
+def remove_unusable(folder: Path, checkpoint: Path | None) -> None:
+    """Remove unfinished directories of a killed run, and rename damaged checkpoints newer than `checkpoint`.
+
+    `checkpoint` is the one to resume from; `prune` would keep the damaged ones as the newest.
+    """
+    for path in folder.glob(f"step-*{_UNFINISHED}"):
+        _remove(path)
     for directory in list_checkpoints(folder):
         if directory == checkpoint:
             return
@@ -255,12 +244,6 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
         if checkpoint_step(directory) != best_step:
             # Renamed first: a half-removed directory must not look like a checkpoint.
             _remove(directory.rename(directory.with_name(directory.name + _UNFINISHED)))
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove unfinished directories of a killed run."""
-    for path in folder.glob(f"step-*{_UNFINISHED}"):
-        _remove(path)
 
 
 def _remove(path: Path) -> None:
@@ -287,12 +270,3 @@ def _free(folder: Path) -> int:
         return shutil.disk_usage(folder).free
     except OSError:
         return 0
-
-
-def _require_space(folder: Path, target: Path, content_bytes: int) -> None:
-    free = _free(folder)
-    if free < content_bytes + _SPARE_BYTES:
-        raise UserError(
-            f"checkpoint {target} needs {content_bytes + _SPARE_BYTES} bytes, {free} are free; "
-            "make room and resume from the checkpoint before it"
-        )

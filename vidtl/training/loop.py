@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,20 +11,18 @@ from accelerate import Accelerator
 from torch import nn
 
 from vidtl.config import ExperimentConfig
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError
+from vidtl.metrics import Metric
 from vidtl.runtime.launch import on_main_process
 from vidtl.runtime.logging import MetricsLog, read_json_lines, start_trackers
 from vidtl.runtime.progress import Progress, Task
 from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.watchdog import Activity, activity, heartbeat, watchdog
 from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint, prune
-from vidtl.training.failures import ReplacedClips, UnreadableVideos
-from vidtl.training.monitor import Monitor
+from vidtl.training.monitor import Monitor, ReplacedClips, UnreadableVideos
 from vidtl.training.prefetch import DeviceBatches
-from vidtl.training.run_directory import RunDirectory, dump_config
-from vidtl.training.run_summary import describe_run, run_summary
-from vidtl.training.snapshot import Snapshot
-from vidtl.training.state import Best, RunFacts, TrainingState, read_state, write_state
+from vidtl.training.run_directory import RunDirectory, describe_run, dump_config, run_summary
+from vidtl.training.state import Best, Snapshot, TrainingState, find_best_metric, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -38,17 +36,14 @@ class TrainingSummary:
     steps: int
     """Finished optimizer steps, resumed parts included."""
     resumed_step: int
-    """Step that this attempt resumed from; 0 for a new run."""
+    """Step of the checkpoint at the start; 0 for a new run."""
     checkpoint: Path
-    """Last checkpoint."""
     metrics: dict[str, float]
     """Last evaluation; empty without one."""
     best: Best | None
-    """Best evaluation during training."""
     unreadable: dict[str, int]
     """Failed attempts to read, by video."""
     replaced: dict[str, ReplacedClips]
-    """Substituted clips, by class."""
 
 
 def train(
@@ -66,10 +61,11 @@ def train(
     same number of processes and accumulation steps). Every process must build the same `model` and see `output_dir`.
 
     Raises:
-        UserError: the directory is in use or holds another experiment; a checkpoint cannot be written; the loss is not
-            finite; too many videos cannot be read.
+        UserError: `training.best_metric` does not exist; the directory is in use or holds another experiment; a
+            checkpoint cannot be written; the loss is not finite; too many videos cannot be read.
         StoppedBySignalError: after a checkpoint of the last finished step.
     """
+    best_metric = find_best_metric(config.training.best_metric, task.multi_label)
     directory = RunDirectory(output_dir)
     with ExitStack() as stack, StopSignals() as signals:
 
@@ -78,35 +74,32 @@ def train(
             return directory.find_checkpoint(config)
 
         checkpoint = on_main_process(accelerator, lock_and_find)
-        state = read_state(checkpoint, run_facts(task)) if checkpoint else TrainingState()
-        resumed_step = state.step
+        state = read_state(checkpoint, task.facts()) if checkpoint else TrainingState()
+        start = state.step
         engine = Engine(model, config, accelerator, task)
         if checkpoint:
             engine.load(checkpoint, state.scaler)
         on_main_process(accelerator, partial(directory.take, config, checkpoint))
-        unreadable = UnreadableVideos(
-            directory.unreadable_file, accelerator, task.loader, config.data.max_unreadable_share,
-            config.augmentation.repeats, resumed_step,
-        )  # fmt: skip
+        max_share, repeats = config.data.max_unreadable_share, config.augmentation.repeats
+        unreadable = UnreadableVideos(directory.unreadable_file, accelerator, task.loader, max_share, repeats, start)
         log, results = None, {}
         if accelerator.is_main_process:
             about = {**describe_run(config, accelerator), **task.about}
             results = stack.enter_context(run_summary(directory.summary_file, about, state))
-            trackers = start_trackers(config.training.trackers, output_dir, asdict(config), resumed_step)
-            log = MetricsLog(directory.metrics_file, trackers, resumed_step)
-            stack.callback(log.close)
-        run = _Run(directory, engine, state, unreadable, signals, log, evaluate)
+            trackers = start_trackers(config.training.trackers, output_dir, asdict(config), start)
+            log = stack.enter_context(closing(MetricsLog(directory.metrics_file, trackers, start)))
+        run = _Run(directory, engine, state, unreadable, signals, log, evaluate, best_metric)
         with watchdog(accelerator, config.training.hang_timeout_s, directory.stacks, signals.arrived):
             run.to_the_end(progress)
         results["metrics"] = {name: value if math.isfinite(value) else None for name, value in run.metrics.items()}
-        results["unreadable"] = unreadable.by_path()
+        results["unreadable"] = dict(unreadable.by_path)
         return TrainingSummary(
             steps=state.step,
-            resumed_step=resumed_step,
+            resumed_step=start,
             checkpoint=directory.checkpoints / checkpoint_name(state.step),
             metrics=run.metrics,
             best=state.best,
-            unreadable=unreadable.by_path(),
+            unreadable=dict(unreadable.by_path),
             replaced=unreadable.by_class(state.step),
         )
 
@@ -122,19 +115,18 @@ class _Run:
     signals: StopSignals
     log: MetricsLog | None
     evaluate: Evaluate | None
+    best_metric: Metric
     metrics: dict[str, float] = field(default_factory=dict)
     """Last evaluation, in the main process."""
 
     def __post_init__(self) -> None:
         self.config, self.accelerator = self.engine.config, self.engine.accelerator
-        self.task = self.engine.task
-        self.loader = self.task.loader
+        self.loader = self.engine.task.loader
         self.saved_step = self.state.step
+        skips = self.engine.skips_overflows
         self.monitor = Monitor(
-            self.config.training, self.accelerator, self.state, self.unreadable, self.signals, self.log,
-            steps_per_epoch=self.loader.steps_per_epoch, total_steps=self.loader.total_steps,
-            skips_overflows=self.engine.skips_overflows,
-        )  # fmt: skip
+            self.config.training, self.accelerator, self.state, self.unreadable, self.signals, self.log, skips
+        )
 
     def to_the_end(self, progress: Progress) -> None:
         """Run all steps that are left, unless an early stop ends them."""
@@ -188,16 +180,15 @@ class _Run:
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
         self.state.scaler = self.engine.scaler_state()
-        training = self.config.training
         about = {
             "epoch": self.state.step / self.loader.steps_per_epoch,
-            "seed": training.seed,
-            "global_batch": training.batch_size,
+            "seed": self.config.training.seed,
+            "global_batch": self.config.training.batch_size,
             "num_processes": self.accelerator.num_processes,
         }
         with new_checkpoint(self.directory.checkpoints, self.state.step, snapshot.num_bytes) as directory:
             self.engine.save(directory, snapshot)
-            write_state(directory, self.state, run_facts(self.task), about)
+            write_state(directory, self.state, self.engine.task.facts(), about)
             (directory / EXPERIMENT).write_text(dump_config(self.config), encoding="utf-8")
         self._prune()
 
@@ -215,34 +206,24 @@ class _Run:
     def _evaluate(self) -> None:
         """Evaluate after the checkpoint; training is not disturbed, because every forward pass is seeded."""
         assert self.evaluate is not None
-        with (
-            activity(Activity.EVALUATING, self.state.step),
-            self.signals.immediate(),
-            self.engine.evaluated() as model,
-        ):
+        evaluating = activity(Activity.EVALUATING, self.state.step)
+        with evaluating, self.signals.immediate(), self.engine.evaluated() as model:
             self.metrics = self.evaluate(model)
         on_main_process(self.accelerator, self._record_evaluation)
         self.monitor.restart_clock()
 
     def _record_evaluation(self) -> None:
         assert self.log is not None
-        name = self.config.training.best_metric
-        if name and name not in self.metrics:
-            raise UserError(f"training.best_metric is {name!r}; {did_you_mean(name, self.metrics)}")
         epoch = self.state.step / self.loader.steps_per_epoch
         self.log.write(self.state.step, epoch, self.metrics, self.config.data.eval_split)
-        self.state.add_evaluation(self.state.step, self._best_metric(), self.metrics)
+        self.state.add_evaluation(self.state.step, self.best_metric, self.metrics)
         self._prune()
 
-    def _best_metric(self) -> str:
-        return self.config.training.best_metric or ("mAP" if self.task.multi_label else "top1")
-
     def _recall_evaluations(self) -> bool:
-        """Read earlier evaluations from the log, which is newer than the checkpoint; return whether the last one, due
-        after the checkpoint, is missing."""
+        """Read earlier evaluations from the log; return whether the one due after the checkpoint is missing."""
         for line in read_json_lines(self.directory.metrics_file):
             if "split" in line and line["step"] <= self.state.step:
-                self.state.add_evaluation(line["step"], self._best_metric(), line)
+                self.state.add_evaluation(line["step"], self.best_metric, line)
                 if line["step"] == self.state.step:
                     values = {name: v for name, v in line.items() if name not in ("step", "epoch", "split")}
                     self.metrics = {name: math.nan if value is None else value for name, value in values.items()}
@@ -251,14 +232,3 @@ class _Run:
     def _should_stop_early(self) -> bool:
         patience = self.config.training.early_stop_evaluations
         return patience > 0 and on_main_process(self.accelerator, lambda: self.state.evaluations_since_best >= patience)
-
-
-def run_facts(task: TrainingTask) -> RunFacts:
-    """Collect the properties of the data that a checkpoint records."""
-    return RunFacts(
-        num_classes=task.num_classes,
-        num_videos=task.num_videos,
-        steps_per_epoch=task.loader.steps_per_epoch,
-        total_steps=task.loader.total_steps,
-        data_sha256=task.data_sha256,
-    )

@@ -1,6 +1,4 @@
-"""Loss functions as sums over samples, equal for any split of a batch over processes and micro-batches.
-
-To add a loss, write its function and add a row to `LOSSES`; `training.loss` then accepts its name.
+"""The table of losses. To add one, add a function and a row to `LOSSES`; `training.loss` then accepts its name.
 
 Axes: B samples, K classes. Functions return the loss per sample [B] in float32 for logits [B, K], targets [B, K] in
 [0, 1] (one-hot, mixed or multi-hot; smoothed) and class weights [K] or None.
@@ -9,7 +7,6 @@ Axes: B samples, K classes. Functions return the loss per sample [B] in float32 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +14,7 @@ from torch.nn import functional
 
 from vidtl.errors import UserError, did_you_mean
 
-FOCAL_GAMMA = 2.0
-"""Value of Lin et al. (2017)."""
+FOCAL_GAMMA = 2.0  # Lin et al. (2017)
 
 
 def cross_entropy(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None) -> Tensor:
@@ -35,8 +31,7 @@ def binary_cross_entropy(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tenso
 
 
 def focal(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None, multi_label: bool) -> Tensor:
-    """Compute the focal loss -(1 - p)^gamma y log p with gamma 2 (Lin et al., "Focal loss for dense object detection",
-    ICCV 2017, equation 4), which reduces the loss of well-classified samples.
+    """Compute -(1 - p)^gamma y log p (Lin et al., "Focal loss for dense object detection", ICCV 2017, equation 4).
 
     p is the softmax, and the loss is summed over classes (soft targets y). Multi-label, p is the sigmoid, negative
     terms are p^gamma (1 - y) log(1 - p), and the loss is averaged over classes. Class weights replace alpha.
@@ -54,22 +49,15 @@ def focal(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None, multi
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-class _Row(NamedTuple):
-    """Function of a loss for each kind of labels; None where it does not apply."""
-
-    single_label: LossFunction | None
-    multi_label: LossFunction | None
-
-
-LOSSES = {
-    "cross_entropy": _Row(cross_entropy, None),
-    "binary_cross_entropy": _Row(binary_cross_entropy, binary_cross_entropy),
-    "focal": _Row(partial(focal, multi_label=False), partial(focal, multi_label=True)),
+LOSSES: dict[str, tuple[LossFunction | None, LossFunction | None]] = {
+    "cross_entropy": (cross_entropy, None),
+    "binary_cross_entropy": (binary_cross_entropy, binary_cross_entropy),
+    "focal": (partial(focal, multi_label=False), partial(focal, multi_label=True)),
 }
-"""Values of `training.loss`."""
+"""Values of `training.loss`: the function for single-label and for multi-label data."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Loss:
     """Loss function with its label smoothing and class weights."""
 
@@ -81,12 +69,8 @@ class Loss:
     def __call__(self, logits_BK: Tensor, targets_BK: Tensor, weights_B: Tensor) -> Tensor:
         """Sum sample weight x loss over samples, in float32; the caller divides by the number of real samples.
 
-        Label smoothing is ViViT's for both kinds of labels: y (1 - s) + s / K.
-
-        Args:
-            logits_BK: scores before softmax or sigmoid, any floating dtype.
-            targets_BK: one-hot, mixed or multi-hot, in [0, 1].
-            weights_B: 1 for a real sample, 0 for padding.
+        Sums are equal for any split of a batch. `weights_B` is 1 for a real sample and 0 for padding. Label smoothing
+        is ViViT's for both kinds of labels: y (1 - s) + s / K.
         """
         smoothing = self.label_smoothing
         targets_BK = targets_BK.float() * (1 - smoothing) + smoothing / targets_BK.shape[1]
@@ -95,19 +79,16 @@ class Loss:
 
 
 def find_loss(name: str, multi_label: bool) -> LossFunction:
-    """Return the loss function named in `training.loss`; '' is the usual one for the kind of labels.
+    """Return the loss function named in `training.loss`; '' is a cross-entropy for the labels.
 
-    Raises:
-        UserError: an unknown name, or a loss that does not apply to the labels.
+    UserError for an unknown loss, or one that does not apply to the labels.
     """
-    column = "multi_label" if multi_label else "single_label"
     name = name or ("binary_cross_entropy" if multi_label else "cross_entropy")
-    fitting = [each for each, row in LOSSES.items() if getattr(row, column)]
-    if name in LOSSES and name not in fitting:
-        raise UserError(f"training.loss is {name!r}; allowed with {column} data: {', '.join(fitting)}")
-    if name not in LOSSES:
-        raise UserError(f"training.loss is {name!r}; {did_you_mean(name, fitting)}")
-    function: LossFunction = getattr(LOSSES[name], column)
+    fitting = {each: functions[multi_label] for each, functions in LOSSES.items()}
+    function = fitting.get(name)
+    if function is None:
+        labels, allowed = "multi-label" if multi_label else "single-label", [each for each in fitting if fitting[each]]
+        raise UserError(f"training.loss is {name!r}; with {labels} data, {did_you_mean(name, allowed)}")
     return function
 
 

@@ -1,30 +1,118 @@
 """Checks and records of finished steps: values reduced over processes, log lines, and reasons to end a run."""
 
+import json
 import logging
 import math
 import time
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from vidtl.config import TrainingConfig
+from vidtl.data.batch import Failure
 from vidtl.errors import UserError
-from vidtl.runtime.logging import MetricsLog
+from vidtl.runtime.escape import printable
+from vidtl.runtime.files import user_error_if_not_written
+from vidtl.runtime.logging import MetricsLog, drop_lines_beyond, read_json_lines
 from vidtl.runtime.progress import Task
 from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.watchdog import Activity, activity
-from vidtl.training.failures import UnreadableVideos
 from vidtl.training.state import TrainingState
-from vidtl.training.step import StepReport
+from vidtl.training.step import BatchSource, StepReport
 
-MAX_NONFINITE_STEPS = 10
-"""Skipped steps in a row after which a run ends: single outliers are skipped, divergence is not."""
+MIN_REQUESTED = 20  # requested videos from which on the share of unreadable ones is limited
+MAX_NONFINITE_STEPS = 10  # skipped steps in a row after which a run ends
 
 _log = logging.getLogger(__name__)
+
+
+class ReplacedClips(NamedTuple):
+    """Clips of one class that another video replaced, and all requested ones."""
+
+    replaced: int
+    requested: int
+
+
+@dataclass
+class UnreadableVideos:
+    """Writer of `unreadable.jsonl` (a line per failed attempt: step, path, reason, classes, attempt) and its counts.
+
+    Counts by path and by class are complete in the main process only.
+    """
+
+    file: Path
+    accelerator: Accelerator
+    loader: BatchSource
+    max_share: float
+    repeats: int
+    resumed_step: InitVar[int]
+    by_path: Counter[str] = field(default_factory=Counter)
+    """Failed attempts of each video."""
+
+    def __post_init__(self, resumed_step: int) -> None:
+        self._by_class: Counter[str] = Counter()
+        if self.accelerator.is_main_process:
+            drop_lines_beyond(self.file, resumed_step)
+            for entry in read_json_lines(self.file):
+                self._count(str(entry["path"]), entry.get("classes", []), entry.get("attempt", 0))
+        self._reported = self._by_class.total()
+
+    def add(self, state: TrainingState, num_clips: int, num_failures: int, failures: Sequence[Failure]) -> None:
+        """Count one step: clips and failures of all processes, and this process's failures. All processes call this.
+
+        UserError where the share of unreadable videos exceeds the limit.
+        """
+        state.videos_asked += num_clips // self.repeats + num_failures
+        state.videos_unreadable += num_failures
+        gathered: list[Failure] = gather_object(list(failures)) if num_failures else []
+        if self.accelerator.is_main_process:
+            if gathered:
+                self._record(state.step, gathered)
+            if state.step % self.loader.steps_per_epoch == 0:
+                self._report_classes(state.step)
+        share = state.videos_unreadable / max(1, state.videos_asked)
+        if num_failures and state.videos_asked >= MIN_REQUESTED and share > self.max_share:
+            raise UserError(
+                f"{state.videos_unreadable} of {state.videos_asked} requested videos could not be read; allowed by "
+                f"data.max_unreadable_share: {self.max_share}; see {self.file}; the last one: "
+                f"{gathered[-1].path}: {gathered[-1].reason}"
+            )
+
+    def _record(self, step: int, failures: Sequence[Failure]) -> None:
+        with user_error_if_not_written(self.file), self.file.open("a", encoding="utf-8") as stream:
+            for failure in failures:
+                if failure.path not in self.by_path:
+                    path, reason = printable(failure.path), printable(failure.reason)
+                    names = printable(", ".join(failure.classes) or "no class")
+                    _log.warning("video cannot be read and is substituted: %s (%s): %s", path, names, reason)
+                self._count(failure.path, failure.classes, failure.attempt)
+                line = {"step": step, **failure._asdict()}
+                del line["record"]
+                stream.write(json.dumps(line) + "\n")  # escapes file names that are not UTF-8
+
+    def _count(self, path: str, classes: Sequence[str], attempt: int) -> None:
+        self.by_path[path] += 1
+        if attempt == 0:  # failed substitutes do not replace the clip again
+            self._by_class.update(dict.fromkeys(classes, self.repeats))
+
+    def _report_classes(self, step: int) -> None:
+        """Log the replaced clips of each class, once an epoch, if there are new ones."""
+        if self._by_class.total() > self._reported:
+            self._reported = self._by_class.total()
+            for name, clips in self.by_class(step).items():
+                _log.warning("class %s: %d of %d clips replaced so far", printable(name), *clips)
+
+    def by_class(self, step: int) -> dict[str, ReplacedClips]:
+        """Return the replaced clips of each class with any, most first."""
+        requested = self.loader.clips_of_classes(step) if self._by_class else {}
+        return {name: ReplacedClips(count, requested.get(name, 0)) for name, count in self._by_class.most_common()}
 
 
 class _Pending(NamedTuple):
@@ -37,48 +125,31 @@ class _Pending(NamedTuple):
 
 
 @dataclass
-class _Speed:
-    """Sums since the last log line, in clips and seconds."""
-
-    clips: int = 0
-    total: float = 0.0
-    waiting: float = 0.0
-    transfer: float = 0.0
-    compute: float = 0.0
-
-
 class Monitor:
-    """Counts, checks and logs each step, and updates the state that checkpoints hold."""
+    """Counts, checks and logs of each step, and the state that checkpoints hold."""
 
-    def __init__(
-        self,
-        training: TrainingConfig,
-        accelerator: Accelerator,
-        state: TrainingState,
-        unreadable: UnreadableVideos,
-        signals: StopSignals,
-        log: MetricsLog | None,
-        *,
-        steps_per_epoch: int,
-        total_steps: int,
-        skips_overflows: bool,
-    ) -> None:
-        self.training = training
-        self.accelerator = accelerator
-        self.state = state
-        self.unreadable = unreadable
-        self.signals = signals
-        self.log = log
-        self.steps_per_epoch = steps_per_epoch
-        self.total_steps = total_steps
-        self.skips_overflows = skips_overflows
-        self.stop_signum = 0
-        """Stop signal that any process has received, equal in all processes."""
+    training: TrainingConfig
+    accelerator: Accelerator
+    state: TrainingState
+    unreadable: UnreadableVideos
+    signals: StopSignals
+    log: MetricsLog | None
+    skips_overflows: bool
+    stop_signum: int = 0
+    """Stop signal that any process has received, equal in all processes."""
+
+    def __post_init__(self) -> None:
+        self.loader = self.unreadable.loader
         # On a GPU, the numbers of a step are read while the next one computes: the device never waits for the host.
-        self._lag = 1 if accelerator.device.type == "cuda" else 0
+        self._lag = 1 if self.accelerator.device.type == "cuda" else 0
         self._pending: deque[_Pending] = deque()
-        self._speed = _Speed()
+        self._restart_sums()
         self.restart_clock()
+
+    def _restart_sums(self) -> None:
+        """Begin a line of the log: clips, and the seconds of each kind of work."""
+        self._seconds = 0.0
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     def restart_clock(self) -> None:
         """Exclude the time since the last step (a checkpoint, an evaluation) from the speed."""
@@ -105,18 +176,28 @@ class Monitor:
 
     def _settle(self, leave: int, task: Task) -> None:
         while len(self._pending) > leave:
-            report, numbers, arrived = self._pending.popleft()
+            report, reduced, arrived = self._pending.popleft()
             if arrived:
                 arrived.synchronize()
-            shares, norms, failures, signums = numbers.T.tolist()
+            shares, norms, failures, signums = reduced.T.tolist()
             self.state.step = report.step
             self.stop_signum = self.stop_signum or int(max(signums))
             self.unreadable.add(self.state, report.num_clips, int(sum(failures)), report.failures)
             self._check_finite(report.step, sum(shares), norms[0])
             self._count(report, sum(shares))
-            task.update(report.step, self._figures(report))
-            if report.step % self.training.log_every_steps == 0 or report.step == self.total_steps:
-                self._write_line(report, norms[0])
+            numbers = self._numbers(report, norms[0])
+            figures = {
+                "loss": f"{numbers['loss']:.4g}",
+                "lr": f"{report.learning_rate:.3g}",
+                "clips/s": f"{numbers['clips_per_s']:.3g}",
+                "data wait": f"{numbers['data_wait_share']:.0%}",
+            }
+            task.update(report.step, figures)
+            if report.step % self.training.log_every_steps == 0 or report.step == self.loader.total_steps:
+                if self.log:
+                    self.log.write(report.step, report.step / self.loader.steps_per_epoch, numbers)
+                self.state.recent_losses.clear()
+                self._restart_sums()
 
     def _check_finite(self, step: int, loss: float, grad_norm: float) -> None:
         """Count a skipped step, or end the run; every process decides from the same numbers."""
@@ -134,48 +215,24 @@ class Monitor:
         before = self.state.nonfinite_in_a_row - 1
         also = f" and the {before} before it" if before else ""
         raise UserError(
-            f"the {name} is {value} in step {step}{also}; earlier checkpoints "
-            "are intact; try a lower optimizer.learning_rate, a longer schedule.warmup, or training.nonfinite skip for "
-            "single steps"
+            f"the {name} is {value} in step {step}{also}; earlier checkpoints are intact; try a lower "
+            "optimizer.learning_rate, a longer schedule.warmup, or training.nonfinite skip for single steps"
         )
 
     def _count(self, report: StepReport, loss: float) -> None:
         now = time.perf_counter()
-        self._speed.total += now - self._last_s
+        self._seconds += now - self._last_s
         self._last_s = now
-        self._speed.clips += report.num_clips
-        self._speed.waiting += report.data_wait_s
-        self._speed.transfer += sum(transfer.seconds() for transfer in report.transfers)
-        self._speed.compute += sum(work.seconds() for work in report.compute)
+        self._sums["clips_per_s"] += report.num_clips
+        self._sums["data_wait_share"] += report.data_wait_s
+        self._sums["transfer_share"] += sum(transfer.seconds() for transfer in report.transfers)
+        self._sums["compute_share"] += sum(work.seconds() for work in report.compute)
         if math.isfinite(loss):
             self.state.recent_losses.append(loss)
 
-    def _figures(self, report: StepReport) -> dict[str, str]:
-        return {
-            "loss": f"{self._mean_loss():.4g}",
-            "lr": f"{report.learning_rate:.3g}",
-            "clips/s": f"{self._speed.clips / self._speed.total:.3g}",
-            "data wait": f"{self._speed.waiting / self._speed.total:.0%}",
-        }
-
-    def _mean_loss(self) -> float:
+    def _numbers(self, report: StepReport, grad_norm: float) -> dict[str, float]:
         losses = self.state.recent_losses
-        return math.fsum(losses) / len(losses) if losses else math.nan
-
-    def _write_line(self, report: StepReport, grad_norm: float) -> None:
-        speed = self._speed
-        if self.log:
-            numbers = {
-                "loss": self._mean_loss(),
-                "learning_rate": report.learning_rate,
-                "grad_norm": grad_norm,
-                "clips_per_s": speed.clips / speed.total,
-                "data_wait_share": speed.waiting / speed.total,
-                "transfer_share": speed.transfer / speed.total,
-                "compute_share": speed.compute / speed.total,
-            }
-            if self.state.nonfinite_steps:
-                numbers["nonfinite_steps"] = self.state.nonfinite_steps
-            self.log.write(report.step, report.step / self.steps_per_epoch, numbers)
-        self.state.recent_losses.clear()
-        self._speed = _Speed()
+        loss = math.fsum(losses) / len(losses) if losses else math.nan
+        speed = {name: value / self._seconds for name, value in self._sums.items()}
+        skipped = {"nonfinite_steps": self.state.nonfinite_steps} if self.state.nonfinite_steps else {}
+        return {"loss": loss, "learning_rate": report.learning_rate, "grad_norm": grad_norm, **speed, **skipped}

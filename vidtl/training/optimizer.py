@@ -1,15 +1,21 @@
-"""Optimizers: parameter groups, construction, and state as named tensors."""
+"""Optimizers, learning-rate schedules and the moving average of the weights; state as named tensors."""
 
-from collections.abc import Callable
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
 
-from vidtl.config import OptimizerConfig
+from vidtl.config import OptimizerConfig, ScheduleConfig
+from vidtl.config.training import parse_length
+from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
-from vidtl.training.sharding import sharded_like
+from vidtl.training.model_setup import local_part, sharded_like
 
 _FUSED_DEVICES = {"cpu", "cuda"}
 """Devices with fused optimizers; on a CPU about 8 times as fast as a loop over the weights."""
@@ -20,10 +26,9 @@ Group = dict[str, Any]
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
     """Group the trainable parameters by layer, from the input up, and by weight decay.
 
-    Norms, biases and other vectors never decay, nor do the names in `model.no_weight_decay()`, where the model has that
-    method (class token, position embeddings). A group's `lr_scale` is layer_decay ** (layers above it); without layer
-    decay all layers share their groups. With Muon, matrices between the first and the last layer form separate groups,
-    marked `muon`.
+    Norms, biases and other vectors never decay, nor do the names in `model.no_weight_decay()` (class token, position
+    embeddings). A group's `lr_scale` is layer_decay ** (layers above it); without layer decay all layers share their
+    groups. With Muon, matrices between the first and the last layer form separate groups, marked `muon`.
     """
     exempt: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -36,32 +41,22 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
         decays = parameter.ndim > 1 and name not in exempt
         muon = config.name == "muon" and parameter.ndim == 2 and decays and 0 < layer < last
         height = last - layer if config.layer_decay < 1 else 0
-        group = groups.setdefault(
-            (-height, not decays, muon),
-            {
-                "params": [],
-                "weight_decay": config.weight_decay if decays else 0.0,
-                "lr_scale": config.layer_decay**height,
-                "muon": muon,
-            },
-        )
-        group["params"].append(parameter)
+        weight_decay = config.weight_decay if decays else 0.0
+        group = {"params": [], "weight_decay": weight_decay, "lr_scale": config.layer_decay**height, "muon": muon}
+        groups.setdefault((-height, not decays, muon), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
 def layer_numbers(model: nn.Module) -> dict[str, int]:
     """Map parameter names to layers, 0 at the input, as in BEiT's and VideoMAE's layer-wise decay."""
     assert isinstance(model, VideoModel), type(model)
-    layers = model.layers()
-    numbers = {}
+    layers, numbers = model.layers(), {}
     for name, _ in model.named_parameters():
-        matching = [
+        (numbers[name],) = (
             number
             for number, parts in enumerate(layers)
             if any(name == part or name.startswith(f"{part}.") for part in parts)
-        ]
-        assert len(matching) == 1, (name, matching)
-        numbers[name] = matching[0]
+        )
     return numbers
 
 
@@ -151,3 +146,115 @@ def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict
         has_shape = tensor.shape == parameter.shape
         state.setdefault(number[name], {})[key] = sharded_like(tensor, parameter) if has_shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """Learning rate as a closed formula of the step, without state to save; all lengths in steps.
+
+    ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
+    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Differences: warm-up and
+    cosine may start and end above 0, and progress stops at 1, where the original starts another period.
+    """
+
+    config: ScheduleConfig
+    peak: float
+    warmup_steps: int
+    falling_steps: int
+    milestones: tuple[int, ...]
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate of optimizer step `step`, the first being 0."""
+        if step < self.warmup_steps:
+            start = self.config.warmup_start
+            return start + (self.peak - start) * (step / self.warmup_steps)
+        return self.peak * self._factor(step)
+
+    def _factor(self, step: int) -> float:
+        final = self.config.final_factor
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.falling_steps))
+        if self.config.name == "cosine":
+            return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        if self.config.name == "linear":
+            return final + (1 - final) * (1 - progress)
+        # `constant` has no milestones
+        return self.config.step_factor ** bisect_right(self.milestones, step)
+
+
+def peak_learning_rate(optimizer: OptimizerConfig, batch_size: int) -> float:
+    """Scale `optimizer.learning_rate` to the batch size over all processes where `optimizer.reference_batch` is set."""
+    return optimizer.learning_rate * (batch_size / optimizer.reference_batch if optimizer.reference_batch else 1.0)
+
+
+def learning_rate_of(
+    schedule: ScheduleConfig, peak: float, steps_per_epoch: int, samples_per_epoch: int
+) -> LearningRate:
+    """Resolve a schedule for data of this size; UserError where a length or milestone lies outside of the run."""
+
+    def steps(text: str, name: str) -> int:
+        return parse_length(text, f"schedule.{name}").to_steps(steps_per_epoch, samples_per_epoch)
+
+    total = schedule.total_steps(steps_per_epoch, samples_per_epoch)
+    warmup, cooldown = steps(schedule.warmup, "warmup"), steps(schedule.cooldown, "cooldown")
+    milestones = [(text, steps(text, "milestones")) for text in schedule.milestones]
+    for name, text, fits in (
+        ("warmup", schedule.warmup, warmup <= total),
+        ("cooldown", schedule.cooldown, warmup + cooldown <= total),
+        *(("milestones", text, 0 < milestone < total) for text, milestone in milestones),
+    ):
+        if not fits:
+            run = f"schedule.length, {schedule.length!r} ({total} steps)"
+            raise UserError(f"schedule.{name} is {text!r}; allowed: what fits into {run}")
+    return LearningRate(
+        config=schedule,
+        peak=peak,
+        warmup_steps=warmup,
+        falling_steps=total - warmup - cooldown,
+        milestones=tuple(sorted(step for _, step in milestones)),
+    )
+
+
+class WeightAverage:
+    """Exponential moving average d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)).
+
+    n is the number of finished steps. The second term limits the weight of the initialization, as in TensorFlow's
+    `ExponentialMovingAverage(num_updates)`. Averages trained parameters and running statistics of norms.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        weights: dict[str, Tensor] = parameters | running_statistics(model)
+        self.tensors = {name: tensor.clone() for name, tensor in weights.items()}
+        """The average by parameter name."""
+        self._weights = [local_part(tensor) for tensor in weights.values()]
+        self._averages = [local_part(tensor) for tensor in self.tensors.values()]
+
+    @torch.no_grad()
+    def update(self, num_updates: int) -> None:
+        """Add the weights after step `num_updates`, the first being 1."""
+        decay = min(self.decay, (1 + num_updates) / (10 + num_updates))
+        torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore `tensors`; KeyError for a missing weight."""
+        torch._foreach_copy_(self._averages, [local_part(tensors[name]) for name in self.tensors])
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Replace the model's weights by the average inside the block."""
+        kept = [tensor.clone() for tensor in self._weights]
+        with torch.no_grad():
+            torch._foreach_copy_(self._weights, self._averages)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._weights, kept)
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return the floating-point buffers that a checkpoint holds, by name: running means and variances of norms."""
+    kept = model.state_dict()
+    return {name: b for name, b in model.named_buffers() if b.is_floating_point() and name in kept}

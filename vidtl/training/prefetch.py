@@ -50,10 +50,7 @@ class DeviceBatches:
         """One per batch taken; the reader clears them."""
 
     def take(self) -> ClipBatch:
-        """Return the next batch, ready for the current stream.
-
-        Raises the iterator's exceptions, `StopIteration` at its end.
-        """
+        """Return the next batch, ready for the current stream; raises the iterator's exceptions."""
         if self._ahead is None:
             self._ahead = self._send()
         ahead, self._ahead = self._ahead, None

@@ -1,29 +1,44 @@
-"""Output directory of a run: one experiment, one run at a time, and no changes before all checks have passed."""
+"""Output directory of a run: one experiment, one run at a time, and no changes before all checks have passed.
+
+`summary.json` describes the run and its results. One entry of `attempts` stands for each start of the run; that of a
+killed attempt keeps the status `running` until the next start. `peak_memory_bytes` is that of the main process without
+decoding workers: `gpu` allocated by torch (null without a GPU), `process` resident memory (VmHWM; null outside Linux).
+"""
 
 import fcntl
+import json
+import logging
 import os
+import platform
+import shlex
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import torch
 import yaml
+from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.compare import differences, plain
 from vidtl.config.load import dotted
 from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
-from vidtl.training.checkpoint import (
-    CHECKPOINTS,
-    EXPERIMENT,
-    find_problem,
-    list_checkpoints,
-    newest_valid,
-    remove_leftovers,
-    set_aside_newer,
-)
+from vidtl.runtime.launch import resolve_precision
+from vidtl.runtime.logging import installed_versions
+from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.training import checkpoint as checkpoints
+from vidtl.training.state import TrainingState
+
+PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
+_log = logging.getLogger(__name__)
+_REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class RunDirectory:
@@ -36,7 +51,7 @@ class RunDirectory:
         self.unreadable_file = path / "unreadable.jsonl"
         self.summary_file = path / "summary.json"
         self.stacks = path / "stacks"
-        self.checkpoints = path / CHECKPOINTS
+        self.checkpoints = path / checkpoints.CHECKPOINTS
 
     def find_checkpoint(self, config: ExperimentConfig) -> Path | None:
         """Find the checkpoint to resume from, None in a new directory; writes nothing.
@@ -45,32 +60,30 @@ class RunDirectory:
             UserError: the directory holds another experiment, or only checkpoints that do not verify, or any checkpoint
                 while `training.resume` is `never`.
         """
-        existing = list_checkpoints(self.checkpoints)
+        existing = checkpoints.list_checkpoints(self.checkpoints)
         if existing and config.training.resume == "never":
             raise UserError(
                 f"training.resume is 'never' and {self.checkpoints} has checkpoints; "
                 "allowed: 'auto' to resume from the newest, or another output directory"
             )
-        checkpoint = newest_valid(self.checkpoints)
+        checkpoint = checkpoints.newest_valid(self.checkpoints)
         if existing and checkpoint is None:
+            newest, problem = existing[0].name, checkpoints.find_problem(existing[0], existing[0].name)
             raise UserError(
-                f"no checkpoint in {self.checkpoints} can be resumed from; {existing[0].name}: "
-                f"{find_problem(existing[0], existing[0].name)}; move them away, or give another output directory"
+                f"no checkpoint in {self.checkpoints} can be resumed from; {newest}: {problem}; move them away, or "
+                "give another output directory"
             )
-        for file in (self.config_file, *([checkpoint / EXPERIMENT] if checkpoint else [])):
+        for file in (self.config_file, *([checkpoint / checkpoints.EXPERIMENT] if checkpoint else [])):
             check_same_experiment(file, config)
         return checkpoint
 
     def take(self, config: ExperimentConfig, checkpoint: Path | None) -> None:
-        """Record the configuration, remove unfinished files of a killed run, and set aside damaged checkpoints newer
-        than `checkpoint`, the one to resume from. Call it when all checks have passed.
+        """Record the configuration and clean up after a killed run, once all checks have passed.
 
-        Raises:
-            UserError: the directory cannot be written.
+        `checkpoint` is the one to resume from. UserError where the directory cannot be written.
         """
         with user_error_if_not_written(self.config_file):
-            remove_leftovers(self.checkpoints)
-            set_aside_newer(self.checkpoints, checkpoint)
+            checkpoints.remove_unusable(self.checkpoints, checkpoint)
             with whole_file(self.config_file) as stream:
                 stream.write(dump_config(config))
 
@@ -78,8 +91,7 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Lock the directory for the duration of the block; the system releases the lock when the process ends.
 
-        Raises:
-            UserError: another process holds the lock, named with its host, or the directory cannot be written.
+        UserError where another process holds the lock, or the directory cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -107,11 +119,7 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare the settings that affect training with those recorded, if `file` exists.
-
-    Raises:
-        UserError: names the first key that differs and both values; an older version of vidtl may have written it.
-    """
+    """Compare the settings that affect training with those in `file`, if it exists; UserError where they differ."""
     if not file.exists():
         return
     try:
@@ -126,3 +134,107 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
             "give another output directory, or the same value"
         )
+
+
+@contextmanager
+def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> Iterator[dict[str, Any]]:
+    """Add an attempt that starts at `state.step` to `summary.json`, and complete it with the outcome of the block.
+
+    For the main process. `about` describes the run. Yields a dictionary for further results. UserError where the file
+    cannot be written.
+    """
+    attempt: dict[str, Any] = {
+        "status": "running",
+        "started": _now(),
+        "ended": None,
+        "command": shlex.join(sys.argv),
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "first_step": state.step,
+        "last_step": None,
+        "peak_memory_bytes": None,
+    }
+    content = {"status": "running", **about, "attempts": [*_earlier_attempts(file), attempt]}
+    _write(file, content)
+    results: dict[str, Any] = {}
+    status = "failed"
+    try:
+        yield results
+        status = "finished"
+    except StoppedBySignalError as error:
+        status = str(error)
+        raise
+    except BaseException as error:
+        status = f"failed: {error}" if isinstance(error, UserError) else f"failed: {type(error).__name__}: {error}"
+        raise
+    finally:
+        attempt |= {"status": status, "ended": _now(), "last_step": state.step, "peak_memory_bytes": _peak_memory()}
+        counts = {"steps": state.step, "best": asdict(state.best) if state.best else None}
+        counts |= {name: getattr(state, name) for name in ("nonfinite_steps", "videos_asked", "videos_unreadable")}
+        content |= {"status": status, "results": counts | results}
+        try:
+            _write(file, content)
+        except UserError as error:
+            if status == "finished":
+                raise
+            _log.error("%s", error)  # such as a full disk that ended the run: its own error is reported
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    with user_error_if_not_written(file), whole_file(file) as stream:
+        stream.write(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _earlier_attempts(file: Path) -> list[dict[str, Any]]:
+    try:
+        attempts: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["attempts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [each | {"status": "killed"} if each["status"] == "running" else each for each in attempts]
+
+
+def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:
+    """Describe hardware, versions, state of the source code and the resolved configuration."""
+    cuda = torch.cuda.is_available()
+    return {
+        "hardware": {
+            "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+            "device_memory_bytes": torch.cuda.get_device_properties(0).total_memory if cuda else None,
+            "cpu_cores": os.cpu_count(),
+            "processes": accelerator.num_processes,
+            "distribution": str(accelerator.distributed_type.value),
+            "precision": resolve_precision(config.training.precision),
+        },
+        "versions": {"system": platform.platform(), "cuda": torch.version.cuda, **installed_versions(PACKAGES)},
+        "git": git_state(_REPOSITORY),
+        "config": asdict(config),
+    }
+
+
+def _peak_memory() -> dict[str, int | None]:
+    """Return the maxima since the process started, in bytes. `getrusage` would include the parent's before exec."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    process = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    return {"gpu": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None, "process": process}
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit and the files that differ from it; None outside of a repository."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "changed_files": [line[3:] for line in changed.splitlines()]}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.rstrip()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,14 +1,25 @@
-"""`state.json` of a checkpoint: the position of the run, from which every random number follows."""
+"""State of a run in a checkpoint: tensors, and `state.json` with the position from which every random number follows.
+
+Tensors are complete and under the model's own names: plain, compiled, DDP and FSDP2 models write and read the same
+files, so a run may resume in another form.
+"""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vidtl.errors import UserError
-from vidtl.training.checkpoint import STATE
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vidtl.errors import UserError, did_you_mean
+from vidtl.metrics.table import Metric, metrics_of
+from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE
+from vidtl.training.model_setup import gathered, sharded_like
+from vidtl.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +43,18 @@ class Best:
     step: int
 
 
+def find_best_metric(name: str, multi_label: bool) -> Metric:
+    """Return the metric named in `training.best_metric`; '' is the first one for the labels.
+
+    UserError for an unknown metric, or one that does not apply to the labels.
+    """
+    fitting = {metric.name: metric for metric in metrics_of(multi_label)}
+    if name and name not in fitting:
+        labels = "multi-label" if multi_label else "single-label"
+        raise UserError(f"training.best_metric is {name!r}; with {labels} data, {did_you_mean(name, fitting)}")
+    return fitting[name] if name else next(iter(fitting.values()))
+
+
 @dataclass(kw_only=True)
 class TrainingState:
     """Progress of a run."""
@@ -53,14 +76,15 @@ class TrainingState:
     scaler: dict[str, Any] | None = None
     """fp16 only: the loss scale and its counters."""
 
-    def add_evaluation(self, step: int, metric: str, metrics: Mapping[str, float | None]) -> None:
+    def add_evaluation(self, step: int, metric: Metric, metrics: Mapping[str, float | None]) -> None:
         """Update the best evaluation with that of `step`; one that was added before changes nothing."""
         if step <= self.evaluated_step:
             return
-        value = metrics.get(metric)
         self.evaluated_step = step
-        if value is not None and math.isfinite(value) and (self.best is None or value > self.best.value):
-            self.best, self.evaluations_since_best = Best(metric, value, step), 0
+        value, sign = metrics.get(metric.name), 1 if metric.higher_is_better else -1
+        value = math.nan if value is None else value
+        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best.value):
+            self.best, self.evaluations_since_best = Best(metric.name, value, step), 0
         else:
             self.evaluations_since_best += 1
 
@@ -74,8 +98,7 @@ def write_state(directory: Path, state: TrainingState, facts: RunFacts, about: d
 def read_state(directory: Path, facts: RunFacts) -> TrainingState:
     """Read `state.json` of a verified checkpoint.
 
-    Raises:
-        UserError: the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
+    UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
     """
     content = json.loads((directory / STATE).read_text(encoding="utf-8"))
     try:
@@ -84,11 +107,62 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
         state.best = Best(**content["best"]) if content["best"] else None
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory / STATE} was written by another version of vidtl: {error}") from error
-    for name in (each.name for each in fields(RunFacts)):
-        before, now = getattr(recorded, name), getattr(facts, name)
+    for name, before in asdict(recorded).items():
+        now = getattr(facts, name)
         if before not in (None, now):
             raise UserError(
                 f"checkpoint {directory} has other data: {name} is {before!r} there and {now!r} here; restore the "
                 "classes, videos, labels and their order, or give another output directory"
             )
     return state
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Tensors of a checkpoint by name; empty in all processes but the main one."""
+
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor] | None
+    """All weights, averaged ones in place of trained ones; None where the run keeps no average."""
+    optimizer: dict[str, Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all tensors in bytes."""
+        tensors = [*self.weights.values(), *(self.average or {}).values(), *self.optimizer.values()]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def save_optimizer(self, directory: Path) -> None:
+        """Write the optimizer's tensors; `TrainingTask.save_model` writes the model's."""
+        save_file({name: tensor.contiguous() for name, tensor in self.optimizer.items()}, directory / OPTIMIZER)
+
+
+def take_snapshot(
+    model: nn.Module, average: WeightAverage | None, optimizer: Optimizer, is_main_process: bool
+) -> Snapshot:
+    """Gather all tensors in the main process; every process must call this."""
+    weights = _on_cpu(model.state_dict().items(), is_main_process)
+    averaged = _on_cpu(average.tensors.items(), is_main_process) if average else None
+    optimizer_state = _on_cpu(optimizer_tensors(optimizer, model).items(), is_main_process)
+    return Snapshot(weights, None if averaged is None else weights | averaged, optimizer_state)
+
+
+def _on_cpu(tensors: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
+    on_cpu = {}
+    for name, tensor in tensors:
+        complete = gathered(tensor.detach())
+        if keep:  # one at a time: the device may not have room for all
+            on_cpu[name] = complete.cpu()
+    return on_cpu
+
+
+def load_snapshot(directory: Path, model: nn.Module, average: WeightAverage | None, optimizer: Optimizer) -> None:
+    """Restore a checkpoint; every process must call this. RuntimeError, KeyError, SafetensorError for another model."""
+    model.load_state_dict(_sharded(load_file(directory / MODEL), model.state_dict()))
+    load_optimizer_tensors(optimizer, model, load_file(directory / OPTIMIZER))
+    if average:
+        average.load(_sharded(load_file(directory / EMA / MODEL), average.tensors))
+
+
+def _sharded(tensors: dict[str, Tensor], examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: sharded_like(tensor, examples.get(name, tensor)) for name, tensor in tensors.items()}

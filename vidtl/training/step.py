@@ -20,16 +20,19 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.batch import ClipBatch, Failure
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
-from vidtl.training.acceleration import checkpoint_activations, compile_model
+from vidtl.training import model_setup
 from vidtl.training.checkpoint import EMA
-from vidtl.training.ema import WeightAverage, broadcast_from_main, running_statistics
-from vidtl.training.frozen import freeze_all_but
 from vidtl.training.losses import Loss, balanced_class_weights, find_loss
-from vidtl.training.optimizer import build_optimizer, set_learning_rate
+from vidtl.training.optimizer import (
+    WeightAverage,
+    build_optimizer,
+    learning_rate_of,
+    peak_learning_rate,
+    running_statistics,
+    set_learning_rate,
+)
 from vidtl.training.prefetch import DeviceBatches, Stopwatch
-from vidtl.training.schedule import learning_rate_of, peak_learning_rate
-from vidtl.training.sharding import gathered, name_units, unsharded, without_tensors
-from vidtl.training.snapshot import Snapshot, load_snapshot, save_optimizer, take_snapshot
+from vidtl.training.state import RunFacts, Snapshot, load_snapshot, take_snapshot
 
 
 class BatchSource(Protocol):
@@ -52,19 +55,28 @@ class TrainingTask:
 
     loader: BatchSource
     make_input: Callable[[ClipBatch], tuple[Tensor, Tensor]]
-    """Maps a batch on the device to input_BTCHW, augmented and normalized, and targets_BK, both mixed where clips are
-    mixed."""
+    """Map a batch on the device to input_BTCHW, augmented and normalized, and targets_BK, both mixed."""
     num_classes: int
     multi_label: bool
     save_model: Callable[[nn.Module, Path], None]
-    """Writes `model.safetensors` and `config.json` into a directory."""
+    """Write `model.safetensors` and `config.json` into a directory."""
     class_counts: Tensor | None = None
     """Training videos of each class [K]; required for `training.class_weights: balanced`."""
     num_videos: int | None = None
     data_sha256: str | None = None
-    """Must not change when the run resumes; see `vidtl.training.state.RunFacts`."""
+    """See `vidtl.training.state.RunFacts`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Information on model and data for `summary.json`."""
+
+    def facts(self) -> RunFacts:
+        """Return the properties of the data that a checkpoint records."""
+        return RunFacts(
+            num_classes=self.num_classes,
+            num_videos=self.num_videos,
+            steps_per_epoch=self.loader.steps_per_epoch,
+            total_steps=self.loader.total_steps,
+            data_sha256=self.data_sha256,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +87,9 @@ class StepReport:
     """Finished steps, this one included."""
     learning_rate: float
     num_clips: int
-    """Real samples of the whole batch."""
+    """Samples of the whole batch, without padding."""
     loss: Tensor
-    """This process's share of the mean loss over the whole batch; the shares of all processes add up to it."""
+    """Share of the mean loss over the whole batch, which is the sum of the shares of all processes."""
     grad_norm: Tensor
     """Norm of the whole gradient before clipping; equal in all processes."""
     failures: list[Failure]
@@ -86,7 +98,7 @@ class StepReport:
     transfers: list[Stopwatch]
     """Transfer of each micro-batch to the device, which overlaps with computation."""
     compute: list[Stopwatch]
-    """Computation of each micro-batch, the last with the update of the weights; device time on a GPU."""
+    """Computation of each micro-batch, the last with the update of the weights."""
 
 
 class Engine:
@@ -97,40 +109,43 @@ class Engine:
     ) -> None:
         training, loader = config.training, task.loader
         self.model = model.to(accelerator.device)
-        """The model as it was built: plain parameter names, whatever wraps it in training."""
+        """The model with plain parameter names, without DDP or compilation."""
         self.config = config
         self.accelerator = accelerator
         self.task = task
         peak = peak_learning_rate(config.optimizer, training.batch_size)
         self.learning_rate = learning_rate_of(config.schedule, peak, loader.steps_per_epoch, loader.samples_per_epoch)
         """Learning rate of each step."""
-        self.loss = Loss(
-            function=find_loss(training.loss, task.multi_label),
-            label_smoothing=training.label_smoothing,
-            class_weights=_class_weights(task) if training.class_weights == "balanced" else None,
-        )
-        self._plain_model = without_tensors(self.model)
-        self._frozen = freeze_all_but(self.model, training.trainable)
+        class_weights = None
+        if training.class_weights == "balanced":
+            assert task.class_counts is not None, "training.class_weights is balanced, and the task has no class_counts"
+            class_weights = balanced_class_weights(task.class_counts)
+        self.loss = Loss(find_loss(training.loss, task.multi_label), training.label_smoothing, class_weights)
+        self._plain_model = model_setup.without_tensors(self.model)
+        self._frozen = model_setup.freeze_all_but(self.model, training.trainable)
         if training.activation_checkpointing:
-            checkpoint_activations(self.model)
+            model_setup.checkpoint_activations(self.model)
         self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
-        compile_model(self.model, training.compile, accelerator.device)
-        name_units(self.model)
+        model_setup.compile_model(self.model, training.compile, accelerator.device)
+        model_setup.set_fsdp_units(self.model)
         self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
         statistics = running_statistics(self.model).values()
         self._shared_statistics = list(statistics) if accelerator.num_processes > 1 else []
         # After `prepare`, which may leave this process only a shard of each weight.
         self.average = WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
         self._warm = accelerator.num_processes <= 2
+        self.skips_overflows = accelerator.scaler is not None
+        """fp16's scaler skips steps with a non-finite gradient, which are then expected."""
 
     def step(self, step: int, learning_rate: float, batches: DeviceBatches) -> StepReport:
         """Take the next `accumulation_steps` micro-batches and update the weights once. `step` counts from 0."""
         accumulation_steps = self.config.training.accumulation_steps
         num_clips = self.task.loader.global_count(step)
         scale = self.accelerator.num_processes / num_clips
-        self._set_training_mode()
-        batches.waited_s = 0.0
-        batches.transfers = []
+        self._wrapped_model.train()
+        for module in self._frozen:
+            module.eval()
+        batches.waited_s, batches.transfers = 0.0, []
         may_skip = self.config.training.nonfinite == "skip" or self.skips_overflows
         buffers = self._copy_buffers() if may_skip else []
         loss = torch.zeros((), device=self.accelerator.device)
@@ -150,7 +165,7 @@ class Engine:
                 batches.send_ahead()
         grad_norm, updated = self.update(step, learning_rate, loss)
         if not updated:
-            _restore(buffers)
+            self._restore_buffers(buffers)
         compute[-1].stop()
         batches.send_ahead()
         return StepReport(
@@ -165,11 +180,6 @@ class Engine:
             compute=compute,
         )
 
-    def _set_training_mode(self) -> None:
-        self._wrapped_model.train()
-        for module in self._frozen:
-            module.eval()
-
     @contextmanager
     def evaluated(self) -> Iterator[nn.Module]:
         """Yield the model in evaluation mode, with averaged weights where the run keeps them."""
@@ -177,26 +187,29 @@ class Engine:
         # Evaluations have batches of every size, and each size would be compiled.
         compiled = self.config.training.compile != "none"
         eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
-        with self.average.in_model() if self.average else nullcontext(), unsharded(self.model), eager:
+        with self.average.in_model() if self.average else nullcontext(), model_setup.unsharded(self.model), eager:
             yield self.model
         self.model.train()
 
     def _warm_up(self, batch: ClipBatch) -> None:
         """Run a first pass and drop its gradients.
 
-        DDP lays out gradients for their exchange in one order in the first pass after a start and in another order
-        later, and the order decides how sums of three and more processes are rounded. This pass makes the first step
-        after a restart round as it would have without the restart.
+        DDP orders gradients for their exchange differently in the first pass after a start, and the order decides how
+        sums of three and more processes are rounded. After this pass, a restarted run rounds as an unbroken one.
         """
         buffers = self._copy_buffers()
         self._backward(batch, 1.0, 0, 0)
         self._wrapped_optimizer.zero_grad(set_to_none=True)
-        _restore(buffers)
+        self._restore_buffers(buffers)
         self._warm = True
 
-    def _copy_buffers(self) -> list[tuple[Tensor, Tensor]]:
+    def _copy_buffers(self) -> list[Tensor]:
         """Copy the buffers, which a forward pass may change (running statistics of batch norms)."""
-        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        return [buffer.clone() for buffer in self.model.buffers()]
+
+    def _restore_buffers(self, buffers: list[Tensor]) -> None:
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def _backward(self, batch: ClipBatch, scale: float, step: int, micro_batch: int) -> Tensor:
         inputs_BTCHW, targets_BK = self.task.make_input(batch)
@@ -209,24 +222,20 @@ class Engine:
         return loss.detach()
 
     def update(self, step: int, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
-        """Clip the gradients, update the weights and then their average.
-
-        Returns:
-            The norm of the gradient, and whether the weights have changed.
-        """
+        """Clip the gradients and update weights and average; return the norm of the gradient and if they changed."""
         max_norm = self.config.optimizer.clip_norm or math.inf
-        grad_norm = gathered(self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm))
+        grad_norm = model_setup.gathered(self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm))
         set_learning_rate(self.optimizer, learning_rate)
         updated = self._is_usable(loss, grad_norm) and self._optimizer_step()
         self._wrapped_optimizer.zero_grad(set_to_none=True)
         if updated and self._shared_statistics:
-            broadcast_from_main(self._shared_statistics)  # each process has seen other clips
+            model_setup.broadcast_from_main(self._shared_statistics)  # each process has seen other clips
         if updated and self.average:
             self.average.update(step + 1)
         return grad_norm.detach(), updated
 
     def _is_usable(self, loss: Tensor, grad_norm: Tensor) -> bool:
-        """Decide, equally in all processes, whether to update the weights; fp16's scaler decides for itself."""
+        """Decide, equally in all processes, whether to update the weights; fp16's scaler skips steps itself."""
         if self.config.training.nonfinite == "stop" or self.skips_overflows:
             return True
         unusable = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
@@ -234,19 +243,14 @@ class Engine:
 
     def _optimizer_step(self) -> bool:
         scaler = self.accelerator.scaler
-        scale = scaler.get_scale() if scaler is not None else 0.0
+        scale = scaler.get_scale() if scaler else 0.0
         self._wrapped_optimizer.step()
         # Fused optimizers skip a step internally, visible only in the lower scale.
         return scaler is None or scaler.get_scale() >= scale
 
-    @property
-    def skips_overflows(self) -> bool:
-        """Whether fp16's scaler skips steps with a non-finite gradient, which are then expected."""
-        return self.accelerator.scaler is not None
-
     def scaler_state(self) -> dict[str, Any] | None:
         """Return fp16's loss scale and counters as plain numbers."""
-        return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
+        return self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
 
     def snapshot(self) -> Snapshot:
         """Gather the contents of a checkpoint in the main process; every process must call this."""
@@ -258,32 +262,18 @@ class Engine:
         if snapshot.average is not None:
             (directory / EMA).mkdir()
             self._save_model(snapshot.average, directory / EMA)
-        save_optimizer(snapshot, directory)
+        snapshot.save_optimizer(directory)
 
     def _save_model(self, tensors: dict[str, Tensor], directory: Path) -> None:
         self._plain_model.load_state_dict(tensors, assign=True)
         self.task.save_model(self._plain_model, directory)
 
     def load(self, directory: Path, scaler_state: dict[str, Any] | None) -> None:
-        """Restore the result of `save`.
-
-        Raises:
-            UserError: the files hold another model's tensors.
-        """
+        """Restore the result of `save`; UserError for the tensors of another model."""
         try:
             load_snapshot(directory, self.model, self.average, self.optimizer)
         except (RuntimeError, KeyError, SafetensorError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"checkpoint {directory} holds another model than the configuration: {first}") from error
-        if self.accelerator.scaler is not None and scaler_state is not None:
+        if self.accelerator.scaler and scaler_state:
             self.accelerator.scaler.load_state_dict(scaler_state)
-
-
-def _class_weights(task: TrainingTask) -> Tensor:
-    assert task.class_counts is not None, "training.class_weights is balanced, and the task has no class_counts"
-    return balanced_class_weights(task.class_counts)
-
-
-def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
-    for buffer, before in buffers:
-        buffer.copy_(before)

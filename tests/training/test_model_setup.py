@@ -1,0 +1,176 @@
+"""Freezing, recomputed activations and compiled blocks (inductor and g++): the same numbers, the same names."""
+
+import os
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tests.refusals import refused
+from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.models import build_model
+from vidtl.training.checkpoint import MODEL, OPTIMIZER
+from vidtl.training.model_setup import checkpoint_activations, compile_model, freeze_all_but
+
+RANDOM = {"dropout": 0.2, "attention_dropout": 0.1, "stochastic_depth": 0.5}
+X3D = ModelConfig(architecture="pytorchvideo", size="x3d_xs")
+
+
+def image_model(side=48, **settings):
+    torch.manual_seed(0)
+    return build_model(ModelConfig(width=8, **settings), ClipConfig(num_frames=1, frame_size=(side, side)), 3)
+
+
+def kept_bytes(model, clips):
+    """Size of the activations that the backward pass needs, and the loss."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(clips).square().sum()
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights), loss
+
+
+T2T = {"architecture": "t2t_vit", "depth": 2, "num_heads": 2, "dropout": 0.1}
+MINI_VIT = {"architecture": "mini_vit", "tokenizer": "t2t_performer", "depth": 3, "head_width": 4, "mlp_width": 8}
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (partial(tiny_vivit, form="joint", depth=4, **RANDOM), (4, 2, 3, 2, 2)),
+        (partial(tiny_vivit, form="factorised_self_attention", depth=4, **RANDOM), (4, 2, 3, 2, 2)),
+        (partial(image_model, **T2T), (2, 1, 3, 48, 48)),
+        (partial(image_model, **MINI_VIT), (2, 1, 3, 48, 48)),
+    ],
+    ids=["joint", "factorised_self_attention", "t2t_vit", "mini_vit"],
+)
+def test_recomputed_gradients_are_bitwise_equal_and_keep_fewer_activations(make, shape):
+    gradients, sizes = [], []
+    for recompute in (False, True):
+        model = make().train()
+        if recompute:
+            checkpoint_activations(model)
+        torch.manual_seed(1)
+        size, loss = kept_bytes(model, torch.randn(shape))
+        loss.backward()
+        sizes.append(size)
+        gradients.append([loss, *(p.grad for p in model.parameters() if p.requires_grad)])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_batch_norms_refuse_activation_checkpointing():
+    with torch.device("meta"):
+        model = build_model(X3D, ClipConfig(num_frames=4, frame_size=(32, 32)), 3)
+    with refused("training.activation_checkpointing", "false"):
+        checkpoint_activations(model)
+
+
+def test_recomputing_trains_to_the_same_bits(accelerator):
+    weights = []
+    for recompute in (False, True):
+        engine = engine_of(accelerator, tiny_vivit(**RANDOM), activation_checkpointing=recompute)
+        take_steps(engine, 3)
+        weights.append(engine.model.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+STRESS = pytest.mark.skipif("VIDTL_STRESS" not in os.environ, reason="slow; set VIDTL_STRESS to run it")
+
+
+@pytest.mark.parametrize("mode", ["blocks", pytest.param("model", marks=STRESS)])
+def test_compiled_and_plain_runs_agree_and_resume_from_each_other(accelerator, tmp_path, monkeypatch, mode):
+    one_block = {"form": "joint", "depth": 1, "token_learner": TokenLearnerConfig(num_tokens=0)}
+    plain, compiled = (engine_of(accelerator, tiny_vivit(**one_block), compile=each) for each in ("none", mode))
+    for engine, name in ((plain, "plain"), (compiled, "compiled")):
+        take_steps(engine, 2)
+        (tmp_path / name).mkdir()
+        engine.save(tmp_path / name, engine.snapshot())
+    for name in (MODEL, OPTIMIZER):
+        one, other = load_file(tmp_path / "plain" / name), load_file(tmp_path / "compiled" / name)
+        assert one.keys() == other.keys()
+        assert all(torch.allclose(one[key], other[key], atol=1e-4) for key in one)
+    plain.load(tmp_path / "compiled", None)
+    compiled.load(tmp_path / "plain", None)
+    assert torch.equal(compiled.model.state_dict()["head.weight"], load_file(tmp_path / "plain" / MODEL)["head.weight"])
+    for one, other in zip(take_steps(plain, 2, start=2), take_steps(compiled, 2, start=2), strict=True):
+        assert one.loss.item() == pytest.approx(other.loss.item(), rel=1e-3)
+    calls = []
+    monkeypatch.setattr(nn.GELU, "forward", lambda self, x: calls.append(x) or nn.functional.gelu(x))
+    with compiled.evaluated() as model:  # runs without compilation: the patched activation is called
+        model(torch.randn(3, 2, 3, 2, 2))
+    assert len(calls) == 1
+
+
+def test_a_missing_compiler_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with refused("training.compile", "'blocks'", "'g++'", "'none'"):
+        compile_model(tiny_vivit(), "blocks", torch.device("cpu"))
+    (tmp_path / "my-compiler").touch(mode=0o755)
+    monkeypatch.setenv("CXX", "my-compiler")
+    compile_model(tiny_vivit(), "blocks", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "trained"),
+    [
+        (("head",), ("head.",)),
+        (("temporal_encoder", "head"), ("temporal_encoder.", "head.")),
+        (("encoder.blocks.1.attn", "encoder.norm.bias"), ("encoder.blocks.1.attn.", "encoder.norm.bias")),
+    ],
+)
+def test_frozen_parts_stay_bitwise_equal_and_in_evaluation_mode(accelerator, parts, trained):
+    model = tiny_vivit(dropout=0.2, stochastic_depth=0.5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    engine = engine_of(accelerator, model, trainable=parts)
+    with engine.evaluated():
+        assert not model.head.training
+    take_steps(engine, 4)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]) != name.startswith(trained), name
+        assert (parameter in engine.optimizer.state) == name.startswith(trained), name
+    assert not model.encoder.blocks[0].mlp.dropout.training
+    assert model.head.training == model.head.weight.requires_grad
+    assert model.temporal_encoder.training == ("temporal_encoder" in parts)
+
+
+def test_a_linear_probe_changes_no_running_statistics_and_stores_no_graph_below_the_head():
+    model = build_model(X3D, ClipConfig(num_frames=4, frame_size=(32, 32), short_side=32), 3)
+    frozen = freeze_all_but(model, ["head"])
+    model.train()
+    for module in frozen:
+        module.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    logits = model(torch.randn(2, 4, 3, 32, 32))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    logits.sum().backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {"net.blocks.5.proj.weight", "net.blocks.5.proj.bias"}
+
+
+def test_constant_parameters_stay_frozen():
+    model = image_model(32, **T2T)
+    freeze_all_but(model, ["positions", "cls"])
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["cls"]
+    with refused("training.trainable", "['positions']"):
+        freeze_all_but(model, ["positions"])
+    model = image_model(**MINI_VIT)
+    every = [name for name, _ in model.named_parameters() if name.startswith("proj.")]
+    freeze_all_but(model, ["proj"])
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained == [name for name in every if name != "proj.layers.0.features"]  # random features of the Performer
+
+
+@pytest.mark.parametrize(("wrong", "nearest"), [("heat", "head"), ("encoder.blocks.11", "encoder.blocks.1")])
+def test_an_unknown_part_is_refused_with_the_nearest(wrong, nearest):
+    with refused("training.trainable", repr(wrong), repr(nearest)):
+        freeze_all_but(tiny_vivit(), [wrong])

@@ -1,0 +1,166 @@
+"""Preparation of a model for training: freezing, activation checkpointing, torch.compile and FSDP2.
+
+Parameter names never change. Without FSDP2, the functions for sharded tensors return their input.
+"""
+
+import copy
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
+
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.base import VideoModel
+
+
+def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
+    """Freeze every parameter outside of `parts`; empty `parts` freeze nothing. `head` is the classifier of any model.
+
+    Returns:
+        The largest modules that are frozen completely: keep them in evaluation mode, without dropout and with fixed
+        running statistics.
+
+    Raises:
+        UserError: the model lacks a name, or no parameter is left to train.
+    """
+    if not parts:
+        return []
+    names = [name for name, _ in model.named_parameters()]
+    known = sorted({".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)})
+    trained = []
+    for part in parts:
+        name = model.classifier()[0] if part == "head" and isinstance(model, VideoModel) else part
+        if name not in known:
+            raise UserError(
+                f"training.trainable: the model has no parameter or module {part!r}; {did_you_mean(part, known)}"
+            )
+        trained.append(name)
+    for name, parameter in model.named_parameters():
+        if not any(name == part or name.startswith(f"{part}.") for part in trained):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"training.trainable is {list(parts)}; allowed: parts with trainable parameters")
+    return _completely_frozen(model)
+
+
+def _completely_frozen(module: nn.Module) -> list[nn.Module]:
+    gradients = [parameter.requires_grad for parameter in module.parameters()]
+    if gradients and not any(gradients):
+        return [module]
+    return [part for child in module.children() for part in _completely_frozen(child)]
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Recompute the activations of each block in the backward pass, with the same dropout and stochastic depth.
+
+    UserError for a model with batch norms.
+    """
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise UserError(
+            f"training.activation_checkpointing is true; allowed: false with a {type(model).__name__} that has batch "
+            "norms, whose running statistics would count each batch twice"
+        )
+    for block in repeated_blocks(model):
+        block.forward = _checkpointed(block.forward)
+
+
+def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def forward_checkpointed(*inputs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*inputs)
+        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=True)
+
+    return forward_checkpointed
+
+
+def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], device: torch.device) -> None:
+    """Apply `torch.compile` to each block, or to the whole model, at its first call.
+
+    Equal blocks share their code, so `blocks` starts faster; `model` also fuses operations between blocks. UserError
+    where this machine lacks a compiler.
+    """
+    if mode == "none":
+        return
+    default = ("CC", "gcc") if device.type == "cuda" else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    variable, name = default[0], os.environ.get(default[0]) or default[1]
+    if shutil.which(name) is None:
+        raise UserError(
+            f"training.compile is {mode!r}, which needs the compiler {name!r}, and it is not installed; "
+            f"allowed: 'none', or install it (Debian: apt install g++) or set {variable} to another"
+        )
+    for module in [model] if mode == "model" else repeated_blocks(model):
+        module.compile()
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the blocks to checkpoint, compile and shard one by one; none for a model that does not list them."""
+    blocks: list[nn.Module] = model.repeated_blocks() if hasattr(model, "repeated_blocks") else []  # type: ignore[operator]
+    return blocks
+
+
+def set_fsdp_units(model: nn.Module) -> None:
+    """Set the module classes that Accelerate shards as units: those of the model's repeated blocks."""
+    model._no_split_modules = sorted({type(block).__name__ for block in repeated_blocks(model)})  # type: ignore[assignment]
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """Gather a sharded tensor; every process must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """Return this process's part of a sharded tensor, in the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_like(tensor: Tensor, example: Tensor) -> Tensor:
+    """Shard a complete tensor, which every process holds, in the same way as `example`."""
+    if not isinstance(example, DTensor):
+        return tensor
+    # Without a source rank nothing is sent: each process takes its part of its own copy.
+    return distribute_tensor(
+        tensor.to(example.device, example.dtype), example.device_mesh, example.placements, src_data_rank=None
+    )
+
+
+def without_tensors(model: nn.Module) -> nn.Module:
+    """Copy a model onto the meta device, as a target for gathered tensors."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, memo={id(tensor): _empty(tensor) for tensor in tensors})
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+@contextmanager
+def unsharded(model: nn.Module) -> Iterator[None]:
+    """Keep the whole model in every process inside the block, for any number of forward passes per process."""
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    for part in parts:
+        part.unshard()
+        part.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for part in parts:
+            # The default of `fully_shard`: the outermost unit stays whole between its forward and backward pass.
+            part.set_reshard_after_forward(part is not model, recurse=False)
+            part.reshard()
+
+
+def broadcast_from_main(tensors: Sequence[Tensor]) -> None:
+    """Copy the main process's values to all processes in one broadcast; every process must call this."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    torch.distributed.broadcast(flat, src=0)
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view_as(own) for part, own in zip(parts, tensors, strict=True)])
