@@ -18,8 +18,8 @@ import numpy as np
 from rich.progress import track
 
 from vidtl.errors import UserError
-from vidtl.runtime.escape import cell_text, printable
 from vidtl.runtime.exit import run_tool
+from vidtl.runtime.files import printable
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.versions import installed_versions
 from vidtl.video import DECODERS, Box, PixelFormat, UnreadableVideo, View, open_video
@@ -163,7 +163,7 @@ def write_table(results: Mapping[str, Mapping[str, Verdict]], decoders: Collecti
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", *decoders])
         for name, found in results.items():
-            writer.writerow([cell_text(name), *(cell_text(str(found[decoder])) for decoder in decoders)])
+            writer.writerow([printable(name), *(printable(str(found[decoder])) for decoder in decoders)])
 
 
 if __name__ == "__main__":

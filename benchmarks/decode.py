@@ -31,8 +31,8 @@ from vidtl.config.checks import require
 from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
-from vidtl.runtime.escape import printable
 from vidtl.runtime.exit import run_tool
+from vidtl.runtime.files import printable
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.timing import describe_machine, measure_seconds
 from vidtl.runtime.versions import installed_versions

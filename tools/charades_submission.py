@@ -10,7 +10,7 @@ from vidtl.annotations.formats.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
 from vidtl.metrics.charades import Submission, match_submission, official_scores
-from vidtl.runtime.escape import printable
+from vidtl.runtime.files import printable
 
 NUM_CLASSES = 157
 SHOWN_IDS = 5

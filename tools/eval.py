@@ -74,13 +74,11 @@ from vidtl.annotations.formats import READERS
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
-from vidtl.evaluation.evaluator import evaluate
+from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
 from vidtl.evaluation.examples import draw_examples, write_examples
 from vidtl.evaluation.page import remove_page, write_page
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
-from vidtl.evaluation.result import EvaluationResult
-from vidtl.evaluation.store import ScoreStore
 from vidtl.metrics.charades import write_submission
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging

@@ -52,7 +52,7 @@ from vidtl.annotations.video_files import check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
 from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.escape import printable
+from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress

@@ -56,8 +56,7 @@ from vidtl.data.dataset import check_readable
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import whole_file
+from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.visualize.animation import animate, write_gif, write_mp4
 from vidtl.visualize.clip_maps import clip_maps

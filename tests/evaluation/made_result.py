@@ -10,11 +10,10 @@ from tests.metrics.made_outcomes import made_outcomes
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import encode_video
+from vidtl.evaluation.evaluator import EvaluationResult, Unreadable
 from vidtl.evaluation.examples import write_examples
 from vidtl.evaluation.page import write_page
 from vidtl.evaluation.report import metrics_record, write_report
-from vidtl.evaluation.result import EvaluationResult, Unreadable
-from vidtl.metrics import compute_metrics
 from vidtl.models import VideoModel, build_model
 
 CLIP = ClipConfig(num_frames=8, stride=1, frame_size=(32, 32), short_side=32)
@@ -55,8 +54,6 @@ def made_result(
         paths=paths,
         outcomes=outcomes,
         unreadable=[Unreadable(ids[i], paths[i], "moov atom not found") for i in unreadable],
-        metrics=compute_metrics(outcomes),
-        metrics_readable=compute_metrics(outcomes[outcomes.readable]),
     )
 
 

@@ -20,9 +20,8 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from tests.environment import REPOSITORY
 from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
 from vidtl.config import EvaluationConfig
-from vidtl.evaluation.evaluator import evaluate
+from vidtl.evaluation.evaluator import EvaluationResult, evaluate
 from vidtl.evaluation.predictions import read_predictions, write_predictions
-from vidtl.evaluation.result import EvaluationResult
 from vidtl.metrics.outcomes import unreadable_rows
 
 NUM_VIDEOS = (1, 2, 4, 5, 10, 17)

@@ -32,8 +32,7 @@ from vidtl.data.pixels import prepare_input
 from vidtl.data.protocols import get_protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate
-from vidtl.evaluation.fusion import fuse
-from vidtl.evaluation.scoring import Scores, fixed_batches
+from vidtl.evaluation.scoring import Scores, fixed_batches, fuse
 from vidtl.metrics import compute_metrics
 
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.refusals import refused
-from vidtl.evaluation.fusion import FUSIONS, fuse, probabilities
+from vidtl.evaluation.scoring import FUSIONS, fuse, probabilities
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -61,16 +60,6 @@ def test_single_label_max_compares_probabilities_of_different_views():
     """The second view has the larger logit for class 0, the first is surer of it."""
     logits = np.array([[2.0, 0.0], [5.0, 6.0]])
     np.testing.assert_allclose(fuse(logits, "max", False), softmax(logits).max(0))
-
-
-def test_unknown_fusion_names_the_nearest():
-    with refused("evaluation.fusion", "'mean_logit'", "'mean_logits'"):
-        fuse(np.zeros((1, 2)), "mean_logit", False)
-
-
-def test_no_views_is_an_error():
-    with pytest.raises(ValueError, match="at least one view"):
-        fuse(np.zeros((0, 3)), "max", True)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -15,9 +15,9 @@ from tests.evaluation.made_result import made_result
 from tests.metrics.made_outcomes import made_outcomes
 from tests.refusals import refused
 from vidtl.evaluation import report
+from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.evaluation.predictions import read_predictions
 from vidtl.evaluation.report import metrics_record
-from vidtl.evaluation.result import EvaluationResult
 from vidtl.metrics import METRICS, compute_metrics
 from vidtl.metrics.intervals import wilson
 

@@ -9,8 +9,8 @@ import pytest
 from tests.evaluation.test_evaluator import NotedProgress
 from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, make_records, read_views, run
 from tests.refusals import refused
+from vidtl.evaluation.evaluator import ScoreStore
 from vidtl.evaluation.scoring import Scores, fixed_batches
-from vidtl.evaluation.store import ScoreStore
 
 RECORDS = make_records(11, False)
 BROKEN = (2, 8)

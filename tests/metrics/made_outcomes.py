@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vidtl.evaluation.fusion import probabilities
+from vidtl.evaluation.scoring import probabilities
 from vidtl.metrics import Outcomes
 
 

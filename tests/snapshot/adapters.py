@@ -131,7 +131,7 @@ def protocol_tables(protocol: str, frames: int, fps: float, size: tuple[int, int
 def fused(protocol: str, logits_VK: np.ndarray, multi_label: bool) -> list[float]:
     """Fuse the logits of views as a protocol does."""
     from vidtl.data.protocols import get_protocol
-    from vidtl.evaluation.fusion import fuse
+    from vidtl.evaluation.scoring import fuse
 
     return fuse(logits_VK, get_protocol(protocol).fusion, multi_label).tolist()
 

@@ -18,10 +18,9 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.errors import UserError
-from vidtl.evaluation.result import EvaluationResult
+from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.models.base import VideoModel
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import whole_file
+from vidtl.runtime.files import printable, whole_file
 from vidtl.visualize.clip_maps import clip_maps, rgb_clip
 from vidtl.visualize.map_figure import draw_frames, draw_maps
 

@@ -17,8 +17,7 @@ from vidtl.errors import UserError
 from vidtl.evaluation import examples
 from vidtl.evaluation.report import METRICS_FILE, percent
 from vidtl.metrics import METRICS
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import whole_file
+from vidtl.runtime.files import printable, whole_file
 
 PAGE = "report.html"
 

@@ -23,8 +23,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
-from vidtl.evaluation.fusion import probabilities
-from vidtl.evaluation.scoring import Scorer
+from vidtl.evaluation.scoring import Scorer, probabilities
 from vidtl.models import VideoModel
 from vidtl.runtime.evaluation_mode import evaluation_mode
 from vidtl.runtime.launch import make_accelerator

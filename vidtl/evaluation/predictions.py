@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.evaluation.result import EvaluationResult
+from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.runtime.files import whole_file
 
 FILE_NAME = "predictions.csv"

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from vidtl.evaluation import predictions
-from vidtl.evaluation.result import EvaluationResult
+from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
 from vidtl.metrics.calibration import Calibration, calibration
 from vidtl.metrics.intervals import LEVEL, wilson
 from vidtl.metrics.outcomes import classes_without_positives
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import whole_file
+from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.versions import installed_versions
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 

@@ -12,8 +12,7 @@ from accelerate.utils import gather_object
 
 from vidtl.data.batch import Failure
 from vidtl.errors import UserError
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import user_error_if_not_written
+from vidtl.runtime.files import printable, user_error_if_not_written
 from vidtl.runtime.logging import drop_lines_beyond, read_json_lines
 from vidtl.training.state import TrainingState
 

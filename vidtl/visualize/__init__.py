@@ -9,8 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import ImageFont
 
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import replacing
+from vidtl.runtime.files import printable, replacing
 
 # Okabe and Ito's palette for color-blind readers; black and yellow left out, yellow is faint on white.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"

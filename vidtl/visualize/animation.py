@@ -14,8 +14,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import replacing
+from vidtl.runtime.files import printable, replacing
 from vidtl.visualize import label_font
 from vidtl.visualize.token_maps import TokenMapImages, overlay
 

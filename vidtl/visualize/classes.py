@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vidtl.metrics.calibration import Calibration
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import replacing
+from vidtl.runtime.files import printable, replacing
 from vidtl.visualize import BLUE, VERMILION, bare, label_font, label_text, new_figure, save_figure
 
 MAX_CLASSES = 1000
