@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from tests.metrics.made_outcomes import random_outcomes
-from vidtl.metrics.calibration import calibration
 from vidtl.visualize import classes, label_text, new_figure, save_figure
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 from vidtl.visualize.curves import draw_curves, running_mean
@@ -52,7 +51,7 @@ def test_confusion_of_many_classes_names_each_and_leaves_out_the_best(tmp_path, 
 def test_reliability_diagrams_with_and_without_videos(tmp_path):
     for number, count in enumerate((0, 30)):
         outcomes = random_outcomes(1, count, 4, True)
-        draw_reliability(calibration(outcomes), tmp_path / f"{number}.png", "$")
+        draw_reliability(outcomes.calibration, tmp_path / f"{number}.png", "$")
     assert not np.array_equal(pixels(tmp_path / "0.png"), pixels(tmp_path / "1.png"))
 
 

@@ -16,9 +16,8 @@ import numpy as np
 from vidtl.evaluation import predictions
 from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
-from vidtl.metrics.calibration import Calibration, calibration
 from vidtl.metrics.intervals import LEVEL, wilson
-from vidtl.metrics.outcomes import classes_without_positives
+from vidtl.metrics.outcomes import Calibration, classes_without_positives
 from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.versions import installed_versions
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
@@ -55,7 +54,7 @@ def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Pa
         json.dump(record, file, indent=2, allow_nan=False)
         file.write("\n")
     predictions.write_predictions(result, files[1])
-    draw_reliability(calibration(outcomes), files[2], title)
+    draw_reliability(outcomes.calibration, files[2], title)
     (folder / "unreadable.csv").unlink(missing_ok=True)  # of an earlier evaluation into the same folder
     if result.unreadable:
         files.append(_write_table(folder / "unreadable.csv", ("id", "path", "reason"), result.unreadable))
@@ -96,7 +95,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
         },
         "chance": _json_numbers(chance_levels(outcomes.targets, outcomes.multi_label)),
         "classes_without_positives": classes_without_positives(outcomes.targets, names),
-        "calibration": _calibration_record(calibration(outcomes)),
+        "calibration": _calibration_record(outcomes.calibration),
         "per_class": [_class_record(result, k) for k in range(len(names))],
         "confusions": [] if outcomes.multi_label else _confusions(result),
         "unreadable": [row._asdict() for row in result.unreadable],

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vidtl.metrics.calibration import Calibration
+from vidtl.metrics.outcomes import Calibration
 from vidtl.runtime.files import printable, replacing
 from vidtl.visualize import BLUE, VERMILION, bare, label_font, label_text, new_figure, save_figure
 
