@@ -75,8 +75,7 @@ from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
-from vidtl.evaluation.examples import draw_examples, write_examples
-from vidtl.evaluation.page import remove_page, write_page
+from vidtl.evaluation.page import draw_examples, remove_page, write_examples, write_page
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.metrics.charades import write_submission

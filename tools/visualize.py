@@ -58,9 +58,8 @@ from vidtl.data.protocols import get_protocol
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.logging import configure_logging
-from vidtl.visualize.animation import animate, write_gif, write_mp4
-from vidtl.visualize.clip_maps import clip_maps
-from vidtl.visualize.map_figure import draw_maps
+from vidtl.visualize.map_figure import animate, draw_maps, write_gif, write_mp4
+from vidtl.visualize.token_maps import clip_maps
 
 
 class Subject(NamedTuple):

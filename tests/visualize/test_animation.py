@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidtl.visualize.animation import PANEL, Picture, animate, write_gif, write_mp4
+from vidtl.visualize.map_figure import PANEL, Picture, animate, write_gif, write_mp4
 from vidtl.visualize.token_maps import TokenMapImages, token_map_images
 
 RATE = Fraction(25, 2)
@@ -54,15 +54,11 @@ def test_gif_opens_again_with_every_frame(tmp_path: Path) -> None:
     found = pictures(2)
     write_gif(found, tmp_path / "maps.gif", RATE)
     with Image.open(tmp_path / "maps.gif") as gif:
-        assert gif.format == "GIF"
-        assert gif.n_frames == 6
-        assert gif.size == found[0].shape[1::-1]
-        assert gif.info["duration"] == 80
-        assert gif.info["loop"] == 0
+        assert (gif.n_frames, gif.size) == (6, found[0].shape[1::-1])
+        assert (gif.info["duration"], gif.info["loop"]) == (80, 0)
         for number, picture in enumerate(found):
             gif.seek(number)
             assert np.abs(np.asarray(gif.convert("RGB")).astype(int) - picture).mean() < 6
-    assert [path.name for path in tmp_path.iterdir()] == ["maps.gif"]
 
 
 def test_mp4_opens_again_with_every_frame(tmp_path: Path) -> None:
@@ -75,12 +71,10 @@ def test_mp4_opens_again_with_every_frame(tmp_path: Path) -> None:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     assert len(frames) == 6
     for frame, picture in zip(frames, found, strict=True):
-        assert frame.shape == picture.shape
         assert np.abs(frame.astype(int) - picture).mean() < 12
-    assert [path.name for path in tmp_path.iterdir()] == ["maps.mp4"]
 
 
-def test_what_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
     bad = [np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.float64)]
     with pytest.raises(ValueError, match="dtype `uint8`"):
         write_mp4(bad, tmp_path / "maps.mp4", RATE)

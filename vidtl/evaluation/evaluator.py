@@ -96,22 +96,13 @@ class ScoreStore:
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], num_classes: int) -> None:
-        """
-        Args:
-            folder: place of the stores of all keys; it is made by `read`.
-            key: JSON values that decide the rows.
-            num_classes: length of a row.
-        """
+        """Choose the folder of a key (JSON values) among those of all keys; `num_classes` is the length of a row."""
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = folder / digest[:16]
         self.num_classes = num_classes
 
     def read(self, batches: Sequence[range]) -> tuple[int, Scores]:
-        """Return the number of this launch and the rows of earlier ones, each of `batches` at most once.
-
-        Raises:
-            UserError: the folder cannot be made or read.
-        """
+        """Return the number of this launch and the rows of earlier ones, each of `batches` at most once."""
         due, found = {batch.start: batch for batch in batches}, Scores()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

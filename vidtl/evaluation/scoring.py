@@ -100,8 +100,7 @@ class Scorer:
             on_video: called for each video read, with the number of videos so far.
 
         Raises:
-            UserError: a model with another number of classes, or scores that are not finite.
-            RuntimeError: a video that is not due, or has the wrong number of views (a bug).
+            UserError, RuntimeError: see `vidtl.evaluation.evaluator.evaluate`.
         """
         iterator, finished = iter(videos), 0
         for batch in batches:
@@ -200,7 +199,8 @@ def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.flo
     Returns:
         float64 [K]; larger is more likely. Logits for `mean_logits` and multi-label `max`, probabilities otherwise.
     """
-    scores_K: NDArray[np.float64] = FUSIONS[fusion](torch.tensor(logits_VK, dtype=torch.float64), multi_label).numpy()
+    logits = torch.from_numpy(np.array(logits_VK, dtype=np.float64))
+    scores_K: NDArray[np.float64] = FUSIONS[fusion](logits, multi_label).numpy()
     return scores_K
 
 
