@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vidtl.annotations.formats.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
-from vidtl.metrics.charades import Submission, match_submission, official_scores
+from vidtl.metrics.charades import match_submission, official_scores
 from vidtl.runtime.files import printable
 
 NUM_CLASSES = 157
@@ -19,16 +19,11 @@ _ACTION = re.compile(r"c(\d+)\s+\S+\s+\S+")
 
 
 def score_file(file: Path, annotations: Path) -> None:
-    """Print the scores of a submission file."""
+    """Print the scores of a submission file, and its irregularities."""
     ids, targets_NK = read_annotations(annotations, NUM_CLASSES)
     submission = match_submission(file, ids, targets_NK)
     num_labeled = int(targets_NK.any(axis=1).sum())
     print(printable(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions"))
-    print("\n".join(summary_lines(submission, targets_NK)))
-
-
-def summary_lines(submission: Submission, targets_NK: NDArray[np.bool_]) -> list[str]:
-    """Format the scores, and irregularities of the file."""
     official = official_scores(submission.scores, targets_NK)
     chances = np.zeros(targets_NK.shape)  # mAP needs none
     outcomes = Outcomes(scores=submission.scores, targets=targets_NK, probabilities=chances, multi_label=True)
@@ -36,7 +31,7 @@ def summary_lines(submission: Submission, targets_NK: NDArray[np.bool_]) -> list
     lines = [
         f"{'mAP':<14}{official.mean_ap:.6f}  official: equal scores in file order, videos without actions left out",
         f"{'mAP weighted':<14}{official.weighted_ap:.6f}  official: weighted by the videos of each class",
-        f"{'mAP grouped':<14}{grouped:.6f}  equal scores judged together, videos without actions count",
+        f"{'mAP grouped':<14}{grouped:.6f}  equal scores share a threshold, videos without actions count",
     ]
     for ids, remark in (
         (submission.missing_ids, "videos with actions are missing, which costs their actions"),
@@ -47,15 +42,11 @@ def summary_lines(submission: Submission, targets_NK: NDArray[np.bool_]) -> list
             lines.append(printable(f"{len(ids)} {remark}: {shown}"))
     if submission.num_repeated:
         lines.append(f"{submission.num_repeated} lines are replaced by a later line of the same video")
-    return lines
+    print("\n".join(lines))
 
 
 def read_annotations(path: Path, num_classes: int) -> tuple[list[str], NDArray[np.bool_]]:
-    """Read ids and actions [N, K] of Charades' own CSV, as the official scorer does; times play no part.
-
-    Raises:
-        UserError: no such file, a row that is not in order, or a class beyond `num_classes`; names file and line.
-    """
+    """Read ids and actions [N, K] of the official CSV, without times; UserError names file and line."""
     if not path.is_file():
         raise UserError(f"{path} is no file; the CSV of a split of Charades is needed, such as Charades_v1_test.csv")
     ids: list[str] = []

@@ -3,8 +3,8 @@
 python tools/visualize.py --checkpoint runs/toy --num_videos 4          # of the run's evaluation split
 python tools/visualize.py --checkpoint runs/toy --videos clip.mp4 clips/ --output_dir pictures/
 
-Each video gives a PNG (maps over time), a GIF and an MP4 (the maps over the running clip), and a JSON with entropy and
-overlap of the maps over time. The exit code is 4 if a video could not be read.
+Each video gives a PNG (maps over time), a GIF and an MP4 (maps over the clip), and a JSON with entropy and overlap of
+the maps over time. The exit code is 4 if a video could not be read.
 """
 
 import json
@@ -27,12 +27,11 @@ log = logging.getLogger("vidtl.visualize")
 
 
 def visualize_parser() -> ModelParser:
-    """Make the parser of an experiment and of this tool's options."""
     parser = ModelParser("visualize.py", "Draw token maps or attention rollout over videos.")
     parser.add_argument(
         "--videos", type=str, nargs="+", help="Videos and folders to draw; default: those of the evaluation split"
     )
-    parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
+    parser.add_argument("--num_videos", type=int, default=4, help="Number of videos, spread evenly over the split")
     parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
     parser.add_argument(
         "--output_dir", type=Path, help="Folder of the files; default: pictures/ in the folder of the run"
@@ -69,7 +68,7 @@ class Subject(NamedTuple):
     title: str
     video: VideoViews | None
     reason: str
-    """Reason for a missing video."""
+    """Reason why the video could not be read; empty if it was."""
 
 
 def main() -> None:
@@ -83,12 +82,8 @@ def main() -> None:
 
     folder = options.output_dir or checkpoint.output_folder / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    subjects = (
-        of_files(options.videos, model, config, options.frame_rate)
-        if options.videos
-        else of_split(config, options.num_videos)
-    )
-    unreadable = 0
+    files, unreadable = options.videos, 0
+    subjects = of_files(files, model, config, options.frame_rate) if files else of_split(config, options.num_videos)
     for number, subject in enumerate(subjects):
         if subject.video is None:
             unreadable += 1
@@ -113,7 +108,7 @@ def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
 def of_files(
     paths: list[str], model: VideoModel, config: ExperimentConfig, frame_rate: float | None
 ) -> Iterator[Subject]:
-    """Read videos without annotations; those that cannot be tried first."""
+    """Read videos without annotations; first those that cannot be opened."""
     videos = find_videos(map(Path, paths), image_model=model.clip_config.num_frames == 1).videos
     if not videos:
         raise UserError(f"no videos in {', '.join(map(repr, paths))}")
@@ -131,32 +126,28 @@ def of_files(
 
 
 def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
-    if video.failure:
-        return Subject(path, title, None, video.failure.reason)
-    return Subject(path, title, video, "")
+    return Subject(path, title, None, video.failure.reason) if video.failure else Subject(path, title, video, "")
 
 
 def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:
     """Draw the four files of one video."""
     assert video.pixels is not None
     maps = clip_maps(model, video.pixels, video.color)
-    png, gif, mp4, numbers = (
-        stem.with_name(f"{maps.kind}-{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "json")
-    )
+    suffixes = ("png", "gif", "mp4", "json")
+    png, gif, mp4, numbers = (stem.with_name(f"{maps.kind}-{stem.name}.{suffix}") for suffix in suffixes)
     rate = playing_rate(video, model.clip_config)
     draw_maps(maps.images, png, subject.title)
     pictures = list(animate(maps.images, maps.frames, subject.title))
     write_gif(pictures, gif, rate)
     write_mp4(pictures, mp4, rate)
+    record = {"path": str(subject.path), "kind": maps.kind, **maps.images.record()}
     with whole_file(numbers) as file:
-        json.dump(
-            {"path": str(subject.path), "kind": maps.kind, **maps.images.record()}, file, indent=1, allow_nan=False
-        )
+        json.dump(record, file, indent=1, allow_nan=False)
     return [png, gif, mp4, numbers]
 
 
 def playing_rate(video: VideoViews, clip: ClipConfig) -> Fraction:
-    """Return the frames per second at which the clip runs as fast as the video; between 1 and 25."""
+    """Return the frames per second of the clip at the speed of the video, between 1 and 25."""
     if clip.sampling == "segments" or clip.num_frames == 1:
         rate = clip.num_frames / max(video.duration_s, 0.04)
     else:
