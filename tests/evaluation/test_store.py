@@ -25,7 +25,7 @@ def store(folder: Path, key: str = "a") -> ScoreStore:
 
 
 def run_on(folder: Path, opened: list[int], key: str = "a", broken=(), last: int | None = None, **options):
-    """Evaluate, or be killed when record `last` is due."""
+    """Evaluate; raise KilledError at record `last`."""
 
     def read(indices):
         for video in read_views(RECORDS, broken, indices):
@@ -67,10 +67,9 @@ def test_batches_with_unreadable_videos_are_scored_again(tmp_path, still_broken)
     assert result.unreadable == whole.unreadable
 
 
-def test_a_finished_evaluation_that_could_not_report_opens_nothing(tmp_path):
-    first = run_on(tmp_path, [])
+def test_a_finished_evaluation_without_report_opens_nothing(tmp_path):
     opened: list[int] = []
-    second = run_on(tmp_path, opened)
+    first, second = run_on(tmp_path, []), run_on(tmp_path, opened)
     assert opened == []
     np.testing.assert_array_equal(first.outcomes.scores, second.outcomes.scores)
     store(tmp_path).remove()
