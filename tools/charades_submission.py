@@ -12,8 +12,7 @@ from vidtl.metrics import METRICS, Outcomes
 from vidtl.metrics.charades import match_submission, official_scores
 from vidtl.runtime.files import printable
 
-NUM_CLASSES = 157
-SHOWN_IDS = 5
+NUM_CLASSES, SHOWN_IDS = 157, 5
 
 _ACTION = re.compile(r"c(\d+)\s+\S+\s+\S+")
 
@@ -28,21 +27,18 @@ def score_file(file: Path, annotations: Path) -> None:
     chances = np.zeros(targets_NK.shape)  # mAP needs none
     outcomes = Outcomes(scores=submission.scores, targets=targets_NK, probabilities=chances, multi_label=True)
     grouped = METRICS["mAP"].function(outcomes)
-    lines = [
-        f"{'mAP':<14}{official.mean_ap:.6f}  official: equal scores in file order, videos without actions left out",
-        f"{'mAP weighted':<14}{official.weighted_ap:.6f}  official: weighted by the videos of each class",
-        f"{'mAP grouped':<14}{grouped:.6f}  equal scores share a threshold, videos without actions count",
-    ]
+    print(f"mAP           {official.mean_ap:.6f}  official: equal scores in file order, unlabeled videos left out")
+    print(f"mAP weighted  {official.weighted_ap:.6f}  official: weighted by the videos of each class")
+    print(f"mAP grouped   {grouped:.6f}  equal scores share a threshold, unlabeled videos count")
     for ids, remark in (
         (submission.missing_ids, "videos with actions are missing, which costs their actions"),
         (submission.unknown_ids, "videos are not in the annotation and are ignored"),
     ):
         if ids:
             shown = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
-            lines.append(printable(f"{len(ids)} {remark}: {shown}"))
+            print(printable(f"{len(ids)} {remark}: {shown}"))
     if submission.num_repeated:
-        lines.append(f"{submission.num_repeated} lines are replaced by a later line of the same video")
-    print("\n".join(lines))
+        print(f"{submission.num_repeated} lines are replaced by a later line of the same video")
 
 
 def read_annotations(path: Path, num_classes: int) -> tuple[list[str], NDArray[np.bool_]]:

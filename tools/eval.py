@@ -98,8 +98,8 @@ def main() -> None:
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
     step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)
-    folder = options.output_dir or checkpoint.output_folder / "evaluation" / step
-    folder = folder / folder_name(config, protocol)
+    parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
+    folder = parent / folder_name(config, protocol)
     on_main_process(accelerator, checkpoint.verify)
     model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
     check_readable(records, config.data)
@@ -132,9 +132,8 @@ def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submi
     print("\n".join(summary_lines(result, record)))
     if submit:
         files.append(folder / "charades_submission.txt")
-        outcomes = result.outcomes
-        ids = [result.ids[i] for i in outcomes.readable.nonzero()[0]]
-        write_submission(files[-1], ids, outcomes.scores[outcomes.readable])
+        rows = result.outcomes.readable.nonzero()[0]
+        write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 

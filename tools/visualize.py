@@ -62,13 +62,11 @@ from vidtl.visualize.token_maps import clip_maps
 
 
 class Subject(NamedTuple):
-    """One video to draw."""
+    """One video to draw, or the reason why it could not be read."""
 
     path: Path
     title: str
-    video: VideoViews | None
-    reason: str
-    """Reason why the video could not be read; empty if it was."""
+    video: VideoViews | str
 
 
 def main() -> None:
@@ -85,9 +83,9 @@ def main() -> None:
     files, unreadable = options.videos, 0
     subjects = of_files(files, model, config, options.frame_rate) if files else of_split(config, options.num_videos)
     for number, subject in enumerate(subjects):
-        if subject.video is None:
+        if isinstance(subject.video, str):
             unreadable += 1
-            log.warning("unreadable  %s: %s", subject.path, subject.reason)
+            log.warning("unreadable  %s: %s", subject.path, subject.video)
             continue
         written = draw(model, subject, subject.video, folder / f"{number:03d}")
         print(f"{printable(subject.title)}: {', '.join(map(printable, map(str, written)))}")
@@ -102,7 +100,8 @@ def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
     chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
     for video in EvalLoader(chosen, get_protocol("center"), config.clip, config.data):
         names = ", ".join(chosen.classes.names[label] for label in chosen.labels(video.index))
-        yield subject_of(chosen.path(video.index), f"{chosen.ids[video.index]}: {names}", video)
+        title = f"{chosen.ids[video.index]}: {names}"
+        yield Subject(chosen.path(video.index), title, video.failure.reason if video.failure else video)
 
 
 def of_files(
@@ -115,18 +114,14 @@ def of_files(
     common = os.path.commonpath([video.path.absolute().parent for video in videos])  # two folders may share a name
     for video in videos:
         if reason := refusal(video, frame_rate):
-            yield Subject(video.path, "", None, reason)
-    classes = ClassNames(tuple(f"class {k}" for k in range(model.num_classes)))  # no labels, so no names are shown
+            yield Subject(video.path, "", reason)
+    classes = ClassNames(tuple(map(str, range(model.num_classes))))  # never shown, since there are no labels
     accepted = [video for video in videos if not refusal(video, frame_rate)]
     for of_kind, data in by_pixel_format(accepted, config.data):
         records = records_of_files(of_kind, classes, False, frame_rate)
         for views in EvalLoader(records, get_protocol("center"), config.clip, data):
             path = of_kind[views.index].path
-            yield subject_of(path, os.path.relpath(path, common), views)
-
-
-def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
-    return Subject(path, title, None, video.failure.reason) if video.failure else Subject(path, title, video, "")
+            yield Subject(path, os.path.relpath(path, common), views.failure.reason if views.failure else views)
 
 
 def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:

@@ -74,11 +74,11 @@ class Rankings:
     classes: NDArray[np.int64]
     """[P] class of each positive; positives are in order of class, then rank."""
     videos: NDArray[np.int64]
-    """[P]."""
+    """[P] video of each positive."""
     ends: NDArray[np.int64]
-    """[P] rank, from 0, down to which videos count for the precision of each positive."""
+    """[P] last rank, from 0, that counts for the precision of each positive."""
     last: NDArray[np.int64]
-    """[P] the last positive down to that rank."""
+    """[P] last positive down to that rank."""
     _last_sums: tuple[NDArray[np.int64], tuple[Floats, Floats]] | None = None
 
     @classmethod

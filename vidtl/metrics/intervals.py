@@ -17,12 +17,8 @@ from vidtl.metrics.outcomes import Outcomes
 from vidtl.metrics.table import Statistic, metrics_of
 from vidtl.runtime.seeding import generator
 
-LEVEL = 0.95
-_NORMAL_QUANTILE = 1.959963984540054
-"""Normal quantile of (1 + LEVEL) / 2."""
-
-SEED = 20
-MAX_RESAMPLES, MIN_RESAMPLES = 1000, 100
+LEVEL, _NORMAL_QUANTILE = 0.95, 1.959963984540054  # the quantile of (1 + LEVEL) / 2
+SEED, MIN_RESAMPLES, MAX_RESAMPLES = 20, 100, 1000
 MAX_WORK = 400_000_000
 """Bound on the scores read by all resamples together, some seconds of work; large sets get fewer resamples."""
 

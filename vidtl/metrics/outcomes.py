@@ -16,7 +16,6 @@ from vidtl.metrics.charades import official_rankings
 Bools = NDArray[np.bool_]
 
 NUM_BINS = 15
-"""Bins of a calibration."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

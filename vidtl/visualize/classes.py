@@ -1,7 +1,4 @@
-"""Figures of an evaluation: confusion matrix, average precision of each class, reliability diagram.
-
-Axes: K classes.
-"""
+"""Figures of an evaluation of K classes: confusion matrix, average precision of each class, reliability diagram."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +29,8 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: 
         counts: int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
             where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
         class_names: K names.
-        path: the file to write.
-        title: one line above the matrix.
+        path: file to write.
+        title: one line.
     """
     videos = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, videos, out=np.zeros(counts.shape), where=videos > 0)
@@ -109,8 +106,8 @@ def draw_average_precision(
         positives: [K] videos of each class; a tick marks their share of `num_videos`, the level of equal scores.
         num_videos: all videos.
         class_names: K names. Above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2` are shown.
-        path: the PNG to write.
-        title: one line above the bars.
+        path: PNG to write.
+        title: one line.
     """
     order = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable")
     note = ""

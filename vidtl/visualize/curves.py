@@ -87,8 +87,8 @@ def running_mean(values: Sequence[float], half: int) -> NDArray[np.float64]:
 def _draw_metrics(axes: Axes, evaluation: Sequence[Line], chance: Mapping[str, float]) -> None:
     """Draw one color per metric, one line style per split; chance is dashed in the metric's color."""
     splits = sorted({str(line["split"]) for line in evaluation})
-    drawn = [metric for metric in METRICS.values() if metric.is_drawn]
-    shown = [metric for metric in drawn if any(line.get(metric.name) is not None for line in evaluation)]
+    found = {name for line in evaluation for name, value in line.items() if value is not None}
+    shown = [metric for metric in METRICS.values() if metric.is_drawn and metric.name in found]
     for color, metric in zip(cycle(COLORS), shown, strict=False):
         for split, style in zip(splits, cycle(("-", ":", "-.")), strict=False):
             steps, values = _series([line for line in evaluation if line["split"] == split], metric.name)

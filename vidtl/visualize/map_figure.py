@@ -24,12 +24,11 @@ MAX_COLUMNS, MAX_ROWS = 8, 16
 """Timesteps, spread evenly, and maps drawn."""
 
 CELL_IN, BELOW_IN = 1.25, 2.6
+PANEL = 192
+"""Pixels of the longer side of a panel."""
 
 Picture = NDArray[np.uint8]
 """uint8 [height, width, 3]; both even, as the chroma planes of MP4 require."""
-
-PANEL = 192
-"""Pixels of the longer side of a panel."""
 
 _STRIP, _HEADER, _GAP = 18, 44, 6
 _INK, _FAINT, _PAPER = (25, 25, 25), (110, 110, 110), (255, 255, 255)
@@ -113,8 +112,8 @@ def _draw_overlap(axes: Axes, images: TokenMapImages) -> None:
     overlaps_SS = images.overlaps.mean(axis=0)
     axes.imshow(overlaps_SS, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     numbers = range(len(overlaps_SS))
-    axes.set_xticks(numbers, [str(s + 1) for s in numbers])
-    axes.set_yticks(numbers, [str(s + 1) for s in numbers])
+    labels = [str(s + 1) for s in numbers]
+    axes.set(xticks=numbers, yticks=numbers, xticklabels=labels, yticklabels=labels)
     axes.tick_params(length=0, labelsize=7)
     axes.set_title(f"shared mass of two maps: mean {images.overlap:.2f}", fontsize=8)
     if len(numbers) <= 12:
@@ -138,7 +137,9 @@ def animate(images: TokenMapImages, clip_THWC: NDArray[np.uint8], title: str = "
             panels.append((f"{printable(name, 14)}   entropy {entropy:.2f}", _enlarged(picture, size)))
         about = f"frame {number + 1} of {num_frames}, timestep {step + 1} of {num_steps}"
         if len(images.names) > 1:
-            panels.append(("shared mass of two tokens", _overlap_panel(images.overlaps[step], size)))
+            colors = (255 * colormaps["Blues"](images.overlaps[step])[..., :3]).round().astype(np.uint8)
+            overlap = Image.fromarray(colors).resize((min(size), min(size)), Image.Resampling.NEAREST)
+            panels.append(("shared mass of two tokens", overlap))
         else:
             about += f" with {images.time_shares[step, 0]:.1%} of the weight"
         yield _page(panels, title, about)
@@ -182,11 +183,6 @@ def _page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> 
         draw.text((x, y + 2), label, _INK, label_font(11))
         page.paste(panel, (x, y + _STRIP))
     return np.asarray(page)
-
-
-def _overlap_panel(overlaps_SS: NDArray[np.float64], size: tuple[int, int]) -> Image.Image:
-    colors = (255 * colormaps["Blues"](overlaps_SS)[..., :3]).round().astype(np.uint8)
-    return Image.fromarray(colors).resize((min(size), min(size)), Image.Resampling.NEAREST)
 
 
 def _enlarged(picture: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:

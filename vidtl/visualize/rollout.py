@@ -10,7 +10,7 @@ Axes: B clips, t timesteps, N tokens of a timestep, L tokens that entered an enc
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -121,15 +121,9 @@ def _pooled(rows_tNL: Tensor, has_class_token: bool) -> Tensor:
 def _recorded(encoder: Encoder | None) -> Iterator[list[Layer]]:
     """Record the input of each attention of an encoder, in order."""
     layers: list[Layer] = []
-
-    def record(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(attention, Attention)
-        layers.append((attention, inputs[0]))
-
-    parts = [] if encoder is None else [part for part in encoder.modules() if isinstance(part, Attention)]
-    handles = [part.register_forward_pre_hook(record) for part in parts]
-    try:
+    with ExitStack() as hooks:
+        for part in encoder.modules() if encoder else ():
+            if isinstance(part, Attention):
+                hook = part.register_forward_pre_hook(lambda part, inputs: layers.append((part, inputs[0])))
+                hooks.enter_context(hook)
         yield layers
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -5,6 +5,7 @@ Axes: V views of a video, T frames, H W pixels, C channels, t timesteps, S maps 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -72,12 +73,10 @@ class TokenMapImages:
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ClipMaps:
-    """Frames of a clip and the maps over them."""
+class ClipMaps(NamedTuple):
+    """Maps over the frames of a clip."""
 
-    kind: str
-    """`tokens` or `rollout`."""
+    kind: Literal["tokens", "rollout"]
     frames: NDArray[np.uint8]
     """[T, H, W, C] RGB."""
     images: TokenMapImages
@@ -98,13 +97,11 @@ def clip_maps(model: VideoModel, pixels: torch.Tensor, color: int) -> ClipMaps:
     input_BTCHW = normalize(rgb_BTCHW, model.clip_config).to(next(model.parameters()).device)
     encoder = getattr(model, "encoder", model)
     if getattr(encoder, "token_learners", None) or getattr(encoder, "token_learner", None):
-        kind, maps_tShw = "tokens", clip_token_maps(model, input_BTCHW)
-    else:
-        kind, maps_tShw = "rollout", clip_rollout(model, input_BTCHW)[:, None]
-    names = ["rollout"] if kind == "rollout" else []
+        maps_tShw = clip_token_maps(model, input_BTCHW)
+        return ClipMaps("tokens", frames, token_map_images(maps_tShw, frames, len(frames) // len(maps_tShw)))
+    maps_tShw = clip_rollout(model, input_BTCHW)[:, None]
     length = len(frames) // len(maps_tShw)
-    images = token_map_images(maps_tShw, frames, length, names, compare_timesteps=kind == "rollout")
-    return ClipMaps(kind=kind, frames=frames, images=images)
+    return ClipMaps("rollout", frames, token_map_images(maps_tShw, frames, length, ["rollout"], compare_timesteps=True))
 
 
 def rgb_clip(pixels: torch.Tensor, color: int) -> tuple[torch.Tensor, NDArray[np.uint8]]:
@@ -141,7 +138,7 @@ def token_map_images(
         clip_THWC: RGB frames before normalization; map i covers frames i * tubelet_length to
             (i + 1) * tubelet_length - 1.
         tubelet_length: frames per map.
-        names: names of the S maps; `token 1` to `token S` by default.
+        names: of the S maps; `token 1` to `token S` by default.
         compare_timesteps: scale a map by the minimum and maximum of all its timesteps instead of each timestep's.
 
     Raises:
