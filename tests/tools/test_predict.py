@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predict import predict_parser
-from trained_model import parse_with_model
 
 from tests.refusals import assert_refusal
 from vidtl.annotations.video_files import find_videos
@@ -62,27 +59,6 @@ def folder(toy: Path, tmp_path: Path) -> Path:
     (tmp_path / "in/readme.txt").write_text("none of them")
     Image.new("RGB", (40, 40)).save(tmp_path / "in/cover.png")
     return tmp_path / "in"
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--evaluation.protocol", "center", "--evaluation.protocol", "vivit_4x3"],
-        ["--config", "many.yaml"],
-        ["--evaluation.protocol", "center", "--config=many.yaml"],
-        ["--config", "many.yaml", "--config", "other.yaml", "--checkpoint", "none"],
-    ],
-)
-def test_the_last_of_repeated_settings_counts(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("many.yaml").write_text("evaluation: {protocol: vivit_4x3}\n")
-    Path("other.yaml").write_text("clip: {stride: 1}\n")
-    monkeypatch.setattr(sys, "argv", ["predict.py", "clip.mp4", *options, "--checkpoint", str(model)])
-    given, _, checkpoint = parse_with_model(predict_parser())
-    assert given.settings["evaluation.protocol"] == "vivit_4x3"
-    assert checkpoint.model_directory == model
 
 
 @pytest.mark.parametrize(("protocol", "suffix"), [("center", ""), ("vivit_4x3", "_multilabel")])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.metrics.made_outcomes import random_outcomes
-from vidtl.visualize import classes, label_text, new_figure, save_figure
+from vidtl.visualize import classes, label_text
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 from vidtl.visualize.curves import draw_curves, running_mean
 
@@ -111,14 +111,3 @@ def test_labels_fit_one_line_and_are_no_formulas():
         assert shown.isprintable()
         assert len(shown.replace("\\$", "$")) <= 36
         assert shown.count("$") == shown.count("\\$")
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path):
-    path = tmp_path / "figure.png"
-    path.write_bytes(b"old")
-    figure = new_figure(1, 1)
-    figure.text(0.5, 0.5, "$\\frac{$")  # matplotlib refuses this formula while drawing
-    with pytest.raises(ValueError, match="Expected"):
-        save_figure(figure, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
-    assert path.read_bytes() == b"old"
