@@ -24,8 +24,8 @@ def score_file(file: Path, annotations: Path) -> None:
     num_labeled = int(targets_NK.any(axis=1).sum())
     print(printable(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions"))
     official = official_scores(submission.scores, targets_NK)
-    chances = np.zeros(targets_NK.shape)  # mAP needs none
-    outcomes = Outcomes(scores=submission.scores, targets=targets_NK, probabilities=chances, multi_label=True)
+    scores, no_chances = submission.scores, np.zeros(targets_NK.shape)  # mAP needs no probabilities
+    outcomes = Outcomes(scores=scores, targets=targets_NK, probabilities=no_chances, multi_label=True)
     grouped = METRICS["mAP"].function(outcomes)
     print(f"mAP           {official.mean_ap:.6f}  official: equal scores in file order, unlabeled videos left out")
     print(f"mAP weighted  {official.weighted_ap:.6f}  official: weighted by the videos of each class")

@@ -66,8 +66,7 @@ def main() -> None:
     if accelerator.num_processes > 1:
         raise UserError("predict.py runs as one process; it was started with several")
     checkpoint.verify()
-    model = load_model_directory(checkpoint.model_directory)
-    model.to(accelerator.device)
+    model = load_model_directory(checkpoint.model_directory).to(accelerator.device)
 
     found = find_videos(map(Path, options.videos), image_model=model.clip_config.num_frames == 1)
     if found.ignored:
@@ -112,12 +111,10 @@ def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
 
 def json_record(prediction: Prediction, classes: Sequence[ScoredClass]) -> dict[str, object]:
     """Make one line of the output; `json.dumps` writes ASCII, which is safe in a terminal."""
-    record = {"path": str(prediction.path), "frames": None, "duration_s": None, "scores": None}
-    if prediction.reason:
-        return record | {"reason": prediction.reason}
     scores = [{"class": name, "probability": p, "score": score} for name, p, score in classes]
-    found = {"frames": prediction.num_frames, "duration_s": prediction.duration_s, "scores": scores}
-    return record | found | {"reason": None}
+    found = (prediction.num_frames, prediction.duration_s, scores) if not prediction.reason else (None, None, None)
+    record = dict(zip(("frames", "duration_s", "scores"), found, strict=True))
+    return {"path": str(prediction.path), **record, "reason": prediction.reason or None}
 
 
 def table_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[str]:

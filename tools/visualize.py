@@ -143,10 +143,10 @@ def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> 
 
 def playing_rate(video: VideoViews, clip: ClipConfig) -> Fraction:
     """Return the frames per second of the clip at the speed of the video, between 1 and 25."""
+    duration_s = max(video.duration_s, 0.04)
+    rate = (clip.target_fps or video.num_frames / duration_s) / clip.stride
     if clip.sampling == "segments" or clip.num_frames == 1:
-        rate = clip.num_frames / max(video.duration_s, 0.04)
-    else:
-        rate = (clip.target_fps or video.num_frames / max(video.duration_s, 0.04)) / clip.stride
+        rate = clip.num_frames / duration_s
     return Fraction(min(max(rate, 1.0), 25.0)).limit_denominator(1000)
 
 

@@ -123,13 +123,11 @@ def test_chance_of_map_is_the_mean_over_all_rankings(num_videos, num_positives):
     def ap(scores, labels) -> float:
         return float(made_outcomes(np.array(scores, float)[:, None], labels[:, None], True).per_class[0])
 
+    videos, chance = np.arange(num_videos), chance_levels(np.arange(num_videos)[:, None] < num_positives, True)
     places = combinations(range(num_videos), num_positives)  # every placing is equally likely
-    values = [ap(-np.arange(num_videos), np.isin(np.arange(num_videos), positives)) for positives in places]
-    targets = np.arange(num_videos)[:, None] < num_positives
-    chance = chance_levels(targets, True)
-    assert chance["mAP"] == pytest.approx(np.mean(values), abs=1e-14)
+    assert chance["mAP"] == pytest.approx(np.mean([ap(-videos, np.isin(videos, each)) for each in places]), abs=1e-14)
     assert chance["positive_rate"] == num_positives / num_videos
-    assert ap(np.zeros(num_videos), targets[:, 0]) == pytest.approx(chance["positive_rate"])
+    assert ap(np.zeros(num_videos), videos < num_positives) == pytest.approx(chance["positive_rate"])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -144,10 +142,8 @@ def test_chance_is_what_random_scores_reach(multi_label):
 
 
 def test_chance_of_single_label_metrics():
-    targets = one_hot([0, 0, 0, 1, 2, 2], 10)
-    chance = chance_levels(targets, False)
     expected = {"top1": 0.1, "top5": 0.5, "mean_class_accuracy": 0.1, "largest_class": 0.5}
-    assert {name: chance[name] for name in expected} == expected
+    assert chance_levels(one_hot([0, 0, 0, 1, 2, 2], 10), False).items() >= expected.items()
     assert chance_levels(one_hot([0, 1], 3), False)["top5"] == 1.0
     assert chance_levels(one_hot([0, 0], 1), False)["f1_macro"] == 1.0
 

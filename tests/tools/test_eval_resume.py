@@ -48,7 +48,7 @@ def recorded(folder: Path) -> list[int]:
 
 @pytest.fixture
 def options(toy: Path, untrained_model: Path) -> list[str]:
-    """Twelve views in batches of 12 clips make every video a group of its own."""
+    """Twelve views in batches of 12 clips make every video a batch."""
     return [
         *("--checkpoint", str(untrained_model), "--data.dataset", "toy", "--data.root", str(toy)),
         *("--data.num_workers", "0", "--training.precision", "fp32"),

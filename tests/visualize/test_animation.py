@@ -1,4 +1,4 @@
-"""Animations opened again: every frame of the clip, in the size of the pictures, at the rate asked for."""
+"""Animations opened again: every frame of the clip, in the size and at the rate of the pictures."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -48,7 +48,7 @@ class Prediction:
     reason: str = ""
     """Reason why the video could not be read; empty if it was."""
     num_frames: int = 0
-    """Of the whole file."""
+    """Frames of the whole file."""
     duration_s: float = 0.0
     scores: NDArray[np.float64] | None = None
     """float64 [K]; None for an unreadable video."""

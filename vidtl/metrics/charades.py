@@ -51,12 +51,7 @@ class Submission:
 
 
 def official_scores(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> CharadesScores:
-    """Score rows in annotation order.
-
-    Args:
-        scores_NK: float64 [N, K]; -inf rows are videos without a prediction.
-        targets_NK: [N, K] of 0 and 1.
-    """
+    """Score rows in annotation order; rows of -inf are videos without a prediction."""
     sums, positives = official_rankings(scores_NK, targets_NK).precision_sums(np.ones(len(scores_NK), np.int64))
     average_precisions = np.where(positives > 0, sums / np.maximum(positives, 1), np.nan)
     return CharadesScores(
@@ -74,13 +69,7 @@ def official_rankings(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.gen
 
 
 def match_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.generic]) -> Submission:
-    """Read a submission file and match it with the annotation.
-
-    Args:
-        path: see `read_submission`, also for the errors.
-        ids: N video ids in the order of the annotation file, which decides ties.
-        targets_NK: [N, K] of 0 and 1.
-    """
+    """Read a submission (see `read_submission`), its rows in the order of the annotated ids, which decides ties."""
     rows, num_lines = read_submission(path, targets_NK.shape[1])
     absent, annotated, has_actions = np.full(targets_NK.shape[1], -np.inf), set(ids), targets_NK.sum(axis=1) > 0
     return Submission(

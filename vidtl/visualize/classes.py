@@ -25,12 +25,8 @@ MAX_BARS = 160
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: Path, title: str) -> None:
     """Draw a confusion matrix as a PNG that grows with the number of classes, so that names are legible.
 
-    Args:
-        counts: int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
-            where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
-        class_names: K names.
-        path: file to write.
-        title: one line.
+    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
+    where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
     """
     videos = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, videos, out=np.zeros(counts.shape), where=videos > 0)
@@ -99,14 +95,14 @@ def draw_average_precision(
     path: Path,
     title: str,
 ) -> None:
-    """Draw one bar per class, best first.
+    """Draw one bar per class as a PNG, best first; above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2`.
 
     Args:
         average_precisions: [K]; NaN for classes without positives, which come last.
         positives: [K] videos of each class; a tick marks their share of `num_videos`, the level of equal scores.
         num_videos: all videos.
-        class_names: K names. Above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2` are shown.
-        path: PNG to write.
+        class_names: K names.
+        path: file to write.
         title: one line.
     """
     order = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable")

@@ -20,13 +20,10 @@ Line = Mapping[str, object]
 
 
 def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | None = None) -> None:
-    """Draw the curves of one run as a PNG; there may be few lines or none.
+    """Draw the curves of one run as a PNG; `chance`, the level of random scores by metric name, is dashed.
 
-    Args:
-        metrics_path: `metrics.jsonl`. Training lines have `step`, `epoch`, `loss` and `learning_rate`; evaluation lines
-            `step`, `epoch`, `split` and metrics. The last line of a step counts.
-        path: the PNG to write.
-        chance: level of random scores by metric name, drawn dashed.
+    Training lines of `metrics.jsonl` have `step`, `epoch`, `loss` and `learning_rate`; evaluation lines `step`,
+    `epoch`, `split` and metrics. The last line of a step counts.
     """
     lines = list(read_json_lines(metrics_path))
     training = _latest([line for line in lines if "loss" in line])

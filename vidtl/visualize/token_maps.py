@@ -83,12 +83,7 @@ class ClipMaps(NamedTuple):
 
 
 def clip_maps(model: VideoModel, pixels: torch.Tensor, color: int) -> ClipMaps:
-    """Compute the maps of the first view of a video.
-
-    Args:
-        model: on any device.
-        pixels: uint8 [V, T, ...], see `vidtl.data.batch.VideoViews`.
-        color: color code of the video.
+    """Compute the maps of the first view of a video from its uint8 pixels [V, T, ...] and color code.
 
     Raises:
         UserError: a model that has neither TokenLearner nor a rollout.
