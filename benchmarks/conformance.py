@@ -18,7 +18,7 @@ import numpy as np
 from rich.progress import track
 
 from vidtl.errors import UserError
-from vidtl.runtime.escape import printable
+from vidtl.runtime.files import printable
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool

@@ -31,7 +31,7 @@ from vidtl.config.checks import require
 from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
-from vidtl.runtime.escape import printable
+from vidtl.runtime.files import printable
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool

@@ -9,53 +9,40 @@ from numpy.typing import NDArray
 from vidtl.annotations.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
-from vidtl.metrics.charades import Submission, match_submission, official_scores
-from vidtl.runtime.escape import printable
+from vidtl.metrics.charades import match_submission, official_scores
+from vidtl.runtime.files import printable
 
-NUM_CLASSES = 157
-SHOWN_IDS = 5
+NUM_CLASSES, SHOWN_IDS = 157, 5
 
 _ACTION = re.compile(r"c(\d+)\s+\S+\s+\S+")
 
 
 def score_file(file: Path, annotations: Path) -> None:
-    """Print the scores of a submission file."""
+    """Print the scores of a submission file, and its irregularities."""
     ids, targets_NK = read_annotations(annotations, NUM_CLASSES)
     submission = match_submission(file, ids, targets_NK)
     num_labeled = int(targets_NK.any(axis=1).sum())
     print(printable(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions"))
-    print("\n".join(summary_lines(submission, targets_NK)))
-
-
-def summary_lines(submission: Submission, targets_NK: NDArray[np.bool_]) -> list[str]:
-    """Format the scores, and irregularities of the file."""
     official = official_scores(submission.scores, targets_NK)
-    chances = np.zeros(targets_NK.shape)  # mAP needs none
-    outcomes = Outcomes(scores=submission.scores, targets=targets_NK, probabilities=chances, multi_label=True)
+    scores, no_chances = submission.scores, np.zeros(targets_NK.shape)  # mAP needs no probabilities
+    outcomes = Outcomes(scores=scores, targets=targets_NK, probabilities=no_chances, multi_label=True)
     grouped = METRICS["mAP"].function(outcomes)
-    lines = [
-        f"{'mAP':<14}{official.mean_ap:.6f}  official: equal scores in file order, videos without actions left out",
-        f"{'mAP weighted':<14}{official.weighted_ap:.6f}  official: weighted by the videos of each class",
-        f"{'mAP grouped':<14}{grouped:.6f}  equal scores judged together, videos without actions count",
-    ]
+    print(f"mAP           {official.mean_ap:.6f}  official: equal scores in file order, unlabeled videos left out")
+    print(f"mAP weighted  {official.weighted_ap:.6f}  official: weighted by the videos of each class")
+    print(f"mAP grouped   {grouped:.6f}  equal scores share a threshold, unlabeled videos count")
     for ids, remark in (
         (submission.missing_ids, "videos with actions are missing, which costs their actions"),
         (submission.unknown_ids, "videos are not in the annotation and are ignored"),
     ):
         if ids:
             shown = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
-            lines.append(printable(f"{len(ids)} {remark}: {shown}"))
+            print(printable(f"{len(ids)} {remark}: {shown}"))
     if submission.num_repeated:
-        lines.append(f"{submission.num_repeated} lines are replaced by a later line of the same video")
-    return lines
+        print(f"{submission.num_repeated} lines are replaced by a later line of the same video")
 
 
 def read_annotations(path: Path, num_classes: int) -> tuple[list[str], NDArray[np.bool_]]:
-    """Read ids and actions [N, K] of Charades' own CSV, as the official scorer does; times play no part.
-
-    Raises:
-        UserError: no such file, a row that is not in order, or a class beyond `num_classes`; names file and line.
-    """
+    """Read ids and actions [N, K] of the official CSV, without times; UserError names file and line."""
     if not path.is_file():
         raise UserError(f"{path} is no file; the CSV of a split of Charades is needed, such as Charades_v1_test.csv")
     ids: list[str] = []

@@ -3,10 +3,9 @@
 One process:      python tools/eval.py --checkpoint runs/toy
 Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/eval.py --checkpoint runs/toy
 
-Settings come from the run and may be overridden: --evaluation.protocol vivit_4x3 takes twelve views of each video,
---evaluation.protocol center one, for a quick look. The same command again continues a killed evaluation on any number
-of processes; results of another model or other settings are never overwritten. A file of scores for Charades is scored
-without a model:
+Settings are those of the run unless overridden: --evaluation.protocol vivit_4x3 takes twelve views of each video,
+--evaluation.protocol center one. The same command continues a killed evaluation, on any number of processes; results of
+another model or other settings are never overwritten. A file of scores for Charades is scored without a model:
 
                   python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
 """
@@ -27,17 +26,13 @@ from vidtl.runtime.signals import exit_on_error, run_tool
 EXIT_UNREADABLE = 4
 
 OPTION = "--charades-submission"
-SUBMISSION_HELP = (
-    "Score this submission file (lines of a video id and 157 scores) by the official Charades rules instead of a "
-    "model; needs --annotations, and no --checkpoint"
-)
+SUBMISSION_HELP = "Score this file (lines of a video id and 157 scores) by the official Charades rules, without a model"
 ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
 
 log = logging.getLogger("vidtl.eval")
 
 
 def eval_parser() -> ModelParser:
-    """Make the parser of an experiment and of this tool's options."""
     parser = ModelParser("eval.py", "Evaluate a trained model.")
     parser.add_argument(
         "--output_dir", type=Path, help="Folder of the report; default: evaluation/STEP/ in the folder of the run"
@@ -52,7 +47,7 @@ def eval_parser() -> ModelParser:
 
 
 def submission_options() -> argparse.Namespace | None:
-    """Parse a command line that is about a submission file; None for any other."""
+    """Parse a command line with a submission file; None for any other."""
     if not any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
         return None
     parser = PlainParser(prog="eval.py", description="Score a submission file by the official Charades rules.")
@@ -74,18 +69,15 @@ from vidtl.annotations.formats import READERS
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import protocol_of_run
-from vidtl.evaluation.evaluator import evaluate
-from vidtl.evaluation.examples import draw_examples, write_examples
-from vidtl.evaluation.page import remove_page, write_page
+from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
+from vidtl.evaluation.page import draw_examples, remove_page, write_examples, write_page
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
 from vidtl.evaluation.report import metrics_record, summary_lines, write_report
-from vidtl.evaluation.result import EvaluationResult
-from vidtl.evaluation.store import ScoreStore
 from vidtl.metrics.charades import write_submission
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
-from vidtl.training.checkpoint import Checkpoint, checkpoint_name
+from vidtl.training.checkpoint import checkpoint_name
 
 
 def main() -> None:
@@ -94,7 +86,7 @@ def main() -> None:
         return
     options, config, checkpoint = parse_with_model(eval_parser())
     if options.annotations:
-        raise UserError(f"--annotations is for {OPTION}; the annotations of a model's data come with --data.dataset")
+        raise UserError(f"--annotations is for {OPTION}; allowed here: --data.dataset")
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
 
@@ -102,7 +94,9 @@ def main() -> None:
     records = read_records(description, config.data.eval_split, Path(config.data.root))
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
-    folder = (options.output_dir or default_folder(checkpoint)) / folder_name(config, protocol)
+    step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)
+    parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
+    folder = parent / folder_name(config, protocol)
     on_main_process(accelerator, checkpoint.verify)
     model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
     check_readable(records, config.data)
@@ -112,17 +106,9 @@ def main() -> None:
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
     store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
-    result = evaluate(
-        model,
-        partial(EvalLoader, records, protocol, config.clip, config.data),
-        records,
-        config.clip,
-        config.evaluation,
-        protocol,
-        accelerator,
-        make_progress(accelerator.is_main_process),
-        store,
-    )
+    make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
+    sections = config.clip, config.evaluation, protocol, accelerator, make_progress(accelerator.is_main_process), store
+    result = evaluate(model, make_loader, records, *sections)
     if accelerator.is_main_process:
         report(result, origin, folder, submit=READERS[description.format].official_scorer)
         store.remove()
@@ -135,12 +121,6 @@ def main() -> None:
         sys.exit(EXIT_UNREADABLE)
 
 
-def default_folder(checkpoint: Checkpoint) -> Path:
-    """Return a folder per step in the folder of the run, or one in the model directory."""
-    folder = checkpoint.output_folder / "evaluation"
-    return folder if checkpoint.step is None else folder / checkpoint_name(checkpoint.step)
-
-
 def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submit: bool) -> None:
     """Write the files and print the summary; with `submit`, also a file for the official Charades scorer."""
     record = origin | metrics_record(result)
@@ -149,14 +129,13 @@ def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submi
     print("\n".join(summary_lines(result, record)))
     if submit:
         files.append(folder / "charades_submission.txt")
-        outcomes = result.outcomes
-        ids = [video for video, readable in zip(result.ids, outcomes.readable, strict=True) if readable]
-        write_submission(files[-1], ids, outcomes.scores[outcomes.readable])
+        rows = result.outcomes.readable.nonzero()[0]
+        write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 
 def write_html(result: EvaluationResult, folder: Path, draw: Callable[[list[int], Path], None]) -> None:
-    """Write the page. A failure to draw its pictures is only logged, since they matter less than the metrics."""
+    """Write the page; a failure to draw its pictures is logged."""
     numbers = write_examples(result, folder)
     try:
         draw(numbers, folder)

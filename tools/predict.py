@@ -3,9 +3,9 @@
 python tools/predict.py clip.mp4 more_clips/ --checkpoint runs/toy
 python tools/predict.py clips/ --checkpoint runs/toy --json --evaluation.protocol vivit_4x3 > predictions.jsonl
 
-Folders are searched recursively, in the order of the names. No data set is needed: the class names are in the model.
+Folders are searched recursively, in the order of the names. The class names are in the model, so no data set is needed.
 With --json each video is one line of JSON with path, frames, duration_s, scores (class, probability, score; best first)
-and reason, which is null unless the video could not be read. The exit code is 4 if one could not.
+and reason (null for readable videos). The exit code is 4 if a video could not be read.
 """
 
 import json
@@ -21,20 +21,16 @@ from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
-TOP_K = 5
-
-QUICK = "center"
-"""Default protocol, whatever the run was evaluated with."""
+TOP_K, PROTOCOL = 5, "center"  # defaults
 
 log = logging.getLogger("vidtl.predict")
 
 
 def predict_parser() -> ModelParser:
-    """The options of an experiment, whose `clip`, `data` and `evaluation` count here, and those of this tool."""
-    parser = ModelParser("predict.py VIDEO...", "Say what a trained model sees in videos.")
+    parser = ModelParser("predict.py VIDEO...", "Predict the classes of videos with a trained model.")
     parser.add_argument("videos", type=str, nargs="+", help="Videos, images, and folders that hold some")
     parser.add_argument("--top_k", type=int, help=f"Classes per video, 0 for all; default: {TOP_K}")
-    parser.add_argument("--threshold", type=float, help="Only classes of at least this probability, however many")
+    parser.add_argument("--threshold", type=float, help="Only classes of at least this probability")
     parser.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
     parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
     return parser
@@ -52,7 +48,7 @@ from vidtl.annotations.video_files import check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
 from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.escape import printable
+from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
@@ -70,17 +66,17 @@ def main() -> None:
     if accelerator.num_processes > 1:
         raise UserError("predict.py runs as one process; it was started with several")
     checkpoint.verify()
-    model = load_model_directory(checkpoint.model_directory)
-    model.to(accelerator.device)
+    model = load_model_directory(checkpoint.model_directory).to(accelerator.device)
 
     found = find_videos(map(Path, options.videos), image_model=model.clip_config.num_frames == 1)
     if found.ignored:
         log.info("%d files are neither videos nor images, such as %s", len(found.ignored), found.ignored[0])
     if not found.videos:
         raise UserError(f"no videos in {', '.join(map(repr, options.videos))}")
+    protocol = options.settings.get("evaluation.protocol", PROTOCOL)
     settings = PredictionSettings(
         config=config,
-        protocol=protocol_name(config, options.settings.get("evaluation.protocol", QUICK)),
+        protocol=load_description(config.data.dataset).protocol if protocol == "dataset" else protocol,
         multi_label=is_multi_label(model, config),
         frame_rate=options.frame_rate,
     )
@@ -102,37 +98,27 @@ def main() -> None:
         sys.exit(EXIT_UNREADABLE)
 
 
-def protocol_name(config: ExperimentConfig, asked_for: str) -> str:
-    """Resolve `dataset`, which is the protocol of the data that the model was trained on."""
-    return load_description(config.data.dataset).protocol if asked_for == "dataset" else asked_for
-
-
 def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
-    """Return the model's kind of labels, or that of its data set's description where the model has none."""
+    """Return the kind of labels of the model, or of its data set."""
     if model.multi_label is not None:
         return model.multi_label
     try:
         return load_description(config.data.dataset).multi_label
     except UserError:
-        log.warning("the model does not say whether classes exclude each other; taken to (single label)")
+        log.warning("the model has no kind of labels; single label is assumed")
         return False
 
 
 def json_record(prediction: Prediction, classes: Sequence[ScoredClass]) -> dict[str, object]:
     """Make one line of the output; `json.dumps` writes ASCII, which is safe in a terminal."""
-    readable = not prediction.reason
     scores = [{"class": name, "probability": p, "score": score} for name, p, score in classes]
-    return {
-        "path": str(prediction.path),
-        "frames": prediction.num_frames if readable else None,
-        "duration_s": prediction.duration_s if readable else None,
-        "scores": scores if readable else None,
-        "reason": prediction.reason or None,
-    }
+    found = (prediction.num_frames, prediction.duration_s, scores) if not prediction.reason else (None, None, None)
+    record = dict(zip(("frames", "duration_s", "scores"), found, strict=True))
+    return {"path": str(prediction.path), **record, "reason": prediction.reason or None}
 
 
 def table_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[str]:
-    """Format video, frames, seconds, then classes with their probabilities; or the reason for having none."""
+    """Format video, frames, seconds and classes with their probabilities, or video and reason."""
     path = printable(str(prediction.path))
     if prediction.reason:
         return [path, f"unreadable: {printable(prediction.reason)}"]
@@ -141,18 +127,15 @@ def table_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[st
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Pad the cells of each column to one width; frames and seconds to the right."""
+    """Pad the cells of each column to one width; frames and seconds to the right, reasons not at all."""
     columns = zip_longest(*(row if len(row) > 2 else row[:1] for row in rows), fillvalue="")
     widths = [max(map(cell_len, column)) for column in columns]
-    lines = []
-    for row in rows:
-        spaces = [" " * (width - cell_len(text)) for text, width in zip(row, widths, strict=False)]
-        cells = [
-            space + text if column in (1, 2) and len(row) > 2 else text + space
-            for column, (text, space) in enumerate(zip_longest(row, spaces[: len(row)], fillvalue=""))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+
+    def cell(text: str, column: int, is_reason: bool) -> str:
+        space = "" if is_reason else " " * (widths[column] - cell_len(text))
+        return space + text if column in (1, 2) else text + space
+
+    return ["  ".join(cell(text, i, i > 0 and len(row) == 2) for i, text in enumerate(row)).rstrip() for row in rows]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the HTML report of an evaluation again, from its files alone: no model, no videos.
+"""Write the HTML report of an evaluation again, from its files alone, without model and videos.
 
 python tools/report.py runs/toy/evaluation/step-00001200/val-center
 """
@@ -11,9 +11,7 @@ from vidtl.runtime.signals import run_tool
 
 
 def main() -> None:
-    parser = PlainParser(
-        prog="report.py", description="Write the HTML report of an evaluation again.", allow_abbrev=False
-    )
+    parser = PlainParser(prog="report.py", description="Write the HTML report of an evaluation again.")
     parser.add_argument("folder", type=Path, help="folder of the evaluation, with metrics.json and examples/")
     folder = parser.parse_args().folder
     from vidtl.evaluation.page import write_page  # after the options: it takes seconds to import

@@ -21,7 +21,7 @@ from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.runtime.escape import printable
+from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import make_progress

@@ -3,8 +3,8 @@
 python tools/visualize.py --checkpoint runs/toy --num_videos 4          # of the run's evaluation split
 python tools/visualize.py --checkpoint runs/toy --videos clip.mp4 clips/ --output_dir pictures/
 
-Each video gives a PNG (maps over time), a GIF and an MP4 (the maps over the running clip), and a JSON with entropy and
-overlap of the maps over time. The exit code is 4 if a video could not be read.
+Each video gives a PNG (maps over time), a GIF and an MP4 (maps over the clip), and a JSON with entropy and overlap of
+the maps over time. The exit code is 4 if a video could not be read.
 """
 
 import json
@@ -27,12 +27,11 @@ log = logging.getLogger("vidtl.visualize")
 
 
 def visualize_parser() -> ModelParser:
-    """Make the parser of an experiment and of this tool's options."""
     parser = ModelParser("visualize.py", "Draw token maps or attention rollout over videos.")
     parser.add_argument(
         "--videos", type=str, nargs="+", help="Videos and folders to draw; default: those of the evaluation split"
     )
-    parser.add_argument("--num_videos", type=int, default=4, help="How many videos, spread evenly over the split")
+    parser.add_argument("--num_videos", type=int, default=4, help="Number of videos, spread evenly over the split")
     parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
     parser.add_argument(
         "--output_dir", type=Path, help="Folder of the files; default: pictures/ in the folder of the run"
@@ -56,22 +55,18 @@ from vidtl.data.dataset import check_readable
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import whole_file
+from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.logging import configure_logging
-from vidtl.visualize.animation import animate, write_gif, write_mp4
-from vidtl.visualize.clip_maps import clip_maps
-from vidtl.visualize.map_figure import draw_maps
+from vidtl.visualize.map_figure import animate, draw_maps, write_gif, write_mp4
+from vidtl.visualize.token_maps import clip_maps
 
 
 class Subject(NamedTuple):
-    """One video to draw."""
+    """One video to draw, or the reason why it could not be read."""
 
     path: Path
     title: str
-    video: VideoViews | None
-    reason: str
-    """Reason for a missing video."""
+    video: VideoViews | str
 
 
 def main() -> None:
@@ -85,16 +80,12 @@ def main() -> None:
 
     folder = options.output_dir or checkpoint.output_folder / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    subjects = (
-        of_files(options.videos, model, config, options.frame_rate)
-        if options.videos
-        else of_split(config, options.num_videos)
-    )
-    unreadable = 0
+    files, unreadable = options.videos, 0
+    subjects = of_files(files, model, config, options.frame_rate) if files else of_split(config, options.num_videos)
     for number, subject in enumerate(subjects):
-        if subject.video is None:
+        if isinstance(subject.video, str):
             unreadable += 1
-            log.warning("unreadable  %s: %s", subject.path, subject.reason)
+            log.warning("unreadable  %s: %s", subject.path, subject.video)
             continue
         written = draw(model, subject, subject.video, folder / f"{number:03d}")
         print(f"{printable(subject.title)}: {', '.join(map(printable, map(str, written)))}")
@@ -109,60 +100,53 @@ def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
     chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
     for video in EvalLoader(chosen, get_protocol("center"), config.clip, config.data):
         names = ", ".join(chosen.classes.names[label] for label in chosen.labels(video.index))
-        yield subject_of(chosen.path(video.index), f"{chosen.ids[video.index]}: {names}", video)
+        title = f"{chosen.ids[video.index]}: {names}"
+        yield Subject(chosen.path(video.index), title, video.failure.reason if video.failure else video)
 
 
 def of_files(
     paths: list[str], model: VideoModel, config: ExperimentConfig, frame_rate: float | None
 ) -> Iterator[Subject]:
-    """Read videos without annotations; those that cannot be tried first."""
+    """Read videos without annotations; first those that cannot be opened."""
     videos = find_videos(map(Path, paths), image_model=model.clip_config.num_frames == 1).videos
     if not videos:
         raise UserError(f"no videos in {', '.join(map(repr, paths))}")
     common = os.path.commonpath([video.path.absolute().parent for video in videos])  # two folders may share a name
     for video in videos:
         if reason := refusal(video, frame_rate):
-            yield Subject(video.path, "", None, reason)
-    classes = ClassNames(tuple(f"class {k}" for k in range(model.num_classes)))  # no labels, so no names are shown
+            yield Subject(video.path, "", reason)
+    classes = ClassNames(tuple(map(str, range(model.num_classes))))  # never shown, since there are no labels
     accepted = [video for video in videos if not refusal(video, frame_rate)]
     for of_kind, data in by_pixel_format(accepted, config.data):
         records = records_of_files(of_kind, classes, False, frame_rate)
         for views in EvalLoader(records, get_protocol("center"), config.clip, data):
             path = of_kind[views.index].path
-            yield subject_of(path, os.path.relpath(path, common), views)
-
-
-def subject_of(path: Path, title: str, video: VideoViews) -> Subject:
-    if video.failure:
-        return Subject(path, title, None, video.failure.reason)
-    return Subject(path, title, video, "")
+            yield Subject(path, os.path.relpath(path, common), views.failure.reason if views.failure else views)
 
 
 def draw(model: VideoModel, subject: Subject, video: VideoViews, stem: Path) -> list[Path]:
     """Draw the four files of one video."""
     assert video.pixels is not None
     maps = clip_maps(model, video.pixels, video.color)
-    png, gif, mp4, numbers = (
-        stem.with_name(f"{maps.kind}-{stem.name}.{suffix}") for suffix in ("png", "gif", "mp4", "json")
-    )
+    suffixes = ("png", "gif", "mp4", "json")
+    png, gif, mp4, numbers = (stem.with_name(f"{maps.kind}-{stem.name}.{suffix}") for suffix in suffixes)
     rate = playing_rate(video, model.clip_config)
     draw_maps(maps.images, png, subject.title)
     pictures = list(animate(maps.images, maps.frames, subject.title))
     write_gif(pictures, gif, rate)
     write_mp4(pictures, mp4, rate)
+    record = {"path": str(subject.path), "kind": maps.kind, **maps.images.record()}
     with whole_file(numbers) as file:
-        json.dump(
-            {"path": str(subject.path), "kind": maps.kind, **maps.images.record()}, file, indent=1, allow_nan=False
-        )
+        json.dump(record, file, indent=1, allow_nan=False)
     return [png, gif, mp4, numbers]
 
 
 def playing_rate(video: VideoViews, clip: ClipConfig) -> Fraction:
-    """Return the frames per second at which the clip runs as fast as the video; between 1 and 25."""
+    """Return the frames per second of the clip at the speed of the video, between 1 and 25."""
+    duration_s = max(video.duration_s, 0.04)
+    rate = (clip.target_fps or video.num_frames / duration_s) / clip.stride
     if clip.sampling == "segments" or clip.num_frames == 1:
-        rate = clip.num_frames / max(video.duration_s, 0.04)
-    else:
-        rate = (clip.target_fps or video.num_frames / max(video.duration_s, 0.04)) / clip.stride
+        rate = clip.num_frames / duration_s
     return Fraction(min(max(rate, 1.0), 25.0)).limit_denominator(1000)
 
 

@@ -1,20 +1,20 @@
 """Made-up evaluations, real files and a tiny model to draw examples from."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tests.evaluation.tiny_evaluation import make_records
 from tests.metrics.made_outcomes import made_outcomes
-from vidtl.annotations.records import ClassNames, Records, StringColumn
+from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import encode_video
-from vidtl.evaluation.examples import write_examples
-from vidtl.evaluation.page import write_page
+from vidtl.evaluation.evaluator import EvaluationResult, Unreadable
+from vidtl.evaluation.page import write_examples, write_page
 from vidtl.evaluation.report import metrics_record, write_report
-from vidtl.evaluation.result import EvaluationResult, Unreadable
-from vidtl.metrics import compute_metrics
 from vidtl.models import VideoModel, build_model
 
 CLIP = ClipConfig(num_frames=8, stride=1, frame_size=(32, 32), short_side=32)
@@ -55,8 +55,6 @@ def made_result(
         paths=paths,
         outcomes=outcomes,
         unreadable=[Unreadable(ids[i], paths[i], "moov atom not found") for i in unreadable],
-        metrics=compute_metrics(outcomes),
-        metrics_readable=compute_metrics(outcomes[outcomes.readable]),
     )
 
 
@@ -72,21 +70,7 @@ def made_videos(folder: Path, num_videos: int) -> Records:
     rng = np.random.default_rng(1)
     for i in range(num_videos):
         encode_video(folder / f"{i}.mp4", rng.integers(0, 256, (12, 48, 64, 3), dtype=np.uint8), fps=10)
-    return Records(
-        root=folder,
-        classes=ClassNames(("one", "two")),
-        multi_label=False,
-        annotation=Path("list.csv"),
-        ids=StringColumn.from_strings(map(str, range(num_videos))),
-        paths=StringColumn.from_strings(f"{i}.mp4" for i in range(num_videos)),
-        lines=np.arange(1, num_videos + 1, dtype=np.int32),
-        label_offsets=np.arange(num_videos + 1),
-        label_classes=np.zeros(num_videos, np.int32),
-        label_starts_s=np.full(num_videos, -np.inf, np.float32),
-        label_ends_s=np.full(num_videos, np.inf, np.float32),
-        segment_starts_s=np.zeros(num_videos),
-        segment_ends_s=np.full(num_videos, np.inf),
-    )
+    return replace(make_records(num_videos, False), root=folder)
 
 
 def tiny_model(num_tokens: int) -> VideoModel:

@@ -15,18 +15,16 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
-from sklearn.metrics import average_precision_score, balanced_accuracy_score
+from sklearn.metrics import average_precision_score
 
 from tests.environment import REPOSITORY
-from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
+from tests.evaluation.tiny_evaluation import CONFIG, PROTOCOL, TinyModel, make_records, read_views, run
 from vidtl.config import EvaluationConfig
-from vidtl.evaluation.evaluator import evaluate
+from vidtl.evaluation.evaluator import EvaluationResult, evaluate
 from vidtl.evaluation.predictions import read_predictions, write_predictions
-from vidtl.evaluation.result import EvaluationResult
-from vidtl.metrics.outcomes import unreadable_rows
 
-NUM_VIDEOS = (1, 2, 4, 5, 10, 17)
-BATCH_SIZES = (1, 4, 6, 13)
+NUM_VIDEOS = (1, 2, 5, 10, 17)
+BATCH_SIZES = (1, 6, 13)
 CASES = [(n, b, n % 2 == 0, (n // 2,) if n % 5 == 0 else ()) for n in NUM_VIDEOS for b in BATCH_SIZES]
 """Videos, batch size, multi-label, broken videos."""
 
@@ -37,7 +35,7 @@ def evaluate_case(num_videos, batch_size, multi_label, broken, **options) -> Eva
 
 
 def save_results(folder: Path, num_processes: int) -> None:
-    """What each process does: all cases, with a wrapped model."""
+    """Evaluate all cases with a wrapped model, in each process."""
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == num_processes == torch.distributed.get_world_size()
@@ -47,16 +45,16 @@ def save_results(folder: Path, num_processes: int) -> None:
     for case, (num_videos, batch_size, multi_label, broken) in enumerate(CASES):
         records = make_records(num_videos, multi_label)
         config = replace(CONFIG, evaluation=EvaluationConfig(batch_size=batch_size))
-        asked: list[int] = []
+        opened_now: list[int] = []
 
-        def read(indices, asked=asked, records=records, broken=broken):
-            asked.extend(indices)
+        def read(indices, opened_now=opened_now, records=records, broken=broken):
+            opened_now.extend(indices)
             return read_views(records, broken, indices)
 
         result = evaluate(model, read, records, config.clip, config.evaluation, PROTOCOL, accelerator)
         scores[str(case)] = result.outcomes.scores
         metrics.append([result.metrics, result.metrics_readable, [list(row) for row in result.unreadable]])
-        opened.append(asked)
+        opened.append(opened_now)
     np.savez(folder / f"{accelerator.process_index}.npz", **scores)
     (folder / f"{accelerator.process_index}.json").write_text(json.dumps([metrics, opened]))
     accelerator.end_training()
@@ -96,14 +94,6 @@ def test_real_processes_find_what_one_finds(one_process, several_processes, num_
         assert sorted(index for share in shares for index in share[case]) == list(range(num_videos))
 
 
-def test_batch_sizes_find_the_same(one_process):
-    for first in range(0, len(CASES), len(BATCH_SIZES)):
-        reference, *others = one_process[first : first + len(BATCH_SIZES)]
-        for other in others:
-            np.testing.assert_allclose(other.outcomes.scores, reference.outcomes.scores, atol=1e-6)
-            assert other.metrics == pytest.approx(reference.metrics, abs=1e-6, nan_ok=True)
-
-
 def test_numpy_and_sklearn_find_the_same_in_the_predictions_file(one_process, tmp_path):
     for case, result in zip(CASES, one_process, strict=True):
         write_predictions(result, tmp_path / "predictions.csv")
@@ -111,21 +101,18 @@ def test_numpy_and_sklearn_find_the_same_in_the_predictions_file(one_process, tm
         scores, targets = table.scores, table.targets
         assert len(set(table.ids)) == len(table.ids) == case[0]
         kept = targets.any(axis=0)
-        finite = np.where(np.isneginf(scores), -1e9, scores)  # scikit-learn takes no -inf
         if result.outcomes.multi_label:
+            finite = np.where(np.isneginf(scores), -1e9, scores)  # scikit-learn takes no -inf
             expected = average_precision_score(targets[:, kept], finite[:, kept])
             assert result.metrics["mAP"] == pytest.approx(expected, abs=1e-6)
             continue
-        labels, readable = targets.argmax(1), ~unreadable_rows(scores)
+        labels, readable = targets.argmax(1), np.isfinite(scores).all(axis=1)
         order = np.argsort(-scores, axis=1, kind="stable")
-        assert result.metrics["top1"] == pytest.approx(np.mean((order[:, 0] == labels) & readable), abs=1e-6)
-        right = (order[:, :5] == labels[:, None]).any(1) & readable
-        assert result.metrics["top5"] == pytest.approx(right.mean(), abs=1e-6)
-        predicted = np.where(readable, order[:, 0], NUM_CLASSES)
-        per_class = [(predicted[labels == k] == k).mean() for k in np.flatnonzero(kept)]
+        right = (order == labels[:, None]) & readable[:, None]
+        assert result.metrics["top1"] == pytest.approx(right[:, 0].mean(), abs=1e-6)
+        assert result.metrics["top5"] == pytest.approx(right[:, :5].any(1).mean(), abs=1e-6)
+        per_class = [right[labels == k, 0].mean() for k in np.flatnonzero(kept)]
         assert result.metrics["mean_class_accuracy"] == pytest.approx(np.mean(per_class), abs=1e-6)
-        if readable.all() and len(set(labels)) > 1 and set(predicted) <= set(labels):
-            assert np.mean(per_class) == pytest.approx(balanced_accuracy_score(labels, predicted), abs=1e-12)
 
 
 if __name__ == "__main__":

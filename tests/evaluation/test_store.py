@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.evaluation.test_evaluator import NotedProgress
-from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, make_records, read_views, run
+from tests.evaluation.tiny_evaluation import NUM_CLASSES, make_records, read_views, run
 from tests.refusals import refused
+from vidtl.evaluation.evaluator import ScoreStore
 from vidtl.evaluation.scoring import Scores, fixed_batches
-from vidtl.evaluation.store import ScoreStore
 
 RECORDS = make_records(11, False)
 BROKEN = (2, 8)
@@ -25,7 +25,7 @@ def store(folder: Path, key: str = "a") -> ScoreStore:
 
 
 def run_on(folder: Path, opened: list[int], key: str = "a", broken=(), last: int | None = None, **options):
-    """Evaluate, or be killed when record `last` is due."""
+    """Evaluate; raise KilledError at record `last`."""
 
     def read(indices):
         for video in read_views(RECORDS, broken, indices):
@@ -67,10 +67,9 @@ def test_batches_with_unreadable_videos_are_scored_again(tmp_path, still_broken)
     assert result.unreadable == whole.unreadable
 
 
-def test_a_finished_evaluation_that_could_not_report_opens_nothing(tmp_path):
-    first = run_on(tmp_path, [])
+def test_a_finished_evaluation_without_report_opens_nothing(tmp_path):
     opened: list[int] = []
-    second = run_on(tmp_path, opened)
+    first, second = run_on(tmp_path, []), run_on(tmp_path, opened)
     assert opened == []
     np.testing.assert_array_equal(first.outcomes.scores, second.outcomes.scores)
     store(tmp_path).remove()
@@ -112,7 +111,7 @@ def test_batches_of_another_size_are_not_used(tmp_path):
     np.testing.assert_array_equal(found.rows[3], rows[3])
 
 
-def test_a_folder_that_cannot_be_written_is_named_before_any_video_is_opened(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused_before_any_video_is_opened(tmp_path):
     (tmp_path / "partial").write_text("a file")
     opened: list[int] = []
     with refused(tmp_path / "partial"):
@@ -122,19 +121,15 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_video_is_opened(tmp
 
 def test_two_evaluations_into_one_folder_do_not_write_one_file(tmp_path):
     results = store(tmp_path)
-    launch, _ = results.read([range(1)])
-    with results.writer(launch, 0), refused("000-0000.jsonl"), results.writer(launch, 0):
+    results.read([])
+    with results.writer(0, 0), refused("000-0000.jsonl"), results.writer(0, 0):
         pass
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_a_full_disk_takes_one_line(tmp_path, monkeypatch):
+def test_a_full_disk_is_refused(tmp_path, monkeypatch):
     results, open_file = store(tmp_path), Path.open
     launch, _ = results.read([range(1)])
     monkeypatch.setattr(Path, "open", lambda path, *mode, **options: open_file(Path("/dev/full"), "wb", 0))
     with refused("000-0000.jsonl", "No space left"), results.writer(launch, 0) as append:
         append(Scores({0: np.zeros(NUM_CLASSES)}))
-
-
-def test_batch_size_of_the_tests():
-    assert fixed_batches(3, 6, CONFIG.evaluation.batch_size) == [range(1), range(1, 2), range(2, 3)]

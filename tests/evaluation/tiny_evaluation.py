@@ -13,8 +13,7 @@ from torch import nn
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig
 from vidtl.data.batch import Failure, VideoViews
-from vidtl.evaluation.evaluator import evaluate
-from vidtl.evaluation.result import EvaluationResult
+from vidtl.evaluation.evaluator import EvaluationResult, evaluate
 
 NUM_CLASSES = 6
 PROTOCOL = SimpleNamespace(name="two_by_three", num_clips=2, num_crops=3, fusion="mean_probabilities")

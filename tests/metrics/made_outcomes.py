@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vidtl.evaluation.fusion import probabilities
+from vidtl.evaluation.scoring import probabilities
 from vidtl.metrics import Outcomes
 
 
@@ -18,7 +18,7 @@ def one_hot(labels, num_classes: int) -> np.ndarray:
 
 
 def random_outcomes(seed: int, num_videos: int, num_classes: int, multi_label: bool, decimals: int = 9):
-    """Random logits that know something of the labels; few decimals make ties."""
+    """Random logits that correlate with the labels; few decimals make ties."""
     rng = np.random.default_rng(seed)
     if multi_label:
         targets = rng.random((num_videos, num_classes)) < 0.2

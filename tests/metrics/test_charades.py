@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.refusals import refused
-from vidtl.metrics.average_precision import average_precisions
 from vidtl.metrics.charades import match_submission, official_scores, read_submission, write_submission
 
 
@@ -44,72 +43,49 @@ def test_whole_submission_against_the_published_steps(tmp_path, num_classes, dec
     path.write_text("".join(separator.join([v, *map(repr, numbers)]) + "\r\n" for v, numbers in rows))
     result = match_submission(path, ids, targets)
     official = official_scores(result.scores, targets)
-    expected = reference_scores(rows, ids, targets)
+    expected, positives = reference_scores(rows, ids, targets), targets.sum(0)
     np.testing.assert_allclose(official.average_precisions, expected, rtol=1e-13)
-    positives = targets.sum(0)
     assert official.mean_ap == pytest.approx(expected.mean(), rel=1e-13)
     assert official.weighted_ap == pytest.approx((expected * positives).sum() / positives.sum(), rel=1e-13)
-    with_actions = [v for v, row in zip(ids, targets, strict=True) if row.any()]
-    assert result.missing_ids == [v for v in with_actions if v not in set(submitted)]
+    assert result.missing_ids == [v for v, row in zip(ids, targets, strict=True) if row.any() and v not in submitted]
     assert result.unknown_ids == ["stranger"]
     assert result.num_repeated == len(submitted) - len(set(submitted))
 
 
-def test_agrees_with_the_grouping_definition_where_nothing_ties():
-    rng = np.random.default_rng(2)
-    targets = rng.random((80, 9)) < 0.2
-    targets[~targets.any(1), 0] = True
-    scores = rng.normal(0, 1, targets.shape)
-    np.testing.assert_allclose(
-        official_scores(scores, targets).average_precisions, average_precisions(scores, targets), atol=1e-12
-    )
-
-
-def test_rows_without_actions_cost_nothing_and_missing_ones_do():
+def test_rows_without_actions_cost_nothing_and_missing_rows_do():
     rng = np.random.default_rng(3)
     targets = rng.random((50, 5)) < 0.4
     targets[0] = True
     targets[20:30] = False
-    scores = rng.normal(0, 1, targets.shape)
-    kept = targets.any(1)
-    whole = official_scores(scores, targets)
-    np.testing.assert_allclose(
-        whole.average_precisions, official_scores(scores[kept], targets[kept]).average_precisions
-    )
+    scores, kept = rng.normal(0, 1, targets.shape), targets.any(1)
+    whole, some = official_scores(scores, targets), official_scores(scores[kept], targets[kept])
+    np.testing.assert_allclose(whole.average_precisions, some.average_precisions)
     perfect = targets + rng.random(targets.shape) / 2
     assert official_scores(perfect, targets).mean_ap == 1.0
     perfect[0] = -np.inf
-    assert official_scores(perfect[1:], targets[1:]).mean_ap == 1.0
     positives, rows = targets.sum(0), len(targets)
     expected = (positives - 1 + positives / rows) / positives  # the missed positive comes after every other row
-    assert official_scores(np.roll(perfect, -1, axis=0), np.roll(targets, -1, axis=0)).mean_ap == pytest.approx(
-        expected.mean(), rel=1e-13
-    )
+    found = official_scores(np.roll(perfect, -1, axis=0), np.roll(targets, -1, axis=0))
+    assert found.mean_ap == pytest.approx(expected.mean(), rel=1e-13)
 
 
-def test_one_empty_class_makes_the_official_mean_nan():
-    targets = np.array([[1, 0], [1, 0]])
-    result = official_scores(np.zeros((2, 2)), targets)
-    assert math.isnan(result.mean_ap)
-    assert math.isnan(result.weighted_ap)  # NaN times no positives is NaN
+def test_one_empty_class_makes_the_official_means_nan():
+    result = official_scores(np.zeros((2, 2)), np.array([[1, 0], [1, 0]]))
+    assert np.isnan([result.mean_ap, result.weighted_ap]).all()
 
 
 def test_a_repeated_annotation_id_has_its_line_in_every_row(tmp_path):
-    path = tmp_path / "s.txt"
-    path.write_text("a 5 1\nb 4 2\n")
+    (tmp_path / "s.txt").write_text("a 5 1\nb 4 2\n")
     targets = np.array([[1, 0], [0, 1], [1, 1]])
-    scores = match_submission(path, ["a", "b", "a"], targets).scores
+    scores = match_submission(tmp_path / "s.txt", ["a", "b", "a"], targets).scores
     np.testing.assert_array_equal(scores, [[5.0, 1], [4, 2], [5, 1]])
     np.testing.assert_allclose(official_scores(scores, targets).average_precisions, [1, (1 + 2 / 3) / 2])
 
 
 def test_lines_of_158_numbers_blanks_at_the_end_and_repeated_ids(tmp_path):
-    """The original takes the first 157 of any longer line, after saying that the line is wrong."""
-    path = tmp_path / "s.txt"
-    path.write_text(
-        "b 9" + " 9" * 156 + "\na\t" + "\t".join(["1"] * 157) + "\t\n" + "b " + " ".join(["2"] * 158) + "\n"
-    )
-    rows, num_lines = read_submission(path, 157)
+    lines = ["b 9" + " 9" * 156, "a\t" + "\t".join(["1"] * 157) + "\t", "b " + " ".join(["2"] * 158), ""]
+    (tmp_path / "s.txt").write_text("\n".join(lines))
+    rows, num_lines = read_submission(tmp_path / "s.txt", 157)
     assert num_lines == 3
     assert {video: (row[0], len(row)) for video, row in rows.items()} == {"a": (1, 157), "b": (2, 157)}
 
@@ -123,21 +99,19 @@ def test_written_scores_read_back_bit_for_bit(tmp_path):
     rows, _ = read_submission(tmp_path / "s.txt", 157)
     assert list(rows) == ids
     np.testing.assert_array_equal(list(rows.values()), scores)
-    assert [p.name for p in tmp_path.iterdir()] == ["s.txt"]
 
 
 @pytest.mark.parametrize(
     ("line", "named"),
     [("x 1", "1 numbers"), ("x 1 2 3 4", "4 numbers"), ("x 1 two", "'two'"), ("x 1 nan", "nan")],
 )
-def test_bad_lines_are_named(tmp_path, line, named):
-    path = tmp_path / "s.txt"
-    path.write_text(f"a 1 2\n{line}\n")
+def test_bad_lines_are_refused(tmp_path, line, named):
+    (tmp_path / "s.txt").write_text(f"a 1 2\n{line}\n")
     with refused("s.txt:2", named):
-        read_submission(path, 2)
+        read_submission(tmp_path / "s.txt", 2)
 
 
-def test_missing_file_and_bad_ids_are_user_errors(tmp_path):
+def test_missing_files_and_bad_ids_are_refused(tmp_path):
     with refused("none.txt"):
         read_submission(tmp_path / "none.txt", 2)
     with refused("'two words'", "s.txt"):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
-from torchmetrics.functional.classification import multilabel_f1_score
 
 from tests.metrics.made_outcomes import made_outcomes, one_hot, random_outcomes
 from vidtl.metrics import METRICS, Outcomes, chance_levels, compute_metrics
@@ -30,8 +29,7 @@ def test_single_label_against_numpy_and_sklearn(num_videos, num_classes):
     expected = f1_score(labels, order[:, 0], labels=present, average="macro")
     assert metrics["f1_macro"] == pytest.approx(expected, abs=1e-15)
     matrix = sklearn_confusion_matrix(labels, order[:, 0], labels=range(num_classes))
-    np.testing.assert_array_equal(outcomes.confusion[:, :-1], matrix)
-    assert not outcomes.confusion[:, -1].any()
+    np.testing.assert_array_equal(outcomes.confusion, np.c_[matrix, np.zeros(num_classes, int)])
 
 
 @pytest.mark.parametrize("decimals", [12, 0])  # 0: many ties
@@ -45,10 +43,6 @@ def test_multi_label_against_sklearn(decimals):
     np.testing.assert_allclose(outcomes.per_class, expected, atol=1e-12)
     named = outcomes.probabilities > 0.5
     assert metrics["f1_macro"] == pytest.approx(f1_score(targets, named, average="macro"), abs=1e-12)
-    import torch
-
-    tensors = torch.from_numpy(outcomes.probabilities), torch.from_numpy(targets.astype(int))
-    assert metrics["f1_macro"] == pytest.approx(float(multilabel_f1_score(*tensors, num_labels=11)), abs=1e-6)
 
 
 def test_classes_without_videos_are_left_out_of_means_even_when_predicted():
@@ -61,13 +55,10 @@ def test_classes_without_videos_are_left_out_of_means_even_when_predicted():
     np.testing.assert_array_equal(outcomes.per_class, [1.0, 0.5, np.nan])
     multi = random_outcomes(8, 50, 5, True)
     multi.targets[:, [1, 3]] = False
-    kept = [0, 2, 4]
-    metrics = compute_metrics(multi)
-    expected = average_precision_score(multi.targets[:, kept], multi.scores[:, kept])
-    assert metrics["mAP"] == pytest.approx(expected, abs=1e-12)
+    metrics, targets, scores = compute_metrics(multi), multi.targets[:, [0, 2, 4]], multi.scores[:, [0, 2, 4]]
+    assert metrics["mAP"] == pytest.approx(average_precision_score(targets, scores), abs=1e-12)
+    assert metrics["f1_macro"] == pytest.approx(f1_score(targets, scores > 0, average="macro"), abs=1e-12)
     assert math.isnan(metrics["mAP_charades"])
-    expected = f1_score(multi.targets[:, kept], multi.probabilities[:, kept] > 0.5, average="macro")
-    assert metrics["f1_macro"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_large_logits_are_not_squashed_and_ties_go_to_the_lower_class():
@@ -88,8 +79,7 @@ def test_unreadable_single_label_videos_are_wrong_whatever_k_is(num_classes):
     outcomes = made_outcomes(scores, one_hot(labels, num_classes))
     metrics = compute_metrics(outcomes)
     assert metrics["top1"] == metrics["top5"] == 17 / 20
-    assert outcomes.confusion.sum() == 20
-    assert outcomes.confusion[:, -1].sum() == 3
+    assert (outcomes.confusion.sum(), outcomes.confusion[:, -1].sum()) == (20, 3)
     answers = np.where(np.isin(np.arange(20), unreadable), -1, labels)
     expected = f1_score(labels, answers, labels=sorted(set(labels.tolist())), average="macro")
     assert metrics["f1_macro"] == pytest.approx(expected, abs=1e-15)
@@ -115,22 +105,17 @@ def test_nothing_readable_and_no_videos():
         assert all(map(math.isnan, empty.values()))
 
 
-def test_monotone_maps_change_no_average_precision():
-    outcomes = random_outcomes(7, 60, 6, True)
-    for mapped in (outcomes.scores * 1e6, outcomes.scores * 1e-9, outcomes.scores + 50, np.tanh(outcomes.scores / 9)):
-        found = compute_metrics(made_outcomes(mapped, outcomes.targets, True))
-        reference = compute_metrics(outcomes)
-        assert all(found[name] == reference[name] for name in found if name.startswith("mAP"))
-
-
-def test_wrong_input_is_refused():
-    for scores, targets, message in [
+@pytest.mark.parametrize(
+    ("scores", "targets", "message"),
+    [
         (np.zeros((2, 3)), np.zeros((2, 2)), "must all be"),
         (np.array([[0.0, 1.0], [np.nan, 0.0]]), np.eye(2), "row 1"),
         (np.zeros((2, 2)), np.array([[1, 0], [1, 1]]), "row 1 has 2 labels"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            Outcomes(scores=scores, targets=targets, probabilities=scores, multi_label=False)
+    ],
+)
+def test_wrong_input_is_refused(scores, targets, message):
+    with pytest.raises(ValueError, match=message):
+        Outcomes(scores=scores, targets=targets, probabilities=scores, multi_label=False)
 
 
 @pytest.mark.parametrize(("num_videos", "num_positives"), [(1, 1), (5, 1), (5, 3), (6, 6)])
@@ -138,19 +123,17 @@ def test_chance_of_map_is_the_mean_over_all_rankings(num_videos, num_positives):
     def ap(scores, labels) -> float:
         return float(made_outcomes(np.array(scores, float)[:, None], labels[:, None], True).per_class[0])
 
+    videos, chance = np.arange(num_videos), chance_levels(np.arange(num_videos)[:, None] < num_positives, True)
     places = combinations(range(num_videos), num_positives)  # every placing is equally likely
-    values = [ap(-np.arange(num_videos), np.isin(np.arange(num_videos), positives)) for positives in places]
-    targets = np.arange(num_videos)[:, None] < num_positives
-    chance = chance_levels(targets, True)
-    assert chance["mAP"] == pytest.approx(np.mean(values), abs=1e-14)
+    assert chance["mAP"] == pytest.approx(np.mean([ap(-videos, np.isin(videos, each)) for each in places]), abs=1e-14)
     assert chance["positive_rate"] == num_positives / num_videos
-    assert ap(np.zeros(num_videos), targets[:, 0]) == pytest.approx(chance["positive_rate"])
+    assert ap(np.zeros(num_videos), videos < num_positives) == pytest.approx(chance["positive_rate"])
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_chance_is_what_random_scores_reach(multi_label):
     rng, targets = np.random.default_rng(11), random_outcomes(11, 60, 6, multi_label).targets
-    drawn = [compute_metrics(made_outcomes(rng.normal(0, 1, targets.shape), targets, multi_label)) for _ in range(80)]
+    drawn = [compute_metrics(made_outcomes(rng.normal(0, 1, targets.shape), targets, multi_label)) for _ in range(40)]
     chance = chance_levels(targets, multi_label)
     named = [name for name, metric in METRICS.items() if metric.chance and metric.applies_to(multi_label)]
     assert set(chance) == {*named, "positive_rate" if multi_label else "largest_class"}
@@ -159,10 +142,8 @@ def test_chance_is_what_random_scores_reach(multi_label):
 
 
 def test_chance_of_single_label_metrics():
-    targets = one_hot([0, 0, 0, 1, 2, 2], 10)
-    chance = chance_levels(targets, False)
     expected = {"top1": 0.1, "top5": 0.5, "mean_class_accuracy": 0.1, "largest_class": 0.5}
-    assert {name: chance[name] for name in expected} == expected
+    assert chance_levels(one_hot([0, 0, 0, 1, 2, 2], 10), False).items() >= expected.items()
     assert chance_levels(one_hot([0, 1], 3), False)["top5"] == 1.0
     assert chance_levels(one_hot([0, 0], 1), False)["f1_macro"] == 1.0
 

@@ -205,7 +205,7 @@ def protocols(place: Workplace) -> dict[str, Any]:
     """Record frames, boxes and fused scores of every protocol; frames and boxes of training clips."""
     from vidtl.data.protocols import get_protocol, view_boxes, view_indices
     from vidtl.data.sampling import train_box, train_indices
-    from vidtl.evaluation.fusion import fuse
+    from vidtl.evaluation.scoring import fuse
     from vidtl.runtime.seeding import generator
 
     lengths, sizes = (1, 9, 40, 300), ((240, 320), (360, 202))

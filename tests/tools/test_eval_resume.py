@@ -1,6 +1,6 @@
-"""An evaluation that is killed goes on where it was, with another number of processes, and ends with the same bytes.
+"""A killed evaluation is continued by another number of processes and ends with the same bytes.
 
-Run as a script, this file is `tools/eval.py`, except that it notes each video it opens and takes its time over it.
+Run as a script, this file is `tools/eval.py`, except that it records each video that it opens and is slow with it.
 """
 
 import json
@@ -23,7 +23,7 @@ PAUSE_S = 0.25
 
 
 def note_opened(journal: Path, pause_s: float) -> None:
-    """From now on, each video that this process opens is a line of `journal`: process, record number."""
+    """Write a line of `journal` for each video that this process opens from now on: process, record number."""
     read = ViewDataset.__getitem__
 
     def noted(self, index):
@@ -48,7 +48,7 @@ def recorded(folder: Path) -> list[int]:
 
 @pytest.fixture
 def options(toy: Path, untrained_model: Path) -> list[str]:
-    """Twelve views in batches of 12 clips make every video a group of its own."""
+    """Twelve views in batches of 12 clips make every video a batch."""
     return [
         *("--checkpoint", str(untrained_model), "--data.dataset", "toy", "--data.root", str(toy)),
         *("--data.num_workers", "0", "--training.precision", "fp32"),
@@ -57,12 +57,10 @@ def options(toy: Path, untrained_model: Path) -> list[str]:
 
 
 def start_and_kill(command: list[str], journal: Path, folder: Path, num_recorded: int) -> set[int]:
-    """Start the tool, kill all its processes by SIGKILL once so many videos are recorded, and name those that read."""
+    """Start the tool, kill all its processes once so many videos are recorded, and return those that read."""
     before = len(journal_lines(journal))
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tools")]),
-    }
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tools")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(recorded(folder)) < num_recorded:

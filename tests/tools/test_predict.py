@@ -1,8 +1,7 @@
-"""The scores of an evaluation to the bit, whatever the files are called, and no file lost."""
+"""Prediction: scores of an evaluation to the bit, any file names, every file in the output."""
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from predict import predict_parser
-from trained_model import parse_with_model
 
+from tests.refusals import assert_refusal
 from vidtl.annotations.video_files import find_videos
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy_clip import MOTIONS
@@ -63,59 +61,32 @@ def folder(toy: Path, tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--evaluation.protocol", "center", "--evaluation.protocol", "vivit_4x3"],
-        ["--config", "many.yaml"],
-        ["--evaluation.protocol", "center", "--config=many.yaml"],
-        ["--config", "many.yaml", "--config", "other.yaml", "--checkpoint", "none"],
-    ],
-)
-def test_of_what_is_given_the_last_counts(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("many.yaml").write_text("evaluation: {protocol: vivit_4x3}\n")
-    Path("other.yaml").write_text("clip: {stride: 1}\n")
-    monkeypatch.setattr(sys, "argv", ["predict.py", "clip.mp4", *options, "--checkpoint", str(model)])
-    given, _, checkpoint = parse_with_model(predict_parser())
-    assert given.settings["evaluation.protocol"] == "vivit_4x3"
-    assert checkpoint.model_directory == model
-
-
-@pytest.mark.parametrize(("protocol", "labels"), [("center", "single"), ("vivit_4x3", "multi")])
+@pytest.mark.parametrize(("protocol", "suffix"), [("center", ""), ("vivit_4x3", "_multilabel")])
 def test_scores_are_those_of_an_evaluation_to_the_bit(
-    run_main: RunMain, request: pytest.FixtureRequest, tmp_path: Path, protocol: str, labels: str
+    run_main: RunMain, request: pytest.FixtureRequest, tmp_path: Path, protocol: str, suffix: str
 ) -> None:
     import eval as evaluation
     import predict as prediction
 
-    dataset, fixtures = {
-        "single": ("toy", ("model", "toy")),
-        "multi": ("toy_multilabel", ("multi_label_model", "toy_multilabel")),
-    }[labels]
-    model, root = map(request.getfixturevalue, fixtures)
+    model, root = map(request.getfixturevalue, ("multi_label_model" if suffix else "model", f"toy{suffix}"))
     options = ["--checkpoint", model, "--evaluation.protocol", protocol, "--evaluation.batch_size", "10", *HERE]
-    data = ["--data.dataset", dataset, "--data.root", root, "--output_dir", tmp_path, "--html", "false"]
+    data = ["--data.dataset", f"toy{suffix}", "--data.root", root, "--output_dir", tmp_path, "--html", "false"]
     code, _, errors = run_main(evaluation.main, *options, *data)
     assert code == 0, errors
     table = read_predictions(tmp_path / f"val-{protocol}/predictions.csv")
 
-    code, output, errors = run_main(
-        prediction.main, *(root / path for path in table.paths), *options, "--json", "--top_k", "0"
-    )
+    files = [root / path for path in table.paths]
+    code, output, errors = run_main(prediction.main, *files, *options, "--json", "--top_k", "0")
     assert code == 0, errors
     records = [json.loads(line) for line in output.splitlines()]
-    assert [record["path"] for record in records] == [str(root / path) for path in table.paths]
+    assert [record["path"] for record in records] == list(map(str, files))
     for record, scores_K in zip(records, table.scores, strict=True):
         found = {each["class"]: each["score"] for each in record["scores"]}
         assert [found[name] for name in table.class_names] == scores_K.tolist()
-        best = [each["score"] for each in record["scores"]]
-        assert best == sorted(best, reverse=True)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
         assert record["duration_s"] in (pytest.approx(record["frames"] / 12), pytest.approx(record["frames"] / 15))
         total = sum(each["probability"] for each in record["scores"])
-        assert (total == pytest.approx(1)) == (labels == "single")
+        assert (total == pytest.approx(1)) != bool(suffix)
 
 
 def test_a_folder_is_walked_and_every_unreadable_file_is_named(run_main: RunMain, model: Path, folder: Path) -> None:
@@ -141,14 +112,11 @@ def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main: RunMain, model:
 
     code, output, _ = run_main(prediction.main, folder, "--checkpoint", model, *HERE)
     assert code == 4
-    lines = output.splitlines()
-    assert len(lines) == 3
+    broken, hostile, nameless = output.splitlines()
     assert "\x1b" not in output
-    assert "red\\x1b[31m.mp4" in lines[1]
-    assert "unreadable: " in lines[0]
-    starts = {line.index("24 frames") for line in lines[1:]}
-    assert starts == {lines[0].index("unreadable: ")}
-    assert lines[1].count("%") == prediction.TOP_K
+    assert "red\\x1b[31m.mp4" in hostile
+    assert hostile.index("24 frames") == nameless.index("24 frames") == broken.index("unreadable: ")
+    assert hostile.count("%") == prediction.TOP_K
 
 
 def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_label_model: Path, folder: Path) -> None:
@@ -167,25 +135,24 @@ def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_labe
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        (["brokn.mp4"], "has no 'brokn.mp4'; did you mean 'broken.mp4'?"),
-        (["below", "--top_k", "-1"], "--top_k is -1"),
-        (["below", "--threshold", "2"], "--threshold is 2.0"),
-        (["below", "--frame_rate", "0"], "--frame_rate is 0; allowed: above 0"),
-        (["below", "--evaluation.protocol", "centre"], "did you mean 'center'?"),
+        (["brokn.mp4"], ("'brokn.mp4'", "'broken.mp4'")),
+        (["below", "--top_k", "-1"], ("--top_k", -1)),
+        (["below", "--threshold", "2"], ("--threshold", 2.0)),
+        (["below", "--frame_rate", "0"], ("--frame_rate", 0, "above 0")),
+        (["below", "--evaluation.protocol", "centre"], ("'centre'", "'center'")),
     ],
 )
-def test_mistakes_are_told_in_a_line(
-    run_main: RunMain, model: Path, folder: Path, options: list[str], message: str
+def test_mistakes_are_refused(
+    run_main: RunMain, model: Path, folder: Path, options: list[str], named: tuple[object, ...]
 ) -> None:
     import predict as prediction
 
     first, *others = options
     code, output, errors = run_main(prediction.main, folder / first, "--checkpoint", model, *HERE, *others)
-    assert code == 2
-    assert not output
-    assert message in errors.splitlines()[-1]
+    assert (code, output) == (2, "")
+    assert_refusal(errors.splitlines()[-1], *named)
 
 
 def test_python_gives_what_the_tool_prints(run_main: RunMain, model: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures, animations and figures of what a model looks at, for the data's own videos and for any file."""
+"""Pictures, animations and numbers of the maps of a model, for videos of a data set and for any file."""
 
 import json
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.refusals import assert_refusal
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import VideoModel, build_model, save_model_directory
 
@@ -85,26 +86,23 @@ def test_rollout_of_a_model_without_token_learner_on_its_own_data(run_main: RunM
         assert record["mean_overlap"] is None
 
 
-def test_a_model_that_has_neither_is_refused_in_a_line(run_main: RunMain, toy: Path, tmp_path: Path) -> None:
+def test_a_model_without_maps_is_refused(run_main: RunMain, toy: Path, tmp_path: Path) -> None:
     import visualize
 
     clip = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=52)
     settings = ModelConfig(architecture="mini_vit", token_learner=TokenLearnerConfig(num_tokens=0))
-    network = build_model(settings, clip, 8)
-    model = save(tmp_path / "model", network)
+    model = save(tmp_path / "model", build_model(settings, clip, 8))
     options = ["--videos", min((toy / "videos/val").iterdir()), "--data.num_workers", "0"]
     code, _, errors = run_main(visualize.main, "--checkpoint", model, *options)
     assert code == 2
-    assert "attention rollout is defined here for ViViT" in errors.splitlines()[-1]
+    assert_refusal(errors.splitlines()[-1], "ViViT", "MiniViT")
 
 
-@pytest.mark.parametrize("frame_rate", ["0", "-1"])
-def test_a_frame_rate_that_is_none_is_refused(run_main: RunMain, tmp_path: Path, frame_rate: str) -> None:
+def test_a_wrong_frame_rate_is_refused(run_main: RunMain, untrained_model: Path, tmp_path: Path) -> None:
     import visualize
 
-    model = save_model(tmp_path / "model", num_tokens=4)
-    options = ["--videos", tmp_path, "--frame_rate", frame_rate, "--output_dir", tmp_path / "out"]
-    code, _, errors = run_main(visualize.main, "--checkpoint", model, *options)
+    options = ["--videos", tmp_path, "--frame_rate", "-1", "--output_dir", tmp_path / "out"]
+    code, _, errors = run_main(visualize.main, "--checkpoint", untrained_model, *options)
     assert code == 2
-    assert f"--frame_rate is {frame_rate}; allowed: above 0 and below 10000" in errors.splitlines()[-1]
+    assert_refusal(errors.splitlines()[-1], "--frame_rate", -1, "above 0")
     assert not (tmp_path / "out").exists()

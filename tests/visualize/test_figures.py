@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.metrics.made_outcomes import random_outcomes
-from vidtl.metrics.calibration import calibration
-from vidtl.visualize import classes, label_text, new_figure, save_figure
+from vidtl.visualize import classes, label_text
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 from vidtl.visualize.curves import draw_curves, running_mean
 
@@ -27,15 +26,14 @@ def pixels(path: Path) -> np.ndarray:
     return array
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 8])
+@pytest.mark.parametrize("num_classes", [1, 8])
 def test_confusion_of_few_classes_with_hostile_names(tmp_path, num_classes):
-    counts = np.eye(num_classes, num_classes + 1, dtype=np.int64) * 5
-    path = tmp_path / "confusion.png"
-    draw_confusion(counts, HOSTILE[:num_classes], path, "$\\frac{ title")
-    perfect = pixels(path)
-    counts[:, -1] = 3
-    draw_confusion(counts, HOSTILE[:num_classes], path, "$\\frac{ title")
-    assert not np.array_equal(perfect, pixels(path))
+    counts, found = np.eye(num_classes, num_classes + 1, dtype=np.int64) * 5, []
+    for unreadable in (0, 3):
+        counts[:, -1] = unreadable
+        draw_confusion(counts, HOSTILE[:num_classes], tmp_path / "confusion.png", "$\\frac{ title")
+        found.append(pixels(tmp_path / "confusion.png"))
+    assert not np.array_equal(*found)
 
 
 def test_confusion_of_many_classes_names_each_and_leaves_out_the_best(tmp_path, monkeypatch):
@@ -52,27 +50,26 @@ def test_confusion_of_many_classes_names_each_and_leaves_out_the_best(tmp_path, 
 def test_reliability_diagrams_with_and_without_videos(tmp_path):
     for number, count in enumerate((0, 30)):
         outcomes = random_outcomes(1, count, 4, True)
-        draw_reliability(calibration(outcomes), tmp_path / f"{number}.png", "$")
+        draw_reliability(outcomes.calibration, tmp_path / f"{number}.png", "$")
     assert not np.array_equal(pixels(tmp_path / "0.png"), pixels(tmp_path / "1.png"))
 
 
-@pytest.mark.parametrize("num_classes", [1, 8, 15])
+@pytest.mark.parametrize("num_classes", [1, 15])
 def test_average_precision_bars(tmp_path, monkeypatch, num_classes):
     monkeypatch.setattr(classes, "MAX_BARS", 10)
     values = np.linspace(0, 1, num_classes)
     values[0] = np.nan
-    names = (HOSTILE * (num_classes // len(HOSTILE) + 1))[:num_classes]
-    path = tmp_path / "ap.png"
-    draw_average_precision(values, np.arange(num_classes), 50, names, path, "title")
-    assert pixels(path).shape[0] > 100
+    names = (HOSTILE * 2)[:num_classes]
+    draw_average_precision(values, np.arange(num_classes), 50, names, tmp_path / "ap.png", "title")
+    assert pixels(tmp_path / "ap.png").shape[0] > 100
 
 
 def training_lines(count: int) -> list[dict]:
     return [{"step": s, "epoch": s / 10, "loss": 3 / s, "learning_rate": 1e-3} for s in range(1, count + 1)]
 
 
-def write(path: Path, lines: list[dict], tail: str = "") -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail)
+def write(path: Path, lines: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
@@ -99,14 +96,13 @@ def test_running_mean_is_the_mean_of_what_is_finite():
 
 def test_curves_take_the_last_of_repeated_steps_and_show_chance(tmp_path):
     lines = [*training_lines(8), {"step": 4, "epoch": 0.4, "split": "val", "mAP": 0.3}]
-    clean = write(tmp_path / "clean.jsonl", lines)
     stale = [{"step": 5, "epoch": 0.5, "loss": 1e6, "learning_rate": 9.0}, {"step": 4, "split": "val", "mAP": 0.9}]
-    resumed = write(tmp_path / "resumed.jsonl", stale + lines)
-    for source in (clean, resumed):
-        draw_curves(source, source.with_suffix(".png"))
-    np.testing.assert_array_equal(pixels(clean.with_suffix(".png")), pixels(resumed.with_suffix(".png")))
-    draw_curves(clean, tmp_path / "chance.png", {"mAP": 0.1})
-    assert not np.array_equal(pixels(clean.with_suffix(".png")), pixels(tmp_path / "chance.png"))
+    clean, resumed = write(tmp_path / "clean.jsonl", lines), write(tmp_path / "resumed.jsonl", stale + lines)
+    for number, (source, chance) in enumerate([(clean, {}), (resumed, {}), (clean, {"mAP": 0.1})]):
+        draw_curves(source, tmp_path / f"{number}.png", chance)
+    first, again, with_chance = (pixels(tmp_path / f"{number}.png") for number in range(3))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, with_chance)
 
 
 def test_labels_fit_one_line_and_are_no_formulas():
@@ -115,14 +111,3 @@ def test_labels_fit_one_line_and_are_no_formulas():
         assert shown.isprintable()
         assert len(shown.replace("\\$", "$")) <= 36
         assert shown.count("$") == shown.count("\\$")
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path):
-    path = tmp_path / "figure.png"
-    path.write_bytes(b"old")
-    figure = new_figure(1, 1)
-    figure.text(0.5, 0.5, "$\\frac{$")  # matplotlib refuses this formula while drawing
-    with pytest.raises(ValueError, match="Expected"):
-        save_figure(figure, path)
-    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
-    assert path.read_bytes() == b"old"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vidtl.errors import UserError
+from tests.refusals import refused
 from vidtl.visualize.map_figure import draw_maps
 from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, token_map_images
 
@@ -34,15 +34,14 @@ def test_heat_is_where_the_map_is_and_spans_zero_to_one(clip_THWC):
     for s, (row, column) in enumerate([(0, 0), (0, -1), (-1, 0), (-1, -1)]):
         assert (images.heat[s, :, row, column] == 1).all()
         assert images.heat[s].min() == 0
-        cold = images.overlays[s, 0, -1 - row, -1 - column].astype(int)  # the opposite corner: grey, dimmed frame
-        grey = 0.6 * (images.frames[0, -1 - row, -1 - column] @ [0.299, 0.587, 0.114])
-        np.testing.assert_allclose(cold, grey, atol=1)
+        cold = images.overlays[s, 0, -1 - row, -1 - column].astype(int)  # the opposite corner: gray, dimmed frame
+        gray = 0.6 * (images.frames[0, -1 - row, -1 - column] @ [0.299, 0.587, 0.114])
+        np.testing.assert_allclose(cold, gray, atol=1)
 
 
 def test_upsampling_is_bilinear_between_cell_centers(clip_THWC):
     images = token_map_images(np.array([[[[0.0, 1.0]]]]), clip_THWC[:2], 2)
-    centers = (np.arange(32) + 0.5) / 16 - 0.5
-    np.testing.assert_allclose(images.heat[0, 0, 0], np.clip(centers, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(images.heat[0, 0, 0], np.clip((np.arange(32) + 0.5) / 16 - 0.5, 0, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -72,7 +71,7 @@ def test_entropy_and_overlap_of_known_maps():
     np.testing.assert_array_equal(entropy_over_time(np.ones((1, 1, 1, 1))), [[0]])
 
 
-def test_the_record_tells_every_timestep_and_the_means(clip_THWC):
+def test_record_of_every_timestep_and_the_means(clip_THWC):
     maps = np.zeros((2, 2, 1, 4))
     maps[0, 0, 0, :2] = maps[0, 1, 0, 1:3] = 3.0
     maps[1] = 1.0
@@ -93,55 +92,44 @@ def test_timesteps_can_be_scaled_alike(clip_THWC):
     assert token_map_images(maps, clip_THWC, 4, compare_timesteps=True).heat.max(axis=(0, 2, 3)).tolist() == [0.5, 1]
 
 
-@pytest.mark.parametrize(("shape", "length"), [((5, 1, 2, 2), 2), ((4, 2, 2), 2), ((4, 1, 2, 2), 0)])
-def test_maps_that_do_not_fit_the_clip_are_refused(clip_THWC, shape, length):
-    with pytest.raises(ValueError, match="do not fit a clip"):
-        token_map_images(np.ones(shape), clip_THWC, length)
+@pytest.mark.parametrize(
+    ("maps", "length"),
+    [
+        (np.ones((5, 1, 2, 2)), 2),
+        (np.ones((4, 2, 2)), 2),
+        (np.ones((4, 1, 2, 2)), 0),
+        (np.full((4, 1, 2, 2), -1.0), 2),
+        (np.full((4, 1, 2, 2), np.nan), 2),
+    ],
+)
+def test_wrong_maps_are_refused(clip_THWC, maps, length):
+    with pytest.raises(ValueError, match="maps"):
+        token_map_images(maps, clip_THWC, length)
 
 
-@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
-def test_maps_that_are_no_weights_are_refused(clip_THWC, value):
-    with pytest.raises(ValueError, match="finite and not negative"):
-        token_map_images(np.full((4, 1, 2, 2), value), clip_THWC, 2)
-
-
-@pytest.mark.parametrize(("t", "num_tokens"), [(1, 1), (4, 4), (8, 2)])
+@pytest.mark.parametrize(("t", "num_tokens"), [(1, 1), (4, 4)])
 def test_grid_is_drawn_with_all_tokens(tmp_path, clip_THWC, t, num_tokens):
     images = token_map_images(corner_maps(t, num_tokens), clip_THWC, 8 // t)
     path = tmp_path / "folder" / "tokens.png"
     draw_maps(images, path, "title $\\frac{")
     with Image.open(path) as image:
         array = np.asarray(image.convert("RGB"))
-    assert image.format == "PNG"
-    hottest = np.abs(array.astype(int) - [252, 255, 164]).sum(-1)  # end of the colour scale, under opacity
+    hottest = np.abs(array.astype(int) - [252, 255, 164]).sum(-1)  # end of the color scale, under opacity
     assert len(np.unique(array.reshape(-1, 3), axis=0)) > 1000
     assert hottest.min() < 200
     assert [p.name for p in path.parent.iterdir()] == ["tokens.png"]
 
 
-class TinyTokenLearner(nn.Module):
-    """Two maps over a 2 x 2 grid of pooled brightness; dropout shows whether it runs in evaluation mode."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(0.5)
-
-    def token_maps(self, input_BTCHW: torch.Tensor) -> torch.Tensor:
-        grid = nn.functional.adaptive_avg_pool3d(input_BTCHW.mean(2, keepdim=True).transpose(1, 2), (2, 2, 2))
-        first = self.dropout(grid).softmax(-1)
-        return torch.cat([first, 1 - first], dim=1).transpose(1, 2)
-
-
-def test_maps_of_a_model_in_evaluation_mode_with_its_flags_restored():
-    model = TinyTokenLearner()
-    input_BTCHW = torch.rand(3, 4, 3, 8, 8)
+def test_maps_are_computed_in_evaluation_mode_and_flags_restored():
+    """Weights of noise from dropout would differ between two calls."""
+    model, input_BTCHW = nn.Dropout(0.5), torch.rand(3, 4, 3, 8, 8)
+    model.token_maps = lambda input_BTCHW: model(input_BTCHW)
     first, second = clip_token_maps(model, input_BTCHW), clip_token_maps(model, input_BTCHW)
-    assert first.shape == (2, 2, 2, 2)
+    assert first.shape == (4, 3, 8, 8)
     np.testing.assert_array_equal(first, second)
     assert model.training
-    assert model.dropout.training
 
 
 def test_models_without_token_learner_are_refused():
-    with pytest.raises(UserError, match="need a model with TokenLearner"):
+    with refused("TokenLearner", "model.token_learner"):
         clip_token_maps(nn.Linear(2, 2), torch.zeros(1, 2))

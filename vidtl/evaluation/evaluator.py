@@ -1,4 +1,4 @@
-"""Evaluation of every annotated video exactly once, for any batch size and number of processes.
+"""Evaluation of every annotated video exactly once, for any batch size, number of processes and interruptions.
 
 Axes: N videos, K classes.
 
@@ -6,9 +6,16 @@ Scores travel between processes as objects keyed by record number, because gathe
 padded videos are easily counted twice.
 """
 
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, nullcontext
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from accelerate import Accelerator
@@ -21,19 +28,132 @@ from vidtl.config import ClipConfig, EvaluationConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
-from vidtl.evaluation.fusion import probabilities
-from vidtl.evaluation.result import EvaluationResult, Unreadable
-from vidtl.evaluation.scoring import Scorer, Scores
-from vidtl.evaluation.store import ScoreStore
+from vidtl.evaluation.scoring import Scorer, Scores, probabilities
 from vidtl.metrics import Outcomes, compute_metrics
 from vidtl.models.base import evaluation_mode
+from vidtl.runtime.files import user_error_if_not_written
 from vidtl.runtime.launch import on_main_process, wait_for_everyone
 from vidtl.runtime.progress import Progress
 
 _log = logging.getLogger(__name__)
 
 MakeLoader = Callable[[Sequence[int]], Iterable[VideoViews]]
-"""Record numbers to their videos' views, in that order; `vidtl.data.loader.EvalLoader` with all but `indices` bound."""
+"""Opens the views of records in the order given; `vidtl.data.loader.EvalLoader` with all but `indices` bound."""
+
+
+class Unreadable(NamedTuple):
+    """One annotated video without a score; it counts as wrong."""
+
+    id: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluationResult:
+    """Data, views and scores of one evaluation, from which every report is written; the same on every process."""
+
+    annotation: str
+    root: str
+    """Folder that `paths` are relative to."""
+    protocol: str
+    num_clips: int
+    num_crops: int
+    fusion: str
+    max_videos: int
+    """`evaluation.max_videos`: above 0, only so many of the first annotated videos were scored."""
+    class_names: tuple[str, ...]
+    ids: list[str]
+    paths: list[str]
+    outcomes: Outcomes
+    """In annotation order."""
+    unreadable: list[Unreadable]
+
+    @property
+    def num_scored(self) -> int:
+        """Number of readable videos."""
+        return len(self.ids) - len(self.unreadable)
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Metrics of all annotated videos; unreadable ones are wrong."""
+        return compute_metrics(self.outcomes)
+
+    @cached_property
+    def metrics_readable(self) -> dict[str, float]:
+        """Metrics of the readable videos."""
+        return compute_metrics(self.outcomes[self.outcomes.readable]) if self.unreadable else self.metrics
+
+
+class ScoreStore:
+    """Rows of finished batches on disk, with which an interrupted evaluation is continued.
+
+        <folder>/<digest of the key>/000-0001.jsonl      launch 0, process 1
+
+    Each process of each launch appends to a separate file, one line per batch: the first record number and the rows.
+    The key holds everything that decides a row, so rows of another model or configuration are in another folder. A line
+    that a killed process left unfinished is ignored, and its batch is scored again.
+    """
+
+    def __init__(self, folder: Path, key: Mapping[str, Any], num_classes: int) -> None:
+        """Choose the folder of a key (JSON values) among those of all keys; `num_classes` is the length of a row."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        self.folder = folder / digest[:16]
+        self.num_classes = num_classes
+
+    def read(self, batches: Sequence[range]) -> tuple[int, Scores]:
+        """Return the number of this launch and the rows of earlier ones, each of `batches` at most once."""
+        due, found = {batch.start: batch for batch in batches}, Scores()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files = sorted(self.folder.glob("*.jsonl"))
+            lines = [line for file in files for line in file.read_bytes().split(b"\n")]
+        except OSError as error:
+            raise UserError(f"{self.folder} could not be read or written: {error.strerror}") from error
+        for first, rows in filter(None, map(self._parsed, lines)):
+            if first in due and len(rows) == len(due[first]):
+                found.update(Scores(dict(zip(due.pop(first), rows, strict=True))))
+        return 1 + max((int(file.name.partition("-")[0]) for file in files), default=-1), found
+
+    @contextmanager
+    def writer(self, launch: int, process_index: int) -> Iterator[Callable[[Scores], None]]:
+        """Open the file of one process; yield a function that appends a batch.
+
+        A batch with an unreadable video is not written, since the disk or network may have been at fault.
+
+        Raises:
+            UserError: it cannot be written, or another evaluation writes it.
+        """
+        path = self.folder / f"{launch:03d}-{process_index:04d}.jsonl"
+        with user_error_if_not_written(path):
+            file = path.open("xb", buffering=0)
+
+        def append(batch: Scores) -> None:
+            if batch.rows and not batch.failures:
+                line = json.dumps([min(batch.rows), [row.tolist() for row in batch.rows.values()]]).encode() + b"\n"
+                with user_error_if_not_written(path):
+                    if file.write(line) < len(line):
+                        raise OSError("only a part fitted on the disk")
+
+        with file:
+            yield append
+
+    def remove(self) -> None:
+        """Remove these rows, once the report is written; those of other keys stay and are logged."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        others = sorted(self.folder.parent.glob("*"))
+        if not others and self.folder.parent.is_dir():
+            self.folder.parent.rmdir()
+        for other in others:
+            _log.info("%s holds scores of another checkpoint or configuration; they were not used", other)
+
+    def _parsed(self, line: bytes) -> tuple[int, list[NDArray[np.float64]]] | None:
+        try:
+            first, rows = json.loads(line)
+            table = np.array(rows, dtype=np.float64).reshape(-1, self.num_classes)
+            return (int(first), list(table)) if len(table) == len(rows) else None
+        except (ValueError, TypeError):
+            return None
 
 
 def evaluate(
@@ -47,7 +167,7 @@ def evaluate(
     progress: Progress | None = None,
     store: ScoreStore | None = None,
 ) -> EvaluationResult:
-    """Score all videos and compute the metrics; every process must call it.
+    """Score all videos; every process must call it.
 
     Args:
         model: maps input_BTCHW to logits_BK; used without its wrappers, in evaluation mode.
@@ -66,21 +186,15 @@ def evaluate(
         RuntimeError: a video that was scored twice or not at all, or has the wrong number of views (a bug).
     """
     targets_NK = _targets(records)
-    network = accelerator.unwrap_model(model)
-    scorer = Scorer(network, records, clip, evaluation, protocol, accelerator)
-    with evaluation_mode(network):
+    scorer = Scorer(accelerator.unwrap_model(model), records, clip, evaluation, protocol, accelerator)
+    with evaluation_mode(scorer.model):
         share = _score_share(scorer, make_loader, progress or Progress(visible=False), store)
-    wait_for_everyone(accelerator)  # shares take longer or shorter by more than a collective would wait
-    scores = Scores()
+    wait_for_everyone(accelerator)  # the durations of the shares differ by more than a collective would wait
+    scores, ids, paths = Scores(), list(records.ids), list(records.paths)
     for part in gather_object([share]):
         scores.update(part)
-    scores_NK = scores.table(len(records), len(records.classes))
-    chances_NK = probabilities(scores_NK, scorer.fusion, records.multi_label)
-    outcomes = Outcomes(
-        scores=scores_NK, targets=targets_NK > 0, probabilities=chances_NK, multi_label=records.multi_label
-    )
-    metrics = compute_metrics(outcomes)
-    ids, paths = list(records.ids), list(records.paths)
+    scores_NK, multi_label = scores.table(len(records), len(records.classes)), records.multi_label
+    chances_NK = probabilities(scores_NK, scorer.fusion, multi_label)
     return EvaluationResult(
         annotation=str(records.annotation),
         root=str(records.root),
@@ -92,10 +206,8 @@ def evaluate(
         class_names=records.classes.names,
         ids=ids,
         paths=paths,
-        outcomes=outcomes,
+        outcomes=Outcomes(scores=scores_NK, targets=targets_NK, probabilities=chances_NK, multi_label=multi_label),
         unreadable=[Unreadable(ids[i], paths[i], reason) for i, reason in sorted(scores.failures.items())],
-        metrics=metrics,
-        metrics_readable=compute_metrics(outcomes[outcomes.readable]) if scores.failures else metrics,
     )
 
 
@@ -118,7 +230,7 @@ def _score_share(scorer: Scorer, make_loader: MakeLoader, progress: Progress, st
     numbers = [number for batch in share for number in batch]
     several = accelerator.num_processes > 1
     title = f"evaluating, 1 of {accelerator.num_processes} processes" if several else "evaluating"
-    writer = store.writer(launch, accelerator.process_index) if store else nullcontext(_discard)
+    writer = store.writer(launch, accelerator.process_index) if store else nullcontext(lambda batch: None)
     with progress.task(title, "videos", len(done) + len(numbers), len(done)) as task, writer as append:
         scored = scorer.score(make_loader(numbers), share, lambda finished: task.update(len(done) + finished))
         with closing(scored):
@@ -128,14 +240,11 @@ def _score_share(scorer: Scorer, make_loader: MakeLoader, progress: Progress, st
     return found
 
 
-def _discard(batch: Scores) -> None:
-    pass
-
-
-def _targets(records: Records) -> NDArray[np.float32]:
+def _targets(records: Records) -> NDArray[np.bool_]:
+    """Return the labels [N, K] of all videos; UserError as in `evaluate`."""
     if len(records) == 0:
         raise UserError(f"{records.annotation} has no videos to evaluate")
-    targets = records.video_targets()
+    targets: NDArray[np.bool_] = records.video_targets() > 0
     wrong = np.flatnonzero(targets.sum(axis=1) != 1)
     if not records.multi_label and wrong.size:
         i = int(wrong[0])

@@ -1,26 +1,38 @@
-"""`report.html`: the evaluation as one file that needs no network, written from the files of its folder.
+"""`report.html`: an evaluation as one file that needs no network, with pictures of the videos to look at first.
 
-The policy in its head allows only the style and the script of the template, by SHA-256, and pictures of the folder; a
-name that slipped through the escaping could still run nothing.
+The page is written from the files of its folder alone; `examples/examples.json` lists the most confidently wrong and
+the hardest videos. The policy in its head allows only the style and the script of the template, by SHA-256, and
+pictures, so that a name that is not escaped could still run nothing. Axes: N videos, K classes.
 """
 
 import json
+import logging
 from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
+from numpy.typing import NDArray
 
+from vidtl.annotations.records import Records
+from vidtl.config import ExperimentConfig
+from vidtl.data.dataset import ViewDataset
+from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.errors import UserError
-from vidtl.evaluation import examples
+from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.evaluation.report import METRICS_FILE, percent
 from vidtl.metrics import METRICS
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import whole_file
+from vidtl.models.base import VideoModel
+from vidtl.runtime.files import printable, whole_file
+from vidtl.visualize.map_figure import draw_frames, draw_maps
+from vidtl.visualize.token_maps import clip_maps, rgb_clip
 
-PAGE = "report.html"
+PAGE, EXAMPLES = "report.html", "examples/examples.json"
 
 MAX_UNREADABLE = 2000
 """Unreadable videos listed; `unreadable.csv` has all."""
@@ -29,6 +41,14 @@ MAX_MATRIX = 40
 """Classes of a confusion matrix that is embedded; a larger one stays a file, to which the page links."""
 
 MAX_NAME = 300
+
+NUM_EACH = 4
+"""Examples of either kind."""
+
+NUM_BARS, MAX_TRUE_BARS = 5, 8
+"""Classes shown per example, best first, and true classes beyond them."""
+
+_log = logging.getLogger(__name__)
 
 
 def write_page(folder: Path) -> Path:
@@ -51,8 +71,58 @@ def write_page(folder: Path) -> Path:
 
 def remove_page(folder: Path) -> None:
     """Remove the page and the examples of an earlier evaluation, before its other files are replaced."""
-    (folder / PAGE).unlink(missing_ok=True)
-    examples.remove_examples(folder)
+    for path in (folder / PAGE, folder / EXAMPLES, *(folder / EXAMPLES).parent.glob("*.webp")):
+        path.unlink(missing_ok=True)
+
+
+def write_examples(result: EvaluationResult, folder: Path) -> list[int]:
+    """Replace the page of an earlier evaluation by a list of examples without pictures; return their record numbers."""
+    remove_page(folder)
+    (folder / EXAMPLES).parent.mkdir(exist_ok=True)
+    wrong = confidently_wrong(result)
+    chosen = {"wrong": wrong, "hard": hardest(result, wrong)}
+    groups = {kind: [_example(result, number) for number in numbers] for kind, numbers in chosen.items()}
+    with whole_file(folder / EXAMPLES) as file:
+        json.dump(groups, file, indent=1, allow_nan=False)
+    return [number for numbers in chosen.values() for number in numbers]
+
+
+def draw_examples(
+    model: VideoModel, records: Records, config: ExperimentConfig, protocol: Protocol, numbers: list[int], folder: Path
+) -> None:
+    """Draw the center clip of each video, with maps where the model has some, into `folder/examples/`."""
+    center = replace(get_protocol("center"), short_side=protocol.short_side)
+    dataset = ViewDataset(records, center, config.clip, config.data)
+    for number in numbers:
+        video, path = dataset[number], _picture(folder, number)
+        if video.pixels is None:
+            _log.warning("no picture of %s, which can no longer be read", printable(records.ids[number]))
+            continue
+        try:
+            draw_maps(clip_maps(model, video.pixels, video.color).images, path)
+        except UserError:  # neither TokenLearner nor a rollout
+            draw_frames(rgb_clip(video.pixels, video.color)[1], path)
+
+
+def confidently_wrong(result: EvaluationResult) -> list[int]:
+    """Choose readable videos by the probability of a class that they do not have, largest first.
+
+    The class is the best one of single-label data, and the best of the absent ones of multi-label data.
+    """
+    outcomes = result.outcomes
+    absent_NK = ~outcomes.targets
+    if not outcomes.multi_label:
+        absent_NK = absent_NK & (outcomes.answers[:, None] == np.arange(len(result.class_names)))
+    highest = np.where(absent_NK, outcomes.probabilities, -1.0).max(axis=1)
+    return _first(np.flatnonzero(outcomes.readable & (highest >= 0)), -highest)
+
+
+def hardest(result: EvaluationResult, excluded: Sequence[int]) -> list[int]:
+    """Choose readable videos by the probability of their least probable true class, smallest first."""
+    outcomes = result.outcomes
+    lowest = np.where(outcomes.targets, outcomes.probabilities, 2.0).min(axis=1)
+    candidates = np.flatnonzero(outcomes.readable & (lowest <= 1))
+    return _first(np.setdiff1d(candidates, excluded), lowest)
 
 
 def _environment() -> Environment:
@@ -95,13 +165,12 @@ def _data_uri(path: Path) -> Markup:
 
 
 def _examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    index = folder / examples.FOLDER / examples.INDEX
-    if not index.is_file():
+    if not (folder / EXAMPLES).is_file():
         return {}
-    groups: dict[str, list[dict[str, Any]]] = json.loads(index.read_text(encoding="utf-8"))
+    groups: dict[str, list[dict[str, Any]]] = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
     for group in groups.values():
         for example in group:
-            example["picture"] = _data_uri(index.with_name(examples.picture_name(example["number"])))
+            example["picture"] = _data_uri(_picture(folder, example["number"]))
     return groups
 
 
@@ -120,3 +189,28 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
         **{f"Version of {name}": version for name, version in record["versions"].items()},
     }
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def _picture(folder: Path, number: int) -> Path:
+    return (folder / EXAMPLES).with_name(f"{number:06d}.webp")
+
+
+def _first(candidates: NDArray[np.int64], order_N: NDArray[np.float64]) -> list[int]:
+    """Return the first `NUM_EACH` candidates in rising order; of equal ones, those annotated first."""
+    chosen: list[int] = candidates[np.argsort(order_N[candidates], kind="stable")][:NUM_EACH].tolist()
+    return chosen
+
+
+def _example(result: EvaluationResult, number: int) -> dict[str, Any]:
+    outcomes = result.outcomes
+    bars = [
+        {
+            "class": result.class_names[k],
+            "probability": float(outcomes.probabilities[number, k]),
+            "rank": rank,
+            "true": bool(outcomes.targets[number, k]),
+        }
+        for rank, k in enumerate(np.argsort(-outcomes.scores[number], kind="stable").tolist(), start=1)
+    ]
+    shown = [*bars[:NUM_BARS], *[bar for bar in bars[NUM_BARS:] if bar["true"]][:MAX_TRUE_BARS]]
+    return {"number": number, "id": result.ids[number], "path": result.paths[number], "answers": shown}

@@ -1,4 +1,4 @@
-"""Prediction for videos without annotations: the views, the preprocessing and the fusion of an evaluation, to the bit.
+"""Prediction for videos without annotations, with the views, preprocessing and fusion of an evaluation, to the bit.
 
     model = VideoModel.from_pretrained("runs/birds/checkpoints/step-00001000")
     for prediction in predict(model, find_videos([Path("clips")]).videos):
@@ -7,7 +7,7 @@
 Axes: V views of one video, K classes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -23,8 +23,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
-from vidtl.evaluation.fusion import probabilities
-from vidtl.evaluation.scoring import Scorer
+from vidtl.evaluation.scoring import Scorer, probabilities
 from vidtl.models import VideoModel
 from vidtl.models.base import evaluation_mode
 from vidtl.runtime.launch import make_accelerator
@@ -49,7 +48,7 @@ class Prediction:
     reason: str = ""
     """Reason why the video could not be read; empty if it was."""
     num_frames: int = 0
-    """Of the whole file."""
+    """Frames of the whole file."""
     duration_s: float = 0.0
     scores: NDArray[np.float64] | None = None
     """float64 [K]; None for an unreadable video."""
@@ -59,12 +58,9 @@ class Prediction:
         """List classes, best first: at most `count` of them, of at least the probability `threshold`."""
         if self.scores is None or self.probabilities is None:
             return []
-        order = np.argsort(-self.scores, kind="stable")[:count]
-        return [
-            ScoredClass(self.class_names[k], float(self.probabilities[k]), float(self.scores[k]))
-            for k in order
-            if self.probabilities[k] >= threshold
-        ]
+        order = np.argsort(-self.scores, kind="stable")[:count].tolist()
+        classes = list(zip(self.class_names, self.probabilities.tolist(), self.scores.tolist(), strict=True))
+        return [ScoredClass(*classes[k]) for k in order if self.probabilities[k] >= threshold]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +68,11 @@ class PredictionSettings:
     """Reading and scoring of videos."""
 
     config: ExperimentConfig | None = None
-    """Its sections `clip`, `data` and `evaluation` are used; None: the defaults with the model's clip."""
+    """The sections `clip`, `data` and `evaluation` are used; None: the defaults with the model's clip."""
     protocol: str = "center"
     """Views of each video and their fusion; see `vidtl.data.protocols`."""
     multi_label: bool | None = None
-    """A video may have several classes; None: as the model says, or single-label where it does not."""
+    """A video may have several classes; None: as in the model, or single-label."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
 
@@ -90,8 +86,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Score videos while later ones are being decoded.
 
-    First come videos that cannot be tried, then files with a container, then images and folders of images, each in the
-    order given. Batches are those of an evaluation of the videos in that order, so the scores are the same bits.
+    Videos that cannot be opened come first, then files with a container, then images and folders of images, each in the
+    order given. The batches are those of an evaluation of the videos in that order.
 
     Args:
         model: on the device of `accelerator`.
@@ -101,22 +97,18 @@ def predict(
         on_video: called after each video with the number of videos finished so far.
 
     Yields:
-        One prediction for each video; one that cannot be read has a reason instead of scores.
+        One prediction for each video; an unreadable one has a reason instead of scores.
 
     Raises:
-        UserError: an unknown protocol, scores that are not finite, a decoder that is not there or a worker that died.
+        UserError: an unknown protocol, scores that are not finite, a missing decoder or a worker that died.
     """
     settings = settings or PredictionSettings()
     config = settings.config or ExperimentConfig(clip=model.clip_config)
     accelerator = accelerator or make_accelerator(config.training.precision)
     names = model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
-    refusals = [refusal(video, settings.frame_rate) for video in videos]
-    accepted = [video for video, reason in zip(videos, refusals, strict=True) if not reason]
-    refused = (
-        Prediction(path=video.path, class_names=names, reason=reason)
-        for video, reason in zip(videos, refusals, strict=True)
-        if reason
-    )
+    refusals = [(video, refusal(video, settings.frame_rate)) for video in videos]
+    accepted = [video for video, reason in refusals if not reason]
+    refused = (Prediction(path=video.path, class_names=names, reason=reason) for video, reason in refusals if reason)
     scored = (
         _predict(model, names, of_kind, settings, replace(config, data=data), accelerator)
         for of_kind, data in by_pixel_format(accepted, config.data)
@@ -141,9 +133,14 @@ def _predict(
     protocol = get_protocol(settings.protocol)
     scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
     lengths: dict[int, tuple[int, float]] = {}
-    views = _noting_lengths(EvalLoader(records, protocol, config.clip, config.data), lengths)
+
+    def views() -> Iterator[VideoViews]:
+        for video in EvalLoader(records, protocol, config.clip, config.data):
+            lengths[video.index] = video.num_frames, video.duration_s
+            yield video
+
     with evaluation_mode(model):
-        for batch in scorer.score(views, scorer.batches(), lambda finished: None):
+        for batch in scorer.score(views(), scorer.batches(), lambda finished: None):
             for number in sorted(batch.numbers()):
                 num_frames, duration_s = lengths.pop(number)
                 scores_K = batch.rows.get(number)
@@ -156,9 +153,3 @@ def _predict(
                     scores=scores_K,
                     probabilities=None if scores_K is None else probabilities(scores_K, scorer.fusion, multi_label),
                 )
-
-
-def _noting_lengths(views: Iterable[VideoViews], lengths: dict[int, tuple[int, float]]) -> Iterator[VideoViews]:
-    for video in views:
-        lengths[video.index] = video.num_frames, video.duration_s
-        yield video

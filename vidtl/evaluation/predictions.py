@@ -8,8 +8,7 @@
 | `top_1` ... `top_5`    | the best classes, best first                                                  |
 | `score: <class>` x K   | the fused score, exact to the last bit of float64; empty in unreadable videos |
 
-Text is written as it is, except for lone surrogates, which UTF-8 cannot hold and which become escapes (`\\udcff`).
-Axes: N videos, K classes.
+Lone surrogates, which UTF-8 cannot hold, become escapes (`\\udcff`). Axes: N videos, K classes.
 """
 
 import csv
@@ -22,16 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.evaluation.result import EvaluationResult
+from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.runtime.files import whole_file
 
 FILE_NAME = "predictions.csv"
 
-NUM_TOP_LABELS = 5
-"""Columns of best labels, or fewer where there are fewer classes."""
-
-FIRST_COLUMNS = ("id", "path", "true_labels", "status")
-SCORE = "score: "
+NUM_TOP_LABELS, FIRST_COLUMNS, SCORE = 5, ("id", "path", "true_labels", "status"), "score: "
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,10 +60,10 @@ def write_predictions(result: EvaluationResult, path: Path) -> None:
 
 
 def read_predictions(path: Path) -> PredictionTable:
-    """Read what `write_predictions` wrote, every name and every bit of the scores.
+    """Read a file of `write_predictions`, with every name and every bit of the scores.
 
     Raises:
-        UserError: no such file, or another one, or a label that is no class; names the line.
+        UserError: a missing or foreign file, or a label that is no class.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

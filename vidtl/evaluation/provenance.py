@@ -19,13 +19,13 @@ from vidtl.runtime.launch import resolve_precision
 from vidtl.training.checkpoint import Checkpoint
 
 NAMED_ELSEWHERE = ("evaluation.protocol", "evaluation.averaged_weights")
-"""Settings that the folder's name and the model's fingerprint stand for."""
+"""Settings that the folder's name and the model's fingerprint cover."""
 
 
 def evaluation_key(
     checkpoint: Checkpoint, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """Collect everything that decides the scores to the last bit; the number of processes does not."""
+    """Collect everything that decides the scores to the last bit, which the number of processes does not."""
     return {
         "vidtl": __version__,
         "torch": str(torch.__version__),
@@ -60,14 +60,7 @@ def folder_name(config: ExperimentConfig, protocol: Protocol) -> str:
 
 
 def origin_record(given: Path, step: int | None, averaged: bool, key: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe the model and the settings that decide the scores, for `metrics.json`.
-
-    Args:
-        given: path of the model, as on the command line.
-        step: step of a run's checkpoint.
-        averaged: the model has averaged weights.
-        key: `evaluation_key`.
-    """
+    """Describe for `metrics.json` the model, by the path given, and the settings of an `evaluation_key`."""
     deciding = {name for name, effects in EFFECTS.items() if "scores" in effects and name not in NAMED_ELSEWHERE}
     settings = {name: value for name, value in key["settings"].items() if name in deciding}
     model = {"path": str(given), "step": step, "averaged_weights": averaged, "fingerprint": key["model"]}

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 
 from vidtl.evaluation import predictions
-from vidtl.evaluation.result import EvaluationResult
+from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
-from vidtl.metrics.calibration import Calibration, calibration
 from vidtl.metrics.intervals import LEVEL, wilson
-from vidtl.metrics.outcomes import classes_without_positives
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import whole_file
+from vidtl.metrics.outcomes import Calibration, classes_without_positives
+from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.logging import installed_versions
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 
@@ -35,18 +33,10 @@ NUM_CONFUSIONS = 12
 
 
 def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write the files of an evaluation; to be called by one process.
+    """Write the files of an evaluation, on one process, and return their paths.
 
-    `metrics.json`, `predictions.csv`, `unreadable.csv` (if any), `reliability.png`, for single-label data
-    `confusion.csv` and `confusion.png`, for multi-label data `average_precision.png`.
-
-    Args:
-        result: the evaluation.
-        record: `metrics_record(result)`.
-        folder: it is made.
-
-    Returns:
-        The files written.
+    `metrics.json` (`record`, from `metrics_record`), `predictions.csv`, `unreadable.csv` (if any), `reliability.png`,
+    for single-label data `confusion.csv` and `confusion.png`, for multi-label data `average_precision.png`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcomes, names = result.outcomes, result.class_names
@@ -56,7 +46,7 @@ def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Pa
         json.dump(record, file, indent=2, allow_nan=False)
         file.write("\n")
     predictions.write_predictions(result, files[1])
-    draw_reliability(calibration(outcomes), files[2], title)
+    draw_reliability(outcomes.calibration, files[2], title)
     (folder / "unreadable.csv").unlink(missing_ok=True)  # of an earlier evaluation into the same folder
     if result.unreadable:
         files.append(_write_table(folder / "unreadable.csv", ("id", "path", "reason"), result.unreadable))
@@ -73,7 +63,7 @@ def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Pa
 
 
 def metrics_record(result: EvaluationResult) -> dict[str, Any]:
-    """Build the content of `metrics.json`. Bootstrapping the intervals takes some seconds."""
+    """Build the content of `metrics.json`; the bootstrap of the intervals takes some seconds."""
     outcomes, names = result.outcomes, result.class_names
     return {
         "annotation": result.annotation,
@@ -97,7 +87,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
         },
         "chance": _json_numbers(chance_levels(outcomes.targets, outcomes.multi_label)),
         "classes_without_positives": classes_without_positives(outcomes.targets, names),
-        "calibration": _calibration_record(calibration(outcomes)),
+        "calibration": _calibration_record(outcomes.calibration),
         "per_class": [_class_record(result, k) for k in range(len(names))],
         "confusions": [] if outcomes.multi_label else _confusions(result),
         "unreadable": [row._asdict() for row in result.unreadable],
@@ -106,12 +96,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
 
 
 def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
-    """Format the evaluation as lines for a terminal: data, views, accounting, each metric beside its chance level.
-
-    Args:
-        result: the evaluation.
-        record: `metrics_record(result)`.
-    """
+    """Format an evaluation and its `metrics_record` as lines for a terminal."""
     lines = [
         printable(f"{result.annotation}: {len(result.class_names)} classes"),
         f"protocol {result.protocol}: {result.num_clips} clips x {result.num_crops} crops = "
@@ -123,10 +108,15 @@ def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[s
     readable = f"{'readable':>11}" if result.unreadable else ""
     lines.append(f"{'metric':<24}{'value':>9}{'95% interval':>17}{readable}{'chance':>9}")
     for name, value in result.metrics.items():
-        line = f"{name:<24}{percent(value):>9}{_interval(record['intervals'].get(name)):>17}"
-        line += f"{percent(result.metrics_readable[name]):>11}" if result.unreadable else ""
-        chance = percent(record["chance"][name]) if name in record["chance"] else ""
-        lines.append(f"{line}{chance:>9}  {METRICS[name].remark}{_baseline(name, record['chance'])}")
+        limits, chance = record["intervals"].get(name), record["chance"]
+        known = limits is not None and limits["low"] is not None
+        interval = f"{100 * limits['low']:.2f}..{100 * limits['high']:.2f}%" if known else ""
+        readable = f"{percent(result.metrics_readable[name]):>11}" if result.unreadable else ""
+        level = percent(chance[name]) if name in chance else ""
+        baseline = METRICS[name].baseline
+        remark = f" ({baseline[0].replace('_', ' ')} {percent(chance[baseline[0]])})" if baseline else ""
+        line = f"{name:<24}{percent(value):>9}{interval:>17}{readable}{level:>9}"
+        lines.append(f"{line}  {METRICS[name].remark}{remark}")
     return [*lines, *_exceptions(result, record)]
 
 
@@ -135,13 +125,8 @@ def percent(value: float | None) -> str:
     return "none" if value is None or math.isnan(value) else f"{100 * value:.2f}%"
 
 
-def _baseline(name: str, chance: Mapping[str, float | None]) -> str:
-    baseline = METRICS[name].baseline
-    return f" ({baseline[0].replace('_', ' ')} {percent(chance[baseline[0]])})" if baseline else ""
-
-
 def _exceptions(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
-    """List classes without videos and unreadable videos."""
+    """List classes without videos, and unreadable videos."""
     lines = []
     if absent := record["classes_without_positives"]:
         names = ", ".join(map(printable, absent[:SHOWN_NAMES]))
@@ -180,10 +165,9 @@ def _confusions(result: EvaluationResult) -> list[dict[str, Any]]:
     names, counts = result.class_names, result.outcomes.confusion[:, :-1].copy()
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:NUM_CONFUSIONS]
-    places = [divmod(int(place), len(names)) for place in order]
     return [
         {"true": names[row], "predicted": names[column], "videos": int(counts[row, column])}
-        for row, column in places
+        for row, column in zip(*np.unravel_index(order, counts.shape), strict=True)
         if counts[row, column]
     ]
 
@@ -202,12 +186,6 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[obje
     with whole_file(path) as file:
         csv.writer(file).writerows([header, *rows])
     return path
-
-
-def _interval(limits: Mapping[str, Any] | None) -> str:
-    if limits is None or limits["low"] is None:
-        return ""
-    return f"{100 * limits['low']:.2f}..{100 * limits['high']:.2f}%"
 
 
 def _json_number(value: float) -> float | None:

@@ -1,10 +1,11 @@
-"""Scoring of videos in fixed batches: forward passes and fusion.
+"""Scoring of videos in fixed batches: forward passes, and fusion of the views of a video into one score per class.
 
-The last bits of a network's output depend on how many clips share a forward pass. Batches of whole videos are therefore
-fixed by annotation order, number of views and batch size alone: any process, before or after an interruption, forms the
-same forward passes and gets the same bits.
+The last bits of a network's output depend on the number of clips in a forward pass. Batches of whole videos are
+therefore fixed by annotation order, number of views and batch size alone: any process, before or after an interruption,
+forms the same forward passes and gets the same bits. Fusion is in float64, so that neither the number of views nor the
+size of the logits decides a rank.
 
-Axes: N videos, V views of one video, B clips of one forward pass, K classes.
+Axes: N videos, V views of one video (clips x crops), B clips of one forward pass, K classes.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -15,7 +16,7 @@ from typing import Self
 import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from vidtl.annotations.records import Records
@@ -23,39 +24,30 @@ from vidtl.config import ClipConfig, EvaluationConfig
 from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
-from vidtl.evaluation.fusion import fuse
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of some videos, by record number: the one form from the forward pass to the metrics."""
+    """Scores of some videos by record number."""
 
     rows: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     """float64 [K] each."""
     failures: dict[int, str] = field(default_factory=dict)
-    """Reasons of the videos that could not be read."""
+    """Reasons of unreadable videos."""
 
     def update(self, other: Self) -> None:
-        """Add the videos of `other`.
-
-        Raises:
-            RuntimeError: a video that is here already (a bug).
-        """
+        """Add the videos of `other`; RuntimeError for a video that is here already (a bug)."""
         if twice := self.numbers() & other.numbers():
             raise RuntimeError(f"{len(twice)} videos were scored more than once, for example record {min(twice)}")
         self.rows.update(other.rows)
         self.failures.update(other.failures)
 
     def numbers(self) -> set[int]:
-        """Record numbers of all videos."""
+        """Return the record numbers of all videos."""
         return self.rows.keys() | self.failures.keys()
 
     def table(self, num_videos: int, num_classes: int) -> NDArray[np.float64]:
-        """Scores [N, K] of records 0 to N - 1; -inf for unreadable videos.
-
-        Raises:
-            RuntimeError: a video that is not here (a bug).
-        """
+        """Return the scores [N, K], -inf for unreadable videos; RuntimeError for a missing video (a bug)."""
         if missing := set(range(num_videos)) - self.numbers():
             raise RuntimeError(f"{len(missing)} of {num_videos} videos were not scored, for example {min(missing)}")
         unreadable = np.full(num_classes, -np.inf)
@@ -70,7 +62,7 @@ def fixed_batches(num_videos: int, num_views: int, batch_size: int) -> list[rang
 
 @dataclass(frozen=True)
 class Scorer:
-    """A model and the way in which the views of a video become one score per class."""
+    """A model with the batches and the fusion of its scores."""
 
     model: nn.Module
     """Maps input_BTCHW to logits_BK; in evaluation mode."""
@@ -93,7 +85,7 @@ class Scorer:
         return self.protocol.num_clips * self.protocol.num_crops
 
     def batches(self) -> list[range]:
-        """Fixed batches of all records."""
+        """List the fixed batches of all records."""
         return fixed_batches(len(self.records), self.num_views, self.evaluation.batch_size)
 
     def score(
@@ -104,11 +96,10 @@ class Scorer:
         Args:
             videos: the videos of the batches in order, each once, and no others.
             batches: some of `batches()`.
-            on_video: called for each video read, with their number so far.
+            on_video: called for each video read, with the number of videos so far.
 
         Raises:
-            UserError: a model with another number of classes, or scores that are not finite.
-            RuntimeError: a video that is not due, or has the wrong number of views (a bug).
+            UserError, RuntimeError: see `vidtl.evaluation.evaluator.evaluate`.
         """
         iterator, finished = iter(videos), 0
         for batch in batches:
@@ -125,28 +116,28 @@ class Scorer:
             raise RuntimeError(f"record {video.index} was read after all that were due")
 
     def _score(self, videos: Sequence[VideoViews]) -> Scores:
-        reasons = {video.index: video.failure.reason for video in videos if video.failure}
-        readable = [video for video in videos if video.pixels is not None]
-        for video in readable:
-            if len(_pixels(video)) != self.num_views:
-                raise RuntimeError(f"record {video.index} has {len(_pixels(video))} views, not {self.num_views}")
-        logits_VK = self._forward(readable) if readable else np.zeros((0, 1))
-        rows = {}
-        for video, views_VK in zip(readable, np.split(logits_VK, max(len(readable), 1)), strict=False):
-            rows[video.index] = fuse(views_VK, self.fusion, self.records.multi_label)
-            self._check_finite(video.index, rows[video.index])
-        return Scores(rows, reasons)
+        scores = Scores(failures={video.index: video.failure.reason for video in videos if video.failure})
+        readable = {video.index: video.pixels for video in videos if video.pixels is not None}
+        for index, pixels in readable.items():
+            if len(pixels) != self.num_views:
+                raise RuntimeError(f"record {index} has {len(pixels)} views, not {self.num_views}")
+        if readable:
+            codes = torch.tensor([video.color for video in videos if video.index in readable])
+            logits_VK = self._forward(list(readable.values()), codes.repeat_interleave(self.num_views))
+            for index, views_VK in zip(readable, np.split(logits_VK, len(readable)), strict=True):
+                scores.rows[index] = fuse(views_VK, self.fusion, self.records.multi_label)
+                self._check_finite(index, scores.rows[index])
+        return scores
 
     @torch.inference_mode()
-    def _forward(self, videos: Sequence[VideoViews]) -> NDArray[np.float64]:
-        """Logits [videos x V, K]."""
+    def _forward(self, videos: Sequence[torch.Tensor], codes: torch.Tensor) -> NDArray[np.float64]:
+        """Compute logits [videos x V, K]."""
         device = self.accelerator.device
-        pixels = torch.cat([_pixels(video).to(device, non_blocking=True) for video in videos])
-        color = torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views).to(device)
-        parts = []
+        pixels = torch.cat([video.to(device, non_blocking=True) for video in videos])
+        colors, parts = codes.to(device), []
         for first in range(0, len(pixels), self.evaluation.batch_size):
             clips = slice(first, first + self.evaluation.batch_size)
-            input_BTCHW = prepare_input(pixels[clips], color[clips], self.clip)
+            input_BTCHW = prepare_input(pixels[clips], colors[clips], self.clip)
             with self.accelerator.autocast():
                 logits_BK = self.model(input_BTCHW)
             parts.append(logits_BK.cpu().double())
@@ -167,6 +158,68 @@ class Scorer:
             )
 
 
-def _pixels(video: VideoViews) -> torch.Tensor:
-    assert video.pixels is not None
-    return video.pixels
+def mean_logits(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    """Average the raw logits (ViViT, Scenic's trainer)."""
+    return logits_VK.mean(dim=0)
+
+
+def mean_probabilities(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    """Average softmax probabilities, or sigmoid probabilities for multi-label data (SlowFast, mmaction2).
+
+    A float64 sigmoid reaches 1 at logits of about 37; classes that all views put beyond that tie.
+    """
+    return _probabilities(logits_VK, multi_label).mean(dim=0)
+
+
+def maximum(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    """Take the largest softmax probability over views, or the largest logit for multi-label data.
+
+    Non-local networks and SlowFast on Charades take the largest sigmoid probability, which ranks as the largest logit
+    does, but large logits saturate into ties.
+    """
+    return (logits_VK if multi_label else _probabilities(logits_VK, multi_label)).amax(dim=0)
+
+
+FUSIONS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {
+    "mean_logits": mean_logits,
+    "mean_probabilities": mean_probabilities,
+    "max": maximum,
+}
+
+
+def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
+    """Fuse the views of one video.
+
+    Args:
+        logits_VK: real numbers [V, K], one row per view.
+        fusion: a key of `FUSIONS`.
+        multi_label: classes are independent (sigmoid) instead of exclusive (softmax).
+
+    Returns:
+        float64 [K]; larger is more likely. Logits for `mean_logits` and multi-label `max`, probabilities otherwise.
+    """
+    logits = torch.from_numpy(np.array(logits_VK, dtype=np.float64))
+    scores_K: NDArray[np.float64] = FUSIONS[fusion](logits, multi_label).numpy()
+    return scores_K
+
+
+def probabilities(scores_NK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
+    """Convert fused scores to probabilities: softmax or sigmoid of logits, other scores unchanged.
+
+    Args:
+        scores_NK: rows of `fuse`; rows of -inf (unreadable videos) give rows of NaN.
+        fusion: a key of `FUSIONS`.
+        multi_label: as in `fuse`.
+
+    Returns:
+        float64 [N, K] in 0..1. Single-label rows sum to 1, except for `max`, whose rows are maxima of several views.
+    """
+    scores = np.array(scores_NK, dtype=np.float64)
+    scores[np.isneginf(scores).all(axis=-1)] = np.nan
+    if fusion == "mean_logits" or (fusion == "max" and multi_label):
+        scores = _probabilities(torch.from_numpy(scores), multi_label).numpy()
+    return scores
+
+
+def _probabilities(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
+    return logits_VK.sigmoid() if multi_label else logits_VK.softmax(dim=-1)

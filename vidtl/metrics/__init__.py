@@ -1,8 +1,4 @@
-"""Metrics of video scores: one table (`table.METRICS`), the functions behind it, and the official Charades scorer.
-
-Training, visualize and evaluation read names, titles and chance levels from the table. Importing it loads neither torch
-nor torchmetrics.
-"""
+"""Metrics of video scores: a table with titles and chance levels, and the official Charades scorer; no torch needed."""
 
 from vidtl.metrics.intervals import confidence_intervals
 from vidtl.metrics.outcomes import Outcomes

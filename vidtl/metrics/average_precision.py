@@ -1,8 +1,7 @@
-"""Average precision by torchmetrics, and rankings for what it lacks: official tie rules and resampled videos.
+"""Average precision by torchmetrics, and rankings for official tie rules and resampled videos, which it lacks.
 
-Two definitions differ in videos with equal scores. torchmetrics and scikit-learn judge them together: the precision at
-their common threshold counts for each positive among them. The official Charades scorer keeps annotation order, so
-that a tied positive gains or loses by its line in the annotation file.
+For equal scores, torchmetrics and scikit-learn count the precision at their common threshold for each positive among
+them. The official Charades scorer keeps annotation order: a tied positive gains or loses by its place in the file.
 
 | case                                            | official     | torchmetrics, scikit-learn    |
 |-------------------------------------------------|--------------|-------------------------------|
@@ -26,8 +25,8 @@ Floats = NDArray[np.float64]
 def average_precisions(scores_NK: Floats, targets_NK: NDArray[np.bool_]) -> Floats:
     """Compute the average precision of each class [K] with torchmetrics; NaN for classes without positives.
 
-    torchmetrics accepts probabilities only and squashes anything else with a sigmoid, which makes ties of large logits
-    and cannot hold -inf. Ranks divided by their number are in [0, 1] and keep order and ties exactly.
+    torchmetrics applies a sigmoid to anything but probabilities, which makes ties of large logits. Scaled ranks are in
+    [0, 1] and keep order and ties exactly.
     """
     import torch
     from torchmetrics.functional.classification import binary_average_precision
@@ -43,7 +42,7 @@ def average_precisions(scores_NK: Floats, targets_NK: NDArray[np.bool_]) -> Floa
 
 @contextmanager
 def float64_default() -> Iterator[None]:
-    """Let torchmetrics divide its integer counts in float64, the default dtype within this context."""
+    """Set the default dtype to float64, in which torchmetrics then divides its integer counts."""
     import torch
 
     before = torch.get_default_dtype()
@@ -55,11 +54,11 @@ def float64_default() -> Iterator[None]:
 
 
 def random_average_precision(num_items: int, num_positives: int) -> float:
-    """Return the mean of average precision over all rankings of `num_items` with `num_positives` >= 1 positives.
+    """Return the mean of average precision over all rankings of N = `num_items` with P = `num_positives` >= 1.
 
     A positive is at each rank r equally often, and (P - 1) / (N - 1) of the r - 1 items before it are positive; the
     mean of (1 + (r - 1) (P - 1) / (N - 1)) / r over r is (H_N + (P - 1) / (N - 1) (N - H_N)) / N with the harmonic
-    number H_N. It is above the positive rate P / N, by far for few items.
+    number H_N.
     """
     harmonic = float((1 / np.arange(1, num_items + 1)).sum())
     others = (num_positives - 1) / max(num_items - 1, 1)
@@ -75,16 +74,16 @@ class Rankings:
     classes: NDArray[np.int64]
     """[P] class of each positive; positives are in order of class, then rank."""
     videos: NDArray[np.int64]
-    """[P]."""
+    """[P] video of each positive."""
     ends: NDArray[np.int64]
-    """[P] rank, from 0, down to which videos count for the precision of each positive."""
+    """[P] last rank, from 0, that counts for the precision of each positive."""
     last: NDArray[np.int64]
-    """[P] the last positive down to that rank."""
+    """[P] last positive down to that rank."""
     _last_sums: tuple[NDArray[np.int64], tuple[Floats, Floats]] | None = None
 
     @classmethod
     def of(cls, scores_NK: Floats, targets_NK: NDArray[np.bool_], keep_order: bool) -> "Rankings":
-        """Sort all classes. With `keep_order` equal scores keep their order, else they are judged together."""
+        """Sort all classes. Equal scores keep their order with `keep_order`, or else share a threshold."""
         order = np.argsort(-scores_NK.T, axis=1, kind="stable")
         hits = np.take_along_axis(targets_NK.T, order, axis=1)
         classes, ranks = np.nonzero(hits)
@@ -102,7 +101,7 @@ class Rankings:
     def precision_sums(self, times_N: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Sum the precision at each positive, and count positives: both [K], of videos drawn `times_N` times.
 
-        Copies of a video stand together. The last result is kept, since several metrics need the same one.
+        Copies of a video are adjacent. The last result is kept for the other metrics of the same videos.
         """
         if self._last_sums and self._last_sums[0] is times_N:
             return self._last_sums[1]

@@ -2,16 +2,14 @@
 
 Axes: N annotated videos in annotation order, K classes. The rules decide published numbers:
 
-- scores start at -inf; a video without actions keeps them, whatever was submitted, and has no positives: it is ranked
-  last and costs nothing;
+- scores start at -inf; a video without actions keeps them, whatever was submitted: it is ranked last and costs nothing;
 - a video with actions and no submitted line keeps -inf too, but its actions count as positives that were missed;
 - of several lines with one id the last counts;
 - per class, a stable descending sort (equal scores keep annotation order) and the mean over the positives of the
   precision at each, without interpolation;
 - mAP is the plain mean over classes; weighted AP weights by positives; a class without positives makes both NaN;
-- a submitted line has an id and K numbers, separated by tabs or blanks; a further one is ignored. The original accepts
-  lines of any greater length, and reads what is no number as NaN, which ranks last; here both are errors that name
-  the line, because such a file is broken.
+- a submitted line has an id and K numbers, separated by tabs or blanks; one further number is ignored. The original
+  accepts longer lines, and reads any other text as NaN, which ranks last; here both are errors that name the line.
 """
 
 import math
@@ -29,12 +27,11 @@ from vidtl.runtime.files import whole_file
 
 @dataclass(frozen=True, kw_only=True)
 class CharadesScores:
-    """Results of the official scorer, in 0..1."""
+    """Results of the official scorer, in 0..1; the means are NaN if any class has no positive."""
 
     mean_ap: float
-    """Plain mean over classes; NaN if any class has no positive."""
     weighted_ap: float
-    """Mean over classes weighted by their positives; NaN if any class has no positive."""
+    """Mean over classes weighted by their positives."""
     average_precisions: NDArray[np.float64]
     """[K]; NaN for classes without positives."""
 
@@ -54,15 +51,7 @@ class Submission:
 
 
 def official_scores(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> CharadesScores:
-    """Score rows in annotation order.
-
-    Args:
-        scores_NK: float64 [N, K]; -inf rows are videos without a prediction.
-        targets_NK: [N, K] of 0 and 1.
-
-    Raises:
-        ValueError: shapes that differ, or NaN scores.
-    """
+    """Score rows in annotation order; rows of -inf are videos without a prediction."""
     sums, positives = official_rankings(scores_NK, targets_NK).precision_sums(np.ones(len(scores_NK), np.int64))
     average_precisions = np.where(positives > 0, sums / np.maximum(positives, 1), np.nan)
     return CharadesScores(
@@ -74,34 +63,18 @@ def official_scores(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.gener
 
 def official_rankings(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> Rankings:
     """Rank as the official scorer does; see `official_scores`."""
-    targets: NDArray[np.bool_] = np.asarray(targets_NK).astype(bool)
-    scores = np.array(scores_NK, dtype=np.float64)
-    if scores.shape != targets.shape or np.isnan(scores).any():
-        raise ValueError(f"scores {scores.shape} must have the shape of targets {targets.shape} and hold no NaN")
+    targets, scores = targets_NK.astype(bool), np.array(scores_NK, dtype=np.float64)
     scores[~targets.any(axis=1)] = -np.inf
     return Rankings.of(scores, targets, keep_order=True)
 
 
 def match_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.generic]) -> Submission:
-    """Read a submission file and match it with the annotation.
-
-    Args:
-        path: file of `write_submission`, or another in its format.
-        ids: N video ids in the order of the annotation file, which decides ties.
-        targets_NK: [N, K] of 0 and 1.
-
-    Raises:
-        UserError: see `read_submission`.
-    """
-    targets: NDArray[np.bool_] = np.asarray(targets_NK).astype(bool)
-    rows, num_lines = read_submission(path, targets.shape[1])
-    scores = np.full(targets.shape, -np.inf)
-    for i, video in enumerate(ids):
-        scores[i] = rows.get(video, -np.inf)
-    annotated, has_actions = set(ids), np.any(targets, axis=1).tolist()
+    """Read a submission (see `read_submission`), its rows in the order of the annotated ids, which decides ties."""
+    rows, num_lines = read_submission(path, targets_NK.shape[1])
+    absent, annotated, has_actions = np.full(targets_NK.shape[1], -np.inf), set(ids), targets_NK.sum(axis=1) > 0
     return Submission(
-        scores=scores,
-        missing_ids=[video for i, video in enumerate(ids) if has_actions[i] and video not in rows],
+        scores=np.array([rows.get(video, absent) for video in ids]),
+        missing_ids=[video for video, labeled in zip(ids, has_actions, strict=True) if labeled and video not in rows],
         unknown_ids=[video for video in rows if video not in annotated],
         num_repeated=num_lines - len(rows),
     )
@@ -112,15 +85,11 @@ def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float
 
     Raises:
         UserError: an id that is empty or holds white space, which the format cannot hold.
-        ValueError: lengths that differ, or NaN scores.
     """
-    scores = np.asarray(scores_NK, dtype=np.float64)
-    if len(scores) != len(ids) or np.isnan(scores).any():
-        raise ValueError(f"{len(ids)} ids need as many rows of scores without NaN; got {scores.shape}")
     for video in ids:
         if len(video.split()) != 1 or video != video.strip():
-            raise UserError(f"video id {video!r} cannot stand in {path}; allowed there: ids without white space")
-    lines = [f"{video} {' '.join(map(repr, row))}\n" for video, row in zip(ids, scores.tolist(), strict=True)]
+            raise UserError(f"video id {video!r} cannot be written to {path}; allowed: ids without white space")
+    lines = [f"{video} {' '.join(map(repr, row))}\n" for video, row in zip(ids, scores_NK.tolist(), strict=True)]
     with whole_file(path) as file:
         file.writelines(lines)
 

@@ -1,10 +1,9 @@
-"""95 % confidence intervals of metrics, for videos as a random sample.
+"""95 % confidence intervals of metrics, for videos as a random sample. Axes: N videos.
 
 Shares of videos have Wilson's interval ("Probable inference, the law of succession, and statistical inference", 1927).
 Other metrics have the percentile interval of a bootstrap over videos (Efron, 1979) with a fixed seed, shifted so that
 the resamples' mean is the metric: copies of a positive rank together, which alone raises average precision.
 Neither covers training: another seed of the same recipe may differ by more.
-Axes: N videos.
 """
 
 import math
@@ -18,12 +17,8 @@ from vidtl.metrics.outcomes import Outcomes
 from vidtl.metrics.table import Statistic, metrics_of
 from vidtl.runtime.seeding import generator
 
-LEVEL = 0.95
-_NORMAL_QUANTILE = 1.959963984540054
-"""Normal quantile of (1 + LEVEL) / 2."""
-
-SEED = 20
-MAX_RESAMPLES, MIN_RESAMPLES = 1000, 100
+LEVEL, _NORMAL_QUANTILE = 0.95, 1.959963984540054  # the quantile of (1 + LEVEL) / 2
+SEED, MIN_RESAMPLES, MAX_RESAMPLES = 20, 100, 1000
 MAX_WORK = 400_000_000
 """Bound on the scores read by all resamples together, some seconds of work; large sets get fewer resamples."""
 
@@ -42,13 +37,8 @@ def confidence_intervals(outcomes: Outcomes, metrics: Mapping[str, float]) -> di
     rows = [row for row in metrics_of(outcomes.multi_label) if row.interval and not math.isnan(metrics[row.name])]
     statistics = {row.name: row.interval(outcomes) for row in rows if callable(row.interval)}
     work = 2 * outcomes.scores.size if outcomes.multi_label else len(outcomes)
-    drawn = bootstrap(statistics, len(outcomes), work) if statistics else {}
-    return {
-        row.name: drawn[row.name]
-        if row.name in drawn
-        else wilson(round(metrics[row.name] * len(outcomes)), len(outcomes))
-        for row in rows
-    }
+    drawn, count = bootstrap(statistics, len(outcomes), work) if statistics else {}, len(outcomes)
+    return {row.name: drawn.get(row.name) or wilson(round(metrics[row.name] * count), count) for row in rows}
 
 
 def wilson(num_right: int, num_videos: int) -> Interval:
@@ -64,12 +54,12 @@ def wilson(num_right: int, num_videos: int) -> Interval:
 def bootstrap(statistics: Mapping[str, Statistic], num_videos: int, work: int) -> dict[str, Interval]:
     """Compute centered percentile intervals of statistics of the same resamples.
 
-    There are no limits (NaN) where all resamples agree, as they do where everything is right: that is no certainty.
+    Limits are NaN where all resamples agree, for example because everything is right.
 
     Args:
         statistics: by name.
         num_videos: N.
-        work: scores that one resample reads, which decides the number of resamples.
+        work: scores read by one resample, which decides the number of resamples.
     """
     num_resamples = int(np.clip(MAX_WORK // max(work, 1), MIN_RESAMPLES, MAX_RESAMPLES))
     drawn: dict[str, list[float]] = {name: [] for name in statistics}

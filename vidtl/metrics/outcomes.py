@@ -1,4 +1,4 @@
-"""Scores of videos beside their labels: the input of every metric.
+"""Scores of videos beside their labels: the input of every metric, with what several metrics need.
 
 Axes: N videos, K classes.
 """
@@ -10,10 +10,33 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.metrics.average_precision import Floats, Rankings, average_precisions
+from vidtl.metrics.average_precision import Floats, Rankings, average_precisions, float64_default
 from vidtl.metrics.charades import official_rankings
 
 Bools = NDArray[np.bool_]
+
+NUM_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """Calibration of the readable videos in bins of equal width.
+
+    Source: Guo et al., "On calibration of modern neural networks" (2017), section 2. torchmetrics gives a probability
+    of exactly 1 a separate bin; here it stays in the last one, slightly below 1.
+    """
+
+    ece: float
+    """Expected calibration error in 0..1, the mean over bins, weighted by their counts, of |accuracy - mean
+    probability|; NaN without readable videos."""
+    edges: Floats
+    """[NUM_BINS + 1]; bin i holds edges[i] <= probability < edges[i + 1], and the last one also 1."""
+    counts: NDArray[np.int64]
+    """[NUM_BINS] predictions."""
+    confidences: Floats
+    """[NUM_BINS] mean probability; NaN in empty bins."""
+    accuracies: Floats
+    """[NUM_BINS] share of predictions that are right; NaN in empty bins."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,18 +56,17 @@ class Outcomes:
     multi_label: bool
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", np.asarray(self.targets).astype(bool))
         shape = self.scores.shape
         if len(shape) != 2 or self.targets.shape != shape or self.probabilities.shape != shape:
-            raise ValueError(f"scores {shape}, targets {self.targets.shape} and probabilities "
-                             f"{self.probabilities.shape} must all be [videos, classes]")  # fmt: skip
+            shapes = f"scores {shape}, targets {self.targets.shape} and probabilities {self.probabilities.shape}"
+            raise ValueError(f"{shapes} must all be [videos, classes]")
         if np.isnan(self.scores).any():
             raise ValueError(f"scores of row {int(np.isnan(self.scores).any(axis=1).argmax())} hold NaN")
         wrong = np.flatnonzero(self.targets.sum(axis=1) != 1)
         if wrong.size and not self.multi_label:
             raise ValueError(f"row {wrong[0]} has {int(self.targets[wrong[0]].sum())} labels; single-label rows have 1")
 
-    def __getitem__(self, rows: Bools) -> "Outcomes":
+    def __getitem__(self, rows: NDArray[np.generic]) -> "Outcomes":
         """Select videos."""
         parts = (self.scores[rows], self.targets[rows], self.probabilities[rows])
         return Outcomes(scores=parts[0], targets=parts[1], probabilities=parts[2], multi_label=self.multi_label)
@@ -55,7 +77,8 @@ class Outcomes:
     @cached_property
     def readable(self) -> Bools:
         """[N]."""
-        return ~unreadable_rows(self.scores)
+        readable: Bools = (self.scores > -np.inf).sum(axis=1) > 0
+        return readable
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -74,8 +97,7 @@ class Outcomes:
         """[K, K + 1] counts of (true class, answer); the last column counts unreadable videos."""
         num_classes = self.scores.shape[1]
         places = self.labels * (num_classes + 1) + self.answers
-        counts = np.bincount(places, minlength=num_classes * (num_classes + 1))
-        return counts.reshape(num_classes, num_classes + 1)
+        return np.bincount(places, minlength=num_classes * (num_classes + 1)).reshape(num_classes, num_classes + 1)
 
     @cached_property
     def per_class(self) -> Floats:
@@ -95,14 +117,36 @@ class Outcomes:
         """Rankings by the rules of the Charades scorer."""
         return official_rankings(self.scores, self.targets)
 
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Calibration of the best class of each video, or of the N K separate decisions of multi-label data."""
+        import torch  # here, because reading the table of metrics should not load it
 
-def unreadable_rows(scores_NK: Floats) -> Bools:
-    """Return [N], true for videos that could not be read, which have scores of -inf."""
-    rows: Bools = np.all(np.isneginf(scores_NK), axis=1)
-    return rows
+        chances = np.minimum(self.probabilities[self.readable], np.nextafter(1, 0))
+        targets = self.targets[self.readable]
+        if not self.multi_label and len(chances):
+            best = chances.argmax(axis=1, keepdims=True)
+            chances, targets = (np.take_along_axis(values, best, axis=1) for values in (chances, targets))
+        confidences, right = chances.ravel(), targets.ravel()
+        edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64).numpy()  # torchmetrics' edges, to the bit
+        bins = np.searchsorted(edges, confidences, side="right") - 1
+        counts = np.bincount(bins, minlength=NUM_BINS)
+        sums = (np.bincount(bins, weights=values, minlength=NUM_BINS) for values in (confidences, right))
+        means = [np.where(counts > 0, total / np.maximum(counts, 1), np.nan) for total in sums]
+        ece = _expected_calibration_error(confidences, right) if len(confidences) else float("nan")
+        return Calibration(ece=ece, edges=edges, counts=counts, confidences=means[0], accuracies=means[1])
 
 
-def classes_without_positives(targets_NK: NDArray[np.generic], class_names: Sequence[str]) -> list[str]:
+def classes_without_positives(targets_NK: Bools, class_names: Sequence[str]) -> list[str]:
     """Name the classes that no video has, in class order."""
-    present: Bools = np.any(np.asarray(targets_NK).astype(bool), axis=0)
-    return [name for name, found in zip(class_names, present, strict=True) if not found]
+    return [name for name, found in zip(class_names, targets_NK.sum(axis=0) > 0, strict=True) if not found]
+
+
+def _expected_calibration_error(confidences: Floats, right: Bools) -> float:
+    import torch
+    from torchmetrics.functional.classification import binary_calibration_error
+
+    # The binary form serves for best classes too: torchmetrics' multi-class form computes in float32.
+    with float64_default():
+        labels = torch.from_numpy(right.astype(np.int64))
+        return float(binary_calibration_error(torch.from_numpy(confidences), labels, n_bins=NUM_BINS, norm="l1"))

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.metrics.average_precision import Floats, random_average_precision
-from vidtl.metrics.calibration import calibration
 from vidtl.metrics.charades import official_scores
 from vidtl.metrics.outcomes import Bools, Outcomes
 
@@ -42,7 +41,7 @@ class Metric:
     higher_is_better: bool = True
 
     def applies_to(self, multi_label: bool) -> bool:
-        """Test for the kind of data."""
+        """Return True for data of that kind."""
         return self.labels in ("both", "multi" if multi_label else "single")
 
 
@@ -52,7 +51,7 @@ def compute_metrics(outcomes: Outcomes) -> dict[str, float]:
 
 
 def chance_levels(targets_NK: NDArray[np.generic], multi_label: bool) -> dict[str, float]:
-    """Compute what random scores reach on average, by metric, and the baselines that need no scores."""
+    """Compute the mean of each metric over random scores, and the baselines that need no scores."""
     targets = np.asarray(targets_NK).astype(bool)
     metrics = metrics_of(multi_label)
     levels = {metric.name: metric.chance(targets, multi_label) for metric in metrics if metric.chance}
@@ -60,12 +59,12 @@ def chance_levels(targets_NK: NDArray[np.generic], multi_label: bool) -> dict[st
 
 
 def metrics_of(multi_label: bool) -> list[Metric]:
-    """List the metrics of single-label or multi-label data; the first one says which checkpoint is best."""
+    """List the metrics of single-label or multi-label data; the first one decides which checkpoint is best."""
     return [metric for metric in METRICS.values() if metric.applies_to(multi_label)]
 
 
 def top_k(outcomes: Outcomes, k: int) -> float:
-    """Share of all videos whose label is among the `k` best classes (all of them where K < k)."""
+    """Compute the share of all videos whose label is among the `k` best classes (all of them where K < k)."""
     if len(outcomes) == 0:
         return math.nan
     best = np.argsort(-outcomes.scores, axis=1, kind="stable")[:, :k]
@@ -73,7 +72,7 @@ def top_k(outcomes: Outcomes, k: int) -> float:
 
 
 def mean_class_accuracy(outcomes: Outcomes) -> Statistic:
-    """Mean of the classes' accuracies."""
+    """Make the statistic of the mean of the classes' accuracies."""
     labels, num_classes = outcomes.labels, outcomes.scores.shape[1]
     right = outcomes.answers == labels
 
@@ -86,7 +85,7 @@ def mean_class_accuracy(outcomes: Outcomes) -> Statistic:
 
 
 def f1_macro(outcomes: Outcomes) -> Statistic:
-    """Mean of the classes' F1, 2 TP / (2 TP + FP + FN): of the best class, or of probabilities above 0.5."""
+    """Make the statistic of the classes' mean F1, 2 TP / (2 TP + FP + FN), by best class or probability above 0.5."""
     num_classes = outcomes.scores.shape[1]
     single = outcomes.answers[:, None] == np.arange(num_classes)
     named = outcomes.probabilities > 0.5 if outcomes.multi_label else single
@@ -101,9 +100,9 @@ def f1_macro(outcomes: Outcomes) -> Statistic:
 
 
 def random_f1(targets_NK: Bools, multi_label: bool) -> float:
-    """Mean of macro F1 where each class is named with the probability q, 1 / K for one label or 1/2 for several.
+    """Compute the mean of macro F1 for classes chosen with the probability q, 1 / K for one label or 1/2 for several.
 
-    The number m of videos named is binomial. On average n / N of them are right, so that F1 is 2 m n / (N (n + m)).
+    The number m of videos chosen is binomial. On average n / N of them are right, so that F1 is 2 m n / (N (n + m)).
     """
     num_videos, num_classes = targets_NK.shape
     counts = targets_NK.sum(axis=0)
@@ -114,19 +113,6 @@ def random_f1(targets_NK: Bools, multi_label: bool) -> float:
     chances = np.exp(logs + (num_videos - named) * math.log1p(-rate)) if rate < 1 else (named == num_videos) * 1.0
     values = {n: float((chances * 2 * named * n / (num_videos * (n + named))).sum()) for n in set(counts.tolist()) if n}
     return _mean(np.array([values[n] for n in counts.tolist() if n]))
-
-
-def mean_average_precision(outcomes: Outcomes) -> float:
-    """Mean over the classes that have positives of average precision, as torchmetrics' macro average."""
-    return _mean(outcomes.per_class[outcomes.targets.any(axis=0)])
-
-
-def weighted_average_precision(outcomes: Outcomes) -> float:
-    """Mean of average precision weighted by the positives of each class."""
-    positives = outcomes.targets.sum(axis=0)
-    present = positives > 0
-    weighted = outcomes.per_class[present] * positives[present]
-    return float(weighted.sum() / positives.sum()) if present.any() else math.nan
 
 
 def resampled_average_precision(weighted: bool, official: bool = False) -> Callable[[Outcomes], Statistic]:
@@ -146,38 +132,23 @@ def resampled_average_precision(weighted: bool, official: bool = False) -> Calla
     return make
 
 
-def _random_precisions(targets_NK: Bools) -> tuple[Floats, NDArray[np.int64]]:
-    """Chance of average precision and number of positives of each class that has some."""
+def mean_over_classes(values_K: Floats, targets_NK: Bools, weighted: bool = False) -> float:
+    """Average over the classes that have positives, plainly (torchmetrics' `macro`) or weighted by their positives."""
     positives = targets_NK.sum(axis=0)
-    positives = positives[positives > 0]
-    return np.array([random_average_precision(len(targets_NK), int(n)) for n in positives]), positives
+    values, positives = values_K[positives > 0], positives[positives > 0]
+    return float((values * positives).sum() / positives.sum()) if weighted and values.size else _mean(values)
 
 
-def random_map(targets_NK: Bools, multi_label: bool) -> float:
-    """Chance of mAP."""
-    return _mean(_random_precisions(targets_NK)[0])
+def random_map(targets_NK: Bools, weighted: bool = False) -> float:
+    """Compute the mean of mAP over random scores."""
+    counts = targets_NK.sum(axis=0).tolist()
+    chances = [random_average_precision(len(targets_NK), count) if count else math.nan for count in counts]
+    return mean_over_classes(np.array(chances), targets_NK, weighted)
 
 
-def random_weighted_map(targets_NK: Bools, multi_label: bool) -> float:
-    """Chance of mAP weighted by positives."""
-    expected, positives = _random_precisions(targets_NK)
-    return float((expected * positives).sum() / positives.sum()) if positives.size else math.nan
-
-
-def _official_chance(chance: Callable[[Bools, bool], float]) -> Callable[[Bools, bool], float]:
-    """Restrict a chance to labeled videos, as the official rules do; NaN if any class has none."""
-
-    def official(targets_NK: Bools, multi_label: bool) -> float:
-        labeled = targets_NK[targets_NK.any(axis=1)]
-        return chance(labeled, multi_label) if targets_NK.any(axis=0).all() else math.nan
-
-    return official
-
-
-def _positive_rate(targets_NK: Bools) -> float:
-    """Return the mAP of scores that are all equal."""
-    positives = targets_NK.sum(axis=0)
-    return _mean(positives[positives > 0] / max(len(targets_NK), 1))
+def official_random_map(targets_NK: Bools, weighted: bool = False) -> float:
+    """Compute `random_map` of the labeled videos, which the official rules count; NaN if any class has none."""
+    return random_map(targets_NK[targets_NK.any(axis=1)], weighted) if targets_NK.any(axis=0).all() else math.nan
 
 
 def _mean(values: Floats) -> float:
@@ -198,7 +169,7 @@ METRICS: dict[str, Metric] = {
             remark="the best class is the true one",
             labels="single",
             function=lambda outcomes: top_k(outcomes, 1),
-            chance=lambda targets_NK, multi_label: 1 / targets_NK.shape[1],
+            chance=lambda targets, multi_label: 1 / targets.shape[1],
             interval="wilson",
             baseline=("largest_class", lambda targets: float(targets.sum(axis=0).max() / max(len(targets), 1))),
         ),
@@ -208,7 +179,7 @@ METRICS: dict[str, Metric] = {
             remark="the true class is among the five best",
             labels="single",
             function=lambda outcomes: top_k(outcomes, 5),
-            chance=lambda targets_NK, multi_label: min(5, targets_NK.shape[1]) / targets_NK.shape[1],
+            chance=lambda targets, multi_label: min(5, targets.shape[1]) / targets.shape[1],
             interval="wilson",
         ),
         Metric(
@@ -217,26 +188,29 @@ METRICS: dict[str, Metric] = {
             remark="mean over the classes that have videos",
             labels="single",
             function=_of_all(mean_class_accuracy),
-            chance=lambda targets_NK, multi_label: 1 / targets_NK.shape[1],
+            chance=lambda targets, multi_label: 1 / targets.shape[1],
             interval=mean_class_accuracy,
         ),
         Metric(
             name="mAP",
             title="mAP",
-            remark="mean over the classes that have videos, equal scores judged together",
+            remark="mean over the classes that have videos, equal scores share a threshold",
             labels="multi",
-            function=mean_average_precision,
-            chance=random_map,
+            function=lambda outcomes: mean_over_classes(outcomes.per_class, outcomes.targets),
+            chance=lambda targets, multi_label: random_map(targets),
             interval=resampled_average_precision(weighted=False),
-            baseline=("positive_rate", _positive_rate),
+            baseline=(
+                "positive_rate",
+                lambda targets: mean_over_classes(targets.sum(axis=0) / max(len(targets), 1), targets),
+            ),
         ),
         Metric(
             name="mAP_weighted",
             title="mAP, weighted",
             remark="the same, each class weighted by its videos",
             labels="multi",
-            function=weighted_average_precision,
-            chance=random_weighted_map,
+            function=lambda outcomes: mean_over_classes(outcomes.per_class, outcomes.targets, weighted=True),
+            chance=lambda targets, multi_label: random_map(targets, weighted=True),
             interval=resampled_average_precision(weighted=True),
             is_drawn=False,
         ),
@@ -246,7 +220,7 @@ METRICS: dict[str, Metric] = {
             remark="official: all classes, equal scores in annotation order, unlabeled videos left out",
             labels="multi",
             function=lambda outcomes: official_scores(outcomes.scores, outcomes.targets).mean_ap,
-            chance=_official_chance(random_map),
+            chance=lambda targets, multi_label: official_random_map(targets),
             interval=resampled_average_precision(weighted=False, official=True),
         ),
         Metric(
@@ -255,7 +229,7 @@ METRICS: dict[str, Metric] = {
             remark="official: each class weighted by its videos",
             labels="multi",
             function=lambda outcomes: official_scores(outcomes.scores, outcomes.targets).weighted_ap,
-            chance=_official_chance(random_weighted_map),
+            chance=lambda targets, multi_label: official_random_map(targets, weighted=True),
             interval=resampled_average_precision(weighted=True, official=True),
             is_drawn=False,
         ),
@@ -273,7 +247,7 @@ METRICS: dict[str, Metric] = {
             title="Calibration error",
             remark="expected difference of probability and accuracy of readable videos; lower is better",
             labels="both",
-            function=lambda outcomes: calibration(outcomes).ece,
+            function=lambda outcomes: outcomes.calibration.ece,
             is_drawn=False,
             higher_is_better=False,
         ),

@@ -1,12 +1,20 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and untrusted text in terminals, one-line messages and figures.
+
+Text files hold names as they are, except lone surrogates, which UTF-8 cannot encode: they are written as escapes. In a
+terminal, control characters could also move a cursor or break a line, and bidi overrides reverse a name (`printable`).
+"""
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from vidtl.errors import UserError
+
+JOINERS = "\u200c\u200d"
+"""Format characters of Persian, the Indic scripts and emoji, which change no order."""
 
 
 @contextmanager
@@ -34,8 +42,28 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def user_error_if_not_written(path: Path) -> Iterator[None]:
-    """Turn a full disk or the like while the block writes `path` into a `UserError`."""
+    """Turn an OSError in the block that writes `path`, such as a full disk, into a `UserError`."""
     try:
         yield
     except OSError as error:
         raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+
+
+def printable(text: str, length: int = 0) -> str:
+    """Write control, format and surrogate characters as Python's escapes (`\\x1b`, `\\n`, `\\u202e`).
+
+    Args:
+        text: any text.
+        length: maximum length of the result, if above 0; the middle of a longer text is left out.
+    """
+    shown = "".join(map(_escaped, text))
+    if 0 < length < len(shown):
+        head = length * 2 // 3
+        shown = f"{shown[:head].rstrip()}…{shown[head + 1 - length :].lstrip()}"
+    return shown
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) in ("Cc", "Cs", "Cf", "Zl", "Zp") and character not in JOINERS:
+        return character.encode("unicode_escape").decode("ascii")
+    return character

@@ -18,8 +18,7 @@ from torch import Tensor
 from vidtl.config import TrainingConfig
 from vidtl.data.batch import Failure
 from vidtl.errors import UserError
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import user_error_if_not_written
+from vidtl.runtime.files import printable, user_error_if_not_written
 from vidtl.runtime.logging import MetricsLog, drop_lines_beyond, read_json_lines
 from vidtl.runtime.progress import Task
 from vidtl.runtime.signals import StopSignals

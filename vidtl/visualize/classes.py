@@ -1,7 +1,4 @@
-"""Figures of an evaluation: confusion matrix, average precision of each class, reliability diagram.
-
-Axes: K classes.
-"""
+"""Figures of an evaluation of K classes: confusion matrix, average precision of each class, reliability diagram."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,32 +8,25 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vidtl.metrics.calibration import Calibration
-from vidtl.runtime.escape import printable
-from vidtl.runtime.files import replacing
+from vidtl.metrics.outcomes import Calibration
+from vidtl.runtime.files import printable, replacing
 from vidtl.visualize import BLUE, VERMILION, bare, label_font, label_text, new_figure, save_figure
 
-MAX_CLASSES = 1000
-"""Classes of the largest confusion matrix drawn."""
+MAX_CLASSES, MAX_COUNTS = 1000, 25
+"""Classes of the largest confusion matrix drawn, and of the largest with counts in its cells."""
 
 CELL_PX = 12
 """Pixels of a cell of a large matrix, which leaves its labels legible."""
 
-MAX_COUNTS = 25
-"""Counts are written into the cells up to this many classes."""
-
 MAX_BARS = 160
+"""Classes of the largest bar chart."""
 
 
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: Path, title: str) -> None:
-    """Draw a confusion matrix.
+    """Draw a confusion matrix as a PNG that grows with the number of classes, so that names are legible.
 
-    Args:
-        counts: int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
-            where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
-        class_names: K names.
-        path: the PNG to write. It grows with the classes, so that each has a legible name.
-        title: one line above the matrix.
+    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
+    where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
     """
     videos = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, videos, out=np.zeros(counts.shape), where=videos > 0)
@@ -44,29 +34,18 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: 
     chosen = np.sort(np.argsort(-errors, kind="stable")[:MAX_CLASSES])
     names = [class_names[i] for i in chosen]
     columns, places = (names, chosen) if not counts[:, -1].any() else ([*names, "unreadable"], [*chosen, len(counts)])
-    cells, shares = counts[np.ix_(chosen, places)], shares[np.ix_(chosen, places)]
-    note = f"\nthe {len(names)} of {len(counts)} classes with most errors" if len(names) < len(counts) else ""
+    counts, shares = counts[np.ix_(chosen, places)], shares[np.ix_(chosen, places)]
+    note = f"\nthe {len(names)} of {len(class_names)} classes with most errors" if len(names) < len(errors) else ""
     heading = f"{label_text(title, 90)}{note}"
     if len(names) > MAX_COUNTS:
         _draw_large_matrix(shares, names, columns, heading, path)
-    else:
-        _draw_matrix(cells, shares, names, columns, heading, path)
-
-
-def _draw_matrix(
-    cells: NDArray[np.int64],
-    shares: NDArray[np.float64],
-    names: Sequence[str],
-    columns: Sequence[str],
-    heading: str,
-    path: Path,
-) -> None:
+        return
     margin_in = 0.075 * max(len(label_text(name)) for name in columns)
     figure = new_figure(max(4.0, margin_in + 1.6 + 0.3 * len(columns)), margin_in + max(1.2, 1 + 0.3 * len(names)))
     figure.set_layout_engine("compressed")
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
-    for (row, column), count in np.ndenumerate(cells):
+    for (row, column), count in np.ndenumerate(counts):
         if count:
             color = "white" if shares[row, column] > 0.55 else "black"
             axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=7)
@@ -116,15 +95,15 @@ def draw_average_precision(
     path: Path,
     title: str,
 ) -> None:
-    """Draw one bar per class, best first.
+    """Draw one bar per class as a PNG, best first; above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2`.
 
     Args:
-        average_precisions: [K]; NaN for classes without positives, which are listed below the others without a bar.
+        average_precisions: [K]; NaN for classes without positives, which come last.
         positives: [K] videos of each class; a tick marks their share of `num_videos`, the level of equal scores.
         num_videos: all videos.
-        class_names: K names. Above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2` are shown.
-        path: the PNG to write.
-        title: one line above the bars.
+        class_names: K names.
+        path: file to write.
+        title: one line.
     """
     order = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable")
     note = ""

@@ -14,19 +14,16 @@ from vidtl.runtime.logging import read_json_lines
 from vidtl.visualize import COLORS, bare, label_text, new_figure, save_figure
 
 SMOOTHED_FROM = 60
-"""Training lines from which on a running mean is drawn over the raw loss."""
+"""Number of training lines from which a running mean is drawn over the raw loss."""
 
 Line = Mapping[str, object]
 
 
 def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | None = None) -> None:
-    """Draw the curves of one run as a PNG, also of a run that has only just begun.
+    """Draw the curves of one run as a PNG; `chance`, the level of random scores by metric name, is dashed.
 
-    Args:
-        metrics_path: `metrics.jsonl`. Training lines have `step`, `epoch`, `loss` and `learning_rate`; evaluation lines
-            `step`, `epoch`, `split` and metrics. Steps that were run again after a restart count by their last line.
-        path: the PNG to write.
-        chance: level of random scores by metric name, drawn dashed.
+    Training lines of `metrics.jsonl` have `step`, `epoch`, `loss` and `learning_rate`; evaluation lines `step`,
+    `epoch`, `split` and metrics. The last line of a step counts.
     """
     lines = list(read_json_lines(metrics_path))
     training = _latest([line for line in lines if "loss" in line])
@@ -46,20 +43,21 @@ def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | No
     save_figure(figure, path)
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _number(value: object) -> float:
+    """Convert a number of `metrics.jsonl`; NaN for null."""
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _latest(lines: Sequence[Line]) -> list[Line]:
-    """Keep one line per (step, split) in rising order, the last one of steps that were run again."""
-    by_step = {(_number(line["step"]) or 0.0, str(line.get("split", ""))): line for line in lines}
+    """Keep the last line of each (step, split), in rising order."""
+    by_step = {(_number(line["step"]), str(line.get("split", ""))): line for line in lines}
     return [by_step[key] for key in sorted(by_step)]
 
 
 def _series(lines: Sequence[Line], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of one quantity; lines without a number leave a gap."""
-    points = [(_number(line["step"]), _number(line.get(name))) for line in lines if name in line]
-    return [step or 0.0 for step, _ in points], [math.nan if value is None else value for _, value in points]
+    """Return steps and values of one quantity; NaN for null, which leaves a gap."""
+    present = [line for line in lines if name in line]
+    return [_number(line["step"]) for line in present], [_number(line[name]) for line in present]
 
 
 def _draw_loss(axes: Axes, training: Sequence[Line]) -> None:
@@ -74,10 +72,10 @@ def _draw_loss(axes: Axes, training: Sequence[Line]) -> None:
 
 
 def running_mean(values: Sequence[float], half: int) -> NDArray[np.float64]:
-    """Average the finite ones among each value and `half` values on either side; NaN where there are none."""
+    """Average the finite values among each value and its `half` neighbors per side; NaN where there are none."""
     array = np.asarray(values, np.float64)
     finite = np.isfinite(array)
-    window = np.ones(2 * half + 1)  # not differences of running sums, which would lose what is small
+    window = np.ones(2 * half + 1)  # differences of running sums would lose small values
     sums = np.convolve(np.where(finite, array, 0), window)[half : half + len(array)]
     counts = np.convolve(finite, window)[half : half + len(array)]
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
@@ -86,15 +84,15 @@ def running_mean(values: Sequence[float], half: int) -> NDArray[np.float64]:
 def _draw_metrics(axes: Axes, evaluation: Sequence[Line], chance: Mapping[str, float]) -> None:
     """Draw one color per metric, one line style per split; chance is dashed in the metric's color."""
     splits = sorted({str(line["split"]) for line in evaluation})
-    drawn = [metric for metric in METRICS.values() if metric.is_drawn]
-    shown = [metric for metric in drawn if any(_number(line.get(metric.name)) is not None for line in evaluation)]
+    found = {name for line in evaluation for name, value in line.items() if value is not None}
+    shown = [metric for metric in METRICS.values() if metric.is_drawn and metric.name in found]
     for color, metric in zip(cycle(COLORS), shown, strict=False):
         for split, style in zip(splits, cycle(("-", ":", "-.")), strict=False):
             steps, values = _series([line for line in evaluation if line["split"] == split], metric.name)
             label = label_text(f"{metric.title}, {split}")
             axes.plot(steps, values, style, color=color, marker="o", markersize=3.5, label=label)
-        level = chance.get(metric.name)
-        if level is not None and math.isfinite(level):
+        level = chance.get(metric.name, math.nan)
+        if math.isfinite(level):
             label = f"{metric.title}, chance {level:.3f}"
             axes.axhline(level, color=color, linestyle="--", linewidth=1, alpha=0.8, label=label)
     axes.set_ylim(0, 1)
@@ -106,7 +104,7 @@ def _draw_metrics(axes: Axes, evaluation: Sequence[Line], chance: Mapping[str, f
 
 def _add_epochs(axes: Axes, lines: Sequence[Line]) -> None:
     """Add an axis above that counts epochs, which are proportional to steps."""
-    ratios = [(_number(line.get("epoch")) or 0.0) / step for line in lines if (step := _number(line["step"]))]
-    if ratios and ratios[-1] > 0:
-        functions = (lambda step: step * ratios[-1], lambda epoch: epoch / ratios[-1])
+    ratio = next((_number(line["epoch"]) / _number(line["step"]) for line in reversed(lines) if line.get("epoch")), 0.0)
+    if ratio > 0:
+        functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
         axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")

@@ -1,37 +1,42 @@
-"""Maps over one clip as a still figure: a row per map, a column per timestep, and entropy and overlap below.
+"""Maps over one clip: a still figure (a row per map, a column per timestep, entropy and overlap below), GIF and MP4.
 
-Axes: t timesteps, S maps, H W pixels.
+Axes: T frames, t timesteps, S maps, H W pixels.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from vidtl.visualize import COLORS, bare, label_text, new_figure, save_figure
-from vidtl.visualize.token_maps import TokenMapImages
+from vidtl.runtime.files import printable, replacing
+from vidtl.visualize import COLORS, bare, label_font, label_text, new_figure, save_figure
+from vidtl.visualize.token_maps import TokenMapImages, overlay
 
-MAX_COLUMNS = 8
-"""Timesteps drawn; of longer clips, so many spread evenly."""
-
-MAX_ROWS = 16
-"""Maps drawn."""
+MAX_COLUMNS, MAX_ROWS = 8, 16
+"""Timesteps, spread evenly, and maps drawn."""
 
 CELL_IN, BELOW_IN = 1.25, 2.6
+PANEL = 192
+"""Pixels of the longer side of a panel."""
+
+Picture = NDArray[np.uint8]
+"""uint8 [height, width, 3]; both even, as the chroma planes of MP4 require."""
+
+_STRIP, _HEADER, _GAP = 18, 44, 6
+_INK, _FAINT, _PAPER = (25, 25, 25), (110, 110, 110), (255, 255, 255)
 
 
 def draw_maps(images: TokenMapImages, path: Path, title: str = "") -> None:
-    """Draw the frames, below them one row per map over time, and below those entropy and overlap.
-
-    Args:
-        images: S maps.
-        path: the file to write, PNG or WebP.
-        title: one line above.
-    """
-    num_maps, num_steps = images.heat.shape[:2]
+    """Draw frames, a row per map over time, and entropy and overlap, into a PNG or WebP file."""
+    num_steps = len(images.frames)
     steps = _spread(num_steps)
     rows = [images.frames[steps], *(overlays[steps] for overlays in images.overlays[:MAX_ROWS])]
     height, width = CELL_IN * np.array(images.frames.shape[1:3]) / max(images.frames.shape[1:3])
@@ -39,11 +44,11 @@ def draw_maps(images: TokenMapImages, path: Path, title: str = "") -> None:
     figure = new_figure(max(7.0, 1.4 + len(steps) * width), above_in + BELOW_IN)
     places = figure.add_gridspec(2, 2, height_ratios=(above_in, BELOW_IN))
     means = [f"{name}\nentropy {mean:.2f}" for name, mean in zip(images.names, images.entropy, strict=True)]
-    _draw_grid(figure.add_subplot(places[0, :]), rows, ["frames", *means], steps)
+    _draw_grid(figure.add_subplot(places[0, :]), rows, ["frames", *means[:MAX_ROWS]], steps)
     shown = f"{len(steps)} of {num_steps} timesteps of {images.tubelet_length} frames"
     figure.suptitle(f"{label_text(title, 90)}\n{shown}".strip(), fontsize=9)
     _draw_entropies(figure.add_subplot(places[1, 0]), images)
-    (_draw_overlap if num_maps > 1 else _draw_time_shares)(figure.add_subplot(places[1, 1]), images)
+    (_draw_overlap if len(images.names) > 1 else _draw_time_shares)(figure.add_subplot(places[1, 1]), images)
     save_figure(figure, path)
 
 
@@ -62,7 +67,7 @@ def _spread(count: int) -> NDArray[np.int64]:
 def _draw_grid(
     axes: Axes, rows_tHWC: Sequence[NDArray[np.uint8]], names: Sequence[str], steps: NDArray[np.int64]
 ) -> None:
-    """Draw all cells as one picture with white gaps: much faster than axes for each."""
+    """Draw all cells as one picture with white gaps, which is much faster than axes for each."""
     height, width = rows_tHWC[0].shape[1:3]
     gap = max(1, max(height, width) // 32)
     canvas = np.full((len(rows_tHWC) * (height + gap), len(steps) * (width + gap), 3), 255, np.uint8)
@@ -71,7 +76,7 @@ def _draw_grid(
             y, x = row * (height + gap), column * (width + gap)
             canvas[y : y + height, x : x + width] = cell
     axes.imshow(canvas, interpolation="nearest" if height < 100 else "antialiased")
-    axes.set_yticks(height / 2 + (height + gap) * np.arange(len(rows_tHWC)), names[: len(rows_tHWC)])
+    axes.set_yticks(height / 2 + (height + gap) * np.arange(len(rows_tHWC)), names)
     axes.set_xticks(width / 2 + (width + gap) * np.arange(len(steps)), [f"t = {step + 1}" for step in steps])
     axes.xaxis.tick_top()
     axes.tick_params(length=0, labelsize=8)
@@ -82,7 +87,7 @@ def _draw_entropies(axes: Axes, images: TokenMapImages) -> None:
     for number, (name, entropies_t) in enumerate(zip(images.names, images.entropies.T, strict=True)):
         _draw_over_time(axes, entropies_t, name, number)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_title("entropy: 0 one place, 1 everywhere alike", fontsize=8)
+    axes.set_title("entropy: 0 one place, 1 uniform", fontsize=8)
     if len(images.names) > 1:
         axes.legend(fontsize=6, frameon=False, ncols=2, loc="best", labelspacing=0.2)
 
@@ -107,11 +112,78 @@ def _draw_overlap(axes: Axes, images: TokenMapImages) -> None:
     overlaps_SS = images.overlaps.mean(axis=0)
     axes.imshow(overlaps_SS, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     numbers = range(len(overlaps_SS))
-    axes.set_xticks(numbers, [str(s + 1) for s in numbers])
-    axes.set_yticks(numbers, [str(s + 1) for s in numbers])
+    labels = [str(s + 1) for s in numbers]
+    axes.set(xticks=numbers, yticks=numbers, xticklabels=labels, yticklabels=labels)
     axes.tick_params(length=0, labelsize=7)
     axes.set_title(f"shared mass of two maps: mean {images.overlap:.2f}", fontsize=8)
     if len(numbers) <= 12:
         for (row, column), value in np.ndenumerate(overlaps_SS):
             color = "white" if value > 0.55 else "black"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=6)
+
+
+def animate(images: TokenMapImages, clip_THWC: NDArray[np.uint8], title: str = "") -> Iterator[Picture]:
+    """Draw a picture for each frame that a map covers."""
+    num_steps, length = len(images.frames), images.tubelet_length
+    height, width = clip_THWC.shape[1:3]
+    scale = PANEL / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    num_frames = num_steps * length
+    for number, frame in enumerate(clip_THWC[:num_frames]):
+        step = number // length
+        overlays = overlay(images.heat[:, step, None], frame[None])[:, 0]
+        panels = [("clip", _enlarged(frame, size))]
+        for name, entropy, picture in zip(images.names, images.entropies[step], overlays, strict=True):
+            panels.append((f"{printable(name, 14)}   entropy {entropy:.2f}", _enlarged(picture, size)))
+        about = f"frame {number + 1} of {num_frames}, timestep {step + 1} of {num_steps}"
+        if len(images.names) > 1:
+            colors = (255 * colormaps["Blues"](images.overlaps[step])[..., :3]).round().astype(np.uint8)
+            overlap = Image.fromarray(colors).resize((min(size), min(size)), Image.Resampling.NEAREST)
+            panels.append(("shared mass of two tokens", overlap))
+        else:
+            about += f" with {images.time_shares[step, 0]:.1%} of the weight"
+        yield _page(panels, title, about)
+
+
+def write_gif(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
+    """Write a looping GIF, whose frame times are hundredths of a second."""
+    frames = [Image.fromarray(picture).quantize(255, dither=Image.Dither.NONE) for picture in pictures]
+    duration_ms = max(20, round(100 / rate) * 10)  # viewers slow anything faster down
+    with replacing(path) as temporary:
+        frames[0].save(
+            temporary, format="GIF", save_all=True, append_images=frames[1:], duration=duration_ms, loop=0, disposal=1
+        )
+
+
+def write_mp4(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
+    """Write H.264 in yuv420p, which every player supports."""
+    height, width = pictures[0].shape[:2]
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "fast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> Picture:
+    panel_width, panel_height = panels[0][1].size
+    fewest = math.ceil(math.sqrt(len(panels)))
+    columns = min(range(fewest, fewest + 3), key=lambda count: -len(panels) % count)  # leaves the fewest places empty
+    rows = -(-len(panels) // columns)
+    width = columns * (panel_width + _GAP) + _GAP
+    height = _HEADER + rows * (panel_height + _STRIP) + _GAP
+    page = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((_GAP, 5), printable(title, width // 8), _INK, label_font(13))
+    draw.text((_GAP, 24), about, _FAINT, label_font(11))
+    for place, (label, panel) in enumerate(panels):
+        row, column = divmod(place, columns)
+        x, y = _GAP + column * (panel_width + _GAP), _HEADER + row * (panel_height + _STRIP)
+        draw.text((x, y + 2), label, _INK, label_font(11))
+        page.paste(panel, (x, y + _STRIP))
+    return np.asarray(page)
+
+
+def _enlarged(picture: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)

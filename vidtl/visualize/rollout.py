@@ -1,4 +1,4 @@
-"""Attention rollout: the share of each place and time of the clip in the pooled features of a ViViT.
+"""Attention rollout: the share of each place and time of a clip in the pooled features of a ViViT.
 
 Source: Abnar and Zuidema, "Quantifying attention flow in transformers" (ACL 2020), section 3. With W_l the attention
 probabilities of layer l, mean over its heads, and the residual connection as one half of every layer:
@@ -10,7 +10,7 @@ Axes: B clips, t timesteps, N tokens of a timestep, L tokens that entered an enc
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -31,18 +31,16 @@ Layer = tuple[Attention, Tensor]
 def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
     """Compute the rollout [t, h, w] of the first clip of a batch, in evaluation mode; it sums to 1.
 
-    It starts from the class token, or from all tokens alike where the model pools them (of `max` pooling, which picks
-    other tokens in every channel, this is an approximation). A class token's share in itself is left out. In the
-    factorised encoder each timestep has one rollout, weighted by that of the temporal encoder; forms with two
-    attentions per block count them as two layers, and heads that attend over time and over space as heads of one.
+    It starts from the class token, or from all tokens alike where the model pools them (an approximation for `max`
+    pooling). The share of a class token in itself is left out. In the factorised encoder each timestep has one rollout,
+    weighted by that of the temporal encoder. Two attentions per block are two layers; heads over time and heads over
+    space are heads of one.
 
     Raises:
         UserError: no ViViT, or one with TokenLearner, whose tokens have no fixed place.
     """
     if not isinstance(model, ViViT):
-        raise UserError(
-            f"attention rollout is defined here for ViViT in its four forms, not for {type(model).__name__}"
-        )
+        raise UserError(f"attention rollout needs a ViViT in one of its four forms, not {type(model).__name__}")
     if model.encoder.token_learners:
         raise UserError("attention rollout is not defined for TokenLearner's tokens; draw their token maps")
     with (
@@ -89,12 +87,11 @@ def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> T
     batch, timesteps, tokens, _ = tokens_BtND.shape
     sequences = [pattern.replace("H ", "").replace("d", "D") for pattern in SEQUENCES[attention.axes]]
     q, k = (layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (attention.q, attention.k))
-    parts = list(zip(sequences, q, k, strict=True))
     mixed = torch.zeros_like(rows_BtNL)
-    for pattern, q_BtND, k_BtND in parts:
+    for pattern, q_BtND, k_BtND in zip(sequences, q, k, strict=True):
         q_BLD, k_BLD, rows = (rearrange(x, f"B t N D -> {pattern}") for x in (q_BtND, k_BtND, rows_BtNL))
-        weights = mean_probabilities(q_BLD, k_BLD, attention.num_heads // len(parts))
-        mixed += rearrange(weights @ rows, f"{pattern} -> B t N D", B=batch, t=timesteps, N=tokens) / len(parts)
+        weights = mean_probabilities(q_BLD, k_BLD, attention.num_heads // len(sequences))
+        mixed += rearrange(weights @ rows, f"{pattern} -> B t N D", B=batch, t=timesteps, N=tokens) / len(sequences)
     return mixed
 
 
@@ -104,20 +101,14 @@ def _flow(model: ViViT, layers: Sequence[Layer], later: Sequence[Layer]) -> Tens
     has_class_token = model.encoder.cls is not None
     if not model.factorised:
         return _pooled(rows_tNL, has_class_token)
-    num_timesteps = len(rows_tNL)
-    if later:
-        temporal = _pooled(
-            rollout(later)[0], model.temporal_encoder is not None and model.temporal_encoder.cls is not None
-        )
-        weights_tN = rearrange(temporal, "(t N) -> t N", t=num_timesteps)
-    else:
-        weights_tN = rows_tNL.new_full((num_timesteps, 1), 1 / num_timesteps)
+    weights_tN = rows_tNL.new_full((len(rows_tNL), 1), 1 / len(rows_tNL))
+    if model.temporal_encoder is not None and later:
+        temporal = _pooled(rollout(later)[0], model.temporal_encoder.cls is not None)
+        weights_tN = rearrange(temporal, "(t N) -> t N", t=len(rows_tNL))
     if model.temporal_input == "pooled":
         by_timestep = torch.stack([_pooled(rows_NL[None], has_class_token) for rows_NL in rows_tNL])
-        flow_tL = weights_tN * by_timestep
-    else:
-        flow_tL = torch.einsum("tN,tNL->tL", weights_tN, rows_tNL)
-    return rearrange(flow_tL, "t L -> (t L)")
+        return (weights_tN * by_timestep).flatten()
+    return torch.einsum("tN,tNL->tL", weights_tN, rows_tNL).flatten()
 
 
 def _pooled(rows_tNL: Tensor, has_class_token: bool) -> Tensor:
@@ -130,15 +121,9 @@ def _pooled(rows_tNL: Tensor, has_class_token: bool) -> Tensor:
 def _recorded(encoder: Encoder | None) -> Iterator[list[Layer]]:
     """Record the input of each attention of an encoder, in order."""
     layers: list[Layer] = []
-
-    def record(attention: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(attention, Attention)
-        layers.append((attention, inputs[0]))
-
-    parts = [] if encoder is None else [part for part in encoder.modules() if isinstance(part, Attention)]
-    handles = [part.register_forward_pre_hook(record) for part in parts]
-    try:
+    with ExitStack() as hooks:
+        for part in encoder.modules() if encoder else ():
+            if isinstance(part, Attention):
+                hook = part.register_forward_pre_hook(lambda part, inputs: layers.append((part, inputs[0])))
+                hooks.enter_context(hook)
         yield layers
-    finally:
-        for handle in handles:
-            handle.remove()

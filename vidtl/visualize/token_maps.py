@@ -1,12 +1,11 @@
-"""TokenLearner's spatial maps over the frames of one clip, their entropy and overlap.
+"""Maps of weights over the frames of one clip: TokenLearner's token maps, or the attention rollout of a plain ViViT.
 
-Anything else that weights places over time, such as attention rollout, is a single map of the same kind.
-
-Axes: T frames, H W pixels, t tubelets, S tokens per timestep, h w token grid.
+Axes: V views of a video, T frames, H W pixels, C channels, t timesteps, S maps per timestep, h w token grid.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from vidtl.data.batch import normalize, to_rgb
 from vidtl.errors import UserError
-from vidtl.models.base import evaluation_mode
+from vidtl.models.base import VideoModel, evaluation_mode
+from vidtl.visualize.rollout import clip_rollout
 
 OPACITY = 0.75
 """Opacity of the heat colors where a map is largest; where it is smallest the frame is only dimmed."""
@@ -30,12 +31,12 @@ class TokenMapImages:
     names: tuple[str, ...]
     """[S]."""
     tubelet_length: int
-    """Frames of the clip that one timestep covers."""
+    """Frames of the clip in one timestep."""
     frames: NDArray[np.uint8]
     """[t, H, W, 3]; the middle frame of each tubelet."""
     heat: NDArray[np.float32]
-    """[S, t, H, W] in 0..1; each map upsampled bilinearly and scaled by its own minimum and maximum (or those of the
-    whole clip), because a map over N places holds values of about 1 / N, too small to see."""
+    """[S, t, H, W] in 0..1; each map upsampled bilinearly and scaled by its minimum and maximum (or those of the whole
+    clip), because a map over N places holds values of about 1 / N, too small to see."""
     overlays: NDArray[np.uint8]
     """[S, t, H, W, 3]; `heat` in colors over `frames`."""
     entropies: NDArray[np.float64]
@@ -47,28 +48,60 @@ class TokenMapImages:
 
     @property
     def entropy(self) -> NDArray[np.float64]:
-        """[S]; mean over time: 0 looks at one place, 1 everywhere alike."""
+        """[S]; mean over time, from 0 (one place) to 1 (uniform)."""
         return self.entropies.mean(axis=0)  # type: ignore[no-any-return]
 
     @property
     def overlap(self) -> float:
-        """Mean over time and pairs of tokens: 0 apart, 1 the same; NaN for one token."""
-        return _mean_of_pairs(self.overlaps)
+        """Mean over time and pairs of maps, from 0 (disjoint) to 1 (equal); NaN for one map."""
+        first, second = np.triu_indices(len(self.names), k=1)
+        return float(self.overlaps[:, first, second].mean()) if first.size else float("nan")
 
     def record(self) -> dict[str, object]:
         """Convert entropy and overlap to JSON values."""
-        overlap = self.overlap
         return {
             "maps": list(self.names),
             "timesteps": len(self.frames),
             "frames_per_timestep": self.tubelet_length,
             "entropy": self.entropy.tolist(),
             "entropy_over_time": self.entropies.tolist(),
-            "mean_overlap": None if np.isnan(overlap) else overlap,
+            "mean_overlap": self.overlap if len(self.names) > 1 else None,
             "overlap": self.overlaps.mean(axis=0).tolist(),
             "overlap_over_time": self.overlaps.tolist(),
             "time_shares": self.time_shares.tolist(),
         }
+
+
+class ClipMaps(NamedTuple):
+    """Maps over the frames of a clip."""
+
+    kind: Literal["tokens", "rollout"]
+    frames: NDArray[np.uint8]
+    """[T, H, W, C] RGB."""
+    images: TokenMapImages
+
+
+def clip_maps(model: VideoModel, pixels: torch.Tensor, color: int) -> ClipMaps:
+    """Compute the maps of the first view of a video from its uint8 pixels [V, T, ...] and color code.
+
+    Raises:
+        UserError: a model that has neither TokenLearner nor a rollout.
+    """
+    rgb_BTCHW, frames = rgb_clip(pixels, color)
+    input_BTCHW = normalize(rgb_BTCHW, model.clip_config).to(next(model.parameters()).device)
+    encoder = getattr(model, "encoder", model)
+    if getattr(encoder, "token_learners", None) or getattr(encoder, "token_learner", None):
+        maps_tShw = clip_token_maps(model, input_BTCHW)
+        return ClipMaps("tokens", frames, token_map_images(maps_tShw, frames, len(frames) // len(maps_tShw)))
+    maps_tShw = clip_rollout(model, input_BTCHW)[:, None]
+    length = len(frames) // len(maps_tShw)
+    return ClipMaps("rollout", frames, token_map_images(maps_tShw, frames, length, ["rollout"], compare_timesteps=True))
+
+
+def rgb_clip(pixels: torch.Tensor, color: int) -> tuple[torch.Tensor, NDArray[np.uint8]]:
+    """Convert the first view of a video to RGB, as float [1, T, C, H, W] in 0..1 and as uint8 [T, H, W, C]."""
+    rgb_BTCHW = to_rgb(pixels[:1], torch.tensor([color]))
+    return rgb_BTCHW, rearrange((rgb_BTCHW[0] * 255).round().byte(), "T C H W -> T H W C").numpy()
 
 
 def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.float32]:
@@ -96,25 +129,23 @@ def token_map_images(
 
     Args:
         maps_tShw: weights of each token over the grid, not negative.
-        clip_THWC: RGB frames as the model saw them, before normalization; map i covers frames i * tubelet_length to
+        clip_THWC: RGB frames before normalization; map i covers frames i * tubelet_length to
             (i + 1) * tubelet_length - 1.
         tubelet_length: frames per map.
         names: of the S maps; `token 1` to `token S` by default.
-        compare_timesteps: scale all timesteps of a map alike, rather than each by its own minimum and maximum.
+        compare_timesteps: scale a map by the minimum and maximum of all its timesteps instead of each timestep's.
 
     Raises:
         ValueError: shapes that do not fit, or negative or non-finite weights.
     """
     maps = np.asarray(maps_tShw, dtype=np.float64)
-    if maps.ndim != 4 or clip_THWC.ndim != 4 or tubelet_length < 1 or len(maps) * tubelet_length > len(clip_THWC):
+    if maps.ndim != 4 or tubelet_length < 1 or len(maps) * tubelet_length > len(clip_THWC):
         raise ValueError(f"maps {maps.shape} of {tubelet_length} frames each do not fit a clip {clip_THWC.shape}")
     if not np.isfinite(maps).all() or (maps < 0).any():
         raise ValueError("token maps must be finite and not negative")
     frames = clip_THWC[tubelet_length // 2 :: tubelet_length][: len(maps)]
     heat = _heat(maps, frames.shape[1:3], compare_timesteps)
-    weights_tS = reduce(maps, "t S h w -> t S", "sum")
-    totals_S = weights_tS.sum(axis=0)
-    even = np.full_like(weights_tS, 1 / len(maps))
+    weights_St = reduce(maps, "t S h w -> S t", "sum")
     return TokenMapImages(
         names=tuple(names) or tuple(f"token {s + 1}" for s in range(maps.shape[1])),
         tubelet_length=tubelet_length,
@@ -123,16 +154,16 @@ def token_map_images(
         overlays=overlay(heat, frames),
         entropies=entropy_over_time(maps),
         overlaps=overlap_over_time(maps),
-        time_shares=np.divide(weights_tS, totals_S, out=even, where=totals_S > 0),
+        time_shares=_shares(weights_St).T,
     )
 
 
 def entropy_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute the entropy [t, S] of each map p as a distribution over its N places: -sum p log p / log N.
 
-    A map of zeros counts as even; a grid of one place as 0.
+    A map of zeros counts as uniform; the entropy of a grid of one place is 0.
     """
-    shares = _shares(maps_tShw)
+    shares = _shares(rearrange(maps_tShw, "t S h w -> t S (h w)"))
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     entropies: NDArray[np.float64] = -reduce(shares * logs, "t S N -> t S", "sum")
     scale = np.log(shares.shape[-1])
@@ -140,18 +171,14 @@ def entropy_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def overlap_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the mass [t, S, S] that each two maps p and q share, the sum of min(p, q): 0 apart, 1 the same."""
-    shares = _shares(maps_tShw)
+    """Compute the shared mass [t, S, S] of two maps p and q, sum min(p, q), from 0 (disjoint) to 1 (equal)."""
+    shares = _shares(rearrange(maps_tShw, "t S h w -> t S (h w)"))
     columns = [np.minimum(shares, shares[:, s, None]).sum(axis=-1) for s in range(shares.shape[1])]
     return np.stack(columns, axis=-1)
 
 
 def overlay(heat_StHW: NDArray[np.float32], frames_tHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw a perceptually uniform color scale, whose opacity follows the heat, over dimmed grayscale frames.
-
-    Returns:
-        uint8 [S, t, H, W, 3].
-    """
+    """Draw a color scale, whose opacity follows the heat, over dimmed grayscale frames: uint8 [S, t, H, W, 3]."""
     gray = frames_tHWC @ np.array([0.299, 0.587, 0.114], np.float32)
     base = 0.6 * gray[None, ..., None]
     colors = 255 * colormaps["inferno"](heat_StHW)[..., :3].astype(np.float32)
@@ -160,17 +187,11 @@ def overlay(heat_StHW: NDArray[np.float32], frames_tHWC: NDArray[np.uint8]) -> N
     return blended
 
 
-def _mean_of_pairs(overlaps_tSS: NDArray[np.float64]) -> float:
-    first, second = np.triu_indices(overlaps_tSS.shape[1], k=1)
-    return float(overlaps_tSS[:, first, second].mean()) if first.size else float("nan")
-
-
-def _shares(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normalize each map to a distribution over its places: [t, S, N]."""
-    flat = rearrange(np.asarray(maps_tShw, np.float64), "t S h w -> t S (h w)")
-    totals = flat.sum(axis=-1, keepdims=True)
-    even = np.full_like(flat, 1 / flat.shape[-1])
-    shares: NDArray[np.float64] = np.divide(flat, totals, out=even, where=totals > 0)
+def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normalize weights along the last axis; zeros become uniform."""
+    totals = weights.sum(axis=-1, keepdims=True)
+    even = np.full_like(weights, 1 / weights.shape[-1])
+    shares: NDArray[np.float64] = np.divide(weights, totals, out=even, where=totals > 0)
     return shares
 
 

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from vidtl.runtime.escape import printable
+from vidtl.runtime.files import printable
 
 
 @pytest.mark.parametrize(
