@@ -1,4 +1,4 @@
-"""Strict reading: nothing in a file is dropped silently, and mistakes name file, line, key, value and alternatives."""
+"""Strict reading of files: mistakes name file, line, key, value and alternatives."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import pytest
 
 from tests.refusals import refused
 from vidtl.config import load as loading
-from vidtl.config.load import Document, build, from_document, leaves, load
+from vidtl.config.load import Document, from_document, load
 from vidtl.errors import UserError
 
 
@@ -111,34 +111,23 @@ def test_files_that_are_missing_or_too_large(path: Path) -> None:
     path.write_text("title: " + "x" * loading.SIZE_LIMIT)
     with refused(path, path.stat().st_size, loading.SIZE_LIMIT):
         load(path, File)
-    path.write_bytes(b"title: \xff\n")
-    with refused(path, "not a YAML file"):
-        load(path, File)
-    path.write_text("[" * 20_000)
-    with refused(path, "not a YAML file"):
-        load(path, File)
+    for content in (b"title: \xff\n", b"[" * 20_000):
+        path.write_bytes(content)
+        with refused(path, "not a YAML file"):
+            load(path, File)
 
 
-def test_a_file_is_read_and_parsed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    parse, read = loading.parse_yaml, Path.read_text
-    monkeypatch.setattr(loading, "parse_yaml", lambda *given: (calls.append("parse"), parse(*given))[1])
-    monkeypatch.setattr(Path, "read_text", lambda *given, **named: (calls.append("read"), read(*given, **named))[1])
+def test_a_file_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, read = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda file, encoding: (calls.append(file), read(file, encoding))[1])
     path.write_text("stage: {width: 2}\n")
     load(path, File)
-    assert calls == ["read", "parse"]
+    assert calls == [path]
 
 
 def test_parsed_json_is_read_as_strictly(path: Path) -> None:
     content = json.loads('{"stage": {"width": 2}, "size": [1, 2]}')
     assert from_document(File, Document(content, "config.json")) == File(stage=Stage(width=2))
-    with refused("config.json", "'stag'", "'stage'"):
-        from_document(File, Document({"stag": {}}, "config.json"))
-    with refused("config.json", "top level", "[1]"):
-        from_document(File, Document([1], "config.json"))
-    with refused("config.json", "size", "'1'"):
-        from_document(File, Document({"size": ["1", 2]}, "config.json"))
-
-
-def test_leaves_and_values_are_each_others_inverse() -> None:
-    assert build(File, {key: leaf.default for key, leaf in leaves(File).items()}) == File()
+    for wrong, parts in (({"stag": {}}, "'stag' 'stage'"), ([1], "top level [1]"), ({"size": ["1", 2]}, "size '1'")):
+        with refused("config.json", *parts.split()):
+            from_document(File, Document(wrong, "config.json"))

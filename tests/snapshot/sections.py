@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,24 @@ import torch
 import yaml
 from torch.overrides import TorchFunctionMode
 
+import vidtl
+from tests.data.cifar_files import write_cifar10
 from tests.environment import REPOSITORY
 from tests.snapshot.names import Settings, section
 from tests.snapshot.workplace import TINY, Workplace, experiment, read_records
+from vidtl.config import AUGMENTATION_PRESETS as PRESETS
+from vidtl.config.compare import settings_of
+from vidtl.config.model import resolve_model
+from vidtl.data.batch import batch_input
+from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate
+from vidtl.data.loader import TrainLoader
+from vidtl.data.protocols import PROTOCOLS, get_protocol, view_boxes, view_indices
+from vidtl.data.sampling import train_box, train_indices
+from vidtl.errors import UserError
+from vidtl.evaluation.scoring import fuse
+from vidtl.models import build_model
+from vidtl.runtime.seeding import generator
 
-PRESETS = (
-    *("vivit_kinetics", "vivit_ssv2", "vivit_epic_kitchens", "videomae_kinetics", "videomae_ssv2", "tsn"),
-    *("t2t_vit_imagenet", "mini_vit_cifar10"),
-)
-PROTOCOLS = (
-    *("center", "vivit_4x3", "slowfast_10x3", "slowfast_10x3_offset", "mmaction2_10x3", "videomae_5x3"),
-    *("charades_10x3_max", "videomae_ssv2_2x3", "slowfast_ssv2_1x3"),
-)
 SAMPLINGS = ("random_span", "segments")
 CROPS = ("jitter", "random_resized", "multi_scale", "centre")
 TOOLS = (
@@ -37,18 +43,11 @@ TOOLS = (
 )
 
 
-class SkippedError(Exception):
-    """A section whose data is absent."""
-
-
 def digest(values: Any) -> str:
     """Hash a tensor with its type and shape, or a JSON value."""
-    content = (
-        json.dumps(values).encode()
-        if not isinstance(values, torch.Tensor)
-        else b"".join((f"{values.numpy().dtype}{tuple(values.shape)}".encode(), values.contiguous().numpy().tobytes()))
-    )
-    return hashlib.sha256(content).hexdigest()[:16]
+    array = values.numpy() if isinstance(values, torch.Tensor) else np.frombuffer(json.dumps(values).encode(), np.uint8)
+    head = f"{array.dtype}{array.shape}" if isinstance(values, torch.Tensor) else ""
+    return hashlib.sha256(head.encode() + array.tobytes()).hexdigest()[:16]
 
 
 def moments(tensor: torch.Tensor) -> list[float]:
@@ -71,8 +70,6 @@ def configs(place: Workplace) -> dict[str, Any]:
 
 def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
     """List all values of a configuration, also `key[i]` of tuples, with the model's size filled in."""
-    from vidtl.config.compare import settings_of
-    from vidtl.config.model import resolve_model
 
     config = experiment(settings, file)
     found = settings_of(replace(config, model=resolve_model(config.model)))
@@ -83,25 +80,16 @@ def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
 def record_rows(dataset: str, split: str, root: Path) -> list[str]:
     """Describe each record: id, path, each label with its times, segment."""
     records = read_records(dataset, split, root)
-    spans_s = zip(records.label_starts_s.tolist(), records.label_ends_s.tolist(), strict=True)
-    names = [records.classes.names[number] for number in records.label_classes.tolist()]
+    names = [records.classes.names[number] for number in records.label_classes]
+    spans_s = zip(records.label_starts_s, records.label_ends_s, strict=True)
     labels = [f"{name}@{start:g}..{end:g}" for name, (start, end) in zip(names, spans_s, strict=True)]
-    rows = zip(records.ids, records.paths, *map(np.ndarray.tolist, segments(records)), strict=True)
-    return [
-        f"{name} | {path} | {'; '.join(labels[first:last])} | {start:g}..{end:g}"
-        for name, path, first, last, start, end in rows
-    ]
-
-
-def segments(records: Any) -> tuple[np.ndarray, ...]:
-    """Return the first label, the end of the labels, start and end in seconds of each record."""
-    offsets = records.label_offsets
-    return offsets[:-1], offsets[1:], records.segment_starts_s, records.segment_ends_s
+    of_records = [labels[first:last] for first, last in pairwise(records.label_offsets)]
+    rows = zip(records.ids, records.paths, of_records, records.segment_starts_s, records.segment_ends_s, strict=True)
+    return [f"{name} | {path} | {'; '.join(of)} | {start:g}..{end:g}" for name, path, of, start, end in rows]
 
 
 def records(place: Workplace) -> dict[str, Any]:
     """Record the contents of small annotation files of every format."""
-    from tests.data.cifar_files import write_cifar10
 
     found = {}
     cases = yaml.safe_load(Path(__file__).with_name("annotations.yaml").read_text(encoding="utf-8"))
@@ -124,10 +112,10 @@ def records(place: Workplace) -> dict[str, Any]:
 
 
 def records_of_real_files(place: Workplace) -> dict[str, Any]:
-    """Record number and hash of the records of real annotation files."""
+    """Record number and hash of the records of real annotation files, if these exist."""
     data = Path(os.environ.get("VIDTL_DATA", REPOSITORY.parent / "shared/data")).resolve()
     if not data.is_dir():
-        raise SkippedError(f"needs the folder {data} (set VIDTL_DATA to another place)")
+        return {}
     found = {}
     copies = {
         "kinetics400/annotations/val.csv": "kinetics/kinetics-400_val.csv",
@@ -149,10 +137,6 @@ def records_of_real_files(place: Workplace) -> dict[str, Any]:
 
 def clips(place: Workplace) -> dict[str, Any]:
     """Record hashes of decoded clips, mean and deviation of augmented ones."""
-    from vidtl.data.batch import batch_input
-    from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate
-    from vidtl.data.loader import TrainLoader
-    from vidtl.data.protocols import get_protocol
 
     base = TINY | place.data("toy")
     changes: dict[str, Settings] = {
@@ -203,10 +187,6 @@ def clips(place: Workplace) -> dict[str, Any]:
 
 def protocols(place: Workplace) -> dict[str, Any]:
     """Record frames, boxes and fused scores of every protocol; frames and boxes of training clips."""
-    from vidtl.data.protocols import get_protocol, view_boxes, view_indices
-    from vidtl.data.sampling import train_box, train_indices
-    from vidtl.evaluation.scoring import fuse
-    from vidtl.runtime.seeding import generator
 
     lengths, sizes = (1, 9, 40, 300), ((240, 320), (360, 202))
     logits_VK = np.random.default_rng(0).standard_normal((4, 3)) * 3
@@ -277,36 +257,30 @@ IMAGE |= {"model.t2t_vit.size": 7} | section("model.mini_vit", width=24, head_wi
 
 def weights(place: Workplace) -> dict[str, Any]:
     """Record parameters, initial weights and scores of small models of every kind, and sizes of named models."""
-    import vidtl
-    from vidtl.errors import UserError
-    from vidtl.models import build_model
 
+    @torch.no_grad()
     def model(case: Settings) -> dict[str, Any]:
         base = IMAGE if case.get("model.architecture") in ("t2t_vit", "mini_vit") else VIVIT
-        settings = {**base, **case}
+        config = experiment({**base, **case})
         torch.manual_seed(0)
-        config = experiment(settings)
         model = build_model(config.model, config.clip, 5).eval()
         state = sorted(model.state_dict().items())
-        return {
+        found = {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "trainable": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
             "names": digest([name for name, _ in state]),
             "shapes": digest([list(tensor.shape) for _, tensor in state]),
             "weights": fingerprint(torch.cat([tensor.flatten().float() for _, tensor in state])),
-            **scores(model, (1, settings["clip.num_frames"], 3, *settings["clip.frame_size"])),
+            "maps": None,
         }
-
-    @torch.no_grad()
-    def scores(model: Any, shape: tuple[int, ...]) -> dict[str, Any]:
         rng = np.random.default_rng(0)
         for _, parameter in sorted(model.named_parameters()):  # a fresh head is zero, and so would all scores be
             parameter += torch.from_numpy(0.05 * rng.standard_normal(parameter.shape)).float()
+        shape = (1, config.clip.num_frames, 3, *config.clip.frame_size)
         input_BTCHW = torch.from_numpy(rng.standard_normal(shape)).float()
-        found: dict[str, Any] = {"logits": model(input_BTCHW)[0].tolist(), "maps": None}
         with suppress(UserError, AttributeError):  # models without TokenLearner
             found["maps"] = moments(model.token_maps(input_BTCHW))
-        return found
+        return found | {"logits": model(input_BTCHW)[0].tolist()}
 
     with torch.device("meta"), WithoutInitialization():
         sizes = {"16at18 L/10": (220, 220)}

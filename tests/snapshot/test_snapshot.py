@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(TIMEOUT_S)
 def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Collect all sections in a subprocess, which forks."""
     output = tmp_path_factory.mktemp("snapshot") / "collected.json"
-    command = [sys.executable, "-W", "ignore", "-m", "tests.snapshot.collect", "--output", str(output)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.snapshot.collect", str(output)]
     done = subprocess.run(command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     return json.loads(output.read_text())
@@ -31,9 +31,8 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize("section", sorted(SECTIONS))
 def test_recorded_values_are_unchanged(section: str, collected: dict[str, Any]) -> None:
     values = collected[section]
-    if "skipped" in values:
-        pytest.skip(values["skipped"])
-    assert "failed" not in values, values["failed"]
+    if not values:
+        pytest.skip("needs ../shared/data (or VIDTL_DATA)")
     recorded = json.loads(RECORD.read_text())[section]
     if section == "configs":  # files and presets are recorded as changes of the defaults
         changed = {name: translated(recorded["defaults"] | settings) for name, settings in recorded.items()}
