@@ -48,8 +48,7 @@ def resolve_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:
 def make_accelerator(precision: Precision) -> Accelerator:
     """Create the Accelerator of a run. Without a GPU, the launcher's N processes run on the CPU over gloo.
 
-    Raises:
-        UserError: a precision that the machine lacks, or launcher settings that are not supported.
+    UserError for a precision that the machine lacks, or launcher settings that are not supported.
     """
     resolved = resolve_precision(precision)
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
@@ -115,18 +114,18 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
     """Run `action` on the main process only; every process gets its result, or raises its UserError."""
     if accelerator.num_processes == 1:
         return action()
-    outcome: list[Any] = [None, None]
+    outcome: list[Any] = [None]
     with activity(None if accelerator.is_main_process else Activity.WAITING):
         if accelerator.is_main_process:
             try:
                 outcome[0] = action()
             except UserError as error:
-                outcome[1] = error
+                outcome[0] = error
         broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    result: T = outcome[0]
-    return result
+    (result,) = outcome
+    if isinstance(result, UserError):
+        raise result
+    return result  # type: ignore[no-any-return]
 
 
 def wait_for_everyone(accelerator: Accelerator) -> None:

@@ -113,10 +113,8 @@ def start_trackers(
     """Start the trackers of a run (`training.trackers`), on the main process; a resumed run continues its records.
 
     Both write below `output_dir`; W&B also to its server, unless WANDB_MODE is offline, with `settings` for its table
-    of runs. TensorBoard drops records beyond `resumed_step`; W&B keeps them and ignores repetitions.
-
-    Raises:
-        UserError: W&B cannot be started (no login, no network).
+    of runs. TensorBoard drops records beyond `resumed_step`; W&B keeps them and ignores repetitions. UserError where
+    W&B cannot be started (no login, no network).
     """
     from accelerate.tracking import TensorBoardTracker
 

@@ -137,8 +137,8 @@ def _end(code: int, message: str = "") -> NoReturn:
         sys.exit(code)
     if code == 0:
         distributed.destroy_process_group()  # NCCL may wait for all processes here, and only now do all of them arrive
-    # A normal exit without tearing down the interpreter: a gloo thread that still holds a tensor would end the process
-    # by SIGABRT (pytorch/pytorch#179291).
+    # A normal exit without tearing down the interpreter: a thread of gloo that still holds a tensor would end the
+    # process by SIGABRT (pytorch/pytorch#179291).
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
