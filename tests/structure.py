@@ -126,6 +126,12 @@ def room_lines() -> dict[str, int]:
     return dict(sorted(lines.items(), key=lambda item: -item[1]))
 
 
+def folder_lines(*folders: str) -> int:
+    """Count the lines of Python files and templates."""
+    files = [file for folder in folders for file in (REPOSITORY / folder).rglob("*") if file.suffix in (".py", ".j2")]
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+
+
 def long_functions() -> dict[str, int]:
     """Return functions with more than `FUNCTION_LINES` lines."""
     functions = [
@@ -140,7 +146,7 @@ def long_functions() -> dict[str, int]:
 def num_settings(section: type) -> int:
     """Count the leaves of a configuration."""
     hints = get_type_hints(section).values()
-    return sum(num_settings(hint) if dataclasses.is_dataclass(hint) else 1 for hint in hints)  # type: ignore[arg-type]
+    return sum(num_settings(hint) if dataclasses.is_dataclass(hint) else 1 for hint in hints)
 
 
 def main() -> None:
@@ -148,8 +154,10 @@ def main() -> None:
 
     lines = room_lines()
     library = sum(count for name, count in lines.items() if name not in FLOORS[-1])
-    print("lines:", ", ".join(f"{name} {count}" for name, count in lines.items()), f"; vidtl {library}")
-    print(f"biggest room: {next(iter(lines))}, {next(iter(lines.values())) / library:.1%} of vidtl")
+    print("lines:", ", ".join(f"{name} {count}" for name, count in lines.items()))
+    print("with tools and benchmarks:", folder_lines("vidtl", "tools", "benchmarks"), "tests:", folder_lines("tests"))
+    print(f"vidtl: {folder_lines('vidtl')}; biggest room: {max(lines, key=lines.get)}, "
+          f"{max(lines.values()) / library:.1%}")  # fmt: skip
     numbers = floors(room_graph())
     for floor in sorted(set(numbers.values()), reverse=True):
         print(f"floor {floor}:", ", ".join(sorted(name for name, number in numbers.items() if number == floor)))
