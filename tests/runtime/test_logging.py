@@ -1,6 +1,5 @@
 """`metrics.jsonl`, trackers, and messages."""
 
-import json
 import logging
 import time
 
@@ -35,14 +34,6 @@ def test_a_resumed_log_has_each_step_once(tmp_path):
     assert [e["step"] for e in read_json_lines(tmp_path / "metrics.jsonl")] == list(range(1, 11))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("training/loss")
     assert [(e.step, round(e.value, 4)) for e in events] == [(s, round(1 / s, 4)) for s in range(1, 11)]
-
-
-def test_numbers_that_are_not_finite_are_null(tmp_path):
-    log = MetricsLog(tmp_path / "metrics.jsonl", [], 0)
-    log.write(3, 1.0, {"mAP": float("nan"), "top1": 0.5}, "val")
-    log.close()
-    line = json.loads((tmp_path / "metrics.jsonl").read_text())
-    assert line == {"step": 3, "epoch": 1.0, "split": "val", "mAP": None, "top1": 0.5}
 
 
 def test_torn_and_strange_lines_are_left_out(tmp_path):

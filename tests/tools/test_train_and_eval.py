@@ -4,14 +4,11 @@ import csv
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from tests.environment import REPOSITORY
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -78,16 +75,6 @@ def test_two_processes_train_to_the_same_losses_as_one(
     assert "2 process(es)" in train(launch, "cpu_2_processes", tiny, toy, tmp_path / "two")
     one, two = ([line["loss"] for line in lines_of(each) if "loss" in line] for each in (run, tmp_path / "two"))
     assert two == pytest.approx(one, abs=1e-5)
-
-
-def test_token_maps_are_drawn(launch: Launch, run: Path, tmp_path: Path) -> None:
-    tool = REPOSITORY / "tools/visualize.py"
-    command = [sys.executable, tool, "--checkpoint", run, "--num_videos", "2", "--output_dir", tmp_path]
-    finished(subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120))
-    pictures = sorted(tmp_path.glob("*.png"))
-    assert len(pictures) == 2
-    with Image.open(pictures[0]) as picture:
-        assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 100
 
 
 def test_multi_label_from_charades_style_annotations(
