@@ -24,7 +24,6 @@ from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
-
 OPTION = "--charades-submission"
 SUBMISSION_HELP = "Score this file (lines of a video id and 157 scores) by the official Charades rules, without a model"
 ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"

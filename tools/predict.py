@@ -22,7 +22,6 @@ from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
 TOP_K, PROTOCOL = 5, "center"  # defaults
-
 log = logging.getLogger("vidtl.predict")
 
 
@@ -100,10 +99,8 @@ def main() -> None:
 
 def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
     """Return the kind of labels of the model, or of its data set."""
-    if model.multi_label is not None:
-        return model.multi_label
     try:
-        return load_description(config.data.dataset).multi_label
+        return load_description(config.data.dataset).multi_label if model.multi_label is None else model.multi_label
     except UserError:
         log.warning("the model has no kind of labels; single label is assumed")
         return False

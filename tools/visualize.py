@@ -22,7 +22,6 @@ from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
-
 log = logging.getLogger("vidtl.visualize")
 
 
@@ -81,7 +80,7 @@ def main() -> None:
     folder = options.output_dir or checkpoint.output_folder / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     files, unreadable = options.videos, 0
-    subjects = of_files(files, model, config, options.frame_rate) if files else of_split(config, options.num_videos)
+    subjects = of_files(files, config, options.frame_rate) if files else of_split(config, options.num_videos)
     for number, subject in enumerate(subjects):
         if isinstance(subject.video, str):
             unreadable += 1
@@ -104,21 +103,18 @@ def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
         yield Subject(chosen.path(video.index), title, video.failure.reason if video.failure else video)
 
 
-def of_files(
-    paths: list[str], model: VideoModel, config: ExperimentConfig, frame_rate: float | None
-) -> Iterator[Subject]:
+def of_files(paths: list[str], config: ExperimentConfig, frame_rate: float | None) -> Iterator[Subject]:
     """Read videos without annotations; first those that cannot be opened."""
-    videos = find_videos(map(Path, paths), image_model=model.clip_config.num_frames == 1).videos
+    videos = find_videos(map(Path, paths), image_model=config.clip.num_frames == 1).videos
     if not videos:
         raise UserError(f"no videos in {', '.join(map(repr, paths))}")
     common = os.path.commonpath([video.path.absolute().parent for video in videos])  # two folders may share a name
     for video in videos:
         if reason := refusal(video, frame_rate):
             yield Subject(video.path, "", reason)
-    classes = ClassNames(tuple(map(str, range(model.num_classes))))  # never shown, since there are no labels
     accepted = [video for video in videos if not refusal(video, frame_rate)]
     for of_kind, data in by_pixel_format(accepted, config.data):
-        records = records_of_files(of_kind, classes, False, frame_rate)
+        records = records_of_files(of_kind, ClassNames(("any",)), False, frame_rate)  # there are no labels
         for views in EvalLoader(records, get_protocol("center"), config.clip, data):
             path = of_kind[views.index].path
             yield Subject(path, os.path.relpath(path, common), views.failure.reason if views.failure else views)

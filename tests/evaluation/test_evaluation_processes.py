@@ -15,13 +15,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, debug_launcher
-from sklearn.metrics import average_precision_score
 
 from tests.environment import REPOSITORY
 from tests.evaluation.tiny_evaluation import CONFIG, PROTOCOL, TinyModel, make_records, read_views, run
 from vidtl.config import EvaluationConfig
 from vidtl.evaluation.evaluator import EvaluationResult, evaluate
-from vidtl.evaluation.predictions import read_predictions, write_predictions
 
 NUM_VIDEOS = (1, 2, 5, 10, 17)
 BATCH_SIZES = (1, 6, 13)
@@ -92,27 +90,6 @@ def test_real_processes_find_what_one_finds(one_process, several_processes, num_
             assert metrics[case][2] == [list(row) for row in expected.unreadable]
     for case, (num_videos, *_) in enumerate(CASES):
         assert sorted(index for share in shares for index in share[case]) == list(range(num_videos))
-
-
-def test_numpy_and_sklearn_find_the_same_in_the_predictions_file(one_process, tmp_path):
-    for case, result in zip(CASES, one_process, strict=True):
-        write_predictions(result, tmp_path / "predictions.csv")
-        table = read_predictions(tmp_path / "predictions.csv")
-        scores, targets = table.scores, table.targets
-        assert len(set(table.ids)) == len(table.ids) == case[0]
-        kept = targets.any(axis=0)
-        if result.outcomes.multi_label:
-            finite = np.where(np.isneginf(scores), -1e9, scores)  # scikit-learn takes no -inf
-            expected = average_precision_score(targets[:, kept], finite[:, kept])
-            assert result.metrics["mAP"] == pytest.approx(expected, abs=1e-6)
-            continue
-        labels, readable = targets.argmax(1), np.isfinite(scores).all(axis=1)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        right = (order == labels[:, None]) & readable[:, None]
-        assert result.metrics["top1"] == pytest.approx(right[:, 0].mean(), abs=1e-6)
-        assert result.metrics["top5"] == pytest.approx(right[:, :5].any(1).mean(), abs=1e-6)
-        per_class = [right[labels == k, 0].mean() for k in np.flatnonzero(kept)]
-        assert result.metrics["mean_class_accuracy"] == pytest.approx(np.mean(per_class), abs=1e-6)
 
 
 if __name__ == "__main__":

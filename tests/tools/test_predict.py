@@ -155,19 +155,6 @@ def test_mistakes_are_refused(
     assert_refusal(errors.splitlines()[-1], *named)
 
 
-def test_python_gives_what_the_tool_prints(run_main: RunMain, model: Path, folder: Path) -> None:
-    import predict as prediction
-
-    _, output, _ = run_main(prediction.main, folder, "--checkpoint", model, "--json", *HERE)
-    printed = {record["path"]: record for record in map(json.loads, output.splitlines())}
-    network = VideoModel.from_pretrained(str(model))
-    for found in predict(network, find_videos([folder]).videos):
-        record = printed.pop(str(found.path))
-        assert (found.reason or None) == record["reason"]
-        assert [each.name for each in found.best(5)] == [each["class"] for each in record["scores"] or []]
-    assert not printed
-
-
 def test_images_are_frames_of_a_video_once_their_rate_is_known(model: Path, tmp_path: Path) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()
