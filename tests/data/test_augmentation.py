@@ -208,10 +208,3 @@ def test_draws_depend_on_the_position_and_follow_the_probabilities() -> None:
     others = [(3, 8, 0, 0), (3, 7, 1, 0), (3, 7, 0, 1), (4, 7, 0, 0)]
     assert len({draw_mixing(BOTH, SIZE, [1, 1], *position) for position in [(3, 7, 0, 0), *others]}) == 5
     assert drawn(AugmentationConfig(), 5) == [None] * 5
-
-
-def test_the_whole_frame_or_nothing_may_be_cut(clips: torch.Tensor) -> None:
-    for box, own in ((Box(0, 0, *SIZE), 0.0), (Box(3, 3, 0, 0), 1.0)):
-        out, mixed = mix(clips, TARGETS, Mixing(own, box, (4, 3, 2, 1, 0)))
-        assert torch.equal(out, clips.flip(0) if own == 0 else clips)
-        assert torch.equal(mixed, TARGETS.flip(0) if own == 0 else TARGETS)

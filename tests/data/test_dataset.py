@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,8 +72,7 @@ def test_nothing_readable_stops_training_and_is_a_failure_in_evaluation(copied: 
         check_readable(copied, CONFIG.data)
     view = views_of(copied)[2]
     assert view.pixels is None
-    assert view.failure is not None
-    assert view.failure.path == copied.paths[2]
+    assert getattr(view.failure, "path", None) == copied.paths[2]
 
 
 def test_a_broken_video_is_replaced_by_one_of_its_class_if_there_is_one(copied: Records) -> None:
@@ -118,25 +116,19 @@ def test_missing_videos_take_no_attempt(copied: Records, monkeypatch: pytest.Mon
     assert list(clips_of(copied)._substitutes(ClipKey(0, 0, 1))) == []
 
 
-def test_failures_of_padding_are_not_reported(copied: Records) -> None:
-    loader = TrainLoader(copied, dataclasses.replace(CONFIG, training=TrainingConfig(batch_size=24)), 0, 1)
-    keys = loader.keys(0, 0)  # 16 videos, the first 8 of them twice
-    broken = keys[0].record
-    assert [key.weight for key in keys if key.record == broken] == [1, 0]
+@pytest.mark.parametrize("pixel_format", ["planar", "rgb"])
+def test_padding_reports_no_failures_and_may_be_zeros(copied: Records, pixel_format: str) -> None:
+    config = dataclasses.replace(config_with("data", pixel_format=pixel_format), training=TrainingConfig(batch_size=24))
+    loader = TrainLoader(copied, config, 0, 1)
+    broken, *others = (key.record for key in loader.keys(0, 0))  # 16 videos, the first 8 of them twice
+    assert broken in others
     copied.path(broken).write_bytes(b"no video")
     assert [failure.record for failure in next(loader.iterate()).failures] == [broken]
-
-
-@pytest.mark.parametrize("pixel_format", ["planar", "rgb"])
-def test_padding_is_zeros_if_nothing_can_be_read(records: Records, tmp_path: Path, pixel_format: str) -> None:
-    augmentation = dataclasses.replace(CONFIG.augmentation, repeats=2)
-    config = dataclasses.replace(config_with("data", pixel_format=pixel_format), augmentation=augmentation)
-    real = clips_of(records, config)[ClipKey(0, 0, 1)]
-    blank = clips_of(dataclasses.replace(records, root=tmp_path), config)[ClipKey(0, 1, 0)]
-    assert [clip.failures for clip in blank] == [[], []]
+    real = clips_of(copied, config)[ClipKey(0, others[0], 1)]
+    blank = clips_of(dataclasses.replace(copied, root=copied.root / "videos"), config)[ClipKey(0, 1, 0)]
     batch = collate([real, blank])
-    assert batch.weights.tolist() == [1, 1, 0, 0]
-    assert not batch.pixels[2:].any()
+    assert (batch.weights.tolist(), batch.failures) == ([1, 0], [])
+    assert not batch.pixels[1:].any()
 
 
 def test_clip_labels_are_those_of_the_clip(multi_records: Records) -> None:
@@ -208,16 +200,7 @@ def test_segments_bound_the_frames(records: Records) -> None:
     distinct = {frame.numpy().tobytes() for frame in pixels[0]}
     assert 3 <= len(distinct) <= 7  # 0.4 s at 12 or 15 frames per second, the last one held
     failure = views_of(dataclasses.replace(records, segment_starts_s=starts + 99))[0].failure
-    assert failure is not None
-    assert "99.8 s" in failure.reason
-
-
-def test_a_protocol_that_does_not_suit_the_model_is_logged(records: Records, caplog: pytest.LogCaptureFixture) -> None:
-    views_of(records, "vivit_4x3")
-    assert not caplog.records
-    views_of(records, "videomae_ssv2_2x3")
-    assert "videomae_ssv2_2x3" in caplog.text
-    assert "random_span" in caplog.text
+    assert "99.8 s" in str(failure)
 
 
 def eval_loader(records: Records, protocol: str = "center", workers: int = 0, **more: object) -> EvalLoader:

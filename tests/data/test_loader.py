@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 
@@ -48,14 +47,17 @@ def test_every_video_once_per_epoch(batch: int, repeats: int) -> None:
         one, unrepeated = loader(n, batch, repeats=repeats), loader(n, batch // repeats)
         assert one.total_steps == 3 * one.steps_per_epoch
         assert one.samples_per_epoch == repeats * n
+        orders = set()
         for epoch in range(3):
             steps = range(epoch * one.steps_per_epoch, (epoch + 1) * one.steps_per_epoch)
             keys = [one.keys(step, 0) for step in steps]
             assert keys == [unrepeated.keys(step, 0) for step in steps]
             assert sorted(key.record for keys in keys for key in keys if key.weight) == list(range(n))
             assert {key.epoch for keys in keys for key in keys} == {epoch}
+            orders.add(tuple(key.record for keys in keys for key in keys))
             counts = [repeats * sum(key.weight for key in keys) for keys in keys]
             assert counts == [one.global_count(step) for step in steps]
+        assert len(orders) == 3 or n < 8
 
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(2, 1), (3, 1), (1, 2), (2, 3), (6, 1)])
@@ -63,13 +65,6 @@ def test_a_step_has_the_same_clips_for_any_division(processes: int, accumulation
     for n, step, repeats in itertools.product((5, 12, 13, 24), range(4), (1, 2)):
         whole = clips_of_step(n, 6 * repeats, 1, 1, step, repeats)
         assert clips_of_step(n, 6 * repeats, processes, accumulation, step, repeats) == whole
-
-
-def test_epochs_differ_and_seeds_differ() -> None:
-    one = loader(50, 50)
-    orders = [[key.record for key in one.keys(epoch, 0)] for epoch in range(3)]
-    assert len({tuple(order) for order in orders}) == 3
-    assert not np.array_equal(orders[0], np.arange(50))
 
 
 def test_a_resumed_run_continues_with_the_same_places() -> None:

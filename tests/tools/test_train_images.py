@@ -42,7 +42,7 @@ def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str, optio
     ("options", "parts"),
     [
         (["--data.pixel_format", "planar"], ("images and folders of frames", "'rgb'")),
-        (["--model.tokenizer", "t2t", "--model.tubelet", "[1,4,4]"], ("model.tubelet", [1, 4, 4], [1, 6, 6])),
+        (["--model.tokenizer", "t2t_performer", "--model.tubelet", "[1,4,4]"], ("model.tubelet", [1, 4, 4], [1, 6, 6])),
     ],
 )
 def test_settings_that_do_not_suit_images(
