@@ -22,8 +22,7 @@ from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.dataset import ClipKey
-from vidtl.data.manifest import FOLDER, Manifest, file_stamp, find_manifest
-from vidtl.data.manifest_entry import SCHEMA, Entry
+from vidtl.data.manifest import FOLDER, SCHEMA, Entry, Manifest, file_stamp, find_manifest
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder, Results

@@ -14,8 +14,7 @@ import pytest
 from tests.environment import REPOSITORY
 from tests.refusals import refused
 from vidtl.video import Box, Color, UnreadableVideo, View, open_video
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import Converter
+from vidtl.video.clip import ClipBuffer, Converter
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.source import Source
 

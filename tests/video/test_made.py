@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from vidtl.video import Box, Color, UnreadableVideo, View, open_video
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import Converter, change_matrix
+from vidtl.video.clip import ClipBuffer, Converter, change_matrix
 
 NUM_FRAMES = 40
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from vidtl.video import Box, View, open_video
-from vidtl.video.orientation import Orientation, may_be_rotated, orientation_from_matrix
+from vidtl.video.reader import Orientation
+from vidtl.video.safety import may_be_rotated
 
 # Coefficients (a, b, c, d) of FFmpeg's display matrix for the eight ways to turn a picture.
 MATRICES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)]
@@ -25,7 +26,7 @@ def test_every_pixel_is_shown_where_the_matrix_puts_it(coefficients: tuple[int, 
     a, b, c, d = coefficients
     height, width = 3, 5
     coded = np.arange(height * width).reshape(height, width)
-    orientation = orientation_from_matrix(display_matrix(a, b, c, d))
+    orientation = Orientation.from_matrix(display_matrix(a, b, c, d))
     displayed = orientation.apply(coded)
     assert displayed.shape == orientation.displayed_size(height, width)
     # Pixel centers, moved back so that the shown picture starts at (0, 0).
@@ -40,7 +41,7 @@ def test_every_pixel_is_shown_where_the_matrix_puts_it(coefficients: tuple[int, 
 @pytest.mark.parametrize("coefficients", MATRICES)
 def test_a_displayed_box_is_the_same_part_in_coded_coordinates(coefficients: tuple[int, int, int, int]):
     coded = np.arange(11 * 7).reshape(11, 7)
-    orientation = orientation_from_matrix(display_matrix(*coefficients))
+    orientation = Orientation.from_matrix(display_matrix(*coefficients))
     displayed = orientation.apply(coded)
     top, left, height, width = box = Box(1, 2, 4, 3)
     part = displayed[top : top + height, left : left + width]
@@ -49,16 +50,16 @@ def test_a_displayed_box_is_the_same_part_in_coded_coordinates(coefficients: tup
 
 
 def test_mirroring_is_told_from_rotation():
-    mirrored = [orientation_from_matrix(display_matrix(*m)).is_mirrored() for m in MATRICES]
+    mirrored = [Orientation.from_matrix(display_matrix(*m)).is_mirrored() for m in MATRICES]
     determinants = [a * d - b * c for a, b, c, d in MATRICES]
     assert mirrored == [determinant < 0 for determinant in determinants]
 
 
 def test_scales_are_ignored_and_other_angles_refused():
-    assert orientation_from_matrix(display_matrix(1.5, 0, 0, -2)) == Orientation(mirror_rows=True)
-    assert orientation_from_matrix(bytes(36)) == Orientation()
+    assert Orientation.from_matrix(display_matrix(1.5, 0, 0, -2)) == Orientation(mirror_rows=True)
+    assert Orientation.from_matrix(bytes(36)) == Orientation()
     with pytest.raises(ValueError, match="no multiple of a quarter turn"):
-        orientation_from_matrix(display_matrix(0.7, 0.7, -0.7, 0.7))
+        Orientation.from_matrix(display_matrix(0.7, 0.7, -0.7, 0.7))
 
 
 @pytest.mark.parametrize(

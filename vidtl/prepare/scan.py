@@ -8,17 +8,16 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vidtl.data.manifest import Manifest, Stamp, file_stamp
-from vidtl.data.manifest_entry import DEPTHS, Depth, Entry
+from vidtl.data.manifest import DEPTHS, Depth, Entry, Manifest, Stamp, file_stamp
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.work import Lost, Work, do_work
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
-from vidtl.video import ScannedVideo, UnreadableVideo, open_video
+from vidtl.video import UnreadableVideo, open_video
 from vidtl.video.images import StillReader
 from vidtl.video.pyav import PyAVReader
-from vidtl.video.scanned import pack_timeline
 from vidtl.video.source import Source, unreadable
+from vidtl.video.timeline import pack_timeline
 
 # Read from each end of a file to find candidates for duplicates.
 _END_BYTES = 64 << 10
@@ -73,9 +72,8 @@ def _fingerprint(file: Path, size: int) -> int:
     digest = hashlib.blake2b(str(size).encode(), digest_size=8)
     with unreadable(file), file.open("rb") as stream:
         digest.update(stream.read(_END_BYTES))
-        if size > _END_BYTES:
-            stream.seek(max(_END_BYTES, size - _END_BYTES))
-            digest.update(stream.read(_END_BYTES))
+        stream.seek(max(_END_BYTES, size - _END_BYTES))
+        digest.update(stream.read(_END_BYTES))
     return int.from_bytes(digest.digest(), signed=True)
 
 
@@ -99,7 +97,7 @@ def _scan_stills(video: StillReader, entry: Entry) -> Entry:
 
 
 def _scan_video(source: Source, entry: Entry) -> Entry:
-    entry = _with_video(entry, source.scanned())
+    entry = _with_video(entry, source)
     counted, announced = source.timeline.index is None, source.stream.frames
     num_decoded, reason = entry.num_frames if counted else -1, ""
     if entry.depth == "frames":
@@ -111,10 +109,10 @@ def _scan_video(source: Source, entry: Entry) -> Entry:
     return replace(entry, status="damaged" if reason else "ok", reason=reason, num_decoded=num_decoded)
 
 
-def _with_video(entry: Entry, video: ScannedVideo) -> Entry:
-    timeline = video.timeline
+def _with_video(entry: Entry, source: Source) -> Entry:
+    video, timeline = source.scanned(), source.timeline
     duration_s = float(timeline.times_s[-1])
-    # The header's rate is kept only where it is needed: where frames vary, every file has another one.
+    # The header's rate is kept only if it is needed: with varying frames, every file has another one.
     rate = video.rate if timeline.pts is None or duration_s == 0 else None
     return replace(
         entry,
@@ -138,6 +136,7 @@ def _decode_all(source: Source) -> tuple[int, str]:
     Continues after an error, as readers do that seek past it.
     """
     pts, count = source.timeline.pts, len(source.timeline.times_s)
+    numbers = None if pts is None else {time: number for number, time in enumerate(pts.tolist())}
     good = np.zeros(count, bool)
     delivered = further = 0
     first_error = ""
@@ -149,9 +148,9 @@ def _decode_all(source: Source) -> tuple[int, str]:
             first_error = first_error or error.strerror or type(error).__name__
             continue
         for frame in frames:
-            number = delivered if pts is None else _number(frame.pts, pts)
+            number = delivered if numbers is None else numbers.get(frame.pts, count)
             delivered += 1
-            if number is None or number >= count:
+            if number >= count:
                 further += 1
             elif frame.is_corrupt:
                 first_error = first_error or "damaged"
@@ -167,15 +166,9 @@ def _decode_all(source: Source) -> tuple[int, str]:
 
 
 def _not_decoded(good: np.ndarray, first_error: str) -> str:
-    """Format the reason where some frames do not decode; `good` [N] is True for those that do."""
+    """Format the reason if some frames do not decode; `good` [N] is True for those that do."""
     cause = f": {first_error}" if first_error else ""
     return f"{(~good).sum()} of {len(good)} frames do not decode, the first is {good.argmin()}{cause}"
-
-
-def _number(frame_pts: int | None, pts: np.ndarray) -> int | None:
-    """Find the number of a decoded frame in the timeline by its time."""
-    place = int(np.searchsorted(pts, frame_pts)) if frame_pts is not None else len(pts)
-    return place if place < len(pts) and pts[place] == frame_pts else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,11 +195,7 @@ class ScanPlan:
 
 
 def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
-    """Scan the files that are new, have changed, or were scanned less deeply before.
-
-    Raises:
-        StoppedBySignalError, UserError: see `do_work`.
-    """
+    """Scan the files that are new, have changed, or were scanned less deeply before; see `do_work`."""
 
     def entry_or_job(path: str, known: Entry | None) -> Entry | ScanJob:
         stamp = file_stamp(plan.root / path)
@@ -217,12 +206,16 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
             return known
         return ScanJob(plan.root, path, plan.depth, plan.frame_rate)
 
+    def lost_entry(job: ScanJob, lost: Lost) -> Entry:
+        size, mtime_ns = file_stamp(job.root / job.path) or Stamp(0, 0)
+        return Entry(path=job.path, depth=job.depth, size=size, mtime_ns=mtime_ns, **lost._asdict())
+
     work = Work(
-        title=f"scanning {plan.shard.name}" if plan.shard else "scanning",
+        title="scanning",
         names=plan.share,
         entry_or_job=entry_or_job,
         run=plan.scan,
-        lost=_lost_entry,
+        lost=lost_entry,
         limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path, whole_folders=job.depth == "frames"),
     )
     return do_work(work, plan.folder, plan.shard, plan.num_workers, progress)
@@ -232,8 +225,3 @@ def limit_s(base_s: float, file: Path, whole_folders: bool = False) -> float:
     """Return the time limit for a file, or for every image of a folder, given the limit for a small file."""
     files = [file, *file.glob("*")] if whole_folders else [file]
     return base_s + sum(stamp.size for stamp in map(file_stamp, files) if stamp) / _BYTES_PER_S
-
-
-def _lost_entry(job: ScanJob, lost: Lost) -> Entry:
-    size, mtime_ns = file_stamp(job.root / job.path) or Stamp(0, 0)
-    return Entry(path=job.path, status=lost.status, reason=lost.reason, depth=job.depth, size=size, mtime_ns=mtime_ns)

@@ -1,9 +1,9 @@
 """The default backend: PyAV, with as little decoding as exact frames allow.
 
-Speed: it seeks to the last key frame before the first requested frame, skips non-reference pictures that are not
-requested, stops the decoder after the last requested packet, and crops and resizes the decoder's own planes.
-Exactness: it matches frames by presentation time, checks where each seek landed, seeks further back or decodes from
-the start if a seek failed or landed too late, and returns nothing unless every requested frame was decoded.
+Speed: seek to the last key frame before the first requested frame, skip non-reference pictures that are not requested,
+stop after the last requested packet, crop and resize the decoder's planes.
+Exactness: match frames by presentation time, check where each seek landed, seek further back or decode from the start
+if it failed or landed too late, and return nothing unless every requested frame was decoded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +13,10 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import Converter
+from vidtl.video.clip import ClipBuffer, Converter
 from vidtl.video.reader import PixelFormat, UnreadableVideo, VideoReader, View
-from vidtl.video.scanned import ScannedVideo
 from vidtl.video.source import Source, unreadable
-from vidtl.video.timeline import PacketIndex
+from vidtl.video.timeline import PacketIndex, ScannedVideo
 
 # A seek costs about as much as reading so many packets on the way; shorter gaps are decoded through.
 _GAP_PACKETS = 12
@@ -31,11 +29,7 @@ class PyAVReader(VideoReader):
     """One open file; see `VideoReader`."""
 
     def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open a file whose first bytes are those of `container` (see `sniff_container`).
-
-        Raises:
-            UnreadableVideo: no video stream, no frame, or pictures larger than 8192 x 4320.
-        """
+        """Open a file whose first bytes are those of `container` (see `sniff_container`)."""
         self.source = Source(file, container, scanned)
         self.path = self.source.path
         self.height, self.width = self.source.orientation.displayed_size(*self.source.coded_size)
@@ -85,7 +79,7 @@ class PyAVReader(VideoReader):
 
     def _look_up(self, index: PacketIndex, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Seek to each stretch of requested frames and match them by time."""
-        for stretch in stretches(index, needed):
+        for stretch in _stretches(index, needed):
             wanted = {int(index.pts[number]): number for number in stretch}
             key = int(index.key_pts[_key_before(index, stretch[0])])
             for step_s in _STEPS_BACK_S:
@@ -139,7 +133,7 @@ def _key_before(index: PacketIndex, number: int) -> int:
     return max(int(np.searchsorted(index.key_pts, index.pts[number], side="right")) - 1, 0)
 
 
-def stretches(index: PacketIndex, needed: list[int]) -> list[list[int]]:
+def _stretches(index: PacketIndex, needed: list[int]) -> list[list[int]]:
     """Split frame numbers (rising) wherever a seek to the next key frame is cheaper than decoding on."""
     parts: list[list[int]] = []
     last_packet = -1
