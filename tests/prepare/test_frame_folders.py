@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.video.test_frame_folders import write
+from tests.video.test_images import write
 from vidtl.prepare.scan import ScanJob, limit_s, scan_file
 
 
