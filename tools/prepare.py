@@ -177,10 +177,11 @@ def finish_copies(
     copy_annotations(description, list(splits), plan.scan.root, plan.output)
     check_copied_set(plan, description, splits, copies)
     before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
-    pairs, failed = [], []
+    pairs: list[Pair] = []
+    failed = []
     for original, copy in ((before[path], after[target]) for path, target in plan.targets.items()):
         if copy.is_readable:
-            pairs.append(Pair((plan.scan.root, original), (plan.output, copy)))
+            pairs.append(((plan.scan.root, original), (plan.output, copy)))
         elif original.is_readable:
             failed.append(copy)
     num_copies = f"{len(pairs):,} of {len(plan.targets):,} files"

@@ -3,8 +3,8 @@
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -52,11 +52,9 @@ class ManifestFolder:
         return [number for number in range(1, count + 1) if Shard(number, count) not in shards], count
 
     def check_parts(self, paths: Sequence[str]) -> None:
-        """Check that the manifest and the parts have an entry for each of `paths`; writes nothing.
+        """Raise UserError unless the manifest and the parts have an entry for each of `paths`.
 
-        Raises:
-            UserError: some are missing. While parts of the latest array are missing, parts of earlier arrays do not
-                count, so that none of them stands in for a missing one.
+        While parts of the latest array are missing, those of earlier arrays do not count in their place.
         """
         missing, count = self.missing_parts()
         sources = [file for shard, file in self.parts().items() if not missing or shard.count == count]
@@ -68,14 +66,12 @@ class ManifestFolder:
         if not count:
             raise UserError(f"{self.path} has no parts to join; --shard i/n writes them")
         if missing:
-            raise UserError(
-                f"{self.path}: {len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}; "
-                f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
-            )
-        raise UserError(
-            f"{self.path}: the parts lack {len(absent)} annotated files, {absent[0]!r} among them; "
-            "leave --merge out to do them now"
-        )
+            fault = f"{len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}"
+            remedy = f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
+        else:
+            fault = f"the parts lack {len(absent)} annotated files, {absent[0]!r} among them"
+            remedy = "leave --merge out to do them now"
+        raise UserError(f"{self.path}: {fault}; {remedy}")
 
     def merge(self, paths: Sequence[str] = ()) -> Manifest:
         """Join the parts into the manifest and delete them, unless `check_parts` refuses; repeating changes nothing."""
@@ -100,12 +96,10 @@ class Results:
             folder.merge()
         self._earlier = [Manifest(file) for file in _existing(dict.fromkeys([self._target, folder.manifest]))]
         self._sources = [self.file] if shard else [folder.manifest, self.file]
-        try:
+        with _writing(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._database = _create(self.file)
             Manifest(self.file).connection()
-        except (OSError, sqlite3.Error) as error:
-            raise _cannot_write(self.file, error) from error
         self._committed_s = time.monotonic()
 
     def find(self, path: str) -> Entry | None:
@@ -122,12 +116,10 @@ class Results:
     def add(self, entry: Entry) -> None:
         """Add or replace an entry."""
         row = entry.to_row()
-        try:
+        with _writing(self.file):
             if not self._database.in_transaction:
                 self._database.execute("BEGIN")
             self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(row))})", row)
-        except sqlite3.Error as error:
-            raise _cannot_write(self.file, error) from error
         self.commit_if_due()
 
     def commit_if_due(self) -> None:
@@ -137,10 +129,8 @@ class Results:
 
     def commit(self) -> None:
         """Write all entries to the disk."""
-        try:
+        with _writing(self.file):
             self._database.commit()
-        except sqlite3.Error as error:
-            raise _cannot_write(self.file, error) from error
         self._committed_s = time.monotonic()
 
     def finish(self) -> Manifest:
@@ -158,38 +148,34 @@ class Results:
 
 
 def _join(sources: Iterable[Path], target: Path) -> Manifest:
-    """Write the entries of all sources that exist, of several for one path the last; the same entries, the same bytes.
-
-    Raises:
-        UserError: a source is damaged, or the target cannot be written.
-    """
-    try:
-        with replacing(target) as temporary, closing(_create(temporary)) as database:
-            database.execute(SCHEMA.replace("TABLE files", "TEMP TABLE joined"))
-            for source in _existing(sources):
-                Manifest(source).connection()
-                database.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro&immutable=1",))
-                try:
-                    database.execute("INSERT OR REPLACE INTO joined SELECT * FROM source.files")
-                except sqlite3.DatabaseError as error:
-                    raise damaged_manifest(source, error) from error
-                database.execute("DETACH source")
-            database.execute("INSERT INTO files SELECT * FROM joined ORDER BY path")
-    except (OSError, sqlite3.Error) as error:
-        raise _cannot_write(target, error) from error
+    """Write the entries of all sources that exist, of several for one path the last; equal entries give equal bytes."""
+    with _writing(target), replacing(target) as temporary, closing(_create(temporary)) as database:
+        database.execute(SCHEMA.replace("TABLE files", "TEMP TABLE joined"))
+        for source in _existing(sources):
+            Manifest(source).connection()
+            database.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro&immutable=1",))
+            try:
+                database.execute("INSERT OR REPLACE INTO joined SELECT * FROM source.files")
+            except sqlite3.DatabaseError as error:
+                raise damaged_manifest(source, error) from error
+            database.execute("DETACH source")
+        database.execute("INSERT INTO files SELECT * FROM joined ORDER BY path")
     return Manifest(target)
 
 
-def _cannot_write(file: Path, error: OSError | sqlite3.Error) -> UserError:
-    """Build the error of a data root that is read-only, in use, or damaged."""
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-        return damaged_manifest(file, error)
-    if "locked" in str(error):
-        return UserError(f"{file} is in use: another process prepares the same files")
-    return UserError(
-        f"{file} could not be written ({getattr(error, 'strerror', None) or error}); --output names another folder, "
-        "which training and evaluation then need as data.manifest"
-    )
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Turn errors of a data root that is read-only, in use, or damaged into a UserError."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            raise damaged_manifest(file, error) from error
+        if "locked" in str(error):
+            raise UserError(f"{file} is in use: another process prepares the same files") from error
+        reason = f"{file} could not be written ({getattr(error, 'strerror', None) or error})"
+        remedy = "--output names another folder, which training and evaluation then need as data.manifest"
+        raise UserError(f"{reason}; {remedy}") from error
 
 
 def _existing(files: Iterable[Path]) -> list[Path]:

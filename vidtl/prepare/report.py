@@ -7,7 +7,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,20 +76,13 @@ def _missing(splits: Mapping[str, Records], entries: Mapping[str, Entry], root: 
 def _near_name(root: Path, path: str) -> str:
     """Find a file with a similar name in the same folder, or describe a missing folder; "" if nothing is near."""
     folder, _, name = path.rpartition("/")
-    names = _names(root / folder)
-    if names is None:
+    try:
+        names = sorted(os.listdir(root / folder))
+    except OSError:
         return f"there is no {'right to list the ' if os.path.isdir(root / folder) else ''}folder {folder!r}"
     by_lower = {each.lower(): each for each in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.8)
     return f"{folder}/{by_lower[near[0]]}".removeprefix("/") if near else ""
-
-
-@lru_cache(maxsize=64)
-def _names(folder: Path) -> tuple[str, ...] | None:
-    try:
-        return tuple(sorted(os.listdir(folder)))
-    except OSError:
-        return None
 
 
 def _kinds(broken: Iterable[Entry]) -> list[dict[str, Any]]:
@@ -134,10 +126,8 @@ def _same_content(
             groups[hashlib.file_digest(stream, "blake2b").digest()].append(path)
     same = sorted(sorted(paths) for paths in groups.values() if len(paths) > 1)
     split_paths = {name: frozenset(records.paths) for name, records in splits.items()} if same else {}
-    return [
-        {"paths": group, "splits": sorted(name for name, paths in split_paths.items() if paths & {*group})}
-        for group in same
-    ]
+    splits_of = [sorted(name for name, paths in split_paths.items() if paths & {*group}) for group in same]
+    return [{"paths": group, "splits": names} for group, names in zip(same, splits_of, strict=True)]
 
 
 def _classes(records: Records, entries: Mapping[str, Entry]) -> dict[str, dict[str, int]]:

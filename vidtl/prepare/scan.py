@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -19,30 +20,24 @@ from vidtl.video.pyav import PyAVReader
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import pack_timeline
 
-# Read from each end of a file to find candidates for duplicates.
-_END_BYTES = 64 << 10
-# The time limit grows by a second per megabyte.
-_BYTES_PER_S = 1_000_000
+_END_BYTES = 64 << 10  # read from each end of a file to find candidates for duplicates
+_BYTES_PER_S = 1_000_000  # by which the time limit grows
 
 
-@dataclass(frozen=True)
-class ScanJob:
-    """One file to scan."""
+class ScanJob(NamedTuple):
+    """One file to scan: its path relative to the root, and the frame rate if it is a folder of images."""
 
     root: Path
     path: str
-    """Relative to the root."""
     depth: Depth
     frame_rate: float | None = None
-    """Of folders of images."""
 
 
 def scan_file(job: ScanJob) -> Entry:
     """Scan one file.
 
-    `packets`: the file opens, every packet has a time, and where packets do not prove the number of frames, the whole
-    file is decoded. `frames`: every frame decodes and has the time of its packet. In a folder of images, `packets`
-    reads the names and one header, `frames` every image.
+    `packets`: the file opens and every packet has a time; if packets do not prove the number of frames, all are
+    decoded. `frames`: every frame decodes at its time. In a folder of images: names and one header, or every image.
     """
     file = job.root / job.path
     stamp = file_stamp(file)
@@ -82,18 +77,17 @@ def _scan_stills(video: StillReader, entry: Entry) -> Entry:
     entry = replace(entry, num_frames=count, duration_s=float(video.times_s[-1]))
     if entry.depth != "frames":
         return entry
-    good = np.zeros(count, bool)
-    first_error = ""
+    good, first_error = np.ones(count, bool), ""
     for number in range(count):
         try:
             video.frame(number)
-            good[number] = True
         except UnreadableVideo as error:
+            good[number] = False
             first_error = first_error or error.reason
+    entry = replace(entry, num_decoded=int(good.sum()))
     if good.all():
-        return replace(entry, num_decoded=count)
-    reason = _not_decoded(good, first_error)
-    return replace(entry, status="damaged" if good.any() else "unreadable", reason=reason, num_decoded=int(good.sum()))
+        return entry
+    return replace(entry, status="damaged" if good.any() else "unreadable", reason=_not_decoded(good, first_error))
 
 
 def _scan_video(source: Source, entry: Entry) -> Entry:
@@ -112,8 +106,7 @@ def _scan_video(source: Source, entry: Entry) -> Entry:
 def _with_video(entry: Entry, source: Source) -> Entry:
     video, timeline = source.scanned(), source.timeline
     duration_s = float(timeline.times_s[-1])
-    # The header's rate is kept only if it is needed: with varying frames, every file has another one.
-    rate = video.rate if timeline.pts is None or duration_s == 0 else None
+    rate = video.rate if timeline.pts is None or duration_s == 0 else None  # kept only if it is needed
     return replace(
         entry,
         num_frames=len(timeline.times_s),
@@ -131,15 +124,11 @@ def _with_video(entry: Entry, source: Source) -> Entry:
 
 
 def _decode_all(source: Source) -> tuple[int, str]:
-    """Count the frames that decode, undamaged and at their time, and return the reason why the first other one fails.
-
-    Continues after an error, as readers do that seek past it.
-    """
+    """Count the frames that decode, undamaged and at their time, past errors; return the first reason of failure."""
     pts, count = source.timeline.pts, len(source.timeline.times_s)
     numbers = None if pts is None else {time: number for number, time in enumerate(pts.tolist())}
-    good = np.zeros(count, bool)
+    good, first_error = np.zeros(count, bool), ""
     delivered = further = 0
-    first_error = ""
     source.restart()
     for packet in source.packets():
         try:
@@ -185,7 +174,7 @@ class ScanPlan:
     """Of folders of images."""
     num_workers: int = 1
     time_limit_s: float = 60.0
-    """For each file, plus one second per megabyte."""
+    """For a file, plus one second per megabyte."""
     scan: Callable[[ScanJob], Entry] = scan_file
 
     @property
@@ -207,8 +196,8 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
         return ScanJob(plan.root, path, plan.depth, plan.frame_rate)
 
     def lost_entry(job: ScanJob, lost: Lost) -> Entry:
-        size, mtime_ns = file_stamp(job.root / job.path) or Stamp(0, 0)
-        return Entry(path=job.path, depth=job.depth, size=size, mtime_ns=mtime_ns, **lost._asdict())
+        stamp = file_stamp(job.root / job.path) or Stamp(0, 0)
+        return Entry(path=job.path, depth=job.depth, **stamp._asdict(), **lost._asdict())
 
     work = Work(
         title="scanning",

@@ -29,25 +29,19 @@ from vidtl.video.timeline import Timeline
 
 _X264 = {"preset": "medium", "tune": "fastdecode", "g": "32", "bf": "1"}
 
-# ITU-T H.273 MatrixCoefficients.
-_MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}
+_MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}  # ITU-T H.273 MatrixCoefficients
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which concern every other file too
 
-# Errors of the disk, which concern every other file too.
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE = 32, 2, (224, 224)
+SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE, _SPEED_ROUNDS = 32, 2, (224, 224), 3
 """The clip that is timed, uncropped."""
-_SPEED_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class CopySettings:
-    """Settings of copies."""
+    """Short side of copies in pixels (smaller originals keep their size), and x264's constant rate factor."""
 
     short_side: int = 256
-    """Pixels; smaller originals keep their size."""
     crf: int = 23
-    """x264's constant rate factor: lower is better, larger and slower to decode."""
 
     def __post_init__(self) -> None:
         if self.short_side < 32 or self.short_side % 2:
@@ -56,25 +50,21 @@ class CopySettings:
             raise UserError(f"--crf is {self.crf}; allowed: 0 (lossless) to 51, such as 23")
 
 
-@dataclass(frozen=True)
-class CopyJob:
-    """One copy to make."""
+class CopyJob(NamedTuple):
+    """One copy to make: scan of the original in `root`, and path of the copy in `output`."""
 
     root: Path
     entry: Entry
-    """Scan of the original."""
     output: Path
     target: str
-    """Relative to `output`."""
     settings: CopySettings
 
 
 def copy_video(job: CopyJob) -> Entry:
     """Make one copy, whole or not at all, and scan it; the entry of an original that cannot be copied is `missing`.
 
-    Frames and their times are those of the original, or it is an error. Rotation and mirroring are applied, sound is
-    left out, colors keep their tags. The copy gets the original's modification time, by which a later run finds out
-    whether it is up to date.
+    Frames and their times are those of the original. Rotation and mirroring are applied, sound is left out, colors keep
+    their tags. The copy gets the original's modification time, by which a later run detects changes.
 
     Raises:
         UserError: the disk is full or read-only.
@@ -163,22 +153,18 @@ def _exact_times(timeline: Timeline, time_base: Fraction, rate: Fraction | None)
 def _check_times(original: Entry, copied: Entry) -> None:
     """Raise UnreadableVideo unless both have the same frames at exactly the same times after the first."""
     times = []
-    for entry in (original, copied):
-        video = entry.scanned() if entry.status == "ok" or entry is original else None
+    for video in (original.scanned(), copied.scanned() if copied.status == "ok" else None):
         if video is None:
-            raise UnreadableVideo(Path(original.path), f"its copy cannot be read: {entry.reason}")
+            raise UnreadableVideo(Path(original.path), f"its copy cannot be read: {copied.reason}")
         pts, unit = _exact_times(video.timeline, video.time_base, video.rate)
         times.append([(time - pts[0]) * unit for time in pts])
     if times[0] != times[1]:
-        counts = f"{len(times[0])} frames became {len(times[1])}"
-        raise UnreadableVideo(Path(original.path), f"its copy has other times ({counts})")
+        reason = f"its copy has other times ({len(times[0])} frames became {len(times[1])})"
+        raise UnreadableVideo(Path(original.path), reason)
 
 
-class Pair(NamedTuple):
-    """An original and its copy, each as a root and its entry."""
-
-    original: tuple[Path, Entry]
-    copy: tuple[Path, Entry]
+Pair = tuple[tuple[Path, Entry], tuple[Path, Entry]]
+"""An original and its copy, each as a root and its entry."""
 
 
 def measure_speed(pairs: Sequence[Pair]) -> tuple[float, float]:

@@ -16,14 +16,12 @@ from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanPlan, limit_s, missing_entry
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video, not_copied
-from vidtl.prepare.work import Lost, Work, do_work
+from vidtl.prepare.work import Work, do_work
 from vidtl.runtime.files import replacing, user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
 VERSION = 1
-
-# Encoding takes longer than scanning.
 _SLOWER_THAN_A_SCAN = 10
 
 
@@ -96,15 +94,12 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
                 return known
         return job
 
-    def lost(job: CopyJob, lost: Lost) -> Entry:
-        return replace(not_copied(job, lost.reason), status=lost.status)  # not "missing": tried again in a new run
-
     work = Work(
         title="copying",
         names=list(paths),
         entry_or_job=entry_or_job,
         run=copy_video,
-        lost=lost,
+        lost=lambda job, lost: replace(not_copied(job, lost.reason), status=lost.status),  # a new run tries it again
         limit_s=lambda job: _SLOWER_THAN_A_SCAN * limit_s(plan.scan.time_limit_s, job.root / job.entry.path),
     )
     return do_work(work, plan.folder, plan.scan.shard, plan.scan.num_workers, progress)
@@ -124,13 +119,11 @@ def copy_annotations(description: DatasetDescription, splits: Sequence[str], roo
 def check_copied_set(
     plan: CopyPlan, description: DatasetDescription, splits: Mapping[str, Records], copies: Manifest
 ) -> None:
-    """Raise UserError unless the root of the copies gives the same records, and finds every copy.
-
-    If folders are the annotation, a file that was not copied has no record.
-    """
+    """Raise UserError unless the root of the copies gives the same records, and finds every copy."""
     made = {entry.path for entry in copies if entry.is_readable}
     for name, records in splits.items():
         if not description.splits[name].annotations:
+            # Folders are the annotation: a file that was not copied has no record.
             records = records.select([index for index, path in enumerate(records.paths) if plan.targets[path] in made])
         copied = read_records(description, name, plan.output)
         if [*copied.ids] != [*records.ids] or copied.classes != records.classes:

@@ -28,10 +28,8 @@ Job = TypeVar("Job")
 MEMORY_BYTES = 4 << 30
 """Memory of a process beyond its initial one; the largest pictures allowed need about 2 GiB."""
 
-# Time between two checks for signals and for a commit that is due.
-_TICK_S = 0.2
-# A process ends itself this long after its limit, in case the caller that would kill it is gone.
-_ALARM_MARGIN_S = 5.0
+_TICK_S = 0.2  # between two checks for signals and for a commit that is due
+_ALARM_MARGIN_S = 5.0  # after its limit, a process whose caller is gone ends itself
 
 
 class Lost(NamedTuple):

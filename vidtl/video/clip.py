@@ -20,9 +20,7 @@ _MATRICES: dict[int, Matrix] = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 
 # swscale's numbers of the same matrices (SWS_CS_*), and of limited and full range.
 _SWS_MATRICES = {"bt601": 5, "bt709": 1, "bt2020": 9}
 LIMITED, FULL = 1, 2
-
-# Two names of the same layout; the second one implies full range.
-_I420 = ("yuv420p", "yuvj420p")
+_I420 = ("yuv420p", "yuvj420p")  # one layout; the second name implies full range
 
 
 class Geometry(NamedTuple):
@@ -44,8 +42,7 @@ class ClipBuffer:
     def __init__(
         self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat, geometry: Geometry
     ) -> None:
-        # OpenCV's threads would compete with other workers, and its thread pool does not survive a fork. Set when a
-        # clip is read, because an import must not change global state.
+        # OpenCV's threads compete with other workers and do not survive a fork; an import must not change global state.
         cv2.setNumThreads(0)
         frames = len(views[0].indices)
         self.array = np.empty((len(views), *clip_shape(frames, frame_size, pixel_format)), dtype=np.uint8)
@@ -115,7 +112,7 @@ def _resize_into(output: np.ndarray, source: np.ndarray) -> None:
     """Resize pixels [h, w, ...] into a contiguous [H, W, ...]: halve while the factor is 2 or more, then bilinear.
 
     Bilinear interpolation alone skips pixels from a factor of 2 on, which shimmers. Averages of 2 x 2 pixels cost a
-    tenth of area interpolation and are closer to it than to plain bilinear.
+    tenth of area interpolation and are close to it.
     """
     height, width = output.shape[:2]
     while (down := (1 + (source.shape[0] >= 2 * height), 1 + (source.shape[1] >= 2 * width))) != (1, 1):
@@ -144,11 +141,7 @@ def _is_yuv(pixel_format: av.VideoFormat) -> bool:
 
 
 def change_matrix(rgb: np.ndarray, wrong: Matrix, right: Matrix) -> np.ndarray:
-    """Correct uint8 RGB [..., W, 3] that was converted from YUV with the wrong matrix.
-
-    YUV of the wrong RGB, then RGB of that YUV (ITU-T H.273) are one linear map. Exact but for rounding and for colors
-    that the wrong conversion had to clip.
-    """
+    """Correct uint8 RGB [..., W, 3] of the wrong YUV matrix (ITU-T H.273), except rounding and clipped colors."""
     if wrong == right:
         return rgb
     transform = np.linalg.solve(_rgb_to_yuv(right), _rgb_to_yuv(wrong))

@@ -1,7 +1,7 @@
 """Still images: single ones as videos of one frame, and folders of numbered ones as videos.
 
-Pillow decodes, limited to a few formats, and sizes are checked before any pixel is decoded. Images are read as RGB
-only: planar YUV would halve the color resolution of pictures that are often as small as 32 x 32.
+Pillow decodes, limited to a few formats; sizes are checked before any pixel is decoded. Images are read as RGB only:
+planar YUV would halve the color resolution of pictures that are often as small as 32 x 32.
 """
 
 import os
@@ -69,9 +69,7 @@ def still(path: Path, pixels: np.ndarray) -> StillReader:
 
 
 def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> StillReader:
-    """Open a folder of numbered images: `img_00001.jpg`, `46GP8-000001.jpg`, `000001.png`.
-
-    The folder is listed and the header of the first image is read. Frame i is the image with the i-th number.
+    """Open a folder of numbered images (`img_00001.jpg`, `46GP8-000001.jpg`); frame i is that with the i-th number.
 
     Raises:
         UnreadableVideo: no image, images without numbers or with equal ones, or a gap in them; when a frame is read: an

@@ -1,8 +1,8 @@
 """Files that hold many images: CIFAR-10's batches, as pickles or binary, and `.npz` archives.
 
-The path of image i of such a file is the path of the file followed by its number, as if the file were a folder:
-`cifar-10-batches-py/data_batch_1/17`, `cifar-10-batches-bin/data_batch_1.bin/17`, `cifar10.npz/train/17`.
-A file is opened once per process and shared with workers that are forked later; it must not change meanwhile.
+The path of an image is that of its file followed by its number: `cifar-10-batches-py/data_batch_1/17`,
+`cifar-10-batches-bin/data_batch_1.bin/17`, `cifar10.npz/train/17`. A file is opened once per process and shared with
+workers that are forked later; it must not change meanwhile.
 """
 
 import pickle
@@ -10,11 +10,10 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -33,8 +32,7 @@ _MAX_TUPLES = 100  # an array needs six
 _SHAREABLE = re.compile("STRING|UNICODE|BYTES|GLOBAL|REDUCE")
 
 
-@dataclass(frozen=True)
-class PackedImages:
+class PackedImages(NamedTuple):
     """N images with their labels."""
 
     labels: np.ndarray
@@ -97,10 +95,8 @@ def _cifar(file: Path, rows: np.ndarray, labels: np.ndarray) -> PackedImages:
     """Split rows of 1024 red, 1024 green and 1024 blue values into images."""
     if rows.dtype != np.uint8 or rows.shape != (len(labels), _CIFAR_PIXELS):
         raise UnreadableVideo(file, f"{rows.shape} values of {rows.dtype} for {len(labels)} labels")
-    return PackedImages(
-        labels=labels.astype(np.int64),
-        image=lambda number: np.ascontiguousarray(rows[number].reshape(3, 32, 32).transpose(1, 2, 0)),
-    )
+    pixels = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return PackedImages(labels.astype(np.int64), lambda number: np.ascontiguousarray(pixels[number]))
 
 
 def _open_archive(file: Path, part: str) -> PackedImages:

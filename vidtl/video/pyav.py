@@ -18,11 +18,8 @@ from vidtl.video.reader import PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import PacketIndex, ScannedVideo
 
-# A seek costs about as much as reading so many packets on the way; shorter gaps are decoded through.
-_GAP_PACKETS = 12
-
-# If a seek lands after the key frame: seconds before it for the next tries.
-_STEPS_BACK_S = (0, 5, 30)
+_GAP_PACKETS = 12  # a seek costs about as much as reading so many packets
+_STEPS_BACK_S = (0, 5, 30)  # seconds before the key frame of successive seeks, each made if the last landed after it
 
 
 class PyAVReader(VideoReader):
@@ -51,10 +48,9 @@ class PyAVReader(VideoReader):
         source = self.source
         if source.kept is not None:
             frames = iter([(number, source.kept[number]) for number in needed])
-        elif source.timeline.index is None:
-            frames = self._count(needed)
         else:
-            frames = self._look_up(source.timeline.index, needed)
+            index = source.timeline.index
+            frames = self._look_up(index, needed) if index else self._count(needed)
         for position, (number, frame) in enumerate(frames):
             if frame.is_corrupt:
                 raise UnreadableVideo(self.path, f"frame {number} is damaged")
@@ -67,7 +63,7 @@ class PyAVReader(VideoReader):
         wanted = set(needed)
         pts = self.source.timeline.pts
         for number, frame in enumerate(self.source.decode_from_start()):
-            # An earlier frame that no longer decodes would shift all numbers after it.
+            # An earlier frame that no longer decodes would shift all later numbers.
             if pts is not None and (number >= len(pts) or frame.pts != pts[number]):
                 raise UnreadableVideo(self.path, f"frame {number} decodes at another time than its packet or scan has")
             if number in wanted:
@@ -101,7 +97,7 @@ class PyAVReader(VideoReader):
                 yield from self._count(stretch)
 
     def _decode(self, wanted: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield frames at the `wanted` times (time to number) from the present position; none if it is too late."""
+        """Yield frames at the `wanted` times (time -> number) from the present position; none if it is too late."""
         codec = self.source.codec
         first = min(wanted)
         due = set(wanted)
@@ -129,7 +125,7 @@ class PyAVReader(VideoReader):
 
 
 def _key_before(index: PacketIndex, number: int) -> int:
-    """Return the number of the last key frame shown no later than a frame."""
+    """Return the number of the last key frame that is not shown after a frame."""
     return max(int(np.searchsorted(index.key_pts, index.pts[number], side="right")) - 1, 0)
 
 

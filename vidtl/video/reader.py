@@ -70,9 +70,7 @@ class Orientation:
 
     transpose: bool = False
     mirror_rows: bool = False
-    """Swap top and bottom."""
     mirror_columns: bool = False
-    """Swap left and right."""
 
     @classmethod
     def from_matrix(cls, matrix: bytes) -> Self:

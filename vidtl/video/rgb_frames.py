@@ -31,8 +31,6 @@ class RGBLibrary(NamedTuple):
     """(library, path, stream) -> decoder of that stream, with a length in frames."""
     fetch: Callable[[Any, list[int], Timeline], np.ndarray]
     """(decoder, rising frame numbers, timeline) -> uint8 RGB [N, H, W, 3]."""
-    misreads: Callable[[Source, str], str | None]
-    """(source, container) -> a fault of this library with such a file, or None."""
 
 
 class RGBFramesReader(VideoReader):
@@ -44,7 +42,7 @@ class RGBFramesReader(VideoReader):
         self.path = path
         self._library = library
         with closing(Source(path, container, scanned)) as source, unreadable(path):
-            self._check(_misread_by_both(source, container) or library.misreads(source, container))
+            self._check(_fault(library.name, source, container))
             self._geometry = source.geometry()._replace(orientation=Orientation())  # the library rotates frames
             # swscale's matrix for untagged pictures of any size, which the libraries use.
             self._decoded_matrix = source.color_if_untagged("bt601").matrix
@@ -81,8 +79,9 @@ class RGBFramesReader(VideoReader):
         self._decoder = None
 
 
-def _misread_by_both(source: Source, container: str) -> str | None:
-    """Return a fault that both libraries have; each was found by comparing frames with a decode from the start."""
+def _fault(library: str, source: Source, container: str) -> str | None:
+    """Return a fault of a library with such a file; each was found by comparing frames with a decode from the start."""
+    index = source.timeline.index
     if container in ("mpegts", "mpeg"):
         return "seeks wrongly in transport and program streams"
     if source.damaged:
@@ -93,6 +92,12 @@ def _misread_by_both(source: Source, container: str) -> str | None:
         return "resamples the chroma of more than 8 bits differently"
     if _breaks_after_seeks(source):
         return "delivers broken frames after a seek to a key frame that is no clean start"
+    if library == "torchcodec" and container == "avi" and source.codec.has_b_frames:
+        return "miscounts frames that are out of order and have no times (AVI)"
+    if library == "decord" and index is None and source.codec.has_b_frames:
+        return "seeks wrongly where frames that are out of order can only be counted"
+    if library == "decord" and index is not None and index.has_leading_pictures():
+        return "seeks wrongly between open groups of pictures"
     return None
 
 
@@ -131,16 +136,7 @@ def _fetch_decord(decoder: Any, numbers: list[int], timeline: Timeline) -> np.nd
     return np.asarray(frames.asnumpy() if hasattr(frames, "asnumpy") else frames.numpy())
 
 
-def _misread_by_decord(source: Source, container: str) -> str | None:
-    index = source.timeline.index
-    if index is None and source.codec.has_b_frames:
-        return "seeks wrongly where frames that are out of order can only be counted"
-    if index is not None and index.has_leading_pictures():
-        return "seeks wrongly between open groups of pictures"
-    return None
-
-
-DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord, _misread_by_decord)
+DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord)
 """decord 0.6, for comparison with the many frameworks that read videos with it."""
 
 
@@ -170,11 +166,5 @@ def _fetch_torchcodec(decoder: Any, numbers: list[int], timeline: Timeline) -> n
     return np.asarray(frames.data.numpy())
 
 
-def _misread_by_torchcodec(source: Source, container: str) -> str | None:
-    if container == "avi" and source.codec.has_b_frames:
-        return "miscounts frames that are out of order and have no times (AVI)"
-    return None
-
-
-TORCHCODEC = RGBLibrary("torchcodec", _load_torchcodec, _open_torchcodec, _fetch_torchcodec, _misread_by_torchcodec)
+TORCHCODEC = RGBLibrary("torchcodec", _load_torchcodec, _open_torchcodec, _fetch_torchcodec)
 """torchcodec, an optional extra that needs FFmpeg's libraries on the machine."""

@@ -15,10 +15,8 @@ import numpy as np
 
 from vidtl.video.reader import UnreadableVideo
 
-# Enough for three packets of an MPEG transport stream.
-_HEAD_BYTES = 1024
+_HEAD_BYTES = 1024  # enough for three packets of an MPEG transport stream
 _MAX_HEADER_BYTES = 64 << 20
-
 _ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
 
 # FFmpeg's input protocols (`ffmpeg -protocols`); a path component such as `concat:a|b` or `http:` starts with one.

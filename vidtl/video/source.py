@@ -16,11 +16,10 @@ from vidtl.video.reader import Color, Matrix, Orientation, UnreadableVideo
 from vidtl.video.safety import may_be_rotated, path_of
 from vidtl.video.timeline import ScannedVideo, Timeline, count_frames, scan_packets
 
-# 8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded.
 MAX_PIXELS = 8192 * 4320
+"""8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded."""
 
-# Frames that were decoded to count them are kept up to this size, so that a clip does not decode them again.
-_KEPT_BYTES = 64 << 20
+_KEPT_BYTES = 64 << 20  # of frames that were decoded to count them, so that a clip does not decode them again
 
 # Demuxers that may run. Playlists, concatenation scripts and SDP open other files or the network.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
@@ -55,11 +54,7 @@ class Source:
     """
 
     def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open the file and find its frames by a scan, or take those of an earlier one.
-
-        Raises:
-            UnreadableVideo: no video stream, no frame, too large pictures, or another header than `scanned` has.
-        """
+        """Open the file and scan it, or check its header against an earlier scan; UnreadableVideo if that fails."""
         self.file = file
         self.path = path_of(file)
         self.kept: list[av.VideoFrame] | None = None
@@ -171,8 +166,7 @@ class Source:
     def _scan(self) -> Timeline:
         codec, time_base, rate = self.codec.codec.canonical_name, self.stream.time_base, self.stream.average_rate
         timeline = scan_packets(self.packets(), self._format, codec, time_base, rate)
-        if timeline is None:
-            timeline = count_frames(self._keep(self.decode_from_start()), time_base, rate)
+        timeline = timeline or count_frames(self._keep(self.decode_from_start()), time_base, rate)
         if timeline is None:
             raise UnreadableVideo(self.path, "no frames")
         return timeline

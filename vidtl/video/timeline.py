@@ -22,11 +22,8 @@ _ONE_PACKET_ONE_FRAME = {"h264", "hevc", "vp9", "av1", "h263", "mjpeg", "prores"
 # Containers with an index and a time on every packet. AVI has no times; transport and program streams have no index.
 _INDEXED = {"mov", "matroska", "flv"}
 
-# Used when neither times nor the header give a rate: PAL's.
-_ASSUMED_RATE = 25
-
-# Columns of a packed timeline, none longer than its frames; bounds the size of a damaged one.
-_COLUMNS = 4
+_ASSUMED_RATE = 25  # if neither times nor the header give one
+_COLUMNS = 4  # of a packed timeline, none longer than its frames; bounds the size of a damaged one
 
 
 @dataclass(frozen=True)
