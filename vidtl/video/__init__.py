@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.video.images import IMAGE_SUFFIXES, decode_image, open_frame_folder, still
+from vidtl.video.images import IMAGE_SUFFIXES, StillReader, decode_image, open_frame_folder
 from vidtl.video.packed import open_packed_image
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.reader import Box, Color, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
@@ -81,5 +81,6 @@ def open_video(
     elif decoder != "pyav":
         raise UserError(f"data.decoder is {decoder!r}; allowed for file objects: 'pyav'")
     if path_of(file).suffix.lower() in IMAGE_SUFFIXES:
-        return still(path_of(file), decode_image(opened, path_of(file)))
+        pixels = decode_image(opened, path_of(file))
+        return StillReader(path_of(file), lambda number: pixels, pixels.shape)
     return DECODERS[decoder](opened, sniff_container(opened), scanned)

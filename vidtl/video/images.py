@@ -38,14 +38,14 @@ class StillReader(VideoReader):
         self,
         path: Path,
         frame: Callable[[int], np.ndarray],
-        size: tuple[int, int],
+        size: tuple[int, ...],
         num_frames: int = 1,
         fps: float = 1.0,
     ) -> None:
         """Make a video of images from `frame`: number -> uint8 RGB [H, W, 3] of `size`; frame i is at i / `fps` s."""
         self.path = path
         self.frame = frame
-        self.height, self.width = size
+        self.height, self.width, *_ = size
         self.times_s = np.arange(num_frames) / fps
         self.fps = fps
 
@@ -61,11 +61,6 @@ class StillReader(VideoReader):
 
     def close(self) -> None:
         """Do nothing: no file stays open between frames."""
-
-
-def still(path: Path, pixels: np.ndarray) -> StillReader:
-    """Make a video of one frame of an image, uint8 RGB [H, W, 3]."""
-    return StillReader(path, lambda number: pixels, (pixels.shape[0], pixels.shape[1]))
 
 
 def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> StillReader:

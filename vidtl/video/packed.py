@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from vidtl.video.images import StillReader, decode_image, still
+from vidtl.video.images import StillReader, decode_image
 from vidtl.video.reader import UnreadableVideo
 from vidtl.video.safety import checked_path
 from vidtl.video.source import unreadable
@@ -49,7 +49,8 @@ def open_packed_image(path: Path, root: Path | None) -> StillReader:
     if not (path.name.isascii() and path.name.isdecimal() and int(path.name) < len(images.labels)):
         raise UnreadableVideo(path, f"no image of that number; the last one is {len(images.labels) - 1}")
     with unreadable(path):
-        return still(path, images.image(int(path.name)))
+        pixels = images.image(int(path.name))
+    return StillReader(path, lambda number: pixels, pixels.shape)
 
 
 @lru_cache(maxsize=16)  # finding and checking the file takes longer than an image

@@ -137,7 +137,7 @@ def _fetch_decord(decoder: Any, numbers: list[int], timeline: Timeline) -> np.nd
 
 
 DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord)
-"""decord 0.6, for comparison with the many frameworks that read videos with it."""
+"""decord 0.6, for comparison with frameworks that use it."""
 
 
 def _load_torchcodec() -> Any:

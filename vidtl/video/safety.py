@@ -1,7 +1,7 @@
 """Checks of a path and of the first bytes of a file, before any decoder opens it.
 
-FFmpeg decides by content: a playlist named `.mp4` makes it open other files, and a path that begins with a protocol
-makes it connect to a server. decord and torchcodec have no option against either.
+FFmpeg opens the files that a playlist named `.mp4` lists, and connects to servers for a path that begins with a
+protocol. decord and torchcodec have no option against either.
 """
 
 import re
