@@ -18,13 +18,12 @@ import numpy as np
 from rich.progress import track
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
 from vidtl.video import DECODERS, Box, PixelFormat, UnreadableVideo, View, open_video
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import Converter
+from vidtl.video.clip import ClipBuffer, Converter
 from vidtl.video.pyav import PyAVReader
 
 EXIT_WRONG = 1
@@ -159,11 +158,11 @@ def main() -> None:
 
 def write_table(results: Mapping[str, Mapping[str, Verdict]], decoders: Collection[str], file: Path) -> None:
     """Write a line for each file with the verdict of each decoder."""
-    with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+    with whole_file(file) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", *decoders])
         for name, found in results.items():
-            writer.writerow([name, *(str(found[decoder]) for decoder in decoders)])
+            writer.writerow([name, *(found[decoder] for decoder in decoders)])
 
 
 if __name__ == "__main__":

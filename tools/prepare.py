@@ -19,16 +19,14 @@ from command_line import PlainParser
 from vidtl.annotations.description import DatasetDescription, find_unlabelled, load_description, read_records
 from vidtl.annotations.layout import find_annotations
 from vidtl.annotations.records import Records
-from vidtl.data.manifest import Manifest, default_file
-from vidtl.data.manifest_entry import DEPTHS
+from vidtl.data.manifest import DEPTHS, Manifest, default_file
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
-from vidtl.prepare.report import build_report
-from vidtl.prepare.report_text import printable, report_lines
+from vidtl.prepare.report import build_report, report_lines
 from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
-from vidtl.runtime.files import whole_file
+from vidtl.runtime.files import printable, user_error_if_not_written, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.shard import Shard
@@ -36,26 +34,19 @@ from vidtl.runtime.signals import run_tool
 
 COPY = CopySettings()
 
-MOST_FAILURES = 20
-"""Failed copies that are printed; the copies' manifest has all."""
-SPEED_SAMPLE = 12
-"""Videos whose decoding is timed."""
+MOST_FAILURES = 20  # failed copies that are printed; the copies' manifest has all
+SPEED_SAMPLE = 12  # videos whose decoding is timed
 LONGEST_LIMIT_S = 86_400
 
 DEPTH_HELP = (
     "packets: every file opens and every packet has its time (some ms a file), files whose packets do not prove their "
-    "frames are decoded; frames: every frame of every file is decoded. Training is exact with either: a frame that "
-    "does not decode at its time is an error then (default: %(default)s)"
+    "frames are decoded; frames: every frame is decoded. Training is exact with either (default: %(default)s)"
 )
 
 
 def parse() -> argparse.Namespace:
-    parser = PlainParser(
-        prog="prepare.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = PlainParser(prog="prepare.py", description=__doc__, formatter_class=formatter)
     add = parser.add_argument
     add("--dataset", required=True, help="name of a folder under datasets/, or a folder's path")
     add("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
@@ -83,7 +74,7 @@ def main() -> None:
     plan = ScanPlan(
         root=options.root,
         paths=sorted({path for records in splits.values() for path in records.paths}),
-        folder=ManifestFolder.of(options.root, options.output),
+        folder=ManifestFolder(options.output or default_file(options.root).parent),
         depth=options.depth,
         shard=Shard.parse(options.shard) if options.shard else None,
         frame_rate=next(iter(splits.values())).frame_rate,
@@ -92,8 +83,10 @@ def main() -> None:
     )
     settings = CopySettings(options.short_side, options.crf)
     copying = plan_copies(plan, description, [*splits], options.transcode, settings) if options.transcode else None
-    if options.merge:
-        check_parts(plan, copying)
+    if options.merge:  # nothing is joined and deleted if parts of the scan or of the copies are missing
+        for work in (plan, copying) if copying else (plan,):
+            work.folder.check_parts(work.paths)
+            report_missing_parts(work.folder, f"their files are as {work.folder.manifest} has them")
     elif not plan.shard:
         report_missing_parts(plan.folder, "their files are scanned now")
     progress = make_progress(is_main_process=True)
@@ -106,20 +99,18 @@ def main() -> None:
         hint = "found by training and evaluation" if found else f"for a run: --data.manifest {manifest.file}"
         print(f"manifest    {manifest.file} ({hint})")
     if copying:
-        targets = [*copying.targets.values()]
-        copies = copying.folder.merge(targets) if options.merge else make_copies(copying, manifest, progress)
+        copies = copying.folder.merge(copying.paths) if options.merge else make_copies(copying, manifest, progress)
         if not plan.shard:
             finish_copies(copying, description, splits, manifest, copies)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raise UserError for numbers and combinations that are not allowed."""
+    """Raise UserError for invalid numbers and combinations."""
     if options.workers < 1:
         raise UserError(f"--workers is {options.workers}; allowed: 1 or more")
     if not 0 < options.time_limit <= LONGEST_LIMIT_S:
-        raise UserError(
-            f"--time_limit is {options.time_limit:g}; allowed: more than 0, at most {LONGEST_LIMIT_S} seconds"
-        )
+        allowed = f"more than 0, at most {LONGEST_LIMIT_S} seconds"
+        raise UserError(f"--time_limit is {options.time_limit:g}; allowed: {allowed}")
     if not options.transcode and (options.short_side, options.crf) != (COPY.short_side, COPY.crf):
         raise UserError("--short_side or --crf is given without --transcode; allowed: with it")
     if options.merge and options.shard:
@@ -128,14 +119,15 @@ def check(options: argparse.Namespace) -> None:
 
 def read_splits(description: DatasetDescription, root: Path, chosen: str | None) -> dict[str, Records]:
     """Read the chosen splits, or all whose annotation files exist and have labels."""
-    if chosen is not None:
+    reasons = {}
+    if chosen is None:
+        reasons = {name: why_left_out(description, name, root) for name in description.splits}
+        names = [name for name, reason in reasons.items() if not reason] or [*reasons]
+    else:
         names = [name.strip() for name in chosen.split(",") if name.strip()]
         if not names:
             raise UserError(f"--splits is {chosen!r}; allowed: names such as {','.join(description.splits)}")
-        return {name: read_records(description, name, root) for name in names}
-    reasons = {name: why_left_out(description, name, root) for name in description.splits}
-    names = [name for name, reason in reasons.items() if not reason]
-    splits = {name: read_records(description, name, root) for name in names or reasons}
+    splits = {name: read_records(description, name, root) for name in names}
     for name, reason in reasons.items():
         if reason:
             print(f"split {name}: {reason}; left out")
@@ -143,32 +135,16 @@ def read_splits(description: DatasetDescription, root: Path, chosen: str | None)
 
 
 def why_left_out(description: DatasetDescription, split: str, root: Path) -> str:
-    """Return the reason why a split is not read by default; empty for one that is."""
-    if not has_annotations(description, split, root):
+    """Return the reason why a split is not read by default, or an empty text."""
+    patterns, folders = description.splits[split].annotations, description.splits[split].videos
+    try:
+        found = all(find_annotations(root, pattern) for pattern in patterns)
+    except (UserError, OSError):
+        found = False
+    if not found or not (patterns or any((root / folder).is_dir() for folder in folders)):
         return "its annotation files do not exist"
     file = find_unlabelled(description, split, root)
     return f"{file} has no column of labels (--splits names the splits to read, such as train,val)" if file else ""
-
-
-def has_annotations(description: DatasetDescription, split: str, root: Path) -> bool:
-    """Check that all annotation files of a split exist, or one of its folders where folders are the annotation."""
-    patterns = description.splits[split].annotations
-    if not patterns:
-        return any((root / folder).is_dir() for folder in description.splits[split].videos)
-    try:
-        return all(find_annotations(root, pattern) for pattern in patterns)
-    except (UserError, OSError):
-        return False
-
-
-def check_parts(plan: ScanPlan, copying: CopyPlan | None) -> None:
-    """Raise UserError for missing parts of the scan or of the copies before either are joined and deleted."""
-    folders = [(plan.folder, plan.paths)]
-    if copying:
-        folders.append((copying.folder, [*copying.targets.values()]))
-    for folder, paths in folders:
-        folder.check_parts(paths)
-        report_missing_parts(folder, f"their files are as {folder.manifest} has them")
 
 
 def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:
@@ -180,14 +156,11 @@ def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write `report.json` and `report.txt`, and print the text."""
-    text = "\n".join(report_lines(report)) + "\n"
-    try:
-        with whole_file(folder / "report.json") as file:
-            file.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-        with whole_file(folder / "report.txt") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"the report could not be written into {folder}: {error.strerror or error}") from error
+    text = "".join(f"{line}\n" for line in report_lines(report))
+    content = {"report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n", "report.txt": text}
+    for name in content:
+        with user_error_if_not_written(folder / name), whole_file(folder / name) as file:
+            file.write(content[name])
     print(f"{text}\nreport      {folder / 'report.json'}, report.txt")
 
 
@@ -202,11 +175,11 @@ def finish_copies(
     copy_annotations(description, list(splits), plan.scan.root, plan.output)
     check_copied_set(plan, description, splits, copies)
     before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
-    pairs, failed = [], []
-    for path, target in plan.targets.items():
-        original, copy = before[path], after[target]
+    pairs: list[Pair] = []
+    failed = []
+    for original, copy in ((before[path], after[target]) for path, target in plan.targets.items()):
         if copy.is_readable:
-            pairs.append(Pair((plan.scan.root, original), (plan.output, copy)))
+            pairs.append(((plan.scan.root, original), (plan.output, copy)))
         elif original.is_readable:
             failed.append(copy)
     num_copies = f"{len(pairs):,} of {len(plan.targets):,} files"
@@ -226,10 +199,9 @@ def report_gain(pairs: list[Pair]) -> None:
     print(f"size        {before / 1e6:,.1f} MB became {after / 1e6:,.1f} MB ({after / before:.2f} times)")
     sample = pairs[:: -(-len(pairs) // SPEED_SAMPLE)]
     originals, copies = measure_speed(sample)
-    print(
-        f"speed       {originals:.1f} clips per CPU second became {copies:.1f} ({copies / originals:.1f} times; "
-        f"{SPEED_NUM_FRAMES} frames, stride {SPEED_STRIDE}, {len(sample)} videos)"
-    )
+    clip = f"{SPEED_NUM_FRAMES} frames, stride {SPEED_STRIDE}, {len(sample)} videos"
+    gain = f"({copies / originals:.1f} times; {clip})"
+    print(f"speed       {originals:.1f} clips per CPU second became {copies:.1f} {gain}")
 
 
 if __name__ == "__main__":

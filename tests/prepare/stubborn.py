@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from vidtl.data.manifest_entry import Entry
+from vidtl.data.manifest import Entry
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
 from vidtl.runtime.progress import Progress

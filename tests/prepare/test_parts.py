@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.refusals import refused
-from vidtl.data.manifest_entry import Entry
+from vidtl.data.manifest import Entry
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.runtime.shard import Shard
 

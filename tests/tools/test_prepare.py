@@ -1,4 +1,4 @@
-"""`tools/prepare.py`: a report that misses nothing, and copies that just work."""
+"""`tools/prepare.py`: report and copies."""
 
 import json
 import os
@@ -103,7 +103,8 @@ def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path
             assert copy.height % 2 == copy.width % 2 == 0
             assert copy.color == video.color
     for split in ("train", "val"):
-        assert [*read_records(description, split, output).ids] == [*read_records(description, split, root).ids]
+        copied, original = (read_records(description, split, each).ids for each in (output, root))
+        assert [*copied] == [*original]
     copies = {entry.path: entry for entry in Manifest(default_file(output))}
     assert {path for path, entry in copies.items() if entry.is_readable} == {*VIDEOS, "again.mov"}
     assert copies["broken/zero_byte.mp4"].reason == "not copied: the file is empty"

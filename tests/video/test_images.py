@@ -1,5 +1,6 @@
-"""Images as videos of one frame: decoded, turned, limited, and refused where they are damaged or outside the root."""
+"""Images as videos of one frame and folders of numbered ones: decoded, turned, limited, refused if damaged."""
 
+import os
 import struct
 import zlib
 from io import BytesIO
@@ -9,49 +10,40 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vidtl.errors import UserError
-from vidtl.video import Box, UnreadableVideo, View, open_video
+from tests.refusals import refused
+from tests.video.conftest import read, unreadable
+from vidtl.video import Box, View, images, open_video
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
 
 
-def read_whole(path: Path, root: Path | None = None) -> np.ndarray:
-    with open_video(path, root=root) as video:
-        view = View(np.zeros(1, np.int64), Box(0, 0, video.height, video.width))
-        assert video.times_s.tolist() == [0]
-        return video.read([view], (video.height, video.width), "rgb")[0, 0]
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.bmp", "A.PNG", "lossless.webp"])
-def test_pixels_are_exact(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "A.PNG", "lossless.webp", "a.JPEG"])
+def test_pixels_are_those_that_pillow_decodes(tmp_path: Path, name: str):
     Image.fromarray(PIXELS).save(tmp_path / name, lossless=True)
-    assert np.array_equal(read_whole(tmp_path / name), PIXELS)
-
-
-def test_jpeg_is_what_pillow_decodes(tmp_path: Path) -> None:
-    Image.fromarray(PIXELS).save(tmp_path / "a.JPEG")
-    assert np.array_equal(read_whole(tmp_path / "a.JPEG"), np.asarray(Image.open(tmp_path / "a.JPEG")))
+    expected = PIXELS if name != "a.JPEG" else np.asarray(Image.open(tmp_path / name))
+    assert np.array_equal(read(tmp_path / name), expected[None])
+    with (tmp_path / name).open("rb") as file:
+        assert np.array_equal(read(file), expected[None])
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "1", "CMYK"])
-def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
-    suffix = "jpg" if mode == "CMYK" else "png"
+def test_other_modes_become_rgb(tmp_path: Path, mode: str):
     image = Image.fromarray(PIXELS).convert(mode)
-    image.save(tmp_path / f"a.{suffix}")
-    decoded = read_whole(tmp_path / f"a.{suffix}")
+    image.save(file := tmp_path / f"a.{'jpg' if mode == 'CMYK' else 'png'}")
+    decoded = read(file)[0]
     assert decoded.shape == PIXELS.shape
     assert np.abs(decoded.astype(int) - np.asarray(image.convert("RGB")).astype(int)).mean() < 25
 
 
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path):
     gray = (np.arange(24 * 40, dtype=np.uint16) * 68).reshape(24, 40)
     Image.fromarray(gray).save(tmp_path / "a.png")
-    assert np.array_equal(read_whole(tmp_path / "a.png"), np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=2))
+    assert np.array_equal(read(tmp_path / "a.png")[0], np.repeat((gray >> 8).astype(np.uint8)[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
@@ -65,10 +57,10 @@ def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int) -> None:
         7: PIXELS[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(PIXELS),
     }[orientation]
-    assert np.array_equal(read_whole(tmp_path / "a.png"), shown)
+    assert np.array_equal(read(tmp_path / "a.png")[0], shown)
 
 
-def test_boxes_are_cropped_and_resized_in_rgb(tmp_path: Path) -> None:
+def test_boxes_are_cropped_and_resized_in_rgb(tmp_path: Path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     with open_video(tmp_path / "a.png") as video:
         views = [View(np.zeros(3, np.int64), Box(2, 5, 8, 10)), View(np.zeros(3, np.int64), Box(0, 0, 24, 40))]
@@ -77,24 +69,16 @@ def test_boxes_are_cropped_and_resized_in_rgb(tmp_path: Path) -> None:
         assert np.array_equal(clips[0], np.broadcast_to(PIXELS[2:10, 5:15], (3, 8, 10, 3)))
         with pytest.raises(IndexError):
             video.read([View(np.ones(1, np.int64), Box(0, 0, 8, 8))], (8, 8), "rgb")
-        with pytest.raises(UserError, match=r"data\.pixel_format is 'planar'; allowed for images .*: 'rgb'"):
+        with refused("data.pixel_format", "'planar'", "'rgb'"):
             video.read(views, (8, 10), "planar")
 
 
 def png_header(width: int, height: int) -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + head
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + struct.pack(">I", 13)
-        + chunk
-        + struct.pack(">I", zlib.crc32(chunk))
-        + struct.pack(">I", 9)
-        + b"IDAT"
-    )
+    chunk = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I17sII4s", 13, chunk, zlib.crc32(chunk), 9, b"IDAT")
 
 
-def test_unreadable_images_are_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_named(tmp_path: Path):
     file = BytesIO()
     Image.fromarray(np.repeat(PIXELS, 8, axis=0)).save(file, "JPEG")
     jpeg = file.getvalue()
@@ -106,30 +90,112 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         "empty.png": (b"", "not an image"),
         "html.jpg": (b"<html>404</html>", "not an image"),
         "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
-        "bomb.png": (png_header(40_000, 40_000), "exceed|bomb"),
+        "bomb.png": (png_header(40_000, 40_000), "ecompression"),
         "big.png": (png_header(8192, 4321), "8192 x 4321 pixels exceed the limit"),
         "moving.webp": (animation.getvalue(), "animation"),
         "gif.png": (b"GIF89a" + bytes(20), "not an image"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UnreadableVideo, match=message) as caught:
+        with unreadable(tmp_path / name, message):
             open_video(tmp_path / name)
-        assert str(tmp_path / name) in str(caught.value)
+    Image.fromarray(PIXELS).save(tmp_path / "video.mp4", "PNG")
+    with unreadable("not a video container"):
+        open_video(tmp_path / "video.mp4")
 
 
-def test_images_outside_the_root_are_refused(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    root.mkdir()
-    Image.fromarray(PIXELS).save(tmp_path / "secret.png")
-    (root / "link.png").symlink_to(tmp_path / "secret.png")
-    for path in (root / "link.png", root / "../secret.png"):
-        with pytest.raises(UnreadableVideo, match="outside the data root"):
-            open_video(path, root=root)
+FRAMES = np.random.default_rng(0).integers(0, 256, (12, 16, 20, 3), dtype=np.uint8)
+WHOLE = Box(0, 0, 16, 20)
 
 
-def test_a_picture_called_mp4_is_no_video(tmp_path: Path) -> None:
-    Image.fromarray(PIXELS).save(tmp_path / "a.png")
-    (tmp_path / "a.png").rename(tmp_path / "a.mp4")
-    with pytest.raises(UnreadableVideo, match="not a video container"):
-        open_video(tmp_path / "a.mp4")
+def write(folder: Path, pattern: str = "{:06d}.png", first: int = 1, count: int = 12) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.fromarray(FRAMES[number]).save(folder / pattern.format(first + number))
+    return folder
+
+
+@pytest.mark.parametrize(("pattern", "first"), [("46GP8-{:06d}.png", 1), ("img_{:05d}.png", 1), ("{}.png", 0)])
+def test_frames_in_the_order_of_their_numbers(tmp_path: Path, pattern: str, first: int):
+    folder = write(tmp_path / "46GP8", pattern, first)
+    (folder / "notes.txt").touch()
+    with open_video(folder, frame_rate=24, root=tmp_path) as video:
+        assert video.times_s.tolist() == [number / 24 for number in range(12)]
+        assert (video.fps, video.height, video.width) == (24, 16, 20)
+        indices = np.array([11, 0, 3, 3])
+        views = [View(indices, WHOLE), View(indices[::-1], Box(4, 2, 8, 10))]
+        whole, part = (video.read([view], (view.box.height, view.box.width), "rgb")[0] for view in views)
+        assert np.array_equal(whole, FRAMES[indices])
+        assert np.array_equal(part, FRAMES[indices[::-1], 4:12, 2:12])
+        with pytest.raises(IndexError):
+            video.read([View(np.array([12]), WHOLE)], (16, 20), "rgb")
+
+
+def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    decode = images.decode_image
+    monkeypatch.setattr(images, "decode_image", lambda file, path: opened.append(path.name) or decode(file, path))
+    with open_video(write(tmp_path / "a"), frame_rate=24) as video:
+        video.read([View(np.array([2, 5, 2]), WHOLE), View(np.array([5, 5, 2]), WHOLE)], (16, 20), "rgb")
+    assert opened == ["000003.png", "000006.png"]
+    with unreadable("`frame_rate`"):
+        open_video(tmp_path / "a")
+
+
+def remove(name: str):
+    return lambda folder: (folder / name).unlink()
+
+
+def add(name: str):
+    return lambda folder: Image.fromarray(FRAMES[0]).save(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (remove("000005.png"), "image 5 is missing, 1 in all between 1 and 12"),
+        (add("000015.png"), "image 13 is missing, 2 in all between 1 and 15"),
+        (add("13.png"), None),
+        (add("12.png"), "'000012.png' and '12.png' have the same number"),
+        (add("cover.png"), "'cover.png' has no number"),
+        (add("other_1.png"), "images of several series: '', 'other_'"),
+        (add("flow_x_00001.png"), None),
+        (add(".hidden_1.png"), None),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "no images"),
+    ],
+)
+def test_gaps_and_other_images_in_a_folder(tmp_path: Path, change, message: str | None):
+    folder = write(tmp_path / "a")
+    change(folder)
+    if message is None:
+        open_video(folder, frame_rate=24)
+        return
+    with unreadable(f"{folder}: {message}"):
+        open_video(folder, frame_rate=24)
+
+
+def test_broken_frames_are_named(tmp_path: Path):
+    folder = write(tmp_path / "a")
+    (folder / "000004.png").write_bytes((folder / "000004.png").read_bytes()[:200])
+    Image.fromarray(FRAMES[0][:8]).save(folder / "000006.png")
+    (folder / "000008.png").unlink()
+    os.mkfifo(folder / "000008.png")
+    options = {"frame_rate": 24, "root": tmp_path}
+    assert np.array_equal(read(folder, [1, 4], **options), FRAMES[[1, 4]])
+    for number, reason in ((3, ""), (5, "20 x 8 pixels"), (7, "not a regular file")):
+        with unreadable(f"{number + 1:06}.png: ", reason):
+            read(folder, [number], **options)
+
+
+def test_nothing_outside_the_root_is_read(tmp_path: Path):
+    outside, root = write(tmp_path / "outside"), tmp_path / "root"
+    folder = write(root / "a")
+    (root / "b").symlink_to(outside)
+    (root / "link.png").symlink_to(outside / "000003.png")
+    (folder / "000003.png").unlink()
+    (folder / "000003.png").symlink_to(outside / "000003.png")
+    for path in (root / "b", root / "a/../../outside", root / "link.png", root / "../outside/000003.png"):
+        with unreadable("outside the data root"):
+            open_video(path, frame_rate=24, root=root)
+    with unreadable("000003.png: lies outside the data root"):
+        read(folder, [2], frame_rate=24, root=root)

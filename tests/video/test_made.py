@@ -1,39 +1,57 @@
-"""Files made for one difficulty each: open GOPs, odd sizes, pixel formats, hidden pictures, no index."""
+"""Files made for one difficulty each: open GOPs, odd sizes, pixel formats, hidden pictures, no index, rotation."""
 
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import islice, product
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from vidtl.video import Box, Color, UnreadableVideo, View, open_video
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import Converter, change_matrix
+from benchmarks.conformance import FRAME_SIZE, plain_decode
+from tests.video.conftest import read, unreadable, whole
+from vidtl.video import Box, Color, View, open_video
+from vidtl.video.clip import change_matrix
+from vidtl.video.reader import Orientation
+from vidtl.video.safety import may_be_rotated
 
 NUM_FRAMES = 40
 
 
 def picture(number: int, height: int, width: int) -> np.ndarray:
-    """RGB that tells every frame from every other and moves: a gradient that slides, with a bar at x = number."""
+    """RGB that differs from frame to frame and moves: a gradient that slides, with a bar at x = number."""
     rows, columns = np.mgrid[:height, :width]
     frame = np.stack([(columns * 4 + number * 5) % 256, (rows * 6) % 256, (columns + rows + number) % 256], axis=-1)
     frame[:, number % width] = 255
     return frame.astype(np.uint8)
 
 
-def make_video(path: Path, codec: str, size=(48, 64), pix_fmt="yuv420p", frames=NUM_FRAMES, **options: str) -> Path:
+def encode(path: Path, codec: str, frames: Sequence[np.ndarray], pix_fmt="yuv420p", degrees=0, **options: str) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
-        stream.height, stream.width = size
+        stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = Fraction(1, 25)
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24").reformat(format=pix_fmt)
+        if degrees and not hasattr(stream, "set_display_rotation"):
+            pytest.skip("this PyAV cannot write display matrices")
+        if degrees:
+            stream.set_display_rotation(degrees)
+        for number, rgb in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=pix_fmt)
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+def make_video(path: Path, codec: str, size=(48, 64), frames=NUM_FRAMES, **options: str) -> Path:
+    return encode(path, codec, [picture(number, *size) for number in range(frames)], **options)
+
+
+def num_frames(path: Path) -> int:
+    with open_video(path) as video:
+        return len(video.times_s)
 
 
 MADE = {
@@ -69,41 +87,33 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_frames_equal_those_of_a_plain_decode(made: Path):
-    size = (32, 40)
     with av.open(str(made)) as container:
-        frames = list(container.decode(video=0))
+        count = sum(1 for _ in container.decode(video=0))
     with open_video(made) as video:
-        assert len(video.times_s) == len(frames)
+        assert len(video.times_s) == count
         assert video.fps == pytest.approx(25, rel=0.03)
         box = Box(3, 5, video.height - 8, video.width - 7)
-        for indices in ([len(frames) - 1, 0, 20, 21, 9, 11], [30], [12], [len(frames) - 1]):
+        for indices in ([count - 1, 0, 20, 21, 9, 11], [30], [12], [count - 1]):
             view = View(np.array(indices), box)
-            for pixel_format in ("planar", "rgb"):
-                clip = ClipBuffer([view], size, pixel_format, video.source.geometry())
-                converter = Converter(video.source.coded_size, video.color, pixel_format)
-                for number in set(indices):
-                    clip.put(number, converter.planes(frames[number]))
-                np.testing.assert_array_equal(video.read([view], size, pixel_format), clip.array)
+            expected = plain_decode(video, view)
+            for form in ("planar", "rgb"):
+                np.testing.assert_array_equal(video.read([view], FRAME_SIZE, form), expected[form])
 
 
 def test_pictures_are_those_that_were_encoded(made: Path):
     """Guards the order of frames and gross errors of color, which a comparison with another decode would share."""
-    with open_video(made) as video:
-        box = Box(0, 0, video.height, video.width)
-        size = (video.height, video.width)
-        numbers = np.arange(0, NUM_FRAMES, 7)
-        rgb = video.read([View(numbers, box)], size, "rgb")[0]
-    for number, frame in zip(numbers, rgb, strict=True):
-        distances = [np.abs(frame - picture(k, *size).mean(-1, keepdims=True)).mean() for k in range(NUM_FRAMES)]
-        if made.name != "gray.mp4":
-            distances = [np.abs(frame.astype(int) - picture(k, *size)).mean() for k in range(NUM_FRAMES)]
-        assert int(np.argmin(distances)) == number
+    numbers = range(0, NUM_FRAMES, 7)
+    rgb = read(made, numbers).astype(int)
+    candidates = np.stack([picture(k, *rgb.shape[1:3]) for k in range(NUM_FRAMES)])
+    if made.name == "gray.mp4":
+        candidates = candidates.mean(-1, keepdims=True)
+    assert [int(np.abs(candidates - frame).mean((1, 2, 3)).argmin()) for frame in rgb] == [*numbers]
 
 
 @pytest.mark.parametrize(
     "options", [{"g": "2", "bf": "2"}, {"g": "1000", "bf": "0", "x264-params": "intra-refresh=1:keyint=10"}]
 )
-def test_every_frame_of_flv_from_a_reader_of_its_own(tmp_path: Path, options: dict[str, str]):
+def test_every_frame_of_flv_from_a_new_reader(tmp_path: Path, options: dict[str, str]):
     """Its demuxer refuses to seek before the first entry of its index, which it makes as it reads."""
     path = make_video(tmp_path / "made.flv", "libx264", **options)
     with av.open(str(path)) as container:
@@ -112,9 +122,7 @@ def test_every_frame_of_flv_from_a_reader_of_its_own(tmp_path: Path, options: di
         scanned = video.source.scanned()
     for known in (None, scanned):
         for number, expected in enumerate(frames):
-            with open_video(path, scanned=known) as video:
-                rgb = video.read([View(np.array([number]), Box(0, 0, 48, 64))], (48, 64), "rgb")[0, 0]
-            assert np.array_equal(rgb, expected), number
+            assert np.array_equal(read(path, [number], scanned=known)[0], expected), number
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
@@ -133,83 +141,58 @@ def test_a_file_that_begins_within_a_group_of_pictures_has_the_frames_that_decod
             target.mux(packet)
     with av.open(str(cut)) as container:
         frames = list(container.decode(video=0))
-    with open_video(cut) as video:
-        assert len(video.times_s) == len(frames) < NUM_FRAMES - skipped
-        size = (video.height, video.width)
-        rgb = video.read([View(np.array([0, len(frames) - 1]), Box(0, 0, *size))], size, "rgb")[0]
-    for number, frame in zip((0, -1), rgb, strict=True):
-        expected = frames[number].to_ndarray(format="rgb24")
-        assert np.abs(frame.astype(int) - expected).mean() < 1
+    assert num_frames(cut) == len(frames) < NUM_FRAMES - skipped
+    for number, rgb in zip((0, -1), read(cut, [0, len(frames) - 1]), strict=True):
+        assert np.abs(rgb.astype(int) - frames[number].to_ndarray(format="rgb24")).mean() < 1
 
 
 def test_gray_and_rgb_files_become_limited_bt601_planes(tmp_path: Path):
-    gray = make_video(tmp_path / "gray.mkv", "ffv1", pix_fmt="gray", frames=1)
-    rgb = make_video(tmp_path / "rgb.mkv", "ffv1", pix_fmt="bgr0", frames=1)
     expected = av.VideoFrame.from_ndarray(picture(0, 48, 64), format="rgb24")
-    for path, source in ((gray, expected.reformat(format="gray")), (rgb, expected)):
+    for pix_fmt, source in (("gray", expected.reformat(format="gray")), ("bgr0", expected)):
+        path = make_video(tmp_path / f"{pix_fmt}.mkv", "ffv1", pix_fmt=pix_fmt, frames=1)
         with open_video(path) as video:
             assert video.color == Color("bt601", full_range=False)
-            planar = video.read([View(np.array([0]), Box(0, 0, 48, 64))], (48, 64), "planar")[0, 0]
         luma = source.to_ndarray(format="rgb24") @ np.array([0.299, 0.587, 0.114])
-        np.testing.assert_allclose(planar[:48], 16 + luma * 219 / 255, atol=2)
+        np.testing.assert_allclose(read(path, form="planar")[0, :48], 16 + luma * 219 / 255, atol=2)
 
 
 def test_a_file_too_large_to_keep_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = make_video(tmp_path / "b_frames.avi", "mpeg4", g="12", bf="2")
-    view = View(np.array([38, 2, 17]), Box(0, 0, 48, 64))
-    with open_video(path) as video:
-        assert len(video.source.kept) == len(video.times_s)
-        expected = video.read([view], (48, 64), "planar")
-    monkeypatch.setattr("vidtl.video.source._KEPT_BYTES", 10_000)
-    with open_video(path) as video:
-        assert video.source.kept is None
-        np.testing.assert_array_equal(video.read([view], (48, 64), "planar"), expected)
+    clips = []
+    for limit in (64 << 20, 10_000):
+        monkeypatch.setattr("vidtl.video.source._KEPT_BYTES", limit)
+        with open_video(path) as video:
+            assert len(video.source.kept or ()) == (len(video.times_s) if limit > 10_000 else 0)
+            clips.append(video.read([View(np.array([38, 2, 17]), whole(video))], (48, 64), "planar"))
+    np.testing.assert_array_equal(*clips)
 
 
 def test_pictures_beyond_the_limit_are_refused_from_the_header(tmp_path: Path):
-    path = tmp_path / "bomb.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
-        stream.height, stream.width = 4352, 8256
-        black = np.zeros((4352 * 3 // 2, 8256), dtype=np.uint8)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(black, format="yuv420p")))
-        container.mux(stream.encode(None))
+    path = encode(tmp_path / "bomb.mp4", "libx264", [np.zeros((4352, 8256, 3), np.uint8)], preset="ultrafast")
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(UnreadableVideo, match=r"pictures of 8256 x 4352 exceed the limit of 8192 x 4320$"):
+    with unreadable("pictures of 8256 x 4352 exceed the limit of 8192 x 4320"):
         open_video(path)
 
 
 def test_a_stream_that_changes_its_size_is_scaled_to_that_of_its_header(tmp_path: Path):
-    parts = [
-        make_video(tmp_path / f"{n}.ts", "libx264", size=size, g="5") for n, size in enumerate([(48, 64), (96, 128)])
-    ]
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with open_video(joined) as video:
-        assert (video.height, video.width) == (48, 64)
-        count = len(video.times_s)
-        box = Box(0, 0, 48, 64)
-        rgb = video.read([View(np.array([0, count - 1]), box)], (48, 64), "rgb")[0]
+    parts = [make_video(tmp_path / f"{n}.ts", "libx264", (48 * n, 64 * n), g="5") for n in (1, 2)]
+    (tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    count = num_frames(tmp_path / "joined.ts")
     assert count > NUM_FRAMES
-    assert np.abs(rgb[0].astype(int) - picture(0, 48, 64)).mean() < 40
+    first, last = read(tmp_path / "joined.ts", [0, count - 1]).astype(int)
     small = av.VideoFrame.from_ndarray(picture(NUM_FRAMES - 1, 96, 128), format="rgb24").reformat(width=64, height=48)
-    assert np.abs(rgb[1].astype(int) - small.to_ndarray()).mean() < 40
+    assert np.abs(first - picture(0, 48, 64)).mean() < 40
+    assert np.abs(last - small.to_ndarray()).mean() < 40
 
 
 def test_shrinking_averages_and_enlarging_interpolates(tmp_path: Path):
-    path = tmp_path / "checks.mkv"
-    board = np.kron(np.indices((120, 160)).sum(0) % 2, np.ones((2, 2)))[..., None].repeat(3, -1)[:240, :320]
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.height, stream.width, stream.pix_fmt = 240, 320, "yuv420p"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray((board * 255).astype(np.uint8), format="rgb24")))
-        container.mux(stream.encode(None))
-    with open_video(path) as video:
-        small = video.read([View(np.array([0]), Box(0, 0, 240, 320))], (20, 26), "rgb")[0, 0]
-        same = video.read([View(np.array([0]), Box(10, 20, 60, 40))], (60, 40), "rgb")[0, 0]
+    board = np.kron(np.indices((120, 160)).sum(0) % 2, np.ones((2, 2)))[..., None].repeat(3, -1) * 255
+    path = encode(tmp_path / "checks.mkv", "ffv1", [board.astype(np.uint8)])
     # A tenth of the size: every output pixel averages black and white; plain bilinear would pick some of them.
-    assert np.abs(small.astype(int) - 127).max() <= 3
-    np.testing.assert_allclose(same, board[10:70, 20:60] * 255, atol=2)
+    assert np.abs(read(path, size=(20, 26)).astype(int) - 127).max() <= 3
+    with open_video(path) as video:
+        same = video.read([View(np.array([0]), Box(10, 20, 60, 40))], (60, 40), "rgb")[0, 0]
+    np.testing.assert_allclose(same, board[10:70, 20:60], atol=2)
 
 
 def test_changing_the_matrix_restores_rgb_from_the_wrong_conversion():
@@ -225,3 +208,89 @@ def test_changing_the_matrix_restores_rgb_from_the_wrong_conversion():
     assert np.abs(wrong.astype(int) - right).max() > 5
     changed = change_matrix(wrong.reshape(5, 10, 10, 3), "bt601", "bt709").reshape(-1, 3)
     np.testing.assert_allclose(changed, right.astype(int), atol=2)
+
+
+# Coefficients (a, b, c, d) of FFmpeg's display matrix for the eight ways to turn a picture.
+MATRICES = [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)]
+
+
+def display_matrix(a: float, b: float, c: float, d: float) -> bytes:
+    rows = np.array([[a, b, 0], [c, d, 0], [0, 0, 0]]) * 65536
+    rows[2, 2] = 1 << 30
+    return rows.astype(np.int32).tobytes()
+
+
+@pytest.mark.parametrize("coefficients", MATRICES)
+def test_every_pixel_is_shown_where_the_matrix_puts_it(coefficients: tuple[int, int, int, int]):
+    a, b, c, d = coefficients
+    height, width = 3, 5
+    coded = np.arange(height * width).reshape(height, width)
+    orientation = Orientation.from_matrix(display_matrix(a, b, c, d))
+    displayed = orientation.apply(coded)
+    assert displayed.shape == orientation.displayed_size(height, width)
+    # Pixel centers, moved back so that the shown picture starts at (0, 0).
+    corners = [(a * x + c * y, b * x + d * y) for x, y in product((0, width), (0, height))]
+    left, top = min(x for x, _ in corners), min(y for _, y in corners)
+    for y, x in product(range(height), range(width)):
+        shown_x = a * (x + 0.5) + c * (y + 0.5) - left
+        shown_y = b * (x + 0.5) + d * (y + 0.5) - top
+        assert displayed[int(shown_y), int(shown_x)] == coded[y, x]
+    box = Box(0, 1, 2, 1)
+    part = displayed[box.top : box.top + box.height, box.left : box.left + box.width]
+    top, left, height, width = orientation.coded_box(box, *displayed.shape)
+    np.testing.assert_array_equal(orientation.apply(coded[top : top + height, left : left + width]), part)
+    assert orientation.is_mirrored() == (a * d - b * c < 0)
+
+
+def test_scales_are_ignored_and_other_angles_refused():
+    assert Orientation.from_matrix(display_matrix(1.5, 0, 0, -2)) == Orientation(mirror_rows=True)
+    assert Orientation.from_matrix(bytes(36)) == Orientation()
+    with pytest.raises(ValueError, match="no multiple of a quarter turn"):
+        Orientation.from_matrix(display_matrix(0.7, 0.7, -0.7, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("name", "orientation", "size"),
+    [
+        ("decord__video_0.mov", Orientation(), (320, 568)),
+        ("decord__video_90.mov", Orientation(transpose=True, mirror_columns=True), (568, 320)),
+        ("decord__video_180.mov", Orientation(mirror_rows=True, mirror_columns=True), (320, 568)),
+        ("ExoPlayer__video_1.mp4", Orientation(transpose=True, mirror_rows=True), (352, 288)),
+        ("media__sample_rotate_and_reflect.mp4", Orientation(transpose=True), (1080, 720)),
+    ],
+)
+@pytest.mark.parametrize("form", ["planar", "rgb"])
+def test_turned_files_show_the_turned_picture(shared_data: Path, name: str, orientation, size, form):
+    with open_video(shared_data / "videos" / name) as video:
+        assert (video.height, video.width) == size
+        height, width = size
+        whole = video.read([View(np.array([1]), Box(0, 0, height, width))], size, form)[0, 0]
+        # A box at another corner shows the same pixels as that part of the whole picture.
+        box = Box(height // 4 * 2, 8, height // 4 * 2, 64)
+        part = video.read([View(np.array([1]), box)], (box.height, box.width), form)[0, 0]
+        _, frame = islice(video.source.decode_from_start(), 2)
+    inside = np.s_[box.top : box.top + box.height, box.left : box.left + box.width]
+    np.testing.assert_array_equal(part[: box.height], whole[inside])
+    if form == "planar":
+        luma = frame.to_ndarray(format="yuv420p")[: frame.height]
+        np.testing.assert_array_equal(whole[:height], orientation.apply(luma))
+
+
+def test_only_headers_with_a_matrix_cost_a_decode(shared_data: Path):
+    turned = {path.name for path in (shared_data / "videos").glob("*.m*") if may_be_rotated(path, "mov")}
+    assert turned == {
+        "decord__video_90.mov",
+        "decord__video_180.mov",
+        "ExoPlayer__video_1.mp4",
+        "media__sample_rotate_and_reflect.mp4",
+    }
+    assert not any(may_be_rotated(path, "matroska") for path in (shared_data / "videos").glob("*.webm"))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mov"])
+@pytest.mark.parametrize("degrees", [90, 180, -90])
+def test_the_rotation_of_both_containers_is_applied(tmp_path: Path, suffix: str, degrees: int):
+    picture = np.zeros((48, 64, 3), dtype=np.uint8)
+    picture[:16, :16] = 255  # a white corner, top left
+    path = encode(tmp_path / f"turned.{suffix}", "libx264", [picture], degrees=degrees)
+    np.testing.assert_allclose(read(path)[0], np.rot90(picture, degrees // 90), atol=12)

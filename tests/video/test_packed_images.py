@@ -11,14 +11,10 @@ from PIL import Image
 
 from tests.data.cifar_files import CLASSES, FORMS, images_and_labels, write_cifar10
 from tests.refusals import refused
+from tests.video.conftest import read, unreadable
 from vidtl.annotations.description import load_description, read_records
-from vidtl.video import Box, UnreadableVideo, View, open_video
+from vidtl.video import open_video
 from vidtl.video.packed import open_packed
-
-
-def read_image(path: Path, root: Path) -> np.ndarray:
-    with open_video(path, root=root) as video:
-        return video.read([View(np.zeros(1, np.int64), Box(0, 0, 32, 32))], (32, 32), "rgb")[0, 0]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -31,11 +27,8 @@ def test_every_form_of_cifar10(tmp_path: Path, form: str) -> None:
         assert records.classes.names == CLASSES
         assert records.label_classes.tolist() == labels.tolist()
         for index in (0, 1, 7, count - 1):
-            pixels = read_image(records.path(index), tmp_path)
-            if form == "jpeg_archive":
-                assert np.abs(pixels.astype(int) - images[index].astype(int)).mean() < 12
-            else:
-                assert np.array_equal(pixels, images[index])
+            difference = np.abs(read(records.path(index), root=tmp_path)[0].astype(int) - images[index])
+            assert difference.mean() < 12 if form == "jpeg_archive" else not difference.any()
         assert records.origin(3) == str(records.path(3))
 
 
@@ -50,7 +43,7 @@ def test_real_cifar10(shared_data: Path) -> None:
     data, offsets = arrays["train_jpeg"], arrays["train_offsets"]
     for index in (0, 31_415, 49_999):
         file = BytesIO(data[offsets[index] : offsets[index + 1]].tobytes())
-        assert np.array_equal(read_image(records.path(index), root), np.asarray(Image.open(file).convert("RGB")))
+        assert np.array_equal(read(records.path(index), root=root)[0], np.asarray(Image.open(file).convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +51,7 @@ def test_real_cifar10(shared_data: Path) -> None:
     [
         ("cifar-10-batches-py/data_batch_1/20", "no image of that number; the last one is 19"),
         ("cifar-10-batches-py/data_batch_1/-1", "no image of that number"),
-        ("cifar-10-batches-py/data_batch_1/../data_batch_1", "no part|no image|Not a directory"),
+        ("cifar-10-batches-py/data_batch_1/../data_batch_1", "no "),
         ("cifar-10-batches-py/data_batch_1/train/1", "has no part 'train'"),
         ("cifar-10-batches-py/batches.meta/1", "data"),
         ("link/1", "outside the data root"),
@@ -71,7 +64,7 @@ def test_images_that_do_not_exist(tmp_path: Path, path: str, message: str) -> No
     (tmp_path / "secret").write_bytes((root / "cifar-10-batches-py/data_batch_1").read_bytes())
     (root / "link").symlink_to(tmp_path / "secret")
     (root / "movie.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
-    with pytest.raises(UnreadableVideo, match=message):
+    with unreadable(message):
         open_video(root / path, root=root)
 
 
@@ -104,17 +97,14 @@ class Evil:
         return os.mkdir, (str(self.canary),)
 
 
-def doubled(levels: int) -> object:
-    """A value of a few bytes whose text or array takes 2 ** levels steps."""
-    value: object = ()
-    for _ in range(levels):
-        value = (value, value)
-    return value
+def nested(levels: int, copies: int = 2) -> object:
+    """A value of a few bytes whose hash, text or array takes copies ** levels steps."""
+    return (nested(levels - 1, copies),) * copies if levels else ()
 
 
 def test_hostile_pickles_run_nothing_and_end_at_once(tmp_path: Path) -> None:
     data = np.zeros((1, 3072), np.uint8)
-    evil, deep = Evil(tmp_path / "canary"), doubled(60)
+    evil, deep = Evil(tmp_path / "canary"), nested(60)
     contents = [
         evil,
         {"data": evil, "labels": [0]},
@@ -127,38 +117,35 @@ def test_hostile_pickles_run_nothing_and_end_at_once(tmp_path: Path) -> None:
         {"data": data, "labels": [0, 1]},
         {"data": data.astype(np.float64), "labels": [0]},
         {"data": data, "labels": [10**30]},
+        {nested(150, copies=1): 0, "data": data, "labels": [0]},
     ]
     streams = [pickle.dumps(content, protocol=4) for content in contents]
     streams += [b"", b"\x80", b"\x80\x04.", b"hello", streams[8][:-40], b"(i__main__\nEvil\n."]
-    streams.append(b"cbuiltins\neval\n(S'1'\ntR.")
+    streams += [b"cbuiltins\neval\n(S'1'\ntR.", b"})" + b"2\x86" * 60 + b"K\x00s."]
+    streams.append(b"\x80\x02}" + pickle.dumps(deep, protocol=2)[2:-1] + b"K\x00s.")  # {deep: 0}
     for number, stream in enumerate(streams):
         file = tmp_path / f"batch_{number}"
         file.write_bytes(stream)
-        with pytest.raises(UnreadableVideo, match=rf"batch_{number}: ") as caught:
+        with unreadable(f"batch_{number}: "):
             open_video(file / "0", root=tmp_path)
-        assert len(str(caught.value)) < 500
     assert not (tmp_path / "canary").exists()
-
-
-def test_pickles_are_limited_in_size(tmp_path: Path) -> None:
-    with (tmp_path / "p").open("wb") as file:
-        file.truncate((1 << 28) + 1)  # a sparse file
-    with pytest.raises(UnreadableVideo, match="268435457 bytes"):
-        open_packed(tmp_path / "p")
+    os.truncate(tmp_path / "batch_0", (1 << 28) + 1)  # a sparse file
+    with unreadable("268435457 bytes"):
+        open_packed(tmp_path / "batch_0")
 
 
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
         ({"labels": np.array(2), "images": np.zeros((1, 8, 8, 3), np.uint8)}, "not a file of images"),
-        ({"labels": np.zeros(1), "images": np.zeros((1, 0, 8, 3), np.uint8)}, r"train_images is uint8 \(1, 0, 8, 3\)"),
+        ({"labels": np.zeros(1), "images": np.zeros((1, 0, 8, 3), np.uint8)}, "train_images is uint8 (1, 0, 8, 3)"),
         ({"labels": np.zeros(1), "jpeg": np.zeros(9, np.uint8), "offsets": np.array([0.0, 9.0])}, "TypeError"),
         ({"labels": np.zeros(1), "jpeg": np.zeros(9, np.uint8), "offsets": np.array([5, 2])}, "not an image"),
     ],
 )
 def test_archives_of_other_shapes_and_types(tmp_path: Path, arrays: dict[str, np.ndarray], reason: str) -> None:
     np.savez(tmp_path / "a.npz", **{f"train_{name}": array for name, array in arrays.items()})
-    with pytest.raises(UnreadableVideo, match=reason):
+    with unreadable(reason):
         open_video(tmp_path / "a.npz/train/0", root=tmp_path)
 
 

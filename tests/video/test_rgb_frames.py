@@ -6,39 +6,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.refusals import refused
+from tests.video.conftest import read, unreadable, view_of
 from vidtl.config import DataConfig
 from vidtl.errors import UserError
-from vidtl.video import Box, UnreadableVideo, View, open_video
+from vidtl.video import UnreadableVideo, View, open_video
 
-ORDER = {"decord": "seeks wrongly where frames that are out of order", "torchcodec": "miscounts frames"}
-STREAMS = "seeks wrongly in transport and program streams"
-DECORD_ERROR = "DECORDError"
-
-
-def expected_refusals(decoder: str) -> dict[str, str]:
-    refused = {
-        "HMDB51_human_m__6arrowswithin30seconds_shoot_bow_f_nm_np1_fr_med_3.avi": ORDER[decoder],
-        "HMDB51_human_m__AdvancedBoxingTechniquesandExercises_punch_u_nm_np1_ba_med_23.avi": ORDER[decoder],
-        "HMDB51_human_m__Golf_Tips_-_Hit_The_Driver_300__Yards____golf_f_nm_np1_fr_med_0.avi": ORDER[decoder],
-        "media__sample-with-large-length.avi": ORDER[decoder],
-        "media__sample_h264.ts": STREAMS,
-        "ExoPlayer__sample_h262_mpeg_audio.ps": STREAMS,
-        "torchcodec__h264_10bits.mp4": "resamples the chroma of more than 8 bits",
-        "media__sample_rotate_and_reflect.mp4": "ignores mirroring",
-        "imageio-binari__cockatoo.mp4": "broken frames after a seek",
-    }
-    if decoder == "decord":
-        refused |= {
-            "torchcodec__h265_video.mp4": "seeks wrongly between open groups of pictures",
-            "media__sample_edit_list_only_preroll_sync_sample.mp4": "counts 17 frames where 16 decode",
-            "ExoPlayer__sample_av1.mp4": DECORD_ERROR,  # decord 0.6 has no AV1 decoder
-            "torchcodec__av1_video.mkv": DECORD_ERROR,
-            "small__webm.webm": DECORD_ERROR,
-        }
-    return refused
-
-
-# Half a second or more each, and nothing that the others have not.
+ORDER = "frames that are out of order"
+REFUSED_BY_BOTH = {
+    "HMDB51_human_m__6arrowswithin30seconds_shoot_bow_f_nm_np1_fr_med_3.avi": ORDER,
+    "HMDB51_human_m__AdvancedBoxingTechniquesandExercises_punch_u_nm_np1_ba_med_23.avi": ORDER,
+    "HMDB51_human_m__Golf_Tips_-_Hit_The_Driver_300__Yards____golf_f_nm_np1_fr_med_0.avi": ORDER,
+    "media__sample-with-large-length.avi": ORDER,
+    "media__sample_h264.ts": "transport and program streams",
+    "ExoPlayer__sample_h262_mpeg_audio.ps": "transport and program streams",
+    "torchcodec__h264_10bits.mp4": "chroma of more than 8 bits",
+    "media__sample_rotate_and_reflect.mp4": "ignores mirroring",
+    "imageio-binari__cockatoo.mp4": "broken frames after a seek",
+}
+REFUSED_BY_DECORD = {
+    "torchcodec__h265_video.mp4": "open groups of pictures",
+    "media__sample_edit_list_only_preroll_sync_sample.mp4": "counts 17 frames where 16 decode",
+    "ExoPlayer__sample_av1.mp4": "DECORDError",  # decord 0.6 has no AV1 decoder
+    "torchcodec__av1_video.mkv": "DECORDError",
+    "small__webm.webm": "DECORDError",
+}
+# Half a second or more each, and nothing that the others do not have.
 TOO_SLOW = {
     "media__long_1080p_videoonly_lowbitrate.mp4",
     "sam2__05_default_juggle.mp4",
@@ -56,21 +49,20 @@ def decoder(request: pytest.FixtureRequest, shared_data: Path) -> str:
 
 
 def test_frames_equal_those_of_the_default_backend_or_the_file_is_refused(shared_data: Path, decoder: str):
-    refused = {}
+    reasons = {}
     for path in sorted((shared_data / "videos").iterdir()):
         if path.name in TOO_SLOW:
             continue
         try:
             difference = largest_mean_difference(path, decoder)
         except UnreadableVideo as error:
-            refused[path.name] = error.reason
+            reasons[path.name] = error.reason
         else:
             # Equal but for rounding: a resize of turned frames, a change of matrix (untagged files of 720 lines).
             assert difference < 0.5, path.name
-    expected = expected_refusals(decoder)
-    assert set(refused) == set(expected)
-    for name, reason in expected.items():
-        assert reason in refused[name]
+    expected = REFUSED_BY_BOTH | (REFUSED_BY_DECORD if decoder == "decord" else {})
+    assert set(reasons) == set(expected)
+    assert not {name for name in expected if expected[name] not in reasons[name]}
 
 
 def largest_mean_difference(path: Path, decoder: str) -> float:
@@ -78,10 +70,8 @@ def largest_mean_difference(path: Path, decoder: str) -> float:
         assert (video.height, video.width, video.color) == (reference.height, reference.width, reference.color)
         np.testing.assert_array_equal(video.times_s, reference.times_s)
         last = len(video.times_s) - 1
-        box = Box(video.height // 10, video.width // 7, video.height // 2, video.width // 2)
-        views = [
-            View(np.array(numbers), box) for numbers in ([0, last, last // 2], [last // 3, last // 3, min(1, last)])
-        ]
+        first = view_of(video, [0, last, last // 2])
+        views = [first, View(np.array([last // 3, last // 3, min(1, last)]), first.box)]
         found, expected = (reader.read(views, (64, 48), "rgb").astype(int) for reader in (video, reference))
         return float(np.abs(found - expected).mean(axis=(2, 3, 4)).max())
 
@@ -92,43 +82,32 @@ def test_damaged_frames_are_never_delivered(shared_data: Path, decoder: str):
         "decord__corrupted.mp4": 49,
         "media__sample_with_invalid_nalu.mp4": 26,
     }.items():
-        with pytest.raises(UnreadableVideo, match=name), open_video(shared_data / "broken" / name, decoder) as video:
-            video.read([View(np.array([damaged]), Box(0, 0, video.height, video.width))], (16, 16), "rgb")
+        with unreadable(name):
+            read(shared_data / "broken" / name, [damaged], (16, 16), decoder=decoder)
 
 
 def test_planar_frames_are_refused(shared_data: Path, decoder: str):
-    with open_video(shared_data / "videos" / "decord__video_0.mov", decoder) as video:
-        view = View(np.array([0]), Box(0, 0, 2, 2))
-        message = rf"data.pixel_format is 'planar'; allowed with data.decoder {decoder}: 'rgb'"
-        with pytest.raises(UserError, match=message):
-            video.read([view], (4, 4), "planar")
-    with pytest.raises(UserError, match=rf"data.pixel_format is 'planar'.*data.decoder {decoder}"):
+    with refused("data.pixel_format", "'planar'", decoder, "'rgb'"):
+        read(shared_data / "videos" / "decord__video_0.mov", [0], (4, 4), "planar", decoder=decoder)
+    with refused("data.pixel_format", "'planar'", decoder):
         DataConfig(decoder=decoder)
     assert DataConfig(decoder=decoder, pixel_format="rgb").decoder == decoder
 
 
-def test_another_librarys_choice_of_decords_output_type_changes_nothing(shared_data: Path):
+def test_the_output_type_of_decord_set_by_another_library_changes_nothing(shared_data: Path):
     decord = pytest.importorskip("decord")
-    with open_video(shared_data / "videos" / "decord__video_0.mov", "decord") as video:
-        view = View(np.array([2, 0]), Box(0, 0, 320, 568))
-        expected = video.read([view], (32, 32), "rgb")
-        try:
-            decord.bridge.set_bridge("torch")
-            np.testing.assert_array_equal(video.read([view], (32, 32), "rgb"), expected)
-        finally:
-            decord.bridge.reset_bridge()
+    path = shared_data / "videos" / "decord__video_0.mov"
+    expected = read(path, [2, 0], (32, 32), decoder="decord")
+    try:
+        decord.bridge.set_bridge("torch")
+        np.testing.assert_array_equal(read(path, [2, 0], (32, 32), decoder="decord"), expected)
+    finally:
+        decord.bridge.reset_bridge()
 
 
-@pytest.mark.parametrize(
-    ("name", "module", "advice"),
-    [
-        ("decord", "decord", r"is not installed .*; use 'pyav'"),
-        ("torchcodec", "torchcodec.decoders", r"needs `pip install vidtl\[torchcodec\]` and FFmpeg's.*; use 'pyav'"),
-    ],
-)
-def test_without_the_library_the_user_is_told(
-    shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, advice: str
-):
+@pytest.mark.parametrize("module", ["decord", "torchcodec.decoders"])
+def test_a_missing_library_is_named(shared_data: Path, monkeypatch: pytest.MonkeyPatch, module: str):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=rf"data.decoder is '{name}', which {advice}"):
+    name = module.partition(".")[0]
+    with refused("data.decoder", repr(name), "'pyav'"):
         open_video(shared_data / "videos" / "decord__video_0.mov", name)

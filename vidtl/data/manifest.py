@@ -1,39 +1,143 @@
 """The manifest of a data root: results of the last scan of every file, so that training opens videos without a scan.
 
-One SQLite file with a row per path relative to the root. A file without a row, or with another size or modification
-time than its row, is opened as if there were no manifest: a manifest never changes a clip, it only saves the scan at
-open and attempts to read files that are known to be broken. `vidtl.prepare.manifest` writes it.
+One SQLite file with a row per path relative to the root, written by `vidtl.prepare.manifest`. A manifest never changes
+a clip: a file without a row, or with another size or modification time than its row, is scanned when it is opened.
 """
 
 import logging
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from vidtl.annotations.layout import existing
 from vidtl.annotations.records import Records
-from vidtl.data.manifest_entry import SCHEMA, Entry
 from vidtl.errors import UserError
 from vidtl.video import ScannedVideo, UnreadableVideo, VideoReader, open_video
+from vidtl.video.reader import Orientation
+from vidtl.video.timeline import unpack_timeline
 
 FOLDER = ".vidtl"
 """Folder of the manifest in a data root. Hidden, so that no layout takes it for a folder of videos."""
 FILE_NAME = "manifest.sqlite"
-VERSION = 2
+_VERSION = 2
+_APPLICATION_ID = int.from_bytes(b"vdtl")
 _OLD_FILE_NAME = "manifest.npz"  # version 1
 
-APPLICATION_ID = int.from_bytes(b"vdtl")
-
-# A bound on what a damaged or hostile file can make a reader allocate.
-_MAX_VALUE_BYTES = 64 << 20
-
-# Changed files that a process names before it only reports that there are more.
-_NAMED_CHANGES = 3
+# Bounds on the memory that a damaged or hostile file can allocate.
+_MAX_VALUE_BYTES, _MAX_FRAMES = 64 << 20, 1 << 24
+_NAMED_CHANGES = 3  # changed files that a process names before it reports only that there are more
 
 _log = logging.getLogger(__name__)
+
+Status = Literal["ok", "damaged", "unreadable", "crashed", "hung", "missing"]
+"""A damaged video opens, but not all of its frames decode; crashed and hung: the scan ended with its process."""
+Depth = Literal["packets", "frames"]
+DEPTHS: tuple[Depth, ...] = ("packets", "frames")
+"""Depths of a scan, from quick to thorough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One scanned or missing file: a row of the manifest. Fields are columns, in this order."""
+
+    path: str
+    """Relative to the root, with forward slashes."""
+    status: Status
+    reason: str
+    """Message of opening the file, if it is not ok."""
+    depth: Depth
+    size: int = 0
+    """Bytes; 0 for a missing file."""
+    mtime_ns: int = 0
+    fingerprint: int = 0
+    """Hash of the size and of the first and last 64 KiB; 0 if it was not taken."""
+    num_frames: int = 0
+    num_decoded: int = -1
+    """Frames that decode, undamaged and at their time; -1 if they were not all decoded."""
+    duration_s: float = 0.0
+    """From the first frame to the last."""
+    container: str = ""
+    """Empty for images and for files without a video stream."""
+    codec: str = ""
+    coded_height: int = 0
+    """Before rotation."""
+    coded_width: int = 0
+    transpose: bool = False
+    mirror_rows: bool = False
+    mirror_columns: bool = False
+    marked_damaged: bool = False
+    """The decoder marked frames as damaged."""
+    time_base: str = "0"
+    """Fraction of a second."""
+    rate: str = "0"
+    """Frame rate in the header as a fraction, if the frames' times do not give it; else 0."""
+    timeline: bytes = b""
+    """See `pack_timeline`."""
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...], file: Path) -> Self:
+        """Build an entry from a row of a manifest file; UserError for a row that `to_row` did not make."""
+        *values, checksum = row
+        if checksum != _checksum(values) or [*map(type, values)] != _ROW_TYPES:
+            raise damaged_manifest(file, "a row has a wrong checksum or type")
+        entry = cls(**dict(zip(_KINDS, values, strict=True)))
+        if entry.status in get_args(Status) and entry.depth in DEPTHS and 0 <= entry.num_frames <= _MAX_FRAMES:
+            return entry
+        raise damaged_manifest(file, "a row has an unknown status or depth, or too many frames")
+
+    def to_row(self) -> tuple[Any, ...]:
+        """Return the columns, with a checksum as the last one."""
+        values = [int(value) if isinstance(value, bool) else value for value in vars(self).values()]
+        return (*values, _checksum(values))
+
+    @property
+    def is_readable(self) -> bool:
+        """True if opening the file can succeed."""
+        return self.status in ("ok", "damaged")
+
+    @property
+    def is_video(self) -> bool:
+        """True if a video stream was found."""
+        return bool(self.container)
+
+    def scanned(self) -> ScannedVideo | None:
+        """Return the scan for opening the file; None for images. ValueError for a damaged row."""
+        if not self.is_video:
+            return None
+        time_base, rate = _fraction(self.time_base), _fraction(self.rate) or None
+        return ScannedVideo(
+            container=self.container,
+            codec=self.codec,
+            time_base=time_base,
+            rate=rate,
+            coded_size=(self.coded_height, self.coded_width),
+            orientation=Orientation(bool(self.transpose), bool(self.mirror_rows), bool(self.mirror_columns)),
+            damaged=bool(self.marked_damaged),
+            timeline=unpack_timeline(self.timeline, self.num_frames, time_base, rate),
+        )
+
+
+_SQL_TYPES: dict[Any, str] = {str: "TEXT", int: "INTEGER", bool: "INTEGER", float: "REAL", bytes: "BLOB"}
+_KINDS: dict[str, Any] = {field.name: field.type if field.type in _SQL_TYPES else str for field in fields(Entry)}
+_ROW_TYPES = [int if kind is bool else kind for kind in _KINDS.values()]
+_COLUMNS = ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in _KINDS.items())
+SCHEMA = f"CREATE TABLE files ({_COLUMNS}, checksum INTEGER, PRIMARY KEY (path)) WITHOUT ROWID"
+SET_UP = (f"PRAGMA application_id = {_APPLICATION_ID}", f"PRAGMA user_version = {_VERSION}", SCHEMA)
+"""Statements that make an empty database a manifest."""
+
+
+def _checksum(values: list[Any]) -> int:
+    return zlib.crc32(repr(values).encode())
+
+
+def _fraction(text: str) -> Fraction:
+    return Fraction(*map(int, text.split("/", 1)))
 
 
 class Stamp(NamedTuple):
@@ -44,7 +148,7 @@ class Stamp(NamedTuple):
 
 
 def file_stamp(path: Path) -> Stamp | None:
-    """Return the stamp of a file, following links; None where there is none."""
+    """Return the stamp of a file, following links; None if there is none."""
     try:
         status = os.stat(path)
     except NotADirectoryError:  # an image in a file of many: `cifar10.npz/train/17`
@@ -55,7 +159,7 @@ def file_stamp(path: Path) -> Stamp | None:
 
 
 class Manifest:
-    """Read-only entries by path. Every process opens a connection of its own at the first use."""
+    """Read-only entries by path. Every process opens its own connection at the first use."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -72,46 +176,38 @@ class Manifest:
     def __iter__(self) -> Iterator[Entry]:
         """All entries in the order of the UTF-8 bytes of their paths."""
         for row in self.rows("SELECT * FROM files ORDER BY path"):
-            yield checked_entry(row, self.file)
+            yield Entry.from_row(row, self.file)
 
     def find(self, path: str) -> Entry | None:
-        """Return the entry of a path relative to the root; None where it was not scanned."""
+        """Return the entry of a path relative to the root; None if it was not scanned."""
         row = next(self.rows("SELECT * FROM files WHERE path = ?", (path,)), None)
-        return None if row is None else checked_entry(row, self.file)
+        return None if row is None else Entry.from_row(row, self.file)
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        """Run a query on the table `files`.
-
-        Raises:
-            UserError: the file is missing, damaged, no manifest or one of another version.
-        """
-        connection = self._connection()
+        """Run a query on the table `files`; UserError for a damaged file."""
+        connection = self.connection()
         try:
             yield from connection.execute(query, values)
         except (sqlite3.Error, MemoryError) as error:
             raise damaged_manifest(self.file, error) from error
 
-    def check(self) -> None:
-        """Raise UserError for a file that is missing, no manifest, or of another version."""
-        self._connection()
-
-    def _connection(self) -> sqlite3.Connection:
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection of this process; UserError for a file that is missing or no manifest."""
         process = os.getpid()
         if process not in self._connections:
             self._connections[process] = _connect(self.file)
         return self._connections[process]
 
     def consult(self, root: Path, path: str) -> ScannedVideo | None:
-        """Return the scan of an unchanged video; None: open it as if there were no manifest.
+        """Return the scan of an unchanged video; None if there is none.
 
         Raises:
             UnreadableVideo: the file is broken and has not changed since the scan.
             UserError: the manifest is damaged.
         """
-        entry = self.find(path)
-        file = root / path
+        entry, file = self.find(path), root / path
         stamp = file_stamp(file) if entry else None
-        if entry is None or stamp is None or file.is_dir():
+        if not (entry and stamp) or file.is_dir():
             return None  # opening gives the reason for a missing file; a folder's stamp does not cover its images
         if stamp != (entry.size, entry.mtime_ns):
             self._report_change(entry, stamp)
@@ -130,17 +226,8 @@ class Manifest:
         if len(self._changed) > _NAMED_CHANGES:
             _log.warning("more files have changed since their scan; tools/prepare.py brings %s up to date", self.file)
             return
-        sizes = f"{entry.size} bytes then, {now.size} now"
-        change = "another modification time" if entry.size == now.size else sizes
+        change = f"{entry.size} bytes then, {now.size} now" if entry.size != now.size else "another modification time"
         _log.warning("%s has changed since its scan (%s); it is scanned again when opened", entry.path, change)
-
-
-def checked_entry(row: tuple[Any, ...], file: Path) -> Entry:
-    """Build the entry of a row; UserError for a damaged one."""
-    try:
-        return Entry.from_row(row)
-    except ValueError as error:
-        raise damaged_manifest(file, error) from error
 
 
 def default_file(root: Path) -> Path:
@@ -149,24 +236,18 @@ def default_file(root: Path) -> Path:
 
 
 def find_manifest(root: Path, setting: str) -> Manifest | None:
-    """Open the manifest of `data.manifest`: "auto", "none", or the path of a file or of its folder.
-
-    Raises:
-        UserError: the path does not exist, or the manifest is damaged or of another version.
-    """
+    """Open the manifest of `data.manifest`: "auto", "none", or the path of a file or of its folder."""
     if setting == "none":
         return None
-    if setting == "auto":
-        file = default_file(root)
-        if not file.is_file():
-            if file.with_name(_OLD_FILE_NAME).is_file():
-                _log.warning(
-                    "%s has an old format and is not used; run tools/prepare.py", file.with_name(_OLD_FILE_NAME)
-                )
-            return None
-    else:
+    file = default_file(root)
+    if setting != "auto":
         file = existing(Path(setting), "data.manifest")
         file = existing(file / FILE_NAME, "data.manifest") if file.is_dir() else file
+    elif not file.is_file():
+        old = file.with_name(_OLD_FILE_NAME)
+        if old.is_file():
+            _log.warning("%s has an old format and is not used; run tools/prepare.py", old)
+        return None
     return _open_once(file, file_stamp(file))
 
 
@@ -186,7 +267,7 @@ def _open_once(file: Path, stamp: Stamp | None) -> Manifest:
 
 
 def _connect(file: Path) -> sqlite3.Connection:
-    """Open a file read-only and without locks, and check that it holds the table `files` and no code."""
+    """Open a file read-only and without locks, and check that it holds the table `files` alone."""
     existing(file, "manifest")
     try:
         # immutable: finished files are only ever replaced; network file systems often have no locks
@@ -194,18 +275,16 @@ def _connect(file: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
         connection.executescript("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -512")
-        application, version = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
+        ((application,),) = connection.execute("PRAGMA application_id")
+        ((version,),) = connection.execute("PRAGMA user_version")
         schema = connection.execute("SELECT sql FROM sqlite_master").fetchall()
     except sqlite3.Error as error:
         raise damaged_manifest(file, error) from error
-    if application != APPLICATION_ID:
+    if application != _APPLICATION_ID:
         raise damaged_manifest(file, "another program wrote it")
-    if version != VERSION:
-        raise UserError(
-            f"manifest {str(file)!r} has version {version}, allowed: {VERSION}; delete it, run tools/prepare.py again"
-        )
+    if version != _VERSION:
+        found = f"manifest {str(file)!r} has version {version}, allowed: {_VERSION}"
+        raise UserError(f"{found}; delete it and run tools/prepare.py again")
     if schema != [(SCHEMA,)]:  # a view or trigger in its place would run code
         raise damaged_manifest(file, "it has other tables")
     return connection
@@ -214,7 +293,5 @@ def _connect(file: Path) -> sqlite3.Connection:
 def damaged_manifest(file: Path, reason: object) -> UserError:
     """Build the error of a damaged file."""
     first_line = (str(reason) or type(reason).__name__).partition("\n")[0]
-    return UserError(
-        f"manifest {str(file)!r} is damaged or no manifest ({first_line}); delete it and run tools/prepare.py again, "
-        "or set data.manifest to 'none'"
-    )
+    damage = f"manifest {str(file)!r} is damaged or no manifest ({first_line})"
+    return UserError(f"{damage}; delete it and run tools/prepare.py again, or set data.manifest to 'none'")

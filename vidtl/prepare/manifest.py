@@ -3,14 +3,13 @@
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from vidtl.data.manifest import APPLICATION_ID, FILE_NAME, FOLDER, VERSION, Manifest, checked_entry, damaged_manifest
-from vidtl.data.manifest_entry import SCHEMA, Entry
+from vidtl.data.manifest import FILE_NAME, SCHEMA, SET_UP, Entry, Manifest, damaged_manifest
 from vidtl.errors import UserError
 from vidtl.runtime.files import replacing
 from vidtl.runtime.shard import Shard
@@ -18,19 +17,12 @@ from vidtl.runtime.shard import Shard
 COMMIT_EVERY_S = 1.0
 """Work that a killed run can lose."""
 
-_INSERT = f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * (len(fields(Entry)) + 1))})"
-
 
 @dataclass(frozen=True)
 class ManifestFolder:
     """The folder of a manifest, of the parts that become one, and of the results of unfinished runs."""
 
     path: Path
-
-    @classmethod
-    def of(cls, root: Path, output: Path | None = None) -> Self:
-        """Return the given folder, or else the one in the data root."""
-        return cls(output or root / FOLDER)
 
     @property
     def manifest(self) -> Path:
@@ -49,8 +41,7 @@ class ManifestFolder:
         """Return the parts that exist, the latest last."""
         found = {}
         for file in sorted(self.path.glob("part-*-of-*.sqlite"), key=lambda file: (file.stat().st_mtime_ns, file)):
-            match = re.fullmatch(r"part-(\d+)-of-(\d+)\.sqlite", file.name)
-            if match:
+            if match := re.fullmatch(r"part-(\d+)-of-(\d+)\.sqlite", file.name):
                 found[Shard(int(match[1]), int(match[2]))] = file
         return found
 
@@ -58,39 +49,35 @@ class ManifestFolder:
         """Return the numbers of missing parts, and the number of shards, which is that of the latest part."""
         shards = list(self.parts())
         count = shards[-1].count if shards else 0
-        present = {shard.number for shard in shards if shard.count == count}
-        return [number for number in range(1, count + 1) if number not in present], count
+        return [number for number in range(1, count + 1) if Shard(number, count) not in shards], count
 
     def check_parts(self, paths: Sequence[str]) -> None:
-        """Check that the manifest and the parts have an entry for each of `paths`; writes nothing.
+        """Raise UserError unless the manifest and the parts have an entry for each of `paths`.
 
-        Raises:
-            UserError: some are missing. While parts of the latest array are missing, parts of earlier arrays do not
-                count, so that none of them stands in for a missing one.
+        While parts of the latest array are missing, those of earlier arrays do not count in their place.
         """
         missing, count = self.missing_parts()
         sources = [file for shard, file in self.parts().items() if not missing or shard.count == count]
-        known = {path for file in _existing([self.manifest, *sources]) for (path,) in Manifest(file).rows(_PATHS)}
+        query = "SELECT path FROM files"
+        known = {path for file in _existing([self.manifest, *sources]) for (path,) in Manifest(file).rows(query)}
         absent = [path for path in paths if path not in known]
         if not absent:
             return
         if not count:
             raise UserError(f"{self.path} has no parts to join; --shard i/n writes them")
         if missing:
-            raise UserError(
-                f"{self.path}: {len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}; "
-                f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
-            )
-        raise UserError(
-            f"{self.path}: the parts lack {len(absent)} annotated files, {absent[0]!r} among them; "
-            "leave --merge out to do them now"
-        )
+            fault = f"{len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}"
+            remedy = f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
+        else:
+            fault = f"the parts lack {len(absent)} annotated files, {absent[0]!r} among them"
+            remedy = "leave --merge out to do them now"
+        raise UserError(f"{self.path}: {fault}; {remedy}")
 
     def merge(self, paths: Sequence[str] = ()) -> Manifest:
         """Join the parts into the manifest and delete them, unless `check_parts` refuses; repeating changes nothing."""
         self.check_parts(paths)
         parts = [*self.parts().values()]
-        manifest = join_manifests([self.manifest, *parts], self.manifest)
+        manifest = _join([self.manifest, *parts], self.manifest)
         for part in parts:
             part.unlink()
         return manifest
@@ -103,43 +90,36 @@ class Results:
     """
 
     def __init__(self, folder: ManifestFolder, shard: Shard | None) -> None:
-        """Open or create the database.
-
-        Raises:
-            UserError: it cannot be written, or another process is writing it.
-        """
+        """Open or create the database; UserError if it cannot be written, or another process is writing it."""
         self.file, self._target = folder.unfinished(shard), folder.written(shard)
         if shard is None and folder.parts():
             folder.merge()
         self._earlier = [Manifest(file) for file in _existing(dict.fromkeys([self._target, folder.manifest]))]
-        self._first_source = [] if shard else [folder.manifest]
-        try:
+        self._sources = [self.file] if shard else [folder.manifest, self.file]
+        with _writing(self.file):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._database = _create(self.file)
-            Manifest(self.file).check()
-        except (OSError, sqlite3.Error) as error:
-            raise cannot_write(self.file, error) from error
+            Manifest(self.file).connection()
         self._committed_s = time.monotonic()
 
     def find(self, path: str) -> Entry | None:
-        """Return an earlier entry: of this run, or of a finished one unless the file hung or crashed its process then.
+        """Return an entry of this run, or of a finished one unless the file hung or crashed its process then.
 
         A new run thus tries such files again, a continued one does not.
         """
         row = self._database.execute("SELECT * FROM files WHERE path = ?", (path,)).fetchone()
         if row:
-            return checked_entry(row, self.file)
+            return Entry.from_row(row, self.file)
         found = next((entry for manifest in self._earlier if (entry := manifest.find(path))), None)
         return found if found and found.status not in ("hung", "crashed") else None
 
     def add(self, entry: Entry) -> None:
         """Add or replace an entry."""
-        try:
+        row = entry.to_row()
+        with _writing(self.file):
             if not self._database.in_transaction:
                 self._database.execute("BEGIN")
-            self._database.execute(_INSERT, entry.to_row())
-        except sqlite3.Error as error:
-            raise cannot_write(self.file, error) from error
+            self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(row))})", row)
         self.commit_if_due()
 
     def commit_if_due(self) -> None:
@@ -149,16 +129,14 @@ class Results:
 
     def commit(self) -> None:
         """Write all entries to the disk."""
-        try:
+        with _writing(self.file):
             self._database.commit()
-        except sqlite3.Error as error:
-            raise cannot_write(self.file, error) from error
         self._committed_s = time.monotonic()
 
     def finish(self) -> Manifest:
         """Write the part of the shard, or the manifest with these entries in place of earlier ones."""
         self.commit()
-        manifest = join_manifests([*self._first_source, self.file], self._target)
+        manifest = _join(self._sources, self._target)
         self.file.unlink()
         return manifest
 
@@ -169,47 +147,35 @@ class Results:
         self._database.close()
 
 
-def join_manifests(sources: Iterable[Path], target: Path) -> Manifest:
-    """Write the entries of all sources that exist, of several for one path the last; the same entries, the same bytes.
-
-    Raises:
-        UserError: a source is damaged, or the target cannot be written.
-    """
-    try:
-        with replacing(target) as temporary, closing(_create(temporary)) as database:
-            database.execute(SCHEMA.replace("TABLE files", "TEMP TABLE joined"))
-            for source in _existing(sources):
-                _join(database, source)
-            database.execute("INSERT INTO files SELECT * FROM joined ORDER BY path")
-    except (OSError, sqlite3.Error) as error:
-        raise cannot_write(target, error) from error
+def _join(sources: Iterable[Path], target: Path) -> Manifest:
+    """Write the entries of all sources that exist, of several for one path the last; equal entries give equal bytes."""
+    with _writing(target), replacing(target) as temporary, closing(_create(temporary)) as database:
+        database.execute(SCHEMA.replace("TABLE files", "TEMP TABLE joined"))
+        for source in _existing(sources):
+            Manifest(source).connection()
+            database.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro&immutable=1",))
+            try:
+                database.execute("INSERT OR REPLACE INTO joined SELECT * FROM source.files")
+            except sqlite3.DatabaseError as error:
+                raise damaged_manifest(source, error) from error
+            database.execute("DETACH source")
+        database.execute("INSERT INTO files SELECT * FROM joined ORDER BY path")
     return Manifest(target)
 
 
-def _join(database: sqlite3.Connection, source: Path) -> None:
-    Manifest(source).check()
-    database.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro&immutable=1",))
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """Turn errors of a data root that is read-only, in use, or damaged into a UserError."""
     try:
-        database.execute("INSERT OR REPLACE INTO joined SELECT * FROM source.files")
-    except sqlite3.DatabaseError as error:
-        raise damaged_manifest(source, error) from error
-    database.execute("DETACH source")
-
-
-def cannot_write(file: Path, error: OSError | sqlite3.Error) -> UserError:
-    """Build the error of a data root that is read-only, in use, or damaged."""
-    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-        return damaged_manifest(file, error)
-    if "locked" in str(error):
-        return UserError(f"{file} is in use: another process prepares the same files")
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return UserError(
-        f"{file} could not be written ({reason}); --output names another folder, "
-        "which training and evaluation then need as data.manifest"
-    )
-
-
-_PATHS = "SELECT path FROM files"
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            raise damaged_manifest(file, error) from error
+        if "locked" in str(error):
+            raise UserError(f"{file} is in use: another process prepares the same files") from error
+        reason = f"{file} could not be written ({getattr(error, 'strerror', None) or error})"
+        remedy = "--output names another folder, which training and evaluation then need as data.manifest"
+        raise UserError(f"{reason}; {remedy}") from error
 
 
 def _existing(files: Iterable[Path]) -> list[Path]:
@@ -222,8 +188,7 @@ def _create(file: Path) -> sqlite3.Connection:
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
     if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {VERSION}")
-        database.execute(SCHEMA)
+        for statement in SET_UP:
+            database.execute(statement)
     database.commit()
     return database

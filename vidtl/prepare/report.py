@@ -1,12 +1,12 @@
-"""The report of a data set as plain data: `report.json`, and the source of `report.txt`."""
+"""The report of a data set, as plain data (`report.json`) and as text (`report.txt`, examples instead of lists)."""
 
 import difflib
 import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,23 @@ import numpy as np
 
 from vidtl.annotations.description import DatasetDescription
 from vidtl.annotations.records import Records
-from vidtl.data.manifest import Manifest
-from vidtl.data.manifest_entry import Entry
-
-# A search among the names of a folder of 240,000 files takes two seconds for each missing one.
-_NEAR_NAMES = 10
+from vidtl.data.manifest import Entry, Manifest
+from vidtl.runtime.files import printable
 
 _QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
+
+_NEAR_NAMES = 10  # a search among the names of a folder of 240,000 files takes two seconds
+
+_EXAMPLES, _INDENT = 5, 12
+_REPORTED_LOSS = 0.1  # share of a class's videos
 
 
 def build_report(
     description: DatasetDescription, splits: Mapping[str, Records], root: Path, manifest: Manifest
 ) -> dict[str, Any]:
     """Build the report from the records, the manifest, and the content of files that may be duplicates."""
-    wanted = {path for records in splits.values() for path in records.paths}
-    entries = {entry.path: entry for entry in manifest if entry.path in wanted}
+    paths = {path for records in splits.values() for path in records.paths}
+    entries = {entry.path: entry for entry in manifest if entry.path in paths}
     broken = [entry for entry in entries.values() if entry.status not in ("ok", "missing")]
     return {
         "dataset": description.name,
@@ -48,11 +50,10 @@ def build_report(
 def _split(records: Records, entries: Mapping[str, Entry], expected: int | None) -> dict[str, Any]:
     """Count the rows of a split's annotation by status."""
     statuses = Counter(entries[path].status for path in records.paths)
-    found = len(records) - statuses["missing"]
     return {
         "annotated": len(records),
         "expected": expected,
-        "found": found,
+        "found": len(records) - statuses["missing"],
         "missing": statuses["missing"],
         "ok": statuses["ok"],
         "damaged": statuses["damaged"],
@@ -73,37 +74,25 @@ def _missing(splits: Mapping[str, Records], entries: Mapping[str, Entry], root: 
 
 
 def _near_name(root: Path, path: str) -> str:
-    """Find a file with a similar name in the same folder, or describe a missing folder; "" where nothing is near."""
+    """Find a file with a similar name in the same folder, or describe a missing folder; "" if nothing is near."""
     folder, _, name = path.rpartition("/")
-    names = _names(root / folder)
-    if names is None:
+    try:
+        names = sorted(os.listdir(root / folder))
+    except OSError:
         return f"there is no {'right to list the ' if os.path.isdir(root / folder) else ''}folder {folder!r}"
     by_lower = {each.lower(): each for each in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.8)
     return f"{folder}/{by_lower[near[0]]}".removeprefix("/") if near else ""
 
 
-@lru_cache(maxsize=64)
-def _names(folder: Path) -> tuple[str, ...] | None:
-    try:
-        return tuple(sorted(os.listdir(folder)))
-    except OSError:
-        return None
-
-
 def _kinds(broken: Iterable[Entry]) -> list[dict[str, Any]]:
     """Group broken files by reason, most frequent first; reasons that differ in numbers are one kind."""
-    kinds: dict[str, list[Entry]] = defaultdict(list)
+    kinds: dict[str, list[dict[str, str]]] = defaultdict(list)
     for entry in broken:
-        kinds[re.sub(r"\d+", "N", entry.reason)].append(entry)
-    return [
-        {
-            "kind": kind,
-            "count": len(entries),
-            "files": [{"path": entry.path, "status": entry.status, "reason": entry.reason} for entry in entries],
-        }
-        for kind, entries in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
-    ]
+        file = {"path": entry.path, "status": entry.status, "reason": entry.reason}
+        kinds[re.sub(r"\d+", "N", entry.reason)].append(file)
+    by_count = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [{"kind": kind, "count": len(files), "files": files} for kind, files in by_count]
 
 
 def _listed_twice(splits: Mapping[str, Records]) -> list[dict[str, Any]]:
@@ -112,52 +101,33 @@ def _listed_twice(splits: Mapping[str, Records]) -> list[dict[str, Any]]:
     for name, records in splits.items():
         for index, path in enumerate(records.paths):
             rows[path].append((name, index))
-    repeated = {path: places for path, places in rows.items() if len(places) > 1}
-    return [
-        {
-            "path": path,
-            "splits": [name for name, _ in places],
-            "rows": [splits[name].origin(index) for name, index in places],
+    listed = []
+    for path, places in sorted(item for item in rows.items() if len(item[1]) > 1):
+        segments = {
+            (splits[name].segment_starts_s[index], splits[name].segment_ends_s[index]) for name, index in places
         }
-        for path, places in sorted(repeated.items())
-        if len({_segment(splits[name], index) for name, index in places}) < len(places)
-    ]
-
-
-def _segment(records: Records, index: int) -> tuple[float, float]:
-    return float(records.segment_starts_s[index]), float(records.segment_ends_s[index])
+        if len(segments) < len(places):
+            origins = [splits[name].origin(index) for name, index in places]
+            listed.append({"path": path, "splits": [name for name, _ in places], "rows": origins})
+    return listed
 
 
 def _same_content(
     splits: Mapping[str, Records], root: Path, entries: Mapping[str, Entry]
 ) -> list[dict[str, list[str]]]:
-    """Group readable files with the same content.
-
-    Only files of the same size whose first and last 64 KiB agree are read whole.
-    """
+    """Group readable files with the same content, reading only those whose size and ends agree."""
     candidates: dict[tuple[int, int], list[str]] = defaultdict(list)
     for entry in entries.values():
         if entry.is_readable and entry.fingerprint:
             candidates[entry.size, entry.fingerprint].append(entry.path)
     groups: dict[bytes, list[str]] = defaultdict(list)
-    for paths in candidates.values():
-        for path in paths if len(paths) > 1 else ():
-            groups[_digest(root / path)].append(path)
-    same = sorted(sorted(paths) for digest, paths in groups.items() if digest and len(paths) > 1)
+    for path in (path for paths in candidates.values() if len(paths) > 1 for path in paths):
+        with suppress(OSError), (root / path).open("rb") as stream:  # gone since the scan
+            groups[hashlib.file_digest(stream, "blake2b").digest()].append(path)
+    same = sorted(sorted(paths) for paths in groups.values() if len(paths) > 1)
     split_paths = {name: frozenset(records.paths) for name, records in splits.items()} if same else {}
-    return [
-        {"paths": group, "splits": sorted(name for name, paths in split_paths.items() if paths & {*group})}
-        for group in same
-    ]
-
-
-def _digest(file: Path) -> bytes:
-    """Hash a file; empty for one that is gone since the scan."""
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "blake2b").digest()
-    except OSError:
-        return b""
+    splits_of = [sorted(name for name, paths in split_paths.items() if paths & {*group}) for group in same]
+    return [{"paths": group, "splits": names} for group, names in zip(same, splits_of, strict=True)]
 
 
 def _classes(records: Records, entries: Mapping[str, Entry]) -> dict[str, dict[str, int]]:
@@ -166,34 +136,140 @@ def _classes(records: Records, entries: Mapping[str, Entry]) -> dict[str, dict[s
     readable = np.array([entries[path].is_readable for path in records.paths])
     annotated = np.bincount(classes, minlength=len(records.classes)).tolist()
     usable = np.bincount(classes[readable[videos]], minlength=len(records.classes)).tolist()
-    return {
-        name: {"annotated": annotated[number], "readable": usable[number]}
-        for number, name in enumerate(records.classes.names)
-    }
+    counts = zip(records.classes.names, annotated, usable, strict=True)
+    return {name: {"annotated": all_, "readable": readable_} for name, all_, readable_ in counts}
 
 
 def _files(entries: list[Entry]) -> dict[str, Any]:
     """Summarize lengths, sizes, rates and codecs of the readable files."""
     videos = [entry for entry in entries if entry.is_video]
-    sizes = Counter("{1}x{0}".format(*entry.displayed_size) for entry in videos)
-    rates = Counter(f"{entry.fps:.2f}".rstrip("0").rstrip(".") for entry in videos if entry.fps)
-    codecs = Counter(f"{entry.codec} in {entry.container}" for entry in videos)
+    sizes = [(entry.coded_width, entry.coded_height)[:: -1 if entry.transpose else 1] for entry in videos]
+    rates = [(entry.num_frames - 1) / entry.duration_s for entry in videos if entry.duration_s > 0]
     return {
         "count": len(entries),
         "bytes": sum(entry.size for entry in entries),
         "frames_total": sum(entry.num_frames for entry in entries),
         "hours": round(sum(entry.duration_s for entry in entries) / 3600, 3),
         "seconds": _quantiles([entry.duration_s for entry in videos]),
-        "frames": _quantiles([float(entry.num_frames) for entry in videos]),
-        "short_side": _quantiles([float(min(entry.displayed_size)) for entry in videos]),
-        "sizes": dict(sizes.most_common()),
-        "frame_rates": dict(rates.most_common()),
-        "codecs": dict(codecs.most_common()),
+        "frames": _quantiles([entry.num_frames for entry in videos]),
+        "short_side": _quantiles([min(size) for size in sizes]),
+        "sizes": _counted(f"{width}x{height}" for width, height in sizes),
+        "frame_rates": _counted(f"{rate:.2f}".rstrip("0").rstrip(".") for rate in rates if rate),
+        "codecs": _counted(f"{entry.codec} in {entry.container}" for entry in videos),
     }
 
 
-def _quantiles(values: list[float]) -> dict[str, float]:
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {}
-    found = np.quantile(values, list(_QUANTILES.values()), method="nearest").tolist()
+    found = np.quantile(np.asarray(values, float), list(_QUANTILES.values()), method="nearest").tolist()
     return {name: round(value, 3) for name, value in zip(_QUANTILES, found, strict=True)}
+
+
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """Format the report as text, with escapes for control characters in names and paths."""
+    return [printable(line) for line in _lines(report)]
+
+
+def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+    files = report["files"]
+    size = f"{files['bytes'] / 1e9:.2f} GB" if files["bytes"] >= 1e8 else f"{files['bytes'] / 1e6:.1f} MB"
+    duration = f"{files['hours']:,.1f} hours" if files["hours"] >= 1 else f"{60 * files['hours']:.1f} minutes"
+    yield f"{report['title']} in {report['root']}"
+    yield _row("readable", f"{files['count']:,} files, {size}, {files['frames_total']:,} frames, {duration}")
+    yield from _split_lines(report["splits"])
+    yield from _missing_lines(report["missing"])
+    yield from _broken_lines(report["broken"])
+    yield from _duplicate_lines(**report["duplicates"])
+    yield ""
+    for split, counts in report["classes"].items():
+        yield from _class_lines(split, counts)
+    for label, key, unit in (("lengths", "seconds", "s"), ("", "frames", "frames"), ("short side", "short_side", "px")):
+        if files[key]:
+            yield _row(label, ", ".join(f"{name} {value:g}" for name, value in files[key].items()) + f" {unit}")
+    for key in ("sizes", "frame_rates", "codecs"):
+        if files[key]:
+            yield _row(key.replace("_", " "), _some([f"{name} ({count:,})" for name, count in files[key].items()]))
+
+
+def _split_lines(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    columns = ("annotated", "expected", "found", "missing", "ok", "damaged", "unreadable")
+    width = max(_INDENT, *(len(name) + 2 for name in splits))
+    yield ""
+    yield f"{'split':{width}}" + "".join(f"{name:>11}" for name in columns)
+    for name, counts in splits.items():
+        shown = ("-" if counts[column] is None else f"{counts[column]:,}" for column in columns)
+        differs = counts["expected"] not in (None, counts["annotated"])
+        remark = "   annotated and expected differ" if differs else ""
+        yield f"{name:{width}}" + "".join(f"{text:>11}" for text in shown) + remark
+
+
+def _missing_lines(missing: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    if missing:
+        yield from ("", f"missing: {len(missing):,}")
+    for row in missing[:_EXAMPLES]:
+        near = row.get("near", "")
+        hint = f"; {near}" if near.startswith("there is no") else f"; near: {near}" if near else ""
+        yield f"  {row['path']}  ({row['row']}{hint})"
+    yield from _more(len(missing))
+
+
+def _broken_lines(kinds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if kinds:
+        yield from ("", f"broken, by kind: {sum(kind['count'] for kind in kinds):,}")
+    for kind in kinds:
+        yield f"{kind['count']:>7,}  {kind['kind']}"
+        for file in kind["files"][:2]:
+            own = f": {file['reason']}" if file["reason"] != kind["kind"] else ""
+            yield f"{'':9}{file['path']}{own}"
+
+
+def _duplicate_lines(
+    listed_twice: Sequence[Mapping[str, Any]], same_content: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    if listed_twice:
+        yield from ("", f"listed more than once: {len(listed_twice):,} files")
+        together = [" and ".join(file["splits"]) for file in listed_twice]
+        for splits, count in Counter(together).most_common(_EXAMPLES):
+            first = listed_twice[together.index(splits)]
+            yield f"{count:>7,}  in {splits}, such as {first['path']} ({', '.join(first['rows'])})"
+    if same_content:
+        across = sum(len(group["splits"]) > 1 for group in same_content)
+        remark = f", {across:,} across splits" if across else ""
+        yield from ("", f"same content: {len(same_content):,} groups of files{remark}")
+    for group in same_content[:_EXAMPLES]:
+        yield f"  {' = '.join(group['paths'][:4])}  ({', '.join(group['splits'])})"
+    yield from _more(len(same_content))
+
+
+def _class_lines(split: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    readable = sorted(count["readable"] for count in counts.values())
+    spread = f"{readable[0]:,} to {readable[-1]:,} readable videos each, median {readable[len(readable) // 2]:,}"
+    yield _row("classes", f"{split}: {len(counts):,}, {spread}")
+    empty = [name for name, count in counts.items() if not count["readable"]]
+    if empty:
+        yield _row("", f"without any: {len(empty):,}: {_some(empty)}")
+    kept = {name: count["readable"] / count["annotated"] for name, count in counts.items() if count["readable"]}
+    worst = sorted((name for name in kept if kept[name] < 1 - _REPORTED_LOSS), key=kept.__getitem__)
+    if worst:
+        totals = {name: counts[name]["annotated"] for name in worst}
+        lost = [f"{name} ({total - counts[name]['readable']:,} of {total:,})" for name, total in totals.items()]
+        yield _row("", f"over {_REPORTED_LOSS:.0%} missing or unreadable: {len(lost):,}: {_some(lost)}")
+
+
+def _row(label: str, text: str) -> str:
+    return f"{label:{_INDENT}}{text}"
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - _EXAMPLES:,} more" if len(items) > _EXAMPLES else ""
+    return ", ".join(items[:_EXAMPLES]) + more
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > _EXAMPLES:
+        yield f"  and {count - _EXAMPLES:,} more, in report.json"

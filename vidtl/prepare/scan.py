@@ -4,46 +4,40 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
 
-from vidtl.data.manifest import Manifest, Stamp, file_stamp
-from vidtl.data.manifest_entry import DEPTHS, Depth, Entry
+from vidtl.data.manifest import DEPTHS, Depth, Entry, Manifest, Stamp, file_stamp
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.work import Lost, Work, do_work
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
-from vidtl.video import ScannedVideo, UnreadableVideo, open_video
+from vidtl.video import UnreadableVideo, open_video
 from vidtl.video.images import StillReader
 from vidtl.video.pyav import PyAVReader
-from vidtl.video.scanned import pack_timeline
 from vidtl.video.source import Source, unreadable
+from vidtl.video.timeline import pack_timeline
 
-# Read from each end of a file to find candidates for duplicates.
-_END_BYTES = 64 << 10
-# The time limit grows by a second per megabyte.
-_BYTES_PER_S = 1_000_000
+_END_BYTES = 64 << 10  # read from each end of a file to find candidates for duplicates
+_BYTES_PER_S = 1_000_000  # by which the time limit grows
 
 
-@dataclass(frozen=True)
-class ScanJob:
-    """One file to scan."""
+class ScanJob(NamedTuple):
+    """One file to scan: its path relative to the root, and the frame rate if it is a folder of images."""
 
     root: Path
     path: str
-    """Relative to the root."""
     depth: Depth
     frame_rate: float | None = None
-    """Of folders of images."""
 
 
 def scan_file(job: ScanJob) -> Entry:
     """Scan one file.
 
-    `packets`: the file opens, every packet has a time, and where packets do not prove the number of frames, the whole
-    file is decoded. `frames`: every frame decodes and has the time of its packet. In a folder of images, `packets`
-    reads the names and one header, `frames` every image.
+    `packets`: the file opens and every packet has a time; if packets do not prove the number of frames, all are
+    decoded. `frames`: every frame decodes at its time. In a folder of images: names and one header, or every image.
     """
     file = job.root / job.path
     stamp = file_stamp(file)
@@ -73,9 +67,8 @@ def _fingerprint(file: Path, size: int) -> int:
     digest = hashlib.blake2b(str(size).encode(), digest_size=8)
     with unreadable(file), file.open("rb") as stream:
         digest.update(stream.read(_END_BYTES))
-        if size > _END_BYTES:
-            stream.seek(max(_END_BYTES, size - _END_BYTES))
-            digest.update(stream.read(_END_BYTES))
+        stream.seek(max(_END_BYTES, size - _END_BYTES))
+        digest.update(stream.read(_END_BYTES))
     return int.from_bytes(digest.digest(), signed=True)
 
 
@@ -84,22 +77,21 @@ def _scan_stills(video: StillReader, entry: Entry) -> Entry:
     entry = replace(entry, num_frames=count, duration_s=float(video.times_s[-1]))
     if entry.depth != "frames":
         return entry
-    good = np.zeros(count, bool)
-    first_error = ""
+    good, first_error = np.ones(count, bool), ""
     for number in range(count):
         try:
             video.frame(number)
-            good[number] = True
         except UnreadableVideo as error:
+            good[number] = False
             first_error = first_error or error.reason
+    entry = replace(entry, num_decoded=int(good.sum()))
     if good.all():
-        return replace(entry, num_decoded=count)
-    reason = _not_decoded(good, first_error)
-    return replace(entry, status="damaged" if good.any() else "unreadable", reason=reason, num_decoded=int(good.sum()))
+        return entry
+    return replace(entry, status="damaged" if good.any() else "unreadable", reason=_not_decoded(good, first_error))
 
 
 def _scan_video(source: Source, entry: Entry) -> Entry:
-    entry = _with_video(entry, source.scanned())
+    entry = _with_video(entry, source)
     counted, announced = source.timeline.index is None, source.stream.frames
     num_decoded, reason = entry.num_frames if counted else -1, ""
     if entry.depth == "frames":
@@ -111,11 +103,10 @@ def _scan_video(source: Source, entry: Entry) -> Entry:
     return replace(entry, status="damaged" if reason else "ok", reason=reason, num_decoded=num_decoded)
 
 
-def _with_video(entry: Entry, video: ScannedVideo) -> Entry:
-    timeline = video.timeline
+def _with_video(entry: Entry, source: Source) -> Entry:
+    video, timeline = source.scanned(), source.timeline
     duration_s = float(timeline.times_s[-1])
-    # The header's rate is kept only where it is needed: where frames vary, every file has another one.
-    rate = video.rate if timeline.pts is None or duration_s == 0 else None
+    rate = video.rate if timeline.pts is None or duration_s == 0 else None  # kept only if it is needed
     return replace(
         entry,
         num_frames=len(timeline.times_s),
@@ -133,14 +124,11 @@ def _with_video(entry: Entry, video: ScannedVideo) -> Entry:
 
 
 def _decode_all(source: Source) -> tuple[int, str]:
-    """Count the frames that decode, undamaged and at their time, and return the reason why the first other one fails.
-
-    Continues after an error, as readers do that seek past it.
-    """
+    """Count the frames that decode, undamaged and at their time, past errors; return the first reason of failure."""
     pts, count = source.timeline.pts, len(source.timeline.times_s)
-    good = np.zeros(count, bool)
+    numbers = None if pts is None else {time: number for number, time in enumerate(pts.tolist())}
+    good, first_error = np.zeros(count, bool), ""
     delivered = further = 0
-    first_error = ""
     source.restart()
     for packet in source.packets():
         try:
@@ -149,9 +137,9 @@ def _decode_all(source: Source) -> tuple[int, str]:
             first_error = first_error or error.strerror or type(error).__name__
             continue
         for frame in frames:
-            number = delivered if pts is None else _number(frame.pts, pts)
+            number = delivered if numbers is None else numbers.get(frame.pts, count)
             delivered += 1
-            if number is None or number >= count:
+            if number >= count:
                 further += 1
             elif frame.is_corrupt:
                 first_error = first_error or "damaged"
@@ -167,15 +155,9 @@ def _decode_all(source: Source) -> tuple[int, str]:
 
 
 def _not_decoded(good: np.ndarray, first_error: str) -> str:
-    """Format the reason where some frames do not decode; `good` [N] is True for those that do."""
+    """Format the reason if some frames do not decode; `good` [N] is True for those that do."""
     cause = f": {first_error}" if first_error else ""
     return f"{(~good).sum()} of {len(good)} frames do not decode, the first is {good.argmin()}{cause}"
-
-
-def _number(frame_pts: int | None, pts: np.ndarray) -> int | None:
-    """Find the number of a decoded frame in the timeline by its time."""
-    place = int(np.searchsorted(pts, frame_pts)) if frame_pts is not None else len(pts)
-    return place if place < len(pts) and pts[place] == frame_pts else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +174,7 @@ class ScanPlan:
     """Of folders of images."""
     num_workers: int = 1
     time_limit_s: float = 60.0
-    """For each file, plus one second per megabyte."""
+    """For a file, plus one second per megabyte."""
     scan: Callable[[ScanJob], Entry] = scan_file
 
     @property
@@ -202,11 +184,7 @@ class ScanPlan:
 
 
 def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
-    """Scan the files that are new, have changed, or were scanned less deeply before.
-
-    Raises:
-        StoppedBySignalError, UserError: see `do_work`.
-    """
+    """Scan the files that are new, have changed, or were scanned less deeply before; see `do_work`."""
 
     def entry_or_job(path: str, known: Entry | None) -> Entry | ScanJob:
         stamp = file_stamp(plan.root / path)
@@ -217,12 +195,16 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
             return known
         return ScanJob(plan.root, path, plan.depth, plan.frame_rate)
 
+    def lost_entry(job: ScanJob, lost: Lost) -> Entry:
+        stamp = file_stamp(job.root / job.path) or Stamp(0, 0)
+        return Entry(path=job.path, depth=job.depth, **stamp._asdict(), **lost._asdict())
+
     work = Work(
-        title=f"scanning {plan.shard.name}" if plan.shard else "scanning",
+        title="scanning",
         names=plan.share,
         entry_or_job=entry_or_job,
         run=plan.scan,
-        lost=_lost_entry,
+        lost=lost_entry,
         limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path, whole_folders=job.depth == "frames"),
     )
     return do_work(work, plan.folder, plan.shard, plan.num_workers, progress)
@@ -232,8 +214,3 @@ def limit_s(base_s: float, file: Path, whole_folders: bool = False) -> float:
     """Return the time limit for a file, or for every image of a folder, given the limit for a small file."""
     files = [file, *file.glob("*")] if whole_folders else [file]
     return base_s + sum(stamp.size for stamp in map(file_stamp, files) if stamp) / _BYTES_PER_S
-
-
-def _lost_entry(job: ScanJob, lost: Lost) -> Entry:
-    size, mtime_ns = file_stamp(job.root / job.path) or Stamp(0, 0)
-    return Entry(path=job.path, status=lost.status, reason=lost.reason, depth=job.depth, size=size, mtime_ns=mtime_ns)

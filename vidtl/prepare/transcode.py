@@ -17,34 +17,31 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from vidtl.data.manifest_entry import Entry
+from vidtl.data.manifest import Entry
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
 from vidtl.video import Box, UnreadableVideo, View, open_video
-from vidtl.video.color import Converter
+from vidtl.video.clip import FULL, LIMITED, Converter
 from vidtl.video.reader import Matrix
 from vidtl.video.safety import checked_path, sniff_container
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import Timeline
 
-GOP = 32
+_X264 = {"preset": "medium", "tune": "fastdecode", "g": "32", "bf": "1"}
 
-# H.273: MatrixCoefficients as FFmpeg numbers them, and its two ranges.
-_MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}
-_LIMITED, _FULL = 1, 2
+_MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}  # ITU-T H.273 MatrixCoefficients
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which concern every other file too
 
-# Errors of the disk, which no other file would escape.
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE, _SPEED_ROUNDS = 32, 2, (224, 224), 3
+"""The clip that is timed, uncropped."""
 
 
 @dataclass(frozen=True)
 class CopySettings:
-    """Settings of copies."""
+    """Short side of copies in pixels (smaller originals keep their size), and x264's constant rate factor."""
 
     short_side: int = 256
-    """Pixels; smaller originals keep their size."""
     crf: int = 23
-    """x264's constant rate factor: lower is better, larger and slower to decode."""
 
     def __post_init__(self) -> None:
         if self.short_side < 32 or self.short_side % 2:
@@ -53,25 +50,21 @@ class CopySettings:
             raise UserError(f"--crf is {self.crf}; allowed: 0 (lossless) to 51, such as 23")
 
 
-@dataclass(frozen=True)
-class CopyJob:
-    """One copy to make."""
+class CopyJob(NamedTuple):
+    """One copy to make: scan of the original in `root`, and path of the copy in `output`."""
 
     root: Path
     entry: Entry
-    """The original, as its scan found it."""
     output: Path
     target: str
-    """Relative to `output`."""
     settings: CopySettings
 
 
 def copy_video(job: CopyJob) -> Entry:
     """Make one copy, whole or not at all, and scan it; the entry of an original that cannot be copied is `missing`.
 
-    Frames and their times are those of the original: anything else is an error. Rotation and mirroring are applied,
-    sound is left out, colors stay as they are tagged. The copy's modification time is the original's, by which a later
-    run finds out whether it is up to date.
+    Frames and their times are those of the original. Rotation and mirroring are applied, sound is left out, colors keep
+    their tags. The copy gets the original's modification time, by which a later run detects changes.
 
     Raises:
         UserError: the disk is full or read-only.
@@ -81,26 +74,21 @@ def copy_video(job: CopyJob) -> Entry:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         real = checked_path(job.root / job.entry.path, job.root)
-        source = Source(real, sniff_container(real), job.entry.scanned())
-        try:
-            with unreadable(real):
-                _encode(source, temporary, job.settings)
-        finally:
-            source.close()
+        with closing(Source(real, sniff_container(real), job.entry.scanned())) as source, unreadable(real):
+            _encode(source, temporary, job.settings)
         os.utime(temporary, ns=(job.entry.mtime_ns, job.entry.mtime_ns))
         copied = scan_file(ScanJob(job.output, temporary.relative_to(job.output).as_posix(), "packets"))
         _check_times(job.entry, copied)
-        _to_disk(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
         temporary.replace(target)
         return replace(copied, path=job.target)
-    except UnreadableVideo as error:
-        _raise_if_fatal(target, error.__cause__)
+    except (UnreadableVideo, OSError) as error:
+        cause = error.__cause__ if isinstance(error, UnreadableVideo) else error
+        if isinstance(cause, OSError) and cause.errno in _FATAL:
+            raise UserError(f"{target} could not be written: {os.strerror(cause.errno)}") from error
         temporary.unlink(missing_ok=True)
-        return not_copied(job, error.reason)
-    except OSError as error:
-        _raise_if_fatal(target, error)
-        temporary.unlink(missing_ok=True)
-        return not_copied(job, error.strerror or str(error))
+        return not_copied(job, error.reason if isinstance(error, UnreadableVideo) else error.strerror or str(error))
 
 
 def not_copied(job: CopyJob, reason: str) -> Entry:
@@ -109,37 +97,34 @@ def not_copied(job: CopyJob, reason: str) -> Entry:
     return replace(entry, reason=f"not copied: {reason}", mtime_ns=job.entry.mtime_ns)
 
 
-def copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Return height and width of a copy: even, in proportion, and never larger than the original."""
-    scale = min(1.0, short_side / min(height, width))
-    return _even(height * scale, height), _even(width * scale, width)
-
-
-def _even(wanted: float, limit: int) -> int:
-    return max(2, min(2 * round(wanted / 2), limit - limit % 2))
-
-
 def _encode(source: Source, file: Path, settings: CopySettings) -> None:
     orientation = source.orientation
-    height, width = copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
+    height, width = _copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
     converter = Converter(orientation.displayed_size(height, width), source.color, "planar")
-    pts, time_base = exact_times(source.timeline, Fraction(source.stream.time_base), source.stream.average_rate)
-    options = {"preset": "medium", "tune": "fastdecode", "crf": str(settings.crf), "g": str(GOP), "bf": "1"}
+    pts, time_base = _exact_times(source.timeline, Fraction(source.stream.time_base), source.stream.average_rate)
     with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         rate = Fraction(source.timeline.fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate or 1, options=options)
+        stream = container.add_stream("libx264", rate=rate or 1, options={**_X264, "crf": str(settings.crf)})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         codec = stream.codec_context
         codec.thread_count = 1  # other files use the other cores, and the bytes do not depend on the machine
         codec.time_base = stream.time_base = time_base
         codec.colorspace = _MATRIX_CODES[source.color.matrix]
-        codec.color_range = _FULL if source.color.full_range else _LIMITED
+        codec.color_range = FULL if source.color.full_range else LIMITED
         for number, frame in enumerate(_checked_frames(source)):
-            planes = [orientation.apply(plane) for plane in converter.planes(frame)]
-            picture = _picture(planes)
+            planes = [np.ascontiguousarray(orientation.apply(plane)).reshape(-1) for plane in converter.planes(frame)]
+            packed = np.concatenate(planes).reshape(height * 3 // 2, width)
+            picture = av.VideoFrame.from_ndarray(packed, format="yuv420p")
             picture.pts, picture.time_base = pts[number] - pts[0], time_base
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+
+
+def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return height and width of a copy: even, in proportion, and never larger than the original."""
+    scale = min(1.0, short_side / min(height, width))
+    even = (max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (height, width))
+    return next(even), next(even)
 
 
 def _checked_frames(source: Source) -> Iterator[av.VideoFrame]:
@@ -150,22 +135,15 @@ def _checked_frames(source: Source) -> Iterator[av.VideoFrame]:
         if frame.is_corrupt:
             raise UnreadableVideo(source.path, f"frame {number} is damaged")
         if number >= count or (pts is not None and frame.pts != pts[number]):
-            raise UnreadableVideo(source.path, f"frame {number} decodes at another time than its packet or scan says")
+            raise UnreadableVideo(source.path, f"frame {number} decodes at another time than its packet or scan has")
         if source.frame_orientation(frame) != source.orientation:
-            raise UnreadableVideo(source.path, "its frames are rotated in a way that its header does not announce")
+            raise UnreadableVideo(source.path, "its frames have a rotation that its header does not announce")
         yield frame
     if number + 1 < count:
         raise UnreadableVideo(source.path, f"frame {number + 1} does not decode")
 
 
-def _picture(planes: list[np.ndarray]) -> av.VideoFrame:
-    """Pack I420 planes into a frame for the encoder."""
-    height, width = planes[0].shape
-    packed = np.concatenate([np.ascontiguousarray(plane).reshape(-1) for plane in planes])
-    return av.VideoFrame.from_ndarray(packed.reshape(height * 3 // 2, width), format="yuv420p")
-
-
-def exact_times(timeline: Timeline, time_base: Fraction, rate: Fraction | None) -> tuple[list[int], Fraction]:
+def _exact_times(timeline: Timeline, time_base: Fraction, rate: Fraction | None) -> tuple[list[int], Fraction]:
     """Return the times of all frames as integers, and their unit in seconds."""
     if timeline.pts is not None:
         return timeline.pts.tolist(), time_base
@@ -175,50 +153,29 @@ def exact_times(timeline: Timeline, time_base: Fraction, rate: Fraction | None) 
 def _check_times(original: Entry, copied: Entry) -> None:
     """Raise UnreadableVideo unless both have the same frames at exactly the same times after the first."""
     times = []
-    for entry in (original, copied):
-        video = entry.scanned() if entry.status == "ok" or entry is original else None
+    for video in (original.scanned(), copied.scanned() if copied.status == "ok" else None):
         if video is None:
-            raise UnreadableVideo(Path(original.path), f"its copy cannot be read: {entry.reason}")
-        pts, unit = exact_times(video.timeline, video.time_base, video.rate)
+            raise UnreadableVideo(Path(original.path), f"its copy cannot be read: {copied.reason}")
+        pts, unit = _exact_times(video.timeline, video.time_base, video.rate)
         times.append([(time - pts[0]) * unit for time in pts])
     if times[0] != times[1]:
-        counts = f"{len(times[0])} frames became {len(times[1])}"
-        raise UnreadableVideo(Path(original.path), f"its copy has other times ({counts})")
+        reason = f"its copy has other times ({len(times[0])} frames became {len(times[1])})"
+        raise UnreadableVideo(Path(original.path), reason)
 
 
-def _to_disk(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _raise_if_fatal(target: Path, error: BaseException | None) -> None:
-    if isinstance(error, OSError) and error.errno in _FATAL:
-        raise UserError(f"{target} could not be written: {os.strerror(error.errno)}")
-
-
-SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE = 32, 2, (224, 224)
-"""The clip that is timed, uncropped."""
-_SPEED_ROUNDS = 3
-
-
-class Pair(NamedTuple):
-    """An original and its copy, each as a root and its entry."""
-
-    original: tuple[Path, Entry]
-    copy: tuple[Path, Entry]
+Pair = tuple[tuple[Path, Entry], tuple[Path, Entry]]
+"""An original and its copy, each as a root and its entry."""
 
 
 def measure_speed(pairs: Sequence[Pair]) -> tuple[float, float]:
     """Decode the same clip of each original and of its copy in turns, and return clips per CPU second of both."""
-    rounds = []
-    for number in range(_SPEED_ROUNDS + 1):
-        seconds = np.zeros(2)
+    seconds = np.zeros((_SPEED_ROUNDS + 1, 2))
+    for number in range(len(seconds)):
         for pair in pairs:
             for side, (root, entry) in enumerate(pair):
-                seconds[side] += _clip_s(root, entry, seed=number)
-        rounds.append(seconds)
+                seconds[number, side] += _clip_s(root, entry, seed=number)
     # The first round pays for imports and the disk's cache.
-    originals, copies = (len(pairs) / np.median(rounds[1:], axis=0)).tolist()
+    originals, copies = (len(pairs) / np.median(seconds[1:], axis=0)).tolist()
     return originals, copies
 
 
@@ -227,6 +184,6 @@ def _clip_s(root: Path, entry: Entry, seed: int) -> float:
     first = int(np.random.default_rng(seed).integers(max(1, entry.num_frames - span + 1)))
     indices = np.minimum(first + SPEED_STRIDE * np.arange(SPEED_NUM_FRAMES), entry.num_frames - 1)
     start = time.process_time()
-    with closing(open_video(root / entry.path, "pyav", root, scanned=entry.scanned())) as video:
+    with open_video(root / entry.path, "pyav", root, scanned=entry.scanned()) as video:
         video.read([View(indices, Box(0, 0, video.height, video.width))], _SPEED_SIZE, "planar")
     return time.process_time() - start

@@ -5,25 +5,22 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vidtl.annotations.description import DatasetDescription, read_records
 from vidtl.annotations.layout import find_annotations
 from vidtl.annotations.records import Records
-from vidtl.data.manifest import FOLDER, Manifest, file_stamp
-from vidtl.data.manifest_entry import Entry
+from vidtl.data.manifest import FOLDER, Entry, Manifest, file_stamp
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanPlan, limit_s, missing_entry
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video, not_copied
-from vidtl.prepare.work import Lost, Work, do_work
+from vidtl.prepare.work import Work, do_work
 from vidtl.runtime.files import replacing, user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
 VERSION = 1
-
-# Encoding takes longer than scanning.
 _SLOWER_THAN_A_SCAN = 10
 
 
@@ -39,9 +36,14 @@ class CopyPlan:
     settings: CopySettings
 
     @property
+    def paths(self) -> list[str]:
+        """Paths of all copies."""
+        return [*self.targets.values()]
+
+    @property
     def folder(self) -> ManifestFolder:
         """The folder of the copies' manifest."""
-        return ManifestFolder.of(self.output)
+        return ManifestFolder(self.output / FOLDER)
 
 
 def plan_copies(
@@ -49,39 +51,33 @@ def plan_copies(
 ) -> CopyPlan:
     """Plan the copies of all files of a scan; writes nothing but the settings.
 
-    A copy keeps its original's path. Where the data set finds videos by patterns for any suffix, the suffix becomes
-    `.mp4`; where annotation files name them, the name stays (readers detect the container from the content).
+    A copy keeps its original's path. If the data set finds videos by patterns for any suffix, the suffix becomes
+    `.mp4`; if annotation files name them, the name stays (readers detect the container from the content).
 
     Raises:
-        UserError: the folder holds copies made with other settings or files that are no copies, or lies in the
-            original's root; or the annotation cannot contain its path; or classes are folders of splits that are
-            not copied.
+        UserError: the folder lies in the original's root, or holds other files or copies made with other settings; or
+            the annotation cannot contain its path; or classes are folders of splits that are not copied.
     """
-    if output.resolve() == scan.root.resolve() or output.resolve().is_relative_to(scan.root.resolve()):
+    if output.resolve().is_relative_to(scan.root.resolve()):
         raise UserError(f"--transcode is {str(output)!r}; allowed: a folder outside --root {str(scan.root)!r}")
-    if not description.classes and any(not split.annotations for split in description.splits.values()):
-        left_out = [name for name in description.splits if name not in splits]
-        if left_out:
-            raise UserError(
-                f"--splits leaves out {','.join(left_out)}, but the classes are the folders of all splits; "
-                "allowed with --transcode: all of them; leave --splits out"
-            )
+    left_out = [name for name in description.splits if name not in splits]
+    if left_out and not description.classes and any(not split.annotations for split in description.splits.values()):
+        raise UserError(
+            f"--splits leaves out {','.join(left_out)}, but the classes are the folders of all splits; "
+            "allowed with --transcode: all of them; leave --splits out"
+        )
     for file in _annotation_files(description, splits, scan.root):
         _moved(file, scan.root, output)
-    any_suffix = any(pattern.endswith(".*") for pattern in description.files)
-    targets = {path: _with_mp4(path) if any_suffix else path for path in scan.paths}
-    if len(set(targets.values())) < len(targets):
-        targets = {path: path for path in targets}
+    targets = {path: path for path in scan.paths}
+    if any(pattern.endswith(".*") for pattern in description.files):
+        with_mp4 = {path: str(PurePosixPath(path).with_suffix(".mp4")) for path in targets}
+        targets = with_mp4 if len({*with_mp4.values()}) == len(targets) else targets
     _record_settings(output, settings)
     return CopyPlan(scan=scan, output=output, targets=targets, settings=settings)
 
 
 def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Manifest:
-    """Copy the readable files whose copy is missing or older than the original; writes the copies' manifest.
-
-    Raises:
-        StoppedBySignalError, UserError: see `do_work`.
-    """
+    """Copy the readable files whose copy is missing or older than the original; see `do_work`."""
     paths = {plan.targets[path]: path for path in plan.scan.share}
 
     def entry_or_job(target: str, known: Entry | None) -> Entry | CopyJob:
@@ -97,25 +93,19 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
                 return known
         return job
 
-    def lost(job: CopyJob, lost: Lost) -> Entry:
-        return replace(not_copied(job, lost.reason), status=lost.status)  # not "missing": tried again in a new run
-
     work = Work(
-        title=f"copying {plan.scan.shard.name}" if plan.scan.shard else "copying",
+        title="copying",
         names=list(paths),
         entry_or_job=entry_or_job,
         run=copy_video,
-        lost=lost,
+        lost=lambda job, lost: replace(not_copied(job, lost.reason), status=lost.status),  # a new run tries it again
         limit_s=lambda job: _SLOWER_THAN_A_SCAN * limit_s(plan.scan.time_limit_s, job.root / job.entry.path),
     )
     return do_work(work, plan.folder, plan.scan.shard, plan.scan.num_workers, progress)
 
 
 def copy_annotations(description: DatasetDescription, splits: Sequence[str], root: Path, output: Path) -> None:
-    """Copy the annotation files of the splits and the list of classes to the same relative paths.
-
-    Absolute paths in them are changed to those of the copies.
-    """
+    """Copy annotation files and the list of classes to the same relative paths, with absolute paths of the copies."""
     for file in _annotation_files(description, splits, root):
         content = _moved(file, root, output)
         target = output / file.relative_to(root)
@@ -128,13 +118,11 @@ def copy_annotations(description: DatasetDescription, splits: Sequence[str], roo
 def check_copied_set(
     plan: CopyPlan, description: DatasetDescription, splits: Mapping[str, Records], copies: Manifest
 ) -> None:
-    """Raise UserError unless the root of the copies gives the same records, and finds every copy.
-
-    Where folders are the annotation, a file that was not copied has no record.
-    """
+    """Raise UserError unless the root of the copies gives the same records, and finds every copy."""
     made = {entry.path for entry in copies if entry.is_readable}
     for name, records in splits.items():
         if not description.splits[name].annotations:
+            # Folders are the annotation: a file that was not copied has no record.
             records = records.select([index for index, path in enumerate(records.paths) if plan.targets[path] in made])
         copied = read_records(description, name, plan.output)
         if [*copied.ids] != [*records.ids] or copied.classes != records.classes:
@@ -147,7 +135,7 @@ def check_copied_set(
 
 
 def _annotation_files(description: DatasetDescription, splits: Sequence[str], root: Path) -> list[Path]:
-    """List each file once; those of all splits where the classes are the labels of all splits."""
+    """List each file once; those of all splits if the classes are the labels of all splits."""
     names = splits if description.classes else list(description.splits)
     patterns = [pattern for name in names for pattern in description.splits[name].annotations]
     if description.classes and not (description.folder / description.classes).is_file():
@@ -166,14 +154,13 @@ def _moved(file: Path, root: Path, output: Path) -> bytes:
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
     roots = [os.fsencode(each) for each in (root.absolute(), root.resolve())]
+    if not any(each in content for each in roots):  # a search for plain bytes is ten times faster
+        return content
     any_root = b"|".join(map(re.escape, roots))
     absolute = re.compile(rb'((?:^|[\r,"]|\xef\xbb\xbf)[ \t]*)(?:' + any_root + rb")/", re.MULTILINE)
-    # Most lists have none, which a search for plain bytes finds out ten times faster.
-    first = absolute.search(content) if any(each in content for each in roots) else None
-    if first is None:
-        return content
     new_root = os.fsencode(output.absolute())
-    if re.search(rb'[\s,"]', new_root):
+    first = absolute.search(content)
+    if first and re.search(rb'[\s,"]', new_root):
         line = content.count(b"\n", 0, first.end()) + 1
         raise UserError(
             f"{file}:{line}: the path is absolute, and --transcode {str(output.absolute())!r} cannot take its root's "
@@ -182,32 +169,27 @@ def _moved(file: Path, root: Path, output: Path) -> bytes:
     return absolute.sub(lambda match: match[1] + new_root + b"/", content)
 
 
-def _with_mp4(path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    stem = name.rpartition(".")[0] or name
-    return f"{folder}/{stem}.mp4".removeprefix("/")
-
-
 def _record_settings(output: Path, settings: CopySettings) -> None:
-    file = ManifestFolder.of(output).path / SETTINGS_FILE
-    wanted = {"version": VERSION, **asdict(settings)}
+    """Write the settings of new copies, or compare them with those of the copies that exist."""
+    file = output / FOLDER / SETTINGS_FILE
+    ours = {"version": VERSION, **asdict(settings)}
     try:
         # Listed before reading the settings, which another shard that starts now writes first.
         in_use = output.is_dir() and any(name != FOLDER for name in os.listdir(output))
-        if file.is_file():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            differing = [key for key in wanted if found.get(key) != wanted[key]]
-            if differing:
-                key = differing[0]
+        if not file.is_file():
+            if in_use:
                 raise UserError(
-                    f"{output} holds copies made with {key} {found.get(key)!r}, not {wanted[key]!r}; "
+                    f"--transcode {output} is not empty and holds no copies; allowed: a new or empty folder"
+                )
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(file) as stream:
+                stream.write(json.dumps(ours) + "\n")
+        found = json.loads(file.read_text(encoding="utf-8"))
+        for key in ours:
+            if found.get(key) != ours[key]:
+                raise UserError(
+                    f"{output} holds copies made with {key} {found.get(key)!r}, not {ours[key]!r}; "
                     "allowed: the same settings, or another folder"
                 )
-            return
-        if in_use:
-            raise UserError(f"--transcode {output} is not empty and holds no copies; allowed: a new or empty folder")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as stream:
-            stream.write(json.dumps(wanted) + "\n")
     except (OSError, AttributeError, json.JSONDecodeError) as error:
         raise UserError(f"{file} cannot be read or written: {error}") from error

@@ -16,8 +16,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
-from vidtl.data.manifest import Manifest
-from vidtl.data.manifest_entry import Entry
+from vidtl.data.manifest import Entry, Manifest
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -26,12 +25,10 @@ from vidtl.runtime.signals import StoppedBySignalError, StopSignals
 Job = TypeVar("Job")
 
 MEMORY_BYTES = 4 << 30
-"""Memory of a process beyond what it starts with; the largest pictures allowed need about 2 GiB."""
+"""Memory of a process beyond its initial one; the largest pictures allowed need about 2 GiB."""
 
-# Time between two checks for signals and for a commit that is due.
-_TICK_S = 0.2
-# A process ends itself this long after its limit, in case the caller that would kill it is gone.
-_ALARM_MARGIN_S = 5.0
+_TICK_S = 0.2  # between two checks for signals and for a commit that is due
+_ALARM_MARGIN_S = 5.0  # after its limit, a process whose caller is gone ends itself
 
 
 class Lost(NamedTuple):
@@ -49,11 +46,11 @@ class Work(Generic[Job]):
     names: Sequence[str]
     """Paths of the entries, each once."""
     entry_or_job: Callable[[str, Entry | None], Entry | Job]
-    """From a name and its earlier entry: the entry where there is nothing to do, or the job."""
+    """(name, earlier entry) -> the entry if there is nothing to do, else the job."""
     run: Callable[[Job], Entry]
-    """Called in another process; raises UserError for what is wrong with more than one file, and nothing else."""
+    """Called in another process; UserError is for faults that concern more than one file."""
     lost: Callable[[Job, Lost], Entry]
-    """The entry of a file that hung or crashed its process."""
+    """Entry of a file that hung or crashed its process."""
     limit_s: Callable[[Job], float]
     """Time limit of a job."""
 
@@ -66,14 +63,15 @@ def do_work(
     The result depends neither on the number of workers nor on interruptions.
 
     Raises:
-        StoppedBySignalError: what was done is kept for the next call.
+        StoppedBySignalError: finished work is kept for the next call.
         UserError: the folder cannot be written, another process is writing it, or `work.run` raised it.
     """
     num_done = num_broken = 0
+    title = f"{work.title} {shard.name}" if shard else work.title
     with Results(folder, shard) as results:
         with (
             StopSignals() as signals,
-            progress.task(work.title, "files", len(work.names)) as task,
+            progress.task(title, "files", len(work.names)) as task,
             closing(_entries(work, results, num_workers, lambda: bool(signals.signum))) as entries,
         ):
             for entry in entries:
@@ -83,14 +81,13 @@ def do_work(
                 task.update(num_done, {"broken": str(num_broken)})
         if signals.signum:
             results.commit()
-            name = signal.Signals(signals.signum).name
-            done = f"{num_done} of {len(work.names)} files"
-            raise StoppedBySignalError(signals.signum, f"stopped by {name} at {done}; the same command continues")
+            done = f"stopped by {signal.Signals(signals.signum).name} at {num_done} of {len(work.names)} files"
+            raise StoppedBySignalError(signals.signum, f"{done}; the same command continues")
         return results.finish()
 
 
 def _entries(work: Work[Job], results: Results, num_workers: int, should_stop: Callable[[], bool]) -> Generator[Entry]:
-    """Yield the entries in the order in which they are found, until `should_stop`."""
+    """Yield the entries in the order of completion, until `should_stop`."""
     scheduled: dict[Future[Entry], Job] = {}
     with _killable_pool(num_workers, work.run) as pool:
         for name in (*work.names, None):
@@ -100,7 +97,7 @@ def _entries(work: Work[Job], results: Results, num_workers: int, should_stop: C
             elif outcome is not None:
                 limit_s = work.limit_s(outcome)
                 scheduled[pool.schedule(_run_job, (work.run, outcome, limit_s), timeout=limit_s)] = outcome
-            # Jobs beyond the number of processes wait in the pool, so that no process waits for us.
+            # Jobs beyond the number of processes wait in the pool, so that no process is idle.
             while len(scheduled) >= (2 * num_workers if name is not None else 1) and not should_stop():
                 for future in wait(scheduled, _TICK_S, FIRST_COMPLETED).done:
                     yield _entry(work, scheduled.pop(future), future)
@@ -132,15 +129,13 @@ def _killable_pool(num_workers: int, function: Callable[..., object]) -> Iterato
 
 
 def _start_process() -> None:
-    """Leave signals to the caller, and limit the address space where that is possible."""
+    """Leave signals to the caller, and limit the address space if that is possible."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError, ValueError):
-        with open("/proc/self/statm") as file:  # Linux only
-            present = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError), open("/proc/self/statm") as file:  # Linux only
+        limit = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + MEMORY_BYTES
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = present + MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard < 0 else min(wanted, hard), hard))
+        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def _run_job(function: Callable[[Job], Entry], job: Job, limit_s: float) -> Entry:
@@ -152,8 +147,8 @@ def _run_job(function: Callable[[Job], Entry], job: Job, limit_s: float) -> Entr
 
 
 def _cause_of_death(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"the decoder ended its process with code {exit_code}"
     if exit_code == -signal.SIGKILL:
         return "the decoder's process was killed (SIGKILL), most likely for lack of memory"
-    return f"the decoder crashed ({signal.Signals(-exit_code).name})"
+    if exit_code < 0:
+        return f"the decoder crashed ({signal.Signals(-exit_code).name})"
+    return f"the decoder ended its process with code {exit_code}"

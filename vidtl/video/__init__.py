@@ -1,7 +1,7 @@
 """Decode videos to uint8 clips: `open_video` returns a `VideoReader` of a file, a folder of frames or an image.
 
-With every backend, frames are those of a decode from start to end, in presentation order, each requested frame decoded
-once; anything else raises `UnreadableVideo`. This package depends on `vidtl.errors` and nothing else of vidtl.
+With every backend, frames are those of a decode from start to end, in presentation order; anything else raises
+`UnreadableVideo`. This package depends on `vidtl.errors` and nothing else of vidtl.
 """
 
 import stat
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.video.images import IMAGE_SUFFIXES, open_frame_folder, open_image
+from vidtl.video.images import IMAGE_SUFFIXES, StillReader, decode_image, open_frame_folder
 from vidtl.video.packed import open_packed_image
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.reader import Box, Color, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
 from vidtl.video.rgb_frames import DECORD, TORCHCODEC, RGBFramesReader
-from vidtl.video.safety import checked_folder, checked_path, path_of, sniff_container
-from vidtl.video.scanned import ScannedVideo
+from vidtl.video.safety import checked_path, path_of, sniff_container
+from vidtl.video.timeline import ScannedVideo
 
 __all__ = [
     "DECODERS",
@@ -51,12 +51,12 @@ def open_video(
     The path and the first bytes of a file are checked before any decoder opens it.
 
     Args:
-        file: path of a video, of an image (a video of one frame), of an image inside a file of many (see
-            `vidtl.video.packed`), or of a folder of numbered images; or a seekable binary file object with a video or
-            an image, which must stay open as long as the reader and is not closed with it.
+        file: path of a video, an image (a video of one frame), an image inside a file of many (`vidtl.video.packed`) or
+            a folder of numbered images; or a seekable binary file object with a video or an image, which must stay open
+            as long as the reader and is not closed with it.
         decoder: a key of `DECODERS`, for videos; file objects need "pyav".
         root: folder that the file must lie in after symbolic links are followed; None allows any.
-        frame_rate: frames per second, for folders of images, which have no rate.
+        frame_rate: frames per second of a folder of images.
         scanned: result of an earlier scan of the same video, which saves the scan now.
 
     Raises:
@@ -65,27 +65,22 @@ def open_video(
     """
     if decoder not in DECODERS:
         raise UserError(f"data.decoder is {decoder!r}; {did_you_mean(decoder, DECODERS)}")
-    if not isinstance(file, Path):
-        return _open_file_object(file, decoder, scanned)
-    try:
-        is_folder = stat.S_ISDIR(file.stat().st_mode)
-    except NotADirectoryError:
-        return open_packed_image(file, root)
-    except (OSError, ValueError):
-        is_folder = False  # `checked_path` gives the reason
-    if is_folder:
-        if frame_rate is None:
-            raise UnreadableVideo(file, "a folder, not a regular file; a folder of images needs a `frame_rate`")
-        return open_frame_folder(checked_folder(file, root), frame_rate, root)
-    real = checked_path(file, root)
-    if file.suffix.lower() in IMAGE_SUFFIXES:
-        return open_image(real, file)
-    return DECODERS[decoder](real, sniff_container(real), scanned)
-
-
-def _open_file_object(file: BinaryIO, decoder: str, scanned: ScannedVideo | None) -> VideoReader:
-    if decoder != "pyav":
+    opened = file
+    if isinstance(file, Path):
+        try:
+            mode = file.stat().st_mode
+        except NotADirectoryError:
+            return open_packed_image(file, root)
+        except (OSError, ValueError):
+            mode = 0  # `checked_path` gives the reason
+        if stat.S_ISDIR(mode):
+            if frame_rate is None:
+                raise UnreadableVideo(file, "a folder, not a regular file; a folder of images needs a `frame_rate`")
+            return open_frame_folder(checked_path(file, root, folder=True), frame_rate, root)
+        opened = checked_path(file, root)
+    elif decoder != "pyav":
         raise UserError(f"data.decoder is {decoder!r}; allowed for file objects: 'pyav'")
     if path_of(file).suffix.lower() in IMAGE_SUFFIXES:
-        return open_image(file, path_of(file))
-    return PyAVReader(file, sniff_container(file), scanned)
+        pixels = decode_image(opened, path_of(file))
+        return StillReader(path_of(file), lambda number: pixels, pixels.shape)
+    return DECODERS[decoder](opened, sniff_container(opened), scanned)

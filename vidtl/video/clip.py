@@ -1,4 +1,4 @@
-"""Crop and resize decoded pictures into the output array, without a copy of a whole frame.
+"""Crop and resize decoded pictures into the output array, and convert frames to planes or RGB in the tagged colors.
 
 Axes: V views, T frames, H W pixels.
 """
@@ -7,20 +7,28 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
-from vidtl.video.orientation import Orientation
-from vidtl.video.reader import Box, PixelFormat, View, clip_shape
+from vidtl.video.reader import LUMA_WEIGHTS, Box, Color, Matrix, Orientation, PixelFormat, View, clip_shape
+
+# AVColorSpace (ITU-T H.273 MatrixCoefficients) to our matrices; FCC and SMPTE 240M are nearest to 601 and 709.
+_MATRICES: dict[int, Matrix] = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
+
+# swscale's numbers of the same matrices (SWS_CS_*), and of limited and full range.
+_SWS_MATRICES = {"bt601": 5, "bt709": 1, "bt2020": 9}
+LIMITED, FULL = 1, 2
+_I420 = ("yuv420p", "yuvj420p")  # one layout; the second name implies full range
 
 
 class Geometry(NamedTuple):
-    """Number, orientation and size of the frames of a file: the limits of a view."""
+    """Number, orientation and displayed size of the frames of a file: the limits of a view."""
 
     num_frames: int
     orientation: Orientation
     height: int
-    """As displayed, like `width`."""
     width: int
 
 
@@ -34,8 +42,7 @@ class ClipBuffer:
     def __init__(
         self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat, geometry: Geometry
     ) -> None:
-        # OpenCV's threads would compete with other workers, and its thread pool does not survive a fork. Set when a
-        # clip is read, because an import must not change global state.
+        # OpenCV's threads compete with other workers and do not survive a fork; an import must not change global state.
         cv2.setNumThreads(0)
         frames = len(views[0].indices)
         self.array = np.empty((len(views), *clip_shape(frames, frame_size, pixel_format)), dtype=np.uint8)
@@ -54,11 +61,11 @@ class ClipBuffer:
         return sorted(self._places)
 
     def put(self, index: int, planes: Sequence[np.ndarray]) -> None:
-        """Write a decoded picture to every place that shows it."""
+        """Write a decoded picture to all its places in the array."""
         for box, places in self._places[index].items():
             first, *others = (self.array[place] for place in places)
             for part, plane, scale in zip(self._split(first), planes, (1, 2, 2), strict=False):
-                self._fill(part, crop(plane, box, scale, even=len(planes) > 1))
+                self._fill(part, _crop(plane, box, scale, even=len(planes) > 1))
             for other in others:
                 other[...] = first
 
@@ -67,18 +74,17 @@ class ClipBuffer:
         if frame.ndim == 3:
             return [frame]
         height, width = self._frame_size
-        flat = frame.reshape(-1)
-        luma, u, v = np.split(flat, [height * width, height * width * 5 // 4])
+        luma, u, v = np.split(frame.reshape(-1), [height * width, height * width * 5 // 4])
         half = (height // 2, width // 2)
         return [luma.reshape(height, width), u.reshape(half), v.reshape(half)]
 
     def _fill(self, part: np.ndarray, source: np.ndarray) -> None:
         if self._orientation == Orientation():
-            resize_into(part, source)
+            _resize_into(part, source)
             return
         height, width = self._orientation.displayed_size(*part.shape[:2])
         coded = np.empty((height, width, *part.shape[2:]), dtype=np.uint8)
-        resize_into(coded, source)
+        _resize_into(coded, source)
         part[...] = self._orientation.apply(coded)
 
 
@@ -92,26 +98,24 @@ def _check_view(view: View, frames: int, geometry: Geometry) -> None:
         raise IndexError(f"{view.box} of frames of {geometry.height} x {geometry.width}")
 
 
-def crop(plane: np.ndarray, box: Box, scale: int, even: bool) -> np.ndarray:
+def _crop(plane: np.ndarray, box: Box, scale: int, even: bool) -> np.ndarray:
     """Return a view of the part of a plane inside a box of luma pixels; `scale` is 2 for chroma at half size."""
     top, left, height, width = box
     if even:
         # Edges to even numbers and at least 2 x 2; an odd last row or column has its own chroma pixel.
         top, left = top // 2 * 2, left // 2 * 2
         height, width = (height + 1) // 2 * 2, (width + 1) // 2 * 2
-    rows = slice(top // scale, (top + height) // scale)
-    columns = slice(left // scale, (left + width) // scale)
-    return plane[rows, columns]
+    return plane[top // scale : (top + height) // scale, left // scale : (left + width) // scale]
 
 
-def resize_into(output: np.ndarray, source: np.ndarray) -> None:
+def _resize_into(output: np.ndarray, source: np.ndarray) -> None:
     """Resize pixels [h, w, ...] into a contiguous [H, W, ...]: halve while the factor is 2 or more, then bilinear.
 
     Bilinear interpolation alone skips pixels from a factor of 2 on, which shimmers. Averages of 2 x 2 pixels cost a
-    tenth of area interpolation and are closer to it than to plain bilinear.
+    tenth of area interpolation and are close to it.
     """
     height, width = output.shape[:2]
-    while (down := (_halving(source.shape[0], height), _halving(source.shape[1], width))) != (1, 1):
+    while (down := (1 + (source.shape[0] >= 2 * height), 1 + (source.shape[1] >= 2 * width))) != (1, 1):
         rows, columns = source.shape[0] // down[0], source.shape[1] // down[1]
         whole = source[: rows * down[0], : columns * down[1]]
         source = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
@@ -121,5 +125,79 @@ def resize_into(output: np.ndarray, source: np.ndarray) -> None:
         cv2.resize(source, (width, height), dst=output, interpolation=cv2.INTER_LINEAR)
 
 
-def _halving(source: int, target: int) -> int:
-    return 2 if source >= 2 * target else 1
+def color_of(pixel_format: av.VideoFormat, matrix: int, color_range: int, default: Matrix) -> Color:
+    """Return the color of a stream from its tags; without tags, the matrix is `default` and the range is limited.
+
+    RGB and grayscale pictures become limited BT.601 when they are converted to planes.
+    """
+    if not _is_yuv(pixel_format):
+        return Color("bt601", full_range=False)
+    full_range = color_range == FULL or pixel_format.name.startswith("yuvj")
+    return Color(_MATRICES.get(matrix, default), full_range)
+
+
+def _is_yuv(pixel_format: av.VideoFormat) -> bool:
+    return not (pixel_format.is_rgb or pixel_format.has_palette or len(pixel_format.components) < 3)
+
+
+def change_matrix(rgb: np.ndarray, wrong: Matrix, right: Matrix) -> np.ndarray:
+    """Correct uint8 RGB [..., W, 3] of the wrong YUV matrix (ITU-T H.273), except rounding and clipped colors."""
+    if wrong == right:
+        return rgb
+    transform = np.linalg.solve(_rgb_to_yuv(right), _rgb_to_yuv(wrong))
+    changed = cv2.transform(rgb.reshape(-1, *rgb.shape[-2:]), transform)
+    return np.asarray(changed, dtype=np.uint8).reshape(rgb.shape)
+
+
+def _rgb_to_yuv(matrix: Matrix) -> np.ndarray:
+    red, blue = LUMA_WEIGHTS[matrix]
+    luma = np.array([red, 1 - red - blue, blue])
+    u = (np.array([0, 0, 1]) - luma) / (2 * (1 - blue))
+    v = (np.array([1, 0, 0]) - luma) / (2 * (1 - red))
+    return np.stack([luma, u, v])
+
+
+class Converter:
+    """Converter of decoded frames of one file to 8-bit planes or RGB of one size, before any rotation."""
+
+    def __init__(self, size: tuple[int, int], color: Color, pixel_format: PixelFormat) -> None:
+        self._size = size
+        self._color = color
+        self._planar = pixel_format == "planar"
+        self._reformatter = VideoReformatter()
+
+    def planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
+        """Return uint8 Y [H, W], U and V [ceil(H / 2), ceil(W / 2)], or one RGB array [H, W, 3].
+
+        I420 frames are not copied. Other subsamplings, bit depths and sizes (a stream may change its size midway) are
+        converted by swscale.
+        """
+        height, width = self._size
+        if not self._planar:
+            frame = self._reformat(frame, "rgb24")
+            return [_pixels(frame.planes[0], height, 3 * width).reshape(height, width, 3)]
+        if frame.format.name not in _I420 or (frame.height, frame.width) != self._size:
+            frame = self._reformat(frame, "yuv420p")
+        half = ((height + 1) // 2, (width + 1) // 2)
+        return [_pixels(plane, *size) for plane, size in zip(frame.planes, (self._size, half, half), strict=True)]
+
+    def _reformat(self, frame: av.VideoFrame, name: str) -> av.VideoFrame:
+        matrix = _SWS_MATRICES[self._color.matrix]
+        color_range = FULL if self._color.full_range else LIMITED
+        yuv = _is_yuv(frame.format)
+        return self._reformatter.reformat(
+            frame,
+            width=self._size[1],
+            height=self._size[0],
+            format=name,
+            src_colorspace=matrix if yuv else None,
+            src_color_range=color_range if yuv else None,
+            dst_colorspace=matrix if self._planar else None,
+            dst_color_range=color_range if self._planar else FULL,
+            threads=1,
+        )
+
+
+def _pixels(plane: av.video.plane.VideoPlane, height: int, width: int) -> np.ndarray:
+    """Return a view of the memory of a plane, without the padding at the end of each row."""
+    return np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)[:height, :width]

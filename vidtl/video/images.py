@@ -1,7 +1,7 @@
 """Still images: single ones as videos of one frame, and folders of numbered ones as videos.
 
-Pillow decodes, limited to a few formats, and sizes are checked before any pixel is decoded. Images are read as RGB
-only: planar YUV would halve the color resolution of pictures that are often as small as 32 x 32.
+Pillow decodes, limited to a few formats; sizes are checked before any pixel is decoded. Images are read as RGB only:
+planar YUV would halve the color resolution of pictures that are often as small as 32 x 32.
 """
 
 import os
@@ -16,22 +16,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidtl.errors import UserError
 from vidtl.video.clip import ClipBuffer, Geometry
-from vidtl.video.orientation import Orientation
-from vidtl.video.reader import Color, PixelFormat, UnreadableVideo, VideoReader, View
+from vidtl.video.reader import Color, Orientation, PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.safety import checked_path
 from vidtl.video.source import MAX_PIXELS, unreadable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Suffixes of files that are read as images, in any letter case. The content may be another of the formats below."""
-
+"""Suffixes of files that are read as images, in any letter case; the content may be another of `_FORMATS`."""
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-
-# A still has no rate, but readers need one.
-_STILL_FPS = 1.0
-
 _NUMBERED = re.compile(r"(?P<name>.*?)(?P<number>\d+)", re.DOTALL)
 
-# Optical flow that extraction tools (denseflow, used by mmaction2) put beside the frames.
+# Optical flow that extraction tools (denseflow) put beside the frames.
 _FLOW = re.compile(r"flow_[xy]_?")
 
 
@@ -44,23 +38,19 @@ class StillReader(VideoReader):
         self,
         path: Path,
         frame: Callable[[int], np.ndarray],
-        size: tuple[int, int],
+        size: tuple[int, ...],
         num_frames: int = 1,
-        fps: float = _STILL_FPS,
+        fps: float = 1.0,
     ) -> None:
-        """Take the images from `frame`: number -> uint8 RGB [H, W, 3] of `size`; frame i is shown at i / `fps` s."""
+        """Make a video of images from `frame`: number -> uint8 RGB [H, W, 3] of `size`; frame i is at i / `fps` s."""
         self.path = path
         self.frame = frame
-        self.height, self.width = size
+        self.height, self.width, *_ = size
         self.times_s = np.arange(num_frames) / fps
         self.fps = fps
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
-        """Read all views, each image once; see `VideoReader.read`.
-
-        Raises:
-            UserError: `pixel_format` is "planar".
-        """
+        """Read all views, each image once; see `VideoReader.read`."""
         if pixel_format != "rgb":
             raise UserError(f"data.pixel_format is {pixel_format!r}; allowed for images and folders of frames: 'rgb'")
         geometry = Geometry(len(self.times_s), Orientation(), self.height, self.width)
@@ -73,32 +63,15 @@ class StillReader(VideoReader):
         """Do nothing: no file stays open between frames."""
 
 
-def still(path: Path, pixels: np.ndarray) -> StillReader:
-    """Make a video of one frame of an image, uint8 RGB [H, W, 3]."""
-    return StillReader(path, lambda number: pixels, (pixels.shape[0], pixels.shape[1]))
-
-
-def open_image(file: Path | BinaryIO, path: Path) -> StillReader:
-    """Open an image as a video of one frame; `path` is its name in messages."""
-    return still(path, decode_image(file, path))
-
-
 def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> StillReader:
-    """Open a folder of numbered images: `img_00001.jpg`, `46GP8-000001.jpg`, `000001.png`.
-
-    The folder is listed and the header of the first image is read. Frame i of N is the image with the i-th number.
-
-    Args:
-        folder: with all links followed.
-        frame_rate: frames per second.
-        root: folder that every image must lie in after links are followed; None allows any.
+    """Open a folder of numbered images (`img_00001.jpg`, `46GP8-000001.jpg`); frame i is that with the i-th number.
 
     Raises:
-        UnreadableVideo: no image, images without numbers or with equal ones, or a gap in them. Reading a frame names
-            an image that is damaged, outside the root or of another size.
+        UnreadableVideo: no image, images without numbers or with equal ones, or a gap in them; when a frame is read: an
+            image that is damaged, outside `root` or of another size.
     """
     files = _numbered_images(folder)
-    size = image_size(checked_path(files[0], root), files[0])
+    size = _image_size(checked_path(files[0], root), files[0])
 
     def frame(number: int) -> np.ndarray:
         file = files[number]
@@ -112,11 +85,9 @@ def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> Sti
 
 
 def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
-    """Decode an image to uint8 RGB [H, W, 3], rotated and mirrored as its EXIF data asks. Transparency is dropped.
+    """Decode an image to uint8 RGB [H, W, 3], turned as its EXIF data specifies, without transparency.
 
-    Args:
-        file: the image, as a regular file or an open one.
-        path: its name in messages.
+    `path` is its name in messages.
 
     Raises:
         UnreadableVideo: truncated, damaged, none of the formats, animated, or more than 8192 x 4320 pixels.
@@ -128,8 +99,8 @@ def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def image_size(file: Path, path: Path) -> tuple[int, int]:
-    """Read height and width of an image as displayed from its header; see `decode_image`."""
+def _image_size(file: Path, path: Path) -> tuple[int, int]:
+    """Read the displayed height and width of an image from its header."""
     with unreadable(path), _opened_image(file, path) as image:
         sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF's Orientation: 5 to 8 have rows for columns
         return (image.width, image.height) if sideways else (image.height, image.width)
@@ -140,19 +111,16 @@ def _opened_image(file: Path | BinaryIO, path: Path) -> Image.Image:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         raise UnreadableVideo(path, f"not an image ({', '.join(_FORMATS)})") from None
-    reason = ""
+    if image.width * image.height <= MAX_PIXELS and not getattr(image, "is_animated", False):
+        return image
+    image.close()
     if image.width * image.height > MAX_PIXELS:
-        reason = f"{image.width} x {image.height} pixels exceed the limit of 8192 x 4320"
-    elif getattr(image, "is_animated", False):
-        reason = "an animation; as a video file it can be read"
-    if reason:
-        image.close()
-        raise UnreadableVideo(path, reason)
-    return image
+        raise UnreadableVideo(path, f"{image.width} x {image.height} pixels exceed the limit of 8192 x 4320")
+    raise UnreadableVideo(path, "an animation; as a video file it can be read")
 
 
 def _numbered_images(folder: Path) -> list[Path]:
-    """List the images of a folder in the order of their numbers, which must have no gap."""
+    """List the images of a folder by number; a gap is an error."""
     try:
         names = [name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)]
     except OSError as error:

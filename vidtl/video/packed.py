@@ -1,37 +1,38 @@
 """Files that hold many images: CIFAR-10's batches, as pickles or binary, and `.npz` archives.
 
-The path of image i of such a file is the path of the file followed by its number, as if the file were a folder:
-`cifar-10-batches-py/data_batch_1/17`, `cifar-10-batches-bin/data_batch_1.bin/17`, `cifar10.npz/train/17`.
-A file is opened once per process and shared with the workers that are forked later; it must not change meanwhile.
+The path of an image is that of its file followed by its number: `cifar-10-batches-py/data_batch_1/17`,
+`cifar-10-batches-bin/data_batch_1.bin/17`, `cifar10.npz/train/17`. A file is opened once per process and shared with
+workers that are forked later; it must not change meanwhile.
 """
 
 import pickle
+import pickletools
+import re
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from vidtl.video.images import StillReader, decode_image, still
+from vidtl.video.images import StillReader, decode_image
 from vidtl.video.reader import UnreadableVideo
 from vidtl.video.safety import checked_path
 from vidtl.video.source import unreadable
 
 _CIFAR_PIXELS = 3 * 32 * 32
 
-# An archive of a few kilobytes can promise arrays of any size.
-_MAX_ARCHIVE_BYTES = 8 << 30
+_MAX_ARCHIVE_BYTES = 8 << 30  # a few kilobytes can unpack to arrays of any size
+_MAX_PICKLE_BYTES = 1 << 28  # the largest batch of CIFAR-10 and CIFAR-100 has 155 MB
+_MAX_TUPLES = 100  # an array needs six
 
-# The largest batch of CIFAR-10 and CIFAR-100 has 155 MB.
-_MAX_PICKLE_BYTES = 1 << 28
+# Opcodes of objects that a pickle may refer to twice: their hash takes no longer than they do.
+_SHAREABLE = re.compile("STRING|UNICODE|BYTES|GLOBAL|REDUCE")
 
 
-@dataclass(frozen=True)
-class PackedImages:
+class PackedImages(NamedTuple):
     """N images with their labels."""
 
     labels: np.ndarray
@@ -39,25 +40,21 @@ class PackedImages:
     image: Callable[[int], np.ndarray]
     """number -> uint8 RGB [H, W, 3]."""
     classes: tuple[str, ...] = ()
-    """Class names, where the file has them."""
+    """Class names, if the file has them."""
 
 
 def open_packed_image(path: Path, root: Path | None) -> StillReader:
-    """Open one image as a video of one frame.
-
-    Raises:
-        UnreadableVideo: the file or the image is missing, damaged, or lies outside `root`.
-    """
+    """Open one image as a video of one frame; UnreadableVideo if it is missing, damaged, or outside `root`."""
     images = _images_in(path.parent, root)
     if not (path.name.isascii() and path.name.isdecimal() and int(path.name) < len(images.labels)):
         raise UnreadableVideo(path, f"no image of that number; the last one is {len(images.labels) - 1}")
     with unreadable(path):
-        return still(path, images.image(int(path.name)))
+        pixels = images.image(int(path.name))
+    return StillReader(path, lambda number: pixels, pixels.shape)
 
 
 @lru_cache(maxsize=16)  # finding and checking the file takes longer than an image
 def _images_in(place: Path, root: Path | None) -> PackedImages:
-    """Find the images of a file, or of one part of it."""
     file = next((path for path in (place, *place.parents) if path.is_file()), None)
     if file is None:
         raise UnreadableVideo(place, "no part of this path is a file")
@@ -66,11 +63,7 @@ def _images_in(place: Path, root: Path | None) -> PackedImages:
 
 
 def open_packed(file: Path, part: str = "") -> PackedImages:
-    """Open the images of a file; `part` is `train` or `test` for an archive and empty for everything else.
-
-    Raises:
-        UnreadableVideo: not such a file, or damaged.
-    """
+    """Open the images of a file; `part` is `train` or `test` for an archive, else empty. UnreadableVideo if damaged."""
     try:
         status = file.stat()
         return _open(file, part, status.st_mtime_ns, status.st_size)
@@ -103,10 +96,8 @@ def _cifar(file: Path, rows: np.ndarray, labels: np.ndarray) -> PackedImages:
     """Split rows of 1024 red, 1024 green and 1024 blue values into images."""
     if rows.dtype != np.uint8 or rows.shape != (len(labels), _CIFAR_PIXELS):
         raise UnreadableVideo(file, f"{rows.shape} values of {rows.dtype} for {len(labels)} labels")
-    return PackedImages(
-        labels=labels.astype(np.int64),
-        image=lambda number: np.ascontiguousarray(rows[number].reshape(3, 32, 32).transpose(1, 2, 0)),
-    )
+    pixels = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return PackedImages(labels.astype(np.int64), lambda number: np.ascontiguousarray(pixels[number]))
 
 
 def _open_archive(file: Path, part: str) -> PackedImages:
@@ -121,9 +112,8 @@ def _open_archive(file: Path, part: str) -> PackedImages:
         if f"{part}_images" in arrays:
             images = arrays[f"{part}_images"]
             if images.dtype != np.uint8 or images.shape[::3] != (len(labels), 3) or images.ndim != 4 or not images.size:
-                raise UnreadableVideo(
-                    file, f"{part}_images is {images.dtype} {images.shape}; uint8 [N, H, W, 3] is needed"
-                )
+                found = f"{part}_images is {images.dtype} {images.shape}"
+                raise UnreadableVideo(file, f"{found}; uint8 [N, H, W, 3] is needed")
             return PackedImages(labels, lambda number: np.asarray(images[number]), classes)
         jpeg, offsets = arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"]
     if jpeg.dtype != np.uint8 or offsets.shape != (len(labels) + 1,):
@@ -137,15 +127,12 @@ def _open_archive(file: Path, part: str) -> PackedImages:
 
 
 def read_pickle(file: Path) -> dict[Any, Any]:
-    """Read a pickled dictionary of plain values and NumPy arrays without running any of its code.
-
-    Raises:
-        UnreadableVideo: no pickle, truncated, too large, or with any other object.
-    """
+    """Read a pickled dictionary of plain values and arrays, without running its code; UnreadableVideo otherwise."""
     if file.stat().st_size > _MAX_PICKLE_BYTES:
         raise UnreadableVideo(file, f"{file.stat().st_size} bytes; at most {_MAX_PICKLE_BYTES} are read")
     try:
         with file.open("rb") as stream:
+            _check_sharing(stream)
             content = _PlainUnpickler(stream, encoding="latin-1").load()  # the encoding of Python 2's strings
     except Exception as error:  # a damaged pickle can raise almost anything
         raise UnreadableVideo(file, f"not a pickle of plain values and arrays: {error}") from error
@@ -154,11 +141,27 @@ def read_pickle(file: Path) -> dict[Any, Any]:
     return content
 
 
+def _check_sharing(stream: BinaryIO) -> None:
+    """Refuse shared or many tuples, which can take forever to hash as a key, and rewind the stream."""
+    made_by: dict[Any, str] = {}
+    name, num_tuples = "", 0
+    for opcode, argument, _ in pickletools.genops(stream):
+        if "PUT" in opcode.name or opcode.name == "MEMOIZE":
+            made_by[len(made_by) if argument is None else argument] = name
+            continue
+        name = opcode.name
+        num_tuples += "TUPLE" in name
+        is_shared = name == "DUP" or ("GET" in name and not _SHAREABLE.search(made_by[argument]))
+        if is_shared or num_tuples > _MAX_TUPLES:
+            raise pickle.UnpicklingError("it nests tuples or refers twice to one object")
+    stream.seek(0)
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """`pickle.Unpickler` with the few globals of a NumPy array, each replaced by a class of this module."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuse all other globals (Python documentation of `pickle`, "Restricting Globals")."""
+        """Refuse all other globals (see "Restricting Globals" in Python's documentation)."""
         allowed = _GLOBALS.get(f"{module.replace('numpy._core', 'numpy.core')}.{name}")
         if allowed is None:
             raise pickle.UnpicklingError(f"it needs {module}.{name}, which is not allowed")
@@ -174,10 +177,10 @@ class _Dtype:
 
 
 class _Array:
-    """Bytes, dtype and shape of an array, as its pickle has them; NumPy itself checks neither."""
+    """Bytes, dtype, shape and order of an array, as its pickle has them; NumPy itself checks neither."""
 
-    def __init__(self, *_: Any) -> None:
-        self._content: tuple[Any, ...] = (b"", _Dtype("u1"), (0,))
+    def __init__(self, *content: Any) -> None:
+        self._content = content
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
@@ -191,21 +194,16 @@ class _Array:
         return np.frombuffer(_encode(data), np.uint8).reshape(shape)
 
 
-def _frombuffer(*content: Any) -> _Array:
-    """Build an array as pickles of protocol 5 do."""
-    array = _Array()
-    array._content = content
-    return array
-
-
 def _encode(data: Any, encoding: str = "latin-1") -> Any:
     """Return text as the bytes that it stands for, in pickles of Python 2 and of protocol 2."""
+    if not isinstance(data, str | bytes | bytearray):
+        raise pickle.UnpicklingError(f"{type(data).__name__} in place of bytes")
     return data.encode("latin-1") if isinstance(data, str) else data
 
 
 _GLOBALS: dict[str, Any] = {
     "numpy.core.multiarray._reconstruct": _Array,
-    "numpy.core.numeric._frombuffer": _frombuffer,
+    "numpy.core.numeric._frombuffer": _Array,  # protocol 5
     "numpy.ndarray": _Array,
     "numpy.dtype": _Dtype,
     "_codecs.encode": _encode,

@@ -1,9 +1,9 @@
 """The default backend: PyAV, with as little decoding as exact frames allow.
 
-Speed: it seeks to the last key frame before the first requested frame, skips non-reference pictures that are not
-requested, stops the decoder after the last requested packet, and crops and resizes the decoder's own planes.
-Exactness: it matches frames by presentation time, checks where each seek landed, seeks further back or decodes from
-the start if a seek failed or landed too late, and returns nothing unless every requested frame was decoded.
+Speed: seek to the last key frame before the first requested frame, skip non-reference pictures that are not requested,
+stop after the last requested packet, crop and resize the decoder's planes.
+Exactness: match frames by presentation time, check where each seek landed, seek further back or decode from the start
+if it failed or landed too late, and return nothing unless every requested frame was decoded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,29 +13,20 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import Converter
+from vidtl.video.clip import ClipBuffer, Converter
 from vidtl.video.reader import PixelFormat, UnreadableVideo, VideoReader, View
-from vidtl.video.scanned import ScannedVideo
 from vidtl.video.source import Source, unreadable
-from vidtl.video.timeline import PacketIndex
+from vidtl.video.timeline import PacketIndex, ScannedVideo
 
-# A seek costs about as much as reading so many packets on the way; shorter gaps are decoded through.
-_GAP_PACKETS = 12
-
-# If a seek lands after the key frame: seconds before it for the next tries.
-_STEPS_BACK_S = (0, 5, 30)
+_GAP_PACKETS = 12  # a seek costs about as much as reading so many packets
+_STEPS_BACK_S = (0, 5, 30)  # seconds before the key frame of successive seeks, each made if the last landed after it
 
 
 class PyAVReader(VideoReader):
     """One open file; see `VideoReader`."""
 
     def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open a file whose first bytes are those of `container` (see `sniff_container`).
-
-        Raises:
-            UnreadableVideo: no video stream, no frame, or pictures larger than 8192 x 4320.
-        """
+        """Open a file whose first bytes are those of `container` (see `sniff_container`)."""
         self.source = Source(file, container, scanned)
         self.path = self.source.path
         self.height, self.width = self.source.orientation.displayed_size(*self.source.coded_size)
@@ -57,10 +48,9 @@ class PyAVReader(VideoReader):
         source = self.source
         if source.kept is not None:
             frames = iter([(number, source.kept[number]) for number in needed])
-        elif source.timeline.index is None:
-            frames = self._count(needed)
         else:
-            frames = self._look_up(source.timeline.index, needed)
+            index = source.timeline.index
+            frames = self._look_up(index, needed) if index else self._count(needed)
         for position, (number, frame) in enumerate(frames):
             if frame.is_corrupt:
                 raise UnreadableVideo(self.path, f"frame {number} is damaged")
@@ -73,7 +63,7 @@ class PyAVReader(VideoReader):
         wanted = set(needed)
         pts = self.source.timeline.pts
         for number, frame in enumerate(self.source.decode_from_start()):
-            # An earlier frame that no longer decodes would shift all numbers after it.
+            # An earlier frame that no longer decodes would shift all later numbers.
             if pts is not None and (number >= len(pts) or frame.pts != pts[number]):
                 raise UnreadableVideo(self.path, f"frame {number} decodes at another time than its packet or scan has")
             if number in wanted:
@@ -85,7 +75,7 @@ class PyAVReader(VideoReader):
 
     def _look_up(self, index: PacketIndex, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Seek to each stretch of requested frames and match them by time."""
-        for stretch in stretches(index, needed):
+        for stretch in _stretches(index, needed):
             wanted = {int(index.pts[number]): number for number in stretch}
             key = int(index.key_pts[_key_before(index, stretch[0])])
             for step_s in _STEPS_BACK_S:
@@ -107,7 +97,7 @@ class PyAVReader(VideoReader):
                 yield from self._count(stretch)
 
     def _decode(self, wanted: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield frames at the `wanted` times (time to number) from the present position; none if it is too late."""
+        """Yield frames at the `wanted` times (time -> number) from the present position; none if it is too late."""
         codec = self.source.codec
         first = min(wanted)
         due = set(wanted)
@@ -135,11 +125,11 @@ class PyAVReader(VideoReader):
 
 
 def _key_before(index: PacketIndex, number: int) -> int:
-    """Return the number of the last key frame shown no later than a frame."""
+    """Return the number of the last key frame that is not shown after a frame."""
     return max(int(np.searchsorted(index.key_pts, index.pts[number], side="right")) - 1, 0)
 
 
-def stretches(index: PacketIndex, needed: list[int]) -> list[list[int]]:
+def _stretches(index: PacketIndex, needed: list[int]) -> list[list[int]]:
     """Split frame numbers (rising) wherever a seek to the next key frame is cheaper than decoding on."""
     parts: list[list[int]] = []
     last_packet = -1

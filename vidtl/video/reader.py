@@ -1,9 +1,8 @@
-"""The interface of every decoding backend. Axes: V views, T frames, H W pixels."""
+"""The interface of every decoding backend, and orientation. Axes: V views, T frames, H W pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -65,6 +64,53 @@ class Color:
         return 2 * MATRICES.index(self.matrix) + int(self.full_range)
 
 
+@dataclass(frozen=True)
+class Orientation:
+    """Steps from the coded to the displayed picture: transpose, then mirror along the displayed axes."""
+
+    transpose: bool = False
+    mirror_rows: bool = False
+    mirror_columns: bool = False
+
+    @classmethod
+    def from_matrix(cls, matrix: bytes) -> Self:
+        """Parse FFmpeg's display matrix (libavutil/display.h): nine native int32 in rows a b u, c d v, x y w.
+
+        A point (x, y) of the coded picture is shown at (a x + c y, b x + d y). Scales are ignored, like pixel aspect.
+
+        Raises:
+            ValueError: the rotation is no multiple of a quarter turn.
+        """
+        a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, dtype=np.int32)[:5])
+        if b == c == 0:
+            return cls(False, mirror_rows=d < 0, mirror_columns=a < 0)
+        if a == d == 0:
+            return cls(True, mirror_rows=b < 0, mirror_columns=c < 0)
+        raise ValueError("its display matrix is no multiple of a quarter turn")
+
+    def is_mirrored(self) -> bool:
+        """Return True for a reflection, False for a pure rotation."""
+        return self.transpose ^ self.mirror_rows ^ self.mirror_columns
+
+    def displayed_size(self, height: int, width: int) -> tuple[int, int]:
+        """Convert height and width from coded to displayed, or back."""
+        return (width, height) if self.transpose else (height, width)
+
+    def coded_box(self, box: Box, height: int, width: int) -> Box:
+        """Convert a box to coded coordinates; `height` and `width` are those of the displayed picture."""
+        top = height - box.top - box.height if self.mirror_rows else box.top
+        left = width - box.left - box.width if self.mirror_columns else box.left
+        if self.transpose:
+            return Box(left, top, box.width, box.height)
+        return Box(top, left, box.height, box.width)
+
+    def apply(self, picture: np.ndarray) -> np.ndarray:
+        """Return a view of coded pixels [H, W, ...] as displayed."""
+        if self.transpose:
+            picture = picture.swapaxes(0, 1)
+        return picture[:: -1 if self.mirror_rows else 1, :: -1 if self.mirror_columns else 1]
+
+
 def clip_shape(num_frames: int, frame_size: tuple[int, int], pixel_format: PixelFormat) -> tuple[int, ...]:
     """Return the shape of one uint8 clip: [T, H * 3 / 2, W] ("planar") or [T, H, W, 3] ("rgb")."""
     height, width = frame_size
@@ -75,8 +121,7 @@ class VideoReader(Protocol):
     """An open video; a context manager for the process that opened it, neither inherited nor pickled.
 
     Frames are those of a decode from start to end, numbered in presentation order. Sizes are as displayed, after the
-    rotation and mirroring that the file asks for. Non-square pixels are read as if they were square, as in every common
-    framework, because models are trained that way.
+    rotation and mirroring that the file specifies. Pixels are read as if they were square, as in common frameworks.
     """
 
     path: Path
@@ -98,6 +143,7 @@ class VideoReader(Protocol):
         Raises:
             UnreadableVideo: a requested frame cannot be decoded exactly.
             IndexError: a view has a frame or a box outside the video.
+            UserError: this kind of video is not read in `pixel_format`.
         """
         ...
 
@@ -108,7 +154,5 @@ class VideoReader(Protocol):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

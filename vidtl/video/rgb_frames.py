@@ -1,62 +1,49 @@
 """Reader for libraries that return whole RGB frames: decord and torchcodec.
 
-These libraries decide on their own which frame is which, and return wrong frames without an error for some files. The
-file is therefore scanned with PyAV first, and refused where the library is known to fail.
+These libraries number frames differently and return wrong frames without an error for some files. The file is
+therefore scanned with PyAV first, and refused where the library is known to fail.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from vidtl.errors import UserError
-from vidtl.video.clip import ClipBuffer
-from vidtl.video.color import change_matrix
-from vidtl.video.orientation import Orientation
-from vidtl.video.reader import PixelFormat, UnreadableVideo, VideoReader, View
-from vidtl.video.scanned import ScannedVideo
+from vidtl.video.clip import ClipBuffer, change_matrix
+from vidtl.video.reader import Orientation, PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.source import Source, unreadable
-from vidtl.video.timeline import Timeline
+from vidtl.video.timeline import ScannedVideo, Timeline
 
-# Whole frames held at once.
-_BATCH = 8
+_BATCH = 8  # whole frames held at once
 
 
-@dataclass(frozen=True)
-class RGBLibrary:
-    """The functions of one decoding library."""
+class RGBLibrary(NamedTuple):
+    """Functions of one decoding library."""
 
     name: str
     load: Callable[[], Any]
-    """Import the library, or raise a UserError that says how to install it."""
+    """Import the library; UserError with the way to install it."""
     open: Callable[[Any, Path, int], Any]
     """(library, path, stream) -> decoder of that stream, with a length in frames."""
     fetch: Callable[[Any, list[int], Timeline], np.ndarray]
     """(decoder, rising frame numbers, timeline) -> uint8 RGB [N, H, W, 3]."""
-    misreads: Callable[[Source, str], str | None]
-    """(source, container) -> the library's own fault with such a file, or None."""
 
 
 class RGBFramesReader(VideoReader):
     """One open file; see `VideoReader`."""
 
     def __init__(self, library: RGBLibrary, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open a file whose first bytes are those of `container` (see `sniff_container`).
-
-        Raises:
-            UnreadableVideo: no video stream, or one whose frames the library gets wrong.
-            UserError: the library is not installed.
-        """
+        """Open a file whose first bytes are those of `container`; UnreadableVideo for one that the library misreads."""
         module = library.load()
         self.path = path
         self._library = library
         with closing(Source(path, container, scanned)) as source, unreadable(path):
-            self._check(_misread_by_both(source, container) or library.misreads(source, container))
-            self._geometry = source.geometry()._replace(orientation=Orientation())  # the library rotates by itself
+            self._check(_fault(library.name, source, container))
+            self._geometry = source.geometry()._replace(orientation=Orientation())  # the library rotates frames
             # swscale's matrix for untagged pictures of any size, which the libraries use.
             self._decoded_matrix = source.color_if_untagged("bt601").matrix
             self.color = source.color
@@ -74,14 +61,10 @@ class RGBFramesReader(VideoReader):
             raise UnreadableVideo(self.path, f"{self._library.name} {fault}; use data.decoder pyav")
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
-        """Decode all views in one pass; see `VideoReader.read`.
-
-        Raises:
-            UserError: `pixel_format` is "planar".
-        """
+        """Decode all views in one pass; see `VideoReader.read`."""
         if pixel_format != "rgb":
-            name = self._library.name
-            raise UserError(f"data.pixel_format is {pixel_format!r}; allowed with data.decoder {name}: 'rgb'")
+            message = f"data.pixel_format is {pixel_format!r}; allowed with data.decoder {self._library.name}: 'rgb'"
+            raise UserError(message)
         clip = ClipBuffer(views, frame_size, pixel_format, self._geometry)
         with unreadable(self.path):
             for start in range(0, len(clip.needed), _BATCH):
@@ -96,8 +79,9 @@ class RGBFramesReader(VideoReader):
         self._decoder = None
 
 
-def _misread_by_both(source: Source, container: str) -> str | None:
-    """Return a fault that both libraries have; each was found by comparing frames with a decode from the start."""
+def _fault(library: str, source: Source, container: str) -> str | None:
+    """Return a fault of a library with such a file; each was found by comparing frames with a decode from the start."""
+    index = source.timeline.index
     if container in ("mpegts", "mpeg"):
         return "seeks wrongly in transport and program streams"
     if source.damaged:
@@ -108,6 +92,12 @@ def _misread_by_both(source: Source, container: str) -> str | None:
         return "resamples the chroma of more than 8 bits differently"
     if _breaks_after_seeks(source):
         return "delivers broken frames after a seek to a key frame that is no clean start"
+    if library == "torchcodec" and container == "avi" and source.codec.has_b_frames:
+        return "miscounts frames that are out of order and have no times (AVI)"
+    if library == "decord" and index is None and source.codec.has_b_frames:
+        return "seeks wrongly where frames that are out of order can only be counted"
+    if library == "decord" and index is not None and index.has_leading_pictures():
+        return "seeks wrongly between open groups of pictures"
     return None
 
 
@@ -129,9 +119,8 @@ def _load_decord() -> Any:
     try:
         import decord
     except ImportError as error:
-        raise UserError(
-            "data.decoder is 'decord', which is not installed (it exists for Linux on x86-64 only); use 'pyav'"
-        ) from error
+        message = "data.decoder is 'decord', which is not installed (it exists for Linux on x86-64 only); use 'pyav'"
+        raise UserError(message) from error
     decord.logging.set_level(decord.logging.QUIET)
     return decord
 
@@ -147,17 +136,8 @@ def _fetch_decord(decoder: Any, numbers: list[int], timeline: Timeline) -> np.nd
     return np.asarray(frames.asnumpy() if hasattr(frames, "asnumpy") else frames.numpy())
 
 
-def _misread_by_decord(source: Source, container: str) -> str | None:
-    index = source.timeline.index
-    if index is None and source.codec.has_b_frames:
-        return "seeks wrongly where frames that are out of order can only be counted"
-    if index is not None and index.has_leading_pictures():
-        return "seeks wrongly between open groups of pictures"
-    return None
-
-
-DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord, _misread_by_decord)
-"""decord 0.6, for comparison with the many frameworks that read videos with it."""
+DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord)
+"""decord 0.6, for comparison with frameworks that use it."""
 
 
 def _load_torchcodec() -> Any:
@@ -186,11 +166,5 @@ def _fetch_torchcodec(decoder: Any, numbers: list[int], timeline: Timeline) -> n
     return np.asarray(frames.data.numpy())
 
 
-def _misread_by_torchcodec(source: Source, container: str) -> str | None:
-    if container == "avi" and source.codec.has_b_frames:
-        return "miscounts frames that are out of order and have no times (AVI)"
-    return None
-
-
-TORCHCODEC = RGBLibrary("torchcodec", _load_torchcodec, _open_torchcodec, _fetch_torchcodec, _misread_by_torchcodec)
+TORCHCODEC = RGBLibrary("torchcodec", _load_torchcodec, _open_torchcodec, _fetch_torchcodec)
 """torchcodec, an optional extra that needs FFmpeg's libraries on the machine."""

@@ -11,19 +11,15 @@ import av
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
-from vidtl.video.clip import Geometry
-from vidtl.video.color import color_of
-from vidtl.video.orientation import Orientation, may_be_rotated, orientation_from_matrix
-from vidtl.video.reader import Color, Matrix, UnreadableVideo
-from vidtl.video.safety import path_of
-from vidtl.video.scanned import ScannedVideo
-from vidtl.video.timeline import Timeline, count_frames, scan_packets
+from vidtl.video.clip import Geometry, color_of
+from vidtl.video.reader import Color, Matrix, Orientation, UnreadableVideo
+from vidtl.video.safety import may_be_rotated, path_of
+from vidtl.video.timeline import ScannedVideo, Timeline, count_frames, scan_packets
 
-# 8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded.
 MAX_PIXELS = 8192 * 4320
+"""8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded."""
 
-# Frames that were decoded to count them are kept up to this size, so that a clip does not decode them again.
-_KEPT_BYTES = 64 << 20
+_KEPT_BYTES = 64 << 20  # of frames that were decoded to count them, so that a clip does not decode them again
 
 # Demuxers that may run. Playlists, concatenation scripts and SDP open other files or the network.
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
@@ -47,10 +43,9 @@ def unreadable(path: Path) -> Iterator[None]:
 
 
 class Source:
-    """A file and its best video stream, the one that FFmpeg's tools choose as well.
+    """A file and its best video stream (that of FFmpeg's tools), decoded in the calling thread.
 
-    Only that stream is decoded, in the calling thread: loading workers run in parallel already, and decoding threads
-    cost more than they gain, survive no fork and outlive a reader that is not closed.
+    Loading workers run in parallel; threads cost more than they gain, survive no fork and outlive an unclosed reader.
 
     Attributes:
         coded_size: height and width before rotation.
@@ -59,11 +54,7 @@ class Source:
     """
 
     def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open the file and find its frames by a scan, or take those of an earlier one.
-
-        Raises:
-            UnreadableVideo: no video stream, no frame, too large pictures, or another header than `scanned` has.
-        """
+        """Open the file and scan it, or check its header against an earlier scan; UnreadableVideo if that fails."""
         self.file = file
         self.path = path_of(file)
         self.kept: list[av.VideoFrame] | None = None
@@ -107,7 +98,11 @@ class Source:
         self.codec.thread_type = "NONE"
         self.codec.thread_count = 1
         self.codec.options = {"max_pixels": str(MAX_PIXELS)}
-        self.coded_size = self._check_size()
+        self.coded_size = height, width = self.codec.height, self.codec.width
+        if height < 1 or width < 1 or self.codec.format is None:
+            raise UnreadableVideo(self.path, "no frames: the header gives no picture size")
+        if height * width > MAX_PIXELS:
+            raise UnreadableVideo(self.path, f"pictures of {width} x {height} exceed the limit of 8192 x 4320")
         # dav1d reads the option for skipped pictures once, here, and it must be none.
         self.codec.open(strict=False)
 
@@ -121,7 +116,7 @@ class Source:
         return color_of(self.codec.format, self.codec.colorspace, self.codec.color_range, default)
 
     def scanned(self) -> ScannedVideo:
-        """Return the result of the scan, with which the file can be opened again."""
+        """Return the result of the scan."""
         return ScannedVideo(
             container=self._format,
             codec=self.codec.codec.canonical_name,
@@ -135,9 +130,8 @@ class Source:
 
     def geometry(self) -> Geometry:
         """Return number, size and orientation of the frames."""
-        return Geometry(
-            len(self.timeline.times_s), self.orientation, *self.orientation.displayed_size(*self.coded_size)
-        )
+        size = self.orientation.displayed_size(*self.coded_size)
+        return Geometry(len(self.timeline.times_s), self.orientation, *size)
 
     def seek(self, pts: int) -> None:
         """Seek to the demuxer's position of the last key frame at or before `pts`, and flush the decoder."""
@@ -148,16 +142,13 @@ class Source:
         yield from self._container.demux(self.stream)
 
     def decode_from_start(self) -> Iterator[av.VideoFrame]:
-        """Yield every frame in presentation order: the reference for all other ways of reading.
-
-        The file is opened again, the only way back to the start that works in every container.
-        """
+        """Yield every frame in presentation order: the reference for all other ways of reading."""
         self.restart()
         for packet in self.packets():
             yield from self.codec.decode(packet)
 
     def restart(self) -> None:
-        """Return to the first packet by opening the file again."""
+        """Open the file again: the only way back to the first packet that works in every container."""
         self._container.close()
         self._container = self._open()
         self._select_stream()
@@ -165,48 +156,37 @@ class Source:
     def frame_orientation(self, frame: av.VideoFrame) -> Orientation:
         """Return the orientation in the display matrix of a decoded frame."""
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-        return Orientation() if matrix is None else orientation_from_matrix(bytes(matrix))
+        return Orientation() if matrix is None else Orientation.from_matrix(bytes(matrix))
 
     def _check_header(self, scanned: ScannedVideo) -> None:
         found = (self._format, self.codec.codec.canonical_name, Fraction(self.stream.time_base), self.coded_size)
         if found != (scanned.container, scanned.codec, scanned.time_base, scanned.coded_size):
             raise UnreadableVideo(self.path, "its header is not the one that the manifest has; prepare the set again")
 
-    def _check_size(self) -> tuple[int, int]:
-        height, width = self.codec.height, self.codec.width
-        if height < 1 or width < 1 or self.codec.format is None:
-            raise UnreadableVideo(self.path, "no frames: the header gives no picture size")
-        if height * width > MAX_PIXELS:
-            raise UnreadableVideo(self.path, f"pictures of {width} x {height} exceed the limit of 8192 x 4320")
-        return height, width
-
     def _scan(self) -> Timeline:
         codec, time_base, rate = self.codec.codec.canonical_name, self.stream.time_base, self.stream.average_rate
         timeline = scan_packets(self.packets(), self._format, codec, time_base, rate)
-        if timeline is None:
-            timeline = count_frames(self._keep(self.decode_from_start()), time_base, rate)
+        timeline = timeline or count_frames(self._keep(self.decode_from_start()), time_base, rate)
         if timeline is None:
             raise UnreadableVideo(self.path, "no frames")
         return timeline
 
     def _keep(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        kept: list[av.VideoFrame] | None = []
+        kept: list[av.VideoFrame] = []
         room = _KEPT_BYTES
         for frame in frames:
             self.damaged |= frame.is_corrupt
             room -= sum(plane.buffer_size for plane in frame.planes)
             if room < 0:
-                kept = None
-            if kept is not None:
+                kept.clear()
+            else:
                 kept.append(frame)
             yield frame
-        self.kept = kept
+        self.kept = kept or None
 
     def _read_orientation(self) -> Orientation:
         if not may_be_rotated(self.file, self._format):
             return Orientation()
-        if self.kept:
-            return self.frame_orientation(self.kept[0])
-        for frame in self.decode_from_start():
+        for frame in self.kept or self.decode_from_start():
             return self.frame_orientation(frame)
         raise UnreadableVideo(self.path, "no frames")

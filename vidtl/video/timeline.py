@@ -1,23 +1,29 @@
-"""Frames of a file and their presentation times, found without trusting its header.
+"""Frames of a file and their presentation times, found without trusting its header, and their compact storage.
 
 Headers are wrong about the number of frames (AVI files of HMDB51 have one less than announced, Matroska announces
 none). Packets can be trusted where each is one shown frame with its own time; all other files must be decoded.
 """
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Self
 
 import numpy as np
 from av import Packet, VideoFrame
+
+from vidtl.video.reader import Orientation
 
 # Codecs that put exactly one shown frame into each packet of a container with an index. Not MPEG-4 part 2 (packed and
 # uncoded pictures), MPEG-2 (single fields) or VP8 (packets of pictures that are never shown).
 _ONE_PACKET_ONE_FRAME = {"h264", "hevc", "vp9", "av1", "h263", "mjpeg", "prores", "dnxhd"}
 
-# Containers with an index and a time on every packet. AVI has no times, and transport and program streams have no
-# index.
+# Containers with an index and a time on every packet. AVI has no times; transport and program streams have no index.
 _INDEXED = {"mov", "matroska", "flv"}
+
+_ASSUMED_RATE = 25  # if neither times nor the header give one
+_COLUMNS = 4  # of a packed timeline, none longer than its frames; bounds the size of a damaged one
 
 
 @dataclass(frozen=True)
@@ -49,25 +55,46 @@ class Timeline:
     times_s: np.ndarray
     """float64 [N]: presentation times in seconds from the first frame."""
     fps: float
-    """Average frame rate."""
+    """Average frame rate; the header's for a single frame, which has no duration."""
     index: PacketIndex | None
     """None: the frames were counted by decoding, and it is not possible to seek to them."""
     pts: np.ndarray | None
     """int64 [N]: exact times in units of the stream; None if those of the decoder do not rise."""
 
     @classmethod
-    def from_pts(
-        cls, pts: np.ndarray, time_base: Fraction, rate: Fraction | None, index: PacketIndex | None
-    ) -> "Timeline":
+    def from_pts(cls, pts: np.ndarray, time_base: Fraction, rate: Fraction | None, index: PacketIndex | None) -> Self:
         """Build a timeline from exact times."""
         times_s = (pts - pts[0]) * float(time_base)
-        return cls(times_s, average_rate(times_s, rate), index, pts)
+        return cls(times_s, _average_rate(times_s, rate), index, pts)
 
     @classmethod
-    def from_count(cls, count: int, rate: Fraction | None) -> "Timeline":
+    def from_count(cls, count: int, rate: Fraction | None) -> Self:
         """Build a timeline of a constant rate for frames without times."""
         times_s = np.arange(count) / float(rate or _ASSUMED_RATE)
-        return cls(times_s, average_rate(times_s, rate), None, None)
+        return cls(times_s, _average_rate(times_s, rate), None, None)
+
+
+def _average_rate(times_s: np.ndarray, rate: Fraction | None) -> float:
+    if len(times_s) > 1 and times_s[-1] > 0:
+        return float((len(times_s) - 1) / times_s[-1])
+    return float(rate or _ASSUMED_RATE)
+
+
+@dataclass(frozen=True)
+class ScannedVideo:
+    """The part of a file's header that must be unchanged when it is opened again, and the result of the scan."""
+
+    container: str
+    codec: str
+    time_base: Fraction
+    rate: Fraction | None
+    """Frame rate in the header."""
+    coded_size: tuple[int, int]
+    """Height and width before rotation."""
+    orientation: Orientation
+    damaged: bool
+    """The decoder marked a frame as damaged; False if the frames were not decoded."""
+    timeline: Timeline
 
 
 def scan_packets(
@@ -80,27 +107,18 @@ def scan_packets(
     """
     if container not in _INDEXED or codec not in _ONE_PACKET_ONE_FRAME:
         return None
-    pts: list[int] = []
-    shown: list[bool] = []
-    keys: list[bool] = []
+    rows: list[tuple[int, bool, bool]] = []
     for packet in packets:
         if packet.size == 0:  # the demuxer's end marker
             continue
-        if packet.pts is None or packet.is_corrupt or (pts and packet.pts < pts[0]):
+        if packet.pts is None or packet.is_corrupt or (rows and packet.pts < rows[0][0]):
             return None
-        pts.append(packet.pts)
-        shown.append(not packet.is_discard)
-        keys.append(packet.is_keyframe)
-    return _timeline(np.array(pts, dtype=np.int64), np.array(shown), np.array(keys), time_base, rate)
-
-
-def _timeline(
-    pts: np.ndarray, shown: np.ndarray, keys: np.ndarray, time_base: Fraction, rate: Fraction | None
-) -> Timeline | None:
+        rows.append((packet.pts, not packet.is_discard, packet.is_keyframe))
+    pts, shown, keys = np.array(rows, np.int64).reshape(-1, 3).T
     if not shown.any() or not keys[0]:
         return None
     by_time = np.argsort(pts, kind="stable")
-    order, key_order = by_time[shown[by_time]], by_time[keys[by_time]]
+    order, key_order = by_time[shown[by_time] > 0], by_time[keys[by_time] > 0]
     index = PacketIndex(pts=pts[order], order=order, key_pts=pts[key_order], key_order=key_order)
     if (np.diff(index.pts) == 0).any():
         return None
@@ -120,12 +138,36 @@ def count_frames(frames: Iterable[VideoFrame], time_base: Fraction, rate: Fracti
     return Timeline.from_count(len(pts), rate)
 
 
-# Used when neither times nor the header give a rate: PAL's.
-_ASSUMED_RATE = 25
+def pack_timeline(timeline: Timeline) -> bytes:
+    """Encode a timeline, without its number of frames, time base and rate, losslessly in some 50 to 200 bytes.
+
+    In file order, differences from one packet to the next hardly vary, so that zlib compresses them well.
+    """
+    if timeline.pts is None:
+        return b""
+    columns = [timeline.pts]
+    if index := timeline.index:
+        in_file, keys_in_file = np.argsort(index.order), np.argsort(index.key_order)
+        columns = [index.order[in_file], index.pts[in_file], index.key_order[keys_in_file], index.key_pts[keys_in_file]]
+    steps = np.concatenate([np.diff(column, prepend=0) for column in columns]).astype("<i8")
+    # All lowest bytes first: the highest ones are almost always zero.
+    return zlib.compress(steps.view(np.uint8).reshape(-1, 8).T.tobytes(), 9)
 
 
-def average_rate(times_s: np.ndarray, rate: Fraction | None) -> float:
-    """Return frames per second over the file, or the header's `rate` if a single frame has no duration."""
-    if len(times_s) > 1 and times_s[-1] > 0:
-        return float((len(times_s) - 1) / times_s[-1])
-    return float(rate or _ASSUMED_RATE)
+def unpack_timeline(packed: bytes, num_frames: int, time_base: Fraction, rate: Fraction | None) -> Timeline:
+    """Decode the result of `pack_timeline`, bit for bit; ValueError for anything else."""
+    if not packed:
+        return Timeline.from_count(num_frames, rate)
+    try:
+        data = zlib.decompressobj().decompress(packed, _COLUMNS * 8 * num_frames + 1)
+        steps = np.frombuffer(data, np.uint8).reshape(8, -1).T.copy().view("<i8")[:, 0]
+        if len(steps) == num_frames:
+            return Timeline.from_pts(np.cumsum(steps), time_base, rate, None)
+        num_keys = len(steps) // 2 - num_frames
+        ends = [num_frames, 2 * num_frames, 2 * num_frames + num_keys]
+        order, pts, key_order, key_pts = map(np.cumsum, np.split(steps, ends))
+        by_time, keys_by_time = np.argsort(pts, kind="stable"), np.argsort(key_pts, kind="stable")
+        index = PacketIndex(pts[by_time], order[by_time], key_pts[keys_by_time], key_order[keys_by_time])
+    except (zlib.error, IndexError) as error:
+        raise ValueError(f"a packed timeline is damaged ({error})") from error
+    return Timeline.from_pts(index.pts, time_base, rate, index)
