@@ -34,8 +34,7 @@ from vidtl.runtime.signals import run_tool
 
 COPY = CopySettings()
 
-MOST_FAILURES = 20  # failed copies that are printed; the copies' manifest has all
-SPEED_SAMPLE = 12  # videos whose decoding is timed
+MOST_FAILURES, SPEED_SAMPLE = 20, 12  # failed copies that are printed; videos whose decoding is timed
 LONGEST_LIMIT_S = 86_400
 
 DEPTH_HELP = (

@@ -84,7 +84,7 @@ class Entry:
     def from_row(cls, row: tuple[Any, ...], file: Path) -> Self:
         """Build an entry from a row of a manifest file; UserError for a row that `to_row` did not make."""
         *values, checksum = row
-        if checksum != _checksum(values) or [*map(type, values)] != _ROW_TYPES:
+        if checksum != zlib.crc32(repr(values).encode()) or [*map(type, values)] != _ROW_TYPES:
             raise damaged_manifest(file, "a row has a wrong checksum or type")
         entry = cls(**dict(zip(_KINDS, values, strict=True)))
         if entry.status in get_args(Status) and entry.depth in DEPTHS and 0 <= entry.num_frames <= _MAX_FRAMES:
@@ -94,7 +94,7 @@ class Entry:
     def to_row(self) -> tuple[Any, ...]:
         """Return the columns, with a checksum as the last one."""
         values = [int(value) if isinstance(value, bool) else value for value in vars(self).values()]
-        return (*values, _checksum(values))
+        return (*values, zlib.crc32(repr(values).encode()))
 
     @property
     def is_readable(self) -> bool:
@@ -130,10 +130,6 @@ _COLUMNS = ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in _KINDS.items
 SCHEMA = f"CREATE TABLE files ({_COLUMNS}, checksum INTEGER, PRIMARY KEY (path)) WITHOUT ROWID"
 SET_UP = (f"PRAGMA application_id = {_APPLICATION_ID}", f"PRAGMA user_version = {_VERSION}", SCHEMA)
 """Statements that make an empty database a manifest."""
-
-
-def _checksum(values: list[Any]) -> int:
-    return zlib.crc32(repr(values).encode())
 
 
 def _fraction(text: str) -> Fraction:

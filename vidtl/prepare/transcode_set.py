@@ -51,8 +51,7 @@ def plan_copies(
 ) -> CopyPlan:
     """Plan the copies of all files of a scan; writes nothing but the settings.
 
-    A copy keeps its original's path. If the data set finds videos by patterns for any suffix, the suffix becomes
-    `.mp4`; if annotation files name them, the name stays (readers detect the container from the content).
+    A copy keeps its path, but gets the suffix `.mp4` if the data set finds videos by patterns for any suffix.
 
     Raises:
         UserError: the folder lies in the original's root, or holds other files or copies made with other settings; or

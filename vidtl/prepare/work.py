@@ -60,8 +60,6 @@ def do_work(
 ) -> Manifest:
     """Do the work that is not done yet and write the manifest, or the shard's part of it.
 
-    The result depends neither on the number of workers nor on interruptions.
-
     Raises:
         StoppedBySignalError: finished work is kept for the next call.
         UserError: the folder cannot be written, another process is writing it, or `work.run` raised it.
