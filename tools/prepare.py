@@ -16,7 +16,7 @@ from typing import Any
 
 from command_line import PlainParser
 
-from vidtl.annotations.description import DatasetDescription, find_unlabelled, load_description, read_records
+from vidtl.annotations.description import DatasetDescription, find_unlabeled, load_description, read_records
 from vidtl.annotations.layout import find_annotations
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import DEPTHS, Manifest, default_file
@@ -142,7 +142,7 @@ def why_left_out(description: DatasetDescription, split: str, root: Path) -> str
         found = False
     if not found or not (patterns or any((root / folder).is_dir() for folder in folders)):
         return "its annotation files do not exist"
-    file = find_unlabelled(description, split, root)
+    file = find_unlabeled(description, split, root)
     return f"{file} has no column of labels (--splits names the splits to read, such as train,val)" if file else ""
 
 

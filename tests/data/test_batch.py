@@ -40,10 +40,8 @@ def test_black_and_white_are_exact(full_range: bool) -> None:
 def test_each_clip_of_a_batch_uses_its_own_colors() -> None:
     pixels = torch.randint(0, 256, (2, 3, 12, 8), dtype=torch.uint8)
     codes = torch.tensor([Color("bt601", False).code(), Color("bt709", True).code()])
-    together = planar_to_rgb(pixels, codes)
-    for index in range(2):
-        alone = planar_to_rgb(pixels[index : index + 1], codes[index : index + 1])
-        torch.testing.assert_close(together[index : index + 1], alone)
+    alone = [planar_to_rgb(pixels[[index]], codes[[index]]) for index in range(2)]
+    torch.testing.assert_close(planar_to_rgb(pixels, codes), torch.cat(alone))
 
 
 def test_rgb_is_scaled_and_normalized_to_minus_one_and_one() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -115,17 +114,9 @@ def test_a_complete_set_is_kept_and_a_damaged_one_made_again(copied: Records) ->
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*.mp4")}
     assert not make(root).created
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*.mp4")} == times
-    video = copied.path(0)
-    marker = {**json.loads(before["toy.json"]), "complete": False}
-    damages = (
-        video.unlink,
-        lambda: video.write_bytes(b""),
-        (root / "train.csv").unlink,
-        lambda: shutil.rmtree(root / "videos/val"),
-        lambda: (root / "toy.json").write_text(json.dumps(marker)),
-    )
-    for damage in damages:
-        damage()
+    marker = json.dumps({**json.loads(before["toy.json"]), "complete": False})
+    for file, content in ((copied.paths[0], None), (copied.paths[1], ""), ("train.csv", None), ("toy.json", marker)):
+        (root / file).unlink() if content is None else (root / file).write_text(content)
         assert make(root).created
         assert contents(root) == before
 

@@ -97,14 +97,12 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     moved = {name for name in trained if not torch.equal(model.state_dict()[name], before[name])}
     assert len(moved) > 0.9 * len(trained)  # keys' biases have no gradient, and stochastic depth skips a branch
-    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
 
 
 SOURCES = {path.stem: (path, ()) for path in CONFIGS} | {
     "demo": (CONFIGS[0].with_name("toy.yaml"), ()),
     "kinetics400_vivit_l_4": (CONFIGS[0].with_name("kinetics400_vivit_l.yaml"), ("--model.temporal_depth", "4")),
 }
-"""Configuration and options of the runs that others start from."""
 
 FINE_TUNED = [path for path in CONFIGS if read(path).training.init_from.startswith("runs/")]
 

@@ -153,7 +153,7 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     return records
 
 
-def find_unlabelled(description: DatasetDescription, split: str, root: Path) -> Path | None:
+def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> Path | None:
     """Return the first annotation file of a split without the column `label`, as in published test lists."""
     column = {**READERS[description.format].columns, **description.columns}.get("label")
     files = (file for path in description.splits[split].annotations for file in find_annotations(root, path))
