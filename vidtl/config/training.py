@@ -162,8 +162,8 @@ class TrainingConfig:
     evaluate_every_epochs: float = setting(1.0, "selection")
     """Epochs (at least one step) between evaluations of one center view; 0 evaluates only at the end."""
     best_metric: str = setting("", "selection")
-    """Metric of the evaluations during training, higher is better, that decides the best checkpoint and early stopping;
-    '' is top1 for single-label and mAP for multi-label data."""
+    """Metric of the evaluations during training that decides the best checkpoint and early stopping; '' is top1 for
+    single-label and mAP for multi-label data."""
     early_stop_evaluations: int = setting(0, "selection")
     """Stop after this many evaluations in a row without improvement of the best metric; 0 never stops."""
     nonfinite: Literal["stop", "skip"] = setting("stop", "operation")
