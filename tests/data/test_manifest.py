@@ -16,27 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.conftest import clips_of, views_of
+from tests.data.conftest import CONFIG, clips_of, config_with, views_of
 from tests.refusals import assert_refusal, refused
 from tests.video.conftest import read, unreadable
-from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.records import Records
-from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.dataset import ClipKey
 from vidtl.data.manifest import FOLDER, SCHEMA, Entry, Manifest, file_stamp, find_manifest
-from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, scan_file
-from vidtl.runtime.progress import make_progress
 from vidtl.video import open_video
 
-CONFIG = ExperimentConfig(
-    data=DataConfig(num_workers=0),
-    clip=ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36),
-    augmentation=AugmentationConfig(flip_probability=0.5),
-)
-WITHOUT = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, manifest="none"))
+WITHOUT = config_with("data", manifest="none")
 
 
 def write_manifest(folder: Path, entries: Iterable[Entry]) -> Manifest:
@@ -51,25 +42,11 @@ def scanned_manifest(root: Path, paths: Iterable[str], folder: Path | None = Non
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("toy")
-    settings = ToySettings(seed=1, videos_per_class_train=1, videos_per_class_val=1)
-    make_toy(root, settings, make_progress(is_main_process=False), num_processes=1)
-    return root
-
-
-@pytest.fixture
-def records(toy: Path, tmp_path: Path) -> Records:
-    return read_records(load_description("toy"), "train", shutil.copytree(toy, tmp_path / "toy"))
-
-
-@pytest.fixture(scope="module")
 def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The manifest of all real and broken files."""
-    paths = [
-        str(path.relative_to(shared_data)) for name in ("videos", "broken") for path in (shared_data / name).iterdir()
-    ]
-    return scanned_manifest(shared_data, paths, tmp_path_factory.mktemp("manifest"))
+    paths = (path for name in ("videos", "broken") for path in (shared_data / name).iterdir())
+    names = [str(path.relative_to(shared_data)) for path in paths]
+    return scanned_manifest(shared_data, names, tmp_path_factory.mktemp("manifest"))
 
 
 def test_timelines_of_real_files_are_restored_in_every_bit(shared_data: Path, real: Manifest) -> None:
@@ -109,50 +86,46 @@ def test_broken_real_files_keep_their_reason(shared_data: Path, real: Manifest) 
     broken = [entry for entry in real if not entry.is_readable]
     assert len(broken) == 8
     for entry in broken:
-        with unreadable(f"{shared_data / entry.path}: {entry.reason}"):
-            open_video(shared_data / entry.path)
-        with unreadable(f"{shared_data / entry.path}: {entry.reason}"):
-            real.consult(shared_data, entry.path)
+        for look in (lambda root, path: open_video(root / path), real.consult):
+            with unreadable(f"{shared_data / entry.path}: {entry.reason}"):
+                look(shared_data, entry.path)
 
 
-def test_clips_are_the_same_with_and_without(records: Records) -> None:
-    scanned_manifest(records.root, records.paths)
-    assert clips_of(records, CONFIG).manifest
-    assert clips_of(records, WITHOUT).manifest is None
-    for index in range(len(records)):
-        ours, theirs = (clips_of(records, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
+def test_clips_are_the_same_with_and_without(copied: Records) -> None:
+    scanned_manifest(copied.root, copied.paths)
+    assert clips_of(copied, CONFIG).manifest
+    assert clips_of(copied, WITHOUT).manifest is None
+    for index in range(len(copied)):
+        ours, theirs = (clips_of(copied, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
         for one, other in zip(ours, theirs, strict=True):
             assert np.array_equal(one.pixels, other.pixels)
-        views = [views_of(records, "vivit_4x3", config)[index] for config in (CONFIG, WITHOUT)]
+        views = [views_of(copied, "vivit_4x3", config)[index] for config in (CONFIG, WITHOUT)]
         assert np.array_equal(views[0].pixels, views[1].pixels)
 
 
-def test_a_known_broken_video_is_not_opened(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    records.path(0).write_bytes(b"no video")
-    scanned_manifest(records.root, records.paths)
-    before = views_of(records, "center", WITHOUT)[0].failure
-    dataset = views_of(records, "center", CONFIG)
-    opened = []
-    monkeypatch.setattr("vidtl.data.manifest.open_video", lambda path, *rest: opened.append(path))
-    assert dataset[0].failure == before
+def test_a_known_broken_video_is_not_opened(copied: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied.path(0).write_bytes(b"no video")
+    scanned_manifest(copied.root, copied.paths)
+    before = views_of(copied, "center", WITHOUT)[0].failure
+    monkeypatch.setattr("vidtl.data.manifest.open_video", lambda path, *rest: pytest.fail(f"{path} is opened"))
+    assert views_of(copied)[0].failure == before
     assert before is not None
     assert before.reason == "not a video container"
-    assert opened == []
     monkeypatch.undo()
-    (stand_in, *_) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
+    (stand_in, *_) = clips_of(copied, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.reason for failure in stand_in.failures] == ["not a video container"]
 
 
-def test_substitutes_known_to_be_broken_cost_no_attempt(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    for index in set(range(len(records))) - {5}:
-        records.path(index).write_bytes(b"no video")
-    scanned_manifest(records.root, records.paths)
+def test_substitutes_known_to_be_broken_cost_no_attempt(copied: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in set(range(len(copied))) - {5}:
+        copied.path(index).write_bytes(b"no video")
+    scanned_manifest(copied.root, copied.paths)
     monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 1)
-    (clip,) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
+    (clip,) = clips_of(copied, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.record for failure in clip.failures] == [0]
-    assert np.array_equal(clip.targets, records.targets(5))
-    monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 7)
-    assert np.array_equal(clips_of(records, WITHOUT)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
+    assert np.array_equal(clip.targets, copied.targets(5))
+    monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 100)
+    assert np.array_equal(clips_of(copied, WITHOUT)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
 
 
 @pytest.fixture
@@ -161,20 +134,18 @@ def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) 
     return caplog
 
 
-def test_changed_files_are_reported_once_and_scanned_again(
-    records: Records, warnings: pytest.LogCaptureFixture
-) -> None:
-    manifest = scanned_manifest(records.root, records.paths)
-    for path in records.paths:
-        os.utime(records.root / path, ns=(1, 1))
-    (records.root / records.paths[0]).write_bytes(records.path(1).read_bytes())
-    for path in [*records.paths, *records.paths]:
-        assert manifest.consult(records.root, path) is None
+def test_changed_files_are_reported_once_and_scanned_again(copied: Records, warnings: pytest.LogCaptureFixture) -> None:
+    manifest = scanned_manifest(copied.root, copied.paths)
+    for path in copied.paths:
+        os.utime(copied.root / path, ns=(1, 1))
+    (copied.root / copied.paths[0]).write_bytes(copied.path(1).read_bytes())
+    for path in [*copied.paths, *copied.paths]:
+        assert manifest.consult(copied.root, path) is None
     *named, last = warnings.messages
-    assert [message.split()[0] for message in named] == [*records.paths][:3]
+    assert [message.split()[0] for message in named] == [*copied.paths][:3]
     assert "bytes then" in named[0]
     assert str(manifest.file) in last
-    assert views_of(records, "center", CONFIG)[0].failure is None
+    assert views_of(copied, "center", CONFIG)[0].failure is None
 
 
 def test_a_decode_that_disagrees_with_the_manifest_is_unreadable(shared_data: Path, tmp_path: Path) -> None:
@@ -220,6 +191,7 @@ def rewrite(file: Path, *statements: str, values: tuple[Any, ...] = ()) -> None:
             database.execute(statement, values)
 
 
+HOSTILE_TIMELINES = [bytes(100 << 20), b"\x08" + b"\x7f" * 8 + b"\x01\x00" * 3, b"\xff" * 100]
 HOSTILE_ROWS: list[dict[str, Any]] = [
     {"size": "many"},
     {"num_frames": 1 << 60},
@@ -229,21 +201,19 @@ HOSTILE_ROWS: list[dict[str, Any]] = [
     {"time_base": "1/0"},
     {"time_base": "x"},
     {"timeline": b"no zlib"},
-    {"timeline": zlib.compress(bytes(100 << 20))},
-    {"timeline": zlib.compress(b"\x08" + b"\x7f" * 8 + b"\x01\x00" * 3)},
-    {"timeline": zlib.compress(b"\xff" * 100)},
+    *({"timeline": zlib.compress(content)} for content in HOSTILE_TIMELINES),
 ]
 
 
-def test_hostile_rows_are_refused(records: Records) -> None:
-    path = records.paths[0]
-    manifest = scanned_manifest(records.root, [path])
+def test_hostile_rows_are_refused(copied: Records) -> None:
+    path = copied.paths[0]
+    manifest = scanned_manifest(copied.root, [path])
     (good,) = manifest
     for change in HOSTILE_ROWS:
         entry = dataclasses.replace(good, **change)
         rewrite(manifest.file, f"INSERT OR REPLACE INTO files VALUES ({','.join('?' * 22)})", values=entry.to_row())
         with refused(manifest.file, "tools/prepare.py"):
-            Manifest(manifest.file).consult(records.root, path)
+            Manifest(manifest.file).consult(copied.root, path)
 
 
 @pytest.mark.parametrize(
@@ -266,16 +236,16 @@ def test_other_files_are_refused(tmp_path: Path, change: Callable[[Path], object
         find_manifest(tmp_path, str(file))
 
 
-def test_a_manifest_is_found_by_setting(records: Records, tmp_path: Path) -> None:
-    assert find_manifest(records.root, "auto") is None
-    made = scanned_manifest(records.root, records.paths, tmp_path / "else where?")
+def test_a_manifest_is_found_by_setting(copied: Records, tmp_path: Path) -> None:
+    assert find_manifest(copied.root, "auto") is None
+    made = scanned_manifest(copied.root, copied.paths, tmp_path / "else where?")
     for setting in (made.file, made.file.parent):
-        assert [*find_manifest(records.root, str(setting))] == [*made]
+        assert [*find_manifest(copied.root, str(setting))] == [*made]
     assert os.listdir(made.file.parent) == [made.file.name]  # nothing is written beside it
-    assert find_manifest(records.root, "none") is None
+    assert find_manifest(copied.root, "none") is None
     for missing in (tmp_path / "nowhere", tmp_path):
         with refused("data.manifest", missing):
-            find_manifest(records.root, str(missing))
+            find_manifest(copied.root, str(missing))
 
 
 def test_a_manifest_of_version_1_is_reported_and_not_used(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
