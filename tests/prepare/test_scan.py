@@ -80,11 +80,10 @@ def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Pat
         shutil.copy2(root / VIDEOS[0], root / name)
     paths = [*VIDEOS, "hangs.mp4", "crashes.mp4"]
     manifest = scan(root, tmp_path, paths, num_workers=2, time_limit_s=3.0, scan=stubborn.stubborn_scan)
-    by_path = {entry.path: entry for entry in manifest}
-    assert (by_path["hangs.mp4"].status, by_path["hangs.mp4"].reason) == ("hung", "no result within 3 s")
-    assert by_path["crashes.mp4"].status == "crashed"
-    assert "SIGSEGV" in by_path["crashes.mp4"].reason
-    assert {by_path[path].status for path in VIDEOS} == {"ok"}
+    statuses = {entry.path: entry.status for entry in manifest}
+    assert statuses == {"hangs.mp4": "hung", "crashes.mp4": "crashed"} | dict.fromkeys(VIDEOS, "ok")
+    assert "3 s" in manifest.find("hangs.mp4").reason
+    assert "SIGSEGV" in manifest.find("crashes.mp4").reason
     assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
 
 
@@ -155,10 +154,9 @@ def test_a_thorough_scan_decodes_every_image(tmp_path: Path) -> None:
     for file in (tmp_path / "broken").iterdir():
         file.write_bytes(truncated)
     folders = ("whole", "damaged", "broken", "whole/1.jpg")
-    for name in folders:
-        entry = scan_file(ScanJob(tmp_path, name, "packets", frame_rate=10.0))
-        assert (entry.status, entry.num_decoded) == ("ok", -1)
+    quick = [scan_file(ScanJob(tmp_path, name, "packets", frame_rate=10.0)) for name in folders]
     thorough = [scan_file(ScanJob(tmp_path, name, "frames", frame_rate=10.0)) for name in folders]
+    assert {(entry.status, entry.num_decoded) for entry in quick} == {("ok", -1)}
     assert [(entry.status, entry.num_frames, entry.num_decoded) for entry in thorough] == [
         ("ok", 4, 4),
         ("damaged", 4, 2),
@@ -166,7 +164,6 @@ def test_a_thorough_scan_decodes_every_image(tmp_path: Path) -> None:
         ("ok", 1, 1),
     ]
     assert thorough[1].reason.startswith("2 of 4 frames do not decode, the first is 1: not an image")
-    assert thorough[2].reason.startswith("4 of 4 frames do not decode, the first is 0: ")
 
 
 def test_a_folder_has_the_time_of_its_images(tmp_path: Path) -> None:
