@@ -1,6 +1,5 @@
 """Made-up evaluations, real files and a tiny model to draw examples from."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,14 +19,7 @@ from vidtl.models import VideoModel, build_model
 CLIP = ClipConfig(num_frames=8, stride=1, frame_size=(32, 32), short_side=32)
 
 
-def made_result(
-    num_videos: int,
-    names: Sequence[str],
-    multi_label: bool = False,
-    unreadable: Sequence[int] = (),
-    ids: Sequence[str] | None = None,
-    max_videos: int = 0,
-) -> EvaluationResult:
+def made_result(num_videos, names, multi_label=False, unreadable=(), ids=None, max_videos=0) -> EvaluationResult:
     """Video i has class i % K; multi-label ones also (i + 1) % K; about half of the single-label answers are right.
 
     The last class has no video where there are more than two.
@@ -41,7 +33,6 @@ def made_result(
     scores[list(unreadable)] = -np.inf
     ids = list(ids or [f"video {i}" for i in rows])
     paths = [f"{name}.mp4" for name in ids]
-    outcomes = made_outcomes(scores, targets, multi_label)
     return EvaluationResult(
         annotation="folder/list.csv",
         root="videos",
@@ -53,7 +44,7 @@ def made_result(
         class_names=tuple(names),
         ids=ids,
         paths=paths,
-        outcomes=outcomes,
+        outcomes=made_outcomes(scores, targets, multi_label),
         unreadable=[Unreadable(ids[i], paths[i], "moov atom not found") for i in unreadable],
     )
 

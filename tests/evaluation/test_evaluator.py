@@ -1,7 +1,4 @@
-"""Every video once: any batch size, unreadable videos, and bugs that must not pass.
-
-`test_evaluation_processes.py` has the real processes.
-"""
+"""Every video once: any batch size, unreadable videos, and bugs that must not pass."""
 
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,19 +10,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tests.evaluation.tiny_evaluation import (
-    CONFIG,
-    NUM_CLASSES,
-    PROTOCOL,
-    TinyModel,
-    make_records,
-    read_views,
-    run,
-    views_of,
-)
+from tests.evaluation.tiny_evaluation import CONFIG, NUM_CLASSES, PROTOCOL, TinyModel, make_records, read_views, run
 from tests.refusals import refused
 from vidtl.annotations.records import StringColumn
-from vidtl.config import DataConfig, EvaluationConfig, ExperimentConfig
+from vidtl.config import DataConfig, EvaluationConfig
 from vidtl.data.batch import prepare_input
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
@@ -34,18 +22,14 @@ from vidtl.evaluation.scoring import FUSIONS, Scores, fixed_batches, fuse, proba
 from vidtl.metrics import compute_metrics
 
 
-def with_batch_size(batch_size: int) -> ExperimentConfig:
-    return replace(CONFIG, evaluation=EvaluationConfig(batch_size=batch_size))
-
-
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_scores_are_those_of_each_video_alone(multi_label):
     records = make_records(7, multi_label)
     result = run(records)
     model = TinyModel().eval()
-    for i in range(7):
+    for i, video in enumerate(read_views(records, (), range(7))):
         with torch.no_grad():
-            logits = model(prepare_input(views_of(i), torch.zeros(6, dtype=torch.int64), CONFIG.clip))
+            logits = model(prepare_input(video.pixels, torch.zeros(6, dtype=torch.int64), CONFIG.clip))
         expected = fuse(logits.numpy(), PROTOCOL.fusion, multi_label)
         np.testing.assert_allclose(result.outcomes.scores[i], expected, atol=1e-6)
         np.testing.assert_array_equal(result.outcomes.targets[i], records.targets(i))
@@ -59,10 +43,10 @@ def test_scores_are_those_of_each_video_alone(multi_label):
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_batch_size_changes_only_the_batches(multi_label):
     records = make_records(7, multi_label)
-    reference = run(records, config=with_batch_size(6))
-    for batch_size in (1, 4, 7, 13, 64):
+    reference = run(records)
+    for batch_size in (1, 6, 7, 13, 64):
         model = TinyModel()
-        result = run(records, model=model, config=with_batch_size(batch_size))
+        result = run(records, model=model, config=replace(CONFIG, evaluation=EvaluationConfig(batch_size=batch_size)))
         sizes = []
         for batch in fixed_batches(7, 6, batch_size):
             full, rest = divmod(len(batch) * 6, batch_size)
@@ -91,23 +75,16 @@ def test_unreadable_videos_are_wrong_listed_and_left_out_of_the_second_figure():
     records = make_records(7, False)
     progress = NotedProgress()
     result = run(records, broken=(2, 6), progress=progress)
-    assert [tuple(row) for row in result.unreadable] == [
-        ("-id2", "2.mp4", "no frames in 2"),
-        ("-id6", "6.mp4", "no frames in 6"),
-    ]
+    assert [tuple(row) for row in result.unreadable] == [(f"-id{i}", f"{i}.mp4", f"no frames in {i}") for i in (2, 6)]
     assert (len(result.outcomes), result.num_scored) == (7, 5)
     assert np.isneginf(result.outcomes.scores[[2, 6]]).all()
-    whole = run(records)
-    kept = [0, 1, 3, 4, 5]
+    whole, kept = run(records), [0, 1, 3, 4, 5]
     np.testing.assert_allclose(result.outcomes.scores[kept], whole.outcomes.scores[kept], atol=1e-6)
     right = (whole.outcomes.scores.argmax(1) == np.arange(7) % NUM_CLASSES)[kept].sum()
     assert result.metrics["top1"] == right / 7
     assert result.metrics_readable["top1"] == right / 5
     assert (progress.total, progress.done) == (7, [1, 2, 3, 4, 5, 6, 7])
-
-
-def test_unreadable_videos_of_multi_label_data_and_nothing_readable():
-    result = run(make_records(7, False), broken=range(7))
+    result = run(records, broken=range(7))
     assert result.metrics["top1"] == 0
     assert np.isnan(result.metrics_readable["top1"])
     result = run(make_records(7, True), broken=(0,))
@@ -121,7 +98,7 @@ def test_training_flags_are_restored_even_after_an_error():
     model.head.eval()
     run(records, model=model)
     assert (model.training, model.body[3].training, model.head.training) == (True, True, False)
-    with refused("4 scores"):
+    with refused("4 scores", "list.csv", "6 classes"):
         run(records, model=small)
     assert small.training
     assert small.body[1].num_batches_tracked == 0
@@ -165,7 +142,6 @@ def test_mistakes_are_refused():
     nn.init.constant_(broken.head.bias, float("nan"))
     unlabeled = replace(records, label_offsets=np.array([0, 1, 1, 3]))
     for given, model, named in [
-        (records, TinyModel(num_classes=4), ("4 scores", "list.csv", "6 classes")),
         (records.select([]), None, ("list.csv",)),
         (unlabeled, None, ("list.csv:2", "'-id1'", "0 labels")),
         (records, broken, ("'-id0'", "videos/0.mp4", "finite")),
@@ -176,8 +152,8 @@ def test_mistakes_are_refused():
 
 def test_the_configured_fusion_wins_over_the_published_one():
     records = make_records(3, False)
-    configured = run(records, config=replace(CONFIG, evaluation=EvaluationConfig(fusion="mean_logits")))
-    published = run(records)
+    config = replace(CONFIG, evaluation=EvaluationConfig(fusion="mean_logits"))
+    configured, published = run(records, config=config), run(records)
     assert (configured.fusion, published.fusion) == ("mean_logits", PROTOCOL.fusion)
     assert not np.allclose(configured.outcomes.scores, published.outcomes.scores)
 
@@ -200,33 +176,26 @@ def test_real_videos_through_the_real_loader(shared_data):
     assert (results[0].num_clips, results[0].num_crops, results[0].fusion) == (10, 3, "max")
 
 
-LOGITS = np.random.default_rng(0).normal(0, 4, (12, 7)).astype(np.float32)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
 def test_each_fusion_is_its_formula_for_any_order_of_views():
-    wide, before = LOGITS.astype(np.float64), LOGITS.copy()
-    sigmoid = 1 / (1 + np.exp(-wide))
+    logits = np.random.default_rng(0).normal(0, 4, (12, 7)).astype(np.float32)
+    wide, before = logits.astype(np.float64), logits.copy()
+    sigmoid, softmax = 1 / (1 + np.exp(-wide)), np.exp(wide) / np.exp(wide).sum(axis=-1, keepdims=True)
     expected = {
         ("mean_logits", False): wide.mean(0),
         ("mean_logits", True): wide.mean(0),
-        ("mean_probabilities", False): softmax(wide).mean(0),
+        ("mean_probabilities", False): softmax.mean(0),
         ("mean_probabilities", True): sigmoid.mean(0),
-        ("max", False): softmax(wide).max(0),
+        ("max", False): softmax.max(0),
         ("max", True): wide.max(0),
     }
     assert {name for name, _ in expected} == set(FUSIONS)
     for (fusion, multi_label), scores in expected.items():
-        fused = fuse(LOGITS, fusion, multi_label)
+        fused = fuse(logits, fusion, multi_label)
         assert fused.dtype == np.float64
         np.testing.assert_allclose(fused, scores, rtol=1e-14)
-        np.testing.assert_allclose(fuse(LOGITS[::-1], fusion, multi_label), scores, rtol=1e-13)
-    np.testing.assert_array_equal(LOGITS, before)
-    np.testing.assert_array_equal(np.argsort(fuse(LOGITS, "max", True)), np.argsort(sigmoid.max(0)))
+        np.testing.assert_allclose(fuse(logits[::-1], fusion, multi_label), scores, rtol=1e-13)
+    np.testing.assert_array_equal(logits, before)
+    np.testing.assert_array_equal(np.argsort(fuse(logits, "max", True)), np.argsort(sigmoid.max(0)))
 
 
 def test_large_logits_stay_distinct():

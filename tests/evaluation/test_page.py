@@ -42,9 +42,8 @@ def test_examples_are_those_of_sorting_by_hand(multi_label):
     result = made_result(40, ["a", "b", "c", "d", "e"], multi_label, unreadable=(3, 11))
     chances, targets = result.outcomes.probabilities, result.outcomes.targets
     readable = [i for i in range(40) if i not in (3, 11)]
-    if multi_label:
-        surest = {i: chances[i][~targets[i]].max() for i in readable}
-    else:
+    surest = {i: chances[i][~targets[i]].max() for i in readable}
+    if not multi_label:
         surest = {i: chances[i].max() for i in readable if not targets[i, result.outcomes.scores[i].argmax()]}
     first = sorted(surest, key=lambda i: -surest[i])[:4]
     assert confidently_wrong(result) == first

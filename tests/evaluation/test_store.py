@@ -25,7 +25,7 @@ def store(folder: Path, key: str = "a") -> ScoreStore:
 
 
 def run_on(folder: Path, opened: list[int], key: str = "a", broken=(), last: int | None = None, **options):
-    """Evaluate; raise KilledError at record `last`."""
+    """Evaluate and note the opened records; raise KilledError at record `last`."""
 
     def read(indices):
         for video in read_views(RECORDS, broken, indices):
@@ -37,27 +37,29 @@ def run_on(folder: Path, opened: list[int], key: str = "a", broken=(), last: int
     return run(RECORDS, make_loader=read, store=store(folder, key), **options)
 
 
-def run_until(folder: Path, last: int, opened: list[int], **options) -> None:
-    with pytest.raises(KilledError):
-        run_on(folder, opened, last=last, **options)
-
-
 def test_no_video_is_opened_twice_and_every_bit_is_the_same(tmp_path):
     whole = run(RECORDS)
     opened: list[int] = []
     for last in (3, 7, 10):
-        run_until(tmp_path, last, opened)
+        with pytest.raises(KilledError):
+            run_on(tmp_path, opened, last=last)
     progress = NotedProgress()
     result = run_on(tmp_path, opened, progress=progress)
     assert opened == list(range(11))  # batches of one video here
     assert (progress.before, progress.done[-1], progress.total) == (10, 11, 11)
     np.testing.assert_array_equal(result.outcomes.scores, whole.outcomes.scores)
     assert result.metrics == whole.metrics
+    again = run_on(tmp_path, opened)  # finished, without a report
+    assert opened == list(range(11))
+    np.testing.assert_array_equal(again.outcomes.scores, whole.outcomes.scores)
+    store(tmp_path).remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("still_broken", [(), (8,), BROKEN])
 def test_batches_with_unreadable_videos_are_scored_again(tmp_path, still_broken):
-    run_until(tmp_path, 10, [], broken=BROKEN)
+    with pytest.raises(KilledError):
+        run_on(tmp_path, [], last=10, broken=BROKEN)
     opened: list[int] = []
     result = run_on(tmp_path, opened, broken=still_broken)
     assert opened == [2, 8, 10]
@@ -67,17 +69,9 @@ def test_batches_with_unreadable_videos_are_scored_again(tmp_path, still_broken)
     assert result.unreadable == whole.unreadable
 
 
-def test_a_finished_evaluation_without_report_opens_nothing(tmp_path):
-    opened: list[int] = []
-    first, second = run_on(tmp_path, []), run_on(tmp_path, opened)
-    assert opened == []
-    np.testing.assert_array_equal(first.outcomes.scores, second.outcomes.scores)
-    store(tmp_path).remove()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_scores_of_another_key_are_not_used_and_stay(tmp_path, caplog):
-    run_until(tmp_path, 10, [], key="other checkpoint")
+    with pytest.raises(KilledError):
+        run_on(tmp_path, [], "other checkpoint", last=10)
     opened: list[int] = []
     run_on(tmp_path, opened)
     assert sorted(opened) == list(range(11))
@@ -113,10 +107,8 @@ def test_batches_of_another_size_are_not_used(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused_before_any_video_is_opened(tmp_path):
     (tmp_path / "partial").write_text("a file")
-    opened: list[int] = []
     with refused(tmp_path / "partial"):
-        run_on(tmp_path, opened)
-    assert opened == []
+        run(RECORDS, make_loader=lambda indices: pytest.fail("a video is opened"), store=store(tmp_path))
 
 
 def test_two_evaluations_into_one_folder_do_not_write_one_file(tmp_path):

@@ -75,7 +75,8 @@ class TinyModel(nn.Module):
         return 4 * self.head(self.body(input_BTCHW.flatten(1)))
 
 
-def run(records: Records, broken=(), model=None, config=CONFIG, make_loader=None, **options) -> EvaluationResult:
+def run(records, broken=(), model=None, config=CONFIG, make_loader=None, **options) -> EvaluationResult:
     make_loader = make_loader or partial(read_views, records, broken)
-    sections = config.clip, config.evaluation
-    return evaluate(model or TinyModel(), make_loader, records, *sections, PROTOCOL, Accelerator(cpu=True), **options)
+    accelerator = options.pop("accelerator", None) or Accelerator(cpu=True)
+    sections = config.clip, config.evaluation, PROTOCOL, accelerator
+    return evaluate(model or TinyModel(), make_loader, records, *sections, **options)

@@ -52,12 +52,9 @@ def test_whole_submission_against_the_published_steps(tmp_path, num_classes, dec
     assert result.num_repeated == len(submitted) - len(set(submitted))
 
 
-def test_one_empty_class_makes_the_official_means_nan():
+def test_empty_classes_and_repeated_annotation_ids(tmp_path):
     result = official_scores(np.zeros((2, 2)), np.array([[1, 0], [1, 0]]))
     assert np.isnan([result.mean_ap, result.weighted_ap]).all()
-
-
-def test_a_repeated_annotation_id_has_its_line_in_every_row(tmp_path):
     (tmp_path / "s.txt").write_text("a 5 1\nb 4 2\n")
     targets = np.array([[1, 0], [0, 1], [1, 1]])
     scores = match_submission(tmp_path / "s.txt", ["a", "b", "a"], targets).scores
@@ -88,13 +85,10 @@ def test_written_scores_read_back_bit_for_bit(tmp_path):
     ("line", "named"),
     [("x 1", "1 numbers"), ("x 1 2 3 4", "4 numbers"), ("x 1 two", "'two'"), ("x 1 nan", "nan")],
 )
-def test_bad_lines_are_refused(tmp_path, line, named):
+def test_bad_lines_missing_files_and_bad_ids_are_refused(tmp_path, line, named):
     (tmp_path / "s.txt").write_text(f"a 1 2\n{line}\n")
     with refused("s.txt:2", named):
         read_submission(tmp_path / "s.txt", 2)
-
-
-def test_missing_files_and_bad_ids_are_refused(tmp_path):
     with refused("none.txt"):
         read_submission(tmp_path / "none.txt", 2)
     with refused("'two words'", "s.txt"):

@@ -1,4 +1,4 @@
-"""Every metric of the table against scikit-learn and numpy, with its chance level."""
+"""Every metric of the table against scikit-learn, torchmetrics and numpy, with its chance level."""
 
 import math
 import subprocess
@@ -7,11 +7,15 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from torchmetrics.functional.classification import binary_average_precision
 
 from tests.metrics.made_outcomes import made_outcomes, one_hot, random_outcomes
 from vidtl.metrics import METRICS, Outcomes, chance_levels, compute_metrics
+from vidtl.metrics.average_precision import average_precisions
+from vidtl.metrics.charades import official_scores
 from vidtl.metrics.outcomes import classes_without_positives
 
 
@@ -151,3 +155,34 @@ def test_chance_of_single_label_metrics():
 def test_reading_the_table_loads_no_torch():
     code = "import sys, vidtl.metrics; sys.exit(bool({'torch', 'torchmetrics', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+TABLE = {
+    # case: scores, labels, official, ours as scikit-learn, torchmetrics alone in float32
+    "distinct scores": ([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0], 0.8333, 0.8333, 0.8333),
+    "all tied, the positive first": ([0.5] * 4, [1, 0, 0, 0], 1.0, 0.25, 0.25),
+    "all tied, the positive last": ([0.5] * 4, [0, 0, 0, 1], 0.25, 0.25, 0.25),
+    "partial tie": ([0.9, 0.5, 0.5, 0.1], [0, 1, 0, 1], 0.5, 0.4167, 0.4167),
+    "no positives": ([0.9, 0.5], [0, 0], math.nan, math.nan, 0.0),
+    "a score of -inf": ([0.9, -math.inf, 0.2], [0, 1, 0], 0.3333, 0.3333, 0.3333),
+    "logits that saturate": ([20, 30, 40, -3], [0, 0, 1, 0], 1.0, 1.0, 0.3333),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+@pytest.mark.filterwarnings("ignore")  # both libraries warn of a class without positives
+def test_the_published_table_row_by_row(case):
+    scores, labels, official, grouped, alone = TABLE[case]
+    scores, labels = np.array(scores, float), np.array(labels)
+    # A second class labels every video, so that none is without actions and left out.
+    two = np.stack([scores, np.zeros(len(scores))], axis=1), np.stack([labels, np.ones(len(labels), int)], axis=1)
+    found = official_scores(*two)
+    assert found.average_precisions[0] == pytest.approx(official, abs=5e-5, nan_ok=True)
+    assert math.isnan(found.mean_ap) == math.isnan(official)
+    ours = average_precisions(scores[:, None], labels[:, None] > 0)[0]
+    assert ours == pytest.approx(grouped, abs=5e-5, nan_ok=True)
+    if labels.any() and np.isfinite(scores).all():
+        assert ours == pytest.approx(average_precision_score(labels, scores), abs=1e-15)
+    theirs = float(binary_average_precision(torch.tensor(scores, dtype=torch.float32), torch.tensor(labels)))
+    assert theirs == pytest.approx(alone, abs=5e-5)
+    assert torch.get_default_dtype() == torch.float32

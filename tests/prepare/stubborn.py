@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from vidtl.data.manifest import Entry
@@ -12,19 +13,15 @@ from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
 from vidtl.runtime.progress import Progress
 
 
-def stubborn_scan(job: ScanJob) -> Entry:
+def stubborn_scan(job: ScanJob, pause_s: float = 0.0) -> Entry:
     """As `scan_file`, but hang or crash on files with such names."""
-    if "hangs" in job.path:
-        time.sleep(600)
+    time.sleep(600 if "hangs" in job.path else pause_s)
     if "crashes" in job.path:
         os.kill(os.getpid(), signal.SIGSEGV)
     return scan_file(job)
 
 
-def slow_scan(job: ScanJob) -> Entry:
-    """As `scan_file`, slowly enough to be killed in between; hang on files with such names."""
-    time.sleep(600 if "hangs" in job.path else 0.2)
-    return scan_file(job)
+slow_scan = partial(stubborn_scan, pause_s=0.2)  # slow enough to be killed in between
 
 
 if __name__ == "__main__":

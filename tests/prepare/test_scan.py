@@ -1,4 +1,4 @@
-"""Scans of a data set: the same manifest whatever interrupts them."""
+"""Scans of a data set: the same manifest whatever interrupts them, also joined from parts of several jobs."""
 
 import multiprocessing
 import os
@@ -11,15 +11,17 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
 from tests.environment import REPOSITORY
 from tests.prepare import stubborn
+from tests.refusals import refused
 from tests.video.test_images import write
-from vidtl.data.manifest import Manifest
-from vidtl.prepare.manifest import ManifestFolder
+from vidtl.data.manifest import Entry, Manifest
+from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, ScanPlan, limit_s, scan_file, scan_set
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -61,7 +63,6 @@ def test_shards_and_workers_change_no_byte(root: Path, tmp_path: Path) -> None:
 
 def test_only_new_changed_and_less_deeply_scanned_files_are_scanned(root: Path, tmp_path: Path) -> None:
     scan(root, tmp_path, [VIDEOS[0]])
-    (root / "crashes.mp4").write_bytes(b"")
     shutil.copy2(root / VIDEOS[0], root / "crashes.mp4")
     before = {entry.path: entry for entry in scan(root, tmp_path, [VIDEOS[0], "crashes.mp4"])}
     assert [*scan(root, tmp_path, ["crashes.mp4"], scan=stubborn.stubborn_scan)] == [*before.values()]
@@ -79,19 +80,15 @@ def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Pat
         shutil.copy2(root / VIDEOS[0], root / name)
     paths = [*VIDEOS, "hangs.mp4", "crashes.mp4"]
     manifest = scan(root, tmp_path, paths, num_workers=2, time_limit_s=3.0, scan=stubborn.stubborn_scan)
-    by_path = {entry.path: entry for entry in manifest}
-    assert (by_path["hangs.mp4"].status, by_path["hangs.mp4"].reason) == ("hung", "no result within 3 s")
-    assert by_path["crashes.mp4"].status == "crashed"
-    assert "SIGSEGV" in by_path["crashes.mp4"].reason
-    assert {by_path[path].status for path in VIDEOS} == {"ok"}
+    statuses = {entry.path: entry.status for entry in manifest}
+    assert statuses == {"hangs.mp4": "hung", "crashes.mp4": "crashed"} | dict.fromkeys(VIDEOS, "ok")
+    assert "3 s" in manifest.find("hangs.mp4").reason
+    assert "SIGSEGV" in manifest.find("crashes.mp4").reason
     assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
 
 
 def test_errors_after_opening_belong_to_the_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(source: object) -> None:
-        raise MemoryError("too large")
-
-    monkeypatch.setattr("vidtl.prepare.scan._decode_all", no_memory)
+    monkeypatch.setattr("vidtl.prepare.scan._decode_all", Mock(side_effect=MemoryError("too large")))
     entry = scan_file(ScanJob(root, VIDEOS[0], "frames"))
     assert (entry.status, entry.reason) == ("unreadable", "MemoryError: too large")
 
@@ -157,10 +154,8 @@ def test_a_thorough_scan_decodes_every_image(tmp_path: Path) -> None:
     for file in (tmp_path / "broken").iterdir():
         file.write_bytes(truncated)
     folders = ("whole", "damaged", "broken", "whole/1.jpg")
-    quick, thorough = (
-        [scan_file(ScanJob(tmp_path, name, depth, frame_rate=10.0)) for name in folders]
-        for depth in ("packets", "frames")
-    )
+    quick = [scan_file(ScanJob(tmp_path, name, "packets", frame_rate=10.0)) for name in folders]
+    thorough = [scan_file(ScanJob(tmp_path, name, "frames", frame_rate=10.0)) for name in folders]
     assert {(entry.status, entry.num_decoded) for entry in quick} == {("ok", -1)}
     assert [(entry.status, entry.num_frames, entry.num_decoded) for entry in thorough] == [
         ("ok", 4, 4),
@@ -169,7 +164,6 @@ def test_a_thorough_scan_decodes_every_image(tmp_path: Path) -> None:
         ("ok", 1, 1),
     ]
     assert thorough[1].reason.startswith("2 of 4 frames do not decode, the first is 1: not an image")
-    assert thorough[2].reason.startswith("4 of 4 frames do not decode, the first is 0: ")
 
 
 def test_a_folder_has_the_time_of_its_images(tmp_path: Path) -> None:
@@ -177,3 +171,71 @@ def test_a_folder_has_the_time_of_its_images(tmp_path: Path) -> None:
     (folder / "000001.png").write_bytes(bytes(30_000_000))
     assert limit_s(60.0, folder) < 61
     assert 90 <= limit_s(60.0, folder, whole_folders=True) < 91
+
+
+PATHS = ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ManifestFolder:
+    return ManifestFolder(tmp_path)
+
+
+def write_part(folder: ManifestFolder, shard: Shard, reason: str, written_s=0, paths: list[str] = PATHS) -> None:
+    with Results(folder, shard) as results:
+        for path in shard.take(paths):
+            results.add(Entry(path=path, status="unreadable", reason=reason, depth="packets"))
+        file = results.finish().file
+    os.utime(file, (written_s, written_s))
+
+
+@pytest.mark.parametrize(("earlier", "later"), [(2, 4), (4, 2), (9, 10), (10, 9)])
+def test_the_latest_array_wins(folder: ManifestFolder, earlier: int, later: int) -> None:
+    for number in range(1, earlier + 1):
+        write_part(folder, Shard(number, earlier), "earlier", number)
+    for number in range(later, 0, -1):
+        write_part(folder, Shard(number, later), "later", 100 - number)
+    assert folder.missing_parts() == ([], later)
+    assert {entry.reason for entry in folder.merge(PATHS)} == {"later"}
+    assert os.listdir(folder.path) == ["manifest.sqlite"]
+
+
+def test_parts_of_an_earlier_array_do_not_stand_in_for_missing_ones(folder: ManifestFolder) -> None:
+    for number, shard in enumerate((Shard(1, 2), Shard(2, 2), Shard(3, 4))):
+        write_part(folder, shard, "any", number)
+    with refused(folder.path, "1, 2, 4", "--shard 1/4"):
+        folder.merge(PATHS)
+
+
+def test_a_manifest_that_has_all_files_needs_no_parts(folder: ManifestFolder) -> None:
+    with refused(folder.path, "no parts"):
+        folder.merge(PATHS)
+    write_part(folder, Shard(1, 1), "whole")
+    content = folder.merge(PATHS).file.read_bytes()
+    assert folder.merge(PATHS).file.read_bytes() == content
+    with refused(folder.path, "no parts"):
+        folder.merge([*PATHS, "e.mp4"])
+    write_part(folder, Shard(2, 2), "again")
+    assert [entry.reason for entry in folder.merge(PATHS)] == ["whole", "again", "whole", "again"]
+
+
+def test_arrays_of_different_splits_are_joined_and_none_is_lost(folder: ManifestFolder) -> None:
+    for number in (1, 2):
+        write_part(folder, Shard(number, 2), "train", paths=PATHS[:2])
+    write_part(folder, Shard(1, 1), "val", paths=PATHS[2:])
+    assert [entry.path for entry in folder.merge(PATHS[2:])] == PATHS
+
+
+def test_damaged_and_locked_files_are_named(folder: ManifestFolder) -> None:
+    write_part(folder, Shard(1, 2), "whole")
+    part = folder.written(Shard(1, 2))
+    part.write_bytes(part.read_bytes()[:5000])
+    with refused(part):
+        folder.merge()
+    folder.unfinished(None).write_bytes(b"no database")
+    part.unlink()
+    with refused(folder.unfinished(None)):
+        Results(folder, None)
+    folder.unfinished(None).unlink()
+    with Results(folder, None), refused(folder.unfinished(None), "in use"):
+        Results(folder, None)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.refusals import assert_refusal
+from vidtl.errors import UserError
 from vidtl.video import Box, UnreadableVideo, VideoReader, View, open_video
 
 
@@ -26,6 +27,21 @@ def read(path: Any, numbers: Sequence[int] = (0,), size: Any = None, form: Any =
     with open_video(path, **options) as video:
         box = whole(video)
         return video.read([View(np.array(numbers), box)], size or (box.height, box.width), form)[0]
+
+
+def rgb_of(matrix: str, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """RGB [..., 3] by the equations of ITU-T H.273; luma and RGB from 0 to 1, chroma from -0.5 to 0.5."""
+    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[matrix]
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    return np.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], axis=-1)
+
+
+def skip_without(decoder: str, path: Any) -> None:
+    """Skip the test if `decoder` is not installed."""
+    try:
+        open_video(path, decoder).close()
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @contextmanager

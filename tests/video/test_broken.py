@@ -2,14 +2,14 @@
 
 import os
 import socket
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.stress.decoding import fuzz_files, make_seeds, verdict
-from tests.stress.outcome import Outcome
-from tests.video.conftest import read, unreadable
-from vidtl.errors import UserError
+from tests.stress.decoding import HANG_S, in_killable_child, judge_mutated, make_seeds, verdict
+from tests.video.conftest import read, skip_without, unreadable
 from vidtl.video import DECODERS, open_video
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.rgb_frames import RGBFramesReader
@@ -17,8 +17,7 @@ from vidtl.video.safety import sniff_container
 
 pytestmark = pytest.mark.timeout(60)
 
-# The error of opening, or (number of frames, first frame that cannot be read, its error).
-VERDICTS: dict[str, str | tuple[int, int, str]] = {
+REFUSED = {
     "zero_byte.mp4": "the file is empty",
     "jpeg_named.mp4": "not a video container",
     "ExoPlayer__sample_opus.mp4": "no video stream",
@@ -27,6 +26,9 @@ VERDICTS: dict[str, str | tuple[int, int, str]] = {
     "mp4parse-rust__invalid_userdata.mp4": "no frames: the header gives no picture size",
     "mp4parse-rust__test_case_1185230.mp4": "no frames: the header gives no picture size",
     "derived_truncated60_mmaction2_test.mp4": "Invalid data found when processing input",
+}
+# Number of frames, the first that cannot be read, and its error.
+DAMAGED = {
     "derived_truncated50_paddle_example.avi": (67, 66, "frame 66 is damaged"),
     "decord__corrupted.mp4": (50, 49, "Invalid data found when processing input"),
     "media__sample_with_invalid_nalu.mp4": (30, 26, "Invalid data found when processing input"),
@@ -34,14 +36,13 @@ VERDICTS: dict[str, str | tuple[int, int, str]] = {
 
 
 def test_every_broken_file_of_the_folder_gets_its_verdict(shared_data: Path):
-    assert {path.name for path in (shared_data / "broken").iterdir()} == set(VERDICTS)
-    for name, verdict_ in VERDICTS.items():
+    assert {path.name for path in (shared_data / "broken").iterdir()} == {*REFUSED, *DAMAGED}
+    for name, reason in REFUSED.items():
         path = shared_data / "broken" / name
-        if isinstance(verdict_, str):
-            with unreadable(f"{path}: {verdict_}"):
-                open_video(path)
-            continue
-        count, damaged, reason = verdict_
+        with unreadable(f"{path}: {reason}"):
+            open_video(path)
+    for name, (count, damaged, reason) in DAMAGED.items():
+        path = shared_data / "broken" / name
         with open_video(path) as video:
             assert len(video.times_s) == count
         assert read(path, [0, 3], (16, 16)).shape == (2, 16, 16, 3)
@@ -64,9 +65,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 NOT_CONTAINERS = {
     "ffconcat": b"ffconcat version 1.0\nfile neighbour.mp4\n",
-    "ffconcat absolute": b"ffconcat version 1.0\nfile /etc/passwd\n",
     "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nneighbour.ts\n#EXT-X-ENDLIST\n",
-    "hls http": b"#EXTM3U\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n",
     "hls after a byte-order mark": b"\xef\xbb\xbf#EXTM3U\n#EXTINF:10,\nneighbour.ts\n",
     "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
     "dash": b"<?xml version='1.0'?><MPD><BaseURL>http://127.0.0.1:9/</BaseURL></MPD>",
@@ -81,24 +80,12 @@ NOT_CONTAINERS = {
 }
 
 
-@pytest.mark.usefixtures("no_decoder")
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_other_contents_never_reach_a_decoder(tmp_path: Path, decoder: str):
-    for number, content in enumerate(NOT_CONTAINERS.values()):
-        for name in (f"{number}.mp4", f"{number}.m3u8"):
-            (tmp_path / name).write_bytes(content)
-            with unreadable(name, "not a video container"):
-                open_video(tmp_path / name, decoder)
-
-
 PROTOCOLS = [
     "http://127.0.0.1:9/video.mp4",
-    "https://127.0.0.1:9/video.mp4",
     "rtsp://127.0.0.1:9/video",
     "http:video.mp4",
     "HTTP:/video.mp4",
     "file:video.mp4",
-    "file:///etc/passwd",
     "concat:a.mp4|b.mp4",
     "subfile,,start,0,end,9,,:video.mp4",
     "crypto+file:video.mp4",
@@ -110,7 +97,12 @@ PROTOCOLS = [
 
 @pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_urls_and_protocols_never_reach_a_decoder(tmp_path: Path, decoder: str):
+def test_other_contents_urls_and_protocols_never_reach_a_decoder(tmp_path: Path, decoder: str):
+    for number, content in enumerate(NOT_CONTAINERS.values()):
+        for name in (f"{number}.mp4", f"{number}.m3u8"):
+            (tmp_path / name).write_bytes(content)
+            with unreadable(name, "not a video container"):
+                open_video(tmp_path / name, decoder)
     for name in PROTOCOLS:
         for path, root in ((Path(name), None), (tmp_path / name, tmp_path)):
             with unreadable("not a file name but a URL or a protocol"):
@@ -183,14 +175,8 @@ def test_containers_are_detected_from_the_content(shared_data: Path, tmp_path: P
 def test_mutated_files_are_read_exactly_or_refused(tmp_path: Path, decoder: str):
     """`make stress` runs 3,000 mutations."""
     seeds = make_seeds(tmp_path)
-    try:
-        open_video(seeds[0], decoder).close()
-    except UserError as error:
-        pytest.skip(str(error))
+    skip_without(decoder, seeds[0])
     assert verdict(seeds[0], decoder) == "read"
-    outcome = Outcome()
-    fuzz_files(tmp_path, decoder, 50, seed=7, outcome=outcome)
-    assert outcome.failures == []
-    assert outcome.cases == 50
-    assert outcome.figures[f"{decoder} read"] >= 5
-    assert outcome.figures[f"{decoder} refused"] >= 5
+    results = Counter(in_killable_child(partial(judge_mutated, seeds, decoder, 7), range(50), HANG_S))
+    assert set(results) == {"read", "refused"}
+    assert min(results.values()) >= 5

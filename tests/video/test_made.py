@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.conformance import FRAME_SIZE, plain_decode
-from tests.video.conftest import read, unreadable, whole
+from tests.video.conftest import read, rgb_of, unreadable, whole
 from vidtl.video import Box, Color, View, open_video
 from vidtl.video.clip import change_matrix
 from vidtl.video.reader import Orientation
@@ -47,11 +47,6 @@ def encode(path: Path, codec: str, frames: Sequence[np.ndarray], pix_fmt="yuv420
 
 def make_video(path: Path, codec: str, size=(48, 64), frames=NUM_FRAMES, **options: str) -> Path:
     return encode(path, codec, [picture(number, *size) for number in range(frames)], **options)
-
-
-def num_frames(path: Path) -> int:
-    with open_video(path) as video:
-        return len(video.times_s)
 
 
 MADE = {
@@ -127,21 +122,19 @@ def test_every_frame_of_flv_from_a_new_reader(tmp_path: Path, options: dict[str,
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 @pytest.mark.parametrize("skipped", [1, 10])
-def test_a_file_that_begins_within_a_group_of_pictures_has_the_frames_that_decode(
-    tmp_path: Path, codec: str, skipped: int
-):
+def test_files_that_begin_within_a_group_of_pictures(tmp_path: Path, codec: str, skipped: int):
     """Its packets promise more frames than come out: those that refer to what was cut off are dropped."""
     options = {"libx264": MADE["open_gop.mp4"][1], "libx265": MADE["open_gop_hevc.mkv"][1]}[codec]
     whole, cut = make_video(tmp_path / "whole.mp4", codec, **options), tmp_path / "cut.mkv"
     with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        packets = [packet for packet in source.demux(video=0) if packet.size][skipped:]
-        for packet in packets:
+        for packet in [packet for packet in source.demux(video=0) if packet.size][skipped:]:
             packet.stream = stream
             target.mux(packet)
     with av.open(str(cut)) as container:
         frames = list(container.decode(video=0))
-    assert num_frames(cut) == len(frames) < NUM_FRAMES - skipped
+    with open_video(cut) as video:
+        assert len(video.times_s) == len(frames) < NUM_FRAMES - skipped
     for number, rgb in zip((0, -1), read(cut, [0, len(frames) - 1]), strict=True):
         assert np.abs(rgb.astype(int) - frames[number].to_ndarray(format="rgb24")).mean() < 1
 
@@ -177,7 +170,8 @@ def test_pictures_beyond_the_limit_are_refused_from_the_header(tmp_path: Path):
 def test_a_stream_that_changes_its_size_is_scaled_to_that_of_its_header(tmp_path: Path):
     parts = [make_video(tmp_path / f"{n}.ts", "libx264", (48 * n, 64 * n), g="5") for n in (1, 2)]
     (tmp_path / "joined.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
-    count = num_frames(tmp_path / "joined.ts")
+    with open_video(tmp_path / "joined.ts") as video:
+        count = len(video.times_s)
     assert count > NUM_FRAMES
     first, last = read(tmp_path / "joined.ts", [0, count - 1]).astype(int)
     small = av.VideoFrame.from_ndarray(picture(NUM_FRAMES - 1, 96, 128), format="rgb24").reformat(width=64, height=48)
@@ -197,14 +191,8 @@ def test_shrinking_averages_and_enlarging_interpolates(tmp_path: Path):
 
 def test_changing_the_matrix_restores_rgb_from_the_wrong_conversion():
     rng = np.random.default_rng(0)
-    yuv = np.stack([rng.uniform(0.3, 0.7, 500), *rng.uniform(-0.1, 0.1, (2, 500))], axis=-1)
-
-    def to_rgb(red: float, blue: float) -> np.ndarray:
-        y, u, v = yuv.T
-        r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
-        return np.round(np.stack([r, (y - red * r - blue * b) / (1 - red - blue), b], -1) * 255).astype(np.uint8)
-
-    wrong, right = to_rgb(0.299, 0.114), to_rgb(0.2126, 0.0722)
+    yuv = rng.uniform(0.3, 0.7, 500), *rng.uniform(-0.1, 0.1, (2, 500))
+    wrong, right = (np.round(rgb_of(matrix, *yuv) * 255).astype(np.uint8) for matrix in ("bt601", "bt709"))
     assert np.abs(wrong.astype(int) - right).max() > 5
     changed = change_matrix(wrong.reshape(5, 10, 10, 3), "bt601", "bt709").reshape(-1, 3)
     np.testing.assert_allclose(changed, right.astype(int), atol=2)
@@ -249,41 +237,34 @@ def test_scales_are_ignored_and_other_angles_refused():
         Orientation.from_matrix(display_matrix(0.7, 0.7, -0.7, 0.7))
 
 
-@pytest.mark.parametrize(
-    ("name", "orientation", "size"),
-    [
-        ("decord__video_0.mov", Orientation(), (320, 568)),
-        ("decord__video_90.mov", Orientation(transpose=True, mirror_columns=True), (568, 320)),
-        ("decord__video_180.mov", Orientation(mirror_rows=True, mirror_columns=True), (320, 568)),
-        ("ExoPlayer__video_1.mp4", Orientation(transpose=True, mirror_rows=True), (352, 288)),
-        ("media__sample_rotate_and_reflect.mp4", Orientation(transpose=True), (1080, 720)),
-    ],
-)
-@pytest.mark.parametrize("form", ["planar", "rgb"])
-def test_turned_files_show_the_turned_picture(shared_data: Path, name: str, orientation, size, form):
+TURNED = {
+    "decord__video_90.mov": (Orientation(transpose=True, mirror_columns=True), (568, 320)),
+    "decord__video_180.mov": (Orientation(mirror_rows=True, mirror_columns=True), (320, 568)),
+    "ExoPlayer__video_1.mp4": (Orientation(transpose=True, mirror_rows=True), (352, 288)),
+    "media__sample_rotate_and_reflect.mp4": (Orientation(transpose=True), (1080, 720)),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_turned_files_show_the_turned_picture(shared_data: Path, name: str):
+    orientation, size = TURNED[name]
     with open_video(shared_data / "videos" / name) as video:
         assert (video.height, video.width) == size
-        height, width = size
-        whole = video.read([View(np.array([1]), Box(0, 0, height, width))], size, form)[0, 0]
         # A box at another corner shows the same pixels as that part of the whole picture.
-        box = Box(height // 4 * 2, 8, height // 4 * 2, 64)
-        part = video.read([View(np.array([1]), box)], (box.height, box.width), form)[0, 0]
+        box = Box(video.height // 4 * 2, 8, video.height // 4 * 2, 64)
+        for form in ("rgb", "planar"):
+            shown = video.read([View(np.array([1]), whole(video))], size, form)[0, 0]
+            part = video.read([View(np.array([1]), box)], (box.height, box.width), form)[0, 0]
+            inside = shown[box.top : box.top + box.height, box.left : box.left + box.width]
+            np.testing.assert_array_equal(part[: box.height], inside)
         _, frame = islice(video.source.decode_from_start(), 2)
-    inside = np.s_[box.top : box.top + box.height, box.left : box.left + box.width]
-    np.testing.assert_array_equal(part[: box.height], whole[inside])
-    if form == "planar":
-        luma = frame.to_ndarray(format="yuv420p")[: frame.height]
-        np.testing.assert_array_equal(whole[:height], orientation.apply(luma))
+    luma = frame.to_ndarray(format="yuv420p")[: frame.height]
+    np.testing.assert_array_equal(shown[: video.height], orientation.apply(luma))
 
 
 def test_only_headers_with_a_matrix_cost_a_decode(shared_data: Path):
     turned = {path.name for path in (shared_data / "videos").glob("*.m*") if may_be_rotated(path, "mov")}
-    assert turned == {
-        "decord__video_90.mov",
-        "decord__video_180.mov",
-        "ExoPlayer__video_1.mp4",
-        "media__sample_rotate_and_reflect.mp4",
-    }
+    assert turned == set(TURNED)
     assert not any(may_be_rotated(path, "matroska") for path in (shared_data / "videos").glob("*.webm"))
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.refusals import refused
-from tests.video.conftest import read, unreadable, view_of
+from tests.video.conftest import read, skip_without, unreadable, view_of
+from tests.video.test_broken import DAMAGED
+from tests.video.test_decoding import LONG
 from vidtl.config import DataConfig
-from vidtl.errors import UserError
 from vidtl.video import UnreadableVideo, View, open_video
 
 ORDER = "frames that are out of order"
@@ -32,19 +33,12 @@ REFUSED_BY_DECORD = {
     "small__webm.webm": "DECORDError",
 }
 # Half a second or more each, and nothing that the others do not have.
-TOO_SLOW = {
-    "media__long_1080p_videoonly_lowbitrate.mp4",
-    "sam2__05_default_juggle.mp4",
-    "mmaction2__demo_skeleton.mp4",
-}
+TOO_SLOW = {LONG, "sam2__05_default_juggle.mp4", "mmaction2__demo_skeleton.mp4"}
 
 
 @pytest.fixture(params=["decord", "torchcodec"])
 def decoder(request: pytest.FixtureRequest, shared_data: Path) -> str:
-    try:
-        open_video(shared_data / "videos" / "decord__video_0.mov", request.param).close()
-    except UserError as error:
-        pytest.skip(str(error))
+    skip_without(request.param, shared_data / "videos" / "decord__video_0.mov")
     return str(request.param)
 
 
@@ -54,34 +48,26 @@ def test_frames_equal_those_of_the_default_backend_or_the_file_is_refused(shared
         if path.name in TOO_SLOW:
             continue
         try:
-            difference = largest_mean_difference(path, decoder)
+            with open_video(path, decoder) as video, open_video(path) as reference:
+                for attribute in ("height", "width", "color"):
+                    assert getattr(video, attribute) == getattr(reference, attribute)
+                np.testing.assert_array_equal(video.times_s, reference.times_s)
+                last = len(video.times_s) - 1
+                first = view_of(video, [0, last, last // 2])
+                views = [first, View(np.array([last // 3, last // 3, min(1, last)]), first.box)]
+                found, expected = (reader.read(views, (64, 48), "rgb").astype(int) for reader in (video, reference))
         except UnreadableVideo as error:
             reasons[path.name] = error.reason
         else:
             # Equal but for rounding: a resize of turned frames, a change of matrix (untagged files of 720 lines).
-            assert difference < 0.5, path.name
-    expected = REFUSED_BY_BOTH | (REFUSED_BY_DECORD if decoder == "decord" else {})
-    assert set(reasons) == set(expected)
-    assert not {name for name in expected if expected[name] not in reasons[name]}
-
-
-def largest_mean_difference(path: Path, decoder: str) -> float:
-    with open_video(path, decoder) as video, open_video(path) as reference:
-        assert (video.height, video.width, video.color) == (reference.height, reference.width, reference.color)
-        np.testing.assert_array_equal(video.times_s, reference.times_s)
-        last = len(video.times_s) - 1
-        first = view_of(video, [0, last, last // 2])
-        views = [first, View(np.array([last // 3, last // 3, min(1, last)]), first.box)]
-        found, expected = (reader.read(views, (64, 48), "rgb").astype(int) for reader in (video, reference))
-        return float(np.abs(found - expected).mean(axis=(2, 3, 4)).max())
+            assert np.abs(found - expected).mean(axis=(2, 3, 4)).max() < 0.5, path.name
+    refusals = REFUSED_BY_BOTH | (REFUSED_BY_DECORD if decoder == "decord" else {})
+    assert set(reasons) == set(refusals)
+    assert not {name for name in refusals if refusals[name] not in reasons[name]}
 
 
 def test_damaged_frames_are_never_delivered(shared_data: Path, decoder: str):
-    for name, damaged in {
-        "derived_truncated50_paddle_example.avi": 66,
-        "decord__corrupted.mp4": 49,
-        "media__sample_with_invalid_nalu.mp4": 26,
-    }.items():
+    for name, (_, damaged, _) in DAMAGED.items():
         with unreadable(name):
             read(shared_data / "broken" / name, [damaged], (16, 16), decoder=decoder)
 

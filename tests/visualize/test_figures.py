@@ -48,19 +48,16 @@ def test_confusion_of_many_classes_names_each_and_leaves_out_the_best(tmp_path, 
 
 
 def test_reliability_diagrams_with_and_without_videos(tmp_path):
-    for number, count in enumerate((0, 30)):
-        outcomes = random_outcomes(1, count, 4, True)
-        draw_reliability(outcomes.calibration, tmp_path / f"{number}.png", "$")
-    assert not np.array_equal(pixels(tmp_path / "0.png"), pixels(tmp_path / "1.png"))
+    for count in (0, 30):
+        draw_reliability(random_outcomes(1, count, 4, True).calibration, tmp_path / f"{count}.png", "$")
+    assert not np.array_equal(pixels(tmp_path / "0.png"), pixels(tmp_path / "30.png"))
 
 
 @pytest.mark.parametrize("num_classes", [1, 15])
 def test_average_precision_bars(tmp_path, monkeypatch, num_classes):
     monkeypatch.setattr(classes, "MAX_BARS", 10)
-    values = np.linspace(0, 1, num_classes)
-    values[0] = np.nan
-    names = (HOSTILE * 2)[:num_classes]
-    draw_average_precision(values, np.arange(num_classes), 50, names, tmp_path / "ap.png", "title")
+    values, names = [np.nan, *np.linspace(0, 1, num_classes)[1:]], (HOSTILE * 2)[:num_classes]
+    draw_average_precision(np.array(values), np.arange(num_classes), 50, names, tmp_path / "ap.png", "title")
     assert pixels(tmp_path / "ap.png").shape[0] > 100
 
 
@@ -106,8 +103,7 @@ def test_curves_take_the_last_of_repeated_steps_and_show_chance(tmp_path):
 
 
 def test_labels_fit_one_line_and_are_no_formulas():
-    for text in HOSTILE:
-        shown = label_text(text)
+    for shown in map(label_text, HOSTILE):
         assert shown.isprintable()
         assert len(shown.replace("\\$", "$")) <= 36
         assert shown.count("$") == shown.count("\\$")

@@ -90,21 +90,20 @@ def plant(model: ViViT, t: int, n: int) -> None:
     positions[n] = sign  # the factorised encoder: the same place in every timestep
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_one_token_that_all_attend_to_gets_the_rollout_joint(depth):
-    model = make("joint", depth)
+@pytest.mark.parametrize(
+    ("form", "depth", "places", "share"),
+    [
+        ("joint", 1, [1 * N + 5], 0.5),
+        ("joint", 2, [1 * N + 5], 0.75),
+        ("factorised_encoder", 1, [5, N + 5, 2 * N + 5], 0.5),  # the same place in every timestep
+    ],
+)
+def test_tokens_that_all_others_attend_to_get_the_rollout(form, depth, places, share):
+    model = make(form, depth)
     plant(model, 1, 5)
-    expected = np.full(T * N, 0.5**depth / (T * N))
-    expected[1 * N + 5] += 1 - 0.5**depth
+    expected = np.full(T * N, (1 - share) / (T * N))
+    expected[places] += share / len(places)
     np.testing.assert_allclose(clip_rollout(model, clip_of_noise()).ravel(), expected, rtol=1e-5)
-
-
-def test_one_place_that_each_timestep_attends_to_factorised_encoder():
-    model = make("factorised_encoder")
-    plant(model, 0, 5)
-    expected = np.full((T, N), 0.5 / (T * N))
-    expected[:, 5] += 0.5 / T
-    np.testing.assert_allclose(clip_rollout(model, clip_of_noise()).reshape(T, N), expected, rtol=1e-5)
 
 
 def test_one_timestep_that_the_temporal_encoder_attends_to():

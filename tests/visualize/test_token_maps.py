@@ -14,13 +14,7 @@ from torch import nn
 
 from tests.refusals import refused
 from vidtl.visualize.map_figure import PANEL, Picture, animate, draw_maps, write_gif, write_mp4
-from vidtl.visualize.token_maps import (
-    TokenMapImages,
-    clip_token_maps,
-    entropy_over_time,
-    overlap_over_time,
-    token_map_images,
-)
+from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, token_map_images
 
 
 @pytest.fixture
@@ -102,18 +96,12 @@ def test_timesteps_can_be_scaled_alike(clip_THWC):
 
 
 @pytest.mark.parametrize(
-    ("maps", "length"),
-    [
-        (np.ones((5, 1, 2, 2)), 2),
-        (np.ones((4, 2, 2)), 2),
-        (np.ones((4, 1, 2, 2)), 0),
-        (np.full((4, 1, 2, 2), -1.0), 2),
-        (np.full((4, 1, 2, 2), np.nan), 2),
-    ],
+    ("shape", "value", "length"),
+    [((5, 1, 2, 2), 1, 2), ((4, 2, 2), 1, 2), ((4, 1, 2, 2), 1, 0), ((4, 1, 2, 2), -1, 2), ((4, 1, 2, 2), np.nan, 2)],
 )
-def test_wrong_maps_are_refused(clip_THWC, maps, length):
+def test_wrong_maps_are_refused(clip_THWC, shape, value, length):
     with pytest.raises(ValueError, match="maps"):
-        token_map_images(maps, clip_THWC, length)
+        token_map_images(np.full(shape, float(value)), clip_THWC, length)
 
 
 @pytest.mark.parametrize(("t", "num_tokens"), [(1, 1), (4, 4)])
@@ -129,17 +117,14 @@ def test_grid_is_drawn_with_all_tokens(tmp_path, clip_THWC, t, num_tokens):
     assert [p.name for p in path.parent.iterdir()] == ["tokens.png"]
 
 
-def test_maps_are_computed_in_evaluation_mode_and_flags_restored():
+def test_maps_are_computed_in_evaluation_mode_and_need_a_token_learner():
     """Weights of noise from dropout would differ between two calls."""
     model, input_BTCHW = nn.Dropout(0.5), torch.rand(3, 4, 3, 8, 8)
-    model.token_maps = lambda input_BTCHW: model(input_BTCHW)
+    model.token_maps = model.forward
     first, second = clip_token_maps(model, input_BTCHW), clip_token_maps(model, input_BTCHW)
     assert first.shape == (4, 3, 8, 8)
     np.testing.assert_array_equal(first, second)
     assert model.training
-
-
-def test_models_without_token_learner_are_refused():
     with refused("TokenLearner", "model.token_learner"):
         clip_token_maps(nn.Linear(2, 2), torch.zeros(1, 2))
 
@@ -147,19 +132,14 @@ def test_models_without_token_learner_are_refused():
 RATE = Fraction(25, 2)
 
 
-def made(num_tokens: int, size: tuple[int, int] = (24, 33)) -> tuple[TokenMapImages, np.ndarray]:
+def pictures(num_tokens: int) -> list[Picture]:
     """Two timesteps of three frames each, and one frame that no map covers; map s looks at place s, then elsewhere."""
-    rng = np.random.default_rng(0)
-    clip_THWC = np.repeat(rng.integers(0, 256, (1, *size, 3), np.uint8), 7, axis=0)  # a still: frames must not merge
+    frame = np.random.default_rng(0).integers(0, 256, (1, 24, 33, 3), np.uint8)
+    clip_THWC = np.repeat(frame, 7, axis=0)  # a still: frames must not merge
     maps = np.full((2, num_tokens, 2, 2), 0.01)
     for s in range(num_tokens):
         maps[0, s].flat[s % 4] = maps[1, s].flat[(s + 1) % 4] = 1.0
-    return token_map_images(maps, clip_THWC, 3), clip_THWC
-
-
-def pictures(num_tokens: int) -> list[Picture]:
-    images, clip_THWC = made(num_tokens)
-    return list(animate(images, clip_THWC, "a title\nthat is 視訊 " + "long " * 40))
+    return list(animate(token_map_images(maps, clip_THWC, 3), clip_THWC, "a title\nthat is 視訊 " + "long " * 40))
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 8])
