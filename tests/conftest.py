@@ -1,6 +1,7 @@
 """Folders of real data and reference outputs; tests skip if theirs is absent."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.environment import REPOSITORY
@@ -9,6 +10,7 @@ from tests.environment import REPOSITORY
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 
 
 def _folder(variable: str, name: str) -> Path:
@@ -16,6 +18,14 @@ def _folder(variable: str, name: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the folder {folder} (set {variable} to another place)")
     return folder
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """Restore the number of threads, which benchmarks set."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

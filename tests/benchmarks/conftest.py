@@ -1,10 +1,13 @@
 """Benchmarks, run in this process."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import torch
+
+
+@pytest.fixture(autouse=True)
+def _restored_threads(restored_threads: None) -> None: ...
 
 
 @pytest.fixture
@@ -18,11 +21,3 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return capsys.readouterr().out
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def _restored_threads() -> Iterator[None]:
-    """Restore the number of threads, which benchmarks set."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.environment import REPOSITORY
+from tests.environment import REPOSITORY, RunMain
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.models import build_model, save_model_directory
+from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.runtime.progress import make_progress
 from vidtl.runtime.signals import run_tool
 
@@ -47,18 +47,28 @@ def make_set(folder: Path, **settings: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with random weights for eight classes."""
-    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    stage = TokenLearnerConfig(after_block=1)
-    settings = ModelConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
-    torch.manual_seed(0)
-    model = build_model(settings, clip, 8)
-    for parameter in model.parameters():  # a fresh head is zero
-        torch.nn.init.normal_(parameter, std=0.3)
-    folder = tmp_path_factory.mktemp("model")
-    save_model_directory(model, folder)
-    return folder
+def random_model() -> Callable[..., Path]:
+    """Save a model of eight classes with random weights: its folder."""
+
+    def save(folder: Path, num_tokens: int = 8, model: VideoModel | None = None, **attributes: object) -> Path:
+        clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
+        stage = TokenLearnerConfig(num_tokens=num_tokens, after_block=1)
+        size = ModelConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+        model = model or build_model(size, clip, 8)
+        torch.manual_seed(0)
+        for parameter in model.parameters():  # a fresh head is zero
+            torch.nn.init.normal_(parameter, std=0.3)
+        for name, value in attributes.items():
+            setattr(model, name, value)
+        save_model_directory(model, folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def untrained_model(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
@@ -75,15 +85,16 @@ def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the `main` of a tool in this process: exit code, standard output and standard error."""
+def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunMain:
+    """Run the `main` of a tool in this process and check its exit code: standard output and standard error."""
 
-    def run(main: Callable[[], None], *options: str | Path) -> tuple[int, str, str]:
+    def run(main: Callable[[], None], *options: object, code: int = 0) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as stopped:
             run_tool(main)
         output = capfd.readouterr()
-        return int(stopped.value.code or 0), output.out, output.err
+        assert int(stopped.value.code or 0) == code, output.err
+        return output.out, output.err
 
     return run
