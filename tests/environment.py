@@ -13,7 +13,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
 """Environment of subprocesses: CPU only, one thread, modules of this repository."""
 
 RunMain = Callable[..., tuple[str, str]]
-"""Type of the fixture `run_main` of tests/tools."""
+"""Type of the fixture `run_main`."""
 
 
 def wait_for(path: Path, process: "subprocess.Popen[Any]") -> None:

@@ -1,6 +1,5 @@
-"""Small toy sets, and the tools, run in this process or in subprocesses."""
+"""Small toy sets, models with random weights, and the tools in subprocesses."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.environment import REPOSITORY, RunMain
+from tests.environment import ENVIRONMENT, REPOSITORY
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.runtime.progress import make_progress
-from vidtl.runtime.signals import run_tool
 
 
 @pytest.fixture(scope="session")
@@ -78,23 +76,6 @@ def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(config: str, tool: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
         files = REPOSITORY / f"configs/accelerate/{config}.yaml", REPOSITORY / f"tools/{tool}.py", *options
         command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", *map(str, files)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-
-    return run
-
-
-@pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunMain:
-    """Run the `main` of a tool in this process and check its exit code: standard output and standard error."""
-
-    def run(main: Callable[[], None], *options: object, code: int = 0) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            run_tool(main)
-        output = capfd.readouterr()
-        assert int(stopped.value.code or 0) == code, output.err
-        return output.out, output.err
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
     return run

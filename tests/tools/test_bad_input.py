@@ -44,7 +44,6 @@ def contents(run: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize(
     ("option", "value", "parts"),
     [
-        ("--clip.num_frames", "0", ("clip.num_frames", "0", "1 or more")),
         ("--data.train_split", "trian", ("'trian'", "'train'")),
         ("--training.accumulation_steps", "3", ("training.batch_size", "8", "multiples of 3")),
         ("--augmentation.repeats", "3", ("training.batch_size", "8", "multiples of 3")),
@@ -64,7 +63,6 @@ def test_values_that_cannot_be(refused: Callable[..., str], option: str, value: 
 CHARADES = ("--charades-submission", "none.txt")
 
 
-@pytest.mark.usefixtures("restored_threads")
 @pytest.mark.parametrize(
     ("main", "options", "parts"),
     [
@@ -86,10 +84,6 @@ def test_other_tools(run_main: RunMain, main: Callable[[], None], options: list[
     output, errors = run_main(main, *options, code=2)
     assert output == ""
     assert_refusal(errors, *parts)
-
-
-def test_missing_root(refused: Callable[..., str], toy: Path) -> None:
-    assert_refusal(refused(root=toy.with_name("toi")), "data.root", "toi")
 
 
 @pytest.mark.parametrize(("old", "new"), [("youtube_id", "youtube"), ("moving", "movin")])

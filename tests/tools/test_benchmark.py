@@ -37,7 +37,6 @@ def test_peak_flops_by_the_name_of_the_gpu(name: str, peak: float | None) -> Non
     assert peak_flops(name, "fp32") is None
 
 
-@pytest.mark.usefixtures("restored_threads")
 def test_the_tool_reports_the_limit_and_writes_every_round(run_main: RunMain, tmp_path: Path) -> None:
     tiny = ["--config", str(REPOSITORY / "configs/toy.yaml"), "--data.root", "/nowhere", "--num_classes", "5"]
     tiny += ["--model.width", "24", "--model.depth", "2", "--clip.num_frames", "8"]

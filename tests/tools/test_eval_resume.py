@@ -14,7 +14,7 @@ from pathlib import Path
 import eval as evaluation
 import pytest
 
-from tests.environment import REPOSITORY, RunMain
+from tests.environment import ENVIRONMENT, REPOSITORY, RunMain
 from vidtl.data.dataset import ViewDataset
 from vidtl.evaluation.predictions import read_predictions
 
@@ -60,7 +60,7 @@ def start_and_kill(command: list[str], journal: Path, folder: Path, num_recorded
     """Start the tool, kill all its processes once so many videos are recorded, and return those that read."""
     before = len(journal_lines(journal))
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tools")])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    environment = ENVIRONMENT | {"PYTHONPATH": paths}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(recorded(folder)) < num_recorded:

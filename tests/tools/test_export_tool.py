@@ -77,9 +77,7 @@ def test_weights_are_those_of_evaluation(averaged: bool, tmp_path: Path) -> None
         ("model.pt2", ("--batch", "many"), ["--batch", "'many'", "dynamic"]),
     ],
 )
-def test_mistakes_take_one_line_and_leave_no_file(
-    directory: Path, tmp_path: Path, run_main: RunMain, output: str, options: tuple[str, ...], parts: list[str]
-) -> None:
+def test_mistakes(directory: Path, tmp_path: Path, run_main: RunMain, output, options, parts) -> None:
     _, errors = run_main(export.main, "--checkpoint", directory, "--output", tmp_path / output, *options, code=2)
     assert_refusal(errors, *parts)
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
