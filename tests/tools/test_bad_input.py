@@ -86,6 +86,10 @@ def test_other_tools(run_main: RunMain, main: Callable[[], None], options: list[
     assert_refusal(errors, *parts)
 
 
+def test_missing_root(refused: Callable[..., str], toy: Path) -> None:
+    assert_refusal(refused(root=toy.with_name("toi")), "data.root", "toi")
+
+
 @pytest.mark.parametrize(("old", "new"), [("youtube_id", "youtube"), ("moving", "movin")])
 def test_wrong_column_and_label(refused: Callable[..., str], copy: Path, old: str, new: str) -> None:
     file = copy / "train.csv"
@@ -103,7 +107,7 @@ def test_no_video_can_be_read(refused: Callable[..., str], copy: Path) -> None:
 
 def test_checkpoint_of_other_data(run_main: RunMain, toy: Path, copy: Path, tmp_path: Path, tiny: list[str]) -> None:
     run = tmp_path / "run"
-    _, errors = run_main(train.main, *tiny, "--data.root", toy, "--output_dir", run, "--schedule.length", "1 epoch")
+    run_main(train.main, *tiny, "--data.root", toy, "--output_dir", run, "--schedule.length", "1 epoch")
     before = contents(run)
 
     head, *rows = (copy / "train.csv").read_text().splitlines()

@@ -14,7 +14,7 @@ from pathlib import Path
 import eval as evaluation
 import pytest
 
-from tests.environment import ENVIRONMENT, REPOSITORY, RunMain
+from tests.environment import REPOSITORY, RunMain
 from vidtl.data.dataset import ViewDataset
 from vidtl.evaluation.predictions import read_predictions
 
@@ -60,7 +60,7 @@ def start_and_kill(command: list[str], journal: Path, folder: Path, num_recorded
     """Start the tool, kill all its processes once so many videos are recorded, and return those that read."""
     before = len(journal_lines(journal))
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tools")])
-    environment = ENVIRONMENT | {"PYTHONPATH": paths}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(recorded(folder)) < num_recorded:
@@ -78,7 +78,7 @@ def test_killed_twice_and_finished_by_another_number_of_processes(
     options: list[str], run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ViewDataset, "__getitem__", ViewDataset.__getitem__)  # so that it is undone
-    _, errors = run_main(evaluation.main, *options, "--output_dir", tmp_path / "whole")
+    run_main(evaluation.main, *options, "--output_dir", tmp_path / "whole")
     whole = tmp_path / "whole/val-vivit_4x3"
     assert not (whole / "partial").exists()
     assert len(set(read_predictions(whole / "predictions.csv").scores[:, 0].tolist())) == NUM_VIDEOS

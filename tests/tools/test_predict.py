@@ -95,13 +95,13 @@ def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main: RunMain, model:
 
 def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_label_model: Path, folder: Path) -> None:
     options = [folder / "below", "--checkpoint", multi_label_model, "--json", *HERE]
-    _, everything, _ = run_main(prediction.main, *options, "--threshold", "0")
+    everything, _ = run_main(prediction.main, *options, "--threshold", "0")
     scores = json.loads(everything)["scores"]
     assert len(scores) == len(MOTIONS)
     cut = scores[2]["probability"]
     output, _ = run_main(prediction.main, *options, "--threshold", repr(cut))
     assert json.loads(output)["scores"] == scores[:3]
-    _, output, _ = run_main(prediction.main, *options, "--threshold", repr(cut), "--top_k", "1")
+    output, _ = run_main(prediction.main, *options, "--threshold", repr(cut), "--top_k", "1")
     assert json.loads(output)["scores"] == scores[:1]
 
 
