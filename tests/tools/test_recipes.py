@@ -50,12 +50,12 @@ COUNTED = [path for path in CONFIGS if "tools/profile_model.py" in path.read_tex
 @pytest.mark.parametrize("path", COUNTED, ids=lambda path: path.stem)
 def test_the_head_has_the_counted_parameters(path: Path) -> None:
     head = " ".join(path.read_text().partition("\ndata:")[0].replace("\n#", "").split())
-    named = re.search(r"([\d.]+) M parameters.* --config(?: --num_classes (\d+))?\)", head)
+    named = re.search(r"profile_model.py --config \S+(?: --num_classes (\d+))? .* ([\d.]+) M parameters", head)
     assert named is not None
     config = read(path)
     with torch.device("meta"):
-        model = build_model(config.model, config.clip, int(named[2] or 400))
-    assert f"{count_parameters(model) / 1e6:.4g}" == named[1]
+        model = build_model(config.model, config.clip, int(named[1] or 400))
+    assert f"{count_parameters(model) / 1e6:.4g}" == named[2]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,8 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
     nn.init.normal_(model.classifier()[1].weight, std=0.02)  # a head of zeros passes no gradient in the first step
     loader = TrainLoader(records, config, 0, 1)
     make_input = partial(batch_input, clip=config.clip)
-    task = TrainingTask(loader, make_input, len(records.classes), records.multi_label, save_model_directory)
+    labels = {"num_classes": len(records.classes), "multi_label": records.multi_label}
+    task = TrainingTask(loader=loader, make_input=make_input, save_model=save_model_directory, **labels)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     engine = Engine(model, config, accelerator, task)
     batches = DeviceBatches(loader.iterate(0), accelerator.device)
