@@ -1,14 +1,19 @@
-"""Folders of real data and reference outputs; tests skip if theirs is absent."""
+"""Folders of real data and reference outputs, whose tests skip if absent, and tools run in this process."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.environment import REPOSITORY
+from tests.environment import REPOSITORY, RunMain
 
 # Before torch is imported, here and in subprocesses: more threads make the suite several times slower on busy cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
+
+from vidtl.runtime.signals import run_tool
 
 
 def _folder(variable: str, name: str) -> Path:
@@ -28,3 +33,21 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Outputs of the authors' own implementations."""
     return _folder("VIDTL_GOLDEN", "golden")
+
+
+@pytest.fixture
+def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunMain:
+    """Run the `main` of a tool or benchmark and check its exit code: standard output and standard error."""
+
+    def run(main: Callable[[], None], *options: object, code: int = 0) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
+        capfd.readouterr()
+        threads = torch.get_num_threads()
+        with pytest.raises(SystemExit) as stopped:
+            run_tool(main)
+        torch.set_num_threads(threads)  # benchmarks change it
+        output = capfd.readouterr()
+        assert int(stopped.value.code or 0) == code, output.err
+        return output.out, output.err
+
+    return run

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(REPOSITORY)}
 """Environment of subprocesses: CPU only, one thread, modules of this repository."""
+
+RunMain = Callable[..., tuple[str, str]]
+"""Type of the fixture `run_main`."""
 
 
 def wait_for(path: Path, process: "subprocess.Popen[Any]") -> None:

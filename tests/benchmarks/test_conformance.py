@@ -1,7 +1,6 @@
 """Decoders beside a plain decode: refused files and wrong frames are reported."""
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.conformance import main
+from tests.environment import RunMain
 from vidtl.data.toy import encode_video
 from vidtl.video import DECODERS, View
 from vidtl.video.pyav import PyAVReader
 
 
 class OneFrameLate(PyAVReader):
-    """Decoder that returns wrong frames."""
-
     def read(self, views, frame_size, pixel_format):
         late = [View((view.indices + 1) % len(self.times_s), view.box) for view in views]
         return super().read(late, frame_size, pixel_format)
@@ -36,22 +34,16 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_refused_files_are_named_and_not_checked_further(
-    run: Callable[..., str], videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_files(run_main: RunMain, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DECODERS, "other", PyAVReader)
-    lines = run(main, videos, "--output", tmp_path / "table.csv").splitlines()
+    lines = run_main(main, videos, "--output", tmp_path / "table.csv")[0].splitlines()
     assert [line.startswith("b.mp4: pyav: refused: ") for line in lines].count(True) == 1
     assert {"pyav: 1 exact, 1 refused, 1 not checked", "other: 2 not checked, 1 exact"} <= set(lines)
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
     assert [row["other"].partition(":")[0] for row in rows] == ["exact", "not checked", "not checked"]
 
 
-def test_wrong_frames_end_with_a_code(
-    run: Callable[..., str], videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_frames_end_with_a_code(run_main: RunMain, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DECODERS, "late", OneFrameLate)
-    with pytest.raises(SystemExit) as ended:
-        run(main, videos)
-    assert ended.value.code == 1
-    assert "a.mp4: late: WRONG (" in capsys.readouterr().out
+    output, _ = run_main(main, videos, code=1)
+    assert "a.mp4: late: WRONG (" in output

@@ -2,19 +2,19 @@
 
 import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.decode import CONTENDERS, LIMIT, FileTimes, main
+from tests.environment import RunMain
 from vidtl.data.toy import encode_video
 
 
-def test_every_installed_library_reads_or_refuses_the_file(run: Callable[..., str], tmp_path: Path) -> None:
+def test_every_installed_library_reads_or_refuses_the_file(run_main: RunMain, tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (80, 48, 64, 3), dtype=np.uint8)
     encode_video(tmp_path / "a.mp4", frames, fps=10)
-    output = run(main, tmp_path / "a.mp4", "--clips", "1", "--rounds", "2", "--output", tmp_path / "speed.json")
+    output, _ = run_main(main, tmp_path / "a.mp4", "--clips", "1", "--rounds", "2", "--output", tmp_path / "speed.json")
     assert "a.mp4" in output
     (file,) = json.loads((tmp_path / "speed.json").read_text())["files"]
     installed = {name for name, (package, _) in CONTENDERS.items() if importlib.util.find_spec(package)}

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import PEERS, Contender, Sizes, our_contenders, peer_contenders
 from benchmarks.model import Rounds, main, run_rounds, summarize
+from tests.environment import RunMain
 from tests.refusals import refused
 
 TINY = Sizes(size="Ti", depth=4, num_frames=4, frame_size=96)
@@ -69,9 +69,9 @@ def test_sizes_that_do_not_fit(name: str, value: int) -> None:
         Sizes(**{name: value})
 
 
-def test_command_line(run: Callable[..., str], tmp_path: Path) -> None:
+def test_command_line(run_main: RunMain, tmp_path: Path) -> None:
     options = ["--size", "Ti", "--depth", "2", "--num_frames", "2", "--frame_size", "64", "--rounds", "2"]
-    output = run(main, *options, "--precision", "fp32", "--peers", "--output", tmp_path / "model.json")
+    output, _ = run_main(main, *options, "--precision", "fp32", "--peers", "--output", tmp_path / "model.json")
     assert "8 tokens after block 0" in output
     report = json.loads((tmp_path / "model.json").read_text())
     assert report["settings"]["rounds"] == 2

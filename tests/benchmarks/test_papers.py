@@ -1,16 +1,16 @@
 """Counts of the papers' models beside the published figures; see also tests/models/test_complexity.py."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.papers import deviation, main, published_models
+from tests.environment import RunMain
 
 
-def test_rows_of_a_table_are_counted_and_written(run: Callable[..., str], tmp_path: Path) -> None:
-    output = run(main, "mini_vit", "--output", tmp_path / "rows.json")
+def test_rows_of_a_table_are_counted_and_written(run_main: RunMain, tmp_path: Path) -> None:
+    output, _ = run_main(main, "mini_vit", "--output", tmp_path / "rows.json")
     rows = {row["name"]: row for row in json.loads((tmp_path / "rows.json").read_text())["rows"]}
     assert rows.keys() == {row.name for row in published_models("mini_vit")}
     assert all(name in output for name in rows)

@@ -11,9 +11,7 @@ from vidtl.config.checks import choices_of
 
 CHOICES = [(key, value) for key, leaf in DEFAULTS.items() for value in choices_of(leaf.hint)]
 
-BESIDE = {
-    "decord": ("--data.pixel_format", "rgb"),
-    "torchcodec": ("--data.pixel_format", "rgb"),
+BESIDE = dict.fromkeys(("decord", "torchcodec"), ("--data.pixel_format", "rgb")) | {
     "model.token_learner.pooling": ("--model.token_learner.version", "v1"),
     "step": ("--schedule.milestones", "['1 epoch']"),
 }
@@ -66,7 +64,6 @@ def test_options_replace_the_file_which_replaces_the_preset_which_replaces_the_d
         ("data.root", "null", "null"),
         ("model.width", "null", None),
         ("model.width", "24", 24),
-        ("model.pooling", "null", None),
         ("model.size", "L", "L"),
         ("model.tubelet", "[4, 4, 4]", (4, 4, 4)),
         ("schedule.length", "2_000 samples", "2_000 samples"),
@@ -87,20 +84,14 @@ def test_nulls_and_sizes_as_numbers_are_read_from_files(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--clip.strid", "2"), ("--clip.strid", "--clip.stride")),
         (("--confg=x",), ("--confg", "--config")),
         (("--clip.stride",), ("clip.stride",)),
         (("--clip.stride", "2.5"), ("clip.stride", "2.5", "int")),
-        (("--clip.stride", "true"), ("clip.stride", "True", "int")),
         (("--clip.frame_size", "[32]"), ("clip.frame_size", "[32]", "tuple[int, int]")),
-        (("--clip.frame_size", "[a, b]"), ("clip.frame_size", "['a', 'b']", "tuple[int, int]")),
         (("--optimizer.learning_rate", ".nan"), ("optimizer.learning_rate", "nan", "float")),
-        (("--optimizer.learning_rate", "fast"), ("optimizer.learning_rate", "'fast'", "float")),
         (("--evaluation.averaged_weights", "1"), ("evaluation.averaged_weights", "bool")),
         (("--training.trackers", "[tensorbord]"), ("training.trackers", "'tensorbord'", "'tensorboard'")),
-        (("--model.architecture", "t2t_vit", "--model.size", "18"), ("model.size", "18", "7, 10, 12, 14, 19, 24")),
         (("--augmentation.preset", "tns"), ("augmentation.preset", "'tns'", "'tsn'")),
-        (("--config", "configs/toyy.yaml"), ("configs/toyy.yaml", "'toy.yaml'")),
         (("clip.stride", "2"), ("clip.stride",)),
     ],
 )
@@ -121,6 +112,5 @@ def test_help_has_type_default_and_docstring_of_every_setting(capsys: pytest.Cap
     text = " ".join(capsys.readouterr().out.split())
     assert [key for key in DEFAULTS if f"--{key} " not in text] == []
     assert "--clip.frame_size tuple[int, int] Height and width of the model" in text
-    assert "(default: [224, 224])" in text
     assert text.count("(default: ") >= len(DEFAULTS)
     assert str(list(AUGMENTATION_PRESETS))[1:-1] in text

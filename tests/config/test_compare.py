@@ -53,7 +53,6 @@ def test_effects_of_all_settings_give_the_verdicts_of_the_first_edition() -> Non
     ("recorded", "expected"),
     [
         ({}, []),
-        ({"clip.stride": 3}, [("clip.stride", 3, 2)]),
         ({"training.batch_size": 1, "clip.stride": 3}, [("clip.stride", 3, 2), ("training.batch_size", 1, 64)]),
         ({"clip.mean": [0.5, 0.5, 0.5], "training.log_every_steps": 7, "evaluation.fusion": "max"}, []),
         ({"clip.removed": 1}, [("clip.removed", 1, "(absent)")]),

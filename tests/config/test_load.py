@@ -73,7 +73,6 @@ def test_every_kind_of_value_is_read(path: Path) -> None:
     ("text", "parts"),
     [
         ("stage: {width: 2}\ntitle: a\nstage: {width: 3}\n", ("line 3", "'stage'", "twice")),
-        ("stage:\n  width: 1\n  width: 2\n", ("line 3", "'width'", "twice")),
         ("rows: [{name: a, name: b}]\n", ("line 1", "'name'", "twice")),
         ("title:\n  root: {{ root }}\n", ("line 2",)),
         ("title: 2026-13-45\n", ("month",)),
@@ -83,8 +82,6 @@ def test_every_kind_of_value_is_read(path: Path) -> None:
         ("stage: &a {width: 2}\ntitle: *a\n", ("line 2", "alias")),
         ("\n\nstage.width: 5\n", (":3", "'stage.width'", "section")),
         ("stage: 5\n", (":1", "stage", "5", "section")),
-        ("stage: [1]\n", (":1", "stage", "[1]", "section")),
-        ("- a\n", ("top level", "['a']")),
         ("title: a\nstage:\n  widht: 5\n", (":3", "'stage.widht'", "'stage.width'")),
         ("stage: {mode: kep}\n", (":1", "stage.mode", "'kep'", "'keep'")),
         ("stage: {width: 1.5}\n", (":1", "stage.width", "1.5", "int")),

@@ -15,10 +15,8 @@ from tests.environment import REPOSITORY
 Settings = Mapping[str, Any]
 """Values by dotted key, under the names of the record."""
 
-REMOVED = {
-    *("mAP_micro", "classes_without_positives", "mini_vit frozen"),
-    *("pytorchvideo_10x3", "pytorchvideo_random", "sampling pytorchvideo_random"),
-}
+REMOVED = {"mAP_micro", "classes_without_positives", "mini_vit frozen"}
+REMOVED |= {"pytorchvideo_10x3", "pytorchvideo_random", "sampling pytorchvideo_random"}
 """Keys of the record that have no present counterpart."""
 
 with (REPOSITORY / "docs/renames.csv").open(newline="", encoding="utf-8") as stream:

@@ -70,7 +70,6 @@ def configs(place: Workplace) -> dict[str, Any]:
 
 def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
     """List all values of a configuration, also `key[i]` of tuples, with the model's size filled in."""
-
     config = experiment(settings, file)
     found = settings_of(replace(config, model=resolve_model(config.model)))
     items = {f"{k}[{i}]": item for k, v in found.items() if isinstance(v, list) for i, item in enumerate(v)}
@@ -90,7 +89,6 @@ def record_rows(dataset: str, split: str, root: Path) -> list[str]:
 
 def records(place: Workplace) -> dict[str, Any]:
     """Record the contents of small annotation files of every format."""
-
     found = {}
     cases = yaml.safe_load(Path(__file__).with_name("annotations.yaml").read_text(encoding="utf-8"))
     for name, case in cases.items():
@@ -117,12 +115,8 @@ def records_of_real_files(place: Workplace) -> dict[str, Any]:
     if not data.is_dir():
         return {}
     found = {}
-    copies = {
-        "kinetics400/annotations/val.csv": "kinetics/kinetics-400_val.csv",
-        "kinetics600/annotations/val.csv": "kinetics/kinetics-600_val.csv",
-        "avid/avid_train.json": "avid/avid_val.json",
-        "avid/avid_val.json": "avid/avid_val.json",
-    }
+    copies = {f"kinetics{n}/annotations/val.csv": f"kinetics/kinetics-{n}_val.csv" for n in (400, 600)}
+    copies |= {f"avid/avid_{split}.json": "avid/avid_val.json" for split in ("train", "val")}
     for copy, file in copies.items():
         (place.folder / copy).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(data / "annotations" / file, place.folder / copy)
@@ -137,7 +131,6 @@ def records_of_real_files(place: Workplace) -> dict[str, Any]:
 
 def clips(place: Workplace) -> dict[str, Any]:
     """Record hashes of decoded clips, mean and deviation of augmented ones."""
-
     base = TINY | place.data("toy")
     changes: dict[str, Settings] = {
         "default": {},
@@ -176,7 +169,7 @@ def clips(place: Workplace) -> dict[str, Any]:
         config, records = of_split({}, "val")
         return digest(ViewDataset(records, get_protocol(protocol), config.clip, config.data)[2].pixels)
 
-    files = sorted((place.toy / "videos").rglob("*.mp4"))
+    files = sorted((place.toy("toy") / "videos").rglob("*.mp4"))
     return {
         "files": digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files]),
         "training": {name: training(case) for name, case in changes.items()},
@@ -187,7 +180,6 @@ def clips(place: Workplace) -> dict[str, Any]:
 
 def protocols(place: Workplace) -> dict[str, Any]:
     """Record frames, boxes and fused scores of every protocol; frames and boxes of training clips."""
-
     lengths, sizes = (1, 9, 40, 300), ((240, 320), (360, 202))
     logits_VK = np.random.default_rng(0).standard_normal((4, 3)) * 3
 
@@ -324,7 +316,7 @@ def evaluation(place: Workplace) -> dict[str, Any]:
             "metrics": content["metrics"] | {"mAP_sklearn": content["metrics"].get("mAP")},
             "predictions": {row["id"]: [as_number(key, value) for key, value in row.items()] for row in rows},
         }
-        video = sorted((getattr(place, name) / "videos/val").iterdir())[0]
+        video = sorted((place.toy(name) / "videos/val").iterdir())[0]
         printed = place.done("predict", video, "--checkpoint", place.run(name), "--json", "--top_k", 0).read_text()
         predicted = json.loads(printed.splitlines()[-1])
         scores = {each["class"]: [each["probability"], each["score"]] for each in predicted["scores"]}
@@ -340,7 +332,7 @@ def as_number(column: str, value: str) -> str | float:
 def exit_codes(place: Workplace) -> dict[str, Any]:
     """Record exit codes of the tools."""
     run, absent = place.run("toy"), place.folder / "absent"
-    broken = Path(shutil.copytree(place.toy, place.folder / "broken"))
+    broken = Path(shutil.copytree(place.toy("toy"), place.folder / "broken"))
     video = sorted((broken / "videos/val").iterdir())[0]
     video.write_bytes(b"")
     of_run, output = ("--checkpoint", run), ("--output_dir", place.folder / "output")
@@ -370,12 +362,8 @@ def exit_codes(place: Workplace) -> dict[str, Any]:
     return codes
 
 
-SECTIONS: dict[str, Callable[[Workplace], dict[str, Any]]] = {
-    function.__name__: function
-    for function in (
-        *(training, evaluation, exit_codes, configs, records, records_of_real_files, clips, protocols, weights),
-    )
-}
+_IN_ORDER = (training, evaluation, exit_codes, configs, records, records_of_real_files, clips, protocols, weights)
+SECTIONS: dict[str, Callable[[Workplace], dict[str, Any]]] = {section.__name__: section for section in _IN_ORDER}
 """Sections by name; those that start tools come first, so that their forks are small."""
 
 TOLERANCES = {"training": 1e-4, "evaluation": 1e-4, "weights": 1e-5, "clips": 1e-4, "protocols": 1e-7, "configs": 1e-7}

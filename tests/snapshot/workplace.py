@@ -4,7 +4,7 @@ import contextlib
 import os
 import runpy
 import sys
-from functools import cache, cached_property
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -71,23 +71,16 @@ class Workplace:
             raise RuntimeError(f"tools/{name}.py: exit code {code}: {output.with_suffix('.err').read_text()}")
         return output
 
-    _toy_size = ("--seed", 3, "--videos_per_class_train", 3, "--videos_per_class_val", 1, "--num_processes", 1)
-
-    @cached_property
-    def toy(self) -> Path:
-        """The folder of a small single-label set."""
-        self.done("make_toy", self.folder / "toy", *self._toy_size)
-        return self.folder / "toy"
-
-    @cached_property
-    def toy_multilabel(self) -> Path:
-        """The folder of a small multi-label set."""
-        self.done("make_toy", self.folder / "toy_multilabel", "--multi_label", *self._toy_size)
-        return self.folder / "toy_multilabel"
+    def toy(self, name: str) -> Path:
+        """Generate a small set, `toy` or `toy_multilabel`: its folder."""
+        if not (self.folder / name).is_dir():
+            size = ("--seed", 3, "--videos_per_class_train", 3, "--videos_per_class_val", 1, "--num_processes", 1)
+            self.done("make_toy", self.folder / name, *size, *["--multi_label"] * (name == "toy_multilabel"))
+        return self.folder / name
 
     def data(self, name: str) -> dict[str, Any]:
         """Return the settings for one of the toy sets."""
-        return {"data.dataset": name, "data.root": str(getattr(self, name))}
+        return {"data.dataset": name, "data.root": str(self.toy(name))}
 
     def run(self, name: str) -> Path:
         """Train a model with TokenLearner for 20 steps on one of the toy sets: the folder of the run."""

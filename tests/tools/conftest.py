@@ -1,6 +1,5 @@
-"""Small toy sets, and the tools, run in this process or in subprocesses."""
+"""Small toy sets, models with random weights, and the tools in subprocesses."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.environment import REPOSITORY
+from tests.environment import ENVIRONMENT, REPOSITORY
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.models import build_model, save_model_directory
+from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.runtime.progress import make_progress
-from vidtl.runtime.signals import run_tool
 
 
 @pytest.fixture(scope="session")
@@ -47,18 +45,28 @@ def make_set(folder: Path, **settings: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
-def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with random weights for eight classes."""
-    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    stage = TokenLearnerConfig(after_block=1)
-    settings = ModelConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
-    torch.manual_seed(0)
-    model = build_model(settings, clip, 8)
-    for parameter in model.parameters():  # a fresh head is zero
-        torch.nn.init.normal_(parameter, std=0.3)
-    folder = tmp_path_factory.mktemp("model")
-    save_model_directory(model, folder)
-    return folder
+def random_model() -> Callable[..., Path]:
+    """Save a model of eight classes with random weights: its folder."""
+
+    def save(folder: Path, num_tokens: int = 8, model: VideoModel | None = None, **attributes: object) -> Path:
+        clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
+        stage = TokenLearnerConfig(num_tokens=num_tokens, after_block=1)
+        size = ModelConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
+        model = model or build_model(size, clip, 8)
+        torch.manual_seed(0)
+        for parameter in model.parameters():  # a fresh head is zero
+            torch.nn.init.normal_(parameter, std=0.3)
+        for name, value in attributes.items():
+            setattr(model, name, value)
+        save_model_directory(model, folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def untrained_model(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")
@@ -68,22 +76,6 @@ def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(config: str, tool: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
         files = REPOSITORY / f"configs/accelerate/{config}.yaml", REPOSITORY / f"tools/{tool}.py", *options
         command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", *map(str, files)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-
-    return run
-
-
-@pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the `main` of a tool in this process: exit code, standard output and standard error."""
-
-    def run(main: Callable[[], None], *options: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            run_tool(main)
-        output = capfd.readouterr()
-        return int(stopped.value.code or 0), output.out, output.err
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
     return run

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.environment import RunMain
 from tests.models.test_t2t import golden_clip, golden_config
 from tests.refusals import assert_refusal
 from vidtl.models import load_model_directory
 
-RunMain = Callable[..., tuple[int, str, str]]
 Refused = Callable[..., None]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
 
@@ -33,8 +33,7 @@ def test_t2t_gives_the_authors_logits_and_pixels(
         source = tmp_path / "81.5_T2T_ViT_14.pth.tar"
         torch.save({"state_dict": other, "state_dict_ema": state, "epoch": 310}, source)
     options = ["--num_heads", golden_config(folder).num_heads, *(["--frame_size", side, side] if side else [])]
-    code, output, errors = run_main(convert_weights.main, source, tmp_path / "model", *options)
-    assert code == 0, errors
+    output, _ = run_main(convert_weights.main, source, tmp_path / "model", *options)
     assert ("resized (1):" in output) is bool(side)
     model = load_model_directory(tmp_path / "model").eval()
     clip, size = model.clip_config, side or golden_clip(folder).frame_size[0]
@@ -53,8 +52,7 @@ def refused(run_main: RunMain, tmp_path: Path) -> Refused:
     """Convert a file and expect one line that names the file and all parts."""
 
     def convert(source: Path, *parts: object, options: tuple[object, ...] = (), output: str = "model") -> None:
-        code, _, errors = run_main(convert_weights.main, source, tmp_path / output, *options)
-        assert code == 2
+        _, errors = run_main(convert_weights.main, source, tmp_path / output, *options, code=2)
         assert_refusal(errors, *parts)
         assert "torch.load" not in errors  # advice of torch to unpickle
         assert "weights_only" not in errors

@@ -3,18 +3,17 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
+import eval as evaluation
 import pytest
 
+from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import make_progress
 from vidtl.training.checkpoint import Checkpoint
-
-RunMain = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +33,10 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_unreadable_videos_are_counted_and_listed(
     run_main: RunMain, videos: Path, untrained_model: Path, tmp_path: Path, strict: tuple[str, ...]
 ) -> None:
-    import eval as evaluation
-
     bad = sorted((videos / "videos/val").iterdir())[7].name
     options = ["--checkpoint", untrained_model, "--data.dataset", "toy", "--data.root", videos]
     options += ["--output_dir", tmp_path, "--data.num_workers", "0", "--html", "false", *strict]
-    code, output, errors = run_main(evaluation.main, *options)
-    assert code == (4 if strict else 0), errors
+    output, _ = run_main(evaluation.main, *options, code=4 if strict else 0)
     assert "40 videos annotated, 38 scored, 2 unreadable" in output
     assert "protocol center: 1 clips x 1 crops = 1 views, fusion mean_logits" in output
     record = json.loads((tmp_path / "val-center/metrics.json").read_text())
@@ -58,19 +54,16 @@ def test_unreadable_videos_are_counted_and_listed(
     assert len({row["id"] for row in predictions}) == len(predictions) == 40
 
 
-def test_steps_of_a_run_lie_apart_and_another_models_results_are_never_overwritten(
+def test_results_of_several_models(
     run_main: RunMain, untrained_model: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import eval as evaluation
-
     first = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000008"))
     second = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000016"))
     (second / "config.json").write_text((second / "config.json").read_text() + "\n")  # a model of another fingerprint
     data = ["--data.dataset", "toy", "--data.root", toy, "--data.num_workers", "0", "--evaluation.max_videos", "3"]
     plain = ["--html", "false"]
     for checkpoint, options in ((first, []), (second, plain), (second, plain)):  # the same command works again
-        code, _, errors = run_main(evaluation.main, "--checkpoint", checkpoint, *data, *options)
-        assert code == 0, errors
+        run_main(evaluation.main, "--checkpoint", checkpoint, *data, *options)
     for checkpoint, step in ((first, 8), (second, 16)):
         folder = tmp_path / f"run/evaluation/{checkpoint.name}/val-center-first-3"
         record = json.loads((folder / "metrics.json").read_text())
@@ -82,10 +75,9 @@ def test_steps_of_a_run_lie_apart_and_another_models_results_are_never_overwritt
     assert all(fact in page for fact in (str(first), Checkpoint(first).fingerprint(), "clip.stride"))
 
     options = [*data, *plain, "--output_dir", tmp_path / "report"]
-    assert run_main(evaluation.main, "--checkpoint", first, *options)[0] == 0
+    run_main(evaluation.main, "--checkpoint", first, *options)
     before = {path: path.read_bytes() for path in (tmp_path / "report/val-center-first-3").glob("*.*")}
     monkeypatch.setattr(ViewDataset, "__getitem__", None)  # refused before any video is opened
-    code, _, errors = run_main(evaluation.main, "--checkpoint", second, *options)
-    assert code == 2
+    _, errors = run_main(evaluation.main, "--checkpoint", second, *options, code=2)
     assert_refusal(errors.splitlines()[-1], f"{first} (step 8, ", f"{second} (step 16, ")
     assert {path: path.read_bytes() for path in before} == before

@@ -17,9 +17,7 @@ from tests.environment import REPOSITORY
 TIMEOUT_S, VIDEO_S, REPORT_S = 4.0, 0.8, 6.0
 
 
-def test_processes_wait_longer_than_a_collective_and_strict_ends_after_the_report(
-    untrained_model: Path, toy: Path, tmp_path: Path
-) -> None:
+def test_processes_wait_longer_than_a_collective(untrained_model: Path, toy: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(toy, tmp_path / "toy"))
     sorted((copy / "videos/val").iterdir())[5].unlink()
     config = str(REPOSITORY / "configs/accelerate/cpu_2_processes.yaml")

@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import eval as evaluation
 import pytest
 
-from tests.environment import REPOSITORY
+from tests.environment import REPOSITORY, RunMain
 from vidtl.data.dataset import ViewDataset
 from vidtl.evaluation.predictions import read_predictions
 
@@ -75,13 +75,10 @@ def start_and_kill(command: list[str], journal: Path, folder: Path, num_recorded
 
 
 def test_killed_twice_and_finished_by_another_number_of_processes(
-    options: list[str], run_main: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import eval as evaluation
-
     monkeypatch.setattr(ViewDataset, "__getitem__", ViewDataset.__getitem__)  # so that it is undone
-    code, _, errors = run_main(evaluation.main, *options, "--output_dir", tmp_path / "whole")
-    assert code == 0, errors
+    run_main(evaluation.main, *options, "--output_dir", tmp_path / "whole")
     whole = tmp_path / "whole/val-vivit_4x3"
     assert not (whole / "partial").exists()
     assert len(set(read_predictions(whole / "predictions.csv").scores[:, 0].tolist())) == NUM_VIDEOS
@@ -102,8 +99,7 @@ def test_killed_twice_and_finished_by_another_number_of_processes(
         assert num_recorded <= len(done) < NUM_VIDEOS
     opened_before = len(journal_lines(journal))
     note_opened(journal, 0)
-    code, _, errors = run_main(evaluation.main, *options, "--output_dir", tmp_path / "killed")
-    assert code == 0, errors
+    _, errors = run_main(evaluation.main, *options, "--output_dir", tmp_path / "killed")
     assert f"{len(done)} of {NUM_VIDEOS} videos were scored before the interruption" in errors
     assert f"evaluating {NUM_VIDEOS}/{NUM_VIDEOS} videos" in errors
     last = [index for _, index in journal_lines(journal)[opened_before:]]

@@ -1,6 +1,5 @@
 """`tools/export.py`: exported files, weights of a run, and mistakes."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,12 +8,11 @@ import pytest
 import torch
 import yaml
 
+from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.export import read_metadata
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 def made(seed: int) -> VideoModel:
@@ -35,10 +33,9 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_file_for_any_batch(directory: Path, tmp_path: Path, run_main: Run) -> None:
+def test_a_file_for_any_batch(directory: Path, tmp_path: Path, run_main: RunMain) -> None:
     path = tmp_path / "model.pt2"
-    code, output, errors = run_main(export.main, "--checkpoint", directory, "--output", path)
-    assert code == 0, errors
+    output, _ = run_main(export.main, "--checkpoint", directory, "--output", path)
     assert [part for part in ("batch of 1", "batch of 3", str(path)) if part not in output] == []
     assert read_metadata(path)["class_names"] == ["left", "right"]
     clips = torch.randn(2, 4, 3, 16, 16)
@@ -46,12 +43,11 @@ def test_a_file_for_any_batch(directory: Path, tmp_path: Path, run_main: Run) ->
         torch.testing.assert_close(torch.export.load(path).module()(clips), made(1).eval()(clips))
 
 
-def test_a_tolerance_that_no_file_meets(directory: Path, tmp_path: Path, run_main: Run) -> None:
+def test_a_tolerance_that_no_file_meets(directory: Path, tmp_path: Path, run_main: RunMain) -> None:
     path = tmp_path / "model.pt2"
     path.write_bytes(b"an older file")
     options = ("--batch", "2", "--tolerance", "-1")
-    code, output, errors = run_main(export.main, "--checkpoint", directory, "--output", path, *options)
-    assert code == 2
+    output, errors = run_main(export.main, "--checkpoint", directory, "--output", path, *options, code=2)
     assert "written" not in output
     assert_refusal(errors.splitlines()[-1], "model.pt2", "not written", "batch of 2")
     assert path.read_bytes() == b"an older file"
@@ -81,10 +77,7 @@ def test_weights_are_those_of_evaluation(averaged: bool, tmp_path: Path) -> None
         ("model.pt2", ("--batch", "many"), ["--batch", "'many'", "dynamic"]),
     ],
 )
-def test_mistakes_take_one_line_and_leave_no_file(
-    directory: Path, tmp_path: Path, run_main: Run, output: str, options: tuple[str, ...], parts: list[str]
-) -> None:
-    code, _, errors = run_main(export.main, "--checkpoint", directory, "--output", tmp_path / output, *options)
-    assert code == 2
+def test_mistakes(directory: Path, tmp_path: Path, run_main: RunMain, output, options, parts) -> None:
+    _, errors = run_main(export.main, "--checkpoint", directory, "--output", tmp_path / output, *options, code=2)
     assert_refusal(errors, *parts)
     assert [file.name for file in tmp_path.iterdir()] == ["model"]

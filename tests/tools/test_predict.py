@@ -5,46 +5,32 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import eval as evaluation
 import numpy as np
+import predict as prediction
 import pytest
-import torch
 from PIL import Image
 
+from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.annotations.video_files import find_videos
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy_clip import MOTIONS
 from vidtl.evaluation.predict import PredictionSettings, predict
 from vidtl.evaluation.predictions import read_predictions
-from vidtl.models import VideoModel, build_model, save_model_directory
+from vidtl.models import VideoModel
 
-RunMain = Callable[..., tuple[int, str, str]]
 HERE = ("--data.num_workers", "0")
 HOSTILE = "red\x1b[31m.mp4"
 
 
-def save_random_model(folder: Path, multi_label: bool) -> Path:
-    torch.manual_seed(0)
-    stage = TokenLearnerConfig(after_block=1)
-    settings = ModelConfig(width=24, depth=1, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
-    clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-    model = build_model(settings, clip, len(MOTIONS))
-    for parameter in model.parameters():  # a fresh head is zero, and so would all scores be
-        torch.nn.init.normal_(parameter, std=0.3)
-    model.multi_label = multi_label
-    model.class_names = MOTIONS
-    save_model_directory(model, folder)
-    return folder
+@pytest.fixture(scope="module")
+def model(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model(tmp_path_factory.mktemp("single"), multi_label=False, class_names=MOTIONS)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp("single"), multi_label=False)
-
-
-@pytest.fixture(scope="module")
-def multi_label_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp("multi"), multi_label=True)
+def multi_label_model(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model(tmp_path_factory.mktemp("multi"), multi_label=True, class_names=MOTIONS)
 
 
 @pytest.fixture
@@ -65,19 +51,14 @@ def folder(toy: Path, tmp_path: Path) -> Path:
 def test_scores_are_those_of_an_evaluation_to_the_bit(
     run_main: RunMain, request: pytest.FixtureRequest, tmp_path: Path, protocol: str, suffix: str
 ) -> None:
-    import eval as evaluation
-    import predict as prediction
-
     model, root = map(request.getfixturevalue, ("multi_label_model" if suffix else "model", f"toy{suffix}"))
     options = ["--checkpoint", model, "--evaluation.protocol", protocol, "--evaluation.batch_size", "10", *HERE]
     data = ["--data.dataset", f"toy{suffix}", "--data.root", root, "--output_dir", tmp_path, "--html", "false"]
-    code, _, errors = run_main(evaluation.main, *options, *data)
-    assert code == 0, errors
+    run_main(evaluation.main, *options, *data)
     table = read_predictions(tmp_path / f"val-{protocol}/predictions.csv")
 
     files = [root / path for path in table.paths]
-    code, output, errors = run_main(prediction.main, *files, *options, "--json", "--top_k", "0")
-    assert code == 0, errors
+    output, _ = run_main(prediction.main, *files, *options, "--json", "--top_k", "0")
     records = [json.loads(line) for line in output.splitlines()]
     assert [record["path"] for record in records] == list(map(str, files))
     for record, scores_K in zip(records, table.scores, strict=True):
@@ -90,28 +71,21 @@ def test_scores_are_those_of_an_evaluation_to_the_bit(
 
 
 def test_a_folder_is_walked_and_every_unreadable_file_is_named(run_main: RunMain, model: Path, folder: Path) -> None:
-    import predict as prediction
-
-    code, output, errors = run_main(prediction.main, folder, "--checkpoint", model, "--json", "--top_k", "2", *HERE)
-    assert code == prediction.EXIT_UNREADABLE == 4
+    options = ["--checkpoint", model, "--json", "--top_k", "2", *HERE]
+    output, errors = run_main(prediction.main, folder, *options, code=4)
     assert output.isascii()
     records = {record["path"]: record for record in map(json.loads, output.splitlines())}
     assert list(records) == [str(folder / name) for name in ("broken.mp4", HOSTILE, "below/nameless")]
     broken = records.pop(str(folder / "broken.mp4"))
     assert broken["reason"]
     assert broken["scores"] is broken["frames"] is broken["duration_s"] is None
-    for record in records.values():
-        assert record["reason"] is None
-        assert len(record["scores"]) == 2
+    assert [(record["reason"], len(record["scores"])) for record in records.values()] == [(None, 2)] * 2
     assert "2 files are neither videos nor images" in errors
     assert "1 of 3 videos could not be read" in errors
 
 
 def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main: RunMain, model: Path, folder: Path) -> None:
-    import predict as prediction
-
-    code, output, _ = run_main(prediction.main, folder, "--checkpoint", model, *HERE)
-    assert code == 4
+    output, _ = run_main(prediction.main, folder, "--checkpoint", model, *HERE, code=4)
     broken, hostile, nameless = output.splitlines()
     assert "\x1b" not in output
     assert "red\\x1b[31m.mp4" in hostile
@@ -120,17 +94,14 @@ def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main: RunMain, model:
 
 
 def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_label_model: Path, folder: Path) -> None:
-    import predict as prediction
-
     options = [folder / "below", "--checkpoint", multi_label_model, "--json", *HERE]
-    _, everything, _ = run_main(prediction.main, *options, "--threshold", "0")
+    everything, _ = run_main(prediction.main, *options, "--threshold", "0")
     scores = json.loads(everything)["scores"]
     assert len(scores) == len(MOTIONS)
     cut = scores[2]["probability"]
-    code, output, errors = run_main(prediction.main, *options, "--threshold", repr(cut))
-    assert code == 0, errors
+    output, _ = run_main(prediction.main, *options, "--threshold", repr(cut))
     assert json.loads(output)["scores"] == scores[:3]
-    _, output, _ = run_main(prediction.main, *options, "--threshold", repr(cut), "--top_k", "1")
+    output, _ = run_main(prediction.main, *options, "--threshold", repr(cut), "--top_k", "1")
     assert json.loads(output)["scores"] == scores[:1]
 
 
@@ -144,14 +115,10 @@ def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_labe
         (["below", "--evaluation.protocol", "centre"], ("'centre'", "'center'")),
     ],
 )
-def test_mistakes_are_refused(
-    run_main: RunMain, model: Path, folder: Path, options: list[str], named: tuple[object, ...]
-) -> None:
-    import predict as prediction
-
+def test_mistakes(run_main: RunMain, model: Path, folder: Path, options: list[str], named: list[object]) -> None:
     first, *others = options
-    code, output, errors = run_main(prediction.main, folder / first, "--checkpoint", model, *HERE, *others)
-    assert (code, output) == (2, "")
+    output, errors = run_main(prediction.main, folder / first, "--checkpoint", model, *HERE, *others, code=2)
+    assert output == ""
     assert_refusal(errors.splitlines()[-1], *named)
 
 

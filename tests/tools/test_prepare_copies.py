@@ -1,55 +1,49 @@
 """`tools/prepare.py --transcode`: refusals before any work, annotations of copies, and arrays of jobs."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import prepare
 import pytest
 
+from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.annotations.description import load_description, read_records
 from vidtl.data.manifest import default_file
 from vidtl.prepare.transcode_set import copy_annotations
 
-Run = Callable[..., tuple[int, str, str]]
 
-
-def test_files_that_are_no_copies_are_never_replaced(toy: Path, tmp_path: Path, run_main: Run) -> None:
+def test_files_that_are_no_copies_are_never_replaced(toy: Path, tmp_path: Path, run_main: RunMain) -> None:
     own = tmp_path / "own" / next((toy / "videos/val").iterdir()).relative_to(toy)
     own.parent.mkdir(parents=True)
     own.write_text("the only copy of it")
     options = ["--dataset", "toy", "--root", toy, "--output", tmp_path / "scan", "--transcode", tmp_path / "own"]
-    code, _, err = run_main(prepare.main, *options)
-    assert code == 2
+    _, err = run_main(prepare.main, *options, code=2)
     assert_refusal(err, "--transcode", tmp_path / "own")
     assert own.read_text() == "the only copy of it"
     assert not (tmp_path / "scan").exists()
 
 
-def test_parts_are_joined_all_or_none_and_again(toy: Path, tmp_path: Path, run_main: Run) -> None:
+def test_parts_are_joined_all_or_none_and_again(toy: Path, tmp_path: Path, run_main: RunMain) -> None:
     root, fast = tmp_path / "root", tmp_path / "fast"
     shutil.copytree(toy, root)
     options = ["--dataset", "toy", "--root", root, "--splits", "val", "--workers", 1, "--transcode", fast]
-    assert run_main(prepare.main, *options[:-2], "--shard", "1/2")[0] == 0
-    assert run_main(prepare.main, *options, "--shard", "2/2")[0] == 0
+    run_main(prepare.main, *options[:-2], "--shard", "1/2")
+    run_main(prepare.main, *options, "--shard", "2/2")
     for _ in range(2):
-        code, _, err = run_main(prepare.main, *options, "--merge")
-        assert code == 2
+        _, err = run_main(prepare.main, *options, "--merge", code=2)
         assert_refusal(err, fast / ".vidtl", "--shard 1/2")
     assert not default_file(root).exists()
-    assert run_main(prepare.main, *options, "--shard", "1/2")[0] == 0
+    run_main(prepare.main, *options, "--shard", "1/2")
     written = []
     for _ in range(2):
-        code, out, err = run_main(prepare.main, *options, "--merge")
-        assert code == 0, err
+        out, err = run_main(prepare.main, *options, "--merge")
         assert "16 of 16 files" in out
         written.append([default_file(folder).read_bytes() for folder in (root, fast)])
     assert written[0] == written[1]
     # What an interrupted merge leaves: one folder joined, the other one not, and the missing job done again.
-    assert run_main(prepare.main, *options, "--shard", "2/2")[0] == 0
-    code, out, _ = run_main(prepare.main, *options, "--merge")
-    assert code == 0
+    run_main(prepare.main, *options, "--shard", "2/2")
+    out, _ = run_main(prepare.main, *options, "--merge")
     assert f"parts of 2 that are missing: 1; their files are as {default_file(root)} has them" in out
 
 
@@ -71,11 +65,10 @@ def listed(toy: Path, tmp_path: Path) -> tuple[Path, Path]:
     return folder, root
 
 
-def test_absolute_paths_lead_to_the_copies(listed: tuple[Path, Path], tmp_path: Path, run_main: Run) -> None:
+def test_absolute_paths_lead_to_the_copies(listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
     folder, root = listed
     fast = tmp_path / "fast"
-    code, out, err = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 1, "--transcode", fast)
-    assert code == 0, err
+    out, _ = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 1, "--transcode", fast)
     assert "2 of 2 files" in out
     copied, original = (read_records(load_description(str(folder)), "val", each) for each in (fast, root))
     assert [*copied.paths] == [*original.paths] == ["clips/0.mp4", "clips/1.mp4"]
@@ -94,19 +87,16 @@ def test_absolute_paths_of_a_csv_file_lead_to_the_copies(tmp_path: Path) -> None
     assert (fast / "labels.csv").read_text() == expected
 
 
-def test_a_folder_that_absolute_paths_cannot_name_is_refused_first(
-    listed: tuple[Path, Path], tmp_path: Path, run_main: Run
-) -> None:
+def test_a_folder_that_a_list_cannot_name(listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
     folder, root = listed
     fast = tmp_path / "fast, small"
-    code, _, err = run_main(prepare.main, "--dataset", folder, "--root", root, "--transcode", fast)
-    assert code == 2
+    _, err = run_main(prepare.main, "--dataset", folder, "--root", root, "--transcode", fast, code=2)
     assert_refusal(err, "list.txt:1", "--transcode")
     assert not fast.exists()
     assert not default_file(root).exists()
 
 
-def test_classes_of_folders_need_all_splits(toy: Path, tmp_path: Path, run_main: Run) -> None:
+def test_classes_of_folders_need_all_splits(toy: Path, tmp_path: Path, run_main: RunMain) -> None:
     root, fast = tmp_path / "root", tmp_path / "fast"
     for split in ("train", "val"):
         (root / split / "run").mkdir(parents=True)
@@ -115,8 +105,7 @@ def test_classes_of_folders_need_all_splits(toy: Path, tmp_path: Path, run_main:
         "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
     )
     options = ["--dataset", tmp_path, "--root", root, "--workers", 1, "--transcode", fast]
-    code, _, err = run_main(prepare.main, *options, "--splits", "train")
-    assert code == 2
+    _, err = run_main(prepare.main, *options, "--splits", "train", code=2)
     assert_refusal(err, "--splits", "val")
     assert not fast.exists()
-    assert run_main(prepare.main, *options, "--splits", "val,train")[0] == 0
+    run_main(prepare.main, *options, "--splits", "val,train")

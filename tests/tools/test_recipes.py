@@ -40,13 +40,8 @@ def shrunk(config: ExperimentConfig) -> ExperimentConfig:
     if clip.num_frames > 1:
         frames, side = 2 * model.tubelet[0], 6 * model.tubelet[1]
         clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side)
-    return replace(
-        config,
-        model=model,
-        clip=clip,
-        data=replace(config.data, num_workers=0),
-        training=replace(config.training, batch_size=4, init_from="", precision="fp32"),
-    )
+    training = replace(config.training, batch_size=4, init_from="", precision="fp32")
+    return replace(config, model=model, clip=clip, data=replace(config.data, num_workers=0), training=training)
 
 
 COUNTED = [path for path in CONFIGS if "tools/profile_model.py" in path.read_text()]
@@ -80,13 +75,9 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
     model = build_model(config.model, config.clip, len(records.classes))
     nn.init.normal_(model.classifier()[1].weight, std=0.02)  # a head of zeros passes no gradient in the first step
     loader = TrainLoader(records, config, 0, 1)
-    task = TrainingTask(
-        loader=loader,
-        make_input=partial(batch_input, clip=config.clip),
-        num_classes=len(records.classes),
-        multi_label=records.multi_label,
-        save_model=save_model_directory,
-    )
+    make_input = partial(batch_input, clip=config.clip)
+    labels = {"num_classes": len(records.classes), "multi_label": records.multi_label}
+    task = TrainingTask(loader=loader, make_input=make_input, save_model=save_model_directory, **labels)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     engine = Engine(model, config, accelerator, task)
     batches = DeviceBatches(loader.iterate(0), accelerator.device)

@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from command_line import ExperimentParser, parse_experiment
 from matplotlib.figure import Figure
 from study_table import RowResult, StudyConfig, StudyRow, deciding_settings, read_result
 
-from tests.environment import REPOSITORY, wait_for
+from tests.environment import REPOSITORY, RunMain, wait_for
 from tests.refusals import assert_refusal, refused
 from vidtl import visualize
 from vidtl.annotations.description import load_description
@@ -35,9 +35,10 @@ from vidtl.models import build_model
 from vidtl.models.complexity import count_parameters
 from vidtl.training.run_directory import RunDirectory
 
-Tool = Callable[..., tuple[int, str, str]]
 STUDIES = sorted((REPOSITORY / "configs/studies").glob("*.yaml"))
 TOKENS = "model.token_learner.num_tokens"
+Planned = tuple[StudyConfig, dict[Any, ExperimentConfig], Path]
+make_result = partial(RowResult, parameters=1, multiply_adds=1)
 
 
 @pytest.fixture
@@ -59,8 +60,8 @@ def study_file(tmp_path: Path, toy: Path) -> Path:
 
 
 @pytest.fixture
-def run(study_file: Path, tmp_path: Path, run_main: Tool) -> Tool:
-    """Run the study: exit code, standard output and standard error."""
+def run(study_file: Path, tmp_path: Path, run_main: RunMain) -> RunMain:
+    """Run the study: standard output and standard error."""
     return partial(run_main, study_tool.main, study_file, "--output_dir", tmp_path / "runs")
 
 
@@ -82,8 +83,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             results = {"steps": 4, "best": {"metric": "top1", "value": 0.9, "step": 2}}
             attempts = [{"ended": None}, {"ended": "2026-11-21T23:59:59+00:00"}]
             content = {"status": "finished", "results": results, "hardware": hardware, "attempts": attempts}
-            folder = RunDirectory(folder).summary_file.parent
-            write_json(folder / "summary.json", content | {"versions": {"torch": "2.11.0"}})
+            write_json(RunDirectory(folder).summary_file, content | {"versions": {"torch": "2.11.0"}})
         else:
             del arguments[(place := arguments.index("--checkpoint")) : place + 2]
             _, config = parse_experiment(ExperimentParser("", ""), arguments)
@@ -103,14 +103,11 @@ def write_json(file: Path, content: object) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_row_from_start_to_end(
-    study_file: Path, tmp_path: Path, run_main: Tool, run: Tool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row(study_file: Path, tmp_path: Path, run_main: RunMain, run: RunMain, monkeypatch) -> None:
     tools = {"train.py": train.main, "eval.py": evaluation.main}
 
     def call(command: list[str], launch: Path | None) -> None:
-        code, _, errors = run_main(tools[command[0]], *command[1:])
-        assert code == 0, errors
+        run_main(tools[command[0]], *command[1:])
 
     rows = [{"name": "4 tokens", "options": {TOKENS: 4}, "seeds": [0]}]
     change_file(study_file, rows=rows, metric="mean_class_accuracy")
@@ -118,8 +115,7 @@ def test_a_row_from_start_to_end(
     runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs"))
     monkeypatch.setattr(study_tool, "call", call)
     study_tool.execute_unfinished(runs, study, None)
-    code, output, errors = run("--table_only")
-    assert code == 0, errors
+    output, _ = run("--table_only")
     (row,) = json.loads((tmp_path / "runs/results.json").read_text())["rows"]
     (file,) = (tmp_path / "runs/4-tokens/seed-0/judged").glob("*/val-center/metrics.json")
     judged, result = json.loads(file.read_text()), row["runs"]["0"]
@@ -129,13 +125,12 @@ def test_a_row_from_start_to_end(
     assert "4 tokens" in output
 
 
-def test_table_shards_and_reuse_of_results(study_file: Path, tmp_path: Path, run: Tool, calls: list[str]) -> None:
+def test_table_shards_and_reuse_of_results(study_file: Path, tmp_path: Path, run: RunMain, calls: list[str]) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
 
     def succeed(*more: object) -> str:
         calls.clear()
-        code, output, errors = run("--results_dir", results, *map(str, more))
-        assert code == 0, errors
+        output, _ = run("--results_dir", results, *map(str, more))
         return output
 
     assert "part-2-of-2" in succeed("--shard", "2/2")
@@ -148,14 +143,8 @@ def test_table_shards_and_reuse_of_results(study_file: Path, tmp_path: Path, run
     assert (first["mean"], first["deviation"], first["published"]) == (0.5, None, 0.5)
     assert (second["mean"], second["deviation"]) == pytest.approx((0.55, 0.1 / 2**0.5))
     assert first["multiply_add_ratio"] == 1 > second["multiply_add_ratio"]
-    assert second["runs"]["1"] == {
-        "value": 0.6,
-        "interval": {"low": 0.4, "high": 0.7},
-        "device": "CPU",
-        "precision": "bf16",
-        "torch": "2.11.0",
-        "finished": "2026-11-21",
-    }
+    facts = {"device": "CPU", "precision": "bf16", "torch": "2.11.0", "finished": "2026-11-21"}
+    assert second["runs"]["1"] == {"value": 0.6, "interval": {"low": 0.4, "high": 0.7}, **facts}
     assert [line["published"] for line in csv.DictReader((results / "results.csv").open())] == ["0.5", ""]
     assert (results / "study.png").read_bytes()[:4] == b"\x89PNG"
     succeed()
@@ -171,31 +160,27 @@ def test_table_shards_and_reuse_of_results(study_file: Path, tmp_path: Path, run
     rows = yaml.safe_load(study_file.read_text())["rows"]
     change_file(study_file, rows=[rows[0] | {"options": {TOKENS: 8}}, rows[1]])
     written = (results / "results.json").read_bytes()
-    code, _, errors = run("--results_dir", results)
-    assert code == 2
+    _, errors = run("--results_dir", results, code=2)
     assert_refusal(errors, results / "results.json", "none", TOKENS, 0, 8)
     assert (results / "results.json").read_bytes() == written
 
 
-def test_a_folder_with_a_run_of_another_experiment_is_refused(tmp_path: Path, run: Tool, calls: list[str]) -> None:
+def test_a_folder_with_a_run_of_another_experiment_is_refused(tmp_path: Path, run: RunMain, calls: list[str]) -> None:
     file = tmp_path / "runs/none/seed-0/config.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("model: {vivit: {token_learner: {num_tokens: 3}}}")
-    code, _, errors = run()
-    assert (code, calls) == (2, [])
+    _, errors = run(code=2)
+    assert calls == []
     assert_refusal(errors, file)
 
 
-def test_a_run_is_evaluated_again_for_another_checkpoint_or_other_options(
-    study_file: Path, tmp_path: Path, run: Tool, calls: list[str]
-) -> None:
+def test_repeated_evaluation(study_file: Path, tmp_path: Path, run: RunMain, calls: list[str]) -> None:
     rows = yaml.safe_load(study_file.read_text())["rows"][:1]
 
     def evaluated(**change: object) -> list[str]:
         change_file(study_file, rows=rows, **change)
         calls.clear()
-        code, _, errors = run()
-        assert code == 0, errors
+        run()
         return calls
 
     assert evaluated(checkpoint="last") == ["train.py", "eval.py"]
@@ -206,23 +191,19 @@ def test_a_run_is_evaluated_again_for_another_checkpoint_or_other_options(
     assert evaluated(options={"evaluation.max_videos": 3}) == ["eval.py"]
     assert (judged / "step-00000002/val-center-first-3").is_dir()
     change_file(study_file, options={"evaluation.max_videos": 2})
-    code, _, errors = run("--table_only")
-    assert code == 2, "a finished run was left out"
+    _, errors = run("--table_only", code=2)
     assert_refusal(errors, judged.parent, "--table_only")
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, dict[Any, ExperimentConfig], Path]:
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
     """A study, its experiments by row and seed, and the table of its results."""
     folder = tmp_path_factory.mktemp("study")
     rows = [StudyRow(name=name, options={TOKENS: n}, seeds=[0]) for name, n in (("none", 0), ("4 tokens", 4))]
     study = StudyConfig(title="", experiment=str(REPOSITORY / "configs/toy.yaml"), rows=rows)
     runs = {run.key: run for run in study_tool.planned_runs(study, Path(study.experiment), folder)}
     result = dict.fromkeys(study_table.RUN_KEYS, 0.5)
-    made = [
-        RowResult(row=run.row, config=run.config, parameters=1, multiply_adds=1, runs={0: result})
-        for run in runs.values()
-    ]
+    made = [make_result(row=run.row, config=run.config, runs={0: result}) for run in runs.values()]
     study_table.write_table(study, made, folder / "results.json")
     return study, {key: run.config for key, run in runs.items()}, folder / "results.json"
 
@@ -245,19 +226,13 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyConfig, dict
     ],
 )
 def test_results_that_would_be_lost_are_refused(
-    planned: tuple[StudyConfig, dict[Any, ExperimentConfig], Path],
-    tmp_path: Path,
-    keys: list[Any],
-    value: object,
-    parts: list[Any],
+    planned: Planned, tmp_path: Path, keys: list[Any], value: object, parts: list[Any]
 ) -> None:
     study, configs, table = planned
     assert study_table.recorded_results(table, study, configs, []).keys() == configs.keys()
-    content = {"": json.loads(table.read_text())}
-    place: Any = content
-    for key in ["", *keys][:-1]:
-        place = place[key]
-    place[keys[-1] if keys else ""] = value
+    content: Any = {"": json.loads(table.read_text())}
+    *path, last = ["", *keys]
+    reduce(getitem, path, content)[last] = value
     file = tmp_path / "results.json"
     write_json(file, content[""])
     with refused(file, "--results_dir", *parts):
@@ -290,12 +265,9 @@ def test_metrics_without_a_value_are_refused(tmp_path: Path, metric: str, parts:
         ({}, ["--shard", "1/2", "--table_only"], ["--table_only", "--shard"]),
     ],
 )
-def test_mistakes_are_refused_before_anything_starts(
-    study_file: Path, tmp_path: Path, run: Tool, change: dict[str, Any], options: list[str], parts: list[str]
-) -> None:
+def test_mistakes(study_file, tmp_path, run, change, options, parts) -> None:
     change_file(study_file, **change)
-    code, _, errors = run(*options)
-    assert code == 2
+    _, errors = run(*options, code=2)
     assert_refusal(errors, *parts)
     assert not (tmp_path / "runs").exists()
 
@@ -332,10 +304,7 @@ def test_rows_of_the_figure_differ_in_marker_or_color(monkeypatch: pytest.Monkey
     rows = [StudyRow(name=f"row {n}", options={}, seeds=[0, 1], published=0.4) for n in range(13)]
     study = StudyConfig(title="title", experiment="x.yaml", rows=rows)
     runs: list[dict[int, Any]] = [{0: {"value": 0.5}}, {}]
-    made = [
-        RowResult(row=row, config=ExperimentConfig(), parameters=1, multiply_adds=1, runs=runs[n % 2])
-        for n, row in enumerate(rows)
-    ]
+    made = [make_result(row=row, config=ExperimentConfig(), runs=runs[n % 2]) for n, row in enumerate(rows)]
     study_table.draw_table(study, made, Path("unused.png"))
     handles, labels = drawn[0].axes[0].get_legend_handles_labels()
     assert labels == [f"row {n} ({(n + 1) % 2})" for n in range(13)] + ["published"]
