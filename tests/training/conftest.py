@@ -4,6 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from tests.training import tiny_run
 from vidtl.runtime.launch import make_accelerator
 
 
@@ -11,3 +12,8 @@ from vidtl.runtime.launch import make_accelerator
 def accelerator() -> Accelerator:
     torch.set_num_threads(1)  # forked children would wait for the threads of a pool that they did not inherit
     return make_accelerator("fp32")
+
+
+@pytest.fixture
+def no_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_run, "DROPOUT", False)

@@ -14,7 +14,6 @@ def copied(model):
 
 
 def test_the_average_is_the_closed_formula_of_its_recurrence():
-    """In float64, each weight's share is its (1 - d) times all later d."""
     torch.manual_seed(0)
     model, decay, history = nn.Linear(3, 2), 0.7, []
     average = WeightAverage(model, decay)
@@ -23,10 +22,10 @@ def test_the_average_is_the_closed_formula_of_its_recurrence():
         nn.init.normal_(model.weight)
         history.append(model.weight.detach().double())
         average.update(step)
-    decays = [min(decay, (1 + n) / (10 + n)) for n in range(1, 30)]
     expected, rest = torch.zeros(2, 3, dtype=torch.float64), 1.0
-    for weights, d in zip(reversed(history), reversed(decays), strict=True):
-        expected += rest * (1 - d) * weights
+    for n in range(29, 0, -1):  # the share of a weight is its (1 - d) times all later d
+        d = min(decay, (1 + n) / (10 + n))
+        expected += rest * (1 - d) * history[n - 1]
         rest *= d
     assert torch.allclose(average.tensors["weight"].double(), expected + rest * start, atol=1e-6)
 

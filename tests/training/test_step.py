@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from tests.environment import ENVIRONMENT
-from tests.training import tiny_run
 from tests.training.runs import launch_command
 from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task
 from tests.training.tiny_vivit import engine_of, take_steps
@@ -17,20 +16,15 @@ from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
 
 
-@pytest.fixture
-def no_dropout(monkeypatch):
-    monkeypatch.setattr(tiny_run, "DROPOUT", False)
-
-
 @pytest.mark.usefixtures("no_dropout")
 @pytest.mark.parametrize("options", [{}, {"loss": "focal", "class_weights": "balanced", "label_smoothing": 0.1}])
 def test_the_gradient_is_equal_for_any_accumulation(accelerator, options):
-    reports = {
-        n: take_steps(engine_of(accelerator, tiny_model(), accumulation_steps=n, **options), 6) for n in (1, 2, 4, 8)
-    }
-    assert [report.num_clips for report in reports[1]] == [8, 8, 6, 8, 8, 6]
-    for n in (2, 4, 8):
-        for one, other in zip(reports[1], reports[n], strict=True):
+    whole, *parts = (
+        take_steps(engine_of(accelerator, tiny_model(), accumulation_steps=n, **options), 6) for n in (1, 2, 4, 8)
+    )
+    assert [report.num_clips for report in whole] == [8, 8, 6, 8, 8, 6]
+    for reports in parts:
+        for one, other in zip(whole, reports, strict=True):
             assert other.loss.item() == pytest.approx(one.loss.item(), rel=1e-5)
             assert other.grad_norm.item() == pytest.approx(one.grad_norm.item(), rel=1e-4)
 
@@ -70,10 +64,8 @@ def test_the_whole_gradient_is_clipped_and_its_norm_before_reported(accelerator)
     moved = {}
     for clip_norm in (0.0, 0.1):
         sgd = OptimizerConfig(name="sgd", momentum=0.0, weight_decay=0.0, clip_norm=clip_norm)
-        config = replace(tiny_config(), optimizer=sgd)
-        engine = Engine(tiny_model(), config, accelerator, tiny_task(config))
-        batches = DeviceBatches(engine.task.loader.iterate(0), accelerator.device)
-        report = engine.step(0, 1.0, batches)
+        engine = Engine(tiny_model(), replace(tiny_config(), optimizer=sgd), accelerator, tiny_task(tiny_config()))
+        report = engine.step(0, 1.0, DeviceBatches(engine.task.loader.iterate(0), accelerator.device))
         moved[clip_norm] = (nn.utils.parameters_to_vector(engine.model.parameters()) - start).norm().item()
         assert report.grad_norm.item() > 0.1
     assert moved[0.0] == pytest.approx(report.grad_norm.item(), rel=1e-4)
@@ -85,26 +77,20 @@ import json
 from dataclasses import replace
 import torch
 from torch import nn
-from tests.training.tiny_run import NUM_CLASSES, tiny_config, tiny_task
+from tests.training.tiny_run import NUM_CLASSES
+from tests.training.tiny_vivit import engine_of, take_steps
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.runtime.signals import run_tool
 from vidtl.runtime.launch import make_accelerator
-from vidtl.training.prefetch import DeviceBatches
-from vidtl.training.step import Engine
 
 torch.set_num_threads(1)
 accelerator = make_accelerator("bf16")
 assert accelerator.num_processes == 2, accelerator.num_processes
-plugin = getattr(accelerator.state, "fsdp_plugin", None)
-config, clip = tiny_config(ema_decay=0.5), ClipConfig(num_frames=1, frame_size=(48, 48))
-task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
-enlarge = nn.Upsample(size=(48, 48))
-task = replace(task, make_input=lambda batch: (enlarge(batch.pixels[:, 0].float() / 127.5 - 1)[:, None], batch.targets))
 sizes = {"width": 16, "num_heads": 2, "head_width": 8, "mlp_width": 16}
 mini_vit = ModelConfig(architecture="mini_vit", tokenizer="t2t_performer", **sizes)
 torch.manual_seed(3)
-model = build_model(mini_vit, clip, NUM_CLASSES)
+model = build_model(mini_vit, ClipConfig(num_frames=1, frame_size=(48, 48)), NUM_CLASSES)
 model.head = nn.Sequential(nn.BatchNorm1d(16), model.head)
 dtypes = {}
 def note(name, module):
@@ -112,23 +98,24 @@ def note(name, module):
 block = model.repeated_blocks()[-1]
 for kind in (nn.LayerNorm, nn.Linear):
     note(kind.__name__, next(module for module in block.modules() if isinstance(module, kind)))
-engine = Engine(model, config, accelerator, task)
-batches = DeviceBatches(task.loader.iterate(0), accelerator.device)
-losses = [engine.step(step, 0.01, batches).loss for step in range(2)]
+engine = engine_of(accelerator, model, ema_decay=0.5)
+enlarge = nn.Upsample(size=(48, 48))
+as_images = lambda batch: (enlarge(batch.pixels[:, 0].float() / 127.5 - 1)[:, None], batch.targets)
+engine.task = replace(engine.task, make_input=as_images)
+losses = [report.loss for report in take_steps(engine, 2)]
 with engine.evaluated() as evaluated:
     means = accelerator.gather(evaluated.head[0].running_mean[None])
 loss = accelerator.reduce(torch.stack(losses))
 if accelerator.is_main_process:
-    form = {"form": accelerator.distributed_type.value, "policy": str(plugin and plugin.mixed_precision_policy)}
+    policy = str(getattr(getattr(accelerator.state, "fsdp_plugin", None), "mixed_precision_policy", None))
+    form = {"form": accelerator.distributed_type.value, "policy": policy}
     print(json.dumps({**form, "dtypes": dtypes, "means": means.tolist(), "loss": loss.tolist()}))
 run_tool(lambda: None)  # leaves the group in order
 """
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    """Results of two steps in bf16, as replicas and with a sharded model."""
-    script = tmp_path_factory.mktemp("two") / "two.py"
+def test_both_forms_are_autocast_over_float32_weights_and_evaluate_the_same_running_means(tmp_path):
+    script = tmp_path / "two.py"
     script.write_text(TWO)
     results = []
     for config in ("cpu_2_processes", "fsdp_cpu_2_processes"):
@@ -137,18 +124,11 @@ def two_processes(tmp_path_factory):
         assert done.returncode == 0, done.stderr
         results.append(json.loads(done.stdout.splitlines()[-1]))
     assert [each["form"] for each in results] == ["MULTI_CPU", "FSDP"]
-    return results
-
-
-def test_all_processes_evaluate_the_same_running_means(two_processes):
-    for result in two_processes:
+    for result in results:
         first, second = result["means"]
         assert first == second
         assert any(first)
-
-
-def test_every_form_is_autocast_over_float32_weights(two_processes):
-    whole, shared = two_processes
+    whole, shared = results
     assert whole["dtypes"] == shared["dtypes"]
     assert shared["dtypes"]["LayerNorm"][0] == "torch.float32"
     assert shared["dtypes"]["Linear"] == ["torch.float32", "torch.bfloat16"]

@@ -35,26 +35,19 @@ def test_no_heartbeat_is_a_hang_even_while_others_move():
     ("ahead", "behind"),
     [
         (Activity.REDUCING, Activity.READING),
-        (Activity.COMPUTING, Activity.SAVING),
+        (Activity.COMPUTING, Activity.SAVING),  # a checkpoint and an evaluation come before the next step
         (Activity.COMPUTING, Activity.EVALUATING),
+        (Activity.READING, Activity.READING),
     ],
 )
-def test_the_process_furthest_behind_is_named_when_nothing_moves(ahead, behind):
-    """A checkpoint and an evaluation come before the next step."""
+def test_the_processes_furthest_behind_are_named_when_nothing_moves(ahead, behind):
     detector = HangDetector(10.0, 0.0)
     beats = [beat(0, 0, 7, ahead, 50), beat(1, 0, 7, behind, 90), beat(2, 0, 7, ahead, 50)]
     for second in range(11):
         assert detector.check([replace(each, beat=second) for each in beats], second) is None
     problem = detector.check([replace(each, beat=11) for each in beats], 11.0)
     assert_refusal(problem, "process 1 (pid 101 on host1)", "step 7", behind.text)
-    assert "process 0" not in problem
-
-
-def test_processes_at_the_same_step_are_all_named():
-    detector = HangDetector(10.0, 0.0)
-    detector.check([beat(0), beat(1)], 0.0)
-    problem = detector.check([beat(0, 1), beat(1, 1)], 11.0)
-    assert_refusal(problem, "any process", "process 0 (pid 100", "process 1 (pid 101")
+    assert ("process 0 (pid 100" in problem) == ("any process" in problem) == (ahead is behind)
 
 
 def test_an_activity_ends_with_its_block():
@@ -79,7 +72,7 @@ def run_in_trouble(folder, trouble, **options):
 )
 def test_a_process_that_hangs_ends_the_run_and_is_named_once(tmp_path, trouble, expected):
     process = run_in_trouble(tmp_path, trouble, hang_timeout_s=5.0, delay_s=0.3)
-    errors, pid = "", 0
+    errors = ""
     deadline = time.monotonic() + 100
     while "error: no " not in errors:
         assert time.monotonic() < deadline, errors
@@ -91,10 +84,9 @@ def test_a_process_that_hangs_ends_the_run_and_is_named_once(tmp_path, trouble, 
     _, rest = process.communicate(timeout=60)
     assert process.returncode != 0
     assert (errors + rest).count("error: no ") == 1
-    stacks = sorted(path.name for path in (tmp_path / "run" / "stacks").iterdir())
-    assert stacks == (["process-0.txt"] if trouble == "freeze" else ["process-0.txt", "process-1.txt"])
-    if trouble == "sleep":
-        assert "in make_trouble" in (tmp_path / "run/stacks/process-1.txt").read_text()
+    stacks = {path.name: path.read_text() for path in (tmp_path / "run" / "stacks").iterdir()}
+    assert stacks.keys() == {"process-0.txt", "process-1.txt"} - ({"process-1.txt"} if trouble == "freeze" else set())
+    assert ("in make_trouble" in stacks.get("process-1.txt", "")) == (trouble == "sleep")
 
 
 def test_a_signal_that_ends_the_launcher_still_leaves_a_checkpoint_of_the_step(tmp_path):

@@ -43,7 +43,6 @@ class TinyModel(nn.Module):
         return self.head(nn.functional.dropout(hidden, 0.3 if DROPOUT else 0.0, self.training))
 
     def repeated_blocks(self) -> list[nn.Module]:
-        """Units of FSDP2."""
         return [self.hidden]
 
 
@@ -53,10 +52,12 @@ DROPOUT = True
 class TinyLoader:
     """Batches as of `vidtl.data.loader.TrainLoader`: the global order is a function of (seed, epoch) only."""
 
-    def __init__(self, config: ExperimentConfig, process_index: int = 0, num_processes: int = 1) -> None:
+    def __init__(self, config: ExperimentConfig, processes: Accelerator | None) -> None:
         self.training = training = config.training
-        self.process_index, self.num_processes = process_index, num_processes
-        self.micro_batch = training.batch_size // training.accumulation_steps // num_processes
+        self.process_index, self.num_processes = 0, 1
+        if processes:
+            self.process_index, self.num_processes = processes.process_index, processes.num_processes
+        self.micro_batch = training.batch_size // training.accumulation_steps // self.num_processes
         self.steps_per_epoch = -(-NUM_RECORDS // training.batch_size)
         self.samples_per_epoch = NUM_RECORDS
         self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
@@ -84,13 +85,13 @@ class TinyLoader:
         places = range(first, first + self.micro_batch)
         indices = torch.tensor([int(order[place % NUM_RECORDS]) for place in places])
         pixels = [generator(self.training.seed, epoch, int(i), 7).integers(0, 256, (2, 3, 2, 2)) for i in indices]
+        targets = nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float()
+        weights = torch.tensor([float(place < NUM_RECORDS) for place in places])
+        color = torch.zeros(len(indices), dtype=torch.int64)
+        pixels = torch.stack([torch.from_numpy(p).to(torch.uint8) for p in pixels])
+        augmentation = [Augmentation()] * len(indices)
         return ClipBatch(
-            pixels=torch.stack([torch.from_numpy(p).to(torch.uint8) for p in pixels]),
-            color=torch.zeros(len(indices), dtype=torch.int64),
-            targets=nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float(),
-            weights=torch.tensor([float(place < NUM_RECORDS) for place in places]),
-            augmentation=[Augmentation()] * len(indices),
-            failures=[],
+            pixels=pixels, color=color, targets=targets, weights=weights, augmentation=augmentation, failures=[]
         )
 
 
@@ -105,13 +106,13 @@ def tiny_config(**training: object) -> ExperimentConfig:
     )
 
 
-def tiny_task(config: ExperimentConfig, process_index: int = 0, num_processes: int = 1) -> TrainingTask:
+def tiny_task(config: ExperimentConfig, processes: Accelerator | None = None) -> TrainingTask:
     def save_model(model: nn.Module, directory: Path) -> None:
         save_file(model.state_dict(), directory / "model.safetensors")
         (directory / "config.json").write_text("{}")
 
     return TrainingTask(
-        loader=TinyLoader(config, process_index, num_processes),
+        loader=TinyLoader(config, processes),
         make_input=lambda batch: (batch.pixels.float() / 127.5 - 1, batch.targets),
         num_classes=NUM_CLASSES,
         multi_label=False,
@@ -143,7 +144,7 @@ def tiny_train(
     task: TrainingTask | None = None,
     model: nn.Module | None = None,
 ) -> tuple[TrainingSummary, nn.Module]:
-    task = task or tiny_task(config, accelerator.process_index, accelerator.num_processes)
+    task = task or tiny_task(config, accelerator)
     model = model or tiny_model()
     summary = train(config, output_dir, accelerator, task, model, evaluate, Progress(visible=False))
     return summary, model
@@ -170,32 +171,32 @@ def make_trouble(trouble: str) -> None:
         raise ValueError("trouble")
     if trouble in ("pause", "sleep"):
         time.sleep({"pause": 6, "sleep": 1000}[trouble])
-        return
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[trouble])
+    else:
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[trouble])
 
 
 def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
     """Fail by `kind@place`: at the read of that step's batch (the default), its computation, or a later save."""
-    kind, _, place = trouble.partition("@")
+    kind, _, trouble_place = trouble.partition("@")
     step_now = 0
+
+    def reach(place: str, *steps: int) -> None:
+        if place == (trouble_place or "read") and at_step in steps:
+            make_trouble(kind)
 
     def spoil(step: int, batch: ClipBatch) -> ClipBatch:
         nonlocal step_now
         step_now = step
-        if step == at_step and place in ("", "read"):
-            make_trouble(kind)
+        reach("read", step)
         return batch
 
     def make_input(batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        inputs, targets = task.make_input(batch)
-        if step_now == at_step and place == "step":
-            make_trouble(kind)
-        return inputs, targets
+        reach("step", step_now)
+        return task.make_input(batch)
 
     def save_model(model: nn.Module, directory: Path) -> None:
         task.save_model(model, directory)
-        if step_now >= at_step and place == "save":
-            make_trouble(kind)
+        reach("save", *range(step_now + 1))
 
     task.loader.spoil = spoil  # type: ignore[attr-defined]
     return replace(task, make_input=make_input, save_model=save_model)
@@ -212,18 +213,17 @@ def main() -> None:
     config = tiny_config(**options)
     accelerator = make_accelerator("fp32")
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
-    task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
+    task = tiny_task(config, accelerator)
     task.loader.step_delay_s = delay_s  # type: ignore[attr-defined]
-    in_trouble = process == accelerator.process_index
-    if in_trouble:
-        task = spoil_task(task, trouble, step)
-    (output_dir.parent / f"started-{accelerator.process_index}").touch()
     evaluate = uneven_evaluation(accelerator) if evaluates else None
-    if in_trouble and trouble.endswith("@evaluation"):
-        evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
+    if process == accelerator.process_index:
+        task = spoil_task(task, trouble, step)
+        if trouble.endswith("@evaluation"):
+            evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
+    (output_dir.parent / f"started-{accelerator.process_index}").touch()
     summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task=task)
     if accelerator.is_main_process:
-        form = str(accelerator.distributed_type.value)
+        form = accelerator.distributed_type.value
         print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step, "form": form}))
 
 

@@ -16,19 +16,10 @@ from vidtl.training.step import Engine, StepReport
 def tiny_vivit(**settings: object) -> VideoModel:
     """Two spatial and one temporal block, TokenLearner between the spatial ones; its head does not start at 0."""
     torch.manual_seed(3)
-    vivit = ModelConfig(
-        **{  # type: ignore[arg-type]
-            "width": 16,
-            "depth": 2,
-            "num_heads": 2,
-            "temporal_depth": 1,
-            "tubelet": (1, 1, 1),
-            "token_learner": TokenLearnerConfig(num_tokens=2, after_block=1),
-            **settings,
-        }
-    )
+    sizes = {"width": 16, "depth": 2, "num_heads": 2, "temporal_depth": 1, "tubelet": (1, 1, 1)}
+    token_learner = TokenLearnerConfig(num_tokens=2, after_block=1)
+    vivit = ModelConfig(**{"token_learner": token_learner, **sizes, **settings})  # type: ignore[arg-type]
     model = build_model(vivit, ClipConfig(num_frames=2, frame_size=(2, 2)), NUM_CLASSES)
-    assert isinstance(model.head, nn.Linear)
     nn.init.normal_(model.head.weight)
     return model
 
@@ -37,7 +28,7 @@ def engine_of(accelerator: Accelerator, model: nn.Module, **training: object) ->
     """With SGD: AdamW turns the rounding of gradients that should be 0 (keys' biases) into whole steps."""
     config = tiny_config(**training)
     config = replace(config, optimizer=replace(config.optimizer, name="sgd"))
-    return Engine(model, config, accelerator, tiny_task(config))
+    return Engine(model, config, accelerator, tiny_task(config, accelerator))
 
 
 def take_steps(engine: Engine, count: int, start: int = 0) -> list[StepReport]:
