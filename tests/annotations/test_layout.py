@@ -48,11 +48,8 @@ def test_paths_that_could_leave_the_root_are_refused():
 
 
 def test_a_missing_path_is_refused_with_its_first_missing_part(tmp_path):
-    make(tmp_path, "kinetics/annotations/val.csv")
-    for path, wrong, right in (
-        ("kinetic/x.csv", "kinetic", "kinetics"),
-        ("kinetics/annotations/vla.csv", "vla.csv", "val.csv"),
-    ):
+    make(tmp_path, "sets/lists/val.csv")
+    for path, wrong, right in (("set/lists/val.csv", "set", "sets"), ("sets/lists/vla.csv", "vla.csv", "val.csv")):
         with refused(repr(wrong), repr(right)):
             existing(tmp_path / path, "annotation file")
 

@@ -39,18 +39,11 @@ def scanned_manifest(root, paths, folder=None):
     return write_manifest(folder or root / FOLDER, [scan_file(ScanJob(root, path, "packets")) for path in paths])
 
 
-@pytest.fixture
-def records(copied):
-    return copied
-
-
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory):
     """The manifest of all real and broken files."""
-    paths = [path for name in ("videos", "broken") for path in (shared_data / name).iterdir()]
-    return scanned_manifest(
-        shared_data, [str(path.relative_to(shared_data)) for path in paths], tmp_path_factory.mktemp("manifest")
-    )
+    paths = [f"{name}/{path.name}" for name in ("videos", "broken") for path in (shared_data / name).iterdir()]
+    return scanned_manifest(shared_data, paths, tmp_path_factory.mktemp("manifest"))
 
 
 def test_timelines_of_real_files_are_restored_in_every_bit(shared_data, real):
@@ -95,40 +88,40 @@ def test_broken_real_files_keep_their_reason(shared_data, real):
                 read_again(entry.path)
 
 
-def test_clips_are_the_same_with_and_without(records):
-    scanned_manifest(records.root, records.paths)
-    assert clips_of(records, CONFIG).manifest
-    assert clips_of(records, WITHOUT).manifest is None
-    for index in range(len(records)):
-        ours, theirs = (clips_of(records, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
+def test_clips_are_the_same_with_and_without(copied):
+    scanned_manifest(copied.root, copied.paths)
+    assert clips_of(copied, CONFIG).manifest
+    assert clips_of(copied, WITHOUT).manifest is None
+    for index in range(len(copied)):
+        ours, theirs = (clips_of(copied, config)[ClipKey(0, index, 1.0)] for config in (CONFIG, WITHOUT))
         for one, other in zip(ours, theirs, strict=True):
             assert np.array_equal(one.pixels, other.pixels)
-        views = [views_of(records, "vivit_4x3", config)[index] for config in (CONFIG, WITHOUT)]
+        views = [views_of(copied, "vivit_4x3", config)[index] for config in (CONFIG, WITHOUT)]
         assert np.array_equal(views[0].pixels, views[1].pixels)
 
 
-def test_a_known_broken_video_is_not_opened(records, monkeypatch):
-    records.path(0).write_bytes(b"no video")
-    scanned_manifest(records.root, records.paths)
-    before = views_of(records, "center", WITHOUT)[0].failure
+def test_a_known_broken_video_is_not_opened(copied, monkeypatch):
+    copied.path(0).write_bytes(b"no video")
+    scanned_manifest(copied.root, copied.paths)
+    before = views_of(copied, "center", WITHOUT)[0].failure
     assert before.reason == "not a video container"
     with monkeypatch.context() as patch:
         patch.setattr("vidtl.data.manifest.open_video", None)
-        assert views_of(records, "center", CONFIG)[0].failure == before
-    (stand_in, *_) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
+        assert views_of(copied, "center", CONFIG)[0].failure == before
+    (stand_in, *_) = clips_of(copied, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.reason for failure in stand_in.failures] == ["not a video container"]
 
 
-def test_substitutes_known_to_be_broken_cost_no_attempt(records, monkeypatch):
-    for index in set(range(len(records))) - {5}:
-        records.path(index).write_bytes(b"no video")
-    scanned_manifest(records.root, records.paths)
+def test_substitutes_known_to_be_broken_cost_no_attempt(copied, monkeypatch):
+    for index in set(range(len(copied))) - {5}:
+        copied.path(index).write_bytes(b"no video")
+    scanned_manifest(copied.root, copied.paths)
     monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 1)
-    (clip,) = clips_of(records, CONFIG)[ClipKey(0, 0, 1.0)]
+    (clip,) = clips_of(copied, CONFIG)[ClipKey(0, 0, 1.0)]
     assert [failure.record for failure in clip.failures] == [0]
-    assert np.array_equal(clip.targets, records.targets(5))
+    assert np.array_equal(clip.targets, copied.targets(5))
     monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 15)
-    assert np.array_equal(clips_of(records, WITHOUT)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
+    assert np.array_equal(clips_of(copied, WITHOUT)[ClipKey(0, 0, 1.0)][0].pixels, clip.pixels)
 
 
 @pytest.fixture
@@ -137,18 +130,18 @@ def warnings(caplog, monkeypatch):
     return caplog
 
 
-def test_changed_files_are_reported_once_and_scanned_again(records, warnings):
-    manifest = scanned_manifest(records.root, records.paths)
-    for path in records.paths:
-        os.utime(records.root / path, ns=(1, 1))
-    (records.root / records.paths[0]).write_bytes(records.path(1).read_bytes())
-    for path in [*records.paths, *records.paths]:
-        assert manifest.consult(records.root, path) is None
+def test_changed_files_are_reported_once_and_scanned_again(copied, warnings):
+    manifest = scanned_manifest(copied.root, copied.paths)
+    for path in copied.paths:
+        os.utime(copied.root / path, ns=(1, 1))
+    (copied.root / copied.paths[0]).write_bytes(copied.path(1).read_bytes())
+    for path in [*copied.paths, *copied.paths]:
+        assert manifest.consult(copied.root, path) is None
     *named, last = warnings.messages
-    assert [message.split()[0] for message in named] == [*records.paths][:3]
+    assert [message.split()[0] for message in named] == [*copied.paths][:3]
     assert "bytes then" in named[0]
     assert str(manifest.file) in last
-    assert views_of(records, "center", CONFIG)[0].failure is None
+    assert views_of(copied, "center", CONFIG)[0].failure is None
 
 
 def test_a_decode_that_disagrees_with_the_manifest_is_unreadable(shared_data, tmp_path):
@@ -206,15 +199,15 @@ HOSTILE_ROWS: list[dict[str, Any]] = [
 ]
 
 
-def test_hostile_rows_are_refused(records):
-    path = records.paths[0]
-    manifest = scanned_manifest(records.root, [path])
+def test_hostile_rows_are_refused(copied):
+    path = copied.paths[0]
+    manifest = scanned_manifest(copied.root, [path])
     (good,) = manifest
     for change in HOSTILE_ROWS:
         entry = dataclasses.replace(good, **change)
         rewrite(manifest.file, f"INSERT OR REPLACE INTO files VALUES ({','.join('?' * 22)})", values=entry.to_row())
         with refused(manifest.file, "tools/prepare.py"):
-            Manifest(manifest.file).consult(records.root, path)
+            Manifest(manifest.file).consult(copied.root, path)
 
 
 @pytest.mark.parametrize(
@@ -237,16 +230,16 @@ def test_other_files_are_refused(tmp_path, change):
         find_manifest(tmp_path, str(file))
 
 
-def test_a_manifest_is_found_by_setting(records, tmp_path):
-    assert find_manifest(records.root, "auto") is None
-    made = scanned_manifest(records.root, records.paths, tmp_path / "else where?")
+def test_a_manifest_is_found_by_setting(copied, tmp_path):
+    assert find_manifest(copied.root, "auto") is None
+    made = scanned_manifest(copied.root, copied.paths, tmp_path / "else where?")
     for setting in (made.file, made.file.parent):
-        assert [*find_manifest(records.root, str(setting))] == [*made]
+        assert [*find_manifest(copied.root, str(setting))] == [*made]
     assert os.listdir(made.file.parent) == [made.file.name]  # nothing is written beside it
-    assert find_manifest(records.root, "none") is None
+    assert find_manifest(copied.root, "none") is None
     for missing in (tmp_path / "nowhere", tmp_path):
         with refused("data.manifest", missing):
-            find_manifest(records.root, str(missing))
+            find_manifest(copied.root, str(missing))
 
 
 def test_a_manifest_of_version_1_is_reported_and_not_used(tmp_path, warnings):

@@ -60,9 +60,9 @@ def test_a_terminated_run_saves_its_step_and_resumes_bitwise(unbroken, tmp_path)
         wait_for(tmp_path / f"started-{index}", process)
     time.sleep(2)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert err.count("stopped by SIGTERM") == 1
+    assert errors.count("stopped by SIGTERM") == 1
     checkpoint = newest_valid(folder / "checkpoints")
     step = checkpoint_step(checkpoint)
     assert 1 <= step < STEPS
@@ -104,10 +104,8 @@ def test_sharded_and_whole_runs_resume_each_other(tmp_path, accelerator):
     train_whole(whole)
     assert train_sharded(sharded) == {"steps": STEPS, "resumed": 0, "form": "FSDP"}
     assert_same_log(whole, sharded)
-    one, other = (runs.tensors_of(checkpoint_of(folder, 12)) for folder in (whole, sharded))
-    assert one.keys() == other.keys()
-    assert all(torch.allclose(one[key], other[key], rtol=1e-4, atol=1e-6) for key in one)
-
+    tensors = (runs.tensors_of(checkpoint_of(folder, 12)) for folder in (whole, sharded))
+    torch.testing.assert_close(*tensors, rtol=1e-4, atol=1e-6)
     assert train_whole(cut_back(sharded, tmp_path / "from_sharded", 8)).resumed_step == 8
     assert_same_log(whole, tmp_path / "from_sharded")
     assert train_sharded(cut_back(whole, tmp_path / "from_whole", 8))["resumed"] == 8
@@ -123,19 +121,19 @@ def machines():
     """Two network namespaces joined by a virtual cable: name and network interface of each."""
     if shutil.which("ip") is None:
         pytest.skip("needs the command ip (Debian: apt install iproute2)")
-    names = [f"vidtl-{os.getpid()}-{number}" for number in range(2)]
-    ends = ["vidtl0", "vidtl1"]
+    pairs = [(f"vidtl-{os.getpid()}-{number}", f"vidtl{number}") for number in range(2)]
     made = []
     try:
-        for name in names:
+        for name, _ in pairs:
             ip("netns", "add", name)
             made.append(name)
-        ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
-        for number, (name, end) in enumerate(zip(names, ends, strict=True)):
+        (name, end), (other, other_end) = pairs
+        ip("link", "add", end, "netns", name, "type", "veth", "peer", "name", other_end, "netns", other)
+        for number, (name, end) in enumerate(pairs):
             ip("-n", name, "addr", "add", f"10.77.0.{number + 1}/24", "dev", end)
             ip("-n", name, "link", "set", end, "up")
             ip("-n", name, "link", "set", "lo", "up")
-        yield list(zip(names, ends, strict=True))
+        yield pairs
     except subprocess.CalledProcessError as error:
         pytest.skip(f"needs the right to make network namespaces: {error.stderr.strip()}")
     finally:

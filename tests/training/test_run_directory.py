@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -21,18 +22,10 @@ def taken(tmp_path):
     return directory
 
 
-def rewrite(file, change):
-    recorded = yaml.safe_load(file.read_text())
-    change(recorded)
-    file.write_text(yaml.safe_dump(recorded))
-
-
 def test_the_resolved_configuration_is_recorded(taken):
     recorded = yaml.safe_load(taken.config_file.read_text())
-    assert recorded["optimizer"]["betas"] == [0.9, 0.999]
-    assert recorded["model"]["architecture"] == "vivit"
+    assert (recorded["optimizer"]["betas"], recorded["optimizer"]["learning_rate"]) == ([0.9, 0.999], 0.001)
     assert recorded["model"]["token_learner"]["num_tokens"] is None
-    assert isinstance(recorded["optimizer"]["learning_rate"], float)
 
 
 @pytest.mark.parametrize(
@@ -50,15 +43,15 @@ def test_another_experiment_is_refused_and_nothing_changes(taken, change, parts)
     assert {p: p.read_bytes() for p in taken.path.rglob("*") if p.is_file()} == before
 
 
-def test_a_key_missing_in_the_record_has_its_default(taken):
-    rewrite(taken.config_file, lambda recorded: recorded["optimizer"].pop("momentum"))
+def test_keys_of_another_version_have_their_default_or_are_named(taken):
+    recorded = yaml.safe_load(taken.config_file.read_text())
+    del recorded["optimizer"]["momentum"]
+    taken.config_file.write_text(yaml.safe_dump(recorded))
     assert taken.find_checkpoint(CONFIG) is None
     with refused("optimizer.momentum", "0.9", "0.5"):
         taken.find_checkpoint(replace(CONFIG, optimizer=OptimizerConfig(momentum=0.5)))
-
-
-def test_a_key_that_no_longer_exists_names_another_version(taken):
-    rewrite(taken.config_file, lambda recorded: recorded["clip"].update(wavelets=3))
+    recorded["clip"]["wavelets"] = 3
+    taken.config_file.write_text(yaml.safe_dump(recorded))
     with refused("clip.wavelets", "3", "another version of vidtl"):
         taken.find_checkpoint(CONFIG)
 
@@ -90,21 +83,16 @@ def test_a_directory_with_only_invalid_checkpoints_is_refused(taken, manifest, p
 
 @pytest.mark.usefixtures("accelerator")
 def test_a_second_run_is_refused_by_process_and_host_until_the_first_ends(tmp_path):
-    owner = os.getpid()
-
-    def second_run():
-        with RunDirectory(tmp_path).locked():
+    def start_run(*refusal):
+        with refused(*refusal) if refusal else nullcontext(), RunDirectory(tmp_path).locked():
             pass
 
-    def refused_run():
-        with refused(f"in use by process {owner} on ", socket.gethostname()):
-            second_run()
-
+    owner = f"in use by process {os.getpid()} on "
     with RunDirectory(tmp_path).locked():
         worker = in_child(lambda: os.read(os.pipe()[0], 1))  # must not keep the lock of a run that has ended
-        assert ending_of(in_child(refused_run)) == 0
+        assert ending_of(in_child(lambda: start_run(owner, socket.gethostname()))) == 0
     try:
-        assert ending_of(in_child(second_run)) == 0
+        assert ending_of(in_child(start_run)) == 0
     finally:
         os.kill(worker, signal.SIGKILL)
         ending_of(worker)
