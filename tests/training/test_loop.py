@@ -133,27 +133,26 @@ def test_an_interrupted_evaluation_ends_at_once_and_is_repeated(unbroken, tmp_pa
     assert are_equal(summary.checkpoint, unbroken[1].checkpoint)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_stops_after_the_step_with_a_checkpoint(unbroken, tmp_path, accelerator, signum):
+def end_like_the_workers(_):
+    terminate()
+    raise UserError("a decoding worker failed")
+
+
+@pytest.mark.parametrize(
+    ("step", "signum", "action"),
+    [(5, signal.SIGTERM, end_like_the_workers)]
+    + [(4, each, partial(terminate, signum=each)) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)],
+)
+def test_a_signal_stops_after_the_step_with_a_checkpoint(unbroken, tmp_path, accelerator, step, signum, action):
     before = signal.getsignal(signum)
     with pytest.raises(StoppedBySignalError) as stopped:
-        tiny_train(tmp_path, tiny_config(), accelerator, task=at_step([4], partial(terminate, signum=signum)))
+        tiny_train(tmp_path, tiny_config(), accelerator, task=at_step([step], action))
     assert stopped.value.signum == signum
     assert signal.getsignal(signum) is before
     assert saved_steps(tmp_path) == [2, 4, 5]
     summary, _ = tiny_train(tmp_path, tiny_config(), accelerator)
     assert summary.resumed_step == 5
     assert are_equal(summary.checkpoint, unbroken[1].checkpoint)
-
-
-def test_workers_that_end_by_the_same_signal_lose_no_step(tmp_path, accelerator):
-    def die(_):
-        terminate()
-        raise UserError("a decoding worker failed")
-
-    with pytest.raises(StoppedBySignalError):
-        tiny_train(tmp_path, tiny_config(), accelerator, task=at_step([5], die))
-    assert saved_steps(tmp_path) == [2, 4, 5]
 
 
 @pytest.mark.parametrize(

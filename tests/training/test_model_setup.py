@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.refusals import refused
-from tests.training.tiny_vivit import engine_of, take_steps, tiny_vivit
+from tests.training.tiny_run import engine_of, take_steps, tiny_vivit
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.training.checkpoint import MODEL, OPTIMIZER

@@ -9,8 +9,7 @@ from torch import nn
 
 from tests.environment import ENVIRONMENT
 from tests.training.runs import launch_command
-from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task
-from tests.training.tiny_vivit import engine_of, take_steps
+from tests.training.tiny_run import NUM_RECORDS, engine_of, take_steps, tiny_config, tiny_model, tiny_task
 from vidtl.config import OptimizerConfig
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
@@ -78,7 +77,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 from tests.training.tiny_run import NUM_CLASSES
-from tests.training.tiny_vivit import engine_of, take_steps
+from tests.training.tiny_run import engine_of, take_steps
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.runtime.signals import run_tool
