@@ -22,12 +22,6 @@ def taken(tmp_path):
     return directory
 
 
-def test_the_resolved_configuration_is_recorded(taken):
-    recorded = yaml.safe_load(taken.config_file.read_text())
-    assert (recorded["optimizer"]["betas"], recorded["optimizer"]["learning_rate"]) == ([0.9, 0.999], 0.001)
-    assert recorded["model"]["token_learner"]["num_tokens"] is None
-
-
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
@@ -45,6 +39,7 @@ def test_another_experiment_is_refused_and_nothing_changes(taken, change, parts)
 
 def test_keys_of_another_version_have_their_default_or_are_named(taken):
     recorded = yaml.safe_load(taken.config_file.read_text())
+    assert (recorded["optimizer"]["betas"], recorded["model"]["token_learner"]["num_tokens"]) == ([0.9, 0.999], None)
     del recorded["optimizer"]["momentum"]
     taken.config_file.write_text(yaml.safe_dump(recorded))
     assert taken.find_checkpoint(CONFIG) is None

@@ -12,8 +12,7 @@ import pytest
 from tests.environment import wait_for
 from tests.refusals import assert_refusal
 from tests.training.runs import launch_command, log_lines, start
-from vidtl.runtime import watchdog
-from vidtl.runtime.watchdog import Activity, HangDetector, Heartbeat, activity, heartbeat
+from vidtl.runtime.watchdog import Activity, HangDetector, Heartbeat
 from vidtl.training.checkpoint import checkpoint_step, newest_valid
 
 
@@ -49,14 +48,6 @@ def test_the_processes_furthest_behind_are_named_when_nothing_moves(ahead, behin
     problem = detector.check([replace(each, beat=11) for each in beats], 11.0)
     assert_refusal(problem, "process 1 (pid 101 on host1)", "step 7", behind.text)
     assert ("process 0 (pid 100" in problem) == ("any process" in problem) == (ahead is behind)
-
-
-def test_an_activity_ends_with_its_block():
-    heartbeat(Activity.COMPUTING, 3)
-    with activity(Activity.SAVING, 4):
-        heartbeat()
-        assert watchdog._position[:2] == (4, Activity.SAVING)
-    assert watchdog._position[:2] == (3, Activity.COMPUTING)
 
 
 def run_in_trouble(folder, trouble, **options):

@@ -19,7 +19,7 @@ from torch import nn
 from vidtl import config as settings
 from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, ScheduleConfig, TokenLearnerConfig
 from vidtl.data.augmentation import Augmentation
-from vidtl.data.batch import ClipBatch, Failure
+from vidtl.data.batch import ClipBatch
 from vidtl.models import build_model
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.progress import Progress
@@ -126,16 +126,6 @@ def tiny_task(config, processes=None):
 def tiny_model():
     torch.manual_seed(3)
     return TinyModel()
-
-
-def failing(share):
-    """Report that share of each batch's videos as unreadable."""
-
-    def spoil(step, batch):
-        bad = range(int(share * len(batch.weights)))
-        return replace(batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short", ("swimming",)) for i in bad])
-
-    return spoil
 
 
 def tiny_train(
