@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from tests.stress.outcome import KillInSave, ending_of, in_child
-from vidtl.training import checkpoint as module
 from vidtl.training.checkpoint import (
     CONFIG,
     EMA,
@@ -33,7 +32,6 @@ from vidtl.training.checkpoint import (
 )
 
 STEP = "checkpoints/step-00000020"
-FILES = [MODEL, OPTIMIZER, STATE, EXPERIMENT]
 
 
 def save(folder, step, averaged=False):
@@ -71,7 +69,7 @@ def folder(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+@pytest.mark.parametrize("name", [MODEL, OPTIMIZER, STATE, EXPERIMENT, MANIFEST])
 def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_used(folder, name, caplog):
     path = folder / "step-00000020" / name
     good = path.read_bytes()
@@ -133,7 +131,7 @@ def test_killed_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path):
 
 def test_a_lack_of_space_is_reported_before_anything_is_written(folder, monkeypatch):
     free = shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     before = sorted(folder.rglob("*"))
     with refused("step-00000030", "5000"):
         save(folder, 30)
@@ -157,10 +155,7 @@ def test_a_disk_that_fills_up_is_refused_and_leaves_the_checkpoint_before(folder
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-@pytest.mark.parametrize(
-    ("at", "given"),
-    [(".", "."), (".", STEP), (STEP, "."), ("checkpoints/step-00000010", "../step-00000020")],
-)
+@pytest.mark.parametrize(("at", "given"), [(".", "."), (".", STEP), (STEP, "."), ("checkpoints", "step-00000020")])
 def test_a_run_or_checkpoint_is_found_from_any_folder(folder, monkeypatch, at, given, averaged):
     monkeypatch.chdir(folder.parent / at)
     found = find_checkpoint(Path(given, EMA if averaged and given != "." else ""))

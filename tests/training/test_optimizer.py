@@ -20,16 +20,12 @@ from vidtl.training.optimizer import (
 )
 
 CPU = torch.device("cpu")
+ADAM = {"exp_avg", "exp_avg_sq", "step"}
 NONE = TokenLearnerConfig(num_tokens=0)
 
 
 @pytest.mark.parametrize(
-    ("name", "states"),
-    [
-        ("adamw", {"exp_avg", "exp_avg_sq", "step"}),
-        ("sgd", {"momentum_buffer"}),
-        ("muon", {"momentum_buffer", "exp_avg", "exp_avg_sq", "step"}),
-    ],
+    ("name", "states"), [("adamw", ADAM), ("sgd", {"momentum_buffer"}), ("muon", {*ADAM, "momentum_buffer"})]
 )
 def test_an_optimizer_resumes_bitwise_from_its_tensors(name, states):
     config = OptimizerConfig(name=name, learning_rate=0.02, layer_decay=0.9)
