@@ -1,15 +1,11 @@
 """Charades: CSV files with their peculiarities, folders of frames, and the frame lists of SlowFast."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.annotations.sets import labels, make, missing, read, write
 from tests.refusals import refused
-from vidtl.annotations.description import load_description
-from vidtl.annotations.records import Records
 from vidtl.video import open_video
 
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"
@@ -17,32 +13,32 @@ CLASSES = "c000 Hold\r\nc001 Open\r\nc002 Smile at a book\r\n"
 FRAMES_HEADER = "original_vido_id video_id frame_id path labels\n"
 
 
-def row(video_id: str, actions: str, length: str = "10.00") -> str:
+def row(video_id, actions, length="10.00"):
     return f'{video_id},P001,Kitchen,6,7,Yes,"A person, who ""waits"".",door;book,One.;Two.,{actions},{length}\r\n'
 
 
-def read_csv(root: Path, rows: str, classes: str = CLASSES) -> Records:
+def read_csv(root, rows, classes=CLASSES):
     write(root, {"Charades_v1_classes.txt": classes, "Charades_v1_train.csv": HEADER + rows})
     return read("charades", "train", root)
 
 
-def frame_row(video_id: str, number: int, frame: int, labels: str) -> str:
+def frame_row(video_id, number, frame, labels):
     return f'{video_id} {number} {frame} {video_id}/{video_id}-{frame + 1:06d}.jpg "{labels}"\n'
 
 
-def read_frames(root: Path, rows: str, header: str = FRAMES_HEADER) -> Records:
+def read_frames(root, rows, header=FRAMES_HEADER):
     write(root, {"Charades_v1_classes.txt": CLASSES, "frame_lists/train.csv": header + rows})
     return read("charades_frames", "train", root)
 
 
-def write_frames(root: Path, video_id: str, count: int) -> None:
+def write_frames(root, video_id, count):
     for number in range(1, count + 1):
         file = f"Charades_v1_rgb/{video_id}/{video_id}-{number:06d}.jpg"
         make(root, file)
         Image.new("RGB", (8, 6)).save(root / file)
 
 
-def test_actions_with_times(tmp_path: Path) -> None:
+def test_actions_with_times(tmp_path):
     records = read_csv(tmp_path, row("46GP8", "c002 1.90 7.20;c000 0.00 4.60") + row("N11GT", "c001 0 10"))
     assert records.multi_label
     assert records.classes.names == ("Hold", "Open", "Smile at a book")
@@ -60,16 +56,15 @@ def test_actions_with_times(tmp_path: Path) -> None:
         ("c000 2.00 31.50;c001 12.00 13.00;c001 5.00 4.00", [("Hold", 2, 10), ("Open", 10, 10), ("Open", 5, 5)]),
         ("c001 0 2;c001 6 8;", [("Open", 0, 2), ("Open", 6, 8)]),
     ],
-    ids=["none", "clipped to the length", "repeated"],
 )
-def test_unusual_actions(tmp_path: Path, actions: str, expected: list[tuple[str, float, float]]) -> None:
+def test_unusual_actions(tmp_path, actions, expected):
     records = read_csv(tmp_path, row("AAAAA", actions) + row("BBBBB", "c001 0.00 3.00"))
     assert labels(records, 0) == expected
     assert {records.classes.names[number] for number in records.labels(0)} == {name for name, _, _ in expected}
     assert records.labels(1).tolist() == [1]
 
 
-def test_videos_of_either_release_are_found(tmp_path: Path) -> None:
+def test_videos_of_either_release_are_found(tmp_path):
     make(tmp_path, "Charades_v1_480/AAAAA.mp4", "Charades_v1/BBBBB.mp4", "Charades_v1/AAAAA.mp4")
     records = read_csv(tmp_path, row("AAAAA", "") + row("BBBBB", "") + row("CCCCC", ""))
     assert list(records.paths) == ["Charades_v1_480/AAAAA.mp4", "Charades_v1/BBBBB.mp4", "Charades_v1_480/CCCCC.mp4"]
@@ -89,14 +84,14 @@ def test_videos_of_either_release_are_found(tmp_path: Path) -> None:
         (row("", ""), "train.csv:2 | ''"),
     ],
 )
-def test_csv_mistakes(tmp_path: Path, rows: str, message: str) -> None:
+def test_csv_mistakes(tmp_path, rows, message):
     with refused(*message.split(" | ")):
         read_csv(tmp_path, rows)
     with refused("Charades_v1_classes.txt:2", "'c002 Smile'", "'c001 '"):
         read_csv(tmp_path, rows, "c000 Hold\nc002 Smile\n")
 
 
-def test_csv_with_folders_of_frames(tmp_path: Path) -> None:
+def test_csv_with_folders_of_frames(tmp_path):
     rows = "id,actions,length\nAAAAA,c001 0.00 0.10,0.25\nBBBBB,,3.00\nCCCCC,c000 0 1,2\n"
     write(tmp_path, {"Charades_v1_classes.txt": CLASSES, "Charades_v1_train.csv": rows})
     write_frames(tmp_path, "AAAAA", 6)
@@ -111,7 +106,7 @@ def test_csv_with_folders_of_frames(tmp_path: Path) -> None:
     assert active == [0, 1, 1, 0, 0, 0]
 
 
-def test_labels_of_a_clip_are_those_of_its_frames(tmp_path: Path) -> None:
+def test_labels_of_a_clip_are_those_of_its_frames(tmp_path):
     of_frame = [[], [0], [0, 2], [2], [], [0], [0], [], [1], [1, 2]]
     rows = [frame_row("AAAAA", 0, frame, ",".join(map(str, labels))) for frame, labels in enumerate(of_frame)]
     write_frames(tmp_path, "AAAAA", 10)
@@ -144,32 +139,15 @@ def test_labels_of_a_clip_are_those_of_its_frames(tmp_path: Path) -> None:
         ("", "", "train.csv | no row"),
     ],
 )
-def test_frame_list_mistakes(tmp_path: Path, rows: str, header: str, message: str) -> None:
+def test_frame_list_mistakes(tmp_path, rows, header, message):
     with refused(*message.split(" | ")):
         read_frames(tmp_path, rows, header)
 
 
 @pytest.mark.parametrize(("digits", "before"), [(6, 2), (6, 9), (1, 9), (6, 0)])
-def test_a_frame_list_begins_with_the_first_image(tmp_path: Path, digits: int, before: int) -> None:
+def test_a_frame_list_begins_with_the_first_image(tmp_path, digits, before):
     rows = [f"A 0 {frame} A/A-{before + 1 + frame:0{digits}d}.jpg 1\n" for frame in range(3)]
     assert len(read_frames(tmp_path, "".join(rows))) == 1
     make(tmp_path, f"Charades_v1_rgb/A/A-{before:0{digits}d}.jpg")
     with refused("train.csv:2", "/A'", f"'A-{before:0{digits}d}.jpg'"):
         read_frames(tmp_path, "".join(rows))
-
-
-@pytest.mark.parametrize(
-    ("labels", "more", "parts"),
-    [
-        ("multi", "", ("`classes`", "`frame_rate`")),
-        ("multi", "frame_rate: -24\n", ("frame_rate", "-24.0")),
-        ("single", "frame_rate: 24\n", ("labels", "'single'", "'multi'", "frame_list")),
-    ],
-)
-def test_a_frame_list_needs_frame_rate_and_labels(
-    tmp_path: Path, labels: str, more: str, parts: tuple[str, ...]
-) -> None:
-    text = f"format: frame_list\nlabels: {labels}\nclasses: c.txt\nsplits: {{train: {{annotations: a.csv}}}}\n{more}"
-    write(tmp_path, {"dataset.yaml": text})
-    with refused(*parts):
-        load_description(str(tmp_path))

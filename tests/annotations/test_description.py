@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -23,17 +24,18 @@ splits:
 labels: single
 """
 CHARADES = MINIMAL.replace("labelled", "charades") + "files: '{id}.mp4'\n"
+FRAMES = MINIMAL.replace("labelled_csv", "frame_list") + "classes: c.txt\n"
 KINETICS = MINIMAL.replace("labelled", "kinetics")
 ROWS = "path,label\na.mp4,run\n"
 
 
-def describe(tmp_path: Path, text: str) -> Path:
+def describe(tmp_path, text):
     write(tmp_path, {"mine/dataset.yaml": text})
     return tmp_path / "mine"
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in REPOSITORY_DATASETS.glob("*/dataset.yaml")))
-def test_committed_descriptions_load(name: str) -> None:
+def test_committed_descriptions_load(name):
     description = load_description(name)
     assert description.name == name
     assert {"train", "val"} <= set(description.splits)  # the default splits of a run
@@ -41,13 +43,13 @@ def test_committed_descriptions_load(name: str) -> None:
     assert (REPOSITORY_DATASETS / name / "README.md").is_file()
 
 
-def test_a_folder_anywhere_needs_three_keys_only(tmp_path: Path) -> None:
+def test_a_folder_anywhere_needs_three_keys_only(tmp_path):
     description = load_description(str(describe(tmp_path, MINIMAL)))
     assert (description.name, description.protocol, description.multi_label) == ("mine", "center", False)
     assert description.split("train") == SplitDescription(annotations=("train.csv",), value="train")
 
 
-def test_names_are_looked_up_in_the_working_directory_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_are_looked_up_in_the_working_directory_first(tmp_path, monkeypatch):
     make(tmp_path, "datasets/other.txt")
     monkeypatch.chdir(tmp_path)
     assert load_description("toy").folder == REPOSITORY_DATASETS / "toy"
@@ -55,7 +57,7 @@ def test_names_are_looked_up_in_the_working_directory_first(tmp_path: Path, monk
     assert load_description("toy").format == "labelled_csv"
 
 
-def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path):
     make(tmp_path, "mine/dataset.yml")
     for name, nearest in (
         ("kinetics-400", "'kinetics400'"),
@@ -91,6 +93,9 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path: Path) -> None
         (CHARADES, ("charades_csv", "classes")),
         (CHARADES + "classes: c.txt", ("labels", "'single'", "charades_csv", "'multi'")),
         (MINIMAL.replace("labelled_csv", "gmdcsa24"), ("labels", "'single'", "gmdcsa24", "'multi'")),
+        (FRAMES.replace("single", "multi"), ("`classes`", "`frame_rate`")),
+        (FRAMES.replace("single", "multi") + "frame_rate: -24", ("frame_rate", "-24.0")),
+        (FRAMES + "frame_rate: 24", ("labels", "'single'", "'multi'", "frame_list")),
         (KINETICS, ("files", "[]")),
         (KINETICS + "files: '{ids}.mp4'", ("files", "'ids'", "'id'")),
         (KINETICS + "files: '{id.x}.mp4'", ("files", "'id.x'", "'id'")),
@@ -99,12 +104,12 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path: Path) -> None
         (KINETICS + "files: '../{id}.mp4'", ("files", "'../id.mp4'")),
     ],
 )
-def test_mistakes_name_file_key_and_value(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
+def test_mistakes_name_file_key_and_value(tmp_path, text, parts):
     with refused("dataset.yaml", *parts):
         load_description(str(describe(tmp_path, text)))
 
 
-def test_root_and_files_are_checked(tmp_path: Path) -> None:
+def test_root_and_files_are_checked(tmp_path):
     mine, root = describe(tmp_path, MINIMAL + "classes: names.txt"), tmp_path / "root"
     with refused("data.root", "'root'"):
         read(mine, "train", root)
@@ -126,13 +131,13 @@ def test_root_and_files_are_checked(tmp_path: Path) -> None:
     assert read(mine, "train", root).classes.names == ("sit", "run")
 
 
-def test_without_a_list_classes_are_those_of_all_splits(tmp_path: Path) -> None:
+def test_without_a_list_classes_are_those_of_all_splits(tmp_path):
     mine = describe(tmp_path, MINIMAL.replace("labels: single", "  val: {annotations: val.csv}\nlabels: single"))
     write(tmp_path, {"train.csv": ROWS + "b.mp4,walk\n", "val.csv": "path,label\nc.mp4,sit\n"})
     assert all(read(mine, split, tmp_path).classes.names == ("run", "sit", "walk") for split in ("train", "val"))
 
 
-def test_another_count_than_the_official_one_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_count_than_the_official_one_is_logged(tmp_path, caplog):
     write(tmp_path, {"train.csv": ROWS})
     read(describe(tmp_path, MINIMAL + "expected: {train: 1}"), "train", tmp_path)
     assert not caplog.messages
@@ -140,7 +145,7 @@ def test_another_count_than_the_official_one_is_logged(tmp_path: Path, caplog: p
     assert [part in caplog.messages[0] for part in (str(tmp_path / "train.csv"), "1", "2")] == [True] * 3
 
 
-def test_parts_of_a_split_are_random_and_fixed(tmp_path: Path) -> None:
+def test_parts_of_a_split_are_random_and_fixed(tmp_path):
     write(tmp_path, {"train.csv": "path,label\n" + "".join(f"{number:02d}.mp4,walk\n" for number in range(20))})
     splits = {"all": "[0, 1]", "most": "[0, 0.75]", "rest": "[0.75, 1]", "none": "[0.99, 1]"}
     rows = "".join(f"  {name}: {{annotations: train.csv, part: {part}}}\n" for name, part in splits.items())
@@ -152,20 +157,16 @@ def test_parts_of_a_split_are_random_and_fixed(tmp_path: Path) -> None:
         read(mine, "none", tmp_path)
 
 
-def test_missing_permission_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may read everything, so the error is simulated."""
+def test_missing_permission_is_a_user_error(tmp_path, monkeypatch):
     write(tmp_path, {"train.csv": ROWS})
     description = load_description(str(describe(tmp_path, MINIMAL)))
-
-    def refuse(path: Path, *_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "open", refuse)
+    error = PermissionError(13, "Permission denied", "train.csv")  # simulated: root may read everything
+    monkeypatch.setattr(Path, "open", Mock(side_effect=error))
     with refused("train.csv", "Permission denied"):
         read_records(description, "train", tmp_path)
 
 
-def test_the_readme_has_a_working_example_and_every_key(tmp_path: Path) -> None:
+def test_the_readme_has_a_working_example_and_every_key(tmp_path):
     text = (REPOSITORY_DATASETS / "README.md").read_text()
     description, table = (block.split("```")[0].split("\n", 1)[1] for block in text.split("```")[3:6:2])
     write(tmp_path, {"labels.csv": table})

@@ -1,9 +1,6 @@
 """A folder per class, with videos, images and folders of frames."""
 
 import os
-from pathlib import Path
-
-import pytest
 
 from tests.annotations.sets import make, missing, names, read, write
 from tests.refusals import refused
@@ -16,7 +13,7 @@ splits: {train: {videos: train}, val: {videos: val}}
 """
 
 
-def test_a_folder_per_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_per_class(tmp_path, caplog):
     make(tmp_path, "train/run/b.mp4", "train/run/a b.AVI", "train/sit/2/000001.jpg", "train/sit/.DS_Store")
     make(tmp_path, "train/sit/notes.txt", "val/walk/c.webm", "val/run/d.JPEG")
     write(tmp_path, {"dataset.yaml": DESCRIPTION})
@@ -31,7 +28,7 @@ def test_a_folder_per_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     assert train.origin(1) == str(tmp_path / "train/run/b.mp4")
 
 
-def test_image_folders_as_imagenet(tmp_path: Path) -> None:
+def test_image_folders_as_imagenet(tmp_path):
     make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
     make(tmp_path, "val/n01443537/ILSVRC2012_val_00000001.JPEG")
     records = read("imagenet1k", "val", tmp_path)
@@ -39,7 +36,7 @@ def test_image_folders_as_imagenet(tmp_path: Path) -> None:
     assert names(records) == ["n01443537"]
 
 
-def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
+def test_missing_and_empty_folders_are_refused(tmp_path):
     with refused("'train'"):
         read("imagenet1k", "train", tmp_path)
     make(tmp_path, "train/run/a.mp4", "val")
@@ -55,7 +52,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
         read("imagenet1k", "train", tmp_path)
 
 
-def test_an_unknown_class_and_annotation_files_are_refused(tmp_path: Path) -> None:
+def test_an_unknown_class_and_annotation_files_are_refused(tmp_path):
     make(tmp_path, "train/run/a.mp4", "train/sitt/b.mp4")
     write(tmp_path, {"classes.txt": "run\nsit\n", "dataset.yaml": DESCRIPTION + "classes: classes.txt\n"})
     with refused("train", "'sitt'", "'sit'"):
@@ -65,7 +62,7 @@ def test_an_unknown_class_and_annotation_files_are_refused(tmp_path: Path) -> No
         load_description(str(tmp_path))
 
 
-def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     make(tmp_path, "train/run/a.mp4", "val/run/a.mp4", f"train/run/{os.fsdecode(bytes([0xE9]))}.mp4")
     with refused("train", "UTF-8"):
         read("imagenet1k", "train", tmp_path)

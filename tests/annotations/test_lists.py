@@ -2,14 +2,11 @@
 
 import json
 import shutil
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.annotations.sets import make, missing, names, read, write
 from tests.refusals import refused
-from vidtl.annotations.records import Records
 
 CLASSES = "abseiling\nair drumming\nyoga\n"
 HOSTILE = "20060723sfjffangelina_clap_u_nm_np1_fr_med_#1!&(x)"
@@ -26,9 +23,7 @@ SSV2_ENTRIES = [
 ]
 
 
-def read_paths(
-    root: Path, lines: str, more: str = "", labels: str = "single", classes: str | None = CLASSES
-) -> Records:
+def read_paths(root, lines, more="", labels="single", classes=CLASSES):
     listed = "" if classes is None else "classes: names.txt\n"
     text = f"format: path_list\nlabels: {labels}\n{listed}splits: {{val: {{annotations: list.txt, videos: clips}}}}\n"
     write(root, {"dataset.yaml": text + more, "names.txt": classes or "", "list.txt": lines})
@@ -45,14 +40,14 @@ def read_paths(
         ("a b.mp4, 2\nc,d.mp4, 0\n", ["a b.mp4", "c,d.mp4"]),
     ],
 )
-def test_separators_and_paths_with_spaces(tmp_path: Path, lines: str, paths: list[str]) -> None:
+def test_separators_and_paths_with_spaces(tmp_path, lines, paths):
     records = read_paths(tmp_path, lines)
     assert list(records.paths) == list(records.ids) == [f"clips/{path}" for path in paths]
     assert names(records) == ["yoga", "abseiling"]
     assert records.lines.tolist() == [1, 3 if "\r\n\r\n" in lines else 2]
 
 
-def test_names_in_place_of_numbers_and_absolute_paths(tmp_path: Path) -> None:
+def test_names_in_place_of_numbers_and_absolute_paths(tmp_path):
     records = read_paths(tmp_path, f"{tmp_path}/elsewhere/a.mp4,yoga\nb.mp4,yoga\n")
     assert names(records) == ["yoga", "yoga"]
     assert list(records.paths) == ["elsewhere/a.mp4", "clips/b.mp4"]
@@ -61,21 +56,21 @@ def test_names_in_place_of_numbers_and_absolute_paths(tmp_path: Path) -> None:
         read_paths(tmp_path, "a.mp4 0\n", classes=None)
 
 
-def test_folders_of_frames_with_their_counts(tmp_path: Path) -> None:
+def test_folders_of_frames_with_their_counts(tmp_path):
     records = read_paths(tmp_path, "some/folder 163 1\nother 4 0\n", "fields: [path, frames, label]\nframe_rate: 25\n")
     assert list(records.paths) == ["clips/some/folder", "clips/other"]
     assert names(records) == ["air drumming", "abseiling"]
     assert records.frame_rate == 25
 
 
-def test_several_labels(tmp_path: Path) -> None:
+def test_several_labels(tmp_path):
     records = read_paths(tmp_path, "a.mp4 0 2\nb.mp4\nc.mp4 1\n", labels="multi")
     assert [records.labels(index).tolist() for index in range(3)] == [[0, 2], [], [1]]
     records = read_paths(tmp_path, "a.mp4 7 0 2\n", "fields: [path, frames, label]\n", labels="multi")
     assert records.labels(0).tolist() == [0, 2]
 
 
-def test_ucf101(tmp_path: Path) -> None:
+def test_ucf101(tmp_path):
     lists = {
         "ucfTrainTestlist/classInd.txt": "1 ApplyEyeMakeup\r\n2 ApplyLipstick\r\n3 Archery\r\n",
         "ucfTrainTestlist/trainlist01.txt": "ApplyEyeMakeup/v_g08_c01.avi 1\r\nArchery/v_g08_c01.avi 3\r\n",
@@ -113,12 +108,12 @@ def test_ucf101(tmp_path: Path) -> None:
         ("\n", "", "list.txt | no row"),
     ],
 )
-def test_path_list_mistakes(tmp_path: Path, lines: str, more: str, message: str) -> None:
+def test_path_list_mistakes(tmp_path, lines, more, message):
     with refused(*message.split(" | ")):
         read_paths(tmp_path, lines, more, labels="multi" if "multi" in message else "single")
 
 
-def test_hmdb51_flags_are_splits_and_files_are_classes(tmp_path: Path) -> None:
+def test_hmdb51_flags_are_splits_and_files_are_classes(tmp_path):
     write(tmp_path, HMDB51)
     train, val = read("hmdb51", "train", tmp_path), read("hmdb51", "val", tmp_path)
     assert len(train.classes) == 51
@@ -136,7 +131,7 @@ def test_hmdb51_flags_are_splits_and_files_are_classes(tmp_path: Path) -> None:
         read("hmdb51", "train3", tmp_path)
 
 
-def test_avid(shared_data: Path, tmp_path: Path) -> None:
+def test_avid(shared_data, tmp_path):
     official = shared_data / "annotations" / "avid" / "avid_val.json"
     shutil.copy(official, tmp_path / "avid_val.json")
     write(tmp_path, {"avid_train.json": '{"b.mp4": "yoga"}', "val/yrpxojhg.mp4": ""})
@@ -149,7 +144,7 @@ def test_avid(shared_data: Path, tmp_path: Path) -> None:
     assert list(records.paths)[:2] == ["val/yrpxojhg.mp4", "videos/gzsyeiym.mp4"]
 
 
-def test_ssv2(tmp_path: Path) -> None:
+def test_ssv2(tmp_path):
     lists = {"labels/labels.json": json.dumps(SSV2_LABELS), "labels/train.json": json.dumps(SSV2_ENTRIES)}
     write(tmp_path, {**lists, "20bn-something-something-v2/42326.webm": ""})
     records = read("ssv2", "train", tmp_path)
@@ -185,7 +180,7 @@ def test_ssv2(tmp_path: Path) -> None:
         ("ssv2", [], "train.json | no row"),
     ],
 )
-def test_mistakes_name_file_and_line_or_entry(tmp_path: Path, dataset: str, content: Any, message: str) -> None:
+def test_mistakes_name_file_and_line_or_entry(tmp_path, dataset, content, message):
     files, file, split = {
         "hmdb51": (HMDB51, "testTrainMulti_7030_splits/clap_test_split1.txt", "train"),
         "avid": ({"avid_train.json": '{"b.mp4": "x"}'}, "avid_val.json", "val"),

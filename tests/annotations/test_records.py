@@ -14,7 +14,7 @@ INF = np.inf
 
 
 @pytest.fixture
-def records() -> Records:
+def records():
     """Three videos: two labels with times and one of them twice; none; one for the whole video."""
     return Records(
         root=Path("/root"),
@@ -33,7 +33,7 @@ def records() -> Records:
     )
 
 
-def test_string_column() -> None:
+def test_string_column():
     strings = ["", "plain", "-_äöü 漢字", "", "x" * 1000]
     column = StringColumn.from_strings(iter(strings))
     assert list(column) == [column[i] for i in range(len(column))] == strings
@@ -44,7 +44,7 @@ def test_string_column() -> None:
     assert list(StringColumn.from_strings([])) == []
 
 
-def test_class_names() -> None:
+def test_class_names():
     classes = ClassNames(("applauding", "archery"))
     assert (len(classes), classes.index("archery"), "archery" in classes) == (2, 1, True)
     with refused("'archrey'", "'archery'"):
@@ -54,7 +54,7 @@ def test_class_names() -> None:
             ClassNames(names)
 
 
-def test_labels_of_videos_and_clips(records: Records) -> None:
+def test_labels_of_videos_and_clips(records):
     assert [records.labels(index).tolist() for index in range(3)] == [[0, 2], [], [1]]
     assert records.video_targets().tolist() == [records.targets(index).tolist() for index in range(3)]
     assert records.video_targets().tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
@@ -70,7 +70,7 @@ def test_labels_of_videos_and_clips(records: Records) -> None:
     assert records.targets(0, 3, 4).tolist() == [1, 0, 0]
 
 
-def test_selection_keeps_order_and_labels(records: Records) -> None:
+def test_selection_keeps_order_and_labels(records):
     chosen = records.select([2, 0, 0])
     assert list(chosen.ids) == ["c", "a", "a"]
     assert list(chosen.paths) == ["v/c.mp4", "v/a.mp4", "v/a.mp4"]
@@ -81,15 +81,13 @@ def test_selection_keeps_order_and_labels(records: Records) -> None:
     assert len(records.select([])) == 0
 
 
-def test_records_with_the_same_labels_are_found(records: Records) -> None:
+def test_records_with_the_same_labels_are_found(records):
     chosen = records.select([0, 1, 2, 0, 1])
-    assert chosen.with_labels([2, 0]).tolist() == [0, 3]
-    assert chosen.with_labels([2]).tolist() == []
-    assert chosen.with_labels([]).tolist() == [1, 4]
-    assert chosen.with_labels(np.array([1])).tolist() == [2]
+    for labels, found in (([2, 0], [0, 3]), ([2], []), ([], [1, 4]), (np.array([1]), [2])):
+        assert chosen.with_labels(labels).tolist() == found
 
 
-def test_the_hash_depends_on_videos_order_labels_and_classes_but_not_on_paths(records: Records) -> None:
+def test_the_hash_depends_on_videos_order_labels_and_classes_but_not_on_paths(records):
     swapped = ClassNames(("sit", "run", "walk"))
     others = [
         records.select([0, 1]),
@@ -102,14 +100,14 @@ def test_the_hash_depends_on_videos_order_labels_and_classes_but_not_on_paths(re
     assert moved.labels_sha256() == records.select([0, 1, 2]).labels_sha256() == records.labels_sha256()
 
 
-def test_paths_and_origins(records: Records) -> None:
+def test_paths_and_origins(records):
     assert records.path(0) == Path("/root/v/a.mp4")
     assert records.origin(2) == "/root/a.csv:5"
     with pytest.raises(IndexError):
         records.labels(3)
 
 
-def test_pickled_size(records: Records) -> None:
+def test_pickled_size(records):
     many = records.select(np.arange(3000) % 3)
     pickled = pickle.dumps(many)
     assert len(pickled) < len(many) * 100  # columns only, no object per record

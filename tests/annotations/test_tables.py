@@ -3,7 +3,6 @@
 import csv
 import math
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from tests.annotations.sets import labels, make, missing, names, read, write
 from tests.refusals import refused
 from vidtl.annotations.description import REPOSITORY_DATASETS
 from vidtl.annotations.formats.tables import parse_activities
-from vidtl.annotations.records import Records
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 ALL = (-math.inf, math.inf)
@@ -21,13 +19,13 @@ SPLIT = "labels: single\ncolumns: {split: part}"
 TIMES = "labels: single\ncolumns: {start: from, end: to}"
 
 
-def read_kinetics(root: Path, text: str, *videos: str) -> Records:
+def read_kinetics(root, text, *videos):
     write(root, {"annotations/val.csv": text})
     make(root, *videos)
     return read("kinetics400", "val", root)
 
 
-def read_labelled(tmp_path: Path, rows: str, description: str = SINGLE, split: str = "train") -> Records:
+def read_labelled(tmp_path, rows, description=SINGLE, split="train"):
     text = (
         "format: labelled_csv\nsplits:\n  train: {annotations: all.csv, videos: clips}\n"
         f"  held_out: {{annotations: all.csv, videos: clips, value: val}}\n{description}\n"
@@ -37,7 +35,7 @@ def read_labelled(tmp_path: Path, rows: str, description: str = SINGLE, split: s
 
 
 @pytest.mark.parametrize(("size", "rows"), [(400, 19_906), (600, 30_000)])
-def test_official_validation_files_of_kinetics(shared_data: Path, tmp_path: Path, size: int, rows: int) -> None:
+def test_official_validation_files_of_kinetics(shared_data, tmp_path, size, rows):
     official = shared_data / "annotations" / "kinetics" / f"kinetics-{size}_val.csv"
     (tmp_path / "annotations").mkdir()
     shutil.copy(official, tmp_path / "annotations" / "val.csv")
@@ -52,14 +50,14 @@ def test_official_validation_files_of_kinetics(shared_data: Path, tmp_path: Path
     assert set(records.label_classes.tolist()) == set(range(size))  # every committed class name occurs, and no other
 
 
-def test_official_class_lists_are_the_committed_ones(shared_data: Path) -> None:
+def test_official_class_lists_are_the_committed_ones(shared_data):
     for size in (400, 600, 700):
         official = shared_data / "annotations" / "kinetics" / f"label_map_k{size}.txt"
         committed = REPOSITORY_DATASETS / f"kinetics{size}" / "classes.txt"
         assert committed.read_text().splitlines() == official.read_text().splitlines()
 
 
-def test_test_files_without_labels_are_refused(shared_data: Path, tmp_path: Path) -> None:
+def test_test_files_without_labels_are_refused(shared_data, tmp_path):
     official = shared_data / "annotations" / "kinetics" / "kinetics-400_test.csv"
     write(tmp_path, {"annotations/test.csv": official.read_text()})
     with refused("test.csv:1", "'label'", "'youtube_id'", "'time_start'"):
@@ -77,7 +75,7 @@ def test_test_files_without_labels_are_refused(shared_data: Path, tmp_path: Path
         ("replacement/replacement_for_corrupted_k400/-abcdefghij_000007_000017.mp4", "val"),
     ],
 )
-def test_layouts_of_kinetics(tmp_path: Path, video: str, folder: str) -> None:
+def test_layouts_of_kinetics(tmp_path, video, folder):
     rows = '"tying tie",-abcdefghij,7,17,val\nair drumming,_bcdefghijk,0.0,10.0,val\n'
     records = read_kinetics(tmp_path, HEADER + rows, video)
     assert list(records.paths) == [video, f"{folder}/_bcdefghijk_000000_000010.mp4"]
@@ -86,7 +84,7 @@ def test_layouts_of_kinetics(tmp_path: Path, video: str, folder: str) -> None:
     assert records.labels_between(0, 100, 101).tolist() == records.labels(0).tolist()
 
 
-def test_two_clips_of_a_video_with_bom_crlf_blank_lines_and_further_columns(tmp_path: Path) -> None:
+def test_two_clips_of_a_video_with_bom_crlf_blank_lines_and_further_columns(tmp_path):
     rows = f"\ufeff{HEADER.strip()},is_cc\n\nabseiling,a,1,11,val,0\nyoga,a,12,22,val,1\n".replace("\n", "\r\n")
     records = read_kinetics(tmp_path, rows, "val/a_000001_000011.mp4", "val/a_000012_000022.mp4")
     assert list(records.ids) == ["a_000001_000011", "a_000012_000022"]
@@ -94,7 +92,7 @@ def test_two_clips_of_a_video_with_bom_crlf_blank_lines_and_further_columns(tmp_
     assert list(records.paths) == ["val/a_000001_000011.mp4", "val/a_000012_000022.mp4"]
 
 
-def test_a_file_shared_by_two_clips_counts_as_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_shared_by_two_clips_counts_as_missing(tmp_path, caplog):
     rows = "abseiling,a,1,11,val\nyoga,b,1,11,val\nyoga,a,12,22,val\n"
     records = read_kinetics(tmp_path, HEADER + rows, "val/a.mp4", "val/b.mp4")
     assert list(records.paths) == ["val/a_000001_000011.mp4", "val/b.mp4", "val/a_000012_000022.mp4"]
@@ -128,7 +126,7 @@ def test_a_file_shared_by_two_clips_counts_as_missing(tmp_path: Path, caplog: py
         ('yoga,"a\nb",1,11,val', "val.csv:3 | 'yoga/a\\nb'"),
     ],
 )
-def test_kinetics_mistakes(tmp_path: Path, row: str, message: str) -> None:
+def test_kinetics_mistakes(tmp_path, row, message):
     with refused(*message.split(" | ")):
         read_kinetics(tmp_path, f"{HEADER}abseiling,first,1,11,val\n{row}\n")
 
@@ -143,14 +141,14 @@ def test_kinetics_mistakes(tmp_path: Path, row: str, message: str) -> None:
         (HEADER + "caf\udce9,a,1,11,val\n", "val.csv | UTF-8"),
     ],
 )
-def test_header_and_encoding_mistakes(tmp_path: Path, text: str, message: str) -> None:
+def test_header_and_encoding_mistakes(tmp_path, text, message):
     make(tmp_path, "annotations/val.csv")
     (tmp_path / "annotations/val.csv").write_bytes(text.encode(errors="surrogateescape"))
     with refused(*message.split(" | ")):
         read("kinetics400", "val", tmp_path)
 
 
-def test_fight_surv(shared_data: Path) -> None:
+def test_fight_surv(shared_data):
     root = shared_data / "fight_surv"
     with (root / "labels.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -163,7 +161,7 @@ def test_fight_surv(shared_data: Path) -> None:
         assert len(records) == count
 
 
-def test_single_label_rows(tmp_path: Path) -> None:
+def test_single_label_rows(tmp_path):
     records = read_labelled(tmp_path, 'path,label\na.mp4,sit\n"./x/b, c.mp4",run\n')
     assert list(records.ids) == list(records.paths) == ["clips/a.mp4", "clips/x/b, c.mp4"]
     assert records.classes.names == ("run", "sit")
@@ -176,7 +174,7 @@ def test_single_label_rows(tmp_path: Path) -> None:
     assert records.segment_ends_s.tolist() == [4, np.inf, 1, np.inf]
 
 
-def test_multi_label_rows_of_one_file_are_one_record(tmp_path: Path) -> None:
+def test_multi_label_rows_of_one_file_are_one_record(tmp_path):
     rows = "path,label,from,to\na.mp4,sit; talk,2,4\nb.mp4,,,\na.mp4,run,5,6\na.mp4,talk,,\n"
     records = read_labelled(tmp_path, rows, TIMES.replace("single", "multi"))
     assert list(records.ids) == ["clips/a.mp4", "clips/b.mp4"]
@@ -185,7 +183,7 @@ def test_multi_label_rows_of_one_file_are_one_record(tmp_path: Path) -> None:
     assert records.lines.tolist() == [2, 3]
 
 
-def test_splits_by_a_column_and_other_spellings(tmp_path: Path) -> None:
+def test_splits_by_a_column_and_other_spellings(tmp_path):
     rows = "path,label,part\na.mp4,Sitting,train\nb.mp4,run,val\nc.mp4,sit,train\n"
     description = SPLIT + "\naliases: {Sitting: sit}"
     train, held_out = (read_labelled(tmp_path, rows, description, split) for split in ("train", "held_out"))
@@ -209,12 +207,12 @@ def test_splits_by_a_column_and_other_spellings(tmp_path: Path) -> None:
         ("path,label,from,to\na.mp4,x,2,1\n", TIMES, "all.csv:2 | to is 1"),
     ],
 )
-def test_labelled_csv_mistakes(tmp_path: Path, rows: str, description: str, message: str) -> None:
+def test_labelled_csv_mistakes(tmp_path, rows, description, message):
     with refused(*message.split(" | ")):
         read_labelled(tmp_path, rows, description)
 
 
-def test_gmdcsa24_sample(shared_data: Path) -> None:
+def test_gmdcsa24_sample(shared_data):
     root = shared_data / "gmdcsa24"
     train, val = (read("gmdcsa24_sample", split, root) for split in ("train", "val"))
     falls = [f"Falling ({kind}W)" for kind in "BFS"]
@@ -248,17 +246,17 @@ def test_gmdcsa24_sample(shared_data: Path) -> None:
         ("", []),
     ],
 )
-def test_unambiguous_errors_of_gmdcsa24_are_accepted(text: str, expected: list[tuple[str, float, float]]) -> None:
+def test_unambiguous_errors_of_gmdcsa24_are_accepted(text, expected):
     assert list(parse_activities(text, "here")) == expected
 
 
-def test_ambiguous_activities_are_refused() -> None:
+def test_ambiguous_activities_are_refused():
     for text in ("Sitting[a to b]", "Sitting[1 to 2 to 3]", "[1 to 2]", "Sitting[1]", "Sitting Walking[1 to 2]"):
         with refused("here"):
             list(parse_activities(text, "here"))
 
 
-def test_gmdcsa24_splits_by_subject_and_keeps_missing_clips(tmp_path: Path) -> None:
+def test_gmdcsa24_splits_by_subject_and_keeps_missing_clips(tmp_path):
     header = "File Name,Length (seconds),Time of Recording,Attire,Description, Classes\n"
     activities = {"ADL": "Sitting[0 to 1]", "Fall": "Fall (FW)[1 to 2]"}
     for subject in range(1, 5):

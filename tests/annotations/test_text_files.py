@@ -1,7 +1,5 @@
 """Lists of classes in their published forms."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.annotations.sets import write
@@ -24,7 +22,7 @@ from vidtl.annotations.text_files import read_class_list
         ("a.json", '["b", "a"]', ("b", "a"), 0),
     ],
 )
-def test_class_list_forms(tmp_path: Path, name: str, text: str, names: tuple[str, ...], first: int) -> None:
+def test_class_list_forms(tmp_path, name, text, names, first):
     write(tmp_path, {name: text})
     classes = read_class_list(tmp_path / name)
     assert (classes.names.names, classes.first_number) == (names, first)
@@ -43,7 +41,7 @@ def test_class_list_forms(tmp_path: Path, name: str, text: str, names: tuple[str
         ("a.json", '{"a": 0,', "a.json | JSON"),
     ],
 )
-def test_class_list_mistakes(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_class_list_mistakes(tmp_path, name, text, message):
     write(tmp_path, {name: text})
     with refused(*message.split(" | ")):
         read_class_list(tmp_path / name)

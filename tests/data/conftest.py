@@ -38,18 +38,19 @@ def views_of(records: Records, protocol: str = "center", config: ExperimentConfi
     return ViewDataset(records, get_protocol(protocol), config.clip, config.data)
 
 
+def make_records(root: Path, settings: ToySettings, name: str) -> Records:
+    make_toy(root, settings, Progress(visible=False), num_processes=1)
+    return read_records(load_description(name), "train", root)
+
+
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    root = tmp_path_factory.mktemp("single")
-    make_toy(root, SINGLE, Progress(visible=False), num_processes=1)
-    return read_records(load_description("toy"), "train", root)
+    return make_records(tmp_path_factory.mktemp("single"), SINGLE, "toy")
 
 
 @pytest.fixture(scope="session")
 def multi_records(tmp_path_factory: pytest.TempPathFactory) -> Records:
-    root = tmp_path_factory.mktemp("multi")
-    make_toy(root, MULTI, Progress(visible=False), num_processes=1)
-    return read_records(load_description("toy_multilabel"), "train", root)
+    return make_records(tmp_path_factory.mktemp("multi"), MULTI, "toy_multilabel")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Augmentation and mixing: each change has its effect, clips and padding stay independent, keys determine the draws."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,15 +30,15 @@ BOTH = AugmentationConfig(mixup_alpha=0.8, cutmix_alpha=1.0)
 
 
 @pytest.fixture
-def rgb() -> torch.Tensor:
+def rgb():
     return torch.rand(3, 4, 3, 6, 8, generator=torch.Generator().manual_seed(0))
 
 
-def jittered(rgb: torch.Tensor, *colors: ColorJitter) -> torch.Tensor:
+def jittered(rgb, *colors):
     return augment(rgb, [Augmentation(color=color) for color in colors])
 
 
-def test_each_clip_gets_its_own_change(rgb: torch.Tensor) -> None:
+def test_each_clip_gets_its_own_change(rgb):
     assert augment(rgb, [Augmentation()] * 3) is rgb
     clips = [Augmentation(flip=True), Augmentation(color=ColorJitter(saturation=0)), Augmentation()]
     out = augment(rgb, clips)
@@ -53,7 +52,7 @@ def test_each_clip_gets_its_own_change(rgb: torch.Tensor) -> None:
     torch.testing.assert_close(out[1], (1 - levels + 0.1).clamp(0, 1), atol=1e-5, rtol=0)
 
 
-def test_hue_rotates_colors_and_keeps_luma(rgb: torch.Tensor) -> None:
+def test_hue_rotates_colors_and_keeps_luma(rgb):
     muted = rgb * 0.2 + 0.4  # far from the limits of the range, where clipping would change the luma
     luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     out = jittered(muted, *[ColorJitter(hue=0.3)] * 3)
@@ -62,7 +61,7 @@ def test_hue_rotates_colors_and_keeps_luma(rgb: torch.Tensor) -> None:
     torch.testing.assert_close(jittered(muted, *[ColorJitter(hue=1.0)] * 3), muted, atol=1e-4, rtol=0)
 
 
-def test_contrast_keeps_the_mean_and_brightness_moves_it(rgb: torch.Tensor) -> None:
+def test_contrast_keeps_the_mean_and_brightness_moves_it(rgb):
     out = jittered(rgb, ColorJitter(contrast=0.5), ColorJitter(brightness=0.1), ColorJitter())
     torch.testing.assert_close(out[0].mean((2, 3)), rgb[0].mean((2, 3)), atol=1e-6, rtol=0)
     assert out[0].std() < rgb[0].std() * 0.6
@@ -72,13 +71,9 @@ def test_contrast_keeps_the_mean_and_brightness_moves_it(rgb: torch.Tensor) -> N
     assert (still - still[:, :1]).abs().max() == 0  # the same change in all frames
 
 
-def test_draws_follow_the_probabilities_and_the_key() -> None:
-    config = AugmentationConfig(
-        flip_probability=0.5,
-        color_jitter=(0.1, 0.3, 0.4, 0.2),
-        color_jitter_probability=0.8,
-        grayscale_probability=0.1,
-    )
+def test_draws_follow_the_probabilities_and_the_key():
+    jitter = {"color_jitter": (0.1, 0.3, 0.4, 0.2), "color_jitter_probability": 0.8}
+    config = AugmentationConfig(flip_probability=0.5, grayscale_probability=0.1, **jitter)
     draws = [draw_augmentation(config, SIZE, generator(0, index)) for index in range(800)]
     assert draws[7] == draw_augmentation(config, SIZE, generator(0, 7))
     brightness, contrast, saturation, hue = np.array([draw.color for draw in draws]).T
@@ -99,7 +94,7 @@ def test_draws_follow_the_probabilities_and_the_key() -> None:
         ("random_erasing_probability", 1.0, "erasure"),
     ],
 )
-def test_enabling_a_change_leaves_the_others(setting: str, value: float, changed: str) -> None:
+def test_enabling_a_change_leaves_the_others(setting, value, changed):
     plain = AugmentationConfig(
         flip_probability=0.5, color_jitter_probability=0.5, grayscale_probability=0.3, random_erasing_probability=0.5
     )
@@ -109,7 +104,7 @@ def test_enabling_a_change_leaves_the_others(setting: str, value: float, changed
         assert {name for name in first if first[name] != second[name]} <= {changed}
 
 
-def test_erasing_puts_noise_into_the_same_box_of_all_frames() -> None:
+def test_erasing_puts_noise_into_the_same_box_of_all_frames():
     neutral = torch.full((3, 16, 3, 40, 40), 7.0)
     clips = [Augmentation(erasure=Erasure(Box(4, 10, 20, 25), seed)) for seed in (5, 6)] + [Augmentation()]
     out = erase(neutral.clone(), clips)
@@ -125,7 +120,7 @@ def test_erasing_puts_noise_into_the_same_box_of_all_frames() -> None:
     assert torch.equal(alone[0], out[1])  # independent of the other clips
 
 
-def test_erased_boxes_follow_the_published_ranges() -> None:
+def test_erased_boxes_follow_the_published_ranges():
     config = AugmentationConfig(random_erasing_probability=0.25)
     drawn = [draw_augmentation(config, (112, 112), generator(1, index)).erasure for index in range(1500)]
     boxes = np.array([erasure.box for erasure in drawn if erasure])
@@ -139,15 +134,15 @@ def test_erased_boxes_follow_the_published_ranges() -> None:
 
 
 @pytest.fixture
-def clips() -> torch.Tensor:
+def clips():
     return torch.randn(5, 3, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
-def drawn(config: AugmentationConfig, count: int, weights: tuple[float, ...] = (1, 1, 1, 1, 1)) -> list[Any]:
+def drawn(config, count, weights=(1, 1, 1, 1, 1)):
     return [draw_mixing(config, SIZE, list(weights), 3, step, 0, 0) for step in range(count)]
 
 
-def test_mixup_adds_clips_and_labels_by_one_share(clips: torch.Tensor) -> None:
+def test_mixup_adds_clips_and_labels_by_one_share(clips):
     for mixing in drawn(MIXUP, 10):
         assert mixing.box is None
         out, mixed = mix(clips, TARGETS, mixing)
@@ -158,7 +153,7 @@ def test_mixup_adds_clips_and_labels_by_one_share(clips: torch.Tensor) -> None:
         assert torch.equal(out[2], clips[2])  # the clip in the middle is its own partner
 
 
-def test_cutmix_shares_labels_by_area(clips: torch.Tensor) -> None:
+def test_cutmix_shares_labels_by_area(clips):
     before, sizes = clips.clone(), set()
     for mixing in drawn(CUTMIX, 40):
         top, left, height, width = mixing.box
@@ -175,7 +170,7 @@ def test_cutmix_shares_labels_by_area(clips: torch.Tensor) -> None:
     assert torch.equal(clips, before)
 
 
-def test_a_batch_with_padding_mixes_real_clips_alone(clips: torch.Tensor) -> None:
+def test_a_batch_with_padding_mixes_real_clips_alone(clips):
     clips[3:] = float("nan")
     for config in (MIXUP, CUTMIX):
         for mixing in drawn(config, 5, (1, 1, 1, 0, 0)):
@@ -188,7 +183,7 @@ def test_a_batch_with_padding_mixes_real_clips_alone(clips: torch.Tensor) -> Non
     assert drawn(BOTH, 20, (0, 0, 0, 0, 0)) == [None] * 20
 
 
-def test_the_loss_of_mixed_targets_is_the_mixed_loss(clips: torch.Tensor) -> None:
+def test_the_loss_of_mixed_targets_is_the_mixed_loss(clips):
     multi_hot = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0], [0, 1, 0]]).float()
     for labels, multi_label, smoothing in ((TARGETS, False, 0.0), (TARGETS, False, 0.1), (multi_hot, True, 0.1)):
         _, mixed = mix(clips, labels, Mixing(0.7, None, (4, 3, 2, 1, 0)))
@@ -199,7 +194,7 @@ def test_the_loss_of_mixed_targets_is_the_mixed_loss(clips: torch.Tensor) -> Non
         torch.testing.assert_close(both, 0.7 * own + 0.3 * other)
 
 
-def test_draws_depend_on_the_position_and_follow_the_probabilities() -> None:
+def test_draws_depend_on_the_position_and_follow_the_probabilities():
     assert abs(np.mean([mixing.box is not None for mixing in drawn(BOTH, 1000)]) - 0.5) < 0.04
     shares = np.array([mixing.own_share for mixing in drawn(MIXUP, 1000)])
     assert abs(shares.mean() - 0.5) < 0.03

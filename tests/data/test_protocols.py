@@ -22,7 +22,7 @@ CLIPS = [
 ]
 
 
-def dmvr(length: int, clip: ClipConfig, windows: int) -> list[list[int]]:
+def dmvr(length, clip, windows):
     """`sample_linspace_sequence`: offsets of a float32 linspace cut to integers, indices into a repeated sequence."""
     spare = max(0, length - clip.num_frames * clip.stride)
     offsets = np.linspace(0, np.float32(spare), windows, dtype=np.float32).astype(np.int32)
@@ -30,7 +30,7 @@ def dmvr(length: int, clip: ClipConfig, windows: int) -> list[list[int]]:
     return [[(int(offset) + step) % length for step in steps] for offset in offsets]
 
 
-def slowfast(length: int, clip: ClipConfig, fps: float, offset_sampling: bool) -> list[list[int]]:
+def slowfast(length, clip, fps, offset_sampling):
     """`get_start_end_idx` and `temporal_sampling`."""
     size = clip.stride * clip.num_frames / 30 * fps
     delta = max(length - size, 0)
@@ -42,7 +42,7 @@ def slowfast(length: int, clip: ClipConfig, fps: float, offset_sampling: bool) -
     return clips
 
 
-def mmaction2(length: int, clip: ClipConfig) -> list[list[int]]:
+def mmaction2(length, clip):
     """`SampleFrames(test_mode=True)` with its default, out_of_bound_opt="loop"."""
     spare = max(length - ((clip.num_frames - 1) * clip.stride + 1), 0)
     offsets = np.round(np.arange(10) * (spare / 9.0)).astype(np.int32)
@@ -50,7 +50,7 @@ def mmaction2(length: int, clip: ClipConfig) -> list[list[int]]:
     return np.mod(indices, length).tolist()
 
 
-def videomae(length: int, clip: ClipConfig) -> list[list[int]]:
+def videomae(length, clip):
     """`loadvideo_decord` and the test branch of `__getitem__`."""
     kept = list(range(0, length, clip.stride))
     while len(kept) < clip.num_frames:
@@ -59,14 +59,14 @@ def videomae(length: int, clip: ClipConfig) -> list[list[int]]:
     return [kept[int(k * step) : int(k * step) + clip.num_frames] for k in range(5)]
 
 
-def charades(length: int, clip: ClipConfig) -> list[list[int]]:
+def charades(length, clip):
     """`Charades.get_seq_frames`."""
     gap = float(max(length - ((clip.num_frames - 1) * clip.stride + 1), 0)) / 9
     starts = [round(gap * k) for k in range(10)]
     return [[max(min(s + i * clip.stride, length - 1), 0) for i in range(clip.num_frames)] for s in starts]
 
 
-def videomae_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
+def videomae_ssv2(length, clip):
     """`ssv2.py`, test mode: starts and centers of the segments, sorted, every second one to each clip."""
     tick = length / float(clip.num_frames)
     centers = [int(tick / 2.0 + tick * x) for x in range(clip.num_frames)]
@@ -74,7 +74,7 @@ def videomae_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
     return [both[0::2].tolist(), both[1::2].tolist()]
 
 
-def slowfast_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
+def slowfast_ssv2(length, clip):
     """`Ssv2.get_seq_frames`, test mode."""
     size = float(length - 1) / clip.num_frames
     ends = [(int(np.round(size * i)), int(np.round(size * (i + 1)))) for i in range(clip.num_frames)]
@@ -82,7 +82,7 @@ def slowfast_ssv2(length: int, clip: ClipConfig) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: f"{clip.num_frames}x{clip.stride}")
-def test_indices_are_those_of_the_sources(clip: ClipConfig):
+def test_indices_are_those_of_the_sources(clip):
     for length, fps in itertools.product(LENGTHS, (30.0, 25.0, 30000 / 1001, 12.5)):
         expected = {
             "vivit_4x3": dmvr(length, clip, 4),
@@ -137,13 +137,13 @@ def test_short_videos_follow_the_clip():
         ("videomae_5x3", (224, 341), 257, [(0, 0), (0, 58), (0, 117)]),  # short side of the crop
     ],
 )
-def test_crops_of_each_source(name: str, size: tuple[int, int], short_side: int, corners: list[tuple[int, int]]):
+def test_crops_of_each_source(name, size, short_side, corners):
     boxes = view_boxes(get_protocol(name), *size, ClipConfig(frame_size=(224, 224), short_side=short_side))
     assert boxes == [Box(top, left, 224, 224) for top, left in corners]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_boxes_lie_inside_the_frame(name: str):
+def test_boxes_lie_inside_the_frame(name):
     for size in ((256, 340), (1080, 1920), (1920, 1080), (8, 8), (47, 51), (1, 3000)):
         boxes = np.array(view_boxes(get_protocol(name), *size, ClipConfig(frame_size=(224, 192), short_side=240)))
         assert len(boxes) == get_protocol(name).num_crops

@@ -15,7 +15,7 @@ GRAY = (128, 128, 128)
 
 
 @pytest.fixture(scope="module")
-def pixels() -> torch.Tensor:
+def pixels():
     """Smooth frames of different brightness, uint8 TCHW, with neither black nor white."""
     t, y, x = np.meshgrid(np.arange(FRAMES), np.arange(HEIGHT), np.arange(WIDTH), indexing="ij")
     waves = [np.sin(x / 5 + t) * np.cos(y / (4 + c)) for c in range(3)]
@@ -23,20 +23,20 @@ def pixels() -> torch.Tensor:
     return torch.from_numpy(values.round().astype(np.uint8))
 
 
-def tall(pixels: torch.Tensor) -> Image.Image:
+def tall(pixels):
     return Image.fromarray(rearrange(pixels, "T C H W -> (T H) W C").numpy())
 
 
-def frames(image: Image.Image) -> torch.Tensor:
+def frames(image):
     return rearrange(torch.from_numpy(np.array(image)), "(T H) W C -> T C H W", T=FRAMES)
 
 
-def each(pixels: torch.Tensor, change) -> torch.Tensor:
+def each(pixels, change):
     images = [change(Image.fromarray(rearrange(frame, "C H W -> H W C").numpy())) for frame in pixels]
     return torch.stack([rearrange(torch.from_numpy(np.array(image)), "H W C -> C H W") for image in images])
 
 
-def affine(*matrix: float):
+def affine(*matrix):
     method = Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     return lambda image: image.transform(image.size, *method, fillcolor=GRAY)
 
@@ -70,7 +70,7 @@ GEOMETRY = {
 
 
 @pytest.mark.parametrize("case", [*WHOLE_CLIP, *EACH_FRAME], ids=str)
-def test_color_operations_are_pillows(pixels: torch.Tensor, case: tuple[str, tuple[float, ...]]) -> None:
+def test_color_operations_are_pillows(pixels, case):
     name, arguments = case
     out = OPERATIONS[name](pixels, *arguments)
     expected = frames(WHOLE_CLIP[case](tall(pixels))) if case in WHOLE_CLIP else each(pixels, EACH_FRAME[case])
@@ -81,7 +81,7 @@ def test_color_operations_are_pillows(pixels: torch.Tensor, case: tuple[str, tup
 
 
 @pytest.mark.parametrize("case", GEOMETRY, ids=str)
-def test_geometric_operations_are_pillows(pixels: torch.Tensor, case: tuple[str, tuple[float, ...]]) -> None:
+def test_geometric_operations_are_pillows(pixels, case):
     change = GEOMETRY[case]
     name, arguments = case
     moved, opposite = (OPERATIONS[name](pixels, sign * arguments[0]).int() for sign in (1, -1))
@@ -92,7 +92,7 @@ def test_geometric_operations_are_pillows(pixels: torch.Tensor, case: tuple[str,
     assert (moved - pixels.int()).abs().float().mean() > 5
 
 
-def test_cutout_is_one_black_square_in_all_frames(pixels: torch.Tensor) -> None:
+def test_cutout_is_one_black_square_in_all_frames(pixels):
     out = OPERATIONS["cutout"](pixels, 8, 20, 3)
     black = (out == 0).all(dim=1)
     assert black.sum() == FRAMES * 16 * 11
@@ -101,7 +101,7 @@ def test_cutout_is_one_black_square_in_all_frames(pixels: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_frames_of_a_still_clip_stay_alike(pixels: torch.Tensor, name: str) -> None:
+def test_frames_of_a_still_clip_stay_alike(pixels, name):
     fixed = {"cutout": (5, 10, 10), "posterize": (3,), "autocontrast": (), "equalize": (), "invert": ()}
     still = pixels[:1].expand(FRAMES, -1, -1, -1)
     out = OPERATIONS[name](still, *fixed.get(name, (0.2,)))
@@ -117,7 +117,7 @@ def test_frames_of_a_still_clip_stay_alike(pixels: torch.Tensor, name: str) -> N
         (20.0, [(8,), (255,), (220,), (3.7,), (80,)], None),  # ViViT on SSv2
     ],
 )
-def test_levels_are_the_published_ones(magnitude: float, vivit: list, timm: list | None) -> None:
+def test_levels_are_the_published_ones(magnitude, vivit, timm):
     names = ("posterize", "solarize", "solarize_add", "color", "cutout")
     assert [VIVIT[name](magnitude, 1.0) for name in names] == [pytest.approx(value) for value in vivit]
     if timm:
@@ -128,7 +128,7 @@ def test_levels_are_the_published_ones(magnitude: float, vivit: list, timm: list
 
 
 @pytest.mark.parametrize(("space", "mean_count"), [("vivit", 4 * 11 / 12), ("timm", 2.0)])
-def test_draws(space: str, mean_count: float) -> None:
+def test_draws(space, mean_count):
     config = AugmentationConfig(
         rand_augment_num_ops=4, rand_augment_magnitude=7, rand_augment_std=0.5, rand_augment_space=space
     )
@@ -142,7 +142,7 @@ def test_draws(space: str, mean_count: float) -> None:
     assert 0.02 < spread.std() < 0.15
 
 
-def test_operations_follow_one_another(pixels: torch.Tensor) -> None:
+def test_operations_follow_one_another(pixels):
     operations = (Operation("invert"), Operation("posterize", (3,)))
     expected = OPERATIONS["posterize"](OPERATIONS["invert"](pixels), 3).float() / 255
     assert torch.equal(apply_operations(pixels.float() / 255, operations), expected)

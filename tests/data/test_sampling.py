@@ -38,7 +38,7 @@ def test_every_start_that_fits_is_drawn_equally_often():
 
 
 @pytest.mark.parametrize("num_available", [1, 2, 9, 10])
-def test_short_videos_keep_their_rule(num_available: int):
+def test_short_videos_keep_their_rule(num_available):
     rng = np.random.default_rng(0)
     held, looped = (
         {tuple(random_span_indices(num_available, 4, 3, rng, rule)) for _ in range(200)} for rule in ("hold", "loop")
@@ -49,7 +49,7 @@ def test_short_videos_keep_their_rule(num_available: int):
 
 
 @pytest.mark.parametrize("crop", ["jitter", "random_resized", "multi_scale", "center"])
-def test_later_draws_do_not_depend_on_the_video(crop: str):
+def test_later_draws_do_not_depend_on_the_video(crop):
     after = set()
     for frames, (height, width) in zip([300, 3, 1, 64, 65, 62, 63, 1000, 10], SIZES, strict=True):
         rng = np.random.default_rng(5)
@@ -89,7 +89,7 @@ def test_resizing_and_crops_of_the_resized_frame():
 
 
 @pytest.mark.parametrize("crop", ["jitter", "random_resized", "center", "multi_scale"])
-def test_boxes_lie_inside_the_frame(crop: str):
+def test_boxes_lie_inside_the_frame(crop):
     rng = np.random.default_rng(0)
     for size in SIZES:
         boxes = [train_box(*size, AugmentationConfig(crop=crop), ClipConfig(), rng) for _ in range(50)]

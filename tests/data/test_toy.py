@@ -4,7 +4,6 @@ import json
 import runpy
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import av
 import numpy as np
@@ -15,28 +14,27 @@ from tests.annotations.sets import missing, names
 from tests.data.conftest import MULTI, SINGLE
 from tests.refusals import assert_refusal, refused
 from vidtl.annotations.description import REPOSITORY_DATASETS, load_description, read_records
-from vidtl.annotations.records import Records
-from vidtl.data.toy import ToySet, ToySettings, make_toy, plan_video, render_video
+from vidtl.data.toy import ToySettings, make_toy, plan_video, render_video
 from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 
 
-def make(root: Path, settings: ToySettings = SINGLE, num_processes: int = 1) -> ToySet:
+def make(root, settings=SINGLE, num_processes=1):
     return make_toy(root, settings, Progress(visible=False), num_processes)
 
 
-def contents(root: Path) -> dict[str, bytes]:
+def contents(root):
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_files_are_the_same_for_any_number_of_processes(records: Records, tmp_path: Path) -> None:
+def test_files_are_the_same_for_any_number_of_processes(records, tmp_path):
     made = make(tmp_path / "again", num_processes=2)
     assert (made.created, made.num_videos) == (True, {"train": 16, "val": 8})
     assert contents(tmp_path / "again") == contents(records.root)
 
 
-def test_another_seed_gives_other_videos_and_more_videos_keep_the_first() -> None:
+def test_another_seed_gives_other_videos_and_more_videos_keep_the_first():
     plan = plan_video(SINGLE, "train", 5)
     assert plan_video(replace(SINGLE, seed=4), "train", 5) != plan
     assert plan_video(SINGLE, "val", 5).video_id != plan.video_id
@@ -44,7 +42,7 @@ def test_another_seed_gives_other_videos_and_more_videos_keep_the_first() -> Non
     assert not np.array_equal(render_video(plan, 3), render_video(plan, 4))
 
 
-def test_single_label_set_is_read_as_kinetics(records: Records) -> None:
+def test_single_label_set_is_read_as_kinetics(records):
     val = read_records(load_description("toy"), "val", records.root)
     for split, count in ((records, 2), (val, 1)):
         assert split.classes.names == MOTIONS
@@ -52,7 +50,7 @@ def test_single_label_set_is_read_as_kinetics(records: Records) -> None:
         assert sorted(names(split)) == sorted(MOTIONS * count)
 
 
-def test_multi_label_set_is_read_as_charades(multi_records: Records) -> None:
+def test_multi_label_set_is_read_as_charades(multi_records):
     assert multi_records.classes.names == MOTIONS
     assert multi_records.multi_label
     assert missing(multi_records) == []
@@ -65,7 +63,7 @@ def test_multi_label_set_is_read_as_charades(multi_records: Records) -> None:
         assert multi_records.labels_between(index, video.num_frames / video.fps + 0.01, 99).tolist() == []
 
 
-def test_files_hold_the_rendered_frames(records: Records) -> None:
+def test_files_hold_the_rendered_frames(records):
     sizes, rates = set(), set()
     for index in range(16):
         video = plan_video(SINGLE, "train", index)
@@ -81,7 +79,7 @@ def test_files_hold_the_rendered_frames(records: Records) -> None:
     assert len(rates) == 2
 
 
-def test_multi_label_videos_have_one_to_three_motions_with_pauses() -> None:
+def test_multi_label_videos_have_one_to_three_motions_with_pauses():
     videos = [plan_video(MULTI, "train", index) for index in range(60)]
     assert {len(video.segments) for video in videos} == {1, 2, 3}
     for video in videos:
@@ -96,7 +94,7 @@ def test_multi_label_videos_have_one_to_three_motions_with_pauses() -> None:
 
 
 @pytest.mark.parametrize("motion", range(len(MOTIONS)), ids=MOTIONS)
-def test_place_angle_and_size_are_uniform_in_every_frame(motion: int) -> None:
+def test_place_angle_and_size_are_uniform_in_every_frame(motion):
     """A frame has the same distribution for all classes, and the first frame does not depend on the motion."""
     first, other = (render_clip(generator(0, 1), 48, 64, 12, 2, [Segment(each, 0, 2)]) for each in (motion, 0))
     assert np.array_equal(first[0], other[0])
@@ -109,7 +107,7 @@ def test_place_angle_and_size_are_uniform_in_every_frame(motion: int) -> None:
             assert kstest(states[:, frame, column], "uniform").pvalue > 1e-3 / 128  # 128 tests in all, fixed seeds
 
 
-def test_a_complete_set_is_kept_and_a_damaged_one_made_again(copied: Records) -> None:
+def test_a_complete_set_is_kept_and_a_damaged_one_made_again(copied):
     root, before = copied.root, contents(copied.root)
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*.mp4")}
     assert not make(root).created
@@ -121,30 +119,28 @@ def test_a_complete_set_is_kept_and_a_damaged_one_made_again(copied: Records) ->
         assert contents(root) == before
 
 
-def test_other_content_and_impossible_settings_are_refused(records: Records, tmp_path: Path) -> None:
+def test_other_content_and_impossible_settings_are_refused(records, tmp_path):
     before = contents(records.root)
     with refused("seed 1", "not 4"):
         make(records.root, replace(SINGLE, seed=4))
     with refused("multi_label False", "not True"):
         make(records.root, MULTI)
     assert contents(records.root) == before
-    (tmp_path / "thesis.tex").touch()
-    for place in (tmp_path, tmp_path / "thesis.tex"):
-        with refused(place, "not a toy set"):
+    text = tmp_path / "thesis.tex"
+    text.touch()
+    for place, message in ((tmp_path, "not a toy set"), (text, "not a toy set"), (text / "toy", "Not a directory")):
+        with refused(place, message):
             make(place)
-    with refused("thesis.tex/toy", "Not a directory"):
-        make(tmp_path / "thesis.tex/toy")
     (tmp_path / "toy.json").write_text("[]")
     with refused(tmp_path, "not a toy set"):
         make(tmp_path)
-    with refused("videos_per_class_val"):
-        ToySettings(videos_per_class_val=0)
-    with refused("seed is -1"):
-        ToySettings(seed=-1)
+    for setting, value in (("videos_per_class_val", 0), ("seed", -1)):
+        with refused(f"{setting} is {value}"):
+            ToySettings(**{setting: value})
 
 
-def test_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def run(*options: str) -> tuple[int, str, str]:
+def test_the_tool(tmp_path, monkeypatch, capsys):
+    def run(*options):
         arguments = [str(tmp_path / "new"), "--videos_per_class_train", "1", "--videos_per_class_val", "1"]
         monkeypatch.setattr(sys, "argv", ["make_toy.py", *arguments, "--num_processes", "1", *options])
         with pytest.raises(SystemExit) as ended:

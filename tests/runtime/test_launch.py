@@ -54,16 +54,6 @@ def test_auto_is_bf16_on_a_gpu_with_native_support(monkeypatch, native, precisio
     assert resolve_precision("auto") == precision
 
 
-@pytest.fixture
-def accelerate_state():
-    """Restore the settings that Accelerate keeps per process."""
-    saved = dict(GradientState._shared_state)
-    yield
-    GradientState._shared_state.clear()
-    GradientState._shared_state.update(saved)
-
-
-@pytest.mark.usefixtures("accelerate_state")
 @pytest.mark.parametrize(
     ("variable", "value", "parts"),
     [
@@ -73,12 +63,20 @@ def accelerate_state():
 )
 def test_unsupported_settings_of_the_launcher_are_refused(monkeypatch, variable, value, parts):
     monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(GradientState, "_shared_state", {})  # Accelerate's settings of this process
     with refused("the launcher's", *parts):
         make_accelerator("fp32")
 
 
+def run_script(folder, text, *arguments, launcher=(), **variables):
+    (folder / "script.py").write_text(text)
+    command = [sys.executable, *launcher, str(folder / "script.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | variables)
+
+
 TWO = """
 import sys
+from tests.refusals import refused
 from vidtl.errors import UserError
 from vidtl.runtime.signals import run_tool
 from vidtl.runtime.launch import PROCESS_GROUP_TIMEOUT, make_accelerator, on_main_process
@@ -92,12 +90,8 @@ def main():
     assert on_main_process(accelerator, lambda: 7 + index) == 7
     def refuse():
         raise UserError("the first process refuses")
-    try:
+    with refused("the first process refuses"):
         on_main_process(accelerator, refuse)
-    except UserError as error:
-        assert str(error) == "the first process refuses"
-    else:
-        raise AssertionError("no error in process", index)
     print(f"checked {index}", flush=True)
     accelerator.wait_for_everyone()
     if sys.argv[1] == "all" or index == int(sys.argv[1]):
@@ -110,10 +104,7 @@ run_tool(main)
 
 @pytest.mark.parametrize("which", ["all", "1"])
 def test_two_processes_agree_and_report_an_error_once(tmp_path, which):
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", str(script), which]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+    done = run_script(tmp_path, TWO, which, launcher=("-m", "torch.distributed.run", "--nproc_per_node", "2"))
     # Both write to one pipe, a line and its end apart, so that lines may run together.
     assert sorted(re.findall(r"checked \d", done.stdout)) == ["checked 0", "checked 1"]
     assert done.returncode != 0
@@ -149,10 +140,7 @@ run_tool(main)
 @pytest.mark.parametrize("code", [0, 143])
 def test_a_process_of_a_group_ends_with_its_code_while_threads_hold_tensors(tmp_path, code):
     """As a worker thread of gloo may; tearing down the interpreter would abort the process."""
-    script = tmp_path / "busy.py"
-    script.write_text(BUSY)
     group = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    command = [sys.executable, str(script), str(code)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | group)
+    done = run_script(tmp_path, BUSY, str(code), **group)
     assert done.returncode == code, done.stderr
     assert done.stdout == "left in order\n"

@@ -68,15 +68,6 @@ def test_other_processes_report_errors_only(logger, capsys):
     assert capsys.readouterr().err == "ERROR: broken\n"
 
 
-def content_of(file):
-    """Return the content once W&B's process has written it."""
-    deadline = time.monotonic() + 60
-    while b"training/loss" not in (content := file.read_bytes()):
-        assert time.monotonic() < deadline, content
-        time.sleep(0.1)
-    return content
-
-
 def test_wandb_offline_resumes_under_the_same_id(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="the extra 'wandb' is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -87,8 +78,10 @@ def test_wandb_offline_resumes_under_the_same_id(tmp_path, monkeypatch):
     assert write(tmp_path, ["wandb"], [3, 4], resumed_step=2) == first
     files = sorted((tmp_path / "wandb").glob(f"offline-run-*-{first}/*.wandb"))
     for file, losses in zip(files, ([b"1.0", b"0.5"], [b"0.3333", b"0.25"]), strict=True):
-        content = content_of(file)
-        assert all(loss in content for loss in losses)
+        deadline = time.monotonic() + 60  # W&B's process writes it
+        while not all(loss in file.read_bytes() for loss in (b"training/loss", *losses)):
+            assert time.monotonic() < deadline, file.read_bytes()
+            time.sleep(0.1)
     assert [line["step"] for line in read_json_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
 
 

@@ -8,7 +8,6 @@ from vidtl.runtime.seeding import generator, seed_torch
 def test_a_generator_is_a_function_of_its_arguments():
     first = generator(3, 1, 4).random(5)
     generator(9).random(100)
-    np.random.seed(0)
     assert np.array_equal(generator(3, 1, 4).random(5), first)
     assert generator(3, 1, 4).integers(2**32) == 4086783781  # on every machine and in every later version
 
@@ -25,7 +24,5 @@ def test_torch_draws_follow_from_the_arguments():
         seed_torch(*keys)
         return torch.rand(4)
 
-    first = draw(0, 7, 1)
-    assert torch.equal(draw(0, 7, 1), first)
-    assert not torch.equal(draw(0, 7, 2), first)
-    assert not torch.equal(draw(1, 7, 1), first)
+    assert torch.equal(draw(0, 7, 1), draw(0, 7, 1))
+    assert len({tuple(draw(*keys).tolist()) for keys in ((0, 7, 1), (0, 7, 2), (1, 7, 1))}) == 3

@@ -56,15 +56,15 @@ def test_a_second_signal_ends_the_process_at_once(monkeypatch):
 def test_a_signal_interrupts_an_immediate_block():
     finished = []
 
-    def work(signals, interrupt):
-        with signals.immediate():
-            interrupt()
-            finished.append(True)
+    def stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
 
     with StopSignals() as signals:
-        work(signals, lambda: None)
-        with pytest.raises(StoppedBySignalError):
-            work(signals, lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(30)))
-        with pytest.raises(StoppedBySignalError):
-            work(signals, lambda: None)  # not started: the signal arrived before
-    assert finished == [True]
+        with signals.immediate():
+            finished.append(1)
+        with pytest.raises(StoppedBySignalError), signals.immediate():
+            stop()
+        with pytest.raises(StoppedBySignalError), signals.immediate():
+            finished.append(2)  # not started: the signal arrived before
+    assert finished == [1]

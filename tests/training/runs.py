@@ -15,19 +15,19 @@ from tests.training import tiny_run
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_name, checkpoint_step, list_checkpoints
 
 
-def launch_command(config: str, *arguments: str) -> list[str]:
+def launch_command(config, *arguments):
     file = REPOSITORY / f"configs/accelerate/{config}.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
     return [*command, "--config_file", str(file), *arguments]
 
 
-def start(launcher: list[str], folder: Path, **options: object) -> "subprocess.Popen[str]":
+def start(launcher, folder, **options):
     """Start `tiny_run` with a launcher; see its `main` for the options."""
     command = [*launcher, str(Path(tiny_run.__file__)), str(folder), json.dumps(options)]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
+def finish(process):
     """Wait for a run that succeeds; return its steps, resumed step and form of distribution."""
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
@@ -35,35 +35,35 @@ def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
     return result
 
 
-def log_lines(folder: Path) -> list[dict[str, Any]]:
+def log_lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def losses(folder: Path) -> list[float]:
+def losses(folder):
     return [line["loss"] for line in log_lines(folder) if "split" not in line]
 
 
-def saved_steps(folder: Path) -> list[int]:
+def saved_steps(folder):
     return sorted(map(checkpoint_step, list_checkpoints(folder / "checkpoints")))
 
 
-def tensors_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+def tensors_of(checkpoint):
     """Weights, average and optimizer."""
     files = [name for name in (MODEL, OPTIMIZER, f"{EMA}/{MODEL}") if (checkpoint / name).exists()]
     return {f"{file}:{name}": value for file in files for name, value in load_file(checkpoint / file).items()}
 
 
-def are_equal(one: Path, other: Path) -> bool:
+def are_equal(one, other):
     """Compare two checkpoints bit by bit."""
     a, b = tensors_of(one), tensors_of(other)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def checkpoint_of(folder: Path, step: int) -> Path:
+def checkpoint_of(folder, step):
     return folder / "checkpoints" / checkpoint_name(step)
 
 
-def cut_back(source: Path, target: Path, step: int) -> Path:
+def cut_back(source, target, step):
     """Copy a run as if it had been killed some time after its checkpoint of `step`."""
     shutil.copytree(source, target)
     for directory in list_checkpoints(target / "checkpoints"):

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from tests.stress.outcome import KillInSave, ending_of, in_child
-from vidtl.training import checkpoint as module
 from vidtl.training.checkpoint import (
     CONFIG,
     EMA,
@@ -32,7 +31,7 @@ from vidtl.training.checkpoint import (
     remove_unusable,
 )
 
-FILES = [MODEL, OPTIMIZER, STATE, EXPERIMENT]
+STEP = "checkpoints/step-00000020"
 
 
 def save(folder, step, averaged=False):
@@ -49,6 +48,10 @@ def save(folder, step, averaged=False):
         (directory / EXPERIMENT).write_text(f"step: {step}\n")
 
 
+def flipped(data, place, bit=0):
+    return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :]
+
+
 def content(directory):
     """The one step that all files of a checkpoint hold."""
     steps = {float(v) for name in (MODEL, OPTIMIZER) for v in load_file(directory / name)["x"]}
@@ -61,28 +64,20 @@ def content(directory):
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "checkpoints"
-    save(folder, 10)
     save(folder, 20, averaged=True)
+    save(folder, 10)  # the newest is the highest step, not the last written
     return folder
 
 
-def test_the_newest_is_the_highest_step_and_not_the_last_written(folder):
-    save(folder, 15)
-    assert content(newest_valid(folder)) == 20
-    assert [p.name for p in list_checkpoints(folder)] == ["step-00000020", "step-00000015", "step-00000010"]
-
-
-@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+@pytest.mark.parametrize("name", [MODEL, OPTIMIZER, STATE, EXPERIMENT, MANIFEST])
 def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_used(folder, name, caplog):
     path = folder / "step-00000020" / name
     good = path.read_bytes()
     rng = np.random.default_rng(0)
     versions = [None, *(good[:length] for length in rng.choice(len(good), size=min(10, len(good)), replace=False))]
-    for position in rng.choice(len(good), size=min(20, len(good)), replace=False):
-        flipped = bytearray(good)
-        flipped[position] ^= 1 << rng.integers(8)
-        if name != MANIFEST or json_or_none(bytes(flipped)) != json.loads(good):  # white space may differ
-            versions.append(bytes(flipped))
+    places = [place for place, byte in enumerate(good) if name != MANIFEST or not chr(byte).isspace()]
+    for place in rng.choice(places, size=min(20, len(places)), replace=False):
+        versions.append(flipped(good, place, rng.integers(8)))
     for version in versions:
         path.unlink(missing_ok=True) if version is None else path.write_bytes(version)
         caplog.clear()
@@ -98,26 +93,10 @@ def test_a_checkpoint_verifies_under_any_name_and_resumes_under_its_own(folder, 
     assert find_problem(folder / "best_model") is None
     monkeypatch.chdir(folder / "step-00000020")
     assert find_problem(Path()) is None
+    assert [path.name for path in list_checkpoints(folder)] == ["step-00000020", "step-00000010"]
     (folder / "step-00000020").rename(folder / "step-00000030")
     assert content(newest_valid(folder)) == 10
     assert "step-00000030" in caplog.text
-
-
-def json_or_none(text):
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
-
-
-def killed_at(operation, action):
-    """Run `action` in a child that is killed before its file operation of that number; return if it was killed."""
-
-    def work():
-        KillInSave(operation, {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"})
-        action()
-
-    return ending_of(in_child(work)) == -signal.SIGKILL
 
 
 @pytest.mark.usefixtures("accelerator")
@@ -128,38 +107,31 @@ def test_killed_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path):
     while True:
         operation += 1
         folder = shutil.copytree(start, tmp_path / str(operation))
-        reached = killed_at(operation, lambda folder=folder: (save(folder, 30), prune(folder, 1, best_step=None)))
+
+        def work(operation=operation, folder=folder):
+            KillInSave(operation, {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"})
+            save(folder, 30)
+            prune(folder, 1, best_step=None)
+
+        ending = ending_of(in_child(work))
         newest.add(content(newest_valid(folder)))
         for directory in list_checkpoints(folder):
             assert content(directory) in (10, 20, 30)
             assert find_problem(directory) is None
         remove_unusable(folder, newest_valid(folder))
         assert {p.name for p in folder.iterdir()} == {p.name for p in list_checkpoints(folder)}
-        if not reached:
+        if ending == 0:
             break
+        assert ending == -signal.SIGKILL
         shutil.rmtree(folder)
     assert operation > 20
     assert newest == {20, 30}
     assert [content(p) for p in list_checkpoints(folder)] == [30]
 
 
-def test_a_broken_checkpoint_is_replaced_by_a_new_one(folder):
-    (folder / "step-00000020" / MODEL).write_bytes(b"broken")
-    save(folder, 20)
-    assert content(newest_valid(folder)) == 20
-    assert len(list(folder.iterdir())) == 2
-
-
-def test_pruning_keeps_the_newest_and_the_best(folder):
-    for step in (30, 40, 50):
-        save(folder, step)
-    prune(folder, 2, best_step=20)
-    assert [content(p) for p in list_checkpoints(folder)] == [50, 40, 20]
-
-
 def test_a_lack_of_space_is_reported_before_anything_is_written(folder, monkeypatch):
     free = shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     before = sorted(folder.rglob("*"))
     with refused("step-00000030", "5000"):
         save(folder, 30)
@@ -183,15 +155,7 @@ def test_a_disk_that_fills_up_is_refused_and_leaves_the_checkpoint_before(folder
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-@pytest.mark.parametrize(
-    ("at", "given"),
-    [
-        (".", "checkpoints/step-00000020"),
-        (".", "."),
-        ("checkpoints/step-00000020", "."),
-        ("checkpoints/step-00000010", "../step-00000020"),
-    ],
-)
+@pytest.mark.parametrize(("at", "given"), [(".", "."), (".", STEP), (STEP, "."), ("checkpoints", "step-00000020")])
 def test_a_run_or_checkpoint_is_found_from_any_folder(folder, monkeypatch, at, given, averaged):
     monkeypatch.chdir(folder.parent / at)
     found = find_checkpoint(Path(given, EMA if averaged and given != "." else ""))
@@ -226,8 +190,8 @@ def test_a_place_without_a_model_is_refused(tmp_path, given):
 
 def test_only_the_files_of_the_model_are_verified(folder):
     checkpoint = find_checkpoint(folder / "step-00000020")
-    flip(checkpoint.path / OPTIMIZER)
-    flip(checkpoint.path / EMA / MODEL)
+    for file in (checkpoint.path / OPTIMIZER, checkpoint.path / EMA / MODEL):
+        file.write_bytes(flipped(file.read_bytes(), -2))
     find_checkpoint(folder / "step-00000020").verify()
     with refused("step-00000020", f"{EMA}/{MODEL}"):
         checkpoint.with_average().verify()
@@ -235,9 +199,3 @@ def test_only_the_files_of_the_model_are_verified(folder):
     with refused("step-00000020", OPTIMIZER):  # sizes are always compared
         find_checkpoint(folder / "step-00000020")
     assert find_checkpoint(folder.parent).step == 10
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)

@@ -1,12 +1,16 @@
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from tests.training.runs import are_equal, cut_back
+from tests.training.tiny_run import tiny_config, tiny_train, tiny_vivit
 from vidtl.config import ClipConfig, ModelConfig, OptimizerConfig, TokenLearnerConfig
 from vidtl.models import build_model
+from vidtl.training.checkpoint import EMA, MODEL
 from vidtl.training.model_setup import freeze_all_but
 from vidtl.training.optimizer import (
-    OPTIMIZERS,
+    WeightAverage,
     build_optimizer,
     layer_numbers,
     load_optimizer_tensors,
@@ -16,16 +20,12 @@ from vidtl.training.optimizer import (
 )
 
 CPU = torch.device("cpu")
+ADAM = {"exp_avg", "exp_avg_sq", "step"}
 NONE = TokenLearnerConfig(num_tokens=0)
 
 
 @pytest.mark.parametrize(
-    ("name", "states"),
-    [
-        ("adamw", {"exp_avg", "exp_avg_sq", "step"}),
-        ("sgd", {"momentum_buffer"}),
-        ("muon", {"momentum_buffer", "exp_avg", "exp_avg_sq", "step"}),
-    ],
+    ("name", "states"), [("adamw", ADAM), ("sgd", {"momentum_buffer"}), ("muon", {*ADAM, "momentum_buffer"})]
 )
 def test_an_optimizer_resumes_bitwise_from_its_tensors(name, states):
     config = OptimizerConfig(name=name, learning_rate=0.02, layer_decay=0.9)
@@ -61,10 +61,11 @@ def test_an_optimizer_resumes_bitwise_from_its_tensors(name, states):
         load_optimizer_tensors(restored, second, {"elsewhere.exp_avg": torch.zeros(1)})
 
 
-def test_sgd_has_momentum_and_no_nesterov_step():
+def test_sgd_has_momentum_no_nesterov_step_and_the_rate_of_the_layer():
     weight = nn.Linear(1, 1, bias=False)
     optimizer = build_optimizer(weight, OptimizerConfig(name="sgd", weight_decay=0.0, momentum=0.5), CPU)
-    set_learning_rate(optimizer, 0.1)
+    optimizer.param_groups[0]["lr_scale"] = 0.5
+    set_learning_rate(optimizer, 0.2)
     start = weight.weight.item()
     for _ in range(2):
         weight.weight.grad = torch.ones(1, 1)
@@ -76,6 +77,7 @@ VIDEO_CLIP = ClipConfig(num_frames=4, frame_size=(32, 32))
 IMAGE_CLIP = ClipConfig(num_frames=1, frame_size=(48, 48))
 CLIPS = {size: ClipConfig(num_frames=n, frame_size=(64, 64)) for size, n in (("x3d_xs", 4), ("mvit_b_16x4", 16))}
 SMALL = {"width": 12, "depth": 4, "num_heads": 2, "tubelet": (2, 16, 16)}
+X3D = ModelConfig(architecture="pytorchvideo", size="x3d_xs")
 MODELS = {
     "joint": (
         ModelConfig(form="joint", pooling="cls", token_learner=NONE, **SMALL),
@@ -84,10 +86,9 @@ MODELS = {
     ),
     "factorised encoder": (
         ModelConfig(temporal_depth=2, token_learner=TokenLearnerConfig(num_tokens=2, after_block=2), **SMALL),
-        {"embed.proj.bias": 0, "encoder.positions.weight": 0, "encoder.blocks.1.attn.q.weight": 2,
-         "encoder.token_learners.0.norm.weight": 3, "encoder.blocks.2.attn.q.weight": 3, "encoder.norm.bias": 4,
-         "temporal_encoder.positions.weight": 5, "temporal_encoder.blocks.0.norm1.bias": 5,
-         "temporal_encoder.blocks.1.norm1.bias": 6, "temporal_encoder.norm.weight": 7, "head.bias": 7},
+        {"embed.proj.bias": 0, "encoder.blocks.1.attn.q.weight": 2, "encoder.token_learners.0.norm.weight": 3,
+         "encoder.blocks.2.attn.q.weight": 3, "encoder.norm.bias": 4, "temporal_encoder.positions.weight": 5,
+         "temporal_encoder.blocks.0.norm1.bias": 5, "temporal_encoder.norm.weight": 7, "head.bias": 7},
     ),
     "TokenLearner after the last block": (
         ModelConfig(temporal_depth=0, token_learner=TokenLearnerConfig(num_tokens=2, after_block=4), **SMALL),
@@ -101,23 +102,15 @@ MODELS = {
     ),
     "T2T-ViT": (
         ModelConfig(architecture="t2t_vit", width=8, depth=2, num_heads=2),
-        {"tokens.proj.weight": 0, "tokens.layers.1.norm1.weight": 0, "cls": 0, "blocks.0.norm1.weight": 1,
-         "blocks.1.norm1.weight": 2, "norm.weight": 3, "head.weight": 3},
+        {"tokens.proj.weight": 0, "tokens.layers.1.norm1.weight": 0, "cls": 0, "blocks.1.norm1.weight": 2,
+         "norm.weight": 3, "head.weight": 3},
     ),
     "mini-ViT": (
-        ModelConfig(architecture="mini_vit"),
-        {"proj.weight": 0, "positions.weight": 0, "blocks.2.norm1.weight": 3, "token_learner.norm.weight": 4,
-         "blocks.3.norm1.weight": 4, "norm.bias": 5, "head.bias": 5},
-    ),
-    "mini-ViT of T2T tokens": (
         ModelConfig(architecture="mini_vit", tokenizer="t2t_performer"),
         {"proj.layers.0.kqv.weight": 0, "proj.layers.0.features": 0, "proj.proj.bias": 0, "positions.weight": 0,
-         "blocks.0.norm1.weight": 1, "token_learner.norm.weight": 4, "head.bias": 5},
+         "blocks.2.norm1.weight": 3, "token_learner.norm.weight": 4, "blocks.3.norm1.weight": 4, "head.bias": 5},
     ),
-    "X3D": (
-        ModelConfig(architecture="pytorchvideo", size="x3d_xs"),
-        {"net.blocks.0.conv.conv_t.weight": 0, "net.blocks.5.proj.weight": 5},
-    ),
+    "X3D": (X3D, {"net.blocks.0.conv.conv_t.weight": 0, "net.blocks.5.proj.weight": 5}),
     "MViT": (
         ModelConfig(architecture="pytorchvideo", size="mvit_b_16x4"),
         {"net.patch_embed.patch_model.weight": 0, "net.cls_positional_encoding.cls_token": 0,
@@ -145,25 +138,12 @@ def test_every_parameter_has_its_layer_learning_rate_and_weight_decay(name):
     for layer_decay in (0.7, 1.0):
         groups = parameter_groups(model, OptimizerConfig(layer_decay=layer_decay, weight_decay=0.1))
         assert len(groups) <= (2 * (last + 1) if layer_decay < 1 else 2)
-        seen = []
-        for group in groups:
-            for parameter in group["params"]:
-                name = names[parameter]
-                assert group["lr_scale"] == pytest.approx(layer_decay ** (last - numbers[name]))
-                decays = parameter.ndim > 1 and name not in model.no_weight_decay()
-                assert group["weight_decay"] == (0.1 if decays else 0.0)
-                seen.append(name)
-        assert sorted(seen) == sorted(name for name, p in model.named_parameters() if p.requires_grad)
-
-
-def test_lower_layers_have_a_lower_learning_rate():
-    model, _ = on_meta("joint")
-    optimizer = OPTIMIZERS["sgd"](parameter_groups(model, OptimizerConfig(layer_decay=0.5)), OptimizerConfig(), False)
-    set_learning_rate(optimizer, 0.8)
-    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    assert rates[id(model.head.weight)] == pytest.approx(0.8)
-    assert rates[id(model.encoder.blocks[3].norm1.weight)] == pytest.approx(0.4)
-    assert rates[id(model.embed.proj.bias)] == pytest.approx(0.8 / 32)
+        optimized = [(names[parameter], parameter, group) for group in groups for parameter in group["params"]]
+        for name, parameter, group in optimized:
+            assert group["lr_scale"] == pytest.approx(layer_decay ** (last - numbers[name]))
+            decays = parameter.ndim > 1 and name not in model.no_weight_decay()
+            assert group["weight_decay"] == (0.1 if decays else 0.0)
+        assert sorted(n for n, *_ in optimized) == sorted(n for n, p in model.named_parameters() if p.requires_grad)
 
 
 def test_muon_optimizes_the_matrices_between_first_and_last_layer():
@@ -171,23 +151,19 @@ def test_muon_optimizes_the_matrices_between_first_and_last_layer():
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, OptimizerConfig(name="muon"))
     taken = {names[parameter] for group in groups if group["muon"] for parameter in group["params"]}
-    assert taken == {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.ndim == 2 and name not in ("embed.proj.weight", "head.weight") and "positions" not in name
-    }
+    matrices = {name for parameter, name in names.items() if parameter.ndim == 2 and "positions" not in name}
+    assert taken == matrices - {"embed.proj.weight", "head.weight"}
     assert "encoder.token_learners.0.score.fc1.weight" in taken
 
 
 def test_an_update_of_muon_is_nearly_orthogonal():
     """Its singular values are near 0.2 x sqrt(larger side) times the learning rate (Liu et al., 2025)."""
     torch.manual_seed(0)
-    config = OptimizerConfig(name="muon", weight_decay=0.0)
     model = build_model(MODELS["factorised encoder"][0], VIDEO_CLIP, 3)
     nn.init.normal_(model.head.weight)
     weight = model.encoder.blocks[1].attn.v.weight
     before = weight.detach().clone()
-    optimizer = build_optimizer(model, config, CPU)
+    optimizer = build_optimizer(model, OptimizerConfig(name="muon", weight_decay=0.0), CPU)
     nn.functional.cross_entropy(model(torch.randn(8, 4, 3, 32, 32)), torch.arange(8) % 3).backward()
     set_learning_rate(optimizer, 0.1)
     optimizer.step()
@@ -203,3 +179,61 @@ def test_a_linear_probe_has_an_optimizer(name):
     optimizer = build_optimizer(model, OptimizerConfig(name=name), CPU)
     optimized = [p for group in optimizer.param_groups for p in group["params"]]
     assert set(optimized) == {model.head.weight, model.head.bias}
+
+
+def copied(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_the_average_is_the_closed_formula_of_its_recurrence():
+    torch.manual_seed(0)
+    model, decay, history = nn.Linear(3, 2), 0.7, []
+    average = WeightAverage(model, decay)
+    start = model.weight.detach().double()
+    for step in range(1, 30):
+        nn.init.normal_(model.weight)
+        history.append(model.weight.detach().double())
+        average.update(step)
+    expected, rest = torch.zeros(2, 3, dtype=torch.float64), 1.0
+    for n in range(29, 0, -1):  # the share of a weight is its (1 - d) times all later d
+        d = min(decay, (1 + n) / (10 + n))
+        expected += rest * (1 - d) * history[n - 1]
+        rest *= d
+    assert torch.allclose(average.tensors["weight"].double(), expected + rest * start, atol=1e-6)
+
+
+def test_the_average_replaces_weights_inside_the_block_only():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model[0].bias.requires_grad_(False)
+    average = WeightAverage(model, 0.5)
+    before = copied(model)
+    model(torch.randn(8, 3))  # moves the running mean
+    nn.init.normal_(model[0].weight)
+    nn.init.normal_(model[0].bias)
+    trained = copied(model)
+    assert average.tensors.keys() == {"0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var"}
+    with average.in_model():
+        inside = copied(model)
+    assert torch.equal(inside["0.weight"], before["0.weight"])
+    assert torch.equal(inside["1.running_mean"], before["1.running_mean"])
+    assert torch.equal(inside["0.bias"], trained["0.bias"])
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_average_resumes_bitwise_and_is_evaluated(tmp_path, accelerator):
+    config, seen = tiny_config(ema_decay=0.9), []
+
+    def evaluate(model):
+        seen.append(copied(model))
+        return {"top1": 0.5}
+
+    whole, model = tiny_train(tmp_path / "whole", config, accelerator, evaluate, model=tiny_vivit())
+    averaged, trained = (load_file(whole.checkpoint / name) for name in (f"{EMA}/{MODEL}", MODEL))
+    assert averaged.keys() == trained.keys()
+    assert not torch.equal(averaged["head.weight"], trained["head.weight"])
+    assert all(torch.equal(tensor, averaged[name]) for name, tensor in seen[-1].items())
+    assert all(torch.equal(tensor, trained[name]) for name, tensor in model.state_dict().items())
+    copy = cut_back(tmp_path / "whole", tmp_path / "resumed", 3)
+    resumed, _ = tiny_train(copy, config, accelerator, evaluate, model=tiny_vivit())
+    assert resumed.resumed_step == 3
+    assert are_equal(resumed.checkpoint, whole.checkpoint)

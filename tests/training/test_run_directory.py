@@ -1,7 +1,11 @@
+import json
+import logging
 import os
 import signal
 import socket
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -9,7 +13,10 @@ import yaml
 from tests.refusals import refused
 from tests.stress.outcome import ending_of, in_child
 from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from vidtl.data.batch import Failure
+from vidtl.training.monitor import UnreadableVideos
 from vidtl.training.run_directory import RunDirectory
+from vidtl.training.state import TrainingState
 
 CONFIG = ExperimentConfig()
 
@@ -19,20 +26,6 @@ def taken(tmp_path):
     directory = RunDirectory(tmp_path)
     directory.take(CONFIG, None)
     return directory
-
-
-def rewrite(file, change):
-    recorded = yaml.safe_load(file.read_text())
-    change(recorded)
-    file.write_text(yaml.safe_dump(recorded))
-
-
-def test_the_resolved_configuration_is_recorded(taken):
-    recorded = yaml.safe_load(taken.config_file.read_text())
-    assert recorded["optimizer"]["betas"] == [0.9, 0.999]
-    assert recorded["model"]["architecture"] == "vivit"
-    assert recorded["model"]["token_learner"]["num_tokens"] is None
-    assert isinstance(recorded["optimizer"]["learning_rate"], float)
 
 
 @pytest.mark.parametrize(
@@ -50,15 +43,16 @@ def test_another_experiment_is_refused_and_nothing_changes(taken, change, parts)
     assert {p: p.read_bytes() for p in taken.path.rglob("*") if p.is_file()} == before
 
 
-def test_a_key_missing_in_the_record_has_its_default(taken):
-    rewrite(taken.config_file, lambda recorded: recorded["optimizer"].pop("momentum"))
+def test_keys_of_another_version_have_their_default_or_are_named(taken):
+    recorded = yaml.safe_load(taken.config_file.read_text())
+    assert (recorded["optimizer"]["betas"], recorded["model"]["token_learner"]["num_tokens"]) == ([0.9, 0.999], None)
+    del recorded["optimizer"]["momentum"]
+    taken.config_file.write_text(yaml.safe_dump(recorded))
     assert taken.find_checkpoint(CONFIG) is None
     with refused("optimizer.momentum", "0.9", "0.5"):
         taken.find_checkpoint(replace(CONFIG, optimizer=OptimizerConfig(momentum=0.5)))
-
-
-def test_a_key_that_no_longer_exists_names_another_version(taken):
-    rewrite(taken.config_file, lambda recorded: recorded["clip"].update(wavelets=3))
+    recorded["clip"]["wavelets"] = 3
+    taken.config_file.write_text(yaml.safe_dump(recorded))
     with refused("clip.wavelets", "3", "another version of vidtl"):
         taken.find_checkpoint(CONFIG)
 
@@ -90,21 +84,16 @@ def test_a_directory_with_only_invalid_checkpoints_is_refused(taken, manifest, p
 
 @pytest.mark.usefixtures("accelerator")
 def test_a_second_run_is_refused_by_process_and_host_until_the_first_ends(tmp_path):
-    owner = os.getpid()
-
-    def second_run():
-        with RunDirectory(tmp_path).locked():
+    def start_run(*refusal):
+        with refused(*refusal) if refusal else nullcontext(), RunDirectory(tmp_path).locked():
             pass
 
-    def refused_run():
-        with refused(f"in use by process {owner} on ", socket.gethostname()):
-            second_run()
-
+    owner = f"in use by process {os.getpid()} on "
     with RunDirectory(tmp_path).locked():
         worker = in_child(lambda: os.read(os.pipe()[0], 1))  # must not keep the lock of a run that has ended
-        assert ending_of(in_child(refused_run)) == 0
+        assert ending_of(in_child(lambda: start_run(owner, socket.gethostname()))) == 0
     try:
-        assert ending_of(in_child(second_run)) == 0
+        assert ending_of(in_child(start_run)) == 0
     finally:
         os.kill(worker, signal.SIGKILL)
         ending_of(worker)
@@ -115,3 +104,54 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with refused(f"output directory {path}"), RunDirectory(path).locked():
             raise AssertionError("locked")
+
+
+LOADER = SimpleNamespace(steps_per_epoch=3, clips_of_classes=lambda steps: {"jump": 10 * steps, "run": 20 * steps})
+
+
+@pytest.fixture
+def start(tmp_path, accelerator):
+    def start(resumed_step=0):
+        file = tmp_path / "unreadable.jsonl"
+        videos = UnreadableVideos(file, accelerator, LOADER, max_share=0.9, repeats=2, resumed_step=resumed_step)
+        return videos, TrainingState(step=resumed_step)
+
+    return start
+
+
+def take(videos, state, *failures):
+    state.step += 1
+    videos.add(state, 8, len(failures), failures)
+
+
+def test_failures_are_counted_by_path_and_class(start, caplog):
+    caplog.set_level(logging.WARNING, logger="vidtl")
+    videos, state = start()
+    take(videos, state)
+    assert not videos.file.exists()
+    take(videos, state, Failure(0, "a.mp4", "cut short", ("jump",)), Failure(4, "b.mp4", "empty", ("jump",), 1))
+    assert [record.args for record in caplog.records] == [("a.mp4", "jump", "cut short"), ("b.mp4", "jump", "empty")]
+    caplog.clear()
+    take(videos, state, Failure(7, "c.mp4", "empty", ("jump", "run")))
+    assert [record.args for record in caplog.records][1:] == [("jump", 4, 30), ("run", 2, 60)]
+    caplog.clear()
+    for _ in range(3):
+        take(videos, state)
+    assert not caplog.records  # nothing new in the second epoch
+    assert videos.by_path == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
+    assert videos.by_class(state.step) == {"jump": (4, 60), "run": (2, 120)}
+    # Videos are counted, not clips: 4 in each of 6 steps, and the attempts that failed.
+    assert (state.videos_asked, state.videos_unreadable) == (27, 3)
+    lines = [json.loads(line) for line in videos.file.read_text().splitlines()]
+    assert lines[2] == {"step": 3, "path": "c.mp4", "reason": "empty", "classes": ["jump", "run"], "attempt": 0}
+
+
+def test_a_resumed_run_continues_the_counts(start):
+    first, state = start()
+    name = b"caf\xe9.mp4".decode("utf-8", "surrogateescape")  # not UTF-8
+    for _ in range(2):  # the second is lost: the run resumes from step 1
+        take(first, state, Failure(0, name, "cut short", ("jump",)))
+    second, state = start(resumed_step=1)
+    assert second.by_path == {name: 1}
+    take(second, state, Failure(3, "c.mp4", "empty", ("run",)))
+    assert second.by_class(3) == {"jump": (2, 30), "run": (2, 60)}

@@ -8,42 +8,43 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
+from vidtl import config as settings
+from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, ScheduleConfig, TokenLearnerConfig
 from vidtl.data.augmentation import Augmentation
-from vidtl.data.batch import ClipBatch, Failure
+from vidtl.data.batch import ClipBatch
+from vidtl.models import build_model
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
-from vidtl.training.loop import Evaluate, TrainingSummary, train
-from vidtl.training.step import TrainingTask
+from vidtl.training.loop import train
+from vidtl.training.prefetch import DeviceBatches
+from vidtl.training.step import Engine, TrainingTask
 
 NUM_CLASSES = 3
 NUM_RECORDS = 22  # with a batch of 8: 3 steps an epoch, the last with 6 real samples
 
 
 class TinyModel(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.hidden = nn.Linear(2 * 3 * 2 * 2, 16)
         self.norm = nn.LayerNorm(16)
         self.head = nn.Linear(16, NUM_CLASSES)
 
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
+    def forward(self, input_BTCHW):
         hidden = torch.relu(self.norm(self.hidden(input_BTCHW.flatten(1))))
         return self.head(nn.functional.dropout(hidden, 0.3 if DROPOUT else 0.0, self.training))
 
-    def repeated_blocks(self) -> list[nn.Module]:
-        """Units of FSDP2."""
+    def repeated_blocks(self):
         return [self.hidden]
 
 
@@ -53,30 +54,32 @@ DROPOUT = True
 class TinyLoader:
     """Batches as of `vidtl.data.loader.TrainLoader`: the global order is a function of (seed, epoch) only."""
 
-    def __init__(self, config: ExperimentConfig, process_index: int = 0, num_processes: int = 1) -> None:
+    def __init__(self, config, processes):
         self.training = training = config.training
-        self.process_index, self.num_processes = process_index, num_processes
-        self.micro_batch = training.batch_size // training.accumulation_steps // num_processes
+        self.process_index, self.num_processes = 0, 1
+        if processes:
+            self.process_index, self.num_processes = processes.process_index, processes.num_processes
+        self.micro_batch = training.batch_size // training.accumulation_steps // self.num_processes
         self.steps_per_epoch = -(-NUM_RECORDS // training.batch_size)
         self.samples_per_epoch = NUM_RECORDS
         self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
         self.step_delay_s = 0.0
         self.spoil: Callable[[int, ClipBatch], ClipBatch] = lambda step, batch: batch
 
-    def global_count(self, step: int) -> int:
+    def global_count(self, step):
         first = step % self.steps_per_epoch * self.training.batch_size
         return min(self.training.batch_size, NUM_RECORDS - first)
 
-    def clips_of_classes(self, steps: int) -> dict[str, int]:
+    def clips_of_classes(self, steps):
         return {"swimming": steps}
 
-    def iterate(self, start_step: int) -> Iterator[ClipBatch]:
+    def iterate(self, start_step):
         for step in range(start_step, self.total_steps):
             for micro in range(self.training.accumulation_steps):
                 time.sleep(self.step_delay_s)
                 yield self.spoil(step, self.batch(step, micro))
 
-    def batch(self, step: int, micro: int) -> ClipBatch:
+    def batch(self, step, micro):
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         order = generator(self.training.seed, epoch).permutation(NUM_RECORDS)
         part = micro * self.num_processes + self.process_index
@@ -84,34 +87,34 @@ class TinyLoader:
         places = range(first, first + self.micro_batch)
         indices = torch.tensor([int(order[place % NUM_RECORDS]) for place in places])
         pixels = [generator(self.training.seed, epoch, int(i), 7).integers(0, 256, (2, 3, 2, 2)) for i in indices]
+        targets = nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float()
+        weights = torch.tensor([float(place < NUM_RECORDS) for place in places])
+        color = torch.zeros(len(indices), dtype=torch.int64)
+        pixels = torch.stack([torch.from_numpy(p).to(torch.uint8) for p in pixels])
+        augmentation = [Augmentation()] * len(indices)
         return ClipBatch(
-            pixels=torch.stack([torch.from_numpy(p).to(torch.uint8) for p in pixels]),
-            color=torch.zeros(len(indices), dtype=torch.int64),
-            targets=nn.functional.one_hot(indices % NUM_CLASSES, NUM_CLASSES).float(),
-            weights=torch.tensor([float(place < NUM_RECORDS) for place in places]),
-            augmentation=[Augmentation()] * len(indices),
-            failures=[],
+            pixels=pixels, color=color, targets=targets, weights=weights, augmentation=augmentation, failures=[]
         )
 
 
-def tiny_config(**training: object) -> ExperimentConfig:
+def tiny_config(**training):
     """4 epochs of 3 steps; a checkpoint every 2 steps, all kept."""
     defaults = {"batch_size": 8, "checkpoint_every_steps": 2, "keep_checkpoints": 100, "log_every_steps": 2}
     return ExperimentConfig(
-        data=DataConfig(max_unreadable_share=0.2),
-        optimizer=OptimizerConfig(learning_rate=0.05),
+        data=settings.DataConfig(max_unreadable_share=0.2),
+        optimizer=settings.OptimizerConfig(learning_rate=0.05),
         schedule=ScheduleConfig(length="4 epochs", warmup="1 epoch"),
-        training=TrainingConfig(**{**defaults, **training}),  # type: ignore[arg-type]
+        training=settings.TrainingConfig(**{**defaults, **training}),
     )
 
 
-def tiny_task(config: ExperimentConfig, process_index: int = 0, num_processes: int = 1) -> TrainingTask:
-    def save_model(model: nn.Module, directory: Path) -> None:
+def tiny_task(config, processes=None):
+    def save_model(model, directory):
         save_file(model.state_dict(), directory / "model.safetensors")
         (directory / "config.json").write_text("{}")
 
     return TrainingTask(
-        loader=TinyLoader(config, process_index, num_processes),
+        loader=TinyLoader(config, processes),
         make_input=lambda batch: (batch.pixels.float() / 127.5 - 1, batch.targets),
         num_classes=NUM_CLASSES,
         multi_label=False,
@@ -120,39 +123,29 @@ def tiny_task(config: ExperimentConfig, process_index: int = 0, num_processes: i
     )
 
 
-def tiny_model() -> TinyModel:
+def tiny_model():
     torch.manual_seed(3)
     return TinyModel()
 
 
-def failing(share: float) -> Callable[[int, ClipBatch], ClipBatch]:
-    """Report that share of each batch's videos as unreadable."""
-
-    def spoil(step: int, batch: ClipBatch) -> ClipBatch:
-        bad = range(int(share * len(batch.weights)))
-        return replace(batch, failures=[Failure(i, f"videos/{step}-{i}.mp4", "cut short", ("swimming",)) for i in bad])
-
-    return spoil
-
-
 def tiny_train(
-    output_dir: Path,
-    config: ExperimentConfig,
-    accelerator: Accelerator,
-    evaluate: Evaluate | None = None,
-    task: TrainingTask | None = None,
-    model: nn.Module | None = None,
-) -> tuple[TrainingSummary, nn.Module]:
-    task = task or tiny_task(config, accelerator.process_index, accelerator.num_processes)
+    output_dir,
+    config,
+    accelerator,
+    evaluate=None,
+    task=None,
+    model=None,
+):
+    task = task or tiny_task(config, accelerator)
     model = model or tiny_model()
     summary = train(config, output_dir, accelerator, task, model, evaluate, Progress(visible=False))
     return summary, model
 
 
-def uneven_evaluation(accelerator: Accelerator) -> Evaluate:
+def uneven_evaluation(accelerator):
     """Score an uneven number of batches per process, with the sum in all of them."""
 
-    def evaluate(model: nn.Module) -> dict[str, float]:
+    def evaluate(model):
         torch.rand(3)  # training must not notice
         scores = torch.zeros(())
         with torch.inference_mode():
@@ -164,44 +157,67 @@ def uneven_evaluation(accelerator: Accelerator) -> Evaluate:
     return evaluate
 
 
-def make_trouble(trouble: str) -> None:
+def tiny_vivit(**model):
+    """Two spatial and one temporal block, TokenLearner between the spatial ones; its head does not start at 0."""
+    torch.manual_seed(3)
+    sizes = {"width": 16, "depth": 2, "num_heads": 2, "temporal_depth": 1, "tubelet": (1, 1, 1)}
+    token_learner = TokenLearnerConfig(num_tokens=2, after_block=1)
+    vivit = ModelConfig(**{"token_learner": token_learner, **sizes, **model})
+    model = build_model(vivit, ClipConfig(num_frames=2, frame_size=(2, 2)), NUM_CLASSES)
+    nn.init.normal_(model.head.weight)
+    return model
+
+
+def engine_of(accelerator, model, **training):
+    """With SGD: AdamW turns the rounding of gradients that should be 0 (keys' biases) into whole steps."""
+    config = tiny_config(**training)
+    config = replace(config, optimizer=replace(config.optimizer, name="sgd"))
+    return Engine(model, config, accelerator, tiny_task(config, accelerator))
+
+
+def take_steps(engine, count, start=0):
+    batches = DeviceBatches(engine.task.loader.iterate(start), engine.accelerator.device)
+    return [engine.step(step, engine.learning_rate(step), batches) for step in range(start, start + count)]
+
+
+def make_trouble(trouble):
     """Fail in one process."""
     if trouble == "raise":
         raise ValueError("trouble")
     if trouble in ("pause", "sleep"):
         time.sleep({"pause": 6, "sleep": 1000}[trouble])
-        return
-    os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[trouble])
+    else:
+        os.kill(os.getpid(), {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP}[trouble])
 
 
-def spoil_task(task: TrainingTask, trouble: str, at_step: int) -> TrainingTask:
+def spoil_task(task, trouble, at_step):
     """Fail by `kind@place`: at the read of that step's batch (the default), its computation, or a later save."""
-    kind, _, place = trouble.partition("@")
+    kind, _, trouble_place = trouble.partition("@")
     step_now = 0
 
-    def spoil(step: int, batch: ClipBatch) -> ClipBatch:
+    def reach(place, *steps):
+        if place == (trouble_place or "read") and at_step in steps:
+            make_trouble(kind)
+
+    def spoil(step, batch):
         nonlocal step_now
         step_now = step
-        if step == at_step and place in ("", "read"):
-            make_trouble(kind)
+        reach("read", step)
         return batch
 
-    def make_input(batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        inputs, targets = task.make_input(batch)
-        if step_now == at_step and place == "step":
-            make_trouble(kind)
-        return inputs, targets
+    def make_input(batch):
+        reach("step", step_now)
+        return task.make_input(batch)
 
-    def save_model(model: nn.Module, directory: Path) -> None:
+    def save_model(model, directory):
         task.save_model(model, directory)
-        if step_now >= at_step and place == "save":
-            make_trouble(kind)
+        reach("save", *range(step_now + 1))
 
-    task.loader.spoil = spoil  # type: ignore[attr-defined]
+    task.loader.spoil = spoil
     return replace(task, make_input=make_input, save_model=save_model)
 
 
-def main() -> None:
+def main():
     output_dir, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     global DROPOUT
     torch.set_num_threads(1)
@@ -212,18 +228,17 @@ def main() -> None:
     config = tiny_config(**options)
     accelerator = make_accelerator("fp32")
     assert accelerator.num_processes == expected, f"{accelerator.num_processes} processes instead of {expected}"
-    task = tiny_task(config, accelerator.process_index, accelerator.num_processes)
-    task.loader.step_delay_s = delay_s  # type: ignore[attr-defined]
-    in_trouble = process == accelerator.process_index
-    if in_trouble:
-        task = spoil_task(task, trouble, step)
-    (output_dir.parent / f"started-{accelerator.process_index}").touch()
+    task = tiny_task(config, accelerator)
+    task.loader.step_delay_s = delay_s
     evaluate = uneven_evaluation(accelerator) if evaluates else None
-    if in_trouble and trouble.endswith("@evaluation"):
-        evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
+    if process == accelerator.process_index:
+        task = spoil_task(task, trouble, step)
+        if trouble.endswith("@evaluation"):
+            evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
+    (output_dir.parent / f"started-{accelerator.process_index}").touch()
     summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task=task)
     if accelerator.is_main_process:
-        form = str(accelerator.distributed_type.value)
+        form = accelerator.distributed_type.value
         print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step, "form": form}))
 
 
