@@ -126,6 +126,13 @@ def on_meta(name):
         return build_model(config, clip, 3), expected
 
 
+@pytest.mark.parametrize(("name", "fused"), [("sgd", False), ("adamw", True)])
+def test_sharded_weights_have_no_fused_sgd(name, fused):
+    """torch has no sharding strategy for its kernel, and FSDP2 would end at the first step."""
+    optimizer = build_optimizer(nn.Linear(2, 2), OptimizerConfig(name=name), CPU, sharded=True)
+    assert optimizer.defaults["fused"] is fused
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_has_its_layer_learning_rate_and_weight_decay(name):
     model, expected = on_meta(name)

@@ -60,9 +60,12 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     return numbers
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig, device: torch.device) -> Optimizer:
-    """Create the optimizer of a model that is already on `device`."""
-    return OPTIMIZERS[config.name](parameter_groups(model, config), config, device.type in _FUSED_DEVICES)
+def build_optimizer(
+    model: nn.Module, config: OptimizerConfig, device: torch.device, sharded: bool = False
+) -> Optimizer:
+    """Create the optimizer of a model that is already on `device`, and that FSDP2 is going to shard if `sharded`."""
+    fused = device.type in _FUSED_DEVICES and not (sharded and config.name == "sgd")  # torch cannot shard its kernel
+    return OPTIMIZERS[config.name](parameter_groups(model, config), config, fused)
 
 
 def _sgd(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimizer:

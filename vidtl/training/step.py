@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -125,7 +126,8 @@ class Engine:
         self._frozen = model_setup.freeze_all_but(self.model, training.trainable)
         if training.activation_checkpointing:
             model_setup.checkpoint_activations(self.model)
-        self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device)
+        sharded = accelerator.distributed_type == DistributedType.FSDP
+        self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device, sharded)
         model_setup.compile_model(self.model, training.compile, accelerator.device)
         model_setup.set_fsdp_units(self.model)
         self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
