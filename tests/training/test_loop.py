@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from tests.refusals import refused
 from tests.training.runs import are_equal, checkpoint_of, cut_back, log_lines, saved_steps
-from tests.training.tiny_run import NUM_RECORDS, tiny_config, tiny_model, tiny_task, tiny_train
+from tests.training.tiny_run import NUM_RECORDS, norm_model, tiny_config, tiny_model, tiny_task, tiny_train
 from vidtl.data.batch import Failure
 from vidtl.errors import UserError
 from vidtl.runtime.signals import StoppedBySignalError
@@ -202,11 +202,6 @@ def test_a_best_metric_that_does_not_fit_is_refused_before_the_run(tmp_path, acc
 
 def are_finite(checkpoint):
     return all(value.isfinite().all() for value in load_file(checkpoint / MODEL).values())
-
-
-def norm_model():
-    """Make a model whose running statistics change before the loss is known."""
-    return torch.nn.Sequential(tiny_model(), torch.nn.BatchNorm1d(3))
 
 
 def unchanged(folder):

@@ -128,6 +128,11 @@ def tiny_model():
     return TinyModel()
 
 
+def norm_model():
+    """Make a model whose running statistics change before the loss is known."""
+    return nn.Sequential(tiny_model(), nn.BatchNorm1d(3))
+
+
 def tiny_train(
     output_dir,
     config,
@@ -168,10 +173,10 @@ def tiny_vivit(**model):
     return model
 
 
-def engine_of(accelerator, model, **training):
+def engine_of(accelerator, model, optimizer="sgd", **training):
     """With SGD: AdamW turns the rounding of gradients that should be 0 (keys' biases) into whole steps."""
     config = tiny_config(**training)
-    config = replace(config, optimizer=replace(config.optimizer, name="sgd"))
+    config = replace(config, optimizer=replace(config.optimizer, name=optimizer))
     return Engine(model, config, accelerator, tiny_task(config, accelerator))
 
 
