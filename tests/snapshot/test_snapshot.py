@@ -6,7 +6,10 @@ import sys
 from itertools import islice
 from typing import Any
 
+import av
 import pytest
+import torch
+from torch import nn
 
 from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.snapshot.collect import RECORD
@@ -16,6 +19,21 @@ from tests.snapshot.sections import SECTIONS, TOLERANCES
 TIMEOUT_S = 900
 
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
+
+DRAWN = 1.4025031
+"""Sum of 64 values by torch's generator when the snapshot was recorded; other versions (2.11) draw others."""
+ENCODER = "18."
+"""PyAV when it was recorded: other builds of x264 write other bytes and pixels of the toy set."""
+
+
+def skip_if_versions_differ(section: str) -> None:
+    """Skip sections whose values depend on torch's random numbers or on the encoder of the toy videos."""
+    torch.manual_seed(0)
+    draws_differ = abs(nn.init.trunc_normal_(torch.empty(64)).sum().item() - DRAWN) > 1e-4
+    if section in ("weights", "training", "evaluation") and draws_differ:
+        pytest.skip(f"torch {torch.__version__} draws other random numbers than the snapshot's version")
+    if section in ("clips", "training", "evaluation") and not av.__version__.startswith(ENCODER):
+        pytest.skip(f"PyAV {av.__version__} encodes other toy videos than the snapshot's version")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +48,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("section", sorted(SECTIONS))
 def test_recorded_values_are_unchanged(section: str, collected: dict[str, Any]) -> None:
+    skip_if_versions_differ(section)
     values = collected[section]
     if not values:
         pytest.skip("needs ../shared/data (or VIDTL_DATA)")
