@@ -75,7 +75,7 @@ from vidtl.evaluation.report import metrics_record, summary_lines, write_report
 from vidtl.metrics.charades import write_submission
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 from vidtl.training.checkpoint import checkpoint_name
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
     make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
-    sections = config.clip, config.evaluation, protocol, accelerator, make_progress(accelerator.is_main_process), store
+    sections = config.clip, config.evaluation, protocol, accelerator, Progress(accelerator.is_main_process), store
     result = evaluate(model, make_loader, records, *sections)
     if accelerator.is_main_process:
         report(result, origin, folder, submit=READERS[description.format].official_scorer)

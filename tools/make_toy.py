@@ -12,7 +12,7 @@ from command_line import PlainParser
 
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.errors import UserError
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool
 
 
@@ -42,7 +42,7 @@ def main() -> None:
         multi_label=options.multi_label,
     )
     start = time.monotonic()
-    made = make_toy(options.directory, settings, make_progress(is_main_process=True), options.num_processes)
+    made = make_toy(options.directory, settings, Progress(), options.num_processes)
     counts = " and ".join(f"{count} {split}" for split, count in made.num_videos.items())
     size = f"{made.num_bytes / 1e6:.1f} MB"
     if made.created:

@@ -50,7 +50,7 @@ from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def main() -> None:
     top_k = options.top_k if options.top_k is not None else (0 if options.threshold is not None else TOP_K)
     unreadable = 0
     rows: dict[Path, list[str]] = {}
-    with make_progress(is_main_process=True).task("predicting", "videos", len(found.videos)) as task:
+    with Progress().task("predicting", "videos", len(found.videos)) as task:
         for prediction in predict(model, found.videos, settings, accelerator, task.update):
             unreadable += bool(prediction.reason)
             classes = prediction.best(top_k or None, options.threshold or 0.0)

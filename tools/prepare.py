@@ -28,7 +28,7 @@ from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.runtime.files import printable, user_error_if_not_written, whole_file
 from vidtl.runtime.logging import configure_logging
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import run_tool
 
@@ -88,7 +88,7 @@ def main() -> None:
             report_missing_parts(work.folder, f"their files are as {work.folder.manifest} has them")
     elif not plan.shard:
         report_missing_parts(plan.folder, "their files are scanned now")
-    progress = make_progress(is_main_process=True)
+    progress = Progress()
     manifest = plan.folder.merge(plan.paths) if options.merge else scan_set(plan, progress)
     if plan.shard:
         print(f"{plan.shard.name}  {len(manifest)} files, {manifest.file}; --merge joins the parts of all shards")

@@ -24,7 +24,7 @@ from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training.checkpoint import find_checkpoint
@@ -67,7 +67,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
         steps = f"{loader.total_steps} steps of {loader.batch_size} clips ({config.schedule.length})"
         log.info("%s, peak learning rate %g", steps, rate.peak)
 
-    progress = make_progress(accelerator.is_main_process)
+    progress = Progress(accelerator.is_main_process)
     task = TrainingTask(
         loader=loader,
         make_input=partial(batch_input, clip=config.clip),

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from vidtl.runtime import progress as module
-from vidtl.runtime.progress import Progress, make_progress
+from vidtl.runtime.progress import Progress
 
 
 def work(progress, total=100):
@@ -16,7 +16,7 @@ def work(progress, total=100):
 
 def test_lines_are_few_and_the_last_one_is_complete(monkeypatch, capsys):
     monkeypatch.setattr(module.time, "monotonic", iter(x * 0.5 for x in range(10_000)).__next__)
-    work(make_progress(True))
+    work(Progress())
     out, err = capsys.readouterr()
     shown = err.splitlines()
     assert out == ""
@@ -37,7 +37,7 @@ def test_nothing_is_shown_twice(monkeypatch, capsys):
 def test_a_failing_run_keeps_its_error_and_other_processes_are_silent(capfd):
     with pytest.raises(KeyError), Progress().task("training", "steps", 5):
         raise KeyError("x")
-    work(make_progress(False))
+    work(Progress(visible=False))
     assert capfd.readouterr() == ("", "")
 
 

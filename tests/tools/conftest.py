@@ -13,7 +13,7 @@ from tests.environment import ENVIRONMENT, REPOSITORY
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import VideoModel, build_model, save_model_directory
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def toy_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_set(folder: Path, **settings: Any) -> Path:
     """Generate toy videos with 2 validation videos per class."""
     toy = ToySettings(seed=3, videos_per_class_val=2, **settings)
-    make_toy(folder, toy, make_progress(is_main_process=False), num_processes=1)
+    make_toy(folder, toy, Progress(visible=False), num_processes=1)
     return folder
 
 

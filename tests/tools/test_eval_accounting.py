@@ -12,7 +12,7 @@ from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 from vidtl.training.checkpoint import Checkpoint
 
 
@@ -21,7 +21,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 videos to evaluate on, one of them cut, one of them gone."""
     folder = tmp_path_factory.mktemp("forty")
     settings = ToySettings(seed=4, videos_per_class_train=1, videos_per_class_val=5)
-    make_toy(folder, settings, make_progress(is_main_process=False), num_processes=1)
+    make_toy(folder, settings, Progress(visible=False), num_processes=1)
     files = sorted((folder / "videos/val").iterdir())
     assert len(files) == 40
     files[7].write_bytes(files[7].read_bytes()[:300])

@@ -12,7 +12,7 @@ import train
 from tests.environment import REPOSITORY, RunMain
 from vidtl.data import dataset
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.runtime.progress import make_progress
+from vidtl.runtime.progress import Progress
 
 
 def test_the_summary_counts_replaced_clips_by_class(run_main: RunMain, toy: Path, tiny: list[str], tmp_path: Path):
@@ -31,7 +31,7 @@ def test_the_summary_counts_replaced_clips_by_class(run_main: RunMain, toy: Path
 @pytest.mark.timeout(600)
 def test_a_single_frame_gives_chance(run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ToySettings(videos_per_class_train=60, videos_per_class_val=40)
-    make_toy(tmp_path / "toy", settings, make_progress(is_main_process=False))
+    make_toy(tmp_path / "toy", settings, Progress(visible=False))
     options = ["--config", REPOSITORY / "configs/toy.yaml", "--data.root", tmp_path / "toy"]
     options += ["--output_dir", tmp_path / "run", "--training.evaluate_every_epochs", "0"]
     run_main(train.main, *options)

@@ -78,8 +78,3 @@ class Progress:
             complete = True
         finally:
             task.close(complete)
-
-
-def make_progress(is_main_process: bool) -> Progress:
-    """Create the progress display of a process: visible on the main process only."""
-    return Progress(visible=is_main_process)
