@@ -18,6 +18,7 @@ from vidtl.runtime.signals import StoppedBySignalError, run_tool
     ("error", "code", "message"),
     [
         (UserError("clip.stride is 0;\nallowed: 1 or more"), 2, "error: clip.stride is 0; allowed: 1 or more\n"),
+        (UserError("\x1b[2Jv\u202e.mp4"), 2, "error: \\x1b[2Jv\\u202e.mp4\n"),
         (StoppedBySignalError(signal.SIGTERM, "stopped by SIGTERM"), 143, "stopped by SIGTERM\n"),
         (StoppedBySignalError(signal.SIGUSR1, "stopped by SIGUSR1"), 138, "stopped by SIGUSR1\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn, Self
 
 from vidtl.errors import UserError
+from vidtl.runtime.files import printable
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Termination, Ctrl-C, and the early warning that batch systems send before a time limit."""
@@ -131,7 +132,7 @@ def exit_on_error() -> Iterator[None]:
 
 def _end(code: int, message: str = "") -> NoReturn:
     if message:
-        print(" ".join(message.splitlines()), file=sys.stderr, flush=True)
+        print(printable(" ".join(message.splitlines())), file=sys.stderr, flush=True)
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not (distributed.is_available() and distributed.is_initialized()):
         sys.exit(code)
