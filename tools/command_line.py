@@ -77,7 +77,9 @@ class ModelParser(ExperimentParser):
 
     def check(self) -> None:
         """Parse the command line and check that the checkpoint exists."""
-        existing_directory(self.parse_args().checkpoint)
+        from vidtl.training.checkpoint import require_directory
+
+        require_directory(self.parse_args().checkpoint)
 
 
 class _Given(argparse.Action):
@@ -120,10 +122,3 @@ def make_experiment(given: Mapping[str, Any], recorded: Mapping[str, Any] = {}) 
     if preset := settings.pop(PRESET, ""):
         values |= {f"augmentation.{name}": value for name, value in vars(AUGMENTATION_PRESETS[preset]).items()}
     return build(ExperimentConfig, values | settings)
-
-
-def existing_directory(path: Path) -> None:
-    """Raise a UserError with the nearest name if a model directory does not exist."""
-    if not path.is_dir():
-        neighbors = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")

@@ -15,9 +15,10 @@ and the exit code is 2. ONNX needs: pip install 'vidtl[export]'
 import argparse
 from pathlib import Path
 
-from command_line import PlainParser, existing_directory, make_experiment, settings_of_file
+from command_line import PlainParser, make_experiment, settings_of_file
 
 from vidtl.runtime.signals import exit_on_error, run_tool
+from vidtl.training.checkpoint import Checkpoint, find_checkpoint, require_directory
 
 
 def parse() -> argparse.Namespace:
@@ -30,7 +31,7 @@ def parse() -> argparse.Namespace:
     text = "largest difference allowed, as a share of the largest logit (default: %(default)g)"
     parser.add_argument("--tolerance", type=float, default=1e-4, help=text)
     arguments = parser.parse_args()
-    existing_directory(arguments.checkpoint)
+    require_directory(arguments.checkpoint)
     return arguments
 
 
@@ -49,7 +50,6 @@ if __name__ == "__main__":
 
 from vidtl.models import load_model_directory
 from vidtl.models.export import check_output, export_model
-from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 
 
 def main() -> None:

@@ -92,9 +92,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
 
     Reads no weights; see `Checkpoint.verify`. UserError where there is none, or where files are missing or cut short.
     """
-    if not path.is_dir():
-        neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, sorted(neighbors))}")
+    require_directory(path)
     path = path if path.is_absolute() else path.resolve()  # the run is found by the folders above the checkpoint
     if (path / CONFIG).is_file():
         averaged = path.name == EMA and (path.parent / EXPERIMENT).is_file()
@@ -106,6 +104,13 @@ def find_checkpoint(path: Path) -> Checkpoint:
     if newest is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
     return _described(newest)
+
+
+def require_directory(path: Path) -> None:
+    """Raise a UserError with the nearest name if a model directory does not exist."""
+    if not path.is_dir():
+        neighbors = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")
 
 
 def _check_usable(path: Path, hashed: Collection[str]) -> None:
