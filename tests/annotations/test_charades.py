@@ -102,7 +102,7 @@ def test_csv_with_folders_of_frames(tmp_path):
     with open_video(records.path(0), root=tmp_path, frame_rate=records.frame_rate) as video:
         assert video.times_s == pytest.approx(np.arange(6) / 24)
         # A frame f, counted from 0, is active while start < f / 24 < end.
-        active = [len(records.labels_between(0, time, time)) for time in video.times_s]
+        active = [len(records.labels(0, time, time)) for time in video.times_s]
     assert active == [0, 1, 1, 0, 0, 0]
 
 
@@ -118,7 +118,7 @@ def test_labels_of_a_clip_are_those_of_its_frames(tmp_path):
         for first in range(10):
             for last in range(first, 10):
                 expected = sorted(set().union(*of_frame[first : last + 1]))
-                found = records.labels_between(0, video.times_s[first], video.times_s[last])
+                found = records.labels(0, video.times_s[first], video.times_s[last])
                 assert found.tolist() == expected
     assert records.labels(0).tolist() == [0, 1, 2]
     assert records.labels(1).tolist() == []

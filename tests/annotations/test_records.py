@@ -59,13 +59,13 @@ def test_labels_of_videos_and_clips(records):
     assert records.video_targets().tolist() == [records.targets(index).tolist() for index in range(3)]
     assert records.video_targets().tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert records.targets(0).dtype == np.float32
-    assert records.labels_between(0, 0.5, 2).tolist() == [2]
-    assert records.labels_between(0, 2, 4).tolist() == [0, 2]
-    assert records.labels_between(0, 3, 4).tolist() == [0]  # touching at 3 s is no overlap
-    assert records.labels_between(0, 4, 4).tolist() == [0]  # a clip of one frame
-    assert records.labels_between(0, 5.5, 7).tolist() == [2]  # a segment of no length, inside the clip
-    assert records.labels_between(0, 8, 9).tolist() == []
-    assert records.labels_between(2, 8, 9).tolist() == [1]
+    assert records.labels(0, 0.5, 2).tolist() == [2]
+    assert records.labels(0, 2, 4).tolist() == [0, 2]
+    assert records.labels(0, 3, 4).tolist() == [0]  # touching at 3 s is no overlap
+    assert records.labels(0, 4, 4).tolist() == [0]  # a clip of one frame
+    assert records.labels(0, 5.5, 7).tolist() == [2]  # a segment of no length, inside the clip
+    assert records.labels(0, 8, 9).tolist() == []
+    assert records.labels(2, 8, 9).tolist() == [1]
     assert records.targets(0, 2, 4).tolist() == [1, 0, 1]
     assert records.targets(0, 3, 4).tolist() == [1, 0, 0]
 
@@ -76,7 +76,7 @@ def test_selection_keeps_order_and_labels(records):
     assert list(chosen.paths) == ["v/c.mp4", "v/a.mp4", "v/a.mp4"]
     assert chosen.lines.tolist() == [5, 2, 2]
     assert [chosen.labels(i).tolist() for i in range(3)] == [[1], [0, 2], [0, 2]]
-    assert chosen.labels_between(1, 0.5, 2).tolist() == [2]
+    assert chosen.labels(1, 0.5, 2).tolist() == [2]
     assert chosen.segment_starts_s.tolist() == [1.5, 0, 0]
     assert len(records.select([])) == 0
 

@@ -81,7 +81,7 @@ def test_layouts_of_kinetics(tmp_path, video, folder):
     assert list(records.paths) == [video, f"{folder}/_bcdefghijk_000000_000010.mp4"]
     assert missing(records) == [1]
     assert records.segment_starts_s.tolist() == [0, 0]
-    assert records.labels_between(0, 100, 101).tolist() == records.labels(0).tolist()
+    assert records.labels(0, 100, 101).tolist() == records.labels(0).tolist()
 
 
 def test_two_clips_of_a_video_with_bom_crlf_blank_lines_and_further_columns(tmp_path):

@@ -59,8 +59,8 @@ def test_multi_label_set_is_read_as_charades(multi_records):
         assert sorted(each.motion for each in video.segments) == multi_records.labels(index).tolist()
         for segment in video.segments:
             middle = (segment.first + segment.last) / 2 / video.fps
-            assert multi_records.labels_between(index, middle, middle).tolist() == [segment.motion]
-        assert multi_records.labels_between(index, video.num_frames / video.fps + 0.01, 99).tolist() == []
+            assert multi_records.labels(index, middle, middle).tolist() == [segment.motion]
+        assert multi_records.labels(index, video.num_frames / video.fps + 0.01, 99).tolist() == []
 
 
 def test_files_hold_the_rendered_frames(records):

@@ -166,12 +166,8 @@ class Records:
         file = (self.annotation, *self.further_annotations)[number]
         return annotated_at(file, int(self.lines[index]), self.are_entries)
 
-    def labels(self, index: int) -> NDArray[np.int32]:
-        """Return the classes of the whole video, each once and in rising order; empty without labels."""
-        return np.unique(self.label_classes[self._entries(index)])
-
-    def labels_between(self, index: int, start_s: float, end_s: float) -> NDArray[np.int32]:
-        """Return the classes whose segment overlaps the interval between two frames, each once and in rising order.
+    def labels(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.int32]:
+        """Return the classes of the whole video, or of the part between two frames, each once and in rising order.
 
         As Charades labels frames with start < t < end, a segment that ends where the clip begins does not count.
         """
@@ -182,7 +178,7 @@ class Records:
     def targets(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.float32]:
         """Return multi-hot float32 [K] of the whole video, or of the part between the given limits."""
         targets = np.zeros(len(self.classes), np.float32)
-        targets[self.labels_between(index, start_s, end_s)] = 1
+        targets[self.labels(index, start_s, end_s)] = 1
         return targets
 
     def video_targets(self) -> NDArray[np.float32]:

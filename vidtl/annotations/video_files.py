@@ -20,8 +20,8 @@ from vidtl.video import UnreadableVideo
 from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.safety import checked_path, sniff_container
 
-FOREIGN_SUFFIXES = (".3gp", ".asf", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".vob", ".wmv")
-"""Further suffixes of videos; not all are of readable containers."""
+_SUFFIXES = {*VIDEO_SUFFIXES, ".asf", ".m2ts", ".mts", ".ogv", ".vob", ".wmv"}
+"""Suffixes of videos; not all are of readable containers."""
 
 
 class VideoFile(NamedTuple):
@@ -144,7 +144,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 def _kind(path: Path) -> Literal["video", "image"] | None:
     if (suffix := path.suffix.lower()) in IMAGE_SUFFIXES:
         return "image"
-    if suffix in (*VIDEO_SUFFIXES, *FOREIGN_SUFFIXES):
+    if suffix in _SUFFIXES:
         return "video"
     try:
         sniff_container(checked_path(path, None))

@@ -48,6 +48,11 @@ class AugmentationConfig:
     """CutMix: the area outside the box of another clip is drawn from Beta(alpha, alpha); 0 is off. With `mixup_alpha`
     also above 0, half of the batches use CutMix."""
 
+    @property
+    def mixes(self) -> bool:
+        """MixUp or CutMix is on."""
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
     def __post_init__(self) -> None:
         require_choices(self, "augmentation")
         require_each(self, "augmentation", "repeats", lambda value: value >= 1, "1 or more")

@@ -193,7 +193,7 @@ def draw_mixing(
         position: optimizer step, micro-batch and process.
     """
     real = sum(weight > 0 for weight in weights)
-    if real < 2 or not (config.mixup_alpha > 0 or config.cutmix_alpha > 0):
+    if real < 2 or not config.mixes:
         return None
     rng = generator(seed, *position, _MIXING)
     _, switched = rng.random(2)

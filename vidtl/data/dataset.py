@@ -120,7 +120,7 @@ class ClipDataset(Dataset[list[Clip]]):
             Clip(
                 pixels=pixels[view],
                 color=color,
-                targets=records.targets(index, *spans_s[view]) if records.multi_label else records.targets(index),
+                targets=records.targets(index, *spans_s[view]),
                 augmentation=draw_augmentation(self.augmentation, clip.frame_size, rng),
                 weight=key.weight,
                 failures=[],

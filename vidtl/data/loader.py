@@ -70,7 +70,7 @@ class TrainLoader:
         self.videos_per_step = training.batch_size // augmentation.repeats
         self.videos_per_micro_batch = training.batch_size // parts
         self.accumulation_steps = training.accumulation_steps
-        if self.videos_per_micro_batch == 1 and (augmentation.mixup_alpha > 0 or augmentation.cutmix_alpha > 0):
+        if self.videos_per_micro_batch == 1 and augmentation.mixes:
             raise UserError(
                 f"training.batch_size is {training.batch_size}; allowed with augmentation.mixup_alpha or cutmix_alpha: "
                 f"{2 * parts} or more, since clips are mixed with others of their own micro-batch"

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 Status = Literal["ok", "damaged", "unreadable", "crashed", "hung", "missing"]
 """A damaged video opens, but not all of its frames decode; crashed and hung: the scan ended with its process."""
 Depth = Literal["packets", "frames"]
-DEPTHS: tuple[Depth, ...] = ("packets", "frames")
+DEPTHS: tuple[Depth, ...] = get_args(Depth)
 """Depths of a scan, from quick to thorough."""
 
 
@@ -203,7 +203,7 @@ class Manifest:
         """
         entry, file = self.find(path), root / path
         stamp = file_stamp(file) if entry else None
-        if not (entry and stamp) or file.is_dir():
+        if not (entry and stamp) or (not entry.is_video and file.is_dir()):
             return None  # opening gives the reason for a missing file; a folder's stamp does not cover its images
         if stamp != (entry.size, entry.mtime_ns):
             self._report_change(entry, stamp)

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 
 from vidtl.config import ClipConfig
-from vidtl.data.sampling import box_of_crop, float32_linspace, resized_size, segment_indices, span_indices
+from vidtl.data.sampling import ShortVideo, box_of_crop, float32_linspace, resized_size, segment_indices, span_indices
 from vidtl.errors import UserError, did_you_mean
 from vidtl.video import Box
 
@@ -126,7 +126,7 @@ def _rounded_starts(num_clips: int, num_available: int, clip: ClipConfig) -> lis
     return [round(k * (spare / (num_clips - 1))) for k in range(num_clips)]
 
 
-def _spans(starts: list[int], num_available: int, clip: ClipConfig, short_video: Literal["loop", "hold"]) -> np.ndarray:
+def _spans(starts: list[int], num_available: int, clip: ClipConfig, short_video: ShortVideo) -> np.ndarray:
     return np.stack([span_indices(start, clip.num_frames, clip.stride, num_available, short_video) for start in starts])
 
 

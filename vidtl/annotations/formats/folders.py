@@ -5,13 +5,15 @@ import os
 from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import VIDEO_SUFFIXES, existing
+from vidtl.annotations.layout import VIDEO_SUFFIXES, existing, join
 from vidtl.errors import UserError
 from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
 
 _CIFAR_BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+
+_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 _log = logging.getLogger(__name__)
 
@@ -27,15 +29,15 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
         if not names:
             raise UserError(f"{folder}: no folders in it; one for each class is needed")
+        base, row = folder.relative_to(source.root).as_posix(), Row(folder, number, 0)
         for name in names:
             for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
                 if entry.name.startswith("."):
                     continue
-                if not entry.name.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)) and not entry.is_dir():
+                if not entry.name.lower().endswith(_SUFFIXES) and not entry.is_dir():
                     others.append(Path(entry.path))
                     continue
-                path = Path(entry.path).relative_to(source.root).as_posix()
-                row = Row(folder, number, 0)
+                path = join(base, f"{name}/{entry.name}")
                 builder.add(row, path, path)
                 builder.label(row, name)
         if others:
