@@ -1,6 +1,7 @@
 """Documents: links, named files, options of commands and names in Python examples exist."""
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 import vidtl
 from tests.environment import REPOSITORY
+from tests.stress import reliability
 
 
 def _pages() -> dict[str, Path]:
@@ -78,3 +80,9 @@ def test_names_in_python_examples_exist(name: str) -> None:
         imports = [line for line in ast.parse(text).body if isinstance(line, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(imports, []), name, "exec"), {})
         assert [each for each in re.findall(r"\bvidtl\.(\w+)\(", text) if not hasattr(vidtl, each)] == []
+
+
+def test_the_page_of_the_stress_tests_has_every_recorded_experiment() -> None:
+    results = json.loads((REPOSITORY / "docs/results/reliability.json").read_text())
+    text = reliability.page(results)
+    assert {name for name in reliability.EXPERIMENTS if f"**{name}**" in text} == reliability.EXPERIMENTS.keys()

@@ -102,13 +102,13 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         "| # | test | N | seed | failures | figures | seconds | date, commit |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, (_, _, title) in EXPERIMENTS.items():
+    for name in EXPERIMENTS:
         if name in results:
             result = results[name]
             figures = "; ".join(f"{key} {value:.4g}" for key, value in result["figures"].items())
             failures = "; ".join(result["failures"]) or "none"
             rows.append(
-                f"| {result['test']} | **{name}**: {title} | {result['cases']} | {result['seed']} "
+                f"| {result['test']} | **{name}**: {result['title']} | {result['cases']} | {result['seed']} "
                 f"| {failures} | {figures} | {result['seconds']:.0f} | {result['date']}, {result['commit']} |"
             )
     machines = sorted({result["machine"] for result in results.values()})
