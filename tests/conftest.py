@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.environment import REPOSITORY, RunMain
+from tests.environment import RunMain, shared_folder
 
 # Before torch is imported, here and in subprocesses: more threads make the suite several times slower on busy cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,7 +17,7 @@ from vidtl.runtime.signals import run_tool
 
 
 def _folder(variable: str, name: str) -> Path:
-    folder = Path(os.environ.get(variable, REPOSITORY.parent / "shared" / name)).resolve()
+    folder = shared_folder(variable, name)
     if not folder.is_dir():
         pytest.skip(f"needs the folder {folder} (set {variable} to another place)")
     return folder

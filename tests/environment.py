@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,3 +25,14 @@ def wait_for(path: Path, process: "subprocess.Popen[Any]") -> None:
         assert process.poll() is None, printed and printed.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def launch_command(config: str, *arguments: str | Path) -> list[str]:
+    """Command of `accelerate launch` with a launch configuration of the project, on a free port."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    return [*launcher, "--config_file", str(REPOSITORY / f"configs/accelerate/{config}.yaml"), *map(str, arguments)]
+
+
+def shared_folder(variable: str, name: str) -> Path:
+    """Folder of shared inputs, which an environment variable may place elsewhere; it may not exist."""
+    return Path(os.environ.get(variable, REPOSITORY.parent / "shared" / name)).resolve()

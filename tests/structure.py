@@ -1,11 +1,9 @@
 """Measure the structure of the code: `python -m tests.structure` prints it, tests/test_structure.py sets limits."""
 
 import ast
-import dataclasses
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import get_type_hints
 
 from tests.environment import REPOSITORY
 
@@ -143,14 +141,9 @@ def long_functions() -> dict[str, int]:
     return {name: count for name, count in functions if count > FUNCTION_LINES}
 
 
-def num_settings(section: type) -> int:
-    """Count the leaves of a configuration."""
-    hints = get_type_hints(section).values()
-    return sum(num_settings(hint) if dataclasses.is_dataclass(hint) else 1 for hint in hints)
-
-
 def main() -> None:
     from vidtl.config import ExperimentConfig
+    from vidtl.config.load import leaves
 
     lines = room_lines()
     library = sum(count for name, count in lines.items() if name not in FLOORS[-1])
@@ -167,7 +160,7 @@ def main() -> None:
         print(f"forbidden: {source} -> {target}:", ", ".join(f"{a} -> {b}" for a, b in sorted(pairs)))
     print("long files:", {name: count for name, count in num_lines().items() if count > FILE_LINES})
     print("long functions:", long_functions())
-    print("settings:", num_settings(ExperimentConfig))
+    print("settings:", len(leaves(ExperimentConfig)))
     print("own files behind tools/train.py:", len(reachable("tools.train")))
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from command_line import PlainParser
 
+from vidtl.config.checks import require
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.errors import UserError
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool
 
@@ -22,7 +22,6 @@ def main() -> None:
         prog="make_toy.py",
         description="Generate the toy data set; a directory that holds the same set already is left alone.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("directory", type=Path, help="where annotations and videos go: data.root of a run")
     parser.add_argument("--videos_per_class_train", type=int, default=defaults.videos_per_class_train, help="times 8")
@@ -33,8 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--num_processes", type=int, default=2, help="processes that draw; the files are the same")
     options = parser.parse_args()
-    if options.num_processes < 1:
-        raise UserError(f"--num_processes is {options.num_processes}; allowed: 1 or more")
+    require(options.num_processes >= 1, "--num_processes", options.num_processes, "1 or more")
     settings = ToySettings(
         seed=options.seed,
         videos_per_class_train=options.videos_per_class_train,

@@ -19,6 +19,7 @@ from command_line import PlainParser
 from vidtl.annotations.description import DatasetDescription, find_unlabeled, load_description, read_records
 from vidtl.annotations.layout import find_annotations
 from vidtl.annotations.records import Records
+from vidtl.config.checks import require
 from vidtl.data.manifest import DEPTHS, Manifest, default_file
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
@@ -105,8 +106,7 @@ def main() -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Raise UserError for invalid numbers and combinations."""
-    if options.workers < 1:
-        raise UserError(f"--workers is {options.workers}; allowed: 1 or more")
+    require(options.workers >= 1, "--workers", options.workers, "1 or more")
     if not 0 < options.time_limit <= LONGEST_LIMIT_S:
         allowed = f"more than 0, at most {LONGEST_LIMIT_S} seconds"
         raise UserError(f"--time_limit is {options.time_limit:g}; allowed: {allowed}")

@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,8 +134,7 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
         for row in (row for row in study.rows if turn < len(row.seeds)):
             arguments = ["--config", str(experiment), "--training.seed", str(row.seeds[turn])]
             for key, value in (study.options | row.options).items():
-                text = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-                arguments += [f"--{key}", text]
+                arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
             arguments += settings
             _, config = parse_experiment(parser, arguments)
             folder = output_dir / row.folder / f"seed-{row.seeds[turn]}"
@@ -222,6 +222,12 @@ def is_running(process: psutil.Process) -> bool:
     return False
 
 
+@cache
+def num_classes(dataset: str, split: str, root: str) -> int:
+    """Read the number of classes, once for all rows with the same data."""
+    return len(read_records(load_description(dataset), split, Path(root)).classes)
+
+
 def collect(row: StudyRow, runs: Sequence[Run], study: StudyConfig, recorded: Mapping[RunKey, RunResult]) -> RowResult:
     """Collect the results of a row and count its model; UserError for a run without the evaluation of the study."""
     results = {run.seed: recorded[run.key] for run in runs if run.key in recorded}
@@ -231,9 +237,10 @@ def collect(row: StudyRow, runs: Sequence[Run], study: StudyConfig, recorded: Ma
         elif judged_checkpoint(run, study.checkpoint):
             raise UserError(f"the run {run.folder} has no evaluation of this study; leave --table_only out")
     config = runs[0].config
-    records = read_records(load_description(config.data.dataset), study.judged_on, Path(config.data.root))
     with torch.device("meta"):
-        model = build_model(config.model, config.clip, len(records.classes))
+        model = build_model(
+            config.model, config.clip, num_classes(config.data.dataset, study.judged_on, config.data.root)
+        )
     costs = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, config.clip)}
     return RowResult(row=row, config=config, runs=dict(sorted(results.items())), **costs)
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from command_line import ModelParser
 
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
@@ -70,8 +71,7 @@ class Subject(NamedTuple):
 
 def main() -> None:
     options, config, checkpoint = parse_with_model(visualize_parser())
-    if options.num_videos < 1:
-        raise UserError(f"--num_videos is {options.num_videos}; allowed: 1 or more")
+    require(options.num_videos >= 1, "--num_videos", options.num_videos, "1 or more")
     check_frame_rate(options.frame_rate)
     configure_logging(is_main_process=True)
     checkpoint.verify()

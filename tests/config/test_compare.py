@@ -66,5 +66,4 @@ def test_missing_settings_count_as_the_default() -> None:
     config = replace(ExperimentConfig(), clip=ClipConfig(stride=5), training=TrainingConfig(seed=3))
     found = differences({}, config, ["training"])
     assert found == [("clip.stride", 2, 5), ("training.seed", 0, 3)]
-    assert differences({}, config, ["training"], apart_from=["training.seed"]) == found[:1]
     assert differences({}, config, ["rounding"]) == []

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,10 +17,11 @@ import yaml
 from torch.overrides import TorchFunctionMode
 
 import vidtl
+from tests.annotations.sets import read as read_records
 from tests.data.cifar_files import write_cifar10
-from tests.environment import REPOSITORY
+from tests.environment import REPOSITORY, shared_folder
 from tests.snapshot.names import Settings, section
-from tests.snapshot.workplace import TINY, Workplace, experiment, read_records
+from tests.snapshot.workplace import TINY, Workplace, experiment
 from vidtl.config import AUGMENTATION_PRESETS as PRESETS
 from vidtl.config.compare import settings_of
 from vidtl.config.model import resolve_model
@@ -111,7 +111,7 @@ def records(place: Workplace) -> dict[str, Any]:
 
 def records_of_real_files(place: Workplace) -> dict[str, Any]:
     """Record number and hash of the records of real annotation files, if these exist."""
-    data = Path(os.environ.get("VIDTL_DATA", REPOSITORY.parent / "shared/data")).resolve()
+    data = shared_folder("VIDTL_DATA", "data")
     if not data.is_dir():
         return {}
     found = {}

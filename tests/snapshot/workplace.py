@@ -40,13 +40,6 @@ def _parsed(arguments: tuple[str, ...]) -> Any:
     return parse_experiment(ExperimentParser("snapshot", ""), list(arguments))[1]
 
 
-def read_records(dataset: str, split: str, root: Path) -> Any:
-    """Read the records of a split."""
-    from vidtl.annotations.description import load_description, read_records
-
-    return read_records(load_description(dataset), split, root)
-
-
 class Workplace:
     """A folder with toy data and tiny runs, made by the tools on first use."""
 

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.environment import ENVIRONMENT, REPOSITORY
+from tests.environment import ENVIRONMENT, REPOSITORY, launch_command
 from tests.stress.outcome import Bench, Outcome, newest
-from tests.training.runs import are_equal, cut_back, launch_command, losses, start, tensors_of
+from tests.training.runs import are_equal, cut_back, losses, start, tensors_of
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import Progress
 

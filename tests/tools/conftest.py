@@ -1,7 +1,6 @@
 """Small toy sets, models with random weights, and the tools in subprocesses."""
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.environment import ENVIRONMENT, REPOSITORY
+from tests.environment import ENVIRONMENT, REPOSITORY, launch_command
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import VideoModel, build_model, save_model_directory
@@ -74,8 +73,7 @@ def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`accelerate launch` of a tool with a launch configuration of the project."""
 
     def run(config: str, tool: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
-        files = REPOSITORY / f"configs/accelerate/{config}.yaml", REPOSITORY / f"tools/{tool}.py", *options
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", *map(str, files)]
+        command = launch_command(config, "--quiet", REPOSITORY / f"tools/{tool}.py", *options)
         return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
 
     return run

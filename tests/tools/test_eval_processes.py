@@ -7,12 +7,11 @@ process is slow with each video, and the first one with the report.
 import os
 import shutil
 import subprocess
-import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
-from tests.environment import REPOSITORY
+from tests.environment import REPOSITORY, launch_command
 
 TIMEOUT_S, VIDEO_S, REPORT_S = 4.0, 0.8, 6.0
 
@@ -20,8 +19,7 @@ TIMEOUT_S, VIDEO_S, REPORT_S = 4.0, 0.8, 6.0
 def test_processes_wait_longer_than_a_collective(untrained_model: Path, toy: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(toy, tmp_path / "toy"))
     sorted((copy / "videos/val").iterdir())[5].unlink()
-    config = str(REPOSITORY / "configs/accelerate/cpu_2_processes.yaml")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", config, __file__]
+    command = launch_command("cpu_2_processes", "--quiet", __file__)
     command += ["--checkpoint", str(untrained_model), "--output_dir", str(tmp_path / "report"), "--html", "false"]
     command += ["--data.dataset", "toy", "--data.root", str(copy), "--data.num_workers", "0", "--strict"]
     command += ["--evaluation.batch_size", "1"]  # every video is a batch

@@ -14,7 +14,7 @@ from pathlib import Path
 import eval as evaluation
 import pytest
 
-from tests.environment import REPOSITORY, RunMain
+from tests.environment import REPOSITORY, RunMain, launch_command
 from vidtl.data.dataset import ViewDataset
 from vidtl.evaluation.predictions import read_predictions
 
@@ -86,8 +86,7 @@ def test_killed_twice_and_finished_by_another_number_of_processes(
     journal, folder = tmp_path / "journal", tmp_path / "killed/val-vivit_4x3"
     arguments = [__file__, str(journal), *options, "--output_dir", str(tmp_path / "killed")]
     one = [sys.executable, *arguments]
-    config = str(REPOSITORY / "configs/accelerate/cpu_2_processes.yaml")
-    two = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--config_file", config, *arguments]
+    two = launch_command("cpu_2_processes", "--quiet", *arguments)
     done, in_flight = set(), 0
     for command, num_processes, num_recorded in ((one, 1, 4), (two, 2, 9)):
         opened_before = len(journal_lines(journal))

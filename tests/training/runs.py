@@ -3,22 +3,15 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from tests.environment import ENVIRONMENT, REPOSITORY
+from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_name, checkpoint_step, list_checkpoints
-
-
-def launch_command(config, *arguments):
-    file = REPOSITORY / f"configs/accelerate/{config}.yaml"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
-    return [*command, "--config_file", str(file), *arguments]
 
 
 def start(launcher, folder, **options):

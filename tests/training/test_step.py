@@ -8,9 +8,8 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from tests.environment import ENVIRONMENT
+from tests.environment import ENVIRONMENT, launch_command
 from tests.refusals import refused
-from tests.training.runs import launch_command
 from tests.training.tiny_run import NUM_RECORDS, engine_of, take_steps, tiny_config, tiny_model, tiny_task
 from vidtl.config import OptimizerConfig
 from vidtl.training.losses import LOSSES, Loss, balanced_class_weights, find_loss

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.environment import wait_for
+from tests.environment import launch_command, wait_for
 from tests.refusals import assert_refusal
-from tests.training.runs import launch_command, log_lines, start
+from tests.training.runs import log_lines, start
 from vidtl.runtime.watchdog import Activity, HangDetector, Heartbeat
 from vidtl.training.checkpoint import checkpoint_step, newest_valid
 

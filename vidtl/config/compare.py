@@ -27,7 +27,6 @@ def differences(
     recorded: Mapping[str, object],
     config: ExperimentConfig,
     affecting: Collection[Effect],
-    apart_from: Collection[str] = (),
 ) -> list[tuple[str, object, object]]:
     """List key, recorded and present value of the settings that differ and have one of these effects.
 
@@ -36,7 +35,6 @@ def differences(
             longer exists is a difference, since its effect is unknown.
         config: the experiment to compare.
         affecting: effects that matter.
-        apart_from: keys that may differ all the same.
     """
     absent = "(absent)"
     before, now = {**settings_of(ExperimentConfig()), **recorded}, settings_of(config)
@@ -44,7 +42,6 @@ def differences(
         (key, before.get(key, absent), now.get(key, absent))
         for key in [*now, *sorted(before.keys() - now.keys())]
         if before.get(key, absent) != now.get(key, absent)
-        and key not in apart_from
         and not EFFECTS.get(key, frozenset(affecting)).isdisjoint(affecting)
     ]
 

@@ -44,11 +44,16 @@ def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
             )
         trained.append(name)
     for name, parameter in model.named_parameters():
-        if not any(name == part or name.startswith(f"{part}.") for part in trained):
+        if not lies_in(name, trained):
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"training.trainable is {list(parts)}; allowed: parts with trainable parameters")
     return _completely_frozen(model)
+
+
+def lies_in(name: str, parts: Sequence[str]) -> bool:
+    """Return whether a parameter is one of `parts`, or belongs to a module among them."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
 def _completely_frozen(module: nn.Module) -> list[nn.Module]:

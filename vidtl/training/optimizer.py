@@ -15,7 +15,7 @@ from vidtl.config import OptimizerConfig, ScheduleConfig
 from vidtl.config.training import parse_length
 from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
-from vidtl.training.model_setup import local_part, sharded_like
+from vidtl.training.model_setup import lies_in, local_part, sharded_like
 
 _FUSED_DEVICES = {"cpu", "cuda"}
 """Devices with fused optimizers; on a CPU about 8 times as fast as a loop over the weights."""
@@ -52,11 +52,7 @@ def layer_numbers(model: nn.Module) -> dict[str, int]:
     assert isinstance(model, VideoModel), type(model)
     layers, numbers = model.layers(), {}
     for name, _ in model.named_parameters():
-        (numbers[name],) = (
-            number
-            for number, parts in enumerate(layers)
-            if any(name == part or name.startswith(f"{part}.") for part in parts)
-        )
+        (numbers[name],) = (number for number, parts in enumerate(layers) if lies_in(name, parts))
     return numbers
 
 
