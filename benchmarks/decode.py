@@ -168,8 +168,8 @@ def time_file(path: Path, contenders: dict[str, Read], num_clips: int, num_round
 def _random_clip(path: Path, scanned: ScannedVideo, number: int) -> Request:
     """Draw a random start and a box of 30 to 100 % of the frame, as in training."""
     rng = generator(2, number)
-    with open_video(path, scanned=scanned) as video:
-        count, height, width = len(video.times_s), video.height, video.width
+    count = len(scanned.timeline.times_s)
+    height, width = scanned.orientation.displayed_size(*scanned.coded_size)
     start = int(rng.integers(max(1, count - (NUM_FRAMES - 1) * STRIDE)))
     indices = span_indices(start, NUM_FRAMES, STRIDE, count, "hold")
     scale = float(np.sqrt(rng.uniform(0.3, 1.0)))

@@ -48,7 +48,13 @@ from trained_model import parse_with_model
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.records import ClassNames
-from vidtl.annotations.video_files import by_pixel_format, check_frame_rate, find_videos, records_of_files, refusal
+from vidtl.annotations.video_files import (
+    by_pixel_format,
+    check_frame_rate,
+    find_videos,
+    records_of_files,
+    split_refused,
+)
 from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import check_readable
@@ -109,10 +115,9 @@ def of_files(paths: list[str], config: ExperimentConfig, frame_rate: float | Non
     if not videos:
         raise UserError(f"no videos in {', '.join(map(repr, paths))}")
     common = os.path.commonpath([video.path.absolute().parent for video in videos])  # two folders may share a name
-    for video in videos:
-        if reason := refusal(video, frame_rate):
-            yield Subject(video.path, "", reason)
-    accepted = [video for video in videos if not refusal(video, frame_rate)]
+    accepted, refusals = split_refused(videos, frame_rate)
+    for video, reason in refusals:
+        yield Subject(video.path, "", reason)
     for of_kind, data in by_pixel_format(accepted, config.data):
         records = records_of_files(of_kind, ClassNames(("any",)), False, frame_rate)  # there are no labels
         for views in EvalLoader(records, get_protocol("center"), config.clip, data):

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.refusals import refused
 from vidtl.visualize.map_figure import PANEL, Picture, animate, draw_maps, write_gif, write_mp4
-from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, token_map_images
+from vidtl.visualize.token_maps import clip_token_maps, entropy_over_time, overlap_over_time, overlay, token_map_images
 
 
 @pytest.fixture
@@ -33,11 +33,12 @@ def corner_maps(t: int = 4, num_tokens: int = 4) -> np.ndarray:
 def test_heat_is_where_the_map_is_and_spans_zero_to_one(clip_THWC):
     images = token_map_images(corner_maps(), clip_THWC, 2)
     assert images.heat.shape == (4, 4, 24, 32)
-    assert images.overlays.shape == (4, 4, 24, 32, 3)
+    overlays = overlay(images.heat, images.frames)
+    assert overlays.shape == (4, 4, 24, 32, 3)
     for s, (row, column) in enumerate([(0, 0), (0, -1), (-1, 0), (-1, -1)]):
         assert (images.heat[s, :, row, column] == 1).all()
         assert images.heat[s].min() == 0
-        cold = images.overlays[s, 0, -1 - row, -1 - column].astype(int)  # the opposite corner: gray, dimmed frame
+        cold = overlays[s, 0, -1 - row, -1 - column].astype(int)  # the opposite corner: gray, dimmed frame
         gray = 0.6 * (images.frames[0, -1 - row, -1 - column] @ [0.299, 0.587, 0.114])
         np.testing.assert_allclose(cold, gray, atol=1)
 

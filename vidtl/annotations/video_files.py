@@ -74,6 +74,20 @@ def refusal(video: VideoFile, frame_rate: float | None) -> str:
     return ""
 
 
+def split_refused(
+    videos: Iterable[VideoFile], frame_rate: float | None
+) -> tuple[list[VideoFile], list[tuple[VideoFile, str]]]:
+    """Separate the videos that can be opened from those that cannot, each with its `refusal`."""
+    accepted: list[VideoFile] = []
+    refused: list[tuple[VideoFile, str]] = []
+    for video in videos:
+        if reason := refusal(video, frame_rate):
+            refused.append((video, reason))
+        else:
+            accepted.append(video)
+    return accepted, refused
+
+
 def check_frame_rate(frame_rate: float | None) -> None:
     """Raise a UserError for an impossible frame rate; None is allowed."""
     if frame_rate is not None and not 0 < frame_rate < 10_000:

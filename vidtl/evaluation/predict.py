@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from vidtl.annotations.records import ClassNames
-from vidtl.annotations.video_files import VideoFile, by_pixel_format, records_of_files, refusal
+from vidtl.annotations.video_files import VideoFile, by_pixel_format, records_of_files, split_refused
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.loader import EvalLoader
@@ -106,9 +106,8 @@ def predict(
     config = settings.config or ExperimentConfig(clip=model.clip_config)
     accelerator = accelerator or make_accelerator(config.training.precision)
     names = model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
-    refusals = [(video, refusal(video, settings.frame_rate)) for video in videos]
-    accepted = [video for video, reason in refusals if not reason]
-    refused = (Prediction(path=video.path, class_names=names, reason=reason) for video, reason in refusals if reason)
+    accepted, refusals = split_refused(videos, settings.frame_rate)
+    refused = (Prediction(path=video.path, class_names=names, reason=reason) for video, reason in refusals)
     scored = (
         _predict(model, names, of_kind, settings, replace(config, data=data), accelerator)
         for of_kind, data in by_pixel_format(accepted, config.data)

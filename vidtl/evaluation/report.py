@@ -18,6 +18,7 @@ from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
 from vidtl.metrics.intervals import LEVEL, wilson
 from vidtl.metrics.outcomes import Calibration, classes_without_positives
+from vidtl.metrics.table import random_map
 from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.logging import installed_versions
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
@@ -146,7 +147,7 @@ def _class_record(result: EvaluationResult, k: int) -> dict[str, Any]:
     videos, value = int(outcomes.targets[:, k].sum()), _json_number(outcomes.per_class[k])
     entry: dict[str, Any] = {"class": result.class_names[k], "videos": videos}
     if outcomes.multi_label:
-        chance = chance_levels(outcomes.targets[:, k : k + 1], multi_label=True)["mAP"]
+        chance = random_map(outcomes.targets[:, k : k + 1])
         return entry | {"average_precision": value, "chance": _json_number(chance)}
     counts = outcomes.confusion[k].copy()
     right, counts[k] = int(counts[k]), 0

@@ -52,7 +52,12 @@ class Submission:
 
 def official_scores(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> CharadesScores:
     """Score rows in annotation order; rows of -inf are videos without a prediction."""
-    sums, positives = official_rankings(scores_NK, targets_NK).precision_sums(np.ones(len(scores_NK), np.int64))
+    return scores_of(official_rankings(scores_NK, targets_NK))
+
+
+def scores_of(rankings: Rankings) -> CharadesScores:
+    """Score the result of `official_rankings`."""
+    sums, positives = rankings.precision_sums(np.ones(rankings.order.shape[1], np.int64))
     average_precisions = np.where(positives > 0, sums / np.maximum(positives, 1), np.nan)
     return CharadesScores(
         mean_ap=float(average_precisions.mean()) if positives.all() else math.nan,

@@ -93,6 +93,14 @@ class Outcomes:
         return answers
 
     @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """[N] number of classes ahead of the label of single-label data; of equal scores, the first class leads."""
+        own = self.scores[np.arange(len(self)), self.labels][:, None]
+        before = np.arange(self.scores.shape[1]) < self.labels[:, None]
+        ranks: NDArray[np.int64] = ((self.scores > own) | ((self.scores == own) & before)).sum(axis=1)
+        return ranks
+
+    @cached_property
     def confusion(self) -> NDArray[np.int64]:
         """[K, K + 1] counts of (true class, answer); the last column counts unreadable videos."""
         num_classes = self.scores.shape[1]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.metrics.average_precision import Floats, random_average_precision
-from vidtl.metrics.charades import official_scores
+from vidtl.metrics.charades import scores_of
 from vidtl.metrics.outcomes import Bools, Outcomes
 
 Statistic = Callable[[NDArray[np.int64]], float]
@@ -67,8 +67,7 @@ def top_k(outcomes: Outcomes, k: int) -> float:
     """Compute the share of all videos whose label is among the `k` best classes (all of them where K < k)."""
     if len(outcomes) == 0:
         return math.nan
-    best = np.argsort(-outcomes.scores, axis=1, kind="stable")[:, :k]
-    return int(((best == outcomes.labels[:, None]).any(axis=1) & outcomes.readable).sum()) / len(outcomes)
+    return int(((outcomes.ranks < k) & outcomes.readable).sum()) / len(outcomes)
 
 
 def mean_class_accuracy(outcomes: Outcomes) -> Statistic:
@@ -219,7 +218,7 @@ METRICS: dict[str, Metric] = {
             title="mAP, Charades",
             remark="official: all classes, equal scores in annotation order, unlabeled videos left out",
             labels="multi",
-            function=lambda outcomes: official_scores(outcomes.scores, outcomes.targets).mean_ap,
+            function=lambda outcomes: scores_of(outcomes.official_rankings).mean_ap,
             chance=lambda targets, multi_label: official_random_map(targets),
             interval=resampled_average_precision(weighted=False, official=True),
         ),
@@ -228,7 +227,7 @@ METRICS: dict[str, Metric] = {
             title="mAP, Charades, weighted",
             remark="official: each class weighted by its videos",
             labels="multi",
-            function=lambda outcomes: official_scores(outcomes.scores, outcomes.targets).weighted_ap,
+            function=lambda outcomes: scores_of(outcomes.official_rankings).weighted_ap,
             chance=lambda targets, multi_label: official_random_map(targets, weighted=True),
             interval=resampled_average_precision(weighted=True, official=True),
             is_drawn=False,

@@ -18,6 +18,7 @@ import av
 import numpy as np
 
 from vidtl.data.manifest import Entry
+from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
 from vidtl.video import Box, UnreadableVideo, View, open_video
@@ -182,7 +183,7 @@ def measure_speed(pairs: Sequence[Pair]) -> tuple[float, float]:
 def _clip_s(root: Path, entry: Entry, seed: int) -> float:
     span = (SPEED_NUM_FRAMES - 1) * SPEED_STRIDE + 1
     first = int(np.random.default_rng(seed).integers(max(1, entry.num_frames - span + 1)))
-    indices = np.minimum(first + SPEED_STRIDE * np.arange(SPEED_NUM_FRAMES), entry.num_frames - 1)
+    indices = span_indices(first, SPEED_NUM_FRAMES, SPEED_STRIDE, entry.num_frames, "hold")
     start = time.process_time()
     with open_video(root / entry.path, "pyav", root, scanned=entry.scanned()) as video:
         video.read([View(indices, Box(0, 0, video.height, video.width))], _SPEED_SIZE, "planar")

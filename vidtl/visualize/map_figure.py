@@ -38,7 +38,8 @@ def draw_maps(images: TokenMapImages, path: Path, title: str = "") -> None:
     """Draw frames, a row per map over time, and entropy and overlap, into a PNG or WebP file."""
     num_steps = len(images.frames)
     steps = _spread(num_steps)
-    rows = [images.frames[steps], *(overlays[steps] for overlays in images.overlays[:MAX_ROWS])]
+    frames = images.frames[steps]
+    rows = [frames, *overlay(images.heat[:MAX_ROWS, steps], frames)]
     height, width = CELL_IN * np.array(images.frames.shape[1:3]) / max(images.frames.shape[1:3])
     above_in = 0.7 + len(rows) * height
     figure = new_figure(max(7.0, 1.4 + len(steps) * width), above_in + BELOW_IN)

@@ -37,8 +37,6 @@ class TokenMapImages:
     heat: NDArray[np.float32]
     """[S, t, H, W] in 0..1; each map upsampled bilinearly and scaled by its minimum and maximum (or those of the whole
     clip), because a map over N places holds values of about 1 / N, too small to see."""
-    overlays: NDArray[np.uint8]
-    """[S, t, H, W, 3]; `heat` in colors over `frames`."""
     entropies: NDArray[np.float64]
     """[t, S] in 0..1; see `entropy_over_time`."""
     overlaps: NDArray[np.float64]
@@ -151,7 +149,6 @@ def token_map_images(
         tubelet_length=tubelet_length,
         frames=frames,
         heat=heat,
-        overlays=overlay(heat, frames),
         entropies=entropy_over_time(maps),
         overlaps=overlap_over_time(maps),
         time_shares=_shares(weights_St).T,

@@ -18,7 +18,7 @@ from torch import Tensor
 from vidtl.config import ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
-from vidtl.models.weights.load import SourceWeights, read_npz
+from vidtl.models.weights.load import SourceWeights, count_modules, read_npz
 
 Params = Mapping[str, NDArray[Any]]
 
@@ -114,14 +114,14 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
         root, found = "SpatialTransformer", "factorised_encoder"
     if f"{root}/encoderblock_0/MultiHeadDotProductAttention_space/query/kernel" in params:
         found, attention, mlp = "factorised_self_attention", "MultiHeadDotProductAttention_space", "MlpBlock"
-    depth = _count(params, rf"{root}/encoderblock_(\d+)/")
+    depth = count_modules(params, rf"{root}/encoderblock_(\d+)/")
     return ModelConfig(
         form=form or found,  # type: ignore[arg-type]
         width=kernel.shape[-1],
         depth=depth,
         num_heads=params[f"{root}/encoderblock_0/{attention}/query/kernel"].shape[1],
         mlp_width=params[f"{root}/encoderblock_0/{mlp}/Dense_0/kernel"].shape[1],
-        temporal_depth=_count(params, r"TemporalTransformer/encoderblock_(\d+)/"),
+        temporal_depth=count_modules(params, r"TemporalTransformer/encoderblock_(\d+)/"),
         tubelet=kernel.shape[:3],
         pooling="cls" if "cls" in params or "cls_SpatialTransformer" in params else "mean",
         token_learner=_infer_token_learner(params, depth, after_block),
@@ -129,7 +129,9 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
 
 
 def _infer_token_learner(params: Params, depth: int, after_block: int | None) -> TokenLearnerConfig:
-    learners = {version: _count(params, rf"Transformer/{module}_(\d+)/") for version, module in _LEARNERS.items()}
+    learners = {
+        version: count_modules(params, rf"Transformer/{module}_(\d+)/") for version, module in _LEARNERS.items()
+    }
     version = "v1" if learners["v1"] else "v1.1"
     if not learners[version]:
         return TokenLearnerConfig(num_tokens=0)
@@ -143,11 +145,6 @@ def _infer_token_learner(params: Params, depth: int, after_block: int | None) ->
             "after_block is not given; needed: the number of blocks before TokenLearner, on which no parameter depends"
         )
     return TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block, version=version, fuser=fuser)  # type: ignore[arg-type]
-
-
-def _count(params: Params, pattern: str) -> int:
-    """Count the modules that the group of `pattern` numbers."""
-    return len({match[1] for path in params if (match := re.match(pattern, path))})
 
 
 def _rename(path: str) -> str | None:

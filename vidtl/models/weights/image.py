@@ -16,7 +16,7 @@ from vidtl.errors import UserError
 from vidtl.models.embedding import Grid, TubeletEmbedding
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.flax import flax_weights, read_flax
-from vidtl.models.weights.load import SourceWeights, read_state, rename
+from vidtl.models.weights.load import SourceWeights, count_modules, read_state, rename
 
 Inflation = Literal["central_frame", "average"]
 
@@ -160,7 +160,7 @@ def infer_t2t_config(weights: SourceWeights) -> ModelConfig:
         architecture="t2t_vit",
         tokenizer="t2t_performer" if "tokens.layers.0.features" in state else "t2t_transformer",
         width=width,
-        depth=len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}),
+        depth=count_modules(state, r"blocks\.(\d+)\."),
         num_heads=max(width // 64, 1),
         mlp_width=state[mlp].shape[0],
         token_width=state[token_layer].shape[0],

@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -97,6 +97,11 @@ def _require_file(path: Path) -> bytes:
     if start.startswith(b"version https://git-lfs"):
         raise UserError(f"{path} is a pointer of Git LFS in place of the file; fetch the file with git lfs pull")
     return start
+
+
+def count_modules(names: Iterable[str], pattern: str) -> int:
+    """Count the modules that the group of `pattern` numbers."""
+    return len({match[1] for name in names if (match := re.match(pattern, name))})
 
 
 def rename(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
