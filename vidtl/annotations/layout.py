@@ -10,9 +10,7 @@ from pathlib import Path
 from string import Formatter
 
 from vidtl.errors import UserError, did_you_mean
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".ts", ".3gp")
-"""Suffixes that `.*` at the end of a name pattern matches, in the order tried."""
+from vidtl.video.suffixes import VIDEO_SUFFIXES
 
 _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
 

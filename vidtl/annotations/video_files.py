@@ -12,16 +12,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from vidtl.annotations.layout import VIDEO_SUFFIXES, existing
+from vidtl.annotations.layout import existing
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import DataConfig
 from vidtl.errors import UserError
 from vidtl.video import UnreadableVideo
-from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.safety import checked_path, sniff_container
-
-_SUFFIXES = {*VIDEO_SUFFIXES, ".asf", ".m2ts", ".mts", ".ogv", ".vob", ".wmv"}
-"""Suffixes of videos; not all are of readable containers."""
+from vidtl.video.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 class VideoFile(NamedTuple):
@@ -158,7 +155,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 def _kind(path: Path) -> Literal["video", "image"] | None:
     if (suffix := path.suffix.lower()) in IMAGE_SUFFIXES:
         return "image"
-    if suffix in _SUFFIXES:
+    if suffix in VIDEO_SUFFIXES:
         return "video"
     try:
         sniff_container(checked_path(path, None))

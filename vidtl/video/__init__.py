@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.video.images import IMAGE_SUFFIXES, StillReader, decode_image, open_frame_folder
+from vidtl.video.images import StillReader, decode_image, open_frame_folder
 from vidtl.video.packed import open_packed_image
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.reader import Box, Color, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
 from vidtl.video.rgb_frames import DECORD, TORCHCODEC, RGBFramesReader
 from vidtl.video.safety import checked_path, path_of, sniff_container
+from vidtl.video.suffixes import IMAGE_SUFFIXES
 from vidtl.video.timeline import ScannedVideo
 
 __all__ = [

@@ -19,10 +19,9 @@ from vidtl.video.clip import ClipBuffer, Geometry
 from vidtl.video.reader import Color, Orientation, PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.safety import checked_path
 from vidtl.video.source import MAX_PIXELS, unreadable
+from vidtl.video.suffixes import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-"""Suffixes of files that are read as images, in any letter case; the content may be another of `_FORMATS`."""
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 _NUMBERED = re.compile(r"(?P<name>.*?)(?P<number>\d+)", re.DOTALL)
 
 # Optical flow that extraction tools (denseflow) put beside the frames.

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import VIDEO_SUFFIXES, existing, join
+from vidtl.annotations.layout import existing, join
 from vidtl.errors import UserError
-from vidtl.video.images import IMAGE_SUFFIXES
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
+from vidtl.video.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _CIFAR_BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import VIDEO_SUFFIXES, check_relative
+from vidtl.annotations.layout import check_relative
 from vidtl.annotations.records import ClassNames
 from vidtl.errors import UserError
+from vidtl.video.suffixes import VIDEO_SUFFIXES
 
 _HMDB51_FILE = re.compile(r"(?P<label>.+)_test_split[123]\.txt")
 _HMDB51_FLAGS = ("0", "1", "2")
