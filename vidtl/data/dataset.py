@@ -61,12 +61,13 @@ def available_frames(video: VideoReader, records: Records, index: int, target_fp
     """Return the frame numbers of the record's segment, in order: int64 [M]; resampled to `target_fps` if above 0.
 
     Raises:
-        UnreadableVideo: the file ends before the segment starts.
+        UnreadableVideo: no frame is shown within the segment.
     """
     start, end = records.segment_starts_s[index], records.segment_ends_s[index]
     frames = np.flatnonzero((video.times_s >= start) & (video.times_s < end))
     if len(frames) == 0:
-        reason = f"no frame between {start:g} s and {end:g} s; it ends at {video.times_s[-1]:g} s"
+        first, last = video.times_s[[0, -1]]
+        reason = f"no frame between {start:g} s and {end:g} s; its frames are shown from {first:g} s to {last:g} s"
         raise UnreadableVideo(video.path, reason)
     if target_fps > 0:
         times_s = video.times_s[frames]
@@ -193,7 +194,7 @@ class ViewDataset(Dataset[VideoViews]):
                     color=video.color.code(),
                     failure=None,
                     num_frames=len(video.times_s),
-                    duration_s=float(video.times_s[-1]) + 1 / video.fps,
+                    duration_s=float(video.times_s[-1] - video.times_s[0]) + 1 / video.fps,
                 )
         except UnreadableVideo as error:
             failure = Failure(index, records.paths[index], error.reason)

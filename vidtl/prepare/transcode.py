@@ -24,7 +24,7 @@ from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
 from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.clip import FULL, LIMITED, Converter
 from vidtl.video.reader import Matrix
-from vidtl.video.safety import checked_path, sniff_container
+from vidtl.video.safety import checked_path
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import Timeline
 
@@ -75,7 +75,7 @@ def copy_video(job: CopyJob) -> Entry:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         real = checked_path(job.root / job.entry.path, job.root)
-        with closing(Source(real, sniff_container(real), job.entry.scanned())) as source, unreadable(real):
+        with closing(Source(real, job.entry.scanned())) as source, unreadable(real):
             _encode(source, temporary, job.settings)
         os.utime(temporary, ns=(job.entry.mtime_ns, job.entry.mtime_ns))
         copied = scan_file(ScanJob(job.output, temporary.relative_to(job.output).as_posix(), "packets"))
@@ -102,7 +102,7 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
     orientation = source.orientation
     height, width = _copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
     converter = Converter(orientation.displayed_size(height, width), source.color, "planar")
-    pts, time_base = _exact_times(source.timeline, Fraction(source.stream.time_base), source.stream.average_rate)
+    pts, time_base = _exact_times(source.timeline, Fraction(source.stream.time_base), source.rate)
     with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         rate = Fraction(source.timeline.fps).limit_denominator(1001)
         stream = container.add_stream("libx264", rate=rate or 1, options={**_X264, "crf": str(settings.crf)})

@@ -16,7 +16,7 @@ from vidtl.video.packed import open_packed_image
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.reader import Box, Color, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
 from vidtl.video.rgb_frames import DECORD, TORCHCODEC, RGBFramesReader
-from vidtl.video.safety import checked_path, path_of, sniff_container
+from vidtl.video.safety import checked_path, path_of
 from vidtl.video.suffixes import IMAGE_SUFFIXES
 from vidtl.video.timeline import ScannedVideo
 
@@ -33,7 +33,7 @@ __all__ = [
     "open_video",
 ]
 
-DECODERS: dict[str, Callable[[Any, str, ScannedVideo | None], VideoReader]] = {
+DECODERS: dict[str, Callable[[Any, ScannedVideo | None], VideoReader]] = {
     "pyav": PyAVReader,
     "decord": partial(RGBFramesReader, DECORD),
     "torchcodec": partial(RGBFramesReader, TORCHCODEC),
@@ -49,7 +49,7 @@ def open_video(
 ) -> VideoReader:
     """Open a video for reading clips; use the reader as a context manager.
 
-    The path and the first bytes of a file are checked before any decoder opens it.
+    FFmpeg recognizes a file by its content alone, whatever its name, and opens nothing else.
 
     Args:
         file: path of a video, an image (a video of one frame), an image inside a file of many (`vidtl.video.packed`) or
@@ -61,7 +61,7 @@ def open_video(
         scanned: result of an earlier scan of the same video, which saves the scan now.
 
     Raises:
-        UnreadableVideo: the file is missing, outside `root`, no regular file, no video container, or not decodable.
+        UnreadableVideo: the file is missing, outside `root`, no regular file, no video, or not decodable.
         UserError: `decoder` is unknown or not installed, or cannot read file objects.
     """
     if decoder not in DECODERS:
@@ -84,4 +84,4 @@ def open_video(
     if path_of(file).suffix.lower() in IMAGE_SUFFIXES:
         pixels = decode_image(opened, path_of(file))
         return StillReader(path_of(file), lambda number: pixels, pixels.shape)
-    return DECODERS[decoder](opened, sniff_container(opened), scanned)
+    return DECODERS[decoder](opened, scanned)

@@ -25,12 +25,11 @@ _STEPS_BACK_S = (0, 5, 30)  # seconds before the key frame of successive seeks, 
 class PyAVReader(VideoReader):
     """One open file; see `VideoReader`."""
 
-    def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open a file whose first bytes are those of `container` (see `sniff_container`)."""
-        self.source = Source(file, container, scanned)
+    def __init__(self, file: Path | BinaryIO, scanned: ScannedVideo | None = None) -> None:
+        self.source = Source(file, scanned)
         self.path = self.source.path
         self.height, self.width = self.source.orientation.displayed_size(*self.source.coded_size)
-        self.times_s = self.source.timeline.times_s
+        self.times_s = self.source.times_s
         self.fps = self.source.timeline.fps
         self.color = self.source.color
 

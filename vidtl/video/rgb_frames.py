@@ -15,6 +15,7 @@ import numpy as np
 from vidtl.errors import UserError
 from vidtl.video.clip import ClipBuffer, change_matrix
 from vidtl.video.reader import Orientation, PixelFormat, UnreadableVideo, VideoReader, View
+from vidtl.video.safety import container_of_head
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import ScannedVideo, Timeline
 
@@ -36,19 +37,19 @@ class RGBLibrary(NamedTuple):
 class RGBFramesReader(VideoReader):
     """One open file; see `VideoReader`."""
 
-    def __init__(self, library: RGBLibrary, path: Path, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open a file whose first bytes are those of `container`; UnreadableVideo for one that the library misreads."""
+    def __init__(self, library: RGBLibrary, path: Path, scanned: ScannedVideo | None = None) -> None:
+        """Open a file; UnreadableVideo for one that the library misreads, or that may lead it to other files."""
         module = library.load()
         self.path = path
         self._library = library
-        with closing(Source(path, container, scanned)) as source, unreadable(path):
-            self._check(_fault(library.name, source, container))
+        with closing(Source(path, scanned)) as source, unreadable(path):
+            self._check(_fault(library.name, source))
             self._geometry = source.geometry()._replace(orientation=Orientation())  # the library rotates frames
             # swscale's matrix for untagged pictures of any size, which the libraries use.
             self._decoded_matrix = source.color_if_untagged("bt601").matrix
             self.color = source.color
             self._timeline = source.timeline
-            self.times_s, self.fps = source.timeline.times_s, source.timeline.fps
+            self.times_s, self.fps = source.times_s, source.timeline.fps
             self.height, self.width = self._geometry.height, self._geometry.width
             stream = source.stream.index
         with unreadable(path):
@@ -79,11 +80,11 @@ class RGBFramesReader(VideoReader):
         self._decoder = None
 
 
-def _fault(library: str, source: Source, container: str) -> str | None:
+def _fault(library: str, source: Source) -> str | None:
     """Return a fault of a library with such a file; each was found by comparing frames with a decode from the start."""
-    index = source.timeline.index
-    if container in ("mpegts", "mpeg"):
-        return "seeks wrongly in transport and program streams"
+    index, container = source.timeline.index, source.container
+    if container_of_head(source.path) != container:
+        return "gets only files that begin as MP4, Matroska, AVI or FLV do: it would follow playlists under any name"
     if source.damaged:
         return "delivers damaged frames"
     if source.orientation.is_mirrored():

@@ -1,7 +1,7 @@
-"""Checks of a path and of the first bytes of a file, before any decoder opens it.
+"""Checks of a path and of the first bytes of a file.
 
 FFmpeg opens the files that a playlist named `.mp4` lists, and connects to servers for a path that begins with a
-protocol. decord and torchcodec have no option against either.
+protocol. PyAV is limited to one open file (`vidtl.video.source`); decord and torchcodec have no option against either.
 """
 
 import re
@@ -15,9 +15,18 @@ import numpy as np
 
 from vidtl.video.reader import UnreadableVideo
 
-_HEAD_BYTES = 1024  # enough for three packets of an MPEG transport stream
 _MAX_HEADER_BYTES = 64 << 20
-_ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
+
+# First bytes that leave FFmpeg of any version one demuxer.
+_CONTAINERS = re.compile(
+    rb"(?s)(?P<mov>.{4}(?:ftyp|moov|mdat|free|skip|wide))|(?P<avi>RIFF.{4}AVI )|(?P<flv>FLV\x01)"
+    rb"|(?P<matroska>\x1a\x45\xdf\xa3)"
+)
+_OTHER_FILES = re.compile(
+    rb"(?si)(?P<image>\xff\xd8\xff|\x89PNG|BM|II\*\0|MM\0\*|RIFF.{4}WEBP)"
+    rb"|(?P<sound>RIFF.{4}WAVE|ID3|fLaC|\xff[\xf1\xf9\xfb])"
+    rb"|(?P<playlist>(?:\xef\xbb\xbf)?#EXTM3U|ffconcat|v=0|\[playlist)|(?P<page>\s*<(?:!doctype )?html)"
+)
 
 # FFmpeg's input protocols (`ffmpeg -protocols`); a path component such as `concat:a|b` or `http:` starts with one.
 _PROTOCOL = re.compile(
@@ -66,31 +75,20 @@ def opened(file: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield file
 
 
-def sniff_container(file: Path | BinaryIO) -> str:
-    """Return FFmpeg's name of the demuxer for a file, from its first bytes.
+def container_of_head(file: Path) -> str | None:
+    """Return FFmpeg's name of the demuxer, "mov", "matroska", "avi" or "flv", if the first bytes leave no other."""
+    with opened(file) as stream:
+        found = _CONTAINERS.match(stream.read(12))
+    return found.lastgroup if found else None
 
-    Returns:
-        "mov" (MP4, MOV, 3GP: ISO base media), "matroska" (and WebM), "avi", "mpegts", "mpeg" (program stream) or "flv".
 
-    Raises:
-        UnreadableVideo: the file is empty, cannot be opened, or is none of these.
-    """
-    try:
-        with opened(file) as stream:
-            head = stream.read(_HEAD_BYTES)
-    except OSError as error:
-        raise UnreadableVideo(path_of(file), error.strerror or str(error)) from error
-    if head[4:8] in _ISO_BOXES:
-        return "mov"
-    if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
-        return "avi"
-    for container, magic in (("matroska", b"\x1a\x45\xdf\xa3"), ("flv", b"FLV\x01"), ("mpeg", b"\x00\x00\x01\xba")):
-        if head.startswith(magic):
-            return container
-    # Transport streams: packets of 188 bytes, or 192 with a time code before each, that start with 0x47.
-    if b"\x47" * 4 in (head[0:565:188], head[4:581:192]):
-        return "mpegts"
-    raise UnreadableVideo(path_of(file), "not a video container" if head else "the file is empty")
+def why_no_video(file: Path | BinaryIO) -> str:
+    """Return the reason why FFmpeg opens a file with none of the allowed demuxers."""
+    with opened(file) as stream:
+        head = stream.read(64)
+    if other := _OTHER_FILES.match(head):
+        return f"no video stream, but by its first bytes: {other.lastgroup}"
+    return "not a video, or one with a damaged header" if head else "the file is empty"
 
 
 def may_be_rotated(file: Path | BinaryIO, container: str) -> bool:

@@ -1,11 +1,13 @@
 """An open video file through PyAV, shared by all backends: stream, size, orientation, color and timeline."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import av
 from av.sidedata.sidedata import Type as SideDataType
@@ -13,16 +15,20 @@ from av.stream import Disposition
 
 from vidtl.video.clip import Geometry, color_of
 from vidtl.video.reader import Color, Matrix, Orientation, UnreadableVideo
-from vidtl.video.safety import may_be_rotated, path_of
-from vidtl.video.timeline import ScannedVideo, Timeline, count_frames, scan_packets
+from vidtl.video.safety import may_be_rotated, opened, path_of, why_no_video
+from vidtl.video.timeline import ASSUMED_RATE, UNTIMED, ScannedVideo, Timeline, count_frames, scan_packets
 
 MAX_PIXELS = 8192 * 4320
 """8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded."""
 
+_CLOCK_TOLERANCE_S = 1e-3  # starts are rounded
+
 _KEPT_BYTES = 64 << 20  # of frames that were decoded to count them, so that a clip does not decode them again
 
 # Demuxers that may run. Playlists, concatenation scripts and SDP open other files or the network.
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"
+_DEMUXERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,mxf,dv,ivf,yuv4mpegpipe,h264,hevc,mpegvideo,m4v,mjpeg"
+
+_log = logging.getLogger(__name__)
 
 # decord's messages begin with the time and a line of its source, which would make equal reasons differ.
 _LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
@@ -35,11 +41,19 @@ def unreadable(path: Path) -> Iterator[None]:
         yield
     except UnreadableVideo:
         raise
-    except av.FFmpegError as error:
-        raise UnreadableVideo(path, error.strerror or type(error).__name__) from error
     except Exception as error:
         reason = _LOG_PREFIX.sub("", str(error).strip().partition("\n")[0])
-        raise UnreadableVideo(path, f"{type(error).__name__}: {reason}") from error
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {reason}"
+        raise UnreadableVideo(path, reason) from error
+
+
+def has_video_stream(path: Path) -> bool:
+    """Return True if FFmpeg finds a video stream in a file, whose frames are not counted."""
+    try:
+        Source(path, scan=False).close()
+    except UnreadableVideo:
+        return False
+    return True
 
 
 class Source:
@@ -48,44 +62,56 @@ class Source:
     Loading workers run in parallel; threads cost more than they gain, survive no fork and outlive an unclosed reader.
 
     Attributes:
+        container: FFmpeg's first name of the demuxer: "mov" for MP4, MOV and 3GP.
+        rate: frame rate in the header, or None.
         coded_size: height and width before rotation.
+        times_s: float64 [N]; presentation times of the frames in seconds from the start of the container.
         kept: all frames, if they had to be decoded to count them and are few; else None.
         damaged: the decoder marked a frame as damaged; False if the frames were not decoded.
     """
 
-    def __init__(self, file: Path | BinaryIO, container: str, scanned: ScannedVideo | None = None) -> None:
-        """Open the file and scan it, or check its header against an earlier scan; UnreadableVideo if that fails."""
+    def __init__(self, file: Path | BinaryIO, scanned: ScannedVideo | None = None, scan: bool = True) -> None:
+        """Open the file and scan it, or check its header against an earlier scan; UnreadableVideo if that fails.
+
+        Without `scan` there are no timeline, orientation and times.
+        """
         self.file = file
         self.path = path_of(file)
         self.kept: list[av.VideoFrame] | None = None
         self.damaged = False
-        self._format = container
+        self._format = scanned.container if scanned else None  # saves a probe, as does the second open of a file
         with unreadable(self.path):
             self._container = self._open()
             try:
                 self._select_stream()
                 # Players assume BT.709 for untagged pictures of 720 lines or more, as the cameras that made them do.
                 self.color = self.color_if_untagged("bt709" if self.coded_size[0] >= 720 else "bt601")
-                if scanned is None:
-                    self.timeline = self._scan()
-                    self.orientation = self._read_orientation()
-                else:
+                if scanned:
                     self._check_header(scanned)
                     self.timeline, self.orientation = scanned.timeline, scanned.orientation
                     self.damaged = scanned.damaged
+                elif scan:
+                    self.timeline = self._scan()
+                    self.orientation = self._read_orientation()
+                if scanned or scan:
+                    self.times_s = self.timeline.times_s + self._first_frame_s()
             except BaseException:
                 self.close()
                 raise
 
     def _open(self) -> av.container.InputContainer:
-        if not isinstance(self.file, Path):
-            self.file.seek(0)
-        return av.open(
-            str(self.file) if isinstance(self.file, Path) else self.file,
-            format=self._format,
-            options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"},
-            metadata_errors="replace",
-        )
+        # Without a path, names do not influence FFmpeg's choice, and it cannot open any other file.
+        options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "fd"}
+        with opened(self.file) as stream:
+            file: Any = SimpleNamespace(read=stream.read, seek=stream.seek, tell=stream.tell)
+            if isinstance(self.file, Path):
+                file, options["fd"] = "fd:", str(stream.fileno())
+            try:
+                container = av.open(file, format=self._format, options=options, metadata_errors="replace")
+            except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+                raise UnreadableVideo(self.path, why_no_video(self.file)) from error
+        self.container = self._format = container.format.name.partition(",")[0]
+        return container
 
     def _select_stream(self) -> None:
         stream = self._container.streams.best("video")
@@ -100,7 +126,8 @@ class Source:
         self.codec.options = {"max_pixels": str(MAX_PIXELS)}
         self.coded_size = height, width = self.codec.height, self.codec.width
         if height < 1 or width < 1 or self.codec.format is None:
-            raise UnreadableVideo(self.path, "no frames: the header gives no picture size")
+            raise UnreadableVideo(self.path, "no frames, or encrypted ones: no picture size or pixel format is found")
+        self.rate = (self.codec.framerate if self.container in UNTIMED else self.stream.average_rate) or None
         if height * width > MAX_PIXELS:
             raise UnreadableVideo(self.path, f"pictures of {width} x {height} exceed the limit of 8192 x 4320")
         # dav1d reads the option for skipped pictures once, here, and it must be none.
@@ -118,10 +145,10 @@ class Source:
     def scanned(self) -> ScannedVideo:
         """Return the result of the scan."""
         return ScannedVideo(
-            container=self._format,
+            container=self.container,
             codec=self.codec.codec.canonical_name,
             time_base=Fraction(self.stream.time_base),
-            rate=self.stream.average_rate or None,
+            rate=self.rate,
             coded_size=self.coded_size,
             orientation=self.orientation,
             damaged=self.damaged,
@@ -159,17 +186,27 @@ class Source:
         return Orientation() if matrix is None else Orientation.from_matrix(bytes(matrix))
 
     def _check_header(self, scanned: ScannedVideo) -> None:
-        found = (self._format, self.codec.codec.canonical_name, Fraction(self.stream.time_base), self.coded_size)
+        found = (self.container, self.codec.codec.canonical_name, Fraction(self.stream.time_base), self.coded_size)
         if found != (scanned.container, scanned.codec, scanned.time_base, scanned.coded_size):
             raise UnreadableVideo(self.path, "its header is not the one that the manifest has; prepare the set again")
 
     def _scan(self) -> Timeline:
-        codec, time_base, rate = self.codec.codec.canonical_name, self.stream.time_base, self.stream.average_rate
-        timeline = scan_packets(self.packets(), self._format, codec, time_base, rate)
-        timeline = timeline or count_frames(self._keep(self.decode_from_start()), time_base, rate)
+        codec, time_base, rate = self.codec.codec.canonical_name, self.stream.time_base, self.rate
+        timeline = scan_packets(self.packets(), self.container, codec, time_base, rate)
+        timeline = timeline or count_frames(self._keep(self.decode_from_start()), self.container, time_base, rate)
         if timeline is None:
             raise UnreadableVideo(self.path, "no frames")
+        if timeline.pts is None and rate is None:
+            _log.info("%s gives no frame rate; %d frames per second are assumed", self.path, ASSUMED_RATE)
         return timeline
+
+    def _first_frame_s(self) -> float:
+        """Return the seconds from the start of the container, which may begin with sound, to the first frame."""
+        pts, start = self.timeline.pts, self._container.start_time
+        if pts is None or start is None or self.container == "avi":  # whose first time is the delay of the decoder
+            return 0.0
+        offset_s = float(pts[0] * self.stream.time_base) - start / av.time_base
+        return offset_s if offset_s > _CLOCK_TOLERANCE_S else 0.0
 
     def _keep(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         kept: list[av.VideoFrame] = []
@@ -185,7 +222,7 @@ class Source:
         self.kept = kept or None
 
     def _read_orientation(self) -> Orientation:
-        if not may_be_rotated(self.file, self._format):
+        if not may_be_rotated(self.file, self.container):
             return Orientation()
         for frame in self.kept or self.decode_from_start():
             return self.frame_orientation(frame)

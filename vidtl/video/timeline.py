@@ -22,7 +22,11 @@ _ONE_PACKET_ONE_FRAME = {"h264", "hevc", "vp9", "av1", "h263", "mjpeg", "prores"
 # Containers with an index and a time on every packet. AVI has no times; transport and program streams have no index.
 _INDEXED = {"mov", "matroska", "flv"}
 
-_ASSUMED_RATE = 25  # if neither times nor the header give one
+UNTIMED = {"h264", "hevc", "mpegvideo", "m4v", "mjpeg"}
+"""Elementary streams: their demuxers make up times, for 25 frames per second."""
+
+ASSUMED_RATE = 25
+"""Frames per second if neither times nor the header give a rate."""
 _COLUMNS = 4  # of a packed timeline, none longer than its frames; bounds the size of a damaged one
 
 
@@ -69,15 +73,15 @@ class Timeline:
 
     @classmethod
     def from_count(cls, count: int, rate: Fraction | None) -> Self:
-        """Build a timeline of a constant rate for frames without times."""
-        times_s = np.arange(count) / float(rate or _ASSUMED_RATE)
+        """Build a timeline of a constant rate for frames without times; without a rate, 25 per second are assumed."""
+        times_s = np.arange(count) / float(rate or ASSUMED_RATE)
         return cls(times_s, _average_rate(times_s, rate), None, None)
 
 
 def _average_rate(times_s: np.ndarray, rate: Fraction | None) -> float:
     if len(times_s) > 1 and times_s[-1] > 0:
         return float((len(times_s) - 1) / times_s[-1])
-    return float(rate or _ASSUMED_RATE)
+    return float(rate or ASSUMED_RATE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class ScannedVideo:
     codec: str
     time_base: Fraction
     rate: Fraction | None
-    """Frame rate in the header."""
+    """Frame rate in the header; None if there is none."""
     coded_size: tuple[int, int]
     """Height and width before rotation."""
     orientation: Orientation
@@ -125,15 +129,17 @@ def scan_packets(
     return Timeline.from_pts(index.pts, time_base, rate, index)
 
 
-def count_frames(frames: Iterable[VideoFrame], time_base: Fraction, rate: Fraction | None) -> Timeline | None:
+def count_frames(
+    frames: Iterable[VideoFrame], container: str, time_base: Fraction, rate: Fraction | None
+) -> Timeline | None:
     """Build the timeline from all decoded frames; None if there are none.
 
-    Times are the decoder's if they rise, else (AVI with B-frames) those of a constant `rate`.
+    Times are the decoder's if the container has times and they rise, else (AVI with B-frames) of a constant `rate`.
     """
     pts = [frame.pts for frame in frames]
     if not pts:
         return None
-    if None not in pts and (np.diff(pts) > 0).all():
+    if container not in UNTIMED and None not in pts and (np.diff(pts) > 0).all():
         return Timeline.from_pts(np.array(pts, dtype=np.int64), time_base, rate, None)
     return Timeline.from_count(len(pts), rate)
 
