@@ -27,12 +27,21 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
     return frame.astype(np.uint8)
 
 
-def encode(path: Path, codec: str, frames: Sequence[np.ndarray], pix_fmt="yuv420p", degrees=0, **options: str) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options)
+def encode(
+    path: Path,
+    codec: str,
+    frames: Sequence[np.ndarray],
+    pix_fmt: str = "yuv420p",
+    degrees: int = 0,
+    rate: int = 25,
+    form: str | None = None,
+    **options: str,
+) -> Path:
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
-        stream.codec_context.time_base = Fraction(1, 25)
+        stream.codec_context.time_base = Fraction(1, rate)
         if degrees and not hasattr(stream, "set_display_rotation"):
             pytest.skip("this PyAV cannot write display matrices")
         if degrees:
@@ -70,6 +79,19 @@ MADE = {
     "av1.mp4": ("libsvtav1", {"g": "16", "preset": "12", "svtav1-params": "lp=1", "size": (64, 64)}),
     "jpeg.avi": ("mjpeg", {"pix_fmt": "yuvj422p"}),
     "lossless.mkv": ("ffv1", {}),
+    "windows.wmv": ("wmv2", {"g": "12"}),
+    "palette.gif": ("gif", {"pix_fmt": "rgb8"}),
+    "animated.apng": ("apng", {"pix_fmt": "rgb24"}),
+    "broadcast.mxf": ("mpeg2video", {"g": "12", "bf": "2"}),
+    "vp8.ivf": ("libvpx", {"g": "20"}),
+    "xiph.ogv": ("libvpx", {"g": "20"}),
+    "plain.y4m": ("wrapped_avframe", {}),
+    "elementary.h264": ("libx264", {"g": "12", "bf": "3"}),
+    "elementary.hevc": ("libx265", {"x265-params": "keyint=10:log-level=none"}),
+    "elementary.m1v": ("mpeg1video", {"g": "12", "bf": "2"}),
+    "elementary.m2v": ("mpeg2video", {"g": "12", "bf": "2"}),
+    "elementary.m4v": ("mpeg4", {"g": "12", "bf": "2", "form": "m4v"}),
+    "elementary.mjpeg": ("mjpeg", {"pix_fmt": "yuvj420p"}),
 }
 
 

@@ -64,8 +64,8 @@ class CopyJob(NamedTuple):
 def copy_video(job: CopyJob) -> Entry:
     """Make one copy, whole or not at all, and scan it; the entry of an original that cannot be copied is `missing`.
 
-    Frames and their times are those of the original. Rotation and mirroring are applied, sound is left out, colors keep
-    their tags. The copy gets the original's modification time, by which a later run detects changes.
+    Frames and their times are those of the original. Rotation and mirroring are applied, sound is left out (silence
+    stands for sound before the first frame), colors keep their tags. The copy gets the original's modification time, by which a later run detects changes.
 
     Raises:
         UserError: the disk is full or read-only.
@@ -112,13 +112,25 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
         codec.time_base = stream.time_base = time_base
         codec.colorspace = _MATRIX_CODES[source.color.matrix]
         codec.color_range = FULL if source.color.full_range else LIMITED
+        if first := round(source.times_s[0] / time_base):
+            _encode_silence(container)
         for number, frame in enumerate(_checked_frames(source)):
             planes = [np.ascontiguousarray(orientation.apply(plane)).reshape(-1) for plane in converter.planes(frame)]
             packed = np.concatenate(planes).reshape(height * 3 // 2, width)
             picture = av.VideoFrame.from_ndarray(packed, format="yuv420p")
-            picture.pts, picture.time_base = pts[number] - pts[0], time_base
+            picture.pts, picture.time_base = first + pts[number] - pts[0], time_base
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
+
+
+def _encode_silence(container: av.container.OutputContainer) -> None:
+    """Add a moment of silence at time 0; a file without it would start with its first picture."""
+    stream = container.add_stream("aac", rate=8000, layout="mono")
+    frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+    frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+    frame.sample_rate, frame.pts = 8000, 0
+    for part in (frame, None):
+        container.mux(stream.encode(part))
 
 
 def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:

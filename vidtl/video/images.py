@@ -22,10 +22,8 @@ from vidtl.video.source import MAX_PIXELS, unreadable
 from vidtl.video.suffixes import IMAGE_SUFFIXES
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
-_NUMBERED = re.compile(r"(?P<name>.*?)(?P<number>\d+)", re.DOTALL)
-
-# Optical flow that extraction tools (denseflow) put beside the frames.
-_FLOW = re.compile(r"flow_[xy]_?")
+# No frames: hidden files, optical flow that extraction tools (denseflow) put beside them, covers of media libraries.
+_NO_FRAME = re.compile(r"(\..*)?|flow_[xy]_?\d+|cover|folder|poster|preview|thumb(nail)?", re.IGNORECASE | re.DOTALL)
 
 
 class StillReader(VideoReader):
@@ -63,7 +61,10 @@ class StillReader(VideoReader):
 
 
 def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> StillReader:
-    """Open a folder of numbered images (`img_00001.jpg`, `46GP8-000001.jpg`); frame i is that with the i-th number.
+    """Open a folder of numbered images (`img_00001.jpg`, `46GP8-000001.jpg`, `frame012_rgb.jpg`).
+
+    Frame i has the i-th number, the one in which the names differ, and is shown at i / `frame_rate` s. Numbers rise by
+    one step: 1, or that of images taken from a video at intervals (0, 5, 10, ...).
 
     Raises:
         UnreadableVideo: no image, images without numbers or with equal ones, or a gap in them; when a frame is read: an
@@ -121,28 +122,25 @@ def _opened_image(file: Path | BinaryIO, path: Path) -> Image.Image:
 def _numbered_images(folder: Path) -> list[Path]:
     """List the images of a folder by number; a gap is an error."""
     try:
-        names = [name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)]
+        stems = {name: name.rpartition(".")[0] for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)}
     except OSError as error:
         raise UnreadableVideo(folder, error.strerror or str(error)) from error
-    series: dict[str, dict[int, str]] = {}
-    for name in sorted(names):
-        parsed = _NUMBERED.fullmatch(name.rpartition(".")[0])
-        if name.startswith(".") or (parsed and _FLOW.fullmatch(parsed["name"])):
-            continue
-        if parsed is None:
-            raise UnreadableVideo(folder, f"{name!r} has no number at the end of its name")
-        frames = series.setdefault(parsed["name"], {})
-        number = int(parsed["number"])
-        if number in frames:
-            raise UnreadableVideo(folder, f"{frames[number]!r} and {name!r} have the same number")
-        frames[number] = name
+    parts = {name: re.split(r"(\d+)", stems[name]) for name in sorted(stems) if not _NO_FRAME.fullmatch(stems[name])}
+    series = sorted({"#".join(texts[::2]) for texts in parts.values()})
     if len(series) != 1:
-        found = "no images" if not series else f"images of several series: {', '.join(map(repr, sorted(series)[:5]))}"
+        found = f"images of several series: {', '.join(map(repr, series[:5]))}" if series else "no images"
         raise UnreadableVideo(folder, found)
-    (frames,) = series.values()
-    numbers = sorted(frames)
-    absent = numbers[-1] - numbers[0] + 1 - len(numbers)
-    if absent:
-        gap = next(number + 1 for number, after in pairwise(numbers) if after != number + 1)
-        raise UnreadableVideo(folder, f"image {gap} is missing, {absent} in all between {numbers[0]} and {numbers[-1]}")
-    return [folder / frames[number] for number in numbers]
+    columns = [[int(number) for number in column] for column in list(zip(*parts.values(), strict=True))[1::2]]
+    differing = [column for column in columns if len(set(column)) > 1] or columns[-1:]
+    if len(differing) != 1:
+        found = f"{len(differing) or 'no'} numbers differ in the names of its images, such as {min(parts)!r}"
+        raise UnreadableVideo(folder, found)
+    frames = sorted(zip(differing[0], parts, strict=True))
+    step = min((after - number for (number, _), (after, _) in pairwise(frames)), default=1)
+    for (number, name), (after, next_name) in pairwise(frames):
+        if number == after:
+            raise UnreadableVideo(folder, f"{name!r} and {next_name!r} have the same number")
+        if step and after != number + step:
+            ends = f"{frames[0][0]} to {frames[-1][0]} by {step}"
+            raise UnreadableVideo(folder, f"image {number + step} is missing, as numbers rise from {ends}")
+    return [folder / name for _, name in frames]

@@ -128,8 +128,8 @@ class VideoReader(Protocol):
     height: int
     width: int
     times_s: np.ndarray
-    """float64 [N]: presentation time of every frame in seconds from the start of the file, as in players: 0 for the first
-    unless sound begins earlier."""
+    """float64 [N]: presentation time of every frame in s from the start of the file, as in players; the first is 0
+    unless the sound begins earlier."""
     fps: float
     """Average frame rate of the file."""
     color: Color

@@ -23,9 +23,9 @@ _CONTAINERS = re.compile(
     rb"|(?P<matroska>\x1a\x45\xdf\xa3)"
 )
 _OTHER_FILES = re.compile(
-    rb"(?si)(?P<image>\xff\xd8\xff|\x89PNG|BM|II\*\0|MM\0\*|RIFF.{4}WEBP)"
+    rb"(?si)(?P<an_image>\xff\xd8\xff|\x89PNG|BM|II\*\0|MM\0\*|RIFF.{4}WEBP)"
     rb"|(?P<sound>RIFF.{4}WAVE|ID3|fLaC|\xff[\xf1\xf9\xfb])"
-    rb"|(?P<playlist>(?:\xef\xbb\xbf)?#EXTM3U|ffconcat|v=0|\[playlist)|(?P<page>\s*<(?:!doctype )?html)"
+    rb"|(?P<a_playlist>(?:\xef\xbb\xbf)?#EXTM3U|ffconcat|v=0|\[playlist)|(?P<a_web_page>\s*<(?:!doctype )?html)"
 )
 
 # FFmpeg's input protocols (`ffmpeg -protocols`); a path component such as `concat:a|b` or `http:` starts with one.
@@ -87,7 +87,7 @@ def why_no_video(file: Path | BinaryIO) -> str:
     with opened(file) as stream:
         head = stream.read(64)
     if other := _OTHER_FILES.match(head):
-        return f"no video stream, but by its first bytes: {other.lastgroup}"
+        return f"no video stream: it begins as {str(other.lastgroup).replace('_', ' ')} does"
     return "not a video, or one with a damaged header" if head else "the file is empty"
 
 

@@ -127,7 +127,9 @@ class Source:
         self.coded_size = height, width = self.codec.height, self.codec.width
         if height < 1 or width < 1 or self.codec.format is None:
             raise UnreadableVideo(self.path, "no frames, or encrypted ones: no picture size or pixel format is found")
-        self.rate = (self.codec.framerate if self.container in UNTIMED else self.stream.average_rate) or None
+        # Demuxers make up the average rate of elementary streams; MPEG-4 part 2 has but the resolution of its clock.
+        rate = self.codec.framerate if self.container in UNTIMED else self.stream.average_rate
+        self.rate = rate if rate and self.container != "m4v" else None
         if height * width > MAX_PIXELS:
             raise UnreadableVideo(self.path, f"pictures of {width} x {height} exceed the limit of 8192 x 4320")
         # dav1d reads the option for skipped pictures once, here, and it must be none.

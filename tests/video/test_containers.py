@@ -1,0 +1,118 @@
+"""Every allowed container, cut, begun late or misnamed: FFmpeg's own frames, by content alone; times; attacks."""
+
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tests.video.conftest import read, unreadable
+from tests.video.test_made import encode, make_video, picture
+from vidtl.data.dataset import available_frames
+from vidtl.errors import UserError
+from vidtl.video import DECODERS, UnreadableVideo, open_video
+from vidtl.video.source import has_video_stream
+
+pytestmark = pytest.mark.timeout(60)
+
+TS, PS, MOV = ("ts", "libx264", {"bf": "2"}), ("mpg", "mpeg2video", {"bf": "2"}), ("mov", "libx264", {})
+
+
+def first_box(kind: bytes) -> Callable[[bytes], bytes]:
+    return lambda data: data[:4] + kind + data[8:]
+
+
+BEGINNINGS: dict[str, Any] = {
+    "transport stream cut within a packet": (TS, lambda data: data[1000:]),
+    "transport stream after other bytes": (TS, lambda data: bytes(300) + data),
+    "camcorder's transport stream": (TS, lambda data: b"".join(bytes(4) + part for part in packets(data))),
+    "program stream cut anywhere": (PS, lambda data: data[777:]),
+    "program stream after a recorder's header": (PS, lambda data: b"IMKH\1\2\0\0\2\0\0\1" + bytes(28) + data),
+    "MPEG-2 cut anywhere": (("m2v", "mpeg2video", {}), lambda data: data[333:]),
+    "H.264 cut anywhere": (("h264", "libx264", {}), lambda data: data[2222:]),
+    **{f"begins with {kind}": (MOV, first_box(kind.encode())) for kind in ("styp", "pnot", "udta", "pict", "meta", "wide")},
+}
+
+
+def packets(data: bytes) -> list[bytes]:
+    return [data[start : start + 188] for start in range(0, len(data), 188)]
+
+
+def equal_or_refused(path: Path, decoder: str, expected: np.ndarray) -> None:
+    """Compare all frames in random order; only the RGB libraries may refuse the file."""
+    numbers = np.random.default_rng(0).permutation(len(expected))
+    try:
+        found = read(path, numbers, decoder=decoder).astype(int)
+    except UserError as error:
+        pytest.skip(str(error))
+    except UnreadableVideo as error:
+        assert decoder != "pyav"
+        assert "data.decoder pyav" in error.reason
+    else:
+        assert np.abs(found - expected[numbers]).mean() < 1
+
+
+def decoded(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("title", BEGINNINGS)
+def test_frames_of_files_that_begin_anyhow(tmp_path: Path, title: str, decoder: str):
+    (suffix, codec, options), change = BEGINNINGS[title]
+    made = make_video(tmp_path / f"made.{suffix}", codec, g="12", **options)
+    path = tmp_path / f"changed.{suffix}"
+    path.write_bytes(change(made.read_bytes()))
+    expected = decoded(path)
+    assert len(expected) >= 20
+    with open_video(path) as video:
+        assert len(video.times_s) == len(expected)
+    equal_or_refused(path, decoder, expected)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_digital_video_of_cameras(tmp_path: Path, decoder: str):
+    path = make_video(tmp_path / "tape.dv", "dvvideo", (576, 720), frames=4)
+    equal_or_refused(path, decoder, decoded(path))
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("gif", "gif"), ("mxf", "mpeg2video"), ("mp4", "libx264")])
+def test_neither_name_nor_kind_of_object_matters(tmp_path: Path, suffix: str, codec: str):
+    made = make_video(tmp_path / f"made.{suffix}", codec, pix_fmt="rgb8" if codec == "gif" else "yuv420p")
+    expected = read(made, range(40))
+    with open_video(made) as video:
+        scanned = video.source.scanned()
+    for name in ("video", "clip.txt", "list.m3u8", "image%d.jp2", "concat.ffconcat"):
+        path = tmp_path / name
+        path.write_bytes(made.read_bytes())
+        assert has_video_stream(path)
+        with path.open("rb") as file:
+            for source in (path, file, BytesIO(made.read_bytes())):
+                assert np.array_equal(read(source, range(40), scanned=scanned), expected)
+                assert np.array_equal(read(source, [7, 3]), expected[[7, 3]])
+
+
+@pytest.mark.parametrize(
+    ("form", "codec", "rate"),
+    [("h264", "libx264", 50), ("hevc", "libx265", 50), ("mpeg2video", "mpeg2video", 50), ("mjpeg", "mjpeg", 0), ("m4v", "mpeg4", 0)],
+)
+def test_elementary_streams_have_their_own_rate_or_an_assumed_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, codec: str, rate: int
+):
+    caplog.set_level(logging.INFO, "vidtl.video.source")
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    path = make_video(tmp_path / "stream", codec, rate=50, form=form, pix_fmt=pix_fmt)
+    with open_video(path) as video:
+        assert video.fps == (rate or 25)
+        assert video.source.scanned().rate == (rate or None)
+    assert ("25 frames per second are assumed" in caplog.text) == (rate == 0)
