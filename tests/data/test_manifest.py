@@ -103,7 +103,7 @@ def test_known_broken_videos_are_not_opened_and_cost_no_attempt(copied: Records,
         copied.path(index).write_bytes(b"no video")
     scanned_manifest(copied.root, copied.paths)
     failure = views_of(copied, "center", WITHOUT)[0].failure
-    assert failure.reason == "not a video container"
+    assert failure.reason.startswith("not a video")
     with monkeypatch.context() as patch:
         patch.setattr("vidtl.data.manifest.open_video", lambda path, *rest: pytest.fail(f"{path} is opened"))
         assert views_of(copied)[0].failure == failure

@@ -102,7 +102,7 @@ def test_wrong_column_and_label(refused: Callable[..., str], copy: Path, old: st
 def test_no_video_can_be_read(refused: Callable[..., str], copy: Path) -> None:
     for video in (copy / "videos/train").iterdir():
         video.write_bytes(b"<html>not found</html>")
-    assert_refusal(refused(root=copy), "could be read", "not a video container")
+    assert_refusal(refused(root=copy), "could be read", "it begins as a web page does")
 
 
 def test_checkpoint_of_other_data(run_main: RunMain, toy: Path, copy: Path, tmp_path: Path, tiny: list[str]) -> None:

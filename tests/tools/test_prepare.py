@@ -28,7 +28,7 @@ VIDEOS = (
     "videos/decord__video_90.mov",
     "videos/mmaction2__part_0.mp4",
     "videos/media__sample-with-large-length.avi",
-    "videos/ExoPlayer__bear-vp9.webm",
+    "videos/ExoPlayer__sample_fragmented.mp4",
     "videos/media__sample_rotate_and_reflect.mp4",
 )
 BROKEN = ("broken/zero_byte.mp4", "broken/jpeg_named.mp4", "broken/ExoPlayer__sample_opus.mp4")
@@ -62,7 +62,8 @@ def test_the_report_and_the_manifest_of_a_mixed_set(mixed: tuple[Path, Path], ru
         "nowhere/x.mp4": "there is no folder 'nowhere'",
     }
     broken = {file["path"]: kind["kind"] for kind in report["broken"] for file in kind["files"]}
-    assert [broken[path] for path in BROKEN] == ["the file is empty", "not a video container", "no video stream"]
+    reasons = ["the file is empty", "no video stream: it begins as an image does", "no video stream"]
+    assert [broken[path] for path in BROKEN] == reasons
     (group,) = report["duplicates"]["same_content"]
     assert group["paths"] == ["again.mov", "videos/decord__video_90.mov"]
     assert all(split["c"]["readable"] == 0 for split in report["classes"].values())

@@ -2,7 +2,9 @@
 
 import os
 import socket
+import struct
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,20 +12,21 @@ import pytest
 
 from tests.stress.decoding import HANG_S, in_killable_child, judge_mutated, make_seeds, verdict
 from tests.video.conftest import read, skip_without, unreadable
-from vidtl.video import DECODERS, open_video
+from tests.video.test_made import make_video
+from vidtl.video import DECODERS, UnreadableVideo, open_video
 from vidtl.video.pyav import PyAVReader
-from vidtl.video.rgb_frames import RGBFramesReader
+from vidtl.video.rgb_frames import DECORD, TORCHCODEC, RGBFramesReader
 
 pytestmark = pytest.mark.timeout(60)
 
 REFUSED = {
     "zero_byte.mp4": "the file is empty",
-    "jpeg_named.mp4": "no video stream, but by its first bytes: image",
+    "jpeg_named.mp4": "no video stream: it begins as an image does",
     "ExoPlayer__sample_opus.mp4": "no video stream",
     "small__Mpeg4.mp4": "no video stream",
-    "media__video_init.mp4": "no frames, or encrypted ones: no picture size or pixel format is found",
-    "mp4parse-rust__invalid_userdata.mp4": "no frames, or encrypted ones",
-    "mp4parse-rust__test_case_1185230.mp4": "no frames, or encrypted ones",
+    "media__video_init.mp4": "no frames in the file itself, or encrypted ones: no picture size or pixel format",
+    "mp4parse-rust__invalid_userdata.mp4": "no frames in the file itself",
+    "mp4parse-rust__test_case_1185230.mp4": "no frames in the file itself",
     "derived_truncated60_mmaction2_test.mp4": "not a video, or one with a damaged header",
 }
 # Number of frames, the first that cannot be read, and its error.
@@ -62,12 +65,18 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reader, "__init__", reached)
 
 
-NOT_CONTAINERS = {
-    "ffconcat": b"ffconcat version 1.0\nfile neighbour.mp4\n",
-    "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nneighbour.ts\n#EXT-X-ENDLIST\n",
-    "hls after a byte-order mark": b"\xef\xbb\xbf#EXTM3U\n#EXTINF:10,\nneighbour.ts\n",
-    "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
-    "dash": b"<?xml version='1.0'?><MPD><BaseURL>http://127.0.0.1:9/</BaseURL></MPD>",
+NO_VIDEOS = {
+    "ffconcat": b"ffconcat version 1.0\nfile neighbor.mp4\nfile http://127.0.0.1:PORT/a.mp4\n",
+    "hls": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nneighbor.mp4\n#EXT-X-ENDLIST\n",
+    "hls of a server": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:PORT/a.ts\n#EXT-X-ENDLIST\n",
+    "hls after a byte-order mark": b"\xef\xbb\xbf#EXTM3U\n#EXTINF:10,\nneighbor.mp4\n",
+    "hls after a tag of sound": b"ID3\x04\0\0\0\0\0\0#EXTM3U\n#EXTINF:10,\nneighbor.mp4\n#EXT-X-ENDLIST\n",
+    "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video PORT RTP/AVP 96\n",
+    "dash": b"<?xml version='1.0'?><MPD><BaseURL>http://127.0.0.1:PORT/</BaseURL></MPD>",
+    "rtsp reference": b"[playlist]\nFile1=rtsp://127.0.0.1:PORT/a\n",
+    "asf reference": b"[Reference]\nRef1=http://127.0.0.1:PORT/a.wmv\n",
+    "subtitles": b"1\n00:00:00,000 --> 00:00:10,000\nneighbor.mp4\n",
+    "index of subtitles": b"# VobSub index file, v7\nid: en, index: 0\ntimestamp: 00:00:00:000, filepos: 000000000\n",
     "html": b"<!DOCTYPE html><html><body>404</body></html>",
     "text that starts like a transport stream": b"G" + b"a" * 187 + b"G" + b"a" * 800,
     "wave": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(64),
@@ -77,6 +86,7 @@ NOT_CONTAINERS = {
     "short": b"\x00",
     "zeros": bytes(2000),
 }
+NAMES = ("mp4", "m3u8", "sdp", "ffconcat", "wmv", "mxf", "gif", "h264", "mjpeg", "m4v", "y4m", "%d.jp2", "txt", "")
 
 
 PROTOCOLS = [
@@ -94,14 +104,67 @@ PROTOCOLS = [
 ]
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, bytes]]:
+    """Provide a folder with a pipe as neighbor, whose opening would block, and the port of a server that nobody calls.
+
+    An RGB library that is reached fails the test.
+    """
+    for library in (DECORD, TORCHCODEC):
+        watched = library._replace(load=lambda: None, open=lambda *args: pytest.fail(f"a library was reached: {args}"))
+        monkeypatch.setitem(DECODERS, library.name, partial(RGBFramesReader, watched))
+    os.mkfifo(tmp_path / "neighbor.mp4")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield tmp_path, str(server.getsockname()[1]).encode()
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("kind", NO_VIDEOS)
+def test_other_contents_open_no_socket_and_no_neighbor(place: tuple[Path, bytes], kind: str, decoder: str):
+    folder, port = place
+    content = NO_VIDEOS[kind].replace(b"PORT", port)
+    reasons = set()
+    for ending in NAMES:
+        path = folder / f"a.{ending}".rstrip(".")
+        path.write_bytes(content)
+        with unreadable(path), path.open("rb") as file:
+            try:
+                open_video(path, decoder)
+            except UnreadableVideo as error:
+                reasons.add(error.reason)
+            open_video(file)
+    assert len(reasons) == 1  # whatever its name
+
+
+def refer_to(movie: bytes, target: bytes) -> bytes:
+    """Replace the data reference of a QuickTime file by an alias of another file, by its absolute path."""
+    start = movie.index(b"dref") + 12
+    path = struct.pack(">hh", 2, len(target)) + target + bytes(len(target) % 2)
+    alias = bytes(10) + bytes(28) + bytes(12) + b"\x0bneighbor.mp4".ljust(64, b"\0") + bytes(16)
+    alias += struct.pack(">hh", 1, 1) + bytes(16) + path + struct.pack(">hh", -1, 0)
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
+    changed = bytearray(movie[:start] + entry + movie[start + 12 :])
+    for kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        at = movie.rindex(kind, 0, start) - 4
+        changed[at : at + 4] = struct.pack(">I", int.from_bytes(movie[at : at + 4]) + len(entry) - 12)
+    return bytes(changed)
+
+
+def test_data_references_to_other_files_are_not_followed(place: tuple[Path, bytes]):
+    folder, port = place
+    whole = make_video(folder / "whole.mov", "libx264")
+    for target in (str(folder / "neighbor.mp4").encode(), b"http://127.0.0.1:" + port + b"/a.mp4"):
+        (folder / "a.mov").write_bytes(refer_to(whole.read_bytes(), target))
+        with unreadable("no frames in the file itself"):
+            open_video(folder / "a.mov")
+
+
 @pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_other_contents_urls_and_protocols_never_reach_a_decoder(tmp_path: Path, decoder: str):
-    for number, content in enumerate(NOT_CONTAINERS.values()):
-        for name in (f"{number}.mp4", f"{number}.m3u8"):
-            (tmp_path / name).write_bytes(content)
-            with unreadable(name, "not a video container"):
-                open_video(tmp_path / name, decoder)
+def test_urls_and_protocols_never_reach_a_decoder(tmp_path: Path, decoder: str):
     for name in PROTOCOLS:
         for path, root in ((Path(name), None), (tmp_path / name, tmp_path)):
             with unreadable("not a file name but a URL or a protocol"):

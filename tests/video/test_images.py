@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_unreadable_images_are_named(tmp_path: Path):
         with unreadable(tmp_path / name, message):
             open_video(tmp_path / name)
     Image.fromarray(PIXELS).save(tmp_path / "video.mp4", "PNG")
-    with unreadable("not a video container"):
+    with unreadable("it begins as an image does"):
         open_video(tmp_path / "video.mp4")
 
 
@@ -115,7 +116,10 @@ def write(folder: Path, pattern: str = "{:06d}.png", first: int = 1, count: int 
     return folder
 
 
-@pytest.mark.parametrize(("pattern", "first"), [("46GP8-{:06d}.png", 1), ("img_{:05d}.png", 1), ("{}.png", 0)])
+PATTERNS = ["46GP8-{:06d}.png", "img_{:05d}.png", "{}.png", "frame{:03d}_rgb.ppm", "S01-{}_cam2.bmp", "{:04d}.tif"]
+
+
+@pytest.mark.parametrize(("pattern", "first"), [(pattern, number % 3) for number, pattern in enumerate(PATTERNS)])
 def test_frames_in_the_order_of_their_numbers(tmp_path: Path, pattern: str, first: int):
     folder = write(tmp_path / "46GP8", pattern, first)
     (folder / "notes.txt").touch()
@@ -145,12 +149,12 @@ def test_each_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("removed", "added", "message"),
     [
-        (["000005.png"], [], "image 5 is missing, 1 in all between 1 and 12"),
-        ([], ["000015.png"], "image 13 is missing, 2 in all between 1 and 15"),
+        (["000005.png"], [], "image 5 is missing, as numbers rise from 1 to 12 by 1"),
+        ([], ["000015.png"], "image 13 is missing"),
         ([], ["12.png"], "'000012.png' and '12.png' have the same number"),
-        ([], ["cover.png"], "'cover.png' has no number"),
-        ([], ["other_1.png"], "images of several series: '', 'other_'"),
-        ([], ["13.png", "flow_x_00001.png", ".hidden_1.png"], None),
+        ([], ["scene.png"], "images of several series: '#', 'scene'"),
+        ([], ["other_1.png"], "images of several series: '#', 'other_#'"),
+        ([], ["13.png", "flow_x_00001.png", ".hidden_1.png", "cover.png", "Folder.jpg"], None),
         ([f"{number:06d}.png" for number in range(1, 13)], [], "no images"),
     ],
 )
@@ -161,6 +165,30 @@ def test_gaps_and_other_images_in_a_folder(tmp_path: Path, removed: list[str], a
     for name in added:
         Image.fromarray(FRAMES[0]).save(folder / name)
     with unreadable(f"{folder}: {message}") if message else nullcontext():
+        open_video(folder, frame_rate=24)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (range(0, 60, 5), None),
+        (range(7, 43, 3), None),
+        ([*range(0, 30, 5), *range(35, 65, 5)], "image 30 is missing, as numbers rise from 0 to 60 by 5"),
+        ([0, 17, 43], "image 34 is missing, as numbers rise from 0 to 43 by 17"),
+    ],
+)
+def test_numbers_rise_by_one_step(tmp_path: Path, numbers: Sequence[int], message: str | None):
+    for number, frame in zip(numbers, FRAMES, strict=False):
+        Image.fromarray(frame).save(tmp_path / f"frame_{number:06d}.png")
+    with unreadable(message) if message else nullcontext(), open_video(tmp_path, frame_rate=5) as video:
+        assert video.times_s.tolist() == [number / 5 for number in range(12)]
+        assert np.array_equal(read(tmp_path, range(12), frame_rate=5), FRAMES)
+
+
+def test_names_with_several_changing_numbers_are_refused(tmp_path: Path):
+    folder = write(tmp_path / "a", "1_{}.png")
+    (folder / "1_12.png").rename(folder / "2_12.png")
+    with unreadable(folder, "2 numbers differ", "'1_1.png'"):
         open_video(folder, frame_rate=24)
 
 

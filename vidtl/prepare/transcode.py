@@ -64,8 +64,9 @@ class CopyJob(NamedTuple):
 def copy_video(job: CopyJob) -> Entry:
     """Make one copy, whole or not at all, and scan it; the entry of an original that cannot be copied is `missing`.
 
-    Frames and their times are those of the original. Rotation and mirroring are applied, sound is left out (silence
-    stands for sound before the first frame), colors keep their tags. The copy gets the original's modification time, by which a later run detects changes.
+    Frames and their times are those of the original. Rotation and mirroring are applied, sound is left out (a moment of
+    silence marks the start of a file whose pictures begin later), colors keep their tags. The copy gets the original's
+    modification time, by which a later run detects changes.
 
     Raises:
         UserError: the disk is full or read-only.
@@ -103,7 +104,8 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
     height, width = _copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
     converter = Converter(orientation.displayed_size(height, width), source.color, "planar")
     pts, time_base = _exact_times(source.timeline, Fraction(source.stream.time_base), source.rate)
-    with av.open(str(file), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    options = {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)}  # exact times of the start
+    with av.open(str(file), "w", format="mp4", options=options) as container:
         rate = Fraction(source.timeline.fps).limit_denominator(1001)
         stream = container.add_stream("libx264", rate=rate or 1, options={**_X264, "crf": str(settings.crf)})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"

@@ -84,7 +84,7 @@ def _fault(library: str, source: Source) -> str | None:
     """Return a fault of a library with such a file; each was found by comparing frames with a decode from the start."""
     index, container = source.timeline.index, source.container
     if container_of_head(source.path) != container:
-        return "gets only files that begin as MP4, Matroska, AVI or FLV do: it would follow playlists under any name"
+        return "gets only files that begin as MP4, Matroska, AVI or FLV do, since it follows playlists of any name"
     if source.damaged:
         return "delivers damaged frames"
     if source.orientation.is_mirrored():

@@ -126,7 +126,9 @@ class Source:
         self.codec.options = {"max_pixels": str(MAX_PIXELS)}
         self.coded_size = height, width = self.codec.height, self.codec.width
         if height < 1 or width < 1 or self.codec.format is None:
-            raise UnreadableVideo(self.path, "no frames, or encrypted ones: no picture size or pixel format is found")
+            raise UnreadableVideo(
+                self.path, "no frames in the file itself, or encrypted ones: no picture size or pixel format"
+            )
         # Demuxers make up the average rate of elementary streams; MPEG-4 part 2 has but the resolution of its clock.
         rate = self.codec.framerate if self.container in UNTIMED else self.stream.average_rate
         self.rate = rate if rate and self.container != "m4v" else None
