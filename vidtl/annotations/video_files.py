@@ -1,7 +1,7 @@
 """Find videos given by path or folder, without annotation.
 
-Folders are searched for images, files in which FFmpeg finds a video stream, and files with the name of a video, so that
-a broken one is reported rather than ignored.
+Folders are searched for images, files that start like a video container, and files with the name of a video, so that a
+broken one is reported rather than ignored.
 """
 
 import os
@@ -17,8 +17,7 @@ from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import DataConfig
 from vidtl.errors import UserError
 from vidtl.video import UnreadableVideo
-from vidtl.video.safety import checked_path
-from vidtl.video.source import has_video_stream
+from vidtl.video.safety import checked_path, container_of_head
 from vidtl.video.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
@@ -159,6 +158,6 @@ def _kind(path: Path) -> Literal["video", "image"] | None:
     if suffix in VIDEO_SUFFIXES:
         return "video"
     try:
-        return "video" if has_video_stream(checked_path(path, None)) else None
-    except UnreadableVideo:
+        return "video" if container_of_head(checked_path(path, None)) else None
+    except (UnreadableVideo, OSError):
         return None

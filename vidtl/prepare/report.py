@@ -16,6 +16,7 @@ from vidtl.annotations.description import DatasetDescription
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import Entry, Manifest
 from vidtl.runtime.files import printable
+from vidtl.video.timeline import ASSUMED_RATE
 
 _QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 
@@ -155,8 +156,12 @@ def _files(entries: list[Entry]) -> dict[str, Any]:
         "short_side": _quantiles([min(size) for size in sizes]),
         "sizes": _counted(f"{width}x{height}" for width, height in sizes),
         "frame_rates": _counted(f"{rate:.2f}".rstrip("0").rstrip(".") for rate in rates if rate),
-        "codecs": _counted(f"{entry.codec} in {entry.container}" for entry in videos),
+        "codecs": _counted(f"{entry.codec} in {entry.container}{_assumed_rate(entry)}" for entry in videos),
     }
+
+
+def _assumed_rate(entry: Entry) -> str:
+    return f" at {ASSUMED_RATE} frames per second (assumed)" if not entry.timeline and entry.rate == "0" else ""
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:

@@ -85,6 +85,8 @@ def _fault(library: str, source: Source) -> str | None:
     index, container = source.timeline.index, source.container
     if container_of_head(source.path) != container:
         return "gets only files that begin as MP4, Matroska, AVI or FLV do, since it follows playlists of any name"
+    if container in ("mpegts", "mpeg"):
+        return "seeks wrongly in transport and program streams"
     if source.damaged:
         return "delivers damaged frames"
     if source.orientation.is_mirrored():

@@ -47,15 +47,6 @@ def unreadable(path: Path) -> Iterator[None]:
         raise UnreadableVideo(path, reason) from error
 
 
-def has_video_stream(path: Path) -> bool:
-    """Return True if FFmpeg finds a video stream in a file, whose frames are not counted."""
-    try:
-        Source(path, scan=False).close()
-    except UnreadableVideo:
-        return False
-    return True
-
-
 class Source:
     """A file and its best video stream (that of FFmpeg's tools), decoded in the calling thread.
 
@@ -63,18 +54,14 @@ class Source:
 
     Attributes:
         container: FFmpeg's first name of the demuxer: "mov" for MP4, MOV and 3GP.
-        rate: frame rate in the header, or None.
         coded_size: height and width before rotation.
         times_s: float64 [N]; presentation times of the frames in seconds from the start of the container.
         kept: all frames, if they had to be decoded to count them and are few; else None.
         damaged: the decoder marked a frame as damaged; False if the frames were not decoded.
     """
 
-    def __init__(self, file: Path | BinaryIO, scanned: ScannedVideo | None = None, scan: bool = True) -> None:
-        """Open the file and scan it, or check its header against an earlier scan; UnreadableVideo if that fails.
-
-        Without `scan` there are no timeline, orientation and times.
-        """
+    def __init__(self, file: Path | BinaryIO, scanned: ScannedVideo | None = None) -> None:
+        """Open the file and scan it, or check its header against an earlier scan; UnreadableVideo if that fails."""
         self.file = file
         self.path = path_of(file)
         self.kept: list[av.VideoFrame] | None = None
@@ -90,11 +77,10 @@ class Source:
                     self._check_header(scanned)
                     self.timeline, self.orientation = scanned.timeline, scanned.orientation
                     self.damaged = scanned.damaged
-                elif scan:
+                else:
                     self.timeline = self._scan()
                     self.orientation = self._read_orientation()
-                if scanned or scan:
-                    self.times_s = self.timeline.times_s + self._first_frame_s()
+                self.times_s = self.timeline.times_s + self._first_frame_s()
             except BaseException:
                 self.close()
                 raise
@@ -103,9 +89,11 @@ class Source:
         # Without a path, names do not influence FFmpeg's choice, and it cannot open any other file.
         options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "fd"}
         with opened(self.file) as stream:
-            file: Any = SimpleNamespace(read=stream.read, seek=stream.seek, tell=stream.tell)
+            file: Any = "fd:"
             if isinstance(self.file, Path):
-                file, options["fd"] = "fd:", str(stream.fileno())
+                options["fd"] = str(stream.fileno())
+            else:
+                file = SimpleNamespace(read=stream.read, seek=stream.seek, tell=stream.tell)
             try:
                 container = av.open(file, format=self._format, options=options, metadata_errors="replace")
             except (av.error.InvalidDataError, av.error.ArgumentError) as error:
@@ -129,13 +117,18 @@ class Source:
             raise UnreadableVideo(
                 self.path, "no frames in the file itself, or encrypted ones: no picture size or pixel format"
             )
-        # Demuxers make up the average rate of elementary streams; MPEG-4 part 2 has but the resolution of its clock.
-        rate = self.codec.framerate if self.container in UNTIMED else self.stream.average_rate
-        self.rate = rate if rate and self.container != "m4v" else None
         if height * width > MAX_PIXELS:
             raise UnreadableVideo(self.path, f"pictures of {width} x {height} exceed the limit of 8192 x 4320")
         # dav1d reads the option for skipped pictures once, here, and it must be none.
         self.codec.open(strict=False)
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Frame rate in the header, if there is one."""
+        if self.container not in UNTIMED:
+            return self.stream.average_rate or None
+        # Demuxers make up an average rate; MPEG-4 part 2 has but the resolution of its clock.
+        return None if self.container == "m4v" else self.codec.framerate or None
 
     def close(self) -> None:
         """Free the file and the decoder; may be called twice."""
@@ -209,7 +202,7 @@ class Source:
         pts, start = self.timeline.pts, self._container.start_time
         if pts is None or start is None or self.container == "avi":  # whose first time is the delay of the decoder
             return 0.0
-        offset_s = float(pts[0] * self.stream.time_base) - start / av.time_base
+        offset_s = int(pts[0]) * float(self.stream.time_base) - start / av.time_base
         return offset_s if offset_s > _CLOCK_TOLERANCE_S else 0.0
 
     def _keep(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
