@@ -12,14 +12,14 @@ import av
 import numpy as np
 import pytest
 
-from tests.video.conftest import read, unreadable
+from tests.video.conftest import decoded, equal_or_refused, read, unreadable
 from tests.video.test_made import make_video, picture
 from vidtl.data.dataset import available_frames
 from vidtl.errors import UserError
 from vidtl.prepare.report import _files
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video
-from vidtl.video import DECODERS, UnreadableVideo, open_video
+from vidtl.video import DECODERS, open_video
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -47,25 +47,6 @@ BEGINNINGS: dict[str, Any] = {
 
 def packets(data: bytes) -> list[bytes]:
     return [data[start : start + 188] for start in range(0, len(data), 188)]
-
-
-def equal_or_refused(path: Path, decoder: str, expected: np.ndarray) -> None:
-    """Compare all frames in random order; only the RGB libraries may refuse the file."""
-    numbers = np.random.default_rng(0).permutation(len(expected))
-    try:
-        found = read(path, numbers, decoder=decoder).astype(int)
-    except UserError as error:
-        pytest.skip(str(error))
-    except UnreadableVideo as error:
-        if decoder == "pyav" or "data.decoder pyav" not in error.reason:
-            raise
-    else:
-        assert np.abs(found - expected[numbers]).mean() < 1
-
-
-def decoded(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.conformance import FRAME_SIZE, plain_decode
-from tests.video.conftest import read, rgb_of, unreadable, whole
+from tests.video.conftest import decoded, equal_or_refused, read, rgb_of, unreadable, whole
 from vidtl.video import Box, Color, View, open_video
 from vidtl.video.clip import change_matrix
 from vidtl.video.reader import Orientation
@@ -115,6 +115,11 @@ def test_frames_equal_those_of_a_plain_decode(made: Path):
             expected = plain_decode(video, view)
             for form in ("planar", "rgb"):
                 np.testing.assert_array_equal(video.read([view], FRAME_SIZE, form), expected[form])
+
+
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_other_decoders_deliver_the_same_frames_or_refuse_the_file(made: Path, decoder: str):
+    equal_or_refused(made, decoder, decoded(made))
 
 
 def test_pictures_are_those_that_were_encoded(made: Path):
