@@ -14,7 +14,14 @@ import numpy as np
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative, existing, pattern_fields
+from vidtl.annotations.layout import (
+    AnnotationPlaces,
+    VideoFinder,
+    check_inside,
+    check_relative,
+    existing,
+    pattern_fields,
+)
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.text_files import ClassList, lacks_column, read_class_list
 from vidtl.config.checks import require, require_choice
@@ -113,7 +120,7 @@ def load_description(name_or_path: str) -> DatasetDescription:
     """
     with _access_needed(Path(name_or_path)):
         folder = _find_folder(name_or_path)
-        file = existing(folder / FILE_NAME, "data set description")
+        file = check_inside(existing(folder / FILE_NAME, "data set description"), folder, "data set description")
         read = load(file, DatasetDescription)
     try:
         require_choice("format", read.format, tuple(READERS))

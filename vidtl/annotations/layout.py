@@ -5,7 +5,7 @@ Each folder is listed once, since on a network file system one system call per v
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 from typing import Literal, NamedTuple
@@ -77,15 +77,15 @@ def check_inside(file: Path, root: Path, what: str, follow_links: bool = True) -
     if follow_links:
         bound = next((each for each in bound.parents if each.name.startswith(("datasets--", "models--"))), bound)
     if not file.resolve().is_relative_to(bound):
-        allowed = "files in it; a dataset.yaml outside it may name others by absolute paths, or have them in its folder"
-        raise UserError(f"{what} {str(file)!r} lies outside data.root {str(root)!r}; allowed: {allowed}")
+        allowed = (
+            "files in it; a dataset.yaml outside data.root may name others by absolute paths, or have them beside it"
+        )
+        raise UserError(f"{what} {str(file)!r} lies outside {str(root)!r}; allowed: {allowed}")
     return file
 
 
 Kind = Literal["video", "image", "frames"]
 """A file with a container, a single image, or a folder of numbered images."""
-_Found = tuple[str, Kind | Literal["folder"] | None, str]
-"""Name or path, kind (None: not to be read), and real path of a file or folder."""
 
 
 def walk_videos(
@@ -95,12 +95,11 @@ def walk_videos(
     is_single: Callable[[str], bool],
     is_video: Callable[[str], bool] | None = None,
 ) -> Iterator[tuple[str, Kind]]:
-    """Yield path and kind of every video in a folder and below it, in the order of the names, without hidden ones.
+    """Yield path and kind of the videos in a folder and below it that are not hidden, in the order of the names.
 
-    Images alone are the frames of one video; images beside videos, such as covers, are ignored.
-
-    Links are followed, and each real folder is read once. Links to a folder above themselves, `folder` or `root` are
-    ignored, so that neither a circle nor a link to `/` runs away; those into `folder` as well, unless hidden there.
+    Images alone are the frames of one video; images beside videos, such as covers, are ignored. Links are followed, and
+    each real folder is read once. Links to a folder above themselves, `folder` or `root` are ignored, so that neither a
+    circle nor a link to `/` runs away; those into `folder` as well, unless hidden there.
 
     Args:
         folder: start; paths are relative to it.
@@ -113,58 +112,61 @@ def walk_videos(
     start, real_root = folder.resolve(), root.resolve()
     if start in real_root.parents:
         raise UserError(f"{str(folder)!r} is a link to a folder above {str(root)!r}; allowed: a folder of videos")
-    closed = frozenset(str(each) for place in (start, real_root) for each in (place, *place.parents))
+    closed = {str(each) for place in (start, real_root) for each in (place, *place.parents)}
     seen: set[str] = set()
-    todo: list[_Found] = [("", "folder", str(start))]
+    todo = [("", str(start))]
     while todo:
-        path, kind, real = todo.pop()
-        if kind is None or real in seen:
+        path, real = todo.pop()
+        try:
+            entries = None if real in seen else sorted(os.scandir(folder / path), key=lambda entry: entry.name)
+        except OSError:
+            if is_video is None:
+                raise
+            entries = None
+        if entries is None:
             ignored.append(path)
-        elif kind != "folder":
-            yield path, kind
-        else:
-            seen.add(real)
-            found = _contents(folder / path, real, closed, f"{start}/", is_video)
-            kinds = {kind for _, kind, _ in found}
-            are_frames, are_covers = "image" in kinds and not is_single(path), "video" in kinds
-            if are_frames and not are_covers:
-                yield path, "frames"
-            for name, kind, real in reversed(found):
-                if kind != "image" or not are_frames or are_covers:
-                    place = f"{path}/{name}" if path else name
-                    todo.append((place, None if kind == "image" and are_frames else kind, real))
+        seen.add(real)
+        found = [(entry, _kind(entry, is_video)) for entry in entries or () if entry.name[0] != "."]
+        kinds = {kind for _, kind in found}
+        are_frames, are_covers = "image" in kinds and not is_single(path), "video" in kinds
+        if are_frames and not are_covers:
+            yield path, "frames"
+        folders = []
+        for entry, kind in found:
+            place = f"{path}/{entry.name}" if path else entry.name
+            if kind == "folder":
+                target = os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
+                if entry.is_symlink() and _leads_back(target, real, str(start), closed):
+                    ignored.append(place)
+                else:
+                    folders.append((place, target))
+            elif kind is None or (kind == "image" and are_frames and are_covers):
+                ignored.append(place)
+            elif kind == "video" or not are_frames:
+                yield place, kind
+        todo += reversed(folders)
 
 
-def _contents(
-    place: Path, real: str, closed: frozenset[str], start: str, is_video: Callable[[str], bool] | None
-) -> list[_Found]:
-    """Return everything in a folder, in the order of the names."""
-    try:
-        entries = sorted((e for e in os.scandir(place) if e.name[0] != "."), key=lambda entry: entry.name)
-    except OSError:
-        if is_video is None:
-            raise
-        return [(".", None, real)]
-    found: list[_Found] = []
-    for entry in entries:
-        name, lower, target = entry.name, entry.name.lower(), f"{real}/{entry.name}"
-        kind: Kind | Literal["folder"] | None = None
-        # Names come first, since `is_dir` of a link takes a system call.
-        if entry.is_dir(follow_symlinks=False):
-            kind = "folder"
-        elif lower.endswith(IMAGE_SUFFIXES):
-            kind = "image"
-        elif lower.endswith(VIDEO_SUFFIXES):
-            kind = "video"
-        elif entry.is_symlink() and os.path.isdir(entry.path):
-            target = os.path.realpath(entry.path)
-            leads_back = target in closed or f"{real}/".startswith(f"{target}/")
-            comes_anyway = target.startswith(start) and "/." not in target[len(start) - 1 :]
-            kind = None if leads_back or comes_anyway else "folder"
-        elif is_video and is_video(entry.path):
-            kind = "video"
-        found.append((name, kind, target))
-    return found
+def _kind(
+    entry: "os.DirEntry[str]", is_video: Callable[[str], bool] | None
+) -> Literal["video", "image", "folder"] | None:
+    # Names come first, since the kind of a link takes a system call.
+    name = entry.name.lower()
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    if name.endswith(IMAGE_SUFFIXES):
+        return "image"
+    if name.endswith(VIDEO_SUFFIXES):
+        return "video"
+    if entry.is_symlink() and os.path.isdir(entry.path):
+        return "folder"
+    return "video" if is_video and is_video(entry.path) else None
+
+
+def _leads_back(target: str, place: str, start: str, closed: Collection[str]) -> bool:
+    """Return True if a link in `place` leads to a folder that contains it or that the walk from `start` comes to."""
+    is_reached = target.startswith(f"{start}/") and "/." not in target[len(start) :]
+    return is_reached or target in closed or place.startswith(f"{target}/")
 
 
 class VideoFinder:
