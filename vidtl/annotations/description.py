@@ -14,7 +14,14 @@ import numpy as np
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.annotations.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
+from vidtl.annotations.layout import (
+    AnnotationPlaces,
+    VideoFinder,
+    check_inside,
+    check_relative,
+    existing,
+    pattern_fields,
+)
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.text_files import ClassList, lacks_column, read_class_list
 from vidtl.config.checks import require, require_choice
@@ -37,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SplitDescription:
-    """One split; all paths are relative to the root."""
+    """One split; all paths are relative to the root; annotation files may also lie beside `dataset.yaml`."""
 
     annotations: tuple[str, ...] = ()
     """Annotation files, read in this order; none if the folders of `videos` are the annotation."""
@@ -78,7 +85,7 @@ class DatasetDescription:
     labels: Literal["single", "multi"]
     splits: dict[str, SplitDescription]
     classes: str | None = None
-    """File of class names, in the folder of the data set or the root; None: the sorted labels of all splits."""
+    """File of class names, found as annotation files are; None: the sorted labels of all splits."""
     files: tuple[str, ...] = ()
     """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -113,7 +120,7 @@ def load_description(name_or_path: str) -> DatasetDescription:
     """
     with _access_needed(Path(name_or_path)):
         folder = _find_folder(name_or_path)
-        file = existing(folder / FILE_NAME, "data set description")
+        file = check_inside(existing(folder / FILE_NAME, "data set description"), folder, "data set description")
         read = load(file, DatasetDescription)
     try:
         require_choice("format", read.format, tuple(READERS))
@@ -128,8 +135,8 @@ def load_description(name_or_path: str) -> DatasetDescription:
     return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits, fields=fields)
 
 
-def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
-    """Read the annotated videos of one split, including those whose files are missing.
+def read_records(description: DatasetDescription, split: str, root: Path, follow_links: bool = True) -> Records:
+    """Read the annotated videos of one split, including those whose files are missing; see `AnnotationPlaces`.
 
     Raises:
         UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
@@ -138,12 +145,14 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
         if not existing(root, "data.root").is_dir():
             raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
         chosen = description.split(split)
+        places = AnnotationPlaces(root, description.folder, follow_links)
         if description.classes is not None:
-            class_list = _read_classes(description, description.classes, root)
+            file, *_ = places.find(description.classes, "file of class names")
+            class_list = read_class_list(file, READERS[description.format].numbered_classes)
             classes = class_list.names
-            builder = _read_split(description, chosen, root, class_list)
+            builder = _read_split(description, chosen, places, class_list)
         else:
-            builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
+            builders = {name: _read_split(description, each, places, None) for name, each in description.splits.items()}
             classes = ClassNames(tuple(sorted(set().union(*(each.label_numbers for each in builders.values())))))
             builder = builders[split]
         records = chosen.choose(builder.build(classes))
@@ -156,7 +165,8 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
 def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> Path | None:
     """Return the first annotation file of a split without the column `label`, as in published test lists."""
     column = {**READERS[description.format].columns, **description.columns}.get("label")
-    files = (file for path in description.splits[split].annotations for file in find_annotations(root, path))
+    places = AnnotationPlaces(root, description.folder)
+    files = (file for path in description.splits[split].annotations for file in places.find(path))
     return next((file for file in files if column and lacks_column(file, column)), None)
 
 
@@ -186,23 +196,16 @@ def _find_folder(name_or_path: str) -> Path:
     )
 
 
-def _read_classes(description: DatasetDescription, name: str, root: Path) -> ClassList:
-    """Read the list of classes from the folder of the description or from the root."""
-    beside = description.folder / name
-    file = beside if beside.is_file() else find_annotations(root, name, "file of class names")[0]
-    return read_class_list(file, READERS[description.format].numbered_classes)
-
-
 def _read_split(
-    description: DatasetDescription, split: SplitDescription, root: Path, classes: ClassList | None
+    description: DatasetDescription, split: SplitDescription, places: AnnotationPlaces, classes: ClassList | None
 ) -> RecordsBuilder:
     annotation_format = READERS[description.format]
     source = AnnotationSource(
-        root=root,
-        annotations=_annotations(split, root, annotation_format),
+        root=places.root,
+        annotations=_annotations(split, places, annotation_format),
         multi_label=description.multi_label,
         columns={**annotation_format.columns, **description.columns},
-        finder=VideoFinder(root, split.videos, description.files, split.replacements),
+        finder=VideoFinder(places.root, split.videos, description.files, split.replacements),
         split_value=split.value,
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
@@ -214,11 +217,13 @@ def _read_split(
     return annotation_format.read(source)
 
 
-def _annotations(split: SplitDescription, root: Path, annotation_format: AnnotationFormat) -> tuple[Path, ...]:
+def _annotations(
+    split: SplitDescription, places: AnnotationPlaces, annotation_format: AnnotationFormat
+) -> tuple[Path, ...]:
     """Return the annotation files of a split, or the folders of its videos."""
     if annotation_format.annotation_files:
-        return tuple(file for path in split.annotations for file in find_annotations(root, path))
-    folders = tuple(existing(root / folder, "folder of a split") for folder in split.videos)
+        return tuple(file for path in split.annotations for file in places.find(path))
+    folders = tuple(existing(places.root / folder, "folder of a split") for folder in split.videos)
     if file := next((folder for folder in folders if not folder.is_dir()), None):
         raise UserError(f"folder of a split {str(file)!r} is a file")
     return folders
@@ -228,7 +233,7 @@ def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat)
     require(bool(read.splits), "splits", read.splits, "at least one entry")
     for name, split in read.splits.items():
         for key in ("annotations", "videos", "replacements"):
-            _check_paths(getattr(split, key), f"splits.{name}.{key}")
+            _check_paths(getattr(split, key), f"splits.{name}.{key}", may_be_absolute=key == "annotations")
         needed = "one path or more" if annotation_format.annotation_files else f"none with format {read.format}"
         fits = bool(split.annotations) == annotation_format.annotation_files
         require(fits, f"splits.{name}.annotations", list(split.annotations), needed)
@@ -237,7 +242,7 @@ def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat)
 def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> tuple[str, ...]:
     """Check the keys whose values depend on the format or on the splits, and return the fields of a line."""
     name = read.format
-    _check_paths([read.classes] if read.classes is not None else [], "classes")
+    _check_paths([read.classes] if read.classes is not None else [], "classes", may_be_absolute=True)
     for column in read.columns:
         require_choice("a key of columns", column, tuple(annotation_format.columns))
     for split, count in read.expected.items():
@@ -280,7 +285,7 @@ def _check_files(patterns: tuple[str, ...], allowed: tuple[str, ...]) -> None:
         _check_paths([example], "files")
 
 
-def _check_paths(paths: Iterable[str], key: str) -> None:
+def _check_paths(paths: Iterable[str], key: str, may_be_absolute: bool = False) -> None:
     for path in paths:
-        for choice in path.split("|"):
-            check_relative(choice.strip(), key)
+        for choice in map(str.strip, path.split("|")):
+            check_relative(choice.removeprefix("/") if may_be_absolute else choice, key)
