@@ -4,23 +4,21 @@ The keys are documented in `datasets/README.md`. A data set needs this file in a
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.annotations.layout import VideoFinder, check_relative, existing, find_annotations, pattern_fields
+from vidtl.annotations.layout import VideoFinder, check_patterns, check_relative, existing, find_annotations
+from vidtl.annotations.parts import choose_part
 from vidtl.annotations.records import ClassNames, Records
-from vidtl.annotations.text_files import ClassList, lacks_column, read_class_list
+from vidtl.annotations.text_files import ClassList, read_class_list
 from vidtl.config.checks import require, require_choice
 from vidtl.config.load import load
 from vidtl.errors import UserError, did_you_mean
-from vidtl.runtime.seeding import generator
 
 FILE_NAME = "dataset.yaml"
 
@@ -28,9 +26,6 @@ _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
 _LIST_FIELDS = ("path", "label", "frames", "other")
-
-# Parts of a split (such as a held-out part of the training set) must be the same in every run.
-_PART_SEED = 0
 
 _log = logging.getLogger(__name__)
 
@@ -48,19 +43,12 @@ class SplitDescription:
     value: str = ""
     """Value of the column `split` in rows of this split, if there is such a column; default: its name."""
     part: tuple[float, float] = (0.0, 1.0)
-    """Start and end of a part of those records, as shares, in a fixed random order."""
+    """Start and end of a part of those records, as shares, in a fixed random order; see `choose_part`."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.part[0] < self.part[1] <= 1, "part", list(self.part), "two rising shares such as [0, 0.8]")
-
-    def choose(self, records: Records) -> Records:
-        """Select the records of the part, in the order of the annotation; UserError if it is empty."""
-        if self.part == (0.0, 1.0):
-            return records
-        start, end = (round(share * len(records)) for share in self.part)
-        if start == end:
-            raise UserError(f"{records.annotation}: part {list(self.part)} of {len(records)} videos is none of them")
-        return records.select(np.sort(generator(_PART_SEED, len(records)).permutation(len(records))[start:end]))
+        start, end = self.part
+        fits = 0 <= start < end <= start + 1 and start < 1
+        require(fits, "part", list(self.part), "two rising shares such as [0, 0.8], at most 1 apart")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +70,13 @@ class DatasetDescription:
     files: tuple[str, ...] = ()
     """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Names of columns that differ from those of the format."""
+    """Names of columns that differ from those of the format; `a + b` combines two."""
+    entries: tuple[str, ...] = ()
+    """Keys that lead to the entries of a JSON file."""
+    separator: str = ";"
+    """Separates several labels of a row."""
+    group: str = ""
+    """Column, or pattern of paths with `{group}`, of the recording or subject, which a `part` does not split."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Other spellings of labels, with the class of each."""
     protocol: str = "center"
@@ -119,7 +113,7 @@ def load_description(name_or_path: str) -> DatasetDescription:
         require_choice("format", read.format, tuple(READERS))
         annotation_format = READERS[read.format]
         _check_splits(read, annotation_format)
-        _check_files(read.files, annotation_format.pattern_fields)
+        check_patterns(read.files, annotation_format.pattern_fields)
         fields = _check_format(read, annotation_format)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
@@ -137,27 +131,37 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     with _access_needed(root):
         if not existing(root, "data.root").is_dir():
             raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
-        chosen = description.split(split)
-        if description.classes is not None:
-            class_list = _read_classes(description, description.classes, root)
-            classes = class_list.names
-            builder = _read_split(description, chosen, root, class_list)
-        else:
-            builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
-            classes = ClassNames(tuple(sorted(set().union(*(each.label_numbers for each in builders.values())))))
-            builder = builders[split]
-        records = chosen.choose(builder.build(classes))
+        classes, builder = _read_labels(description, split, root)
+        records = builder.build(classes)
+        if not records.label_classes.size:
+            raise UserError(f"{records.annotation} has no labels for split {split!r}; only predict.py reads such lists")
+        records = choose_part(records, description.splits[split].part, description.group, builder.groups())
     expected = description.expected.get(split, len(records))
     if expected != len(records):
         _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
     return records
 
 
+def read_unlabeled(description: DatasetDescription, split: str, root: Path, class_names: Sequence[str]) -> Records:
+    """Read a split that may lack labels, such as a published test list, for prediction.
+
+    `class_names` are those of the model, which count where the data set has no list of classes.
+    """
+    with _access_needed(root):
+        lists = _read_classes(description, root) or [ClassList(ClassNames(tuple(class_names)), 0)]
+        names = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
+        chosen = description.split(split)
+        builder = _read_split(description, chosen, root, lists, labeled=False)
+        return choose_part(builder.build(names), chosen.part, description.group, builder.groups())
+
+
 def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> Path | None:
-    """Return the first annotation file of a split without the column `label`, as in published test lists."""
-    column = {**READERS[description.format].columns, **description.columns}.get("label")
-    files = (file for path in description.splits[split].annotations for file in find_annotations(root, path))
-    return next((file for file in files if column and lacks_column(file, column)), None)
+    """Return the first annotation file of a split without labels, such as a published test list, or None."""
+    chosen = description.splits[split]
+    if not chosen.annotations:
+        return None
+    builder = _read_split(description, chosen, root, _read_classes(description, root), labeled=False)
+    return None if builder.label_numbers else builder.source.annotations[0]
 
 
 @contextmanager
@@ -186,30 +190,57 @@ def _find_folder(name_or_path: str) -> Path:
     )
 
 
-def _read_classes(description: DatasetDescription, name: str, root: Path) -> ClassList:
-    """Read the list of classes from the folder of the description or from the root."""
-    beside = description.folder / name
-    file = beside if beside.is_file() else find_annotations(root, name, "file of class names")[0]
-    return read_class_list(file, READERS[description.format].numbered_classes)
+def _read_classes(description: DatasetDescription, root: Path) -> list[ClassList]:
+    """Read the lists of classes, one for each part of a label, from the folder of the description or from the root."""
+    lists = []
+    for name in description.classes.split(" + ") if description.classes else []:
+        beside = description.folder / name
+        file = beside if beside.is_file() else find_annotations(root, name, "file of class names")[0]
+        lists.append(read_class_list(file, READERS[description.format].numbered_classes))
+    return lists
+
+
+def _read_labels(description: DatasetDescription, split: str, root: Path) -> tuple[ClassNames, RecordsBuilder]:
+    """Read a split and the classes: those of the list, or the sorted labels of all splits."""
+    chosen, lists = description.split(split), _read_classes(description, root)
+    if len(lists) == 1:
+        return lists[0].names, _read_split(description, chosen, root, lists)
+    splits = description.splits.items()
+    builders = {name: _read_split(description, each, root, lists, labeled=name == split) for name, each in splits}
+    labels = set[str]().union(*(each.label_numbers for each in builders.values()))
+    return ClassNames(tuple(sorted(labels))), builders[split]
 
 
 def _read_split(
-    description: DatasetDescription, split: SplitDescription, root: Path, classes: ClassList | None
+    description: DatasetDescription,
+    split: SplitDescription,
+    root: Path,
+    lists: Sequence[ClassList],
+    labeled: bool = True,
 ) -> RecordsBuilder:
     annotation_format = READERS[description.format]
+    columns = {**annotation_format.columns, **description.columns}
+    if description.group and "{" not in description.group:
+        columns["group"] = description.group
+    if description.files:
+        columns["path"] = None
     source = AnnotationSource(
         root=root,
         annotations=_annotations(split, root, annotation_format),
         multi_label=description.multi_label,
-        columns={**annotation_format.columns, **description.columns},
+        columns=columns,
         finder=VideoFinder(root, split.videos, description.files, split.replacements),
         split_value=split.value,
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
-        classes=None if classes is None else classes.names,
-        first_class=0 if classes is None else classes.first_number,
+        classes=lists[0].names if len(lists) == 1 else None,
+        first_class=lists[0].first_number if len(lists) == 1 else 0,
         fields=description.fields,
         frame_rate=description.frame_rate,
+        entries=description.entries,
+        separator=description.separator,
+        label_parts=tuple(lists) if len(lists) > 1 else (),
+        labeled=labeled,
     )
     return annotation_format.read(source)
 
@@ -237,7 +268,9 @@ def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat)
 def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> tuple[str, ...]:
     """Check the keys whose values depend on the format or on the splits, and return the fields of a line."""
     name = read.format
-    _check_paths([read.classes] if read.classes is not None else [], "classes")
+    _check_paths(read.classes.split(" + ") if read.classes is not None else [], "classes")
+    is_pattern, can_have = "{group}" in read.group, bool(annotation_format.columns)
+    require(is_pattern or can_have or not read.group, "group", read.group, "a pattern with {group} with this format")
     for column in read.columns:
         require_choice("a key of columns", column, tuple(annotation_format.columns))
     for split, count in read.expected.items():
@@ -261,23 +294,6 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
         last = not read.multi_label or fields[-1] == "label"  # several labels follow the other fields
         require(last, "fields", list(fields), "'label' last with `labels: multi`")
     return fields
-
-
-def _check_files(patterns: tuple[str, ...], allowed: tuple[str, ...]) -> None:
-    """Apply the patterns once, so that none can fail in the middle of a set."""
-    needed = "patterns such as '{id}.mp4'" if allowed else "none with this format, whose annotation has the paths"
-    require(bool(patterns) == bool(allowed), "files", list(patterns), needed)
-    sample: dict[str, Any] = {"label": "label", "id": "id", "start": 0, "end": 1}
-    for pattern in patterns:
-        try:
-            unknown = sorted(pattern_fields(pattern).difference(allowed))
-            example = pattern if unknown else pattern.format_map(sample)
-        except (ValueError, TypeError, LookupError) as error:
-            raise UserError(f"files has {pattern!r}, which is no name pattern ({error})") from None
-        if unknown:
-            hint = did_you_mean(unknown[0], sorted(allowed))
-            raise UserError(f"files has {pattern!r} with the unknown field {unknown[0]!r}; {hint}")
-        _check_paths([example], "files")
 
 
 def _check_paths(paths: Iterable[str], key: str) -> None:

@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Formatter
 
+from vidtl.config.checks import require
 from vidtl.errors import UserError, did_you_mean
 from vidtl.video.suffixes import VIDEO_SUFFIXES
 
 _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
+
+ANY_COLUMN = ("*",)
+"""Allowed fields of name patterns that may use any column."""
 
 Fields = Mapping[str, str | int]
 
@@ -67,7 +71,7 @@ class VideoFinder:
         self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
         self._folders = (*replacements, *folders)
         self._first_folder = folders[0]
-        self._patterns = tuple(patterns)
+        self.patterns = tuple(patterns)
         places = [
             (number, *join(folder, pattern).rpartition("/")[::2])
             for folder in self._folders
@@ -94,6 +98,10 @@ class VideoFinder:
                     self._hits[number] += 1
                     return join(spelling, found)
         return None
+
+    def name(self, fields: Fields) -> str:
+        """Return the name of a video by the first pattern, without its suffix `.*`."""
+        return self.patterns[0].format_map(fields).removesuffix(".*")
 
     def place(self, path: str) -> str:
         """Locate a path of an annotation in the folders; if it is in none, return that in the first folder."""
@@ -133,9 +141,9 @@ class VideoFinder:
 
         With `needs`, only patterns with that field count (or all, if none has it).
         """
-        numbers = [i for i, p in enumerate(self._patterns) if needs is None or needs in pattern_fields(p)]
-        number = max(numbers or range(len(self._patterns)), key=self._hits.__getitem__)
-        pattern = join(self._first_folder, self._patterns[number])
+        numbers = [i for i, p in enumerate(self.patterns) if needs is None or needs in pattern_fields(p)]
+        number = max(numbers or range(len(self.patterns)), key=self._hits.__getitem__)
+        pattern = join(self._first_folder, self.patterns[number])
         return pattern[:-2] + VIDEO_SUFFIXES[0] if pattern.endswith(".*") else pattern
 
 
@@ -147,6 +155,50 @@ def join(folder: str, name: str) -> str:
 def pattern_fields(pattern: str) -> set[str]:
     """Return the names in braces; ValueError for invalid format syntax."""
     return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+
+
+def column_of(field: str) -> str:
+    """Return the column of a field of a name pattern: `start` of `{start*10:06d}`."""
+    return field.partition("*")[0]
+
+
+def pattern_expression(pattern: str) -> re.Pattern[str]:
+    """Convert a name pattern to an expression for the end of a path; `{label}` takes as much as it can, others least.
+
+    Each field is a group, except for `{other}`; a suffix `.*` is any suffix, or none for folders.
+    """
+    parts: list[str] = []
+    for literal, name, _, _ in Formatter().parse(pattern.removesuffix(".*")):
+        parts.append(re.escape(literal))
+        if name is not None:
+            parts.append("[^/]+?" if name == "other" else f"(?P<{name}>[^/]+{'' if name == 'label' else '?'})")
+    return re.compile(f"(?:.*/)?{''.join(parts)}" + (r"(?:\.\w+)?" if pattern.endswith(".*") else ""))
+
+
+def check_patterns(patterns: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+    """Apply the name patterns of a data set once, so that none can fail in the middle of it.
+
+    `allowed` are the fields; none if there may be no patterns, `ANY_COLUMN` if there may be any.
+    """
+    if allowed != ANY_COLUMN:
+        needed = "patterns such as '{id}.mp4'" if allowed else "none with this format, whose annotation has the paths"
+        require(bool(patterns) == bool(allowed), "files", list(patterns), needed)
+    elif patterns:
+        require(
+            any("{" in pattern for pattern in patterns), "files", list(patterns), "patterns such as '{id}.mp4', or none"
+        )
+    for pattern in patterns:
+        try:
+            fields = pattern_fields(pattern)
+            unknown = [] if allowed == ANY_COLUMN else sorted(fields.difference(allowed))
+            sample = {name: 0 if name in ("start", "end") or "*" in name else name for name in fields}
+            example = pattern if unknown else pattern.format_map(sample)
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"files has {pattern!r}, which is no name pattern ({error})") from None
+        if unknown:
+            hint = did_you_mean(unknown[0], sorted(allowed))
+            raise UserError(f"files has {pattern!r} with the unknown field {unknown[0]!r}; {hint}")
+        check_relative(example, "files")
 
 
 def _first(name: str, names: frozenset[str]) -> str | None:

@@ -1,11 +1,12 @@
-"""Data sets without annotation files: a folder per class, and CIFAR-10, with images and labels in one file."""
+"""Data sets without annotation files: a folder per class, labels in file names, and CIFAR-10."""
 
 import logging
 import os
 from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import existing, join
+from vidtl.annotations.layout import existing, join, pattern_expression
+from vidtl.annotations.video_files import find_videos
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
@@ -42,6 +43,30 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
                 builder.label(row, name)
         if others:
             _log.warning("%s: %d files are neither videos nor images, as %s", folder, len(others), others[0])
+    return builder
+
+
+def read_file_names(source: AnnotationSource) -> RecordsBuilder:
+    """Read labels from paths by the patterns of `files`, such as `person{group}_{label}_d{other}.avi` of KTH.
+
+    Files that no pattern matches are counted in a warning.
+    """
+    builder = RecordsBuilder(source)
+    expressions = [pattern_expression(pattern) for pattern in source.finder.patterns]
+    for number, folder in enumerate(source.annotations):
+        found = find_videos([folder])
+        others = found.ignored
+        for video in found.videos:
+            path = video.path.relative_to(source.root).as_posix()
+            fields = next((match.groupdict() for each in expressions if (match := each.fullmatch(path))), None)
+            if fields is None:
+                others.append(video.path)
+                continue
+            row = Row(folder, number, 0, fields)
+            builder.add(row, path, path)
+            builder.label(row, fields["label"])
+        if others:
+            _log.warning("%s: %d files do not match `files`, such as %s", folder, len(others), others[0])
     return builder
 
 

@@ -1,9 +1,7 @@
-"""Text and JSON lists: paths with labels, HMDB51's splits, AViD and Something-Something V2."""
+"""Text lists: paths with labels, and HMDB51's splits."""
 
-import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
 from vidtl.annotations.layout import check_relative
@@ -68,7 +66,7 @@ def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None
 def _names(source: AnnotationSource, row: Row, path: str, labels: Sequence[str]) -> list[str]:
     folder = path.rpartition("/")[0].rpartition("/")[2]
     if not labels and not source.multi_label:
-        return [_class_of_folder(source.classes, folder) or folder]
+        return [_class_of_folder(source.classes, folder) or (folder if source.labeled else "")]
     names = [source.class_name(label, row.where) for label in labels]
     of_folder = _class_of_folder(source.classes, source.aliases.get(folder, folder))
     if of_folder and not source.multi_label and source.aliases.get(names[0], names[0]) != of_folder:
@@ -108,54 +106,3 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
     pattern = source.finder.expected_pattern()
     builder.complete(lambda name, label: pattern.format(label=label, id=name.partition("/")[2]))
     return builder
-
-
-def read_avid_json(source: AnnotationSource) -> RecordsBuilder:
-    """Read `{"yrpxojhg.mp4": "playing harmonica", ...}`: a record per file name, `{id}`; `none` is a class, too."""
-    builder = RecordsBuilder(source)
-    for row, pair in _entries(source, "an object of file names and labels", pairs=True):
-        name, label = pair if isinstance(pair, tuple) else (None, None)
-        if not isinstance(name, str) or not isinstance(label, str):
-            raise UserError(f"{row.where}: {_short(pair)}; a file name and the name of a class are needed")
-        builder.add_found(row, check_relative(name, row.where), {"id": name})
-        builder.label(row, label)
-    builder.complete_by_id()
-    return builder
-
-
-def read_ssv2_json(source: AnnotationSource) -> RecordsBuilder:
-    """Read `[{"id": "78687", "template": "Holding [something] next to [something]", ...}, ...]`.
-
-    The class is the template without its brackets, as in `labels.json`.
-    """
-    columns = {key: str(name) for key, name in source.columns.items()}
-    builder = RecordsBuilder(source)
-    for row, entry in _entries(source, "a list of entries"):
-        if not isinstance(entry, dict) or not isinstance(entry.get(columns["id"]), str | int):
-            raise UserError(f"{row.where}: {_short(entry)}; an object with {columns['id']!r} is needed")
-        template = entry.get(columns["template"])
-        if not isinstance(template, str):
-            raise UserError(f"{row.where}: no {columns['template']!r}; a test list without labels cannot be used")
-        video_id = check_relative(str(entry[columns["id"]]), row.where)
-        builder.add_found(row, video_id, {"id": video_id})
-        builder.label(row, template.replace("[", "").replace("]", ""))
-    builder.complete_by_id()
-    return builder
-
-
-def _entries(source: AnnotationSource, needed: str, pairs: bool = False) -> Iterator[tuple[Row, Any]]:
-    """Yield the entries of JSON lists, or the (key, value) pairs of JSON objects, including repeated keys."""
-    for number, file in enumerate(source.annotations):
-        try:
-            content = json.loads(file.read_bytes(), object_pairs_hook=list if pairs else None)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file}: not a JSON file ({error})") from None
-        if not isinstance(content, list):
-            raise UserError(f"{file}: {needed} is needed, not {_short(content)}")
-        for position, entry in enumerate(content, start=1):
-            yield Row(file, number, position, is_entry=True), entry
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

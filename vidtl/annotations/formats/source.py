@@ -3,19 +3,24 @@
 import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.annotations.layout import Fields, VideoFinder, check_relative
+from vidtl.annotations.entries import is_entry_file, read_table
+from vidtl.annotations.layout import Fields, VideoFinder, check_relative, column_of
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
-from vidtl.annotations.text_files import read_columns, text_lines
+from vidtl.annotations.text_files import ClassList, text_lines
 from vidtl.errors import UserError, did_you_mean
 
 Columns = Mapping[str, str | None]
 """Name in the file of each column of a format; None for an optional one that the data set does not name."""
+
+
+LABEL_COLUMNS = ("label", "actions", "length")
+"""Columns that lists without labels lack."""
 
 
 class Row(NamedTuple):
@@ -57,13 +62,23 @@ class AnnotationSource:
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
+    entries: tuple[str, ...] = ()
+    """Keys that lead to the entries of a JSON file."""
+    separator: str = ";"
+    """Separates several labels of a row."""
+    label_parts: tuple[ClassList, ...] = ()
+    """Classes of each part of a label that combines several columns."""
+    labeled: bool = True
+    """False: labels may be missing."""
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
-        wanted = {key: name for key, name in self.columns.items() if name is not None}
+        columns = {name: name for name in map(column_of, self.finder.fields)}
+        columns |= {key: name for key, name in self.columns.items() if name is not None}
+        optional = () if self.labeled else LABEL_COLUMNS
         for number, file in enumerate(self.annotations):
-            for line, values in read_columns(file, wanted):
-                row = Row(file, number, line, values)
+            for line, values in read_table(file, columns, optional, self.entries, self.separator):
+                row = Row(file, number, line, values, is_entry_file(file))
                 if "split" not in values or self._in_split(row):
                     yield row
 
@@ -87,6 +102,8 @@ class AnnotationSource:
 
     def class_name(self, label: str, where: str) -> str:
         """Return the class name of a label, which is a number in the list of classes or a name."""
+        if self.label_parts:
+            return self._combined(label, where)
         if not label.isdecimal() or (self.classes is not None and label in self.classes):
             return label
         if self.classes is None:
@@ -96,6 +113,14 @@ class AnnotationSource:
             last = self.first_class + len(names) - 1
             raise UserError(f"{where}: the label is {label}; classes are numbered {self.first_class} to {last}")
         return names[number]
+
+    def _combined(self, label: str, where: str) -> str:
+        """Join the class names of the parts of a label."""
+        numbers = label.split(" + ")
+        if len(numbers) != len(self.label_parts):
+            raise UserError(f"{where}: the label is {label!r}; {len(self.label_parts)} numbers are needed")
+        parts = (replace(self, classes=n, first_class=first, label_parts=()) for n, first in self.label_parts)
+        return " ".join(part.class_name(number, where) for part, number in zip(parts, numbers, strict=True))
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
@@ -123,6 +148,7 @@ class RecordsBuilder:
         self._label_starts = array("f")
         self._label_ends = array("f")
         self._first_uses: dict[str, str] = {}
+        self._groups = GrowingStrings()
         self.label_numbers: dict[str, int] = {}
         """Number of each label name, by first use."""
 
@@ -145,6 +171,7 @@ class RecordsBuilder:
             self._paths.append(path)
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
+        self._groups.append(row.values.get("group", ""))
         self._lines.append(row.line)
         self._are_entries = row.is_entry
         self._file_numbers.append(row.file_number)
@@ -162,6 +189,8 @@ class RecordsBuilder:
         number = self.label_numbers.get(name)
         if number is None:
             if not name:
+                if not self.source.labeled:
+                    return
                 raise UserError(f"{row.where}: the label is empty; every row needs the name of a class")
             number = self.label_numbers[name] = len(self.label_numbers)
             self._first_uses[name] = row.where
@@ -190,6 +219,10 @@ class RecordsBuilder:
         """Set the path of records without a file by a pattern whose only field is `id`."""
         pattern = self.source.finder.expected_pattern()
         self.complete(lambda video_id, _: pattern.format(id=video_id))
+
+    def groups(self) -> list[str]:
+        """Return the value of the column or field `group` of each record; empty without one."""
+        return list(self._groups.column())
 
     def paths(self) -> StringColumn:
         """Return the paths of all records, empty for those without a file; no record can be added afterwards."""
