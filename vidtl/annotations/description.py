@@ -129,13 +129,11 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
         UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
-        if not existing(root, "data.root").is_dir():
-            raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
         classes, builder = _read_labels(description, split, root)
         records = builder.build(classes)
         if not records.label_classes.size:
             raise UserError(f"{records.annotation} has no labels for split {split!r}; only predict.py reads such lists")
-        records = choose_part(records, description.splits[split].part, description.group, builder.groups())
+        records = choose_part(records, description.splits[split].part, description.group, builder.groups)
     expected = description.expected.get(split, len(records))
     if expected != len(records):
         _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
@@ -152,7 +150,7 @@ def read_unlabeled(description: DatasetDescription, split: str, root: Path, clas
         names = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
         chosen = description.split(split)
         builder = _read_split(description, chosen, root, lists, labeled=False)
-        return choose_part(builder.build(names), chosen.part, description.group, builder.groups())
+        return choose_part(builder.build(names), chosen.part, description.group, builder.groups)
 
 
 def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> Path | None:
@@ -192,6 +190,8 @@ def _find_folder(name_or_path: str) -> Path:
 
 def _read_classes(description: DatasetDescription, root: Path) -> list[ClassList]:
     """Read the lists of classes, one for each part of a label, from the folder of the description or from the root."""
+    if not existing(root, "data.root").is_dir():
+        raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
     lists = []
     for name in description.classes.split(" + ") if description.classes else []:
         beside = description.folder / name

@@ -27,9 +27,12 @@ def read_entries(file: Path, keys: Sequence[str] = ()) -> Iterator[tuple[int, di
         yield from enumerate(_parquet(file), start=1)
     elif file.suffix == ".jsonl":
         for line, text in text_lines(file):
-            yield line, next(_walk([_parsed(f"{file}:{line}", text)], (), {}))
+            yield line, next(_walk([_parsed(f"{file}:{line}", text)], (), {}, {}))
     else:
-        yield from enumerate(_walk(_parsed(str(file), file.read_bytes()), keys, {}), start=1)
+        unseen = dict.fromkeys(keys)
+        yield from enumerate(_walk(_parsed(str(file), file.read_bytes()), keys, {}, unseen), start=1)
+        if unseen:
+            raise UserError(f"{file}: no object has {min(unseen)!r}, a key of `entries`")
 
 
 def read_table(
@@ -121,18 +124,24 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _walk(value: Any, keys: Sequence[str], outer: dict[str, Any], inside: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield the entries below a value; `inside` an entry, an object without the next key is not a set of entries."""
+def _walk(
+    value: Any, keys: Sequence[str], outer: dict[str, Any], unseen: dict[str, None], inside: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield the entries below a value, and remove the keys that are found from `unseen`.
+
+    `inside` a list or object of entries, an object without the next key is an entry.
+    """
     if isinstance(value, list):
         if outer and not value:
             yield outer
         for item in value:
-            yield from _walk(item, keys, outer, True)
+            yield from _walk(item, keys, outer, unseen, True)
     elif isinstance(value, dict) and keys and keys[0] in value:
-        yield from _walk(value[keys[0]], keys[1:], {**outer, **value}, inside)
+        unseen.pop(keys[0], None)
+        yield from _walk(value[keys[0]], keys[1:], {**outer, **value}, unseen, inside)
     elif isinstance(value, dict) and not inside:
         for key, item in value.items():
-            yield from _walk(item, keys, {**outer, "key": key}, True)
+            yield from _walk(item, keys, {**outer, "key": key}, unseen, True)
     else:
         yield {**outer, **(value if isinstance(value, dict) else {"value": value})}
 

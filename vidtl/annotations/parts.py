@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ _CLIP_NUMBER = re.compile(r"(?:_\d+[_-]\d+|[ _.#-](?:c|clip|part|seg|shot)?\d+|\
 _log = logging.getLogger(__name__)
 
 
-def choose_part(records: Records, part: tuple[float, float], pattern: str, values: Sequence[str]) -> Records:
+_Groups = Callable[[Records], list[str]]
+
+
+def choose_part(records: Records, part: tuple[float, float], pattern: str, annotated: _Groups) -> Records:
     """Select the records of a part, in the order of the annotation.
 
     Args:
@@ -30,7 +33,7 @@ def choose_part(records: Records, part: tuple[float, float], pattern: str, value
             `(0.2, 0.4)`.
         pattern: pattern of paths with `{group}`; each group is in one part only, and classes and sizes are spread
             evenly as far as possible.
-        values: groups of the N records where the pattern has no `{group}`; all empty without groups.
+        annotated: returns the groups of records by their annotation, all empty if it has none.
 
     Raises:
         UserError: no record is in the part, or a record has no group.
@@ -38,7 +41,7 @@ def choose_part(records: Records, part: tuple[float, float], pattern: str, value
     n, (start, end) = len(records), part
     if part == (0.0, 1.0):
         return records
-    groups = _groups(records, pattern, values)
+    groups = _groups(records, pattern, annotated)
     if groups is None:
         _warn_of_recordings(records)
         ranks = np.arange(round(start * n), round(end * n)) % n
@@ -52,14 +55,16 @@ def choose_part(records: Records, part: tuple[float, float], pattern: str, value
     return records.select(chosen)
 
 
-def _groups(records: Records, pattern: str, values: Sequence[str]) -> Sequence[str] | None:
+def _groups(records: Records, pattern: str, annotated: _Groups) -> list[str] | None:
     """Return the group of each record, or None; UserError as in `choose_part`."""
     if "{group}" in pattern:
         expression = pattern_expression(f"{pattern.removesuffix('.*')}.*")
         matches = map(expression.fullmatch, records.paths)
         values = [match["group"] if match else "" for match in matches]
-    elif not pattern and not any(values):
-        return None
+    else:
+        values = annotated(records)
+        if not pattern and not any(values):
+            return None
     if "" in values:
         i = values.index("")
         where = f"{records.origin(i)}: {records.paths[i]!r}"

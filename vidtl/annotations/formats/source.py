@@ -220,9 +220,10 @@ class RecordsBuilder:
         pattern = self.source.finder.expected_pattern()
         self.complete(lambda video_id, _: pattern.format(id=video_id))
 
-    def groups(self) -> list[str]:
-        """Return the value of the column or field `group` of each record; empty without one."""
-        return list(self._groups.column())
+    def groups(self, records: Records) -> list[str]:
+        """Return the value of the column or field `group` of each record of `build`; empty without one."""
+        by_id = dict(zip(self._ids.column(), self._groups.column(), strict=True))
+        return [by_id[video_id] for video_id in records.ids]
 
     def paths(self) -> StringColumn:
         """Return the paths of all records, empty for those without a file; no record can be added afterwards."""

@@ -144,7 +144,8 @@ def _pattern_value(source: AnnotationSource, row: Row, field: str) -> str | int:
     column = source.columns.get(key) or key
     if factor:
         return round(seconds(row.values[key], row, column) * int(factor))
-    return check_relative(row.values[key], f"{row.where}: {column}")
+    text = row.values[key] if source.labeled or key != "label" else row.values[key] or "unlabeled"
+    return check_relative(text, f"{row.where}: {column}")
 
 
 def _class_name(source: AnnotationSource, row: Row, label: str) -> str:
