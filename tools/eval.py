@@ -90,7 +90,7 @@ def main() -> None:
     configure_logging(accelerator.is_main_process)
 
     description = load_description(config.data.dataset)
-    records = read_records(description, config.data.eval_split, Path(config.data.root))
+    records = read_records(description, config.data.eval_split, Path(config.data.root), config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
     step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)

@@ -90,7 +90,7 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     """Write the predictions for a split."""
     description, split, file = load_description(config.data.dataset), config.data.eval_split, options.submission
     class_names = load_model_directory(checkpoint.model_directory).class_names or ()
-    records = read_unlabeled(description, split, Path(config.data.root), class_names)
+    records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
     check_readable(records, config.data)

@@ -17,7 +17,7 @@ from typing import Any
 from command_line import PlainParser
 
 from vidtl.annotations.description import DatasetDescription, find_unlabeled, load_description, read_records
-from vidtl.annotations.layout import find_annotations
+from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
 from vidtl.config.checks import require
 from vidtl.data.manifest import DEPTHS, Manifest, default_file
@@ -27,7 +27,7 @@ from vidtl.prepare.report import build_report, report_lines
 from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
-from vidtl.runtime.files import printable, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, printable, user_error_if_not_written, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -55,6 +55,7 @@ def parse() -> argparse.Namespace:
     add("--depth", choices=DEPTHS, default="packets", help=DEPTH_HELP)
     limit = "seconds for one file, and one more per megabyte, before it counts as broken (default: %(default)g)"
     add("--time_limit", type=float, default=60.0, help=limit)
+    add("--follow_links", choices=("true", "false"), default="true", help="data.follow_links of a run")
     add("--output", type=Path, help="folder of the manifest and the report (default: ROOT/.vidtl)")
     copies = "make fast-to-decode copies in DIR, a new data.root: a new or empty folder, or one of such copies"
     add("--transcode", type=Path, metavar="DIR", help=copies)
@@ -74,10 +75,11 @@ def main() -> None:
     plan = ScanPlan(
         root=options.root,
         paths=sorted({path for records in splits.values() for path in records.paths}),
-        folder=ManifestFolder(options.output or default_file(options.root).parent),
+        folder=ManifestFolder(options.output or inside(default_file(options.root).parent, options.root)),
         depth=options.depth,
         shard=Shard.parse(options.shard) if options.shard else None,
         frame_rate=next(iter(splits.values())).frame_rate,
+        follow_links=options.follow_links == "true",
         num_workers=options.workers,
         time_limit_s=options.time_limit,
     )
@@ -137,7 +139,7 @@ def why_left_out(description: DatasetDescription, split: str, root: Path) -> str
     """Return the reason why a split is not read by default, or an empty text."""
     patterns, folders = description.splits[split].annotations, description.splits[split].videos
     try:
-        found = all(find_annotations(root, pattern) for pattern in patterns)
+        found = all(map(AnnotationPlaces(root, description.folder).find, patterns))
     except (UserError, OSError):
         found = False
     if not found or not (patterns or any((root / folder).is_dir() for folder in folders)):

@@ -13,7 +13,7 @@ from vidtl.annotations.description import DatasetDescription, load_description, 
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import check_readable, first_records
+from vidtl.data.dataset import check_classes, check_readable, first_records
 from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import evaluate
@@ -43,11 +43,12 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
 
-    description = load_description(config.data.dataset)
-    splits, root = (config.data.train_split, config.data.eval_split), Path(config.data.root)
-    train_records, all_eval_records = (read_records(description, split, root) for split in splits)
+    data, description = config.data, load_description(config.data.dataset)
+    splits, place = (data.train_split, data.eval_split), (Path(data.root), data.follow_links)
+    train_records, all_eval_records = (read_records(description, split, *place) for split in splits)
     for records in (train_records, all_eval_records):
-        check_readable(records, config.data)
+        check_readable(records, data)
+    check_classes(data, train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)

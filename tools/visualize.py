@@ -100,8 +100,9 @@ def main() -> None:
 
 def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
     """Read videos spread evenly over the evaluation split, with their classes."""
-    records = read_records(load_description(config.data.dataset), config.data.eval_split, Path(config.data.root))
-    check_readable(records, config.data)
+    data = config.data
+    records = read_records(load_description(data.dataset), data.eval_split, Path(data.root), data.follow_links)
+    check_readable(records, data)
     chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
     for video in EvalLoader(chosen, get_protocol("center"), config.clip, config.data):
         names = ", ".join(chosen.classes.names[label] for label in chosen.labels(video.index))

@@ -88,7 +88,7 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path):
         (MINIMAL + "folder: here", ("folder", "'here'")),
         (MINIMAL.replace("train.csv", "../train.csv"), ("splits.train.annotations", "'../train.csv'")),
         (MINIMAL.replace("labelled_csv", "cifar10"), ("splits.train.annotations", "['train.csv']", "cifar10")),
-        (MINIMAL + "classes: /etc/passwd", ("classes", "'/etc/passwd'")),
+        (MINIMAL + "classes: /etc/../passwd", ("classes", "etc/../passwd'")),
         ("format: labelled_csv\nlabels: single\nsplits: {}", ("splits", "{}", "at least one")),
         (CHARADES, ("charades_csv", "classes")),
         (CHARADES + "classes: c.txt", ("labels", "'single'", "charades_csv", "'multi'")),
@@ -127,7 +127,9 @@ def test_root_and_files_are_checked(tmp_path):
         read(mine, "train", root)
     write(root, {"train.csv": ROWS})
     assert read(mine, "train", root).classes.names == ("run", "sit")
-    write(mine, {"names.txt": "sit\nrun\n"})  # preferred to that of the root
+    write(mine, {"names.txt": "sit\nrun\n"})
+    assert read(mine, "train", root).classes.names == ("run", "sit")  # that of the root is preferred
+    (root / "names.txt").unlink()
     assert read(mine, "train", root).classes.names == ("sit", "run")
 
 

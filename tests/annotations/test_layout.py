@@ -4,7 +4,7 @@ import pytest
 
 from tests.annotations.sets import make
 from tests.refusals import refused
-from vidtl.annotations.layout import VideoFinder, check_relative, existing, find_annotations
+from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative, existing
 
 FIELDS = {"label": "tying tie", "id": "-abc", "start": 7, "end": 17}
 PATTERNS = ("{id}_{start:06d}_{end:06d}.*", "{label}/{id}_{start:06d}_{end:06d}.*", "{id}.*")
@@ -55,20 +55,21 @@ def test_a_missing_path_is_refused_with_its_first_missing_part(tmp_path):
 
 
 def test_annotations_are_found_with_underscores_alternatives_and_patterns(tmp_path):
+    find = AnnotationPlaces(tmp_path, tmp_path).find
     make(tmp_path, "Subject_1/ADL.csv")
-    assert find_annotations(tmp_path, "Subject 1/ADL.csv") == [tmp_path / "Subject_1/ADL.csv"]
+    assert find("Subject 1/ADL.csv") == [tmp_path / "Subject_1/ADL.csv"]
     with refused("annotation file"):
-        find_annotations(tmp_path, "Subject 2/ADL.csv")
+        find("Subject 2/ADL.csv")
     with refused("is not a file"):
-        find_annotations(tmp_path, "Subject_1")
+        find("Subject_1")
     make(tmp_path, "lists/b_split1.txt", "lists/a_split1.txt", "lists/a_split2.txt", "new.txt", "old.csv")
-    assert find_annotations(tmp_path, "newer.txt | new.txt | old.csv") == [tmp_path / "new.txt"]
+    assert find("newer.txt | new.txt | old.csv") == [tmp_path / "new.txt"]
     both = [tmp_path / "lists/a_split1.txt", tmp_path / "lists/b_split1.txt"]
-    assert find_annotations(tmp_path, "lists/*_split1.txt") == both
+    assert find("lists/*_split1.txt") == both
     with refused("lists", "'*_split3.txt'"):
-        find_annotations(tmp_path, "lists/*_split3.txt")
+        find("lists/*_split3.txt")
     with refused("'newer.txt'", "'new.txt'"):
-        find_annotations(tmp_path, "newer.txt | newest.txt")
+        find("newer.txt | newest.txt")
 
 
 def test_annotated_paths_are_searched_in_every_folder(tmp_path):

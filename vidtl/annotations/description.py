@@ -12,7 +12,7 @@ from typing import Literal
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.annotations.layout import VideoFinder, check_patterns, check_relative, existing, find_annotations
+from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_patterns, check_relative, existing
 from vidtl.annotations.parts import choose_part
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.text_files import ClassList, read_class_list
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SplitDescription:
-    """One split; all paths are relative to the root."""
+    """One split; all paths are relative to the root; annotation files may also lie beside `dataset.yaml`."""
 
     annotations: tuple[str, ...] = ()
     """Annotation files, read in this order; none if the folders of `videos` are the annotation."""
@@ -66,7 +66,7 @@ class DatasetDescription:
     labels: Literal["single", "multi"]
     splits: dict[str, SplitDescription]
     classes: str | None = None
-    """File of class names, in the folder of the data set or the root; None: the sorted labels of all splits."""
+    """File of class names, found as annotation files are; None: the sorted labels of all splits."""
     files: tuple[str, ...] = ()
     """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
     columns: dict[str, str] = field(default_factory=dict)
@@ -122,14 +122,15 @@ def load_description(name_or_path: str) -> DatasetDescription:
     return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits, fields=fields)
 
 
-def read_records(description: DatasetDescription, split: str, root: Path) -> Records:
-    """Read the annotated videos of one split, including those whose files are missing.
+def read_records(description: DatasetDescription, split: str, root: Path, follow_links: bool = True) -> Records:
+    """Read the annotated videos of one split, including those whose files are missing; see `AnnotationPlaces`.
 
     Raises:
         UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
-        classes, builder = _read_labels(description, split, root)
+        places = AnnotationPlaces(root, description.folder, follow_links)
+        classes, builder = _read_labels(description, split, places)
         records = builder.build(classes)
         if not records.label_classes.size:
             raise UserError(f"{records.annotation} has no labels for split {split!r}; only predict.py reads such lists")
@@ -140,16 +141,19 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
     return records
 
 
-def read_unlabeled(description: DatasetDescription, split: str, root: Path, class_names: Sequence[str]) -> Records:
+def read_unlabeled(
+    description: DatasetDescription, split: str, root: Path, class_names: Sequence[str], follow_links: bool = True
+) -> Records:
     """Read a split that may lack labels, such as a published test list, for prediction.
 
     `class_names` are those of the model, which count where the data set has no list of classes.
     """
     with _access_needed(root):
-        lists = _read_classes(description, root) or [ClassList(ClassNames(tuple(class_names)), 0)]
+        places = AnnotationPlaces(root, description.folder, follow_links)
+        lists = _read_classes(description, places) or [ClassList(ClassNames(tuple(class_names)), 0)]
         names = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
         chosen = description.split(split)
-        builder = _read_split(description, chosen, root, lists, labeled=False)
+        builder = _read_split(description, chosen, places, lists, labeled=False)
         return choose_part(builder.build(names), chosen.part, description.group, builder.groups)
 
 
@@ -158,7 +162,8 @@ def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> P
     chosen = description.splits[split]
     if not chosen.annotations:
         return None
-    builder = _read_split(description, chosen, root, _read_classes(description, root), labeled=False)
+    places = AnnotationPlaces(root, description.folder)
+    builder = _read_split(description, chosen, places, _read_classes(description, places), labeled=False)
     return None if builder.label_numbers else builder.source.annotations[0]
 
 
@@ -188,25 +193,24 @@ def _find_folder(name_or_path: str) -> Path:
     )
 
 
-def _read_classes(description: DatasetDescription, root: Path) -> list[ClassList]:
-    """Read the lists of classes, one for each part of a label, from the folder of the description or from the root."""
-    if not existing(root, "data.root").is_dir():
-        raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
-    lists = []
-    for name in description.classes.split(" + ") if description.classes else []:
-        beside = description.folder / name
-        file = beside if beside.is_file() else find_annotations(root, name, "file of class names")[0]
-        lists.append(read_class_list(file, READERS[description.format].numbered_classes))
-    return lists
+def _read_classes(description: DatasetDescription, places: AnnotationPlaces) -> list[ClassList]:
+    """Read the lists of classes, one for each part of a label."""
+    if not existing(places.root, "data.root").is_dir():
+        raise UserError(f"data.root {str(places.root)!r} is a file; the folder of annotations and videos is needed")
+    names = description.classes.split(" + ") if description.classes else []
+    files = [places.find(name, "file of class names")[0] for name in names]
+    return [read_class_list(file, READERS[description.format].numbered_classes) for file in files]
 
 
-def _read_labels(description: DatasetDescription, split: str, root: Path) -> tuple[ClassNames, RecordsBuilder]:
+def _read_labels(
+    description: DatasetDescription, split: str, places: AnnotationPlaces
+) -> tuple[ClassNames, RecordsBuilder]:
     """Read a split and the classes: those of the list, or the sorted labels of all splits."""
-    chosen, lists = description.split(split), _read_classes(description, root)
+    chosen, lists = description.split(split), _read_classes(description, places)
     if len(lists) == 1:
-        return lists[0].names, _read_split(description, chosen, root, lists)
+        return lists[0].names, _read_split(description, chosen, places, lists)
     splits = description.splits.items()
-    builders = {name: _read_split(description, each, root, lists, labeled=name == split) for name, each in splits}
+    builders = {name: _read_split(description, each, places, lists, labeled=name == split) for name, each in splits}
     labels = set[str]().union(*(each.label_numbers for each in builders.values()))
     return ClassNames(tuple(sorted(labels))), builders[split]
 
@@ -214,7 +218,7 @@ def _read_labels(description: DatasetDescription, split: str, root: Path) -> tup
 def _read_split(
     description: DatasetDescription,
     split: SplitDescription,
-    root: Path,
+    places: AnnotationPlaces,
     lists: Sequence[ClassList],
     labeled: bool = True,
 ) -> RecordsBuilder:
@@ -225,11 +229,11 @@ def _read_split(
     if description.files:
         columns["path"] = None
     source = AnnotationSource(
-        root=root,
-        annotations=_annotations(split, root, annotation_format),
+        root=places.root,
+        annotations=_annotations(split, places, annotation_format),
         multi_label=description.multi_label,
         columns=columns,
-        finder=VideoFinder(root, split.videos, description.files, split.replacements),
+        finder=VideoFinder(places.root, split.videos, description.files, split.replacements),
         split_value=split.value,
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
@@ -245,11 +249,13 @@ def _read_split(
     return annotation_format.read(source)
 
 
-def _annotations(split: SplitDescription, root: Path, annotation_format: AnnotationFormat) -> tuple[Path, ...]:
+def _annotations(
+    split: SplitDescription, places: AnnotationPlaces, annotation_format: AnnotationFormat
+) -> tuple[Path, ...]:
     """Return the annotation files of a split, or the folders of its videos."""
     if annotation_format.annotation_files:
-        return tuple(file for path in split.annotations for file in find_annotations(root, path))
-    folders = tuple(existing(root / folder, "folder of a split") for folder in split.videos)
+        return tuple(file for path in split.annotations for file in places.find(path))
+    folders = tuple(existing(places.root / folder, "folder of a split") for folder in split.videos)
     if file := next((folder for folder in folders if not folder.is_dir()), None):
         raise UserError(f"folder of a split {str(file)!r} is a file")
     return folders
@@ -259,7 +265,7 @@ def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat)
     require(bool(read.splits), "splits", read.splits, "at least one entry")
     for name, split in read.splits.items():
         for key in ("annotations", "videos", "replacements"):
-            _check_paths(getattr(split, key), f"splits.{name}.{key}")
+            _check_paths(getattr(split, key), f"splits.{name}.{key}", may_be_absolute=key == "annotations")
         needed = "one path or more" if annotation_format.annotation_files else f"none with format {read.format}"
         fits = bool(split.annotations) == annotation_format.annotation_files
         require(fits, f"splits.{name}.annotations", list(split.annotations), needed)
@@ -268,7 +274,7 @@ def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat)
 def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> tuple[str, ...]:
     """Check the keys whose values depend on the format or on the splits, and return the fields of a line."""
     name = read.format
-    _check_paths(read.classes.split(" + ") if read.classes is not None else [], "classes")
+    _check_paths(read.classes.split(" + ") if read.classes is not None else [], "classes", may_be_absolute=True)
     is_pattern, can_have = "{group}" in read.group, bool(annotation_format.columns)
     require(is_pattern or can_have or not read.group, "group", read.group, "a pattern with {group} with this format")
     for column in read.columns:
@@ -296,7 +302,7 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
     return fields
 
 
-def _check_paths(paths: Iterable[str], key: str) -> None:
+def _check_paths(paths: Iterable[str], key: str, may_be_absolute: bool = False) -> None:
     for path in paths:
-        for choice in path.split("|"):
-            check_relative(choice.strip(), key)
+        for choice in map(str.strip, path.split("|")):
+            check_relative(choice.removeprefix("/") if may_be_absolute else choice, key)

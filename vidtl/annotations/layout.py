@@ -1,17 +1,18 @@
-"""Find annotation files, and videos in the usual layouts of a data set.
+"""Find annotation files, and videos in folders and in the usual layouts of a data set.
 
 Each folder is listed once, since on a network file system one system call per video takes minutes for 300,000 of them.
 """
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Formatter
+from typing import Literal, NamedTuple
 
 from vidtl.config.checks import require
 from vidtl.errors import UserError, did_you_mean
-from vidtl.video.suffixes import VIDEO_SUFFIXES
+from vidtl.video.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
 
@@ -40,23 +41,134 @@ def existing(path: Path, what: str) -> Path:
     raise UserError(f"{what} {str(path)!r} does not exist: {str(missing.parent)!r} has no {missing.name!r}; {hint}")
 
 
-def find_annotations(root: Path, path: str, what: str = "annotation file") -> list[Path]:
-    """Find files below the root: `a | b` is the first that exists, `*` matches several, spaces match underscores, too.
+class AnnotationPlaces(NamedTuple):
+    """Folders that are searched for annotation files and class lists: the root, then that of `dataset.yaml`."""
 
-    `what` names them in messages.
+    root: Path
+    folder: Path
+    follow_links: bool = True
+
+    def find(self, path: str, what: str = "annotation file") -> list[Path]:
+        """Find files: `a | b` is the first that exists, `*` matches several, spaces match underscores, too.
+
+        `what` names them in messages. UserError if there is none, or one lies outside the root, see `check_inside`; a
+        `dataset.yaml` outside the root, which is the user's, may have files in its folder or absolute paths.
+        """
+        choices = [choice.strip() for choice in path.split("|")]
+        is_users = not self.folder.resolve().is_relative_to(self.root.resolve())
+        for place in (self.root, self.folder):
+            for choice in choices:
+                for pattern in (place / choice, place / choice.replace(" ", "_")):
+                    found = sorted(pattern.parent.glob(pattern.name)) if "*" in pattern.name else [pattern]
+                    if files := [file for file in found if file.is_file()]:
+                        for file in files:
+                            if not is_users or file.is_relative_to(self.root):
+                                check_inside(file, self.root, what, self.follow_links)
+                        return files
+        pattern = self.root / choices[0]
+        if "*" in pattern.name:
+            folder = existing(pattern.parent, f"folder of the {what}")
+            raise UserError(f"{str(folder)!r} has no file like {pattern.name!r}")
+        raise UserError(f"{what} {str(existing(pattern, what))!r} is not a file")
+
+
+def check_inside(file: Path, root: Path, what: str, follow_links: bool = True) -> Path:
+    """Return the file; UserError unless its real path lies in the root, or with `follow_links` in its hub repository.
+
+    A snapshot has links to blobs: `datasets--<name>/snapshots/<revision>/train.csv -> ../../blobs/<hash>`.
     """
-    choices = [choice.strip() for choice in path.split("|")]
-    for choice in choices:
-        for spelling in (choice, choice.replace(" ", "_")):
-            folder, _, name = spelling.rpartition("/")
-            found = sorted((root / folder).glob(name)) if "*" in name else [root / spelling]
-            files = [file for file in found if file.is_file()]
-            if files:
-                return files
-    folder, _, name = choices[0].rpartition("/")
-    if "*" in name:
-        raise UserError(f"{str(existing(root / folder, f'folder of the {what}'))!r} has no file like {name!r}")
-    raise UserError(f"{what} {str(existing(root / choices[0], what))!r} is not a file")
+    bound = root.resolve()
+    if follow_links:
+        bound = next((each for each in bound.parents if each.name.startswith(("datasets--", "models--"))), bound)
+    if not file.resolve().is_relative_to(bound):
+        allowed = "files in it; a dataset.yaml outside it may name others by absolute paths, or have them in its folder"
+        raise UserError(f"{what} {str(file)!r} lies outside data.root {str(root)!r}; allowed: {allowed}")
+    return file
+
+
+Kind = Literal["video", "image", "frames"]
+"""A file with a container, a single image, or a folder of numbered images."""
+_Found = tuple[str, Kind | Literal["folder"] | None, str]
+"""Name or path, kind (None: not to be read), and real path of a file or folder."""
+
+
+def walk_videos(
+    folder: Path,
+    root: Path,
+    ignored: list[str],
+    is_single: Callable[[str], bool],
+    is_video: Callable[[str], bool] | None = None,
+) -> Iterator[tuple[str, Kind]]:
+    """Yield path and kind of every video in a folder and below it, in the order of the names, without hidden ones.
+
+    Images alone are the frames of one video; images beside videos, such as covers, are ignored.
+
+    Links are followed, and each real folder is read once. Links to a folder above themselves, `folder` or `root` are
+    ignored, so that neither a circle nor a link to `/` runs away; those into `folder` as well, unless hidden there.
+
+    Args:
+        folder: start; paths are relative to it.
+        root: a folder that contains it.
+        ignored: paths that are not read are added.
+        is_single: True if each image in a folder (its path) is a video of its own.
+        is_video: True if a file with an unknown ending is a video. None: none is, and a folder that cannot be listed
+            is an OSError instead of ignored.
+    """
+    start, real_root = folder.resolve(), root.resolve()
+    if start in real_root.parents:
+        raise UserError(f"{str(folder)!r} is a link to a folder above {str(root)!r}; allowed: a folder of videos")
+    closed = frozenset(str(each) for place in (start, real_root) for each in (place, *place.parents))
+    seen: set[str] = set()
+    todo: list[_Found] = [("", "folder", str(start))]
+    while todo:
+        path, kind, real = todo.pop()
+        if kind is None or real in seen:
+            ignored.append(path)
+        elif kind != "folder":
+            yield path, kind
+        else:
+            seen.add(real)
+            found = _contents(folder / path, real, closed, f"{start}/", is_video)
+            kinds = {kind for _, kind, _ in found}
+            are_frames, are_covers = "image" in kinds and not is_single(path), "video" in kinds
+            if are_frames and not are_covers:
+                yield path, "frames"
+            for name, kind, real in reversed(found):
+                if kind != "image" or not are_frames or are_covers:
+                    place = f"{path}/{name}" if path else name
+                    todo.append((place, None if kind == "image" and are_frames else kind, real))
+
+
+def _contents(
+    place: Path, real: str, closed: frozenset[str], start: str, is_video: Callable[[str], bool] | None
+) -> list[_Found]:
+    """Return everything in a folder, in the order of the names."""
+    try:
+        entries = sorted((e for e in os.scandir(place) if e.name[0] != "."), key=lambda entry: entry.name)
+    except OSError:
+        if is_video is None:
+            raise
+        return [(".", None, real)]
+    found: list[_Found] = []
+    for entry in entries:
+        name, lower, target = entry.name, entry.name.lower(), f"{real}/{entry.name}"
+        kind: Kind | Literal["folder"] | None = None
+        # Names come first, since `is_dir` of a link takes a system call.
+        if entry.is_dir(follow_symlinks=False):
+            kind = "folder"
+        elif lower.endswith(IMAGE_SUFFIXES):
+            kind = "image"
+        elif lower.endswith(VIDEO_SUFFIXES):
+            kind = "video"
+        elif entry.is_symlink() and os.path.isdir(entry.path):
+            target = os.path.realpath(entry.path)
+            leads_back = target in closed or f"{real}/".startswith(f"{target}/")
+            comes_anyway = target.startswith(start) and "/." not in target[len(start) - 1 :]
+            kind = None if leads_back or comes_anyway else "folder"
+        elif is_video and is_video(entry.path):
+            kind = "video"
+        found.append((name, kind, target))
+    return found
 
 
 class VideoFinder:

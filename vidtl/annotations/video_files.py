@@ -4,21 +4,20 @@ Folders are searched for images, files that start like a video container, and fi
 broken one is reported rather than ignored.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.annotations.layout import existing
+from vidtl.annotations.layout import Kind, existing, walk_videos
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import DataConfig
 from vidtl.errors import UserError
 from vidtl.video import UnreadableVideo
 from vidtl.video.safety import checked_path, sniff_container
-from vidtl.video.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vidtl.video.suffixes import IMAGE_SUFFIXES
 
 
 class VideoFile(NamedTuple):
@@ -26,8 +25,7 @@ class VideoFile(NamedTuple):
 
     path: Path
     """As given; for videos in a folder, below that folder."""
-    kind: Literal["video", "image", "frames"]
-    """A file with a container, a single image, or a folder of numbered images."""
+    kind: Kind
 
 
 class FoundVideos(NamedTuple):
@@ -36,16 +34,15 @@ class FoundVideos(NamedTuple):
     videos: list[VideoFile]
     """In the order given; below a folder in the order of the names."""
     ignored: list[Path]
-    """Files below folders that are neither videos nor images."""
+    """Files and folders that were found and not read, see `walk_videos`."""
 
 
 def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos:
-    """Find videos in files and folders, recursively and through links.
+    """Find videos in files and folders, recursively and through links, see `walk_videos`.
 
     Args:
         paths: files, all of which are accepted, and folders.
-        image_model: treat each image in a folder as a video (for models of one frame); otherwise all images are the
-            frames of one video, and images beside videos, such as covers, are ignored.
+        image_model: treat each image in a folder as a video (for models of one frame).
 
     Raises:
         UserError: a path does not exist; the nearest name is given.
@@ -54,9 +51,13 @@ def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos
     ignored: list[Path] = []
     for path in paths:
         existing(path, "video file or folder")
-        named = VideoFile(path, "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")
-        for video in _below(path, image_model, ignored) if path.is_dir() else [named]:
-            videos.setdefault(video.path, video)
+        others: list[str] = []
+        found: Iterable[tuple[str, Kind]] = [("", "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")]
+        if path.is_dir():
+            found = walk_videos(path, path, others, lambda _: image_model, _has_container)
+        for name, kind in found:
+            videos.setdefault(path / name, VideoFile(path / name, kind))
+        ignored += [path / name for name in others]
     return FoundVideos(list(videos.values()), ignored)
 
 
@@ -127,38 +128,9 @@ def records_of_files(
     )
 
 
-def _below(folder: Path, image_model: bool, ignored: list[Path]) -> Iterator[VideoFile]:
-    for place, names in _walk(folder):
-        kinds = {name: _kind(place / name) for name in names}
-        if not image_model and "image" in kinds.values() and "video" not in kinds.values():
-            yield VideoFile(place, "frames")
-        for name, kind in kinds.items():
-            if kind == "video" or (kind == "image" and image_model):
-                yield VideoFile(place / name, kind)
-            elif kind is None or (kind == "image" and "video" in kinds.values()):
-                ignored.append(place / name)
-
-
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every folder that is not hidden once, with the sorted names of its files, even if links form a loop."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(place), sorted(name for name in names if not name.startswith("."))
-
-
-def _kind(path: Path) -> Literal["video", "image"] | None:
-    if (suffix := path.suffix.lower()) in IMAGE_SUFFIXES:
-        return "image"
-    if suffix in VIDEO_SUFFIXES:
-        return "video"
+def _has_container(path: str) -> bool:
     try:
-        sniff_container(checked_path(path, None))
+        sniff_container(checked_path(Path(path), None))
     except UnreadableVideo:
-        return None
-    return "video"
+        return False
+    return True

@@ -21,6 +21,8 @@ class DataConfig:
     manifest: str = setting("auto", "rounding")
     """Result of `tools/prepare.py`: a file, its folder, `none`, or `auto` for the one in the root, if any. It saves a
     scan at each open and attempts to read broken files, and changes no clip."""
+    follow_links: bool = setting(True, "scores")
+    """Read videos, and lists of the same hub repository, where links in the root lead out of it."""
     decoder: Literal["pyav", "decord", "torchcodec"] = setting("pyav", "training", "scores")
     """Decoding library. `pyav` is the fast and exact one. The others are RGB only and refuse files that they misread:
     `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
@@ -30,6 +32,8 @@ class DataConfig:
     """Decoding processes per training process; 0 decodes in the training process itself."""
     worker_timeout_s: float = setting(120.0, "operation")
     """Seconds to wait for a batch before the run stops and names the videos that were being read."""
+    allow_empty_classes: bool = setting(False, "operation")
+    """Training: go on if all videos of a class are missing or unreadable."""
     max_unreadable_share: float = setting(0.05, "operation")
     """Training: the run stops if a larger share of the requested videos cannot be read. Each is replaced by another."""
 

@@ -18,7 +18,7 @@ from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
 from vidtl.data.augmentation import Augmentation, draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, VideoViews, ViewsBatch
-from vidtl.data.manifest import file_stamp, find_manifest, open_record
+from vidtl.data.manifest import Manifest, file_stamp, find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.sampling import resample_indices, train_box, train_indices
 from vidtl.errors import UserError
@@ -110,7 +110,7 @@ class ClipDataset(Dataset[list[Clip]]):
         """Choose frames and box of each clip, decode all in one pass, and label each by its own span."""
         clip, records = self.clip, self.records
         streams = [generator(self.seed, key.epoch, index, view, _CLIP) for view in range(self.augmentation.repeats)]
-        with open_record(records, index, self.data.decoder, self.manifest) as video:
+        with open_record(records, index, self.data, self.manifest) as video:
             frames = available_frames(video, records, index, clip.target_fps)
             views = [self._draw_view(video, frames, rng) for rng in streams]
             pixels = video.read(views, clip.frame_size, self.data.pixel_format)
@@ -153,19 +153,8 @@ class ClipDataset(Dataset[list[Clip]]):
         others = np.delete(np.arange(len(records)), alike)
         for candidates in (alike[alike != key.record], others):
             for index in rng.permutation(candidates)[:_MAX_CANDIDATES].tolist():
-                if self._may_be_readable(index):
+                if _may_be_readable(records, index, self.manifest):
                     yield index
-
-    def _may_be_readable(self, index: int) -> bool:
-        """Return False if the file is missing, or broken according to the manifest."""
-        if file_stamp(self.records.path(index)) is None:
-            return False
-        try:
-            if self.manifest:
-                self.manifest.consult(self.records.root, self.records.paths[index])
-        except UnreadableVideo:
-            return False
-        return True
 
 
 class ViewDataset(Dataset[VideoViews]):
@@ -182,7 +171,7 @@ class ViewDataset(Dataset[VideoViews]):
         """Decode all views of one video in one pass."""
         clip, records = self.clip, self.records
         try:
-            with open_record(records, index, self.data.decoder, self.manifest) as video:
+            with open_record(records, index, self.data, self.manifest) as video:
                 frames = available_frames(video, records, index, clip.target_fps)
                 indices = frames[view_indices(self.protocol, len(frames), clip, clip.target_fps or video.fps)]
                 boxes = view_boxes(self.protocol, video.height, video.width, clip)
@@ -229,7 +218,7 @@ def check_readable(records: Records, data: DataConfig, num_probes: int = 8) -> N
     probes = np.unique(np.linspace(0, len(records) - 1, num_probes).astype(int))
     for index in probes:
         try:
-            with open_record(records, int(index), data.decoder, manifest):
+            with open_record(records, int(index), data, manifest):
                 return
         except UnreadableVideo as error:
             last = error
@@ -237,6 +226,39 @@ def check_readable(records: Records, data: DataConfig, num_probes: int = 8) -> N
         f"data.root {str(records.root)!r}: none of {len(probes)} videos tried could be read "
         f"(annotated in {records.annotation}); the last one: {last}"
     )
+
+
+def check_classes(data: DataConfig, records: Records, *others: Records) -> None:
+    """Raise a UserError for classes of `records` or `others` without a video in `records` that may be readable.
+
+    With `data.allow_empty_classes`, warn of them. The first file of a class that exists and is not broken according to
+    the manifest ends the search: call it with all annotated records, before known gaps are left out.
+    """
+    manifest, (videos, classes) = find_manifest(records.root, data.manifest), records.distinct_labels()
+    wanted = np.unique(np.concatenate([classes, *(each.distinct_labels()[1] for each in others)]))
+    by_class = np.split(videos[np.argsort(classes, kind="stable")], np.searchsorted(np.sort(classes), wanted[1:]))
+    lost = [
+        records.classes.names[number]
+        for number, of_class in zip(wanted, by_class, strict=True)
+        if not any(_may_be_readable(records, index, manifest) for index in of_class.tolist())
+    ]
+    if lost:
+        what = f"{len(lost)} classes without a readable video to train on: {', '.join(map(repr, lost[:5]))}"
+        if not data.allow_empty_classes:
+            raise UserError(f"{records.annotation}: {what}; allowed with data.allow_empty_classes: true")
+        _log.warning("%s: %s", records.annotation, what)
+
+
+def _may_be_readable(records: Records, index: int, manifest: Manifest | None) -> bool:
+    """Return False if the file is missing, or broken according to the manifest."""
+    if file_stamp(records.path(index)) is None:
+        return False
+    try:
+        if manifest:
+            manifest.consult(records.root, records.paths[index])
+    except UnreadableVideo:
+        return False
+    return True
 
 
 def first_records(records: Records, count: int) -> Records:

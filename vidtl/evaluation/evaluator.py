@@ -31,7 +31,7 @@ from vidtl.errors import UserError
 from vidtl.evaluation.scoring import Scorer, Scores, probabilities
 from vidtl.metrics import Outcomes, compute_metrics
 from vidtl.models.base import evaluation_mode
-from vidtl.runtime.files import user_error_if_not_written
+from vidtl.runtime.files import inside, user_error_if_not_written
 from vidtl.runtime.launch import on_main_process, wait_for_everyone
 from vidtl.runtime.progress import Progress
 
@@ -98,7 +98,7 @@ class ScoreStore:
     def __init__(self, folder: Path, key: Mapping[str, Any], num_classes: int) -> None:
         """Choose the folder of a key (JSON values) among those of all keys; `num_classes` is the length of a row."""
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        self.folder = folder / digest[:16]
+        self.folder = inside(folder / digest[:16], folder.parent)
         self.num_classes = num_classes
 
     def read(self, batches: Sequence[range]) -> tuple[int, Scores]:

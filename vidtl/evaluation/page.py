@@ -28,7 +28,7 @@ from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.evaluation.report import METRICS_FILE, percent
 from vidtl.metrics import METRICS
 from vidtl.models.base import VideoModel
-from vidtl.runtime.files import printable, whole_file
+from vidtl.runtime.files import inside, printable, whole_file
 from vidtl.visualize.map_figure import draw_frames, draw_maps
 from vidtl.visualize.token_maps import clip_maps, rgb_clip
 
@@ -71,14 +71,14 @@ def write_page(folder: Path) -> Path:
 
 def remove_page(folder: Path) -> None:
     """Remove the page and the examples of an earlier evaluation, before its other files are replaced."""
-    for path in (folder / PAGE, folder / EXAMPLES, *(folder / EXAMPLES).parent.glob("*.webp")):
+    for path in (folder / PAGE, folder / EXAMPLES, *inside(folder / EXAMPLES, folder).parent.glob("*.webp")):
         path.unlink(missing_ok=True)
 
 
 def write_examples(result: EvaluationResult, folder: Path) -> list[int]:
     """Replace the page of an earlier evaluation by a list of examples without pictures; return their record numbers."""
     remove_page(folder)
-    (folder / EXAMPLES).parent.mkdir(exist_ok=True)
+    inside(folder / EXAMPLES, folder).parent.mkdir(exist_ok=True)
     wrong = confidently_wrong(result)
     chosen = {"wrong": wrong, "hard": hardest(result, wrong)}
     groups = {kind: [_example(result, number) for number in numbers] for kind, numbers in chosen.items()}

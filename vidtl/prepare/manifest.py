@@ -11,7 +11,7 @@ from typing import Self
 
 from vidtl.data.manifest import FILE_NAME, SCHEMA, SET_UP, Entry, Manifest, damaged_manifest
 from vidtl.errors import UserError
-from vidtl.runtime.files import replacing
+from vidtl.runtime.files import inside, replacing
 from vidtl.runtime.shard import Shard
 
 COMMIT_EVERY_S = 1.0
@@ -91,7 +91,7 @@ class Results:
 
     def __init__(self, folder: ManifestFolder, shard: Shard | None) -> None:
         """Open or create the database; UserError if it cannot be written, or another process is writing it."""
-        self.file, self._target = folder.unfinished(shard), folder.written(shard)
+        self.file, self._target = inside(folder.unfinished(shard), folder.path), folder.written(shard)
         if shard is None and folder.parts():
             folder.merge()
         self._earlier = [Manifest(file) for file in _existing(dict.fromkeys([self._target, folder.manifest]))]

@@ -17,6 +17,7 @@ from vidtl.runtime.shard import Shard
 from vidtl.video import UnreadableVideo, open_video
 from vidtl.video.images import StillReader
 from vidtl.video.pyav import PyAVReader
+from vidtl.video.safety import OUTSIDE
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import pack_timeline
 
@@ -25,12 +26,16 @@ _BYTES_PER_S = 1_000_000  # by which the time limit grows
 
 
 class ScanJob(NamedTuple):
-    """One file to scan: its path relative to the root, and the frame rate if it is a folder of images."""
+    """One file to scan: its path relative to the root, and the frame rate if it is a folder of images.
+
+    Links may lead out of the root, if they are followed.
+    """
 
     root: Path
     path: str
     depth: Depth
     frame_rate: float | None = None
+    follow_links: bool = True
 
 
 def scan_file(job: ScanJob) -> Entry:
@@ -45,7 +50,7 @@ def scan_file(job: ScanJob) -> Entry:
         return missing_entry(job.path, job.depth)
     entry = Entry(path=job.path, status="ok", reason="", depth=job.depth, size=stamp.size, mtime_ns=stamp.mtime_ns)
     try:
-        with open_video(file, "pyav", job.root, job.frame_rate) as video:
+        with open_video(file, "pyav", None if job.follow_links else job.root, job.frame_rate) as video:
             if file.is_file():
                 entry = replace(entry, fingerprint=_fingerprint(file, stamp.size))
             if isinstance(video, StillReader):
@@ -172,6 +177,8 @@ class ScanPlan:
     shard: Shard | None = None
     frame_rate: float | None = None
     """Of folders of images."""
+    follow_links: bool = True
+    """Read files outside the root that links in it lead to."""
     num_workers: int = 1
     time_limit_s: float = 60.0
     """For a file, plus one second per megabyte."""
@@ -190,10 +197,11 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
         stamp = file_stamp(plan.root / path)
         if stamp is None:
             return missing_entry(path, plan.depth)
-        unchanged = known and known.status != "missing" and stamp == (known.size, known.mtime_ns)
+        outside = known and plan.follow_links and OUTSIDE in known.reason
+        unchanged = known and known.status != "missing" and not outside and stamp == (known.size, known.mtime_ns)
         if known and unchanged and DEPTHS.index(known.depth) >= DEPTHS.index(plan.depth):
             return known
-        return ScanJob(plan.root, path, plan.depth, plan.frame_rate)
+        return ScanJob(plan.root, path, plan.depth, plan.frame_rate, plan.follow_links)
 
     def lost_entry(job: ScanJob, lost: Lost) -> Entry:
         stamp = file_stamp(job.root / job.path) or Stamp(0, 0)

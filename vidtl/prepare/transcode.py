@@ -21,6 +21,7 @@ from vidtl.data.manifest import Entry
 from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
+from vidtl.runtime.files import inside
 from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.clip import FULL, LIMITED, Converter
 from vidtl.video.reader import Matrix
@@ -59,6 +60,7 @@ class CopyJob(NamedTuple):
     output: Path
     target: str
     settings: CopySettings
+    follow_links: bool = True
 
 
 def copy_video(job: CopyJob) -> Entry:
@@ -71,10 +73,10 @@ def copy_video(job: CopyJob) -> Entry:
         UserError: the disk is full or read-only.
     """
     target = job.output / job.target
-    temporary = target.with_name(f".{target.name}.partial")
+    temporary = inside(target.with_name(f".{target.name}.partial"), job.output)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        real = checked_path(job.root / job.entry.path, job.root)
+        real = checked_path(job.root / job.entry.path, None if job.follow_links else job.root)
         with closing(Source(real, sniff_container(real), job.entry.scanned())) as source, unreadable(real):
             _encode(source, temporary, job.settings)
         os.utime(temporary, ns=(job.entry.mtime_ns, job.entry.mtime_ns))
@@ -185,6 +187,6 @@ def _clip_s(root: Path, entry: Entry, seed: int) -> float:
     first = int(np.random.default_rng(seed).integers(max(1, entry.num_frames - span + 1)))
     indices = span_indices(first, SPEED_NUM_FRAMES, SPEED_STRIDE, entry.num_frames, "hold")
     start = time.process_time()
-    with open_video(root / entry.path, "pyav", root, scanned=entry.scanned()) as video:
+    with open_video(root / entry.path, scanned=entry.scanned()) as video:
         video.read([View(indices, Box(0, 0, video.height, video.width))], _SPEED_SIZE, "planar")
     return time.process_time() - start

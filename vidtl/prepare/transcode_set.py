@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from vidtl.annotations.description import DatasetDescription, read_records
-from vidtl.annotations.layout import find_annotations
+from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import FOLDER, Entry, Manifest, file_stamp
 from vidtl.errors import UserError
@@ -16,7 +16,7 @@ from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanPlan, limit_s, missing_entry
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video, not_copied
 from vidtl.prepare.work import Work, do_work
-from vidtl.runtime.files import replacing, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, replacing, user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
@@ -66,7 +66,10 @@ def plan_copies(
             "allowed with --transcode: all of them; leave --splits out"
         )
     for file in _annotation_files(description, splits, scan.root):
-        _moved(file, scan.root, output)
+        if _moved(file, scan.root, output) != file.read_bytes() and not file.is_relative_to(scan.root):
+            raise UserError(
+                f"{file} has absolute paths and lies outside --root; allowed with --transcode: relative ones"
+            )
     targets = {path: path for path in scan.paths}
     if any(pattern.endswith(".*") for pattern in description.files):
         with_mp4 = {path: str(PurePosixPath(path).with_suffix(".mp4")) for path in targets}
@@ -81,7 +84,7 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
 
     def entry_or_job(target: str, known: Entry | None) -> Entry | CopyJob:
         original = originals.find(paths[target]) or missing_entry(paths[target], "packets")
-        job = CopyJob(plan.scan.root, original, plan.output, target, plan.settings)
+        job = CopyJob(plan.scan.root, original, plan.output, target, plan.settings, plan.scan.follow_links)
         if not original.is_readable:
             return not_copied(job, original.reason)
         if not original.is_video:
@@ -104,10 +107,10 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
 
 
 def copy_annotations(description: DatasetDescription, splits: Sequence[str], root: Path, output: Path) -> None:
-    """Copy annotation files and the list of classes to the same relative paths, with absolute paths of the copies."""
-    for file in _annotation_files(description, splits, root):
+    """Copy the annotation files and class list that lie in the root, with absolute paths of the copies."""
+    for file in (each for each in _annotation_files(description, splits, root) if each.is_relative_to(root)):
         content = _moved(file, root, output)
-        target = output / file.relative_to(root)
+        target = inside(output / file.relative_to(root), output)
         with user_error_if_not_written(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as temporary:
@@ -137,9 +140,9 @@ def _annotation_files(description: DatasetDescription, splits: Sequence[str], ro
     """List each file once; those of all splits if the classes are the labels of all splits."""
     names = splits if description.classes else list(description.splits)
     patterns = [pattern for name in names for pattern in description.splits[name].annotations]
-    if description.classes and not (description.folder / description.classes).is_file():
-        patterns.append(description.classes)
-    return list(dict.fromkeys(file for pattern in patterns for file in find_annotations(root, pattern)))
+    places = AnnotationPlaces(root, description.folder)
+    patterns += [description.classes] if description.classes else []
+    return list(dict.fromkeys(file for pattern in patterns for file in places.find(pattern)))
 
 
 def _moved(file: Path, root: Path, output: Path) -> bytes:
@@ -170,7 +173,7 @@ def _moved(file: Path, root: Path, output: Path) -> bytes:
 
 def _record_settings(output: Path, settings: CopySettings) -> None:
     """Write the settings of new copies, or compare them with those of the copies that exist."""
-    file = output / FOLDER / SETTINGS_FILE
+    file = inside(output / FOLDER / SETTINGS_FILE, output)
     ours = {"version": VERSION, **asdict(settings)}
     try:
         # Listed before reading the settings, which another shard that starts now writes first.

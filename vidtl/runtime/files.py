@@ -17,10 +17,18 @@ JOINERS = "\u200c\u200d"
 """Format characters of Persian, the Indic scripts and emoji, which change no order."""
 
 
+def inside(path: Path, folder: Path) -> Path:
+    """Return the path of an output in a folder, which may be a link; UserError if a link below leads out of it."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path} is or lies in a link that leads out of {folder}; allowed: files of its own")
+    return path
+
+
 @contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """Yield a temporary path whose file replaces `path` at the end, and is removed after an error."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}{suffix}")
+    temporary.unlink(missing_ok=True)  # it may be a link
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -252,7 +252,9 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.exists():
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
         shutil.rmtree(path)
 
 

@@ -29,7 +29,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.config.compare import differences, plain
 from vidtl.config.load import dotted
 from vidtl.errors import UserError
-from vidtl.runtime.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.signals import StoppedBySignalError
@@ -94,7 +94,10 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("a+")
+            appended = (self.metrics_file, self.unreadable_file, self.stacks, self.checkpoints, self.path / "wandb")
+            for path in (*appended, lock := self.path / ".lock"):
+                inside(path, self.path)
+            stream = lock.open("a+")
         except OSError as error:
             raise UserError(f"output directory {self.path} cannot be written: {error.strerror}") from error
         with stream:

@@ -59,7 +59,8 @@ def _images_in(place: Path, root: Path | None) -> PackedImages:
     if file is None:
         raise UnreadableVideo(place, "no part of this path is a file")
     part = "" if file == place else place.relative_to(file).as_posix()
-    return open_packed(checked_path(file, root), part)
+    checked_path(file, root)  # the path that it returns has no suffix in a snapshot of a hub repository
+    return open_packed(file, part)
 
 
 def open_packed(file: Path, part: str = "") -> PackedImages:

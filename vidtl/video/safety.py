@@ -15,6 +15,7 @@ import numpy as np
 
 from vidtl.video.reader import UnreadableVideo
 
+OUTSIDE = "lies outside the data root"
 _HEAD_BYTES = 1024  # enough for three packets of an MPEG transport stream
 _MAX_HEADER_BYTES = 64 << 20
 _ISO_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"}
@@ -44,7 +45,7 @@ def checked_path(path: Path, root: Path | None, folder: bool = False) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
         raise UnreadableVideo(path, getattr(error, "strerror", None) or str(error)) from error
     if root is not None and not real.is_relative_to(root.resolve()):
-        raise UnreadableVideo(path, f"lies outside the data root {root}")
+        raise UnreadableVideo(path, f"{OUTSIDE} {root}")
     if not (stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)):
         raise UnreadableVideo(path, "not a folder" if folder else "not a regular file")
     return real

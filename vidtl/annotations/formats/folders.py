@@ -5,44 +5,41 @@ import os
 from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import existing, join, pattern_expression
-from vidtl.annotations.video_files import find_videos
+from vidtl.annotations.layout import check_inside, existing, join, pattern_expression, walk_videos
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
-from vidtl.video.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 _CIFAR_BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-
-_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 _log = logging.getLogger(__name__)
 
 
 def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
-    """Read `<split>/<class>/<video>`: videos, images, or folders of numbered images, in the order of their names.
+    """Read `<split>/<class>/.../<video>`, the class being the first folder, in the order of the names.
 
-    Hidden files are ignored; other files are counted in a warning.
+    Images in the class folder itself are one video each; below it, see `walk_videos`. What is not read is counted in a
+    warning, and so are class folders without videos.
     """
     builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
-        others: list[Path] = []
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
-        if not names:
+        others: list[str] = []
+        empty = dict.fromkeys(sorted(e.name for e in os.scandir(folder) if os.path.isdir(e.path) and e.name[0] != "."))
+        if not empty:
             raise UserError(f"{folder}: no folders in it; one for each class is needed")
         base, row = folder.relative_to(source.root).as_posix(), Row(folder, number, 0)
-        for name in names:
-            for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
-                if entry.name.startswith("."):
-                    continue
-                if not entry.name.lower().endswith(_SUFFIXES) and not entry.is_dir():
-                    others.append(Path(entry.path))
-                    continue
-                path = join(base, f"{name}/{entry.name}")
+        for name, _ in walk_videos(folder, source.root, others, lambda place: "/" not in place):
+            label, slash, _ = name.partition("/")
+            if slash:
+                path = join(base, name)
                 builder.add(row, path, path)
-                builder.label(row, name)
-        if others:
-            _log.warning("%s: %d files are neither videos nor images, as %s", folder, len(others), others[0])
+                builder.label(row, label)
+                empty.pop(label, None)
+            else:
+                others.append(name)
+        for what, names in (("class folders without videos", [*empty]), ("files or links that are not read", others)):
+            if names:
+                _log.warning("%s: %d %s, as %s", folder, len(names), what, names[0])
     return builder
 
 
@@ -54,13 +51,13 @@ def read_file_names(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     expressions = [pattern_expression(pattern) for pattern in source.finder.patterns]
     for number, folder in enumerate(source.annotations):
-        found = find_videos([folder])
-        others = found.ignored
-        for video in found.videos:
-            path = video.path.relative_to(source.root).as_posix()
+        others: list[str] = []
+        base = folder.relative_to(source.root).as_posix()
+        for name, _ in walk_videos(folder, source.root, others, lambda _: False):
+            path = join(base, name)
             fields = next((match.groupdict() for each in expressions if (match := each.fullmatch(path))), None)
             if fields is None:
-                others.append(video.path)
+                others.append(name)
                 continue
             row = Row(folder, number, 0, fields)
             builder.add(row, path, path)
@@ -78,7 +75,7 @@ def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     try:
         for number, folder in enumerate(source.annotations):
-            for file, name, images, classes in _cifar_files(folder, part):
+            for file, name, images, classes in _cifar_files(folder, part, source.root):
                 path = (file / name).relative_to(source.root).as_posix()
                 row = Row(folder, number, 0)
                 for index, label in enumerate(images.labels.tolist()):
@@ -92,26 +89,31 @@ def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
     return builder
 
 
-def _cifar_files(folder: Path, part: str) -> list[tuple[Path, str, PackedImages, tuple[str, ...]]]:
+def _cifar_files(folder: Path, part: str, root: Path) -> list[tuple[Path, str, PackedImages, tuple[str, ...]]]:
     """Return every file of a part, the part's name inside it, its images, and the class names."""
     for form, suffix in (("cifar-10-batches-py", ""), ("cifar-10-batches-bin", ".bin")):
         batches = folder / form
         if batches.is_dir():
-            classes = _cifar_classes(batches, suffix)
-            files = [existing(batches / f"{name}{suffix}", "CIFAR-10 batch") for name in _CIFAR_BATCHES[part]]
-            return [(file, "", open_packed(file.resolve()), classes) for file in files]
+            classes = _cifar_classes(batches, suffix, root)
+            files = [_inside(batches / f"{name}{suffix}", root, "CIFAR-10 batch") for name in _CIFAR_BATCHES[part]]
+            return [(file, "", open_packed(file), classes) for file in files]
     archives = sorted(folder.glob("*.npz"))
     if len(archives) != 1:
         found = f"{len(archives)} .npz files" if archives else "nothing of CIFAR-10"
         raise UserError(f"{folder} has {found}; 'cifar-10-batches-py', 'cifar-10-batches-bin' or one .npz is needed")
-    images = open_packed(archives[0].resolve(), part)
+    images = open_packed(check_inside(archives[0], root, "archive"), part)
     if not images.classes:
         raise UserError(f"{archives[0]}: no array 'classes' with the names of the classes")
     return [(archives[0], part, images, images.classes)]
 
 
-def _cifar_classes(batches: Path, suffix: str) -> tuple[str, ...]:
+def _cifar_classes(batches: Path, suffix: str, root: Path) -> tuple[str, ...]:
+    file = _inside(batches / f"batches.meta{suffix and '.txt'}", root, "list of classes")
     if suffix:
-        return tuple(existing(batches / "batches.meta.txt", "list of classes").read_text().split())
-    names = read_pickle(existing(batches / "batches.meta", "list of classes")).get("label_names", [])
+        return tuple(file.read_text().split())
+    names = read_pickle(file).get("label_names", [])
     return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)
+
+
+def _inside(file: Path, root: Path, what: str) -> Path:
+    return check_inside(existing(file, what), root, what)

@@ -73,8 +73,9 @@ class AnnotationSource:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
-        columns = {name: name for name in map(column_of, self.finder.fields)}
-        columns |= {key: name for key, name in self.columns.items() if name is not None}
+        columns = {key: name for key, name in self.columns.items() if name is not None}
+        for name in sorted(map(column_of, self.finder.fields)):
+            columns.setdefault(name, name)
         optional = () if self.labeled else LABEL_COLUMNS
         for number, file in enumerate(self.annotations):
             for line, values in read_table(file, columns, optional, self.entries, self.separator):

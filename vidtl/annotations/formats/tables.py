@@ -174,7 +174,8 @@ def read_gmdcsa24(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     for row in source.rows():
         name = check_relative(row.values["file"], f"{row.where}: {source.columns['file']}")
-        path = join(row.file.relative_to(source.root).with_suffix("").as_posix(), name)
+        root = source.root if row.file.is_relative_to(source.root) else row.file.parents[1]
+        path = join(row.file.relative_to(root).with_suffix("").as_posix(), name)
         builder.add(row, path.rpartition(".")[0] or path, path)
         activities = parse_activities(row.values["classes"], f"{row.where}: {source.columns['classes']}")
         for activity, start, end in activities:
