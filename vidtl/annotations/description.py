@@ -27,7 +27,7 @@ FILE_NAME = "dataset.yaml"
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
-_LIST_FIELDS = ("path", "label", "frames", "other")
+_LIST_FIELDS = ("path", "label", "frames", "offset", "other")
 
 # Parts of a split (such as a held-out part of the training set) must be the same in every run.
 _PART_SEED = 0
@@ -90,7 +90,11 @@ class DatasetDescription:
     fields: tuple[str, ...] = ()
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
-    """Frames per second of folders of images."""
+    """Frames per second of folders of images, and of times in frames."""
+    time_unit: Literal["seconds", "frames"] = "seconds"
+    """Unit of the columns `start` and `end`."""
+    path_prefix: str = ""
+    """Beginning that paths of annotations lose."""
     expected: dict[str, int] = field(default_factory=dict)
     """Number of videos in the official annotation of each split."""
 
@@ -144,7 +148,7 @@ def read_records(description: DatasetDescription, split: str, root: Path) -> Rec
             builder = _read_split(description, chosen, root, class_list)
         else:
             builders = {name: _read_split(description, each, root, None) for name, each in description.splits.items()}
-            classes = ClassNames(tuple(sorted(set().union(*(each.label_numbers for each in builders.values())))))
+            classes = ClassNames(tuple(sorted(set().union(*(each.label_names for each in builders.values())))))
             builder = builders[split]
         records = chosen.choose(builder.build(classes))
     expected = description.expected.get(split, len(records))
@@ -207,9 +211,11 @@ def _read_split(
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
         classes=None if classes is None else classes.names,
-        first_class=0 if classes is None else classes.first_number,
+        class_numbers={} if classes is None else classes.by_number,
         fields=description.fields,
         frame_rate=description.frame_rate,
+        time_unit=description.time_unit,
+        path_prefix=description.path_prefix,
     )
     return annotation_format.read(source)
 
@@ -248,6 +254,8 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
         raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
     if annotation_format.frames_only and (read.classes is None or not read.frame_rate):
         raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
+    in_seconds = read.time_unit == "seconds" or (read.format == "labelled_csv" and read.frame_rate is not None)
+    require(in_seconds, "time_unit", read.time_unit, "'seconds', or 'frames' with `frame_rate` and format labelled_csv")
     needed = "'multi'" if annotation_format.multi_label else "'single'"
     suits = annotation_format.multi_label in (None, read.multi_label)
     require(suits, "labels", read.labels, f"{needed} with format {name}")
@@ -258,6 +266,8 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
         require(field_name == "other" or fields.count(field_name) == 1, "fields", list(fields), f"{field_name!r} once")
     if fields:
         require(fields[0] == "path" and "label" in fields, "fields", list(fields), "'path' first, and a 'label'")
+        counted = "offset" not in fields or ("frames" in fields and read.frame_rate is not None)
+        require(counted, "fields", list(fields), "'frames' and the key `frame_rate` with 'offset'")
         last = not read.multi_label or fields[-1] == "label"  # several labels follow the other fields
         require(last, "fields", list(fields), "'label' last with `labels: multi`")
     return fields
