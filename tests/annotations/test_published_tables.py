@@ -15,9 +15,10 @@ EPIC_ROWS = [
     "P01_11_0,P01,P01_11,00:00:00.560,00:00:00.00,00:00:01.89",
     "P02_01_7,P02,P02_01,00:10:48.500,00:10:49.15,01:00:50.95",
 ]
+CLASSES = "id,key,instances,category\n"
 EPIC_FILES = {
-    "EPIC_100_verb_classes.csv": "id,key,instances,category\n0,take,\"['take', 'get']\",get\n1,put,['put'],leave\n",
-    "EPIC_100_noun_classes.csv": "id,key,instances,category\n0,tap,['tap'],appliances\n1,oil:olive,['oil'],drinks\n",
+    "EPIC_100_verb_classes.csv": f"{CLASSES}0,take,\"['take', 'get']\",get\n1,put,['put'],leave\n2,lift,['lift'],get\n",
+    "EPIC_100_noun_classes.csv": f"{CLASSES}0,tap,['tap'],sink\n1,oil:olive,['oil'],drink\n2,plug,['plug'],sink\n",
     "EPIC_100_train.csv": f"{EPIC},verb,verb_class,noun,noun_class\n{EPIC_ROWS[0]},get,0,tap,0\n",
     "EPIC_100_validation.csv": f"{EPIC},verb,verb_class,noun,noun_class\n{EPIC_ROWS[1]},put,1,oil,1\n",
     "EPIC_100_test_timestamps.csv": f"{EPIC}\n{EPIC_ROWS[0]}\n{EPIC_ROWS[1]}\n",
@@ -61,7 +62,7 @@ def test_epic_actions_are_pairs_of_classes_and_verbs_a_setting(tmp_path):
     description = (load_description("epic_kitchens100").folder / "dataset.yaml").read_text()
     verbs = description.replace(" + EPIC_100_noun_classes.csv", "").replace(" + noun_class", "")
     write(tmp_path, {"verbs/dataset.yaml": verbs})
-    assert read(tmp_path / "verbs", "val", tmp_path).classes.names == ("take", "put")
+    assert read(tmp_path / "verbs", "val", tmp_path).classes.names == ("take", "put", "lift")
 
 
 def test_lists_without_labels_are_for_prediction_only(tmp_path):

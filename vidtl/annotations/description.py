@@ -12,8 +12,9 @@ from typing import Literal
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_patterns, check_relative, existing
+from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative, existing
 from vidtl.annotations.parts import choose_part
+from vidtl.annotations.patterns import ANY_COLUMN, check_patterns
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.text_files import ClassList, read_class_list
 from vidtl.config.checks import require, require_choice
@@ -25,7 +26,7 @@ FILE_NAME = "dataset.yaml"
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
-_LIST_FIELDS = ("path", "label", "frames", "other")
+_LIST_FIELDS = ("path", "label", "frames", "offset", "other")
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,11 @@ class DatasetDescription:
     fields: tuple[str, ...] = ()
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
-    """Frames per second of folders of images."""
+    """Frames per second of folders of images, and of times in frames."""
+    time_unit: Literal["seconds", "frames"] = "seconds"
+    """Unit of the columns `start` and `end`."""
+    path_prefix: str = ""
+    """Beginning that paths of annotations lose."""
     expected: dict[str, int] = field(default_factory=dict)
     """Number of videos in the official annotation of each split."""
 
@@ -150,7 +155,9 @@ def read_unlabeled(
     """
     with _access_needed(root):
         places = AnnotationPlaces(root, description.folder, follow_links)
-        lists = _read_classes(description, places) or [ClassList(ClassNames(tuple(class_names)), 0)]
+        lists = _read_classes(description, places) or [
+            ClassList(ClassNames(tuple(class_names)), dict(enumerate(class_names)))
+        ]
         names = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
         chosen = description.split(split)
         builder = _read_split(description, chosen, places, lists, labeled=False)
@@ -164,7 +171,7 @@ def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> P
         return None
     places = AnnotationPlaces(root, description.folder)
     builder = _read_split(description, chosen, places, _read_classes(description, places), labeled=False)
-    return None if builder.label_numbers else builder.source.annotations[0]
+    return None if builder.label_names else builder.source.annotations[0]
 
 
 @contextmanager
@@ -211,7 +218,7 @@ def _read_labels(
         return lists[0].names, _read_split(description, chosen, places, lists)
     splits = description.splits.items()
     builders = {name: _read_split(description, each, places, lists, labeled=name == split) for name, each in splits}
-    labels = set[str]().union(*(each.label_numbers for each in builders.values()))
+    labels = set[str]().union(*(each.label_names for each in builders.values()))
     return ClassNames(tuple(sorted(labels))), builders[split]
 
 
@@ -238,13 +245,15 @@ def _read_split(
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
         classes=lists[0].names if len(lists) == 1 else None,
-        first_class=lists[0].first_number if len(lists) == 1 else 0,
+        class_numbers=lists[0].by_number if len(lists) == 1 else {},
         fields=description.fields,
         frame_rate=description.frame_rate,
         entries=description.entries,
         separator=description.separator,
         label_parts=tuple(lists) if len(lists) > 1 else (),
         labeled=labeled,
+        time_unit=description.time_unit,
+        path_prefix=description.path_prefix,
     )
     return annotation_format.read(source)
 
@@ -287,6 +296,12 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
         raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
     if annotation_format.frames_only and (read.classes is None or not read.frame_rate):
         raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
+    in_seconds = read.time_unit == "seconds" or (
+        annotation_format.pattern_fields == ANY_COLUMN and read.frame_rate is not None
+    )
+    require(
+        in_seconds, "time_unit", read.time_unit, "'seconds', or 'frames' with `frame_rate` and format labelled_table"
+    )
     needed = "'multi'" if annotation_format.multi_label else "'single'"
     suits = annotation_format.multi_label in (None, read.multi_label)
     require(suits, "labels", read.labels, f"{needed} with format {name}")
@@ -297,6 +312,8 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
         require(field_name == "other" or fields.count(field_name) == 1, "fields", list(fields), f"{field_name!r} once")
     if fields:
         require(fields[0] == "path" and "label" in fields, "fields", list(fields), "'path' first, and a 'label'")
+        counted = "offset" not in fields or ("frames" in fields and read.frame_rate is not None)
+        require(counted, "fields", list(fields), "'frames' and the key `frame_rate` with 'offset'")
         last = not read.multi_label or fields[-1] == "label"  # several labels follow the other fields
         require(last, "fields", list(fields), "'label' last with `labels: multi`")
     return fields

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.annotations.layout import pattern_expression
+from vidtl.annotations.patterns import pattern_expression
 from vidtl.annotations.records import Records
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator

@@ -7,7 +7,7 @@ from typing import Literal
 
 from vidtl.annotations.formats import charades, folders, lists, tables
 from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder
-from vidtl.annotations.layout import ANY_COLUMN
+from vidtl.annotations.patterns import ANY_COLUMN
 
 
 @dataclass(frozen=True, kw_only=True)

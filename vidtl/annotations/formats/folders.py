@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import check_inside, existing, join, pattern_expression, walk_videos
+from vidtl.annotations.layout import check_inside, existing, join, walk_videos
+from vidtl.annotations.patterns import pattern_expression
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo

@@ -59,8 +59,12 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
 
 def _ambiguous(builder: RecordsBuilder) -> list[int]:
     """Return rows that share a file `<id>.mp4`, which contains one clip at most: all of them count as missing."""
-    paths = builder.paths()
-    rows = [index for index in paths.repeated().tolist() if paths[index]]
+    ids, paths = builder.ids(), builder.paths()
+    ids_of_path: dict[str, set[str]] = {}
+    repeated = [index for index in paths.repeated().tolist() if paths[index]]
+    for index in repeated:
+        ids_of_path.setdefault(paths[index], set()).add(ids[index])
+    rows = [index for index in repeated if len(ids_of_path[paths[index]]) > 1]
     if rows:
         path, first = paths[rows[0]], builder.where(rows[0])
         if "start" not in builder.source.finder.fields:
@@ -106,7 +110,8 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
             rows_of_video.setdefault(video_id, []).append((row, path, fields))
             continue
         start, end = _times(source, row)
-        part = f"#t={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
+        unit = "t" if source.time_unit == "seconds" else "frames"
+        part = f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
         if (start, end) != (0, math.inf) and not row.values.get("id"):
             video_id += part
         builder.add(row, video_id, path, (start, end))
@@ -156,11 +161,11 @@ def _class_name(source: AnnotationSource, row: Row, label: str) -> str:
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
     """Return start and end in seconds; 0 and infinity if the column or the value is absent."""
     first, last = (row.values.get(column, "") for column in ("start", "end"))
-    start = seconds(first, row, source.columns["start"]) if first else 0.0
-    end = seconds(last, row, source.columns["end"]) if last else math.inf
+    start = source.time(first, row, source.columns["start"]) if first else 0.0
+    end = source.time(last, row, source.columns["end"]) if last else math.inf
     if end <= start:
         raise UserError(
-            f"{row.where}: {source.columns['end']} is {last}, not after {source.columns['start']}, {start:g}"
+            f"{row.where}: {source.columns['end']} is {last}, not after {source.columns['start']}, {first or 0}"
         )
     return start, end
 
