@@ -13,7 +13,7 @@ from unicodedata import normalize
 
 import numpy as np
 
-from vidtl.annotations.entries import is_entry_file, read_table
+from vidtl.annotations.entries import has_entries, read_table
 from vidtl.annotations.layout import Fields, VideoFinder, check_relative
 from vidtl.annotations.patterns import column_of
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
@@ -93,7 +93,7 @@ class AnnotationSource:
         optional = () if self.labeled else LABEL_COLUMNS
         for number, file in enumerate(self.annotations):
             for line, values in read_table(file, columns, optional, self.entries, self.separator):
-                row = Row(file, number, line, values, is_entry_file(file))
+                row = Row(file, number, line, values, has_entries(file))
                 if "split" not in values or self._in_split(row):
                     yield row
 
