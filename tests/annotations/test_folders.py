@@ -28,6 +28,22 @@ def test_a_folder_per_class(tmp_path, caplog):
     assert train.origin(1) == str(tmp_path / "train/run/b.mp4")
 
 
+def test_class_folders_are_walked_down(tmp_path, caplog):
+    make(tmp_path, "train/run/s1/b.MTS", "train/run/s1/a.y4m", "train/run/s2/deep/c.vob", "train/run/z.mp4")
+    make(tmp_path, *(f"train/sit/clip/{number}.jpg" for number in (1, 2)), "train/sit/0.JPG", "train/sit/1.jpg")
+    make(tmp_path, "train/run/s1/a.jpg", "train/run/s1/notes.txt", "train/stray.mp4", "train/run/.trash/d.mp4")
+    make(tmp_path, "train/stand/readme", "val/run/d.mp4")
+    write(tmp_path, {"dataset.yaml": DESCRIPTION})
+    records = read(tmp_path, "train", tmp_path)
+    run = ["s1/a.y4m", "s1/b.MTS", "s2/deep/c.vob", "z.mp4"]
+    assert [*records.ids] == [f"train/run/{name}" for name in run] + [
+        f"train/sit/{n}" for n in ("0.JPG", "1.jpg", "clip")
+    ]
+    assert names(records) == ["run"] * 4 + ["sit"] * 3
+    assert "1 class folders without videos, as stand" in caplog.text
+    assert "4 files or links that are not read" in caplog.text  # a cover, notes, a video without class, readme
+
+
 def test_image_folders_as_imagenet(tmp_path):
     make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
     make(tmp_path, "val/n01443537/ILSVRC2012_val_00000001.JPEG")

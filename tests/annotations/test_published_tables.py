@@ -202,6 +202,11 @@ def test_mistakes_in_entries(tmp_path, columns, content, message):
         table(tmp_path, f"splits: {{train: {{annotations: a.json}}}}\n{columns}", {"a.json": text})
 
 
+def test_keys_of_entries_are_for_json(tmp_path):
+    with refused("a.csv", "`entries`"):
+        table(tmp_path, "splits: {train: {annotations: a.csv}}\nentries: videos", {"a.csv": "path,label\na.mp4,x\n"})
+
+
 def test_the_separator_of_labels_may_not_be_in_one(tmp_path):
     entries = json.dumps([{"path": "a.mp4", "label": ["a; b", "c"]}, {"path": "b.mp4"}])
     more = "splits: {train: {annotations: a.json}}"
@@ -230,6 +235,7 @@ def test_labels_in_file_names(tmp_path, caplog, pattern, files, found):
     records = read(tmp_path, "train", tmp_path)
     assert sorted(names(records)) == sorted(found)
     assert ("1 files do not match" in caplog.text) == ("cover.avi" in files)
-    write(tmp_path, {"dataset.yaml": text.replace("label}", "lable}")})
-    with refused("files", "'lable'", "'label'"):
-        read(tmp_path, "train", tmp_path)
+    for wrong, named in (("lable", ("'lable'", "'label'")), ("other", ("{label}",))):
+        write(tmp_path, {"dataset.yaml": text.replace("label}", f"{wrong}}}")})
+        with refused("files", *named):
+            read(tmp_path, "train", tmp_path)

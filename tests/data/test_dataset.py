@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from tests.data.conftest import CONFIG, clips_of, config_with, views_of
 from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import ClipKey, check_readable, collate, first_records
+from vidtl.data.dataset import ClipKey, check_classes, check_readable, collate, first_records
 from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.manifest import default_file
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.sampling import train_box, train_indices
+from vidtl.prepare.manifest import ManifestFolder, Results
+from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.seeding import generator
 from vidtl.video import View, open_video
 
@@ -69,6 +73,36 @@ def test_nothing_readable_stops_training_and_is_a_failure_in_evaluation(copied):
         check_readable(copied, CONFIG.data)
     view = views_of(copied)[2]
     assert (view.pixels, view.failure.path) == (None, copied.paths[2])
+
+
+@pytest.mark.parametrize("break_file", [Path.unlink, lambda path: path.write_bytes(b"no video")])
+def test_a_class_without_any_video_ends_training_unless_allowed(copied, caplog, break_file):
+    first, second = copied.with_labels(copied.labels(0)).tolist()
+    name = copied.classes.names[copied.labels(0)[0]]
+    break_file(copied.path(first))
+    with Results(ManifestFolder(default_file(copied.root).parent), None) as results:
+        for path in copied.paths:
+            results.add(scan_file(ScanJob(copied.root, path, "packets")))
+        results.finish()
+    check_classes(CONFIG.data, copied, copied)
+    copied.path(second).unlink()
+    with refused(copied.annotation, "1 classes", repr(name), "data.allow_empty_classes"):
+        check_classes(CONFIG.data, copied)
+    rest = copied.select(np.delete(np.arange(len(copied)), [first, second]))
+    check_classes(CONFIG.data, rest)  # a class of the list that no split has
+    with refused(repr(name)):
+        check_classes(CONFIG.data, rest, copied)  # a class that is evaluated but never trained
+    check_classes(config_with("data", allow_empty_classes=True).data, copied)
+    assert name in caplog.text
+
+
+def test_links_out_of_the_root_are_read_unless_told_otherwise(copied, tmp_path):
+    copied.path(0).rename(tmp_path / "elsewhere.mp4")
+    copied.path(0).symlink_to(tmp_path / "elsewhere.mp4")
+    assert views_of(copied)[0].failure is None
+    view = views_of(copied, config=config_with("data", follow_links=False))
+    assert "outside" in view[0].failure.reason
+    assert view[1].failure is None
 
 
 def test_a_broken_video_is_replaced_by_one_of_its_class_if_there_is_one(copied):

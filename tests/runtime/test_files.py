@@ -1,10 +1,11 @@
-"""Untrusted text in terminals."""
+"""Files that replace others, and untrusted text in terminals."""
 
+import os
 import unicodedata
 
 import pytest
 
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import printable, whole_file
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,16 @@ from vidtl.runtime.files import printable
 def test_printable_text_moves_no_cursor_and_ordinary_text_stays(text, shown):
     assert printable(text) == shown
     assert all(unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") for c in printable(text))
+
+
+@pytest.mark.parametrize("name", ["report.txt", f"report.txt.{os.getpid()}.tmp"])
+def test_a_link_is_replaced_and_not_written_through(tmp_path, name):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "victim")
+    with whole_file(tmp_path / "report.txt") as file:
+        file.write("ours")
+    assert [(tmp_path / each).read_text() for each in ("victim", "report.txt")] == ["mine", "ours"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["report.txt", "victim"]
 
 
 def test_long_text_loses_its_middle():

@@ -87,6 +87,41 @@ def test_absolute_paths_of_a_csv_file_lead_to_the_copies(tmp_path: Path) -> None
     assert (fast / "labels.csv").read_text() == expected
 
 
+@pytest.mark.parametrize("linked", [".vidtl", "scan/manifest.unfinished", "fast/.vidtl", "fast/clips", "fast/list.txt"])
+def test_nothing_is_written_through_links(
+    listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain, linked: str
+) -> None:
+    """The folders that are named may be links, nothing in them may lead out."""
+    folder, root = listed
+    victim, link = tmp_path / "victim", (root if linked == ".vidtl" else tmp_path) / linked
+    options = ["--dataset", folder, "--root", root, "--workers", 1, "--transcode", tmp_path / "fast"]
+    options += ["--output", tmp_path / "scan"] if linked != ".vidtl" else []
+    for name in ("scan", "fast"):
+        (tmp_path / f"real_{name}").mkdir()
+        (tmp_path / name).symlink_to(tmp_path / f"real_{name}")
+    if linked in ("fast/clips", "fast/list.txt"):
+        run_main(prepare.main, *options)
+        shutil.rmtree(link) if link.is_dir() else link.unlink()
+    victim.mkdir() if "." not in link.name[1:] else victim.touch()
+    link.symlink_to(victim)
+    _, err = run_main(prepare.main, *options, code=2)
+    assert_refusal(err.splitlines()[-1], link, "link")
+    assert not (any(victim.iterdir()) if victim.is_dir() else victim.read_bytes())
+
+
+def test_linked_videos_are_prepared_unless_told_otherwise(
+    listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain
+) -> None:
+    folder, root = listed
+    (root / "clips/1.mp4").rename(tmp_path / "elsewhere")
+    (root / "clips/1.mp4").symlink_to(tmp_path / "elsewhere")
+    for follow in ("false", "true"):
+        options = ["--dataset", folder, "--root", root, "--workers", 1, "--follow_links", follow]
+        out, _ = run_main(prepare.main, *options, "--transcode", tmp_path / f"fast_{follow}")
+        assert ("lies outside the data root" in out) == (follow == "false")
+        assert ("2 of 2 files" if follow == "true" else "1 of 2 files") in out
+
+
 def test_a_folder_that_a_list_cannot_name(listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
     folder, root = listed
     fast = tmp_path / "fast, small"

@@ -106,6 +106,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
             raise AssertionError("locked")
 
 
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "unreadable.jsonl", "checkpoints", "stacks", "wandb"])
+def test_nothing_is_written_through_a_link_in_the_directory_which_may_be_one(tmp_path, name):
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    (tmp_path / "disk").mkdir()
+    run.symlink_to(tmp_path / "disk")
+    victim.write_text("mine")
+    with RunDirectory(run).locked():
+        pass
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(victim)
+    with refused(run / name, "link"), RunDirectory(run).locked():
+        raise AssertionError("locked")
+    assert victim.read_text() == "mine"
+
+
 LOADER = SimpleNamespace(steps_per_epoch=3, clips_of_classes=lambda steps: {"jump": 10 * steps, "run": 20 * steps})
 
 

@@ -35,6 +35,8 @@ def read_table(
     Raises:
         UserError: another kind of file, a missing field, an object that repeats a name, or no pyarrow for Parquet.
     """
+    if keys and file.suffix != ".json":
+        raise UserError(f"{file}: dataset.yaml has `entries`, which is for JSON files")
     parts = {key: name.split(" + ") for key, name in columns.items()}
     names = [*dict.fromkeys(part for each in parts.values() for part in each)]
     may_lack = {part for key in optional for part in parts.get(key, ())}

@@ -80,94 +80,95 @@ def check_inside(file: Path, root: Path, what: str, follow_links: bool = True) -
     if follow_links:
         bound = next((each for each in bound.parents if each.name.startswith(("datasets--", "models--"))), bound)
     if not file.resolve().is_relative_to(bound):
-        allowed = "files in it; a dataset.yaml outside it may name others by absolute paths, or have them in its folder"
-        raise UserError(f"{what} {str(file)!r} lies outside data.root {str(root)!r}; allowed: {allowed}")
+        allowed = "files in it; a dataset.yaml outside data.root may name others by absolute paths, or lie beside them"
+        raise UserError(f"{what} {str(file)!r} lies outside {str(root)!r}; allowed: {allowed}")
     return file
 
 
 Kind = Literal["video", "image", "frames"]
 """A file with a container, a single image, or a folder of numbered images."""
-_Found = tuple[str, Kind | Literal["folder"] | None, str]
-"""Name or path, kind (None: not to be read), and real path of a file or folder."""
 
 
-def walk_videos(
-    folder: Path,
-    root: Path,
-    ignored: list[str],
-    is_single: Callable[[str], bool],
-    is_video: Callable[[str], bool] | None = None,
-) -> Iterator[tuple[str, Kind]]:
-    """Yield path and kind of every video in a folder and below it, in the order of the names, without hidden ones.
+class VideoWalk:
+    """Iterable of path and kind of the videos in a folder and below it that are not hidden, in the order of the names.
 
-    Images alone are the frames of one video; images beside videos, such as covers, are ignored.
-
-    Links are followed, and each real folder is read once. Links to a folder above themselves, `folder` or `root` are
-    ignored, so that neither a circle nor a link to `/` runs away; those into `folder` as well, unless hidden there.
-
-    Args:
-        folder: start; paths are relative to it.
-        root: a folder that contains it.
-        ignored: paths that are not read are added.
-        is_single: True if each image in a folder (its path) is a video of its own.
-        is_video: True if a file with an unknown ending is a video. None: none is, and a folder that cannot be listed
-            is an OSError instead of ignored.
+    Images alone are the frames of one video; images beside videos, such as covers, are ignored. Links are followed, and
+    each real folder is read once. Links to a folder above themselves, `folder` or `root` are ignored, so that neither a
+    circle nor a link to `/` runs away; those into `folder` as well, unless hidden there.
     """
-    start, real_root = folder.resolve(), root.resolve()
-    if start in real_root.parents:
-        raise UserError(f"{str(folder)!r} is a link to a folder above {str(root)!r}; allowed: a folder of videos")
-    closed = frozenset(str(each) for place in (start, real_root) for each in (place, *place.parents))
-    seen: set[str] = set()
-    todo: list[_Found] = [("", "folder", str(start))]
-    while todo:
-        path, kind, real = todo.pop()
-        if kind is None or real in seen:
-            ignored.append(path)
-        elif kind != "folder":
-            yield path, kind
-        else:
-            seen.add(real)
-            found = _contents(folder / path, real, closed, f"{start}/", is_video)
-            kinds = {kind for _, kind, _ in found}
-            are_frames, are_covers = "image" in kinds and not is_single(path), "video" in kinds
-            if are_frames and not are_covers:
-                yield path, "frames"
-            for name, kind, real in reversed(found):
-                if kind != "image" or not are_frames or are_covers:
-                    place = f"{path}/{name}" if path else name
-                    todo.append((place, None if kind == "image" and are_frames else kind, real))
 
+    def __init__(
+        self, folder: Path, root: Path, is_single: Callable[[str], bool], is_video: Callable[[str], bool] | None = None
+    ) -> None:
+        """Start at `folder`, to which paths are relative, in `root`.
 
-def _contents(
-    place: Path, real: str, closed: frozenset[str], start: str, is_video: Callable[[str], bool] | None
-) -> list[_Found]:
-    """Return everything in a folder, in the order of the names."""
-    try:
-        entries = sorted((e for e in os.scandir(place) if e.name[0] != "."), key=lambda entry: entry.name)
-    except OSError:
-        if is_video is None:
-            raise
-        return [(".", None, real)]
-    found: list[_Found] = []
-    for entry in entries:
-        name, lower, target = entry.name, entry.name.lower(), f"{real}/{entry.name}"
-        kind: Kind | Literal["folder"] | None = None
-        # Names come first, since `is_dir` of a link takes a system call.
+        `is_single` is True if each image in a folder (its path) is a video of its own, `is_video` if a file with an
+        unknown ending is one. Without `is_video`, none is, and a folder that cannot be listed is an OSError; with it,
+        such a folder is ignored, and files come before folders.
+        """
+        self.ignored: list[str] = []
+        """Paths that were found and not read."""
+        self._folder, self._is_single, self._is_video = folder, is_single, is_video
+        real, real_root = folder.resolve(), root.resolve()
+        if real in real_root.parents:
+            raise UserError(f"{str(folder)!r} is a link to a folder above {str(root)!r}; allowed: a folder of videos")
+        self._closed = {str(each) for place in (real, real_root) for each in (place, *place.parents)}
+        self._start = str(real)
+        self._seen: set[str] = set()
+
+    def __iter__(self) -> Iterator[tuple[str, Kind]]:
+        todo = [self._contents("", self._start)]
+        while todo:
+            for path, kind, real in todo[-1]:
+                if kind == "folder":
+                    todo.append(self._contents(path, real))
+                    break
+                if kind is None:
+                    self.ignored.append(path)
+                else:
+                    yield path, kind
+            else:
+                todo.pop()
+
+    def _contents(self, path: str, real: str) -> Iterator[tuple[str, Kind | Literal["folder"] | None, str]]:
+        """Yield path, kind (None: ignored) and real path of what is in a folder."""
+        try:
+            entries = [] if real in self._seen else sorted(os.scandir(self._folder / path), key=lambda each: each.name)
+        except OSError:
+            if self._is_video is None:
+                raise
+            entries = []
+        if not entries:
+            yield path, None, real
+        self._seen.add(real)
+        found = [(entry, self._kind(entry, real)) for entry in entries if entry.name[0] != "."]
+        if self._is_video:
+            found.sort(key=lambda each: each[1] == "folder")
+        kinds = {kind for _, kind in found}
+        are_frames, are_covers = "image" in kinds and not self._is_single(path), "video" in kinds
+        if are_frames and not are_covers:
+            yield path, "frames", real
+        for entry, kind in found:
+            name = f"{path}/{entry.name}" if path else entry.name
+            if kind == "folder":
+                yield name, kind, os.path.realpath(entry.path) if entry.is_symlink() else f"{real}/{entry.name}"
+            elif kind != "image" or are_covers or not are_frames:
+                yield name, None if kind == "image" and are_frames else kind, ""
+
+    def _kind(self, entry: "os.DirEntry[str]", place: str) -> Literal["video", "image", "folder"] | None:
+        name = entry.name.lower()
         if entry.is_dir(follow_symlinks=False):
-            kind = "folder"
-        elif lower.endswith(IMAGE_SUFFIXES):
-            kind = "image"
-        elif lower.endswith(VIDEO_SUFFIXES):
-            kind = "video"
-        elif entry.is_symlink() and os.path.isdir(entry.path):
-            target = os.path.realpath(entry.path)
-            leads_back = target in closed or f"{real}/".startswith(f"{target}/")
+            return "folder"
+        if name.endswith(IMAGE_SUFFIXES):  # before links, whose kind takes a system call
+            return "image"
+        if name.endswith(VIDEO_SUFFIXES):
+            return "video"
+        if entry.is_symlink() and os.path.isdir(entry.path):
+            target, start = os.path.realpath(entry.path), f"{self._start}/"
             comes_anyway = target.startswith(start) and "/." not in target[len(start) - 1 :]
-            kind = None if leads_back or comes_anyway else "folder"
-        elif is_video and is_video(entry.path):
-            kind = "video"
-        found.append((name, kind, target))
-    return found
+            leads_back = target in self._closed or place.startswith(f"{target}/") or comes_anyway
+            return None if leads_back else "folder"
+        return "video" if self._is_video and self._is_video(entry.path) else None
 
 
 class _Folder:

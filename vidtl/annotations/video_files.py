@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.annotations.layout import Kind, existing, walk_videos
+from vidtl.annotations.layout import Kind, VideoWalk, existing
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import DataConfig
 from vidtl.errors import UserError
@@ -34,11 +34,11 @@ class FoundVideos(NamedTuple):
     videos: list[VideoFile]
     """In the order given; below a folder in the order of the names."""
     ignored: list[Path]
-    """Files and folders that were found and not read, see `walk_videos`."""
+    """Files and folders that were found and not read, see `VideoWalk`."""
 
 
 def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos:
-    """Find videos in files and folders, recursively and through links, see `walk_videos`.
+    """Find videos in files and folders, recursively and through links, see `VideoWalk`.
 
     Args:
         paths: files, all of which are accepted, and folders.
@@ -51,13 +51,13 @@ def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos
     ignored: list[Path] = []
     for path in paths:
         existing(path, "video file or folder")
-        others: list[str] = []
-        found: Iterable[tuple[str, Kind]] = [("", "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")]
-        if path.is_dir():
-            found = walk_videos(path, path, others, lambda _: image_model, _has_container)
-        for name, kind in found:
+        if not path.is_dir():
+            videos.setdefault(path, VideoFile(path, "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"))
+            continue
+        walk = VideoWalk(path, path, lambda _: image_model, _has_container)
+        for name, kind in walk:
             videos.setdefault(path / name, VideoFile(path / name, kind))
-        ignored += [path / name for name in others]
+        ignored += [path / name for name in walk.ignored]
     return FoundVideos(list(videos.values()), ignored)
 
 

@@ -235,14 +235,12 @@ def check_classes(data: DataConfig, records: Records, *others: Records) -> None:
     the manifest ends the search: call it with all annotated records, before known gaps are left out.
     """
     manifest, (videos, classes) = find_manifest(records.root, data.manifest), records.distinct_labels()
-    wanted = np.unique(np.concatenate([classes, *(each.distinct_labels()[1] for each in others)]))
-    by_class = np.split(videos[np.argsort(classes, kind="stable")], np.searchsorted(np.sort(classes), wanted[1:]))
-    lost = [
-        records.classes.names[number]
-        for number, of_class in zip(wanted, by_class, strict=True)
-        if not any(_may_be_readable(records, index, manifest) for index in of_class.tolist())
-    ]
-    if lost:
+    kept: set[int] = set()
+    for index, number in zip(videos.tolist(), classes.tolist(), strict=True):
+        if number not in kept and _may_be_readable(records, index, manifest):
+            kept.add(number)
+    wanted = {*classes.tolist()}.union(*(each.label_classes.tolist() for each in others))
+    if lost := [records.classes.names[number] for number in sorted(wanted - kept)]:
         what = f"{len(lost)} classes without a readable video to train on: {', '.join(map(repr, lost[:5]))}"
         if not data.allow_empty_classes:
             raise UserError(f"{records.annotation}: {what}; allowed with data.allow_empty_classes: true")

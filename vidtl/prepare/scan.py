@@ -26,10 +26,7 @@ _BYTES_PER_S = 1_000_000  # by which the time limit grows
 
 
 class ScanJob(NamedTuple):
-    """One file to scan: its path relative to the root, and the frame rate if it is a folder of images.
-
-    Links may lead out of the root, if they are followed.
-    """
+    """One file to scan: its path relative to the root, and the frame rate if it is a folder of images."""
 
     root: Path
     path: str
@@ -178,7 +175,6 @@ class ScanPlan:
     frame_rate: float | None = None
     """Of folders of images."""
     follow_links: bool = True
-    """Read files outside the root that links in it lead to."""
     num_workers: int = 1
     time_limit_s: float = 60.0
     """For a file, plus one second per megabyte."""

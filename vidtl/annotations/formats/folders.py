@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import check_inside, existing, join, walk_videos
+from vidtl.annotations.layout import VideoWalk, check_inside, existing, join
 from vidtl.annotations.patterns import pattern_expression
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
@@ -19,17 +19,17 @@ _log = logging.getLogger(__name__)
 def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
     """Read `<split>/<class>/.../<video>`, the class being the first folder, in the order of the names.
 
-    Images in the class folder itself are one video each; below it, see `walk_videos`. What is not read is counted in a
+    Images in the class folder itself are one video each; below it, see `VideoWalk`. What is not read is counted in a
     warning, and so are class folders without videos.
     """
     builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
-        others: list[str] = []
+        walk = VideoWalk(folder, source.root, lambda place: "/" not in place)
         empty = dict.fromkeys(sorted(e.name for e in os.scandir(folder) if os.path.isdir(e.path) and e.name[0] != "."))
         if not empty:
             raise UserError(f"{folder}: no folders in it; one for each class is needed")
         base, row = folder.relative_to(source.root).as_posix(), Row(folder, number, 0)
-        for name, _ in walk_videos(folder, source.root, others, lambda place: "/" not in place):
+        for name, _ in walk:
             label, slash, _ = name.partition("/")
             if slash:
                 path = join(base, name)
@@ -37,8 +37,11 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
                 builder.label(row, label)
                 empty.pop(label, None)
             else:
-                others.append(name)
-        for what, names in (("class folders without videos", [*empty]), ("files or links that are not read", others)):
+                walk.ignored.append(name)
+        for what, names in (
+            ("class folders without videos", [*empty]),
+            ("files or links that are not read", walk.ignored),
+        ):
             if names:
                 _log.warning("%s: %d %s, as %s", folder, len(names), what, names[0])
     return builder
@@ -52,19 +55,18 @@ def read_file_names(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     expressions = [pattern_expression(pattern) for pattern in source.finder.patterns]
     for number, folder in enumerate(source.annotations):
-        others: list[str] = []
-        base = folder.relative_to(source.root).as_posix()
-        for name, _ in walk_videos(folder, source.root, others, lambda _: False):
+        base, walk = folder.relative_to(source.root).as_posix(), VideoWalk(folder, source.root, lambda _: False)
+        for name, _ in walk:
             path = join(base, name)
             fields = next((match.groupdict() for each in expressions if (match := each.fullmatch(path))), None)
             if fields is None:
-                others.append(name)
+                walk.ignored.append(name)
                 continue
             row = Row(folder, number, 0, fields)
             builder.add(row, path, path)
             builder.label(row, fields["label"])
-        if others:
-            _log.warning("%s: %d files do not match `files`, such as %s", folder, len(others), others[0])
+        if walk.ignored:
+            _log.warning("%s: %d files do not match `files`, as %s", folder, len(walk.ignored), walk.ignored[0])
     return builder
 
 
