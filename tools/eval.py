@@ -109,7 +109,7 @@ def main() -> None:
     sections = config.clip, config.evaluation, protocol, accelerator, Progress(accelerator.is_main_process), store
     result = evaluate(model, make_loader, records, *sections)
     if accelerator.is_main_process:
-        report(result, origin, folder, submit=READERS[description.format].official_scorer)
+        report(result, origin, folder, submit=READERS[description.format].submission == "charades")
         store.remove()
         if options.html == "true":
             network = model.model if isinstance(model, ClassOrder) else model

@@ -2,15 +2,20 @@
 
 python tools/predict.py clip.mp4 more_clips/ --checkpoint runs/toy
 python tools/predict.py clips/ --checkpoint runs/toy --json --evaluation.protocol vivit_4x3 > predictions.jsonl
+python tools/predict.py --checkpoint runs/ssv2 --data.eval_split test --submission test.csv
 
 Folders are searched recursively, in the order of the names. The class names are in the model, so no data set is needed.
 With --json each video is one line of JSON with path, frames, duration_s, scores (class, probability, score; best first)
 and reason (null for readable videos). The exit code is 4 if a video could not be read.
+
+With --submission the videos are those of a split, which needs no labels, and the file has the official form of Charades
+or Something-Something V2 for these, and is a CSV for other data sets. The settings are those of an evaluation.
 """
 
 import json
 import logging
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -26,8 +31,10 @@ log = logging.getLogger("vidtl.predict")
 
 
 def predict_parser() -> ModelParser:
-    parser = ModelParser("predict.py VIDEO...", "Predict the classes of videos with a trained model.")
-    parser.add_argument("videos", type=str, nargs="+", help="Videos, images, and folders that hold some")
+    parser = ModelParser("predict.py [VIDEO...]", "Predict the classes of videos with a trained model.")
+    parser.add_argument("videos", type=str, nargs="*", help="Videos, images, and folders that hold some")
+    text = "Write a file for the videos of --data.eval_split, which may lack labels, instead of VIDEO..."
+    parser.add_argument("--submission", type=Path, help=text)
     parser.add_argument("--top_k", type=int, help=f"Classes per video, 0 for all; default: {TOP_K}")
     parser.add_argument("--threshold", type=float, help="Only classes of at least this probability")
     parser.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
@@ -39,18 +46,24 @@ if __name__ == "__main__":
     with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
         predict_parser().check()
 
+from accelerate import Accelerator
 from rich.cells import cell_len
-from trained_model import parse_with_model
+from trained_model import load_for_classes, parse_with_model
 
-from vidtl.annotations.description import load_description
+from vidtl.annotations.description import load_description, read_unlabeled
+from vidtl.annotations.formats import READERS
 from vidtl.annotations.video_files import check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
-from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict
+from vidtl.data.dataset import check_readable, first_records
+from vidtl.data.protocols import protocol_of_run
+from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict, predict_records
+from vidtl.evaluation.submission import write_predicted
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
+from vidtl.training.checkpoint import Checkpoint
 
 
 def main() -> None:
@@ -60,13 +73,45 @@ def main() -> None:
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; allowed: a probability from 0 to 1")
     check_frame_rate(options.frame_rate)
+    given = [name for name in ("videos", "top_k", "threshold", "json", "frame_rate") if getattr(options, name)]
+    if options.submission and given:
+        raise UserError(f"--submission and {given[0]} are given; allowed: one of them")
+    if not options.submission and not options.videos:
+        raise UserError("no VIDEO is given; allowed: some, or --submission FILE for those of a split")
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
     if accelerator.num_processes > 1:
         raise UserError("predict.py runs as one process; it was started with several")
     checkpoint.verify()
-    model = load_model_directory(checkpoint.model_directory).to(accelerator.device)
+    (write_split if options.submission else print_files)(options, config, checkpoint, accelerator)
 
+
+def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
+    """Write the predictions for a split."""
+    description, split, file = load_description(config.data.dataset), config.data.eval_split, options.submission
+    class_names = load_model_directory(checkpoint.model_directory).class_names or ()
+    records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
+    records = first_records(records, config.evaluation.max_videos)
+    model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
+    check_readable(records, config.data)
+    protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
+    predictions: list[Prediction] = []
+    with Progress().task("predicting", "videos", len(records)) as task:
+        for prediction in predict_records(model, records, config, protocol, accelerator):
+            predictions.append(prediction)
+            task.update(len(predictions))
+    form = READERS[description.format].submission
+    write_predicted(form, file, list(records.ids), predictions)
+    print(printable(f"submission  {file}: {len(records)} videos of split {split}, form {form}"))
+    for prediction in predictions:
+        if prediction.reason:
+            print(printable(f"unreadable  {prediction.path}: {prediction.reason}"))
+    end(sum(bool(prediction.reason) for prediction in predictions), len(records))
+
+
+def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
+    """Print the predictions for files and folders."""
+    model = load_model_directory(checkpoint.model_directory).to(accelerator.device)
     found = find_videos(map(Path, options.videos), image_model=model.clip_config.num_frames == 1)
     if found.ignored:
         log.info("%d files are neither videos nor images, such as %s", len(found.ignored), found.ignored[0])
@@ -92,8 +137,13 @@ def main() -> None:
                 rows[prediction.path] = table_row(prediction, classes)
     if rows:
         print("\n".join(aligned([rows[video.path] for video in found.videos])))
+    end(unreadable, len(found.videos))
+
+
+def end(unreadable: int, count: int) -> None:
+    """Exit with the code of unreadable videos if there are any."""
     if unreadable:
-        log.warning("%d of %d videos could not be read", unreadable, len(found.videos))
+        log.warning("%d of %d videos could not be read", unreadable, count)
         sys.exit(EXIT_UNREADABLE)
 
 

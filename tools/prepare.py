@@ -145,7 +145,7 @@ def why_left_out(description: DatasetDescription, split: str, root: Path) -> str
     if not found or not (patterns or any((root / folder).is_dir() for folder in folders)):
         return "its annotation files do not exist"
     file = find_unlabeled(description, split, root)
-    return f"{file} has no column of labels (--splits names the splits to read, such as train,val)" if file else ""
+    return f"{file} has no labels for it (--splits names the splits to read, such as train,val)" if file else ""
 
 
 def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:

@@ -66,7 +66,7 @@ def test_unusual_actions(tmp_path, actions, expected):
 
 def test_videos_of_either_release_are_found(tmp_path):
     make(tmp_path, "Charades_v1_480/AAAAA.mp4", "Charades_v1/BBBBB.mp4", "Charades_v1/AAAAA.mp4")
-    records = read_csv(tmp_path, row("AAAAA", "") + row("BBBBB", "") + row("CCCCC", ""))
+    records = read_csv(tmp_path, row("AAAAA", "c001 0 1") + row("BBBBB", "") + row("CCCCC", ""))
     assert list(records.paths) == ["Charades_v1_480/AAAAA.mp4", "Charades_v1/BBBBB.mp4", "Charades_v1_480/CCCCC.mp4"]
     assert missing(records) == [2]
 

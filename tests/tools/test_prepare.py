@@ -147,7 +147,7 @@ def test_a_test_list_without_labels_is_left_out_unless_named(tmp_path: Path, run
     (tmp_path / "annotations/test.csv").write_text(f"{header}\na,17,27,test\n")
     options = ["--dataset", "kinetics600", "--root", tmp_path]
     out, err = run_main(prepare.main, *options)
-    assert f"split test: {tmp_path / 'annotations/test.csv'} has no column of labels (--splits names" in out
+    assert f"split test: {tmp_path / 'annotations/test.csv'} has no labels for it (--splits names" in out
     assert {*json.loads((tmp_path / ".vidtl/report.json").read_text())["splits"]} == {"train", "val"}
     _, err = run_main(prepare.main, *options, "--splits", "test", code=2)
     assert "test.csv:1: no column 'label'" in err

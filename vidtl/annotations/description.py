@@ -4,113 +4,29 @@ The keys are documented in `datasets/README.md`. A data set needs this file in a
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
-from vidtl.annotations.layout import (
-    AnnotationPlaces,
-    VideoFinder,
-    check_inside,
-    check_relative,
-    existing,
-    pattern_fields,
-)
+from vidtl.annotations.keys import DatasetDescription, SplitDescription, check_format, check_splits
+from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_inside, existing
+from vidtl.annotations.parts import choose_part
+from vidtl.annotations.patterns import check_patterns
 from vidtl.annotations.records import ClassNames, Records
-from vidtl.annotations.text_files import ClassList, lacks_column, read_class_list
-from vidtl.config.checks import require, require_choice
+from vidtl.annotations.text_files import ClassList, read_class_list
+from vidtl.config.checks import require_choice
 from vidtl.config.load import load
 from vidtl.errors import UserError, did_you_mean
-from vidtl.runtime.seeding import generator
 
 FILE_NAME = "dataset.yaml"
 
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
-_LIST_FIELDS = ("path", "label", "frames", "other")
-
-# Parts of a split (such as a held-out part of the training set) must be the same in every run.
-_PART_SEED = 0
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitDescription:
-    """One split; all paths are relative to the root; annotation files may also lie beside `dataset.yaml`."""
-
-    annotations: tuple[str, ...] = ()
-    """Annotation files, read in this order; none if the folders of `videos` are the annotation."""
-    videos: tuple[str, ...] = (".",)
-    """Folders that are searched for videos, in this order."""
-    replacements: tuple[str, ...] = ()
-    """Folders whose videos are preferred to those of `videos`."""
-    value: str = ""
-    """Value of the column `split` in rows of this split, if there is such a column; default: its name."""
-    part: tuple[float, float] = (0.0, 1.0)
-    """Start and end of a part of those records, as shares, in a fixed random order."""
-
-    def __post_init__(self) -> None:
-        require(0 <= self.part[0] < self.part[1] <= 1, "part", list(self.part), "two rising shares such as [0, 0.8]")
-
-    def choose(self, records: Records) -> Records:
-        """Select the records of the part, in the order of the annotation; UserError if it is empty."""
-        if self.part == (0.0, 1.0):
-            return records
-        start, end = (round(share * len(records)) for share in self.part)
-        if start == end:
-            raise UserError(f"{records.annotation}: part {list(self.part)} of {len(records)} videos is none of them")
-        return records.select(np.sort(generator(_PART_SEED, len(records)).permutation(len(records))[start:end]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetDescription:
-    """A data set without its root."""
-
-    folder: Path = Path()
-    """Folder of the file."""
-    name: str = ""
-    """Default: name of the folder."""
-    title: str = ""
-    """Default: name of the folder."""
-    format: str
-    """A key of `READERS`."""
-    labels: Literal["single", "multi"]
-    splits: dict[str, SplitDescription]
-    classes: str | None = None
-    """File of class names, found as annotation files are; None: the sorted labels of all splits."""
-    files: tuple[str, ...] = ()
-    """Name patterns of the videos, tried in order; the last suffix may be `.*`."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Names of columns that differ from those of the format."""
-    aliases: dict[str, str] = field(default_factory=dict)
-    """Other spellings of labels, with the class of each."""
-    protocol: str = "center"
-    """Default evaluation protocol."""
-    fields: tuple[str, ...] = ()
-    """Fields of a line of a list without a header."""
-    frame_rate: float | None = None
-    """Frames per second of folders of images."""
-    expected: dict[str, int] = field(default_factory=dict)
-    """Number of videos in the official annotation of each split."""
-
-    @property
-    def multi_label(self) -> bool:
-        """True if a video may have several classes, or none."""
-        return self.labels == "multi"
-
-    def split(self, name: str) -> SplitDescription:
-        """Return a split; UserError with the nearest name if there is none."""
-        if name not in self.splits:
-            raise UserError(f"data set {self.name!r} has no split {name!r}; {did_you_mean(name, self.splits)}")
-        return self.splits[name]
 
 
 def load_description(name_or_path: str) -> DatasetDescription:
@@ -125,9 +41,9 @@ def load_description(name_or_path: str) -> DatasetDescription:
     try:
         require_choice("format", read.format, tuple(READERS))
         annotation_format = READERS[read.format]
-        _check_splits(read, annotation_format)
-        _check_files(read.files, annotation_format.pattern_fields)
-        fields = _check_format(read, annotation_format)
+        check_splits(read, annotation_format)
+        check_patterns(read.files, annotation_format.pattern_fields)
+        fields = check_format(read, annotation_format)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     name = folder.resolve().name
@@ -142,32 +58,44 @@ def read_records(description: DatasetDescription, split: str, root: Path, follow
         UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
-        if not existing(root, "data.root").is_dir():
-            raise UserError(f"data.root {str(root)!r} is a file; the folder of annotations and videos is needed")
-        chosen = description.split(split)
         places = AnnotationPlaces(root, description.folder, follow_links)
-        if description.classes is not None:
-            file, *_ = places.find(description.classes, "file of class names")
-            class_list = read_class_list(file, READERS[description.format].numbered_classes)
-            classes = class_list.names
-            builder = _read_split(description, chosen, places, class_list)
-        else:
-            builders = {name: _read_split(description, each, places, None) for name, each in description.splits.items()}
-            classes = ClassNames(tuple(sorted(set().union(*(each.label_numbers for each in builders.values())))))
-            builder = builders[split]
-        records = chosen.choose(builder.build(classes))
+        classes, builder = _read_labels(description, split, places)
+        records = builder.build(classes)
+        if not records.label_classes.size:
+            raise UserError(f"{records.annotation} has no labels for split {split!r}; only predict.py reads such lists")
+        records = choose_part(records, description.splits[split].part, description.group, builder.groups)
     expected = description.expected.get(split, len(records))
     if expected != len(records):
         _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
     return records
 
 
+def read_unlabeled(
+    description: DatasetDescription, split: str, root: Path, class_names: Sequence[str], follow_links: bool = True
+) -> Records:
+    """Read a split that may lack labels, such as a published test list, for prediction.
+
+    `class_names` are those of the model, which count where the data set has no list of classes.
+    """
+    with _access_needed(root):
+        places = AnnotationPlaces(root, description.folder, follow_links)
+        lists = _read_classes(description, places) or [
+            ClassList(ClassNames(tuple(class_names)), dict(enumerate(class_names)))
+        ]
+        names = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
+        chosen = description.split(split)
+        builder = _read_split(description, chosen, places, lists, labeled=False)
+        return choose_part(builder.build(names), chosen.part, description.group, builder.groups)
+
+
 def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> Path | None:
-    """Return the first annotation file of a split without the column `label`, as in published test lists."""
-    column = {**READERS[description.format].columns, **description.columns}.get("label")
+    """Return the first annotation file of a split without labels, such as a published test list, or None."""
+    chosen = description.splits[split]
+    if not chosen.annotations:
+        return None
     places = AnnotationPlaces(root, description.folder)
-    files = (file for path in description.splits[split].annotations for file in places.find(path))
-    return next((file for file in files if column and lacks_column(file, column)), None)
+    builder = _read_split(description, chosen, places, _read_classes(description, places), labeled=False)
+    return None if builder.label_names else builder.source.annotations[0]
 
 
 @contextmanager
@@ -196,23 +124,60 @@ def _find_folder(name_or_path: str) -> Path:
     )
 
 
+def _read_classes(description: DatasetDescription, places: AnnotationPlaces) -> list[ClassList]:
+    """Read the lists of classes, one for each part of a label."""
+    if not existing(places.root, "data.root").is_dir():
+        raise UserError(f"data.root {str(places.root)!r} is a file; the folder of annotations and videos is needed")
+    names = description.classes.split(" + ") if description.classes else []
+    files = [places.find(name, "file of class names")[0] for name in names]
+    return [read_class_list(file, READERS[description.format].numbered_classes) for file in files]
+
+
+def _read_labels(
+    description: DatasetDescription, split: str, places: AnnotationPlaces
+) -> tuple[ClassNames, RecordsBuilder]:
+    """Read a split and the classes: those of the list, or the sorted labels of all splits."""
+    chosen, lists = description.split(split), _read_classes(description, places)
+    if len(lists) == 1:
+        return lists[0].names, _read_split(description, chosen, places, lists)
+    splits = description.splits.items()
+    builders = {name: _read_split(description, each, places, lists, labeled=name == split) for name, each in splits}
+    labels = set[str]().union(*(each.label_names for each in builders.values()))
+    return ClassNames(tuple(sorted(labels))), builders[split]
+
+
 def _read_split(
-    description: DatasetDescription, split: SplitDescription, places: AnnotationPlaces, classes: ClassList | None
+    description: DatasetDescription,
+    split: SplitDescription,
+    places: AnnotationPlaces,
+    lists: Sequence[ClassList],
+    labeled: bool = True,
 ) -> RecordsBuilder:
     annotation_format = READERS[description.format]
+    columns = {**annotation_format.columns, **description.columns}
+    if description.group and "{" not in description.group:
+        columns["group"] = description.group
+    if description.files:
+        columns["path"] = None
     source = AnnotationSource(
         root=places.root,
         annotations=_annotations(split, places, annotation_format),
         multi_label=description.multi_label,
-        columns={**annotation_format.columns, **description.columns},
+        columns=columns,
         finder=VideoFinder(places.root, split.videos, description.files, split.replacements),
         split_value=split.value,
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
-        classes=None if classes is None else classes.names,
-        first_class=0 if classes is None else classes.first_number,
+        classes=lists[0].names if len(lists) == 1 else None,
+        class_numbers=lists[0].by_number if len(lists) == 1 else {},
         fields=description.fields,
         frame_rate=description.frame_rate,
+        entries=description.entries,
+        separator=description.separator,
+        label_parts=tuple(lists) if len(lists) > 1 else (),
+        labeled=labeled,
+        time_unit=description.time_unit,
+        path_prefix=description.path_prefix,
     )
     return annotation_format.read(source)
 
@@ -227,65 +192,3 @@ def _annotations(
     if file := next((folder for folder in folders if not folder.is_dir()), None):
         raise UserError(f"folder of a split {str(file)!r} is a file")
     return folders
-
-
-def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat) -> None:
-    require(bool(read.splits), "splits", read.splits, "at least one entry")
-    for name, split in read.splits.items():
-        for key in ("annotations", "videos", "replacements"):
-            _check_paths(getattr(split, key), f"splits.{name}.{key}", may_be_absolute=key == "annotations")
-        needed = "one path or more" if annotation_format.annotation_files else f"none with format {read.format}"
-        fits = bool(split.annotations) == annotation_format.annotation_files
-        require(fits, f"splits.{name}.annotations", list(split.annotations), needed)
-
-
-def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> tuple[str, ...]:
-    """Check the keys whose values depend on the format or on the splits, and return the fields of a line."""
-    name = read.format
-    _check_paths([read.classes] if read.classes is not None else [], "classes", may_be_absolute=True)
-    for column in read.columns:
-        require_choice("a key of columns", column, tuple(annotation_format.columns))
-    for split, count in read.expected.items():
-        require_choice("a key of expected", split, tuple(read.splits))
-        require(count >= 0, f"expected.{split}", count, "0 or more")
-    require(read.frame_rate is None or read.frame_rate > 0, "frame_rate", read.frame_rate, "a number above 0")
-    if annotation_format.numbered_classes and read.classes is None:
-        raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
-    if annotation_format.frames_only and (read.classes is None or not read.frame_rate):
-        raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
-    needed = "'multi'" if annotation_format.multi_label else "'single'"
-    suits = annotation_format.multi_label in (None, read.multi_label)
-    require(suits, "labels", read.labels, f"{needed} with format {name}")
-    require(bool(annotation_format.fields) or not read.fields, "fields", list(read.fields), f"none with format {name}")
-    fields = read.fields or annotation_format.fields
-    for field_name in fields:
-        require_choice("an entry of fields", field_name, _LIST_FIELDS)
-        require(field_name == "other" or fields.count(field_name) == 1, "fields", list(fields), f"{field_name!r} once")
-    if fields:
-        require(fields[0] == "path" and "label" in fields, "fields", list(fields), "'path' first, and a 'label'")
-        last = not read.multi_label or fields[-1] == "label"  # several labels follow the other fields
-        require(last, "fields", list(fields), "'label' last with `labels: multi`")
-    return fields
-
-
-def _check_files(patterns: tuple[str, ...], allowed: tuple[str, ...]) -> None:
-    """Apply the patterns once, so that none can fail in the middle of a set."""
-    needed = "patterns such as '{id}.mp4'" if allowed else "none with this format, whose annotation has the paths"
-    require(bool(patterns) == bool(allowed), "files", list(patterns), needed)
-    sample: dict[str, Any] = {"label": "label", "id": "id", "start": 0, "end": 1}
-    for pattern in patterns:
-        try:
-            unknown = sorted(pattern_fields(pattern).difference(allowed))
-            example = pattern if unknown else pattern.format_map(sample)
-        except (ValueError, TypeError, LookupError) as error:
-            raise UserError(f"files has {pattern!r}, which is no name pattern ({error})") from None
-        if unknown:
-            hint = did_you_mean(unknown[0], sorted(allowed))
-            raise UserError(f"files has {pattern!r} with the unknown field {unknown[0]!r}; {hint}")
-        _check_paths([example], "files")
-
-
-def _check_paths(paths: Iterable[str], key: str, may_be_absolute: bool = False) -> None:
-    for path in paths:
-        for choice in map(str.strip, path.split("|")):
-            check_relative(choice.removeprefix("/") if may_be_absolute else choice, key)

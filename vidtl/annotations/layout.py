@@ -5,14 +5,17 @@ Each folder is listed once, since on a network file system one system call per v
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from string import Formatter
 from typing import Literal, NamedTuple
+from unicodedata import normalize
 
 from vidtl.errors import UserError, did_you_mean
 from vidtl.video.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
+_RANKS = {suffix[1:]: rank for rank, suffix in enumerate(VIDEO_SUFFIXES)}
 _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
 
 Fields = Mapping[str, str | int]
@@ -168,19 +171,61 @@ class VideoWalk:
         return "video" if self._is_video and self._is_video(entry.path) else None
 
 
+class _Folder:
+    """Names in one folder, which is listed once."""
+
+    def __init__(self, path: str, names: Iterable[str]) -> None:
+        self.path = path
+        self.names = frozenset(names)
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        return {normalize("NFC", name): name for name in self.names if not name.isascii()}
+
+    @cached_property
+    def _stems(self) -> dict[str, str]:
+        """Video by its composed name without the ending: the first in the table of endings, lower case first."""
+        found: dict[str, tuple[int, bool, str]] = {}
+        for name in self.names:
+            stem, dot, suffix = name.rpartition(".")
+            rank = _RANKS.get(suffix.lower())
+            if dot and rank is not None:
+                stem = normalize("NFC", stem)
+                found[stem] = min(found.get(stem, (len(_RANKS), True, "")), (rank, not suffix.islower(), name))
+        return {stem: name for stem, (_, _, name) in found.items()}
+
+    def find(self, name: str, any_ending: bool = False) -> str | None:
+        """Return the equal name, or the one that differs in composed accents only; a video for a name without ending.
+
+        `name.*` is always without its ending.
+        """
+        if name.endswith(".*"):
+            return self._stems.get(normalize("NFC", name[:-2]))
+        if name in self.names:
+            return name
+        composed = normalize("NFC", name)
+        return self._composed.get(composed) or (self._stems.get(composed) if any_ending else None)
+
+
 class VideoFinder:
-    """Finds videos by name patterns, tried in order in each of a few folders."""
+    """Finds videos by name patterns, tried in order in each of a few folders.
+
+    Names that differ from those of the files are found by one rule, and counted: accents may be composed or not, and
+    paths of annotations may lack the ending or have `\\` for `/`.
+    """
 
     def __init__(
         self, root: Path, folders: Sequence[str], patterns: Sequence[str], replacements: Sequence[str]
     ) -> None:
         """Search `folders` relative to `root`, after those of `replacements`."""
         self._root = root
-        self._names: dict[str, frozenset[str]] = {}
-        self._spellings: dict[str, list[tuple[str, frozenset[str]]]] = {}
+        self._listed: dict[str, _Folder] = {}
+        self._spellings: dict[str, list[_Folder]] = {}
+        self.respelled: dict[str, str] = {}
+        """File of each path of the annotation that differs."""
         self._folders = (*replacements, *folders)
         self._first_folder = folders[0]
-        self._patterns = tuple(patterns)
+        self.patterns = tuple(patterns)
         places = [
             (number, *join(folder, pattern).rpartition("/")[::2])
             for folder in self._folders
@@ -201,54 +246,78 @@ class VideoFinder:
             if "/" in name:
                 inner, _, name = name.rpartition("/")
                 folder = join(folder, inner)
-            for spelling, names in self._spelled(folder):
-                found = _first(name, names)
+            for there in self._spelled(folder):
+                found = there.find(name)
                 if found is not None:
                     self._hits[number] += 1
-                    return join(spelling, found)
+                    if not found.isascii() and not found.startswith(name.removesuffix("*")):
+                        self.respelled[name] = found
+                    return join(there.path, found)
         return None
 
-    def place(self, path: str) -> str:
-        """Locate a path of an annotation in the folders; if it is in none, return that in the first folder."""
-        if len(self._folders) > 1:
+    def name(self, fields: Fields) -> str:
+        """Return the name of a video by the first pattern, without its suffix `.*`."""
+        return self.patterns[0].format_map(fields).removesuffix(".*")
+
+    def place(self, path: str, written: str = "") -> str:
+        """Locate a path of an annotation in the folders; if it is in none, return that in the first folder.
+
+        `written` is the path before its separators were changed.
+        """
+        for any_ending in (False, True):
             for folder in self._folders:
-                parent, _, name = join(folder, path).rpartition("/")
-                if name in self._list(parent):
-                    return join(folder, path)
+                expected = join(folder, path)
+                parent, _, name = expected.rpartition("/")
+                there = self._listed.get(parent) or self._list(parent)
+                found = there.find(name, any_ending)
+                if found is not None:
+                    located = expected if found == name and there.path == parent else join(there.path, found)
+                    if located is not expected or written not in ("", path):
+                        self.respelled[written or path] = located
+                    return located
         return join(self._first_folder, path)
 
-    def _list(self, folder: str) -> frozenset[str]:
-        """Return the names in a folder (files and folders); empty if there is no such folder."""
-        if folder not in self._names:
-            path = self._root / folder
-            self._names[folder] = frozenset(os.listdir(path)) if path.is_dir() else frozenset()
-        return self._names[folder]
+    def _list(self, folder: str) -> _Folder:
+        """List a folder, also if its accents are composed otherwise; no names if there is none."""
+        if folder not in self._listed:
+            path = folder
+            if not folder.isascii() and not os.path.isdir(self._root / folder):
+                path = ""
+                for part in folder.split("/"):
+                    found = self._list(path).find(part)
+                    if found is None:
+                        path = folder
+                        break
+                    path = join(path, found)
+            names = os.listdir(self._root / path) if os.path.isdir(self._root / path) else ()
+            self._listed[folder] = _Folder(path, names)
+        return self._listed[folder]
 
-    def _spelled(self, folder: str) -> list[tuple[str, frozenset[str]]]:
+    def _spelled(self, folder: str) -> list[_Folder]:
         """Return the existing spellings of a folder, with their names."""
         spellings = self._spellings.get(folder)
         if spellings is None:
             parent, _, last = folder.rpartition("/")
             joined = last.replace(" ", "_")
             each_once = dict.fromkeys(join(parent, each) for each in (last, joined, re.sub("['()]", "", joined)))
-            spellings = self._spellings[folder] = [(each, self._list(each)) for each in each_once if self._list(each)]
+            spellings = self._spellings[folder] = [self._list(each) for each in each_once if self._list(each).names]
         return spellings
 
     def _can_match(self, folder: str, name: str) -> bool:
         """Return False if the folder has no file of this kind and no folders that the pattern could name."""
         if "{" in folder:
-            return bool(self._list(folder[: folder.index("{")].rpartition("/")[0]))
-        suffixes = VIDEO_SUFFIXES if name.endswith(".*") else (name[name.rfind("}") + 1 :],)
-        return any(found.endswith(suffixes) for found in self._list(folder))
+            return bool(self._list(folder[: folder.index("{")].rpartition("/")[0]).names)
+        suffixes = VIDEO_SUFFIXES if name.endswith(".*") else (name[name.rfind("}") + 1 :].lower(),)
+        return any(found.lower().endswith(suffixes) for found in self._list(folder).names)
 
     def expected_pattern(self, needs: str | None = None) -> str:
         """Return the expected place of missing videos: the first folder, and the pattern that most videos matched.
 
         With `needs`, only patterns with that field count (or all, if none has it).
         """
-        numbers = [i for i, p in enumerate(self._patterns) if needs is None or needs in pattern_fields(p)]
-        number = max(numbers or range(len(self._patterns)), key=self._hits.__getitem__)
-        pattern = join(self._first_folder, self._patterns[number])
+        numbers = [i for i, p in enumerate(self.patterns) if needs is None or needs in pattern_fields(p)]
+        number = max(numbers or range(len(self.patterns)), key=self._hits.__getitem__)
+        pattern = join(self._first_folder, self.patterns[number])
         return pattern[:-2] + VIDEO_SUFFIXES[0] if pattern.endswith(".*") else pattern
 
 
@@ -260,10 +329,3 @@ def join(folder: str, name: str) -> str:
 def pattern_fields(pattern: str) -> set[str]:
     """Return the names in braces; ValueError for invalid format syntax."""
     return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
-
-
-def _first(name: str, names: frozenset[str]) -> str | None:
-    """Return the name if it is in `names`; for `stem.*`, the name with the first matching suffix."""
-    if not name.endswith(".*"):
-        return name if name in names else None
-    return next((found for suffix in VIDEO_SUFFIXES if (found := name[:-2] + suffix) in names), None)

@@ -2,15 +2,28 @@
 
 import csv
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from vidtl.annotations.records import ClassNames
+from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.errors import UserError, did_you_mean
 
-_NUMBERED = re.compile(r"(?P<prefix>c?)(?P<number>\d+)[ \t]+(?P<name>.*)")
+_NUMBER = re.compile(r"([A-Za-z]?)(\d{1,9})[.):]?")
+_KEY = re.compile(r"\w+\s*:\s*(?=\d+$)")
+_TITLES = frozenset(["class", "classes", "label", "labels", "name", "names", "category", "categories"])
+_HEADER = _TITLES.union(
+    ["id", "ids", "idx", "index", "no", "num", "number", "key", "tag", "action", "verb", "noun", "text"]
+)
+_MAX_COLUMNS = 12
+
+_log = logging.getLogger(__name__)
+
+_Table = tuple[list[tuple[int, str, list[str]]], Iterable[tuple[int, int]]]
+"""Place, text and cells of each line or JSON entry, and pairs of columns to try as number and name."""
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -71,67 +84,173 @@ def _column(file: Path, header: list[str], name: str) -> int:
 
 
 class ClassList(NamedTuple):
-    """Class names, and the number of the first one in annotations."""
+    """Class names in the order of their numbers, and the name of each number in annotations."""
 
     names: ClassNames
-    first_number: int
+    by_number: dict[int, str]
+
+
+class _Reading:
+    """One interpretation of a whole list: a number, or None, and a name for each line."""
+
+    def __init__(self, lines: list[tuple[int, str, list[str]]], number: int, name: int) -> None:
+        """Take number and name from these columns; a first line of their titles is none of the lines."""
+        cells = [cells if len(cells) > max(number, name) else ["", ""] * 9 for _, _, cells in lines]
+        start = int(_is_header(cells[0][name]) and (not cells[0][number] or _is_header(cells[0][number])))
+        self.lines, cells = lines[start:], cells[start:]
+        matches = [_NUMBER.fullmatch(_unquoted(each[number])) for each in cells]
+        prefix = next((match[1] for match in matches if match), "")
+        self.numbers = [int(match[2]) if match and match[1] == prefix else None for match in matches]
+        self.names = [_unquoted(each[name].strip(" \t,;:")) for each in cells]
+        self.by_number = {n: name for n, name in zip(self.numbers, self.names, strict=True) if n is not None}
+        names = set(self.by_number.values())
+        self.repeats_names = len(names) < len(self.by_number)
+        # Most lines are numbered, and their names differ: 'level 1', 'level 2' are names.
+        differ = 2 * len(names) > len(self.by_number) and not all(map(str.isdecimal, names))
+        self.is_plausible = differ and 2 * sum(n is not None for n in self.numbers) > len(cells)
+        limit = min(self.by_number, default=0) + 2 * len(cells)
+        full = range(min(self.by_number, default=0), min(max(self.by_number, default=0), limit))
+        self.gaps = [n for n in full if n not in self.by_number]
+
+    def problem(self) -> tuple[str, int, int] | None:
+        """Return why the numbers are not those of classes, with two lines that show it; None if they are."""
+        first_at: dict[int | None, int] = {}
+        for index, number in enumerate(self.numbers):
+            if first_at.setdefault(number, index) != index and number is not None:
+                return "repeats the number of", index, first_at[number]
+        lowest, highest = first_at[min(self.by_number)], first_at[max(self.by_number)]
+        if None in first_at:
+            return "has no number, but most lines have one, as", first_at[None], lowest
+        if min(self.by_number) > 1:
+            return "has the lowest number, which is neither 0 nor 1; the highest is that of", lowest, highest
+        if len(self.gaps) >= len(self.numbers):
+            return "has a number beyond twice the number of lines; the lowest is that of", highest, lowest
+        return None
 
 
 def read_class_list(file: Path, numbered: bool = False) -> ClassList:
-    """Read class names in the order of their numbers.
+    """Read class names in the order of their numbers, or of the lines if these have none.
 
-    Forms: one name per line; lines `c000 name` of Charades, numbered from 0; lines `1 name` of UCF101's `classInd.txt`,
-    numbered from 0 or 1; a JSON object of names and numbers, as Something-Something's `labels.json`, or a JSON list of
-    names. Lines are numbered if the first two are; `numbered` requires the form of Charades.
+    Forms: a name per line; a number and a name in either order, with a comma, tab, semicolon, colon or space between;
+    more columns, if a header names them; JSON objects of names and numbers, lists of names, and lists of objects.
+    Numbers begin with 0 or 1, all with the same letter before them or none. One interpretation must hold for the whole
+    file; missing numbers are logged. `numbered` requires lines `c000 name` without gaps.
 
     Raises:
-        UserError: not UTF-8, a number out of order, an empty or repeated name.
+        UserError: not UTF-8, no interpretation or several, an empty or repeated name.
     """
+    is_json = file.suffix == ".json"
     try:
         text = file.read_text(encoding="utf-8-sig")
+        lines = [line.strip() for line in text.rstrip().splitlines()]
+        content = json.loads(text) if is_json else lines
+        tables = list(_json_tables(content) if is_json else _tables(lines))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a text file in UTF-8 ({error})") from None
-    names, first = _from_json(file, text) if file.suffix == ".json" else _from_lines(file, text, numbered)
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise UserError(f"{file}: not a {'JSON file' if is_json else 'list of classes'} ({error})") from None
+    found = _one_reading(file, tables, is_json)
+    if found is not None:
+        by_number = dict(sorted(found.by_number.items()))
+        if found.gaps:
+            missing = ", ".join(map(str, found.gaps[:10])) + ", ..." * (len(found.gaps) > 10)
+            _log.warning("%s: %d classes, in the order of their numbers; missing: %s", file, len(by_number), missing)
+    elif isinstance(content, list) and all(isinstance(name, str) for name in content):
+        by_number = dict(enumerate(_without_header(file, content) if content is lines else content))
+    else:
+        raise UserError(f"{file}: an object of class names and numbers, or a list of names, is needed")
+    for number, line in enumerate(lines if numbered else ()):
+        if line.split(maxsplit=1)[:1] != [f"c{number:03d}"]:
+            raise UserError(f"{file}:{number + 1}: {line!r} does not begin with 'c{number:03d} '")
     try:
-        return ClassList(ClassNames(tuple(names)), first)
+        return ClassList(ClassNames(tuple(by_number.values())), by_number)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
-def _from_lines(file: Path, text: str, numbered: bool) -> tuple[list[str], int]:
-    lines = [line.strip() for line in text.rstrip().splitlines()]
-    head = [_NUMBERED.fullmatch(line) for line in lines[:2]]
-    prefix, first = "c", 0
-    if not numbered:
-        if len(head) < 2 or not head[0] or not head[1] or head[0]["prefix"] != head[1]["prefix"]:
-            return lines, 0
-        prefix, first = head[0]["prefix"], int(head[0]["number"])
-        if first > 1 or int(head[1]["number"]) != first + 1:
-            return lines, 0
-    names = []
-    for line, entry in enumerate(lines, start=1):
-        number = first + line - 1
-        expected = f"c{number:03d}" if prefix else str(number)
-        parsed = _NUMBERED.fullmatch(entry)
-        if parsed is None or entry.split()[0] != expected:
-            raise UserError(
-                f"{file}:{line}: {entry!r} does not begin with '{expected} '; classes are numbered in order"
-            )
-        names.append(parsed["name"])
-    return names, first
+def _one_reading(file: Path, tables: Iterable[_Table], is_json: bool) -> _Reading | None:
+    """Return the one interpretation that holds, None if the list is not numbered; complete ones first.
+
+    UserError with two lines if none holds, or several.
+    """
+    readings = [_Reading(lines, *columns) for lines, pairs in tables for columns in pairs]
+    readings = [reading for reading in readings if reading.is_plausible]
+    holding = [reading for reading in readings if reading.problem() is None]
+    ranks = [(bool(reading.gaps), reading.repeats_names) for reading in holding]
+    best = [reading for reading, rank in zip(holding, ranks, strict=True) if rank == min(ranks)]
+    different = list({tuple(reading.by_number.items()): reading for reading in best}.values())
+    if len(different) == 1 or not readings:
+        return different[0] if different else None
+    if different:
+        names = " or ".join(f"{reading.numbers[0]} {reading.names[0]!r}" for reading in different[:2])
+        first, problem = different[0], (f"may be {names}; quotes or a header decide; likewise", 0, -1)
+    else:
+        first = max(readings, key=lambda reading: len(reading.by_number))
+        problem = first.problem() or ("", 0, 0)
+    (place, text, _), (other_place, other, _) = (first.lines[index] for index in problem[1:])
+    raise UserError(f"{annotated_at(file, place, is_json)}: {text!r} {problem[0]} {other!r} (line {other_place})")
 
 
-def _from_json(file: Path, text: str) -> tuple[list[str], int]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not a JSON file ({error})") from None
-    if isinstance(content, list) and all(isinstance(name, str) for name in content):
-        return content, 0
-    if not isinstance(content, dict) or not all(str(number).isdecimal() for number in content.values()):
-        raise UserError(f"{file}: an object of class names and numbers, or a list of names, is needed")
-    by_number = {int(number): name for name, number in content.items()}
-    first = min(by_number, default=0)
-    if first > 1 or sorted(by_number) != list(range(first, first + len(content))):
-        raise UserError(f"{file}: its {len(content)} numbers are not 0 to {len(content) - 1}, each once")
-    return [by_number[number] for number in sorted(by_number)], first
+def _tables(lines: list[str]) -> Iterator[_Table]:
+    """Yield the cells of all lines by each separator: the first one apart, the last one apart, and all of them."""
+    places = [(place, line) for place, line in enumerate(lines, start=1) if line]
+    if len(places) < 2:
+        return
+    for separator in (",", "\t", ";", ":", None):
+        yield [(place, line, line.split(separator, 1)) for place, line in places], [(0, 1)]
+        yield [(place, line, line.rsplit(separator, 1)) for place, line in places], [(1, 0)]
+    for separator in ",\t;":
+        cells = [next(csv.reader([line], delimiter=separator)) for _, line in places]
+        last = min(map(len, cells)) - 1  # a name at the end may contain the separator
+        rows = [
+            row if len(row) == last + 1 else line.split(separator, last)
+            for row, (_, line) in zip(cells, places, strict=True)
+        ]
+        # FineGym's cells are `Clabel: 0; set: 1; Glabel: 1; name`
+        bare = [[_KEY.sub("", cell.strip()) for cell in row] for row in rows]
+        yield from _columns([(place, line, row) for (place, line), row in zip(places, bare, strict=True)])
+
+
+def _columns(lines: list[tuple[int, str, list[str]]]) -> Iterator[_Table]:
+    """Yield a table with the columns that its header names, or all, if each line has as many."""
+    header = lines[0][2]
+    if 1 < len(header) <= _MAX_COLUMNS and all(len(cells) == len(header) for _, _, cells in lines):
+        titled = [column for column, cell in enumerate(header) if _is_header(cell)]
+        yield lines, permutations(titled if len(titled) > 1 else range(len(header)), 2)
+
+
+def _json_tables(content: Any) -> Iterator[_Table]:
+    """Yield the cells of an object of names and numbers, or of a list of objects with the keys of the first."""
+    if isinstance(content, dict) and all(isinstance(value, str | int) for value in content.values()):
+        yield [(i, key, [key, str(content[key])]) for i, key in enumerate(content, start=1)], [(0, 1), (1, 0)]
+    elif isinstance(content, list) and content and all(isinstance(entry, dict) for entry in content):
+        rows = [[str(entry.get(key, "")) for key in content[0]] for entry in content]
+        yield from _columns([(i, ", ".join(row)[:80], row) for i, row in enumerate([list(content[0]), *rows])])
+
+
+def _without_header(file: Path, lines: list[str]) -> list[str]:
+    """Return the names of a list without numbers; UserError for a header of several columns."""
+    if len(lines) > 1 and all(map(_is_header, titles := re.split("[,;\t]", lines[0]))):
+        if len(titles) > 1:
+            raise UserError(f"{file}:1: the header {lines[0]!r} has no column of numbers, as 'id,name' has")
+        if not _TITLES.isdisjoint(_words(lines[0])):
+            _log.warning("%s:1: %r is a header, the first class is %r", file, *lines[:2])
+            lines = lines[1:]
+    return [_unquoted(line) for line in lines]
+
+
+def _is_header(cell: str) -> bool:
+    """Return True for `id`, `class_name` or `classId`."""
+    return _HEADER.issuperset(words := _words(cell)) and bool(words) and not re.search("[^A-Za-z _-]", cell)
+
+
+def _words(cell: str) -> list[str]:
+    return [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", cell)]
+
+
+def _unquoted(text: str) -> str:
+    """Remove the quotes around a text: those of CSV, and those of names that had quotes before."""
+    text = text.strip()
+    while len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', ""):
+        text = text[1:-1].replace('""', '"').strip()
+    return text

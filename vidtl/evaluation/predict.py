@@ -16,13 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from torch import nn
 
-from vidtl.annotations.records import ClassNames
+from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.video_files import VideoFile, by_pixel_format, records_of_files, split_refused
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import VideoViews
 from vidtl.data.loader import EvalLoader
-from vidtl.data.protocols import get_protocol
+from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.evaluation.scoring import Scorer, probabilities
 from vidtl.models import VideoModel
 from vidtl.models.base import evaluation_mode
@@ -118,18 +119,18 @@ def predict(
         yield prediction
 
 
-def _predict(
-    model: VideoModel,
-    names: tuple[str, ...],
-    videos: Sequence[VideoFile],
-    settings: PredictionSettings,
-    config: ExperimentConfig,
-    accelerator: Accelerator,
+def predict_records(
+    model: nn.Module, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
 ) -> Iterator[Prediction]:
-    """Predict for videos of one pixel format, in order."""
-    multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
-    records = records_of_files(videos, ClassNames(names), multi_label, settings.frame_rate)
-    protocol = get_protocol(settings.protocol)
+    """Score records in their order, whether or not they have labels.
+
+    Args:
+        model: scores the classes of `records`; on the device of `accelerator`.
+        records: the videos.
+        config: the sections `clip`, `data` and `evaluation` are used.
+        protocol: views of each video and their fusion.
+        accelerator: device and precision.
+    """
     scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
     lengths: dict[int, tuple[int, float]] = {}
 
@@ -143,12 +144,29 @@ def _predict(
             for number in sorted(batch.numbers()):
                 num_frames, duration_s = lengths.pop(number)
                 scores_K = batch.rows.get(number)
+                chances_K = None if scores_K is None else probabilities(scores_K, scorer.fusion, records.multi_label)
                 yield Prediction(
-                    path=videos[number].path,
-                    class_names=names,
+                    path=records.path(number),
+                    class_names=records.classes.names,
                     reason=batch.failures.get(number, ""),
                     num_frames=num_frames,
                     duration_s=duration_s,
                     scores=scores_K,
-                    probabilities=None if scores_K is None else probabilities(scores_K, scorer.fusion, multi_label),
+                    probabilities=chances_K,
                 )
+
+
+def _predict(
+    model: VideoModel,
+    names: tuple[str, ...],
+    videos: Sequence[VideoFile],
+    settings: PredictionSettings,
+    config: ExperimentConfig,
+    accelerator: Accelerator,
+) -> Iterator[Prediction]:
+    """Predict for videos of one pixel format, in order."""
+    multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
+    records = records_of_files(videos, ClassNames(names), multi_label, settings.frame_rate)
+    predictions = predict_records(model, records, config, get_protocol(settings.protocol), accelerator)
+    for video, prediction in zip(videos, predictions, strict=True):
+        yield replace(prediction, path=video.path)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vidtl.annotations.description import DatasetDescription
+from vidtl.annotations.keys import DatasetDescription
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import Entry, Manifest
 from vidtl.runtime.files import printable

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vidtl.annotations.description import DatasetDescription, read_records
+from vidtl.annotations.description import read_records
+from vidtl.annotations.keys import DatasetDescription
 from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
 from vidtl.data.manifest import FOLDER, Entry, Manifest, file_stamp

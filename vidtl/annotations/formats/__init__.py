@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 from vidtl.annotations.formats import charades, folders, lists, tables
 from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder
+from vidtl.annotations.patterns import ANY_COLUMN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +18,7 @@ class AnnotationFormat:
     columns: Columns = field(default_factory=dict)
     """Columns of the format and their default names; None: optional."""
     pattern_fields: tuple[str, ...] = ()
-    """Fields that the patterns of `files` may use; none: the annotation has the paths."""
+    """Fields that the patterns of `files` may use; none: it has the paths. `ANY_COLUMN`: both."""
     numbered_classes: bool = False
     """Labels are numbers `cNNN`, which need a list of classes with lines `cNNN name`."""
     fields: tuple[str, ...] = ()
@@ -26,9 +29,15 @@ class AnnotationFormat:
     """Videos are folders of frames, which need `frame_rate`, and labels are class numbers."""
     multi_label: bool | None = None
     """Required value of `labels`; None: either."""
-    official_scorer: bool = False
-    """An evaluation also writes a file for Charades' official scorer."""
+    submission: Literal["csv", "charades", "ssv2"] = "csv"
+    """Official form of predictions; `csv` is that of `vidtl.evaluation.submission`."""
 
+
+_TABLE = AnnotationFormat(
+    read=tables.read_labelled_table,
+    columns={"path": "path", "label": "label", "id": None, "start": None, "end": None, "split": None},
+    pattern_fields=ANY_COLUMN,
+)
 
 READERS = {
     "kinetics_csv": AnnotationFormat(
@@ -42,25 +51,35 @@ READERS = {
         pattern_fields=("id",),
         numbered_classes=True,
         multi_label=True,
-        official_scorer=True,
+        submission="charades",
     ),
     "frame_list": AnnotationFormat(
-        read=charades.read_frame_list, frames_only=True, multi_label=True, official_scorer=True
+        read=charades.read_frame_list, frames_only=True, multi_label=True, submission="charades"
     ),
-    "avid_json": AnnotationFormat(read=lists.read_avid_json, pattern_fields=("id",), multi_label=False),
-    "ssv2_json": AnnotationFormat(
-        read=lists.read_ssv2_json,
-        columns={"id": "id", "template": "template"},
+    "avid_json": AnnotationFormat(
+        read=tables.read_labelled_table,
+        columns={"id": "key", "label": "value"},
         pattern_fields=("id",),
         multi_label=False,
+    ),
+    "ssv2_json": AnnotationFormat(
+        read=partial(tables.read_labelled_table, dropped="[]"),
+        columns={"id": "id", "label": "template"},
+        pattern_fields=("id",),
+        multi_label=False,
+        submission="ssv2",
     ),
     "hmdb51_splits": AnnotationFormat(read=lists.read_hmdb51_splits, pattern_fields=("label", "id"), multi_label=False),
     "path_list": AnnotationFormat(read=lists.read_path_list, fields=("path", "label")),
     "class_folders": AnnotationFormat(read=folders.read_class_folders, annotation_files=False, multi_label=False),
     "cifar10": AnnotationFormat(read=folders.read_cifar10, annotation_files=False, multi_label=False),
-    "labelled_csv": AnnotationFormat(
-        read=tables.read_labelled_csv,
-        columns={"path": "path", "label": "label", "start": None, "end": None, "split": None},
+    "labelled_table": _TABLE,
+    "labelled_csv": _TABLE,
+    "file_names": AnnotationFormat(
+        read=folders.read_file_names,
+        pattern_fields=("label", "group", "other"),
+        annotation_files=False,
+        multi_label=False,
     ),
     "gmdcsa24": AnnotationFormat(
         read=tables.read_gmdcsa24, columns={"file": "File Name", "classes": "Classes"}, multi_label=True

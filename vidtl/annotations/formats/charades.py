@@ -27,8 +27,9 @@ def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
     for row in source.rows():
         video_id = check_relative(row.values["id"], f"{row.where}: {source.columns['id']}")
         builder.add_found(row, video_id, {"id": video_id})
-        length = seconds(row.values["length"], row, source.columns["length"])
-        for action in filter(None, map(str.strip, row.values["actions"].split(";"))):
+        actions = [*filter(None, map(str.strip, row.values["actions"].split(";")))]
+        length = seconds(row.values["length"], row, source.columns["length"]) if actions or source.labeled else 0.0
+        for action in actions:
             name, start, end = _parse_action(source, row, action)
             start = min(start, length)
             builder.label(row, name, start, max(start, min(end, length)))

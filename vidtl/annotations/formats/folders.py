@@ -1,4 +1,4 @@
-"""Data sets without annotation files: a folder per class, and CIFAR-10, with images and labels in one file."""
+"""Data sets without annotation files: a folder per class, labels in file names, and CIFAR-10."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
 from vidtl.annotations.layout import VideoWalk, check_inside, existing, join
+from vidtl.annotations.patterns import pattern_expression
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo
@@ -43,6 +44,29 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
         ):
             if names:
                 _log.warning("%s: %d %s, as %s", folder, len(names), what, names[0])
+    return builder
+
+
+def read_file_names(source: AnnotationSource) -> RecordsBuilder:
+    """Read labels from paths by the patterns of `files`, such as `person{group}_{label}_d{other}.avi` of KTH.
+
+    Files that no pattern matches are counted in a warning.
+    """
+    builder = RecordsBuilder(source)
+    expressions = [pattern_expression(pattern) for pattern in source.finder.patterns]
+    for number, folder in enumerate(source.annotations):
+        base, walk = folder.relative_to(source.root).as_posix(), VideoWalk(folder, source.root, lambda _: False)
+        for name, _ in walk:
+            path = join(base, name)
+            fields = next((match.groupdict() for each in expressions if (match := each.fullmatch(path))), None)
+            if fields is None:
+                walk.ignored.append(name)
+                continue
+            row = Row(folder, number, 0, fields)
+            builder.add(row, path, path)
+            builder.label(row, fields["label"])
+        if walk.ignored:
+            _log.warning("%s: %d files do not match `files`, as %s", folder, len(walk.ignored), walk.ignored[0])
     return builder
 
 

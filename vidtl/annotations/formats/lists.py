@@ -1,18 +1,21 @@
-"""Text and JSON lists: paths with labels, HMDB51's splits, AViD and Something-Something V2."""
+"""Text lists: paths with labels, and HMDB51's splits."""
 
-import json
+import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
 from vidtl.annotations.layout import check_relative
-from vidtl.annotations.records import ClassNames
 from vidtl.errors import UserError
 from vidtl.video.suffixes import VIDEO_SUFFIXES
 
 _HMDB51_FILE = re.compile(r"(?P<label>.+)_test_split[123]\.txt")
 _HMDB51_FLAGS = ("0", "1", "2")
+
+_SPLIT_FOLDERS = frozenset(["train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"])
+
+_Uses = dict[tuple[str, str | None], tuple[Row, str]]
+"""First line and path of each folder with each label, None without one."""
 
 
 def read_path_list(source: AnnotationSource) -> RecordsBuilder:
@@ -25,18 +28,28 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         Archery/v_Archery_g01_c01.avi                    UCF101's testlist01.txt: the folder is the class
 
     White space or a comma separates the fields. They are counted from the right, so that paths may contain spaces. A
-    label is the number of a class in the list of classes, or its name.
+    label is the number of a class in the list of classes, or its name. `offset` and `frames` select images of a folder.
     """
     builder = RecordsBuilder(source)
     separators: dict[int, str | None] = {}
+    uses: _Uses = {}
     for row, text in source.lines():
         if row.file_number not in separators:
             separators[row.file_number] = _separator(text)
-        path, labels = _fields(source, row, text, separators[row.file_number])
-        path = source.locate(path, row.where)
-        builder.add(row, path, path)
-        for name in _names(source, row, path, labels):
-            builder.label(row, name)
+        values, labels = _fields(source, row, text, separators[row.file_number])
+        listed = values["path"].strip()
+        path = source.locate(listed, row.where)
+        segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
+        builder.add(row, path + part, path, segment)
+        folder = listed.replace("\\", "/").rpartition("/")[0]
+        if not labels and not source.multi_label and source.labeled:
+            uses.setdefault((folder, None), (row, path))
+            builder.label(row, f"{folder}/")  # until all folders are known
+        for label in labels:
+            builder.label(row, source.class_name(label, row.where))
+            if not source.multi_label:
+                uses.setdefault((folder, label), (row, path))
+    builder.rename_labels(_classes_of_folders(source, uses))
     return builder
 
 
@@ -46,8 +59,8 @@ def _separator(text: str) -> str | None:
     return "," if comma and before and len(after.split()) == 1 else None
 
 
-def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None) -> tuple[str, list[str]]:
-    """Return path and labels of a line; no label if it ends after the path."""
+def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None) -> tuple[dict[str, str], list[str]]:
+    """Return fields and labels of a line; no label if it ends after the path."""
     known = source.fields
     if source.multi_label:
         parts = text.split(separator)
@@ -59,28 +72,75 @@ def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None
             raise UserError(f"{row.where}: {text!r} has {len(parts)} fields; {' '.join(known)} are needed")
         values = dict(zip(known, parts, strict=False))
         labels = [values["label"]] if "label" in values else []
-    frames = values.get("frames", "0").strip()  # checked only: the folder has the frames
-    if not frames.isdecimal():
-        raise UserError(f"{row.where}: the number of frames is {frames!r}; a whole number is needed")
-    return values["path"].strip(), [label.strip() for label in labels]
+    for name in ("frames", "offset"):
+        if not values.get(name, "0").strip().isdecimal():
+            raise UserError(f"{row.where}: {name} is {values[name]!r}; a whole number is needed")
+    return values, [label.strip() for label in labels]
 
 
-def _names(source: AnnotationSource, row: Row, path: str, labels: Sequence[str]) -> list[str]:
-    folder = path.rpartition("/")[0].rpartition("/")[2]
-    if not labels and not source.multi_label:
-        return [_class_of_folder(source.classes, folder) or folder]
-    names = [source.class_name(label, row.where) for label in labels]
-    of_folder = _class_of_folder(source.classes, source.aliases.get(folder, folder))
-    if of_folder and not source.multi_label and source.aliases.get(names[0], names[0]) != of_folder:
-        reason = f"but the folder is that of {of_folder!r}; the list of classes and the annotation differ in order"
-        raise UserError(f"{row.where}: the label {labels[0]!r} is {names[0]!r}, {reason}")
-    return names
+def _segment(
+    source: AnnotationSource, row: Row, path: str, values: Mapping[str, str]
+) -> tuple[tuple[float, float], str]:
+    """Return the part of a folder that begins after `offset` images, in seconds, and the end of its id."""
+    if path.lower().endswith(VIDEO_SUFFIXES):
+        raise UserError(f"{row.where}: {path!r} is a video; `offset` counts the images of a folder")
+    start, end = int(values["offset"]), int(values["offset"]) + int(values["frames"])
+    return (source.frame_time(start), source.frame_time(end)), f"#frames={start},{end}"
 
 
-def _class_of_folder(classes: ClassNames | None, folder: str) -> str | None:
+def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]:
+    """Return the class of each folder, as `folder/`, whose lines have no label; UserError for labels that contradict."""
+    depth = _class_depth(source, uses)
+    unlabeled = {folder for folder, label in uses if label is None}
+    if depth is None and source.classes is None and len(unlabeled) > 1:
+        depth = -1
+    classes: dict[str, str] = {}
+    wrong: list[str] = []
+    for (folder, label), (row, path) in uses.items():
+        parts = folder.split("/")
+        part = parts[depth] if depth is not None and depth < len(parts) else ""
+        of_folder = _class_of_folder(source, part)
+        if label is None:
+            if not part or (depth == -1 and part in _SPLIT_FOLDERS):
+                raise UserError(f"{row.where}: {path!r} has no label, and none of its folders stands for a class")
+            classes[f"{folder}/"] = of_folder or part
+        elif of_folder:
+            name = source.class_name(label, row.where)
+            if source.aliases.get(name, name) != of_folder:
+                wrong.append(
+                    f"{row.where}: the label {label!r} is {name!r}, but the folder {part!r} is that of {of_folder!r}"
+                )
+    if wrong:
+        more = f" (and {len(wrong) - 1} more folders)" if len(wrong) > 1 else ""
+        raise UserError(f"{wrong[0]}{more}; the list of classes and the annotation differ in order")
+    return classes
+
+
+def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
+    """Return the depth of the folders of classes: where most have a class's name, preferably that of the label.
+
+    Folders of splits are no classes, even with the name of one, nor is a single folder of several labels.
+    """
+    at_depth: dict[int, list[tuple[str, str | None, bool]]] = {}
+    for (folder, label), (row, _) in uses.items():
+        name = "" if label is None else source.class_name(label, row.where)
+        for depth, part in enumerate(folder.split("/")):
+            of_folder = _class_of_folder(source, part)
+            agrees = of_folder == source.aliases.get(name, name)
+            at_depth.setdefault(depth, []).append((part, of_folder, agrees))
+    several = len({label for _, label in uses if label is not None}) > 1
+    ranks = []
+    for depth, entries in at_depth.items():
+        parts, named = {part for part, _, _ in entries}, [entry for entry in entries if entry[1] is not None]
+        if 2 * len(named) > len(entries) and not parts <= _SPLIT_FOLDERS and not (several and len(parts) == 1):
+            ranks.append((sum(agrees for _, _, agrees in named), len(named), len(parts), depth))
+    return max(ranks)[-1] if ranks else None
+
+
+def _class_of_folder(source: AnnotationSource, folder: str) -> str | None:
     """Return the class with the name of a folder, with spaces or underscores."""
-    spellings = (folder, folder.replace("_", " "))
-    return next((name for name in spellings if classes and name in classes), None)
+    name = source.aliases.get(folder, folder)
+    return next((each for each in (name, name.replace("_", " ")) if source.classes and each in source.classes), None)
 
 
 def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
@@ -108,54 +168,3 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
     pattern = source.finder.expected_pattern()
     builder.complete(lambda name, label: pattern.format(label=label, id=name.partition("/")[2]))
     return builder
-
-
-def read_avid_json(source: AnnotationSource) -> RecordsBuilder:
-    """Read `{"yrpxojhg.mp4": "playing harmonica", ...}`: a record per file name, `{id}`; `none` is a class, too."""
-    builder = RecordsBuilder(source)
-    for row, pair in _entries(source, "an object of file names and labels", pairs=True):
-        name, label = pair if isinstance(pair, tuple) else (None, None)
-        if not isinstance(name, str) or not isinstance(label, str):
-            raise UserError(f"{row.where}: {_short(pair)}; a file name and the name of a class are needed")
-        builder.add_found(row, check_relative(name, row.where), {"id": name})
-        builder.label(row, label)
-    builder.complete_by_id()
-    return builder
-
-
-def read_ssv2_json(source: AnnotationSource) -> RecordsBuilder:
-    """Read `[{"id": "78687", "template": "Holding [something] next to [something]", ...}, ...]`.
-
-    The class is the template without its brackets, as in `labels.json`.
-    """
-    columns = {key: str(name) for key, name in source.columns.items()}
-    builder = RecordsBuilder(source)
-    for row, entry in _entries(source, "a list of entries"):
-        if not isinstance(entry, dict) or not isinstance(entry.get(columns["id"]), str | int):
-            raise UserError(f"{row.where}: {_short(entry)}; an object with {columns['id']!r} is needed")
-        template = entry.get(columns["template"])
-        if not isinstance(template, str):
-            raise UserError(f"{row.where}: no {columns['template']!r}; a test list without labels cannot be used")
-        video_id = check_relative(str(entry[columns["id"]]), row.where)
-        builder.add_found(row, video_id, {"id": video_id})
-        builder.label(row, template.replace("[", "").replace("]", ""))
-    builder.complete_by_id()
-    return builder
-
-
-def _entries(source: AnnotationSource, needed: str, pairs: bool = False) -> Iterator[tuple[Row, Any]]:
-    """Yield the entries of JSON lists, or the (key, value) pairs of JSON objects, including repeated keys."""
-    for number, file in enumerate(source.annotations):
-        try:
-            content = json.loads(file.read_bytes(), object_pairs_hook=list if pairs else None)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file}: not a JSON file ({error})") from None
-        if not isinstance(content, list):
-            raise UserError(f"{file}: {needed} is needed, not {_short(content)}")
-        for position, entry in enumerate(content, start=1):
-            yield Row(file, number, position, is_entry=True), entry
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,21 +1,37 @@
 """Input and output of the annotation formats: rows with their line numbers, and the builder of `Records`."""
 
+import logging
 import math
+import re
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
+from vidtl.annotations.entries import has_entries, read_table
 from vidtl.annotations.layout import Fields, VideoFinder, check_relative
+from vidtl.annotations.patterns import column_of
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
-from vidtl.annotations.text_files import read_columns, text_lines
+from vidtl.annotations.text_files import ClassList, text_lines
 from vidtl.errors import UserError, did_you_mean
+
+_log = logging.getLogger(__name__)
+
+_MOST_LISTED = 20
+_CLOCK = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(\d{1,9}):([0-5]?\d(?:\.\d*)?)")
+_LIST = re.compile(r"\[.*\]|.+[|;].+|.+,[^\s\d].*")
 
 Columns = Mapping[str, str | None]
 """Name in the file of each column of a format; None for an optional one that the data set does not name."""
+
+
+LABEL_COLUMNS = ("label", "actions", "length")
+"""Columns that lists without labels lack."""
 
 
 class Row(NamedTuple):
@@ -51,19 +67,33 @@ class AnnotationSource:
     """None if the data set has no list of classes."""
     columns: Columns = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
-    first_class: int = 0
-    """Number of the first class in annotations."""
+    class_numbers: Mapping[int, str] = field(default_factory=dict)
+    """Name of each class number in annotations."""
     fields: tuple[str, ...] = ()
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
-    """Frames per second of folders of images."""
+    """Frames per second of folders of images, and of times in frames."""
+    time_unit: str = "seconds"
+    path_prefix: str = ""
+    """Beginning that paths of the annotation lose."""
+    entries: tuple[str, ...] = ()
+    """Keys that lead to the entries of a JSON file."""
+    separator: str = ";"
+    """Separates several labels of a row."""
+    label_parts: tuple[ClassList, ...] = ()
+    """Classes of each part of a label that combines several columns."""
+    labeled: bool = True
+    """False: labels may be missing."""
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
-        wanted = {key: name for key, name in self.columns.items() if name is not None}
+        columns = {key: name for key, name in self.columns.items() if name is not None}
+        for name in sorted(map(column_of, self.finder.fields)):
+            columns.setdefault(name, name)
+        optional = () if self.labeled else LABEL_COLUMNS
         for number, file in enumerate(self.annotations):
-            for line, values in read_columns(file, wanted):
-                row = Row(file, number, line, values)
+            for line, values in read_table(file, columns, optional, self.entries, self.separator):
+                row = Row(file, number, line, values, has_entries(file))
                 if "split" not in values or self._in_split(row):
                     yield row
 
@@ -76,26 +106,56 @@ class AnnotationSource:
     def locate(self, path: str, where: str) -> str:
         """Convert the path of a video in an annotation to one relative to the root.
 
-        Absolute paths must lie in the root; others are searched in the folders of the split.
+        Absolute paths must lie in the root or begin with `path_prefix`; others are searched in the folders of the split.
         """
-        path = path.removeprefix("./")
-        if path.startswith("/"):
+        relative = path if "\\" not in path else path.replace("\\", "/")
+        if self.path_prefix:
+            relative = relative.removeprefix(self.path_prefix.replace("\\", "/").rstrip("/") + "/")
+        if relative.startswith("/"):
             for root in (self.root.absolute(), self.root.resolve()):
-                if path.startswith(f"{root}/"):
-                    return check_relative(path.removeprefix(f"{root}/"), where)
-        return self.finder.place(check_relative(path, where))
+                if relative.startswith(f"{root}/"):
+                    return check_relative(relative.removeprefix(f"{root}/"), where)
+        if relative.startswith("/") or relative[1:3] == ":/":
+            raise UserError(
+                f"{where}: {path!r} is not in {str(self.root)!r}; `path_prefix` in dataset.yaml removes a beginning"
+            )
+        return self.finder.place(check_relative(relative.removeprefix("./"), where), path if "\\" in path else "")
+
+    def time(self, text: str, row: Row, name: str | None) -> float:
+        """Parse a time in seconds or `hh:mm:ss`, or with `time_unit: frames` the number of a frame from 0."""
+        if self.time_unit == "seconds":
+            return seconds(text, row, name)
+        if not text.isdecimal():
+            raise UserError(f"{row.where}: {name} is {text!r}; the number of a frame, 0 or more, is needed")
+        return self.frame_time(int(text))
+
+    def frame_time(self, number: int) -> float:
+        """Return the time in seconds half a frame before a frame, so that rounding cannot exclude it."""
+        assert self.frame_rate is not None  # the description requires it
+        return max(0.0, (number - 0.5) / self.frame_rate)
 
     def class_name(self, label: str, where: str) -> str:
         """Return the class name of a label, which is a number in the list of classes or a name."""
+        if self.label_parts:
+            return self._combined(label, where)
         if not label.isdecimal() or (self.classes is not None and label in self.classes):
             return label
         if self.classes is None:
             raise UserError(f"{where}: the label is the number {label}; `classes` is needed in dataset.yaml")
-        number, names = int(label) - self.first_class, self.classes.names
-        if not 0 <= number < len(names):
-            last = self.first_class + len(names) - 1
-            raise UserError(f"{where}: the label is {label}; classes are numbered {self.first_class} to {last}")
-        return names[number]
+        name = self.class_numbers.get(int(label))
+        if name is None:
+            first, last = min(self.class_numbers), max(self.class_numbers)
+            gaps = "" if last - first < len(self.class_numbers) else ", with gaps"
+            raise UserError(f"{where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
+        return name
+
+    def _combined(self, label: str, where: str) -> str:
+        """Join the class names of the parts of a label."""
+        numbers = label.split(" + ")
+        if len(numbers) != len(self.label_parts):
+            raise UserError(f"{where}: the label is {label!r}; {len(self.label_parts)} numbers are needed")
+        parts = (replace(self, classes=n, class_numbers=each, label_parts=()) for n, each in self.label_parts)
+        return " ".join(part.class_name(number, where) for part, number in zip(parts, numbers, strict=True))
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
@@ -122,9 +182,11 @@ class RecordsBuilder:
         self._label_numbers = array("i")
         self._label_starts = array("f")
         self._label_ends = array("f")
-        self._first_uses: dict[str, str] = {}
-        self.label_numbers: dict[str, int] = {}
-        """Number of each label name, by first use."""
+        self._first_uses: list[str] = []
+        self._groups = GrowingStrings()
+        self._numbers: dict[str, int] = {}
+        self.label_names: list[str] = []
+        """Names of labels, by first use; several may become one class."""
 
     def add(self, row: Row, video_id: str, path: str, segment: tuple[float, float] = (0.0, math.inf)) -> None:
         """Begin a record; `label` then adds to it.
@@ -145,6 +207,7 @@ class RecordsBuilder:
             self._paths.append(path)
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
+        self._groups.append(row.values.get("group", ""))
         self._lines.append(row.line)
         self._are_entries = row.is_entry
         self._file_numbers.append(row.file_number)
@@ -159,16 +222,24 @@ class RecordsBuilder:
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
         """Add a label to the last record, of the whole video unless times are given."""
         name = self.source.aliases.get(name, name)
-        number = self.label_numbers.get(name)
+        number = self._numbers.get(name)
         if number is None:
             if not name:
+                if not self.source.labeled:
+                    return
                 raise UserError(f"{row.where}: the label is empty; every row needs the name of a class")
-            number = self.label_numbers[name] = len(self.label_numbers)
-            self._first_uses[name] = row.where
+            number = self._numbers[name] = len(self.label_names)
+            self.label_names.append(name)
+            self._first_uses.append(row.where)
         self._label_numbers.append(number)
         self._label_starts.append(start_s)
         self._label_ends.append(end_s)
         self._label_offsets[-1] += 1
+
+    def rename_labels(self, names: Mapping[str, str]) -> None:
+        """Replace names of labels by others, which are other spellings of classes, too."""
+        renamed = [names.get(name, name) for name in self.label_names]
+        self.label_names = [self.source.aliases.get(name, name) for name in renamed]
 
     def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
         """Set the path of records without a file, and of `ambiguous` ones, to `expected(id, first label)`.
@@ -178,7 +249,7 @@ class RecordsBuilder:
         absent = {*self._absent, *ambiguous}
         if not absent:
             return
-        ids, paths, names = self._ids.column(), GrowingStrings(), list(self.label_numbers)
+        ids, paths, names = self._ids.column(), GrowingStrings(), self.label_names
         for index, path in enumerate(self.paths()):
             if index in absent:
                 labels = self._label_numbers[self._label_offsets[index] : self._label_offsets[index + 1]]
@@ -191,20 +262,31 @@ class RecordsBuilder:
         pattern = self.source.finder.expected_pattern()
         self.complete(lambda video_id, _: pattern.format(id=video_id))
 
+    def groups(self, records: Records) -> list[str]:
+        """Return the value of the column or field `group` of each record of `build`; empty without one."""
+        by_id = dict(zip(self._ids.column(), self._groups.column(), strict=True))
+        return [by_id[video_id] for video_id in records.ids]
+
     def paths(self) -> StringColumn:
         """Return the paths of all records, empty for those without a file; no record can be added afterwards."""
         return self._paths.column()
 
+    def ids(self) -> StringColumn:
+        """Return the ids of all records; no record can be added afterwards."""
+        return self._ids.column()
+
     def build(self, classes: ClassNames) -> Records:
-        """Build the table.
+        """Build the table; rows that say the same of one id are one record.
 
         Raises:
-            UserError: an empty split, a repeated id or an unknown class.
+            UserError: an empty split, contradictory rows with one id or an unknown class.
         """
         ids, source = self._ids.column(), self.source
-        self._check_ids(ids)
-        numbers = np.array([self._class_number(classes, name) for name in self.label_numbers], np.int32)
-        return Records(
+        if not len(ids):
+            raise UserError(f"{', '.join(map(str, source.annotations))}: no row belongs to this split; one is needed")
+        numbers = np.array([self._class_number(classes, *each) for each in enumerate(self.label_names)], np.int32)
+        self._warn(classes)
+        records = Records(
             root=source.root,
             classes=classes,
             multi_label=source.multi_label,
@@ -223,34 +305,93 @@ class RecordsBuilder:
             frame_rate=source.frame_rate,
             are_entries=self._are_entries,
         )
+        repeats = self._repeats(records, ids.repeated().tolist())
+        return records.select(np.delete(np.arange(len(records)), repeats)) if repeats else records
 
     def where(self, index: int) -> str:
         """Return the place of a record, as `Row.where`."""
         return annotated_at(self.source.annotations[self._file_numbers[index]], self._lines[index], self._are_entries)
 
-    def _class_number(self, classes: ClassNames, name: str) -> int:
+    def _class_number(self, classes: ClassNames, number: int, name: str) -> int:
         try:
             return classes.index(name)
         except UserError as error:
-            raise UserError(f"{self._first_uses[name]}: {error}") from None
+            raise UserError(f"{self._first_uses[number]}: {error}") from None
 
-    def _check_ids(self, ids: StringColumn) -> None:
-        if not len(ids):
-            files = ", ".join(str(file) for file in self.source.annotations)
-            raise UserError(f"{files}: no row belongs to this split; at least one is needed")
-        repeated = ids.repeated().tolist()
-        if repeated:
-            first, video_id = repeated[0], ids[repeated[0]]
-            second = next(index for index in repeated[1:] if ids[index] == video_id)
-            raise UserError(f"{self.where(second)}: {video_id!r} is already at {self.where(first)}; once is allowed")
+    def _repeats(self, records: Records, repeated: Iterable[int]) -> list[int]:
+        """Return records that equal an earlier one; UserError with all that contradict one."""
+        first_of: dict[str, int] = {}
+        columns = records.label_classes, records.label_starts_s, records.label_ends_s
+
+        def content(index: int) -> tuple[str, set[tuple[float, ...]]]:
+            part = slice(*records.label_offsets[index : index + 2])
+            return records.paths[index], set(zip(*(column[part].tolist() for column in columns), strict=True))
+
+        same: list[int] = []
+        other: list[str] = []
+        for index in repeated:
+            first = first_of.setdefault(records.ids[index], index)
+            if index != first and content(first) == content(index):
+                same.append(index)
+            elif index != first:
+                said = [
+                    f"{', '.join(records.classes.names[k] for k in records.labels(each))!r} at {self.where(each)}"
+                    for each in (first, index)
+                ]
+                other.append(f"{records.ids[index]!r} is {' and '.join(said)}")
+        if other:
+            more = f"; and {len(other) - _MOST_LISTED} more" if len(other) > _MOST_LISTED else ""
+            raise UserError("; ".join(other[:_MOST_LISTED]) + more)
+        if same:
+            first = first_of[records.ids[same[0]]]
+            places = f"{self.where(same[0])} that of {self.where(first)}"
+            _log.warning("%s: %d rows repeat another and count once, as %s", records.annotation, len(same), places)
+        return same
+
+    def _warn(self, classes: ClassNames) -> None:
+        """Log paths that were found under another name, and labels that look like spellings or lists of others."""
+        annotation = self.source.annotations[0]
+        if respelled := self.source.finder.respelled:
+            text = "%s: %d paths have other endings, accents or separators than the files: %r is %r"
+            _log.warning(text, annotation, len(respelled), *next(iter(respelled.items())))
+        places = dict(zip(reversed(self.label_names), reversed(self._first_uses), strict=True))
+        for kind, names in (
+            ("equal but for case, spaces or accents", alike(classes.names)),
+            ("lists of labels", [] if self.source.classes else lists(self.label_names)),
+        ):
+            if names:
+                place = next((places[name] for name in names if name in places), annotation)
+                _log.warning(
+                    "%s: %d labels look like %s, as %s", place, len(names), kind, " and ".join(map(repr, names[:2]))
+                )
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
-    """Parse a finite number of seconds, 0 or more; UserError that names the column `name`."""
+    """Parse a finite number of seconds, 0 or more, or `hh:mm:ss.xx`; UserError that names the column `name`."""
     try:
-        value = float(text)
+        clock = _CLOCK.fullmatch(text)
+        value = float(text) if clock is None else 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3])
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UserError(f"{row.where}: {name} is {text!r}; a number of seconds, 0 or more, is needed")
+        raise UserError(f"{row.where}: {name} is {text!r}; seconds, 0 or more, or hh:mm:ss.xx are needed")
     return value
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """Return the names that equal another but for case, spaces, underscores and the form of accents."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"[\s_]+", "", normalize("NFC", name).casefold()), []).append(name)
+    return [name for group in groups.values() if len(group) > 1 for name in group]
+
+
+def lists(names: Iterable[str]) -> list[str]:
+    """Return the names that look like several: `a|b`, `a,b`, `['a', 'b']`, or `a, b` if `a` is in another one, too."""
+    parts = {name: {part.strip() for part in name.split(",")} for name in names}
+    uses = Counter(part for each in parts.values() for part in each)
+    return [
+        name
+        for name, each in parts.items()
+        if _LIST.fullmatch(name) or (len(each) > 1 and max(map(uses.get, each)) > 1)
+    ]

@@ -1,4 +1,4 @@
-"""CSV files with a header: Kinetics, user-defined columns and GMDCSA24."""
+"""Tables: Kinetics, user-defined columns and GMDCSA24."""
 
 import logging
 import math
@@ -48,9 +48,9 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
     """Return the fields of name patterns; UserError for values that no file name can have."""
     columns, aliases, values = builder.source.columns, builder.source.aliases, row.values
     label, video_id = values["label"], values["id"]
-    if not label or not video_id:
+    if (not label and builder.source.labeled) or not video_id:
         raise UserError(f"{row.where}: {columns['id' if label else 'label']} is empty; every row needs one")
-    check_relative(f"{label}/{video_id}", row.where)
+    check_relative(f"{label or 'label'}/{video_id}", row.where)
     start, end = (_whole_seconds(row, key, columns[key]) for key in ("start", "end"))
     if end <= start:
         raise UserError(f"{row.where}: {columns['end']} is {end}, not after {columns['start']}, {start}")
@@ -59,8 +59,12 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
 
 def _ambiguous(builder: RecordsBuilder) -> list[int]:
     """Return rows that share a file `<id>.mp4`, which contains one clip at most: all of them count as missing."""
-    paths = builder.paths()
-    rows = [index for index in paths.repeated().tolist() if paths[index]]
+    ids, paths = builder.ids(), builder.paths()
+    ids_of_path: dict[str, set[str]] = {}
+    repeated = [index for index in paths.repeated().tolist() if paths[index]]
+    for index in repeated:
+        ids_of_path.setdefault(paths[index], set()).add(ids[index])
+    rows = [index for index in repeated if len(ids_of_path[paths[index]]) > 1]
     if rows:
         path, first = paths[rows[0]], builder.where(rows[0])
         if "start" not in builder.source.finder.fields:
@@ -81,44 +85,87 @@ def _whole_seconds(row: Row, key: str, column: str | None) -> int:
     return int(value)
 
 
-def read_labelled_csv(source: AnnotationSource) -> RecordsBuilder:
-    """Read user-defined CSV files: a path and a label per row, in columns that `dataset.yaml` names.
+def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsBuilder:
+    """Read tables of a path and a label per row, in columns that `dataset.yaml` names (CSV, JSON, Parquet).
 
     Single-label: a record per row. `start` and `end` select a part of the file; several rows may select parts of one
     file. The id is then a path with a media fragment, `walk.mp4#t=2.5,4` (W3C Media Fragments, 4.2.1).
 
     Multi-label: a record per file, with the labels of all its rows. `start` and `end` bound the labels of the row;
     without them, labels apply to the whole video. Labels of one row are separated by `;`, and a row may have none.
+
+    With name patterns, the columns of their fields give the path, and the column `id`, or the first pattern, the id.
+
+    Args:
+        source: the split.
+        dropped: characters that labels lose.
     """
     builder = RecordsBuilder(source)
-    rows_of_path: dict[str, list[Row]] = {}
+    removed = str.maketrans("", "", dropped)
+    rows_of_video: dict[str, list[tuple[Row, str, Fields]]] = {}
+    absent: dict[str, Fields] = {}
     for row in source.rows():
-        path = source.locate(row.values["path"], f"{row.where}: {source.columns['path']}")
+        video_id, path, fields = _video(source, row)
         if source.multi_label:
-            rows_of_path.setdefault(path, []).append(row)
+            rows_of_video.setdefault(video_id, []).append((row, path, fields))
             continue
         start, end = _times(source, row)
-        part = f"#t={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
-        builder.add(row, path if (start, end) == (0, math.inf) else path + part, path, (start, end))
-        builder.label(row, row.values["label"])
-    for path, rows in rows_of_path.items():
-        builder.add(rows[0], path, path)
-        for row in rows:
+        unit = "t" if source.time_unit == "seconds" else "frames"
+        part = f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
+        if (start, end) != (0, math.inf) and not row.values.get("id"):
+            video_id += part
+        builder.add(row, video_id, path, (start, end))
+        builder.label(row, _class_name(source, row, row.values["label"].translate(removed)))
+        if not path:
+            absent[video_id] = fields
+    for video_id, rows in rows_of_video.items():
+        first, path, fields = rows[0]
+        builder.add(first, video_id, path)
+        if not path:
+            absent[video_id] = fields
+        for row, _, _ in rows:
             start, end = _times(source, row)
             whole = not row.values.get("start") and not row.values.get("end")
-            for name in row.values["label"].split(";") if row.values["label"] else []:
-                builder.label(row, name.strip(), -math.inf if whole else start, end)
+            for name in row.values["label"].split(source.separator) if row.values["label"] else []:
+                builder.label(row, _class_name(source, row, name.strip()), -math.inf if whole else start, end)
+    if absent:
+        pattern = source.finder.expected_pattern()
+        builder.complete(lambda video_id, _: pattern.format_map(absent[video_id]))
     return builder
+
+
+def _video(source: AnnotationSource, row: Row) -> tuple[str, str, Fields]:
+    """Return id, path and fields of the video of a row; no path if name patterns match no file."""
+    if not source.finder.fields:
+        path = source.locate(row.values["path"], f"{row.where}: {source.columns['path']}")
+        return path, path, {}
+    fields = {name: _pattern_value(source, row, name) for name in source.finder.fields}
+    return row.values.get("id") or source.finder.name(fields), source.finder.find(fields) or "", fields
+
+
+def _pattern_value(source: AnnotationSource, row: Row, field: str) -> str | int:
+    """Return a field of a name pattern: `{start*10}` is a whole number of tenths, any other one a text."""
+    key, _, factor = field.partition("*")
+    column = source.columns.get(key) or key
+    if factor:
+        return round(seconds(row.values[key], row, column) * int(factor))
+    text = row.values[key] if source.labeled or key != "label" else row.values[key] or "unlabeled"
+    return check_relative(text, f"{row.where}: {column}")
+
+
+def _class_name(source: AnnotationSource, row: Row, label: str) -> str:
+    """Resolve numbers where there is a list of classes."""
+    return source.class_name(label, row.where) if source.classes or (source.label_parts and label) else label
 
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
     """Return start and end in seconds; 0 and infinity if the column or the value is absent."""
     first, last = (row.values.get(column, "") for column in ("start", "end"))
-    start = seconds(first, row, source.columns["start"]) if first else 0.0
-    end = seconds(last, row, source.columns["end"]) if last else math.inf
+    start = source.time(first, row, source.columns["start"]) if first else 0.0
+    end = source.time(last, row, source.columns["end"]) if last else math.inf
     if end <= start:
         raise UserError(
-            f"{row.where}: {source.columns['end']} is {last}, not after {source.columns['start']}, {start:g}"
+            f"{row.where}: {source.columns['end']} is {last}, not after {source.columns['start']}, {first or 0}"
         )
     return start, end
 
