@@ -28,8 +28,7 @@ from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape
 # Last key of the random streams of a clip, one per purpose.
 _CLIP, _SUBSTITUTE = 0, 1
 
-# Training: videos tried in place of an unreadable one before the run stops, without missing files and those that the
-# manifest marks as broken; and candidates for these.
+# Training: videos tried in place of an unreadable one before the run stops, without missing files; and candidates.
 MAX_SUBSTITUTIONS = 10
 _MAX_CANDIDATES = 1000
 
@@ -145,7 +144,7 @@ class ClipDataset(Dataset[list[Clip]]):
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
         """Yield other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 others.
 
-        The order is a function of the key alone; skipped records are unreadable, so that a manifest changes no clip.
+        The order is a function of the key alone. Missing files are skipped.
         """
         records = self.records
         rng = generator(self.seed, key.epoch, key.record, 0, _SUBSTITUTE)
@@ -153,19 +152,8 @@ class ClipDataset(Dataset[list[Clip]]):
         others = np.delete(np.arange(len(records)), alike)
         for candidates in (alike[alike != key.record], others):
             for index in rng.permutation(candidates)[:_MAX_CANDIDATES].tolist():
-                if self._may_be_readable(index):
+                if file_stamp(records.path(index)) is not None:
                     yield index
-
-    def _may_be_readable(self, index: int) -> bool:
-        """Return False if the file is missing, or broken according to the manifest."""
-        if file_stamp(self.records.path(index)) is None:
-            return False
-        try:
-            if self.manifest:
-                self.manifest.consult(self.records.root, self.records.paths[index])
-        except UnreadableVideo:
-            return False
-        return True
 
 
 class ViewDataset(Dataset[VideoViews]):
