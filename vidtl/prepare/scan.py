@@ -176,7 +176,7 @@ class ScanPlan:
     """Of folders of images."""
     num_workers: int = 1
     time_limit_s: float = 60.0
-    """For a file, plus one second per megabyte."""
+    """CPU time of a file without a new frame, plus one second per megabyte."""
     scan: Callable[[ScanJob], Entry] = scan_file
 
     @property
@@ -207,12 +207,12 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
         entry_or_job=entry_or_job,
         run=plan.scan,
         lost=lost_entry,
-        limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path, whole_folders=job.depth == "frames"),
+        limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path),
     )
     return do_work(work, plan.folder, plan.shard, plan.num_workers, progress)
 
 
-def limit_s(base_s: float, file: Path, whole_folders: bool = False) -> float:
-    """Return the time limit for a file, or for every image of a folder, given the limit for a small file."""
-    files = [file, *file.glob("*")] if whole_folders else [file]
-    return base_s + sum(stamp.size for stamp in map(file_stamp, files) if stamp) / _BYTES_PER_S
+def limit_s(base_s: float, file: Path) -> float:
+    """Return the time limit for a file, whose packets may all be read before the first frame, from a small one's."""
+    stamp = file_stamp(file)
+    return base_s + (stamp.size if stamp else 0) / _BYTES_PER_S
