@@ -283,9 +283,9 @@ def test_unreadable_videos_are_counted_limited_and_resumed(tmp_path, accelerator
     assert (resumed.resumed_step, sum(resumed.unreadable.values())) == (4, 12)
 
     count = 4
-    with refused("8 of 24", "data.max_unreadable_share", "0.2", "videos/1-3.mp4: cut short"):
+    with refused("32 of 60", "data.max_unreadable_share", "0.2", "videos/7-3.mp4: cut short"):
         tiny_train(tmp_path / "many", tiny_config(), accelerator, task=task)
-    assert len((tmp_path / "many/unreadable.jsonl").read_text().splitlines()) == 8
+    assert len((tmp_path / "many/unreadable.jsonl").read_text().splitlines()) == 32
 
 
 def test_other_data_is_refused(tmp_path, accelerator):
