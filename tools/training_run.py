@@ -51,8 +51,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     description = load_description(config.data.dataset)
     splits, root = (config.data.train_split, config.data.eval_split), Path(config.data.root)
     train_records, all_eval_records = (read_records(description, split, root) for split in splits)
-    left_out = leave_out(train_records, config, RunDirectory(output_dir), accelerator)
-    train_records = without_gaps(train_records, left_out)
+    train_records, left_out = leave_out_gaps(train_records, config, RunDirectory(output_dir), accelerator)
     for records in (train_records, all_eval_records):
         check_readable(records, config.data)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
@@ -105,15 +104,17 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
         print_summary(summary, output_dir)
 
 
-def leave_out(records: Records, config: ExperimentConfig, run: RunDirectory, accelerator: Accelerator) -> list[Gap]:
-    """Return the known gaps among the videos to train on, the same in every process; log them in one line."""
+def leave_out_gaps(
+    records: Records, config: ExperimentConfig, run: RunDirectory, accelerator: Accelerator
+) -> tuple[Records, list[Gap]]:
+    """Separate the videos to train on from known gaps, alike in every process; log the gaps in one line."""
     gaps = on_main_process(accelerator, lambda: run.left_out(lambda: find_gaps(records, config.data.manifest)))
     if gaps and accelerator.is_main_process:
         kinds = Counter(reason_kind(gap.reason) for gap in gaps).most_common(MOST_KINDS)
         counts = printable(", ".join(f"{count} {kind}" for kind, count in kinds))
         message = "%d of %d videos are known to be missing or broken and left out of training (%s); see %s"
         log.warning(message, len(gaps), len(records), counts, run.left_out_file)
-    return gaps
+    return without_gaps(records, gaps), gaps
 
 
 def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:

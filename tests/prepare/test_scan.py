@@ -96,7 +96,7 @@ def test_a_slow_machine_makes_no_file_hung(root: Path, tmp_path: Path, kind: str
     paths = ["gone.mp4", *(f"{kind}-{number}.mp4" for number in range(count))]
     for path in paths[1:]:
         (root / path).write_bytes(b"")
-    with refused(f"first {count} files", "0.1 s", "--workers 2", "--time_limit"):
+    with refused(f"first {count} files", "0.1 s", "2 --workers", "--time_limit"):
         scan(root, tmp_path / "out", paths, num_workers=2, time_limit_s=0.1, scan=stubborn.stubborn_scan)
     assert committed(tmp_path / "out") <= 1  # the missing one
     assert not ManifestFolder(tmp_path / "out").manifest.exists()

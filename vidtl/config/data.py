@@ -20,7 +20,7 @@ class DataConfig:
     """Split of `dataset.yaml` to evaluate on."""
     manifest: str = setting("auto", "rounding")
     """Result of `tools/prepare.py`: a file, its folder, `none`, or `auto` for the one in the root, if any. It saves a
-    scan at each open and attempts to read broken files, and changes no clip."""
+    scan at each open, and training leaves out the files that it has as missing or broken; it changes no clip."""
     decoder: Literal["pyav", "decord", "torchcodec"] = setting("pyav", "training", "scores")
     """Decoding library. `pyav` is the fast and exact one. The others are RGB only and refuse files that they misread:
     `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""

@@ -119,11 +119,9 @@ def _entries(work: Work[Job], results: Results, num_workers: int, should_stop: C
                 else:
                     lost.append(job)
             if not one_in_time and len(lost) >= (2 * num_workers if name is not None else 2):
-                fault = (
-                    f"none of the first {len(lost)} files gave a result within {work.limit_s(lost[0]):g} s of CPU time"
-                )
+                fault = f"the first {len(lost)} files all exceeded their time limit, {work.limit_s(lost[0]):g} s"
                 raise UserError(
-                    f"{fault}: this machine or its disk is too slow for --workers {num_workers} or --time_limit"
+                    f"{fault}; slow machine or disk: allow more --time_limit or less than {num_workers} --workers"
                 )
             if should_stop():
                 return
