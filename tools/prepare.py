@@ -9,7 +9,6 @@ The same command continues an interrupted run, and scans only files that are new
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from vidtl.prepare.report import build_report, report_lines
 from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
+from vidtl.prepare.work import usable_cores
 from vidtl.runtime.files import inside, printable, user_error_if_not_written, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
@@ -51,9 +51,9 @@ def parse() -> argparse.Namespace:
     add("--dataset", required=True, help="name of a folder under datasets/, or a folder's path")
     add("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
     add("--splits", help="such as train,val (default: all whose annotation files exist and have labels)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    add("--workers", type=int, default=usable_cores(), help="processes (default: the usable cores, %(default)s)")
     add("--depth", choices=DEPTHS, default="packets", help=DEPTH_HELP)
-    limit = "seconds for one file, and one more per megabyte, before it counts as broken (default: %(default)g)"
+    limit = "seconds of CPU time without a new frame, and one more per megabyte, before a file is broken (%(default)g)"
     add("--time_limit", type=float, default=60.0, help=limit)
     add("--follow_links", choices=("true", "false"), default="true", help="data.follow_links of a run")
     add("--output", type=Path, help="folder of the manifest and the report (default: ROOT/.vidtl)")

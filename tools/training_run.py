@@ -1,12 +1,14 @@
 """One training run: data, model and task from a configuration, and a summary at the end."""
 
 import logging
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_records
@@ -14,6 +16,7 @@ from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import batch_input
 from vidtl.data.dataset import check_classes, check_readable, first_records
+from vidtl.data.gaps import Gap, find_gaps, reason_kind, without_gaps
 from vidtl.data.loader import EvalLoader, TrainLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import evaluate
@@ -22,7 +25,7 @@ from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.files import printable
-from vidtl.runtime.launch import make_accelerator, resolve_precision
+from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import seed_torch
@@ -33,6 +36,8 @@ from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
+
+MOST_KINDS = 5  # of reasons, in the line that counts videos left out
 
 log = logging.getLogger("vidtl.train")
 
@@ -45,10 +50,11 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
 
     data, description = config.data, load_description(config.data.dataset)
     splits, place = (data.train_split, data.eval_split), (Path(data.root), data.follow_links)
-    train_records, all_eval_records = (read_records(description, split, *place) for split in splits)
+    all_train_records, all_eval_records = (read_records(description, split, *place) for split in splits)
+    train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
     for records in (train_records, all_eval_records):
         check_readable(records, data)
-    check_classes(data, train_records, all_eval_records)
+    check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)
@@ -78,6 +84,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
         save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),
+        left_out=left_out,
         about=about,
     )
     center = get_protocol("center")
@@ -96,6 +103,19 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     if accelerator.is_main_process:
         draw_run(output_dir, eval_records)
         print_summary(summary, output_dir)
+
+
+def leave_out_gaps(
+    records: Records, config: ExperimentConfig, run: RunDirectory, accelerator: Accelerator
+) -> tuple[Records, list[Gap]]:
+    """Separate the videos to train on from known gaps, alike in every process; log the gaps in one line."""
+    gaps = on_main_process(accelerator, lambda: run.left_out(lambda: find_gaps(records, config.data.manifest)))
+    if gaps and accelerator.is_main_process:
+        kinds = Counter(reason_kind(gap.reason) for gap in gaps).most_common(MOST_KINDS)
+        counts = printable(", ".join(f"{count} {kind}" for kind, count in kinds))
+        message = "%d of %d videos are known to be missing or broken and left out of training (%s); see %s"
+        log.warning(message, len(gaps), len(records), counts, run.left_out_file)
+    return without_gaps(records, gaps), gaps
 
 
 def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:

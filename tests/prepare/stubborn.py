@@ -1,4 +1,4 @@
-"""Scans that hang or kill their process on some files; processes import them by name."""
+"""Scans that hang or kill their process on some files, once or always; processes import them by name."""
 
 import os
 import signal
@@ -14,11 +14,21 @@ from vidtl.runtime.progress import Progress
 
 
 def stubborn_scan(job: ScanJob, pause_s: float = 0.0) -> Entry:
-    """As `scan_file`, but hang or crash on files with such names."""
-    time.sleep(600 if "hangs" in job.path else pause_s)
-    if "crashes" in job.path:
-        os.kill(os.getpid(), signal.SIGSEGV)
+    """As `scan_file`, but hang, sleep or crash on files with such names; on those with `once`, only the first time."""
+    tried = job.root / f"{job.path}.tried"
+    if "once" not in job.path or not tried.exists():
+        tried.touch()
+        while "hangs" in job.path:
+            pass
+        time.sleep(600 if "sleeps" in job.path else pause_s)
+        if "crashes" in job.path:
+            os.kill(os.getpid(), signal.SIGSEGV)
     return scan_file(job)
+
+
+def list_modules(job: ScanJob) -> Entry:
+    """Give the modules of the process as the reason."""
+    return Entry(path=job.path, status="ok", reason=" ".join(sys.modules), depth="packets")
 
 
 slow_scan = partial(stubborn_scan, pause_s=0.2)  # slow enough to be killed in between

@@ -22,7 +22,8 @@ from tests.refusals import refused
 from tests.video.test_images import write
 from vidtl.data.manifest import Entry, Manifest
 from vidtl.prepare.manifest import ManifestFolder, Results
-from vidtl.prepare.scan import ScanJob, ScanPlan, limit_s, scan_file, scan_set
+from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
+from vidtl.prepare.work import usable_cores
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StoppedBySignalError
@@ -76,15 +77,59 @@ def test_only_new_changed_and_less_deeply_scanned_files_are_scanned(root: Path, 
 
 
 def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Path) -> None:
-    for name in ("hangs.mp4", "crashes.mp4"):
+    stubborn_files = {"hangs.mp4": "hung", "crashes.mp4": "crashed", "hangs-once.mp4": "ok", "crashes-once.mp4": "ok"}
+    for name in stubborn_files:
         shutil.copy2(root / VIDEOS[0], root / name)
-    paths = [*VIDEOS, "hangs.mp4", "crashes.mp4"]
-    manifest = scan(root, tmp_path, paths, num_workers=2, time_limit_s=3.0, scan=stubborn.stubborn_scan)
+    paths = [*VIDEOS, *stubborn_files]
+    manifest = scan(root, tmp_path, paths, num_workers=2, time_limit_s=1.5, scan=stubborn.stubborn_scan)
     statuses = {entry.path: entry.status for entry in manifest}
-    assert statuses == {"hangs.mp4": "hung", "crashes.mp4": "crashed"} | dict.fromkeys(VIDEOS, "ok")
-    assert "3 s" in manifest.find("hangs.mp4").reason
+    assert statuses == stubborn_files | dict.fromkeys(VIDEOS, "ok")
+    limit_of_file_s = 1.5 + (root / "hangs.mp4").stat().st_size / 1e6
+    assert f"no new frame in {limit_of_file_s:g} s of CPU time" in manifest.find("hangs.mp4").reason
     assert "SIGSEGV" in manifest.find("crashes.mp4").reason
     assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
+
+
+@pytest.mark.parametrize(("kind", "count"), [("hangs", 4), ("sleeps", 2)])
+def test_a_slow_machine_makes_no_file_hung(root: Path, tmp_path: Path, kind: str, count: int) -> None:
+    """The first files of a set all exceed their limit: as many as two workers take, or all that there are."""
+    paths = ["gone.mp4", *(f"{kind}-{number}.mp4" for number in range(count))]
+    for path in paths[1:]:
+        (root / path).write_bytes(b"")
+    with refused(f"first {count} files", "0.1 s", "2 --workers", "--time_limit"):
+        scan(root, tmp_path / "out", paths, num_workers=2, time_limit_s=0.1, scan=stubborn.stubborn_scan)
+    assert committed(tmp_path / "out") <= 1  # the missing one
+    assert not ManifestFolder(tmp_path / "out").manifest.exists()
+
+
+def test_processes_import_the_scan_alone(root: Path, tmp_path: Path) -> None:
+    (entry,) = scan(root, tmp_path, [VIDEOS[0]], scan=stubborn.list_modules)
+    assert {"vidtl.prepare.scan", "av"} <= {*entry.reason.split()}
+    assert not {*entry.reason.split()}.intersection({"torch", "pytest", "vidtl.config"})
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/job/step", {"job/cpu.max": "max 100000", "cpu.max": "100000 100000"}, 1),
+        (
+            "4:cpu,cpuacct:/job",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "100000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            1,
+        ),
+        ("1:cpu:/job", {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"}, 0),
+        ("0::/", {"cpu.max": "99900000 100000"}, 0),
+        ("", {}, 0),
+    ],
+)
+def test_workers_follow_affinity_and_quota(tmp_path: Path, groups: str, files: dict[str, str], cores: int) -> None:
+    (tmp_path / "own").write_text(groups + "\n" if groups else "")
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    assert usable_cores(tmp_path, tmp_path / "own") == (cores or len(os.sched_getaffinity(0)))
+    assert usable_cores(tmp_path, tmp_path / "nowhere") == len(os.sched_getaffinity(0))
 
 
 def test_errors_after_opening_belong_to_the_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,13 +209,6 @@ def test_a_thorough_scan_decodes_every_image(tmp_path: Path) -> None:
         ("ok", 1, 1),
     ]
     assert thorough[1].reason.startswith("2 of 4 frames do not decode, the first is 1: not an image")
-
-
-def test_a_folder_has_the_time_of_its_images(tmp_path: Path) -> None:
-    folder = write(tmp_path / "a", count=1)
-    (folder / "000001.png").write_bytes(bytes(30_000_000))
-    assert limit_s(60.0, folder) < 61
-    assert 90 <= limit_s(60.0, folder, whole_folders=True) < 91
 
 
 PATHS = ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]

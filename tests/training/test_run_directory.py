@@ -136,7 +136,7 @@ def start(tmp_path, accelerator):
 
 def take(videos, state, *failures):
     state.step += 1
-    videos.add(state, 8, len(failures), failures)
+    videos.add(state, 8, sum(failure.attempt == 0 for failure in failures), failures)
 
 
 def test_failures_are_counted_by_path_and_class(start, caplog):
@@ -155,8 +155,8 @@ def test_failures_are_counted_by_path_and_class(start, caplog):
     assert not caplog.records  # nothing new in the second epoch
     assert videos.by_path == {"a.mp4": 1, "b.mp4": 1, "c.mp4": 1}
     assert videos.by_class(state.step) == {"jump": (4, 60), "run": (2, 120)}
-    # Videos are counted, not clips: 4 in each of 6 steps, and the attempts that failed.
-    assert (state.videos_asked, state.videos_unreadable) == (27, 3)
+    # Videos are counted, neither clips nor substitutes: 4 in each of 6 steps.
+    assert (state.videos_asked, state.videos_unreadable) == (24, 2)
     lines = [json.loads(line) for line in videos.file.read_text().splitlines()]
     assert lines[2] == {"step": 3, "path": "c.mp4", "reason": "empty", "classes": ["jump", "run"], "attempt": 0}
 

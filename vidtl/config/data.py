@@ -20,7 +20,7 @@ class DataConfig:
     """Split of `dataset.yaml` to evaluate on."""
     manifest: str = setting("auto", "rounding")
     """Result of `tools/prepare.py`: a file, its folder, `none`, or `auto` for the one in the root, if any. It saves a
-    scan at each open and attempts to read broken files, and changes no clip."""
+    scan at each open, and training leaves out the files that it has as missing or broken; it changes no clip."""
     follow_links: bool = setting(True, "scores")
     """Read videos, and lists of the same hub repository, where links in the root lead out of it."""
     decoder: Literal["pyav", "decord", "torchcodec"] = setting("pyav", "training", "scores")

@@ -18,7 +18,7 @@ from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
 from vidtl.data.augmentation import Augmentation, draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, VideoViews, ViewsBatch
-from vidtl.data.manifest import Manifest, file_stamp, find_manifest, open_record
+from vidtl.data.manifest import file_stamp, find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.sampling import resample_indices, train_box, train_indices
 from vidtl.errors import UserError
@@ -28,8 +28,7 @@ from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape
 # Last key of the random streams of a clip, one per purpose.
 _CLIP, _SUBSTITUTE = 0, 1
 
-# Training: videos tried in place of an unreadable one before the run stops, without missing files and those that the
-# manifest marks as broken; and candidates for these.
+# Training: videos tried in place of an unreadable one before the run stops, without missing files; and candidates.
 MAX_SUBSTITUTIONS = 10
 _MAX_CANDIDATES = 1000
 
@@ -146,7 +145,7 @@ class ClipDataset(Dataset[list[Clip]]):
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
         """Yield other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 others.
 
-        The order is a function of the key alone; skipped records are unreadable, so that a manifest changes no clip.
+        The order is a function of the key alone. Missing files are skipped.
         """
         records = self.records
         rng = generator(self.seed, key.epoch, key.record, 0, _SUBSTITUTE)
@@ -154,7 +153,7 @@ class ClipDataset(Dataset[list[Clip]]):
         others = np.delete(np.arange(len(records)), alike)
         for candidates in (alike[alike != key.record], others):
             for index in rng.permutation(candidates)[:_MAX_CANDIDATES].tolist():
-                if _may_be_readable(records, index, self.manifest):
+                if file_stamp(records.path(index)) is not None:
                     yield index
 
 
@@ -235,10 +234,10 @@ def check_classes(data: DataConfig, records: Records, *others: Records) -> None:
     With `data.allow_empty_classes`, warn of them. The first file of a class that exists and is not broken according to
     the manifest ends the search: call it with all annotated records, before known gaps are left out.
     """
-    manifest, (videos, classes) = find_manifest(records.root, data.manifest), records.distinct_labels()
+    videos, classes = records.distinct_labels()
     kept: set[int] = set()
     for index, number in zip(videos.tolist(), classes.tolist(), strict=True):
-        if number not in kept and _may_be_readable(records, index, manifest):
+        if number not in kept and file_stamp(records.path(index)) is not None:
             kept.add(number)
     wanted = {*classes.tolist()}.union(*(each.label_classes.tolist() for each in others))
     if lost := [records.classes.names[number] for number in sorted(wanted - kept)]:
@@ -246,18 +245,6 @@ def check_classes(data: DataConfig, records: Records, *others: Records) -> None:
         if not data.allow_empty_classes:
             raise UserError(f"{records.annotation}: {what}; allowed with data.allow_empty_classes: true")
         _log.warning("%s: %s", records.annotation, what)
-
-
-def _may_be_readable(records: Records, index: int, manifest: Manifest | None) -> bool:
-    """Return False if the file is missing, or broken according to the manifest."""
-    if file_stamp(records.path(index)) is None:
-        return False
-    try:
-        if manifest:
-            manifest.consult(records.root, records.paths[index])
-    except UnreadableVideo:
-        return False
-    return True
 
 
 def first_records(records: Records, count: int) -> Records:

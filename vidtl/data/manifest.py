@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 Status = Literal["ok", "damaged", "unreadable", "crashed", "hung", "missing"]
 """A damaged video opens, but not all of its frames decode; crashed and hung: the scan ended with its process."""
+UNREADABLE = "status NOT IN ('ok', 'damaged')"
+"""SQL for the files that `Entry.is_readable` denies."""
 Depth = Literal["packets", "frames"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 """Depths of a scan, from quick to thorough."""
@@ -259,7 +261,7 @@ def open_record(records: Records, index: int, data: DataConfig, manifest: Manife
 def _open_once(file: Path, stamp: Stamp | None) -> Manifest:
     """Check the file once per process, however many data sets use it."""
     manifest = Manifest(file)
-    counts = "SELECT count(*), total(status NOT IN ('ok', 'damaged')) FROM files"
+    counts = f"SELECT count(*), total({UNREADABLE}) FROM files"
     _log.info("manifest %s: %d files, %d of them unreadable", file, *next(manifest.rows(counts)))
     return manifest
 

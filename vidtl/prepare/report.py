@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ import numpy as np
 
 from vidtl.annotations.keys import DatasetDescription
 from vidtl.annotations.records import Records
+from vidtl.data.gaps import reason_kind
 from vidtl.data.manifest import Entry, Manifest
 from vidtl.runtime.files import printable
 from vidtl.video.timeline import ASSUMED_RATE
@@ -91,7 +91,7 @@ def _kinds(broken: Iterable[Entry]) -> list[dict[str, Any]]:
     kinds: dict[str, list[dict[str, str]]] = defaultdict(list)
     for entry in broken:
         file = {"path": entry.path, "status": entry.status, "reason": entry.reason}
-        kinds[re.sub(r"\d+", "N", entry.reason)].append(file)
+        kinds[reason_kind(entry.reason)].append(file)
     by_count = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
     return [{"kind": kind, "count": len(files), "files": files} for kind, files in by_count]
 

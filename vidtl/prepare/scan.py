@@ -16,6 +16,7 @@ from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.video import UnreadableVideo, open_video
 from vidtl.video.images import StillReader
+from vidtl.video.limits import frame_decoded
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.safety import OUTSIDE
 from vidtl.video.source import Source, unreadable
@@ -139,6 +140,7 @@ def _decode_all(source: Source) -> tuple[int, str]:
             first_error = first_error or error.strerror or type(error).__name__
             continue
         for frame in frames:
+            frame_decoded()
             number = delivered if numbers is None else numbers.get(frame.pts, count)
             delivered += 1
             if number >= count:
@@ -177,7 +179,7 @@ class ScanPlan:
     follow_links: bool = True
     num_workers: int = 1
     time_limit_s: float = 60.0
-    """For a file, plus one second per megabyte."""
+    """CPU time of a file without a new frame, plus one second per megabyte."""
     scan: Callable[[ScanJob], Entry] = scan_file
 
     @property
@@ -209,12 +211,12 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
         entry_or_job=entry_or_job,
         run=plan.scan,
         lost=lost_entry,
-        limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path, whole_folders=job.depth == "frames"),
+        limit_s=lambda job: limit_s(plan.time_limit_s, job.root / job.path),
     )
     return do_work(work, plan.folder, plan.shard, plan.num_workers, progress)
 
 
-def limit_s(base_s: float, file: Path, whole_folders: bool = False) -> float:
-    """Return the time limit for a file, or for every image of a folder, given the limit for a small file."""
-    files = [file, *file.glob("*")] if whole_folders else [file]
-    return base_s + sum(stamp.size for stamp in map(file_stamp, files) if stamp) / _BYTES_PER_S
+def limit_s(base_s: float, file: Path) -> float:
+    """Return the time limit for a file, whose packets may all be read before the first frame, from a small one's."""
+    stamp = file_stamp(file)
+    return base_s + (stamp.size if stamp else 0) / _BYTES_PER_S

@@ -22,7 +22,6 @@ from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
 VERSION = 1
-_SLOWER_THAN_A_SCAN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
         entry_or_job=entry_or_job,
         run=copy_video,
         lost=lambda job, lost: replace(not_copied(job, lost.reason), status=lost.status),  # a new run tries it again
-        limit_s=lambda job: _SLOWER_THAN_A_SCAN * limit_s(plan.scan.time_limit_s, job.root / job.entry.path),
+        limit_s=lambda job: limit_s(plan.scan.time_limit_s, job.root / job.entry.path),
     )
     return do_work(work, plan.folder, plan.scan.shard, plan.scan.num_workers, progress)
 

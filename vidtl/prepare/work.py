@@ -1,34 +1,36 @@
 """Work on every file of a data set in killable processes: stopped and continued at any time, with the same outcome.
 
-A file that hangs or crashes its decoder costs that one file. Processes are started by a server (forkserver), not
-forked, since the caller has threads.
+A file that hangs or crashes its decoder costs that one file, and only if it does so again when no other process works.
+Processes are started by a server (forkserver), not forked, since the caller has threads.
 """
 
+import math
 import multiprocessing
 import os
-import resource
 import signal
+import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from vidtl.data.manifest import Entry, Manifest
+from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StoppedBySignalError, StopSignals
+from vidtl.video.limits import cause_of_death, limited
 
 Job = TypeVar("Job")
 
-MEMORY_BYTES = 4 << 30
-"""Memory of a process beyond its initial one; the largest pictures allowed need about 2 GiB."""
-
 _TICK_S = 0.2  # between two checks for signals and for a commit that is due
-_ALARM_MARGIN_S = 5.0  # after its limit, a process whose caller is gone ends itself
+_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class Lost(NamedTuple):
@@ -52,7 +54,7 @@ class Work(Generic[Job]):
     lost: Callable[[Job, Lost], Entry]
     """Entry of a file that hung or crashed its process."""
     limit_s: Callable[[Job], float]
-    """Time limit of a job."""
+    """Limit of a job's CPU time without a new frame; see `limited`."""
 
 
 def do_work(
@@ -62,7 +64,8 @@ def do_work(
 
     Raises:
         StoppedBySignalError: finished work is kept for the next call.
-        UserError: the folder cannot be written, another process is writing it, or `work.run` raised it.
+        UserError: the folder cannot be written, another process is writing it, `work.run` raised it, or the first files
+            all exceed their time limits, of which nothing is kept.
     """
     num_done = num_broken = 0
     title = f"{work.title} {shard.name}" if shard else work.title
@@ -85,68 +88,98 @@ def do_work(
 
 
 def _entries(work: Work[Job], results: Results, num_workers: int, should_stop: Callable[[], bool]) -> Generator[Entry]:
-    """Yield the entries in the order of completion, until `should_stop`."""
+    """Yield the entries in the order of completion, until `should_stop`; try lost files again, alone, at the end."""
     scheduled: dict[Future[Entry], Job] = {}
+    lost: list[Job] = []
+    one_in_time = False
     with _killable_pool(num_workers, work.run) as pool:
-        for name in (*work.names, None):
-            outcome = work.entry_or_job(name, results.find(name)) if name is not None else None
-            if isinstance(outcome, Entry):
-                yield outcome
-            elif outcome is not None:
-                limit_s = work.limit_s(outcome)
-                scheduled[pool.schedule(_run_job, (work.run, outcome, limit_s), timeout=limit_s)] = outcome
-            # Jobs beyond the number of processes wait in the pool, so that no process is idle.
-            while len(scheduled) >= (2 * num_workers if name is not None else 1) and not should_stop():
+
+        def schedule(job: Job) -> None:
+            scheduled[pool.schedule(_run_job, (work.run, job, work.limit_s(job)))] = job
+
+        def ended(fewer_than: int) -> Iterator[tuple[Job, Entry | Lost]]:
+            while len(scheduled) >= fewer_than and not should_stop():
                 for future in wait(scheduled, _TICK_S, FIRST_COMPLETED).done:
-                    yield _entry(work, scheduled.pop(future), future)
+                    job = scheduled.pop(future)
+                    yield job, _outcome(future, work.limit_s(job))
                 results.commit_if_due()
+
+        for name in (*work.names, None):
+            found = work.entry_or_job(name, results.find(name)) if name is not None else None
+            if isinstance(found, Entry):
+                one_in_time |= found.status not in ("missing", "hung")
+                yield found
+            elif found is not None:
+                schedule(found)
+            # Jobs beyond the number of processes wait in the pool, so that no process is idle.
+            for job, outcome in ended(2 * num_workers if name is not None else 1):
+                one_in_time |= outcome.status != "hung"
+                if isinstance(outcome, Entry):
+                    yield outcome
+                else:
+                    lost.append(job)
+            if not one_in_time and len(lost) >= (2 * num_workers if name is not None else 2):
+                fault = f"the first {len(lost)} files all exceeded their time limit, {work.limit_s(lost[0]):g} s"
+                raise UserError(
+                    f"{fault}; slow machine or disk: allow more --time_limit or less than {num_workers} --workers"
+                )
             if should_stop():
                 return
+        for job in lost:
+            schedule(job)
+            for _, outcome in ended(1):
+                yield outcome if isinstance(outcome, Entry) else work.lost(job, outcome)
 
 
-def _entry(work: Work[Job], job: Job, future: "Future[Entry]") -> Entry:
+def _outcome(future: "Future[Entry]", limit_s: float) -> Entry | Lost:
     try:
         return future.result()
-    except TimeoutError:
-        return work.lost(job, Lost("hung", f"no result within {work.limit_s(job):.0f} s"))
     except ProcessExpired as error:
-        return work.lost(job, Lost("crashed", _cause_of_death(error.exitcode or 0)))
+        code = error.exitcode or 0
+        return Lost("hung" if -code in (signal.SIGPROF, signal.SIGALRM) else "crashed", cause_of_death(code, limit_s))
 
 
 @contextmanager
 def _killable_pool(num_workers: int, function: Callable[..., object]) -> Iterator[ProcessPool]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", function.__module__])  # import once, not in every process
+    context.set_forkserver_preload([__name__, function.__module__])  # import once, not in every process
     CONSTS.term_timeout = 0  # the processes ignore SIGTERM: kill at once
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")  # which every process would import, with all that it imports
     pool = ProcessPool(num_workers, initializer=_start_process, context=context)
     try:
         yield pool
     finally:
         pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
+        sys.modules["__main__"] = main
 
 
 def _start_process() -> None:
-    """Leave signals to the caller, and limit the address space if that is possible."""
+    """Leave signals to the caller."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError, ValueError), open("/proc/self/statm") as file:  # Linux only
-        limit = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE") + MEMORY_BYTES
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def _run_job(function: Callable[[Job], Entry], job: Job, limit_s: float) -> Entry:
-    signal.setitimer(signal.ITIMER_REAL, limit_s + _ALARM_MARGIN_S)
-    try:
+    with limited(limit_s):
         return function(job)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _cause_of_death(exit_code: int) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "the decoder's process was killed (SIGKILL), most likely for lack of memory"
-    if exit_code < 0:
-        return f"the decoder crashed ({signal.Signals(-exit_code).name})"
-    return f"the decoder ended its process with code {exit_code}"
+def usable_cores(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int:
+    """Return the cores that this process may use: its affinity, and the CPU quotas of its control groups (v1, v2)."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with suppress(OSError):
+        for line in own.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            group = cgroups / controllers / path.lstrip("/")
+            cores = min(cores, *(_quota(folder) for folder in (group, *group.parents)))
+    return max(1, math.ceil(cores))
+
+
+def _quota(group: Path) -> float:
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # ValueError: "max"
+            quota, period = map(float, " ".join((group / name).read_text() for name in names).split())
+            return quota / period if quota > 0 else math.inf
+    return math.inf

@@ -79,7 +79,7 @@ def train(
         engine = Engine(model, config, accelerator, task)
         if checkpoint:
             engine.load(checkpoint, state.scaler)
-        on_main_process(accelerator, partial(directory.take, config, checkpoint))
+        on_main_process(accelerator, partial(directory.take, config, checkpoint, task.left_out))
         max_share, repeats = config.data.max_unreadable_share, config.augmentation.repeats
         unreadable = UnreadableVideos(directory.unreadable_file, accelerator, task.loader, max_share, repeats, start)
         log, results = None, {}

@@ -14,7 +14,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from accelerate import Accelerator
 from vidtl.config import ExperimentConfig
 from vidtl.config.compare import differences, plain
 from vidtl.config.load import dotted
+from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.files import inside, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
@@ -49,6 +50,7 @@ class RunDirectory:
         self.config_file = path / "config.yaml"
         self.metrics_file = path / "metrics.jsonl"
         self.unreadable_file = path / "unreadable.jsonl"
+        self.left_out_file = path / "left_out.jsonl"
         self.summary_file = path / "summary.json"
         self.stacks = path / "stacks"
         self.checkpoints = path / checkpoints.CHECKPOINTS
@@ -76,12 +78,30 @@ class RunDirectory:
             check_same_experiment(file, config)
         return checkpoint
 
-    def take(self, config: ExperimentConfig, checkpoint: Path | None) -> None:
+    def left_out(self, find: Callable[[], list[Gap]]) -> list[Gap]:
+        """Return the videos that the run has left out since its start, whatever a manifest has now; else `find()`."""
+        if not checkpoints.list_checkpoints(self.checkpoints):
+            return find()
+        try:
+            lines = self.left_out_file.read_text(encoding="utf-8").splitlines()
+            return [Gap(**json.loads(line)) for line in lines]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{self.left_out_file} cannot be read ({error}); restore it") from error
+
+    def take(self, config: ExperimentConfig, checkpoint: Path | None, left_out: Sequence[Gap] = ()) -> None:
         """Record the configuration and clean up after a killed run, once all checks have passed.
 
-        `checkpoint` is the one to resume from. UserError where the directory cannot be written.
+        `checkpoint` is the one to resume from; a new run records `left_out`. UserError where the directory cannot be
+        written.
         """
         with user_error_if_not_written(self.config_file):
+            if checkpoint is None:
+                self.left_out_file.unlink(missing_ok=True)
+            if checkpoint is None and left_out:
+                with whole_file(self.left_out_file) as stream:
+                    stream.writelines(json.dumps(gap._asdict()) + "\n" for gap in left_out)
             checkpoints.remove_unusable(self.checkpoints, checkpoint)
             with whole_file(self.config_file) as stream:
                 stream.write(dump_config(config))

@@ -62,7 +62,7 @@ class TrainingState:
     step: int = 0
     """Finished optimizer steps."""
     videos_asked: int = 0
-    """Videos requested from the loader, substitutes included."""
+    """Videos requested from the loader, without substitutes."""
     videos_unreadable: int = 0
     recent_losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line of `metrics.jsonl`."""

@@ -5,7 +5,7 @@ gradients over processes, so each process scales its sum by processes / number o
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import ClipBatch, Failure
+from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training import model_setup
@@ -66,6 +67,8 @@ class TrainingTask:
     num_videos: int | None = None
     data_sha256: str | None = None
     """See `vidtl.training.state.RunFacts`."""
+    left_out: Sequence[Gap] = ()
+    """Known gaps, which are no videos of this task; for `left_out.jsonl`."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Information on model and data for `summary.json`."""
 

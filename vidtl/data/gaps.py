@@ -1,0 +1,46 @@
+"""Known gaps: annotated videos that the manifest has as missing or broken, which training leaves out."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vidtl.annotations.records import Records
+from vidtl.data.manifest import UNREADABLE, Entry, file_stamp, find_manifest
+from vidtl.errors import UserError
+
+
+class Gap(NamedTuple):
+    """A video that is left out."""
+
+    id: str
+    path: str
+    reason: str
+
+
+def find_gaps(records: Records, setting: str) -> list[Gap]:
+    """Find the records whose files are unreadable in the manifest of `data.manifest`, and gone or unchanged now."""
+    manifest = find_manifest(records.root, setting)
+    rows = manifest.rows(f"SELECT * FROM files WHERE {UNREADABLE}") if manifest else ()
+    reasons = {}
+    for entry in (Entry.from_row(row, manifest.file) for row in rows if manifest):
+        file = records.root / entry.path
+        # A folder's stamp does not cover its images.
+        if file_stamp(file) in (None, (entry.size, entry.mtime_ns)) and not file.is_dir():
+            reasons[entry.path] = entry.reason
+    videos = zip(records.ids, records.paths, strict=True) if reasons else ()
+    return [Gap(video_id, path, reasons[path]) for video_id, path in videos if path in reasons]
+
+
+def without_gaps(records: Records, gaps: Sequence[Gap]) -> Records:
+    """Return the other records in their order; UserError if there are none."""
+    ids = {gap.id for gap in gaps}
+    kept = [index for index, video_id in enumerate(records.ids) if video_id not in ids] if ids else range(len(records))
+    if not kept:
+        fault = f"none of {len(records)} videos can be read according to the manifest, as {gaps[0].path}"
+        raise UserError(f"data.root {str(records.root)!r}: {fault}: {gaps[0].reason}; see tools/prepare.py")
+    return records.select(kept) if ids else records
+
+
+def reason_kind(reason: str) -> str:
+    """Return a reason without its numbers, so that like reasons are counted together."""
+    return re.sub(r"\d+", "N", reason)
