@@ -13,8 +13,8 @@ from vidtl.annotations.description import DatasetDescription, load_description, 
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import check_readable, first_records
-from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.dataset import first_records
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
@@ -47,7 +47,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     splits, root = (config.data.train_split, config.data.eval_split), Path(config.data.root)
     train_records, all_eval_records = (read_records(description, split, root) for split in splits)
     for records in (train_records, all_eval_records):
-        check_readable(records, config.data)
+        check_readable(records, config)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)
