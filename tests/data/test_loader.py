@@ -183,14 +183,22 @@ def test_a_file_whose_frames_keep_coming_is_no_slow_one(records, ended_by):
     assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, data))
 
 
-def test_one_kill_from_outside_costs_no_video_and_steady_ones_end_the_run(records, ended_by, tmp_path, monkeypatch):
-    ended_by({5: lambda: (tmp_path / "killed").exists() or ((tmp_path / "killed").touch(), os.kill(os.getpid(), 9))})
-    loader = EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data)
-    assert not any(video.failure for video in loader)
-    assert (tmp_path / "killed").exists()
-    monkeypatch.setattr("vidtl.data.loader.collate_views", lambda videos: os._exit(7))  # as shared memory that is full
-    with refused("exit code 7"):
-        list(loader)
+def test_one_kill_from_outside_costs_no_video(records, ended_by, tmp_path):
+    mark = tmp_path / "killed"
+    ended_by({5: lambda: mark.exists() or (mark.touch(), os.kill(os.getpid(), signal.SIGKILL))})
+    assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data))
+    assert mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("collate", "reason"), [(lambda videos: os._exit(7), "code: 7"), (lambda videos: lambda: None, "code: none")]
+)
+def test_workers_that_fail_without_a_video_end_the_run(records, monkeypatch, collate, reason):
+    """They die, as of shared memory that is full, or a batch cannot be sent."""
+    monkeypatch.setattr("vidtl.data.loader.collate_views", collate)
+    monkeypatch.setattr("vidtl.data.workers._IDLE_POLLS", 1)
+    with refused(reason):
+        list(EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data))
 
 
 def test_probes_are_limited(records, ended_by):

@@ -28,7 +28,8 @@ from vidtl.video.limits import cause_of_death, limited
 _PREFETCHED_BATCHES = 2
 
 _POLL_S = 1  # between two looks at the workers; the DataLoader takes whole seconds
-_VAIN_STARTS = 2  # of workers that end in a row outside of any read
+_IDLE_POLLS = 60  # in a row, of workers that read nothing and send nothing: a batch was lost on its way
+_VAIN_STARTS = 2  # in a row, of workers that end or idle without any read at fault
 
 
 class Reads:
@@ -52,12 +53,17 @@ class Reads:
         if worker is None:
             yield
             return
-        self._present[worker.id] = torch.tensor([1, *read])
+        row = self._present.numpy()[worker.id]
+        row[:] = 1, *read
         try:
             with limited(self.limit_s):
                 yield
         finally:
-            self._present[worker.id, 0] = 0
+            row[0] = 0
+
+    def in_progress(self) -> bool:
+        """Return True if a worker reads a video now."""
+        return bool(self._present[:, 0].any())
 
     def give_up(self, exit_codes: Sequence[int | None]) -> bool:
         """Give up the reads that ended a worker, by the exit codes of all workers; return False if there are none."""
@@ -107,7 +113,7 @@ def read_batches(
         with _workers_ended(batches) as iterator:
             try:
                 while True:
-                    batch = _next(iterator)
+                    batch = _next(iterator, reads)
                     done, vain_starts = done + 1, 0
                     yield batch
             except StopIteration:
@@ -118,19 +124,20 @@ def read_batches(
                     worker.kill()
                 vain_starts = 0 if reads.give_up(exit_codes) else vain_starts + 1
                 if vain_starts > _VAIN_STARTS:
-                    codes = ", ".join(str(code) for code in exit_codes if code is not None)
+                    codes = ", ".join(str(code) for code in exit_codes if code is not None) or "none"
                     raise UserError(
-                        f"decoding workers end again and again outside of any video (exit code {codes}); last error: "
-                        f"{' '.join(str(ended.__cause__).split())}"
+                        f"decoding workers fail again and again outside of any video (exit code: {codes}); the last "
+                        f"error: {' '.join(str(ended.__cause__).split())}"
                     ) from ended
 
 
 class _WorkerEndedError(Exception):
-    """A worker process is gone."""
+    """A worker process is gone, or a batch."""
 
 
-def _next(iterator: Any) -> Any:
+def _next(iterator: Any, reads: Reads) -> Any:
     """Wait for the next batch, or for the end of a worker; reduce a worker's UserError to its one line."""
+    idle_polls = 0
     while True:
         try:
             return next(iterator)
@@ -140,11 +147,15 @@ def _next(iterator: Any) -> Any:
         except (RuntimeError, OSError, EOFError) as error:
             is_timeout = str(error).startswith("DataLoader timed out")
             # The connection of a worker may break shortly before its end shows.
-            if wait([worker.sentinel for worker in iterator._workers], 0 if is_timeout else _POLL_S):
+            ended = wait([worker.sentinel for worker in iterator._workers], 0 if is_timeout else _POLL_S)
+            if ended or idle_polls == _IDLE_POLLS:
                 raise _WorkerEndedError from error
             if not is_timeout:
                 raise
-            heartbeat()  # every read is limited: waiting is no hang
+            idle_polls += 1
+            if reads.in_progress():
+                idle_polls = 0
+                heartbeat()  # every read is limited: waiting for it is no hang
 
 
 def _start_worker(worker_index: int) -> None:
