@@ -54,7 +54,8 @@ from vidtl.annotations.description import load_description, read_unlabeled
 from vidtl.annotations.formats import READERS
 from vidtl.annotations.video_files import check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
-from vidtl.data.dataset import check_readable, first_records
+from vidtl.data.dataset import first_records
+from vidtl.data.loader import check_readable
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict, predict_records
 from vidtl.evaluation.submission import write_predicted
@@ -93,7 +94,7 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
-    check_readable(records, config.data)
+    check_readable(records, config)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
     predictions: list[Prediction] = []
     with Progress().task("predicting", "videos", len(records)) as task:

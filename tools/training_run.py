@@ -15,9 +15,9 @@ from vidtl.annotations.description import DatasetDescription, load_description, 
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import check_classes, check_readable, first_records
-from vidtl.data.gaps import Gap, find_gaps, reason_kind, without_gaps
-from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.dataset import first_records
+from vidtl.data.gaps import Gap, check_classes, find_gaps, reason_kind, without_gaps
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
@@ -53,7 +53,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     all_train_records, all_eval_records = (read_records(description, split, *place) for split in splits)
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
     for records in (train_records, all_eval_records):
-        check_readable(records, data)
+        check_readable(records, config)
     check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)

@@ -12,8 +12,9 @@ from tests.data.conftest import CONFIG, clips_of, config_with, views_of
 from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import ClipKey, check_classes, check_readable, collate, first_records
-from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.dataset import ClipKey, collate, first_records
+from vidtl.data.gaps import check_classes
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.manifest import default_file
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.sampling import train_box, train_indices
@@ -70,29 +71,24 @@ def test_nothing_readable_stops_training_and_is_a_failure_in_evaluation(copied):
     with refused("none of 11 videos"):
         next(TrainLoader(copied, config_with("data", num_workers=1), 0, 1).iterate())
     with refused("data.root", copied.root, "none of 8 videos"):
-        check_readable(copied, CONFIG.data)
+        check_readable(copied, CONFIG)
     view = views_of(copied)[2]
     assert (view.pixels, view.failure.path) == (None, copied.paths[2])
 
 
-@pytest.mark.parametrize("break_file", [Path.unlink, lambda path: path.write_bytes(b"no video")])
-def test_a_class_without_any_video_ends_training_unless_allowed(copied, caplog, break_file):
+def test_a_class_without_any_video_ends_training_unless_allowed(copied, caplog):
     first, second = copied.with_labels(copied.labels(0)).tolist()
     name = copied.classes.names[copied.labels(0)[0]]
-    break_file(copied.path(first))
-    with Results(ManifestFolder(default_file(copied.root).parent), None) as results:
-        for path in copied.paths:
-            results.add(scan_file(ScanJob(copied.root, path, "packets")))
-        results.finish()
+    copied.path(first).unlink()
     check_classes(CONFIG.data, copied, copied)
     copied.path(second).unlink()
     with refused(copied.annotation, "1 classes", repr(name), "data.allow_empty_classes"):
-        check_classes(CONFIG.data, copied)
+        check_classes(CONFIG.data, copied, copied)
     rest = copied.select(np.delete(np.arange(len(copied)), [first, second]))
-    check_classes(CONFIG.data, rest)  # a class of the list that no split has
+    check_classes(CONFIG.data, rest, rest)  # a class of the list that no split has
     with refused(repr(name)):
-        check_classes(CONFIG.data, rest, copied)  # a class that is evaluated but never trained
-    check_classes(config_with("data", allow_empty_classes=True).data, copied)
+        check_classes(CONFIG.data, rest, copied)  # known gaps, or a class that is evaluated but never trained
+    check_classes(config_with("data", allow_empty_classes=True).data, copied, copied)
     assert name in caplog.text
 
 

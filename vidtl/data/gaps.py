@@ -1,12 +1,16 @@
-"""Known gaps: annotated videos that the manifest has as missing or broken, which training leaves out."""
+"""Known gaps, which training leaves out: annotated videos that the manifest has as missing or broken; lost classes."""
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from vidtl.annotations.records import Records
+from vidtl.config import DataConfig
 from vidtl.data.manifest import UNREADABLE, Entry, file_stamp, find_manifest
 from vidtl.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 class Gap(NamedTuple):
@@ -44,3 +48,21 @@ def without_gaps(records: Records, gaps: Sequence[Gap]) -> Records:
 def reason_kind(reason: str) -> str:
     """Return a reason without its numbers, so that like reasons are counted together."""
     return re.sub(r"\d+", "N", reason)
+
+
+def check_classes(data: DataConfig, records: Records, *annotated: Records) -> None:
+    """Raise a UserError for classes of `annotated` without a video in `records` whose file exists.
+
+    With `data.allow_empty_classes`, warn of them. The first file of a class that exists ends the search.
+    """
+    videos, classes = records.distinct_labels()
+    kept: set[int] = set()
+    for index, number in zip(videos.tolist(), classes.tolist(), strict=True):
+        if number not in kept and file_stamp(records.path(index)) is not None:
+            kept.add(number)
+    wanted = set[int]().union(*(each.label_classes.tolist() for each in annotated))
+    if lost := [records.classes.names[number] for number in sorted(wanted - kept)]:
+        what = f"{len(lost)} classes without a readable video to train on: {', '.join(map(repr, lost[:5]))}"
+        if not data.allow_empty_classes:
+            raise UserError(f"{records.annotation}: {what}; allowed with data.allow_empty_classes: true")
+        _log.warning("%s: %s", records.annotation, what)
