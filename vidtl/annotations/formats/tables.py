@@ -97,14 +97,16 @@ def read_labelled_csv(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     rows_of_path: dict[str, list[Row]] = {}
     for row in source.rows():
-        path = source.locate(row.values["path"], f"{row.where}: {source.columns['path']}")
+        path = source.locate(row.values["path"], row)
         if source.multi_label:
             rows_of_path.setdefault(path, []).append(row)
             continue
         start, end = _times(source, row)
-        unit = "t" if source.time_unit == "seconds" else "frames"
-        part = f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
-        builder.add(row, path if (start, end) == (0, math.inf) else path + part, path, (start, end))
+        part = ""
+        if start > 0 or end < math.inf:
+            unit = "t" if source.time_unit == "seconds" else "frames"
+            part = f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
+        builder.add(row, path + part, path, (start, end))
         builder.label(row, row.values["label"])
     for path, rows in rows_of_path.items():
         builder.add(rows[0], path, path)
@@ -118,7 +120,9 @@ def read_labelled_csv(source: AnnotationSource) -> RecordsBuilder:
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
     """Return start and end in seconds; 0 and infinity if the column or the value is absent."""
-    first, last = (row.values.get(column, "") for column in ("start", "end"))
+    first, last = row.values.get("start", ""), row.values.get("end", "")
+    if not first and not last:
+        return 0.0, math.inf
     start = source.time(first, row, source.columns["start"]) if first else 0.0
     end = source.time(last, row, source.columns["end"]) if last else math.inf
     if end <= start:
