@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +14,8 @@ from vidtl.data.batch import batch_input
 from vidtl.data.dataset import ClipKey, collate, first_records
 from vidtl.data.gaps import check_classes
 from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
-from vidtl.data.manifest import default_file
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.sampling import train_box, train_indices
-from vidtl.prepare.manifest import ManifestFolder, Results
-from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.seeding import generator
 from vidtl.video import View, open_video
 
