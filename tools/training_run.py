@@ -103,18 +103,15 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     model = build_model(config.model, config.clip, len(records.classes))
     model.multi_label = records.multi_label
     model.class_names = records.classes.names
-    has_classifier = False
+    if records.multi_label:
+        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
     if config.training.init_from:
         source = Path(config.training.init_from)
         if RunDirectory(source).checkpoints.is_dir():
             checkpoint = find_checkpoint(source).with_average()
             checkpoint.verify()
             source = checkpoint.model_directory
-        report = load_pretrained(model, source, new_head=config.training.init_new_head)
-        has_classifier = f"{model.classifier()[0]}.weight" in report.loaded
-        log.info("%s", report)
-    if records.multi_label and not has_classifier:
-        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
+        load_pretrained(model, source, new_head=config.training.init_new_head)
     return model
 
 

@@ -178,7 +178,8 @@ class TrainingConfig:
     init_from: str = setting("", "training")
     """Initial weights: a run, a model directory (ours or of transformers), a Flax `.npz`, or an image ViT file."""
     init_new_head: bool = setting(False, "training")
-    """Do not load the classifier of `init_from`, for data with other classes (never loaded from image ViTs)."""
+    """Do not load the classifier of `init_from` (never loaded from image ViTs). Else its rows follow the class names,
+    new classes start fresh, and a source with none of the classes, or without names, is refused."""
     resume: Literal["auto", "never"] = setting("auto", "operation")
     """`auto` resumes from the newest valid checkpoint of the output directory; `never` rejects a directory with
     checkpoints."""
