@@ -14,8 +14,10 @@ from vidtl.models import save_model_directory
 
 @pytest.mark.parametrize(
     ("source", "new_head", "shared"),
-    [("none", False, 0), ("image", False, 0), ("image", True, 0), ("video", True, 0), ("video", False, 6)]
-    + [("video", False, 2)],
+    [
+        *(("none", False, 0), ("image", False, 0), ("image", True, 0)),
+        *(("video", True, 0), ("video", False, 2), ("video", False, NUM_CLASSES)),
+    ],
 )
 def test_only_a_fresh_classifier_starts_at_the_frequencies(
     tmp_path: Path, source: str, new_head: bool, shared: int
