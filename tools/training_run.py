@@ -1,6 +1,7 @@
 """One training run: data, model and task from a configuration, and a summary at the end."""
 
 import logging
+import operator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from vidtl.annotations.description import DatasetDescription, load_description, read_records
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require_each
 from vidtl.data.batch import batch_input
 from vidtl.data.dataset import check_readable, first_records
 from vidtl.data.loader import EvalLoader, TrainLoader
@@ -44,11 +46,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     configure_logging(accelerator.is_main_process)
 
     description = load_description(config.data.dataset)
-    splits, root = (config.data.train_split, config.data.eval_split), Path(config.data.root)
-    train_records, all_eval_records = (read_records(description, split, root) for split in splits)
-    for records in (train_records, all_eval_records):
-        check_readable(records, config.data)
-    eval_records = first_records(all_eval_records, config.evaluation.max_videos)
+    train_records, eval_records = read_splits(config, description)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
@@ -86,8 +84,9 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
         settings = (config.clip, config.evaluation, center)
         return evaluate(model, make_loader, eval_records, *settings, accelerator, progress).metrics
 
+    scored = score if config.data.eval_split else None
     try:
-        summary = train(config, output_dir, accelerator, task, model, score, progress)
+        summary = train(config, output_dir, accelerator, task, model, scored, progress)
     except StoppedBySignalError:
         if accelerator.is_main_process:
             draw_run(output_dir, eval_records)
@@ -95,6 +94,21 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     if accelerator.is_main_process:
         draw_run(output_dir, eval_records)
         print_summary(summary, output_dir)
+
+
+def read_splits(config: ExperimentConfig, description: DatasetDescription) -> tuple[Records, Records]:
+    """Read the records to train on and to evaluate on, none of the latter without a split for them."""
+    names = (config.data.train_split, *filter(None, [config.data.eval_split]))
+    training, *evaluation = (read_records(description, name, Path(config.data.root)) for name in names)
+    for records in (training, *evaluation):
+        check_readable(records, config.data)
+    if evaluation:
+        return training, first_records(evaluation[0], config.evaluation.max_videos)
+    keys, allowed = "best_metric early_stop_evaluations", "none without evaluations; data.eval_split names their split"
+    require_each(config.training, "training", keys, operator.not_, allowed)
+    splits = ", ".join(description.splits)
+    log.warning("training without evaluations: data.eval_split names none of the splits of the data set, %s", splits)
+    return training, training.select([])
 
 
 def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
