@@ -28,6 +28,7 @@ from accelerate import Accelerator
 from vidtl.config import ExperimentConfig
 from vidtl.config.compare import differences, plain
 from vidtl.config.load import dotted
+from vidtl.config.training import parse_length
 from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
@@ -118,7 +119,10 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare the settings that affect training with those in `file`, if it exists; UserError where they differ."""
+    """Compare the settings that affect training with those in `file`, if it exists; UserError where they differ.
+
+    A longer `schedule.length` in the same unit is no difference: the run goes on.
+    """
     if not file.exists():
         return
     try:
@@ -127,11 +131,14 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
-    for key, old, new in differences(dotted(recorded), config, affecting=["training"])[:1]:
+    for key, old, new in differences(dotted(recorded), config, affecting=["training"]):
+        if key == "schedule.length" and parse_length(str(new), key).extends(parse_length(str(old), key)):
+            _log.info("%s has %s %s: the run goes on to %s", file, key, old, new)
+            continue
         other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
-            "give another output directory, or the same value"
+            "give another output directory, or the same value (of schedule.length, also more in the same unit)"
         )
 
 
