@@ -31,6 +31,7 @@ from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig, ScheduleConfig
 from vidtl.config.checks import require
 from vidtl.data.batch import ClipBatch, batch_input
+from vidtl.data.dataset import collate
 from vidtl.data.loader import TrainLoader
 from vidtl.data.toy import encode_video
 from vidtl.data.toy_clip import Segment, render_clip
@@ -138,10 +139,9 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
     if output := options.output:
         require(output.parent.is_dir() and not output.is_dir(), "--output", str(output), "a file")
-    data = replace(config.data, num_workers=0)
     schedule = ScheduleConfig(name="constant", length=f"{options.rounds + 1} steps", warmup="0 steps")
     training = replace(config.training, batch_size=options.batch, accumulation_steps=1, init_from="")
-    return options, replace(config, data=data, schedule=schedule, training=training)
+    return options, replace(config, schedule=schedule, training=training)
 
 
 def write_videos(folder: Path, num_classes: int, num_videos: int = 2) -> Records:
@@ -193,7 +193,8 @@ def measure(config: ExperimentConfig, records: Records, rounds: int) -> tuple[Tr
 def time_reading(loader: TrainLoader, rounds: int) -> tuple[list[float], ClipBatch]:
     """Measure CPU seconds per clip for `rounds` batches after a warm-up; also return the last batch."""
     seconds = []
-    batches = loader.iterate(0)
+    dataset = loader.dataset()  # read in this process, whose CPU time is measured
+    batches = (collate([dataset[key] for key in loader.keys(*place)]) for place in loader.places(0))
     batch = next(batches)
     for _ in range(rounds):
         begin = time.process_time()

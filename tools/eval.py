@@ -65,8 +65,8 @@ from trained_model import ClassOrder, load_for_records, parse_with_model
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.formats import READERS
-from vidtl.data.dataset import check_readable, first_records
-from vidtl.data.loader import EvalLoader
+from vidtl.data.dataset import first_records
+from vidtl.data.loader import EvalLoader, check_readable
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
 from vidtl.evaluation.page import draw_examples, remove_page, write_examples, write_page
@@ -99,7 +99,7 @@ def main() -> None:
     on_main_process(accelerator, checkpoint.verify)
     model, records = load_for_records(checkpoint.model_directory, records)
     model.to(accelerator.device)
-    check_readable(records, config.data)
+    check_readable(records, config)
 
     key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key)

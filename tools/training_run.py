@@ -15,8 +15,8 @@ from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require_each
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import check_readable, first_records
-from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.dataset import first_records
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
@@ -46,7 +46,10 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     configure_logging(accelerator.is_main_process)
 
     description = load_description(config.data.dataset)
-    train_records, eval_records = read_splits(config, description)
+    train_records, all_eval_records = read_splits(config, description)
+    for records in filter(len, (train_records, all_eval_records)):
+        check_readable(records, config)
+    eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
@@ -100,10 +103,8 @@ def read_splits(config: ExperimentConfig, description: DatasetDescription) -> tu
     """Read the records to train on and to evaluate on, none of the latter without a split for them."""
     names = (config.data.train_split, *filter(None, [config.data.eval_split]))
     training, *evaluation = (read_records(description, name, Path(config.data.root)) for name in names)
-    for records in (training, *evaluation):
-        check_readable(records, config.data)
     if evaluation:
-        return training, first_records(evaluation[0], config.evaluation.max_videos)
+        return training, evaluation[0]
     keys, allowed = "best_metric early_stop_evaluations", "none without evaluations; data.eval_split names their split"
     require_each(config.training, "training", keys, operator.not_, allowed)
     splits = ", ".join(description.splits)

@@ -57,8 +57,7 @@ from vidtl.annotations.video_files import (
 )
 from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews
-from vidtl.data.dataset import check_readable
-from vidtl.data.loader import EvalLoader
+from vidtl.data.loader import EvalLoader, check_readable
 from vidtl.data.protocols import get_protocol
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.files import printable, whole_file
@@ -101,7 +100,7 @@ def main() -> None:
 def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
     """Read videos spread evenly over the evaluation split, with their classes."""
     records = read_records(load_description(config.data.dataset), config.data.eval_split, Path(config.data.root))
-    check_readable(records, config.data)
+    check_readable(records, config)
     chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
     for video in EvalLoader(chosen, get_protocol("center"), config.clip, config.data):
         names = ", ".join(chosen.classes.names[label] for label in chosen.labels(video.index))

@@ -11,8 +11,8 @@ from tests.data.conftest import CONFIG, clips_of, config_with, views_of
 from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
 from vidtl.data.batch import batch_input
-from vidtl.data.dataset import ClipKey, check_readable, collate, first_records
-from vidtl.data.loader import EvalLoader, TrainLoader
+from vidtl.data.dataset import ClipKey, collate, first_records
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.sampling import train_box, train_indices
 from vidtl.runtime.seeding import generator
@@ -66,7 +66,7 @@ def test_nothing_readable_stops_training_and_is_a_failure_in_evaluation(copied):
     with refused("none of 11 videos"):
         next(TrainLoader(copied, config_with("data", num_workers=1), 0, 1).iterate())
     with refused("data.root", copied.root, "none of 8 videos"):
-        check_readable(copied, CONFIG.data)
+        check_readable(copied, CONFIG)
     view = views_of(copied)[2]
     assert (view.pixels, view.failure.path) == (None, copied.paths[2])
 

@@ -1,9 +1,9 @@
-"""The order of clips for any number of processes and accumulation steps, and workers that die or hang."""
+"""The order of clips for any number of processes and accumulation steps, and videos that end their worker."""
 
+import ctypes
 import dataclasses
 import itertools
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,13 +12,14 @@ import time
 import pytest
 import torch
 
-from tests.data.conftest import config_with
+from tests.data.conftest import CONFIG, config_with
 from tests.environment import REPOSITORY
-from tests.refusals import assert_refusal, refused
+from tests.refusals import refused
 from vidtl.config import AugmentationConfig, ExperimentConfig, ScheduleConfig, TrainingConfig
 from vidtl.data import dataset as dataset_module
-from vidtl.data.loader import TrainLoader, _named_failures
-from vidtl.errors import UserError
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
+from vidtl.data.protocols import get_protocol
+from vidtl.video.limits import MEMORY_BYTES, frame_decoded
 
 
 def loader(n, batch, processes=1, index=0, accumulation=1, epochs=3, repeats=1):
@@ -88,44 +89,125 @@ def test_clips_of_classes_are_counted_without_reading_anything(multi_records):
         assert one.clips_of_classes(steps) == {name: 2 * visited.count(name) for name in visited}
 
 
-def test_a_lost_worker_is_named_with_or_without_a_message(records):
-    lost = {"(ConnectionResetError)": ConnectionResetError(), "(reset)": ConnectionError("reset\nby a peer")}
-    for reason, error in lost.items():
-        with refused(records.paths[3], reason), _named_failures(records, [3]):
-            raise error
-    with pytest.raises(RuntimeError), _named_failures(records, [3]):  # not of a worker
-        raise RuntimeError
+def hang():
+    """Wait inside a C function, where no Python code runs."""
+    ctypes.CDLL(None).pause()
+
+
+def burn():
+    while True:
+        pass
+
+
+def burn_holding_the_lock():
+    """Compute inside a C function that keeps the interpreter's lock."""
+    pow(3, 1 << 26)
+
+
+def allocate():
+    return b"0" * (MEMORY_BYTES + (64 << 20))
+
+
+ENDS = {
+    "killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
+    "crashed": (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
+    "left": (lambda: os._exit(0), "code 0"),
+    "hung": (hang, "not read in 4 s"),
+    "slow": (burn, "0.2 s of CPU time"),
+    "slow in C": (burn_holding_the_lock, "0.2 s of CPU time"),
+    "big": (allocate, "4 GiB"),
+}
+
+
+@pytest.fixture
+def ended_by(monkeypatch):
+    """Make the reads of records end their worker: record -> function."""
+    opened = dataset_module.open_record
+
+    def set_ends(ends):
+        def open_or_end(records, index, *arguments):
+            ends.get(index, lambda: None)()
+            return opened(records, index, *arguments)
+
+        monkeypatch.setattr(dataset_module, "open_record", open_or_end)
+
+    return set_ends
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("end", ENDS)
+def test_the_video_that_ends_a_worker_is_named_and_the_rest_is_read(records, ended_by, end, num_workers):
+    data = dataclasses.replace(CONFIG.data, num_workers=num_workers, read_timeout_s=0.2)
+    function, reason = ENDS[end]
+    expected = list(EvalLoader(records, get_protocol("center"), CONFIG.clip, data))
+    ended_by({5: function})
+    for video, before in zip(EvalLoader(records, get_protocol("center"), CONFIG.clip, data), expected, strict=True):
+        if video.index == 5:
+            assert (video.pixels, video.failure.path) == (None, records.paths[5])
+            assert reason in video.failure.reason
+        else:
+            assert torch.equal(video.pixels, before.pixels)
+
+
+def batches_of(records, start=0, given_up=None, **data):
+    config = dataclasses.replace(
+        config_with("data", read_timeout_s=0.2, **data), schedule=ScheduleConfig(length="2 epochs", warmup="0 epochs")
+    )
+    return list(TrainLoader(records, config, 0, 1).iterate(start, given_up))
+
+
+def test_reads_given_up_are_substituted_alike_by_any_workers_and_when_resumed(records, ended_by):
+    ended_by({2: burn, 9: ENDS["crashed"][0]})
+    whole = batches_of(records, num_workers=2)
+    given_up = {failure.given_up: failure.reason for batch in whole for failure in batch.failures}
+    requested = [(read.epoch, read.record) for read in given_up if read.record == read.tried]
+    assert sorted(requested) == [(0, 2), (0, 9), (1, 2), (1, 9)]
+    ended_by({})  # next time they might have been read
+    for start, num_workers in ((0, 0), (3, 1)):
+        again = batches_of(records, start, given_up, num_workers=num_workers)
+        for batch, other in zip(again, whole[start:], strict=True):
+            assert torch.equal(batch.pixels, other.pixels)
+            assert batch.failures == other.failures
+
+
+def test_a_file_whose_frames_keep_coming_is_no_slow_one(records, ended_by):
+    def decode_on():
+        for _ in range(8):
+            deadline = time.process_time() + 0.1
+            while time.process_time() < deadline:
+                pass
+            frame_decoded()
+
+    ended_by({5: decode_on})
+    data = dataclasses.replace(CONFIG.data, read_timeout_s=0.3)
+    assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, data))
+
+
+def test_one_kill_from_outside_costs_no_video(records, ended_by, tmp_path):
+    mark = tmp_path / "killed"
+    ended_by({5: lambda: mark.exists() or (mark.touch(), os.kill(os.getpid(), signal.SIGKILL))})
+    assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data))
+    assert mark.exists()
 
 
 @pytest.mark.parametrize(
-    ("death", "reason"),
-    [
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), "Killed|exited unexpectedly"),
-        (lambda: os._exit(0), "timed out|exited unexpectedly|reset|closed"),
-        (lambda: time.sleep(60), "timed out after 1"),
-    ],
+    ("collate", "reason"), [(lambda videos: os._exit(7), "code: 7"), (lambda videos: lambda: None, "code: none")]
 )
-def test_a_worker_that_dies_or_hangs_names_its_videos(records, monkeypatch, death, reason):
-    config = dataclasses.replace(
-        config_with("data", num_workers=1, worker_timeout_s=1.0),
-        augmentation=AugmentationConfig(repeats=2),
-        training=TrainingConfig(batch_size=2),
-    )
-    loader = TrainLoader(records, config, 0, 1)
-    fatal = loader.keys(0, 0)[0].record  # later ones are read ahead, so only "at or near" is certain
-    opened = dataset_module.open_record
+def test_workers_that_fail_without_a_video_end_the_run(records, monkeypatch, collate, reason):
+    """They die, as of shared memory that is full, or a batch cannot be sent."""
+    monkeypatch.setattr("vidtl.data.loader.collate_views", collate)
+    monkeypatch.setattr("vidtl.data.workers._IDLE_POLLS", 1)
+    with refused(reason):
+        list(EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data))
 
-    def open_or_die(records, index, *arguments):
-        if index == fatal:
-            death()
-        return opened(records, index, *arguments)
 
-    monkeypatch.setattr(dataset_module, "open_record", open_or_die)
-    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.5)  # wait for hung workers
-    with pytest.raises(UserError) as caught:
-        list(loader.iterate())
-    assert_refusal(str(caught.value), records.paths[fatal])
-    assert re.search(reason, str(caught.value))
+def test_probes_are_limited(records, ended_by):
+    ended_by({0: burn})
+    config = config_with("data", read_timeout_s=0.2)
+    check_readable(records, config)
+    ended_by(dict.fromkeys(range(len(records)), burn))
+    with refused("data.root", "none of 2 videos", "0.2 s of CPU time"):
+        check_readable(records, config, num_probes=2)
 
 
 CODE = """

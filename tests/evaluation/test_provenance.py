@@ -31,7 +31,7 @@ def model(tmp_path: Path) -> Path:
 def test_the_key_holds_everything_that_decides_a_score(model):
     key = partial(evaluation_key, Checkpoint(model), accelerator=Accelerator(cpu=True))
     before = key(RECORDS, CONFIG, CENTER)
-    assert key(RECORDS, replace(CONFIG, data=DataConfig(num_workers=0, worker_timeout_s=9)), CENTER) == before
+    assert key(RECORDS, replace(CONFIG, data=DataConfig(num_workers=0, read_timeout_s=9)), CENTER) == before
     moved = replace(RECORDS, paths=StringColumn.from_strings(f"other/{i}.mp4" for i in range(11)))
     relabeled = replace(RECORDS, label_classes=RECORDS.label_classes[::-1].copy())
     configs = (

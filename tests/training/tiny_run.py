@@ -73,7 +73,7 @@ class TinyLoader:
     def clips_of_classes(self, steps):
         return {"swimming": steps}
 
-    def iterate(self, start_step):
+    def iterate(self, start_step, given_up=None):
         for step in range(start_step, self.total_steps):
             for micro in range(self.training.accumulation_steps):
                 time.sleep(self.step_delay_s)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from vidtl.config.checks import Effect
 from vidtl.config.experiment import ExperimentConfig
-from vidtl.config.load import dotted, leaves
+from vidtl.config.load import RETIRED, dotted, leaves
 
 EFFECTS = {key: leaf.affects or frozenset(get_args(Effect)) for key, leaf in leaves(ExperimentConfig).items()}
 """Effects of each setting by dotted key; all of them where none is named."""
@@ -40,7 +40,7 @@ def differences(
     before, now = {**settings_of(ExperimentConfig()), **recorded}, settings_of(config)
     return [
         (key, before.get(key, absent), now.get(key, absent))
-        for key in [*now, *sorted(before.keys() - now.keys())]
+        for key in [*now, *sorted(before.keys() - now.keys() - RETIRED)]
         if before.get(key, absent) != now.get(key, absent)
         and not EFFECTS.get(key, frozenset(affecting)).isdisjoint(affecting)
     ]

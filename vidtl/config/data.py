@@ -27,16 +27,16 @@ class DataConfig:
     pixel_format: Literal["planar", "rgb"] = setting("planar", "training", "scores")
     """Format of frames on the way to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3)."""
     num_workers: int = setting(2, "speed")
-    """Decoding processes per training process; 0 decodes in the training process itself."""
-    worker_timeout_s: float = setting(120.0, "operation")
-    """Seconds to wait for a batch before the run stops and names the videos that were being read."""
+    """Decoding processes per training process; 0 is taken as 1, so that no video can end the run."""
+    read_timeout_s: float = setting(60.0, "operation")
+    """Seconds of CPU time without a new frame after which a video counts as unreadable; 20 times as much wall time."""
     max_unreadable_share: float = setting(0.05, "operation")
     """Training: the run stops if a larger share of the requested videos cannot be read. Each is replaced by another."""
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
         require_each(self, "data", "num_workers", lambda value: value >= 0, "0 or more")
-        require_each(self, "data", "worker_timeout_s", lambda value: value > 0, "more than 0 seconds")
+        require_each(self, "data", "read_timeout_s", lambda value: 0 < value <= 86400, "above 0, at most 86400 seconds")
         require_each(self, "data", "max_unreadable_share", lambda value: 0 <= value <= 1, "0 to 1")
         formats = ("planar", "rgb") if self.decoder == "pyav" else ("rgb",)
         allowed = f"'rgb' with data.decoder {self.decoder}, which delivers no planes"

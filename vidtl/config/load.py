@@ -4,6 +4,7 @@ Unknown and repeated keys, YAML aliases, values of another type and large files 
 value and allowed values.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,11 @@ T = TypeVar("T")
 
 SIZE_LIMIT = 1_000_000
 """Bytes of a file."""
+
+RETIRED = {"data.worker_timeout_s"}
+"""Settings that earlier versions recorded with their runs; they decided no result."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,14 +162,16 @@ def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "")
         key = f"{prefix}{name}"
         if "." in name:
             document.refuse(key, f"the key {key!r} has a dot; allowed: a section, as in clip: {{stride: 2}}")
-        if key not in known and key not in sections:
-            document.refuse(key, f"unknown key {key!r}; {did_you_mean(key, [*known, *sorted(sections)])}")
-        if value is None:
+        if value is None and (key in known or key in sections):
             continue
         if key in known:
             values[key] = convert(value, known[key].hint, key, document)
-        else:
+        elif key in sections:
             values |= read_values(replace(document, content=value), known, f"{key}.")
+        elif key in RETIRED:
+            _log.warning("%s: %s has no effect any more", document.file, key)
+        else:
+            document.refuse(key, f"unknown key {key!r}; {did_you_mean(key, [*known, *sorted(sections)])}")
     return values
 
 

@@ -19,6 +19,15 @@ from vidtl.data.augmentation import Augmentation, Mixing, augment, erase, mix
 from vidtl.video.reader import LUMA_WEIGHTS, MATRICES, Color
 
 
+class Read(NamedTuple):
+    """One attempt to read a video."""
+
+    epoch: int
+    record: int
+    """Record requested; `tried` is another one for a substitute."""
+    tried: int
+
+
 class Failure(NamedTuple):
     """A video that could not be read."""
 
@@ -30,6 +39,8 @@ class Failure(NamedTuple):
     """Names of the video's classes."""
     attempt: int = 0
     """0 for the video of the sample, 1 for its first substitute, and so on."""
+    given_up: Read | None = None
+    """Set if the read exceeded a limit or crashed the decoder, which another time it might not."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
 from vidtl.data.augmentation import Augmentation, draw_augmentation
-from vidtl.data.batch import ClipBatch, Failure, VideoViews, ViewsBatch
+from vidtl.data.batch import ClipBatch, Failure, Read, VideoViews, ViewsBatch
 from vidtl.data.manifest import file_stamp, find_manifest, open_record
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.sampling import resample_indices, train_box, train_indices
+from vidtl.data.workers import Reads
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
 from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape
@@ -82,7 +83,7 @@ class ClipDataset(Dataset[list[Clip]]):
     ) -> None:
         self.records, self.data, self.clip = records, data, clip
         self.augmentation, self.seed = augmentation, seed
-        self.manifest = find_manifest(records.root, data.manifest)
+        self.manifest, self.reads = find_manifest(records.root, data.manifest), Reads(data)
 
     def __getitem__(self, key: ClipKey) -> list[Clip]:
         """Decode the `augmentation.repeats` clips of one video in one pass; the first of them carries the failures.
@@ -95,10 +96,12 @@ class ClipDataset(Dataset[list[Clip]]):
         failures: list[Failure] = []
         candidates = chain([key.record], self._substitutes(key))
         for attempt, index in enumerate(islice(candidates, 1 + MAX_SUBSTITUTIONS)):
+            read = Read(key.epoch, key.record, index)
             try:
-                first, *others = self._read(key, index)
+                with self.reads.limited(read, self.records.path(index)):
+                    first, *others = self._read(key, index)
             except UnreadableVideo as error:
-                failures.append(self._failure(index, attempt, error.reason))
+                failures.append(self._failure(read, attempt, error.reason))
             else:
                 return [first._replace(failures=failures if key.weight else []), *others]
         if key.weight == 0:
@@ -137,10 +140,11 @@ class ClipDataset(Dataset[list[Clip]]):
         targets = self.records.targets(index)
         return Clip(np.zeros(shape, np.uint8), 0, targets, Augmentation(), weight=0.0, failures=[])
 
-    def _failure(self, index: int, attempt: int, reason: str) -> Failure:
-        records = self.records
+    def _failure(self, read: Read, attempt: int, reason: str) -> Failure:
+        records, index = self.records, read.tried
         classes = tuple(records.classes.names[number] for number in records.labels(index))
-        return Failure(index, records.paths[index], reason, classes, attempt)
+        given_up = read if read in self.reads.given_up else None
+        return Failure(index, records.paths[index], reason, classes, attempt, given_up)
 
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
         """Yield other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 others.
@@ -173,7 +177,7 @@ class ViewDataset(Dataset[VideoViews]):
 
     def __init__(self, records: Records, protocol: Protocol, clip: ClipConfig, data: DataConfig) -> None:
         self.records, self.protocol, self.clip, self.data = records, protocol, clip, data
-        self.manifest = find_manifest(records.root, data.manifest)
+        self.manifest, self.reads = find_manifest(records.root, data.manifest), Reads(data)
         if not protocol.suits(clip):
             message = "evaluation.protocol %s takes %s of a video, but clip.sampling is %s; scores will suffer"
             _log.warning(message, protocol.name, protocol.frames, clip.sampling)
@@ -181,8 +185,9 @@ class ViewDataset(Dataset[VideoViews]):
     def __getitem__(self, index: int) -> VideoViews:
         """Decode all views of one video in one pass."""
         clip, records = self.clip, self.records
+        limits = self.reads.limited(Read(0, index, index), records.path(index))
         try:
-            with open_record(records, index, self.data.decoder, self.manifest) as video:
+            with limits, open_record(records, index, self.data.decoder, self.manifest) as video:
                 frames = available_frames(video, records, index, clip.target_fps)
                 indices = frames[view_indices(self.protocol, len(frames), clip, clip.target_fps or video.fps)]
                 boxes = view_boxes(self.protocol, video.height, video.width, clip)
@@ -220,22 +225,6 @@ def collate_views(videos: Sequence[VideoViews]) -> ViewsBatch:
         videos=[replace(video, pixels=None) for video in videos],
         # A single video, which may be large, is not copied.
         pixels=None if not readable else readable[0][None] if len(readable) == 1 else torch.stack(readable),
-    )
-
-
-def check_readable(records: Records, data: DataConfig, num_probes: int = 8) -> None:
-    """Open a few videos spread over the records, and raise a UserError if none can be read, as with a wrong root."""
-    manifest = find_manifest(records.root, data.manifest)
-    probes = np.unique(np.linspace(0, len(records) - 1, num_probes).astype(int))
-    for index in probes:
-        try:
-            with open_record(records, int(index), data.decoder, manifest):
-                return
-        except UnreadableVideo as error:
-            last = error
-    raise UserError(
-        f"data.root {str(records.root)!r}: none of {len(probes)} videos tried could be read "
-        f"(annotated in {records.annotation}); the last one: {last}"
     )
 
 

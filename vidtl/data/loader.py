@@ -13,35 +13,28 @@ With repeated augmentation, a place is a video with `augmentation.repeats` conse
 video once, and has as many times more clips and steps.
 """
 
-import atexit
 import math
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import lru_cache
-from itertools import product
-from typing import Any
+from itertools import islice, product
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig
 from vidtl.data.augmentation import Mixing, draw_mixing
-from vidtl.data.batch import ClipBatch, VideoViews, ViewsBatch
+from vidtl.data.batch import ClipBatch, Read, VideoViews
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
-from vidtl.data.protocols import Protocol
+from vidtl.data.protocols import Protocol, get_protocol
+from vidtl.data.workers import read_batches
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
 from vidtl.video import clip_shape
 
 # Evaluation: limits of the videos that a worker sends at once, and the least number of its batches.
 _BATCH_BYTES, _MAX_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8
-
-# Batches that each worker decodes ahead: enough to even out videos of different cost, at the price of memory.
-_PREFETCHED_BATCHES = 2
 
 
 @lru_cache(maxsize=2)  # near the end of an epoch, prefetching needs two of them in turn
@@ -107,22 +100,26 @@ class TrainLoader:
         counts = np.bincount(classes, weights=visits[videos], minlength=len(records.classes)) * self.repeats
         return {name: int(count) for name, count in zip(records.classes.names, counts, strict=True) if count}
 
-    def iterate(self, start_step: int = 0) -> Iterator[ClipBatch]:
+    def dataset(self) -> ClipDataset:
+        """Open the clips of the records."""
+        config = self.config
+        return ClipDataset(self.records, config.data, config.clip, config.augmentation, config.training.seed)
+
+    def iterate(self, start_step: int = 0, given_up: Mapping[Read, str] | None = None) -> Iterator[ClipBatch]:
         """Yield micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
 
-        Raises:
-            UserError: no video tried for one clip could be read, or a worker died or hung (its videos named).
+        `given_up` holds reads that an earlier attempt of the run gave up, with their reasons; they are not tried.
+        UserError where no video tried for one clip could be read.
         """
-        config = self.config
-        dataset = ClipDataset(self.records, config.data, config.clip, config.augmentation, config.training.seed)
-        requested = (self.keys(*place) for place in self.places(start_step))
-        batches = DataLoader(dataset, batch_sampler=requested, collate_fn=collate, **_worker_options(config.data))
-        with _workers_ended(batches) as iterator:
-            for step, micro_batch in self.places(start_step):
-                keys = self.keys(step, micro_batch)
-                with _named_failures(self.records, [key.record for key in keys]):
-                    batch: ClipBatch = next(iterator)
-                yield replace(batch, mixing=self._mixing(keys, step, micro_batch))
+        dataset = self.dataset()
+        dataset.reads.given_up.update(given_up or {})
+
+        def keys_after(done: int) -> Iterator[list[ClipKey]]:
+            return (self.keys(*place) for place in islice(self.places(start_step), done, None))
+
+        with closing(read_batches(dataset, dataset.reads, keys_after, collate)) as batches:
+            for (step, micro_batch), batch in zip(self.places(start_step), batches, strict=True):
+                yield replace(batch, mixing=self._mixing(self.keys(step, micro_batch), step, micro_batch))
 
     def _mixing(self, keys: list[ClipKey], step: int, micro_batch: int) -> Mixing | None:
         config = self.config
@@ -148,15 +145,13 @@ class EvalLoader:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __iter__(self) -> Iterator[VideoViews]:
-        """Yield videos in the order of `indices`, unreadable ones without pixels; UserError if a worker failed."""
-        size, options = self.videos_per_batch(), _worker_options(self.dataset.data)
+    def __iter__(self) -> Generator[VideoViews]:
+        """Yield videos in the order of `indices`, unreadable ones without pixels."""
+        size = self.videos_per_batch()
         groups = [self.indices[first : first + size] for first in range(0, len(self.indices), size)]
-        batches = DataLoader(self.dataset, batch_sampler=groups, collate_fn=collate_views, **options)
-        with _workers_ended(batches) as iterator:
-            for indices in groups:
-                with _named_failures(self.dataset.records, indices):
-                    batch: ViewsBatch = next(iterator)
+        read = read_batches(self.dataset, self.dataset.reads, lambda done: groups[done:], collate_views)
+        with closing(read) as batches:
+            for batch in batches:
                 yield from batch
 
     def videos_per_batch(self) -> int:
@@ -168,57 +163,16 @@ class EvalLoader:
         return max(1, min(fitting, fair, _MAX_PER_BATCH))
 
 
-def _worker_options(data: DataConfig) -> dict[str, Any]:
-    """Return the DataLoader settings for worker processes."""
-    if data.num_workers == 0:
-        return {"num_workers": 0}
-    return {
-        "num_workers": data.num_workers,
-        "prefetch_factor": _PREFETCHED_BATCHES,
-        "timeout": data.worker_timeout_s,
-        "worker_init_fn": _start_worker,
-        "pin_memory": torch.cuda.is_available(),  # lets copies to the GPU overlap with computation
-    }
-
-
-def _start_worker(worker_index: int) -> None:
-    """Ignore signals, which Ctrl-C and batch systems also send to the workers; the training process handles them."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def _workers_ended(batches: DataLoader[Any]) -> Iterator[Iterator[Any]]:
-    """Iterate over `batches`, and end its workers with the block, including hung ones."""
-    iterator: Any = iter(batches)
-
-    def end() -> None:
-        # PyTorch has no public way to end the workers before the iterator is garbage-collected.
-        if batches.num_workers > 0:
-            iterator._shutdown_workers()  # waits for them, but not forever
-            for worker in iterator._workers:
-                worker.kill()
-
-    # After an error, this block may still be open when Python exits, which would wait for workers that ignore signals.
-    atexit.register(end)
-    try:
-        yield iterator
-    finally:
-        end()
-        atexit.unregister(end)
-
-
-@contextmanager
-def _named_failures(records: Records, indices: list[int]) -> Iterator[None]:
-    """Name the requested videos if a worker hung or died; reduce a worker's UserError to its one line."""
-    try:
-        yield
-    except UserError as error:
-        # The DataLoader's copy of a worker's exception has the traceback as its text, and the message at the end.
-        raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
-    except (RuntimeError, ConnectionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, RuntimeError) and not reason.startswith("DataLoader"):
-            raise  # an error in our code, not of a worker process
-        paths = ", ".join(records.paths[index] for index in indices)
-        raise UserError(f"a decoding worker failed at or near {paths} ({reason})") from error
+def check_readable(records: Records, config: ExperimentConfig, num_probes: int = 8) -> None:
+    """Read a few videos spread over the records, and raise a UserError if none can be read, as with a wrong root."""
+    probes = np.unique(np.linspace(0, len(records) - 1, num_probes).astype(int)).tolist()
+    data = replace(config.data, num_workers=1)
+    with closing(iter(EvalLoader(records, get_protocol("center"), config.clip, data, probes))) as videos:
+        for video in videos:
+            if not video.failure:
+                return
+            last = video.failure
+    raise UserError(
+        f"data.root {str(records.root)!r}: none of {len(probes)} videos tried could be read "
+        f"(annotated in {records.annotation}); the last one: {last.path}: {last.reason}"
+    )

@@ -16,6 +16,7 @@ from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.video import UnreadableVideo, open_video
 from vidtl.video.images import StillReader
+from vidtl.video.limits import frame_decoded
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import pack_timeline
@@ -137,6 +138,7 @@ def _decode_all(source: Source) -> tuple[int, str]:
             first_error = first_error or error.strerror or type(error).__name__
             continue
         for frame in frames:
+            frame_decoded()
             number = delivered if numbers is None else numbers.get(frame.pts, count)
             delivered += 1
             if number >= count:

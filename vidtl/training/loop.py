@@ -135,7 +135,7 @@ class _Run:
             self._evaluate()
         if start == total or self._should_stop_early():
             return
-        batches = DeviceBatches(self.loader.iterate(start), self.accelerator.device)
+        batches = DeviceBatches(self.loader.iterate(start, self.unreadable.given_up), self.accelerator.device)
         with progress.task("training", "steps", total, start) as task:
             self.monitor.restart_clock()
             for step in range(start, total):

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from vidtl.config import TrainingConfig
-from vidtl.data.batch import Failure
+from vidtl.data.batch import Failure, Read
 from vidtl.errors import UserError
 from vidtl.runtime.files import printable, user_error_if_not_written
 from vidtl.runtime.logging import MetricsLog, drop_lines_beyond, read_json_lines
@@ -43,7 +43,8 @@ class ReplacedClips(NamedTuple):
 class UnreadableVideos:
     """Writer of `unreadable.jsonl` (a line per failed attempt: step, path, reason, classes, attempt) and its counts.
 
-    Counts by path and by class are complete in the main process only.
+    Reads that exceeded a limit, which might succeed another time, are also in `given_up.jsonl`: a resumed run keeps the
+    file and does not try them. Counts by path and by class are complete in the main process only.
     """
 
     file: Path
@@ -57,6 +58,12 @@ class UnreadableVideos:
 
     def __post_init__(self, resumed_step: int) -> None:
         self._by_class: Counter[str] = Counter()
+        self._given_up_file = self.file.with_name("given_up.jsonl")
+        self.given_up = {
+            Read(line["epoch"], line["record"], line["tried"]): str(line["reason"])
+            for line in read_json_lines(self._given_up_file)
+        }
+        """Reads that this run or an earlier attempt gave up, with their reasons; new ones in the main process only."""
         if self.accelerator.is_main_process:
             drop_lines_beyond(self.file, resumed_step)
             for entry in read_json_lines(self.file):
@@ -93,8 +100,17 @@ class UnreadableVideos:
                     _log.warning("video cannot be read and is substituted: %s (%s): %s", path, names, reason)
                 self._count(failure.path, failure.classes, failure.attempt)
                 line = {"step": step, **failure._asdict()}
-                del line["record"]
+                del line["record"], line["given_up"]
                 stream.write(json.dumps(line) + "\n")  # escapes file names that are not UTF-8
+                self._give_up(step, failure)
+
+    def _give_up(self, step: int, failure: Failure) -> None:
+        read = failure.given_up
+        if read and read not in self.given_up:
+            self.given_up[read] = failure.reason
+            with self._given_up_file.open("a", encoding="utf-8") as stream:
+                line = {"step": step, **read._asdict(), "path": failure.path, "reason": failure.reason}
+                stream.write(json.dumps(line) + "\n")
 
     def _count(self, path: str, classes: Sequence[str], attempt: int) -> None:
         self.by_path[path] += 1

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
-from vidtl.data.batch import ClipBatch, Failure
+from vidtl.data.batch import ClipBatch, Failure, Read
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training import model_setup
@@ -43,7 +43,7 @@ class BatchSource(Protocol):
     samples_per_epoch: int
     total_steps: int
 
-    def iterate(self, start_step: int) -> Iterator[ClipBatch]: ...
+    def iterate(self, start_step: int, given_up: Mapping[Read, str]) -> Iterator[ClipBatch]: ...
 
     def global_count(self, step: int) -> int: ...
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidtl.errors import UserError
 from vidtl.video.clip import ClipBuffer, Geometry
+from vidtl.video.limits import frame_decoded
 from vidtl.video.reader import Color, Orientation, PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.safety import checked_path
 from vidtl.video.source import MAX_PIXELS, unreadable
@@ -91,6 +92,7 @@ def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
     Raises:
         UnreadableVideo: truncated, damaged, none of the formats, animated, or more than 8192 x 4320 pixels.
     """
+    frame_decoded()
     with unreadable(path), _opened_image(file, path) as image:
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them

@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from vidtl.video.clip import ClipBuffer, Converter
+from vidtl.video.limits import frame_decoded
 from vidtl.video.reader import PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import PacketIndex, ScannedVideo
@@ -110,6 +111,7 @@ class PyAVReader(VideoReader):
                 break
             codec.skip_frame = "DEFAULT" if packet.pts in due else "NONREF"
             for frame in codec.decode(packet):
+                frame_decoded()
                 if frame.pts in wanted:
                     yield wanted[frame.pts], frame
             due.discard(packet.pts)

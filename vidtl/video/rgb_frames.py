@@ -14,6 +14,7 @@ import numpy as np
 
 from vidtl.errors import UserError
 from vidtl.video.clip import ClipBuffer, change_matrix
+from vidtl.video.limits import frame_decoded
 from vidtl.video.reader import Orientation, PixelFormat, UnreadableVideo, VideoReader, View
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import ScannedVideo, Timeline
@@ -70,6 +71,7 @@ class RGBFramesReader(VideoReader):
             for start in range(0, len(clip.needed), _BATCH):
                 numbers = clip.needed[start : start + _BATCH]
                 frames = self._library.fetch(self._decoder, numbers, self._timeline)
+                frame_decoded()
                 for number, frame in zip(numbers, frames, strict=True):
                     clip.put(number, [frame])
         return change_matrix(clip.array, self._decoded_matrix, self.color.matrix)

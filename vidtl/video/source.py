@@ -12,6 +12,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from vidtl.video.clip import Geometry, color_of
+from vidtl.video.limits import frame_decoded
 from vidtl.video.reader import Color, Matrix, Orientation, UnreadableVideo
 from vidtl.video.safety import may_be_rotated, path_of
 from vidtl.video.timeline import ScannedVideo, Timeline, count_frames, scan_packets
@@ -145,7 +146,9 @@ class Source:
         """Yield every frame in presentation order: the reference for all other ways of reading."""
         self.restart()
         for packet in self.packets():
-            yield from self.codec.decode(packet)
+            for frame in self.codec.decode(packet):
+                frame_decoded()
+                yield frame
 
     def restart(self) -> None:
         """Open the file again: the only way back to the first packet that works in every container."""

@@ -1,0 +1,75 @@
+"""A video that exceeds `data.read_timeout_s` is named and costs no other: training, evaluation and prediction."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import av
+import eval as evaluation
+import numpy as np
+import predict as prediction
+import pytest
+import train as training
+
+from tests.environment import RunMain
+from tests.training.runs import cut_back
+
+LIMIT = ("--data.read_timeout_s", "0.05")  # of CPU time; a frame of a toy video takes less than a millisecond
+REASON = "0.05 s of CPU time"
+
+
+@pytest.fixture(scope="module")
+def slow(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy set with one video for each split that takes a third of a second for its frame, of 8K noise."""
+    root = tmp_path_factory.mktemp("slow") / "toy"
+    shutil.copytree(toy, root)
+    frame = np.random.default_rng(0).integers(0, 255, (4320 * 3 // 2, 8192), dtype=np.uint8)
+    for split in ("train", "val"):
+        file = sorted((root / "videos" / split).iterdir())[3]
+        with av.open(str(file), "w", format="mov") as output:
+            stream = output.add_stream("mjpeg", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 4320, 8192, "yuvj420p"
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "yuvj420p")))
+            output.mux(stream.encode(None))
+    return root
+
+
+def name_of(root: Path, split: str) -> str:
+    return sorted((root / "videos" / split).iterdir())[3].name
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_all_others_are_predicted(run_main: RunMain, slow: Path, untrained_model: Path, num_workers: int) -> None:
+    options = ["--checkpoint", untrained_model, "--data.num_workers", num_workers, "--json", *LIMIT]
+    output, _ = run_main(prediction.main, slow / "videos/val", *options, code=prediction.EXIT_UNREADABLE)
+    found = {Path(line["path"]).name: line["reason"] for line in map(json.loads, output.splitlines())}
+    assert len(found) == 16
+    ((name, reason),) = [item for item in found.items() if item[1]]
+    assert name == name_of(slow, "val")
+    assert REASON in reason
+
+
+def test_all_others_are_scored(run_main: RunMain, slow: Path, untrained_model: Path, tmp_path: Path) -> None:
+    options = ["--data.dataset", "toy", "--data.root", slow, "--output_dir", tmp_path, "--html", "false"]
+    run_main(evaluation.main, "--checkpoint", untrained_model, *options, *LIMIT)
+    (row,) = csv.DictReader((tmp_path / "val-center/unreadable.csv").open())
+    assert Path(row["path"]).name == name_of(slow, "val")
+    assert REASON in row["reason"]
+
+
+def test_a_resumed_run_does_not_try_what_was_given_up(
+    run_main: RunMain, slow: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    options = [*tiny, "--data.root", slow, "--schedule.length", "2 epochs", "--training.checkpoint_every_steps", "3"]
+    options += ["--data.max_unreadable_share", "1", "--training.keep_checkpoints", "9"]
+    run_main(training.main, *options, *LIMIT, "--output_dir", tmp_path / "whole")
+    lines = [json.loads(line) for line in (tmp_path / "whole/given_up.jsonl").read_text().splitlines()]
+    assert {line["epoch"] for line in lines if line["record"] == line["tried"]} == {0, 1}
+    assert {Path(line["path"]).name for line in lines} == {name_of(slow, "train")}
+    assert all(REASON in line["reason"] for line in lines)
+    # Killed in its end, it finds a machine that is fast enough.
+    cut_back(tmp_path / "whole", tmp_path / "resumed", 3)
+    run_main(training.main, *options, "--data.read_timeout_s", "60", "--output_dir", tmp_path / "resumed")
+    for file in ("checkpoints/step-00000008/model.safetensors", "given_up.jsonl", "unreadable.jsonl"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "resumed" / file).read_bytes()

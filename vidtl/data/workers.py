@@ -1,0 +1,189 @@
+"""Batches from worker processes, of which a video may end any: its read is given up, and the rest goes on.
+
+A read that exceeds a limit (`vidtl.video.limits`) or crashes its decoder ends its worker. The worker has noted the read
+in shared memory before; the main process adds it to those given up, which the workers report as unreadable without
+trying, and starts the workers again from the batch that is due.
+"""
+
+import atexit
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data._utils import signal_handling
+
+from vidtl.config import DataConfig
+from vidtl.data.batch import Read
+from vidtl.errors import UserError
+from vidtl.runtime.watchdog import heartbeat
+from vidtl.video import UnreadableVideo
+from vidtl.video.limits import cause_of_death, limited
+
+# Batches that each worker decodes ahead: enough to even out videos of different cost, at the price of memory.
+_PREFETCHED_BATCHES = 2
+
+_POLL_S = 1  # between two looks at the workers; the DataLoader takes whole seconds
+_IDLE_POLLS = 60  # in a row, of workers that read nothing and send nothing: a batch was lost on its way
+_VAIN_STARTS = 2  # in a row, of workers that end or idle without any read at fault
+
+
+class Reads:
+    """Reads of a data set in workers: the present one of each worker, and those that were given up."""
+
+    def __init__(self, data: DataConfig) -> None:
+        self.limit_s = data.read_timeout_s
+        self.num_workers = max(1, data.num_workers)
+        self.given_up: dict[Read, str] = {}
+        """Reason of each."""
+        self._killed: set[Read] = set()
+        rows = torch.zeros(self.num_workers, 1 + len(Read._fields), dtype=torch.int64)
+        self._present = rows.share_memory_()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def limited(self, read: Read, path: Path) -> Iterator[None]:
+        """Limit a read in a worker; UnreadableVideo if it was given up before."""
+        if reason := self.given_up.get(read):
+            raise UnreadableVideo(path, reason)
+        worker = get_worker_info()
+        if worker is None:
+            yield
+            return
+        row = self._present.numpy()[worker.id]
+        row[:] = 1, *read
+        try:
+            with limited(self.limit_s):
+                yield
+        finally:
+            row[0] = 0
+
+    def in_progress(self) -> bool:
+        """Return True if a worker reads a video now."""
+        return bool(self._present[:, 0].any())
+
+    def give_up(self, exit_codes: Sequence[int | None]) -> bool:
+        """Give up the reads that ended a worker, by the exit codes of all workers; return False if there are none."""
+        before = len(self.given_up)
+        for exit_code, (is_reading, *place) in zip(exit_codes, self._present.tolist(), strict=True):
+            read = Read(*place)
+            # SIGBUS is for shared memory that is full, of batches on their way.
+            if not is_reading or exit_code in (None, -signal.SIGBUS):
+                continue
+            if exit_code == -signal.SIGKILL and read not in self._killed:  # perhaps for the memory of others
+                self._killed.add(read)
+                continue
+            self.given_up[read] = cause_of_death(exit_code, self.limit_s)
+        self._present.zero_()
+        return len(self.given_up) > before
+
+
+def read_batches(
+    dataset: Dataset[Any],
+    reads: Reads,
+    keys_after: Callable[[int], Iterable[list[Any]]],
+    collate: Callable[[Any], Any],
+) -> Generator[Any]:
+    """Yield the batches of `keys_after(0)` in order.
+
+    Args:
+        dataset: reads a key; every read of a file is in `reads.limited`.
+        reads: limits, and reads given up before.
+        keys_after: number of finished batches -> keys of each one left.
+        collate: makes a batch of what the data set returns.
+
+    Raises:
+        UserError: as in the data set, or workers end for another reason than their videos.
+    """
+    done = vain_starts = 0
+    while True:
+        batches = DataLoader(
+            dataset,
+            batch_sampler=keys_after(done),
+            collate_fn=collate,
+            num_workers=reads.num_workers,
+            prefetch_factor=_PREFETCHED_BATCHES,
+            timeout=_POLL_S,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),  # lets copies to the GPU overlap with computation
+        )
+        with _workers_ended(batches) as iterator:
+            try:
+                while True:
+                    batch = _next(iterator, reads)
+                    done, vain_starts = done + 1, 0
+                    yield batch
+            except StopIteration:
+                return
+            except _WorkerEndedError as ended:
+                exit_codes = [worker.exitcode for worker in iterator._workers]
+                for worker in iterator._workers:  # the others would finish batches that are read again
+                    worker.kill()
+                vain_starts = 0 if reads.give_up(exit_codes) else vain_starts + 1
+                if vain_starts > _VAIN_STARTS:
+                    codes = ", ".join(str(code) for code in exit_codes if code is not None) or "none"
+                    raise UserError(
+                        f"decoding workers fail again and again outside of any video (exit code: {codes}); the last "
+                        f"error: {' '.join(str(ended.__cause__).split())}"
+                    ) from ended
+
+
+class _WorkerEndedError(Exception):
+    """A worker process is gone, or a batch."""
+
+
+def _next(iterator: Any, reads: Reads) -> Any:
+    """Wait for the next batch, or for the end of a worker; reduce a worker's UserError to its one line."""
+    idle_polls = 0
+    while True:
+        try:
+            return next(iterator)
+        except UserError as error:
+            # The DataLoader's copy of a worker's exception has the traceback as its text, and the message at the end.
+            raise UserError(str(error).strip().rpartition("UserError: ")[2]) from None
+        except (RuntimeError, OSError, EOFError) as error:
+            is_timeout = str(error).startswith("DataLoader timed out")
+            # The connection of a worker may break shortly before its end shows.
+            ended = wait([worker.sentinel for worker in iterator._workers], 0 if is_timeout else _POLL_S)
+            if ended or idle_polls == _IDLE_POLLS:
+                raise _WorkerEndedError from error
+            if not is_timeout:
+                raise
+            idle_polls += 1
+            if reads.in_progress():
+                idle_polls = 0
+                heartbeat()  # every read is limited: waiting for it is no hang
+
+
+def _start_worker(worker_index: int) -> None:
+    """Ignore signals, which Ctrl-C and batch systems also send to the workers; the training process handles them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGPROF, signal.SIGALRM):  # `limited` ends the process
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _workers_ended(batches: DataLoader[Any]) -> Iterator[Any]:
+    """Iterate over `batches`, and end its workers with the block, including hung ones."""
+    iterator: Any = iter(batches)
+    # Otherwise PyTorch raises the end of a worker anywhere in the main thread, even within a step.
+    signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+    iterator._worker_pids_set = False
+
+    def end() -> None:
+        # PyTorch has no public way to end the workers before the iterator is garbage-collected.
+        iterator._shutdown_workers()  # waits for them, but not forever
+        for worker in iterator._workers:
+            worker.kill()
+
+    # After an error, this block may still be open when Python exits, which would wait for workers that ignore signals.
+    atexit.register(end)
+    try:
+        yield iterator
+    finally:
+        end()
+        atexit.unregister(end)

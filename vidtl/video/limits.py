@@ -1,0 +1,67 @@
+"""Limits of one read, kept by the kernel: a process that exceeds one ends, whatever its decoder is doing.
+
+CPU time counts from the last decoded frame: neither a long file, whose frames keep coming, nor a slow disk exceeds it.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+MEMORY_BYTES = 4 << 30
+"""Memory of a read beyond that of its process; the largest pictures allowed need about 2 GiB."""
+
+_WALL_FACTOR = 20  # wall time of a whole read, as a multiple of its CPU time without a new frame
+_OUT_OF_MEMORY = 12  # exit code
+
+_cpu_s = 0.0
+
+
+@contextmanager
+def limited(cpu_s: float) -> Iterator[None]:
+    """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how.
+
+    Args:
+        cpu_s: seconds of CPU time without a call of `frame_decoded`; the block may take 20 times as much wall time.
+    """
+    global _cpu_s
+    _cpu_s = cpu_s
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with suppress(OSError, ValueError), open("/proc/self/statm") as file:  # Linux only
+        limit = int(file.read().split()[0]) * resource.getpagesize() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (limit if soft < 0 else min(limit, soft), hard))
+    signal.setitimer(signal.ITIMER_REAL, _WALL_FACTOR * cpu_s)
+    frame_decoded()
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+            os._exit(_OUT_OF_MEMORY)  # another process, with another history, might have had enough
+        raise
+    finally:
+        _cpu_s = 0.0
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def frame_decoded() -> None:
+    """Restart the CPU time of the present read; does nothing outside of `limited`."""
+    if _cpu_s:
+        signal.setitimer(signal.ITIMER_PROF, _cpu_s)
+
+
+def cause_of_death(exit_code: int, cpu_s: float) -> str:
+    """Describe the end of a process inside of `limited`; `exit_code` is minus the signal that killed it."""
+    causes = {
+        -signal.SIGPROF: f"no new frame in {cpu_s:g} s of CPU time",
+        -signal.SIGALRM: f"not read in {_WALL_FACTOR * cpu_s:g} s",
+        -signal.SIGKILL: "the decoder's process was killed (SIGKILL), most likely for lack of memory",
+        _OUT_OF_MEMORY: f"needs more than {MEMORY_BYTES >> 30} GiB of memory",
+    }
+    if exit_code in causes:
+        return causes[exit_code]
+    if exit_code < 0:
+        return f"the decoder crashed ({signal.Signals(-exit_code).name})"
+    return f"the decoder ended its process with code {exit_code}"
