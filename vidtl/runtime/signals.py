@@ -131,7 +131,9 @@ def exit_on_error() -> Iterator[None]:
             time.sleep(FIRST_REPORT_S)
         if _lacks_files(error):
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            _end(2, f"error: too many open files: the limit is {limit}; allowed: a higher one (ulimit -n), fewer workers")
+            _end(
+                2, f"error: too many open files: the limit is {limit}; allowed: a higher one (ulimit -n), fewer workers"
+            )
         raise
 
 

@@ -5,7 +5,6 @@ killed attempt keeps the status `running` until the next start. `peak_memory_byt
 decoding workers: `gpu` allocated by torch (null without a GPU), `process` resident memory (VmHWM; null outside Linux).
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -30,7 +29,7 @@ from vidtl.config.compare import differences, plain
 from vidtl.config.load import dotted
 from vidtl.config.training import parse_length
 from vidtl.errors import UserError
-from vidtl.runtime.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import lock, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.signals import StoppedBySignalError
@@ -91,7 +90,8 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Lock the directory for the duration of the block; the system releases the lock when the process ends.
 
-        UserError where another process holds the lock, or the directory cannot be written.
+        UserError where another process holds the lock, or the directory cannot be written; a warning where there are no
+        locks.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -100,9 +100,8 @@ class RunDirectory:
             raise UserError(f"output directory {self.path} cannot be written: {error.strerror}") from error
         with stream:
             try:
-                # Not flock: forked decoding workers inherit it and outlive a killed run for seconds.
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                lock(stream)
+            except BlockingIOError:
                 stream.seek(0)
                 owner = stream.read().strip() or "an unnamed process"
                 raise UserError(f"output directory {self.path} is in use by {owner}") from None
@@ -135,10 +134,11 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         if key == "schedule.length" and parse_length(str(new), key).extends(parse_length(str(old), key)):
             _log.info("%s has %s %s: the run goes on to %s", file, key, old, new)
             continue
+        longer = ", or more in the same unit" if key == "schedule.length" else ""
         other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
-            "give another output directory, or the same value (of schedule.length, also more in the same unit)"
+            f"give another output directory, or the same value{longer}"
         )
 
 
