@@ -88,11 +88,11 @@ def main() -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} exists and is no empty directory; allowed: a new or empty one")
     model = build(arguments)
-    if arguments.class_names is not None:
-        model.class_names = read_class_list(arguments.class_names).names.names
     grid = Grid(*arguments.source_grid) if arguments.source_grid else None
     inflation = arguments.inflation or "central_frame"
     report = load_pretrained(model, arguments.source, inflation=inflation, source_grid=grid)
+    if arguments.class_names is not None:
+        model.class_names = read_class_list(arguments.class_names).names.names
     save_model_directory(model, output)
     print(f"{report}\nwritten to {output}")
 

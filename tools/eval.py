@@ -61,7 +61,7 @@ if __name__ == "__main__":
             eval_parser().check()
 
 from charades_submission import score_file
-from trained_model import ClassOrder, load_for_classes, parse_with_model
+from trained_model import ClassOrder, load_for_records, parse_with_model
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.formats import READERS
@@ -97,7 +97,8 @@ def main() -> None:
     parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
     folder = parent / folder_name(config, protocol)
     on_main_process(accelerator, checkpoint.verify)
-    model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
+    model, records = load_for_records(checkpoint.model_directory, records)
+    model.to(accelerator.device)
     check_readable(records, config)
 
     key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))

@@ -7,6 +7,7 @@ The same command again resumes from the newest checkpoint of the output director
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from command_line import ExperimentParser, parse_experiment
@@ -26,7 +27,10 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     from vidtl.annotations.layout import existing
     from vidtl.data.protocols import protocol_of_run
 
-    protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)
+    description = load_description(config.data.dataset)
+    if config.data.eval_split not in description.splits and "data.eval_split" not in options.settings:
+        config = replace(config, data=replace(config.data, eval_split=""))
+    protocol_of_run(config.evaluation.protocol, description.protocol)
     existing(Path(config.data.root), "data.root")
     return options, config
 

@@ -1,11 +1,13 @@
 """Options and loading of a trained model, for the tools that use one."""
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from command_line import ModelParser, make_experiment, settings_of_file
 from torch import Tensor, nn
 
+from vidtl.annotations.records import ClassNames, Records
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.directory import load_model_directory, read_model_config
@@ -28,28 +30,32 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
 
 
 class ClassOrder(nn.Module):
-    """A model with scores in the order of the data's class names."""
+    """A model with scores in another order of the classes."""
 
     def __init__(self, model: nn.Module, order: list[int]) -> None:
         super().__init__()
         self.model, self.order = model, order
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Return logits [B, K] in the data's order."""
+        """Return logits [B, K] in that order."""
         logits_BK: Tensor = self.model(input_BTCHW)
         return logits_BK[:, self.order]
 
 
-def load_for_classes(model_directory: Path, class_names: tuple[str, ...]) -> nn.Module:
-    """Load a model with scores in the order of `class_names`; UserError for a model of other classes."""
+def load_for_records(model_directory: Path, records: Records) -> tuple[nn.Module, Records]:
+    """Load a model with scores in the order of the data's classes and, after them, of the model's further classes.
+
+    Also return the records with all of these classes. UserError for data with a class that the model lacks, or with
+    another number of classes than a model without names.
+    """
     model = load_model_directory(model_directory)
-    known = model.class_names
-    if model.num_classes != len(class_names):
-        counts = f"{model.num_classes} classes and the data {len(class_names)}"
+    known, own = model.class_names, records.classes
+    if not known and model.num_classes != len(own):
+        counts = f"{model.num_classes} classes without names and the data {len(own)}"
         raise UserError(f"{model_directory} has {counts}; allowed: a model and data of the same classes")
-    if not known or known == class_names:
-        return model
-    unknown = [name for name in class_names if name not in known]
-    if unknown:
-        raise UserError(f"{model_directory} has no class {unknown[0]!r}; {did_you_mean(unknown[0], known)}")
-    return ClassOrder(model, [known.index(name) for name in class_names])
+    if not known or known == own.names:
+        return model, records
+    if unknown := next((name for name in own.names if name not in known), ""):
+        raise UserError(f"{model_directory} has no class {unknown!r}; {did_you_mean(unknown, known)}")
+    names = (*own.names, *(name for name in known if name not in own))
+    return ClassOrder(model, [known.index(name) for name in names]), replace(records, classes=ClassNames(names))

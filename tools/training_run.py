@@ -1,6 +1,7 @@
 """One training run: data, model and task from a configuration, and a summary at the end."""
 
 import logging
+import operator
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 from vidtl.annotations.description import DatasetDescription, load_description, read_records
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require_each
 from vidtl.data.batch import batch_input
 from vidtl.data.dataset import first_records
 from vidtl.data.gaps import Gap, check_classes, find_gaps, reason_kind, without_gaps
@@ -49,12 +51,11 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     configure_logging(accelerator.is_main_process)
 
     data, description = config.data, load_description(config.data.dataset)
-    splits, place = (data.train_split, data.eval_split), (Path(data.root), data.follow_links)
-    all_train_records, all_eval_records = (read_records(description, split, *place) for split in splits)
+    all_train_records, all_eval_records = read_splits(config, description)
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
-    for records in (train_records, all_eval_records):
+    for records in filter(len, (train_records, all_eval_records)):
         check_readable(records, config)
-    check_classes(data, train_records, all_train_records, all_eval_records)
+    check_classes(data, train_records, all_train_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)
@@ -94,8 +95,9 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
         settings = (config.clip, config.evaluation, center)
         return evaluate(model, make_loader, eval_records, *settings, accelerator, progress).metrics
 
+    scored = score if config.data.eval_split else None
     try:
-        summary = train(config, output_dir, accelerator, task, model, score, progress)
+        summary = train(config, output_dir, accelerator, task, model, scored, progress)
     except StoppedBySignalError:
         if accelerator.is_main_process:
             draw_run(output_dir, eval_records)
@@ -118,24 +120,35 @@ def leave_out_gaps(
     return without_gaps(records, gaps), gaps
 
 
+def read_splits(config: ExperimentConfig, description: DatasetDescription) -> tuple[Records, Records]:
+    """Read the records to train on and to evaluate on, none of the latter without a split for them."""
+    names = (config.data.train_split, *filter(None, [config.data.eval_split]))
+    place = (Path(config.data.root), config.data.follow_links)
+    training, *evaluation = (read_records(description, name, *place) for name in names)
+    if evaluation:
+        return training, evaluation[0]
+    keys, allowed = "best_metric early_stop_evaluations", "none without evaluations; data.eval_split names their split"
+    require_each(config.training, "training", keys, operator.not_, allowed)
+    splits = ", ".join(description.splits)
+    log.warning("training without evaluations: data.eval_split names none of the splits of the data set, %s", splits)
+    return training, training.select([])
+
+
 def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     """Build the model before its first step, equal in every process."""
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
     model.multi_label = records.multi_label
     model.class_names = records.classes.names
-    has_classifier = False
+    if records.multi_label:
+        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
     if config.training.init_from:
         source = Path(config.training.init_from)
         if RunDirectory(source).checkpoints.is_dir():
             checkpoint = find_checkpoint(source).with_average()
             checkpoint.verify()
             source = checkpoint.model_directory
-        report = load_pretrained(model, source, new_head=config.training.init_new_head)
-        has_classifier = f"{model.classifier()[0]}.weight" in report.loaded
-        log.info("%s", report)
-    if records.multi_label and not has_classifier:
-        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
+        load_pretrained(model, source, new_head=config.training.init_new_head)
     return model
 
 

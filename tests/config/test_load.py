@@ -3,14 +3,19 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+import yaml
+from study_table import StudyConfig
 
 from tests.refusals import refused
+from vidtl.annotations.description import DatasetDescription
+from vidtl.config import ExperimentConfig
 from vidtl.config import load as loading
-from vidtl.config.load import Document, from_document, load
+from vidtl.config.load import Document, from_document, leaves, load
 from vidtl.errors import UserError
+from vidtl.models.directory import SavedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +99,41 @@ def test_every_kind_of_value_is_read(path: Path) -> None:
         ("rows:\n  - {name: a}\n  - {values: [1]}\n", (":3", "rows.1.name", "missing")),
         ("rows: [{name: a, options: {b: [x]}}]\n", (":1", "rows.0.options.b", "['x']")),
         ("rows_by_name:\n  x: {name: bad}\n", (":2", "rows_by_name.x.name", "'bad'")),
+        ("rows:\n  - {name: null}\n", (":2", "rows.0.name", "missing")),
+        ("rows_by_name:\n  x:\n", (":2", "rows_by_name.x", "None", "section")),
+        ("size: [1, null]\n", (":1", "size", "[1, None]")),
+        ("stage: {widht: null}\n", (":1", "'stage.widht'", "'stage.width'")),
     ],
 )
 def test_mistakes_name_the_place(path: Path, text: str, parts: tuple[str, ...]) -> None:
     path.write_text(text)
     with refused(path, *parts):
         load(path, File)
+
+
+@pytest.mark.parametrize(
+    ("kind", "required"),
+    [
+        (File, {}),
+        (ExperimentConfig, {}),
+        (DatasetDescription, {"format": "path_list", "labels": "multi", "splits": {}}),
+        (SavedConfig, {"model": {}, "clip": {}, "num_outputs": 1, "class_names": ["a"]}),
+        (StudyConfig, {"title": "a", "experiment": "b", "rows": [{"name": "c", "options": {}, "seeds": [1]}]}),
+    ],
+)
+def test_null_means_the_default_of_a_key_or_section(path: Path, kind: type, required: dict[str, Any]) -> None:
+    keys = leaves(kind)
+    sections = {key[:place] for key in keys for place, letter in enumerate(key) if letter == "."}
+    for key in {*keys, *sections}:
+        content: Any = None
+        for name in reversed(key.split(".")):
+            content = {name: content}
+        path.write_text(yaml.safe_dump({**required, **content}))
+        if key in required:
+            with refused(path, key, "missing"):
+                load(path, kind)
+        else:
+            assert load(path, kind) == from_document(kind, Document(required)), key
 
 
 def test_files_that_are_missing_or_too_large(path: Path) -> None:

@@ -143,6 +143,6 @@ def test_summary_of_multi_label_data_names_excluded_classes_and_videos():
     shown = "mAP +{:.2f}% +[\\d.]+% +{:.2f}% ".format(*(100 * value for value in metrics))
     assert re.search(f"^{shown}", text, re.MULTILINE)
     assert re.search(r"^mAP_charades +none +none +none ", text, re.MULTILINE)
-    assert "left out of the means: no videos" in text
+    assert "as these have no videos: no videos" in text
     assert "and 4 more, listed in unreadable.csv" in text
     assert all(line.isprintable() for line in lines)

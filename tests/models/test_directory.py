@@ -67,6 +67,40 @@ def test_a_directory_gives_the_same_model_and_takes_a_new_classifier(name, tmp_p
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("own", [("fällt", "läuft", "steht"), ("neu", "fällt", "alt", "läuft")])
+def test_rows_of_the_classifier_follow_the_class_names(name, own, tmp_path, caplog):
+    model, target = (build_model(*FAMILIES[name], num_classes=count) for count in (3, len(own)))
+    source, layer = (each.classifier()[1] for each in (model, target))
+    model.class_names, target.class_names = NAMES, own
+    for number, each in enumerate((source, layer)):
+        torch.nn.init.normal_(each.weight)
+        torch.nn.init.constant_(each.bias, float(number))
+    fresh = {key: tensor.clone() for key, tensor in layer.state_dict().items()}
+    save_model_directory(model, tmp_path)
+    load_pretrained(target, tmp_path)
+    for key, tensor in layer.state_dict().items():
+        for row, each in enumerate(own):
+            known = source.state_dict()[key][NAMES.index(each)] if each in NAMES else fresh[key][row]
+            assert torch.equal(tensor[row], known), (key, each)
+    new = [each for each in own if each not in NAMES]
+    assert [record.args[-1] for record in caplog.records if record.levelname == "WARNING"] == (
+        [", ".join(map(repr, new))] if new else []
+    )
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ()])
+def test_rows_are_never_taken_by_number(model, tmp_path, names):
+    """Not even where the counts agree: other names, and a source without names."""
+    model.class_names = names
+    save_model_directory(model, tmp_path)
+    target = build_model(CONFIG, CLIP, 3)
+    target.class_names = NAMES
+    with refused(tmp_path / "model.safetensors", "training.init_new_head", *(["'läuft'"] if names else [])):
+        load_pretrained(target, tmp_path)
+    assert load_pretrained(target, tmp_path, new_head=True).missing == ("head.weight", "head.bias")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_input_of_another_shape_is_refused(name):
     config, clip = FAMILIES[name]
     with torch.device("meta"):

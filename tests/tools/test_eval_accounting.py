@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import eval as evaluation
@@ -12,6 +13,7 @@ from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.toy import ToySettings, make_toy
+from vidtl.data.toy_clip import MOTIONS
 from vidtl.runtime.progress import Progress
 from vidtl.training.checkpoint import Checkpoint
 
@@ -52,6 +54,39 @@ def test_unreadable_videos_are_counted_and_listed(
     predictions = list(csv.DictReader((tmp_path / "val-center/predictions.csv").open()))
     assert {row["path"] for row in predictions if row["status"] == "unreadable"} == listed
     assert len({row["id"] for row in predictions}) == len(predictions) == 40
+
+
+@pytest.mark.parametrize("labels", ["single", "multi"])
+def test_some_of_the_models_classes(
+    run_main: RunMain, random_model: Callable[..., Path], toy: Path, tmp_path: Path, labels: str
+) -> None:
+    """Three classes in another order: their scores and ranks are those among all classes of the model."""
+    part = tmp_path / "part"
+    shutil.copytree(toy / "videos/val", part / "videos/val")
+    head, *rows = (toy / "val.csv").read_text().splitlines()
+    chosen = [row for row in rows if row.split(",")[0] in MOTIONS[2:5]]
+    (part / "val.csv").write_text("\n".join([head, *chosen]))
+    text = f"format: kinetics_csv\nlabels: {labels}\nfiles: '{{id}}_{{start:06d}}_{{end:06d}}.mp4'\n"
+    (part / "dataset.yaml").write_text(f"{text}splits: {{val: {{annotations: val.csv, videos: videos/val}}}}\n")
+    model = random_model(tmp_path / "model", class_names=MOTIONS)
+    found = {}
+    for dataset, root in (("toy", toy), (part, part)):
+        options = ["--checkpoint", model, "--data.dataset", dataset, "--data.root", root, "--data.num_workers", "0"]
+        options += ["--html", "false", "--evaluation.batch_size", "1", "--output_dir", tmp_path / root.name]
+        output, _ = run_main(evaluation.main, *options)
+        rows = list(csv.DictReader((tmp_path / root.name / "val-center/predictions.csv").open()))
+        found[root] = {row["id"]: {name: row[name] for name in row if name[:4] in ("top_", "scor")} for row in rows}
+    assert "means over 3 of 8 classes" in output
+    scores = [name for name in rows[0] if name.startswith("score: ")]
+    assert scores[:3] == [f"score: {name}" for name in sorted(MOTIONS[2:5])]
+    assert len(found[part]) == 6
+    assert found[part] == {video: found[toy][video] for video in found[part]}
+    record = json.loads((tmp_path / "part/val-center/metrics.json").read_text())
+    metric, values = "top1", [row["top_1"] == row["true_labels"] for row in rows]
+    if labels == "multi":
+        metric, values = "mAP", [each["average_precision"] for each in record["per_class"] if each["videos"]]
+    assert record["metrics"][metric] == pytest.approx(sum(values) / len(values))
+    assert len(record["classes_without_positives"]) == 5
 
 
 def test_results_of_several_models(

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tests.refusals import refused
 from tests.training.runs import are_equal, checkpoint_of, cut_back, log_lines, saved_steps
 from tests.training.tiny_run import NUM_RECORDS, norm_model, tiny_config, tiny_model, tiny_task, tiny_train
+from vidtl.config import ScheduleConfig
 from vidtl.data.batch import Failure
 from vidtl.errors import UserError
 from vidtl.runtime.signals import StoppedBySignalError
@@ -106,6 +107,31 @@ def test_resuming_is_bitwise_and_repeats_no_line(unbroken, tmp_path, accelerator
     assert all(torch.equal(v, load_file(summary.checkpoint / MODEL)[k]) for k, v in model.state_dict().items())
     assert saved_steps(copy) == STEPS
     assert without_speed(copy) == without_speed(output_dir)
+
+
+@pytest.mark.parametrize("reached", [12, 8])  # finished, and killed before the end
+@pytest.mark.parametrize(
+    "schedule",
+    [{"name": "constant"}, {"name": "step", "milestones": ("2 epochs", "11 steps")}, {"name": "cosine"}],
+    ids=str,
+)
+def test_a_run_goes_on_with_a_longer_schedule(tmp_path, accelerator, schedule, reached):
+    config = replace(
+        tiny_config(ema_decay=0.9), schedule=ScheduleConfig(length="4 epochs", warmup="4 steps", **schedule)
+    )
+    longer = replace(config, schedule=replace(config.schedule, length="6.0 epochs"))
+    tiny_train(tmp_path / "short", config, accelerator)
+    run = cut_back(tmp_path / "short", tmp_path / "run", reached)
+    further, _ = tiny_train(run, longer, accelerator)
+    whole, _ = tiny_train(tmp_path / "whole", longer, accelerator)
+    assert (further.resumed_step, further.steps, whole.steps) == (reached, 18, 18)
+    assert are_equal(further.checkpoint, whole.checkpoint) is (schedule["name"] != "cosine")
+    rates = [{e["step"]: e["learning_rate"] for e in log_lines(folder)} for folder in (run, tmp_path / "whole")]
+    assert {step: rates[0][step] for step in range(reached + 2, 19, 2)} == {
+        step: rates[1][step] for step in range(reached + 2, 19, 2)
+    }
+    with refused("schedule.length", "'6.0 epochs'", "'4 epochs'"):
+        tiny_train(run, config, accelerator)
 
 
 def test_damaged_checkpoints_do_not_count_as_the_newest(unbroken, tmp_path, accelerator, caplog):

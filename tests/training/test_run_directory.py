@@ -12,7 +12,7 @@ import yaml
 
 from tests.refusals import refused
 from tests.stress.outcome import ending_of, in_child
-from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainingConfig
+from vidtl.config import DataConfig, ExperimentConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from vidtl.data.batch import Failure
 from vidtl.training.monitor import UnreadableVideos
 from vidtl.training.run_directory import RunDirectory
@@ -34,6 +34,9 @@ def taken(tmp_path):
         ({"optimizer": OptimizerConfig(learning_rate=0.5)}, ["optimizer.learning_rate", "0.001", "0.5"]),
         ({"training": TrainingConfig(loss="focal")}, ["training.loss", "''", "'focal'"]),
         ({"data": DataConfig(dataset="other", root="x")}, ["data.dataset", "'toy'", "'other'"]),
+        ({"schedule": ScheduleConfig(length="29 epochs")}, ["schedule.length", "'30 epochs'", "'29 epochs'"]),
+        ({"schedule": ScheduleConfig(length="9000 steps")}, ["schedule.length", "'30 epochs'", "'9000 steps'"]),
+        ({"schedule": ScheduleConfig(length="31 epochs", warmup="1 epoch")}, ["schedule.warmup", "'2.5 epochs'"]),
     ],
 )
 def test_another_experiment_is_refused_and_nothing_changes(taken, change, parts):

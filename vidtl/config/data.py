@@ -17,7 +17,7 @@ class DataConfig:
     train_split: str = setting("train", "training")
     """Split of `dataset.yaml` to train on."""
     eval_split: str = setting("val", "scores")
-    """Split of `dataset.yaml` to evaluate on."""
+    """Split of `dataset.yaml` to evaluate on; '' trains without evaluations, as do sets without the default split."""
     manifest: str = setting("auto", "rounding")
     """Result of `tools/prepare.py`: a file, its folder, `none`, or `auto` for the one in the root, if any. It saves a
     scan at each open, and training leaves out the files that it has as missing or broken; it changes no clip."""

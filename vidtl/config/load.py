@@ -127,7 +127,7 @@ def load(path: Path, kind: type[T]) -> T:
 
 
 def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
-    """Build a dataclass; keys left out take their defaults.
+    """Build a dataclass; keys left out, or null, take their defaults.
 
     Args:
         kind: a dataclass; its fields may be dataclasses.
@@ -140,7 +140,7 @@ def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
     known = leaves(kind, prefix)
     values = read_values(document, known, prefix)
     for item in fields(kind):  # type: ignore[arg-type]
-        if _default(item) is MISSING and item.name not in document.content:
+        if _default(item) is MISSING and document.content.get(item.name) is None:
             document.refuse(prefix[:-1], f"the key {prefix}{item.name} is missing")
     try:
         return build(kind, {key: leaf.default for key, leaf in known.items()} | values, prefix)
@@ -149,7 +149,10 @@ def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
 
 
 def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "") -> dict[str, Any]:
-    """Read a document as `{"clip.stride": 2}`, each value of the type that `known` has for its dotted key."""
+    """Read a document as `{"clip.stride": 2}`, each value of the type that `known` has for its dotted key.
+
+    Keys with the value null, sections too, are left out.
+    """
     if not isinstance(document.content, Mapping):
         name = prefix[:-1] or "the top level"
         document.refuse(prefix[:-1], f"{name} is {document.content!r}; allowed: a section, names with a value each")
@@ -159,6 +162,8 @@ def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "")
         key = f"{prefix}{name}"
         if "." in name:
             document.refuse(key, f"the key {key!r} has a dot; allowed: a section, as in clip: {{stride: 2}}")
+        if value is None and (key in known or key in sections):
+            continue
         if key in known:
             values[key] = convert(value, known[key].hint, key, document)
         elif key in sections:

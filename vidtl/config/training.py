@@ -66,6 +66,10 @@ class Length:
         steps_per_unit = {"epochs": steps_per_epoch, "steps": 1, "samples": steps_per_epoch / samples_per_epoch}
         return round(self.number * steps_per_unit[self.unit])
 
+    def extends(self, other: "Length") -> bool:
+        """Return True if this is `other`, or more of the same unit."""
+        return self.unit == other.unit and self.number >= other.number
+
 
 def parse_length(text: str, key: str) -> Length:
     """Parse a length; a UserError names the dotted `key` and the allowed form."""
@@ -89,7 +93,9 @@ class ScheduleConfig:
     name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     """Decay after the warm-up: cosine or linear to `final_factor`, steps at `milestones`, or none."""
     length: str = "30 epochs"
-    """Length of the run."""
+    """Length of the run. A run, finished or not, goes on with a longer length in the same unit: with `constant` and
+    `step` to the weights of a run that had that length from the start; with `cosine` and `linear` the learning rate of
+    the longer run applies from the step reached on."""
     warmup: str = "2.5 epochs"
     """Length of the linear warm-up at the start of the run."""
     warmup_start: float = 0.0
@@ -178,7 +184,8 @@ class TrainingConfig:
     init_from: str = setting("", "training")
     """Initial weights: a run, a model directory (ours or of transformers), a Flax `.npz`, or an image ViT file."""
     init_new_head: bool = setting(False, "training")
-    """Do not load the classifier of `init_from`, for data with other classes (never loaded from image ViTs)."""
+    """Do not load the classifier of `init_from` (never loaded from image ViTs). Else its rows follow the class names,
+    new classes start fresh, and a source with none of the classes, or without names, is refused."""
     resume: Literal["auto", "never"] = setting("auto", "operation")
     """`auto` resumes from the newest valid checkpoint of the output directory; `never` rejects a directory with
     checkpoints."""

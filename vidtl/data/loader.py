@@ -117,7 +117,8 @@ class TrainLoader:
         def keys_after(done: int) -> Iterator[list[ClipKey]]:
             return (self.keys(*place) for place in islice(self.places(start_step), done, None))
 
-        with closing(read_batches(dataset, dataset.reads, keys_after, collate)) as batches:
+        batch_bytes = self.videos_per_micro_batch * self.repeats * _clip_bytes(self.config.clip, self.config.data)
+        with closing(read_batches(dataset, dataset.reads, keys_after, collate, batch_bytes)) as batches:
             for (step, micro_batch), batch in zip(self.places(start_step), batches, strict=True):
                 yield replace(batch, mixing=self._mixing(self.keys(step, micro_batch), step, micro_batch))
 
@@ -149,18 +150,25 @@ class EvalLoader:
         """Yield videos in the order of `indices`, unreadable ones without pixels."""
         size = self.videos_per_batch()
         groups = [self.indices[first : first + size] for first in range(0, len(self.indices), size)]
-        read = read_batches(self.dataset, self.dataset.reads, lambda done: groups[done:], collate_views)
+        batch_bytes = size * self.video_bytes()
+        read = read_batches(self.dataset, self.dataset.reads, lambda done: groups[done:], collate_views, batch_bytes)
         with closing(read) as batches:
             for batch in batches:
                 yield from batch
 
     def videos_per_batch(self) -> int:
         """Return the number of videos that a worker sends at once: one of usual size, or several small ones."""
-        clip, data, protocol = self.dataset.clip, self.dataset.data, self.dataset.protocol
-        view_bytes = math.prod(clip_shape(clip.num_frames, clip.frame_size, data.pixel_format))
-        fitting = _BATCH_BYTES // (view_bytes * protocol.num_clips * protocol.num_crops)
-        fair = len(self.indices) // (_BATCHES_PER_WORKER * max(1, data.num_workers))
-        return max(1, min(fitting, fair, _MAX_PER_BATCH))
+        fair = len(self.indices) // (_BATCHES_PER_WORKER * max(1, self.dataset.data.num_workers))
+        return max(1, min(_BATCH_BYTES // self.video_bytes(), fair, _MAX_PER_BATCH))
+
+    def video_bytes(self) -> int:
+        """Return the size of the views of one video."""
+        protocol = self.dataset.protocol
+        return protocol.num_clips * protocol.num_crops * _clip_bytes(self.dataset.clip, self.dataset.data)
+
+
+def _clip_bytes(clip: ClipConfig, data: DataConfig) -> int:
+    return math.prod(clip_shape(clip.num_frames, clip.frame_size, data.pixel_format))
 
 
 def check_readable(records: Records, config: ExperimentConfig, num_probes: int = 8) -> None:

@@ -9,6 +9,7 @@ import atexit
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.data._utils import signal_handling
 from vidtl.config import DataConfig
 from vidtl.data.batch import Read
 from vidtl.errors import UserError
+from vidtl.runtime.resources import check_resources
 from vidtl.runtime.watchdog import heartbeat
 from vidtl.video import UnreadableVideo
 from vidtl.video.limits import cause_of_death, limited
@@ -83,11 +85,22 @@ def read_batches(
     reads: Reads,
     keys_after: Callable[[int], Iterable[list[Any]]],
     collate: Callable[[Any], Any],
+    batch_bytes: int,
 ) -> Generator[Any]:
     """Yield the batches of `keys_after(0)` in order; `keys_after` gives the keys of each batch after so many.
 
-    The data set reads every file in `reads.limited`. UserError as there, or where workers fail without any video.
+    Args:
+        dataset: reads a key, and every file in `reads.limited`.
+        reads: limits, and reads given up before.
+        keys_after: number of finished batches -> keys of each one left.
+        collate: makes a batch of what the data set returns.
+        batch_bytes: size of a batch, approximately.
+
+    Raises:
+        UserError: as in the data set, or workers fail without any video.
     """
+    present = islice(keys_after(0), reads.num_workers * _PREFETCHED_BATCHES + 1)  # those that wait, and that in use
+    check_resources(reads.num_workers, sum(1 for _ in present), batch_bytes)
     done = vain_starts = 0
     while True:
         batches = DataLoader(

@@ -132,7 +132,8 @@ def _exceptions(result: EvaluationResult, record: Mapping[str, Any]) -> list[str
     if absent := record["classes_without_positives"]:
         names = ", ".join(map(printable, absent[:SHOWN_NAMES]))
         more = f" and {len(absent) - SHOWN_NAMES} more" if len(absent) > SHOWN_NAMES else ""
-        lines.append(f"classes without videos, left out of the means: {names}{more}")
+        total = len(result.class_names)
+        lines.append(f"means over {total - len(absent)} of {total} classes, as these have no videos: {names}{more}")
     if result.unreadable:
         lines.append("unreadable videos count as wrong; 'readable' leaves them out:")
         lines += [f"  {printable(video.path)}: {printable(video.reason)}" for video in result.unreadable[:SHOWN_NAMES]]

@@ -88,7 +88,7 @@ def read_model_weights(directory: Path, saved: SavedConfig) -> SourceWeights:
     """Read the tensors of a model directory; `saved` has the grids of the positions."""
     path = directory / WEIGHTS_FILE
     grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
-    return SourceWeights(source=str(path), state=read_safetensors(path), grids=grids)
+    return SourceWeights(source=str(path), state=read_safetensors(path), grids=grids, class_names=saved.class_names)
 
 
 def read_model_config(directory: Path) -> SavedConfig:

@@ -11,7 +11,7 @@ from typing import Self
 
 from vidtl.data.manifest import FILE_NAME, SCHEMA, SET_UP, Entry, Manifest, damaged_manifest
 from vidtl.errors import UserError
-from vidtl.runtime.files import inside, replacing
+from vidtl.runtime.files import inside, lock, replacing
 from vidtl.runtime.shard import Shard
 
 COMMIT_EVERY_S = 1.0
@@ -171,7 +171,7 @@ def _writing(file: Path) -> Iterator[None]:
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
             raise damaged_manifest(file, error) from error
-        if "locked" in str(error):
+        if isinstance(error, BlockingIOError) or "locked" in str(error):
             raise UserError(f"{file} is in use: another process prepares the same files") from error
         reason = f"{file} could not be written ({getattr(error, 'strerror', None) or error})"
         remedy = "--output names another folder, which training and evaluation then need as data.manifest"
@@ -184,7 +184,9 @@ def _existing(files: Iterable[Path]) -> list[Path]:
 
 def _create(file: Path) -> sqlite3.Connection:
     """Open a database for writing by this process alone, and make it a manifest if it is new."""
-    database = sqlite3.connect(file.absolute().as_uri(), uri=True, timeout=0, isolation_level=None)
+    with file.open("ab") as stream:
+        locks = "" if lock(stream) else "?nolock=1"  # SQLite takes an absent lock for one of another process
+    database = sqlite3.connect(file.absolute().as_uri() + locks, uri=True, timeout=0, isolation_level=None)
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
     if not database.execute("SELECT 1 FROM sqlite_master").fetchone():

@@ -4,14 +4,19 @@ Text files hold names as they are, except lone surrogates, which UTF-8 cannot en
 terminal, control characters could also move a cursor or break a line, and bidi overrides reverse a name (`printable`).
 """
 
+import errno
+import fcntl
+import logging
 import os
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from vidtl.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 JOINERS = "\u200c\u200d"
 """Format characters of Persian, the Indic scripts and emoji, which change no order."""
@@ -46,6 +51,23 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         yield file
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock a file until it is closed or the process ends; return False, with a warning, where there are no locks.
+
+    BlockingIOError where another process holds the lock.
+    """
+    try:
+        # Not flock: forked decoding workers inherit it and outlive a killed run for seconds.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(*error.args) from error
+        message = "no locks on the file system of %s (%s): nothing keeps a second process from writing there, too"
+        _log.warning(message, file.name, error.strerror)
+        return False
+    return True
 
 
 @contextmanager

@@ -6,7 +6,9 @@ read); 1 with a traceback for anything else.
 """
 
 import atexit
+import errno
 import os
+import resource
 import signal
 import sys
 import time
@@ -124,10 +126,22 @@ def exit_on_error() -> Iterator[None]:
         _end(128 + signal.SIGINT, "interrupted" if is_first else "")
     except SystemExit as chosen:  # by the tool, or by argparse
         _end(int(chosen.code or 0))
-    except Exception:
+    except Exception as error:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             time.sleep(FIRST_REPORT_S)
+        if _lacks_files(error):
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            _end(
+                2, f"error: too many open files: the limit is {limit}; allowed: a higher one (ulimit -n), fewer workers"
+            )
         raise
+
+
+def _lacks_files(error: BaseException | None) -> bool:
+    """Return True for an error that follows from the limit of open files."""
+    if error is None:
+        return False
+    return getattr(error, "errno", 0) == errno.EMFILE or _lacks_files(error.__cause__ or error.__context__)
 
 
 def _end(code: int, message: str = "") -> NoReturn:

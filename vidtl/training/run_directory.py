@@ -5,7 +5,6 @@ killed attempt keeps the status `running` until the next start. `peak_memory_byt
 decoding workers: `gpu` allocated by torch (null without a GPU), `process` resident memory (VmHWM; null outside Linux).
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -28,9 +27,10 @@ from accelerate import Accelerator
 from vidtl.config import ExperimentConfig
 from vidtl.config.compare import differences, plain
 from vidtl.config.load import dotted
+from vidtl.config.training import parse_length
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
-from vidtl.runtime.files import inside, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, lock, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.signals import StoppedBySignalError
@@ -110,21 +110,21 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Lock the directory for the duration of the block; the system releases the lock when the process ends.
 
-        UserError where another process holds the lock, or the directory cannot be written.
+        UserError where another process holds the lock, or the directory cannot be written; a warning where there are no
+        locks.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             appended = (self.metrics_file, self.unreadable_file, self.stacks, self.checkpoints, self.path / "wandb")
-            for path in (*appended, lock := self.path / ".lock"):
+            for path in (*appended, lock_file := self.path / ".lock"):
                 inside(path, self.path)
-            stream = lock.open("a+")
+            stream = lock_file.open("a+")
         except OSError as error:
             raise UserError(f"output directory {self.path} cannot be written: {error.strerror}") from error
         with stream:
             try:
-                # Not flock: forked decoding workers inherit it and outlive a killed run for seconds.
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                lock(stream)
+            except BlockingIOError:
                 stream.seek(0)
                 owner = stream.read().strip() or "an unnamed process"
                 raise UserError(f"output directory {self.path} is in use by {owner}") from None
@@ -141,7 +141,10 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare the settings that affect training with those in `file`, if it exists; UserError where they differ."""
+    """Compare the settings that affect training with those in `file`, if it exists; UserError where they differ.
+
+    A longer `schedule.length` in the same unit is no difference: the run goes on.
+    """
     if not file.exists():
         return
     try:
@@ -150,11 +153,15 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
-    for key, old, new in differences(dotted(recorded), config, affecting=["training"])[:1]:
+    for key, old, new in differences(dotted(recorded), config, affecting=["training"]):
+        if key == "schedule.length" and parse_length(str(new), key).extends(parse_length(str(old), key)):
+            _log.info("%s has %s %s: the run goes on to %s", file, key, old, new)
+            continue
+        longer = ", or more in the same unit" if key == "schedule.length" else ""
         other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
-            "give another output directory, or the same value"
+            f"give another output directory, or the same value{longer}"
         )
 
 

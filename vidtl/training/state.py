@@ -29,7 +29,6 @@ class RunFacts:
     num_classes: int
     num_videos: int | None = None
     steps_per_epoch: int
-    total_steps: int
     data_sha256: str | None = None
     """Hash of class names, video ids and labels, in order."""
 
@@ -102,12 +101,12 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
     """
     content = json.loads((directory / STATE).read_text(encoding="utf-8"))
     try:
-        recorded = RunFacts(**content["facts"])
+        recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
         state = TrainingState(**{each.name: content[each.name] for each in fields(TrainingState)})
         state.best = Best(**content["best"]) if content["best"] else None
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory / STATE} was written by another version of vidtl: {error}") from error
-    for name, before in asdict(recorded).items():
+    for name, before in recorded.items():
         now = getattr(facts, name)
         if before not in (None, now):
             raise UserError(

@@ -78,7 +78,6 @@ class TrainingTask:
             num_classes=self.num_classes,
             num_videos=self.num_videos,
             steps_per_epoch=self.loader.steps_per_epoch,
-            total_steps=self.loader.total_steps,
             data_sha256=self.data_sha256,
         )
 

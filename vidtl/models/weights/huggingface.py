@@ -4,7 +4,7 @@ Both naming schemes are read: that of saved files, and that of the modules of tr
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +64,16 @@ def read_huggingface(directory: Path) -> HuggingFaceModel:
             raise UserError(f"{path}: {key} is {config[key]!r}; allowed: {', '.join(map(repr, allowed))}")
     model, clip = _read_settings(config, path)
     files = [directory / name for name in ("model.safetensors", "pytorch_model.bin")]
-    weights = next((file for file in files if file.is_file()), files[0])
+    file = next((file for file in files if file.is_file()), files[0])
     length, height, width = config["tubelet_size"]
     grid = Grid(clip.num_frames // length, clip.frame_size[0] // height, clip.frame_size[1] // width)
     labels = config.get("id2label", {})
+    names = tuple(labels[key] for key in sorted(labels, key=int))
     return HuggingFaceModel(
         model=model,
         clip=clip,
-        class_names=tuple(labels[key] for key in sorted(labels, key=int)),
-        weights=huggingface_weights(read_state(weights), str(weights), grid),
+        class_names=names,
+        weights=replace(huggingface_weights(read_state(file), str(file), grid), class_names=names),
     )
 
 

@@ -135,6 +135,8 @@ class SourceWeights:
     state: Mapping[str, Tensor]
     grids: Mapping[str, Grid] = field(default_factory=dict)
     """Grids of the position embeddings, where the source has them."""
+    class_names: Sequence[str] = ()
+    """Names of the classifier's rows, where the source has them."""
     unused: Sequence[str] = ()
     """Names of the source that are left out on purpose."""
     unexpected: Sequence[str] = ()

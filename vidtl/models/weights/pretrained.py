@@ -1,5 +1,6 @@
 """Load weights from any source: choose the importer for a file or directory, and the names that may be missing."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from vidtl.models.weights.huggingface import read_huggingface
 from vidtl.models.weights.image import NEW_PARTS, Inflation, image_vit_weights, read_t2t
 from vidtl.models.weights.load import LoadReport, SourceWeights, load_weights, read_json
 
+SHOWN_NAMES = 8
+"""Class names in one line."""
+
+_log = logging.getLogger(__name__)
+
 
 def load_pretrained(
     model: VideoModel,
@@ -25,6 +31,8 @@ def load_pretrained(
 ) -> LoadReport:
     """Load weights into `model`; sizes must agree, clips and classes may differ.
 
+    Rows of the classifier follow the class names. Rows of classes that the source lacks keep their fresh weights.
+
     Args:
         source: a model directory of this library or of ViViT in transformers; a `.npz` of a Flax ViViT or image ViT; or
             a `.safetensors` or `.pth` of a timm image ViT, or of the authors' T2T-ViT for such a model.
@@ -33,7 +41,8 @@ def load_pretrained(
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
 
     Raises:
-        UserError: the source is not one of these, or does not fit the model.
+        UserError: the source is not one of these, or does not fit the model; or the model's classes have names, and
+            the source has none of them, or no names.
     """
     weights, allow_missing = _read(model, source, inflation, source_grid)
     if new_head:
@@ -42,7 +51,33 @@ def load_pretrained(
         kept = {name: tensor for name, tensor in weights.state.items() if name not in left}
         weights = replace(weights, state=kept, unused=(*weights.unused, *left))
         allow_missing = (*allow_missing, f"{head}*")
+    elif model.class_names:
+        weights = _rows_by_name(model, weights)
     return load_weights(model, weights, allow_missing=allow_missing)
+
+
+def _rows_by_name(model: VideoModel, weights: SourceWeights) -> SourceWeights:
+    """Arrange the classifier's rows by the class names of the model, with its fresh rows for further classes."""
+    own, (name, layer) = model.class_names, model.classifier()
+    if f"{name}.weight" not in weights.state:
+        return weights
+    number = {each: row for row, each in enumerate(weights.class_names)}
+    rows = [row for row, each in enumerate(own) if each in number]
+    if not rows:
+        found = f"has none of the {len(own)} classes, such as {own[0]!r}" if number else "has no class names"
+        raise UserError(
+            f"{weights.source} {found}; allowed: training.init_new_head true, for a fresh classifier, or a directory "
+            "with such names, made by tools/convert_weights.py --class_names"
+        )
+    state = dict(weights.state)
+    for key, fresh in layer.state_dict(prefix=f"{name}.").items():
+        if (source := state.get(key)) is not None and source.shape[1:] == fresh.shape[1:]:
+            state[key] = fresh.clone()
+            state[key][rows] = source[[number[own[row]] for row in rows]].to(fresh.dtype)
+    if missing := [each for each in own if each not in number]:
+        names = ", ".join(map(repr, missing[:SHOWN_NAMES])) + (", ..." if len(missing) > SHOWN_NAMES else "")
+        _log.warning("%s has %d of %d classes; new in the classifier: %s", weights.source, len(rows), len(own), names)
+    return replace(weights, state=state)
 
 
 def _read(
