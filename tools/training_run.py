@@ -95,9 +95,8 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
         settings = (config.clip, config.evaluation, center)
         return evaluate(model, make_loader, eval_records, *settings, accelerator, progress).metrics
 
-    scored = score if config.data.eval_split else None
     try:
-        summary = train(config, output_dir, accelerator, task, model, scored, progress)
+        summary = train(config, output_dir, accelerator, task, model, score if data.eval_split else None, progress)
     except StoppedBySignalError:
         if accelerator.is_main_process:
             draw_run(output_dir, eval_records)
