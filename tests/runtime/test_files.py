@@ -23,9 +23,10 @@ def test_printable_text_moves_no_cursor_and_ordinary_text_stays(text, shown):
     assert all(unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") for c in printable(text))
 
 
-@pytest.mark.parametrize("name", ["report.txt", f"report.txt.{os.getpid()}.tmp"])
+@pytest.mark.parametrize("name", ["report.txt", "report.txt.{}.tmp"], ids=["itself", "temporary"])
 def test_a_link_is_replaced_and_not_written_through(tmp_path, name):
     (tmp_path / "victim").write_text("mine")
+    name = name.format(os.getpid())
     (tmp_path / name).symlink_to(tmp_path / "victim")
     with whole_file(tmp_path / "report.txt") as file:
         file.write("ours")
