@@ -11,15 +11,21 @@ from vidtl.data.manifest import Entry
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
 from vidtl.runtime.progress import Progress
+from vidtl.video.limits import frame_decoded
 
 
 def stubborn_scan(job: ScanJob, pause_s: float = 0.0) -> Entry:
-    """As `scan_file`, but hang, sleep or crash on files with such names; on those with `once`, only the first time."""
+    """As `scan_file`, but hang, sleep, crash, or take long to decode, by a file's name; with `once`, the first time."""
     tried = job.root / f"{job.path}.tried"
     if "once" not in job.path or not tried.exists():
         tried.touch()
         while "hangs" in job.path:
             pass
+        for _ in range(15 if "long" in job.path else 0):
+            start_s = time.process_time()
+            while time.process_time() < start_s + 0.1:
+                pass
+            frame_decoded()
         time.sleep(600 if "sleeps" in job.path else pause_s)
         if "crashes" in job.path:
             os.kill(os.getpid(), signal.SIGSEGV)
