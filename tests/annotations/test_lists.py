@@ -239,7 +239,6 @@ def test_ssv2(tmp_path):
         ("hmdb51", "b.avi", "clap_test_split1.txt:1 | 'b.avi'"),
         ("hmdb51", "../b.avi 1", "clap_test_split1.txt:1 | '../b.avi'"),
         ("avid", '{"a.mp4": "x", "a.mp4": "y"}', "avid_val.json | 'a.mp4' | twice"),
-        ("avid", '{"a.mp4": 3}', "avid_val.json, entry 1 | 'a.mp4'"),
         ("avid", '["a.mp4"]', "avid_val.json, entry 1 | 'a.mp4'"),
         ("avid", '{"a.mp4": "x"', "avid_val.json | JSON"),
         ("avid", '{"/a.mp4": "x"}', "avid_val.json, entry 1 | '/a.mp4'"),

@@ -18,13 +18,13 @@ from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
 from vidtl.data.augmentation import Augmentation, draw_augmentation
 from vidtl.data.batch import ClipBatch, Failure, Read, VideoViews, ViewsBatch
-from vidtl.data.manifest import file_stamp, find_manifest, open_record
+from vidtl.data.manifest import Manifest, file_stamp, find_manifest
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
 from vidtl.data.sampling import resample_indices, train_box, train_indices
 from vidtl.data.workers import Reads
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
-from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape
+from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape, open_video
 
 # Last key of the random streams of a clip, one per purpose.
 _CLIP, _SUBSTITUTE = 0, 1
@@ -55,6 +55,13 @@ class Clip(NamedTuple):
     augmentation: Augmentation
     weight: float
     failures: list[Failure]
+
+
+def open_record(records: Records, index: int, data: DataConfig, manifest: Manifest | None) -> VideoReader:
+    """Open the video of a record with its entry in the manifest; see `open_video`."""
+    scanned = manifest.consult(records.root, records.paths[index]) if manifest else None
+    root = None if data.follow_links else records.root
+    return open_video(records.path(index), data.decoder, root, records.frame_rate, scanned)
 
 
 def available_frames(video: VideoReader, records: Records, index: int, target_fps: float) -> np.ndarray:

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 from vidtl.annotations.layout import existing
-from vidtl.annotations.records import Records
-from vidtl.config import DataConfig
 from vidtl.errors import UserError
-from vidtl.video import ScannedVideo, UnreadableVideo, VideoReader, open_video
+from vidtl.video import ScannedVideo, UnreadableVideo
 from vidtl.video.reader import Orientation
 from vidtl.video.timeline import unpack_timeline
 
@@ -248,13 +246,6 @@ def find_manifest(root: Path, setting: str) -> Manifest | None:
             _log.warning("%s has an old format and is not used; run tools/prepare.py", old)
         return None
     return _open_once(file, file_stamp(file))
-
-
-def open_record(records: Records, index: int, data: DataConfig, manifest: Manifest | None) -> VideoReader:
-    """Open the video of a record with its entry in the manifest; see `open_video`."""
-    scanned = manifest.consult(records.root, records.paths[index]) if manifest else None
-    root = None if data.follow_links else records.root
-    return open_video(records.path(index), data.decoder, root, records.frame_rate, scanned)
 
 
 @lru_cache(maxsize=4)
