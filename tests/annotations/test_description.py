@@ -83,6 +83,8 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path):
         (MINIMAL + "expected: {train: -1}", ("expected.train", "-1", "0 or more")),
         (MINIMAL + "expected: {trian: 3}", ("expected", "'trian'", "train")),
         (MINIMAL + "frame_rate: 0", ("frame_rate", "0.0", "above 0")),
+        (MINIMAL + "time_unit: frames", ("time_unit", "'frames'", "frame_rate")),
+        (MINIMAL + "time_unit: minutes", ("time_unit", "'minutes'", "seconds, frames")),
         (MINIMAL + "files: a.mp4", ("files", "['a.mp4']", "none")),
         (MINIMAL + "fields: [path, label]", ("fields", "['path', 'label']", "none")),
         (MINIMAL + "folder: here", ("folder", "'here'")),

@@ -30,6 +30,14 @@ def test_replacements_and_earlier_patterns_come_first(tmp_path):
     assert VideoFinder(tmp_path, ["val"], PATTERNS, ["replaced"]).find(FIELDS) == "replaced/-abc.mp4"
 
 
+def test_endings_match_in_any_case_and_accents_in_any_form(tmp_path):
+    make(tmp_path, "val/one.MOV", "val/one.avi", "val/two.avi", "val/two.AVI", "val/cafe\u0301/3.Mts")
+    finder = VideoFinder(tmp_path, ["val"], ["{label}/{id}.*", "{id}.*"], [])
+    fields = [("caf\u00e9", "3"), ("", "one"), ("", "two"), ("", "three")]
+    found = [finder.find({"label": label, "id": name}) for label, name in fields]
+    assert found == ["val/cafe\u0301/3.Mts", "val/one.avi", "val/two.avi", None]
+
+
 def test_missing_videos_are_expected_beside_the_others(tmp_path):
     make(tmp_path, "val/tying_tie/-abc_000007_000017.mp4")
     finder = VideoFinder(tmp_path, ["val"], PATTERNS, [])

@@ -4,9 +4,12 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from tests.annotations.sets import make, missing, names, read, write
 from tests.refusals import refused
+from vidtl.data.dataset import available_frames
+from vidtl.video import open_video
 
 CLASSES = "abseiling\nair drumming\nyoga\n"
 HOSTILE = "20060723sfjffangelina_clap_u_nm_np1_fr_med_#1!&(x)"
@@ -21,6 +24,9 @@ SSV2_ENTRIES = [
     {"id": "78687", "label": "holding potato next to bottle", "template": "Holding [something] next to [something]"},
     {"id": "42326", "label": "folding a towel", "template": "Folding [something]", "placeholders": ["a towel"]},
 ]
+
+
+OFFSETS = "fields: [path, offset, frames, label]\n"
 
 
 def read_paths(root, lines, more="", labels="single", classes=CLASSES):
@@ -63,6 +69,65 @@ def test_folders_of_frames_with_their_counts(tmp_path):
     assert records.frame_rate == 25
 
 
+def test_offsets_select_images_of_a_folder(tmp_path):
+    for number in range(6):
+        make(tmp_path, file := f"clips/some/img_{number:05d}.png")
+        Image.new("RGB", (8, 6)).save(tmp_path / file)
+    records = read_paths(tmp_path, "some 0 2 1\nsome 2 4 0\n", OFFSETS + "frame_rate: 29.97\n")
+    assert list(records.ids) == ["clips/some#frames=0,2", "clips/some#frames=2,6"]
+    assert names(records) == ["air drumming", "abseiling"]
+    with open_video(records.path(0), root=tmp_path, frame_rate=records.frame_rate) as video:
+        frames = [available_frames(video, records, index, 0).tolist() for index in range(2)]
+    assert frames == [[0, 1], [2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("videos/{0}/walk/a.mp4 1\nvideos/{0}/run/b.mp4 0\n", None),
+        ("videos/{0}/walk/a.mp4 0\nvideos/{0}/run/b.mp4 1\n", "list.txt:1 | '0' | 'run' | 'walk' | 1 more"),
+        ("{0}/a.mp4 1\n{0}/b.mp4 0\n", None),
+        ("{0}/a.mp4 1\ntest/b.mp4 0\n", None),
+        ("walk/s1/a.mp4 1\nwalk/a.mp4 1\nrun/s1/c/b.mp4 1\n", "list.txt:3 | '1' | 'walk' | 'run'"),
+        ("walk/run/a.mp4 1\nrun/run/b.mp4 0\n", None),
+    ],
+)
+def test_a_label_is_compared_with_the_folder_of_the_class(tmp_path, lines, message):
+    for folder in ("train", "val"):
+        if message is None:
+            read_paths(tmp_path, lines.format(folder), classes="run\nwalk\ntrain\ntest\n")
+        else:
+            with refused(*message.split(" | ")):
+                read_paths(tmp_path, lines.format(folder), classes="run\nwalk\ntrain\ntest\n")
+
+
+def test_without_labels_the_folder_of_the_class_counts(tmp_path):
+    records = read_paths(tmp_path, "train/yoga/s1/a.mp4\ntrain/air_drumming/s1/b.mp4\n")
+    assert names(records) == ["yoga", "air drumming"]
+    assert names(read_paths(tmp_path, "yoga/a.mp4\nyoga/b.mp4\n")) == ["yoga", "yoga"]
+    assert names(read_paths(tmp_path, "run/a.mp4\nsit/b.mp4\n", classes=None)) == ["run", "sit"]
+    for lines in ("val/a.mp4\nval/b.mp4\n", "all/a.mp4\nall/b.mp4\n", "train/a.mp4\nval/b.mp4\n", "a.mp4\n"):
+        with refused("list.txt:1", "label"):
+            read_paths(tmp_path, lines, classes=None)
+
+
+def test_numbers_of_a_list_with_gaps_decide(tmp_path):
+    assert names(read_paths(tmp_path, "a.mp4 4\nb.mp4 1\n", classes="1 sit\n2 run\n4 walk\n")) == ["walk", "sit"]
+    with refused("list.txt:1", "3", "1 to 4"):
+        read_paths(tmp_path, "a.mp4 3\n", classes="1 sit\n2 run\n4 walk\n")
+
+
+def test_paths_of_another_machine_are_found_and_reported(tmp_path, caplog):
+    make(tmp_path, "clips/yoga/a.mp4", "clips/yoga/b.MTS", "clips/yoga/cafe\u0301.mp4", "clips/e\u0301/1.mp4")
+    lines = "D:\\data\\yoga\\a.mp4 2\nyoga/b 2\nyoga/caf\u00e9 2\n\u00e9/1.mp4 2\nyoga/gone 2\n"
+    records = read_paths(tmp_path, lines, "path_prefix: D:\\data\\\n")
+    files = ["yoga/a.mp4", "yoga/b.MTS", "yoga/cafe\u0301.mp4", "e\u0301/1.mp4", "yoga/gone"]
+    assert list(records.paths) == [f"clips/{file}" for file in files]
+    assert missing(records) == [4]
+    assert len(caplog.messages) == 1
+    assert [part in caplog.text for part in ("list.txt", "4 paths", "clips/yoga/a.mp4")] == [True] * 3
+
+
 def test_several_labels(tmp_path):
     records = read_paths(tmp_path, "a.mp4 0 2\nb.mp4\nc.mp4 1\n", labels="multi")
     assert [records.labels(index).tolist() for index in range(3)] == [[0, 2], [], [1]]
@@ -91,7 +156,15 @@ def test_ucf101(tmp_path):
         ("a.mp4 3\n", "", "list.txt:1 | label | 0 to 2"),
         ("a.mp4 yogi\n", "", "list.txt:1 | 'yogi' | 'yoga'"),
         ("a.mp4 -1\n", "", "list.txt:1 | '-1'"),
-        ("a.mp4 0\nb.mp4\n", "", "list.txt:2 | 'clips'"),
+        ("a.mp4 0\nb.mp4\n", "", "list.txt:2 | 'clips/b.mp4'"),
+        ("train/a.mp4\ntrain/b.mp4\n", "", "list.txt:1 | 'clips/train/a.mp4'"),
+        ("yoga/a.mp4 2\nyogi/b.mp4\n", "", "list.txt:2 | 'yogi' | 'yoga'"),
+        ("/data/yoga/a.mp4 2\n", "path_prefix: /date", "list.txt:1 | '/data/yoga/a.mp4' | path_prefix"),
+        ("D:\\a.mp4 2\n", "", "list.txt:1 | path_prefix"),
+        ("..\\a.mp4 0\n", "", "list.txt:1 | '../a.mp4'"),
+        ("a.mp4 2 4 0\n", f"{OFFSETS}frame_rate: 25\n", "list.txt:1 | 'clips/a.mp4' | offset"),
+        ("a x 4 0\n", f"{OFFSETS}frame_rate: 25\n", "list.txt:1 | offset | 'x'"),
+        ("a 2 4 0\n", OFFSETS, "dataset.yaml | fields | frame_rate"),
         ("a.mp4 0\na.mp4 1\n", "", "list.txt:2 | 'clips/a.mp4' | list.txt:1"),
         ("../a.mp4 0\n", "", "list.txt:1 | '../a.mp4'"),
         ("/etc/passwd 0\n", "", "list.txt:1 | '/etc/passwd'"),
@@ -165,7 +238,6 @@ def test_ssv2(tmp_path):
         ("hmdb51", "b.avi 3", "clap_test_split1.txt:1 | 'b.avi 3'"),
         ("hmdb51", "b.avi", "clap_test_split1.txt:1 | 'b.avi'"),
         ("hmdb51", "../b.avi 1", "clap_test_split1.txt:1 | '../b.avi'"),
-        ("hmdb51", "b.avi 1\nb.avi 1", "clap_test_split1.txt:2 | 'clap/b'"),
         ("avid", '{"a.mp4": "x", "a.mp4": "y"}', "avid_val.json | 'a.mp4' | twice"),
         ("avid", '["a.mp4"]', "avid_val.json, entry 1 | 'a.mp4'"),
         ("avid", '{"a.mp4": "x"', "avid_val.json | JSON"),
@@ -175,7 +247,11 @@ def test_ssv2(tmp_path):
         ("ssv2", [{"id": "1"}], "train.json, entry 1 | label"),
         ("ssv2", [{"id": "../1", "template": "Folding [something]"}], "train.json, entry 1 | '../1'"),
         ("ssv2", [{"id": "1", "template": "Fold [something]"}], "'Folding something'"),
-        ("ssv2", [SSV2_ENTRIES[0], SSV2_ENTRIES[0]], "train.json, entry 2 | '78687' | train.json, entry 1"),
+        (
+            "ssv2",
+            [SSV2_ENTRIES[0], {**SSV2_ENTRIES[1], "id": "78687"}],
+            "train.json, entry 2 | '78687' | train.json, entry 1",
+        ),
         ("ssv2", [], "train.json | no row"),
     ],
 )

@@ -105,6 +105,8 @@ def test_a_file_shared_by_two_clips_counts_as_missing(tmp_path, caplog):
     write(tmp_path, {"mine/dataset.yaml": text, "a.mp4": ""})
     with refused("val.csv:4", "'a.mp4'", "val.csv:2"):
         read(tmp_path / "mine", "val", tmp_path)
+    records = read_kinetics(tmp_path, HEADER + "yoga,a,1,11,val\n" * 2, "val/a.mp4")  # equal rows share it rightly
+    assert list(records.paths) == ["val/a.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -183,6 +185,52 @@ def test_multi_label_rows_of_one_file_are_one_record(tmp_path):
     assert records.lines.tolist() == [2, 3]
 
 
+def test_clock_times_and_frame_numbers(tmp_path):
+    rows = "path,label,from,to\na.mp4,sit,1:02:03.5,01:02:04\na.mp4,run,75:30,\n"
+    records = read_labelled(tmp_path, rows, TIMES)
+    assert list(records.ids) == ["clips/a.mp4#t=1:02:03.5,01:02:04", "clips/a.mp4#t=75:30"]
+    assert records.segment_starts_s.tolist() == [3723.5, 4530]
+    assert records.segment_ends_s.tolist() == [3724, np.inf]
+    frames = TIMES + "\ntime_unit: frames\nframe_rate: 30"
+    records = read_labelled(tmp_path, "path,label,from,to\na.mp4,sit,0,3\na.mp4,run,3,\n", frames)
+    assert list(records.ids) == ["clips/a.mp4#frames=0,3", "clips/a.mp4#frames=3"]
+    times = np.arange(6) / 30
+    inside = [
+        np.flatnonzero((times >= start) & (times < end)).tolist()
+        for start, end in zip(records.segment_starts_s, records.segment_ends_s, strict=True)
+    ]
+    assert inside == [[0, 1, 2], [3, 4, 5]]
+    for unit, start in (("", "1:61:00"), ("", "1:2:3:4"), ("", "1:nan"), (frames, "0.5"), (frames, "0:03")):
+        with refused("all.csv:2", "from", repr(start)):
+            read_labelled(tmp_path, f"path,label,from,to\na.mp4,x,{start},\n", unit or TIMES)
+
+
+def test_equal_rows_are_one_record_and_all_contradictions_are_listed(tmp_path, caplog):
+    records = read_labelled(tmp_path, "path,label\na.mp4,x\nb.mp4,y\na.mp4,x\na.mp4,x\n")
+    assert (list(records.ids), names(records)) == (["clips/a.mp4", "clips/b.mp4"], ["x", "y"])
+    assert [part in caplog.messages[0] for part in ("all.csv:3", "all.csv:2", " 2 rows")] == [False, True, True]
+    rows = "".join(f"{number}.mp4,{label}\n" for label in "xy" for number in range(25))
+    with refused("'clips/0.mp4' is 'x' at", "all.csv:2 ", "'y' at", "all.csv:27", "'clips/19.mp4'", "5 more"):
+        read_labelled(tmp_path, "path,label\n" + rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        ("a.mp4,Sit down\nb.mp4,sit_down\nc.mp4,run\n", ("all.csv:2", "2 labels", "'Sit down'", "'sit_down'")),
+        ("a.mp4,cafe\u0301\nb.mp4,caf\u00e9\n", ("all.csv:2", "2 labels")),
+        ("a.mp4,x\nb.mp4,x|y\n", ("all.csv:3", "1 labels", "'x|y'")),
+        ("a.mp4,\"x,y\"\nb.mp4,\"['x', 'y']\"\n", ("all.csv:2", "2 labels", "'x,y'")),
+        ('a.mp4,x\nb.mp4,"x, y"\n', ("all.csv:3", "'x, y'")),
+        ('a.mp4,"rise, then fall"\nb.mp4,1,000 m\n'.replace("1,000 m", "run"), ()),
+    ],
+)
+def test_labels_that_look_like_others_give_one_warning(tmp_path, caplog, rows, parts):
+    read_labelled(tmp_path, "path,label\n" + rows)
+    assert len(caplog.messages) == bool(parts)
+    assert [part for part in parts if part not in caplog.text] == []
+
+
 def test_splits_by_a_column_and_other_spellings(tmp_path):
     rows = "path,label,part\na.mp4,Sitting,train\nb.mp4,run,val\nc.mp4,sit,train\n"
     description = SPLIT + "\naliases: {Sitting: sit}"
@@ -197,7 +245,7 @@ def test_splits_by_a_column_and_other_spellings(tmp_path):
         ("path,labels\na,b\n", SINGLE, "all.csv:1 | 'label' | 'path' | 'labels'"),
         ("path,label\na.mp4,\n", SINGLE, "all.csv:2 | label"),
         ("path,label\na.mp4,x;;y\n", MULTI, "all.csv:2 | label"),
-        ("path,label\na.mp4,x\na.mp4,x\n", SINGLE, "all.csv:3 | 'clips/a.mp4' | all.csv:2"),
+        ("path,label\na.mp4,x\na.mp4,y\n", SINGLE, "all.csv:3 | 'clips/a.mp4' | all.csv:2"),
         ("path,label\n/etc/a.mp4,x\n", SINGLE, "all.csv:2 | '/etc/a.mp4'"),
         ("path,label\na/../../b.mp4,x\n", SINGLE, "all.csv:2 | path"),
         ("path,label\nhttp://x/b.mp4,x\n", SINGLE, "all.csv:2 | path"),

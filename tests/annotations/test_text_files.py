@@ -6,6 +6,12 @@ from tests.annotations.sets import write
 from tests.refusals import refused
 from vidtl.annotations.text_files import read_class_list
 
+FINEGYM = (
+    "Clabel: 0; set: 1; Glabel: 1; (VT) a, b\nClabel: 1; set: 1; Glabel: 5; c; d\nClabel: 2; set: 2; Glabel: 7; e\n"
+)
+EPIC = "id,key,instances,category\n0,take,\"['take', 'grab']\",get\n1,put,['put'],leave\n2,set,['set'],leave\n"
+UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit", "run"]))
+
 
 @pytest.mark.parametrize(
     ("name", "text", "names", "first"),
@@ -17,15 +23,42 @@ from vidtl.annotations.text_files import read_class_list
         ("a.txt", "c000 Holding some clothes\nc001 Opening a door\n", ("Holding some clothes", "Opening a door"), 0),
         ("a.txt", "3 point shot\n4 point shot\n", ("3 point shot", "4 point shot"), 0),
         ("a.txt", "1 sit\n", ("1 sit",), 0),
+        ("a.txt", "level 0\nlevel 1\nlevel 2\n", ("level 0", "level 1", "level 2"), 0),
+        ("a.txt", "3d printing\n4 point shot\nrun\n", ("3d printing", "4 point shot", "run"), 0),
+        ("a.txt", "0 route 66\n1 route 1\n2 catch 22\n", ("route 66", "route 1", "catch 22"), 0),
+        ("a.txt", "A001. eat\nA002. sit\n", ("eat", "sit"), 1),
+        ("a.txt", '"sit"\n"""run"""\n', ("sit", "run"), 0),
+        ("a.txt", UNIFORMER, ("sit", "run"), 0),
+        ("a.txt", FINEGYM, ("(VT) a, b", "c; d", "e"), 0),
+        ("a.txt", "class_name\nsit\nrun\n", ("sit", "run"), 0),
+        ("a.csv", EPIC, ("take", "put", "set"), 0),
+        ("a.csv", ",name\n0,sit\n1,run\n", ("sit", "run"), 0),
+        ("a.csv", 'x,label,classId\n5,"sit, up",2\n7,run,1\n', ("run", "sit, up"), 1),
         ("a.json", '{"Hold it": "1", "Fold it": "0"}', ("Fold it", "Hold it"), 0),
         ("a.json", '{"b": 1, "a": 2}', ("b", "a"), 1),
+        ("a.json", '{"1": "b", "0": "a"}', ("a", "b"), 0),
+        ("a.json", '{"\\"b\\"": 1, "\\"a\\"": 0}', ("a", "b"), 0),
         ("a.json", '["b", "a"]', ("b", "a"), 0),
+        ("a.json", '[{"id": 2, "name": "b"}, {"id": 1, "name": "a"}]', ("a", "b"), 1),
     ],
 )
 def test_class_list_forms(tmp_path, name, text, names, first):
     write(tmp_path, {name: text})
     classes = read_class_list(tmp_path / name)
-    assert (classes.names.names, classes.first_number) == (names, first)
+    assert (classes.names.names, next(iter(classes.by_number))) == (names, first)
+
+
+@pytest.mark.parametrize("separator", [",", "\t", ";", ":", " ", ", ", " : "])
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("number_first", [True, False])
+def test_number_and_name_in_either_order(tmp_path, separator, header, number_first, caplog):
+    rows = [("id", "name")] * header + [("2", "sit down"), ("1", "run"), ("4", "3d printing")]
+    text = "".join(separator.join(row if number_first else row[::-1]) + "\n" for row in rows)
+    write(tmp_path, {"a.csv": text})
+    classes = read_class_list(tmp_path / "a.csv")
+    assert classes.by_number == {1: "run", 2: "sit down", 4: "3d printing"}
+    assert classes.names.names == ("run", "sit down", "3d printing")
+    assert ["missing: 3" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize(
@@ -34,9 +67,18 @@ def test_class_list_forms(tmp_path, name, text, names, first):
         ("a.txt", "", "a.txt | empty"),
         ("a.txt", "sit\n\nrun\n", "a.txt | class 1"),
         ("a.txt", "sit\nrun\nsit\n", "a.txt | 'sit'"),
-        ("a.txt", "1 sit\n2 run\n4 walk\n", "a.txt:3 | '4 walk' | '3 '"),
-        ("a.txt", "c000 sit\nc001 run\nwalk\n", "a.txt:3 | 'walk' | 'c002 '"),
-        ("a.json", '{"a": 0, "b": 2}', "a.json | 0 to 1"),
+        ("a.txt", "c000 sit\nc001 run\nwalk\n", "a.txt:3 | 'walk' | 'c000 sit'"),
+        ("a.txt", "sit down\n1 run\n2 walk\n", "a.txt:1 | 'sit down' | '1 run'"),
+        ("a.txt", "A1 sit\nA2 run\nB3 walk\n", "a.txt:3 | 'B3 walk' | 'A1 sit'"),
+        ("a.txt", "riding a bike 0\nclimb 0\nrun 1\n", "a.txt:2 | 'climb 0' | 'riding a bike 0'"),
+        ("a.txt", "3 sit\n4 run\n", "a.txt:1 | '3 sit' | '4 run'"),
+        ("a.txt", "0 sit\n1 run\n90 walk\n", "a.txt:3 | '90 walk' | '0 sit'"),
+        ("a.txt", "0 track 1\n1 rail 0\n", "a.txt:1 | '0 track 1' | '1 rail 0'"),
+        ("a.txt", "0 sit\n1 run\n2 sit\n", "a.txt | 'sit'"),
+        ("a.csv", "0,7,sit\n1,8,run\n", "a.csv:1 | '0,7,sit' | '1,8,run'"),
+        ("a.csv", "Tag,Category\nsit,x\nrun,y\n", "a.csv:1 | 'Tag,Category'"),
+        ("a.json", '{"0": "1", "1": "0"}', "a.json | object"),
+        ("a.json", '{"a": 0, "b": 9}', "a.json, entry 2 | 'b'"),
         ("a.json", '{"a": 0, "b": "x"}', "a.json | object"),
         ("a.json", '{"a": 0,', "a.json | JSON"),
     ],

@@ -21,9 +21,14 @@ _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
 Fields = Mapping[str, str | int]
 
 
+def is_relative(path: str) -> bool:
+    """Return False if the text of a path (links are checked when opened) could leave its folder."""
+    return bool(path) and not _UNSAFE.search(path)
+
+
 def check_relative(path: str, where: str) -> str:
-    """Return the path, or raise a UserError if its text (links are checked when opened) could leave its folder."""
-    if not path or _UNSAFE.search(path):
+    """Return the path, or raise a UserError if it is not `is_relative`."""
+    if not is_relative(path):
         raise UserError(f"{where}: {path!r} is not allowed; a path inside data.root without '..' is")
     return path
 
@@ -224,6 +229,7 @@ class VideoFinder:
         self.respelled: dict[str, str] = {}
         """File of each path of the annotation that differs."""
         self._folders = (*replacements, *folders)
+        self._beginnings = [join(folder, "") for folder in self._folders]
         self._first_folder = folders[0]
         self.patterns = tuple(patterns)
         places = [
@@ -265,14 +271,14 @@ class VideoFinder:
         `written` is the path before its separators were changed.
         """
         for any_ending in (False, True):
-            for folder in self._folders:
-                expected = join(folder, path)
+            for beginning in self._beginnings:
+                expected = beginning + path
                 parent, _, name = expected.rpartition("/")
                 there = self._listed.get(parent) or self._list(parent)
-                found = there.find(name, any_ending)
+                found = name if name in there.names else there.find(name, any_ending)
                 if found is not None:
                     located = expected if found == name and there.path == parent else join(there.path, found)
-                    if located is not expected or written not in ("", path):
+                    if written or located is not expected:
                         self.respelled[written or path] = located
                     return located
         return join(self._first_folder, path)

@@ -14,10 +14,8 @@ from vidtl.errors import UserError, did_you_mean
 
 _NUMBER = re.compile(r"([A-Za-z]?)(\d{1,9})[.):]?")
 _KEY = re.compile(r"\w+\s*:\s*(?=\d+$)")
-_TITLES = frozenset(["class", "classes", "label", "labels", "name", "names", "category", "categories"])
-_HEADER = _TITLES.union(
-    ["id", "ids", "idx", "index", "no", "num", "number", "key", "tag", "action", "verb", "noun", "text"]
-)
+_TITLE = r"class(?:es)?|labels?|names?|categor(?:y|ies)"
+_HEADER = re.compile(rf"(?i)(?:(?:{_TITLE}|ids?|idx|index|no|num(?:ber)?|key|tag|action|verb|noun|text)[ _-]?)+")
 _MAX_COLUMNS = 12
 
 _log = logging.getLogger(__name__)
@@ -49,15 +47,13 @@ def lacks_column(file: Path, name: str) -> bool:
 
 def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line number and columns of each row that is not blank; names and values are stripped."""
-    keys = tuple(wanted)
     line = 1
     try:
         # utf-8-sig drops the byte order mark that spreadsheets write
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            strip = str.strip
             reader = csv.reader(stream, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            places = [_column(file, header, wanted[key]) for key in keys]
+            places = [(key, _column(file, header, name)) for key, name in wanted.items()]
             line = reader.line_num + 1
             for fields in reader:
                 if fields:
@@ -66,7 +62,7 @@ def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, d
                             f"{file}:{line}: {len(fields)} fields, the header has {len(header)}; "
                             "a field that contains a comma needs quotes"
                         )
-                    yield line, dict(zip(keys, [strip(fields[place]) for place in places], strict=True))
+                    yield line, {key: fields[place].strip() for key, place in places}
                 line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
@@ -96,7 +92,8 @@ class _Reading:
     def __init__(self, lines: list[tuple[int, str, list[str]]], number: int, name: int) -> None:
         """Take number and name from these columns; a first line of their titles is none of the lines."""
         cells = [cells if len(cells) > max(number, name) else ["", ""] * 9 for _, _, cells in lines]
-        start = int(_is_header(cells[0][name]) and (not cells[0][number] or _is_header(cells[0][number])))
+        titles = _unquoted(cells[0][name]), _unquoted(cells[0][number]) or "id"
+        start = int(all(map(_HEADER.fullmatch, titles)))
         self.lines, cells = lines[start:], cells[start:]
         matches = [_NUMBER.fullmatch(_unquoted(each[number])) for each in cells]
         prefix = next((match[1] for match in matches if match), "")
@@ -215,7 +212,7 @@ def _columns(lines: list[tuple[int, str, list[str]]]) -> Iterator[_Table]:
     """Yield a table with the columns that its header names, or all, if each line has as many."""
     header = lines[0][2]
     if 1 < len(header) <= _MAX_COLUMNS and all(len(cells) == len(header) for _, _, cells in lines):
-        titled = [column for column, cell in enumerate(header) if _is_header(cell)]
+        titled = [column for column, cell in enumerate(header) if _HEADER.fullmatch(_unquoted(cell))]
         yield lines, permutations(titled if len(titled) > 1 else range(len(header)), 2)
 
 
@@ -230,22 +227,13 @@ def _json_tables(content: Any) -> Iterator[_Table]:
 
 def _without_header(file: Path, lines: list[str]) -> list[str]:
     """Return the names of a list without numbers; UserError for a header of several columns."""
-    if len(lines) > 1 and all(map(_is_header, titles := re.split("[,;\t]", lines[0]))):
+    if len(lines) > 1 and all(map(_HEADER.fullmatch, titles := re.split("[,;\t]", lines[0]))):
         if len(titles) > 1:
             raise UserError(f"{file}:1: the header {lines[0]!r} has no column of numbers, as 'id,name' has")
-        if not _TITLES.isdisjoint(_words(lines[0])):
+        if re.search(_TITLE, lines[0], re.IGNORECASE):
             _log.warning("%s:1: %r is a header, the first class is %r", file, *lines[:2])
             lines = lines[1:]
     return [_unquoted(line) for line in lines]
-
-
-def _is_header(cell: str) -> bool:
-    """Return True for `id`, `class_name` or `classId`."""
-    return _HEADER.issuperset(words := _words(cell)) and bool(words) and not re.search("[^A-Za-z _-]", cell)
-
-
-def _words(cell: str) -> list[str]:
-    return [word.lower() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", cell)]
 
 
 def _unquoted(text: str) -> str:

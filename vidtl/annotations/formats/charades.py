@@ -89,11 +89,11 @@ def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
             raise UserError(f"{row.where}: the header is {text!r}; {' '.join(_HEADER)!r} is needed")
     builder = RecordsBuilder(source)
     for video_id, video in videos.items():
-        path = source.locate(video.folder, video.row.where)
+        path = source.locate(video.folder, video.row)
         _check_first(source.root / path, video)
         builder.add(video.row, video_id, path)
         for label, runs in video.runs.items():
-            name = source.class_name(label, video.row.where)
+            name = source.class_name(label, video.row)
             for start, end in runs:
                 builder.label(video.row, name, (start - 0.5) / source.frame_rate, (end + 0.5) / source.frame_rate)
     return builder
@@ -117,7 +117,7 @@ def _add_frame(source: AnnotationSource, videos: dict[str, _FrameFolder], row: R
         raise UserError(f"{row.where}: path is {path!r}; frame {expected} of {video.folder!r} is needed next")
     for label in filter(None, labels.strip("\"'").split(",")):
         if label not in video.runs:
-            source.class_name(label, row.where)  # raises with the line of an unknown number
+            source.class_name(label, row)  # raises with the line of an unknown number
         runs = video.runs.setdefault(label, [])
         if runs and runs[-1][1] == video.count - 1:
             runs[-1][1] = video.count

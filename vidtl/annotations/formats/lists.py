@@ -38,7 +38,7 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
             separators[row.file_number] = _separator(text)
         values, labels = _fields(source, row, text, separators[row.file_number])
         listed = values["path"].strip()
-        path = source.locate(listed, row.where)
+        path = source.locate(listed, row)
         segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
         builder.add(row, path + part, path, segment)
         folder = listed.replace("\\", "/").rpartition("/")[0]
@@ -46,7 +46,7 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
             uses.setdefault((folder, None), (row, path))
             builder.label(row, f"{folder}/")  # until all folders are known
         for label in labels:
-            builder.label(row, source.class_name(label, row.where))
+            builder.label(row, source.class_name(label, row))
             if not source.multi_label:
                 uses.setdefault((folder, label), (row, path))
     builder.rename_labels(_classes_of_folders(source, uses))
@@ -89,7 +89,7 @@ def _segment(
 
 
 def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]:
-    """Return the class of each folder, as `folder/`, whose lines have no label; UserError for labels that contradict."""
+    """Return the class of each folder, as `folder/`, whose lines have no label; UserError for contradicting labels."""
     depth = _class_depth(source, uses)
     unlabeled = {folder for folder, label in uses if label is None}
     if depth is None and source.classes is None and len(unlabeled) > 1:
@@ -105,7 +105,7 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
                 raise UserError(f"{row.where}: {path!r} has no label, and none of its folders stands for a class")
             classes[f"{folder}/"] = of_folder or part
         elif of_folder:
-            name = source.class_name(label, row.where)
+            name = source.class_name(label, row)
             if source.aliases.get(name, name) != of_folder:
                 wrong.append(
                     f"{row.where}: the label {label!r} is {name!r}, but the folder {part!r} is that of {of_folder!r}"
@@ -123,7 +123,7 @@ def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
     """
     at_depth: dict[int, list[tuple[str, str | None, bool]]] = {}
     for (folder, label), (row, _) in uses.items():
-        name = "" if label is None else source.class_name(label, row.where)
+        name = "" if label is None else source.class_name(label, row)
         for depth, part in enumerate(folder.split("/")):
             of_folder = _class_of_folder(source, part)
             agrees = of_folder == source.aliases.get(name, name)
@@ -132,7 +132,12 @@ def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
     ranks = []
     for depth, entries in at_depth.items():
         parts, named = {part for part, _, _ in entries}, [entry for entry in entries if entry[1] is not None]
-        if 2 * len(named) > len(entries) and not parts <= _SPLIT_FOLDERS and not (several and len(parts) == 1):
+        if (
+            named
+            and 2 * len(named) >= len(entries)
+            and not parts <= _SPLIT_FOLDERS
+            and not (several and len(parts) == 1)
+        ):
             ranks.append((sum(agrees for _, _, agrees in named), len(named), len(parts), depth))
     return max(ranks)[-1] if ranks else None
 

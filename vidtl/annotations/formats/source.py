@@ -4,17 +4,16 @@ import logging
 import math
 import re
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
-from unicodedata import normalize
 
 import numpy as np
 
+from vidtl.annotations.consistency import merge_repeats, warn_of_labels
 from vidtl.annotations.entries import has_entries, read_table
-from vidtl.annotations.layout import Fields, VideoFinder, check_relative
+from vidtl.annotations.layout import Fields, VideoFinder, check_relative, is_relative
 from vidtl.annotations.patterns import column_of
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
 from vidtl.annotations.text_files import ClassList, text_lines
@@ -22,9 +21,7 @@ from vidtl.errors import UserError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
-_MOST_LISTED = 20
 _CLOCK = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(\d{1,9}):([0-5]?\d(?:\.\d*)?)")
-_LIST = re.compile(r"\[.*\]|.+[|;].+|.+,[^\s\d].*")
 
 Columns = Mapping[str, str | None]
 """Name in the file of each column of a format; None for an optional one that the data set does not name."""
@@ -103,23 +100,25 @@ class AnnotationSource:
             for line, text in text_lines(file):
                 yield Row(file, number, line), text
 
-    def locate(self, path: str, where: str) -> str:
+    def locate(self, path: str, row: Row) -> str:
         """Convert the path of a video in an annotation to one relative to the root.
 
-        Absolute paths must lie in the root or begin with `path_prefix`; others are searched in the folders of the split.
+        Absolute paths must lie in the root or begin with `path_prefix`, and lose it. Others are searched in the folders
+        of the split.
         """
-        relative = path if "\\" not in path else path.replace("\\", "/")
+        written, path = path, path.replace("\\", "/")
         if self.path_prefix:
-            relative = relative.removeprefix(self.path_prefix.replace("\\", "/").rstrip("/") + "/")
-        if relative.startswith("/"):
-            for root in (self.root.absolute(), self.root.resolve()):
-                if relative.startswith(f"{root}/"):
-                    return check_relative(relative.removeprefix(f"{root}/"), where)
-        if relative.startswith("/") or relative[1:3] == ":/":
-            raise UserError(
-                f"{where}: {path!r} is not in {str(self.root)!r}; `path_prefix` in dataset.yaml removes a beginning"
-            )
-        return self.finder.place(check_relative(relative.removeprefix("./"), where), path if "\\" in path else "")
+            path = path.removeprefix(self.path_prefix.replace("\\", "/").rstrip("/") + "/")
+        if path.startswith("/") or path[1:3] == ":/":
+            roots = [f"{root}/" for root in (self.root.absolute(), self.root.resolve()) if path.startswith(f"{root}/")]
+            if not roots:
+                hint = "`path_prefix` in dataset.yaml removes the beginning of paths"
+                raise UserError(f"{row.where}: {written!r} is not in data.root {str(self.root)!r}; {hint}")
+            return check_relative(path.removeprefix(roots[0]), row.where)
+        path = path.removeprefix("./")
+        if not is_relative(path):
+            check_relative(path, f"{row.where}: {self.columns.get('path') or 'path'}")
+        return self.finder.place(path, written if "\\" in written else "")
 
     def time(self, text: str, row: Row, name: str | None) -> float:
         """Parse a time in seconds or `hh:mm:ss`, or with `time_unit: frames` the number of a frame from 0."""
@@ -134,28 +133,28 @@ class AnnotationSource:
         assert self.frame_rate is not None  # the description requires it
         return max(0.0, (number - 0.5) / self.frame_rate)
 
-    def class_name(self, label: str, where: str) -> str:
+    def class_name(self, label: str, row: Row) -> str:
         """Return the class name of a label, which is a number in the list of classes or a name."""
         if self.label_parts:
-            return self._combined(label, where)
+            return self._combined(label, row)
         if not label.isdecimal() or (self.classes is not None and label in self.classes):
             return label
         if self.classes is None:
-            raise UserError(f"{where}: the label is the number {label}; `classes` is needed in dataset.yaml")
+            raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
         name = self.class_numbers.get(int(label))
         if name is None:
             first, last = min(self.class_numbers), max(self.class_numbers)
             gaps = "" if last - first < len(self.class_numbers) else ", with gaps"
-            raise UserError(f"{where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
+            raise UserError(f"{row.where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
         return name
 
-    def _combined(self, label: str, where: str) -> str:
+    def _combined(self, label: str, row: Row) -> str:
         """Join the class names of the parts of a label."""
         numbers = label.split(" + ")
         if len(numbers) != len(self.label_parts):
-            raise UserError(f"{where}: the label is {label!r}; {len(self.label_parts)} numbers are needed")
+            raise UserError(f"{row.where}: the label is {label!r}; {len(self.label_parts)} numbers are needed")
         parts = (replace(self, classes=n, class_numbers=each, label_parts=()) for n, each in self.label_parts)
-        return " ".join(part.class_name(number, where) for part, number in zip(parts, numbers, strict=True))
+        return " ".join(part.class_name(number, row) for part, number in zip(parts, numbers, strict=True))
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
@@ -285,7 +284,12 @@ class RecordsBuilder:
         if not len(ids):
             raise UserError(f"{', '.join(map(str, source.annotations))}: no row belongs to this split; one is needed")
         numbers = np.array([self._class_number(classes, *each) for each in enumerate(self.label_names)], np.int32)
-        self._warn(classes)
+        annotation = source.annotations[0]
+        if respelled := source.finder.respelled:
+            text = "%s: %d paths have other endings, accents or separators than the files, as %r for %r"
+            _log.warning(text, annotation, len(respelled), *next(iter(respelled.items())))
+        places = dict(zip(reversed(self.label_names), reversed(self._first_uses), strict=True))
+        warn_of_labels(annotation, classes.names, () if source.classes else self.label_names, places)
         records = Records(
             root=source.root,
             classes=classes,
@@ -305,8 +309,7 @@ class RecordsBuilder:
             frame_rate=source.frame_rate,
             are_entries=self._are_entries,
         )
-        repeats = self._repeats(records, ids.repeated().tolist())
-        return records.select(np.delete(np.arange(len(records)), repeats)) if repeats else records
+        return merge_repeats(records)
 
     def where(self, index: int) -> str:
         """Return the place of a record, as `Row.where`."""
@@ -317,53 +320,6 @@ class RecordsBuilder:
             return classes.index(name)
         except UserError as error:
             raise UserError(f"{self._first_uses[number]}: {error}") from None
-
-    def _repeats(self, records: Records, repeated: Iterable[int]) -> list[int]:
-        """Return records that equal an earlier one; UserError with all that contradict one."""
-        first_of: dict[str, int] = {}
-        columns = records.label_classes, records.label_starts_s, records.label_ends_s
-
-        def content(index: int) -> tuple[str, set[tuple[float, ...]]]:
-            part = slice(*records.label_offsets[index : index + 2])
-            return records.paths[index], set(zip(*(column[part].tolist() for column in columns), strict=True))
-
-        same: list[int] = []
-        other: list[str] = []
-        for index in repeated:
-            first = first_of.setdefault(records.ids[index], index)
-            if index != first and content(first) == content(index):
-                same.append(index)
-            elif index != first:
-                said = [
-                    f"{', '.join(records.classes.names[k] for k in records.labels(each))!r} at {self.where(each)}"
-                    for each in (first, index)
-                ]
-                other.append(f"{records.ids[index]!r} is {' and '.join(said)}")
-        if other:
-            more = f"; and {len(other) - _MOST_LISTED} more" if len(other) > _MOST_LISTED else ""
-            raise UserError("; ".join(other[:_MOST_LISTED]) + more)
-        if same:
-            first = first_of[records.ids[same[0]]]
-            places = f"{self.where(same[0])} that of {self.where(first)}"
-            _log.warning("%s: %d rows repeat another and count once, as %s", records.annotation, len(same), places)
-        return same
-
-    def _warn(self, classes: ClassNames) -> None:
-        """Log paths that were found under another name, and labels that look like spellings or lists of others."""
-        annotation = self.source.annotations[0]
-        if respelled := self.source.finder.respelled:
-            text = "%s: %d paths have other endings, accents or separators than the files: %r is %r"
-            _log.warning(text, annotation, len(respelled), *next(iter(respelled.items())))
-        places = dict(zip(reversed(self.label_names), reversed(self._first_uses), strict=True))
-        for kind, names in (
-            ("equal but for case, spaces or accents", alike(classes.names)),
-            ("lists of labels", [] if self.source.classes else lists(self.label_names)),
-        ):
-            if names:
-                place = next((places[name] for name in names if name in places), annotation)
-                _log.warning(
-                    "%s: %d labels look like %s, as %s", place, len(names), kind, " and ".join(map(repr, names[:2]))
-                )
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
@@ -376,22 +332,3 @@ def seconds(text: str, row: Row, name: str | None) -> float:
     if not 0 <= value < math.inf:
         raise UserError(f"{row.where}: {name} is {text!r}; seconds, 0 or more, or hh:mm:ss.xx are needed")
     return value
-
-
-def alike(names: Iterable[str]) -> list[str]:
-    """Return the names that equal another but for case, spaces, underscores and the form of accents."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(re.sub(r"[\s_]+", "", normalize("NFC", name).casefold()), []).append(name)
-    return [name for group in groups.values() if len(group) > 1 for name in group]
-
-
-def lists(names: Iterable[str]) -> list[str]:
-    """Return the names that look like several: `a|b`, `a,b`, `['a', 'b']`, or `a, b` if `a` is in another one, too."""
-    parts = {name: {part.strip() for part in name.split(",")} for name in names}
-    uses = Counter(part for each in parts.values() for part in each)
-    return [
-        name
-        for name, each in parts.items()
-        if _LIST.fullmatch(name) or (len(each) > 1 and max(map(uses.get, each)) > 1)
-    ]

@@ -110,10 +110,9 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
             rows_of_video.setdefault(video_id, []).append((row, path, fields))
             continue
         start, end = _times(source, row)
-        unit = "t" if source.time_unit == "seconds" else "frames"
-        part = f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
-        if (start, end) != (0, math.inf) and not row.values.get("id"):
-            video_id += part
+        if (start > 0 or end < math.inf) and not row.values.get("id"):
+            unit = "t" if source.time_unit == "seconds" else "frames"
+            video_id += f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
         builder.add(row, video_id, path, (start, end))
         builder.label(row, _class_name(source, row, row.values["label"].translate(removed)))
         if not path:
@@ -137,7 +136,7 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
 def _video(source: AnnotationSource, row: Row) -> tuple[str, str, Fields]:
     """Return id, path and fields of the video of a row; no path if name patterns match no file."""
     if not source.finder.fields:
-        path = source.locate(row.values["path"], f"{row.where}: {source.columns['path']}")
+        path = source.locate(row.values["path"], row)
         return path, path, {}
     fields = {name: _pattern_value(source, row, name) for name in source.finder.fields}
     return row.values.get("id") or source.finder.name(fields), source.finder.find(fields) or "", fields
@@ -155,12 +154,14 @@ def _pattern_value(source: AnnotationSource, row: Row, field: str) -> str | int:
 
 def _class_name(source: AnnotationSource, row: Row, label: str) -> str:
     """Resolve numbers where there is a list of classes."""
-    return source.class_name(label, row.where) if source.classes or (source.label_parts and label) else label
+    return source.class_name(label, row) if source.classes or (source.label_parts and label) else label
 
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
     """Return start and end in seconds; 0 and infinity if the column or the value is absent."""
-    first, last = (row.values.get(column, "") for column in ("start", "end"))
+    first, last = row.values.get("start", ""), row.values.get("end", "")
+    if not first and not last:
+        return 0.0, math.inf
     start = source.time(first, row, source.columns["start"]) if first else 0.0
     end = source.time(last, row, source.columns["end"]) if last else math.inf
     if end <= start:
