@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidtl.annotations.formats import READERS, AnnotationFormat
-from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder
+from vidtl.annotations.formats.builder import RecordsBuilder
+from vidtl.annotations.formats.source import AnnotationSource
 from vidtl.annotations.keys import DatasetDescription, SplitDescription, check_format, check_splits
 from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_inside, existing
 from vidtl.annotations.parts import choose_part

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.annotations.layout import Kind, VideoWalk, existing
+from vidtl.annotations.layout import existing
 from vidtl.annotations.records import ClassNames, Records, StringColumn
+from vidtl.annotations.walk import Kind, VideoWalk
 from vidtl.config import DataConfig
 from vidtl.errors import UserError
 from vidtl.video import UnreadableVideo

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Literal
 
 from vidtl.annotations.formats import charades, folders, lists, tables
-from vidtl.annotations.formats.source import AnnotationSource, Columns, RecordsBuilder
+from vidtl.annotations.formats.builder import RecordsBuilder
+from vidtl.annotations.formats.source import AnnotationSource, Columns
 from vidtl.annotations.patterns import ANY_COLUMN
 
 

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
+from vidtl.annotations.formats.builder import RecordsBuilder
+from vidtl.annotations.formats.source import AnnotationSource, Row, seconds
 from vidtl.annotations.layout import check_relative
 from vidtl.errors import UserError
 

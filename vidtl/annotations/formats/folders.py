@@ -4,9 +4,11 @@ import logging
 import os
 from pathlib import Path
 
-from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
-from vidtl.annotations.layout import VideoWalk, check_inside, existing, join
+from vidtl.annotations.formats.builder import RecordsBuilder
+from vidtl.annotations.formats.source import AnnotationSource, Row
+from vidtl.annotations.layout import check_inside, existing, join
 from vidtl.annotations.patterns import pattern_expression
+from vidtl.annotations.walk import VideoWalk
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
 from vidtl.video.reader import UnreadableVideo

@@ -4,7 +4,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row
+from vidtl.annotations.formats.builder import RecordsBuilder
+from vidtl.annotations.formats.source import AnnotationSource, Row
 from vidtl.annotations.layout import check_relative
 from vidtl.errors import UserError
 from vidtl.video.suffixes import VIDEO_SUFFIXES

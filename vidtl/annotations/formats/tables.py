@@ -5,7 +5,8 @@ import math
 import re
 from collections.abc import Iterator
 
-from vidtl.annotations.formats.source import AnnotationSource, RecordsBuilder, Row, seconds
+from vidtl.annotations.formats.builder import RecordsBuilder
+from vidtl.annotations.formats.source import AnnotationSource, Row, seconds
 from vidtl.annotations.layout import Fields, check_relative, join
 from vidtl.errors import UserError
 
