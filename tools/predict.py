@@ -48,7 +48,7 @@ if __name__ == "__main__":
 
 from accelerate import Accelerator
 from rich.cells import cell_len
-from trained_model import load_for_classes, parse_with_model
+from trained_model import load_for_records, parse_with_model
 
 from vidtl.annotations.description import load_description, read_unlabeled
 from vidtl.annotations.formats import READERS
@@ -93,7 +93,8 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     class_names = load_model_directory(checkpoint.model_directory).class_names or ()
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
-    model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
+    model, records = load_for_records(checkpoint.model_directory, records)
+    model.to(accelerator.device)
     check_readable(records, config)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
     predictions: list[Prediction] = []
