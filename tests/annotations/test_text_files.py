@@ -78,7 +78,7 @@ def test_number_and_name_in_either_order(tmp_path, separator, header, number_fir
         ("a.csv", "0,7,sit\n1,8,run\n", "a.csv:1 | '0,7,sit' | '1,8,run'"),
         ("a.csv", "Tag,Category\nsit,x\nrun,y\n", "a.csv:1 | 'Tag,Category'"),
         ("a.json", '{"0": "1", "1": "0"}', "a.json | object"),
-        ("a.json", '{"a": 0, "b": 9}', "a.json, entry 2 | 'b'"),
+        ("a.json", '{"a": 0, "b": 9}', "a.json, entry 2 | 'b: 9' | 'a: 0'"),
         ("a.json", '{"a": 0, "b": "x"}', "a.json | object"),
         ("a.json", '{"a": 0,', "a.json | JSON"),
     ],

@@ -20,8 +20,8 @@ _MAX_COLUMNS = 12
 
 _log = logging.getLogger(__name__)
 
-_Table = tuple[list[tuple[int, str, list[str]]], Iterable[tuple[int, int]]]
-"""Place, text and cells of each line or JSON entry, and pairs of columns to try as number and name."""
+_Table = tuple[list[list[str]], Iterable[tuple[int, int]]]
+"""Cells of all lines or JSON entries, and pairs of columns to try as number and name."""
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -89,12 +89,12 @@ class ClassList(NamedTuple):
 class _Reading:
     """One interpretation of a whole list: a number, or None, and a name for each line."""
 
-    def __init__(self, lines: list[tuple[int, str, list[str]]], number: int, name: int) -> None:
-        """Take number and name from these columns; a first line of their titles is none of the lines."""
-        cells = [cells if len(cells) > max(number, name) else ["", ""] * 9 for _, _, cells in lines]
+    def __init__(self, table: list[list[str]], number: int, name: int) -> None:
+        """Take number and name from these columns; `start` is 1 if the first line has their titles."""
+        cells = [row if len(row) > max(number, name) else ["", ""] * _MAX_COLUMNS for row in table]
         titles = _unquoted(cells[0][name]), _unquoted(cells[0][number]) or "id"
-        start = int(all(map(_HEADER.fullmatch, titles)))
-        self.lines, cells = lines[start:], cells[start:]
+        self.start = int(all(map(_HEADER.fullmatch, titles)))
+        cells = cells[self.start :]
         matches = [_NUMBER.fullmatch(_unquoted(each[number])) for each in cells]
         prefix = next((match[1] for match in matches if match), "")
         self.numbers = [int(match[2]) if match and match[1] == prefix else None for match in matches]
@@ -105,9 +105,8 @@ class _Reading:
         # Most lines are numbered, and their names differ: 'level 1', 'level 2' are names.
         differ = 2 * len(names) > len(self.by_number) and not all(map(str.isdecimal, names))
         self.is_plausible = differ and 2 * sum(n is not None for n in self.numbers) > len(cells)
-        limit = min(self.by_number, default=0) + 2 * len(cells)
-        full = range(min(self.by_number, default=0), min(max(self.by_number, default=0), limit))
-        self.gaps = [n for n in full if n not in self.by_number]
+        lowest, highest = min(self.by_number, default=0), max(self.by_number, default=0)
+        self.gaps = [n for n in range(lowest, min(highest, lowest + 2 * len(cells))) if n not in self.by_number]
 
     def problem(self) -> tuple[str, int, int] | None:
         """Return why the numbers are not those of classes, with two lines that show it; None if they are."""
@@ -141,12 +140,16 @@ def read_class_list(file: Path, numbered: bool = False) -> ClassList:
         text = file.read_text(encoding="utf-8-sig")
         lines = [line.strip() for line in text.rstrip().splitlines()]
         content = json.loads(text) if is_json else lines
-        tables = list(_json_tables(content) if is_json else _tables(lines))
+        tables = list(_json_tables(content) if is_json else _tables(list(filter(None, lines))))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a text file in UTF-8 ({error})") from None
     except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{file}: not a {'JSON file' if is_json else 'list of classes'} ({error})") from None
-    found = _one_reading(file, tables, is_json)
+    entries = [f"{key}: {value}" for key, value in content.items()] if isinstance(content, dict) else content
+    places = [
+        (annotated_at(file, i, is_json), str(each)[:80]) for i, each in enumerate(entries if tables else (), 1) if each
+    ]
+    found = _one_reading(tables, places)
     if found is not None:
         by_number = dict(sorted(found.by_number.items()))
         if found.gaps:
@@ -165,12 +168,12 @@ def read_class_list(file: Path, numbered: bool = False) -> ClassList:
         raise UserError(f"{file}: {error}") from None
 
 
-def _one_reading(file: Path, tables: Iterable[_Table], is_json: bool) -> _Reading | None:
+def _one_reading(tables: list[_Table], places: list[tuple[str, str]]) -> _Reading | None:
     """Return the one interpretation that holds, None if the list is not numbered; complete ones first.
 
-    UserError with two lines if none holds, or several.
+    UserError with two lines, from their places and texts, if none holds or several do.
     """
-    readings = [_Reading(lines, *columns) for lines, pairs in tables for columns in pairs]
+    readings = [_Reading(table, *columns) for table, pairs in tables for columns in pairs]
     readings = [reading for reading in readings if reading.is_plausible]
     holding = [reading for reading in readings if reading.problem() is None]
     ranks = [(bool(reading.gaps), reading.repeats_names) for reading in holding]
@@ -184,45 +187,37 @@ def _one_reading(file: Path, tables: Iterable[_Table], is_json: bool) -> _Readin
     else:
         first = max(readings, key=lambda reading: len(reading.by_number))
         problem = first.problem() or ("", 0, 0)
-    (place, text, _), (other_place, other, _) = (first.lines[index] for index in problem[1:])
-    raise UserError(f"{annotated_at(file, place, is_json)}: {text!r} {problem[0]} {other!r} (line {other_place})")
+    (place, text), (other_place, other) = (places[-len(first.numbers) :][index] for index in problem[1:])
+    raise UserError(f"{place}: {text!r} {problem[0]} {other!r} ({other_place})")
 
 
 def _tables(lines: list[str]) -> Iterator[_Table]:
     """Yield the cells of all lines by each separator: the first one apart, the last one apart, and all of them."""
-    places = [(place, line) for place, line in enumerate(lines, start=1) if line]
-    if len(places) < 2:
-        return
-    for separator in (",", "\t", ";", ":", None):
-        yield [(place, line, line.split(separator, 1)) for place, line in places], [(0, 1)]
-        yield [(place, line, line.rsplit(separator, 1)) for place, line in places], [(1, 0)]
-    for separator in ",\t;":
-        cells = [next(csv.reader([line], delimiter=separator)) for _, line in places]
-        last = min(map(len, cells)) - 1  # a name at the end may contain the separator
-        rows = [
-            row if len(row) == last + 1 else line.split(separator, last)
-            for row, (_, line) in zip(cells, places, strict=True)
-        ]
-        # FineGym's cells are `Clabel: 0; set: 1; Glabel: 1; name`
-        bare = [[_KEY.sub("", cell.strip()) for cell in row] for row in rows]
-        yield from _columns([(place, line, row) for (place, line), row in zip(places, bare, strict=True)])
+    for separator in (",", "\t", ";", ":", None) if len(lines) > 1 else ():
+        yield [line.split(separator, 1) for line in lines], [(0, 1)]
+        yield [line.rsplit(separator, 1) for line in lines], [(1, 0)]
+        if separator and separator != ":":
+            rows = [next(csv.reader([line], delimiter=separator)) for line in lines]
+            last = min(map(len, rows)) - 1  # a name at the end may contain the separator
+            for place, row in enumerate(rows):
+                cells = row if len(row) == last + 1 else lines[place].split(separator, last)
+                rows[place] = [_KEY.sub("", cell.strip()) for cell in cells]  # `Clabel: 0; set: 1; name` of FineGym
+            yield from _columns(rows)
 
 
-def _columns(lines: list[tuple[int, str, list[str]]]) -> Iterator[_Table]:
+def _columns(rows: list[list[str]]) -> Iterator[_Table]:
     """Yield a table with the columns that its header names, or all, if each line has as many."""
-    header = lines[0][2]
-    if 1 < len(header) <= _MAX_COLUMNS and all(len(cells) == len(header) for _, _, cells in lines):
-        titled = [column for column, cell in enumerate(header) if _HEADER.fullmatch(_unquoted(cell))]
-        yield lines, permutations(titled if len(titled) > 1 else range(len(header)), 2)
+    if 1 < len(rows[0]) <= _MAX_COLUMNS and {len(row) for row in rows} == {len(rows[0])}:
+        titled = [column for column, cell in enumerate(rows[0]) if _HEADER.fullmatch(_unquoted(cell))]
+        yield rows, permutations(titled if len(titled) > 1 else range(len(rows[0])), 2)
 
 
 def _json_tables(content: Any) -> Iterator[_Table]:
     """Yield the cells of an object of names and numbers, or of a list of objects with the keys of the first."""
     if isinstance(content, dict) and all(isinstance(value, str | int) for value in content.values()):
-        yield [(i, key, [key, str(content[key])]) for i, key in enumerate(content, start=1)], [(0, 1), (1, 0)]
+        yield [[key, str(value)] for key, value in content.items()], [(0, 1), (1, 0)]
     elif isinstance(content, list) and content and all(isinstance(entry, dict) for entry in content):
-        rows = [[str(entry.get(key, "")) for key in content[0]] for entry in content]
-        yield from _columns([(i, ", ".join(row)[:80], row) for i, row in enumerate([list(content[0]), *rows])])
+        yield from _columns([list(content[0]), *([str(entry.get(key, "")) for key in content[0]] for entry in content)])
 
 
 def _without_header(file: Path, lines: list[str]) -> list[str]:

@@ -92,25 +92,19 @@ def _segment(
 def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]:
     """Return the class of each folder, as `folder/`, whose lines have no label; UserError for contradicting labels."""
     depth = _class_depth(source, uses)
-    unlabeled = {folder for folder, label in uses if label is None}
-    if depth is None and source.classes is None and len(unlabeled) > 1:
+    if depth is None and source.classes is None and len({folder for folder, label in uses if label is None}) > 1:
         depth = -1
     classes: dict[str, str] = {}
     wrong: list[str] = []
     for (folder, label), (row, path) in uses.items():
-        parts = folder.split("/")
-        part = parts[depth] if depth is not None and depth < len(parts) else ""
+        part = "" if depth is None else "".join(folder.split("/")[depth:][:1])
         of_folder = _class_of_folder(source, part)
         if label is None:
             if not part or (depth == -1 and part in _SPLIT_FOLDERS):
                 raise UserError(f"{row.where}: {path!r} has no label, and none of its folders stands for a class")
             classes[f"{folder}/"] = of_folder or part
-        elif of_folder:
-            name = source.class_name(label, row)
-            if source.aliases.get(name, name) != of_folder:
-                wrong.append(
-                    f"{row.where}: the label {label!r} is {name!r}, but the folder {part!r} is that of {of_folder!r}"
-                )
+        elif of_folder and (name := source.class_name(label, row)) and source.aliases.get(name, name) != of_folder:
+            wrong.append(f"{row.where}: the label {label!r} is {name!r}, but the folder is that of {of_folder!r}")
     if wrong:
         more = f" (and {len(wrong) - 1} more folders)" if len(wrong) > 1 else ""
         raise UserError(f"{wrong[0]}{more}; the list of classes and the annotation differ in order")
@@ -127,19 +121,13 @@ def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
         name = "" if label is None else source.class_name(label, row)
         for depth, part in enumerate(folder.split("/")):
             of_folder = _class_of_folder(source, part)
-            agrees = of_folder == source.aliases.get(name, name)
-            at_depth.setdefault(depth, []).append((part, of_folder, agrees))
+            at_depth.setdefault(depth, []).append((part, of_folder, of_folder == source.aliases.get(name, name)))
     several = len({label for _, label in uses if label is not None}) > 1
     ranks = []
     for depth, entries in at_depth.items():
-        parts, named = {part for part, _, _ in entries}, [entry for entry in entries if entry[1] is not None]
-        if (
-            named
-            and 2 * len(named) >= len(entries)
-            and not parts <= _SPLIT_FOLDERS
-            and not (several and len(parts) == 1)
-        ):
-            ranks.append((sum(agrees for _, _, agrees in named), len(named), len(parts), depth))
+        parts, agree = {part for part, _, _ in entries}, [agrees for _, of_folder, agrees in entries if of_folder]
+        if 2 * len(agree) >= len(entries) and not parts <= _SPLIT_FOLDERS and not (several and len(parts) == 1):
+            ranks.append((sum(agree), len(agree), len(parts), depth))
     return max(ranks)[-1] if ranks else None
 
 
