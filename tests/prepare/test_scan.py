@@ -129,8 +129,8 @@ def test_workers_follow_affinity_and_quota(tmp_path: Path, groups: str, files: d
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content + "\n")
-    assert usable_cores(tmp_path, tmp_path / "own") == (cores or len(os.sched_getaffinity(0)))
-    assert usable_cores(tmp_path, tmp_path / "nowhere") == len(os.sched_getaffinity(0))
+    assert usable_cores(f"{tmp_path}", f"{tmp_path}/own") == (cores or len(os.sched_getaffinity(0)))
+    assert usable_cores(f"{tmp_path}", f"{tmp_path}/nowhere") == len(os.sched_getaffinity(0))
 
 
 def test_errors_after_opening_belong_to_the_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

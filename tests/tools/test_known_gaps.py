@@ -44,6 +44,9 @@ def test_known_gaps_are_left_out_of_a_run_and_its_resumed_parts(
     assert (summary["results"]["videos_asked"], summary["results"]["videos_unreadable"]) == (56, 0)
 
     default_file(gappy).unlink()
+    _, error = run_main(train.main, *options, "--output_dir", tmp_path / "unknown", code=2)
+    assert_refusal(error.splitlines()[-1], "data.max_unreadable_share: 0", "tools/prepare.py")
+    assert not (tmp_path / "unknown/left_out.jsonl").exists()
     resumed = cut_back(tmp_path / "whole", tmp_path / "resumed", 6)
     run_main(train.main, *options, "--output_dir", resumed)
     assert are_equal(checkpoint_of(tmp_path / "whole", 14), checkpoint_of(resumed, 14))

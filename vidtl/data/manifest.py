@@ -36,8 +36,7 @@ _log = logging.getLogger(__name__)
 
 Status = Literal["ok", "damaged", "unreadable", "crashed", "hung", "missing"]
 """A damaged video opens, but not all of its frames decode; crashed and hung: the scan ended with its process."""
-UNREADABLE = "status NOT IN ('ok', 'damaged')"
-"""SQL for the files that `Entry.is_readable` denies."""
+UNREADABLE = "status NOT IN ('ok', 'damaged')"  # `Entry.is_readable` in SQL
 Depth = Literal["packets", "frames"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 """Depths of a scan, from quick to thorough."""

@@ -30,7 +30,6 @@ from vidtl.video.limits import cause_of_death, limited
 Job = TypeVar("Job")
 
 _TICK_S = 0.2  # between two checks for signals and for a commit that is due
-_CGROUPS, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class Lost(NamedTuple):
@@ -166,20 +165,14 @@ def _run_job(function: Callable[[Job], Entry], job: Job, limit_s: float) -> Entr
         return function(job)
 
 
-def usable_cores(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUPS) -> int:
+def usable_cores(cgroups: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> int:
     """Return the cores that this process may use: its affinity, and the CPU quotas of its control groups (v1, v2)."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    with suppress(OSError):
-        for line in own.read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            group = cgroups / controllers / path.lstrip("/")
-            cores = min(cores, *(_quota(folder) for folder in (group, *group.parents)))
+    groups = Path(own).read_text().splitlines() if os.path.exists(own) else []
+    places = [Path(f"{cgroups}/{controllers}/{path}") for _, controllers, path in (g.split(":", 2) for g in groups)]
+    for folder in {folder for place in places for folder in (place, *place.parents)}:
+        for names in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
+            with suppress(OSError, ValueError):  # no such file; "max"
+                quota, period = map(float, " ".join((folder / name).read_text() for name in names).split())
+                cores = min(cores, quota / period) if quota > 0 else cores
     return max(1, math.ceil(cores))
-
-
-def _quota(group: Path) -> float:
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
-        with suppress(OSError, ValueError):  # ValueError: "max"
-            quota, period = map(float, " ".join((group / name).read_text() for name in names).split())
-            return quota / period if quota > 0 else math.inf
-    return math.inf

@@ -35,17 +35,14 @@ _log = logging.getLogger(__name__)
 def is_above(limit: float, unreadable: int, asked: int) -> bool:
     """Decide after any number of videos that the share of unreadable ones in the set is above `limit`.
 
-    A set within the limit is called above it with a probability below 1e-6 however often this is asked (Ville's
-    inequality for the likelihood ratios of two larger shares, each given half of that); one of twice a limit of 0.05,
-    within 2,000 videos with 0.9996.
+    True at any time for a set within the limit has a probability below 1e-6, by Ville's inequality for the likelihood
+    ratios of two larger shares; for one of twice a limit of 0.05, within 2,000 videos, it has 0.9996.
     """
     if limit in (0, 1):
         return unreadable > limit * asked
-    return any(
-        unreadable * math.log(share / limit) + (asked - unreadable) * math.log((1 - share) / (1 - limit))
-        > math.log(2 / FALSE_STOPS)
-        for share in (limit**0.875, limit**0.5)  # the nearer one finds small excesses, the other large ones at once
-    )
+    near, far, readable = limit**0.875, limit**0.5, asked - unreadable  # `far` finds large excesses at once
+    ratios = (unreadable * math.log(p / limit) + readable * math.log((1 - p) / (1 - limit)) for p in (near, far))
+    return max(ratios) > math.log(2 / FALSE_STOPS)
 
 
 class ReplacedClips(NamedTuple):

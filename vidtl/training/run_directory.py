@@ -32,7 +32,7 @@ from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.files import inside, lock, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
-from vidtl.runtime.logging import installed_versions
+from vidtl.runtime.logging import installed_versions, read_json_lines
 from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training import checkpoint as checkpoints
 from vidtl.training.state import TrainingState
@@ -82,26 +82,17 @@ class RunDirectory:
         """Return the videos that the run has left out since its start, whatever a manifest has now; else `find()`."""
         if not checkpoints.list_checkpoints(self.checkpoints):
             return find()
-        try:
-            lines = self.left_out_file.read_text(encoding="utf-8").splitlines()
-            return [Gap(**json.loads(line)) for line in lines]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(f"{self.left_out_file} cannot be read ({error}); restore it") from error
+        return [Gap(line["id"], line["path"], line["reason"]) for line in read_json_lines(self.left_out_file)]
 
     def take(self, config: ExperimentConfig, checkpoint: Path | None, left_out: Sequence[Gap] = ()) -> None:
         """Record the configuration and clean up after a killed run, once all checks have passed.
 
-        `checkpoint` is the one to resume from; a new run records `left_out`. UserError where the directory cannot be
-        written.
+        `checkpoint` is the one to resume from; a new run lists `left_out`. UserError where nothing can be written.
         """
         with user_error_if_not_written(self.config_file):
-            if checkpoint is None:
-                self.left_out_file.unlink(missing_ok=True)
-            if checkpoint is None and left_out:
+            if checkpoint is None and (left_out or self.left_out_file.exists()):
                 with whole_file(self.left_out_file) as stream:
-                    stream.writelines(json.dumps(gap._asdict()) + "\n" for gap in left_out)
+                    stream.writelines(json.dumps({"step": 0, **gap._asdict()}) + "\n" for gap in left_out)
             checkpoints.remove_unusable(self.checkpoints, checkpoint)
             with whole_file(self.config_file) as stream:
                 stream.write(dump_config(config))
