@@ -102,7 +102,7 @@ def main() -> None:
     check_readable(records, config)
 
     key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
-    origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key)
+    origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
     store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
