@@ -16,7 +16,6 @@ from vidtl.config.load import RETIRED, dotted, leaves
 EFFECTS = {key: leaf.affects or frozenset(get_args(Effect)) for key, leaf in leaves(ExperimentConfig).items()}
 """Effects of each setting by dotted key; all of them where none is named."""
 
-
 PATHS = ("data.dataset", "data.root", "data.manifest", "training.init_from")
 
 
@@ -39,8 +38,6 @@ def differences(
     affecting: Collection[Effect],
 ) -> list[tuple[str, object, object]]:
     """List key, recorded and present value of the settings that differ and have one of these effects.
-
-    Two paths of one file or folder are equal.
 
     Args:
         recorded: settings by dotted key. One that is missing was added later and counts as the default; one that no

@@ -63,8 +63,7 @@ def origin_record(
     given: Path, step: int | None, averaged: bool, key: Mapping[str, Any], config: ExperimentConfig
 ) -> dict[str, Any]:
     """Describe for `metrics.json` the model of an `evaluation_key`, and the settings, with paths as given."""
-    settings = settings_of(config, affecting=["scores"])
-    settings = {name: value for name, value in settings.items() if name not in NAMED_ELSEWHERE}
+    settings = {name: v for name, v in settings_of(config, ["scores"]).items() if name not in NAMED_ELSEWHERE}
     model = {"path": str(given), "step": step, "averaged_weights": averaged, "fingerprint": key["model"]}
     return {"model": model, "settings": {"training.precision": key["precision"], **settings}}
 
