@@ -97,13 +97,18 @@ def main() -> None:
     parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
     folder = parent / folder_name(config, protocol)
     on_main_process(accelerator, checkpoint.verify)
+<<<<<<< HEAD
     model, records = load_for_records(checkpoint.model_directory, records)
     model.to(accelerator.device)
     check_readable(records, config)
+=======
+    model = load_for_classes(checkpoint.model_directory, records.classes.names).to(accelerator.device)
+>>>>>>> slice-F
 
     key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
+    check_readable(records, config)
     store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
     make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
