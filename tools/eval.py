@@ -101,7 +101,7 @@ def main() -> None:
     model.to(accelerator.device)
 
     key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
-    origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key)
+    origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
     check_readable(records, config)
     store = ScoreStore(folder / "partial", key, len(records.classes))

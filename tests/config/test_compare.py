@@ -63,6 +63,20 @@ def test_differences_in_the_order_of_the_sections(recorded: dict[str, object], e
     assert differences(recorded, ExperimentConfig(), ["training"]) == expected
 
 
+@pytest.mark.parametrize("key", ["data.dataset", "data.root", "data.manifest", "training.init_from"])
+def test_two_paths_of_one_place_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "c/b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a/b")
+    section, name = key.split(".")
+    config = replace(ExperimentConfig(), **{section: replace(getattr(ExperimentConfig(), section), **{name: "a/b"})})
+    for same in ("a/b", "./a/b/", "c/../a/b", str(tmp_path / "a/b"), "link"):
+        assert differences({key: same}, config, EFFECTS[key]) == []
+    for other in ("c/b", str(tmp_path / "c/b"), "b", "", "auto", None):
+        assert differences({key: other}, config, EFFECTS[key]) == [(key, other, "a/b")]
+
+
 def test_missing_settings_count_as_the_default() -> None:
     config = replace(ExperimentConfig(), clip=ClipConfig(stride=5), training=TrainingConfig(seed=3))
     found = differences({}, config, ["training"])

@@ -59,10 +59,10 @@ def test_the_folder_names_each_choice_that_is_not_the_default(choice, name):
     assert folder_name(replace(CONFIG, evaluation=EvaluationConfig(**choice)), get_protocol("vivit_4x3")) == name
 
 
-def test_results_of_another_evaluation_are_refused(model, tmp_path):
+def test_results_of_another_evaluation_are_refused(model, tmp_path, monkeypatch):
     def origin(config=CONFIG, given="runs/a", step=8):
         key = evaluation_key(Checkpoint(model), RECORDS, config, CENTER, Accelerator(cpu=True))
-        return origin_record(Path(given), step, False, key)
+        return origin_record(Path(given), step, False, key, config)
 
     mine = origin()
     check_same_origin(tmp_path, mine)  # no results yet
@@ -74,6 +74,14 @@ def test_results_of_another_evaluation_are_refused(model, tmp_path):
     check_same_origin(tmp_path, origin(harmless))
     with refused(tmp_path, "clip.stride", 1, 3):
         check_same_origin(tmp_path, origin(replace(CONFIG, clip=replace(CONFIG.clip, stride=3))))
+    monkeypatch.chdir(tmp_path)
+    Path("data/toy").mkdir(parents=True)
+    absolute = replace(CONFIG, data=DataConfig(root=str(Path("data/toy").absolute())))
+    check_same_origin(tmp_path, origin(absolute))
+    store, key = (
+        evaluation_key(Checkpoint(model), RECORDS, c, CENTER, Accelerator(cpu=True)) for c in (CONFIG, absolute)
+    )
+    assert store == key
     with refused("data.root", "'b'", "'data/toy'"):
         check_same_origin(tmp_path, origin(replace(CONFIG, data=DataConfig(root="b"))))
     (model / "model.safetensors").write_bytes(b"other weights")

@@ -2,12 +2,15 @@
 
 import errno
 import json
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import eval as evaluation
 import pytest
 import train
 
@@ -146,3 +149,17 @@ def test_settings_that_need_a_validation_split_are_refused_without_one(
     key, value = option[0].removeprefix("--"), option[1]
     assert_refusal(errors.splitlines()[-1], *([key, value] if key.startswith("training") else [repr(value)]))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_resumes_and_is_evaluated_by_other_paths_of_the_same_data(
+    run_main: RunMain, toy: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(REPOSITORY / "datasets/toy", tmp_path / "sets/mine")
+    monkeypatch.chdir(tmp_path)
+    plain = ["--data.num_workers", "0", "--training.trackers", "[]", "--schedule.warmup", "0 steps"]
+    for length, dataset, root in (("1", "sets/mine", toy), ("2", tmp_path / "sets/mine", os.path.relpath(toy))):
+        data = ["--data.dataset", dataset, "--data.root", root]
+        run_main(train.main, *tiny, *plain, *data, "--schedule.length", f"{length} steps", "--output_dir", "run")
+        run_main(evaluation.main, *data, "--checkpoint", "run", "--html", "false", "--output_dir", f"e{length}")
+    assert json.loads(Path("run/summary.json").read_text())["attempts"][1]["first_step"] == 1
+    run_main(evaluation.main, "--checkpoint", "run", "--data.root", toy, "--html", "false", "--output_dir", "e2")

@@ -6,6 +6,7 @@ Each section or field says what it affects (`vidtl.config.checks.setting`); a co
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, get_args
 
 from vidtl.config.checks import Effect
@@ -14,6 +15,14 @@ from vidtl.config.load import RETIRED, dotted, leaves
 
 EFFECTS = {key: leaf.affects or frozenset(get_args(Effect)) for key, leaf in leaves(ExperimentConfig).items()}
 """Effects of each setting by dotted key; all of them where none is named."""
+
+PATHS = ("data.dataset", "data.root", "data.manifest", "training.init_from")
+
+
+def resolved(key: str, value: Any) -> Any:
+    """Return the absolute form of a setting that is an existing path, without links; any other value as it is."""
+    is_path = key in PATHS and isinstance(value, str) and value and Path(value).exists()
+    return str(Path(value).resolve()) if is_path else value
 
 
 def settings_of(config: ExperimentConfig, affecting: Collection[Effect] = get_args(Effect)) -> dict[str, Any]:
@@ -41,7 +50,7 @@ def differences(
     return [
         (key, before.get(key, absent), now.get(key, absent))
         for key in [*now, *sorted(before.keys() - now.keys() - RETIRED)]
-        if before.get(key, absent) != now.get(key, absent)
+        if resolved(key, before.get(key, absent)) != resolved(key, now.get(key, absent))
         and not EFFECTS.get(key, frozenset(affecting)).isdisjoint(affecting)
     ]
 

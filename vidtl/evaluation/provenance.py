@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from vidtl import __version__
 from vidtl.annotations.records import Records, columns_sha256
 from vidtl.config import ExperimentConfig
-from vidtl.config.compare import EFFECTS, settings_of
+from vidtl.config.compare import resolved, settings_of
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.report import METRICS_FILE
@@ -34,7 +34,7 @@ def evaluation_key(
         "model": checkpoint.fingerprint(),
         "data": data_fingerprint(records),
         "protocol": [protocol.name, protocol.num_clips, protocol.num_crops, protocol.fusion],
-        "settings": settings_of(config, affecting=["scores", "rounding"]),
+        "settings": {key: resolved(key, value) for key, value in settings_of(config, ["scores", "rounding"]).items()},
     }
 
 
@@ -59,10 +59,11 @@ def folder_name(config: ExperimentConfig, protocol: Protocol) -> str:
     return "-".join([config.data.eval_split, protocol.name, *(name for name, taken in choices.items() if taken)])
 
 
-def origin_record(given: Path, step: int | None, averaged: bool, key: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe for `metrics.json` the model, by the path given, and the settings of an `evaluation_key`."""
-    deciding = {name for name, effects in EFFECTS.items() if "scores" in effects and name not in NAMED_ELSEWHERE}
-    settings = {name: value for name, value in key["settings"].items() if name in deciding}
+def origin_record(
+    given: Path, step: int | None, averaged: bool, key: Mapping[str, Any], config: ExperimentConfig
+) -> dict[str, Any]:
+    """Describe for `metrics.json` the model of an `evaluation_key`, and the settings, with paths as given."""
+    settings = {name: v for name, v in settings_of(config, ["scores"]).items() if name not in NAMED_ELSEWHERE}
     model = {"path": str(given), "step": step, "averaged_weights": averaged, "fingerprint": key["model"]}
     return {"model": model, "settings": {"training.precision": key["precision"], **settings}}
 
@@ -80,7 +81,8 @@ def check_same_origin(folder: Path, origin: Mapping[str, Any]) -> None:
         record = json.loads(file.read_text(encoding="utf-8"))
         before, models = record["settings"], [record["model"], origin["model"]]
         names = [f"{model['path']} (step {model['step']}, {model['fingerprint'][:12]})" for model in models]
-        differing = [name for name, value in origin["settings"].items() if before[name] != value]
+        now = origin["settings"].items()
+        differing = [name for name, value in now if resolved(name, before[name]) != resolved(name, value)]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file} does not name its model and settings; allowed: another --output_dir") from None
     if models[0]["fingerprint"] != models[1]["fingerprint"]:

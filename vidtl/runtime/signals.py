@@ -139,9 +139,7 @@ def exit_on_error() -> Iterator[None]:
 
 def _lacks_files(error: BaseException | None) -> bool:
     """Return True for an error that follows from the limit of open files."""
-    if error is None:
-        return False
-    return getattr(error, "errno", 0) == errno.EMFILE or _lacks_files(error.__cause__ or error.__context__)
+    return error is not None and (getattr(error, "errno", 0) == errno.EMFILE or _lacks_files(error.__context__))
 
 
 def _end(code: int, message: str = "") -> NoReturn:

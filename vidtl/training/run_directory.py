@@ -101,8 +101,7 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Lock the directory for the duration of the block; the system releases the lock when the process ends.
 
-        UserError where another process holds the lock, or the directory cannot be written; a warning where there are no
-        locks.
+        UserError where another process holds the lock, or the directory cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
