@@ -105,7 +105,7 @@ def test_known_broken_videos_are_not_opened(copied: Records, monkeypatch: pytest
     failure = views_of(copied, "center", WITHOUT)[0].failure
     assert failure.reason.startswith("not a video")
     with monkeypatch.context() as patch:
-        patch.setattr("vidtl.data.manifest.open_video", lambda path, *rest: pytest.fail(f"{path} is opened"))
+        patch.setattr("vidtl.data.dataset.open_video", lambda path, *rest: pytest.fail(f"{path} is opened"))
         assert views_of(copied)[0].failure == failure
     monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 100)
     clips = [clips_of(copied, config)[ClipKey(0, 0, 1.0)][0] for config in (CONFIG, WITHOUT)]
