@@ -14,8 +14,8 @@ from vidtl.errors import UserError, did_you_mean
 
 _NUMBER = re.compile(r"([A-Za-z]?)(\d{1,9})[.):]?")
 _KEY = re.compile(r"\w+\s*:\s*(?=\d+$)")
-_TITLE = r"class(?:es)?|labels?|names?|categor(?:y|ies)"
-_HEADER = re.compile(rf"(?i)(?:(?:{_TITLE}|ids?|idx|index|no|num(?:ber)?|key|tag|action|verb|noun|text)[ _-]?)+")
+_TITLE = r"class(?:es)?|labels?|names?|categor(?:y|ies)|actions?"
+_HEADER = re.compile(rf"(?i)(?:(?:{_TITLE}|ids?|idx|index|no|num(?:ber)?|key|tag|verb|noun|text)[ _-]?)+")
 _MAX_COLUMNS = 12
 
 _log = logging.getLogger(__name__)
