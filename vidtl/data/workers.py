@@ -89,8 +89,8 @@ def read_batches(
 ) -> Generator[Any]:
     """Yield the batches of `keys_after(0)` in order; `keys_after` gives the keys of each batch after so many.
 
-    The data set reads every file in `reads.limited`; a batch has about `batch_bytes`. UserError as in the data set, where
-    workers fail without any video, or as `check_resources`.
+    The data set reads every file in `reads.limited`; a batch has about `batch_bytes`. UserError as in the data set and
+    `check_resources`, or where workers fail without any video.
     """
     present = islice(keys_after(0), reads.num_workers * _PREFETCHED_BATCHES + 1)  # those that wait, and that in use
     check_resources(reads.num_workers, sum(1 for _ in present), batch_bytes)
