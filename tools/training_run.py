@@ -55,7 +55,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
     for records in filter(len, (train_records, all_eval_records)):
         check_readable(records, config)
-    check_classes(data, train_records, all_train_records)
+    check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
     model = initial_model(config, train_records)

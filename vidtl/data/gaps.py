@@ -52,7 +52,7 @@ def reason_kind(reason: str) -> str:
     return re.sub(r"\d+", "N", reason)
 
 
-def check_classes(data: DataConfig, records: Records, annotated: Records) -> None:
+def check_classes(data: DataConfig, records: Records, *annotated: Records) -> None:
     """Raise a UserError for classes of `annotated` without a video in `records` whose file exists.
 
     With `data.allow_empty_classes`, warn of them. The first file of a class that exists ends the search.
@@ -62,7 +62,8 @@ def check_classes(data: DataConfig, records: Records, annotated: Records) -> Non
     for index, number in zip(videos.tolist(), classes.tolist(), strict=True):
         if number not in kept and file_stamp(records.path(index)) is not None:
             kept.add(number)
-    if lost := [records.classes.names[number] for number in np.unique(annotated.label_classes) if number not in kept]:
+    wanted = np.unique(np.concatenate([each.label_classes for each in annotated]))
+    if lost := [records.classes.names[number] for number in wanted if number not in kept]:
         what = f"{len(lost)} classes without a readable video to train on: {', '.join(map(repr, lost[:5]))}"
         if not data.allow_empty_classes:
             raise UserError(f"{records.annotation}: {what}; allowed with data.allow_empty_classes: true")
