@@ -99,11 +99,11 @@ def main() -> None:
     on_main_process(accelerator, checkpoint.verify)
     model, records = load_for_records(checkpoint.model_directory, records)
     model.to(accelerator.device)
-    check_readable(records, config)
 
     key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
+    check_readable(records, config)
     store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
     make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)

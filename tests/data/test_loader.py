@@ -191,7 +191,7 @@ def test_one_kill_from_outside_costs_no_video(records, ended_by, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("collate", "reason"), [(lambda videos: os._exit(7), "code: 7"), (lambda videos: lambda: None, "code: none")]
+    ("collate", "reason"), [(lambda videos: os._exit(7), "codes [7]"), (lambda videos: lambda: None, "codes [None]")]
 )
 def test_workers_that_fail_without_a_video_end_the_run(records, monkeypatch, collate, reason):
     """They die, as of shared memory that is full, or a batch cannot be sent."""

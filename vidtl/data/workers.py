@@ -44,7 +44,8 @@ class Reads:
         """Reason of each."""
         self._killed: set[Read] = set()
         rows = torch.zeros(self.num_workers, 1 + len(Read._fields), dtype=torch.int64)
-        self._present = rows.share_memory_()  # type: ignore[no-untyped-call]
+        self.present: torch.Tensor = rows.share_memory_()  # type: ignore[no-untyped-call]
+        """int64 [workers, 1 + 3]: 1 during a read, and its `Read`."""
 
     @contextmanager
     def limited(self, read: Read, path: Path) -> Iterator[None]:
@@ -55,7 +56,7 @@ class Reads:
         if worker is None:
             yield
             return
-        row = self._present.numpy()[worker.id]
+        row = self.present.numpy()[worker.id]
         row[:] = 1, *read
         try:
             with limited(self.limit_s):
@@ -63,14 +64,10 @@ class Reads:
         finally:
             row[0] = 0
 
-    def in_progress(self) -> bool:
-        """Return True if a worker reads a video now."""
-        return bool(self._present[:, 0].any())
-
     def give_up(self, exit_codes: Sequence[int | None]) -> bool:
         """Give up the reads that ended a worker, by the exit codes of all workers; return False if there are none."""
         before = len(self.given_up)
-        for exit_code, (is_reading, *place) in zip(exit_codes, self._present.tolist(), strict=True):
+        for exit_code, (is_reading, *place) in zip(exit_codes, self.present.tolist(), strict=True):
             read = Read(*place)
             # SIGBUS is for shared memory that is full, of batches on their way.
             if not is_reading or exit_code in (None, -signal.SIGBUS):
@@ -79,7 +76,7 @@ class Reads:
                 self._killed.add(read)
                 continue
             self.given_up[read] = cause_of_death(exit_code, self.limit_s)
-        self._present.zero_()
+        self.present.zero_()
         return len(self.given_up) > before
 
 
@@ -90,17 +87,10 @@ def read_batches(
     collate: Callable[[Any], Any],
     batch_bytes: int,
 ) -> Generator[Any]:
-    """Yield the batches of `keys_after(0)` in order.
+    """Yield the batches of `keys_after(0)` in order; `keys_after` gives the keys of each batch after so many.
 
-    Args:
-        dataset: reads a key; every read of a file is in `reads.limited`.
-        reads: limits, and reads given up before.
-        keys_after: number of finished batches -> keys of each one left.
-        collate: makes a batch of what the data set returns.
-        batch_bytes: size of a batch, approximately.
-
-    Raises:
-        UserError: as in the data set, or workers end for another reason than their videos.
+    The data set reads every file in `reads.limited`; a batch has about `batch_bytes`. UserError as in the data set, as
+    `check_resources`, or where workers fail without any video.
     """
     present = islice(keys_after(0), reads.num_workers * _PREFETCHED_BATCHES + 1)  # those that wait, and that in use
     check_resources(reads.num_workers, sum(1 for _ in present), batch_bytes)
@@ -130,11 +120,8 @@ def read_batches(
                     worker.kill()
                 vain_starts = 0 if reads.give_up(exit_codes) else vain_starts + 1
                 if vain_starts > _VAIN_STARTS:
-                    codes = ", ".join(str(code) for code in exit_codes if code is not None) or "none"
-                    raise UserError(
-                        f"decoding workers fail again and again outside of any video (exit code: {codes}); the last "
-                        f"error: {' '.join(str(ended.__cause__).split())}"
-                    ) from ended
+                    last = f"exit codes {exit_codes}, {' '.join(str(ended.__cause__).split())}"
+                    raise UserError(f"decoding workers fail again and again outside of any video: {last}") from ended
 
 
 class _WorkerEndedError(Exception):
@@ -158,9 +145,8 @@ def _next(iterator: Any, reads: Reads) -> Any:
                 raise _WorkerEndedError from error
             if not is_timeout:
                 raise
-            idle_polls += 1
-            if reads.in_progress():
-                idle_polls = 0
+            idle_polls = 0 if reads.present[:, 0].any() else idle_polls + 1
+            if not idle_polls:
                 heartbeat()  # every read is limited: waiting for it is no hang
 
 
