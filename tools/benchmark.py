@@ -100,10 +100,10 @@ def project(times: TrainingTimes, cores: int, gpus: int) -> Projection:
 def main() -> None:
     options, config = parse()
     torch.set_num_threads(options.threads)
-    root = Path(config.data.root)
+    data, root = config.data, Path(config.data.root)
     with tempfile.TemporaryDirectory() as folder:
         if root.is_dir():
-            records = read_records(load_description(config.data.dataset), config.data.train_split, root)
+            records = read_records(load_description(data.dataset), data.train_split, root, data.follow_links)
         else:
             records = write_videos(Path(folder), options.num_classes)
         times, rounds = measure(config, records, options.rounds)

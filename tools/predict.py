@@ -60,6 +60,7 @@ from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict, predict_records
 from vidtl.evaluation.submission import write_predicted
 from vidtl.models import VideoModel, load_model_directory
+from vidtl.models.directory import read_model_config
 from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
@@ -90,7 +91,8 @@ def main() -> None:
 def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
     """Write the predictions for a split."""
     description, split, file = load_description(config.data.dataset), config.data.eval_split, options.submission
-    class_names = load_model_directory(checkpoint.model_directory).class_names or ()
+    saved = read_model_config(checkpoint.model_directory)
+    class_names = saved.class_names or [f"class {k}" for k in range(saved.num_outputs)]
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     model, records = load_for_records(checkpoint.model_directory, records)

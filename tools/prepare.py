@@ -15,7 +15,7 @@ from typing import Any
 
 from command_line import PlainParser
 
-from vidtl.annotations.description import DatasetDescription, find_unlabeled, load_description, read_records
+from vidtl.annotations.description import DatasetDescription, load_description, read_splits
 from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
 from vidtl.config.checks import require
@@ -71,7 +71,7 @@ def main() -> None:
     check(options)
     configure_logging(is_main_process=True)
     description = load_description(options.dataset)
-    splits = read_splits(description, options.root, options.splits)
+    splits = read_chosen(description, options.root, options.splits, options.follow_links == "true")
     plan = ScanPlan(
         root=options.root,
         paths=sorted({path for records in splits.values() for path in records.paths}),
@@ -118,34 +118,32 @@ def check(options: argparse.Namespace) -> None:
         raise UserError("--merge and --shard are given; allowed: one of them, --merge after all shards are done")
 
 
-def read_splits(description: DatasetDescription, root: Path, chosen: str | None) -> dict[str, Records]:
+def read_chosen(
+    description: DatasetDescription, root: Path, chosen: str | None, follow_links: bool
+) -> dict[str, Records]:
     """Read the chosen splits, or all whose annotation files exist and have labels."""
-    reasons = {}
-    if chosen is None:
-        reasons = {name: why_left_out(description, name, root) for name in description.splits}
-        names = [name for name, reason in reasons.items() if not reason] or [*reasons]
-    else:
+    if chosen is not None:
         names = [name.strip() for name in chosen.split(",") if name.strip()]
         if not names:
             raise UserError(f"--splits is {chosen!r}; allowed: names such as {','.join(description.splits)}")
-    splits = {name: read_records(description, name, root) for name in names}
-    for name, reason in reasons.items():
-        if reason:
-            print(f"split {name}: {reason}; left out")
+        return read_splits(description, names, root, follow_links)
+    existing = [name for name in description.splits if has_annotation(description, name, root)]
+    splits = read_splits(description, existing, root, follow_links, leave_out_unlabeled=True) if existing else {}
+    splits = splits or read_splits(description, [*description.splits], root, follow_links)  # raises the reason
+    for name in description.splits.keys() - splits.keys():
+        reason = "its annotation has no labels" if name in existing else "its annotation files do not exist"
+        print(f"split {name}: {reason}; left out (--splits names the splits to read, such as train,val)")
     return splits
 
 
-def why_left_out(description: DatasetDescription, split: str, root: Path) -> str:
-    """Return the reason why a split is not read by default, or an empty text."""
+def has_annotation(description: DatasetDescription, split: str, root: Path) -> bool:
+    """Check that the annotation files of a split exist, or without any, one of its folders."""
     patterns, folders = description.splits[split].annotations, description.splits[split].videos
     try:
         found = all(map(AnnotationPlaces(root, description.folder).find, patterns))
     except (UserError, OSError):
-        found = False
-    if not found or not (patterns or any((root / folder).is_dir() for folder in folders)):
-        return "its annotation files do not exist"
-    file = find_unlabeled(description, split, root)
-    return f"{file} has no labels for it (--splits names the splits to read, such as train,val)" if file else ""
+        return False
+    return found if patterns else any((root / folder).is_dir() for folder in folders)
 
 
 def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:

@@ -223,9 +223,9 @@ def is_running(process: psutil.Process) -> bool:
 
 
 @cache
-def num_classes(dataset: str, split: str, root: str) -> int:
+def num_classes(dataset: str, split: str, root: str, follow_links: bool) -> int:
     """Read the number of classes, once for all rows with the same data."""
-    return len(read_records(load_description(dataset), split, Path(root)).classes)
+    return len(read_records(load_description(dataset), split, Path(root), follow_links).classes)
 
 
 def collect(row: StudyRow, runs: Sequence[Run], study: StudyConfig, recorded: Mapping[RunKey, RunResult]) -> RowResult:
@@ -236,11 +236,10 @@ def collect(row: StudyRow, runs: Sequence[Run], study: StudyConfig, recorded: Ma
             results[run.seed] = study_table.read_result(RunDirectory(run.folder).summary_file, file, study.metric)
         elif judged_checkpoint(run, study.checkpoint):
             raise UserError(f"the run {run.folder} has no evaluation of this study; leave --table_only out")
-    config = runs[0].config
+    config, data = runs[0].config, runs[0].config.data
+    classes = num_classes(data.dataset, study.judged_on, data.root, data.follow_links)
     with torch.device("meta"):
-        model = build_model(
-            config.model, config.clip, num_classes(config.data.dataset, study.judged_on, config.data.root)
-        )
+        model = build_model(config.model, config.clip, classes)
     costs = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, config.clip)}
     return RowResult(row=row, config=config, runs=dict(sorted(results.items())), **costs)
 

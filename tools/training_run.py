@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from vidtl.annotations.description import DatasetDescription, load_description, read_records
+from vidtl.annotations.description import DatasetDescription, load_description, read_splits
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require_each
@@ -51,7 +51,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     configure_logging(accelerator.is_main_process)
 
     data, description = config.data, load_description(config.data.dataset)
-    all_train_records, all_eval_records = read_splits(config, description)
+    all_train_records, all_eval_records = read_data(config, description)
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
     for records in filter(len, (train_records, all_eval_records)):
         check_readable(records, config)
@@ -119,13 +119,13 @@ def leave_out_gaps(
     return without_gaps(records, gaps), gaps
 
 
-def read_splits(config: ExperimentConfig, description: DatasetDescription) -> tuple[Records, Records]:
+def read_data(config: ExperimentConfig, description: DatasetDescription) -> tuple[Records, Records]:
     """Read the records to train on and to evaluate on, none of the latter without a split for them."""
     names = (config.data.train_split, *filter(None, [config.data.eval_split]))
-    place = (Path(config.data.root), config.data.follow_links)
-    training, *evaluation = (read_records(description, name, *place) for name in names)
-    if evaluation:
-        return training, evaluation[0]
+    splits = read_splits(description, names, Path(config.data.root), config.data.follow_links)
+    training = splits[names[0]]
+    if len(names) > 1:
+        return training, splits[names[1]]
     keys, allowed = "best_metric early_stop_evaluations", "none without evaluations; data.eval_split names their split"
     require_each(config.training, "training", keys, operator.not_, allowed)
     splits = ", ".join(description.splits)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.annotations.sets import make, missing, names, read, write
 from tests.refusals import refused
+from vidtl.annotations.description import load_description, read_unlabeled
 from vidtl.data.dataset import available_frames
 from vidtl.video import open_video
 
@@ -109,6 +110,20 @@ def test_without_labels_the_folder_of_the_class_counts(tmp_path):
     for lines in ("val/a.mp4\nval/b.mp4\n", "all/a.mp4\nall/b.mp4\n", "train/a.mp4\nval/b.mp4\n", "a.mp4\n"):
         with refused("list.txt:1", "label"):
             read_paths(tmp_path, lines, classes=None)
+
+
+def test_classes_of_folders_are_those_of_all_splits(tmp_path):
+    splits = "{train: {annotations: a.txt}, val: {annotations: b.txt}, test: {annotations: c.txt}}"
+    write(tmp_path, {"dataset.yaml": f"format: path_list\nlabels: single\nsplits: {splits}\n"})
+    write(tmp_path, {"a.txt": "x/1.mp4\ny/2.mp4\n", "b.txt": "y/3.mp4\nz/4.mp4\n", "c.txt": "5.mp4\ntest/6.mp4\n"})
+    train, val = (read(tmp_path, split, tmp_path) for split in ("train", "val"))
+    assert train.classes.names == val.classes.names == ("x", "y", "z")
+    assert (names(train), names(val)) == (["x", "y"], ["y", "z"])
+    with refused("c.txt:1", "'5.mp4'", "label"):
+        read(tmp_path, "test", tmp_path)
+    for split, ids, found in (("test", ["5.mp4", "test/6.mp4"], []), ("val", ["y/3.mp4", "z/4.mp4"], ["y"])):
+        records = read_unlabeled(load_description(str(tmp_path)), split, tmp_path, ("y", "other"))
+        assert (list(records.ids), names(records)) == (ids, found)
 
 
 def test_numbers_of_a_list_with_gaps_decide(tmp_path):
@@ -244,7 +259,7 @@ def test_ssv2(tmp_path):
         ("avid", '{"/a.mp4": "x"}', "avid_val.json, entry 1 | '/a.mp4'"),
         ("ssv2", {"id": "1"}, "train.json, entry 1 | 'id'"),
         ("ssv2", [*SSV2_ENTRIES, "x"], "train.json, entry 3 | 'x' | 'id'"),
-        ("ssv2", [{"id": "1"}], "train.json, entry 1 | label"),
+        ("ssv2", [{"id": "1"}], "train.json | 'template'"),
         ("ssv2", [{"id": "../1", "template": "Folding [something]"}], "train.json, entry 1 | '../1'"),
         ("ssv2", [{"id": "1", "template": "Fold [something]"}], "'Folding something'"),
         (

@@ -1,10 +1,13 @@
 """Parts of a split: random, by groups that stay together, folds, and the warning for clips of one recording."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 from tests.annotations.sets import make, names, read, write
 from tests.refusals import refused
+from vidtl.errors import UserError
 
 FOLDS = {f"val{k}": f"[{k / 5}, {k / 5 + 0.2:.1f}]" for k in range(5)} | {"rest1": "[0.4, 1.2]"}
 
@@ -42,6 +45,24 @@ def test_folds_keep_groups_together_and_are_alike(tmp_path, group):
         counts = np.bincount(parts[f"val{k}"].label_classes, minlength=3)
         assert counts.sum() == pytest.approx(len(rows) / 5, rel=0.05)
         assert counts / counts.sum() == pytest.approx(whole, abs=0.03)
+
+
+@pytest.mark.parametrize("group", ["", "group: '{group}/{other}'"])
+@pytest.mark.parametrize(("count", "folds"), [(5, 4), (13, 3), (23, 8), (50, 100)])
+def test_each_fold_and_its_rest_are_the_whole(tmp_path, group, count, folds):
+    edges = [f"{k / folds:.3f}" for k in range(folds)]
+    splits = {f"{k}": f"[{edge}, {[*edges, '1'][k + 1]}]" for k, edge in enumerate(edges)}
+    rests = {f"rest{k}": f"[{edge}, 1{edges[k - 1][1:]}]" for k, edge in enumerate(edges) if k > 0}
+    rows = [f"{number}/a.mp4,x" for number in range(count)] + ["0/b.mp4,x"] * bool(group)
+    write(tmp_path, {"all.csv": "path,label\n" + "\n".join(rows)})
+    lines = "".join(f"  {name}: {{annotations: all.csv, part: {part}}}\n" for name, part in (splits | rests).items())
+    write(tmp_path, {"dataset.yaml": f"format: labelled_table\nlabels: single\nsplits:\n{lines}{group}\n"})
+    for k in range(1, folds):
+        parts = []
+        for name in (f"{k - 1}", f"rest{k}"):
+            with suppress(UserError):  # an empty part
+                parts += read(tmp_path, name, tmp_path).paths
+        assert sorted(parts) == sorted(row[:-2] for row in rows)
 
 
 def test_groups_do_not_depend_on_other_parts_or_the_order_of_files(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.annotations.sets import labels, make, missing, names, read, write
 from tests.refusals import refused
-from vidtl.annotations.description import find_unlabeled, load_description, read_unlabeled
+from vidtl.annotations.description import load_description, read_unlabeled
 
 EPIC = "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp"
 EPIC_ROWS = [
@@ -68,8 +68,6 @@ def test_epic_actions_are_pairs_of_classes_and_verbs_a_setting(tmp_path):
 def test_lists_without_labels_are_for_prediction_only(tmp_path):
     write(tmp_path, EPIC_FILES)
     description = load_description("epic_kitchens100")
-    assert find_unlabeled(description, "test", tmp_path) == tmp_path / "EPIC_100_test_timestamps.csv"
-    assert find_unlabeled(description, "val", tmp_path) is None
     with refused("EPIC_100_test_timestamps.csv", "'verb_class'"):
         read("epic_kitchens100", "test", tmp_path)
     test = read_unlabeled(description, "test", tmp_path, ("put oil:olive", "take tap", "take oil:olive"))
@@ -186,7 +184,7 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("columns", "content", "message"),
     [
-        ("", [{"path": "a.mp4", "lable": "sit"}], "a.json, entry 1 | label"),
+        ("", [{"path": "a.mp4", "lable": "sit"}], "a.json | 'label' | 'lable'"),
         ("columns: {start: form}", [{"path": "a.mp4", "label": "sit", "from": 1}], "a.json | 'form' | 'from'"),
         ("", [{"path": "a.mp4", "label": "sit"}, {"label": "sit"}], "a.json, entry 2 | 'path'"),
         ("columns: {path: video.0}", [{"video": [], "label": "sit"}], "a.json, entry 1 | 'video.0'"),

@@ -9,6 +9,7 @@ import numpy as np
 import prepare
 import pytest
 
+from tests.annotations.sets import write
 from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.annotations.description import load_description, read_records
@@ -147,10 +148,14 @@ def test_a_test_list_without_labels_is_left_out_unless_named(tmp_path: Path, run
     (tmp_path / "annotations/test.csv").write_text(f"{header}\na,17,27,test\n")
     options = ["--dataset", "kinetics600", "--root", tmp_path]
     out, err = run_main(prepare.main, *options)
-    assert f"split test: {tmp_path / 'annotations/test.csv'} has no labels for it (--splits names" in out
+    assert "split test: its annotation has no labels; left out (--splits names" in out
     assert {*json.loads((tmp_path / ".vidtl/report.json").read_text())["splits"]} == {"train", "val"}
     _, err = run_main(prepare.main, *options, "--splits", "test", code=2)
     assert "test.csv:1: no column 'label'" in err
+    lists = {"classInd.txt": "1 Bow\n2 Sit\n", "trainlist01.txt": "Bow/a.avi 1\n", "testlist01.txt": "Sit/b.avi\n"}
+    write(tmp_path / "ucf", lists)
+    run_main(prepare.main, "--dataset", "ucf101", "--root", tmp_path / "ucf")  # the folder is the label
+    assert {*json.loads((tmp_path / "ucf/.vidtl/report.json").read_text())["splits"]} == {"train", "val"}
 
 
 @pytest.mark.parametrize(

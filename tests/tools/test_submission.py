@@ -117,7 +117,8 @@ def test_such_a_list_cannot_be_evaluated(
     form, root, _ = test_list
     options = ["--checkpoint", models[FORMS[form][0][0]], "--data.dataset", root, "--data.root", root]
     _, errors = run_main(evaluation.main, *options, "--output_dir", root / "eval", code=2)
-    assert_refusal(errors.splitlines()[-1], "test.", "label" if form != "charades_csv" else "'actions'")
+    column = {"charades_csv": "'actions'", "ssv2_json": "'template'"}.get(form, "'label'")
+    assert_refusal(errors.splitlines()[-1], "test.", column)
     assert not (root / "eval").exists()
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource
-from vidtl.annotations.keys import DatasetDescription, SplitDescription, check_format, check_splits
+from vidtl.annotations.keys import DatasetDescription, SplitDescription, check_files, check_format, check_splits
 from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_inside, existing
 from vidtl.annotations.parts import choose_part
-from vidtl.annotations.patterns import check_patterns
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.text_files import ClassList, read_class_list
 from vidtl.config.checks import require_choice
@@ -43,32 +42,51 @@ def load_description(name_or_path: str) -> DatasetDescription:
         require_choice("format", read.format, tuple(READERS))
         annotation_format = READERS[read.format]
         check_splits(read, annotation_format)
-        check_patterns(read.files, annotation_format.pattern_fields)
-        fields = check_format(read, annotation_format)
+        check_files(read.files, annotation_format.pattern_fields)
+        check_format(read, annotation_format)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     name = folder.resolve().name
     splits = {key: replace(split, value=split.value or key) for key, split in read.splits.items()}
-    return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits, fields=fields)
+    return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits)
 
 
 def read_records(description: DatasetDescription, split: str, root: Path, follow_links: bool = True) -> Records:
-    """Read the annotated videos of one split, including those whose files are missing; see `AnnotationPlaces`.
+    """Read the annotated videos of one split as `read_splits` does."""
+    return read_splits(description, [split], root, follow_links)[split]
+
+
+def read_splits(
+    description: DatasetDescription,
+    names: Sequence[str],
+    root: Path,
+    follow_links: bool = True,
+    leave_out_unlabeled: bool = False,
+) -> dict[str, Records]:
+    """Read the annotated videos of splits, including those whose files are missing; each list is read once.
+
+    Args:
+        description: the data set.
+        names: the splits.
+        root: `data.root`.
+        follow_links: see `AnnotationPlaces`.
+        leave_out_unlabeled: return no records for splits without any labels, such as published test lists.
 
     Raises:
         UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
         places = AnnotationPlaces(root, description.folder, follow_links)
-        classes, builder = _read_labels(description, split, places)
-        records = builder.build(classes)
-        if not records.label_classes.size:
-            raise UserError(f"{records.annotation} has no labels for split {split!r}; only predict.py reads such lists")
-        records = choose_part(records, description.splits[split].part, description.group, builder.groups)
-    expected = description.expected.get(split, len(records))
-    if expected != len(records):
-        _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
-    return records
+        chosen, lists = {name: description.split(name) for name in names}, _read_classes(description, places)
+        needed = chosen if len(lists) == 1 else description.splits
+        builders = {name: _read_split(description, split, places, lists) for name, split in needed.items()}
+        labels = set[str]().union(*(builder.label_names for builder in builders.values())) - {""}
+        if leave_out_unlabeled:
+            chosen = {name: split for name, split in chosen.items() if any(builders[name].label_names)}
+        for name in chosen:
+            builders[name].check_labels(name)
+        classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(sorted(labels)))
+        return {name: _build(description, name, builders[name], classes) for name in chosen}
 
 
 def read_unlabeled(
@@ -80,23 +98,23 @@ def read_unlabeled(
     """
     with _access_needed(root):
         places = AnnotationPlaces(root, description.folder, follow_links)
-        lists = _read_classes(description, places) or [
-            ClassList(ClassNames(tuple(class_names)), dict(enumerate(class_names)))
-        ]
-        names = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
-        chosen = description.split(split)
-        builder = _read_split(description, chosen, places, lists, labeled=False)
-        return choose_part(builder.build(names), chosen.part, description.group, builder.groups)
+        chosen, lists = description.split(split), _read_classes(description, places)
+        classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
+        builder = _read_split(description, chosen, places, lists)
+        return _build(description, split, builder, classes, labeled=False)
 
 
-def find_unlabeled(description: DatasetDescription, split: str, root: Path) -> Path | None:
-    """Return the first annotation file of a split without labels, such as a published test list, or None."""
-    chosen = description.splits[split]
-    if not chosen.annotations:
-        return None
-    places = AnnotationPlaces(root, description.folder)
-    builder = _read_split(description, chosen, places, _read_classes(description, places), labeled=False)
-    return None if builder.label_names else builder.source.annotations[0]
+def _build(
+    description: DatasetDescription, split: str, builder: RecordsBuilder, classes: ClassNames, labeled: bool = True
+) -> Records:
+    """Build the records of a split, or of its part."""
+    records, part = builder.build(classes, labeled), description.splits[split].part
+    if part != (0.0, 1.0):
+        records = choose_part(records, part, description.group, builder.groups(records))
+    expected = description.expected.get(split, len(records))
+    if expected != len(records):
+        _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
+    return records
 
 
 @contextmanager
@@ -134,25 +152,11 @@ def _read_classes(description: DatasetDescription, places: AnnotationPlaces) -> 
     return [read_class_list(file, READERS[description.format].numbered_classes) for file in files]
 
 
-def _read_labels(
-    description: DatasetDescription, split: str, places: AnnotationPlaces
-) -> tuple[ClassNames, RecordsBuilder]:
-    """Read a split and the classes: those of the list, or the sorted labels of all splits."""
-    chosen, lists = description.split(split), _read_classes(description, places)
-    if len(lists) == 1:
-        return lists[0].names, _read_split(description, chosen, places, lists)
-    splits = description.splits.items()
-    builders = {name: _read_split(description, each, places, lists, labeled=name == split) for name, each in splits}
-    labels = set[str]().union(*(each.label_names for each in builders.values()))
-    return ClassNames(tuple(sorted(labels))), builders[split]
-
-
 def _read_split(
     description: DatasetDescription,
     split: SplitDescription,
     places: AnnotationPlaces,
     lists: Sequence[ClassList],
-    labeled: bool = True,
 ) -> RecordsBuilder:
     annotation_format = READERS[description.format]
     columns = {**annotation_format.columns, **description.columns}
@@ -169,14 +173,11 @@ def _read_split(
         split_value=split.value,
         split_values=frozenset(each.value for each in description.splits.values()),
         aliases=description.aliases,
-        classes=lists[0].names if len(lists) == 1 else None,
-        class_numbers=lists[0].by_number if len(lists) == 1 else {},
-        fields=description.fields,
+        class_lists=tuple(lists),
+        fields=description.fields or annotation_format.fields,
         frame_rate=description.frame_rate,
         entries=description.entries,
         separator=description.separator,
-        label_parts=tuple(lists) if len(lists) > 1 else (),
-        labeled=labeled,
         time_unit=description.time_unit,
         path_prefix=description.path_prefix,
     )

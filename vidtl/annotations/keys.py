@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from vidtl.annotations.formats import AnnotationFormat
-from vidtl.annotations.layout import check_relative
-from vidtl.annotations.patterns import ANY_COLUMN
+from vidtl.annotations.layout import check_relative, pattern_fields
 from vidtl.config.checks import require, require_choice
 from vidtl.errors import UserError, did_you_mean
 
@@ -99,8 +98,29 @@ def check_splits(read: DatasetDescription, annotation_format: AnnotationFormat) 
         require(fits, f"splits.{name}.annotations", list(split.annotations), needed)
 
 
-def check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> tuple[str, ...]:
-    """Check the keys whose values depend on the format or on the splits, and return the fields of a line."""
+def check_files(patterns: tuple[str, ...], allowed: tuple[str, ...] | None) -> None:
+    """Apply the name patterns once, so that none can fail in the middle of a set; `allowed` as `pattern_fields`."""
+    if allowed is not None:
+        needed = "patterns such as '{id}.mp4'" if allowed else "none with this format, whose annotation has the paths"
+        require(bool(patterns) == bool(allowed), "files", list(patterns), needed)
+    for pattern in patterns:
+        try:
+            fields = pattern_fields(pattern)
+            unknown = sorted(fields.difference(fields if allowed is None else allowed))
+            numbers = {"start", "end"}.intersection(allowed or ())
+            sample = {name: 0 if name in numbers or "*" in name else name for name in fields}
+            example = pattern if unknown else pattern.format_map(sample)
+        except (ValueError, TypeError, LookupError) as error:
+            raise UserError(f"files has {pattern!r}, which is no name pattern ({error})") from None
+        if unknown:
+            hint = did_you_mean(unknown[0], sorted(allowed or ()))
+            raise UserError(f"files has {pattern!r} with the unknown field {unknown[0]!r}; {hint}")
+        require(bool(fields), "files", list(patterns), "patterns with fields, such as '{id}.mp4'")
+        check_relative(example, "files")
+
+
+def check_format(read: DatasetDescription, annotation_format: AnnotationFormat) -> None:
+    """Check the keys whose values depend on the format or on the splits."""
     name = read.format
     _check_paths(read.classes.split(" + ") if read.classes is not None else [], "classes", may_be_absolute=True)
     is_pattern, can_have = "{group}" in read.group, bool(annotation_format.columns)
@@ -115,7 +135,7 @@ def check_format(read: DatasetDescription, annotation_format: AnnotationFormat) 
         raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
     if annotation_format.frames_only and (read.classes is None or not read.frame_rate):
         raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
-    has_rate = annotation_format.pattern_fields == ANY_COLUMN and read.frame_rate is not None
+    has_rate = annotation_format.pattern_fields is None and read.frame_rate is not None
     allowed = "'seconds', or 'frames' with `frame_rate` and format labelled_table"
     require(read.time_unit == "seconds" or has_rate, "time_unit", read.time_unit, allowed)
     if name == "file_names":
@@ -134,7 +154,6 @@ def check_format(read: DatasetDescription, annotation_format: AnnotationFormat) 
         require(counted, "fields", list(fields), "'frames' and the key `frame_rate` with 'offset'")
         last = not read.multi_label or fields[-1] == "label"  # several labels follow the other fields
         require(last, "fields", list(fields), "'label' last with `labels: multi`")
-    return fields
 
 
 def _check_paths(paths: Iterable[str], key: str, may_be_absolute: bool = False) -> None:

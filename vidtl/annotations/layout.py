@@ -249,3 +249,16 @@ def join(folder: str, name: str) -> str:
 def pattern_fields(pattern: str) -> set[str]:
     """Return the names in braces; ValueError for invalid format syntax."""
     return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+
+
+def pattern_expression(pattern: str) -> re.Pattern[str]:
+    """Convert a name pattern to an expression for the end of a path; `{label}` takes as much as it can, others least.
+
+    Each field is a group, except for `{other}`; a suffix `.*` is any suffix, or none for folders.
+    """
+    parts: list[str] = []
+    for literal, name, _, _ in Formatter().parse(pattern.removesuffix(".*")):
+        parts.append(re.escape(literal))
+        if name is not None:
+            parts.append("[^/]+?" if name == "other" else f"(?P<{name}>[^/]+{'' if name == 'label' else '?'})")
+    return re.compile(f"(?:.*/)?{''.join(parts)}" + (r"(?:\.\w+)?" if pattern.endswith(".*") else ""))

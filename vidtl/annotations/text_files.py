@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,25 +35,26 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
 
 
-def lacks_column(file: Path, name: str) -> bool:
-    """Return True if a CSV file has a header without this column; False for other files, which reading reports."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            header = [each.strip() for each in next(csv.reader(stream), [])]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return False
-    return bool(header) and name not in header
+def read_columns(
+    file: Path, wanted: Mapping[str, str], optional: Collection[str] = (), lacking: list[str] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and columns of each row that is not blank; names and values are stripped.
 
-
-def read_columns(file: Path, wanted: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and columns of each row that is not blank; names and values are stripped."""
-    line = 1
+    The `optional` columns may be absent; messages that name them are then added to `lacking`.
+    """
+    line, places = 1, list[tuple[str, int]]()
     try:
         # utf-8-sig drops the byte order mark that spreadsheets write
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            places = [(key, _column(file, header, name)) for key, name in wanted.items()]
+            for key, name in wanted.items():
+                try:
+                    places.append((key, _column(file, header, name)))
+                except UserError as error:
+                    if lacking is None or key not in optional or not header:
+                        raise
+                    lacking.append(str(error))
             line = reader.line_num + 1
             for fields in reader:
                 if fields:

@@ -8,7 +8,6 @@ from typing import Literal
 from vidtl.annotations.formats import charades, folders, lists, tables
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource, Columns
-from vidtl.annotations.patterns import ANY_COLUMN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +17,8 @@ class AnnotationFormat:
     read: Callable[[AnnotationSource], RecordsBuilder]
     columns: Columns = field(default_factory=dict)
     """Columns of the format and their default names; None: optional."""
-    pattern_fields: tuple[str, ...] = ()
-    """Fields that the patterns of `files` may use; none: it has the paths. `ANY_COLUMN`: both."""
+    pattern_fields: tuple[str, ...] | None = ()
+    """Fields that the patterns of `files` may use; none: it has the paths. None: either the paths, or any columns."""
     numbered_classes: bool = False
     """Labels are numbers `cNNN`, which need a list of classes with lines `cNNN name`."""
     fields: tuple[str, ...] = ()
@@ -37,7 +36,7 @@ class AnnotationFormat:
 _TABLE = AnnotationFormat(
     read=tables.read_labelled_table,
     columns={"path": "path", "label": "label", "id": None, "start": None, "end": None, "split": None},
-    pattern_fields=ANY_COLUMN,
+    pattern_fields=None,
 )
 
 READERS = {

@@ -71,14 +71,13 @@ class RecordsBuilder:
         self.add(row, video_id, self.source.finder.find(fields) or "")
 
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
-        """Add a label to the last record, of the whole video unless times are given."""
+        """Add a label to the last record, of the whole video unless times are given; an empty one is missing."""
         name = self.source.aliases.get(name, name)
+        if not name:
+            self.source.lack_label(f"{row.where}: the label is empty; every row needs the name of a class")
+            return
         number = self._numbers.get(name)
         if number is None:
-            if not name:
-                if not self.source.labeled:
-                    return
-                raise UserError(f"{row.where}: the label is empty; every row needs the name of a class")
             number = self._numbers[name] = len(self.label_names)
             self.label_names.append(name)
             self._first_uses.append(row.where)
@@ -88,7 +87,7 @@ class RecordsBuilder:
         self._label_offsets[-1] += 1
 
     def rename_labels(self, names: Mapping[str, str]) -> None:
-        """Replace names of labels by others, which are other spellings of classes, too."""
+        """Replace names of labels by others, which may be other spellings of classes, or empty for no label."""
         renamed = [names.get(name, name) for name in self.label_names]
         self.label_names = [self.source.aliases.get(name, name) for name in renamed]
 
@@ -126,8 +125,20 @@ class RecordsBuilder:
         """Return the ids of all records; no record can be added afterwards."""
         return self._ids.column()
 
-    def build(self, classes: ClassNames) -> Records:
+    def check_labels(self, split: str) -> None:
+        """Raise a UserError if rows of the split have no labels."""
+        if self.source.unlabeled:
+            raise UserError(self.source.unlabeled[0])
+        if len(self._lines) and not self.label_names:
+            place = self.source.annotations[0]
+            raise UserError(f"{place} has no labels for split {split!r}; only predict.py reads such lists")
+
+    def build(self, classes: ClassNames, labeled: bool = True) -> Records:
         """Build the table; rows that say the same of one id are one record.
+
+        Args:
+            classes: names in the order of the model's outputs.
+            labeled: False: labels of other classes are left out.
 
         Raises:
             UserError: an empty split, contradictory rows with one id or an unknown class.
@@ -135,7 +146,12 @@ class RecordsBuilder:
         ids, source = self._ids.column(), self.source
         if not len(ids):
             raise UserError(f"{', '.join(map(str, source.annotations))}: no row belongs to this split; one is needed")
-        numbers = np.array([self._class_number(classes, *each) for each in enumerate(self.label_names)], np.int32)
+        numbers = [
+            self._class_number(classes, number, name) if labeled or name in classes else -1
+            for number, name in enumerate(self.label_names)
+        ]
+        label_classes = np.array(numbers, np.int32)[np.array(self._label_numbers)]
+        is_label = label_classes >= 0
         annotation = source.annotations[0]
         if respelled := source.finder.respelled:
             text = "%s: %d paths have other endings, accents or separators than the files, as %r for %r"
@@ -150,10 +166,10 @@ class RecordsBuilder:
             ids=ids,
             paths=self.paths(),
             lines=np.array(self._lines),
-            label_offsets=np.array(self._label_offsets),
-            label_classes=numbers[np.array(self._label_numbers)],
-            label_starts_s=np.array(self._label_starts),
-            label_ends_s=np.array(self._label_ends),
+            label_offsets=np.append(0, np.cumsum(is_label))[np.array(self._label_offsets)],
+            label_classes=label_classes[is_label],
+            label_starts_s=np.array(self._label_starts)[is_label],
+            label_ends_s=np.array(self._label_ends)[is_label],
             segment_starts_s=np.array(self._segment_starts),
             segment_ends_s=np.array(self._segment_ends),
             further_annotations=source.annotations[1:],

@@ -29,7 +29,7 @@ def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
         video_id = check_relative(row.values["id"], f"{row.where}: {source.columns['id']}")
         builder.add_found(row, video_id, {"id": video_id})
         actions = [*filter(None, map(str.strip, row.values["actions"].split(";")))]
-        length = seconds(row.values["length"], row, source.columns["length"]) if actions or source.labeled else 0.0
+        length = seconds(row.values["length"], row, source.columns["length"]) if actions else 0.0
         for action in actions:
             name, start, end = _parse_action(source, row, action)
             start = min(start, length)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource, Row
-from vidtl.annotations.layout import check_inside, existing, join
-from vidtl.annotations.patterns import pattern_expression
+from vidtl.annotations.layout import check_inside, existing, join, pattern_expression
 from vidtl.annotations.walk import VideoWalk
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle

@@ -43,7 +43,7 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
         builder.add(row, path + part, path, segment)
         folder = listed.replace("\\", "/").rpartition("/")[0]
-        if not labels and not source.multi_label and source.labeled:
+        if not labels and not source.multi_label:
             uses.setdefault((folder, None), (row, path))
             builder.label(row, f"{folder}/")  # until all folders are known
         for label in labels:
@@ -101,7 +101,8 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
         of_folder = _class_of_folder(source, part)
         if label is None:
             if not part or (depth == -1 and part in _SPLIT_FOLDERS):
-                raise UserError(f"{row.where}: {path!r} has no label, and none of its folders stands for a class")
+                source.lack_label(f"{row.where}: {path!r} has no label, and none of its folders stands for a class")
+                part = ""
             classes[f"{folder}/"] = of_folder or part
         elif of_folder and (name := source.class_name(label, row)) and source.aliases.get(name, name) != of_folder:
             wrong.append(f"{row.where}: the label {label!r} is {name!r}, but the folder is that of {of_folder!r}")

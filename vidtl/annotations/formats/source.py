@@ -4,13 +4,12 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from vidtl.annotations.entries import has_entries, read_table
 from vidtl.annotations.layout import VideoFinder, check_relative, is_relative
-from vidtl.annotations.patterns import column_of
 from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.annotations.text_files import ClassList, text_lines
 from vidtl.errors import UserError, did_you_mean
@@ -21,10 +20,6 @@ _CLOCK = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(\d{1,9}):([0-5]?\d(?:\.\d*)?)
 
 Columns = Mapping[str, str | None]
 """Name in the file of each column of a format; None for an optional one that the data set does not name."""
-
-
-LABEL_COLUMNS = ("label", "actions", "length")
-"""Columns that lists without labels lack."""
 
 
 class Row(NamedTuple):
@@ -56,12 +51,10 @@ class AnnotationSource:
     """Value of this split in the column `split`, where the data set names such a column."""
     split_values: frozenset[str]
     """Values of all splits; any other one is an error."""
-    classes: ClassNames | None
-    """None if the data set has no list of classes."""
+    class_lists: tuple[ClassList, ...] = ()
+    """One list for each part of a label; none if the data set has no list of classes."""
     columns: Columns = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
-    class_numbers: Mapping[int, str] = field(default_factory=dict)
-    """Name of each class number in annotations."""
     fields: tuple[str, ...] = ()
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
@@ -73,19 +66,21 @@ class AnnotationSource:
     """Keys that lead to the entries of a JSON file."""
     separator: str = ";"
     """Separates several labels of a row."""
-    label_parts: tuple[ClassList, ...] = ()
-    """Classes of each part of a label that combines several columns."""
-    labeled: bool = True
-    """False: labels may be missing."""
+    unlabeled: list[str] = field(default_factory=list)
+    """Messages of missing labels, which `RecordsBuilder.build` raises if labels are needed."""
+
+    @property
+    def classes(self) -> ClassNames | None:
+        """The one list of classes, if there is one."""
+        return self.class_lists[0].names if len(self.class_lists) == 1 else None
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
         columns = {key: name for key, name in self.columns.items() if name is not None}
-        for name in sorted(map(column_of, self.finder.fields)):
-            columns.setdefault(name, name)
-        optional = () if self.labeled else LABEL_COLUMNS
+        for name in sorted(self.finder.fields):
+            columns.setdefault(name.partition("*")[0], name.partition("*")[0])
         for number, file in enumerate(self.annotations):
-            for line, values in read_table(file, columns, optional, self.entries, self.separator):
+            for line, values in read_table(file, columns, self.entries, self.separator, self.unlabeled):
                 row = Row(file, number, line, values, has_entries(file))
                 if "split" not in values or self._in_split(row):
                     yield row
@@ -129,28 +124,22 @@ class AnnotationSource:
         assert self.frame_rate is not None  # the description requires it
         return max(0.0, (number - 0.5) / self.frame_rate)
 
-    def class_name(self, label: str, row: Row) -> str:
-        """Return the class name of a label, which is a number in the list of classes or a name."""
-        if self.label_parts:
-            return self._combined(label, row)
-        if not label.isdecimal() or (self.classes is not None and label in self.classes):
-            return label
-        if self.classes is None:
-            raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
-        name = self.class_numbers.get(int(label))
-        if name is None:
-            first, last = min(self.class_numbers), max(self.class_numbers)
-            gaps = "" if last - first < len(self.class_numbers) else ", with gaps"
-            raise UserError(f"{row.where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
-        return name
+    def lack_label(self, message: str) -> None:
+        """Note that a row has no label; the first message is kept."""
+        if not self.unlabeled:
+            self.unlabeled.append(message)
 
-    def _combined(self, label: str, row: Row) -> str:
-        """Join the class names of the parts of a label."""
-        numbers = label.split(" + ")
-        if len(numbers) != len(self.label_parts):
-            raise UserError(f"{row.where}: the label is {label!r}; {len(self.label_parts)} numbers are needed")
-        parts = (replace(self, classes=n, class_numbers=each, label_parts=()) for n, each in self.label_parts)
-        return " ".join(part.class_name(number, row) for part, number in zip(parts, numbers, strict=True))
+    def class_name(self, label: str, row: Row) -> str:
+        """Return the class name of a label, which is a number in the list of classes or a name.
+
+        With several lists, the label is `a + b`, one for each, and the name is those of its parts.
+        """
+        parts = label.split(" + ") if len(self.class_lists) > 1 else [label]
+        if self.class_lists and len(parts) != len(self.class_lists):
+            raise UserError(f"{row.where}: the label is {label!r}; {len(self.class_lists)} numbers are needed")
+        if not self.class_lists and label.isdecimal():
+            raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
+        return " ".join(_name_of_number(*each, row) for each in zip(parts, self.class_lists, strict=False)) or label
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
@@ -158,6 +147,17 @@ class AnnotationSource:
             hint = did_you_mean(value, sorted(self.split_values))
             raise UserError(f"{row.where}: {self.columns['split']} is {value!r}, no split of dataset.yaml; {hint}")
         return value == self.split_value
+
+
+def _name_of_number(label: str, classes: ClassList, row: Row) -> str:
+    if not label.isdecimal() or label in classes.names:
+        return label
+    numbers = classes.by_number
+    if int(label) not in numbers:
+        first, last = min(numbers), max(numbers)
+        gaps = "" if last - first < len(numbers) else ", with gaps"
+        raise UserError(f"{row.where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
+    return numbers[int(label)]
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:

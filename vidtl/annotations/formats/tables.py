@@ -49,8 +49,8 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
     """Return the fields of name patterns; UserError for values that no file name can have."""
     columns, aliases, values = builder.source.columns, builder.source.aliases, row.values
     label, video_id = values["label"], values["id"]
-    if (not label and builder.source.labeled) or not video_id:
-        raise UserError(f"{row.where}: {columns['id' if label else 'label']} is empty; every row needs one")
+    if not video_id:
+        raise UserError(f"{row.where}: {columns['id']} is empty; every row needs one")
     check_relative(f"{label or 'label'}/{video_id}", row.where)
     start, end = (_whole_seconds(row, key, columns[key]) for key in ("start", "end"))
     if end <= start:
@@ -144,18 +144,17 @@ def _video(source: AnnotationSource, row: Row) -> tuple[str, str, Fields]:
 
 
 def _pattern_value(source: AnnotationSource, row: Row, field: str) -> str | int:
-    """Return a field of a name pattern: `{start*10}` is a whole number of tenths, any other one a text."""
+    """Return a field of a name pattern: `{start*10}` is the whole number of tenths, any other one a text."""
     key, _, factor = field.partition("*")
     column = source.columns.get(key) or key
     if factor:
-        return round(seconds(row.values[key], row, column) * int(factor))
-    text = row.values[key] if source.labeled or key != "label" else row.values[key] or "unlabeled"
-    return check_relative(text, f"{row.where}: {column}")
+        return int(seconds(row.values[key], row, column) * int(factor))
+    return check_relative(row.values[key] or ("unlabeled" if key == "label" else ""), f"{row.where}: {column}")
 
 
 def _class_name(source: AnnotationSource, row: Row, label: str) -> str:
     """Resolve numbers where there is a list of classes."""
-    return source.class_name(label, row) if source.classes or (source.label_parts and label) else label
+    return source.class_name(label, row) if source.class_lists and label else label
 
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
