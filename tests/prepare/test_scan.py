@@ -20,7 +20,7 @@ from tests.environment import REPOSITORY
 from tests.prepare import stubborn
 from tests.refusals import refused
 from tests.video.test_images import write
-from vidtl.data.manifest import Entry, Manifest
+from vidtl.data.manifest import Entry, Manifest, file_stamp
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
 from vidtl.prepare.work import usable_cores
@@ -74,6 +74,17 @@ def test_only_new_changed_and_less_deeply_scanned_files_are_scanned(root: Path, 
     assert {(entry.status, entry.depth, entry.num_decoded == entry.num_frames) for entry in deep} == {
         ("ok", "frames", True)
     }
+
+
+def test_a_new_run_tries_broken_files_again_and_a_continued_one_does_not(root: Path, tmp_path: Path) -> None:
+    folder = ManifestFolder(tmp_path)
+    stamp = dict(zip(("size", "mtime_ns"), file_stamp(root / VIDEOS[0]), strict=True))
+    entry = Entry(path=VIDEOS[0], status="unreadable", reason="an earlier version's", depth="packets", **stamp)
+    with Results(folder, None) as results:
+        results.add(entry)
+        results.commit()
+    assert [*scan(root, tmp_path, [VIDEOS[0]])] == [entry]
+    assert [entry.status for entry in scan(root, tmp_path, [VIDEOS[0]])] == ["ok"]
 
 
 def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Path) -> None:
