@@ -105,7 +105,7 @@ def _entries(
             scheduled[pool.schedule(_run_job, (work.run, job, work.limit_s(job)))] = job
 
         def ended(fewer_than: int) -> Iterator[tuple[Job, Entry | Lost]]:
-            while len(scheduled) >= fewer_than and not should_stop():
+            while not should_stop() and len(scheduled) >= fewer_than:
                 for future in wait(scheduled, _TICK_S, FIRST_COMPLETED).done:
                     job = scheduled.pop(future)
                     yield job, _outcome(future, work.limit_s(job))
