@@ -102,6 +102,20 @@ def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Pat
     assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
 
 
+def test_a_long_file_shows_that_it_advances(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy2(root / VIDEOS[0], root / "long.mp4")
+    monkeypatch.setattr("vidtl.runtime.progress.LINE_EVERY_S", 0.0)
+    plan = ScanPlan(root=root, paths=["long.mp4"], folder=ManifestFolder(tmp_path), scan=stubborn.stubborn_scan)
+    scan_set(plan, Progress())
+    lines = capsys.readouterr().err.splitlines()
+    counts = {int(line.split("decoded ")[1].split()[0]) for line in lines if " 0/1 files" in line}
+    assert len(counts) >= 3
+    assert "1/1 files" in lines[-1]
+    assert "decoded 15 frames" in lines[-1]
+
+
 @pytest.mark.parametrize(("kind", "count"), [("hangs", 4), ("sleeps", 2)])
 def test_a_slow_machine_makes_no_file_hung(root: Path, tmp_path: Path, kind: str, count: int) -> None:
     """The first files of a set all exceed their limit: as many as two workers take, or all that there are."""
