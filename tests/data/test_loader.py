@@ -183,9 +183,10 @@ def test_a_file_whose_frames_keep_coming_is_no_slow_one(records, ended_by):
     assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, data))
 
 
-def test_one_kill_from_outside_costs_no_video(records, ended_by, tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGALRM])
+def test_one_kill_from_outside_or_suspended_job_costs_no_video(records, ended_by, tmp_path, end):
     mark = tmp_path / "killed"
-    ended_by({5: lambda: mark.exists() or (mark.touch(), os.kill(os.getpid(), signal.SIGKILL))})
+    ended_by({5: lambda: mark.exists() or (mark.touch(), os.kill(os.getpid(), end))})
     assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data))
     assert mark.exists()
 

@@ -126,10 +126,10 @@ def test_changed_files_are_reported_once_and_scanned_again(copied: Records, warn
     (copied.root / copied.paths[0]).write_bytes(copied.path(1).read_bytes())
     for path in [*copied.paths, *copied.paths]:
         assert manifest.consult(copied.root, path) is None
-    *named, last = warnings.messages
-    assert [message.split()[0] for message in named] == [*copied.paths][:3]
-    assert "bytes then" in named[0]
-    assert str(manifest.file) in last
+    (message,) = warnings.messages
+    assert message.startswith(copied.paths[0])
+    assert "bytes then" in message
+    assert str(manifest.file) in message
     assert views_of(copied, "center", CONFIG)[0].failure is None
 
 
@@ -232,15 +232,7 @@ def test_a_manifest_is_found_by_setting(copied: Records, tmp_path: Path) -> None
             find_manifest(copied.root, str(missing))
 
 
-def test_version_1_is_reported_and_not_used_and_version_2_loads(tmp_path: Path, warnings: pytest.LogCaptureFixture):
-    old = tmp_path / FOLDER / "manifest.npz"
-    old.parent.mkdir()
-    old.write_bytes(b"")
-    assert find_manifest(tmp_path, "auto") is None
-    (message,) = warnings.messages
-    assert str(old) in message
-    with refused(old):
-        find_manifest(tmp_path, str(old))
+def test_version_2_loads() -> None:
     broken, gone, video = Manifest(Path(__file__).with_name("manifest_of_version_2.sqlite"))
     assert (broken.status, gone.status, video.status) == ("unreadable", "missing", "ok")
     scanned = video.scanned()

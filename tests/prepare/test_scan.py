@@ -20,7 +20,7 @@ from tests.environment import REPOSITORY
 from tests.prepare import stubborn
 from tests.refusals import refused
 from tests.video.test_images import write
-from vidtl.data.manifest import Entry, Manifest
+from vidtl.data.manifest import Entry, Manifest, file_stamp
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, ScanPlan, scan_file, scan_set
 from vidtl.prepare.work import usable_cores
@@ -76,6 +76,17 @@ def test_only_new_changed_and_less_deeply_scanned_files_are_scanned(root: Path, 
     }
 
 
+def test_a_new_run_tries_broken_files_again_and_a_continued_one_does_not(root: Path, tmp_path: Path) -> None:
+    folder = ManifestFolder(tmp_path)
+    stamp = dict(zip(("size", "mtime_ns"), file_stamp(root / VIDEOS[0]), strict=True))
+    entry = Entry(path=VIDEOS[0], status="unreadable", reason="an earlier version's", depth="packets", **stamp)
+    with Results(folder, None) as results:
+        results.add(entry)
+        results.commit()
+    assert [*scan(root, tmp_path, [VIDEOS[0]])] == [entry]
+    assert [entry.status for entry in scan(root, tmp_path, [VIDEOS[0]])] == ["ok"]
+
+
 def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Path) -> None:
     stubborn_files = {"hangs.mp4": "hung", "crashes.mp4": "crashed"}
     stubborn_files |= dict.fromkeys(("hangs-once.mp4", "crashes-once.mp4", "long.mp4"), "ok")
@@ -89,6 +100,20 @@ def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Pat
     assert f"no new frame in {limit_of_file_s:g} s of CPU time" in manifest.find("hangs.mp4").reason
     assert "SIGSEGV" in manifest.find("crashes.mp4").reason
     assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
+
+
+def test_a_long_file_shows_that_it_advances(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy2(root / VIDEOS[0], root / "long.mp4")
+    monkeypatch.setattr("vidtl.runtime.progress.LINE_EVERY_S", 0.0)
+    plan = ScanPlan(root=root, paths=["long.mp4"], folder=ManifestFolder(tmp_path), scan=stubborn.stubborn_scan)
+    scan_set(plan, Progress())
+    lines = capsys.readouterr().err.splitlines()
+    counts = {int(line.split("decoded ")[1].split()[0]) for line in lines if " 0/1 files" in line}
+    assert len(counts) >= 3
+    assert "1/1 files" in lines[-1]
+    assert "decoded 15 frames" in lines[-1]
 
 
 @pytest.mark.parametrize(("kind", "count"), [("hangs", 4), ("sleeps", 2)])

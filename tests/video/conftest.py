@@ -57,10 +57,14 @@ def unreadable(*parts: object) -> Iterator[None]:
 
 
 def equal_or_refused(path: Path, decoder: str, expected: np.ndarray) -> None:
-    """Compare all frames in random order, but for rounding of chroma; only the RGB libraries may refuse the file."""
-    numbers = np.random.default_rng(0).permutation(len(expected))
+    """Compare all frames in random order, and the last one alone; only the RGB libraries may refuse the file.
+
+    Rounding of chroma may differ.
+    """
+    numbers = np.append(np.random.default_rng(0).permutation(len(expected)), len(expected) - 1)
     try:
-        found = read(path, numbers, decoder=decoder).astype(int)
+        parts = [read(path, part, decoder=decoder) for part in (numbers[:-1], numbers[-1:])]
+        found = np.concatenate(parts).astype(int)
     except UserError as error:
         pytest.skip(str(error))
     except UnreadableVideo as error:

@@ -167,8 +167,18 @@ def test_data_references_to_other_files_are_not_followed(place: tuple[Path, byte
 def test_urls_and_protocols_never_reach_a_decoder(tmp_path: Path, decoder: str):
     for name in PROTOCOLS:
         for path, root in ((Path(name), None), (tmp_path / name, tmp_path)):
-            with unreadable("not a file name but a URL or a protocol"):
+            with unreadable("No such file or directory"):
                 open_video(path, decoder, root)
+
+
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_names_that_are_image_patterns_never_reach_a_library(place: tuple[Path, bytes], decoder: str):
+    """By their names, decord's FFmpeg opens `a0.dpx` in place of a file that begins with a long `free` box."""
+    folder, _ = place
+    make_video(folder / "made.mov", "libx264").rename(folder / "a%d.dpx")
+    assert len(read(folder / "a%d.dpx", range(40))) == 40
+    with unreadable("image patterns", "data.decoder pyav"):
+        open_video(folder / "a%d.dpx", decoder)
 
 
 @pytest.mark.usefixtures("no_decoder")

@@ -109,6 +109,35 @@ def test_elementary_streams_have_their_own_rate_or_an_assumed_one(
     assert ("assumed" in caplog.text) == ("25 frames per second (assumed)" in codecs) == (rate == 0)
 
 
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt"),
+    [("mjpeg", "yuvj420p"), ("rawvideo", "bgr24"), ("huffyuv", "rgb24"), ("ffv1", "yuv420p"), ("utvideo", "yuv420p")],
+)
+@pytest.mark.parametrize("dropped", [(), (1, 2, 20)])
+def test_packets_tell_the_frames_of_avi_whose_index_is_true(tmp_path: Path, codec: str, pix_fmt: str, dropped: Any):
+    path = tmp_path / "made.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, pix_fmt
+        for number in (each for each in range(40) if each not in dropped):
+            frame = av.VideoFrame.from_ndarray(picture(number, 48, 64), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    whole, expected = path.read_bytes(), decoded(path)
+    at = whole.rindex(b"idx1") + 8 + 16 * 10  # of its tenth entry
+    swapped = whole[:at] + whole[at + 16 : at + 32] + whole[at : at + 16] + whole[at + 32 :]
+    for content, is_indexed in ((whole, True), (swapped, False), (whole[: at - 168], True)):
+        path.write_bytes(content)
+        with open_video(path) as video:
+            assert [round(time * 25) for time in video.times_s] == [n for n in range(40) if n not in dropped]
+            assert (video.source.timeline.index is not None) == is_indexed
+            scanned = video.source.scanned()
+        for known in (None, scanned):
+            for number in (0, 3, 19, 30, len(expected) - 1):
+                assert np.array_equal(read(path, [number], scanned=known)[0], expected[number])
+
+
 def late_video(path: Path, start: int) -> Path:
     """A file that starts with silence and whose 50 frames begin after the time of `start` frames, 25 per second."""
     with av.open(str(path), "w") as container:

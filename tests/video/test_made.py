@@ -78,6 +78,8 @@ MADE = {
     "flash.flv": ("libx264", {"g": "12", "bf": "2"}),
     "av1.mp4": ("libsvtav1", {"g": "16", "preset": "12", "svtav1-params": "lp=1", "size": (64, 64)}),
     "jpeg.avi": ("mjpeg", {"pix_fmt": "yuvj422p"}),
+    "h264.avi": ("libx264", {"g": "12", "bf": "0"}),
+    "divx.avi": ("mpeg4", {"g": "12"}),
     "lossless.mkv": ("ffv1", {}),
     "windows.wmv": ("wmv2", {"g": "12"}),
     "palette.gif": ("gif", {"pix_fmt": "rgb8"}),

@@ -13,7 +13,7 @@ from tests.video.test_decoding import LONG
 from vidtl.config import DataConfig
 from vidtl.video import UnreadableVideo, View, open_video
 
-ORDER = "frames that are out of order"
+ORDER = "out of order"
 REFUSED_BY_BOTH = {
     "HMDB51_human_m__6arrowswithin30seconds_shoot_bow_f_nm_np1_fr_med_3.avi": ORDER,
     "HMDB51_human_m__AdvancedBoxingTechniquesandExercises_punch_u_nm_np1_ba_med_23.avi": ORDER,

@@ -26,11 +26,12 @@ FOLDER = ".vidtl"
 FILE_NAME = "manifest.sqlite"
 _VERSION = 2
 _APPLICATION_ID = int.from_bytes(b"vdtl")
-_OLD_FILE_NAME = "manifest.npz"  # version 1
 
 # Bounds on the memory that a damaged or hostile file can allocate.
 _MAX_VALUE_BYTES, _MAX_FRAMES = 64 << 20, 1 << 24
-_NAMED_CHANGES = 3  # changed files that a process names before it reports only that there are more
+_CHANGED = (
+    "%s has changed since its scan (%s); files that have are scanned when opened; tools/prepare.py brings %s up to date"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Manifest:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._changed: set[str] = set()
+        self._reported_change = False
         # By process: SQLite allows neither use nor close of a connection that came through a fork.
         self._connections: dict[int, sqlite3.Connection] = {}
 
@@ -206,7 +207,11 @@ class Manifest:
         if not (entry and stamp) or (not entry.is_video and file.is_dir()):
             return None  # opening gives the reason for a missing file; a folder's stamp does not cover its images
         if stamp != (entry.size, entry.mtime_ns):
-            self._report_change(entry, stamp)
+            if not self._reported_change:
+                self._reported_change = True
+                sizes = f"{entry.size} bytes then, {stamp.size} now"
+                change = sizes if entry.size != stamp.size else "another modification time"
+                _log.warning(_CHANGED, path, change, self.file)
             return None
         if not entry.is_readable:
             raise UnreadableVideo(file, entry.reason)
@@ -214,16 +219,6 @@ class Manifest:
             return entry.scanned()
         except (ValueError, ArithmeticError, MemoryError) as error:
             raise damaged_manifest(self.file, error) from error
-
-    def _report_change(self, entry: Entry, now: Stamp) -> None:
-        if entry.path in self._changed or len(self._changed) > _NAMED_CHANGES:
-            return
-        self._changed.add(entry.path)
-        if len(self._changed) > _NAMED_CHANGES:
-            _log.warning("more files have changed since their scan; tools/prepare.py brings %s up to date", self.file)
-            return
-        change = f"{entry.size} bytes then, {now.size} now" if entry.size != now.size else "another modification time"
-        _log.warning("%s has changed since its scan (%s); it is scanned again when opened", entry.path, change)
 
 
 def default_file(root: Path) -> Path:
@@ -240,9 +235,6 @@ def find_manifest(root: Path, setting: str) -> Manifest | None:
         file = existing(Path(setting), "data.manifest")
         file = existing(file / FILE_NAME, "data.manifest") if file.is_dir() else file
     elif not file.is_file():
-        old = file.with_name(_OLD_FILE_NAME)
-        if old.is_file():
-            _log.warning("%s has an old format and is not used; run tools/prepare.py", old)
         return None
     return _open_once(file, file_stamp(file))
 

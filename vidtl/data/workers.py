@@ -72,7 +72,8 @@ class Reads:
             # SIGBUS is for shared memory that is full, of batches on their way.
             if not is_reading or exit_code in (None, -signal.SIGBUS):
                 continue
-            if exit_code == -signal.SIGKILL and read not in self._killed:  # perhaps for the memory of others
+            # Perhaps for the memory of others, or for the time that the job was suspended.
+            if exit_code in (-signal.SIGKILL, -signal.SIGALRM) and read not in self._killed:
                 self._killed.add(read)
                 continue
             self.given_up[read] = cause_of_death(exit_code, self.limit_s)

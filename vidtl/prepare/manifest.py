@@ -103,15 +103,15 @@ class Results:
         self._committed_s = time.monotonic()
 
     def find(self, path: str) -> Entry | None:
-        """Return an entry of this run, or of a finished one unless the file hung or crashed its process then.
+        """Return an entry of this run, or of a finished one if the file was readable then.
 
-        A new run thus tries such files again, a continued one does not.
+        A new run thus tries all others again, as another version may read them; a continued run does not.
         """
         row = self._database.execute("SELECT * FROM files WHERE path = ?", (path,)).fetchone()
         if row:
             return Entry.from_row(row, self.file)
         found = next((entry for manifest in self._earlier if (entry := manifest.find(path))), None)
-        return found if found and found.status not in ("hung", "crashed") else None
+        return found if found and found.is_readable else None
 
     def add(self, entry: Entry) -> None:
         """Add or replace an entry."""

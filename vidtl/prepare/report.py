@@ -97,20 +97,16 @@ def _kinds(broken: Iterable[Entry]) -> list[dict[str, Any]]:
 
 
 def _listed_twice(splits: Mapping[str, Records]) -> list[dict[str, Any]]:
-    """List the files of which several rows have the same segment."""
-    rows: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    """List the segments of files, or whole files, that several rows have."""
+    rows: dict[tuple[str, float, float], list[tuple[str, int]]] = defaultdict(list)
     for name, records in splits.items():
-        for index, path in enumerate(records.paths):
-            rows[path].append((name, index))
-    listed = []
-    for path, places in sorted(item for item in rows.items() if len(item[1]) > 1):
-        segments = {
-            (splits[name].segment_starts_s[index], splits[name].segment_ends_s[index]) for name, index in places
-        }
-        if len(segments) < len(places):
-            origins = [splits[name].origin(index) for name, index in places]
-            listed.append({"path": path, "splits": [name for name, _ in places], "rows": origins})
-    return listed
+        segments = zip(records.paths, records.segment_starts_s, records.segment_ends_s, strict=True)
+        for index, segment in enumerate(segments):
+            rows[segment].append((name, index))
+    return [
+        {"path": path, "splits": [name for name, _ in places], "rows": [splits[name].origin(i) for name, i in places]}
+        for (path, *_), places in sorted(item for item in rows.items() if len(item[1]) > 1)
+    ]
 
 
 def _same_content(

@@ -18,7 +18,6 @@ from vidtl.video import UnreadableVideo, open_video
 from vidtl.video.images import StillReader
 from vidtl.video.limits import frame_decoded
 from vidtl.video.pyav import PyAVReader
-from vidtl.video.safety import OUTSIDE
 from vidtl.video.source import Source, unreadable
 from vidtl.video.timeline import pack_timeline
 
@@ -195,8 +194,7 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
         stamp = file_stamp(plan.root / path)
         if stamp is None:
             return missing_entry(path, plan.depth)
-        outside = known and plan.follow_links and OUTSIDE in known.reason
-        unchanged = known and known.status != "missing" and not outside and stamp == (known.size, known.mtime_ns)
+        unchanged = known and known.status != "missing" and stamp == (known.size, known.mtime_ns)
         if known and unchanged and DEPTHS.index(known.depth) >= DEPTHS.index(plan.depth):
             return known
         return ScanJob(plan.root, path, plan.depth, plan.frame_rate, plan.follow_links)

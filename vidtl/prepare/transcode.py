@@ -6,9 +6,6 @@ deblocking): about four times faster to decode than x264's defaults, for a fifth
 
 import errno
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,24 +15,21 @@ import av
 import numpy as np
 
 from vidtl.data.manifest import Entry
-from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
 from vidtl.runtime.files import inside
-from vidtl.video import Box, UnreadableVideo, View, open_video
+from vidtl.video import UnreadableVideo
 from vidtl.video.clip import FULL, LIMITED, Converter
+from vidtl.video.pyav import PyAVReader
 from vidtl.video.reader import Matrix
 from vidtl.video.safety import checked_path
-from vidtl.video.source import Source, unreadable
+from vidtl.video.source import unreadable
 from vidtl.video.timeline import Timeline
 
 _X264 = {"preset": "medium", "tune": "fastdecode", "g": "32", "bf": "1"}
 
 _MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}  # ITU-T H.273 MatrixCoefficients
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which concern every other file too
-
-SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE, _SPEED_ROUNDS = 32, 2, (224, 224), 3
-"""The clip that is timed, uncropped."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +72,8 @@ def copy_video(job: CopyJob) -> Entry:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         real = checked_path(job.root / job.entry.path, None if job.follow_links else job.root)
-        with closing(Source(real, job.entry.scanned())) as source, unreadable(real):
-            _encode(source, temporary, job.settings)
+        with PyAVReader(real, job.entry.scanned()) as video, unreadable(real):
+            _encode(video, temporary, job.settings)
         os.utime(temporary, ns=(job.entry.mtime_ns, job.entry.mtime_ns))
         copied = scan_file(ScanJob(job.output, temporary.relative_to(job.output).as_posix(), "packets"))
         _check_times(job.entry, copied)
@@ -101,8 +95,8 @@ def not_copied(job: CopyJob, reason: str) -> Entry:
     return replace(entry, reason=f"not copied: {reason}", mtime_ns=job.entry.mtime_ns)
 
 
-def _encode(source: Source, file: Path, settings: CopySettings) -> None:
-    orientation = source.orientation
+def _encode(video: PyAVReader, file: Path, settings: CopySettings) -> None:
+    source, orientation = video.source, video.source.orientation
     height, width = _copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
     converter = Converter(orientation.displayed_size(height, width), source.color, "planar")
     pts, time_base = _exact_times(source.timeline, Fraction(source.stream.time_base), source.rate)
@@ -118,7 +112,7 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
         codec.color_range = FULL if source.color.full_range else LIMITED
         if first := round(source.times_s[0] / time_base):
             _encode_silence(container)
-        for number, frame in enumerate(_checked_frames(source)):
+        for number, frame in video.decode_all():
             planes = [np.ascontiguousarray(orientation.apply(plane)).reshape(-1) for plane in converter.planes(frame)]
             packed = np.concatenate(planes).reshape(height * 3 // 2, width)
             picture = av.VideoFrame.from_ndarray(packed, format="yuv420p")
@@ -130,11 +124,9 @@ def _encode(source: Source, file: Path, settings: CopySettings) -> None:
 def _encode_silence(container: av.container.OutputContainer) -> None:
     """Add a moment of silence at time 0; a file without it would start with its first picture."""
     stream = container.add_stream("aac", rate=8000, layout="mono")
-    frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
-    frame.planes[0].update(bytes(frame.planes[0].buffer_size))
+    frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
     frame.sample_rate, frame.pts = 8000, 0
-    for part in (frame, None):
-        container.mux(stream.encode(part))
+    container.mux(stream.encode(frame) + stream.encode(None))
 
 
 def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -142,22 +134,6 @@ def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     scale = min(1.0, short_side / min(height, width))
     even = (max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (height, width))
     return next(even), next(even)
-
-
-def _checked_frames(source: Source) -> Iterator[av.VideoFrame]:
-    """Yield all frames; UnreadableVideo for one that is damaged or not at its time."""
-    pts, count = source.timeline.pts, len(source.timeline.times_s)
-    number = -1
-    for number, frame in enumerate(source.decode_from_start()):
-        if frame.is_corrupt:
-            raise UnreadableVideo(source.path, f"frame {number} is damaged")
-        if number >= count or (pts is not None and frame.pts != pts[number]):
-            raise UnreadableVideo(source.path, f"frame {number} decodes at another time than its packet or scan has")
-        if source.frame_orientation(frame) != source.orientation:
-            raise UnreadableVideo(source.path, "its frames have a rotation that its header does not announce")
-        yield frame
-    if number + 1 < count:
-        raise UnreadableVideo(source.path, f"frame {number + 1} does not decode")
 
 
 def _exact_times(timeline: Timeline, time_base: Fraction, rate: Fraction | None) -> tuple[list[int], Fraction]:
@@ -178,29 +154,3 @@ def _check_times(original: Entry, copied: Entry) -> None:
     if times[0] != times[1]:
         reason = f"its copy has other times ({len(times[0])} frames became {len(times[1])})"
         raise UnreadableVideo(Path(original.path), reason)
-
-
-Pair = tuple[tuple[Path, Entry], tuple[Path, Entry]]
-"""An original and its copy, each as a root and its entry."""
-
-
-def measure_speed(pairs: Sequence[Pair]) -> tuple[float, float]:
-    """Decode the same clip of each original and of its copy in turns, and return clips per CPU second of both."""
-    seconds = np.zeros((_SPEED_ROUNDS + 1, 2))
-    for number in range(len(seconds)):
-        for pair in pairs:
-            for side, (root, entry) in enumerate(pair):
-                seconds[number, side] += _clip_s(root, entry, seed=number)
-    # The first round pays for imports and the disk's cache.
-    originals, copies = (len(pairs) / np.median(seconds[1:], axis=0)).tolist()
-    return originals, copies
-
-
-def _clip_s(root: Path, entry: Entry, seed: int) -> float:
-    span = (SPEED_NUM_FRAMES - 1) * SPEED_STRIDE + 1
-    first = int(np.random.default_rng(seed).integers(max(1, entry.num_frames - span + 1)))
-    indices = span_indices(first, SPEED_NUM_FRAMES, SPEED_STRIDE, entry.num_frames, "hold")
-    start = time.process_time()
-    with open_video(root / entry.path, scanned=entry.scanned()) as video:
-        video.read([View(indices, Box(0, 0, video.height, video.width))], _SPEED_SIZE, "planar")
-    return time.process_time() - start

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from pebble import CONSTS, ProcessExpired, ProcessPool
 
@@ -30,6 +30,9 @@ from vidtl.video.limits import cause_of_death, limited
 Job = TypeVar("Job")
 
 _TICK_S = 0.2  # between two checks for signals and for a commit that is due
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_frames: Any = None
 
 
 class Lost(NamedTuple):
@@ -68,17 +71,20 @@ def do_work(
     """
     num_done = num_broken = 0
     title = f"{work.title} {shard.name}" if shard else work.title
+    frames = _CONTEXT.Value("q", lock=False)  # without a lock, which a killed process would keep; for display alone
     with Results(folder, shard) as results:
-        with (
-            StopSignals() as signals,
-            progress.task(title, "files", len(work.names)) as task,
-            closing(_entries(work, results, num_workers, lambda: bool(signals.signum))) as entries,
-        ):
-            for entry in entries:
-                results.add(entry)
-                num_done += 1
-                num_broken += entry.status != "ok"
-                task.update(num_done, {"broken": str(num_broken)})
+        with StopSignals() as signals, progress.task(title, "files", len(work.names)) as task:
+
+            def should_stop() -> bool:
+                results.commit_if_due()
+                task.update(num_done, {"broken": str(num_broken), "decoded": f"{frames.value:,} frames"})
+                return bool(signals.signum)
+
+            with closing(_entries(work, results, num_workers, frames, should_stop)) as entries:
+                for entry in entries:
+                    results.add(entry)
+                    num_done += 1
+                    num_broken += entry.status != "ok"
         if signals.signum:
             results.commit()
             done = f"stopped by {signal.Signals(signals.signum).name} at {num_done} of {len(work.names)} files"
@@ -86,22 +92,23 @@ def do_work(
         return results.finish()
 
 
-def _entries(work: Work[Job], results: Results, num_workers: int, should_stop: Callable[[], bool]) -> Generator[Entry]:
+def _entries(
+    work: Work[Job], results: Results, num_workers: int, frames: Any, should_stop: Callable[[], bool]
+) -> Generator[Entry]:
     """Yield the entries in the order of completion, until `should_stop`; try lost files again, alone, at the end."""
     scheduled: dict[Future[Entry], Job] = {}
     lost: list[Job] = []
     one_in_time = False
-    with _killable_pool(num_workers, work.run) as pool:
+    with _killable_pool(num_workers, work.run, frames) as pool:
 
         def schedule(job: Job) -> None:
             scheduled[pool.schedule(_run_job, (work.run, job, work.limit_s(job)))] = job
 
         def ended(fewer_than: int) -> Iterator[tuple[Job, Entry | Lost]]:
-            while len(scheduled) >= fewer_than and not should_stop():
+            while not should_stop() and len(scheduled) >= fewer_than:
                 for future in wait(scheduled, _TICK_S, FIRST_COMPLETED).done:
                     job = scheduled.pop(future)
                     yield job, _outcome(future, work.limit_s(job))
-                results.commit_if_due()
 
         for name in (*work.names, None):
             found = work.entry_or_job(name, results.find(name)) if name is not None else None
@@ -139,13 +146,12 @@ def _outcome(future: "Future[Entry]", limit_s: float) -> Entry | Lost:
 
 
 @contextmanager
-def _killable_pool(num_workers: int, function: Callable[..., object]) -> Iterator[ProcessPool]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, function.__module__])  # import once, not in every process
+def _killable_pool(num_workers: int, function: Callable[..., object], frames: Any) -> Iterator[ProcessPool]:
+    _CONTEXT.set_forkserver_preload([__name__, function.__module__])  # import once, not in every process
     CONSTS.term_timeout = 0  # the processes ignore SIGTERM: kill at once
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")  # which every process would import, with all that it imports
-    pool = ProcessPool(num_workers, initializer=_start_process, context=context)
+    pool = ProcessPool(num_workers, initializer=_start_process, initargs=(frames,), context=_CONTEXT)
     try:
         yield pool
     finally:
@@ -154,14 +160,16 @@ def _killable_pool(num_workers: int, function: Callable[..., object]) -> Iterato
         sys.modules["__main__"] = main
 
 
-def _start_process() -> None:
-    """Leave signals to the caller."""
+def _start_process(frames: Any) -> None:
+    """Leave signals to the caller, and count frames for it."""
+    global _frames
+    _frames = frames
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _run_job(function: Callable[[Job], Entry], job: Job, limit_s: float) -> Entry:
-    with limited(limit_s):
+    with limited(limit_s, _frames):
         return function(job)
 
 

@@ -8,6 +8,7 @@ import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 MEMORY_BYTES = 4 << 30
 """Memory of a read beyond that of its process; the largest pictures allowed need about 2 GiB."""
@@ -16,23 +17,25 @@ _WALL_FACTOR = 20  # wall time of a whole read, as a multiple of its CPU time wi
 _OUT_OF_MEMORY = 12  # exit code
 
 _cpu_s = 0.0
+_frames: Any = None
 
 
 @contextmanager
-def limited(cpu_s: float) -> Iterator[None]:
+def limited(cpu_s: float, frames: Any = None) -> Iterator[None]:
     """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how.
 
     Args:
         cpu_s: seconds of CPU time without a call of `frame_decoded`; the block may take 20 times as much wall time.
+        frames: a shared ctypes integer to which the decoded frames are added.
     """
-    global _cpu_s
-    _cpu_s = cpu_s
+    global _cpu_s, _frames
+    _cpu_s, _frames = cpu_s, frames
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     with suppress(OSError, ValueError), open("/proc/self/statm") as file:  # Linux only
         limit = int(file.read().split()[0]) * resource.getpagesize() + MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit if soft < 0 else min(limit, soft), hard))
     signal.setitimer(signal.ITIMER_REAL, _WALL_FACTOR * cpu_s)
-    frame_decoded()
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
     try:
         yield
     except Exception as error:
@@ -50,6 +53,8 @@ def frame_decoded() -> None:
     """Restart the CPU time of the present read; does nothing outside of `limited`."""
     if _cpu_s:
         signal.setitimer(signal.ITIMER_PROF, _cpu_s)
+        if _frames is not None:
+            _frames.value += 1
 
 
 def cause_of_death(exit_code: int, cpu_s: float) -> str:

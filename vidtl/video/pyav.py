@@ -6,7 +6,7 @@ Exactness: match frames by presentation time, check where each seek landed, seek
 if it failed or landed too late, and return nothing unless every requested frame was decoded.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,20 +45,24 @@ class PyAVReader(VideoReader):
 
     def _frames(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield number and decoded frame for each of `needed`; a frame may repeat after a failed seek."""
-        source = self.source
-        if source.kept is not None:
-            frames = iter([(number, source.kept[number]) for number in needed])
-        else:
-            index = source.timeline.index
-            frames = self._look_up(index, needed) if index else self._count(needed)
+        kept, index = self.source.kept, self.source.timeline.index
+        if kept is not None:
+            return self._checked((number, kept[number]) for number in needed)
+        return self._checked(self._look_up(index, needed) if index else self._count(needed))
+
+    def decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Yield number and decoded frame of all frames, once and in order."""
+        return self._checked(self._count(range(len(self.times_s))))
+
+    def _checked(self, frames: Iterable[tuple[int, av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
         for position, (number, frame) in enumerate(frames):
             if frame.is_corrupt:
                 raise UnreadableVideo(self.path, f"frame {number} is damaged")
-            if position == 0 and source.frame_orientation(frame) != source.orientation:
+            if position == 0 and self.source.frame_orientation(frame) != self.source.orientation:
                 raise UnreadableVideo(self.path, "its frames have a rotation that its header does not announce")
             yield number, frame
 
-    def _count(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _count(self, needed: Iterable[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode everything from the start to the last requested frame."""
         wanted = set(needed)
         pts = self.source.timeline.pts

@@ -85,8 +85,8 @@ class RGBFramesReader(VideoReader):
 def _fault(library: str, source: Source) -> str | None:
     """Return a fault of a library with such a file; each was found by comparing frames with a decode from the start."""
     index, container = source.timeline.index, source.container
-    if container_of_head(source.path) != container:
-        return "gets only files that begin as MP4, Matroska, AVI or FLV do, since it follows playlists of any name"
+    if container_of_head(source.path) != container or "%" in str(source.path):
+        return "follows playlists and image patterns (%): it gets only files that begin as MP4, Matroska, AVI or FLV do"
     if container in ("mpegts", "mpeg"):
         return "seeks wrongly in transport and program streams"
     if source.damaged:
@@ -99,8 +99,9 @@ def _fault(library: str, source: Source) -> str | None:
         return "delivers broken frames after a seek to a key frame that is no clean start"
     if library == "torchcodec" and container == "avi" and source.codec.has_b_frames:
         return "miscounts frames that are out of order and have no times (AVI)"
-    if library == "decord" and index is None and source.codec.has_b_frames:
-        return "seeks wrongly where frames that are out of order can only be counted"
+    delayed = container == "avi" and source.timeline.pts is not None and source.timeline.pts[0] > 0
+    if library == "decord" and index is None and (delayed or source.codec.has_b_frames):
+        return "seeks wrongly where frames that are delayed or out of order can only be counted"
     if library == "decord" and index is not None and index.has_leading_pictures():
         return "seeks wrongly between open groups of pictures"
     return None

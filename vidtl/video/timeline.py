@@ -19,8 +19,11 @@ from vidtl.video.reader import Orientation
 # uncoded pictures), MPEG-2 (single fields) or VP8 (packets of pictures that are never shown).
 _ONE_PACKET_ONE_FRAME = {"h264", "hevc", "vp9", "av1", "h263", "mjpeg", "prores", "dnxhd"}
 
-# Containers with an index and a time on every packet. AVI has no times; transport and program streams have no index.
-_INDEXED = {"mov", "matroska", "flv"}
+# The same for AVI, whose times are positions in decoding order. Not the others, whose frames are decoded out of order.
+_IN_ORDER = {"mjpeg", "rawvideo", "huffyuv", "ffvhuff", "ffv1", "utvideo", "magicyuv"}
+
+# Containers with an index and the codecs that are trusted in them; transport and program streams have no index.
+_INDEXED = {**dict.fromkeys(("mov", "matroska", "flv"), _ONE_PACKET_ONE_FRAME), "avi": _IN_ORDER}
 
 UNTIMED = {"h264", "hevc", "mpegvideo", "m4v", "mjpeg"}
 """Elementary streams: their demuxers make up times, for 25 frames per second."""
@@ -107,9 +110,10 @@ def scan_packets(
     """Build the timeline from demuxed packets alone, or return None if a decode may yield other frames.
 
     Packets that an edit list discards are no frames. A file that does not begin with a key frame, or whose first key
-    frame has leading pictures (shown before it, decoded after it), loses frames in decoding and is not trusted either.
+    frame has leading pictures (shown before it, decoded after it), loses frames in decoding and is not trusted either;
+    nor is an AVI file whose packets are elsewhere than in its index, which gives them other times after a seek.
     """
-    if container not in _INDEXED or codec not in _ONE_PACKET_ONE_FRAME:
+    if codec not in _INDEXED.get(container, ()):
         return None
     rows: list[tuple[int, bool, bool]] = []
     for packet in packets:
@@ -117,6 +121,11 @@ def scan_packets(
             continue
         if packet.pts is None or packet.is_corrupt or (rows and packet.pts < rows[0][0]):
             return None
+        if container == "avi":
+            entries = packet.stream.index_entries
+            number = entries.search_timestamp(packet.pts, any_frame=True)
+            if number < 0 or (entries[number].timestamp, entries[number].pos + 8) != (packet.pts, packet.pos):
+                return None
         rows.append((packet.pts, not packet.is_discard, packet.is_keyframe))
     pts, shown, keys = np.array(rows, np.int64).reshape(-1, 3).T
     if not shown.any() or not keys[0]:
