@@ -130,8 +130,7 @@ def _read_classes(description: DatasetDescription, places: AnnotationPlaces) -> 
     if not existing(places.root, "data.root").is_dir():
         raise UserError(f"data.root {str(places.root)!r} is a file; the folder of annotations and videos is needed")
     names = description.classes.split(" + ") if description.classes else []
-    files = [places.find(name, "file of class names")[0] for name in names]
-    return [read_class_list(file, READERS[description.format].numbered_classes) for file in files]
+    return [read_class_list(places.find(name, "file of class names")[0]) for name in names]
 
 
 def _read_labels(

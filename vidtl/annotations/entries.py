@@ -7,7 +7,7 @@ from reprlib import repr as short
 from typing import Any
 
 from vidtl.annotations.records import annotated_at
-from vidtl.annotations.text_files import lacks_column, read_columns, text_lines
+from vidtl.annotations.text_files import read_columns, text_lines
 from vidtl.errors import UserError, did_you_mean
 
 _Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -44,7 +44,7 @@ def read_table(
         sparse = {part for key in ("start", "end", "label") for part in parts.get(key, ())}
         rows = _texts(file, names, sparse - may_lack, may_lack, keys, separator)
     else:
-        rows = read_columns(file, {n: n for n in names if n not in may_lack or not lacks_column(file, n)})
+        rows = read_columns(file, names, may_lack)
     for line, texts in rows:
         yield line, {key: " + ".join(filter(None, map(texts.get, each))) for key, each in parts.items()}
 

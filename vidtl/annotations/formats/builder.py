@@ -2,16 +2,20 @@
 
 import logging
 import math
+import re
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from unicodedata import normalize
 
 import numpy as np
 
-from vidtl.annotations.consistency import merge_repeats, warn_of_labels
 from vidtl.annotations.formats.source import AnnotationSource, Row
-from vidtl.annotations.layout import Fields
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
 from vidtl.errors import UserError
+
+_MOST_LISTED = 20
+_LIST = re.compile(r"""\[['"].*\]|.+[|;].+|.+,[^\s\d].*""")
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +43,13 @@ class RecordsBuilder:
         self.label_names: list[str] = []
         """Names of labels, by first use; several may become one class."""
 
-    def add(self, row: Row, video_id: str, path: str, segment: tuple[float, float] = (0.0, math.inf)) -> None:
+    def add(self, row: Row, video_id: str, path: str | None, segment: tuple[float, float] = (0.0, math.inf)) -> None:
         """Begin a record; `label` then adds to it.
 
         Args:
             row: its place in the annotation.
             video_id: its key, unique within the split.
-            path: relative to the root; empty if no file was found, see `complete`.
+            path: relative to the root; None if no file was found, see `complete`.
             segment: the part of the file that the record covers, in seconds.
 
         Raises:
@@ -55,7 +59,7 @@ class RecordsBuilder:
             self._absent.append(len(self._lines))
         try:
             self._ids.append(video_id)
-            self._paths.append(path)
+            self._paths.append(path or "")
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self._groups.append(row.values.get("group", ""))
@@ -65,10 +69,6 @@ class RecordsBuilder:
         self._segment_starts.append(segment[0])
         self._segment_ends.append(segment[1])
         self._label_offsets.append(len(self._label_numbers))
-
-    def add_found(self, row: Row, video_id: str, fields: Fields) -> None:
-        """Begin a record whose file is found by the name patterns of the data set."""
-        self.add(row, video_id, self.source.finder.find(fields) or "")
 
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
         """Add a label to the last record, of the whole video unless times are given."""
@@ -108,11 +108,6 @@ class RecordsBuilder:
             paths.append(path)
         self._paths = paths
 
-    def complete_by_id(self) -> None:
-        """Set the path of records without a file by a pattern whose only field is `id`."""
-        pattern = self.source.finder.expected_pattern()
-        self.complete(lambda video_id, _: pattern.format(id=video_id))
-
     def groups(self, records: Records) -> list[str]:
         """Return the value of the column or field `group` of each record of `build`; empty without one."""
         by_id = dict(zip(self._ids.column(), self._groups.column(), strict=True))
@@ -136,12 +131,10 @@ class RecordsBuilder:
         if not len(ids):
             raise UserError(f"{', '.join(map(str, source.annotations))}: no row belongs to this split; one is needed")
         numbers = np.array([self._class_number(classes, *each) for each in enumerate(self.label_names)], np.int32)
-        annotation = source.annotations[0]
         if respelled := source.finder.respelled:
             text = "%s: %d paths have other endings, accents or separators than the files, as %r for %r"
-            _log.warning(text, annotation, len(respelled), *next(iter(respelled.items())))
-        places = dict(zip(reversed(self.label_names), reversed(self._first_uses), strict=True))
-        warn_of_labels(annotation, classes.names, () if source.classes else self.label_names, places)
+            _log.warning(text, source.annotations[0], len(respelled), *next(iter(respelled.items())))
+        self._warn_of_labels(classes)
         records = Records(
             root=source.root,
             classes=classes,
@@ -161,7 +154,7 @@ class RecordsBuilder:
             frame_rate=source.frame_rate,
             are_entries=self._are_entries,
         )
-        return merge_repeats(records)
+        return _merge_repeats(records)
 
     def where(self, index: int) -> str:
         """Return the place of a record, as `Row.where`."""
@@ -172,3 +165,59 @@ class RecordsBuilder:
             return classes.index(name)
         except UserError as error:
             raise UserError(f"{self._first_uses[number]}: {error}") from None
+
+    def _warn_of_labels(self, classes: ClassNames) -> None:
+        """Log classes that differ in spelling only, and labels that look like several."""
+        spellings: dict[str, list[str]] = {}
+        for name in classes.names:
+            spellings.setdefault(re.sub(r"[\s_]+", "", normalize("NFC", name).casefold()), []).append(name)
+        alike = [name for group in spellings.values() if len(group) > 1 for name in group]
+        # a comma with a space is part of many names: a list has parts that other labels have, too
+        parts = {} if self.source.classes else {label: set(re.split(r"\s*,\s*", label)) for label in self.label_names}
+        uses = Counter(part for each in parts.values() for part in each)
+        repeats = {label for label, each in parts.items() if len(each) > 1 < max(uses[part] for part in each)}
+        lists = [label for label in parts if label in repeats or _LIST.fullmatch(label)]
+        for names, kind in ((alike, "differ in case, spaces or accents only"), (lists, "look like several")):
+            if names:
+                used = [place for name, place in zip(self.label_names, self._first_uses, strict=True) if name in names]
+                place, examples = used[0] if used else self.source.annotations[0], " and ".join(map(repr, names[:2]))
+                _log.warning("%s: %d labels %s, as %s", place, len(names), kind, examples)
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Join the first 20 problems to one line, with the number of the others."""
+    more = f"; and {len(problems) - _MOST_LISTED} more" if len(problems) > _MOST_LISTED else ""
+    return "; ".join(problems[:_MOST_LISTED]) + more
+
+
+def _merge_repeats(records: Records) -> Records:
+    """Keep the first of records with equal id, labels and path, and log their number; UserError for unequal ones."""
+    columns = records.label_classes, records.label_starts_s, records.label_ends_s
+
+    def content(index: int) -> tuple[str, str, list[tuple[float, float]]]:
+        part = slice(*records.label_offsets[index : index + 2])
+        labels = sorted({*zip(*(column[part].tolist() for column in columns), strict=True)})
+        names = ", ".join(records.classes.names[number] for number, _, _ in labels)
+        return names, records.paths[index], [(start, end) for _, start, end in labels]
+
+    first_of: dict[str, int] = {}
+    same: list[tuple[int, int]] = []
+    contradictions: list[str] = []
+    for index in records.ids.repeated().tolist():
+        first = first_of.setdefault(records.ids[index], index)
+        if first == index:
+            continue
+        unequal = [pair for pair in zip(content(first), content(index), strict=True) if pair[0] != pair[1]]
+        if not unequal:
+            same.append((index, first))
+            continue
+        one, other = unequal[0]
+        places = f"{one!r} at {records.origin(first)} and {other!r} at {records.origin(index)}"
+        contradictions.append(f"{records.ids[index]!r} is {places}")
+    if contradictions:
+        raise UserError(listed(contradictions))
+    if not same:
+        return records
+    origins = [records.origin(index) for index in same[0]]
+    _log.warning("%s: %d rows repeat another and count once, as that of %s", origins[0], len(same), origins[1])
+    return records.select(np.delete(np.arange(len(records)), [index for index, _ in same]))

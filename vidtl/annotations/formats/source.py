@@ -120,7 +120,7 @@ class AnnotationSource:
         """Parse a time in seconds or `hh:mm:ss`, or with `time_unit: frames` the number of a frame from 0."""
         if self.time_unit == "seconds":
             return seconds(text, row, name)
-        if not text.isdecimal():
+        if not is_number(text):
             raise UserError(f"{row.where}: {name} is {text!r}; the number of a frame, 0 or more, is needed")
         return self.frame_time(int(text))
 
@@ -133,7 +133,7 @@ class AnnotationSource:
         """Return the class name of a label, which is a number in the list of classes or a name."""
         if self.label_parts:
             return self._combined(label, row)
-        if not label.isdecimal() or (self.classes is not None and label in self.classes):
+        if not is_number(label) or (self.classes is not None and label in self.classes):
             return label
         if self.classes is None:
             raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
@@ -158,6 +158,11 @@ class AnnotationSource:
             hint = did_you_mean(value, sorted(self.split_values))
             raise UserError(f"{row.where}: {self.columns['split']} is {value!r}, no split of dataset.yaml; {hint}")
         return value == self.split_value
+
+
+def is_number(text: str) -> bool:
+    """Return True for a whole number of up to nine digits, which `int` converts in no time."""
+    return text.isdecimal() and len(text) < 10
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
