@@ -37,7 +37,7 @@ def load_description(name_or_path: str) -> DatasetDescription:
     """
     with _access_needed(Path(name_or_path)):
         folder = _find_folder(name_or_path)
-        file = check_inside(existing(folder / FILE_NAME, "data set description"), folder, "data set description")
+        file = check_inside(folder / FILE_NAME, folder, "data set description")
         read = load(file, DatasetDescription)
     try:
         require_choice("format", read.format, tuple(READERS))

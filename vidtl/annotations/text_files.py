@@ -5,7 +5,6 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,11 +94,6 @@ class _Reading(NamedTuple):
     example: tuple[int, int]
     """Two lines, from 0, that show it."""
 
-    @property
-    def gaps(self) -> int:
-        """Number of missing numbers."""
-        return max(self.by_number) - min(self.by_number) + 1 - len(self.by_number)
-
 
 def read_class_list(file: Path) -> ClassList:
     """Read class names in the order of their numbers, or of the lines if these have none.
@@ -176,26 +170,23 @@ def _read(pairs: _Pairs) -> _Reading | None:
     """Read numbers; None if most lines have none, or most names are the same ('level 1', 'level 2') or numbers."""
     matches = [_NUMBER.fullmatch(_unquoted(number)) for number, _ in pairs]
     letter = next((match[1] for match in matches if match), "")
-    first: dict[int, int] = {}
-    repeated: list[tuple[int, int]] = []
-    unnumbered: list[int] = []
-    for line, (match, (_, name)) in enumerate(zip(matches, pairs, strict=True)):
-        if match and match[1] == letter:
-            if (other := first.setdefault(int(match[2]), line)) != line:
-                repeated.append((line, other))
-        elif name:
-            unnumbered.append(line)
+    numbers = {i: int(match[2]) for i, match in enumerate(matches) if match and match[1] == letter}
+    first = {number: i for i, number in reversed(numbers.items())}
     by_number = {number: _unquoted(pairs[first[number]][1]) for number in sorted(first)}
     names = set(by_number.values())
-    if len(first) + len(repeated) <= len(unnumbered) or 2 * len(names) <= len(first) or all(map(str.isdecimal, names)):
+    filled = [i for i, pair in enumerate(pairs) if any(pair)]
+    if 2 * len(numbers) <= len(filled) or 2 * len(names) <= len(first) or all(map(str.isdecimal, names)):
         return None
-    lowest, highest = first[min(first)], first[max(first)]
-    if repeated:
-        return _Reading(by_number, "repeats the number of", repeated[0])
-    if unnumbered:
-        return _Reading(by_number, "has no number and name, but most lines have, as", (unnumbered[0], lowest))
-    problem = "has the lowest number, which is neither 0 nor 1; the highest is that of" if min(first) > 1 else ""
-    return _Reading(by_number, problem, (lowest, highest))
+    problem, example = "", (first[min(first)], first[max(first)])
+    wrong = next((i for i in filled if i not in numbers or first[numbers[i]] != i), None)
+    if wrong is not None:
+        problem, example = (
+            "has no number of its own, as most lines have; see",
+            (wrong, first.get(numbers.get(wrong, -1), example[0])),
+        )
+    elif min(first) > 1:
+        problem = "has the lowest number, which is neither 0 nor 1; the highest is that of"
+    return _Reading(by_number, problem, example)
 
 
 def _numbered(file: Path, lines: Sequence[str], forms: Iterable[_Pairs]) -> dict[int, str] | None:
@@ -207,19 +198,20 @@ def _numbered(file: Path, lines: Sequence[str], forms: Iterable[_Pairs]) -> dict
     if not readings:
         return None
     holding = [reading for reading in readings if not reading.problem]
-    best = [reading for reading in holding if not reading.gaps] or holding
-    by_number, problem, example = best[0] if best else max(readings, key=lambda reading: len(reading.by_number))
-    if others := [reading.by_number for reading in best if reading.by_number != by_number]:
+    best = [each for each in holding if max(each.by_number) - min(each.by_number) < len(each.by_number)] or holding
+    by_number, problem, example = best[0] if best else max(readings, key=lambda each: len(each.by_number))
+    if others := [each.by_number for each in best if each.by_number != by_number]:
         either = " or ".join("{} {!r}".format(*next(iter(each.items()))) for each in (by_number, others[0]))
         problem = f"may be {either}; a header decides; likewise"
     if problem:
-        places = [annotated_at(file, line + 1, file.suffix == ".json") for line in example]
-        texts = [lines[line][:80] for line in example]
-        raise UserError(f"{places[0]}: {texts[0]!r} {problem} {texts[1]!r} ({places[1]})")
-    if best[0].gaps:
-        missing = next(number for number in count(min(by_number)) if number not in by_number)
+        (place, text), (other_place, other) = (
+            (annotated_at(file, i + 1, file.suffix == ".json"), lines[i][:80]) for i in example
+        )
+        raise UserError(f"{place}: {text!r} {problem} {other!r} ({other_place})")
+    lowest, highest = min(by_number), max(by_number)
+    if missing := next((number for number in range(lowest, highest) if number not in by_number), None):
         text = "%s: %d classes, numbered %d to %d with gaps, in the order of their numbers; %d is missing"
-        _log.warning(text, file, len(by_number), min(by_number), max(by_number), missing)
+        _log.warning(text, file, len(by_number), lowest, highest, missing)
     return by_number
 
 

@@ -5,13 +5,13 @@ import math
 import re
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from unicodedata import normalize
 
 import numpy as np
 
 from vidtl.annotations.formats.source import AnnotationSource, Row
-from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
+from vidtl.annotations.records import ClassNames, GrowingStrings, Records, annotated_at
 from vidtl.errors import UserError
 
 _MOST_LISTED = 20
@@ -25,8 +25,9 @@ class RecordsBuilder:
 
     def __init__(self, source: AnnotationSource) -> None:
         self.source = source
-        self._ids = GrowingStrings()
-        self._paths = GrowingStrings()
+        self.ids = GrowingStrings()
+        self.paths = GrowingStrings()
+        """Empty for records without a file."""
         self._absent = array("q")
         self._lines = array("i")
         self._are_entries = False
@@ -58,8 +59,8 @@ class RecordsBuilder:
         if not path:
             self._absent.append(len(self._lines))
         try:
-            self._ids.append(video_id)
-            self._paths.append(path or "")
+            self.ids.append(video_id)
+            self.paths.append(path or "")
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self._groups.append(row.values.get("group", ""))
@@ -87,11 +88,6 @@ class RecordsBuilder:
         self._label_ends.append(end_s)
         self._label_offsets[-1] += 1
 
-    def rename_labels(self, names: Mapping[str, str]) -> None:
-        """Replace names of labels by others, which are other spellings of classes, too."""
-        renamed = [names.get(name, name) for name in self.label_names]
-        self.label_names = [self.source.aliases.get(name, name) for name in renamed]
-
     def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
         """Set the path of records without a file, and of `ambiguous` ones, to `expected(id, first label)`.
 
@@ -100,26 +96,18 @@ class RecordsBuilder:
         absent = {*self._absent, *ambiguous}
         if not absent:
             return
-        ids, paths, names = self._ids.column(), GrowingStrings(), self.label_names
-        for index, path in enumerate(self.paths()):
+        ids, paths, names = self.ids.column(), GrowingStrings(), self.label_names
+        for index, path in enumerate(self.paths.column()):
             if index in absent:
                 labels = self._label_numbers[self._label_offsets[index] : self._label_offsets[index + 1]]
                 path = expected(ids[index], names[labels[0]] if labels else "")
             paths.append(path)
-        self._paths = paths
+        self.paths = paths
 
     def groups(self, records: Records) -> list[str]:
         """Return the value of the column or field `group` of each record of `build`; empty without one."""
-        by_id = dict(zip(self._ids.column(), self._groups.column(), strict=True))
+        by_id = dict(zip(self.ids.column(), self._groups.column(), strict=True))
         return [by_id[video_id] for video_id in records.ids]
-
-    def paths(self) -> StringColumn:
-        """Return the paths of all records, empty for those without a file; no record can be added afterwards."""
-        return self._paths.column()
-
-    def ids(self) -> StringColumn:
-        """Return the ids of all records; no record can be added afterwards."""
-        return self._ids.column()
 
     def build(self, classes: ClassNames) -> Records:
         """Build the table; rows that say the same of one id are one record.
@@ -127,7 +115,7 @@ class RecordsBuilder:
         Raises:
             UserError: an empty split, contradictory rows with one id or an unknown class.
         """
-        ids, source = self._ids.column(), self.source
+        ids, source = self.ids.column(), self.source
         if not len(ids):
             raise UserError(f"{', '.join(map(str, source.annotations))}: no row belongs to this split; one is needed")
         numbers = np.array([self._class_number(classes, *each) for each in enumerate(self.label_names)], np.int32)
@@ -141,7 +129,7 @@ class RecordsBuilder:
             multi_label=source.multi_label,
             annotation=source.annotations[0],
             ids=ids,
-            paths=self.paths(),
+            paths=self.paths.column(),
             lines=np.array(self._lines),
             label_offsets=np.array(self._label_offsets),
             label_classes=numbers[np.array(self._label_numbers)],

@@ -51,7 +51,8 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
             builder.label(row, name)
             if not source.multi_label:
                 uses.setdefault((folder, source.aliases.get(name, name)), row)
-    builder.rename_labels(_classes_of_folders(source, uses))
+    classes = _classes_of_folders(source, uses)
+    builder.label_names = [classes.get(name, name) for name in builder.label_names]
     return builder
 
 
@@ -101,7 +102,7 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
         if name is None:
             if not part or (source.classes is None and part.lower() in _SPLIT_FOLDERS):
                 raise UserError(f"{row.where}: the line has no label, and no folder of its path stands for a class")
-            classes[f"{folder}/"] = of_folder or part
+            classes[f"{folder}/"] = of_folder or source.aliases.get(part, part)
         elif of_folder not in (None, name):
             wrong.append(f"{row.where}: the label is that of {name!r}, but the folder is that of {of_folder!r}")
     if wrong:

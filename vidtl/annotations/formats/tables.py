@@ -61,7 +61,7 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
 
 def _ambiguous(builder: RecordsBuilder) -> list[int]:
     """Return rows that share a file `<id>.mp4`, which contains one clip at most: all of them count as missing."""
-    ids, paths = builder.ids(), builder.paths()
+    ids, paths = builder.ids.column(), builder.paths.column()
     ids_of_path: dict[str, set[str]] = {}
     repeated = [index for index in paths.repeated().tolist() if paths[index]]
     for index in repeated:
