@@ -22,6 +22,7 @@ UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit"
         ("a.txt", "1 sit\n", ("1 sit",), 0),
         ("a.txt", "level 0\nlevel 1\nlevel 2\n", ("level 0", "level 1", "level 2"), 0),
         ("a.txt", "3d printing\n4 point shot\nrun\n", ("3d printing", "4 point shot", "run"), 0),
+        ("a.txt", "1 level 1\n2 level 2\n", ("level 1", "level 2"), 1),
         ("a.txt", "0 route 66\n1 route 1\n2 catch 22\n", ("route 66", "route 1", "catch 22"), 0),
         ("a.txt", "A001. eat\nA002. sit\n", ("eat", "sit"), 1),
         ("a.txt", '"sit"\n"""run"""\n', ("sit", "run"), 0),

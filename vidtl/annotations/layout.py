@@ -188,11 +188,11 @@ class VideoFinder:
             for beginning in self._beginnings:
                 expected = beginning + path
                 parent, _, name = expected.rpartition("/")
-                there = self._listed.get(parent) or self._list(parent)
-                found = name if name in there.names else there.find(name, any_ending)
+                there = self._list(parent)
+                found = there.find(name, any_ending)
                 if found is not None:
-                    located = expected if found == name and there.path == parent else join(there.path, found)
-                    if written or located is not expected:
+                    located = join(there.path, found)
+                    if written or located != expected:
                         self.respelled[written or path] = located
                     return located
         return join(self._first_folder, path)

@@ -89,10 +89,12 @@ class _Reading(NamedTuple):
     """Numbers and names of a list in one form."""
 
     by_number: dict[int, str]
+    lines: dict[int, int]
+    """Line of each number, from 0."""
     problem: str
     """Reason why the numbers are not those of classes; empty if they are."""
     example: tuple[int, int]
-    """Two lines, from 0, that show it."""
+    """Two lines that show it."""
 
 
 def read_class_list(file: Path) -> ClassList:
@@ -186,7 +188,7 @@ def _read(pairs: _Pairs) -> _Reading | None:
         )
     elif min(first) > 1:
         problem = "has the lowest number, which is neither 0 nor 1; the highest is that of"
-    return _Reading(by_number, problem, example)
+    return _Reading(by_number, first, problem, example)
 
 
 def _numbered(file: Path, lines: Sequence[str], forms: Iterable[_Pairs]) -> dict[int, str] | None:
@@ -199,8 +201,8 @@ def _numbered(file: Path, lines: Sequence[str], forms: Iterable[_Pairs]) -> dict
         return None
     holding = [reading for reading in readings if not reading.problem]
     best = [each for each in holding if max(each.by_number) - min(each.by_number) < len(each.by_number)] or holding
-    by_number, problem, example = best[0] if best else max(readings, key=lambda each: len(each.by_number))
-    if others := [each.by_number for each in best if each.by_number != by_number]:
+    by_number, of_numbers, problem, example = best[0] if best else max(readings, key=lambda each: len(each.by_number))
+    if others := [each.by_number for each in best if each.lines != of_numbers]:
         either = " or ".join("{} {!r}".format(*next(iter(each.items()))) for each in (by_number, others[0]))
         problem = f"may be {either}; a header decides; likewise"
     if problem:
