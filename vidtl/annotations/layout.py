@@ -188,7 +188,7 @@ class VideoFinder:
             for beginning in self._beginnings:
                 expected = beginning + path
                 parent, _, name = expected.rpartition("/")
-                there = self._list(parent)
+                there = self._listed.get(parent) or self._list(parent)
                 found = there.find(name, any_ending)
                 if found is not None:
                     located = join(there.path, found)

@@ -14,9 +14,6 @@ from vidtl.errors import UserError, did_you_mean
 _FORMS = (
     re.compile(r"(?P<number>[^\s,;:]+)[\s,;:]+(?P<name>[^\s,;:].*)"),
     re.compile(r"(?P<name>.*[^\s,;:])[\s,;:]+(?P<number>[^\s,;:]+)"),
-    # beside a third column
-    re.compile(r"[^,;\t]+[,;\t](?P<number>[^,;\t]+)[,;\t](?P<name>.+)"),
-    re.compile(r"(?P<name>.+)[,;\t](?P<number>[^,;\t]+)[,;\t][^,;\t]+"),
 )
 _NUMBER = re.compile(r"([A-Za-z]?)(\d{1,9})[.):]?")
 _NAME = r"class(?:es)?|labels?|names?|categor(?:y|ies)|actions?"

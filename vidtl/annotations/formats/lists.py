@@ -38,11 +38,11 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         if row.file_number not in separators:
             separators[row.file_number] = _separator(text)
         values, labels = _fields(source, row, text, separators[row.file_number])
-        listed = values["path"].strip()
-        path = source.locate(listed, row)
+        written = values["path"].strip()
+        path = source.locate(written, row)
         segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
         builder.add(row, path + part, path, segment)
-        folder = listed.replace("\\", "/").rpartition("/")[0]
+        folder = written.replace("\\", "/").rpartition("/")[0]
         if not labels and not source.multi_label and source.labeled:
             uses.setdefault((folder, None), row)
             builder.label(row, f"{folder}/")  # until all folders are known

@@ -135,10 +135,12 @@ class AnnotationSource:
 
         With several lists, labels are numbers or names joined by ` + `, and so are the names, by spaces.
         """
-        parts, lists = label.split(" + ") if len(self.class_lists) > 1 else [label], self.class_lists or (None,)
-        if len(parts) != len(lists):
-            raise UserError(f"{row.where}: the label is {label!r}; {len(lists)} numbers are needed")
-        return " ".join(_class_name(part, each, row) for part, each in zip(parts, lists, strict=True))
+        if len(self.class_lists) < 2:
+            return _class_name(row, label, *self.class_lists)
+        parts = label.split(" + ")
+        if len(parts) != len(self.class_lists):
+            raise UserError(f"{row.where}: the label is {label!r}; {len(self.class_lists)} numbers are needed")
+        return " ".join(_class_name(row, *each) for each in zip(parts, self.class_lists, strict=True))
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
@@ -148,7 +150,7 @@ class AnnotationSource:
         return value == self.split_value
 
 
-def _class_name(label: str, classes: ClassList | None, row: Row) -> str:
+def _class_name(row: Row, label: str, classes: ClassList | None = None) -> str:
     if not is_number(label) or (classes is not None and label in classes.names):
         return label
     if classes is None:
