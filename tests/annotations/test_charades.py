@@ -80,6 +80,7 @@ def test_videos_of_either_release_are_found(tmp_path):
         (row("AAAAA", "c001 a 1"), "train.csv:2 | actions | 'a'"),
         (row("AAAAA", "c001 0 1", "long"), "train.csv:2 | length | 'long'"),
         (row("AAAAA", "") + row("AAAAA", "c001 0 1"), "train.csv:3 | 'AAAAA' | train.csv:2"),
+        (row("AAAAA", "c001 0 1") + row("AAAAA", "c001 0 2"), "train.csv:3 | 'AAAAA' | 1.0 | 2.0 | train.csv:2"),
         (row("../AAAA", ""), "train.csv:2 | '../AAAA'"),
         (row("", ""), "train.csv:2 | ''"),
     ],

@@ -186,6 +186,12 @@ def test_path_list_mistakes(tmp_path, lines, more, message):
         read_paths(tmp_path, lines, more, labels="multi" if "multi" in message else "single")
 
 
+@pytest.mark.parametrize("line", ["a.mp4 {}\n", "a {} 1 0\n", "a 1 {} 0\n"])
+def test_numbers_of_any_length_are_refused(tmp_path, line):
+    with refused("list.txt:1", "999"):
+        read_paths(tmp_path, line.format("9" * 5000), f"{OFFSETS}frame_rate: 25\n" if line.count(" ") == 3 else "")
+
+
 def test_hmdb51_flags_are_splits_and_files_are_classes(tmp_path):
     write(tmp_path, HMDB51)
     train, val = read("hmdb51", "train", tmp_path), read("hmdb51", "val", tmp_path)

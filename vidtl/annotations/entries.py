@@ -6,16 +6,11 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from vidtl.annotations.records import annotated_at
-from vidtl.annotations.text_files import read_columns, text_lines
+from vidtl.annotations.records import ENTRY_SUFFIXES, annotated_at
+from vidtl.annotations.text_files import lacks_column, read_columns, text_lines
 from vidtl.errors import UserError, did_you_mean
 
 _Rows = Iterator[tuple[int, dict[str, Any]]]
-
-
-def has_entries(file: Path) -> bool:
-    """Return True if rows of a file have positions instead of lines."""
-    return file.suffix in (".json", ".parquet")
 
 
 def read_table(
@@ -40,11 +35,11 @@ def read_table(
     parts = {key: name.split(" + ") for key, name in columns.items()}
     names = [*dict.fromkeys(part for each in parts.values() for part in each)]
     may_lack = {part for key in optional for part in parts.get(key, ())}
-    if has_entries(file) or file.suffix == ".jsonl":
+    if file.suffix in (".jsonl", *ENTRY_SUFFIXES):
         sparse = {part for key in ("start", "end", "label") for part in parts.get(key, ())}
         rows = _texts(file, names, sparse - may_lack, may_lack, keys, separator)
     else:
-        rows = read_columns(file, names, may_lack)
+        rows = read_columns(file, {n: n for n in names if n not in may_lack or not lacks_column(file, n)})
     for line, texts in rows:
         yield line, {key: " + ".join(filter(None, map(texts.get, each))) for key, each in parts.items()}
 
@@ -55,7 +50,7 @@ def _texts(
     """Yield the fields of each entry as texts; those in `sparse` must be in one entry at least."""
     unseen, entry = set(sparse), dict[str, Any]()
     for line, entry in _entries(file, names, keys):
-        where, texts = annotated_at(file, line, has_entries(file)), {}
+        where, texts = annotated_at(file, line), {}
         for name in names:
             try:
                 texts[name] = _text(_field(entry, name), separator, f"{where}: {name}")

@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,20 +36,25 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
         raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
 
 
-def read_columns(
-    file: Path, names: Iterable[str], optional: Collection[str] = (), delimiter: str = ","
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and columns of each row that is not blank; names and values are stripped.
+def lacks_column(file: Path, name: str) -> bool:
+    """Return True if a CSV file has a header without this column; False for other files, which reading reports."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            header = [each.strip() for each in next(csv.reader(stream), [])]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+    return bool(header) and name not in header
 
-    UserError for another width of a row, and for an absent column that is not `optional`.
-    """
+
+def read_columns(file: Path, wanted: Mapping[str, str], delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield line number and columns of each row that is not blank; names and values are stripped."""
     line = 1
     try:
         # utf-8-sig drops the byte order mark that spreadsheets write
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            places = [(name, _column(file, header, name)) for name in names if name in header or name not in optional]
+            places = [(key, _column(file, header, name)) for key, name in wanted.items()]
             line = reader.line_num + 1
             for fields in reader:
                 if fields:
@@ -58,7 +63,7 @@ def read_columns(
                             f"{file}:{line}: {len(fields)} fields, the header has {len(header)}; "
                             f"a field that contains {delimiter!r} needs quotes"
                         )
-                    yield line, {name: fields[place].strip() for name, place in places}
+                    yield line, {key: fields[place].strip() for key, place in places}
                 line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
@@ -134,7 +139,7 @@ def _forms(file: Path, lines: Sequence[str]) -> Iterator[_Pairs]:
     """Yield number and name of each line in each form, or from the columns that a header names."""
     delimiter, titles = _header(lines[0])
     if titles:
-        rows = dict(read_columns(file, titles, delimiter=delimiter))
+        rows = dict(read_columns(file, {title: title for title in titles}, delimiter))
         counts = {title: sum(bool(_NUMBER.fullmatch(row[title])) for row in rows.values()) for title in titles}
         number, name = max(titles, key=counts.__getitem__), min(titles, key=counts.__getitem__)
         yield [(rows[i][number], rows[i][name]) if i in rows else ("", "") for i in range(1, len(lines) + 1)]
@@ -179,10 +184,8 @@ def _read(pairs: _Pairs) -> _Reading | None:
     problem, example = "", (first[min(first)], first[max(first)])
     wrong = next((i for i in filled if i not in numbers or first[numbers[i]] != i), None)
     if wrong is not None:
-        problem, example = (
-            "has no number of its own, as most lines have; see",
-            (wrong, first.get(numbers.get(wrong, -1), example[0])),
-        )
+        problem = "has no number of its own, as most lines have, such as"
+        example = wrong, first.get(numbers.get(wrong, -1), example[0])
     elif min(first) > 1:
         problem = "has the lowest number, which is neither 0 nor 1; the highest is that of"
     return _Reading(by_number, first, problem, example)
@@ -203,10 +206,8 @@ def _numbered(file: Path, lines: Sequence[str], forms: Iterable[_Pairs]) -> dict
         either = " or ".join("{} {!r}".format(*next(iter(each.items()))) for each in (by_number, others[0]))
         problem = f"may be {either}; a header decides; likewise"
     if problem:
-        (place, text), (other_place, other) = (
-            (annotated_at(file, i + 1, file.suffix == ".json"), lines[i][:80]) for i in example
-        )
-        raise UserError(f"{place}: {text!r} {problem} {other!r} ({other_place})")
+        text, other = (lines[i][:80] for i in example)
+        raise UserError(f"{annotated_at(file, example[0] + 1)}: {text!r} {problem} {other!r}")
     lowest, highest = min(by_number), max(by_number)
     if missing := next((number for number in range(lowest, highest) if number not in by_number), None):
         text = "%s: %d classes, numbered %d to %d with gaps, in the order of their numbers; %d is missing"

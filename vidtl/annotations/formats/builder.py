@@ -30,7 +30,6 @@ class RecordsBuilder:
         """Empty for records without a file."""
         self._absent = array("q")
         self._lines = array("i")
-        self._are_entries = False
         self._file_numbers = array("h")
         self._segment_starts = array("d")
         self._segment_ends = array("d")
@@ -65,7 +64,6 @@ class RecordsBuilder:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self._groups.append(row.values.get("group", ""))
         self._lines.append(row.line)
-        self._are_entries = row.is_entry
         self._file_numbers.append(row.file_number)
         self._segment_starts.append(segment[0])
         self._segment_ends.append(segment[1])
@@ -140,13 +138,12 @@ class RecordsBuilder:
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
             frame_rate=source.frame_rate,
-            are_entries=self._are_entries,
         )
         return _merge_repeats(records)
 
     def where(self, index: int) -> str:
         """Return the place of a record, as `Row.where`."""
-        return annotated_at(self.source.annotations[self._file_numbers[index]], self._lines[index], self._are_entries)
+        return annotated_at(self.source.annotations[self._file_numbers[index]], self._lines[index])
 
     def _class_number(self, classes: ClassNames, number: int, name: str) -> int:
         try:

@@ -106,7 +106,9 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
         elif of_folder not in (None, name):
             wrong.append(f"{row.where}: the label is that of {name!r}, but the folder is that of {of_folder!r}")
     if wrong:
-        raise UserError(f"{listed(wrong)}; the list of classes and the annotation differ in order")
+        raise UserError(
+            f"{listed(wrong)}; the list of classes and the annotation do not match, or these lines are wrong"
+        )
     return classes
 
 

@@ -4,11 +4,11 @@ import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from vidtl.annotations.entries import has_entries, read_table
+from vidtl.annotations.entries import read_table
 from vidtl.annotations.layout import VideoFinder, check_relative, is_relative
 from vidtl.annotations.patterns import column_of
 from vidtl.annotations.records import ClassNames, annotated_at
@@ -35,13 +35,11 @@ class Row(NamedTuple):
     line: int
     values: Mapping[str, str] = {}
     """Requested columns by the format's name for them."""
-    is_entry: bool = False
-    """`line` is the number of an entry of a JSON file."""
 
     @property
     def where(self) -> str:
         """`file:line` or `file, entry N`, the start of every error message; the folder alone without such files."""
-        return annotated_at(self.file, self.line, self.is_entry)
+        return annotated_at(self.file, self.line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +54,12 @@ class AnnotationSource:
     """Value of this split in the column `split`, where the data set names such a column."""
     split_values: frozenset[str]
     """Values of all splits; any other one is an error."""
-    class_lists: tuple[ClassList, ...]
-    """The list of classes, if there is one, or one for each part of a label that combines several columns."""
+    classes: ClassNames | None
+    """None if the data set has no list of classes."""
     columns: Columns = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    class_numbers: Mapping[int, str] = field(default_factory=dict)
+    """Name of each class number in annotations."""
     fields: tuple[str, ...] = ()
     """Fields of a line of a list without a header."""
     frame_rate: float | None = None
@@ -71,13 +71,10 @@ class AnnotationSource:
     """Keys that lead to the entries of a JSON file."""
     separator: str = ";"
     """Separates several labels of a row."""
+    label_parts: tuple[ClassList, ...] = ()
+    """Classes of each part of a label that combines several columns."""
     labeled: bool = True
     """False: labels may be missing."""
-
-    @property
-    def classes(self) -> ClassNames | None:
-        """The classes; None without a list, or if labels combine several."""
-        return self.class_lists[0].names if len(self.class_lists) == 1 else None
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
@@ -87,7 +84,7 @@ class AnnotationSource:
         optional = () if self.labeled else LABEL_COLUMNS
         for number, file in enumerate(self.annotations):
             for line, values in read_table(file, columns, optional, self.entries, self.separator):
-                row = Row(file, number, line, values, has_entries(file))
+                row = Row(file, number, line, values)
                 if "split" not in values or self._in_split(row):
                     yield row
 
@@ -131,16 +128,27 @@ class AnnotationSource:
         return max(0.0, (number - 0.5) / self.frame_rate)
 
     def class_name(self, label: str, row: Row) -> str:
-        """Return the class name of a label, which is a number in the list of classes or a name.
+        """Return the class name of a label, which is a number in the list of classes or a name."""
+        if self.label_parts:
+            return self._combined(label, row)
+        if not is_number(label) or (self.classes is not None and label in self.classes):
+            return label
+        if self.classes is None:
+            raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
+        name = self.class_numbers.get(int(label))
+        if name is None:
+            first, last = min(self.class_numbers), max(self.class_numbers)
+            gaps = "" if last - first < len(self.class_numbers) else ", with gaps"
+            raise UserError(f"{row.where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
+        return name
 
-        With several lists, labels are numbers or names joined by ` + `, and so are the names, by spaces.
-        """
-        if len(self.class_lists) < 2:
-            return _class_name(row, label, *self.class_lists)
-        parts = label.split(" + ")
-        if len(parts) != len(self.class_lists):
-            raise UserError(f"{row.where}: the label is {label!r}; {len(self.class_lists)} numbers are needed")
-        return " ".join(_class_name(row, *each) for each in zip(parts, self.class_lists, strict=True))
+    def _combined(self, label: str, row: Row) -> str:
+        """Join the class names of the parts of a label."""
+        numbers = label.split(" + ")
+        if len(numbers) != len(self.label_parts):
+            raise UserError(f"{row.where}: the label is {label!r}; {len(self.label_parts)} numbers are needed")
+        parts = (replace(self, classes=n, class_numbers=each, label_parts=()) for n, each in self.label_parts)
+        return " ".join(part.class_name(number, row) for part, number in zip(parts, numbers, strict=True))
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
@@ -148,19 +156,6 @@ class AnnotationSource:
             hint = did_you_mean(value, sorted(self.split_values))
             raise UserError(f"{row.where}: {self.columns['split']} is {value!r}, no split of dataset.yaml; {hint}")
         return value == self.split_value
-
-
-def _class_name(row: Row, label: str, classes: ClassList | None = None) -> str:
-    if not is_number(label) or (classes is not None and label in classes.names):
-        return label
-    if classes is None:
-        raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
-    name = classes.by_number.get(int(label))
-    if name is None:
-        first, last = min(classes.by_number), max(classes.by_number)
-        gaps = "" if last - first < len(classes.by_number) else ", with gaps"
-        raise UserError(f"{row.where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
-    return name
 
 
 def is_number(text: str) -> bool:

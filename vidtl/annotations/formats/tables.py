@@ -156,7 +156,7 @@ def _pattern_value(source: AnnotationSource, row: Row, field: str) -> str | int:
 
 def _class_name(source: AnnotationSource, row: Row, label: str) -> str:
     """Resolve numbers where there is a list of classes."""
-    return source.class_name(label, row) if source.class_lists and label else label
+    return source.class_name(label, row) if source.classes or (source.label_parts and label) else label
 
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
