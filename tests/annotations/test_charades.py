@@ -74,12 +74,13 @@ def test_videos_of_either_release_are_found(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (row("AAAAA", "c003 0 1"), "train.csv:2 | 'c003 0 1' | c000 to c002"),
+        (row("AAAAA", "c003 0 1"), "train.csv:2 | 003 | 0 to 2"),
         (row("AAAAA", "c001 0"), "train.csv:2 | 'c001 0' | 'c<number> <start> <end>'"),
         (row("AAAAA", "c001 0 1 2"), "train.csv:2 | 'c001 0 1 2'"),
         (row("AAAAA", "c001 a 1"), "train.csv:2 | actions | 'a'"),
         (row("AAAAA", "c001 0 1", "long"), "train.csv:2 | length | 'long'"),
         (row("AAAAA", "") + row("AAAAA", "c001 0 1"), "train.csv:3 | 'AAAAA' | train.csv:2"),
+        (row("AAAAA", "c001 0 1") + row("AAAAA", "c001 0 2"), "train.csv:3 | 'AAAAA' | 1.0 | 2.0 | train.csv:2"),
         (row("../AAAA", ""), "train.csv:2 | '../AAAA'"),
         (row("", ""), "train.csv:2 | ''"),
     ],
@@ -87,8 +88,13 @@ def test_videos_of_either_release_are_found(tmp_path):
 def test_csv_mistakes(tmp_path, rows, message):
     with refused(*message.split(" | ")):
         read_csv(tmp_path, rows)
-    with refused("Charades_v1_classes.txt:2", "'c002 Smile'", "'c001 '"):
-        read_csv(tmp_path, rows, "c000 Hold\nc002 Smile\n")
+
+
+def test_numbers_of_a_list_of_classes_with_gaps_decide(tmp_path):
+    records = read_csv(tmp_path, row("AAAAA", "c002 0 1"), "c000 Hold\nc002 Smile\n")
+    assert labels(records, 0) == [("Smile", 0, 1)]
+    with refused("train.csv:2", "001", "0 to 2"):
+        read_csv(tmp_path, row("AAAAA", "c001 0 1"), "c000 Hold\nc002 Smile\n")
 
 
 def test_csv_with_folders_of_frames(tmp_path):

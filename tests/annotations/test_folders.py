@@ -35,13 +35,13 @@ def test_class_folders_are_walked_down(tmp_path, caplog):
     make(tmp_path, "train/stand/readme", "val/run/d.mp4")
     write(tmp_path, {"dataset.yaml": DESCRIPTION})
     records = read(tmp_path, "train", tmp_path)
-    run = ["s1/a.y4m", "s1/b.MTS", "s2/deep/c.vob", "z.mp4"]
+    run = ["z.mp4", "s1/a.y4m", "s1/b.MTS", "s2/deep/c.vob"]
     assert [*records.ids] == [f"train/run/{name}" for name in run] + [
         f"train/sit/{n}" for n in ("0.JPG", "1.jpg", "clip")
     ]
     assert names(records) == ["run"] * 4 + ["sit"] * 3
     assert "1 class folders without videos, as stand" in caplog.text
-    assert "4 files or links that are not read" in caplog.text  # a cover, notes, a video without class, readme
+    assert "4 files or links are no videos" in caplog.text  # a cover, notes, a video without class, readme
 
 
 def test_image_folders_as_imagenet(tmp_path):

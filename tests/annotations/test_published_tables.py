@@ -232,7 +232,7 @@ def test_labels_in_file_names(tmp_path, caplog, pattern, files, found):
     make(tmp_path, *(f"clips/{name}" for name in files))
     records = read(tmp_path, "train", tmp_path)
     assert sorted(names(records)) == sorted(found)
-    assert ("1 files do not match" in caplog.text) == ("cover.avi" in files)
+    assert ("1 files or links are no videos" in caplog.text) == ("cover.avi" in files)
     for wrong, named in (("lable", ("'lable'", "'label'")), ("other", ("{label}",))):
         write(tmp_path, {"dataset.yaml": text.replace("label}", f"{wrong}}}")})
         with refused("files", *named):

@@ -222,6 +222,7 @@ def test_equal_rows_are_one_record_and_all_contradictions_are_listed(tmp_path, c
         ("a.mp4,x\nb.mp4,x|y\n", ("all.csv:3", "1 labels", "'x|y'")),
         ("a.mp4,\"x,y\"\nb.mp4,\"['x', 'y']\"\n", ("all.csv:2", "2 labels", "'x,y'")),
         ('a.mp4,x\nb.mp4,"x, y"\n', ("all.csv:3", "'x, y'")),
+        ("a.mp4,[x] hits [y]\nb.mp4,x\n", ()),
         ('a.mp4,"rise, then fall"\nb.mp4,1,000 m\n'.replace("1,000 m", "run"), ()),
     ],
 )

@@ -6,9 +6,6 @@ from tests.annotations.sets import write
 from tests.refusals import refused
 from vidtl.annotations.text_files import read_class_list
 
-FINEGYM = (
-    "Clabel: 0; set: 1; Glabel: 1; (VT) a, b\nClabel: 1; set: 1; Glabel: 5; c; d\nClabel: 2; set: 2; Glabel: 7; e\n"
-)
 EPIC = "id,key,instances,category\n0,take,\"['take', 'grab']\",get\n1,put,['put'],leave\n2,set,['set'],leave\n"
 UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit", "run"]))
 
@@ -25,11 +22,14 @@ UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit"
         ("a.txt", "1 sit\n", ("1 sit",), 0),
         ("a.txt", "level 0\nlevel 1\nlevel 2\n", ("level 0", "level 1", "level 2"), 0),
         ("a.txt", "3d printing\n4 point shot\nrun\n", ("3d printing", "4 point shot", "run"), 0),
+        ("a.txt", "1 level 1\n2 level 2\n", ("level 1", "level 2"), 1),
         ("a.txt", "0 route 66\n1 route 1\n2 catch 22\n", ("route 66", "route 1", "catch 22"), 0),
         ("a.txt", "A001. eat\nA002. sit\n", ("eat", "sit"), 1),
         ("a.txt", '"sit"\n"""run"""\n', ("sit", "run"), 0),
         ("a.txt", UNIFORMER, ("sit", "run"), 0),
-        ("a.txt", FINEGYM, ("(VT) a, b", "c; d", "e"), 0),
+        ("a.csv", "label_id,label_name,label_type\n2,a b,P\n1,c,P\n", ("c", "a b"), 1),
+        ("a.csv", "id,name\n0,track 1\n1,rail 0\n", ("track 1", "rail 0"), 0),
+        ("a.csv", 'id, name\n0, "sit, up"\n1, run\n', ("sit, up", "run"), 0),
         ("a.txt", "class_name\nsit\nrun\n", ("sit", "run"), 0),
         ("a.csv", EPIC, ("take", "put", "set"), 0),
         ("a.csv", ",name\n0,sit\n1,run\n", ("sit", "run"), 0),
@@ -39,7 +39,7 @@ UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit"
         ("a.json", '{"1": "b", "0": "a"}', ("a", "b"), 0),
         ("a.json", '{"\\"b\\"": 1, "\\"a\\"": 0}', ("a", "b"), 0),
         ("a.json", '["b", "a"]', ("b", "a"), 0),
-        ("a.json", '[{"id": 2, "name": "b"}, {"id": 1, "name": "a"}]', ("a", "b"), 1),
+        ("a.json", '["name", "1 a", "2 b"]', ("name", "1 a", "2 b"), 0),
     ],
 )
 def test_class_list_forms(tmp_path, name, text, names, first):
@@ -58,7 +58,7 @@ def test_number_and_name_in_either_order(tmp_path, separator, header, number_fir
     classes = read_class_list(tmp_path / "a.csv")
     assert classes.by_number == {1: "run", 2: "sit down", 4: "3d printing"}
     assert classes.names.names == ("run", "sit down", "3d printing")
-    assert ["missing: 3" in message for message in caplog.messages] == [True]
+    assert ["3 is missing" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,15 @@ def test_number_and_name_in_either_order(tmp_path, separator, header, number_fir
         ("a.txt", "A1 sit\nA2 run\nB3 walk\n", "a.txt:3 | 'B3 walk' | 'A1 sit'"),
         ("a.txt", "riding a bike 0\nclimb 0\nrun 1\n", "a.txt:2 | 'climb 0' | 'riding a bike 0'"),
         ("a.txt", "3 sit\n4 run\n", "a.txt:1 | '3 sit' | '4 run'"),
-        ("a.txt", "0 sit\n1 run\n90 walk\n", "a.txt:3 | '90 walk' | '0 sit'"),
         ("a.txt", "0 track 1\n1 rail 0\n", "a.txt:1 | '0 track 1' | '1 rail 0'"),
         ("a.txt", "0 sit\n1 run\n2 sit\n", "a.txt | 'sit'"),
-        ("a.csv", "0,7,sit\n1,8,run\n", "a.csv:1 | '0,7,sit' | '1,8,run'"),
+        ("a.csv", "7,0,sit\n8,1,run\n", "a.csv:1 | '7,0,sit' | '8,1,run'"),
+        ("a.csv", "id,name\n0,sit, up\n1,run\n", "a.csv:2 | 3 fields | 2"),
+        ("a.csv", "id,name\n0,sit\n1,sit\n2,sit\n", "a.csv:1 | 'id,name'"),
         ("a.csv", "Tag,Category\nsit,x\nrun,y\n", "a.csv:1 | 'Tag,Category'"),
         ("a.json", '{"0": "1", "1": "0"}', "a.json | object"),
-        ("a.json", '{"a": 0, "b": 9}', "a.json, entry 2 | 'b: 9' | 'a: 0'"),
+        ("a.json", '{"a": 2, "b": 9}', "a.json, entry 1 | 'a: 2' | 'b: 9'"),
+        ("a.json", '{"a": 0, "b": 1, "a": 2}', "a.json | 'a' | twice"),
         ("a.json", '{"a": 0, "b": "x"}', "a.json | object"),
         ("a.json", '{"a": 0,', "a.json | JSON"),
     ],

@@ -36,7 +36,7 @@ def load_description(name_or_path: str) -> DatasetDescription:
     """
     with _access_needed(Path(name_or_path)):
         folder = _find_folder(name_or_path)
-        file = check_inside(existing(folder / FILE_NAME, "data set description"), folder, "data set description")
+        file = check_inside(folder / FILE_NAME, folder, "data set description")
         read = load(file, DatasetDescription)
     try:
         require_choice("format", read.format, tuple(READERS))
@@ -148,8 +148,7 @@ def _read_classes(description: DatasetDescription, places: AnnotationPlaces) -> 
     if not existing(places.root, "data.root").is_dir():
         raise UserError(f"data.root {str(places.root)!r} is a file; the folder of annotations and videos is needed")
     names = description.classes.split(" + ") if description.classes else []
-    files = [places.find(name, "file of class names")[0] for name in names]
-    return [read_class_list(file, READERS[description.format].numbered_classes) for file in files]
+    return [read_class_list(places.find(name, "file of class names")[0]) for name in names]
 
 
 def _read_split(

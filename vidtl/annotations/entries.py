@@ -6,7 +6,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
-from vidtl.annotations.records import annotated_at
+from vidtl.annotations.records import ENTRY_SUFFIXES, annotated_at
 from vidtl.annotations.text_files import read_columns, text_lines
 from vidtl.errors import UserError, did_you_mean
 
@@ -14,11 +14,6 @@ _NEEDS = {"start": "one", "end": "one", "label": "none", "actions": "none", "len
 """Columns that not all entries need; those that none needs are absent from lists without labels."""
 
 _ABSENT = object()
-
-
-def has_entries(file: Path) -> bool:
-    """Return True if rows of a file have positions instead of lines."""
-    return file.suffix in (".json", ".parquet")
 
 
 def read_table(
@@ -42,7 +37,7 @@ def read_table(
         raise UserError(f"{file}: dataset.yaml has `entries`, which is for JSON files")
     parts = {key: name.split(" + ") for key, name in columns.items()}
     needs = {part: _NEEDS.get(key, "all") for key, each in parts.items() for part in each}
-    if has_entries(file) or file.suffix == ".jsonl":
+    if file.suffix in (".jsonl", *ENTRY_SUFFIXES):
         rows = _texts(file, needs, keys, separator, lacking)
     else:
         rows = read_columns(file, {n: n for n in needs}, [n for n, need in needs.items() if need == "none"], lacking)
@@ -56,7 +51,7 @@ def _texts(
     """Yield the fields of each entry as texts; `all` entries, `one` at least or `none` need each field."""
     unseen, entry = set(needs), dict[str, Any]()
     for line, entry in _entries(file, needs, keys):
-        where, texts = annotated_at(file, line, has_entries(file)), {}
+        where, texts = annotated_at(file, line), {}
         for name, need in needs.items():
             value = _field(entry, name)
             if value is not _ABSENT:

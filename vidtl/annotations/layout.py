@@ -60,15 +60,14 @@ class AnnotationPlaces(NamedTuple):
         """
         choices = [choice.strip() for choice in path.split("|")]
         is_users = not self.folder.resolve().is_relative_to(self.root.resolve())
-        for place in (self.folder, self.root):
-            for choice in choices:
-                for pattern in (place / choice, place / choice.replace(" ", "_")):
-                    found = sorted(pattern.parent.glob(pattern.name)) if "*" in pattern.name else [pattern]
-                    if files := [file for file in found if file.is_file()]:
-                        for file in files:
-                            if not is_users or file.is_relative_to(self.root):
-                                check_inside(file, self.root, what, self.follow_links)
-                        return files
+        spellings = [spelled for choice in choices for spelled in (choice, choice.replace(" ", "_"))]
+        for pattern in [place / spelled for place in (self.folder, self.root) for spelled in spellings]:
+            found = sorted(pattern.parent.glob(pattern.name)) if "*" in pattern.name else [pattern]
+            if files := [file for file in found if file.is_file()]:
+                for file in files:
+                    if not is_users or file.is_relative_to(self.root):
+                        check_inside(file, self.root, what, self.follow_links)
+                return files
         pattern = self.root / choices[0]
         if "*" in pattern.name:
             folder = existing(pattern.parent, f"folder of the {what}")
@@ -77,11 +76,12 @@ class AnnotationPlaces(NamedTuple):
 
 
 def check_inside(file: Path, root: Path, what: str, follow_links: bool = True) -> Path:
-    """Return the file; UserError unless its real path lies in the root, or with `follow_links` in its hub repository.
+    """Return an existing file; UserError unless it lies in the root or, with `follow_links`, in its hub repository.
 
     A snapshot has links to blobs: `datasets--<name>/snapshots/<revision>/train.csv -> ../../blobs/<hash>`.
     """
     bound = root.resolve()
+    existing(file, what)
     if follow_links:
         bound = next((each for each in bound.parents if each.name.startswith(("datasets--", "models--"))), bound)
     if not file.resolve().is_relative_to(bound):
@@ -189,10 +189,10 @@ class VideoFinder:
                 expected = beginning + path
                 parent, _, name = expected.rpartition("/")
                 there = self._listed.get(parent) or self._list(parent)
-                found = name if name in there.names else there.find(name, any_ending)
+                found = there.find(name, any_ending)
                 if found is not None:
-                    located = expected if found == name and there.path == parent else join(there.path, found)
-                    if written or located is not expected:
+                    located = join(there.path, found)
+                    if written or located != expected:
                         self.respelled[written or path] = located
                     return located
         return join(self._first_folder, path)

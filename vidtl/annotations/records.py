@@ -19,6 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from vidtl.errors import UserError, did_you_mean
 
+ENTRY_SUFFIXES = (".json", ".parquet")
+"""Endings of annotation files with numbered entries in place of lines."""
+
 
 @dataclass(frozen=True, eq=False)
 class StringColumn:
@@ -76,11 +79,11 @@ class GrowingStrings:
         return StringColumn(np.frombuffer(self._data, np.uint8), np.frombuffer(self._offsets, np.int64))
 
 
-def annotated_at(file: Path, number: int, is_entry: bool) -> str:
-    """Format `file:line`, or `file, entry N` for JSON files; the file alone for the number 0."""
+def annotated_at(file: Path, number: int) -> str:
+    """Format `file:line`, or `file, entry N`; the file alone for the number 0."""
     if not number:
         return str(file)
-    return f"{file}, entry {number}" if is_entry else f"{file}:{number}"
+    return f"{file}, entry {number}" if file.suffix in ENTRY_SUFFIXES else f"{file}:{number}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Records:
     paths: StringColumn
     """Expected path relative to `root`, with forward slashes; the file may be missing."""
     lines: NDArray[np.int32]
-    """First line of the record in the annotation file, or entry (`are_entries`), from 1; 0 without annotation files."""
+    """First line or entry of the record in the annotation file, from 1; 0 without annotation files."""
     label_offsets: NDArray[np.int64]
     label_classes: NDArray[np.int32]
     label_starts_s: NDArray[np.float32]
@@ -148,8 +151,6 @@ class Records:
     """Annotation file of each record: 0 for `annotation`, 1 for the first of `further_annotations`; None: all 0."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
-    are_entries: bool = False
-    """`lines` counts the entries of JSON files."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -164,7 +165,7 @@ class Records:
             return str(self.path(index))
         number = 0 if self.file_numbers is None else int(self.file_numbers[index])
         file = (self.annotation, *self.further_annotations)[number]
-        return annotated_at(file, int(self.lines[index]), self.are_entries)
+        return annotated_at(file, int(self.lines[index]))
 
     def labels(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.int32]:
         """Return the classes of the whole video, or of the part between two frames, each once and in rising order.

@@ -4,6 +4,7 @@ Folders are searched for images, files that start like a video container, and fi
 broken one is reported rather than ignored.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from vidtl.video import UnreadableVideo
 from vidtl.video.safety import checked_path, container_of_head
 from vidtl.video.suffixes import IMAGE_SUFFIXES
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
 
 class VideoFile(NamedTuple):
     """One video to open."""
@@ -33,7 +36,7 @@ class FoundVideos(NamedTuple):
     """Videos found at the given paths, each once."""
 
     videos: list[VideoFile]
-    """In the order given; below a folder in the order of the names."""
+    """In the order given; below a folder in that of `VideoWalk`."""
     ignored: list[Path]
     """Files and folders that were found and not read, see `VideoWalk`."""
 
@@ -62,26 +65,17 @@ def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos
     return FoundVideos(list(videos.values()), ignored)
 
 
-def refusal(video: VideoFile, frame_rate: float | None) -> str:
-    """Return why a video cannot be opened at all; empty if it can."""
-    if video.kind == "frames" and frame_rate is None:
-        return "a folder of images; --frame_rate, in frames per second, is needed"
-    try:
-        str(video.path).encode()
-    except UnicodeEncodeError:
-        return "its name is not valid UTF-8"
-    return ""
-
-
 def split_refused(
     videos: Iterable[VideoFile], frame_rate: float | None
 ) -> tuple[list[VideoFile], list[tuple[VideoFile, str]]]:
-    """Separate the videos that can be opened from those that cannot, each with its `refusal`."""
+    """Separate the videos that can be opened from those that cannot, each with the reason."""
     accepted: list[VideoFile] = []
     refused: list[tuple[VideoFile, str]] = []
     for video in videos:
-        if reason := refusal(video, frame_rate):
-            refused.append((video, reason))
+        if video.kind == "frames" and frame_rate is None:
+            refused.append((video, "a folder of images; --frame_rate, in frames per second, is needed"))
+        elif _SURROGATE.search(str(video.path)):
+            refused.append((video, "its name is not valid UTF-8"))
         else:
             accepted.append(video)
     return accepted, refused

@@ -20,7 +20,7 @@ class AnnotationFormat:
     pattern_fields: tuple[str, ...] | None = ()
     """Fields that the patterns of `files` may use; none: it has the paths. None: either the paths, or any columns."""
     numbered_classes: bool = False
-    """Labels are numbers `cNNN`, which need a list of classes with lines `cNNN name`."""
+    """Labels are numbers `cNNN`, which need a list of classes."""
     fields: tuple[str, ...] = ()
     """Default fields of a line without a header."""
     annotation_files: bool = True

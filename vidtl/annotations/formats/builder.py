@@ -2,16 +2,20 @@
 
 import logging
 import math
+import re
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from unicodedata import normalize
 
 import numpy as np
 
-from vidtl.annotations.consistency import merge_repeats, warn_of_labels
 from vidtl.annotations.formats.source import AnnotationSource, Row
-from vidtl.annotations.layout import Fields
-from vidtl.annotations.records import ClassNames, GrowingStrings, Records, StringColumn, annotated_at
+from vidtl.annotations.records import ClassNames, GrowingStrings, Records, annotated_at
 from vidtl.errors import UserError
+
+_MOST_LISTED = 20
+_LIST = re.compile(r"""\[['"].*\]|.+[|;].+|.+,[^\s\d].*""")
 
 _log = logging.getLogger(__name__)
 
@@ -21,11 +25,11 @@ class RecordsBuilder:
 
     def __init__(self, source: AnnotationSource) -> None:
         self.source = source
-        self._ids = GrowingStrings()
-        self._paths = GrowingStrings()
+        self.ids = GrowingStrings()
+        self.paths = GrowingStrings()
+        """Empty for records without a file."""
         self._absent = array("q")
         self._lines = array("i")
-        self._are_entries = False
         self._file_numbers = array("h")
         self._segment_starts = array("d")
         self._segment_ends = array("d")
@@ -39,13 +43,13 @@ class RecordsBuilder:
         self.label_names: list[str] = []
         """Names of labels, by first use; several may become one class."""
 
-    def add(self, row: Row, video_id: str, path: str, segment: tuple[float, float] = (0.0, math.inf)) -> None:
+    def add(self, row: Row, video_id: str, path: str | None, segment: tuple[float, float] = (0.0, math.inf)) -> None:
         """Begin a record; `label` then adds to it.
 
         Args:
             row: its place in the annotation.
             video_id: its key, unique within the split.
-            path: relative to the root; empty if no file was found, see `complete`.
+            path: relative to the root; None if no file was found, see `complete`.
             segment: the part of the file that the record covers, in seconds.
 
         Raises:
@@ -54,21 +58,16 @@ class RecordsBuilder:
         if not path:
             self._absent.append(len(self._lines))
         try:
-            self._ids.append(video_id)
-            self._paths.append(path)
+            self.ids.append(video_id)
+            self.paths.append(path or "")
         except UnicodeEncodeError:
             raise UserError(f"{row.where}: {path or video_id!r} is not UTF-8; rename it") from None
         self._groups.append(row.values.get("group", ""))
         self._lines.append(row.line)
-        self._are_entries = row.is_entry
         self._file_numbers.append(row.file_number)
         self._segment_starts.append(segment[0])
         self._segment_ends.append(segment[1])
         self._label_offsets.append(len(self._label_numbers))
-
-    def add_found(self, row: Row, video_id: str, fields: Fields) -> None:
-        """Begin a record whose file is found by the name patterns of the data set."""
-        self.add(row, video_id, self.source.finder.find(fields) or "")
 
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
         """Add a label to the last record, of the whole video unless times are given; an empty one is missing."""
@@ -86,11 +85,6 @@ class RecordsBuilder:
         self._label_ends.append(end_s)
         self._label_offsets[-1] += 1
 
-    def rename_labels(self, names: Mapping[str, str]) -> None:
-        """Replace names of labels by others, which may be other spellings of classes, or empty for no label."""
-        renamed = [names.get(name, name) for name in self.label_names]
-        self.label_names = [self.source.aliases.get(name, name) for name in renamed]
-
     def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
         """Set the path of records without a file, and of `ambiguous` ones, to `expected(id, first label)`.
 
@@ -99,31 +93,18 @@ class RecordsBuilder:
         absent = {*self._absent, *ambiguous}
         if not absent:
             return
-        ids, paths, names = self._ids.column(), GrowingStrings(), self.label_names
-        for index, path in enumerate(self.paths()):
+        ids, paths, names = self.ids.column(), GrowingStrings(), self.label_names
+        for index, path in enumerate(self.paths.column()):
             if index in absent:
                 labels = self._label_numbers[self._label_offsets[index] : self._label_offsets[index + 1]]
                 path = expected(ids[index], names[labels[0]] if labels else "")
             paths.append(path)
-        self._paths = paths
-
-    def complete_by_id(self) -> None:
-        """Set the path of records without a file by a pattern whose only field is `id`."""
-        pattern = self.source.finder.expected_pattern()
-        self.complete(lambda video_id, _: pattern.format(id=video_id))
+        self.paths = paths
 
     def groups(self, records: Records) -> list[str]:
         """Return the value of the column or field `group` of each record of `build`; empty without one."""
-        by_id = dict(zip(self._ids.column(), self._groups.column(), strict=True))
+        by_id = dict(zip(self.ids.column(), self._groups.column(), strict=True))
         return [by_id[video_id] for video_id in records.ids]
-
-    def paths(self) -> StringColumn:
-        """Return the paths of all records, empty for those without a file; no record can be added afterwards."""
-        return self._paths.column()
-
-    def ids(self) -> StringColumn:
-        """Return the ids of all records; no record can be added afterwards."""
-        return self._ids.column()
 
     def check_labels(self, split: str) -> None:
         """Raise a UserError if rows of the split have no labels."""
@@ -143,7 +124,7 @@ class RecordsBuilder:
         Raises:
             UserError: an empty split, contradictory rows with one id or an unknown class.
         """
-        ids, source = self._ids.column(), self.source
+        ids, source = self.ids.column(), self.source
         if not len(ids):
             raise UserError(f"{', '.join(map(str, source.annotations))}: no row belongs to this split; one is needed")
         numbers = [
@@ -152,19 +133,17 @@ class RecordsBuilder:
         ]
         label_classes = np.array(numbers, np.int32)[np.array(self._label_numbers)]
         is_label = label_classes >= 0
-        annotation = source.annotations[0]
         if respelled := source.finder.respelled:
             text = "%s: %d paths have other endings, accents or separators than the files, as %r for %r"
-            _log.warning(text, annotation, len(respelled), *next(iter(respelled.items())))
-        places = dict(zip(reversed(self.label_names), reversed(self._first_uses), strict=True))
-        warn_of_labels(annotation, classes.names, () if source.classes else self.label_names, places)
+            _log.warning(text, source.annotations[0], len(respelled), *next(iter(respelled.items())))
+        self._warn_of_labels(classes)
         records = Records(
             root=source.root,
             classes=classes,
             multi_label=source.multi_label,
             annotation=source.annotations[0],
             ids=ids,
-            paths=self.paths(),
+            paths=self.paths.column(),
             lines=np.array(self._lines),
             label_offsets=np.append(0, np.cumsum(is_label))[np.array(self._label_offsets)],
             label_classes=label_classes[is_label],
@@ -175,16 +154,71 @@ class RecordsBuilder:
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
             frame_rate=source.frame_rate,
-            are_entries=self._are_entries,
         )
-        return merge_repeats(records)
+        return _merge_repeats(records)
 
     def where(self, index: int) -> str:
         """Return the place of a record, as `Row.where`."""
-        return annotated_at(self.source.annotations[self._file_numbers[index]], self._lines[index], self._are_entries)
+        return annotated_at(self.source.annotations[self._file_numbers[index]], self._lines[index])
 
     def _class_number(self, classes: ClassNames, number: int, name: str) -> int:
         try:
             return classes.index(name)
         except UserError as error:
             raise UserError(f"{self._first_uses[number]}: {error}") from None
+
+    def _warn_of_labels(self, classes: ClassNames) -> None:
+        """Log classes that differ in spelling only, and labels that look like several."""
+        spellings: dict[str, list[str]] = {}
+        for name in classes.names:
+            spellings.setdefault(re.sub(r"[\s_]+", "", normalize("NFC", name).casefold()), []).append(name)
+        alike = [name for group in spellings.values() if len(group) > 1 for name in group]
+        # a comma with a space is part of many names: a list has parts that other labels have, too
+        parts = {} if self.source.classes else {label: set(re.split(r"\s*,\s*", label)) for label in self.label_names}
+        uses = Counter(part for each in parts.values() for part in each)
+        repeats = {label for label, each in parts.items() if len(each) > 1 < max(uses[part] for part in each)}
+        lists = [label for label in parts if label in repeats or _LIST.fullmatch(label)]
+        for names, kind in ((alike, "differ in case, spaces or accents only"), (lists, "look like several")):
+            if names:
+                used = [place for name, place in zip(self.label_names, self._first_uses, strict=True) if name in names]
+                place, examples = used[0] if used else self.source.annotations[0], " and ".join(map(repr, names[:2]))
+                _log.warning("%s: %d labels %s, as %s", place, len(names), kind, examples)
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Join the first 20 problems to one line, with the number of the others."""
+    more = f"; and {len(problems) - _MOST_LISTED} more" if len(problems) > _MOST_LISTED else ""
+    return "; ".join(problems[:_MOST_LISTED]) + more
+
+
+def _merge_repeats(records: Records) -> Records:
+    """Keep the first of records with equal id, labels and path, and log their number; UserError for unequal ones."""
+    columns = records.label_classes, records.label_starts_s, records.label_ends_s
+
+    def content(index: int) -> tuple[str, str, list[tuple[float, float]]]:
+        part = slice(*records.label_offsets[index : index + 2])
+        labels = sorted({*zip(*(column[part].tolist() for column in columns), strict=True)})
+        names = ", ".join(records.classes.names[number] for number, _, _ in labels)
+        return names, records.paths[index], [(start, end) for _, start, end in labels]
+
+    first_of: dict[str, int] = {}
+    same: list[tuple[int, int]] = []
+    contradictions: list[str] = []
+    for index in records.ids.repeated().tolist():
+        first = first_of.setdefault(records.ids[index], index)
+        if first == index:
+            continue
+        unequal = [pair for pair in zip(content(first), content(index), strict=True) if pair[0] != pair[1]]
+        if not unequal:
+            same.append((index, first))
+            continue
+        one, other = unequal[0]
+        places = f"{one!r} at {records.origin(first)} and {other!r} at {records.origin(index)}"
+        contradictions.append(f"{records.ids[index]!r} is {places}")
+    if contradictions:
+        raise UserError(listed(contradictions))
+    if not same:
+        return records
+    origins = [records.origin(index) for index in same[0]]
+    _log.warning("%s: %d rows repeat another and count once, as that of %s", origins[0], len(same), origins[1])
+    return records.select(np.delete(np.arange(len(records)), [index for index, _ in same]))

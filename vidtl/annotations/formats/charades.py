@@ -12,7 +12,7 @@ from vidtl.errors import UserError
 _ACTION = re.compile(r"c(\d+)\s+(\S+)\s+(\S+)")
 
 _HEADER = ("original_vido_id", "video_id", "frame_id", "path", "labels")
-_NUMBER = re.compile(r"(\d+)\.\w+$")
+_NUMBER = re.compile(r"(\d{1,9})\.\w+$")
 
 
 def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
@@ -27,27 +27,19 @@ def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     for row in source.rows():
         video_id = check_relative(row.values["id"], f"{row.where}: {source.columns['id']}")
-        builder.add_found(row, video_id, {"id": video_id})
+        builder.add(row, video_id, source.finder.find({"id": video_id}))
         actions = [*filter(None, map(str.strip, row.values["actions"].split(";")))]
         length = seconds(row.values["length"], row, source.columns["length"]) if actions else 0.0
+        column = source.columns["actions"]
         for action in actions:
-            name, start, end = _parse_action(source, row, action)
-            start = min(start, length)
-            builder.label(row, name, start, max(start, min(end, length)))
-    builder.complete_by_id()
+            parsed = _ACTION.fullmatch(action)
+            if parsed is None:
+                raise UserError(f"{row.where}: {column} has {action!r}; 'c<number> <start> <end>' is needed")
+            start, end = (min(seconds(parsed[i], row, column), length) for i in (2, 3))
+            builder.label(row, source.class_name(parsed[1], row), start, max(start, end))
+    pattern = source.finder.expected_pattern()
+    builder.complete(lambda video_id, _: pattern.format(id=video_id))
     return builder
-
-
-def _parse_action(source: AnnotationSource, row: Row, action: str) -> tuple[str, float, float]:
-    column = source.columns["actions"]
-    parsed = _ACTION.fullmatch(action)
-    if parsed is None:
-        raise UserError(f"{row.where}: {column} has {action!r}; 'c<number> <start> <end>' is needed")
-    assert source.classes is not None  # the description requires a list of classes for this format
-    number, names = int(parsed[1]), source.classes.names
-    if number >= len(names):
-        raise UserError(f"{row.where}: {column} has {action!r}; classes are c000 to c{len(names) - 1:03d}")
-    return names[number], seconds(parsed[2], row, column), seconds(parsed[3], row, column)
 
 
 @dataclass

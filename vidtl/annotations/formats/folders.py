@@ -2,11 +2,12 @@
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource, Row
-from vidtl.annotations.layout import check_inside, existing, join, pattern_expression
+from vidtl.annotations.layout import check_inside, join, pattern_expression
 from vidtl.annotations.walk import VideoWalk
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
@@ -18,33 +19,25 @@ _log = logging.getLogger(__name__)
 
 
 def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
-    """Read `<split>/<class>/.../<video>`, the class being the first folder, in the order of the names.
+    """Read `<split>/<class>/.../<video>`, the class being the first folder, in the order of `VideoWalk`.
 
     Images in the class folder itself are one video each; below it, see `VideoWalk`. What is not read is counted in a
     warning, and so are class folders without videos.
     """
-    builder = RecordsBuilder(source)
-    for number, folder in enumerate(source.annotations):
-        walk = VideoWalk(folder, source.root, lambda place: "/" not in place)
-        empty = dict.fromkeys(sorted(e.name for e in os.scandir(folder) if os.path.isdir(e.path) and e.name[0] != "."))
-        if not empty:
+    names: set[str] = set()
+    for folder in source.annotations:
+        inside = {each.name for each in os.scandir(folder) if os.path.isdir(each.path) and each.name[0] != "."}
+        if not inside:
             raise UserError(f"{folder}: no folders in it; one for each class is needed")
-        base, row = folder.relative_to(source.root).as_posix(), Row(folder, number, 0)
-        for name, _ in walk:
-            label, slash, _ = name.partition("/")
-            if slash:
-                path = join(base, name)
-                builder.add(row, path, path)
-                builder.label(row, label)
-                empty.pop(label, None)
-            else:
-                walk.ignored.append(name)
-        for what, names in (
-            ("class folders without videos", [*empty]),
-            ("files or links that are not read", walk.ignored),
-        ):
-            if names:
-                _log.warning("%s: %d %s, as %s", folder, len(names), what, names[0])
+        names |= inside
+
+    def fields(name: str, _: str) -> dict[str, str] | None:
+        label, slash, _ = name.partition("/")
+        return {"label": label} if slash else None
+
+    builder = _read_walk(source, lambda place: "/" not in place, fields)
+    if empty := sorted(name for name in names if source.aliases.get(name, name) not in builder.label_names):
+        _log.warning("%s: %d class folders without videos, as %s", source.annotations[0], len(empty), empty[0])
     return builder
 
 
@@ -53,21 +46,34 @@ def read_file_names(source: AnnotationSource) -> RecordsBuilder:
 
     Files that no pattern matches are counted in a warning.
     """
-    builder = RecordsBuilder(source)
     expressions = [pattern_expression(pattern) for pattern in source.finder.patterns]
+
+    def fields(_: str, path: str) -> dict[str, str] | None:
+        return next((match.groupdict() for each in expressions if (match := each.fullmatch(path))), None)
+
+    return _read_walk(source, lambda _: False, fields)
+
+
+def _read_walk(
+    source: AnnotationSource, is_single: Callable[[str], bool], fields: Callable[[str, str], dict[str, str] | None]
+) -> RecordsBuilder:
+    """Read the videos of the split's folders; `fields` returns the label of a name and a path, or None without one."""
+    builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
-        base, walk = folder.relative_to(source.root).as_posix(), VideoWalk(folder, source.root, lambda _: False)
+        base, walk = folder.relative_to(source.root).as_posix(), VideoWalk(folder, source.root, is_single)
         for name, _ in walk:
             path = join(base, name)
-            fields = next((match.groupdict() for each in expressions if (match := each.fullmatch(path))), None)
-            if fields is None:
+            values = fields(name, path)
+            if values is None:
                 walk.ignored.append(name)
                 continue
-            row = Row(folder, number, 0, fields)
+            row = Row(folder, number, 0, values)
             builder.add(row, path, path)
-            builder.label(row, fields["label"])
+            builder.label(row, values["label"])
         if walk.ignored:
-            _log.warning("%s: %d files do not match `files`, as %s", folder, len(walk.ignored), walk.ignored[0])
+            _log.warning(
+                "%s: %d files or links are no videos with a label, as %s", folder, len(walk.ignored), walk.ignored[0]
+            )
     return builder
 
 
@@ -99,7 +105,7 @@ def _cifar_files(folder: Path, part: str, root: Path) -> list[tuple[Path, str, P
         batches = folder / form
         if batches.is_dir():
             classes = _cifar_classes(batches, suffix, root)
-            files = [_inside(batches / f"{name}{suffix}", root, "CIFAR-10 batch") for name in _CIFAR_BATCHES[part]]
+            files = [check_inside(batches / f"{name}{suffix}", root, "CIFAR-10 batch") for name in _CIFAR_BATCHES[part]]
             return [(file, "", open_packed(file), classes) for file in files]
     archives = sorted(folder.glob("*.npz"))
     if len(archives) != 1:
@@ -112,12 +118,8 @@ def _cifar_files(folder: Path, part: str, root: Path) -> list[tuple[Path, str, P
 
 
 def _cifar_classes(batches: Path, suffix: str, root: Path) -> tuple[str, ...]:
-    file = _inside(batches / f"batches.meta{suffix and '.txt'}", root, "list of classes")
+    file = check_inside(batches / f"batches.meta{suffix and '.txt'}", root, "list of classes")
     if suffix:
         return tuple(file.read_text().split())
     names = read_pickle(file).get("label_names", [])
     return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)
-
-
-def _inside(file: Path, root: Path, what: str) -> Path:
-    return check_inside(existing(file, what), root, what)

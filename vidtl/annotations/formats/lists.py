@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Mapping
 
-from vidtl.annotations.formats.builder import RecordsBuilder
-from vidtl.annotations.formats.source import AnnotationSource, Row
+from vidtl.annotations.formats.builder import RecordsBuilder, listed
+from vidtl.annotations.formats.source import AnnotationSource, Row, is_number
 from vidtl.annotations.layout import check_relative
 from vidtl.errors import UserError
 from vidtl.video.suffixes import VIDEO_SUFFIXES
@@ -15,8 +15,8 @@ _HMDB51_FLAGS = ("0", "1", "2")
 
 _SPLIT_FOLDERS = frozenset(["train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"])
 
-_Uses = dict[tuple[str, str | None], tuple[Row, str]]
-"""First line and path of each folder with each label, None without one."""
+_Uses = dict[tuple[str, str | None], Row]
+"""First line of each folder with each class, None without a label."""
 
 
 def read_path_list(source: AnnotationSource) -> RecordsBuilder:
@@ -38,19 +38,21 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         if row.file_number not in separators:
             separators[row.file_number] = _separator(text)
         values, labels = _fields(source, row, text, separators[row.file_number])
-        listed = values["path"].strip()
-        path = source.locate(listed, row)
+        written = values["path"].strip()
+        path = source.locate(written, row)
         segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
         builder.add(row, path + part, path, segment)
-        folder = listed.replace("\\", "/").rpartition("/")[0]
+        folder = written.replace("\\", "/").rpartition("/")[0]
         if not labels and not source.multi_label:
-            uses.setdefault((folder, None), (row, path))
+            uses.setdefault((folder, None), row)
             builder.label(row, f"{folder}/")  # until all folders are known
         for label in labels:
-            builder.label(row, source.class_name(label, row))
+            name = source.class_name(label, row)
+            builder.label(row, name)
             if not source.multi_label:
-                uses.setdefault((folder, label), (row, path))
-    builder.rename_labels(_classes_of_folders(source, uses))
+                uses.setdefault((folder, source.aliases.get(name, name)), row)
+    classes = _classes_of_folders(source, uses)
+    builder.label_names = [classes.get(name, name) for name in builder.label_names]
     return builder
 
 
@@ -74,7 +76,7 @@ def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None
         values = dict(zip(known, parts, strict=False))
         labels = [values["label"]] if "label" in values else []
     for name in ("frames", "offset"):
-        if not values.get(name, "0").strip().isdecimal():
+        if not is_number(values.get(name, "0").strip()):
             raise UserError(f"{row.where}: {name} is {values[name]!r}; a whole number is needed")
     return values, [label.strip() for label in labels]
 
@@ -92,50 +94,50 @@ def _segment(
 def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]:
     """Return the class of each folder, as `folder/`, whose lines have no label; UserError for contradicting labels."""
     depth = _class_depth(source, uses)
-    if depth is None and source.classes is None and len({folder for folder, label in uses if label is None}) > 1:
-        depth = -1
     classes: dict[str, str] = {}
     wrong: list[str] = []
-    for (folder, label), (row, path) in uses.items():
+    for (folder, name), row in uses.items():
         part = "" if depth is None else "".join(folder.split("/")[depth:][:1])
         of_folder = _class_of_folder(source, part)
-        if label is None:
-            if not part or (depth == -1 and part in _SPLIT_FOLDERS):
-                source.lack_label(f"{row.where}: {path!r} has no label, and none of its folders stands for a class")
+        if name is None:
+            if not part or (source.classes is None and part.lower() in _SPLIT_FOLDERS):
+                source.lack_label(f"{row.where}: the line has no label, and no folder of its path stands for a class")
                 part = ""
-            classes[f"{folder}/"] = of_folder or part
-        elif of_folder and (name := source.class_name(label, row)) and source.aliases.get(name, name) != of_folder:
-            wrong.append(f"{row.where}: the label {label!r} is {name!r}, but the folder is that of {of_folder!r}")
+            classes[f"{folder}/"] = of_folder or source.aliases.get(part, part)
+        elif of_folder not in (None, name):
+            wrong.append(f"{row.where}: the label is that of {name!r}, but the folder is that of {of_folder!r}")
     if wrong:
-        more = f" (and {len(wrong) - 1} more folders)" if len(wrong) > 1 else ""
-        raise UserError(f"{wrong[0]}{more}; the list of classes and the annotation differ in order")
+        raise UserError(
+            f"{listed(wrong)}; the list of classes and the annotation do not match, or these lines are wrong"
+        )
     return classes
 
 
 def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
     """Return the depth of the folders of classes: where most have a class's name, preferably that of the label.
 
-    Folders of splits are no classes, even with the name of one, nor is a single folder of several labels.
+    A single folder of several labels is none. Without a list of classes, it is the last one, if there are several.
     """
-    at_depth: dict[int, list[tuple[str, str | None, bool]]] = {}
-    for (folder, label), (row, _) in uses.items():
-        name = "" if label is None else source.class_name(label, row)
+    if source.classes is None:
+        return -1 if len({folder for folder, name in uses if name is None}) > 1 else None
+    at_depth: dict[int, list[tuple[str, str | None, str | None]]] = {}
+    for folder, name in uses:
         for depth, part in enumerate(folder.split("/")):
-            of_folder = _class_of_folder(source, part)
-            at_depth.setdefault(depth, []).append((part, of_folder, of_folder == source.aliases.get(name, name)))
-    several = len({label for _, label in uses if label is not None}) > 1
-    ranks = []
+            at_depth.setdefault(depth, []).append((part, _class_of_folder(source, part), name))
+    several = len({name for _, name in uses} - {None}) > 1
+    ranks: list[tuple[int, int, int]] = []
     for depth, entries in at_depth.items():
-        parts, agree = {part for part, _, _ in entries}, [agrees for _, of_folder, agrees in entries if of_folder]
-        if 2 * len(agree) >= len(entries) and not parts <= _SPLIT_FOLDERS and not (several and len(parts) == 1):
-            ranks.append((sum(agree), len(agree), len(parts), depth))
+        agree = [of_folder == name for _, of_folder, name in entries if of_folder]
+        if 2 * len(agree) >= len(entries) and not (several and len({part for part, _, _ in entries}) == 1):
+            ranks.append((sum(agree), len(agree), depth))
     return max(ranks)[-1] if ranks else None
 
 
 def _class_of_folder(source: AnnotationSource, folder: str) -> str | None:
-    """Return the class with the name of a folder, with spaces or underscores."""
+    """Return the class with the name of a folder, with spaces or underscores; none for folders of splits."""
     name = source.aliases.get(folder, folder)
-    return next((each for each in (name, name.replace("_", " ")) if source.classes and each in source.classes), None)
+    spellings = () if folder.lower() in _SPLIT_FOLDERS else (name, name.replace("_", " "))
+    return next((each for each in spellings if source.classes and each in source.classes), None)
 
 
 def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
@@ -158,7 +160,7 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
         if flag == source.split_value:
             stem, dot, suffix = name.rpartition(".")
             fields = {"label": parsed["label"], "id": stem if dot + suffix.lower() in VIDEO_SUFFIXES else name}
-            builder.add_found(row, f"{parsed['label']}/{fields['id']}", fields)
+            builder.add(row, f"{parsed['label']}/{fields['id']}", source.finder.find(fields))
             builder.label(row, parsed["label"])
     pattern = source.finder.expected_pattern()
     builder.complete(lambda name, label: pattern.format(label=label, id=name.partition("/")[2]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vidtl.annotations.entries import has_entries, read_table
+from vidtl.annotations.entries import read_table
 from vidtl.annotations.layout import VideoFinder, check_relative, is_relative
 from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.annotations.text_files import ClassList, text_lines
@@ -30,13 +30,11 @@ class Row(NamedTuple):
     line: int
     values: Mapping[str, str] = {}
     """Requested columns by the format's name for them."""
-    is_entry: bool = False
-    """`line` is the number of an entry of a JSON file."""
 
     @property
     def where(self) -> str:
         """`file:line` or `file, entry N`, the start of every error message; the folder alone without such files."""
-        return annotated_at(self.file, self.line, self.is_entry)
+        return annotated_at(self.file, self.line)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +79,7 @@ class AnnotationSource:
             columns.setdefault(name.partition("*")[0], name.partition("*")[0])
         for number, file in enumerate(self.annotations):
             for line, values in read_table(file, columns, self.entries, self.separator, self.unlabeled):
-                row = Row(file, number, line, values, has_entries(file))
+                row = Row(file, number, line, values)
                 if "split" not in values or self._in_split(row):
                     yield row
 
@@ -115,7 +113,7 @@ class AnnotationSource:
         """Parse a time in seconds or `hh:mm:ss`, or with `time_unit: frames` the number of a frame from 0."""
         if self.time_unit == "seconds":
             return seconds(text, row, name)
-        if not text.isdecimal():
+        if not is_number(text):
             raise UserError(f"{row.where}: {name} is {text!r}; the number of a frame, 0 or more, is needed")
         return self.frame_time(int(text))
 
@@ -137,7 +135,7 @@ class AnnotationSource:
         parts = label.split(" + ") if len(self.class_lists) > 1 else [label]
         if self.class_lists and len(parts) != len(self.class_lists):
             raise UserError(f"{row.where}: the label is {label!r}; {len(self.class_lists)} numbers are needed")
-        if not self.class_lists and label.isdecimal():
+        if not self.class_lists and is_number(label):
             raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
         return " ".join(_name_of_number(*each, row) for each in zip(parts, self.class_lists, strict=False)) or label
 
@@ -150,7 +148,7 @@ class AnnotationSource:
 
 
 def _name_of_number(label: str, classes: ClassList, row: Row) -> str:
-    if not label.isdecimal() or label in classes.names:
+    if not is_number(label) or label in classes.names:
         return label
     numbers = classes.by_number
     if int(label) not in numbers:
@@ -158,6 +156,11 @@ def _name_of_number(label: str, classes: ClassList, row: Row) -> str:
         gaps = "" if last - first < len(numbers) else ", with gaps"
         raise UserError(f"{row.where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
     return numbers[int(label)]
+
+
+def is_number(text: str) -> bool:
+    """Return True for a whole number of up to nine digits, which `int` converts in no time."""
+    return text.isdecimal() and len(text) < 10
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from vidtl.annotations.formats.builder import RecordsBuilder
-from vidtl.annotations.formats.source import AnnotationSource, Row, seconds
+from vidtl.annotations.formats.source import AnnotationSource, Row, is_number, seconds
 from vidtl.annotations.layout import Fields, check_relative, join
 from vidtl.errors import UserError
 
@@ -33,7 +33,8 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
     builder = RecordsBuilder(source)
     for row in source.rows():
         fields = _kinetics_fields(builder, row)
-        builder.add_found(row, f"{fields['id']}_{fields['start']:06d}_{fields['end']:06d}", fields)
+        video_id = f"{fields['id']}_{fields['start']:06d}_{fields['end']:06d}"
+        builder.add(row, video_id, source.finder.find(fields))
         builder.label(row, str(fields["label"]))
     pattern = source.finder.expected_pattern(needs="start")
 
@@ -60,7 +61,7 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
 
 def _ambiguous(builder: RecordsBuilder) -> list[int]:
     """Return rows that share a file `<id>.mp4`, which contains one clip at most: all of them count as missing."""
-    ids, paths = builder.ids(), builder.paths()
+    ids, paths = builder.ids.column(), builder.paths.column()
     ids_of_path: dict[str, set[str]] = {}
     repeated = [index for index in paths.repeated().tolist() if paths[index]]
     for index in repeated:
@@ -80,7 +81,7 @@ def _ambiguous(builder: RecordsBuilder) -> list[int]:
 
 def _whole_seconds(row: Row, key: str, column: str | None) -> int:
     text = row.values[key]
-    value = int(text) if text.isdecimal() else seconds(text, row, column)
+    value = int(text) if is_number(text) else seconds(text, row, column)
     if value != int(value):
         raise UserError(f"{row.where}: {column} is {text!r}; Kinetics' times are whole seconds")
     return int(value)
