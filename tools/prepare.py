@@ -24,7 +24,7 @@ from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.report import build_report, report_lines
 from vidtl.prepare.scan import ScanPlan, scan_set
-from vidtl.prepare.transcode import CopySettings
+from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.prepare.work import usable_cores
 from vidtl.runtime.files import inside, printable, user_error_if_not_written, whole_file
@@ -35,7 +35,7 @@ from vidtl.runtime.signals import run_tool
 
 COPY = CopySettings()
 
-MOST_FAILURES = 20  # failed copies that are printed
+MOST_FAILURES, SPEED_SAMPLE = 20, 12  # failed copies that are printed; videos whose decoding is timed
 LONGEST_LIMIT_S = 86_400
 
 DEPTH_HELP = (
@@ -174,20 +174,33 @@ def finish_copies(
     copy_annotations(description, list(splits), plan.scan.root, plan.output)
     check_copied_set(plan, description, splits, copies)
     before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
-    pairs = [(before[path], after[target]) for path, target in plan.targets.items()]
-    made = [(original, copy) for original, copy in pairs if copy.is_readable]
-    failed = [copy for original, copy in pairs if original.is_readable and not copy.is_readable]
-    num_copies = f"{len(made):,} of {len(pairs):,} files"
+    pairs: list[Pair] = []
+    failed = []
+    for original, copy in ((before[path], after[target]) for path, target in plan.targets.items()):
+        if copy.is_readable:
+            pairs.append(((plan.scan.root, original), (plan.output, copy)))
+        elif original.is_readable:
+            failed.append(copy)
+    num_copies = f"{len(pairs):,} of {len(plan.targets):,} files"
     print(f"\ncopies      {plan.output}: {num_copies}, short side at most {plan.settings.short_side}")
     for copy in failed[:MOST_FAILURES]:
         print(f"            {printable(copy.path)}: {copy.reason}")
     if len(failed) > MOST_FAILURES:
         print(f"            and {len(failed) - MOST_FAILURES:,} more")
-    if made:
-        bytes_before, bytes_after = (sum(entry.size for entry in side) for side in zip(*made, strict=True))
-        ratio = f"({bytes_after / bytes_before:.2f} times)"
-        print(f"size        {bytes_before / 1e6:,.1f} MB became {bytes_after / 1e6:,.1f} MB {ratio}")
+    if pairs:
+        report_gain(pairs)
     print(f"for a run   --data.root {plan.output}")
+
+
+def report_gain(pairs: list[Pair]) -> None:
+    """Print sizes, and the speed of decoding a sample of the videos."""
+    before, after = (sum(side[1].size for side in sides) for sides in zip(*pairs, strict=True))
+    print(f"size        {before / 1e6:,.1f} MB became {after / 1e6:,.1f} MB ({after / before:.2f} times)")
+    sample = pairs[:: -(-len(pairs) // SPEED_SAMPLE)]
+    originals, copies = measure_speed(sample)
+    clip = f"{SPEED_NUM_FRAMES} frames, stride {SPEED_STRIDE}, {len(sample)} videos"
+    gain = f"({copies / originals:.1f} times; {clip})"
+    print(f"speed       {originals:.1f} clips per CPU second became {copies:.1f} {gain}")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path
     options = ["--dataset", folder, "--root", root, "--output", tmp_path / "scan", "--workers", 2]
     options += ["--transcode", output, "--short_side", 160]
     out, err = run_main(prepare.main, *options)
-    for words in ("6 of 11 files", "MB became", f"--data.root {output}"):
+    for words in ("6 of 11 files", "clips per CPU second", f"--data.root {output}"):
         assert words in out
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before} == before
     description = load_description(str(folder))

@@ -6,6 +6,8 @@ deblocking): about four times faster to decode than x264's defaults, for a fifth
 
 import errno
 import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,10 +17,11 @@ import av
 import numpy as np
 
 from vidtl.data.manifest import Entry
+from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
 from vidtl.runtime.files import inside
-from vidtl.video import UnreadableVideo
+from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.clip import FULL, LIMITED, Converter
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.reader import Matrix
@@ -30,6 +33,9 @@ _X264 = {"preset": "medium", "tune": "fastdecode", "g": "32", "bf": "1"}
 
 _MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}  # ITU-T H.273 MatrixCoefficients
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which concern every other file too
+
+SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE, _SPEED_ROUNDS = 32, 2, (224, 224), 3
+"""The clip that is timed, uncropped."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +160,29 @@ def _check_times(original: Entry, copied: Entry) -> None:
     if times[0] != times[1]:
         reason = f"its copy has other times ({len(times[0])} frames became {len(times[1])})"
         raise UnreadableVideo(Path(original.path), reason)
+
+
+Pair = tuple[tuple[Path, Entry], tuple[Path, Entry]]
+"""An original and its copy, each as a root and its entry."""
+
+
+def measure_speed(pairs: Sequence[Pair]) -> tuple[float, float]:
+    """Decode the same clip of each original and of its copy in turns, and return clips per CPU second of both."""
+    seconds = np.zeros((_SPEED_ROUNDS + 1, 2))
+    for number in range(len(seconds)):
+        for pair in pairs:
+            for side, (root, entry) in enumerate(pair):
+                seconds[number, side] += _clip_s(root, entry, seed=number)
+    # The first round pays for imports and the disk's cache.
+    originals, copies = (len(pairs) / np.median(seconds[1:], axis=0)).tolist()
+    return originals, copies
+
+
+def _clip_s(root: Path, entry: Entry, seed: int) -> float:
+    span = (SPEED_NUM_FRAMES - 1) * SPEED_STRIDE + 1
+    first = int(np.random.default_rng(seed).integers(max(1, entry.num_frames - span + 1)))
+    indices = span_indices(first, SPEED_NUM_FRAMES, SPEED_STRIDE, entry.num_frames, "hold")
+    start = time.process_time()
+    with open_video(root / entry.path, scanned=entry.scanned()) as video:
+        video.read([View(indices, Box(0, 0, video.height, video.width))], _SPEED_SIZE, "planar")
+    return time.process_time() - start
