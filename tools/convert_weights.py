@@ -88,11 +88,11 @@ def main() -> None:
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} exists and is no empty directory; allowed: a new or empty one")
     model = build(arguments)
+    names = read_class_list(arguments.class_names).names.names if arguments.class_names else model.class_names
     grid = Grid(*arguments.source_grid) if arguments.source_grid else None
     inflation = arguments.inflation or "central_frame"
     report = load_pretrained(model, arguments.source, inflation=inflation, source_grid=grid)
-    if arguments.class_names is not None:
-        model.class_names = read_class_list(arguments.class_names).names.names
+    model.class_names = names
     save_model_directory(model, output)
     print(f"{report}\nwritten to {output}")
 
@@ -104,7 +104,7 @@ def build(arguments: argparse.Namespace) -> VideoModel:
         check_options(arguments, "a Hugging Face directory")
         found = read_huggingface(source)
         model = build_model(found.model, with_clip(found.clip, arguments), found.weights.num_classes)
-        model.class_names = found.class_names
+        model.class_names = tuple(found.weights.class_names)
         return model
     params = read_flax(source) if source.suffix == ".npz" else {}
     if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:
