@@ -87,12 +87,12 @@ def main() -> None:
     output = arguments.output
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError(f"{output} exists and is no empty directory; allowed: a new or empty one")
+    names = read_class_list(arguments.class_names).names.names if arguments.class_names else ()
     model = build(arguments)
-    names = read_class_list(arguments.class_names).names.names if arguments.class_names else model.class_names
     grid = Grid(*arguments.source_grid) if arguments.source_grid else None
     inflation = arguments.inflation or "central_frame"
     report = load_pretrained(model, arguments.source, inflation=inflation, source_grid=grid)
-    model.class_names = names
+    model.class_names = names or model.class_names
     save_model_directory(model, output)
     print(f"{report}\nwritten to {output}")
 

@@ -193,11 +193,11 @@ def test_repeated_evaluation(study_file: Path, tmp_path: Path, run: RunMain, cal
     assert sorted(path.name for path in judged.iterdir()) == ["step-00000002", "step-00000004"]
     assert evaluated(options={"evaluation.max_videos": 3}) == ["eval.py"]
     assert (judged / "step-00000002/val-center-first-3").is_dir()
-    (tmp_path / "runs/results.json").unlink()  # of the shorter run
-    assert evaluated(options={"schedule.length": "99 epochs"}) == ["train.py", "eval.py"]  # it goes on
     change_file(study_file, options={"evaluation.max_videos": 2})
     _, errors = run("--table_only", code=2)
     assert_refusal(errors, judged.parent, "--table_only")
+    (tmp_path / "runs/results.json").unlink()  # of the shorter run
+    assert evaluated(options={"schedule.length": "99 epochs"}) == ["train.py", "eval.py"]  # it goes on
 
 
 @pytest.fixture(scope="module")

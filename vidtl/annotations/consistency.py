@@ -5,11 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from vidtl.annotations.records import Records
-from vidtl.errors import UserError, spelling
+from vidtl.errors import UserError
 
 _MOST_LISTED = 20
 _LIST = re.compile(r"\[.*\]|.+[|;].+|.+,[^\s\d].*")
@@ -54,7 +55,7 @@ def warn_of_labels(annotation: Path, classes: Iterable[str], labels: Iterable[st
     """Log classes that differ in spelling only, and labels that look like several, with the place of the first use."""
     spellings: dict[str, list[str]] = {}
     for name in classes:
-        spellings.setdefault(spelling(name), []).append(name)
+        spellings.setdefault(re.sub(r"[\s_]+", "", normalize("NFC", name).casefold()), []).append(name)
     alike = [name for group in spellings.values() if len(group) > 1 for name in group]
     parts = {label: {part.strip() for part in label.split(",")} for label in labels}
     uses = Counter(part for each in parts.values() for part in each)
