@@ -104,7 +104,7 @@ def build(arguments: argparse.Namespace) -> VideoModel:
         check_options(arguments, "a Hugging Face directory")
         found = read_huggingface(source)
         model = build_model(found.model, with_clip(found.clip, arguments), found.weights.num_classes)
-        model.class_names = found.class_names
+        model.class_names = tuple(found.weights.class_names)
         return model
     params = read_flax(source) if source.suffix == ".npz" else {}
     if "embedding/kernel" in params and params["embedding/kernel"].ndim == 5:

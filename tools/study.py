@@ -123,7 +123,8 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
     """Yield all runs, those with the first seed of each row first; `settings` are options for all of them.
 
     Raises:
-        UserError: an option is unknown or set by rows, or a folder has a run of another experiment.
+        UserError: an option is unknown or set by rows, a data set lacks the split `judged_on`, or a folder has a run of
+            another experiment.
     """
     decided = {"training.seed", *(key for row in study.rows for key in row.options)}
     for key in (argument.partition("=")[0] for argument in settings):
@@ -139,17 +140,19 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
             _, config = parse_experiment(parser, arguments)
             folder = output_dir / row.folder / f"seed-{row.seeds[turn]}"
             check_same_experiment(RunDirectory(folder).config_file, config)
-            protocol = protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)
+            description = load_description(config.data.dataset)
+            description.split(study.judged_on)
+            protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
             judged = replace(config, data=replace(config.data, eval_split=study.judged_on))
             yield Run(row, row.seeds[turn], config, arguments, folder, folder_name(judged, protocol))
 
 
 def judged_checkpoint(run: Run, which: str) -> Path | None:
-    """Return the checkpoint to evaluate, None before the run has finished; UserError if `which` does not exist."""
+    """Return the checkpoint to evaluate, None before the run has that length; UserError if `which` does not exist."""
     directory = RunDirectory(run.folder)
     file = directory.summary_file
     summary = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"status": "absent"}
-    if summary["status"] != "finished":
+    if summary["status"] != "finished" or summary["config"]["schedule"]["length"] != run.config.schedule.length:
         return None
     best, steps = summary["results"]["best"], summary["results"]["steps"]
     if which == "best" and not best:

@@ -1,7 +1,9 @@
 """The exception for mistakes of a user, and the search for the nearest valid name."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from unicodedata import normalize
 
 
 class UserError(ValueError):
@@ -19,3 +21,8 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
         return f"did you mean {nearest[0]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"allowed: {shown}"
+
+
+def spelling(name: str) -> str:
+    """Reduce a name to what its spellings share: no case, spaces, underscores or hyphens, and one form of Unicode."""
+    return re.sub(r"[\s_-]+", "", normalize("NFC", name).casefold())

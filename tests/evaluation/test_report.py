@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from tests.evaluation.made_result import made_result
+from tests.evaluation.prediction_table import read_predictions
 from tests.metrics.made_outcomes import made_outcomes
-from tests.refusals import refused
 from vidtl.evaluation import report
 from vidtl.evaluation.evaluator import EvaluationResult
-from vidtl.evaluation.predictions import read_predictions
 from vidtl.evaluation.report import metrics_record
 from vidtl.metrics import METRICS, compute_metrics
 from vidtl.metrics.intervals import wilson
@@ -99,13 +98,6 @@ def test_metrics_can_be_computed_again_from_the_predictions(tmp_path, multi_labe
     np.testing.assert_array_equal(table.targets, result.outcomes.targets)
     again = compute_metrics(made_outcomes(table.scores, table.targets, multi_label))
     assert again == pytest.approx(result.metrics, abs=0, nan_ok=True)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "id,path,true_labels,status,score: a\n1,1.mp4,b,scored,0.5\n"])
-def test_other_files_are_no_predictions(tmp_path, text):
-    (tmp_path / "p.csv").write_text(text)
-    with refused("p.csv", *(["'b'"] if "score" in text else [])):
-        read_predictions(tmp_path / "p.csv")
 
 
 def test_files_of_an_earlier_evaluation_do_not_stay(tmp_path):

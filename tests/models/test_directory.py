@@ -88,6 +88,15 @@ def test_rows_of_the_classifier_follow_the_class_names(name, own, tmp_path, capl
     )
 
 
+def test_other_spellings_are_new_classes_with_a_hint(model, tmp_path, caplog):
+    save_model_directory(model, tmp_path)
+    target = build_model(CONFIG, CLIP, 3)
+    target.class_names = (NAMES[0], f" {NAMES[1].upper()}_", "neu")
+    load_pretrained(target, tmp_path)
+    (warning,) = (record.args[-1] for record in caplog.records if record.levelname == "WARNING")
+    assert warning == f"{target.class_names[1]!r} (it has {NAMES[1]!r}), 'neu'"
+
+
 @pytest.mark.parametrize("names", [("a", "b", "c"), ()])
 def test_rows_are_never_taken_by_number(model, tmp_path, names):
     """Not even where the counts agree: other names, and a source without names."""

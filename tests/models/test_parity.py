@@ -101,7 +101,7 @@ def test_token_learner_and_fuser_alone(golden):
 def test_huggingface_directories(golden):
     for directory in files(golden, "hf_vivit_*"):
         found = read_huggingface(directory)
-        model = build_model(found.model, found.clip, len(found.class_names)).eval()
+        model = build_model(found.model, found.clip, found.weights.num_classes).eval()
         report = load_weights(model, found.weights)
         assert report.missing == ()
         with np.load(directory / "io.npz") as archive:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -228,6 +229,34 @@ def test_settings_of_transformers_without_counterpart_are_refused(golden, tmp_pa
     (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
     with refused(key, repr(value), "allowed"):
         read_huggingface(tmp_path)
+
+
+def labels(count, step=1):
+    return {str(step * k): f"name {k}" for k in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (labels(7), ()),
+        (labels(400), ("7 classes", "400 different names")),
+        (dict.fromkeys(labels(7), "name 0"), ("7 classes", "1 different names")),
+        (labels(7, step=2), ("id2label", "'2': 'name 1'")),
+        (["name 0"], ("id2label", "['name 0']")),
+        (None, ("no class names", "training.init_new_head")),
+    ],
+)
+def test_rows_of_transformers_follow_the_names_if_those_are_whole(golden, tmp_path, names, parts):
+    source = sorted(golden.glob("hf_vivit_*"))[0]
+    (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
+    config = json.loads((source / "config.json").read_text()) | {"id2label": names}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = read_huggingface(source)
+    model = build_model(found.model, found.clip, 2)
+    model.class_names = ("name 4", "name 1")
+    with refused(tmp_path, *parts) if parts else nullcontext():
+        load_pretrained(model, tmp_path)
+        assert torch.equal(model.head.weight, found.weights.state["head.weight"][[4, 1]])
 
 
 class Trap:

@@ -15,8 +15,8 @@ import eval as evaluation
 import pytest
 
 from tests.environment import REPOSITORY, RunMain, launch_command
+from tests.evaluation.prediction_table import read_predictions
 from vidtl.data.dataset import ViewDataset
-from vidtl.evaluation.predictions import read_predictions
 
 NUM_VIDEOS = 16
 PAUSE_S = 0.25

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from tests.environment import RunMain
+from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import assert_refusal
 from vidtl.annotations.video_files import find_videos
 from vidtl.data.toy_clip import MOTIONS
 from vidtl.evaluation.predict import PredictionSettings, predict
-from vidtl.evaluation.predictions import read_predictions
 from vidtl.models import VideoModel
 
 HERE = ("--data.num_workers", "0")

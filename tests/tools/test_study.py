@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
@@ -78,15 +79,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         name, *arguments, _, output_dir = command
         folder = Path(output_dir)
         called.append(name)
+        if name == "eval.py":
+            del arguments[(place := arguments.index("--checkpoint")) : place + 2]
+        _, config = parse_experiment(ExperimentParser("", ""), arguments)
         if name == "train.py":
             hardware = {"device": "Xeon", "device_memory_bytes": None, "precision": "bf16"}
             results = {"steps": 4, "best": {"metric": "top1", "value": 0.9, "step": 2}}
             attempts = [{"ended": None}, {"ended": "2026-11-21T23:59:59+00:00"}]
             content = {"status": "finished", "results": results, "hardware": hardware, "attempts": attempts}
-            write_json(RunDirectory(folder).summary_file, content | {"versions": {"torch": "2.11.0"}})
+            content |= {"config": asdict(config), "versions": {"torch": "2.11.0"}}
+            write_json(RunDirectory(folder).summary_file, content)
         else:
-            del arguments[(place := arguments.index("--checkpoint")) : place + 2]
-            _, config = parse_experiment(ExperimentParser("", ""), arguments)
             protocol = protocol_of_run(config.evaluation.protocol, load_description(config.data.dataset).protocol)
             metrics = {"top1": 0.5 + config.training.seed / 10, "mAP": None}
             intervals = {"top1": {"low": 0.4, "high": 0.7}}
@@ -193,6 +196,8 @@ def test_repeated_evaluation(study_file: Path, tmp_path: Path, run: RunMain, cal
     change_file(study_file, options={"evaluation.max_videos": 2})
     _, errors = run("--table_only", code=2)
     assert_refusal(errors, judged.parent, "--table_only")
+    (tmp_path / "runs/results.json").unlink()  # of the shorter run
+    assert evaluated(options={"schedule.length": "99 epochs"}) == ["train.py", "eval.py"]  # it goes on
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import pytest
 
 from tests.annotations.sets import write
 from tests.environment import RunMain
+from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import assert_refusal
 from vidtl.data.toy_clip import MOTIONS
-from vidtl.evaluation.predictions import read_predictions
 from vidtl.metrics.charades import read_submission
 
 NUMBERS = {name: str((3 * k) % 8) for k, name in enumerate(MOTIONS)}  # another order than the model's

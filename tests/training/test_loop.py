@@ -198,8 +198,10 @@ def test_evaluations_and_checkpoints_at_their_steps(tmp_path, accelerator, optio
 @pytest.mark.parametrize(
     ("metric", "scores", "better"), [("f1_macro", [0.5, 0.4, 0.5], 0.9), ("ece", [0.5, 0.6, 0.5], 0.1)]
 )
-def test_early_stop_after_evaluations_without_a_better_metric(tmp_path, accelerator, metric, scores, better):
+def test_early_stop_after_evaluations_without_a_better_metric(tmp_path, accelerator, metric, scores, better, caplog):
     def train(folder, scores, patience=2):
+        caplog.set_level("INFO")
+        caplog.clear()
         left = iter(scores)
         config = tiny_config(early_stop_evaluations=patience, best_metric=metric)
         return tiny_train(folder, config, accelerator, lambda _: {"top1": 0.1, metric: next(left)})[0]
@@ -211,6 +213,7 @@ def test_early_stop_after_evaluations_without_a_better_metric(tmp_path, accelera
         assert (resumed.resumed_step, resumed.steps) == (step, 9)
     again = train(tmp_path / "run", [])  # nothing left to do
     assert (again.steps, again.resumed_step) == (9, 9)
+    assert any("early_stop_evaluations" in line for line in caplog.messages)
     further = train(tmp_path / "run", [better], patience=3)
     assert (further.steps, further.best.step) == (12, 12)
 

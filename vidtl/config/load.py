@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> Document:
         content = parse_yaml(path.read_text(encoding="utf-8-sig"), lines)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
-    return Document(content, str(path), lines)
+    return Document({} if content is None else content, str(path), lines)
 
 
 def parse_yaml(text: str, lines: dict[str, int] | None = None) -> Any:
@@ -214,7 +214,8 @@ def convert(value: Any, hint: Any, key: str, document: Document) -> Any:
 def _converted(value: Any, hint: Any, key: str, document: Document) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
-        return from_document(hint, replace(document, content=value), f"{key}.")  # type: ignore[arg-type]
+        section = {} if value is None else value
+        return from_document(hint, replace(document, content=section), f"{key}.")  # type: ignore[arg-type]
     if origin is Literal and type(value) is type(arguments[0]):  # True is not 1
         if isinstance(value, str) and value not in arguments:
             document.refuse(key, f"{key} is {value!r}; {did_you_mean(value, arguments)}")
@@ -225,7 +226,10 @@ def _converted(value: Any, hint: Any, key: str, document: Document) -> Any:
             with suppress(_MismatchError):
                 return _converted(value, kind, key, document)
     elif origin is dict and isinstance(value, Mapping):
-        return {name: convert(item, arguments[1], f"{key}.{name}", document) for name, item in value.items()}
+        kind = arguments[1]
+        keeps_null = is_dataclass(kind) or NoneType in get_args(kind)
+        given = {name: item for name, item in value.items() if item is not None or keeps_null}
+        return {name: convert(item, kind, f"{key}.{name}", document) for name, item in given.items()}
     elif origin in (tuple, list):
         return origin(_items([value] if isinstance(value, str) else value, origin, arguments, key, document))
     elif hint in (float, str) and type(value) in (int, float):

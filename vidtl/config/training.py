@@ -66,10 +66,6 @@ class Length:
         steps_per_unit = {"epochs": steps_per_epoch, "steps": 1, "samples": steps_per_epoch / samples_per_epoch}
         return round(self.number * steps_per_unit[self.unit])
 
-    def extends(self, other: "Length") -> bool:
-        """Return True if this is `other`, or more of the same unit."""
-        return self.unit == other.unit and self.number >= other.number
-
 
 def parse_length(text: str, key: str) -> Length:
     """Parse a length; a UserError names the dotted `key` and the allowed form."""

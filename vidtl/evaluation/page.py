@@ -78,7 +78,7 @@ def remove_page(folder: Path) -> None:
 def write_examples(result: EvaluationResult, folder: Path) -> list[int]:
     """Replace the page of an earlier evaluation by a list of examples without pictures; return their record numbers."""
     remove_page(folder)
-    inside(folder / EXAMPLES, folder).parent.mkdir(exist_ok=True)
+    (folder / EXAMPLES).parent.mkdir(exist_ok=True)
     wrong = confidently_wrong(result)
     chosen = {"wrong": wrong, "hard": hardest(result, wrong)}
     groups = {kind: [_example(result, number) for number in numbers] for kind, numbers in chosen.items()}

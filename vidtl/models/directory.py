@@ -25,7 +25,7 @@ class SavedConfig:
     clip: ClipConfig
     num_outputs: int
     """Number of classes; huggingface_hub would pass on a key `num_classes`, an argument of models."""
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
     multi_label: bool | None = None
     """None where unknown, as in converted weights."""
     position_grids: dict[str, tuple[int, int, int]] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The training loop: steps, checkpoints, evaluations and orderly stops."""
 
+import logging
 import math
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -27,6 +28,8 @@ from vidtl.training.step import Engine, TrainingTask
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 """Scores the model on the evaluation split; called by all processes, with complete metrics in the main one."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,4 +234,9 @@ class _Run:
 
     def _should_stop_early(self) -> bool:
         patience = self.config.training.early_stop_evaluations
-        return patience > 0 and on_main_process(self.accelerator, lambda: self.state.evaluations_since_best >= patience)
+        stops = patience > 0 and on_main_process(
+            self.accelerator, lambda: self.state.evaluations_since_best >= patience
+        )
+        if stops and self.log:
+            _log.info("ended by training.early_stop_evaluations %d at step %d", patience, self.state.step)
+        return stops

@@ -144,10 +144,12 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
     for key, old, new in differences(dotted(recorded), config, affecting=["training"]):
-        if key == "schedule.length" and parse_length(str(new), key).extends(parse_length(str(old), key)):
-            _log.info("%s has %s %s: the run goes on to %s", file, key, old, new)
-            continue
-        longer = ", or more in the same unit" if key == "schedule.length" else ""
+        longer = ""
+        if key == "schedule.length":
+            before, now = (parse_length(str(length), key) for length in (old, new))
+            if now.unit == before.unit and now.number >= before.number:
+                continue
+            longer = ", or more in the same unit"
         other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "

@@ -3,8 +3,8 @@
 Both naming schemes are read: that of saved files, and that of the modules of transformers 5.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,6 @@ class HuggingFaceModel:
 
     model: ModelConfig
     clip: ClipConfig
-    class_names: tuple[str, ...]
     weights: SourceWeights
 
 
@@ -67,22 +66,23 @@ def read_huggingface(directory: Path) -> HuggingFaceModel:
     file = next((file for file in files if file.is_file()), files[0])
     length, height, width = config["tubelet_size"]
     grid = Grid(clip.num_frames // length, clip.frame_size[0] // height, clip.frame_size[1] // width)
-    labels = config.get("id2label", {})
-    names = tuple(labels[key] for key in sorted(labels, key=int))
-    return HuggingFaceModel(
-        model=model,
-        clip=clip,
-        class_names=names,
-        weights=replace(huggingface_weights(read_state(file), str(file), grid), class_names=names),
-    )
+    labels = config.get("id2label") or {}
+    if not isinstance(labels, dict) or labels.keys() != {str(number) for number in range(len(labels))}:
+        raise UserError(f"{path}: id2label is {str(labels)[:80]}; allowed: a name for each number from 0 on")
+    names = [str(labels[str(number)]) for number in range(len(labels))]
+    weights = huggingface_weights(read_state(file), str(file), grid, names)
+    return HuggingFaceModel(model=model, clip=clip, weights=weights)
 
 
-def huggingface_weights(state: Mapping[str, Tensor], source: str, grid: Grid) -> SourceWeights:
+def huggingface_weights(
+    state: Mapping[str, Tensor], source: str, grid: Grid, class_names: Sequence[str] = ()
+) -> SourceWeights:
     """Rename a state dict of transformers; its pooler, which precedes no classifier, is left out."""
     renamed = rename(state, _NAMES)
     unused = [name for name in renamed if name.startswith("pooler.")]
     kept = {name: tensor for name, tensor in renamed.items() if name not in unused}
-    return SourceWeights(source=source, state=kept, grids={"encoder.positions.weight": grid}, unused=unused)
+    grids = {"encoder.positions.weight": grid}
+    return SourceWeights(source=source, state=kept, grids=grids, class_names=class_names, unused=unused)
 
 
 def _read_settings(config: dict[str, Any], path: Path) -> tuple[ModelConfig, ClipConfig]:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from vidtl.errors import UserError
+from vidtl.errors import UserError, did_you_mean, spelling
 from vidtl.models.base import CONFIG_FILE, VideoModel
 from vidtl.models.directory import read_model_config, read_model_weights
 from vidtl.models.embedding import Grid
@@ -62,20 +62,26 @@ def _rows_by_name(model: VideoModel, weights: SourceWeights) -> SourceWeights:
     if f"{name}.weight" not in weights.state:
         return weights
     number = {each: row for row, each in enumerate(weights.class_names)}
+    count, fresh_head = len(weights.state[f"{name}.weight"]), "training.init_new_head true, for a fresh classifier"
+    if not number:
+        allowed = f"{fresh_head}, or a directory made by tools/convert_weights.py --class_names"
+        raise UserError(f"{weights.source} has no class names; allowed: {allowed}")
+    if len(number) != count:
+        found = f"has {count} classes and {len(number)} different names of them"
+        raise UserError(f"{weights.source} {found}; allowed: {fresh_head}")
     rows = [row for row, each in enumerate(own) if each in number]
     if not rows:
-        found = f"has none of the {len(own)} classes, such as {own[0]!r}" if number else "has no class names"
-        raise UserError(
-            f"{weights.source} {found}; allowed: training.init_new_head true, for a fresh classifier, or a directory "
-            "with such names, made by tools/convert_weights.py --class_names"
-        )
+        found = f"has none of the {len(own)} classes, such as {own[0]!r}"
+        raise UserError(f"{weights.source} {found}; {did_you_mean(own[0], number)}; or {fresh_head}")
     state = dict(weights.state)
     for key, fresh in layer.state_dict(prefix=f"{name}.").items():
         if (source := state.get(key)) is not None and source.shape[1:] == fresh.shape[1:]:
             state[key] = fresh.clone()
             state[key][rows] = source[[number[own[row]] for row in rows]].to(fresh.dtype)
-    if missing := [each for each in own if each not in number]:
-        names = ", ".join(map(repr, missing[:SHOWN_NAMES])) + (", ..." if len(missing) > SHOWN_NAMES else "")
+    if len(rows) < len(own):
+        known = {spelling(each): f" (it has {each!r})" for each in number}
+        new = [f"{each!r}{known.get(spelling(each), '')}" for each in own if each not in number]
+        names = ", ".join(new[:SHOWN_NAMES]) + (", ..." if len(new) > SHOWN_NAMES else "")
         _log.warning("%s has %d of %d classes; new in the classifier: %s", weights.source, len(rows), len(own), names)
     return replace(weights, state=state)
 
