@@ -73,7 +73,7 @@ def read_file_names(source: AnnotationSource) -> RecordsBuilder:
 
 def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
     """Read CIFAR-10 as torchvision stores it, in its binary version, or in an `.npz` archive."""
-    part = source.split_value
+    part = source.split.value
     if part not in _CIFAR_BATCHES:
         raise UserError(f"the split's value is {part!r}; CIFAR-10 has 'train' and 'test'")
     builder = RecordsBuilder(source)

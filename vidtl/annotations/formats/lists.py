@@ -43,12 +43,12 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
         builder.add(row, path + part, path, segment)
         folder = listed.replace("\\", "/").rpartition("/")[0]
-        if not labels and not source.multi_label:
+        if not labels and not source.description.multi_label:
             uses.setdefault((folder, None), (row, path))
             builder.label(row, f"{folder}/")  # until all folders are known
         for label in labels:
             builder.label(row, source.class_name(label, row))
-            if not source.multi_label:
+            if not source.description.multi_label:
                 uses.setdefault((folder, label), (row, path))
     builder.rename_labels(_classes_of_folders(source, uses))
     return builder
@@ -62,8 +62,8 @@ def _separator(text: str) -> str | None:
 
 def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None) -> tuple[dict[str, str], list[str]]:
     """Return fields and labels of a line; no label if it ends after the path."""
-    known = source.fields
-    if source.multi_label:
+    known = source.description.fields
+    if source.description.multi_label:
         parts = text.split(separator)
         values = dict(zip(known[:-1], parts, strict=False))
         labels = parts[len(known) - 1 :]
@@ -104,7 +104,11 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
                 source.lack_label(f"{row.where}: {path!r} has no label, and none of its folders stands for a class")
                 part = ""
             classes[f"{folder}/"] = of_folder or part
-        elif of_folder and (name := source.class_name(label, row)) and source.aliases.get(name, name) != of_folder:
+        elif (
+            of_folder
+            and (name := source.class_name(label, row))
+            and source.description.aliases.get(name, name) != of_folder
+        ):
             wrong.append(f"{row.where}: the label {label!r} is {name!r}, but the folder is that of {of_folder!r}")
     if wrong:
         more = f" (and {len(wrong) - 1} more folders)" if len(wrong) > 1 else ""
@@ -122,7 +126,9 @@ def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
         name = "" if label is None else source.class_name(label, row)
         for depth, part in enumerate(folder.split("/")):
             of_folder = _class_of_folder(source, part)
-            at_depth.setdefault(depth, []).append((part, of_folder, of_folder == source.aliases.get(name, name)))
+            at_depth.setdefault(depth, []).append(
+                (part, of_folder, of_folder == source.description.aliases.get(name, name))
+            )
     several = len({label for _, label in uses if label is not None}) > 1
     ranks = []
     for depth, entries in at_depth.items():
@@ -134,7 +140,7 @@ def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
 
 def _class_of_folder(source: AnnotationSource, folder: str) -> str | None:
     """Return the class with the name of a folder, with spaces or underscores."""
-    name = source.aliases.get(folder, folder)
+    name = source.description.aliases.get(folder, folder)
     return next((each for each in (name, name.replace("_", " ")) if source.classes and each in source.classes), None)
 
 
@@ -144,8 +150,8 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
     The flag is 1 for training, 2 for test and 0 for neither; lines with the split's `value` give records. `{id}` is the
     name without its suffix.
     """
-    if source.split_value not in _HMDB51_FLAGS:
-        raise UserError(f"the split's value is {source.split_value!r}; allowed: 1 (training), 2 (test), 0 (left out)")
+    if source.split.value not in _HMDB51_FLAGS:
+        raise UserError(f"the split's value is {source.split.value!r}; allowed: 1 (training), 2 (test), 0 (left out)")
     builder = RecordsBuilder(source)
     for row, text in source.lines():
         parsed = _HMDB51_FILE.fullmatch(row.file.name)
@@ -155,7 +161,7 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
         if flag not in _HMDB51_FLAGS:
             raise UserError(f"{row.where}: {text!r} does not end with 1 (training), 2 (test) or 0 (left out)")
         name = check_relative(name.strip(), row.where)
-        if flag == source.split_value:
+        if flag == source.split.value:
             stem, dot, suffix = name.rpartition(".")
             fields = {"label": parsed["label"], "id": stem if dot + suffix.lower() in VIDEO_SUFFIXES else name}
             builder.add_found(row, f"{parsed['label']}/{fields['id']}", fields)
