@@ -91,6 +91,7 @@ def test_file_names_have_groups(tmp_path):
     ("rows", "more", "parts"),
     [
         (["a/1.mp4,x", "b.mp4,y"], "group: 's{group}/{other}'", ("all.csv:2", "'a/1.mp4'", "'s{group}/{other}'")),
+        (["a/a/1.mp4,x", "a/b/2.mp4,y"], "group: '{group}/{group}/{other}'", ("all.csv:3", "'a/b/2.mp4'")),
         (["a.mp4,x"], "group: persn", ("all.csv:1", "'persn'", "'person'")),
         (["a.mp4,x,", "b.mp4,y,p"], "group: person", ("all.csv:2", "'a.mp4'", "'person'")),
         (["a/1.mp4,x", "a/2.mp4,y"], "group: '{group}/{other}'", ("all.csv", "[0.0, 0.2]", "1 groups")),

@@ -124,11 +124,13 @@ def test_wlasl_and_diving48(tmp_path):
 
 def test_hvu_and_its_list_of_mmaction2(tmp_path):
     rows = "Tags,youtube_id,time_start,time_end\nplant|sky,eeEC-oWWAM0,90.5,92.5\nsky,Np0jqmKPvSQ,7,9\n"
-    write(tmp_path, {"HVU_Val_V1.0.csv": rows, "HVU_Train_V1.0.csv": rows, "val/eeEC-oWWAM0_000905_000925.mp4": ""})
-    val = read("hvu", "val", tmp_path)
+    write(tmp_path, {"annotations/hvu_val.csv": rows, "HVU_Train_V1.0.csv": rows})
+    make(tmp_path, "videos_val/eeEC-oWWAM0_000905_000925.mp4", "videos/eeEC-oWWAM0_000090_000092_.mp4")
+    val, train = read("hvu", "val", tmp_path), read("hvu", "train", tmp_path)
     assert list(val.ids) == ["eeEC-oWWAM0_000905_000925", "Np0jqmKPvSQ_000070_000090"]
     assert [[name for name, _, _ in labels(val, index)] for index in (0, 1)] == [["plant", "sky"], ["sky"]]
-    assert missing(val) == [1]
+    assert missing(val) == missing(train) == [1]
+    assert train.paths[0] == "videos/eeEC-oWWAM0_000090_000092_.mp4"
     entries = [{"filename": "a.mp4", "label": {"action": [5, 0], "scene": [1]}}]
     more = "splits: {train: {annotations: a.json}}\ncolumns: {path: filename}"
     records = table(tmp_path, more, {"a.json": json.dumps(entries)}, labels="multi")
@@ -192,6 +194,8 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
         ("entries: videos", {"video": [{"path": "a.mp4", "label": "sit"}]}, "a.json | 'videos' | `entries`"),
         ("", '[{"path": "a.mp4", "path": "b.mp4", "label": "sit"}]', "a.json | 'path' | twice"),
         ("", "[{", "a.json | JSON"),
+        ("", '[{"path": "a.mp4", "label": NaN}]', "a.json, entry 1 | label"),
+        ("", [], "a.json | no row"),
     ],
 )
 def test_mistakes_in_entries(tmp_path, columns, content, message):
@@ -212,6 +216,32 @@ def test_the_separator_of_labels_may_not_be_in_one(tmp_path):
         table(tmp_path, more, {"a.json": entries}, labels="multi")
     records = table(tmp_path, f"{more}\nseparator: '|'", {"a.json": entries}, labels="multi")
     assert [[name for name, _, _ in labels(records, index)] for index in (0, 1)] == [["a; b", "c"], []]
+    with refused("a.json, entry 1: label", "'a; b'"):
+        table(tmp_path, more, {"a.json": json.dumps([{"path": "a.mp4", "label": ["a; b"]}])}, labels="multi")
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "found"),
+    [
+        ({"a.mp4": {"label": "x"}, "b.mp4": {"label": "y"}}, "columns: {path: key}", "a.mp4 x, b.mp4 y"),
+        ([["a.mp4", "x"], ["b.mp4", "y"]], "columns: {path: value.0, label: value.1}", "a.mp4 x, b.mp4 y"),
+        (
+            {"x": {"clips": ["a.mp4", "b.mp4"]}, "y": {"clips": ["c.mp4"]}},
+            "entries: clips\ncolumns: {path: value, label: key}",
+            "a.mp4 x, b.mp4 x, c.mp4 y",
+        ),
+        (
+            [{"kind": "x", "clips": {"a.mp4": {"kind": "z"}, "b.mp4": 1}}],
+            "entries: clips\ncolumns: {path: key, label: kind}",
+            "a.mp4 z, b.mp4 x",
+        ),
+        ([{"path": "a.mp4", "label": {"name": "x", "id": 3}}], "columns: {label: label.name}", "a.mp4 x"),
+        ([{"path": "a.mp4", "label": ["x", None]}], "", "a.mp4 x"),
+    ],
+)
+def test_forms_of_json(tmp_path, content, more, found):
+    records = table(tmp_path, f"splits: {{train: {{annotations: a.json}}}}\n{more}", {"a.json": json.dumps(content)})
+    assert ", ".join(map(" ".join, zip(records.paths, names(records), strict=True))) == found
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from vidtl.annotations.checks import check_keys
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource
-from vidtl.annotations.keys import DatasetDescription, SplitDescription, check_files, check_format, check_splits
+from vidtl.annotations.keys import DatasetDescription, SplitDescription
 from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_inside, existing
 from vidtl.annotations.parts import choose_part
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.text_files import ClassList, read_class_list
-from vidtl.config.checks import require_choice
 from vidtl.config.load import load
 from vidtl.errors import UserError, did_you_mean
 
@@ -39,16 +39,12 @@ def load_description(name_or_path: str) -> DatasetDescription:
         file = check_inside(folder / FILE_NAME, folder, "data set description")
         read = load(file, DatasetDescription)
     try:
-        require_choice("format", read.format, tuple(READERS))
-        annotation_format = READERS[read.format]
-        check_splits(read, annotation_format)
-        check_files(read.files, annotation_format.pattern_fields)
-        check_format(read, annotation_format)
+        check_keys(read)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    name = folder.resolve().name
+    name, fields = folder.resolve().name, read.fields or READERS[read.format].fields
     splits = {key: replace(split, value=split.value or key) for key, split in read.splits.items()}
-    return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits)
+    return replace(read, folder=folder, name=read.name or name, title=read.title or name, splits=splits, fields=fields)
 
 
 def read_records(description: DatasetDescription, split: str, root: Path, follow_links: bool = True) -> Records:
@@ -82,9 +78,9 @@ def read_splits(
         builders = {name: _read_split(description, split, places, lists) for name, split in needed.items()}
         labels = set[str]().union(*(builder.label_names for builder in builders.values())) - {""}
         if leave_out_unlabeled:
-            chosen = {name: split for name, split in chosen.items() if any(builders[name].label_names)}
+            chosen = {name: split for name, split in chosen.items() if not builders[name].is_unlabeled}
         for name in chosen:
-            builders[name].check_labels(name)
+            builders[name].check(name)
         classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(sorted(labels)))
         return {name: _build(description, name, builders[name], classes) for name in chosen}
 
@@ -101,6 +97,7 @@ def read_unlabeled(
         chosen, lists = description.split(split), _read_classes(description, places)
         classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
         builder = _read_split(description, chosen, places, lists)
+        builder.check(split, labeled=False)
         return _build(description, split, builder, classes, labeled=False)
 
 
@@ -166,19 +163,11 @@ def _read_split(
     source = AnnotationSource(
         root=places.root,
         annotations=_annotations(split, places, annotation_format),
-        multi_label=description.multi_label,
+        description=description,
+        split=split,
         columns=columns,
         finder=VideoFinder(places.root, split.videos, description.files, split.replacements),
-        split_value=split.value,
-        split_values=frozenset(each.value for each in description.splits.values()),
-        aliases=description.aliases,
         class_lists=tuple(lists),
-        fields=description.fields or annotation_format.fields,
-        frame_rate=description.frame_rate,
-        entries=description.entries,
-        separator=description.separator,
-        time_unit=description.time_unit,
-        path_prefix=description.path_prefix,
     )
     return annotation_format.read(source)
 

@@ -82,7 +82,7 @@ def _text(value: Any, separator: str, where: str) -> str:
         value = [f"{key} {item}" for key, items in lists.items() for item in items]
     if not isinstance(value, list):
         return "" if value is None else str(value).strip()
-    texts = [str(item).strip() for item in value]
+    texts = [str(item).strip() for item in value if item is not None]
     if wrong := next((text for text in texts if separator in text), None):
         raise UserError(f"{where} has {wrong!r}, which contains the `separator` {separator!r}; another one is needed")
     return separator.join(texts)
@@ -139,6 +139,6 @@ def _parsed(where: str, text: str | bytes) -> Any:
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return json.loads(text, object_pairs_hook=once, parse_constant=lambda _: None)  # NaN of pandas is empty
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None

@@ -254,11 +254,13 @@ def pattern_fields(pattern: str) -> set[str]:
 def pattern_expression(pattern: str) -> re.Pattern[str]:
     """Convert a name pattern to an expression for the end of a path; `{label}` takes as much as it can, others least.
 
-    Each field is a group, except for `{other}`; a suffix `.*` is any suffix, or none for folders.
+    Each field is a group, except for `{other}`, and has one value; a suffix `.*` is any suffix, or none for folders.
     """
-    parts: list[str] = []
+    text, seen = "(?:.*/)?", {"other"}
     for literal, name, _, _ in Formatter().parse(pattern.removesuffix(".*")):
-        parts.append(re.escape(literal))
+        text += re.escape(literal)
         if name is not None:
-            parts.append("[^/]+?" if name == "other" else f"(?P<{name}>[^/]+{'' if name == 'label' else '?'})")
-    return re.compile(f"(?:.*/)?{''.join(parts)}" + (r"(?:\.\w+)?" if pattern.endswith(".*") else ""))
+            value = "[^/]+" if name == "label" else "[^/]+?"
+            text += value if name == "other" else f"(?P={name})" if name in seen else f"(?P<{name}>{value})"
+            seen.add(name)
+    return re.compile(text + (r"(?:\.\w+)?" if pattern.endswith(".*") else ""))

@@ -33,6 +33,8 @@ class AnnotationFormat:
     """Official form of predictions; `csv` is that of `vidtl.evaluation.submission`."""
 
 
+FILE_NAME_FIELDS = ("label", "group", "other")
+
 _TABLE = AnnotationFormat(
     read=tables.read_labelled_table,
     columns={"path": "path", "label": "label", "id": None, "start": None, "end": None, "split": None},
@@ -77,7 +79,7 @@ READERS = {
     "labelled_csv": _TABLE,
     "file_names": AnnotationFormat(
         read=folders.read_file_names,
-        pattern_fields=("label", "group", "other"),
+        pattern_fields=FILE_NAME_FIELDS,
         annotation_files=False,
         multi_label=False,
     ),

@@ -71,7 +71,7 @@ class RecordsBuilder:
 
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
         """Add a label to the last record, of the whole video unless times are given; an empty one is missing."""
-        name = self.source.aliases.get(name, name)
+        name = self.source.description.aliases.get(name, name)
         if not name:
             self.source.lack_label(f"{row.where}: the label is empty; every row needs the name of a class")
             return
@@ -106,13 +106,20 @@ class RecordsBuilder:
         by_id = dict(zip(self.ids.column(), self._groups.column(), strict=True))
         return [by_id[video_id] for video_id in records.ids]
 
-    def check_labels(self, split: str) -> None:
-        """Raise a UserError if rows of the split have no labels."""
-        if self.source.unlabeled:
+    @property
+    def is_unlabeled(self) -> bool:
+        """True if there are rows, and none has a label."""
+        return bool(self._lines) and not any(self.label_names)
+
+    def check(self, split: str, labeled: bool = True) -> None:
+        """Raise a UserError for a split without rows, or where labels are missing unless they may."""
+        files = ", ".join(map(str, self.source.annotations))
+        if labeled and self.source.unlabeled:
             raise UserError(self.source.unlabeled[0])
-        if len(self._lines) and not self.label_names:
-            place = self.source.annotations[0]
-            raise UserError(f"{place} has no labels for split {split!r}; only predict.py reads such lists")
+        if not self._lines:
+            raise UserError(f"{files}: no row belongs to split {split!r}; one is needed")
+        if labeled and self.is_unlabeled:
+            raise UserError(f"{files} has no labels for split {split!r}; only predict.py reads such lists")
 
     def build(self, classes: ClassNames, labeled: bool = True) -> Records:
         """Build the table; rows that say the same of one id are one record.
@@ -122,11 +129,9 @@ class RecordsBuilder:
             labeled: False: labels of other classes are left out.
 
         Raises:
-            UserError: an empty split, contradictory rows with one id or an unknown class.
+            UserError: contradictory rows with one id or an unknown class.
         """
         ids, source = self.ids.column(), self.source
-        if not len(ids):
-            raise UserError(f"{', '.join(map(str, source.annotations))}: no row belongs to this split; one is needed")
         numbers = [
             self._class_number(classes, number, name) if labeled or name in classes else -1
             for number, name in enumerate(self.label_names)
@@ -140,7 +145,7 @@ class RecordsBuilder:
         records = Records(
             root=source.root,
             classes=classes,
-            multi_label=source.multi_label,
+            multi_label=source.description.multi_label,
             annotation=source.annotations[0],
             ids=ids,
             paths=self.paths.column(),
@@ -153,7 +158,7 @@ class RecordsBuilder:
             segment_ends_s=np.array(self._segment_ends),
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
-            frame_rate=source.frame_rate,
+            frame_rate=source.description.frame_rate,
         )
         return _merge_repeats(records)
 

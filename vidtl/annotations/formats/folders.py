@@ -36,7 +36,7 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
         return {"label": label} if slash else None
 
     builder = _read_walk(source, lambda place: "/" not in place, fields)
-    if empty := sorted(name for name in names if source.aliases.get(name, name) not in builder.label_names):
+    if empty := sorted(name for name in names if source.description.aliases.get(name, name) not in builder.label_names):
         _log.warning("%s: %d class folders without videos, as %s", source.annotations[0], len(empty), empty[0])
     return builder
 
@@ -79,7 +79,7 @@ def _read_walk(
 
 def read_cifar10(source: AnnotationSource) -> RecordsBuilder:
     """Read CIFAR-10 as torchvision stores it, in its binary version, or in an `.npz` archive."""
-    part = source.split_value
+    part = source.split.value
     if part not in _CIFAR_BATCHES:
         raise UserError(f"the split's value is {part!r}; CIFAR-10 has 'train' and 'test'")
     builder = RecordsBuilder(source)

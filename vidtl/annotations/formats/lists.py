@@ -43,14 +43,14 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
         builder.add(row, path + part, path, segment)
         folder = written.replace("\\", "/").rpartition("/")[0]
-        if not labels and not source.multi_label:
+        if not labels and not source.description.multi_label:
             uses.setdefault((folder, None), row)
             builder.label(row, f"{folder}/")  # until all folders are known
         for label in labels:
             name = source.class_name(label, row)
             builder.label(row, name)
-            if not source.multi_label:
-                uses.setdefault((folder, source.aliases.get(name, name)), row)
+            if not source.description.multi_label:
+                uses.setdefault((folder, source.description.aliases.get(name, name)), row)
     classes = _classes_of_folders(source, uses)
     builder.label_names = [classes.get(name, name) for name in builder.label_names]
     return builder
@@ -64,8 +64,8 @@ def _separator(text: str) -> str | None:
 
 def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None) -> tuple[dict[str, str], list[str]]:
     """Return fields and labels of a line; no label if it ends after the path."""
-    known = source.fields
-    if source.multi_label:
+    known = source.description.fields
+    if source.description.multi_label:
         parts = text.split(separator)
         values = dict(zip(known[:-1], parts, strict=False))
         labels = parts[len(known) - 1 :]
@@ -103,7 +103,7 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
             if not part or (source.classes is None and part.lower() in _SPLIT_FOLDERS):
                 source.lack_label(f"{row.where}: the line has no label, and no folder of its path stands for a class")
                 part = ""
-            classes[f"{folder}/"] = of_folder or source.aliases.get(part, part)
+            classes[f"{folder}/"] = of_folder or source.description.aliases.get(part, part)
         elif of_folder not in (None, name):
             wrong.append(f"{row.where}: the label is that of {name!r}, but the folder is that of {of_folder!r}")
     if wrong:
@@ -135,7 +135,7 @@ def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
 
 def _class_of_folder(source: AnnotationSource, folder: str) -> str | None:
     """Return the class with the name of a folder, with spaces or underscores; none for folders of splits."""
-    name = source.aliases.get(folder, folder)
+    name = source.description.aliases.get(folder, folder)
     spellings = () if folder.lower() in _SPLIT_FOLDERS else (name, name.replace("_", " "))
     return next((each for each in spellings if source.classes and each in source.classes), None)
 
@@ -146,8 +146,8 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
     The flag is 1 for training, 2 for test and 0 for neither; lines with the split's `value` give records. `{id}` is the
     name without its suffix.
     """
-    if source.split_value not in _HMDB51_FLAGS:
-        raise UserError(f"the split's value is {source.split_value!r}; allowed: 1 (training), 2 (test), 0 (left out)")
+    if source.split.value not in _HMDB51_FLAGS:
+        raise UserError(f"the split's value is {source.split.value!r}; allowed: 1 (training), 2 (test), 0 (left out)")
     builder = RecordsBuilder(source)
     for row, text in source.lines():
         parsed = _HMDB51_FILE.fullmatch(row.file.name)
@@ -157,7 +157,7 @@ def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
         if flag not in _HMDB51_FLAGS:
             raise UserError(f"{row.where}: {text!r} does not end with 1 (training), 2 (test) or 0 (left out)")
         name = check_relative(name.strip(), row.where)
-        if flag == source.split_value:
+        if flag == source.split.value:
             stem, dot, suffix = name.rpartition(".")
             fields = {"label": parsed["label"], "id": stem if dot + suffix.lower() in VIDEO_SUFFIXES else name}
             builder.add(row, f"{parsed['label']}/{fields['id']}", source.finder.find(fields))

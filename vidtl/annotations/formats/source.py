@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidtl.annotations.entries import read_table
+from vidtl.annotations.keys import DatasetDescription, SplitDescription
 from vidtl.annotations.layout import VideoFinder, check_relative, is_relative
 from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.annotations.text_files import ClassList, text_lines
@@ -43,27 +44,12 @@ class AnnotationSource:
 
     root: Path
     annotations: tuple[Path, ...]
-    multi_label: bool
+    description: DatasetDescription
+    split: SplitDescription
+    columns: Columns
     finder: VideoFinder
-    split_value: str
-    """Value of this split in the column `split`, where the data set names such a column."""
-    split_values: frozenset[str]
-    """Values of all splits; any other one is an error."""
-    class_lists: tuple[ClassList, ...] = ()
+    class_lists: tuple[ClassList, ...]
     """One list for each part of a label; none if the data set has no list of classes."""
-    columns: Columns = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    fields: tuple[str, ...] = ()
-    """Fields of a line of a list without a header."""
-    frame_rate: float | None = None
-    """Frames per second of folders of images, and of times in frames."""
-    time_unit: str = "seconds"
-    path_prefix: str = ""
-    """Beginning that paths of the annotation lose."""
-    entries: tuple[str, ...] = ()
-    """Keys that lead to the entries of a JSON file."""
-    separator: str = ";"
-    """Separates several labels of a row."""
     unlabeled: list[str] = field(default_factory=list)
     """Messages of missing labels, which `RecordsBuilder.build` raises if labels are needed."""
 
@@ -78,7 +64,8 @@ class AnnotationSource:
         for name in sorted(self.finder.fields):
             columns.setdefault(name.partition("*")[0], name.partition("*")[0])
         for number, file in enumerate(self.annotations):
-            for line, values in read_table(file, columns, self.entries, self.separator, self.unlabeled):
+            entries, separator = self.description.entries, self.description.separator
+            for line, values in read_table(file, columns, entries, separator, self.unlabeled):
                 row = Row(file, number, line, values)
                 if "split" not in values or self._in_split(row):
                     yield row
@@ -96,8 +83,8 @@ class AnnotationSource:
         of the split.
         """
         written, path = path, path.replace("\\", "/")
-        if self.path_prefix:
-            path = path.removeprefix(self.path_prefix.replace("\\", "/").rstrip("/") + "/")
+        if self.description.path_prefix:
+            path = path.removeprefix(self.description.path_prefix.replace("\\", "/").rstrip("/") + "/")
         if path.startswith("/") or path[1:3] == ":/":
             roots = [f"{root}/" for root in (self.root.absolute(), self.root.resolve()) if path.startswith(f"{root}/")]
             if not roots:
@@ -111,7 +98,7 @@ class AnnotationSource:
 
     def time(self, text: str, row: Row, name: str | None) -> float:
         """Parse a time in seconds or `hh:mm:ss`, or with `time_unit: frames` the number of a frame from 0."""
-        if self.time_unit == "seconds":
+        if self.description.time_unit == "seconds":
             return seconds(text, row, name)
         if not is_number(text):
             raise UserError(f"{row.where}: {name} is {text!r}; the number of a frame, 0 or more, is needed")
@@ -119,8 +106,8 @@ class AnnotationSource:
 
     def frame_time(self, number: int) -> float:
         """Return the time in seconds half a frame before a frame, so that rounding cannot exclude it."""
-        assert self.frame_rate is not None  # the description requires it
-        return max(0.0, (number - 0.5) / self.frame_rate)
+        assert self.description.frame_rate is not None  # the description requires it
+        return max(0.0, (number - 0.5) / self.description.frame_rate)
 
     def lack_label(self, message: str) -> None:
         """Note that a row has no label; the first message is kept."""
@@ -141,10 +128,11 @@ class AnnotationSource:
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
-        if value not in self.split_values:
-            hint = did_you_mean(value, sorted(self.split_values))
+        values = sorted({each.value for each in self.description.splits.values()})
+        if value not in values:
+            hint = did_you_mean(value, values)
             raise UserError(f"{row.where}: {self.columns['split']} is {value!r}, no split of dataset.yaml; {hint}")
-        return value == self.split_value
+        return value == self.split.value
 
 
 def _name_of_number(label: str, classes: ClassList, row: Row) -> str:

@@ -48,7 +48,7 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
 
 def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
     """Return the fields of name patterns; UserError for values that no file name can have."""
-    columns, aliases, values = builder.source.columns, builder.source.aliases, row.values
+    columns, aliases, values = builder.source.columns, builder.source.description.aliases, row.values
     label, video_id = values["label"], values["id"]
     if not video_id:
         raise UserError(f"{row.where}: {columns['id']} is empty; every row needs one")
@@ -108,12 +108,12 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
     absent: dict[str, Fields] = {}
     for row in source.rows():
         video_id, path, fields = _video(source, row)
-        if source.multi_label:
+        if source.description.multi_label:
             rows_of_video.setdefault(video_id, []).append((row, path, fields))
             continue
         start, end = _times(source, row)
         if (start > 0 or end < math.inf) and not row.values.get("id"):
-            unit = "t" if source.time_unit == "seconds" else "frames"
+            unit = "t" if source.description.time_unit == "seconds" else "frames"
             video_id += f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
         builder.add(row, video_id, path, (start, end))
         builder.label(row, _class_name(source, row, row.values["label"].translate(removed)))
@@ -127,7 +127,7 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
         for row, _, _ in rows:
             start, end = _times(source, row)
             whole = not row.values.get("start") and not row.values.get("end")
-            for name in row.values["label"].split(source.separator) if row.values["label"] else []:
+            for name in row.values["label"].split(source.description.separator) if row.values["label"] else []:
                 builder.label(row, _class_name(source, row, name.strip()), -math.inf if whole else start, end)
     if absent:
         pattern = source.finder.expected_pattern()
