@@ -30,7 +30,7 @@ class Task:
         is_terminal = visible and sys.stderr.isatty()
         self._bar: tqdm[None] = tqdm(
             desc=title, unit=f" {unit}", total=total, initial=done, disable=not is_terminal,
-            leave=False, dynamic_ncols=True, miniters=0,
+            leave=False, dynamic_ncols=True, miniters=0, smoothing=0,
         )  # fmt: skip
 
     def update(self, done: int, figures: Mapping[str, str] = NO_FIGURES) -> None:
