@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
-    """Read `<split>/<class>/.../<video>`, the class being the first folder, in the order of `VideoWalk`.
+    """Read `<split>/<class>/.../<video>`, the class being the first folder, in the order of the names.
 
     Images in the class folder itself are one video each; below it, see `VideoWalk`. What is not read is counted in a
     warning, and so are class folders without videos.
@@ -61,7 +61,7 @@ def _read_walk(
     builder = RecordsBuilder(source)
     for number, folder in enumerate(source.annotations):
         base, walk = folder.relative_to(source.root).as_posix(), VideoWalk(folder, source.root, is_single)
-        for name, _ in walk:
+        for name, _ in sorted(walk, key=lambda each: each[0].split("/")):
             path = join(base, name)
             values = fields(name, path)
             if values is None:
