@@ -35,7 +35,7 @@ def test_class_folders_are_walked_down(tmp_path, caplog):
     make(tmp_path, "train/stand/readme", "val/run/d.mp4")
     write(tmp_path, {"dataset.yaml": DESCRIPTION})
     records = read(tmp_path, "train", tmp_path)
-    run = ["z.mp4", "s1/a.y4m", "s1/b.MTS", "s2/deep/c.vob"]
+    run = ["s1/a.y4m", "s1/b.MTS", "s2/deep/c.vob", "z.mp4"]
     assert [*records.ids] == [f"train/run/{name}" for name in run] + [
         f"train/sit/{n}" for n in ("0.JPG", "1.jpg", "clip")
     ]

@@ -29,7 +29,7 @@ def test_linked_folders_and_files_are_read_once(tmp_path, root):
     (root / "train/walk").symlink_to(tmp_path / "disk/sit/deep")  # read as part of sit
     write(tmp_path, {"set/dataset.yaml": FOLDERS})
     records = read(tmp_path / "set", "train", root)
-    below = ["run/a.mp4", "run/x.avi", "run/c/c.mp4", "sit/b.mp4", "sit/deep/d.mp4"]
+    below = ["run/a.mp4", "run/c/c.mp4", "run/x.avi", "sit/b.mp4", "sit/deep/d.mp4"]
     assert list(records.paths) == [f"train/{name}" for name in below]
     assert names(records) == ["run"] * 3 + ["sit"] * 2
 
