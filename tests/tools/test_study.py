@@ -262,6 +262,7 @@ def test_metrics_without_a_value_are_refused(tmp_path: Path, metric: str, parts:
         ({"experiment": "tinny.yaml"}, [], ["tinny.yaml", "tiny.yaml"]),
         ({"checkpoint": "first"}, [], ["checkpoint", "first"]),
         ({"metrik": "top1"}, [], ["metrik"]),
+        ({"judged_on": "vla"}, [], ["'vla'", "'val'"]),
         ({}, ["--data.roott", "x"], ["--data.roott", "data.root"]),
         ({}, ["--result_dir", "x"], ["--result_dir"]),
         ({}, ["--training.seed=3"], ["--training.seed"]),
