@@ -185,9 +185,10 @@ class RecordsBuilder:
         lists = [label for label in parts if label in repeats or _LIST.fullmatch(label)]
         for names, kind in ((alike, "differ in case, spaces or accents only"), (lists, "look like several")):
             if names:
-                used = [place for name, place in zip(self.label_names, self._first_uses, strict=True) if name in names]
-                place, examples = used[0] if used else self.source.annotations[0], " and ".join(map(repr, names[:2]))
-                _log.warning("%s: %d labels %s, as %s", place, len(names), kind, examples)
+                first_uses = zip(self.label_names, self._first_uses, strict=True)
+                among = set(names)  # labels that are sentences are as many as videos
+                place = next((place for name, place in first_uses if name in among), self.source.annotations[0])
+                _log.warning("%s: %d labels %s, as %s", place, len(names), kind, " and ".join(map(repr, names[:2])))
 
 
 def listed(problems: Sequence[str]) -> str:

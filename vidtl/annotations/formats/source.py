@@ -1,10 +1,10 @@
 """Input of the annotation formats: rows with their line numbers, paths, labels and times."""
 
-import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,6 @@ from vidtl.annotations.layout import VideoFinder, check_relative, is_relative
 from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.annotations.text_files import ClassList, text_lines
 from vidtl.errors import UserError, did_you_mean
-
-_log = logging.getLogger(__name__)
 
 _CLOCK = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(\d{1,9}):([0-5]?\d(?:\.\d*)?)")
 
@@ -51,12 +49,16 @@ class AnnotationSource:
     class_lists: tuple[ClassList, ...]
     """One list for each part of a label; none if the data set has no list of classes."""
     unlabeled: list[str] = field(default_factory=list)
-    """Messages of missing labels, which `RecordsBuilder.build` raises if labels are needed."""
+    """Messages of missing labels, which `RecordsBuilder.check` raises if labels are needed."""
 
     @property
     def classes(self) -> ClassNames | None:
         """The one list of classes, if there is one."""
         return self.class_lists[0].names if len(self.class_lists) == 1 else None
+
+    @cached_property
+    def _split_values(self) -> frozenset[str]:
+        return frozenset(each.value for each in self.description.splits.values())
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
@@ -92,7 +94,7 @@ class AnnotationSource:
                 raise UserError(f"{row.where}: {written!r} is not in data.root {str(self.root)!r}; {hint}")
             return check_relative(path.removeprefix(roots[0]), row.where)
         path = path.removeprefix("./")
-        if not is_relative(path):
+        if not is_relative(path):  # the place, which costs as much as the check, is composed for an error alone
             check_relative(path, f"{row.where}: {self.columns.get('path') or 'path'}")
         return self.finder.place(path, written if "\\" in written else "")
 
@@ -128,9 +130,8 @@ class AnnotationSource:
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]
-        values = sorted({each.value for each in self.description.splits.values()})
-        if value not in values:
-            hint = did_you_mean(value, values)
+        if value not in self._split_values:
+            hint = did_you_mean(value, sorted(self._split_values))
             raise UserError(f"{row.where}: {self.columns['split']} is {value!r}, no split of dataset.yaml; {hint}")
         return value == self.split.value
 
