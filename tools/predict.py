@@ -57,7 +57,14 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.dataset import first_records
 from vidtl.data.loader import check_readable
 from vidtl.data.protocols import protocol_of_run
-from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, predict, predict_records
+from vidtl.evaluation.predict import (
+    Prediction,
+    PredictionSettings,
+    ScoredClass,
+    names_or_numbers,
+    predict,
+    predict_records,
+)
 from vidtl.evaluation.submission import write_predicted
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.models.directory import read_model_config
@@ -92,7 +99,7 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     """Write the predictions for a split."""
     description, split, file = load_description(config.data.dataset), config.data.eval_split, options.submission
     saved = read_model_config(checkpoint.model_directory)
-    class_names = saved.class_names or [f"class {k}" for k in range(saved.num_outputs)]
+    class_names = names_or_numbers(saved.class_names, saved.num_outputs)
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     model, records = load_for_records(checkpoint.model_directory, records)

@@ -9,7 +9,7 @@ import numpy as np
 
 from vidtl.annotations.records import Records
 from vidtl.config import DataConfig
-from vidtl.data.manifest import UNREADABLE, Entry, file_stamp, find_manifest
+from vidtl.data.manifest import file_stamp, find_manifest
 from vidtl.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -26,9 +26,8 @@ class Gap(NamedTuple):
 def find_gaps(records: Records, setting: str) -> list[Gap]:
     """Find the records whose files are unreadable in the manifest of `data.manifest`, and gone or unchanged now."""
     manifest = find_manifest(records.root, setting)
-    rows = manifest.rows(f"SELECT * FROM files WHERE {UNREADABLE}") if manifest else ()
     reasons = {}
-    for entry in (Entry.from_row(row, manifest.file) for row in rows if manifest):
+    for entry in manifest.unreadable() if manifest else ():
         file = records.root / entry.path
         # A folder's stamp does not cover its images.
         if file_stamp(file) in (None, (entry.size, entry.mtime_ns)) and not file.is_dir():

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 Status = Literal["ok", "damaged", "unreadable", "crashed", "hung", "missing"]
 """A damaged video opens, but not all of its frames decode; crashed and hung: the scan ended with its process."""
-UNREADABLE = "status NOT IN ('ok', 'damaged')"  # `Entry.is_readable` in SQL
+_UNREADABLE = "status NOT IN ('ok', 'damaged')"  # `Entry.is_readable` in SQL
 Depth = Literal["packets", "frames"]
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 """Depths of a scan, from quick to thorough."""
@@ -172,13 +172,19 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries in the order of the UTF-8 bytes of their paths."""
-        for row in self.rows("SELECT * FROM files ORDER BY path"):
-            yield Entry.from_row(row, self.file)
+        return self._entries("ORDER BY path")
 
     def find(self, path: str) -> Entry | None:
         """Return the entry of a path relative to the root; None if it was not scanned."""
-        row = next(self.rows("SELECT * FROM files WHERE path = ?", (path,)), None)
-        return None if row is None else Entry.from_row(row, self.file)
+        return next(self._entries("WHERE path = ?", (path,)), None)
+
+    def unreadable(self) -> Iterator[Entry]:
+        """Yield the entries of files that could not be opened, or are missing."""
+        return self._entries(f"WHERE {_UNREADABLE}")
+
+    def _entries(self, clause: str, values: tuple[Any, ...] = ()) -> Iterator[Entry]:
+        for row in self.rows(f"SELECT * FROM files {clause}", values):
+            yield Entry.from_row(row, self.file)
 
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """Run a query on the table `files`; UserError for a damaged file."""
@@ -243,7 +249,7 @@ def find_manifest(root: Path, setting: str) -> Manifest | None:
 def _open_once(file: Path, stamp: Stamp | None) -> Manifest:
     """Check the file once per process, however many data sets use it."""
     manifest = Manifest(file)
-    counts = f"SELECT count(*), total({UNREADABLE}) FROM files"
+    counts = f"SELECT count(*), total({_UNREADABLE}) FROM files"
     _log.info("manifest %s: %d files, %d of them unreadable", file, *next(manifest.rows(counts)))
     return manifest
 

@@ -22,6 +22,7 @@ from vidtl.config import DataConfig
 from vidtl.data.batch import Read
 from vidtl.errors import UserError
 from vidtl.runtime.resources import check_resources
+from vidtl.runtime.signals import ignore_stop_signals
 from vidtl.runtime.watchdog import heartbeat
 from vidtl.video import UnreadableVideo
 from vidtl.video.limits import cause_of_death, limited
@@ -152,9 +153,7 @@ def _next(iterator: Any, reads: Reads) -> Any:
 
 
 def _start_worker(worker_index: int) -> None:
-    """Ignore signals, which Ctrl-C and batch systems also send to the workers; the training process handles them."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stop_signals()
     for number in (signal.SIGPROF, signal.SIGALRM):  # `limited` ends the process
         signal.signal(number, signal.SIG_DFL)
 

@@ -78,6 +78,11 @@ class PredictionSettings:
     """Frames per second of folders of images."""
 
 
+def names_or_numbers(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Return the class names of a model, or `class 0`, `class 1`, ... of one without names."""
+    return tuple(class_names) or tuple(f"class {k}" for k in range(num_classes))
+
+
 def predict(
     model: VideoModel,
     videos: Sequence[VideoFile],
@@ -106,7 +111,7 @@ def predict(
     settings = settings or PredictionSettings()
     config = settings.config or ExperimentConfig(clip=model.clip_config)
     accelerator = accelerator or make_accelerator(config.training.precision)
-    names = model.class_names or tuple(f"class {k}" for k in range(model.num_classes))
+    names = names_or_numbers(model.class_names, model.num_classes)
     accepted, refusals = split_refused(videos, settings.frame_rate)
     refused = (Prediction(path=video.path, class_names=names, reason=reason) for video, reason in refusals)
     scored = (

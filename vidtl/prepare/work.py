@@ -24,15 +24,14 @@ from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
-from vidtl.runtime.signals import StoppedBySignalError, StopSignals
-from vidtl.video.limits import cause_of_death, limited
+from vidtl.runtime.signals import StoppedBySignalError, StopSignals, ignore_stop_signals
+from vidtl.video.limits import cause_of_death, count_frames_in, limited
 
 Job = TypeVar("Job")
 
 _TICK_S = 0.2  # between two checks for signals and for a commit that is due
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_frames: Any = None
 
 
 class Lost(NamedTuple):
@@ -162,14 +161,12 @@ def _killable_pool(num_workers: int, function: Callable[..., object], frames: An
 
 def _start_process(frames: Any) -> None:
     """Leave signals to the caller, and count frames for it."""
-    global _frames
-    _frames = frames
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    ignore_stop_signals()
+    count_frames_in(frames)
 
 
 def _run_job(function: Callable[[Job], Entry], job: Job, limit_s: float) -> Entry:
-    with limited(limit_s, _frames):
+    with limited(limit_s):
         return function(job)
 
 

@@ -105,6 +105,12 @@ def run_tool(main: Callable[[], object]) -> NoReturn:
     _end(0)
 
 
+def ignore_stop_signals() -> None:
+    """Leave stop signals, which Ctrl-C and batch systems send to all processes, to the one that started this one."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """End the process where the block raises, with the exit code of the module's docstring.

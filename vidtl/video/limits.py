@@ -21,15 +21,14 @@ _frames: Any = None
 
 
 @contextmanager
-def limited(cpu_s: float, frames: Any = None) -> Iterator[None]:
+def limited(cpu_s: float) -> Iterator[None]:
     """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how.
 
     Args:
         cpu_s: seconds of CPU time without a call of `frame_decoded`; the block may take 20 times as much wall time.
-        frames: a shared ctypes integer to which the decoded frames are added.
     """
-    global _cpu_s, _frames
-    _cpu_s, _frames = cpu_s, frames
+    global _cpu_s
+    _cpu_s = cpu_s
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     with suppress(OSError, ValueError), open("/proc/self/statm") as file:  # Linux only
         limit = int(file.read().split()[0]) * resource.getpagesize() + MEMORY_BYTES
@@ -47,6 +46,12 @@ def limited(cpu_s: float, frames: Any = None) -> Iterator[None]:
         for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
             signal.setitimer(timer, 0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def count_frames_in(total: Any) -> None:
+    """Add the frames of all later reads of this process to a shared ctypes integer."""
+    global _frames
+    _frames = total
 
 
 def frame_decoded() -> None:
