@@ -214,6 +214,19 @@ def test_equal_rows_are_one_record_and_all_contradictions_are_listed(tmp_path, c
         read_labelled(tmp_path, "path,label\n" + rows)
 
 
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_a_column_of_ids(tmp_path, kind):
+    columns = f"labels: {kind}\ncolumns: {{id: clip, start: from, end: to}}"
+    header = "clip,path,label,from,to\n"
+    records = read_labelled(tmp_path, f"{header}1,a.mp4,x,0,2\n2,a.mp4,x,2,4\n", columns)
+    assert (list(records.ids), list(records.paths)) == (["1", "2"], ["clips/a.mp4"] * 2)
+    with refused("'1' is", "all.csv:2", "all.csv:3"):
+        read_labelled(tmp_path, f"{header}1,a.mp4,x,0,2\n1,b.mp4,x,0,2\n", columns)
+    if kind == "single":
+        with refused("'1' is", "all.csv:2", "all.csv:3"):
+            read_labelled(tmp_path, f"{header}1,a.mp4,x,0,2\n1,a.mp4,x,2,4\n", columns)
+
+
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [

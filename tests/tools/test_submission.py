@@ -127,6 +127,7 @@ def test_such_a_list_cannot_be_evaluated(
     [
         ([], ("VIDEO", "--submission")),
         (["a.mp4", "--submission", "x"], ("--submission", "videos")),
+        (["--submission", "."], ("--submission", "'.'")),
         (["--submission", "x", "--top_k", "3"], ("--submission", "top_k")),
         (["--submission", "x", "--data.eval_split", "vla", "--data.root", "."], ("'vla'", "'val'")),
     ],

@@ -202,10 +202,11 @@ def _merge_repeats(records: Records) -> Records:
     columns = records.label_classes, records.label_starts_s, records.label_ends_s
 
     def content(index: int) -> tuple[str, str, list[tuple[float, float]]]:
+        segment = float(records.segment_starts_s[index]), float(records.segment_ends_s[index])
         part = slice(*records.label_offsets[index : index + 2])
         labels = sorted({*zip(*(column[part].tolist() for column in columns), strict=True)})
         names = ", ".join(records.classes.names[number] for number, _, _ in labels)
-        return names, records.paths[index], [(start, end) for _, start, end in labels]
+        return names, records.paths[index], [segment, *((start, end) for _, start, end in labels)]
 
     first_of: dict[str, int] = {}
     same: list[tuple[int, int]] = []

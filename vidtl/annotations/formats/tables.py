@@ -96,7 +96,8 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
     Multi-label: a record per file, with the labels of all its rows. `start` and `end` bound the labels of the row;
     without them, labels apply to the whole video. Labels of one row are separated by `;`, and a row may have none.
 
-    With name patterns, the columns of their fields give the path, and the column `id`, or the first pattern, the id.
+    With name patterns, the columns of their fields give the path, and the first pattern the id. The column `id` has ids
+    of its own.
 
     Args:
         source: the split.
@@ -104,27 +105,24 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
     """
     builder = RecordsBuilder(source)
     removed = str.maketrans("", "", dropped)
-    rows_of_video: dict[str, list[tuple[Row, str, Fields]]] = {}
+    rows_of_video: dict[tuple[str, str], list[Row]] = {}
     absent: dict[str, Fields] = {}
     for row in source.rows():
         video_id, path, fields = _video(source, row)
         if source.description.multi_label:
-            rows_of_video.setdefault(video_id, []).append((row, path, fields))
-            continue
-        start, end = _times(source, row)
-        if (start > 0 or end < math.inf) and not row.values.get("id"):
-            unit = "t" if source.description.time_unit == "seconds" else "frames"
-            video_id += f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
-        builder.add(row, video_id, path, (start, end))
-        builder.label(row, _class_name(source, row, row.values["label"].translate(removed)))
+            rows_of_video.setdefault((video_id, path), []).append(row)
+        else:
+            start, end = _times(source, row)
+            if (start > 0 or end < math.inf) and not row.values.get("id"):
+                unit = "t" if source.description.time_unit == "seconds" else "frames"
+                video_id += f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
+            builder.add(row, video_id, path, (start, end))
+            builder.label(row, _class_name(source, row, row.values["label"].translate(removed)))
         if not path:
             absent[video_id] = fields
-    for video_id, rows in rows_of_video.items():
-        first, path, fields = rows[0]
-        builder.add(first, video_id, path)
-        if not path:
-            absent[video_id] = fields
-        for row, _, _ in rows:
+    for (video_id, path), rows in rows_of_video.items():
+        builder.add(rows[0], video_id, path)
+        for row in rows:
             start, end = _times(source, row)
             whole = not row.values.get("start") and not row.values.get("end")
             for name in row.values["label"].split(source.description.separator) if row.values["label"] else []:
@@ -139,7 +137,7 @@ def _video(source: AnnotationSource, row: Row) -> tuple[str, str, Fields]:
     """Return id, path and fields of the video of a row; no path if name patterns match no file."""
     if not source.finder.fields:
         path = source.locate(row.values["path"], row)
-        return path, path, {}
+        return row.values.get("id") or path, path, {}
     fields = {name: _pattern_value(source, row, name) for name in source.finder.fields}
     return row.values.get("id") or source.finder.name(fields), source.finder.find(fields) or "", fields
 
