@@ -163,7 +163,7 @@ def _read_split(
     source = AnnotationSource(
         root=places.root,
         annotations=_annotations(split, places, annotation_format),
-        description=description,
+        dataset=description,
         split=split,
         columns=columns,
         finder=VideoFinder(places.root, split.videos, description.files, split.replacements),

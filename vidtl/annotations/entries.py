@@ -22,10 +22,9 @@ def read_table(
     """Yield line or position, from 1, and values of each row; the ending decides the kind of file, CSV by default.
 
     Args:
-        file: a JSON file is a list of objects, or an object of them, whose names become the field `key`; values that
-            are no objects become the field `value`.
-        columns: name of each column; `a + b` joins the values of two. In entries, `segment.0` is the first item of the
-            list `segment`, and some of them may lack `start`, `end` and `label`.
+        file: JSON files are lists of objects, or objects of them, whose names become the field `key`; other values
+            become the field `value`. Some entries may lack `start`, `end` and `label`.
+        columns: names; `a + b` joins the values of two, and `segment.0` is the first item of the list `segment`.
         keys: lead to nested entries of a JSON file, which inherit the fields around them; an empty list of them is one.
         separator: joins the items of a list.
         lacking: receives a message for each column of labels that the whole file lacks.
@@ -69,10 +68,11 @@ def _texts(
 def _field(entry: dict[str, Any], name: str) -> Any:
     """Return the field of a name, or of names and numbers separated by dots."""
     value: Any = entry
-    for part in [name] if name in entry else name.split("."):
-        if isinstance(value, list):
-            value = dict(zip(map(str, range(len(value))), value, strict=True))
-        value = value.get(part, _ABSENT) if isinstance(value, dict) else _ABSENT
+    try:
+        for part in [name] if name in entry else name.split("."):
+            value = value[int(part) if isinstance(value, list) else part]
+    except (LookupError, TypeError, ValueError):
+        return _ABSENT
     return value
 
 

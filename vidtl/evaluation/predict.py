@@ -9,7 +9,6 @@ Axes: V views of one video, K classes.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,12 +112,18 @@ def predict(
     accelerator = accelerator or make_accelerator(config.training.precision)
     names = names_or_numbers(model.class_names, model.num_classes)
     accepted, refusals = split_refused(videos, settings.frame_rate)
-    refused = (Prediction(path=video.path, class_names=names, reason=reason) for video, reason in refusals)
-    scored = (
-        _predict(model, names, of_kind, settings, replace(config, data=data), accelerator)
-        for of_kind, data in by_pixel_format(accepted, config.data)
-    )
-    for finished, prediction in enumerate(chain(refused, chain.from_iterable(scored)), start=1):
+    multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
+
+    def predictions() -> Iterator[Prediction]:
+        for video, reason in refusals:
+            yield Prediction(path=video.path, class_names=names, reason=reason)
+        for of_kind, data in by_pixel_format(accepted, config.data):
+            records = records_of_files(of_kind, ClassNames(names), multi_label, settings.frame_rate)
+            sections = replace(config, data=data), get_protocol(settings.protocol)
+            scored = predict_records(model, records, *sections, accelerator)
+            yield from (replace(each, path=video.path) for video, each in zip(of_kind, scored, strict=True))
+
+    for finished, prediction in enumerate(predictions(), start=1):
         if on_video:
             on_video(finished)
         yield prediction
@@ -127,15 +132,7 @@ def predict(
 def predict_records(
     model: nn.Module, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
 ) -> Iterator[Prediction]:
-    """Score records in their order, whether or not they have labels.
-
-    Args:
-        model: scores the classes of `records`; on the device of `accelerator`.
-        records: the videos.
-        config: the sections `clip`, `data` and `evaluation` are used.
-        protocol: views of each video and their fusion.
-        accelerator: device and precision.
-    """
+    """Score records in their order, whether or not they have labels; `model` scores their classes."""
     scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
     lengths: dict[int, tuple[int, float]] = {}
 
@@ -159,19 +156,3 @@ def predict_records(
                     scores=scores_K,
                     probabilities=chances_K,
                 )
-
-
-def _predict(
-    model: VideoModel,
-    names: tuple[str, ...],
-    videos: Sequence[VideoFile],
-    settings: PredictionSettings,
-    config: ExperimentConfig,
-    accelerator: Accelerator,
-) -> Iterator[Prediction]:
-    """Predict for videos of one pixel format, in order."""
-    multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
-    records = records_of_files(videos, ClassNames(names), multi_label, settings.frame_rate)
-    predictions = predict_records(model, records, config, get_protocol(settings.protocol), accelerator)
-    for video, prediction in zip(videos, predictions, strict=True):
-        yield replace(prediction, path=video.path)

@@ -71,7 +71,7 @@ class RecordsBuilder:
 
     def label(self, row: Row, name: str, start_s: float = -math.inf, end_s: float = math.inf) -> None:
         """Add a label to the last record, of the whole video unless times are given; an empty one is missing."""
-        name = self.source.description.aliases.get(name, name)
+        name = self.source.dataset.aliases.get(name, name)
         if not name:
             self.source.lack_label(f"{row.where}: the label is empty; every row needs the name of a class")
             return
@@ -145,7 +145,7 @@ class RecordsBuilder:
         records = Records(
             root=source.root,
             classes=classes,
-            multi_label=source.description.multi_label,
+            multi_label=source.dataset.multi_label,
             annotation=source.annotations[0],
             ids=ids,
             paths=self.paths.column(),
@@ -158,7 +158,7 @@ class RecordsBuilder:
             segment_ends_s=np.array(self._segment_ends),
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
-            frame_rate=source.description.frame_rate,
+            frame_rate=source.dataset.frame_rate,
         )
         return _merge_repeats(records)
 

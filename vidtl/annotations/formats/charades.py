@@ -70,7 +70,8 @@ def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
     A label of the frames i to j lasts from half a frame before i to half a frame after j, so that a clip has the labels
     of all frames from its first to its last, as in SlowFast.
     """
-    assert source.description.frame_rate is not None  # the description requires it for this format
+    rate = source.dataset.frame_rate
+    assert rate is not None  # the description requires it for this format
     videos: dict[str, _FrameFolder] = {}
     headers: set[Path] = set()
     for row, text in source.lines():
@@ -88,12 +89,7 @@ def read_frame_list(source: AnnotationSource) -> RecordsBuilder:
         for label, runs in video.runs.items():
             name = source.class_name(label, video.row)
             for start, end in runs:
-                builder.label(
-                    video.row,
-                    name,
-                    (start - 0.5) / source.description.frame_rate,
-                    (end + 0.5) / source.description.frame_rate,
-                )
+                builder.label(video.row, name, (start - 0.5) / rate, (end + 0.5) / rate)
     return builder
 
 

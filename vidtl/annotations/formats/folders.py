@@ -36,7 +36,7 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
         return {"label": label} if slash else None
 
     builder = _read_walk(source, lambda place: "/" not in place, fields)
-    if empty := sorted(name for name in names if source.description.aliases.get(name, name) not in builder.label_names):
+    if empty := sorted(name for name in names if source.dataset.aliases.get(name, name) not in builder.label_names):
         _log.warning("%s: %d class folders without videos, as %s", source.annotations[0], len(empty), empty[0])
     return builder
 

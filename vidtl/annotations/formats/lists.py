@@ -43,14 +43,16 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
         builder.add(row, path + part, path, segment)
         folder = written.replace("\\", "/").rpartition("/")[0]
-        if not labels and not source.description.multi_label:
+        if not labels and not source.dataset.multi_label:
             uses.setdefault((folder, None), row)
             builder.label(row, f"{folder}/")  # until all folders are known
         for label in labels:
+            if is_number(label) and not source.class_lists:
+                raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
             name = source.class_name(label, row)
             builder.label(row, name)
-            if not source.description.multi_label:
-                uses.setdefault((folder, source.description.aliases.get(name, name)), row)
+            if not source.dataset.multi_label:
+                uses.setdefault((folder, source.dataset.aliases.get(name, name)), row)
     classes = _classes_of_folders(source, uses)
     builder.label_names = [classes.get(name, name) for name in builder.label_names]
     return builder
@@ -64,8 +66,8 @@ def _separator(text: str) -> str | None:
 
 def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None) -> tuple[dict[str, str], list[str]]:
     """Return fields and labels of a line; no label if it ends after the path."""
-    known = source.description.fields
-    if source.description.multi_label:
+    known = source.dataset.fields
+    if source.dataset.multi_label:
         parts = text.split(separator)
         values = dict(zip(known[:-1], parts, strict=False))
         labels = parts[len(known) - 1 :]
@@ -103,7 +105,7 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
             if not part or (source.classes is None and part.lower() in _SPLIT_FOLDERS):
                 source.lack_label(f"{row.where}: the line has no label, and no folder of its path stands for a class")
                 part = ""
-            classes[f"{folder}/"] = of_folder or source.description.aliases.get(part, part)
+            classes[f"{folder}/"] = of_folder or source.dataset.aliases.get(part, part)
         elif of_folder not in (None, name):
             wrong.append(f"{row.where}: the label is that of {name!r}, but the folder is that of {of_folder!r}")
     if wrong:
@@ -135,7 +137,7 @@ def _class_depth(source: AnnotationSource, uses: _Uses) -> int | None:
 
 def _class_of_folder(source: AnnotationSource, folder: str) -> str | None:
     """Return the class with the name of a folder, with spaces or underscores; none for folders of splits."""
-    name = source.description.aliases.get(folder, folder)
+    name = source.dataset.aliases.get(folder, folder)
     spellings = () if folder.lower() in _SPLIT_FOLDERS else (name, name.replace("_", " "))
     return next((each for each in spellings if source.classes and each in source.classes), None)
 

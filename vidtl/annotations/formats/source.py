@@ -42,7 +42,7 @@ class AnnotationSource:
 
     root: Path
     annotations: tuple[Path, ...]
-    description: DatasetDescription
+    dataset: DatasetDescription
     split: SplitDescription
     columns: Columns
     finder: VideoFinder
@@ -58,7 +58,7 @@ class AnnotationSource:
 
     @cached_property
     def _split_values(self) -> frozenset[str]:
-        return frozenset(each.value for each in self.description.splits.values())
+        return frozenset(each.value for each in self.dataset.splits.values())
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of the split in the order of the files; UserError for an invalid header or row."""
@@ -66,7 +66,7 @@ class AnnotationSource:
         for name in sorted(self.finder.fields):
             columns.setdefault(name.partition("*")[0], name.partition("*")[0])
         for number, file in enumerate(self.annotations):
-            entries, separator = self.description.entries, self.description.separator
+            entries, separator = self.dataset.entries, self.dataset.separator
             for line, values in read_table(file, columns, entries, separator, self.unlabeled):
                 row = Row(file, number, line, values)
                 if "split" not in values or self._in_split(row):
@@ -85,8 +85,8 @@ class AnnotationSource:
         of the split.
         """
         written, path = path, path.replace("\\", "/")
-        if self.description.path_prefix:
-            path = path.removeprefix(self.description.path_prefix.replace("\\", "/").rstrip("/") + "/")
+        if self.dataset.path_prefix:
+            path = path.removeprefix(self.dataset.path_prefix.replace("\\", "/").rstrip("/") + "/")
         if path.startswith("/") or path[1:3] == ":/":
             roots = [f"{root}/" for root in (self.root.absolute(), self.root.resolve()) if path.startswith(f"{root}/")]
             if not roots:
@@ -100,7 +100,7 @@ class AnnotationSource:
 
     def time(self, text: str, row: Row, name: str | None) -> float:
         """Parse a time in seconds or `hh:mm:ss`, or with `time_unit: frames` the number of a frame from 0."""
-        if self.description.time_unit == "seconds":
+        if self.dataset.time_unit == "seconds":
             return seconds(text, row, name)
         if not is_number(text):
             raise UserError(f"{row.where}: {name} is {text!r}; the number of a frame, 0 or more, is needed")
@@ -108,8 +108,8 @@ class AnnotationSource:
 
     def frame_time(self, number: int) -> float:
         """Return the time in seconds half a frame before a frame, so that rounding cannot exclude it."""
-        assert self.description.frame_rate is not None  # the description requires it
-        return max(0.0, (number - 0.5) / self.description.frame_rate)
+        assert self.dataset.frame_rate is not None  # the description requires it
+        return max(0.0, (number - 0.5) / self.dataset.frame_rate)
 
     def lack_label(self, message: str) -> None:
         """Note that a row has no label; the first message is kept."""
@@ -117,16 +117,13 @@ class AnnotationSource:
             self.unlabeled.append(message)
 
     def class_name(self, label: str, row: Row) -> str:
-        """Return the class name of a label, which is a number in the list of classes or a name.
-
-        With several lists, the label is `a + b`, one for each, and the name is those of its parts.
-        """
+        """Return the class name of a label: a name, a number in the list of classes, or `a + b` of several lists."""
+        if not label or not self.class_lists:
+            return label
         parts = label.split(" + ") if len(self.class_lists) > 1 else [label]
-        if self.class_lists and len(parts) != len(self.class_lists):
+        if len(parts) != len(self.class_lists):
             raise UserError(f"{row.where}: the label is {label!r}; {len(self.class_lists)} numbers are needed")
-        if not self.class_lists and is_number(label):
-            raise UserError(f"{row.where}: the label is the number {label}; `classes` is needed in dataset.yaml")
-        return " ".join(_name_of_number(*each, row) for each in zip(parts, self.class_lists, strict=False)) or label
+        return " ".join(_name_of_number(*each, row) for each in zip(parts, self.class_lists, strict=True))
 
     def _in_split(self, row: Row) -> bool:
         value = row.values["split"]

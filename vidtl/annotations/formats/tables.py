@@ -48,7 +48,7 @@ def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
 
 def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
     """Return the fields of name patterns; UserError for values that no file name can have."""
-    columns, aliases, values = builder.source.columns, builder.source.description.aliases, row.values
+    columns, aliases, values = builder.source.columns, builder.source.dataset.aliases, row.values
     label, video_id = values["label"], values["id"]
     if not video_id:
         raise UserError(f"{row.where}: {columns['id']} is empty; every row needs one")
@@ -109,15 +109,15 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
     absent: dict[str, Fields] = {}
     for row in source.rows():
         video_id, path, fields = _video(source, row)
-        if source.description.multi_label:
+        if source.dataset.multi_label:
             rows_of_video.setdefault((video_id, path), []).append(row)
         else:
             start, end = _times(source, row)
             if (start > 0 or end < math.inf) and not row.values.get("id"):
-                unit = "t" if source.description.time_unit == "seconds" else "frames"
+                unit = "t" if source.dataset.time_unit == "seconds" else "frames"
                 video_id += f"#{unit}={row.values.get('start') or '0'},{row.values.get('end', '')}".removesuffix(",")
             builder.add(row, video_id, path, (start, end))
-            builder.label(row, _class_name(source, row, row.values["label"].translate(removed)))
+            builder.label(row, source.class_name(row.values["label"].translate(removed), row))
         if not path:
             absent[video_id] = fields
     for (video_id, path), rows in rows_of_video.items():
@@ -125,8 +125,8 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
         for row in rows:
             start, end = _times(source, row)
             whole = not row.values.get("start") and not row.values.get("end")
-            for name in row.values["label"].split(source.description.separator) if row.values["label"] else []:
-                builder.label(row, _class_name(source, row, name.strip()), -math.inf if whole else start, end)
+            for name in row.values["label"].split(source.dataset.separator) if row.values["label"] else []:
+                builder.label(row, source.class_name(name.strip(), row), -math.inf if whole else start, end)
     if absent:
         pattern = source.finder.expected_pattern()
         builder.complete(lambda video_id, _: pattern.format_map(absent[video_id]))
@@ -149,11 +149,6 @@ def _pattern_value(source: AnnotationSource, row: Row, field: str) -> str | int:
     if factor:
         return int(seconds(row.values[key], row, column) * int(factor))
     return check_relative(row.values[key] or ("unlabeled" if key == "label" else ""), f"{row.where}: {column}")
-
-
-def _class_name(source: AnnotationSource, row: Row, label: str) -> str:
-    """Resolve numbers where there is a list of classes."""
-    return source.class_name(label, row) if source.class_lists and label else label
 
 
 def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
