@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from multiprocessing import forkserver
 from pathlib import Path
@@ -16,6 +17,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
+from pebble.pool import process
 
 from tests.environment import REPOSITORY
 from tests.prepare import stubborn
@@ -101,6 +103,26 @@ def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Pat
     assert f"no new frame in {limit_of_file_s:g} s of CPU time" in manifest.find("hangs.mp4").reason
     assert "SIGSEGV" in manifest.find("crashes.mp4").reason
     assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
+
+
+def test_a_process_that_dies_before_the_pool_knows_its_job(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, it breaks pebble's pool; beside others, its job never ends."""
+    find, deaths = process.PoolManager.find_expired_task, []
+
+    def forget_twice(manager: process.PoolManager, worker: int) -> object:
+        deaths.append(worker)
+        if len(deaths) <= 2:
+            raise (BrokenProcessPool if len(deaths) == 1 else LookupError)
+        return find(manager, worker)
+
+    monkeypatch.setattr(process.PoolManager, "find_expired_task", forget_twice)
+    monkeypatch.setattr("vidtl.prepare.work._LATE_S", 0.0)
+    shutil.copy2(root / VIDEOS[0], root / "crashes.mp4")
+    manifest = scan(root, tmp_path, [*VIDEOS, "crashes.mp4"], time_limit_s=0.2, scan=stubborn.stubborn_scan)
+    assert {entry.path: entry.status for entry in manifest} == {**dict.fromkeys(VIDEOS, "ok"), "crashes.mp4": "crashed"}
+    assert len(deaths) == 3
 
 
 def test_a_long_file_shows_that_it_advances(

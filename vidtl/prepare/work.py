@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -25,11 +25,15 @@ from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StoppedBySignalError, StopSignals, ignore_stop_signals
-from vidtl.video.limits import cause_of_death, count_frames_in, limited
+from vidtl.video.limits import cause_of_death, count_frames_in, limited, wall_s
 
 Job = TypeVar("Job")
 
 _TICK_S = 0.2  # between two checks for signals and for a commit that is due
+
+_MOST_POOLS = 5
+
+_LATE_S = 5.0  # wall time beyond that of `limited`, after which a job's process is taken for dead
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -95,13 +99,29 @@ def _entries(
     work: Work[Job], results: Results, num_workers: int, frames: Any, should_stop: Callable[[], bool]
 ) -> Generator[Entry]:
     """Yield the entries in the order of completion, until `should_stop`; try lost files again, alone, at the end."""
+    left = dict.fromkeys(work.names)
+    for number in range(1, _MOST_POOLS + 1):
+        try:
+            for entry in _entries_of_pool(replace(work, names=[*left]), results, num_workers, frames, should_stop):
+                del left[entry.path]
+                yield entry
+            return
+        except RuntimeError:  # pebble's pool breaks if a process dies before the pool knows which job it has
+            if number == _MOST_POOLS:
+                raise
+
+
+def _entries_of_pool(
+    work: Work[Job], results: Results, num_workers: int, frames: Any, should_stop: Callable[[], bool]
+) -> Generator[Entry]:
     scheduled: dict[Future[Entry], Job] = {}
     lost: list[Job] = []
     one_in_time = False
     with _killable_pool(num_workers, work.run, frames) as pool:
 
         def schedule(job: Job) -> None:
-            scheduled[pool.schedule(_run_job, (work.run, job, work.limit_s(job)))] = job
+            limit_s = work.limit_s(job)
+            scheduled[pool.schedule(_run_job, (work.run, job, limit_s), timeout=wall_s(limit_s) + _LATE_S)] = job
 
         def ended(fewer_than: int) -> Iterator[tuple[Job, Entry | Lost]]:
             while not should_stop() and len(scheduled) >= fewer_than:
@@ -139,6 +159,8 @@ def _entries(
 def _outcome(future: "Future[Entry]", limit_s: float) -> Entry | Lost:
     try:
         return future.result()
+    except TimeoutError:  # its process died before the pool knew which job it had, or was stopped from outside
+        return Lost("crashed", f"the decoder's process gave no result in {wall_s(limit_s) + _LATE_S:g} s")
     except ProcessExpired as error:
         code = error.exitcode or 0
         return Lost("hung" if -code in (signal.SIGPROF, signal.SIGALRM) else "crashed", cause_of_death(code, limit_s))

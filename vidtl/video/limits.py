@@ -13,11 +13,15 @@ from typing import Any
 MEMORY_BYTES = 4 << 30
 """Memory of a read beyond that of its process; the largest pictures allowed need about 2 GiB."""
 
-_WALL_FACTOR = 20  # wall time of a whole read, as a multiple of its CPU time without a new frame
 _OUT_OF_MEMORY = 12  # exit code
 
 _cpu_s = 0.0
 _frames: Any = None
+
+
+def wall_s(cpu_s: float) -> float:
+    """Return the limit of a whole read's wall time, for one of CPU time without a new frame."""
+    return 20 * cpu_s
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def limited(cpu_s: float) -> Iterator[None]:
     """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how.
 
     Args:
-        cpu_s: seconds of CPU time without a call of `frame_decoded`; the block may take 20 times as much wall time.
+        cpu_s: seconds of CPU time without a call of `frame_decoded`; the block may take `wall_s` of wall time.
     """
     global _cpu_s
     _cpu_s = cpu_s
@@ -33,7 +37,7 @@ def limited(cpu_s: float) -> Iterator[None]:
     with suppress(OSError, ValueError), open("/proc/self/statm") as file:  # Linux only
         limit = int(file.read().split()[0]) * resource.getpagesize() + MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit if soft < 0 else min(limit, soft), hard))
-    signal.setitimer(signal.ITIMER_REAL, _WALL_FACTOR * cpu_s)
+    signal.setitimer(signal.ITIMER_REAL, wall_s(cpu_s))
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
     try:
         yield
@@ -66,7 +70,7 @@ def cause_of_death(exit_code: int, cpu_s: float) -> str:
     """Describe the end of a process inside of `limited`; `exit_code` is minus the signal that killed it."""
     causes = {
         -signal.SIGPROF: f"no new frame in {cpu_s:g} s of CPU time",
-        -signal.SIGALRM: f"not read in {_WALL_FACTOR * cpu_s:g} s",
+        -signal.SIGALRM: f"not read in {wall_s(cpu_s):g} s",
         -signal.SIGKILL: "the decoder's process was killed (SIGKILL), most likely for lack of memory",
         _OUT_OF_MEMORY: f"needs more than {MEMORY_BYTES >> 30} GiB of memory",
     }
