@@ -31,7 +31,8 @@ def section(name: str, **values: Any) -> dict[str, Any]:
 def translated(settings: Settings) -> dict[str, Any]:
     """Translate settings; those that were removed, or belong to another architecture, are left out."""
     architecture = settings.get("model.architecture", "vivit")
-    found = {}
+    trains = architecture == "vivit" and any(key.startswith("model.") for key in settings)
+    found = {"model.activation": "gelu_tanh"} if trains else {}  # the only one of that time
     for key, value in settings.items():
         if key.count(".") > 1 and not key.startswith(f"model.{architecture}."):
             continue
