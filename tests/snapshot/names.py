@@ -16,6 +16,7 @@ Settings = Mapping[str, Any]
 """Values by dotted key, under the names of the record."""
 
 REMOVED = {"mAP_micro", "classes_without_positives", "mini_vit frozen"}
+REMOVED |= {"model.activation"}  # in place of tanh, the exact GELU is the default now
 REMOVED |= {"pytorchvideo_10x3", "pytorchvideo_random", "sampling pytorchvideo_random"}
 """Keys of the record that have no present counterpart."""
 
