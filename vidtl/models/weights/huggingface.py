@@ -14,6 +14,7 @@ from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import SourceWeights, read_json, read_state, rename
+from vidtl.models.weights.settings import pair, read_class_names
 
 _NAMES = (
     (r"^vivit\.", ""),
@@ -66,11 +67,7 @@ def read_huggingface(directory: Path) -> HuggingFaceModel:
     file = next((file for file in files if file.is_file()), files[0])
     length, height, width = config["tubelet_size"]
     grid = Grid(clip.num_frames // length, clip.frame_size[0] // height, clip.frame_size[1] // width)
-    labels = config.get("id2label") or {}
-    if not isinstance(labels, dict) or labels.keys() != {str(number) for number in range(len(labels))}:
-        raise UserError(f"{path}: id2label is {str(labels)[:80]}; allowed: a name for each number from 0 on")
-    names = [str(labels[str(number)]) for number in range(len(labels))]
-    weights = huggingface_weights(read_state(file), str(file), grid, names)
+    weights = huggingface_weights(read_state(file), str(file), grid, read_class_names(config, str(path)))
     return HuggingFaceModel(model=model, clip=clip, weights=weights)
 
 
@@ -87,8 +84,7 @@ def huggingface_weights(
 
 def _read_settings(config: dict[str, Any], path: Path) -> tuple[ModelConfig, ClipConfig]:
     try:
-        side = config["image_size"]
-        size = (side, side) if isinstance(side, int) else (side[0], side[1])
+        size = pair(config["image_size"])
         model = ModelConfig(
             form="joint",
             activation="gelu_tanh",
