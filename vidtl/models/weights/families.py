@@ -6,19 +6,23 @@ from typing import Any
 from torch import Tensor
 
 from vidtl.models.weights.flax import is_flax_vit, is_flax_vivit, read_flax_vit, read_flax_vivit
-from vidtl.models.weights.huggingface import read_vivit
+from vidtl.models.weights.huggingface import is_vivit, read_vivit
 from vidtl.models.weights.load import PublishedModel
 from vidtl.models.weights.t2t import is_t2t, read_t2t
+from vidtl.models.weights.videomae import is_videomae, read_videomae
+from vidtl.models.weights.videoprism import is_videoprism, read_videoprism
 
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
 Reader = Callable[[Config, State, str], PublishedModel]
 
 FAMILIES: dict[str, tuple[Callable[[Config, State], bool], Reader]] = {
-    "transformers' ViViT": (lambda config, state: config.get("model_type") == "vivit", read_vivit),
-    "T2T-ViT": (lambda config, state: is_t2t(state), read_t2t),
-    "Flax ViViT": (lambda config, state: is_flax_vivit(state), read_flax_vivit),
-    "Flax image ViT": (lambda config, state: is_flax_vit(state), read_flax_vit),
+    "ViViT of transformers": (is_vivit, read_vivit),
+    "VideoMAE": (is_videomae, read_videomae),
+    "VideoPrism": (is_videoprism, read_videoprism),
+    "T2T-ViT": (is_t2t, read_t2t),
+    "Flax ViViT": (is_flax_vivit, read_flax_vivit),
+    "Flax image ViT": (is_flax_vit, read_flax_vit),
 }
 """Test and reader of each family."""
 

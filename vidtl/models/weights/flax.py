@@ -131,7 +131,7 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
     )
 
 
-def is_flax_vivit(state: Mapping[str, Tensor]) -> bool:
+def is_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
     """Recognize the parameters of a ViViT of tubelets, or of one whose timesteps have an encoder of their own."""
     kernel = state.get("embedding/kernel")
     return (kernel is not None and kernel.ndim == 5) or "SpatialTransformer/encoder_norm/scale" in state
@@ -148,7 +148,7 @@ def read_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: s
     return PublishedModel(model=model, clip={}, weights=flax_weights(params, source))
 
 
-def is_flax_vit(state: Mapping[str, Tensor]) -> bool:
+def is_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
     """Recognize the parameters of an image ViT, or of a ViViT of single frames."""
     kernel = state.get("embedding/kernel")
     return kernel is not None and kernel.ndim == 4 and "Transformer/posembed_input/pos_embedding" in state

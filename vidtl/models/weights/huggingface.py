@@ -11,6 +11,7 @@ from torch import Tensor
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
+from vidtl.models.weights.settings import pair, read_class_names
 
 _NAMES = (
     (r"^vivit\.", ""),
@@ -38,6 +39,11 @@ _REQUIRED: dict[str, tuple[object, ...]] = {
 }
 
 
+def is_vivit(config: Mapping[str, Any], _: Mapping[str, Tensor]) -> bool:
+    """Recognize a directory of transformers by `model_type`."""
+    return config.get("model_type") == "vivit"
+
+
 def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
     """Read settings, clip, class names and weights of a ViViT.
 
@@ -54,14 +60,6 @@ def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: s
     return PublishedModel(model=model, clip=clip, weights=weights)
 
 
-def read_class_names(config: Mapping[str, Any], source: str) -> list[str]:
-    """Return the names of `id2label` in the order of their numbers; UserError for other keys than 0, 1, ..."""
-    labels = config.get("id2label") or {}
-    if not isinstance(labels, dict) or labels.keys() != {str(number) for number in range(len(labels))}:
-        raise UserError(f"{source}: id2label is {str(labels)[:80]}; allowed: a name for each number from 0 on")
-    return [str(labels[str(number)]) for number in range(len(labels))]
-
-
 def huggingface_weights(
     state: Mapping[str, Tensor], source: str, grid: Grid, class_names: Sequence[str] = ()
 ) -> SourceWeights:
@@ -75,8 +73,7 @@ def huggingface_weights(
 
 def _read_settings(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        side = config["image_size"]
-        size = (side, side) if isinstance(side, int) else (side[0], side[1])
+        size = pair(config["image_size"])
         model = {
             "form": "joint",
             "activation": "gelu_tanh",

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,7 +24,7 @@ from vidtl.models.embedding import Grid, PositionEmbedding, Resizing, resize_pos
 
 _log = logging.getLogger(__name__)
 
-_PLACES = ("state_dict_ema", "state_dict", "model")
+_PLACES = ("state_dict_ema", "state_dict", "model", "module")
 """Keys of the state dict in files of training scripts; averaged weights first, as they are the published ones."""
 
 
@@ -49,7 +50,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not _require_file(path).startswith((b"PK", b"\x80")):
         raise UserError(f"{path} is no torch file; allowed: output of torch.save, a zip archive or a pickle")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the arguments in files of training scripts
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles end in almost any
         reason = re.search(r"WeightsUnpickler error:\s*(.+?)(\. |$)", str(error), re.MULTILINE)
         text = reason[1] if reason else f"{type(error).__name__} {error}".splitlines()[0]  # without torch's advice

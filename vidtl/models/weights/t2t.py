@@ -25,7 +25,7 @@ _T2T_NAMES = (
 )
 
 
-def is_t2t(state: Mapping[str, Tensor]) -> bool:
+def is_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
     """Recognize a state dict of the authors' T2T-ViT by its names."""
     return any("tokens_to_token." in name for name in state)
 
