@@ -41,7 +41,8 @@ def test_each_axis_equals_joint_attention_under_its_mask(axes, head_width):
 @pytest.mark.parametrize("order", ["time_space", "space_time"])
 def test_factorised_self_attention_block_is_two_masked_attentions_and_an_mlp(order):
     over_time, over_space = Attention(D, H, axes="time"), Attention(D, H, axes="space")
-    block = FactorisedSelfAttentionBlock(D, over_time, over_space, Mlp(D, 2 * D, D), order).eval()
+    both = (over_time, over_space) if order == "time_space" else (over_space, over_time)
+    block = FactorisedSelfAttentionBlock(D, both, Mlp(D, 2 * D, D)).eval()
     tokens = expected = torch.randn(B, T, N, D)
     for axis in order.split("_"):
         expected = expected + masked(getattr(block, f"attn_{axis}"), getattr(block, f"norm_{axis}")(expected))

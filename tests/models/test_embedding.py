@@ -63,7 +63,7 @@ def test_fixed_positions_follow_the_formulas():
 
 
 def test_fixed_positions_are_not_saved_and_are_zero_for_a_class_token():
-    embedding = PositionEmbedding(Grid(2, 3, 4), WIDTH, "sincos_3d", class_token=True)
+    embedding = PositionEmbedding(Grid(2, 3, 4), WIDTH, "sincos_3d", num_prefix=1)
     assert not embedding.state_dict()
     assert embedding.weight.shape == (25, WIDTH)
     assert not embedding.weight[0].any()
@@ -81,7 +81,7 @@ def test_resizing_equals_linear_zoom_of_scipy(target):
     zoom = pytest.importorskip("scipy.ndimage").zoom
     source = Grid(4, 5, 5)
     rows = torch.randn(1 + source.size, WIDTH)
-    ours = resize_positions(rows, source, PositionEmbedding(target, WIDTH, class_token=True), "positions")
+    ours = resize_positions(rows, source, PositionEmbedding(target, WIDTH, num_prefix=1), "positions")
     factors = [to / of for to, of in zip(target, source, strict=True)]
     theirs = zoom(rows[1:].reshape(*source, WIDTH).numpy(), (*factors, 1), order=1)
     assert torch.equal(ours[0], rows[0])
@@ -94,5 +94,5 @@ def test_image_positions_are_repeated_along_time_and_misfits_refused():
     torch.testing.assert_close(tiled, rows[1:].repeat(4, 1))
     with refused("positions", "7 rows", image, 9):
         resize_positions(rows[:7], image, PositionEmbedding(image, WIDTH), "positions")
-    with refused("positions", "class token"):
-        resize_positions(rows[1:], image, PositionEmbedding(image, WIDTH, class_token=True), "positions")
+    fitted = resize_positions(rows, image, PositionEmbedding(image, WIDTH, num_prefix=3), "positions")
+    assert torch.equal(fitted, torch.cat([rows[:1], torch.zeros(2, WIDTH), rows[1:]]))

@@ -116,7 +116,8 @@ def test_an_image_vit_with_token_learner_is_the_joint_form_on_one_frame(golden):
         stage = TokenLearnerConfig(num_tokens=meta["num_tokens"], after_block=meta["token_learner_at"])
         names = {"width": "hidden", "depth": "layers", "num_heads": "heads", "mlp_width": "mlp_dim"}
         sizes = {name: meta[key] for name, key in names.items()}
-        config = ModelConfig(**sizes, form="joint", tubelet=(1, meta["patch"], meta["patch"]), token_learner=stage)
+        tubelet = (1, meta["patch"], meta["patch"])
+        config = ModelConfig(**sizes, form="joint", activation="gelu_tanh", tubelet=tubelet, token_learner=stage)
         video = images.permute(0, 3, 1, 2).unsqueeze(1)
         model = build_model(config, clip_of(video), output.shape[1]).eval()
         report = load_weights(model, flax_weights(read_flax(path), str(path)))

@@ -143,8 +143,11 @@ def test_positions_and_class_tokens_do_not_decay():
     [
         ({"num_heads": 5}, ("model.width", 24, "model.num_heads", 5)),
         ({"form": FORMS[3], "num_heads": 3}, ("model.num_heads", 3, FORMS[3])),
-        ({"form": FORMS[2], "pooling": "cls"}, ("model.pooling", "'cls'", "mean, max or sum", FORMS[2])),
-        ({"pooling": "cls", "token_learner": STAGES["v1.1"]}, ("model.pooling", "'cls'", "TokenLearner", 2)),
+        ({"form": FORMS[3], "pooling": "cls"}, ("model.pooling", "'cls'", FORMS[3])),
+        ({"form": FORMS[3], "num_registers": 1}, ("model.num_registers", 1, FORMS[3])),
+        ({"pooling": "first", "token_learner": STAGES["v1.1"]}, ("model.pooling", "'first'", "TokenLearner")),
+        ({"pooling": "cls", "temporal_input": "places"}, ("model.pooling", "'cls'", "places")),
+        ({"num_registers": 1, "temporal_input": "tokens"}, ("model.num_registers", 1, "tokens")),
         ({"token_learner": replace(STAGES["v1.1"], num_tokens=16)}, ("model.token_learner.num_tokens", 16, "0 to 6")),
         ({"token_learner": replace(STAGES["v1.1"], after_block=4)}, ("model.token_learner.after_block", 4, "0 to 3")),
         (

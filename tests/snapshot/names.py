@@ -16,6 +16,7 @@ Settings = Mapping[str, Any]
 """Values by dotted key, under the names of the record."""
 
 REMOVED = {"mAP_micro", "classes_without_positives", "mini_vit frozen"}
+REMOVED |= {"model.activation"}  # in place of tanh, the exact GELU is the default now
 REMOVED |= {"pytorchvideo_10x3", "pytorchvideo_random", "sampling pytorchvideo_random"}
 """Keys of the record that have no present counterpart."""
 
@@ -31,7 +32,8 @@ def section(name: str, **values: Any) -> dict[str, Any]:
 def translated(settings: Settings) -> dict[str, Any]:
     """Translate settings; those that were removed, or belong to another architecture, are left out."""
     architecture = settings.get("model.architecture", "vivit")
-    found = {}
+    trains = architecture == "vivit" and any(key.startswith("model.") for key in settings)
+    found = {"model.activation": "gelu_tanh"} if trains else {}  # the only one of that time
     for key, value in settings.items():
         if key.count(".") > 1 and not key.startswith(f"model.{architecture}."):
             continue

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from vidtl.config.checks import Effect
 from vidtl.config.experiment import ExperimentConfig
-from vidtl.config.load import RETIRED, dotted, leaves
+from vidtl.config.load import EARLIER, RETIRED, dotted, leaves
 
 EFFECTS = {key: leaf.affects or frozenset(get_args(Effect)) for key, leaf in leaves(ExperimentConfig).items()}
 """Effects of each setting by dotted key; all of them where none is named."""
@@ -47,6 +47,8 @@ def differences(
     """
     absent = "(absent)"
     before, now = {**settings_of(ExperimentConfig()), **recorded}, settings_of(config)
+    if recorded.get("model.architecture") == "vivit":
+        before |= {key: value for name, value in EARLIER.items() if (key := f"model.{name}") not in recorded}
     return [
         (key, before.get(key, absent), now.get(key, absent))
         for key in [*now, *sorted(before.keys() - now.keys() - RETIRED)]

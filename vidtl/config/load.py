@@ -26,6 +26,9 @@ SIZE_LIMIT = 1_000_000
 RETIRED = {"data.worker_timeout_s"}
 """Settings that earlier versions recorded with their runs; they decided no result."""
 
+EARLIER = {"activation": "gelu_tanh"}
+"""Keys of `model`, for ViViTs, that earlier versions did not record, with their values of that time."""
+
 _log = logging.getLogger(__name__)
 
 

@@ -54,9 +54,17 @@ ARCHITECTURES: dict[str, Architecture] = {
             "tubelet": (2, 16, 16),
             "tubelet_sampling": "tubelet",
             "pooling": "mean",
+            "pooling_width": None,
+            "pooled_norm_eps": None,
             "temporal_input": "pooled",
             "attention_order": "time_space",
             "positions": "learned",
+            "num_registers": 0,
+            "activation": "gelu",
+            "norm_eps": 1e-6,
+            "input_norm": False,
+            "layer_scale": 0.0,
+            "attention_softcap": 0.0,
             **_DROPOUT,
             "stochastic_depth_rescale": False,
             "token_learner.num_tokens": 8,
@@ -173,14 +181,32 @@ class ModelConfig:
     """Frames, height and width (vivit, mini_vit); with T2T tokens [1, 16, 16], in mini_vit [1, 6, 6]."""
     tubelet_sampling: Literal["tubelet", "uniform"] | None = None
     """`uniform`: 2-D patches of num_frames / tubelet[0] evenly spaced frames instead of tubelets (vivit)."""
-    pooling: Literal["cls", "mean", "max", "sum"] | None = None
-    """Class token, or a reduction over tokens, which TokenLearner needs (vivit)."""
-    temporal_input: Literal["pooled", "tokens"] | None = None
-    """Input of the temporal encoder: one pooled vector per timestep, or every token of it (vivit)."""
+    pooling: Literal["cls", "first", "mean", "max", "sum", "mean_norm", "attention", "attention_mlp"] | None = None
+    """Class token, first patch, a reduction over tokens, a norm after the mean in place of that before it (VideoMAE),
+    attention with a learned query and a norm (VideoPrism) or a residual MLP (SigLIP) (vivit)."""
+    pooling_width: int | None = None
+    """Total width of the heads of `attention` pooling; default: width (vivit)."""
+    pooled_norm_eps: float | None = None
+    """Epsilon of the norm after pooling; default: norm_eps (vivit)."""
+    temporal_input: Literal["pooled", "tokens", "places"] | None = None
+    """Input of the temporal encoder: one pooled vector per timestep, all tokens of the clip, or at each place the
+    tokens there, place by place (VideoPrism) (vivit)."""
     attention_order: Literal["time_space", "space_time"] | None = None
     """Order of the two attentions in a block of factorised self-attention (vivit)."""
     positions: Literal["learned", "sincos_1d", "sincos_3d"] | None = None
     """Position embedding: learned, or fixed sines and cosines over the sequence or over (t, h, w) (vivit)."""
+    num_registers: int | None = None
+    """Learned tokens beside those of the grid that pooling does not see (DINOv2) (vivit)."""
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None
+    """GELU of the blocks: exact, or approximated by tanh (ViViT, SigLIP) or a sigmoid (OpenAI's CLIP) (vivit)."""
+    norm_eps: float | None = None
+    """Epsilon of the norms (vivit)."""
+    input_norm: bool | None = None
+    """A norm before the first block (CLIP) (vivit)."""
+    layer_scale: float | None = None
+    """Start of a learned factor for each channel of each branch (DeiT III, DINOv2); 0 for none (vivit)."""
+    attention_softcap: float | None = None
+    """c of c · tanh(logits / c), applied to the logits of attention (VideoPrism: 50); 0 for none (vivit)."""
     dropout: float | None = None
     """Dropout after the positions and inside blocks; before the classifier (pytorchvideo)."""
     attention_dropout: float | None = None
@@ -206,8 +232,11 @@ class ModelConfig:
         for key, value in _given(self).items():
             if key not in known:
                 raise UserError(f"model.{key} is {value!r}; allowed: null with {_family(self)}, which has no {key}")
-        for key in filter(known.__contains__, _LEAST):
-            require(known[key] >= _LEAST[key], f"model.{key}", known[key], f"{_LEAST[key]} or more")
+        numbers = {key: value for key, value in known.items() if value is not None}
+        for key in filter(numbers.__contains__, _LEAST):
+            require(numbers[key] >= _LEAST[key], f"model.{key}", numbers[key], f"{_LEAST[key]} or more")
+        for key in ("norm_eps", "pooled_norm_eps"):
+            require(numbers.get(key, 1) > 0, f"model.{key}", numbers.get(key), "above 0")
         for key in ("dropout", "attention_dropout", "stochastic_depth", "token_dropout"):
             require(0 <= known.get(key, 0) < 1, f"model.{key}", known.get(key), "0 or more, below 1")
         tubelet = known.get("tubelet", (1, 1, 1))
@@ -222,6 +251,7 @@ class ModelConfig:
 
 _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1)
 _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0, "token_learner.after_block": 0}
+_LEAST |= {"num_registers": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
 
 
 def resolve_model(config: ModelConfig) -> ModelConfig:

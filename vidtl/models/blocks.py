@@ -1,7 +1,8 @@
 """Transformer blocks: attention over the axes of a space-time grid of tokens, MLP, stochastic depth.
 
-Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, LayerNorm with epsilon 1e-6,
-tanh-approximated GELU, biases everywhere. The four forms of ViViT differ only in the axes of attention.
+Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, biases everywhere. The four forms of
+ViViT differ only in the axes of attention. Options that published image and video models need: three activations,
+LayerScale, capped attention.
 
 Axes: B clips, t timesteps, N tokens of a timestep, D width, H heads, d head width.
 """
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from vidtl.config.checks import require
 
 Axes = Literal["joint", "space", "time", "time_and_space"]
-Order = Literal["time_space", "space_time"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 SEQUENCES: dict[Axes, tuple[str, ...]] = {
     "joint": ("B H (t N) d",),
@@ -43,6 +44,7 @@ class Attention(nn.Module):
         qkv_bias: add biases to queries, keys and values.
         dropout: on the result.
         attention_dropout: on the attention probabilities.
+        softcap: c of c · tanh(logits / c), applied to the logits before the softmax (VideoPrism: 50); 0 for none.
 
     Raises:
         UserError: the heads do not divide the width, or their number is odd with `time_and_space`.
@@ -58,6 +60,7 @@ class Attention(nn.Module):
         qkv_bias: bool = True,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        softcap: float = 0.0,
     ) -> None:
         super().__init__()
         divides = head_width is not None or width % num_heads == 0
@@ -68,6 +71,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.axes = axes
         self.attention_dropout = attention_dropout
+        self.softcap = softcap
         self.q = nn.Linear(width, inner, bias=qkv_bias)
         self.k = nn.Linear(width, inner, bias=qkv_bias)
         self.v = nn.Linear(width, inner, bias=qkv_bias)
@@ -90,16 +94,21 @@ class Attention(nn.Module):
         batch, timesteps, tokens, _ = q_BtND.shape
         heads = self.num_heads // len(SEQUENCES[self.axes])
         q, k, v = (rearrange(x, f"B t N (H d) -> {pattern}", H=heads) for x in (q_BtND, k_BtND, v_BtND))
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attention_dropout if self.training else 0.0)
+        dropout = self.attention_dropout if self.training else 0.0
+        if self.softcap:  # no fused kernel has it
+            logits = self.softcap * torch.tanh(q @ k.mT * (q.shape[-1] ** -0.5 / self.softcap))
+            mixed = F.dropout(logits.softmax(dim=-1), dropout) @ v
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         mixed_BtND: Tensor = rearrange(mixed, f"{pattern} -> B t N (H d)", B=batch, t=timesteps, N=tokens)
         return mixed_BtND
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, dropout, linear, dropout: `[..., D] -> [..., out]`. Kernels Xavier-uniform, biases N(0, 1e-6).
+    """Linear, activation, dropout, linear, dropout: `[..., D] -> [..., out]`.
 
-    `hidden` is the width between the layers. `gelu` is `tanh` for the approximation that ViViT was trained with, `none`
-    for the exact function. `activate_output` adds a second GELU after the second layer.
+    Kernels start Xavier-uniform, biases from N(0, 1e-6). `hidden` is the width between the layers. `activate_output`
+    adds a second activation after the second layer.
     """
 
     def __init__(
@@ -109,12 +118,12 @@ class Mlp(nn.Module):
         out: int,
         *,
         dropout: float = 0.0,
-        gelu: Literal["tanh", "none"] = "tanh",
+        activation: Activation = "gelu",
         activate_output: bool = False,
     ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU(approximate=gelu)
+        self.act = make_activation(activation)
         self.fc2 = nn.Linear(hidden, out)
         self.dropout = nn.Dropout(dropout)
         self.activate_output = activate_output
@@ -126,6 +135,34 @@ class Mlp(nn.Module):
         hidden = self.dropout(self.act(self.fc1(tokens)))
         out: Tensor = self.dropout(self.act(self.fc2(hidden)) if self.activate_output else self.fc2(hidden))
         return out
+
+
+class QuickGELU(nn.Module):
+    """x · sigmoid(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden * torch.sigmoid(1.702 * hidden)
+
+
+def make_activation(name: Activation) -> nn.Module:
+    """Return the exact GELU, its approximation by tanh (ViViT, SigLIP) or by a sigmoid (OpenAI's CLIP)."""
+    return QuickGELU() if name == "quick_gelu" else nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
+
+
+class LayerScale(nn.Module):
+    """Multiply each channel by a learned factor (Touvron et al., 2021, arXiv 2103.17239)."""
+
+    def __init__(self, width: int, start: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, branch: Tensor) -> Tensor:
+        return branch * self.weight
+
+
+def make_layer_scale(width: int, start: float) -> nn.Module:
+    """Return a LayerScale that starts at `start`, or nothing for 0."""
+    return LayerScale(width, start) if start else nn.Identity()
 
 
 class StochasticDepth(nn.Module):
@@ -163,17 +200,20 @@ class TransformerBlock(nn.Module):
         mlp: Mlp,
         drop_path: StochasticDepth | None = None,
         norm_eps: float = 1e-6,
+        layer_scale: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = attention
+        self.scale1 = make_layer_scale(width, layer_scale)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = mlp
+        self.scale2 = make_layer_scale(width, layer_scale)
         self.drop_path = drop_path or StochasticDepth(0.0)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
-        tokens_BtND = tokens_BtND + self.drop_path(self.attn(self.norm1(tokens_BtND)))
-        out_BtND: Tensor = tokens_BtND + self.drop_path(self.mlp(self.norm2(tokens_BtND)))
+        tokens_BtND = tokens_BtND + self.drop_path(self.scale1(self.attn(self.norm1(tokens_BtND))))
+        out_BtND: Tensor = tokens_BtND + self.drop_path(self.scale2(self.mlp(self.norm2(tokens_BtND))))
         return out_BtND
 
 
@@ -181,30 +221,48 @@ class FactorisedSelfAttentionBlock(nn.Module):
     """Attention over one axis, attention over the other, MLP: `[B, t, N, D] -> [B, t, N, D]` (ViViT model 3).
 
     Each has a norm, a residual connection and its own draw of stochastic depth (the reference code has none here).
+
+    The first `num_prefix` tokens of each timestep are those of the clip (class token, registers): equal at all times,
+    they skip the attention over time, and that over space updates them by the mean over the timesteps (TimeSformer).
     """
 
     def __init__(
         self,
         width: int,
-        attention_over_time: Attention,
-        attention_over_space: Attention,
+        attentions: tuple[Attention, Attention],
         mlp: Mlp,
-        order: Order,
         drop_path: StochasticDepth | None = None,
+        norm_eps: float = 1e-6,
+        layer_scale: float = 0.0,
+        num_prefix: int = 0,
     ) -> None:
         super().__init__()
-        self.order = order
-        self.norm_time = nn.LayerNorm(width, eps=1e-6)
-        self.attn_time = attention_over_time
-        self.norm_space = nn.LayerNorm(width, eps=1e-6)
-        self.attn_space = attention_over_space
-        self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
+        self.order = attentions[0].axes, attentions[1].axes
+        self.num_prefix = num_prefix
+        for attention in attentions:
+            self.add_module(f"norm_{attention.axes}", nn.LayerNorm(width, eps=norm_eps))
+            self.add_module(f"attn_{attention.axes}", attention)
+            self.add_module(f"scale_{attention.axes}", make_layer_scale(width, layer_scale))
+        self.norm_mlp = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = mlp
+        self.scale_mlp = make_layer_scale(width, layer_scale)
         self.drop_path = drop_path or StochasticDepth(0.0)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
-        time, space = (self.norm_time, self.attn_time), (self.norm_space, self.attn_space)
-        for norm, attention in (time, space) if self.order == "time_space" else (space, time):
-            tokens_BtND = tokens_BtND + self.drop_path(attention(norm(tokens_BtND)))
-        out_BtND: Tensor = tokens_BtND + self.drop_path(self.mlp(self.norm_mlp(tokens_BtND)))
+        for axis in self.order:
+            tokens_BtND = tokens_BtND + self.drop_path(self._attend(axis, tokens_BtND))
+        out_BtND: Tensor = tokens_BtND + self.drop_path(self.scale_mlp(self.mlp(self.norm_mlp(tokens_BtND))))
         return out_BtND
+
+    def _attend(self, axis: Axes, tokens_BtND: Tensor) -> Tensor:
+        norm, attention, scale = (self.get_submodule(f"{part}_{axis}") for part in ("norm", "attn", "scale"))
+        prefix = self.num_prefix
+        if not prefix:
+            mixed: Tensor = scale(attention(norm(tokens_BtND)))
+        elif axis == "time":
+            mixed = F.pad(scale(attention(norm(tokens_BtND[:, :, prefix:]))), (0, 0, prefix, 0))
+        else:
+            mixed = scale(attention(norm(tokens_BtND)))
+            shared = mixed[:, :, :prefix].mean(dim=1, keepdim=True).expand(-1, mixed.shape[1], -1, -1)
+            mixed = torch.cat([shared, mixed[:, :, prefix:]], dim=2)
+        return mixed

@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from vidtl.config import ClipConfig, ModelConfig
-from vidtl.config.load import Document, from_document
+from vidtl.config.load import EARLIER, Document, from_document
 from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
@@ -98,6 +98,8 @@ def read_model_config(directory: Path) -> SavedConfig:
     sections = content.get("model")
     if isinstance(sections, dict) and not ARCHITECTURES.keys().isdisjoint(sections):
         raise UserError(f"{path} was written by an older version of vidtl; allowed: model directories of this version")
+    if isinstance(sections, dict) and sections.get("architecture") == "vivit":
+        content["model"] = {**EARLIER, **sections}
     return from_document(SavedConfig, Document(content, str(path)))
 
 

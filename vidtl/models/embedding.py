@@ -5,6 +5,7 @@ Vaswani et al., 2017, section 3.5 (sines and cosines over the sequence); Beyer e
 to t, h, w as in ViViT's reference code.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from vidtl.errors import UserError
 
 Kind = Literal["learned", "sincos_1d", "sincos_3d"]
+Resizing = Literal["linear", "bicubic", "bicubic_antialiased", "bilinear_antialiased", "nearest"]
 Tubelet = tuple[int, int, int]
 
 
@@ -94,10 +96,12 @@ def uniform_frames(num_frames: int, num_sampled: int) -> Tensor:
 
 
 class PositionEmbedding(nn.Module):
-    """Add one row per token of a grid: `[B, t, N, D] -> [B, t, N, D]`; a class token has row 0.
+    """Add one row per token of a grid: `[B, t, N, D] -> [B, t, N, D]`.
 
-    Fixed embeddings are not saved. Learned ones of another grid are resized `linear`ly between tokens with the corner
-    tokens kept in place (ViViT), or, for images, by `bicubic` interpolation (T2T-ViT).
+    The first `num_prefix` rows are those of a class token and of registers. They belong to no timestep: the tokens have
+    them once, or the same ones in front of each timestep. A grid with one timestep, or with one place, serves all.
+
+    Fixed embeddings are not saved. `resizing` is the method for learned ones of another grid, see `resize_positions`.
     """
 
     weight: Tensor
@@ -107,25 +111,30 @@ class PositionEmbedding(nn.Module):
         grid: Grid,
         width: int,
         kind: Kind = "learned",
-        class_token: bool = False,
-        resizing: Literal["linear", "bicubic"] = "linear",
+        num_prefix: int = 0,
+        resizing: Resizing = "linear",
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.class_token = class_token
+        self.num_prefix = num_prefix
         self.resizing = resizing
         if kind == "learned":
-            self.weight = nn.Parameter(torch.empty(grid.size + class_token, width))
+            self.weight = nn.Parameter(torch.empty(grid.size + num_prefix, width))
             nn.init.normal_(self.weight, std=0.02)
         elif kind == "sincos_1d":
-            self.register_buffer("weight", sincos_1d(grid.size + class_token, width), persistent=False)
+            self.register_buffer("weight", sincos_1d(grid.size + num_prefix, width), persistent=False)
         else:
-            class_row = torch.zeros(int(class_token), width)
-            self.register_buffer("weight", torch.cat([class_row, sincos_3d(grid, width)]), persistent=False)
+            prefix_rows = torch.zeros(num_prefix, width)
+            self.register_buffer("weight", torch.cat([prefix_rows, sincos_3d(grid, width)]), persistent=False)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
-        """Add rows, which run time-major over t and N; rows of a single timestep are shared by all."""
-        rows_tND: Tensor = rearrange(self.weight, "(t N) D -> t N D", N=tokens_BtND.shape[2])
+        """Add rows, which run time-major over t and N."""
+        if self.grid.t == 1 or (self.num_prefix and tokens_BtND.shape[1] == 1):
+            return tokens_BtND + self.weight
+        rows_tND: Tensor = rearrange(self.weight[self.num_prefix :], "(t N) D -> t N D", t=self.grid.t)
+        if self.num_prefix:
+            prefix_tPD = self.weight[: self.num_prefix].expand(self.grid.t, -1, -1)
+            rows_tND = torch.cat([prefix_tPD, rows_tND], dim=1)
         return tokens_BtND + rows_tND
 
 
@@ -150,28 +159,49 @@ def sincos_3d(grid: Grid, width: int) -> Tensor:
     return F.pad(table, (0, width - 6 * part)).float()
 
 
-def resize_positions(weight_LD: Tensor, source: Grid, target: PositionEmbedding, name: str) -> Tensor:
-    """Resize learned positions of one grid to another by the target's method.
+def resize_positions(
+    weight_LD: Tensor, source: Grid, target: PositionEmbedding, name: str, resizing: Resizing | None = None
+) -> Tensor:
+    """Resize learned positions of one grid to another.
 
-    The grid of an image (one timestep) is thereby repeated along time. A class row, the first, is copied, or left out
-    where the target has none. `name` is file and parameter, for messages.
+    The grid of an image (one timestep) is thereby repeated along time. Rows of a class token and of registers, the
+    first ones, are copied; further ones are left out, and rows that the source has not are 0.
+
+    Args:
+        weight_LD: rows of prefix tokens, then those of the grid.
+        source: their grid.
+        target: the position embedding to fit.
+        name: file and parameter, for messages.
+        resizing: default: that of `target`. `linear` keeps the corner tokens in place (ViViT), the others the corners
+            of the picture: `bicubic` (T2T-ViT, transformers) or antialiased (timm), `bilinear` antialiased, also along
+            time (VideoPrism), `nearest` (TimeSformer).
 
     Raises:
-        UserError: the number of rows fits the source grid neither with nor without a class row, or the target needs a
-            class row and the source has none.
+        UserError: there are fewer rows than the source grid has.
     """
-    class_rows = weight_LD.shape[0] - source.size
-    if class_rows not in (0, 1):
+    num_prefix = weight_LD.shape[0] - source.size
+    if num_prefix < 0:
         raise UserError(f"{name} has {weight_LD.shape[0]} rows, but a grid of {source} has {source.size}")
-    if target.class_token and not class_rows:
-        raise UserError(f"{name} has no row for the class token of this model")
-    grid_rows = weight_LD[class_rows:]
+    grid_rows = weight_LD[num_prefix:]
     if source != target.grid:
-        volume = rearrange(grid_rows.float(), "(t h w) D -> 1 D t h w", t=source.t, h=source.h, w=source.w)
-        if target.resizing == "bicubic":
-            image = F.interpolate(volume.squeeze(2), size=target.grid[1:], mode="bicubic", align_corners=False)
-            volume = image.unsqueeze(2)
-        else:
-            volume = F.interpolate(volume, size=tuple(target.grid), mode="trilinear", align_corners=True)
-        grid_rows = rearrange(volume, "1 D t h w -> (t h w) D").to(weight_LD.dtype)
-    return torch.cat([weight_LD[:1], grid_rows]) if target.class_token else grid_rows
+        volume = rearrange(grid_rows.float(), "(t h w) D -> D t h w", t=source.t, h=source.h, w=source.w)
+        volume = _resize(volume, target.grid, resizing or target.resizing)
+        grid_rows = rearrange(volume, "D t h w -> (t h w) D").to(weight_LD.dtype)
+    prefix_rows = weight_LD[: min(num_prefix, target.num_prefix)]
+    missing = target.num_prefix - len(prefix_rows)
+    return torch.cat([prefix_rows, grid_rows.new_zeros(missing, grid_rows.shape[1]), grid_rows])
+
+
+def _resize(volume_Dthw: Tensor, grid: Grid, resizing: Resizing) -> Tensor:
+    if resizing == "linear":
+        volume = F.interpolate(volume_Dthw[None], size=tuple(grid), mode="trilinear", align_corners=True)
+        return volume[0]
+    mode, _, antialiased = resizing.partition("_")
+    interpolate = partial(F.interpolate, mode=mode, antialias=bool(antialiased))
+    if volume_Dthw.shape[2:] != grid[1:]:
+        frames_tDhw = interpolate(rearrange(volume_Dthw, "D t h w -> t D h w"), size=grid[1:])
+        volume_Dthw = rearrange(frames_tDhw, "t D h w -> D t h w")
+    if volume_Dthw.shape[1] in (1, grid.t):
+        return volume_Dthw.expand(-1, grid.t, -1, -1)
+    columns = interpolate(rearrange(volume_Dthw, "D t h w -> 1 D t (h w)"), size=(grid.t, grid.h * grid.w))
+    return rearrange(columns, "1 D t (h w) -> D t h w", h=grid.h)  # type: ignore[no-any-return]

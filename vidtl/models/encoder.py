@@ -1,19 +1,18 @@
 """A stack of transformer blocks over a grid of tokens, with TokenLearner between two of them."""
 
 from functools import partial
-from typing import Literal
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
 from vidtl.models.blocks import (
+    Activation,
     Attention,
     Axes,
     FactorisedSelfAttentionBlock,
     Mlp,
-    Order,
     StochasticDepth,
     TransformerBlock,
     drop_path_ramp,
@@ -21,33 +20,38 @@ from vidtl.models.blocks import (
 from vidtl.models.embedding import Grid, Kind, PositionEmbedding
 from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
 
-Form = Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
-AXES: dict[Form, Axes] = {"joint": "joint", "factorised_encoder": "space", "factorised_dot_product": "time_and_space"}
-"""Axes of the forms whose blocks have one attention."""
-
 
 class Encoder(nn.Module):
-    """Class token, positions, blocks, final norm: `[B, t, N, D] -> [B, t, N', D]`.
+    """Class token, registers, positions, blocks, final norm: `[B, t, N, D] -> [B, t, P + N', D]`.
 
-    N' is N, or S after a TokenLearner without fuser, or N + 1 with a class token, which is token 0. In the joint form a
-    class token belongs to no timestep, so that the grid becomes a single timestep of 1 + t N tokens.
+    N' is N, or S after a TokenLearner without fuser. The P prefix tokens come first: the class token, then registers,
+    which TokenLearner leaves alone. Where all tokens of the clip attend to each other, they belong to no timestep, so
+    that with them the grid becomes a single timestep of P + t N' tokens; else each timestep has P of them.
 
-    `grid` is the number of tokens along time, height and width; its t is 1 where all timesteps share their positions.
-    `class_token` prepends a class token. The other arguments are those of `ViViT`.
+    `axes` are those of the one or two attentions of each block. `grid` is the number of tokens along time, height and
+    width; its t is 1 where all timesteps share their positions, its h and w are 1 where all places do. `class_token`
+    prepends a class token, `input_norm` normalizes before the first block, `final_norm` after the last. The other
+    arguments are those of `ViViT`.
     """
 
     def __init__(
         self,
         *,
-        form: Form,
+        axes: tuple[Axes, ...],
         grid: Grid,
         width: int,
         depth: int,
         num_heads: int,
         mlp_width: int,
-        class_token: bool,
+        class_token: bool = False,
+        num_registers: int = 0,
         positions: Kind = "learned",
-        attention_order: Order = "time_space",
+        activation: Activation = "gelu",
+        norm_eps: float = 1e-6,
+        layer_scale: float = 0.0,
+        softcap: float = 0.0,
+        input_norm: bool = False,
+        final_norm: bool = True,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         stochastic_depth: float = 0.0,
@@ -59,24 +63,31 @@ class Encoder(nn.Module):
         fuser: bool = False,
     ) -> None:
         super().__init__()
-        self.joint = form == "joint"
+        self.joint = axes == ("joint",)
         self.grid = grid
+        self.num_prefix = class_token + num_registers
         self.cls = nn.Parameter(torch.zeros(width)) if class_token else None
-        self.positions = PositionEmbedding(grid, width, positions, class_token)
+        self.registers = nn.Parameter(torch.randn(num_registers, width) * 1e-6) if num_registers else None
+        self.positions = PositionEmbedding(grid, width, positions, self.num_prefix)
         self.dropout = nn.Dropout(dropout)
-        attention = partial(Attention, width, num_heads, dropout=dropout, attention_dropout=attention_dropout)
-        mlp = partial(Mlp, width, mlp_width, width, dropout=dropout)
+        self.input_norm = nn.LayerNorm(width, eps=norm_eps) if input_norm else nn.Identity()
+        attention = partial(
+            Attention, width, num_heads, dropout=dropout, attention_dropout=attention_dropout, softcap=softcap
+        )
+        mlp = partial(Mlp, width, mlp_width, width, dropout=dropout, activation=activation)
+        plain = partial(TransformerBlock, width, norm_eps=norm_eps, layer_scale=layer_scale)
+        factorised = partial(
+            FactorisedSelfAttentionBlock, width, norm_eps=norm_eps, layer_scale=layer_scale, num_prefix=self.num_prefix
+        )
         self.blocks = nn.ModuleList()
         for rate in drop_path_ramp(stochastic_depth, depth):
             drop_path = StochasticDepth(rate, stochastic_depth_rescale)
-            if form == "factorised_self_attention":
-                over_time, over_space = attention(axes="time"), attention(axes="space")
-                block: nn.Module = FactorisedSelfAttentionBlock(
-                    width, over_time, over_space, mlp(), attention_order, drop_path
-                )
+            if len(axes) == 1:
+                self.blocks.append(plain(attention(axes=axes[0]), mlp(), drop_path))
             else:
-                block = TransformerBlock(width, attention(axes=AXES[form]), mlp(), drop_path)
-            self.blocks.append(block)
+                over_time, over_space = attention(axes="time"), attention(axes="space")
+                both = (over_time, over_space) if axes[0] == "time" else (over_space, over_time)
+                self.blocks.append(factorised(both, mlp(), drop_path))
         self.after_block = after_block if num_tokens else depth
         self.token_learners = nn.ModuleList()
         self.token_fusers = nn.ModuleList()
@@ -85,7 +96,7 @@ class Encoder(nn.Module):
             self.token_learners.append(TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout))
             if fuser:
                 self.token_fusers.append(TokenFuser(width, num_tokens, dropout))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
 
     def layers(self, prefix: str) -> list[list[str]]:
         """Return the names of the parts by depth: before the blocks, each block, the norm."""
@@ -93,22 +104,31 @@ class Encoder(nn.Module):
         for i in range(len(self.token_learners)):
             block = min(self.after_block + i, len(self.blocks) - 1)
             blocks[block] += [f"{prefix}.token_learners.{i}", f"{prefix}.token_fusers.{i}"]
-        return [[f"{prefix}.cls", f"{prefix}.positions"], *blocks, [f"{prefix}.norm"]]
+        first = [f"{prefix}.{part}" for part in ("cls", "registers", "positions", "input_norm")]
+        return [first, *blocks, [f"{prefix}.norm"]]
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         tokens = self._before_token_learner(tokens_BtND)
         later_blocks = self.blocks[self.after_block :]
         if self.token_fusers:
             for learner, block, fuser in zip(self.token_learners, later_blocks, self.token_fusers, strict=True):
-                learned = block(learner(tokens, self.grid[1:]))
-                tokens = tokens + fuser(learned, tokens)
+                prefix, grid = self._split(tokens)
+                prefix, learned = self._split(block(self._join(prefix, learner(grid, self.grid[1:]))))
+                tokens = self._join(prefix, grid + fuser(learned, grid))
         else:
             for learner in self.token_learners:
-                tokens = learner(tokens, self.grid[1:])
+                prefix, grid = self._split(tokens)
+                tokens = self._join(prefix, learner(grid, self.grid[1:]))
             for block in later_blocks:
                 tokens = block(tokens)
         normed: Tensor = self.norm(tokens)
         return normed
+
+    def sequence(self, tokens_BtND: Tensor) -> Tensor:
+        """Return the output as one sequence, the prefix tokens once: `[B, P + t N', D]`."""
+        prefix_BtPD, grid_BtND = self._split(tokens_BtND)
+        grid_BLD: Tensor = rearrange(grid_BtND, "B t N D -> B (t N) D")
+        return torch.cat([prefix_BtPD[:, 0], grid_BLD], dim=1) if self.num_prefix else grid_BLD
 
     def token_maps(self, tokens_BtND: Tensor) -> Tensor:
         """Return the maps `[B, t, S, h, w]` of the first TokenLearner, before pooling."""
@@ -116,17 +136,31 @@ class Encoder(nn.Module):
             raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
-        maps_BtSN = learner.maps(self._before_token_learner(tokens_BtND), self.grid[1:])
-        maps_BtShw: Tensor = rearrange(maps_BtSN, "B t S (h w) -> B t S h w", h=self.grid.h)
+        _, grid = self._split(self._before_token_learner(tokens_BtND))
+        maps_BtShw: Tensor = rearrange(learner.maps(grid, self.grid[1:]), "B t S (h w) -> B t S h w", h=self.grid.h)
         return maps_BtShw
 
     def _before_token_learner(self, tokens_BtND: Tensor) -> Tensor:
-        if self.cls is not None:
-            if self.joint:
-                tokens_BtND = rearrange(tokens_BtND, "B t N D -> B 1 (t N) D")
-            cls = repeat(self.cls, "D -> B t 1 D", B=tokens_BtND.shape[0], t=tokens_BtND.shape[1])
-            tokens_BtND = torch.cat([cls.to(tokens_BtND.dtype), tokens_BtND], dim=2)
-        tokens_BtND = self.dropout(self.positions(tokens_BtND))
+        if self.num_prefix:
+            parts = [part.view(-1, part.shape[-1]) for part in (self.cls, self.registers) if part is not None]
+            timesteps = 1 if self.joint else tokens_BtND.shape[1]
+            prefix_BtPD = torch.cat(parts).to(tokens_BtND.dtype).expand(tokens_BtND.shape[0], timesteps, -1, -1)
+            tokens_BtND = self._join(prefix_BtPD, tokens_BtND)
+        tokens_BtND = self.input_norm(self.dropout(self.positions(tokens_BtND)))
         for block in self.blocks[: self.after_block]:
             tokens_BtND = block(tokens_BtND)
         return tokens_BtND
+
+    def _split(self, tokens_BtND: Tensor) -> tuple[Tensor, Tensor]:
+        """Separate the prefix tokens from those of the grid, or learned ones, of each timestep."""
+        prefix_BtPD, grid_BtND = tokens_BtND.tensor_split([self.num_prefix], dim=2)
+        if self.joint and self.num_prefix:
+            grid_BtND = rearrange(grid_BtND, "B 1 (t N) D -> B t N D", t=self.grid.t)
+        return prefix_BtPD, grid_BtND
+
+    def _join(self, prefix_BtPD: Tensor, grid_BtND: Tensor) -> Tensor:
+        if not self.num_prefix:
+            return grid_BtND
+        if self.joint:
+            grid_BtND = rearrange(grid_BtND, "B t N D -> B 1 (t N) D")
+        return torch.cat([prefix_BtPD, grid_BtND], dim=2)

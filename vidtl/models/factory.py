@@ -19,11 +19,10 @@ from vidtl.config.model import ARCHITECTURES, resolve_model
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
 from vidtl.models.baselines import build_pytorchvideo
-from vidtl.models.encoder import Form
 from vidtl.models.mini_vit import build_mini_vit
 from vidtl.models.t2t_vit import build_t2t_vit
 from vidtl.models.token_learner import Version
-from vidtl.models.vivit import build_vivit
+from vidtl.models.vivit import Form, build_vivit
 
 BUILDERS: dict[str, Callable[[ModelConfig, ClipConfig, int], VideoModel]] = {
     "vivit": build_vivit,

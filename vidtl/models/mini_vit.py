@@ -136,7 +136,7 @@ def _keras_attention(width: int, num_heads: int, head_width: int, attention_drop
 
 def _keras_mlp(width: int, mlp_width: int, dropout: float) -> Mlp:
     for _ in range(2):  # the first only advances the random generator: a seed keeps the weights it has always given
-        mlp = Mlp(width, mlp_width, width, dropout=dropout, gelu="none", activate_output=True)
+        mlp = Mlp(width, mlp_width, width, dropout=dropout, activate_output=True)
     for layer in (mlp.fc1, mlp.fc2):
         nn.init.zeros_(layer.bias)
     return mlp

@@ -63,7 +63,7 @@ class PerformerTokenLayer(nn.Module):
         self.kqv = nn.Linear(width, 3 * out_width)
         self.proj = nn.Linear(out_width, out_width)
         self.norm2 = nn.LayerNorm(out_width)
-        self.mlp = Mlp(out_width, out_width, out_width, gelu="none")
+        self.mlp = Mlp(out_width, out_width, out_width)
         self.dropout = nn.Dropout(dropout)
         features = nn.init.orthogonal_(torch.empty(out_width // 2, out_width)) * math.sqrt(out_width // 2)
         self.features = nn.Parameter(features, requires_grad=False)
@@ -101,7 +101,7 @@ class TransformerTokenLayer(nn.Module):
         self.qkv = nn.Linear(width, 3 * out_width, bias=False)
         self.proj = nn.Linear(out_width, out_width)
         self.norm2 = nn.LayerNorm(out_width)
-        self.mlp = Mlp(out_width, out_width, out_width, gelu="none")
+        self.mlp = Mlp(out_width, out_width, out_width)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm1(tokens_BND)).unsqueeze(1).chunk(3, dim=-1)
@@ -211,7 +211,7 @@ class T2TViT(VideoModel):
         self.tokens = TokensToToken(tokenizer, frame_size, width, token_width, token_dropout)
         self.cls = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
         grid = Grid(1, *self.tokens.grids[-1])
-        self.positions = PositionEmbedding(grid, width, class_token=True, resizing="bicubic")
+        self.positions = PositionEmbedding(grid, width, num_prefix=1, resizing="bicubic")
         self.positions.weight = nn.Parameter(sincos_1d(grid.size + 1, width), requires_grad=False)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList()
@@ -219,7 +219,7 @@ class T2TViT(VideoModel):
             attention = Attention(
                 width, num_heads, qkv_bias=False, dropout=dropout, attention_dropout=attention_dropout
             )
-            mlp = Mlp(width, mlp_width, width, dropout=dropout, gelu="none")
+            mlp = Mlp(width, mlp_width, width, dropout=dropout)
             self.blocks.append(TransformerBlock(width, attention, mlp, StochasticDepth(rate, rescale=True), 1e-5))
         self.norm = nn.LayerNorm(width, eps=1e-5)
         self.head = nn.Linear(width, num_classes)

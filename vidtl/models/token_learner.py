@@ -51,7 +51,7 @@ class TokenLearner(nn.Module):
         if version == "v1":
             self.score: nn.Module = _ConvScores(dim, num_tokens)
         else:
-            self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
+            self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout, activation="gelu_tanh")
 
     def forward(
         self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: bool = False
@@ -111,7 +111,7 @@ class TokenFuser(nn.Module):
         self.mix = nn.Linear(num_tokens, num_tokens)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.norm_features = nn.LayerNorm(dim, eps=1e-6)
-        self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout)
+        self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout, activation="gelu_tanh")
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)

@@ -14,18 +14,31 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
-from einops import reduce
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
 from vidtl.models.base import VideoModel
-from vidtl.models.blocks import Order
+from vidtl.models.blocks import Activation, Axes
 from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
-from vidtl.models.encoder import Encoder, Form
+from vidtl.models.encoder import Encoder
+from vidtl.models.pooling import PoolingKind, TokenPooling
 from vidtl.models.t2t_vit import TokenModule, TokensToToken, split_grids
 from vidtl.models.token_learner import Pooling, Version, check_token_learner
+
+Form = Literal["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
+Order = Literal["time_space", "space_time"]
+
+_AXES: dict[str, tuple[Axes, ...]] = {
+    "joint": ("joint",),
+    "factorised_encoder": ("space",),
+    "factorised_self_attention time_space": ("time", "space"),
+    "factorised_self_attention space_time": ("space", "time"),
+    "factorised_dot_product": ("time_and_space",),
+}
+"""Axes of the attentions in a block of each form, and order where there are two."""
 
 
 class ViViT(VideoModel):
@@ -56,10 +69,18 @@ class ViViT(VideoModel):
         tokenizer: Literal["tubelet"] | TokenModule = "tubelet",
         tubelet: Tubelet = (2, 16, 16),
         tubelet_sampling: Literal["tubelet", "uniform"] = "tubelet",
-        pooling: Literal["cls", "mean", "max", "sum"] = "mean",
-        temporal_input: Literal["pooled", "tokens"] = "pooled",
+        pooling: PoolingKind = "mean",
+        pooling_width: int | None = None,
+        pooled_norm_eps: float | None = None,
+        temporal_input: Literal["pooled", "tokens", "places"] = "pooled",
         attention_order: Order = "time_space",
         positions: Kind = "learned",
+        num_registers: int = 0,
+        activation: Activation = "gelu",
+        norm_eps: float = 1e-6,
+        input_norm: bool = False,
+        layer_scale: float = 0.0,
+        attention_softcap: float = 0.0,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         stochastic_depth: float = 0.0,
@@ -83,24 +104,37 @@ class ViViT(VideoModel):
             self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width)
         else:
             self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
-        _check_pooling(form, pooling, temporal_input, self.factorised and temporal_depth > 0, num_tokens)
+        pools_timesteps = self.factorised and temporal_input == "pooled"
+        _check_pooling(form, pooling, temporal_input, temporal_depth, num_tokens, num_registers)
         check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
         encoder = partial(
             Encoder, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, positions=positions,
-            attention_order=attention_order, dropout=dropout, attention_dropout=attention_dropout,
-            stochastic_depth=stochastic_depth, stochastic_depth_rescale=stochastic_depth_rescale,
+            activation=activation, norm_eps=norm_eps, layer_scale=layer_scale, softcap=attention_softcap,
+            dropout=dropout, attention_dropout=attention_dropout, stochastic_depth=stochastic_depth,
+            stochastic_depth_rescale=stochastic_depth_rescale,
         )  # fmt: skip
-        pools_timesteps = self.factorised and temporal_input == "pooled"
+        has_second = self.factorised and temporal_depth > 0
         self.encoder = encoder(
-            form=form, grid=self.grid._replace(t=1) if self.factorised else self.grid, depth=depth,
-            class_token=pooling == "cls" and (pools_timesteps or not self.factorised), num_tokens=num_tokens,
-            after_block=after_block, learner_version=learner_version, learner_pooling=learner_pooling, fuser=fuser,
+            axes=_AXES[f"{form} {attention_order}"] if form == "factorised_self_attention" else _AXES[form],
+            grid=self.grid._replace(t=1) if self.factorised else self.grid, depth=depth,
+            class_token=pooling == "cls" and (pools_timesteps or not self.factorised), num_registers=num_registers,
+            input_norm=input_norm, final_norm=pooling != "mean_norm" or (has_second and not pools_timesteps),
+            num_tokens=num_tokens, after_block=after_block, learner_version=learner_version,
+            learner_pooling=learner_pooling, fuser=fuser,
         )  # fmt: skip
-        grid = Grid(self.grid.t, 1, num_tokens) if num_tokens and not fuser else self.grid  # learned: no place in space
-        grid = Grid(grid.t, 1, 1) if pools_timesteps else grid
+        places = Grid(1, 1, num_tokens) if num_tokens and not fuser else self.grid  # learned: no place in space
+        grid = places._replace(t=self.grid.t) if temporal_input == "tokens" else Grid(self.grid.t, 1, 1)
         self.temporal_encoder: Encoder | None = None
-        if self.factorised and temporal_depth > 0:
-            self.temporal_encoder = encoder(form="joint", grid=grid, depth=temporal_depth, class_token=pooling == "cls")
+        if has_second:
+            self.temporal_encoder = encoder(
+                axes=("time",) if temporal_input == "places" else ("joint",), grid=grid, depth=temporal_depth,
+                class_token=pooling == "cls", final_norm=pooling != "mean_norm" or pools_timesteps,
+            )  # fmt: skip
+        last = self.encoder if pools_timesteps or not self.temporal_encoder else self.temporal_encoder
+        self.pool = TokenPooling(
+            pooling, width, last.num_prefix, num_heads=num_heads, inner_width=pooling_width or width,
+            mlp_width=mlp_width or 4 * width, activation=activation, norm_eps=pooled_norm_eps or norm_eps,
+        )  # fmt: skip
         self.head = nn.Linear(width, num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -112,19 +146,28 @@ class ViViT(VideoModel):
 
     def forward_features(self, input_BTCHW: Tensor) -> Tensor:
         """Compute the input of the classifier, one vector per clip: `[B, D]`."""
-        tokens_BtND = self.encoder(self.tokenize(input_BTCHW))
-        pooling = self.pooling
-        if self.factorised and self.temporal_input == "pooled":
-            is_cls = pooling == "cls"
-            tokens_BtND = tokens_BtND[:, :, :1] if is_cls else reduce(tokens_BtND, "B t N D -> B t 1 D", pooling)
-        if self.temporal_encoder is not None:
-            tokens_BtND = self.temporal_encoder(tokens_BtND)
-        elif self.factorised:
-            pooling = "mean"
-        features_BD: Tensor = (
-            tokens_BtND[:, 0, 0] if pooling == "cls" else reduce(tokens_BtND, "B t N D -> B D", pooling)
-        )
+        tokens_BtND = self.forward_tokens(input_BTCHW)
+        if not self.factorised or self.temporal_input != "pooled":
+            return self.pool((self.temporal_encoder or self.encoder).sequence(tokens_BtND))  # type: ignore[no-any-return]
+        vectors_BtD: Tensor = self.pool(tokens_BtND)
+        if self.temporal_encoder is None:
+            return vectors_BtD.mean(dim=1)
+        tokens_BtND = self.temporal_encoder(rearrange(vectors_BtD, "B t D -> B t 1 D"))
+        if self.pooling == "cls":
+            return tokens_BtND[:, 0, 0]  # type: ignore[no-any-return]
+        over_time = self.pooling if self.pooling in ("max", "sum") else "mean"
+        features_BD: Tensor = reduce(tokens_BtND, "B t N D -> B D", over_time)
         return features_BD
+
+    def forward_tokens(self, input_BTCHW: Tensor) -> Tensor:
+        """Compute the tokens before pooling over space, `[B, t, P + N, D]`, P of them prefix tokens.
+
+        In the joint form with prefix tokens, and in a temporal encoder with a class token, t is 1 and N all tokens.
+        """
+        tokens_BtND: Tensor = self.encoder(self.tokenize(input_BTCHW))
+        if self.temporal_encoder is not None and self.temporal_input != "pooled":
+            tokens_BtND = self.temporal_encoder(tokens_BtND)
+        return tokens_BtND
 
     def tokenize(self, input_BTCHW: Tensor) -> Tensor:
         """Turn clips into tokens `[B, t, N, D]`, without positions; UserError for clips of another shape."""
@@ -140,7 +183,7 @@ class ViViT(VideoModel):
             start, *later, norm = self.temporal_encoder.layers("temporal_encoder")
             later[0] += start
             blocks += later
-        return [["embed", *first], *blocks, [*norm, "head"]]
+        return [["embed", *first], *blocks, [*norm, "pool", "head"]]
 
     def repeated_blocks(self) -> list[nn.Module]:
         """Layers of a tokens-to-token module, and the blocks of both encoders."""
@@ -171,14 +214,23 @@ def _checked_grid(
     return Grid(num_frames // length, *split_grids(frame_size)[-1])
 
 
-def _check_pooling(form: Form, pooling: str, temporal_input: str, has_temporal_encoder: bool, num_tokens: int) -> None:
-    has_place = pooling != "cls" or form in ("joint", "factorised_encoder")
-    allowed = f"mean, max or sum with form {form}, where a class token has no place in the grid"
+def _check_pooling(
+    form: Form, pooling: str, temporal_input: str, temporal_depth: int, num_tokens: int, num_registers: int
+) -> None:
+    has_place = pooling != "cls" or form != "factorised_dot_product"
+    allowed = f"other values than cls with form {form}, where a class token has no place in the grid"
     require(has_place, "model.pooling", pooling, allowed)
-    allowed = f"mean, max or sum with TokenLearner, which has no class token (num_tokens is {num_tokens})"
-    require(pooling != "cls" or not num_tokens, "model.pooling", pooling, allowed)
+    allowed = f"0 with form {form}, where registers have no place in the grid"
+    require(form != "factorised_dot_product" or not num_registers, "model.num_registers", num_registers, allowed)
+    allowed = "other values than first with TokenLearner, whose tokens have no place"
+    require(pooling != "first" or not num_tokens, "model.pooling", pooling, allowed)
     allowed = f"pooled without a temporal encoder (form {form})"
-    require(temporal_input == "pooled" or has_temporal_encoder, "model.temporal_input", temporal_input, allowed)
+    has_second = form == "factorised_encoder" and temporal_depth > 0
+    require(temporal_input == "pooled" or has_second, "model.temporal_input", temporal_input, allowed)
+    allowed = "other values than cls with temporal_input places, where each place is a sequence"
+    require(temporal_input != "places" or pooling != "cls", "model.pooling", pooling, allowed)
+    allowed = f"0 with temporal_input {temporal_input}, which needs tokens of the grid alone"
+    require(temporal_input == "pooled" or not num_registers, "model.num_registers", num_registers, allowed)
 
 
 def build_vivit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> ViViT:

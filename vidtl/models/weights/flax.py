@@ -117,6 +117,7 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
     depth = count_modules(params, rf"{root}/encoderblock_(\d+)/")
     return ModelConfig(
         form=form or found,  # type: ignore[arg-type]
+        activation="gelu_tanh",
         width=kernel.shape[-1],
         depth=depth,
         num_heads=params[f"{root}/encoderblock_0/{attention}/query/kernel"].shape[1],

@@ -91,6 +91,7 @@ def _read_settings(config: dict[str, Any], path: Path) -> tuple[ModelConfig, Cli
         size = (side, side) if isinstance(side, int) else (side[0], side[1])
         model = ModelConfig(
             form="joint",
+            activation="gelu_tanh",
             width=config["hidden_size"],
             depth=config["num_hidden_layers"],
             num_heads=config["num_attention_heads"],

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vidtl.errors import UserError
 from vidtl.models.base import WEIGHTS_FILE
-from vidtl.models.embedding import Grid, PositionEmbedding, resize_positions
+from vidtl.models.embedding import Grid, PositionEmbedding, Resizing, resize_positions
 
 _log = logging.getLogger(__name__)
 
@@ -166,6 +166,8 @@ class SourceWeights:
     """Names of the source that are left out on purpose."""
     unexpected: Sequence[str] = ()
     """Names of the source without a counterpart here."""
+    resizing: Resizing | None = None
+    """Method for positions of another grid; None: that of the model."""
 
     @property
     def num_classes(self) -> int:
@@ -176,6 +178,17 @@ class SourceWeights:
                 "(--training.init_from), with --training.init_new_head true"
             )
         return self.state["head.weight"].shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedModel:
+    """Weights of another project under the names of this library, with the settings they need."""
+
+    model: Mapping[str, Any]
+    """Keys of `model`, without TokenLearner: the whole model as published."""
+    clip: Mapping[str, Any]
+    """Keys of `clip` that the source states; for image models neither `num_frames` nor `stride`."""
+    weights: SourceWeights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +273,9 @@ def _fit_positions(model: nn.Module, state: dict[str, Tensor], weights: SourceWe
         source = weights.grids.get(name) or _guess_grid(rows - has_class_row, module.grid, name, weights.source)
         if source == module.grid and rows == module.weight.shape[0]:
             continue
-        state[name] = resize_positions(state[name], source, module, f"{weights.source}: {name}")
-        class_row = " without the class row" if rows > source.size and not module.class_token else ""
+        state[name] = resize_positions(state[name], source, module, f"{weights.source}: {name}", weights.resizing)
+        lost = rows - source.size - module.num_prefix
+        class_row = f" without {lost} rows of prefix tokens" if lost > 0 else ""
         resized.append(f"{name} (grid {source} to {module.grid}{class_row})")
     return resized
 
