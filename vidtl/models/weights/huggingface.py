@@ -6,7 +6,7 @@ Both naming schemes are read: that of saved files, and that of the modules of tr
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -31,11 +31,16 @@ _NAMES = (
     (r"^classifier\.", "head."),
 )
 
+_ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh", "quick_gelu"]] = {
+    **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), "gelu_tanh"),
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    "quick_gelu": "quick_gelu",
+}
+
 # Settings with a fixed value here; a model trained with another would load and be wrong.
 _REQUIRED: dict[str, tuple[object, ...]] = {
     "model_type": ("vivit",),
-    "hidden_act": ("gelu_fast", "gelu_new", "gelu_pytorch_tanh"),
-    "layer_norm_eps": (1e-6,),
+    "hidden_act": tuple(_ACTIVATIONS),
     "qkv_bias": (True,),
     "num_channels": (3,),
 }
@@ -91,7 +96,8 @@ def _read_settings(config: dict[str, Any], path: Path) -> tuple[ModelConfig, Cli
         size = (side, side) if isinstance(side, int) else (side[0], side[1])
         model = ModelConfig(
             form="joint",
-            activation="gelu_tanh",
+            activation=_ACTIVATIONS[config.get("hidden_act", "gelu_fast")],
+            norm_eps=config.get("layer_norm_eps", 1e-6),
             width=config["hidden_size"],
             depth=config["num_hidden_layers"],
             num_heads=config["num_attention_heads"],
