@@ -66,6 +66,19 @@ def test_weights_are_those_of_evaluation(averaged: bool, tmp_path: Path) -> None
     assert export.used_by_evaluation(Checkpoint(folder)) == Checkpoint(folder, averaged=averaged)
 
 
+def test_a_directory_of_transformers(tmp_path: Path, run_main: RunMain) -> None:
+    stage = TokenLearnerConfig(num_tokens=0)
+    config = ModelConfig(form="joint", width=8, depth=1, num_heads=2, pooling="cls", token_learner=stage)
+    clip = ClipConfig(num_frames=4, frame_size=(32, 32))
+    save_model_directory(build_model(config, clip, 2), tmp_path / "model")
+    options = ("--checkpoint", tmp_path / "model", "--output", tmp_path / "out", "--format", "transformers")
+    assert "batch of 1" in run_main(export.main, *options)[0]
+    names = ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == names
+    _, errors = run_main(export.main, *options, code=2)
+    assert_refusal(errors, tmp_path / "out", "empty")
+
+
 @pytest.mark.parametrize(
     ("output", "options", "parts"),
     [
@@ -75,6 +88,9 @@ def test_weights_are_those_of_evaluation(averaged: bool, tmp_path: Path) -> None
         ("absent/model.pt2", (), ["absent/model.pt2", "a folder that exists"]),
         ("model.pt2", ("--batch", "0"), ["--batch", "'0'", "1 or more", "dynamic"]),
         ("model.pt2", ("--batch", "many"), ["--batch", "'many'", "dynamic"]),
+        ("out", ("--format", "transformer"), ["--format", "'transformer'", "transformers"]),
+        ("out", ("--format", "transformers", "--batch", "2"), ["--batch", "2", "transformers"]),
+        ("out", ("--format", "transformers"), ["model.form", "'factorised_encoder'", "'joint'"]),
     ],
 )
 def test_mistakes(directory: Path, tmp_path: Path, run_main: RunMain, output, options, parts) -> None:

@@ -75,7 +75,7 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
         if read_metadata(temporary) != metadata:
             raise AssertionError(f"{path.suffix} files do not return the metadata written")
         run = file_format.open(temporary)
-        checks = [_compare(model, run, size) for size in ((1, 3) if batch is None else (batch,))]
+        checks = [compare(model, run, size) for size in ((1, 3) if batch is None else (batch,))]
         for check in checks:
             if not check.agrees(tolerance):
                 raise UserError(f"{path} was not written, because it differs from the model ({check}); "
@@ -142,7 +142,8 @@ def _random_clips(model: VideoModel, batch: int) -> Tensor:
     return torch.from_numpy(generator(0, batch).standard_normal(shape, dtype=np.float32))
 
 
-def _compare(model: VideoModel, run: RunClips, batch: int) -> Check:
+def compare(model: VideoModel, run: RunClips, batch: int) -> Check:
+    """Compare the logits of a model and of what was exported, on random clips."""
     clips = _random_clips(model, batch)
     with torch.no_grad():
         expected_BK, found_BK = model(clips), run(clips)

@@ -1,11 +1,11 @@
 """Read files of weights without unpickling, rename their contents, and load them into a model with a report."""
 
+import argparse
 import json
 import logging
 import math
 import re
 import zipfile
-from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -20,11 +20,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
+from vidtl.models.base import WEIGHTS_FILE
 from vidtl.models.embedding import Grid, PositionEmbedding, Resizing, resize_positions
 
 _log = logging.getLogger(__name__)
 
-_PLACES = ("state_dict_ema", "state_dict", "model", "module")
+TORCH_FILE = "pytorch_model.bin"
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
+"""File that names the shards of a large model."""
+
+_PLACES = ("state_dict_ema", "state_dict", "model", "module", "model_state")
 """Keys of the state dict in files of training scripts; averaged weights first, as they are the published ones."""
 
 
@@ -37,6 +42,24 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is no readable safetensors file: {error}") from error
 
 
+def read_directory_state(directory: Path) -> dict[str, Tensor]:
+    """Read a state dict from `model.safetensors`, from its shards, or from `pytorch_model.bin`."""
+    if (directory / WEIGHTS_FILE).is_file():
+        return read_safetensors(directory / WEIGHTS_FILE)
+    index = directory / INDEX_FILE
+    if not index.is_file():
+        if not (directory / TORCH_FILE).is_file():
+            raise UserError(f"{directory} has no weights; allowed: {WEIGHTS_FILE}, {INDEX_FILE} or {TORCH_FILE}")
+        return read_state(directory / TORCH_FILE)
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(Path(str(each)).name == each for each in shards.values()):
+        raise UserError(f"{index}: weight_map is {str(shards)[:80]}; allowed: the name of a file for each tensor")
+    files = sorted(set(shards.values()))
+    if missing := [file for file in files if not (directory / file).is_file()]:
+        raise UserError(f"{index} names {len(files)} files; missing: {', '.join(missing)}")
+    return {name: tensor for file in files for name, tensor in read_safetensors(directory / file).items()}
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a `.safetensors` or torch file.
 
@@ -44,13 +67,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if path.suffix not in (".pth", ".pt", ".bin", ".tar"):
-        allowed = ".safetensors, .pth, .pt, .bin, .tar (or .npz, for Flax)"
+    if path.suffix not in (".pth", ".pyth", ".pt", ".bin", ".tar"):
+        allowed = ".safetensors, .pth, .pyth, .pt, .bin, .tar (or .npz, for Flax)"
         raise UserError(f"{path} has the suffix {path.suffix!r}; allowed: {allowed}")
     if not _require_file(path).startswith((b"PK", b"\x80")):
         raise UserError(f"{path} is no torch file; allowed: output of torch.save, a zip archive or a pickle")
     try:
-        with torch.serialization.safe_globals([Namespace]):  # the arguments in files of training scripts
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, as VideoMAE's
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles end in almost any
         reason = re.search(r"WeightsUnpickler error:\s*(.+?)(\. |$)", str(error), re.MULTILINE)
