@@ -87,12 +87,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
-def read_directory_state(directory: Path) -> dict[str, Tensor]:
-    """Stub."""
-    files = [directory / name for name in ("model.safetensors", "pytorch_model.bin")]
-    return read_state(next((file for file in files if file.is_file()), files[0]))
-
-
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Read all arrays of a `.npz` file by name; arrays of Python objects, which are pickles, are refused."""
     _require_file(path)
