@@ -169,16 +169,6 @@ class SourceWeights:
     resizing: Resizing | None = None
     """Method for positions of another grid; None: that of the model."""
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the classifier; a UserError where the source has none."""
-        if "head.weight" not in self.state:
-            raise UserError(
-                f"{self.source} has no classifier, so that no whole model can be made of it; it can start a training "
-                "(--training.init_from), with --training.init_new_head true"
-            )
-        return self.state["head.weight"].shape[0]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedModel:
@@ -191,6 +181,13 @@ class PublishedModel:
     weights: SourceWeights
     multi_label: bool | None = None
     """Any number of classes per clip; None where unknown."""
+    num_outputs: int = 0
+    """Number of classes of a model directory; 0 for other weights."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the classifier; 0 without one."""
+        return self.num_outputs or len(self.weights.state.get("head.weight", ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +209,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
-        for title in ("missing", "unexpected", "mismatched", "resized", "unused"):
-            names = getattr(self, title)
+        for title in ("fresh", "unexpected", "mismatched", "resized", "unused"):
+            names = self.missing if title == "fresh" else getattr(self, title)
             lines.extend([f"{title} ({len(names)}):", *(f"  {name}" for name in names)] if names else [])
         return "\n".join(lines)
 
