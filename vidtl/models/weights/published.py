@@ -19,7 +19,7 @@ from vidtl.models.directory import read_model_config, read_model_weights
 from vidtl.models.factory import build_model
 from vidtl.models.weights.families import FAMILIES, find_reader
 from vidtl.models.weights.flax import read_flax
-from vidtl.models.weights.hub import find_source
+from vidtl.models.weights.hub import WEIGHT_SUFFIXES, find_source
 from vidtl.models.weights.load import (
     INDEX_FILE,
     TORCH_FILE,
@@ -67,12 +67,15 @@ def read_published(name: str) -> PublishedModel:
 
 
 def _read_tensors(source: Path) -> dict[str, Tensor]:
-    """Read a file, or the files of a directory: the usual ones, or the only one with a suffix of weights."""
+    """Read a file, or the files of a directory: the usual ones, or the only one that is named or looks like weights."""
     if source.is_dir():
-        others = [file for file in source.iterdir() if file.suffix in (".safetensors", ".npz", ".pth", ".pyth", ".pt")]
-        if {WEIGHTS_FILE, INDEX_FILE, TORCH_FILE}.intersection(os.listdir(source)) or len(others) != 1:
+        if {WEIGHTS_FILE, INDEX_FILE, TORCH_FILE}.intersection(os.listdir(source)):
             return read_directory_state(source)
-        source = others[0]
+        files = [file for file in source.iterdir() if file.suffix in WEIGHT_SUFFIXES]
+        named = [file for file in files if file.stem in ("model", "checkpoint", "weights")] or files
+        if len(named) != 1:
+            return read_directory_state(source)
+        source = named[0]
     if source.suffix == ".npz":
         return {key: torch.from_numpy(array) for key, array in read_flax(source).items()}
     return read_state(source)
