@@ -86,12 +86,12 @@ def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], sour
     else:
         stored = rename(state, _NAMES)
     renamed = {
-        name: value.float() + (1 if re.search(r"norm\d?\.weight$", name) else 0) for name, value in stored.items()
+        name: tensor.float() + 1 if re.search(r"norm\d?\.weight$", name) else tensor for name, tensor in stored.items()
     }
     has_head = "head.weight" in renamed
     if has_head:
         renamed["pool.query"] = _pop_query(renamed, source)
-    size, patch, grids = _read_grids(config, stored, source)
+    size, patch, grids = _read_grids(config, renamed, source)
     width = shape_of(renamed, "embed.proj.weight", source)[0]
     model = {
         "form": "factorised_encoder",
@@ -119,7 +119,7 @@ def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], sour
 def _read_grids(
     config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
 ) -> tuple[tuple[int, int], int, dict[str, Grid]]:
-    """Return frame size, patch size and the grids of both position embeddings; patches are square, frames may be not."""
+    """Return frame size, patch size and the grids of both position embeddings; patches are square."""
     patch = isqrt(shape_of(state, "embed.proj.weight", source)[1] // 3)
     side = patch * isqrt(shape_of(state, "encoder.positions.weight", source)[0])
     size = pair(config.get("image_size", side))
@@ -132,7 +132,7 @@ def _pop_query(state: dict[str, Tensor], source: str) -> Tensor:
     """Replace the parts of the query of attention pooling by their product, see `vidtl/models/pooling.py`."""
     for name in (parts := ("pool.pooling_attention_query", "pool.q.weight", "pool.q.bias", "pool.per_dim_scale")):
         shape_of(state, name, source)
-    query, weight, bias, scale = (state.pop(name) for name in parts)
+    query, weight, bias, scale = (state.pop(name).float() for name in parts)
     heads_Hd = F.linear(query.flatten(), weight, bias).view(-1, len(scale))
     return (heads_Hd * F.softplus(scale) / log(2)).flatten()
 
