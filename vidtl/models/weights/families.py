@@ -7,12 +7,14 @@ from torch import Tensor
 
 from vidtl.models.weights.load import PublishedModel
 from vidtl.models.weights.timm import is_timm, read_timm
+from vidtl.models.weights.transformers_image import is_transformers_image, read_transformers_image
 
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
 Reader = Callable[[Config, State, str], PublishedModel]
 
 FAMILIES: dict[str, tuple[Callable[[Config, State], bool], Reader]] = {
+    "transformers' image encoder": (is_transformers_image, read_transformers_image),
     "timm's image ViT": (is_timm, read_timm),
 }
 """Test and reader of each family."""
