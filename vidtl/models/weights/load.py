@@ -132,17 +132,17 @@ def count_modules(names: Iterable[str], pattern: str) -> int:
 def rename(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
     """Convert the names and layouts of a PyTorch model to those of this library.
 
-    All patterns of `rules` are applied to each name, in their order. Fused `qkv` of blocks are split; class tokens,
-    positions and patch kernels lose their leading axes of 1 and become matrices.
+    All patterns of `rules` are applied to each name, in their order. Fused `qkv` and `kv` are split; class tokens,
+    registers and positions lose their leading axes of 1, and patch kernels become matrices.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
-        if match := re.fullmatch(r"(.*blocks\.\d+\.attn\.)qkv(\.\w+)", name):
-            parts = zip("qkv", tensor.chunk(3), strict=True)
-            renamed |= {f"{match[1]}{part}{match[2]}": rows for part, rows in parts}
-        elif name.endswith("positions.weight"):
+        if match := re.fullmatch(r"(.*blocks\.\d+\.attn\w*\.|pool\.)(q?kv)(\.\w+)", name):
+            parts = zip(match[2], tensor.chunk(len(match[2])), strict=True)
+            renamed |= {f"{match[1]}{part}{match[3]}": rows for part, rows in parts}
+        elif name.endswith(("positions.weight", "registers")):
             renamed[name] = tensor.squeeze(0)  # [1, N, D]
         elif re.fullmatch(r"(encoder\.)?cls", name):
             renamed[name] = tensor.flatten()  # [1, 1, D]
