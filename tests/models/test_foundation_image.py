@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.weights.families import find_reader
@@ -30,7 +29,9 @@ def build(published, **clip):
     head = published.weights.state.get("head.weight")
     stage = TokenLearnerConfig(num_tokens=0)
     config = ModelConfig(**published.model, token_learner=stage)
-    model = build_model(config, ClipConfig(**{"num_frames": 1, **shape, **clip}), 2 if head is None else len(head)).eval()
+    model = build_model(
+        config, ClipConfig(**{"num_frames": 1, **shape, **clip}), 2 if head is None else len(head)
+    ).eval()
     report = load_weights(model, published.weights, allow_missing=["head.*"] if head is None else [])
     assert all(name.startswith("head.") for name in report.missing)
     return model

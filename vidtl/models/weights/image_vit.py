@@ -44,7 +44,9 @@ def check_image_vit(state: Mapping[str, Tensor], source: str) -> None:
 
 def refuse(source: str, name: str, what: str) -> None:
     """Raise a UserError for a part or setting of another model."""
-    allowed = "ViTs of learned positions, LayerNorm, and blocks of attention and then an MLP with GELU, each after a norm"
+    allowed = (
+        "ViTs of learned positions, LayerNorm, and blocks of attention and then an MLP with GELU, each after a norm"
+    )
     raise UserError(f"{source}: {name} belongs to {what}; allowed: {allowed}")
 
 

@@ -39,7 +39,7 @@ _TOLD = ("mean", "std", "frame_size", "num_frames", "stride")
 _log = logging.getLogger(__name__)
 
 
-def read_published(name: str) -> PublishedModel:
+def read_published(name: str | Path) -> PublishedModel:
     """Read weights and the settings they need.
 
     Args:
@@ -50,7 +50,7 @@ def read_published(name: str) -> PublishedModel:
         UserError: nothing of this kind is there, or a file is damaged, holds more than tensors, or is of a model that
             this library does not have.
     """
-    source = find_source(name)
+    source = find_source(str(name))
     folder = source if source.is_dir() else source.parent
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
     is_own = "num_outputs" in config or isinstance(config.get("model"), dict)
