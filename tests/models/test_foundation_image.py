@@ -67,3 +67,14 @@ def test_golden_image_models(golden, name):
         model.encoder.norm = nn.Identity()
     assert_close(model.forward_tokens(image)[:, 0], reference["tokens"])
     assert_close(build(published, num_frames=3).forward_features(image.expand(-1, 3, -1, -1, -1)), reference["pooled"])
+
+
+@torch.no_grad()
+def test_golden_timesformer(golden):
+    published, reference = golden_set(golden, "timesformer")
+    model, clip = build(published), reference["pixel_values"]
+    assert_close(model(clip), reference["logits"])
+    assert_close(model.forward_features(clip), reference["pooled"])
+    tokens_BtND = model.forward_tokens(clip)
+    patches = tokens_BtND[:, :, 1:].transpose(1, 2).flatten(1, 2)  # time innermost
+    assert_close(torch.cat([tokens_BtND[:, 0, :1], patches], dim=1), reference["tokens"])

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from vidtl.models.weights.load import PublishedModel
+from vidtl.models.weights.timesformer import is_timesformer, read_timesformer
 from vidtl.models.weights.timm import is_timm, read_timm
 from vidtl.models.weights.transformers_image import is_transformers_image, read_transformers_image
 
@@ -14,6 +15,7 @@ State = Mapping[str, Tensor]
 Reader = Callable[[Config, State, str], PublishedModel]
 
 FAMILIES: dict[str, tuple[Callable[[Config, State], bool], Reader]] = {
+    "TimeSformer": (is_timesformer, read_timesformer),
     "transformers' image encoder": (is_transformers_image, read_transformers_image),
     "timm's image ViT": (is_timm, read_timm),
 }
