@@ -23,7 +23,7 @@ from vidtl.models.embedding import Grid, PositionEmbedding, Resizing, resize_pos
 
 _log = logging.getLogger(__name__)
 
-_PLACES = ("state_dict_ema", "state_dict", "model")
+_PLACES = ("state_dict_ema", "state_dict", "model", "model_state")
 """Keys of the state dict in files of training scripts; averaged weights first, as they are the published ones."""
 
 
@@ -43,8 +43,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if path.suffix not in (".pth", ".pt", ".bin", ".tar"):
-        allowed = ".safetensors, .pth, .pt, .bin, .tar (or .npz, for Flax)"
+    if path.suffix not in (".pth", ".pyth", ".pt", ".bin", ".tar"):
+        allowed = ".safetensors, .pth, .pyth, .pt, .bin, .tar (or .npz, for Flax)"
         raise UserError(f"{path} has the suffix {path.suffix!r}; allowed: {allowed}")
     if not _require_file(path).startswith((b"PK", b"\x80")):
         raise UserError(f"{path} is no torch file; allowed: output of torch.save, a zip archive or a pickle")
