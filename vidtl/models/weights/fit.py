@@ -80,8 +80,11 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
             raise UserError(f"model.tokenizer is {model.tokenizer!r}; allowed: 'tubelet' with {weights.source}")
         length, *patch = settings["tubelet"]
         tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, *patch)
-        kernel = _fit_kernel(state["embed.proj.weight"], tubelet, model.embed.tubelet, inflation, weights.source)
-        state["embed.proj.weight"] = kernel
+        kernel, target = state["embed.proj.weight"], model.embed.tubelet
+        if tubelet[1:] != target[1:]:
+            method = "bicubic_antialiased" if weights.resizing == "bicubic_antialiased" else "bilinear"
+            kernel = resize_patch(kernel, tubelet, target, method)
+        state["embed.proj.weight"] = _inflate(kernel, tubelet[0], target[0], inflation, weights.source)
     dropped = _fit_prefix(state, model, grids.get("encoder.positions.weight"))
     for name in [name for name in state if any(fnmatchcase(name, each) for each in _without_place(settings, model))]:
         del state[name]
@@ -104,23 +107,19 @@ def fresh_parts(model: VideoModel, weights: SourceWeights) -> tuple[str, ...]:
     return (*lacking, *single, *(["encoder.blocks.*.norm_time.*", "encoder.blocks.*.scale_time.*"] * is_new_axis))
 
 
-def _fit_kernel(
-    kernel: Tensor, source: tuple[int, int, int], target: tuple[int, int, int], inflation: Inflation, origin: str
-) -> Tensor:
-    """Fit a patch embedding `[D, C t h w]` to another tubelet."""
-    if source[1:] != target[1:]:
-        kernel = resize_patch(kernel, source, (source[0], *target[1:]))
-    if source[0] == target[0]:
+def _inflate(kernel: Tensor, source: int, target: int, inflation: Inflation, origin: str) -> Tensor:
+    """Spread a patch embedding `[D, C h w]` of images over the frames of a tubelet: `[D, C t h w]`."""
+    if source == target:
         return kernel
-    if source[0] != 1:
-        allowed = f"{source[0]} frames, as the weights of {origin} have"
-        raise UserError(f"model.tubelet is {list(target)}; allowed: {allowed}")
+    if source != 1:
+        allowed = f"{source} frames, as the weights of {origin} have"
+        raise UserError(f"model.tubelet has {target} frames; allowed: {allowed}")
     image_DCP = kernel.view(kernel.shape[0], 3, -1)
-    video_DCtP = torch.zeros(kernel.shape[0], 3, target[0], image_DCP.shape[-1], dtype=kernel.dtype)
+    video_DCtP = torch.zeros(kernel.shape[0], 3, target, image_DCP.shape[-1], dtype=kernel.dtype)
     if inflation == "central_frame":
-        video_DCtP[:, :, target[0] // 2] = image_DCP
+        video_DCtP[:, :, target // 2] = image_DCP
     else:
-        video_DCtP[:] = image_DCP[:, :, None] / target[0]
+        video_DCtP[:] = image_DCP[:, :, None] / target
     return video_DCtP.flatten(1)
 
 
