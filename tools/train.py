@@ -39,7 +39,7 @@ def main() -> None:
     options, config = parse()
     from training_run import start_run  # mistakes do not wait for the seconds that the import of torch takes
 
-    start_run(config, options.output_dir)
+    start_run(options.settings, config, options.output_dir)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import logging
 import operator
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from command_line import make_experiment
 from torch import nn
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
@@ -25,7 +27,10 @@ from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, build_model, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
+from vidtl.models.weights.hub import find_source
+from vidtl.models.weights.load import PublishedModel
 from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.published import read_published, settings_of_weights
 from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
@@ -44,11 +49,16 @@ MOST_KINDS = 5  # of reasons, in the line that counts videos left out
 log = logging.getLogger("vidtl.train")
 
 
-def start_run(config: ExperimentConfig, output_dir: Path) -> None:
-    """Train, draw the curves and print a summary."""
+def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Path) -> None:
+    """Train, draw the curves and print a summary; `given` has the settings of file and command line by dotted key."""
     check_trackers(config.training.trackers)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
+    published = None
+    if config.training.init_from:
+        published = read_published(on_main_process(accelerator, lambda: initial_weights(config.training.init_from)))
+        given = {**given, "data.eval_split": config.data.eval_split}
+        config = make_experiment(given, settings_of_weights(published, given))
 
     data, description = config.data, load_description(config.data.dataset)
     all_train_records, all_eval_records = read_data(config, description)
@@ -58,7 +68,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
-    model = initial_model(config, train_records)
+    model = initial_model(config, train_records, published)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     rate = learning_rate_of(
         config.schedule,
@@ -133,7 +143,16 @@ def read_data(config: ExperimentConfig, description: DatasetDescription) -> tupl
     return training, training.select([])
 
 
-def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
+def initial_weights(init_from: str) -> str:
+    """Return the place of weights, for a run the model of its newest checkpoint, averaged if it has an average."""
+    if not RunDirectory(Path(init_from)).checkpoints.is_dir():
+        return str(find_source(init_from))
+    checkpoint = find_checkpoint(Path(init_from)).with_average()
+    checkpoint.verify()
+    return str(checkpoint.model_directory)
+
+
+def initial_model(config: ExperimentConfig, records: Records, published: PublishedModel | None = None) -> VideoModel:
     """Build the model before its first step, equal in every process."""
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
@@ -141,13 +160,8 @@ def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
     model.class_names = records.classes.names
     if records.multi_label:
         model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
-    if config.training.init_from:
-        source = Path(config.training.init_from)
-        if RunDirectory(source).checkpoints.is_dir():
-            checkpoint = find_checkpoint(source).with_average()
-            checkpoint.verify()
-            source = checkpoint.model_directory
-        load_pretrained(model, source, new_head=config.training.init_new_head)
+    if published:
+        load_pretrained(model, published, new_head=config.training.init_new_head)
     return model
 
 

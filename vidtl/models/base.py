@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
@@ -14,8 +14,6 @@ from vidtl.errors import UserError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-
-_HUB_ARGUMENTS = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
 
 
 class VideoModel(  # type: ignore[misc]
@@ -41,8 +39,8 @@ class VideoModel(  # type: ignore[misc]
     """Any number of classes per clip; None where unknown."""
 
     save_directory: ClassVar[Callable[["VideoModel", Path], None]]
-    load_directory: ClassVar[Callable[[Path, ClipConfig | None], "VideoModel"]]
-    """Functions of `vidtl.models.directory`, which builds models of all families and therefore imports this module."""
+    load_published: ClassVar[Callable[[str, ClipConfig | None], "VideoModel"]]
+    """Functions of modules that build models of all families and therefore import this one."""
 
     def __init__(self, num_frames: int, frame_size: tuple[int, int], num_classes: int) -> None:
         super().__init__()
@@ -95,15 +93,21 @@ class VideoModel(  # type: ignore[misc]
         VideoModel.save_directory(self, save_directory)
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, clip: ClipConfig | None = None, **hub: Any) -> Self:
-        if unknown := hub.keys() - _HUB_ARGUMENTS:
-            raise TypeError(f"from_pretrained has no argument {unknown}")
-        directory = model_id
-        if not Path(model_id).is_dir():
-            directory = snapshot_download(model_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE], **hub)
-        model = VideoModel.load_directory(Path(directory), clip)
+    def from_pretrained(cls, name: str | Path, *, clip: ClipConfig | None = None, revision: str | None = None) -> Self:  # type: ignore[override]
+        """Load published weights as the model that they are, in evaluation mode.
+
+        Args:
+            name: a model directory, weights of another project, or `owner/name` on the hub of Hugging Face, whose cache
+                and environment variables (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE) apply.
+            clip: another number of frames or frame size; image models take single frames by default.
+            revision: branch, tag or commit of the repository.
+
+        Raises:
+            UserError: as `read_published`, or the weights are of another model than `cls`.
+        """
+        model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip)
         if not isinstance(model, cls):
-            raise UserError(f"{model_id} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
+            raise UserError(f"{name} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
         return model.eval()
 
 

@@ -81,7 +81,6 @@ def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> Vid
 
 
 VideoModel.save_directory = staticmethod(save_model_directory)
-VideoModel.load_directory = staticmethod(load_model_directory)
 
 
 def read_model_weights(directory: Path, saved: SavedConfig) -> SourceWeights:

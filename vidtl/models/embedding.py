@@ -66,6 +66,20 @@ def cut_tubelets(input_BTCHW: Tensor, tubelet: Tubelet) -> Tensor:
     return rearrange(input_BTCHW, pattern, length=length, a=height, b=width)  # type: ignore[no-any-return]
 
 
+def resize_patch(kernel: Tensor, source: Tubelet, target: Tubelet) -> Tensor:
+    """Resample kernels `[D, C t h w]` to another height and width.
+
+    The new kernel gives for a resized patch what the old one gave for the patch, as nearly as possible: w' = w B⁺, with
+    B the matrix of the bilinear resize (FlexiViT, arXiv 2212.08013, section 3.4).
+    """
+    (_, *old), (_, *new) = source, target
+    pixels = torch.eye(old[0] * old[1], dtype=torch.float64).view(-1, 1, *old)
+    resized = F.interpolate(pixels, size=new, mode="bilinear").flatten(1)  # [h w, h' w']
+    patches = kernel.double().view(kernel.shape[0], -1, old[0] * old[1])
+    fitted: Tensor = (patches @ torch.linalg.pinv(resized).mT).flatten(1).to(kernel.dtype)
+    return fitted
+
+
 def tubelet_grid(tubelet: Tubelet, num_frames: int, frame_size: tuple[int, int]) -> Grid:
     """Return the number of tubelets along time, height and width; UserError for a clip that they do not fill."""
     length, *patch = tubelet

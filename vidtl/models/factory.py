@@ -10,9 +10,7 @@ Other families: `t2t_vit_14`, `t2t_vit_t_14` (transformer tokens), `mini_vit`, a
 
 import re
 from collections.abc import Callable
-from dataclasses import fields, replace
 from itertools import product
-from typing import Any
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.config.model import ARCHITECTURES, resolve_model
@@ -79,36 +77,6 @@ def build_model(config: ModelConfig, clip: ClipConfig, num_classes: int) -> Vide
     model = BUILDERS[resolved.architecture](resolved, clip, num_classes)
     model.model_config, model.clip_config = resolved, clip
     return model
-
-
-def create_model(
-    name: str,
-    num_classes: int = 400,
-    num_frames: int | None = None,
-    frame_size: tuple[int, int] | None = None,
-    **overrides: Any,
-) -> VideoModel:
-    """Build the model of a name such as `vivit_b16x2_fe_tl8at3`, `B/16x2` or `t2t_vit_14`, with fresh weights.
-
-    Args:
-        name: see `list_models`.
-        num_classes: K.
-        num_frames: T; by default that of the published model.
-        frame_size: H and W in pixels; by default those of the published model.
-        overrides: keys of `ModelConfig`, such as `width=192`.
-
-    Raises:
-        UserError: an unknown name or key, or a clip that the model cannot take.
-    """
-    config = parse_name(name)
-    known = [field.name for field in fields(ModelConfig)]
-    for key in overrides:
-        if key not in known:
-            raise UserError(f"create_model has no argument {key!r}; {did_you_mean(key, known)}")
-    clip = ARCHITECTURES[config.architecture].clip_of(str(config.size))
-    clip |= {"num_frames": num_frames or clip["num_frames"], "frame_size": frame_size or clip["frame_size"]}
-    clip["short_side"] = max(clip.get("short_side", 256), *clip["frame_size"])
-    return build_model(replace(config, **overrides), ClipConfig(**clip), num_classes)
 
 
 def parse_name(name: str) -> ModelConfig:

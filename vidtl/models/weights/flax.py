@@ -6,6 +6,8 @@ the output kernel [heads, head width, D]; convolution kernels end in [..., in, o
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from vidtl.config import ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
-from vidtl.models.weights.load import SourceWeights, count_modules, read_npz
+from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, read_npz
 
 Params = Mapping[str, NDArray[Any]]
 
@@ -127,6 +129,64 @@ def infer_vivit_config(params: Params, *, form: str | None = None, after_block: 
         pooling="cls" if "cls" in params or "cls_SpatialTransformer" in params else "mean",
         token_learner=_infer_token_learner(params, depth, after_block),
     )
+
+
+def is_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Recognize the parameters of a ViViT of tubelets, or of one whose timesteps have an encoder of their own."""
+    kernel = state.get("embedding/kernel")
+    return (kernel is not None and kernel.ndim == 5) or "SpatialTransformer/encoder_norm/scale" in state
+
+
+def read_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Read a ViViT; parameters do not say where TokenLearner is, nor the form factorised_dot_product."""
+    params = {name: tensor.numpy() for name, tensor in state.items()}
+    config = asdict(infer_vivit_config(params, after_block=0))
+    left_out = ("form", "token_learner", "size")
+    model = {key: value for key, value in config.items() if value is not None and key not in left_out}
+    if config["form"] != "joint":
+        model["form"] = config["form"]
+    return PublishedModel(model=model, clip={}, weights=flax_weights(params, source))
+
+
+def is_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Recognize the parameters of an image ViT, or of a ViViT of single frames."""
+    kernel = state.get("embedding/kernel")
+    return kernel is not None and kernel.ndim == 4 and "Transformer/posembed_input/pos_embedding" in state
+
+
+def read_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Read an image ViT of AugReg or of the older files; each frame of a clip is an image.
+
+    Positions that are those of no square image make it a ViViT of single frames.
+    """
+    params = {name: tensor.numpy() for name, tensor in state.items()}
+    weights = flax_weights(params, source)
+    left_out = [name for name in weights.unexpected if re.match(r"pre_logits\b|MAPHead|fc_norm", name)]
+    attention = next(name for name in params if re.search(r"encoderblock_0/.*query/kernel", name))
+    height, width = params["embedding/kernel"].shape[:2]
+    model = {
+        "tubelet": (1, height, width),
+        "pooling": "cls" if "encoder.cls" in weights.state else "mean",
+        "activation": "gelu_tanh",
+        "width": params["embedding/kernel"].shape[-1],
+        "depth": count_modules(params, r"Transformer/encoderblock_(\d+)/"),
+        "num_heads": params[attention].shape[1],
+        "mlp_width": weights.state["encoder.blocks.0.mlp.fc1.weight"].shape[0],
+    }
+    size = len(weights.state["encoder.positions.weight"]) - ("encoder.cls" in weights.state)
+    side = isqrt(size)
+    if side * side != size:
+        return PublishedModel(model={**model, "tubelet_sampling": "uniform"}, clip={}, weights=weights)
+    frame = (height * side, width * side)
+    found = replace(
+        weights,
+        grids={"encoder.positions.weight": Grid(1, side, side)},
+        unused=left_out,
+        unexpected=[name for name in weights.unexpected if name not in left_out],
+        resizing="bilinear_antialiased",
+    )
+    alone = {"form": "factorised_encoder", "temporal_depth": 0}
+    return PublishedModel(model=model | alone, clip={"frame_size": frame, "short_side": max(frame)}, weights=found)
 
 
 def _infer_token_learner(params: Params, depth: int, after_block: int | None) -> TokenLearnerConfig:

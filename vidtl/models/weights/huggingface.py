@@ -4,16 +4,14 @@ Both naming schemes are read: that of saved files, and that of the modules of tr
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
-from vidtl.models.weights.load import SourceWeights, read_json, read_state, rename
+from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
+from vidtl.models.weights.settings import pair, read_activation, read_class_names
 
 _NAMES = (
     (r"^vivit\.", ""),
@@ -31,52 +29,33 @@ _NAMES = (
     (r"^classifier\.", "head."),
 )
 
-_ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh", "quick_gelu"]] = {
-    **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), "gelu_tanh"),
-    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
-    "quick_gelu": "quick_gelu",
-}
-
 # Settings with a fixed value here; a model trained with another would load and be wrong.
 _REQUIRED: dict[str, tuple[object, ...]] = {
     "model_type": ("vivit",),
-    "hidden_act": tuple(_ACTIVATIONS),
     "qkv_bias": (True,),
     "num_channels": (3,),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class HuggingFaceModel:
-    """Contents of a directory."""
-
-    model: ModelConfig
-    clip: ClipConfig
-    weights: SourceWeights
+def is_vivit(config: Mapping[str, Any], _: Mapping[str, Tensor]) -> bool:
+    """Recognize a directory of transformers by `model_type`."""
+    return config.get("model_type") == "vivit"
 
 
-def read_huggingface(directory: Path) -> HuggingFaceModel:
-    """Read settings, clip shape, class names and weights of a ViViT directory.
+def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Read settings, clip, class names and weights of a ViViT.
 
     Raises:
-        UserError: a file is missing, or a setting is one that the ViViT of this library does not have.
+        UserError: a setting is missing, or one that the ViViT of this library does not have.
     """
-    path = directory / "config.json"
-    config = read_json(path)
     for key, allowed in _REQUIRED.items():
         if config.get(key, allowed[0]) not in allowed:
-            raise UserError(f"{path}: {key} is {config[key]!r}; allowed: {', '.join(map(repr, allowed))}")
-    model, clip = _read_settings(config, path)
-    files = [directory / name for name in ("model.safetensors", "pytorch_model.bin")]
-    file = next((file for file in files if file.is_file()), files[0])
-    length, height, width = config["tubelet_size"]
-    grid = Grid(clip.num_frames // length, clip.frame_size[0] // height, clip.frame_size[1] // width)
-    labels = config.get("id2label") or {}
-    if not isinstance(labels, dict) or labels.keys() != {str(number) for number in range(len(labels))}:
-        raise UserError(f"{path}: id2label is {str(labels)[:80]}; allowed: a name for each number from 0 on")
-    names = [str(labels[str(number)]) for number in range(len(labels))]
-    weights = huggingface_weights(read_state(file), str(file), grid, names)
-    return HuggingFaceModel(model=model, clip=clip, weights=weights)
+            raise UserError(f"{source}: {key} is {config[key]!r}; allowed: {', '.join(map(repr, allowed))}")
+    model, clip = _read_settings(config, source)
+    (length, height, width), size = config["tubelet_size"], clip["frame_size"]
+    grid = Grid(clip["num_frames"] // length, size[0] // height, size[1] // width)
+    weights = huggingface_weights(state, source, grid, read_class_names(config, source))
+    return PublishedModel(model=model, clip=clip, weights=weights)
 
 
 def huggingface_weights(
@@ -90,25 +69,34 @@ def huggingface_weights(
     return SourceWeights(source=source, state=kept, grids=grids, class_names=class_names, unused=unused)
 
 
-def _read_settings(config: dict[str, Any], path: Path) -> tuple[ModelConfig, ClipConfig]:
+def _read_settings(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        side = config["image_size"]
-        size = (side, side) if isinstance(side, int) else (side[0], side[1])
-        model = ModelConfig(
-            form="joint",
-            activation=_ACTIVATIONS[config.get("hidden_act", "gelu_fast")],
-            norm_eps=config.get("layer_norm_eps", 1e-6),
-            width=config["hidden_size"],
-            depth=config["num_hidden_layers"],
-            num_heads=config["num_attention_heads"],
-            mlp_width=config["intermediate_size"],
-            tubelet=tuple(config["tubelet_size"]),
-            pooling="cls",
-            dropout=config.get("hidden_dropout_prob", 0.0),
-            attention_dropout=config.get("attention_probs_dropout_prob", 0.0),
-            token_learner=TokenLearnerConfig(num_tokens=0),
-        )
+        size = pair(config["image_size"])
+        model = {
+            "form": "joint",
+            "activation": read_activation({"hidden_act": "gelu_fast", **config}, source),
+            "norm_eps": config.get("layer_norm_eps", 1e-6),
+            "width": config["hidden_size"],
+            "depth": config["num_hidden_layers"],
+            "num_heads": config["num_attention_heads"],
+            "mlp_width": config["intermediate_size"],
+            "tubelet": tuple(config["tubelet_size"]),
+            "pooling": "cls",
+        }
     except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]} is missing") from error
-    clip = ClipConfig(num_frames=config.get("num_frames", 32), frame_size=size, short_side=max(256, *size))
-    return model, clip
+        raise UserError(f"{source}: {error.args[0]} is missing") from error
+    clip = {"num_frames": config.get("num_frames", 32), "frame_size": size, "short_side": max(256, *size)}
+    return model, clip | read_normalization(config["preprocessor"])
+
+
+def read_normalization(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return mean and std of `preprocessor_config.json` for RGB in [0, 1], if it states them.
+
+    With `rescale_factor` f and `offset`, pixels v become (v f - 1 - mean) / std, else (v f - mean) / std.
+    """
+    if not preprocessor.get("do_normalize", True) or "image_mean" not in preprocessor:
+        return {}
+    scale = 255 * preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 255
+    shift = 1.0 if preprocessor.get("offset") and preprocessor.get("do_rescale", True) else 0.0
+    mean, std = (preprocessor[f"image_{name}"] for name in ("mean", "std"))
+    return {"mean": tuple((m + shift) / scale for m in mean), "std": tuple(s / scale for s in std)}

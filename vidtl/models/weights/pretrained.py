@@ -1,19 +1,16 @@
-"""Load weights from any source: choose the importer for a file or directory, and the names that may be missing."""
+"""Load published weights into a model of any form and any classes."""
 
 import logging
 from dataclasses import replace
 from pathlib import Path
 
 from vidtl.errors import UserError, did_you_mean, spelling
-from vidtl.models.base import CONFIG_FILE, VideoModel
-from vidtl.models.directory import read_model_config, read_model_weights
+from vidtl.models.base import VideoModel
 from vidtl.models.embedding import Grid
-from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.vivit import ViViT
-from vidtl.models.weights.flax import Params, flax_weights, read_flax
-from vidtl.models.weights.huggingface import read_huggingface
-from vidtl.models.weights.image import NEW_PARTS, Inflation, image_vit_weights, read_t2t
-from vidtl.models.weights.load import LoadReport, SourceWeights, load_weights, read_json
+from vidtl.models.weights.fit import Inflation, check_decided, fit, fresh_parts, is_image_model
+from vidtl.models.weights.load import LoadReport, PublishedModel, SourceWeights, load_weights
+from vidtl.models.weights.published import read_published
 
 SHOWN_NAMES = 8
 """Class names in one line."""
@@ -23,37 +20,44 @@ _log = logging.getLogger(__name__)
 
 def load_pretrained(
     model: VideoModel,
-    source: Path,
+    source: str | Path | PublishedModel,
     *,
     new_head: bool = False,
     inflation: Inflation = "central_frame",
     source_grid: Grid | None = None,
 ) -> LoadReport:
-    """Load weights into `model`; sizes must agree, clips and classes may differ.
+    """Load weights into `model`; form, clips and classes may differ.
 
     Rows of the classifier follow the class names. Rows of classes that the source lacks keep their fresh weights.
 
     Args:
-        source: a model directory of this library or of ViViT in transformers; a `.npz` of a Flax ViViT or image ViT; or
-            a `.safetensors` or `.pth` of a timm image ViT, or of the authors' T2T-ViT for such a model.
-        new_head: keep the fresh weights of the classifier (image ViTs: always).
-        inflation: image ViTs only, see `image_vit_weights`.
+        model: built by `build_model`.
+        source: name or place, see `read_published`, or what it returned.
+        new_head: keep the fresh weights of the classifier (image models: always).
+        inflation: image models only, see `fit`.
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
 
     Raises:
-        UserError: the source is not one of these, or does not fit the model; or the model's classes have names, and
-            the source has none of them, or no names.
+        UserError: the weights do not fit the model; or the model's classes have names, and the source has none of them,
+            or no names.
     """
-    weights, allow_missing = _read(model, source, inflation, source_grid)
+    published = source if isinstance(source, PublishedModel) else read_published(str(source))
+    weights = published.weights
+    head = f"{model.classifier()[0]}."
+    new_head = new_head or is_image_model(published)
+    check_decided(model, published, new_head)
     if new_head:
-        head = f"{model.classifier()[0]}."
         left = [name for name in weights.state if name.startswith(head)]
         kept = {name: tensor for name, tensor in weights.state.items() if name not in left}
         weights = replace(weights, state=kept, unused=(*weights.unused, *left))
-        allow_missing = (*allow_missing, f"{head}*")
     elif model.class_names:
         weights = _rows_by_name(model, weights)
-    return load_weights(model, weights, allow_missing=allow_missing)
+    if source_grid:
+        weights = replace(weights, grids=_flax_grids(weights, source_grid))
+    if isinstance(model, ViViT):
+        weights = fit(replace(published, weights=weights), model, inflation)
+    allowed = fresh_parts(model, weights)
+    return load_weights(model, weights, allow_missing=(*allowed, f"{head}*") if new_head else allowed)
 
 
 def _rows_by_name(model: VideoModel, weights: SourceWeights) -> SourceWeights:
@@ -86,39 +90,8 @@ def _rows_by_name(model: VideoModel, weights: SourceWeights) -> SourceWeights:
     return replace(weights, state=state)
 
 
-def _read(
-    model: VideoModel, source: Path, inflation: Inflation, source_grid: Grid | None
-) -> tuple[SourceWeights, tuple[str, ...]]:
-    """Read the weights; also return patterns of the names that they may lack."""
-    if source.is_dir():
-        if "model_type" in read_json(source / CONFIG_FILE):
-            return read_huggingface(source).weights, ()
-        return read_model_weights(source, read_model_config(source)), ()
-    if source.suffix == ".npz":
-        params = read_flax(source)
-        if _is_video(params, model):
-            grids = _flax_grids(params, source_grid) if source_grid else None
-            return flax_weights(params, str(source), grids), ()
-    if isinstance(model, T2TViT):
-        return read_t2t(source), ()
-    if not isinstance(model, ViViT):
-        raise UserError(f"{source} is no directory; allowed for a {type(model).__name__}: a model directory")
-    return image_vit_weights(source, model, inflation=inflation), NEW_PARTS
-
-
-def _is_video(params: Params, model: VideoModel) -> bool:
-    """Recognize a ViViT's Flax parameters; one of single frames differs from an image ViT in its positions only."""
-    kernel = params.get("embedding/kernel")
-    if (kernel is not None and kernel.ndim == 5) or "SpatialTransformer/encoder_norm/scale" in params:
-        return True
-    positions = params.get("Transformer/posembed_input/pos_embedding")
-    if positions is None or not isinstance(model, ViViT) or model.frames is None or model.grid.t == 1:
-        return False
-    return positions.shape[1:] == model.encoder.positions.weight.shape
-
-
-def _flax_grids(params: Params, grid: Grid) -> dict[str, Grid]:
+def _flax_grids(weights: SourceWeights, grid: Grid) -> dict[str, Grid]:
     """Return the grids of the position embeddings: of the whole clip, or of one timestep and of time."""
-    of_timestep = "SpatialTransformer/posembed_input/pos_embedding" in params
+    of_timestep = "temporal_encoder.norm.weight" in weights.state
     encoder = grid._replace(t=1) if of_timestep else grid
     return {"encoder.positions.weight": encoder, "temporal_encoder.positions.weight": Grid(grid.t, 1, 1)}

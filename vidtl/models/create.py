@@ -1,0 +1,67 @@
+"""Models by name, with fresh or published weights."""
+
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.load import dotted
+from vidtl.config.model import ARCHITECTURES
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.base import VideoModel
+from vidtl.models.factory import build_model, parse_name
+from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.published import read_published, settings_of_weights
+
+
+def create_model(
+    name: str,
+    num_classes: int = 400,
+    num_frames: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+    pretrained: str = "",
+    **overrides: Any,
+) -> VideoModel:
+    """Build the model of a name such as `vivit_b16x2_fe_tl8at3`, `B/16x2` or `t2t_vit_14`.
+
+    Args:
+        name: see `list_models`.
+        num_classes: K.
+        num_frames: T; by default that of the weights, or of the published model.
+        frame_size: H and W in pixels; by default those of the weights, or of the published model.
+        pretrained: weights to start from, see `read_published`: they decide what the name leaves open (activation,
+            epsilon, positions, pooling). A classifier of another number of classes stays fresh.
+        overrides: keys of `ModelConfig`, such as `width=192`.
+
+    Raises:
+        UserError: an unknown name or key, a clip that the model cannot take, or weights that do not fit.
+    """
+    config = parse_name(name)
+    known = [field.name for field in fields(ModelConfig)]
+    for key in overrides:
+        if key not in known:
+            raise UserError(f"create_model has no argument {key!r}; {did_you_mean(key, known)}")
+    clip = ARCHITECTURES[config.architecture].clip_of(str(config.size))
+    given = {"num_frames": num_frames, "frame_size": frame_size}
+    given = {key: value for key, value in given.items() if value}
+    if not pretrained:
+        return build_model(replace(config, **overrides), _clip(clip | given), num_classes)
+    published = read_published(pretrained)
+    named = {key: value for key, value in asdict(config).items() if key != "pooling" and value is not None}
+    chosen = dotted({"model": named | overrides, "clip": given})
+    decided = settings_of_weights(published, {key: value for key, value in chosen.items() if value is not None})
+    model_keys, clip_keys = (
+        {key.removeprefix(f"{section}."): value for key, value in decided.items() if key.startswith(f"{section}.")}
+        for section in ("model", "clip")
+    )
+    own = {key: value for key, value in model_keys.items() if "." not in key}
+    config = replace(config, **({"pooling": None} | own | overrides))
+    model = build_model(config, _clip(clip | clip_keys | given), num_classes)
+    rows = published.weights.state.get("head.weight", ())
+    load_pretrained(model, published, new_head=len(rows) != num_classes)
+    model.class_names = tuple(published.weights.class_names) if len(rows) == num_classes else ()
+    return model
+
+
+def _clip(settings: dict[str, Any]) -> ClipConfig:
+    side = max(settings.get("short_side", 256), *settings["frame_size"])
+    return ClipConfig(**{**settings, "short_side": side})

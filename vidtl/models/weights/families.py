@@ -1,0 +1,32 @@
+"""Families of published weights, told apart by their config.json or by the names of their tensors."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vidtl.models.weights.flax import is_flax_vit, is_flax_vivit, read_flax_vit, read_flax_vivit
+from vidtl.models.weights.huggingface import is_vivit, read_vivit
+from vidtl.models.weights.load import PublishedModel
+from vidtl.models.weights.t2t import is_t2t, read_t2t
+from vidtl.models.weights.videomae import is_videomae, read_videomae
+from vidtl.models.weights.videoprism import is_videoprism, read_videoprism
+
+Config = Mapping[str, Any]
+State = Mapping[str, Tensor]
+Reader = Callable[[Config, State, str], PublishedModel]
+
+FAMILIES: dict[str, tuple[Callable[[Config, State], bool], Reader]] = {
+    "ViViT of transformers": (is_vivit, read_vivit),
+    "VideoMAE": (is_videomae, read_videomae),
+    "VideoPrism": (is_videoprism, read_videoprism),
+    "T2T-ViT": (is_t2t, read_t2t),
+    "Flax ViViT": (is_flax_vivit, read_flax_vivit),
+    "Flax image ViT": (is_flax_vit, read_flax_vit),
+}
+"""Test and reader of each family."""
+
+
+def find_reader(config: Config, state: State) -> Reader | None:
+    """Return the reader of the first family whose test passes."""
+    return next((reader for test, reader in FAMILIES.values() if test(config, state)), None)

@@ -1,0 +1,172 @@
+"""Fit published weights into any form of ViViT: image models into video models, and into blocks with two attentions.
+
+Sources: ViViT, section 3.4 (inflation of the patch embedding, repeated positions, attention over time); FlexiViT
+(Beyer et al., 2023) for patches of another size.
+"""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vidtl.errors import UserError
+from vidtl.models.base import VideoModel
+from vidtl.models.embedding import Grid, TubeletEmbedding, resize_patch
+from vidtl.models.vivit import ViViT
+from vidtl.models.weights.load import PublishedModel, SourceWeights
+
+Inflation = Literal["central_frame", "average"]
+
+DECIDED = (
+    *("width", "depth", "num_heads", "head_width", "mlp_width", "positions", "num_registers"),
+    *("activation", "norm_eps", "input_norm", "attention_softcap"),
+)
+"""Keys of `model` that weights decide, whatever the form of the model."""
+
+READ_OUT = ("pooling", "pooling_width", "pooled_norm_eps")
+"""Keys of `model` that a classifier of the weights decides."""
+
+_PARTS = ("head.*", "pool.*", "temporal_encoder.*", "encoder.token_learners.*", "encoder.token_fusers.*")
+"""Parts that may be fresh: each as a whole, if the source has nothing of it."""
+
+
+def is_image_model(published: PublishedModel) -> bool:
+    """Return True for weights of single images, whose classifier is of no use for videos."""
+    return published.model.get("temporal_depth") == 0 and "num_frames" not in published.clip
+
+
+def check_decided(model: VideoModel, published: PublishedModel, has_new_head: bool) -> None:
+    """Raise a UserError where a setting of the model contradicts the weights."""
+    own, decided = model.model_config, published.model
+    keys = DECIDED if has_new_head or "head.weight" not in published.weights.state else (*DECIDED, *READ_OUT)
+    for key in ("architecture", *keys):
+        value = getattr(own, key)
+        if value != decided.get(key, value) and value is not None:
+            needed = f"{decided[key]!r}, which the weights of {published.weights.source} need"
+            raise UserError(f"model.{key} is {value!r}; allowed: {needed}")
+    if bool(own.layer_scale) != bool(decided.get("layer_scale", own.layer_scale)):
+        allowed = "above 0" if decided["layer_scale"] else "0"
+        source = published.weights.source
+        raise UserError(f"model.layer_scale is {own.layer_scale}; allowed: {allowed}, as the weights of {source} need")
+
+
+def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central_frame") -> SourceWeights:
+    """Rearrange weights for the form, the tubelets and the pooling of a model.
+
+    The patch embedding is resampled to other patches and spread over the frames of a tubelet; positions of an image are
+    repeated along time or shared by all timesteps. Class token, registers, temporal encoder and pooling for which the
+    model has no place are left out.
+
+    Args:
+        published: weights and their settings.
+        model: not changed.
+        inflation: `central_frame` puts the patch embedding of an image model at frame t // 2 of the tubelet and zeros
+            elsewhere; `average` puts a t-th of it at every frame.
+
+    Raises:
+        UserError: tubelets or blocks that the model cannot take.
+    """
+    weights, settings = published.weights, published.model
+    state, grids = dict(weights.state), dict(weights.grids)
+    rows = state.get("encoder.positions.weight")
+    if model.frames is not None and rows is not None and rows.shape == model.encoder.positions.weight.shape:
+        grids["encoder.positions.weight"] = model.encoder.grid  # of single frames, not of a large image
+    if settings.get("tokenizer", "tubelet") == "tubelet":
+        if not isinstance(model.embed, TubeletEmbedding):
+            raise UserError(f"model.tokenizer is {model.tokenizer!r}; allowed: 'tubelet' with {weights.source}")
+        length, *patch = settings["tubelet"]
+        tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, *patch)
+        kernel = _fit_kernel(state["embed.proj.weight"], tubelet, model.embed.tubelet, inflation, weights.source)
+        state["embed.proj.weight"] = kernel
+    unused = _drop(state, _without_place(settings, model))
+    state = _with_prefix(state, model, grids.get("encoder.positions.weight"))
+    has_both = settings.get("form") == "factorised_self_attention"
+    if has_both != (model.form == "factorised_self_attention"):
+        if has_both:
+            allowed = "factorised_self_attention, whose blocks have two attentions"
+            raise UserError(f"model.form is {model.form!r}; allowed with {weights.source}: {allowed}")
+        state = _both_attentions(state)
+    return replace(weights, state=state, grids=grids, unused=(*weights.unused, *unused))
+
+
+def fresh_parts(model: VideoModel, weights: SourceWeights) -> tuple[str, ...]:
+    """Return patterns of the names that may be missing: parts of which the source has nothing."""
+    lacking = [part for part in _PARTS if not any(fnmatchcase(name, part) for name in weights.state)]
+    tokens = [f"{name}.{part}" for name in ("encoder", "temporal_encoder") for part in ("cls", "registers", "norm.*")]
+    single = [name for name in tokens if not any(fnmatchcase(each, name) for each in weights.state)]
+    is_new_axis = isinstance(model, ViViT) and model.form == "factorised_self_attention"
+    return (*lacking, *single, *(["encoder.blocks.*.norm_time.*", "encoder.blocks.*.scale_time.*"] * is_new_axis))
+
+
+def _fit_kernel(
+    kernel: Tensor, source: tuple[int, int, int], target: tuple[int, int, int], inflation: Inflation, origin: str
+) -> Tensor:
+    """Fit a patch embedding `[D, C t h w]` to another tubelet."""
+    if source[1:] != target[1:]:
+        kernel = resize_patch(kernel, source, (source[0], *target[1:]))
+    if source[0] == target[0]:
+        return kernel
+    if source[0] != 1:
+        allowed = f"{source[0]} frames, as the weights of {origin} have"
+        raise UserError(f"model.tubelet is {list(target)}; allowed: {allowed}")
+    image_DCP = kernel.view(kernel.shape[0], 3, -1)
+    video_DCtP = torch.zeros(kernel.shape[0], 3, target[0], image_DCP.shape[-1], dtype=kernel.dtype)
+    if inflation == "central_frame":
+        video_DCtP[:, :, target[0] // 2] = image_DCP
+    else:
+        video_DCtP[:] = image_DCP[:, :, None] / target[0]
+    return video_DCtP.flatten(1)
+
+
+def _without_place(settings: Any, model: ViViT) -> list[str]:
+    """Return patterns of the source's parts that the model does not have in the same role."""
+    patterns = []
+    own = model.model_config
+    if settings.get("pooling") != own.pooling:
+        patterns.append("pool.*")
+    second = model.temporal_encoder
+    if second is None or settings.get("temporal_input", "pooled") != own.temporal_input:
+        patterns.append("temporal_encoder.*")
+    for name, encoder in (("encoder", model.encoder), ("temporal_encoder", second)):
+        if encoder is not None and isinstance(encoder.norm, torch.nn.Identity):
+            patterns.append(f"{name}.norm.*")
+    return patterns
+
+
+def _drop(state: dict[str, Tensor], patterns: list[str]) -> list[str]:
+    names = [name for name in state if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    for name in names:
+        del state[name]
+    return names
+
+
+def _with_prefix(state: dict[str, Tensor], model: ViViT, grid: Grid | None) -> dict[str, Tensor]:
+    """Keep class token and registers that the model has, with their rows of positions; none are reported."""
+    rows = state.get("encoder.positions.weight")
+    parts = {"encoder.cls": 1, "encoder.registers": len(state.get("encoder.registers", ()))}
+    counts = [count if name in state else 0 for name, count in parts.items()]
+    own = [model.encoder.cls is not None, model.encoder.registers is not None]
+    if rows is not None and grid is not None and len(rows) == grid.size + sum(counts):
+        cls, registers, places = rows.tensor_split([counts[0], sum(counts)])
+        cls = cls if counts[0] else rows.new_zeros(1, rows.shape[1])
+        state["encoder.positions.weight"] = torch.cat([*([cls] * own[0]), *([registers] * own[1]), places])
+    return {name: tensor for name, tensor in state.items() if dict(zip(parts, own, strict=True)).get(name, True)}
+
+
+def _both_attentions(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turn the weights of plain blocks into those of factorised self-attention blocks.
+
+    Attention over time starts from that over space, with an output projection of 0, so that the model starts as if each
+    frame were alone. (The paper sets all of it to 0, which would let nothing but the output bias learn.)
+    """
+    parts = {"norm1": "norm_space", "norm2": "norm_mlp", "scale1": "scale_space", "scale2": "scale_mlp"}
+    split: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        for plain, own in parts.items():
+            name = name.replace(f".{plain}.", f".{own}.")
+        split[name.replace(".attn.", ".attn_space.")] = tensor
+        if ".attn." in name:
+            split[name.replace(".attn.", ".attn_time.")] = torch.zeros_like(tensor) if ".proj." in name else tensor
+    return split

@@ -1,0 +1,48 @@
+"""Settings in the config.json of transformers that several families share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidtl.errors import UserError, did_you_mean
+from vidtl.models.blocks import Activation
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+"""Activations here by their names in transformers."""
+
+
+def read_activation(config: Mapping[str, Any], source: str) -> Activation:
+    """Return the activation that `hidden_act` names, by default the exact GELU; UserError for another kind."""
+    name = config.get("hidden_act", "gelu")
+    if name not in ACTIVATIONS:
+        raise UserError(f"{source}: hidden_act is {name!r}; {did_you_mean(str(name), ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def read_class_names(config: Mapping[str, Any], source: str) -> list[str]:
+    """Return the names of `id2label` in the order of their numbers; UserError unless these are 0, 1, 2 ..."""
+    labels = config.get("id2label") or {}
+    if not isinstance(labels, dict) or labels.keys() != {str(number) for number in range(len(labels))}:
+        raise UserError(f"{source}: id2label is {str(labels)[:80]}; allowed: a name for each number from 0 on")
+    return [str(labels[str(number)]) for number in range(len(labels))]
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return height and width for a size that may be one number for both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def shape_of(state: Mapping[str, Tensor], name: str, source: str) -> torch.Size:
+    """Return the shape of a tensor, from which a setting is read; UserError where the source lacks it."""
+    if name not in state:
+        raise UserError(f"{source} has no {name}; allowed: files with all weights of a model")
+    return state[name].shape

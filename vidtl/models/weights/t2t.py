@@ -1,0 +1,67 @@
+"""The authors' T2T-ViT."""
+
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+from torch import Tensor
+
+from vidtl.config.model import ARCHITECTURES
+from vidtl.errors import UserError
+from vidtl.models.embedding import Grid
+from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
+
+_T2T_NAMES = (
+    (r"^module\.", ""),
+    (r"^tokens_to_token\.attention1\.", "tokens.layers.0."),
+    (r"^tokens_to_token\.attention2\.", "tokens.layers.1."),
+    (r"^tokens_to_token\.project\.", "tokens.proj."),
+    (r"^(tokens\.layers\.\d\.)w$", r"\1features"),
+    (r"^(tokens\.layers\.\d\.)attn\.", r"\1"),
+    (r"^(tokens\.layers\.\d\.mlp\.)0\.", r"\1fc1."),
+    (r"^(tokens\.layers\.\d\.mlp\.)2\.", r"\1fc2."),
+    (r"^cls_token$", "cls"),
+    (r"^pos_embed$", "positions.weight"),
+)
+
+
+def is_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Recognize a state dict of the authors' T2T-ViT by its names."""
+    return any("tokens_to_token." in name for name in state)
+
+
+def read_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Read weights of the authors, with heads of width 64 as in every published model.
+
+    The clip is that of their evaluation: the crop is 0.9 of the shorter side of the resized image.
+
+    Raises:
+        UserError: weights of another model, or positions of an image that is not square.
+    """
+    renamed = rename(state, _T2T_NAMES)
+    token_layer, mlp = "tokens.layers.0.proj.weight", "blocks.0.mlp.fc1.weight"
+    if not {"tokens.proj.weight", token_layer, "positions.weight", mlp} <= renamed.keys():
+        raise UserError(f"{source} lacks tokens_to_token, pos_embed or blocks; allowed: weights of a T2T-ViT")
+    width, grid = renamed["tokens.proj.weight"].shape[0], square_grid(len(renamed["positions.weight"]) - 1, source)
+    model = {
+        "architecture": "t2t_vit",
+        "tokenizer": "t2t_performer" if "tokens.layers.0.features" in renamed else "t2t_transformer",
+        "width": width,
+        "depth": count_modules(renamed, r"blocks\.(\d+)\."),
+        "mlp_width": renamed[mlp].shape[0],
+        "token_width": renamed[token_layer].shape[0],
+    }
+    if width % 64 == 0:
+        model["num_heads"] = width // 64
+    size = (16 * grid.h, 16 * grid.w)  # the strides of the three splits are 4, 2 and 2
+    clip = {**ARCHITECTURES["t2t_vit"].clip, "frame_size": size, "short_side": size[0] * 10 // 18 * 2}
+    weights = SourceWeights(source=source, state=renamed, grids={"positions.weight": grid})
+    return PublishedModel(model=model, clip=clip, weights=weights)
+
+
+def square_grid(size: int, source: str) -> Grid:
+    """Return the grid of the `size` tokens of an image; UserError where they form no square."""
+    side = isqrt(size)
+    if side * side != size:
+        raise UserError(f"{source}: the positions are those of {size} tokens; allowed: a square number")
+    return Grid(1, side, side)

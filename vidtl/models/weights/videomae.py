@@ -1,0 +1,128 @@
+"""VideoMAE (Tong et al., 2022) and VideoMAE v2 (Wang et al., 2023): the joint form with fixed positions.
+
+Three layouts are read: directories of transformers (`model_type` videomae), the authors' `.pth` files, and OpenGVLab's
+`VideoMAEv2-*` directories, whose names are the authors' and whose settings are nested in `model_config`.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidtl.errors import UserError
+from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, shape_of
+
+_log = logging.getLogger(__name__)
+
+_NAMES = (
+    (r"^(?:videomae|model|backbone)\.", ""),
+    (r"^encoder\.(?!layer\.)", ""),
+    (r"^(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.", "embed.proj."),
+    (r"^(?:encoder\.layer|blocks)\.(\d+)\.", r"encoder.blocks.\1."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.attention\.", ".attn."),
+    (r"\.attn\.([qkv])(?:uery|ey|alue)\.", r".attn.\1."),
+    (r"\.attn\.([qv])_bias$", r".attn.\1.bias"),
+    (r"\.attention\.output\.dense\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.gamma_([12])$", r".scale\1.weight"),
+    (r"^(?:layernorm|norm)\.", "encoder.norm."),
+    (r"^fc_norm\.", "pool.norm."),
+    (r"^classifier\.", "head."),
+)
+_DECODER = r"(decoder|encoder_to_decoder|mask_token)\b"
+
+_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+"""Attention heads of the authors' models by width."""
+
+_SSV2_CLASSES = 174
+
+
+def is_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Recognize the family by `model_type`, and a bare file by query biases and a kernel of tubelets."""
+    if "model_type" in config:
+        return str(config["model_type"]).lower().startswith("videomae")
+    has_tubelets = any(name.endswith("patch_embed.proj.weight") and x.ndim == 5 for name, x in state.items())
+    return has_tubelets and any(name.endswith(".attn.q_bias") for name in state)
+
+
+def read_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Convert weights and settings; a file without a classifier becomes an encoder that is averaged over its tokens.
+
+    Raises:
+        UserError: a setting that the model here lacks, or weights without which its sizes are open.
+    """
+    scaled = [name for name in state if name.endswith("attn.scale")]
+    if scaled:
+        raise UserError(f"{source}: {scaled[0]} belongs to cosine attention; allowed: cos_attn false")
+    settings = config.get("model_config", config)
+    in_transformers = config.get("model_type") == "videomae"
+    unused = [name for name in state if re.match(_DECODER, name)]
+    renamed = rename({name: tensor for name, tensor in state.items() if name not in unused}, _NAMES)
+    model = _read_sizes(settings, state, renamed, source)
+    for block in range(model["depth"]):  # keys have no bias
+        renamed[f"encoder.blocks.{block}.attn.k.bias"] = torch.zeros(model["width"])
+    has_head = "head.weight" in renamed
+    if "encoder.norm.weight" in renamed:
+        pooling = "first" if has_head else "mean"
+    else:
+        pooling = "mean_norm"
+        if not has_head:  # the norm of the mean starts with the classifier
+            renamed.setdefault("pool.norm.weight", torch.ones(model["width"]))
+            renamed.setdefault("pool.norm.bias", torch.zeros(model["width"]))
+    eps = settings.get("layer_norm_eps", 1e-12 if in_transformers else 1e-6)
+    model |= {
+        "pooling": pooling,
+        "activation": read_activation(settings, source),
+        "norm_eps": eps,
+        "pooled_norm_eps": 1e-5 if in_transformers else eps,
+    }
+    names = read_class_names(config, source) if has_head else []
+    weights = SourceWeights(source=source, state=renamed, class_names=names, unused=unused)
+    of_ssv2 = has_head and len(renamed["head.weight"]) == _SSV2_CLASSES
+    return PublishedModel(model=model, clip=_read_clip(config, settings, of_ssv2), weights=weights)
+
+
+def _read_sizes(
+    settings: Mapping[str, Any], state: Mapping[str, Tensor], renamed: Mapping[str, Tensor], source: str
+) -> dict[str, Any]:
+    """Return the settings that follow from shapes, and the number of heads, which does not."""
+    width = shape_of(renamed, "embed.proj.weight", source)[0]
+    kernel = next(tensor for name, tensor in state.items() if re.search(r"patch_embed.*proj(ection)?\.weight$", name))
+    heads = ("num_attention_heads", "encoder_num_heads", "num_heads")
+    num_heads = next((settings[key] for key in heads if key in settings), _HEADS.get(width))
+    if num_heads is None:
+        allowed = f"a config.json with num_heads, or a width of {', '.join(map(str, _HEADS))}"
+        raise UserError(f"{source}: the number of heads is open at width {width}; allowed: {allowed}")
+    if (width, num_heads) == (384, 16):
+        _log.warning("%s: num_attention_heads is 16; the authors' model of width 384 has 6", source)
+    return {
+        "form": "joint",
+        "positions": "sincos_1d",
+        "width": width,
+        "depth": count_modules(renamed, r"encoder\.blocks\.(\d+)\."),
+        "num_heads": num_heads,
+        "mlp_width": shape_of(renamed, "encoder.blocks.0.mlp.fc1.weight", source)[0],
+        "tubelet": tuple(kernel.shape[2:]),
+        "layer_scale": 1.0 if "encoder.blocks.0.scale1.weight" in renamed else 0.0,
+    }
+
+
+def _read_clip(config: Mapping[str, Any], settings: Mapping[str, Any], of_ssv2: bool) -> dict[str, Any]:
+    """Return the clips of the authors' evaluation; SSv2 is sampled over the whole video."""
+    size = pair(settings.get("image_size", settings.get("img_size", 224)))
+    preprocessor = config.get("preprocessor", {})
+    return {
+        "num_frames": settings.get("num_frames", settings.get("all_frames", 16)),
+        "frame_size": size,
+        "short_side": max(size),
+        "mean": tuple(preprocessor.get("image_mean", (0.485, 0.456, 0.406))),
+        "std": tuple(preprocessor.get("image_std", (0.229, 0.224, 0.225))),
+        **({"sampling": "segments"} if of_ssv2 else {"stride": 4}),
+    }
