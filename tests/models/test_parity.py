@@ -11,7 +11,6 @@ from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.token_learner import TokenFuser, TokenLearner
 from vidtl.models.weights.flax import flax_weights, infer_vivit_config, read_flax
-from vidtl.models.weights.huggingface import read_huggingface
 from vidtl.models.weights.load import load_weights
 from vidtl.models.weights.pretrained import load_pretrained
 

@@ -18,7 +18,7 @@ from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.embedding import TubeletEmbedding
 from vidtl.models.export import TOLERANCE, Check, compare
-from vidtl.models.weights.published import build_published, read_published
+from vidtl.models.weights.published import load_published
 from vidtl.runtime.files import new_directory, user_error_if_not_written
 
 _NEEDED = {
@@ -76,7 +76,7 @@ def export_transformers(model: VideoModel, directory: Path, tolerance: float = T
         _write_json(_config(model), temporary / CONFIG_FILE)
         _write_json(_preprocessor(model), temporary / "preprocessor_config.json")
         save_file(_state(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
-        written = build_published(read_published(str(temporary)))
+        written = load_published(str(temporary))
         check = compare(model.eval(), written.eval(), batch=1)
         if not check.agrees(tolerance):
             raise UserError(f"{directory} was not written, because it differs from the model ({check}); "

@@ -11,7 +11,7 @@ from torch import Tensor
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization
 
 _NAMES = (
     (r"^vivit\.", ""),
@@ -87,16 +87,3 @@ def _read_settings(config: Mapping[str, Any], source: str) -> tuple[dict[str, An
         raise UserError(f"{source}: {error.args[0]} is missing") from error
     clip = {"num_frames": config.get("num_frames", 32), "frame_size": size, "short_side": max(256, *size)}
     return model, clip | read_normalization(config["preprocessor"])
-
-
-def read_normalization(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    """Return mean and std of `preprocessor_config.json` for RGB in [0, 1], if it states them.
-
-    With `rescale_factor` f and `offset`, pixels v become (v f - 1 - mean) / std, else (v f - mean) / std.
-    """
-    if not preprocessor.get("do_normalize", True) or "image_mean" not in preprocessor:
-        return {}
-    scale = 255 * preprocessor.get("rescale_factor", 1 / 255) if preprocessor.get("do_rescale", True) else 255
-    shift = 1.0 if preprocessor.get("offset") and preprocessor.get("do_rescale", True) else 0.0
-    mean, std = (preprocessor[f"image_{name}"] for name in ("mean", "std"))
-    return {"mean": tuple((m + shift) / scale for m in mean), "std": tuple(s / scale for s in std)}

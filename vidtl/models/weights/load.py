@@ -1,11 +1,11 @@
 """Read files of weights without unpickling, rename their contents, and load them into a model with a report."""
 
+import argparse
 import json
 import logging
 import math
 import re
 import zipfile
-from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -73,7 +73,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not _require_file(path).startswith((b"PK", b"\x80")):
         raise UserError(f"{path} is no torch file; allowed: output of torch.save, a zip archive or a pickle")
     try:
-        with torch.serialization.safe_globals([Namespace]):  # the options beside VideoMAE's weights
+        with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, as VideoMAE's
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles end in almost any
         reason = re.search(r"WeightsUnpickler error:\s*(.+?)(\. |$)", str(error), re.MULTILINE)

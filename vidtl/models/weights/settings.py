@@ -36,6 +36,25 @@ def read_class_names(config: Mapping[str, Any], source: str) -> list[str]:
     return [str(labels[str(number)]) for number in range(len(labels))]
 
 
+def read_normalization(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
+    """Return mean and std of a `preprocessor_config.json` for RGB in [0, 1], where it states them.
+
+    With `rescale_factor` f, pixels v become (v f - mean) / std, and with `offset` (v f - 1 - mean) / std.
+    """
+    if not preprocessor:
+        return {}
+    if not preprocessor.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    elif "image_mean" in preprocessor and "image_std" in preprocessor:
+        mean, std = preprocessor["image_mean"], preprocessor["image_std"]
+    else:
+        return {}
+    rescales = preprocessor.get("do_rescale", True)
+    scale = 255 * preprocessor.get("rescale_factor", 1 / 255) if rescales else 255.0
+    shift = 1.0 if rescales and preprocessor.get("offset") else 0.0
+    return {"mean": tuple((m + shift) / scale for m in mean), "std": tuple(s / scale for s in std)}
+
+
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Return height and width for a size that may be one number for both."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])

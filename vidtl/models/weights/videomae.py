@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vidtl.errors import UserError
 from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, shape_of
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, shape_of
 
 _log = logging.getLogger(__name__)
 
@@ -117,12 +117,11 @@ def _read_sizes(
 def _read_clip(config: Mapping[str, Any], settings: Mapping[str, Any], of_ssv2: bool) -> dict[str, Any]:
     """Return the clips of the authors' evaluation; SSv2 is sampled over the whole video."""
     size = pair(settings.get("image_size", settings.get("img_size", 224)))
-    preprocessor = config.get("preprocessor", {})
+    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     return {
         "num_frames": settings.get("num_frames", settings.get("all_frames", 16)),
         "frame_size": size,
         "short_side": max(size),
-        "mean": tuple(preprocessor.get("image_mean", (0.485, 0.456, 0.406))),
-        "std": tuple(preprocessor.get("image_std", (0.229, 0.224, 0.225))),
+        **(imagenet | read_normalization(config.get("preprocessor", {}))),
         **({"sampling": "segments"} if of_ssv2 else {"stride": 4}),
     }
