@@ -17,8 +17,8 @@ from vidtl.models.complexity import count_parameters
 from vidtl.models.embedding import Grid, sincos_1d
 from vidtl.models.t2t_vit import TokensToToken
 from vidtl.models.vivit import ViViT
-from vidtl.models.weights.image import image_vit_weights, infer_t2t_config, read_t2t
 from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.published import read_published
 
 KINDS = ("performer", "transformer")
 SMALL = ModelConfig(architecture="t2t_vit", width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
@@ -80,8 +80,8 @@ def test_tokens_and_logits_are_the_authors(golden: Path, kind: str) -> None:
 def test_settings_are_read_from_the_weights(golden: Path, kind: str) -> None:
     folder = golden / f"t2t_vit_{kind}"
     expected = golden_config(folder)
-    found = infer_t2t_config(read_t2t(folder / "model.safetensors"))
-    assert replace(found, num_heads=expected.num_heads) == expected  # heads leave no trace; published ones are 64 wide
+    found = read_published(str(folder / "model.safetensors")).model
+    assert ModelConfig(**found, num_heads=expected.num_heads) == expected
 
 
 @pytest.mark.parametrize(("name", "all_parameters", "trainable"), COUNTS)
@@ -136,7 +136,7 @@ def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path: Path) -> None:
     clip = {"num_frames": 2, "frame_size": (32, 32)}
     model: Any = ViViT(**SIZES, **clip, tokenizer="t2t_performer", tubelet=(1, 16, 16), num_classes=5)
     with refused("model.tokenizer", "'t2t_performer'", "'tubelet'"):
-        image_vit_weights(path, model)
+        load_pretrained(model, path)
 
 
 def test_the_performer_stays_in_float32_and_finite() -> None:

@@ -34,7 +34,9 @@ _PARTS = ("head.*", "pool.*", "temporal_encoder.*", "encoder.token_learners.*", 
 
 def is_image_model(published: PublishedModel) -> bool:
     """Return True for weights of single images, whose classifier is of no use for videos."""
-    return published.model.get("temporal_depth") == 0 and "num_frames" not in published.clip
+    settings = published.model
+    alone = settings.get("form") == "factorised_encoder" and settings.get("temporal_depth") == 0
+    return alone and "num_frames" not in published.clip
 
 
 def check_decided(model: VideoModel, published: PublishedModel, has_new_head: bool) -> None:
@@ -123,11 +125,10 @@ def _fit_kernel(
 def _without_place(settings: Any, model: ViViT) -> list[str]:
     """Return patterns of the source's parts that the model does not have in the same role."""
     patterns = []
-    own = model.model_config
-    if settings.get("pooling") != own.pooling:
+    if settings.get("pooling") != model.pooling:
         patterns.append("pool.*")
     second = model.temporal_encoder
-    if second is None or settings.get("temporal_input", "pooled") != own.temporal_input:
+    if second is None or settings.get("temporal_input", "pooled") != model.temporal_input:
         patterns.append("temporal_encoder.*")
     for name, encoder in (("encoder", model.encoder), ("temporal_encoder", second)):
         if encoder is not None and isinstance(encoder.norm, torch.nn.Identity):

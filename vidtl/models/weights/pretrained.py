@@ -31,7 +31,7 @@ def load_pretrained(
     Rows of the classifier follow the class names. Rows of classes that the source lacks keep their fresh weights.
 
     Args:
-        model: built by `build_model`.
+        model: changed only if all of it fits.
         source: name or place, see `read_published`, or what it returned.
         new_head: keep the fresh weights of the classifier (image models: always).
         inflation: image models only, see `fit`.
@@ -45,7 +45,8 @@ def load_pretrained(
     weights = published.weights
     head = f"{model.classifier()[0]}."
     new_head = new_head or is_image_model(published)
-    check_decided(model, published, new_head)
+    if hasattr(model, "model_config"):  # from `build_model`
+        check_decided(model, published, new_head)
     if new_head:
         left = [name for name in weights.state if name.startswith(head)]
         kept = {name: tensor for name, tensor in weights.state.items() if name not in left}

@@ -119,7 +119,7 @@ def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], sour
 def _read_grids(
     config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
 ) -> tuple[tuple[int, int], int, dict[str, Grid]]:
-    """Return frame size, patch size and the grids of both position embeddings; patches are square, frames may be not."""
+    """Return frame size, side of the square patches, and the grids of both position embeddings."""
     patch = isqrt(shape_of(state, "embed.proj.weight", source)[1] // 3)
     side = patch * isqrt(shape_of(state, "encoder.positions.weight", source)[0])
     size = pair(config.get("image_size", side))
