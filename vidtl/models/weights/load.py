@@ -174,8 +174,8 @@ class SourceWeights:
         """Number of classes of the classifier; a UserError where the source has none."""
         if "head.weight" not in self.state:
             raise UserError(
-                f"{self.source} has no classifier, so that no whole model can be made of it; it can start a training "
-                "(--training.init_from), with --training.init_new_head true"
+                f"{self.source} has no classifier, so that no whole model can be made of it; allowed: a fresh one, in "
+                "a training (--training.init_from) or by tools/convert_weights.py --num_classes"
             )
         return self.state["head.weight"].shape[0]
 
