@@ -2,6 +2,7 @@
 
 A configuration:   python tools/profile_model.py --config configs/kinetics400_vivit_b_tl8.yaml
 With changes:      python tools/profile_model.py --model.size L --model.token_learner.after_block 6 --time
+Published weights: python tools/profile_model.py --pretrained MCG-NJU/videomae-base --model.token_learner.num_tokens 8
 
 The counts need no computation: the largest model takes seconds. Only `--time` runs the model.
 """
@@ -24,7 +25,10 @@ from vidtl.runtime.signals import exit_on_error, run_tool
 def parse() -> tuple[Namespace, ExperimentConfig]:
     """Parse the command line."""
     parser = ExperimentParser("profile_model.py", "Count and time what a model costs.")
-    parser.add_argument("--num_classes", type=int, default=400, help="Classes of the classifier")
+    text = "The model of published weights: a file, a directory, or owner/name on the hub of Hugging Face"
+    parser.add_argument("--pretrained", metavar="NAME", help=text)
+    text = "Classes of the classifier (default: those of the weights, or 400)"
+    parser.add_argument("--num_classes", type=int, help=text)
     parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
     parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
     parser.add_argument("--rounds", type=int, default=5, help="Passes with --time, for the median")
@@ -44,6 +48,7 @@ if __name__ == "__main__":
 import torch
 from rich.console import Console
 from rich.table import Table
+from trained_model import experiment_of_weights
 
 from vidtl.models import build_model
 from vidtl.models.complexity import (
@@ -55,6 +60,7 @@ from vidtl.models.complexity import (
     time_stages,
     without_token_learner,
 )
+from vidtl.models.weights.published import read_published
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.model_setup import freeze_all_but
@@ -64,6 +70,12 @@ AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def main() -> None:
     options, config = parse()
+    classes = 400
+    if options.pretrained:
+        published = read_published(options.pretrained)
+        config = experiment_of_weights(published, options.settings)
+        classes = published.num_classes or classes
+    options.num_classes = classes if options.num_classes is None else options.num_classes
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     autocast = AUTOCAST[resolve_precision(config.training.precision)]
     cost = measure_complexity(config.model, config.clip, options.num_classes, autocast)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import build_model, load_model_directory
+from vidtl.models import build_model
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.flax import flatten_params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import huggingface_weights
@@ -293,39 +293,3 @@ def test_flax_parameters_of_another_model_are_refused(golden):
     fuserless = read_flax(golden / "vivit_token_learner_v11.npz")
     with refused("after_block"):
         infer_vivit_config(fuserless)
-
-
-def convert(monkeypatch, *arguments):
-    import convert_weights
-
-    monkeypatch.setattr("sys.argv", ["convert_weights.py", *map(str, arguments)])
-    convert_weights.main()
-
-
-@torch.no_grad()
-def test_the_tool_writes_a_directory_that_gives_the_reference_output(golden, tmp_path, monkeypatch, capsys):
-    source = golden / "vivit_token_learner_v11.npz"
-    with np.load(source) as archive:
-        video, output = torch.from_numpy(archive["input:0"]), torch.from_numpy(archive["output"])
-        after_block = json.loads(archive["meta"].tobytes())["token_learner_at"]
-    names = [f"class {index}" for index in range(output.shape[1])]
-    (tmp_path / "names.txt").write_text("\n".join(names))
-    options = ("--num_frames", video.shape[1], "--frame_size", *video.shape[2:4], "--after_block", after_block)
-    convert(monkeypatch, source, tmp_path / "out", *options, "--class_names", tmp_path / "names.txt")
-    assert "tensors loaded" in capsys.readouterr().out
-    model = load_model_directory(tmp_path / "out")
-    assert model.class_names == tuple(names)
-    torch.testing.assert_close(model.eval()(video.permute(0, 1, 4, 2, 3)), output, rtol=1e-5, atol=1e-5)
-    with refused(tmp_path / "out", "empty directory"):
-        convert(monkeypatch, source, tmp_path / "out")
-
-
-def test_the_tool_refuses_options_that_do_not_apply(golden, tmp_path, monkeypatch):
-    directory = sorted(golden.glob("hf_vivit_*"))[0]
-    with refused("--after_block", directory, "Hugging Face directory"):
-        convert(monkeypatch, directory, tmp_path / "out", "--after_block", 2)
-    num_frames = 2 * read_published(directory).clip["num_frames"]
-    convert(monkeypatch, directory, tmp_path / "out", "--num_frames", num_frames)
-    model = load_model_directory(tmp_path / "out")
-    assert model.clip_config.num_frames == num_frames
-    assert len(model.class_names) == model.num_classes

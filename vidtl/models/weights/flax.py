@@ -138,13 +138,16 @@ def is_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
 
 
 def read_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Read a ViViT; parameters do not say where TokenLearner is, nor the form factorised_dot_product."""
+    """Read a ViViT; that of form factorised_dot_product looks like a joint one.
+
+    No parameter says after which block TokenLearner is, unless TokenFuser follows.
+    """
     params = {name: tensor.numpy() for name, tensor in state.items()}
     config = asdict(infer_vivit_config(params, after_block=0))
-    left_out = ("form", "token_learner", "size")
-    model = {key: value for key, value in config.items() if value is not None and key not in left_out}
-    if config["form"] != "joint":
-        model["form"] = config["form"]
+    learner = {key: value for key, value in config.pop("token_learner").items() if value is not None}
+    model = {key: value for key, value in config.items() if value is not None and key != "size"}
+    if learner["num_tokens"]:
+        model["token_learner"] = {key: value for key, value in learner.items() if key != "after_block" or value}
     return PublishedModel(model=model, clip={}, weights=flax_weights(params, source))
 
 

@@ -103,6 +103,7 @@ def build_published(
         UserError: the weights do not fit their settings.
     """
     weights, settings = published.weights, dict(published.model)
+    _require_place(published, {})
     has_learner = settings.get("architecture", "vivit") in ("vivit", "mini_vit")
     learner = TokenLearnerConfig(**settings.pop("token_learner", {"num_tokens": 0} if has_learner else {}))
     clip = clip or ClipConfig(**{"num_frames": 1, **published.clip})
@@ -127,6 +128,7 @@ def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> 
     the values of both where a given setting of the clip is another one than that of the weights.
     """
     model, clip = dict(published.model), dict(published.clip)
+    _require_place(published, given)
     if given.get("model.form", model.get("form")) != model.get("form"):
         of_form = ("form", "temporal_depth", "temporal_input", "attention_order")
         model = {key: value for key, value in model.items() if key not in of_form}
@@ -144,6 +146,14 @@ def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> 
             _log.warning(message, key, _plain(value), published.weights.source, _plain(clip[key]))
     settings = dotted({"model": model, "clip": clip})
     return {key: value for key, value in settings.items() if key not in given}
+
+
+def _require_place(published: PublishedModel, given: Mapping[str, Any]) -> None:
+    """Raise a UserError for weights of a TokenLearner that stands after an unknown block."""
+    learner, key = published.model.get("token_learner", {}), "model.token_learner.after_block"
+    if learner.get("num_tokens") and learner.get("after_block") is None and key not in given:
+        place = "the number of blocks before TokenLearner, on which no parameter depends"
+        raise UserError(f"{key} is not given; needed with {published.weights.source}: {place}")
 
 
 def _plain(value: Any) -> Any:
