@@ -97,9 +97,10 @@ def main() -> None:
 
 def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
     """Write the predictions for a split."""
-    description, split, file = described(config), config.data.eval_split, options.submission
+    split, file = config.data.eval_split, options.submission
     if file.is_dir():  # before hours of work
         raise UserError(f"--submission is {str(file)!r}, a folder; the name of a file is needed")
+    description = described(config)
     saved = read_model_config(checkpoint.model_directory)
     class_names = names_or_numbers(saved.class_names, saved.num_outputs)
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)

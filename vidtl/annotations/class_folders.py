@@ -46,7 +46,9 @@ def describe_class_folders(root: Path) -> DatasetDescription:
         splits = {split: SplitDescription(part=part) for split, part in parts.items()}
         _log.info("%s: %d class folders, of whose videos 20 %% are drawn for the split val", root, len(folders))
     name = root.resolve().name
-    return DatasetDescription(name=name, title=name, format="class_folders", labels="single", splits=splits)
+    return DatasetDescription(
+        folder=root, name=name, title=name, format="class_folders", labels="single", splits=splits
+    )
 
 
 def _has_folders(folder: Path) -> bool:
