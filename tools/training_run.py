@@ -44,6 +44,8 @@ from vidtl.training.run_directory import RunDirectory
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
 
+SMALL_MODEL, MANY_CLIPS = 10_000_000, 1_000  # parameters, and clips per class, that give no advice
+ADVICE = "--training.init_from MCG-NJU/videomae-base-finetuned-kinetics starts from published weights (docs/weights.md)"
 MOST_KINDS = 5  # of reasons, in the line that counts videos left out
 
 log = logging.getLogger("vidtl.train")
@@ -60,7 +62,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         given = {**given, "data.eval_split": config.data.eval_split}
         config = make_experiment(given, settings_of_weights(published, given))
 
-    data, description = config.data, load_description(config.data.dataset)
+    data, description = config.data, load_description(config.data.dataset, config.data.root)
     all_train_records, all_eval_records = read_data(config, description)
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
     for records in filter(len, (train_records, all_eval_records)):
@@ -177,6 +179,12 @@ def describe_data_and_model(
     counts = (len(train_records), len(eval_records), classes)
     log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, *counts)
     log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
+    clips_per_class = len(train_records.distinct_labels()[1]) / classes
+    is_large = config.model.architecture == "vivit" and parameters > SMALL_MODEL
+    if is_large and clips_per_class < MANY_CLIPS and not config.training.init_from:
+        log.warning(
+            "%.0f clips per class are few to train a model of this size from scratch; %s", clips_per_class, ADVICE
+        )
     return {
         "model": {
             "architecture": config.model.architecture,
