@@ -58,7 +58,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
     check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
-    model = initial_model(config, train_records)
+    model, fresh = initial_model(config, train_records)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     rate = learning_rate_of(
         config.schedule,
@@ -85,6 +85,7 @@ def start_run(config: ExperimentConfig, output_dir: Path) -> None:
         save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),
+        fresh=fresh,
         left_out=left_out,
         about=about,
     )
@@ -133,22 +134,23 @@ def read_data(config: ExperimentConfig, description: DatasetDescription) -> tupl
     return training, training.select([])
 
 
-def initial_model(config: ExperimentConfig, records: Records) -> VideoModel:
-    """Build the model before its first step, equal in every process."""
+def initial_model(config: ExperimentConfig, records: Records) -> tuple[VideoModel, tuple[str, ...]]:
+    """Build the model before its first step, equal in every process; also return the names that `init_from` lacks."""
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
     model.multi_label = records.multi_label
     model.class_names = records.classes.names
     if records.multi_label:
         model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
-    if config.training.init_from:
-        source = Path(config.training.init_from)
-        if RunDirectory(source).checkpoints.is_dir():
-            checkpoint = find_checkpoint(source).with_average()
-            checkpoint.verify()
-            source = checkpoint.model_directory
-        load_pretrained(model, source, new_head=config.training.init_new_head)
-    return model
+    if not config.training.init_from:
+        require_each(config.training, "training", "lora", operator.not_, "0 without training.init_from")
+        return model, ()
+    source = Path(config.training.init_from)
+    if RunDirectory(source).checkpoints.is_dir():
+        checkpoint = find_checkpoint(source).with_average()
+        checkpoint.verify()
+        source = checkpoint.model_directory
+    return model, load_pretrained(model, source, new_head=config.training.init_new_head).missing
 
 
 def describe_data_and_model(

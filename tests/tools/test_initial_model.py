@@ -34,7 +34,7 @@ def test_only_a_fresh_classifier_starts_at_the_frequencies(
     config = ExperimentConfig(clip=CLIP, model=SMALL, training=training)
     records = make_records(20, multi_label=True)
     rates = torch.from_numpy(records.video_targets().mean(axis=0)).float()
-    bias = initial_model(config, records).classifier()[1].bias.detach()
+    bias = initial_model(config, records)[0].classifier()[1].bias.detach()
     prior = torch.logit(rates)
     prior[:shared] = 0
     torch.testing.assert_close(bias, prior)

@@ -14,7 +14,7 @@ from tests.training.tiny_run import engine_of, take_steps, tiny_vivit
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.training.checkpoint import MODEL, OPTIMIZER
-from vidtl.training.model_setup import checkpoint_activations, compile_model, freeze_all_but
+from vidtl.training.model_setup import checkpoint_activations, compile_model, completely_frozen, freeze_all_but
 
 RANDOM = {"dropout": 0.2, "attention_dropout": 0.1, "stochastic_depth": 0.5}
 X3D = ModelConfig(architecture="pytorchvideo", size="x3d_xs")
@@ -138,9 +138,9 @@ def test_frozen_parts_stay_bitwise_equal_and_in_evaluation_mode(accelerator, par
 
 def test_a_linear_probe_changes_no_running_statistics_and_stores_no_graph_below_the_head():
     model = build_model(X3D, X3D_CLIP, 3)
-    frozen = freeze_all_but(model, ["head"])
+    freeze_all_but(model, ["head"])
     model.train()
-    for module in frozen:
+    for module in completely_frozen(model):
         module.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     logits = model(torch.randn(2, 4, 3, 32, 32))
