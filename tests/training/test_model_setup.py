@@ -119,10 +119,11 @@ def test_a_missing_compiler_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "parts", [("head",), ("temporal_encoder", "head"), ("encoder.blocks.1.attn", "encoder.norm.bias")]
+    "parts",
+    [("head",), ("pool", "head"), ("temporal_encoder", "head"), ("encoder.blocks.1.attn", "encoder.norm.bias")],
 )
 def test_frozen_parts_stay_bitwise_equal_and_in_evaluation_mode(accelerator, parts):
-    model = tiny_vivit(dropout=0.2, stochastic_depth=0.5)
+    model = tiny_vivit(dropout=0.2, stochastic_depth=0.5, pooling="attention")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     engine = engine_of(accelerator, model, trainable=parts)
     with engine.evaluated():
@@ -132,6 +133,7 @@ def test_frozen_parts_stay_bitwise_equal_and_in_evaluation_mode(accelerator, par
         assert torch.equal(parameter, before[name]) != name.startswith(parts), name
         assert (parameter in engine.optimizer.state) == name.startswith(parts), name
     assert not model.encoder.blocks[0].mlp.dropout.training
+    assert model.forward_tokens(torch.zeros(1, 2, 3, 2, 2)).requires_grad == parts[0].startswith("encoder")
     assert model.head.training == model.head.weight.requires_grad
     assert model.temporal_encoder.training == ("temporal_encoder" in parts)
 
