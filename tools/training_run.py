@@ -70,7 +70,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
-    model = initial_model(config, train_records, published)
+    model, fresh = initial_model(config, train_records, published)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     rate = learning_rate_of(
         config.schedule,
@@ -97,6 +97,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),
+        fresh=fresh,
         left_out=left_out,
         about=about,
     )
@@ -154,8 +155,10 @@ def initial_weights(init_from: str) -> str:
     return str(checkpoint.model_directory)
 
 
-def initial_model(config: ExperimentConfig, records: Records, published: PublishedModel | None = None) -> VideoModel:
-    """Build the model before its first step, equal in every process."""
+def initial_model(
+    config: ExperimentConfig, records: Records, published: PublishedModel | None = None
+) -> tuple[VideoModel, tuple[str, ...]]:
+    """Build the model before its first step, equal in every process; also return the names that the weights lack."""
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
     model.multi_label = records.multi_label
@@ -163,8 +166,9 @@ def initial_model(config: ExperimentConfig, records: Records, published: Publish
     if records.multi_label:
         model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
     if published:
-        load_pretrained(model, published, new_head=config.training.init_new_head)
-    return model
+        return model, load_pretrained(model, published, new_head=config.training.init_new_head).missing
+    require_each(config.training, "training", "lora", operator.not_, "0 without training.init_from")
+    return model, ()
 
 
 def describe_data_and_model(

@@ -36,7 +36,7 @@ def test_only_a_fresh_classifier_starts_at_the_frequencies(
     records = make_records(20, multi_label=True)
     rates = torch.from_numpy(records.video_targets().mean(axis=0)).float()
     published = read_published(init_from) if init_from else None
-    bias = initial_model(config, records, published).classifier()[1].bias.detach()
+    bias = initial_model(config, records, published)[0].classifier()[1].bias.detach()
     prior = torch.logit(rates)
     prior[:shared] = 0
     torch.testing.assert_close(bias, prior)
