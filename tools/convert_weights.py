@@ -16,7 +16,7 @@ import argparse
 import re
 from pathlib import Path
 
-from command_line import ExperimentParser
+from command_line import ExperimentParser, make_experiment
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import new_directory, require_new_directory, user_error_if_not_written
@@ -49,7 +49,6 @@ if __name__ == "__main__":
     with exit_on_error():  # --help and mistakes end before the slow imports below
         parse()
 
-from trained_model import experiment_of_weights
 
 from vidtl.annotations.text_files import read_class_list
 from vidtl.models import build_model, save_model_directory
@@ -58,7 +57,7 @@ from vidtl.models.weights.fit import is_image_model
 from vidtl.models.weights.hub import find_source, license_of
 from vidtl.models.weights.load import LoadReport, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.published import read_published
+from vidtl.models.weights.published import read_published, settings_of_weights
 
 
 def main() -> None:
@@ -69,7 +68,7 @@ def main() -> None:
     source = find_source(arguments.name)
     published = read_published(str(source))
     weights = published.weights
-    config = experiment_of_weights(published, arguments.settings)
+    config = make_experiment(arguments.settings, settings_of_weights(published, arguments.settings))
     if not (num_classes := arguments.num_classes or published.num_classes):
         raise UserError(f"--num_classes is not given; needed with {source}, which has no classifier")
     model = build_model(config.model, config.clip, num_classes)
