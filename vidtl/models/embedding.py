@@ -66,9 +66,7 @@ def cut_tubelets(input_BTCHW: Tensor, tubelet: Tubelet) -> Tensor:
     return rearrange(input_BTCHW, pattern, length=length, a=height, b=width)  # type: ignore[no-any-return]
 
 
-def resize_patch(
-    kernel: Tensor, source: Tubelet, target: Tubelet, resizing: Literal["bilinear", "bicubic_antialiased"] = "bilinear"
-) -> Tensor:
+def resize_patch(kernel: Tensor, source: Tubelet, target: Tubelet, resizing: str = "bilinear") -> Tensor:
     """Resample kernels `[D, C t h w]` to another height and width, each frame of a tubelet alone.
 
     The new kernel gives for a resized patch what the old one gave for the patch, as nearly as possible: w' = w B⁺, with
@@ -79,7 +77,8 @@ def resize_patch(
     pixels = torch.eye(old[0] * old[1], dtype=torch.float64).view(-1, 1, *old)
     resized = F.interpolate(pixels, size=new, mode=mode, antialias=bool(antialiased)).flatten(1)  # B transposed
     frames = kernel.double().view(kernel.shape[0], -1, old[0] * old[1])
-    return (frames @ torch.linalg.pinv(resized).mT).flatten(1).to(kernel.dtype)
+    fitted: Tensor = (frames @ torch.linalg.pinv(resized).mT).flatten(1).to(kernel.dtype)
+    return fitted
 
 
 def tubelet_grid(tubelet: Tubelet, num_frames: int, frame_size: tuple[int, int]) -> Grid:
