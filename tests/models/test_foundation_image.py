@@ -31,7 +31,9 @@ def build(published, **clip):
     head = published.weights.state.get("head.weight")
     stage = TokenLearnerConfig(num_tokens=0)
     config = ModelConfig(**published.model, token_learner=stage)
-    model = build_model(config, ClipConfig(**{"num_frames": 1, **shape, **clip}), 2 if head is None else len(head)).eval()
+    model = build_model(
+        config, ClipConfig(**{"num_frames": 1, **shape, **clip}), 2 if head is None else len(head)
+    ).eval()
     report = load_weights(model, published.weights, allow_missing=["head.*"] if head is None else [])
     assert all(name.startswith("head.") for name in report.missing)
     return model
@@ -127,3 +129,77 @@ def test_golden_refusals(golden):
         if "architecture" in config and "rpn" not in name:  # a bare file
             with refused("somewhere", *REASONS.get(name, ()), "allowed: learned positions"):
                 find_reader({}, state)({}, state, "somewhere")
+
+
+def randomize(model, seed=0):
+    """Give every parameter a random value: gains about 1, activations of usual size."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        values = torch.randn(parameter.shape, generator=generator)
+        gain = "norm" in name and name.endswith("weight") or name.endswith(("gamma", "lambda1"))
+        scale = 0.2 if parameter.ndim < 2 else (parameter.numel() / len(parameter)) ** -0.5
+        parameter.copy_(values * scale + gain)
+    return model.eval()
+
+
+TIMM_MODELS = (
+    ("vit_tiny_patch16_224.augreg_in21k", 64),
+    ("vit_base_patch32_224.augreg_in21k_ft_in1k", 64),
+    ("vit_base_patch16_224.mae", 48),
+    ("vit_small_patch8_224.dino", 32),
+    ("deit_tiny_patch16_224.fb_in1k", 64),
+    ("deit3_small_patch16_224.fb_in22k_ft_in1k", 64),
+    ("vit_base_patch16_clip_224.laion2b", 48),
+    ("vit_base_patch32_clip_quickgelu_224.openai", 64),
+    ("vit_base_patch16_siglip_224.webli", 48),
+    ("vit_base_patch16_siglip_gap_224.v2_webli", 48),
+    ("vit_so400m_patch16_siglip_256.v2_webli", 48),
+    ("vit_small_patch14_dinov2.lvd142m", 42),
+    ("vit_small_patch14_reg4_dinov2.lvd142m", 42),
+    ("vit_little_patch16_reg4_gap_256.sbb_in1k", 64),
+)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "size"), TIMM_MODELS)
+def test_timm_on_random_weights_at_two_sizes(tmp_path, name, size):
+    timm = pytest.importorskip("timm")
+    original = randomize(timm.create_model(name, pretrained=False, img_size=size, depth=2))
+    timm.models.save_for_hf(original, tmp_path, safe_serialization=True)
+    published = read(tmp_path)
+    larger = timm.create_model(name, pretrained=False, img_size=(2 * size, size), depth=2).eval()
+    resized = timm.models.vision_transformer.checkpoint_filter_fn(original.state_dict(), larger)
+    larger.load_state_dict(resized)
+    for reference, frame_size in ((original, (size, size)), (larger, (2 * size, size))):
+        image = torch.randn(2, 3, *frame_size)
+        model = build(published, frame_size=frame_size, short_side=2 * size)
+        tokens = reference.forward_features(image)
+        assert_close(model.forward_features(image[:, None]), reference.forward_head(tokens, pre_logits=True))
+        if "head.weight" in published.weights.state:
+            assert_close(model(image[:, None]), reference(image))
+
+
+def test_settings_of_every_timm_architecture():
+    """Heads, epsilon and activation are in no config.json of timm."""
+    timm = pytest.importorskip("timm")
+    for name in timm.list_models(["vit_*", "deit*", "eva*", "beit*"]):
+        if "sapiens" in name:
+            continue
+        with torch.device("meta"):
+            model = timm.create_model(name, depth=1)
+        if not isinstance(model, timm.models.VisionTransformer):
+            continue
+        config = {"architecture": name, "pretrained_cfg": model.pretrained_cfg, "global_pool": model.global_pool}
+        try:
+            published = find_reader(config, model.state_dict())(config, model.state_dict(), name)
+        except Exception as e:
+            print("refused", name, e)
+            continue
+        block = model.blocks[0]
+        s = published.model
+        act = type(block.mlp.act).__name__
+        acts = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+        want = (block.attn.num_heads, block.norm1.eps, acts[act])
+        got = (s["num_heads"], s["norm_eps"], s["activation"])
+        if want != got:
+            print("DIFF", name, want, got)

@@ -79,7 +79,8 @@ def resize_patch(
     pixels = torch.eye(old[0] * old[1], dtype=torch.float64).view(-1, 1, *old)
     resized = F.interpolate(pixels, size=new, mode=mode, antialias=bool(antialiased)).flatten(1)  # B transposed
     frames = kernel.double().view(kernel.shape[0], -1, old[0] * old[1])
-    return (frames @ torch.linalg.pinv(resized).mT).flatten(1).to(kernel.dtype)
+    resampled: Tensor = frames @ torch.linalg.pinv(resized).mT
+    return resampled.flatten(1).to(kernel.dtype)
 
 
 def tubelet_grid(tubelet: Tubelet, num_frames: int, frame_size: tuple[int, int]) -> Grid:

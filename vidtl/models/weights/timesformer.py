@@ -87,7 +87,9 @@ def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], sou
         source=source, state=renamed, grids={"encoder.positions.weight": grid}, resizing="nearest",
         class_names=read_class_names(config, source) if has_head else (),
     )  # fmt: skip
-    return PublishedModel(model=model, clip=clip | read_normalization(config.get("preprocessor") or {}), weights=weights)
+    return PublishedModel(
+        model=model, clip=clip | read_normalization(config.get("preprocessor") or {}), weights=weights
+    )
 
 
 def _fold_dense(state: dict[str, Tensor], attention: str, source: str) -> None:
