@@ -131,9 +131,9 @@ def folder_lines(*folders: str) -> int:
 
 
 def long_functions() -> dict[str, int]:
-    """Return functions with more than `FUNCTION_LINES` lines."""
+    """Return functions with more than `FUNCTION_LINES` lines, signatures aside: a line for each setting of a model."""
     functions = [
-        (f"{module}.{node.name}", node.end_lineno - node.lineno + 1)  # type: ignore[operator]
+        (f"{module}.{node.name}", node.end_lineno - node.body[0].lineno + 1)  # type: ignore[operator]
         for module, file in modules().items()
         for node in ast.walk(tree(file))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)

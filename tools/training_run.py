@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from command_line import make_experiment
+from initial_model import initial_model, read_initial_weights
 from torch import nn
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
@@ -25,19 +26,14 @@ from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
-from vidtl.models import VideoModel, build_model, save_model_directory
+from vidtl.models import VideoModel, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.models.weights.hub import find_source
-from vidtl.models.weights.load import PublishedModel
-from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.published import read_published, settings_of_weights
+from vidtl.models.weights.published import settings_of_weights
 from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
-from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.signals import StoppedBySignalError
-from vidtl.training.checkpoint import find_checkpoint
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
@@ -56,9 +52,8 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     check_trackers(config.training.trackers)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
-    published = None
-    if config.training.init_from:
-        published = read_published(on_main_process(accelerator, lambda: initial_weights(config.training.init_from)))
+    published = read_initial_weights(config.training.init_from, accelerator)
+    if published:
         given = {**given, "data.eval_split": config.data.eval_split}
         config = make_experiment(given, settings_of_weights(published, given))
 
@@ -144,31 +139,6 @@ def read_data(config: ExperimentConfig, description: DatasetDescription) -> tupl
     splits = ", ".join(description.splits)
     log.warning("training without evaluations: data.eval_split names none of the splits of the data set, %s", splits)
     return training, training.select([])
-
-
-def initial_weights(init_from: str) -> str:
-    """Return the place of weights, for a run the model of its newest checkpoint, averaged if it has an average."""
-    if not RunDirectory(Path(init_from)).checkpoints.is_dir():
-        return str(find_source(init_from))
-    checkpoint = find_checkpoint(Path(init_from)).with_average()
-    checkpoint.verify()
-    return str(checkpoint.model_directory)
-
-
-def initial_model(
-    config: ExperimentConfig, records: Records, published: PublishedModel | None = None
-) -> tuple[VideoModel, tuple[str, ...]]:
-    """Build the model before its first step, equal in every process; also return the names that the weights lack."""
-    seed_torch(config.training.seed)
-    model = build_model(config.model, config.clip, len(records.classes))
-    model.multi_label = records.multi_label
-    model.class_names = records.classes.names
-    if records.multi_label:
-        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
-    if published:
-        return model, load_pretrained(model, published, new_head=config.training.init_new_head).missing
-    require_each(config.training, "training", "lora", operator.not_, "0 without training.init_from")
-    return model, ()
 
 
 def describe_data_and_model(

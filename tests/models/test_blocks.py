@@ -4,7 +4,8 @@ import pytest
 import torch
 from einops import rearrange
 
-from vidtl.models.blocks import Attention, FactorisedSelfAttentionBlock, Mlp, StochasticDepth, drop_path_ramp
+from vidtl.models.attention import Attention
+from vidtl.models.blocks import FactorisedSelfAttentionBlock, Mlp, StochasticDepth, drop_path_ramp
 
 B, T, N, D, H = 2, 3, 5, 24, 4
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_run import initial_model
+from initial_model import initial_model
 
 from tests.evaluation.tiny_evaluation import NUM_CLASSES, make_records
 from tests.models.test_weights import CLIP, SMALL, build, image_model, save_timm

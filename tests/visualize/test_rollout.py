@@ -11,7 +11,7 @@ from torch import nn
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
-from vidtl.models.blocks import Attention
+from vidtl.models.attention import Attention
 from vidtl.models.vivit import ViViT
 from vidtl.visualize.rollout import clip_rollout
 

@@ -1,4 +1,4 @@
-"""Transformer blocks: attention over the axes of a space-time grid of tokens, MLP, stochastic depth.
+"""Transformer blocks: attention, MLP, LayerScale, stochastic depth.
 
 Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, biases everywhere. The four forms of
 ViViT differ only in the axes of attention. Options that published image and video models need: three activations,
@@ -7,101 +7,16 @@ LayerScale, capped attention.
 Axes: B clips, t timesteps, N tokens of a timestep, D width, H heads, d head width.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.config.checks import require
+from vidtl.models.attention import Attention, Axes
 
-Axes = Literal["joint", "space", "time", "time_and_space"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
-
-SEQUENCES: dict[Axes, tuple[str, ...]] = {
-    "joint": ("B H (t N) d",),
-    "space": ("(B t) H N d",),
-    "time": ("(B N) H t d",),
-    "time_and_space": ("(B N) H t d", "(B t) H N d"),
-}
-"""Layouts `[batch, heads, length, head width]` of the sequences; equal shares of the heads take each entry."""
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention on a grid of tokens: `[B, t, N, D] -> [B, t, N, D]`.
-
-    Queries, keys and values have separate projections: measured equal in speed to a fused one, and simpler to load.
-    Kernels start Xavier-uniform, biases at 0 (ViViT's reference code).
-
-    Args:
-        width: D.
-        num_heads: H.
-        axes: tokens that attend to each other: all of the clip (`joint`, ViViT model 1), those of a timestep (`space`),
-            those at one place (`time`), or `time_and_space`: the first half of the heads over time, the second half
-            over space (factorised dot-product attention, model 4).
-        head_width: d; D / H by default.
-        qkv_bias: add biases to queries, keys and values.
-        dropout: on the result.
-        attention_dropout: on the attention probabilities.
-        softcap: c of c · tanh(logits / c), applied to the logits before the softmax (VideoPrism: 50); 0 for none.
-
-    Raises:
-        UserError: the heads do not divide the width, or their number is odd with `time_and_space`.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        *,
-        axes: Axes = "joint",
-        head_width: int | None = None,
-        qkv_bias: bool = True,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        softcap: float = 0.0,
-    ) -> None:
-        super().__init__()
-        divides = head_width is not None or width % num_heads == 0
-        require(divides, "model.width", width, f"multiples of model.num_heads, {num_heads}")
-        even = "even numbers with form factorised_dot_product: half of the heads attend over time, half over space"
-        require(num_heads % len(SEQUENCES[axes]) == 0, "model.num_heads", num_heads, even)
-        inner = width if head_width is None else num_heads * head_width
-        self.num_heads = num_heads
-        self.axes = axes
-        self.attention_dropout = attention_dropout
-        self.softcap = softcap
-        self.q = nn.Linear(width, inner, bias=qkv_bias)
-        self.k = nn.Linear(width, inner, bias=qkv_bias)
-        self.v = nn.Linear(width, inner, bias=qkv_bias)
-        self.proj = nn.Linear(inner, width)
-        self.dropout = nn.Dropout(dropout)
-        for layer in (self.q, self.k, self.v, self.proj):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-    def forward(self, tokens_BtND: Tensor) -> Tensor:
-        sequences = SEQUENCES[self.axes]
-        shares = [layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (self.q, self.k, self.v)]
-        mixed = [self._attend(q, k, v, pattern) for q, k, v, pattern in zip(*shares, sequences, strict=True)]
-        out_BtND: Tensor = self.dropout(self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-1)))
-        return out_BtND
-
-    def _attend(self, q_BtND: Tensor, k_BtND: Tensor, v_BtND: Tensor, pattern: str) -> Tensor:
-        """Attend with one share of the heads, over the sequences of `pattern`."""
-        batch, timesteps, tokens, _ = q_BtND.shape
-        heads = self.num_heads // len(SEQUENCES[self.axes])
-        q, k, v = (rearrange(x, f"B t N (H d) -> {pattern}", H=heads) for x in (q_BtND, k_BtND, v_BtND))
-        dropout = self.attention_dropout if self.training else 0.0
-        if self.softcap:  # no fused kernel has it
-            logits = self.softcap * torch.tanh(q @ k.mT * (q.shape[-1] ** -0.5 / self.softcap))
-            mixed = F.dropout(logits.softmax(dim=-1), dropout) @ v
-        else:
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        mixed_BtND: Tensor = rearrange(mixed, f"{pattern} -> B t N (H d)", B=batch, t=timesteps, N=tokens)
-        return mixed_BtND
 
 
 class Mlp(nn.Module):
@@ -266,3 +181,39 @@ class FactorisedSelfAttentionBlock(nn.Module):
             shared = mixed[:, :, :prefix].mean(dim=1, keepdim=True).expand(-1, mixed.shape[1], -1, -1)
             mixed = torch.cat([shared, mixed[:, :, prefix:]], dim=2)
         return mixed
+
+
+def make_blocks(
+    depth: int,
+    axes: tuple[Axes, ...],
+    width: int,
+    num_heads: int,
+    mlp_width: int,
+    *,
+    activation: Activation = "gelu",
+    norm_eps: float = 1e-6,
+    layer_scale: float = 0.0,
+    softcap: float = 0.0,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    stochastic_depth_rescale: bool = False,
+    num_prefix: int = 0,
+) -> nn.ModuleList:
+    """Build blocks with an attention over each of `axes`, one or time and space in either order."""
+    attention = partial(
+        Attention, width, num_heads, dropout=dropout, attention_dropout=attention_dropout, softcap=softcap
+    )
+    mlp = partial(Mlp, width, mlp_width, width, dropout=dropout, activation=activation)
+    blocks = nn.ModuleList()
+    for rate in drop_path_ramp(stochastic_depth, depth):
+        drop_path = StochasticDepth(rate, stochastic_depth_rescale)
+        made = {axis: attention(axes=axis) for axis in sorted(axes, reverse=True)}  # time draws its weights first
+        both = [made[axis] for axis in axes]
+        if len(both) == 1:
+            blocks.append(TransformerBlock(width, both[0], mlp(), drop_path, norm_eps, layer_scale))
+        else:
+            pair = (both[0], both[1])
+            block = FactorisedSelfAttentionBlock(width, pair, mlp(), drop_path, norm_eps, layer_scale, num_prefix)
+            blocks.append(block)
+    return blocks

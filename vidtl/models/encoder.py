@@ -1,22 +1,13 @@
 """A stack of transformer blocks over a grid of tokens, with TokenLearner between two of them."""
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
-from vidtl.models.blocks import (
-    Activation,
-    Attention,
-    Axes,
-    FactorisedSelfAttentionBlock,
-    Mlp,
-    StochasticDepth,
-    TransformerBlock,
-    drop_path_ramp,
-)
+from vidtl.models.attention import Axes
 from vidtl.models.embedding import Grid, Kind, PositionEmbedding
 from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
 
@@ -28,34 +19,33 @@ class Encoder(nn.Module):
     which TokenLearner leaves alone. Where all tokens of the clip attend to each other, they belong to no timestep, so
     that with them the grid becomes a single timestep of P + t N' tokens; else each timestep has P of them.
 
-    `axes` are those of the one or two attentions of each block. `grid` is the number of tokens along time, height and
-    width; its t is 1 where all timesteps share their positions, its h and w are 1 where all places do. `class_token`
-    prepends a class token, `input_norm` normalizes before the first block, `final_norm` after the last. The other
-    arguments are those of `ViViT`.
+    Args:
+        blocks: builds the blocks, see `make_blocks`; depth, axes of their attentions and P are still to be given.
+        axes: those of the attentions of each block.
+        grid: tokens along time, height and width; t is 1 where all timesteps share their positions, h and w are 1 where
+            all places do.
+        class_token: prepend a class token.
+        input_norm: normalize before the first block.
+        final_norm: normalize after the last block.
+
+    The other arguments are those of `ViViT`.
     """
 
     def __init__(
         self,
+        blocks: Callable[..., nn.ModuleList],
         *,
         axes: tuple[Axes, ...],
         grid: Grid,
         width: int,
         depth: int,
-        num_heads: int,
-        mlp_width: int,
         class_token: bool = False,
         num_registers: int = 0,
         positions: Kind = "learned",
-        activation: Activation = "gelu",
         norm_eps: float = 1e-6,
-        layer_scale: float = 0.0,
-        softcap: float = 0.0,
         input_norm: bool = False,
         final_norm: bool = True,
         dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        stochastic_depth: float = 0.0,
-        stochastic_depth_rescale: bool = False,
         num_tokens: int = 0,
         after_block: int = 0,
         learner_version: Version = "v1.1",
@@ -71,23 +61,7 @@ class Encoder(nn.Module):
         self.positions = PositionEmbedding(grid, width, positions, self.num_prefix)
         self.dropout = nn.Dropout(dropout)
         self.input_norm = nn.LayerNorm(width, eps=norm_eps) if input_norm else nn.Identity()
-        attention = partial(
-            Attention, width, num_heads, dropout=dropout, attention_dropout=attention_dropout, softcap=softcap
-        )
-        mlp = partial(Mlp, width, mlp_width, width, dropout=dropout, activation=activation)
-        plain = partial(TransformerBlock, width, norm_eps=norm_eps, layer_scale=layer_scale)
-        factorised = partial(
-            FactorisedSelfAttentionBlock, width, norm_eps=norm_eps, layer_scale=layer_scale, num_prefix=self.num_prefix
-        )
-        self.blocks = nn.ModuleList()
-        for rate in drop_path_ramp(stochastic_depth, depth):
-            drop_path = StochasticDepth(rate, stochastic_depth_rescale)
-            if len(axes) == 1:
-                self.blocks.append(plain(attention(axes=axes[0]), mlp(), drop_path))
-            else:
-                over_time, over_space = attention(axes="time"), attention(axes="space")
-                both = (over_time, over_space) if axes[0] == "time" else (over_space, over_time)
-                self.blocks.append(factorised(both, mlp(), drop_path))
+        self.blocks = blocks(depth, axes, num_prefix=self.num_prefix)
         self.after_block = after_block if num_tokens else depth
         self.token_learners = nn.ModuleList()
         self.token_fusers = nn.ModuleList()

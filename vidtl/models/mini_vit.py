@@ -15,8 +15,9 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
 from vidtl.errors import UserError
+from vidtl.models.attention import Attention
 from vidtl.models.base import VideoModel
-from vidtl.models.blocks import Attention, Mlp, TransformerBlock
+from vidtl.models.blocks import Mlp, TransformerBlock
 from vidtl.models.embedding import PositionEmbedding, Tubelet, cut_tubelets, tubelet_grid
 from vidtl.models.t2t_vit import SMALL_IMAGE_SPLITS, TokenModule, TokensToToken
 from vidtl.models.token_learner import Pooling, TokenLearner, Version, check_token_learner

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
+from vidtl.models.attention import Attention
 from vidtl.models.base import VideoModel
-from vidtl.models.blocks import Attention, Mlp, StochasticDepth, TransformerBlock, drop_path_ramp
+from vidtl.models.blocks import Mlp, StochasticDepth, TransformerBlock, drop_path_ramp
 from vidtl.models.embedding import Grid, PositionEmbedding, sincos_1d
 
 TokenModule = Literal["t2t_performer", "t2t_transformer"]

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.config.model import model_arguments
+from vidtl.models.attention import Axes
 from vidtl.models.base import VideoModel
-from vidtl.models.blocks import Activation, Axes
+from vidtl.models.blocks import Activation, make_blocks
 from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
 from vidtl.models.encoder import Encoder
 from vidtl.models.pooling import PoolingKind, TokenPooling
@@ -107,12 +108,13 @@ class ViViT(VideoModel):
         pools_timesteps = self.factorised and temporal_input == "pooled"
         _check_pooling(form, pooling, temporal_input, temporal_depth, num_tokens, num_registers)
         check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
-        encoder = partial(
-            Encoder, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, positions=positions,
-            activation=activation, norm_eps=norm_eps, layer_scale=layer_scale, softcap=attention_softcap,
-            dropout=dropout, attention_dropout=attention_dropout, stochastic_depth=stochastic_depth,
+        blocks = partial(
+            make_blocks, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, activation=activation,
+            norm_eps=norm_eps, layer_scale=layer_scale, softcap=attention_softcap, dropout=dropout,
+            attention_dropout=attention_dropout, stochastic_depth=stochastic_depth,
             stochastic_depth_rescale=stochastic_depth_rescale,
         )  # fmt: skip
+        encoder = partial(Encoder, blocks, width=width, positions=positions, norm_eps=norm_eps, dropout=dropout)
         has_second = self.factorised and temporal_depth > 0
         self.encoder = encoder(
             axes=_AXES[f"{form} {attention_order}"] if form == "factorised_self_attention" else _AXES[form],

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidtl.errors import UserError
+from vidtl.models.attention import SEQUENCES, Attention
 from vidtl.models.base import evaluation_mode
-from vidtl.models.blocks import SEQUENCES, Attention
 from vidtl.models.encoder import Encoder
 from vidtl.models.vivit import ViViT
 

@@ -111,7 +111,8 @@ def _complete_pooling(state: dict[str, Tensor], averages: bool, source: str) -> 
     """Return the pooling that the names show; its query, if any, becomes one vector."""
     if "pool.norm.weight" in state and "pool.probe" not in state:
         return "mean_norm"
-    shape_of(state, "encoder.norm.weight", source)
+    if "encoder.norm.weight" not in state:
+        refuse(source, "a state dict without final norm", "a model that reads out tokens without it")
     if "pool.probe" in state:
         query, weight, bias = (state.pop(f"pool.{name}").float() for name in ("probe", "q.weight", "q.bias"))
         state["pool.query"] = F.linear(query.flatten(), weight, bias)

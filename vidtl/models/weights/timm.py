@@ -52,8 +52,11 @@ _OPEN_CLIP_NAMES = (
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16}
 """Attention heads by width, where they are not 64 wide."""
 
-_QUICK_GELU = r"quickgelu|\.openai$|\.metaclip|\.dfn5b$|large.*\.dfn2b$|patch32.*\.laion400m"
-"""Architectures and tags whose weights were trained with QuickGELU."""
+_QUICK_GELU = (
+    r"quickgelu|\.openai$|\.metaclip_(400m|2pt5b)$|huge.*_224\.metaclip2_worldwide$|"
+    r"\.dfn5b$|large.*\.dfn2b$|patch32.*\.laion400m"
+)
+"""Architectures and tags of CLIP whose weights were trained with QuickGELU."""
 
 _TANH_GELU = r"(patch32|giantopt_patch16)_siglip|so400m_patch16_siglip|large_patch16_siglip_(gap_)?512"
 """Architectures that timm builds with the approximation by tanh, as SigLIP was trained; the others are exact."""
@@ -102,7 +105,7 @@ def read_timm(config: Mapping[str, Any], state: Mapping[str, Tensor], source: st
 
 
 def _image_tower(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the image model under timm's names, and the names of CLIP's text model and of parts for masked training."""
+    """Return the image model under timm's names, and the names of text models and of parts for masked training."""
     has_text = any(name.startswith("visual.") for name in state)
     left_out = r"(?!visual\.)" if has_text else r"mask_token|decoder_"
     unused = [name for name in state if re.match(left_out, name)]

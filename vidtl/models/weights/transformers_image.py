@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from vidtl.models.embedding import Resizing
 from vidtl.models.weights.image_vit import check_image_vit, publish_image_vit
 from vidtl.models.weights.load import PublishedModel, rename
 from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization
@@ -52,6 +53,7 @@ class _Family(NamedTuple):
     norm_eps: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resizing: Resizing = "bicubic"
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -63,7 +65,7 @@ _FAMILIES = {
     "clip": _Family(224, "quick_gelu", 1e-5, *_CLIP),
     "siglip": _Family(224, "gelu_pytorch_tanh", 1e-6, _HALF, _HALF),
     "dinov2": _Family(224, "gelu", 1e-6, *_IMAGENET),
-    "dinov2_with_registers": _Family(224, "gelu", 1e-6, *_IMAGENET),
+    "dinov2_with_registers": _Family(224, "gelu", 1e-6, *_IMAGENET, "bicubic_antialiased"),
 }
 
 _READ_OUT_ELSEWHERE = {
@@ -108,8 +110,8 @@ def read_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tenso
     size = pair(vision.get("image_size", family.image_size))
     has_classes = "head.weight" in renamed and "classifier.weight" in state
     return publish_image_vit(
-        renamed, source, settings, clip=_read_clip(config, size, family, source), resizing="bicubic", image_size=size,
-        class_names=read_class_names(config, source) if has_classes else (), unused=unused,
+        renamed, source, settings, clip=_read_clip(config, size, family, source), resizing=family.resizing,
+        image_size=size, class_names=read_class_names(config, source) if has_classes else (), unused=unused,
     )  # fmt: skip
 
 

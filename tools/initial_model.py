@@ -1,0 +1,50 @@
+"""The model of a training run before its first step."""
+
+import operator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from vidtl.annotations.records import Records
+from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require_each
+from vidtl.models import VideoModel, build_model
+from vidtl.models.weights.hub import find_source
+from vidtl.models.weights.load import PublishedModel
+from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.published import read_published
+from vidtl.runtime.launch import on_main_process
+from vidtl.runtime.seeding import seed_torch
+from vidtl.training.checkpoint import find_checkpoint
+from vidtl.training.run_directory import RunDirectory
+
+
+def read_initial_weights(init_from: str, accelerator: Accelerator) -> PublishedModel | None:
+    """Read the weights that a run starts from, in every process; the main process fetches them."""
+    return read_published(on_main_process(accelerator, lambda: _place(init_from))) if init_from else None
+
+
+def _place(init_from: str) -> str:
+    """Return the place of weights, for a run the model of its newest checkpoint, averaged if it has an average."""
+    if not RunDirectory(Path(init_from)).checkpoints.is_dir():
+        return str(find_source(init_from))
+    checkpoint = find_checkpoint(Path(init_from)).with_average()
+    checkpoint.verify()
+    return str(checkpoint.model_directory)
+
+
+def initial_model(
+    config: ExperimentConfig, records: Records, published: PublishedModel | None = None
+) -> tuple[VideoModel, tuple[str, ...]]:
+    """Build the model before its first step, equal in every process; also return the names that the weights lack."""
+    seed_torch(config.training.seed)
+    model = build_model(config.model, config.clip, len(records.classes))
+    model.multi_label = records.multi_label
+    model.class_names = records.classes.names
+    if records.multi_label:
+        model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
+    if published:
+        return model, load_pretrained(model, published, new_head=config.training.init_new_head).missing
+    require_each(config.training, "training", "lora", operator.not_, "0 without training.init_from")
+    return model, ()
