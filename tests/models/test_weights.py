@@ -10,14 +10,13 @@ import pytest
 import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
-from vidtl.models.weights.image import image_vit_weights
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.flax import flatten_params, flax_weights, infer_vivit_config, read_flax
-from vidtl.models.weights.huggingface import huggingface_weights, read_huggingface
+from vidtl.models.weights.huggingface import huggingface_weights
 from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
 

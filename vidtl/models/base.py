@@ -39,7 +39,7 @@ class VideoModel(  # type: ignore[misc]
     """Any number of classes per clip; None where unknown."""
 
     save_directory: ClassVar[Callable[["VideoModel", Path], None]]
-    load_published: ClassVar[Callable[[str, ClipConfig | None], "VideoModel"]]
+    load_published: ClassVar[Callable[[str, ClipConfig | None, int], "VideoModel"]]
     """Functions of modules that build models of all families and therefore import this one."""
 
     def __init__(self, num_frames: int, frame_size: tuple[int, int], num_classes: int) -> None:
@@ -93,19 +93,22 @@ class VideoModel(  # type: ignore[misc]
         VideoModel.save_directory(self, save_directory)
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, clip: ClipConfig | None = None, revision: str | None = None) -> Self:  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls, name: str | Path, *, clip: ClipConfig | None = None, num_classes: int = 400, revision: str = ""
+    ) -> Self:
         """Load published weights as the model that they are, in evaluation mode.
 
         Args:
             name: a model directory, weights of another project, or `owner/name` on the hub of Hugging Face, whose cache
                 and environment variables (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE) apply.
             clip: another number of frames or frame size; image models take single frames by default.
+            num_classes: of a fresh classifier, where the weights have none.
             revision: branch, tag or commit of the repository.
 
         Raises:
             UserError: as `read_published`, or the weights are of another model than `cls`.
         """
-        model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip)
+        model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip, num_classes)
         if not isinstance(model, cls):
             raise UserError(f"{name} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
         return model.eval()

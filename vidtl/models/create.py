@@ -56,9 +56,9 @@ def create_model(
     own = {key: value for key, value in model_keys.items() if "." not in key}
     config = replace(config, **({"pooling": None} | own | overrides))
     model = build_model(config, _clip(clip | clip_keys | given), num_classes)
-    rows = published.weights.state.get("head.weight", ())
-    load_pretrained(model, published, new_head=len(rows) != num_classes)
-    model.class_names = tuple(published.weights.class_names) if len(rows) == num_classes else ()
+    has_its_head = published.num_classes == num_classes
+    load_pretrained(model, published, new_head=not has_its_head)
+    model.class_names = tuple(published.weights.class_names) if has_its_head else ()
     return model
 
 

@@ -217,5 +217,7 @@ def _resize(volume_Dthw: Tensor, grid: Grid, resizing: Resizing) -> Tensor:
         volume_Dthw = rearrange(frames_tDhw, "t D h w -> D t h w")
     if volume_Dthw.shape[1] in (1, grid.t):
         return volume_Dthw.expand(-1, grid.t, -1, -1)
-    columns = interpolate(rearrange(volume_Dthw, "D t h w -> 1 D t (h w)"), size=(grid.t, grid.h * grid.w))
-    return rearrange(columns, "1 D t (h w) -> D t h w", h=grid.h)  # type: ignore[no-any-return]
+    # One wide picture: torch 2.14 resizes pictures of width 1, such as [D, t, 1], wrongly where it antialiases.
+    picture = rearrange(volume_Dthw, "D t h w -> 1 1 t (D h w)")
+    picture = interpolate(picture, size=(grid.t, picture.shape[-1]))
+    return rearrange(picture, "1 1 t (D h w) -> D t h w", h=grid.h, w=grid.w)  # type: ignore[no-any-return]

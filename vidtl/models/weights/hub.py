@@ -29,7 +29,7 @@ TIMEOUT = 10.0
 
 _CARD = "README.md"
 _SETTINGS = (CONFIG_FILE, "preprocessor_config.json", _CARD)
-_SUFFIXES = (".safetensors", ".npz", ".pth", ".pyth", ".pt", ".tar", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pyth", ".pt", ".tar", ".bin")
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<file>[^@]+))?(@(?P<revision>[^@]+))?")
 _FAILURES: tuple[type[Exception], ...] = (
     OSError,
@@ -65,7 +65,7 @@ def find_source(name: str) -> Path:
     if path.exists():
         return path
     place = Path(name.partition("@")[0])
-    match, is_file = _NAME.fullmatch(name), place.suffix in _SUFFIXES
+    match, is_file = _NAME.fullmatch(name), place.suffix in WEIGHT_SUFFIXES
     if match is None or bool(match["file"]) != is_file or (is_file and place.parent.is_dir()):
         raise UserError(f"{name} does not exist; {_advice(path)}")
     remote = _Remote(match["repository"], match["file"], match["revision"] or constants.DEFAULT_REVISION)
@@ -107,7 +107,7 @@ def _select(names: Sequence[str], remote: _Remote) -> list[str]:
         return [*settings, remote.file]
     if usual := _usual_weights(names):
         return [*settings, *usual]
-    others = [each for each in names if each.endswith(_SUFFIXES) and not each.endswith(".bin")]
+    others = [each for each in names if each.endswith(WEIGHT_SUFFIXES) and not each.endswith(".bin")]
     if len(others) == 1:
         return [*settings, *others]
     if others:
@@ -133,7 +133,7 @@ def _cached_names(remote: _Remote, error: Exception) -> list[str]:
     except _FAILURES:
         raise _not_available(remote, error) from error
     names = [each.relative_to(folder).as_posix() for each in Path(folder).rglob("*") if each.is_file()]
-    if not any(each == remote.file if remote.file else each.endswith(_SUFFIXES) for each in names):
+    if not any(each == remote.file if remote.file else each.endswith(WEIGHT_SUFFIXES) for each in names):
         raise _not_available(remote, error) from error
     return names
 

@@ -132,17 +132,17 @@ def count_modules(names: Iterable[str], pattern: str) -> int:
 def rename(state: Mapping[str, Tensor], rules: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
     """Convert the names and layouts of a PyTorch model to those of this library.
 
-    All patterns of `rules` are applied to each name, in their order. Fused `qkv` of blocks are split; class tokens,
-    positions and patch kernels lose their leading axes of 1 and become matrices.
+    All patterns of `rules` are applied to each name, in their order. Fused `qkv` and `kv` are split; class tokens,
+    registers and positions lose their leading axes of 1, and patch kernels become matrices.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
         for pattern, replacement in rules:
             name = re.sub(pattern, replacement, name)
-        if match := re.fullmatch(r"(.*blocks\.\d+\.attn\.)qkv(\.\w+)", name):
-            parts = zip("qkv", tensor.chunk(3), strict=True)
-            renamed |= {f"{match[1]}{part}{match[2]}": rows for part, rows in parts}
-        elif name.endswith("positions.weight"):
+        if match := re.fullmatch(r"(.*blocks\.\d+\.attn\w*\.|pool\.)(q?kv)(\.\w+)", name):
+            parts = zip(match[2], tensor.chunk(len(match[2])), strict=True)
+            renamed |= {f"{match[1]}{part}{match[3]}": rows for part, rows in parts}
+        elif name.endswith(("positions.weight", "registers")):
             renamed[name] = tensor.squeeze(0)  # [1, N, D]
         elif re.fullmatch(r"(encoder\.)?cls", name):
             renamed[name] = tensor.flatten()  # [1, 1, D]
@@ -169,16 +169,6 @@ class SourceWeights:
     resizing: Resizing | None = None
     """Method for positions of another grid; None: that of the model."""
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the classifier; a UserError where the source has none."""
-        if "head.weight" not in self.state:
-            raise UserError(
-                f"{self.source} has no classifier, so that no whole model can be made of it; allowed: a fresh one, in "
-                "a training (--training.init_from) or by tools/convert_weights.py --num_classes"
-            )
-        return self.state["head.weight"].shape[0]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedModel:
@@ -191,6 +181,13 @@ class PublishedModel:
     weights: SourceWeights
     multi_label: bool | None = None
     """Any number of classes per clip; None where unknown."""
+    num_outputs: int = 0
+    """Number of classes of a model directory; 0 for other weights."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the classifier; 0 without one."""
+        return self.num_outputs or len(self.weights.state.get("head.weight", ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +209,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
-        for title in ("missing", "unexpected", "mismatched", "resized", "unused"):
-            names = getattr(self, title)
+        for title in ("fresh", "unexpected", "mismatched", "resized", "unused"):
+            names = self.missing if title == "fresh" else getattr(self, title)
             lines.extend([f"{title} ({len(names)}):", *(f"  {name}" for name in names)] if names else [])
         return "\n".join(lines)
 

@@ -1,26 +1,37 @@
 """Published weights by name: a model directory, weights of another project, or a repository of Hugging Face."""
 
 import logging
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.config.load import dotted
 from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
-from vidtl.models.base import CONFIG_FILE, VideoModel
+from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.directory import read_model_config, read_model_weights
 from vidtl.models.factory import build_model
 from vidtl.models.weights.families import FAMILIES, find_reader
 from vidtl.models.weights.flax import read_flax
-from vidtl.models.weights.hub import find_source
-from vidtl.models.weights.load import PublishedModel, load_weights, read_directory_state, read_json, read_state
+from vidtl.models.weights.hub import WEIGHT_SUFFIXES, find_source
+from vidtl.models.weights.load import (
+    INDEX_FILE,
+    TORCH_FILE,
+    LoadReport,
+    PublishedModel,
+    load_weights,
+    read_directory_state,
+    read_json,
+    read_state,
+)
 
-_PREPROCESSOR_FILE = "preprocessor_config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
 
 # Keys of `clip` whose change the user is told of: a model has learned with these.
 _TOLD = ("mean", "std", "frame_size", "num_frames", "stride")
@@ -40,59 +51,71 @@ def read_published(name: str) -> PublishedModel:
             this library does not have.
     """
     source = find_source(name)
-    config: dict[str, Any] = {}
-    if source.is_dir() and (source / CONFIG_FILE).exists():
-        config = read_json(source / CONFIG_FILE)
-        if "num_outputs" in config or isinstance(config.get("model"), dict):
-            return _read_own(source)
-    if source.is_dir():
-        state = read_directory_state(source)
-    elif source.suffix == ".npz":
-        state = {key: torch.from_numpy(array) for key, array in read_flax(source).items()}
-    else:
-        state = read_state(source)
-    preprocessor = source / _PREPROCESSOR_FILE
+    folder = source if source.is_dir() else source.parent
+    config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
+    is_own = "num_outputs" in config or isinstance(config.get("model"), dict)
+    if is_own and source.is_dir():
+        return _read_own(source)
+    state = _read_tensors(source)
+    preprocessor = folder / PREPROCESSOR_FILE
     config["preprocessor"] = read_json(preprocessor) if preprocessor.exists() else {}
     reader = find_reader(config, state)
     if reader is None:
-        known = ", ".join(FAMILIES)
         shown = config.get("model_type") or config.get("architecture") or ", ".join([*state][:3])
-        raise UserError(f"{source} holds weights of an unknown model ({shown}); allowed: {known}")
+        raise UserError(f"{source} holds weights of an unknown model ({shown}); allowed: {', '.join(FAMILIES)}")
     return reader(config, state, str(source))
+
+
+def _read_tensors(source: Path) -> dict[str, Tensor]:
+    """Read a file, or the files of a directory: the usual ones, or the only one that is named or looks like weights."""
+    if source.is_dir():
+        if {WEIGHTS_FILE, INDEX_FILE, TORCH_FILE}.intersection(os.listdir(source)):
+            return read_directory_state(source)
+        files = [file for file in source.iterdir() if file.suffix in WEIGHT_SUFFIXES]
+        named = [file for file in files if file.stem in ("model", "checkpoint", "weights")] or files
+        if len(named) != 1:
+            return read_directory_state(source)
+        source = named[0]
+    if source.suffix == ".npz":
+        return {key: torch.from_numpy(array) for key, array in read_flax(source).items()}
+    return read_state(source)
 
 
 def _read_own(directory: Path) -> PublishedModel:
     saved = read_model_config(directory)
     model = {key: value for key, value in asdict(saved.model).items() if value is not None}
     weights = read_model_weights(directory, saved)
-    return PublishedModel(model=model, clip=vars(saved.clip), weights=weights, multi_label=saved.multi_label)
+    found = PublishedModel(model=model, clip=vars(saved.clip), weights=weights)
+    return replace(found, multi_label=saved.multi_label, num_outputs=saved.num_outputs)
 
 
-def build_published(published: PublishedModel, clip: ClipConfig | None = None) -> VideoModel:
+def build_published(
+    published: PublishedModel, clip: ClipConfig | None = None, num_classes: int = 400
+) -> tuple[VideoModel, LoadReport]:
     """Build the model as published, with its weights, class names and clip; image models take single frames.
 
     Args:
         published: weights and settings.
         clip: another number of frames or frame size, for which learned positions are resized.
+        num_classes: of a fresh classifier, where the weights have none.
 
     Raises:
-        UserError: the weights do not fit their settings, or have no classifier.
+        UserError: the weights do not fit their settings.
     """
     weights, settings = published.weights, dict(published.model)
     _require_place(published, {})
     has_learner = settings.get("architecture", "vivit") in ("vivit", "mini_vit")
     learner = TokenLearnerConfig(**settings.pop("token_learner", {"num_tokens": 0} if has_learner else {}))
     clip = clip or ClipConfig(**{"num_frames": 1, **published.clip})
-    config = ModelConfig(**settings, token_learner=learner)
-    model = build_model(config, clip, weights.num_classes)
-    load_weights(model, weights)
+    model = build_model(ModelConfig(**settings, token_learner=learner), clip, published.num_classes or num_classes)
+    report = load_weights(model, weights, allow_missing=() if published.num_classes else ("head.*",))
     model.class_names, model.multi_label = tuple(weights.class_names), published.multi_label
-    return model
+    return model, report
 
 
-def load_published(name: str, clip: ClipConfig | None = None) -> VideoModel:
+def load_published(name: str, clip: ClipConfig | None = None, num_classes: int = 400) -> VideoModel:
     """Build the model of published weights, see `read_published` and `build_published`."""
-    return build_published(read_published(name), clip)
+    return build_published(read_published(name), clip, num_classes)[0]
 
 
 VideoModel.load_published = staticmethod(load_published)

@@ -67,7 +67,7 @@ def read_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor], source
     renamed = rename({name: tensor for name, tensor in state.items() if name not in unused}, _NAMES)
     model = _read_sizes(settings, state, renamed, source)
     for block in range(model["depth"]):  # keys have no bias
-        renamed[f"encoder.blocks.{block}.attn.k.bias"] = torch.zeros(model["width"])
+        renamed.setdefault(f"encoder.blocks.{block}.attn.k.bias", torch.zeros(model["width"]))
     has_head = "head.weight" in renamed
     if "encoder.norm.weight" in renamed:
         pooling = "first" if has_head else "mean"

@@ -38,7 +38,7 @@ _NAMES = (
 )
 
 _FLAX_NAMES = (
-    (r"^params/(encoder/)?", ""),
+    (r"^(params/)?(encoder/)?", ""),
     (r"/", "."),
     (r"^patch_projection\.linear\.", "embed.proj."),
     (r"^spatial_", "encoder."),

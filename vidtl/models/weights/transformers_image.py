@@ -1,0 +1,130 @@
+"""Image encoders of Hugging Face transformers: ViT, DINOv2 with and without registers, and those of CLIP and SigLIP.
+
+Names of saved files are read, old and new, and those of the modules of transformers 5.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from vidtl.models.weights.image_vit import check_image_vit, publish_image_vit
+from vidtl.models.weights.load import PublishedModel, rename
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, shape_of
+
+_log = logging.getLogger(__name__)
+
+TRANSFORMERS_NAMES = (
+    (r"^(?:vit|dinov2|dinov2_with_registers|vision_model|timesformer)\.", ""),
+    (r"^embeddings\.(?:cls_token|class_embedding)$", "encoder.cls"),
+    (r"^embeddings\.register_tokens$", "encoder.registers"),
+    (r"^embeddings\.position_embedding(?:s|\.weight)$", "encoder.positions.weight"),
+    (r"^embeddings\.patch_embedding(?:s\.projection)?\.", "embed.proj."),
+    (r"^pre_layrnorm\.", "encoder.input_norm."),
+    (r"^head\.probe$", "pool.probe"),
+    (r"^head\.attention\.in_proj_", "pool.qkv."),
+    (r"^head\.attention\.out_proj\.", "pool.proj."),
+    (r"^head\.layernorm\.", "pool.norm."),
+    (r"^head\.mlp\.", "pool.mlp."),
+    (r"^(?:post_)?layernorm\.", "encoder.norm."),
+    (r"^(?:encoder\.)?layers?\.(\d+)\.", r"encoder.blocks.\1."),
+    (r"\.(?:layernorm_before|layer_norm1)\.", ".norm1."),
+    (r"\.(?:layernorm_after|layer_norm2)\.", ".norm2."),
+    (r"\.attention\.output\.dense\.|\.(?:attention\.o|self_attn\.out)_proj\.", ".attn.proj."),
+    (r"\.(?:attention\.attention|attention|self_attn)\.(qkv|[qkv])(?:uery|ey|alue|_proj)?\.", r".attn.\1."),
+    (r"\.layer_scale([12])\.lambda1$", r".scale\1.weight"),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"^(?:classifier|visual_projection)\.", "head."),
+)
+
+_UNUSED = r"(\w+\.)?(text_|logit_|pooler\.)|.*\.(mask_token|position_ids)$"
+"""Text model, masked training, a buffer, and the pooler of ViT, which precedes no classifier."""
+
+
+class _Family(NamedTuple):
+    """What files need not state: transformers' defaults, and the values of pixels in training."""
+
+    image_size: int
+    hidden_act: str
+    norm_eps: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+_HALF = (0.5, 0.5, 0.5)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+_FAMILIES = {
+    "vit": _Family(224, "gelu", 1e-12, _HALF, _HALF),
+    "clip": _Family(224, "quick_gelu", 1e-5, *_CLIP),
+    "siglip": _Family(224, "gelu_pytorch_tanh", 1e-6, _HALF, _HALF),
+    "dinov2": _Family(224, "gelu", 1e-6, *_IMAGENET),
+    "dinov2_with_registers": _Family(224, "gelu", 1e-6, *_IMAGENET),
+}
+
+_READ_OUT_ELSEWHERE = {
+    "clip": r"classifier\.",  # mean of tokens without final norm
+    "siglip": r"(vision_model\.)?head\.",  # mean of tokens in place of attention pooling
+    "dinov2": r"classifier\.",  # class token beside the mean of the patches
+    "dinov2_with_registers": r"classifier\.",
+}
+"""Parts that do not fit together: either the classifier has another input than the encoder's pooling, or no pooling."""
+
+
+def is_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Recognize the `model_type` of the encoders, alone or with a text model."""
+    return _family(config) in _FAMILIES
+
+
+def _family(config: Mapping[str, Any]) -> str:
+    return str(config.get("model_type")).removesuffix("_vision_model")
+
+
+def read_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Convert weights and settings; a projection becomes the classifier.
+
+    Raises:
+        UserError: a model with other parts than the ViT here.
+    """
+    family, vision = _FAMILIES[_family(config)], config.get("vision_config", config)
+    check_image_vit(state, source)
+    left_out = _UNUSED
+    if "classifier.weight" in state and (other := _READ_OUT_ELSEWHERE.get(_family(config))):
+        left_out += f"|{other}"
+        _log.warning("%s: its classifier reads the tokens out in another way than the encoder; left out: %s", source, other)
+    unused = [name for name in state if re.match(left_out, name)]
+    renamed = rename({name: tensor for name, tensor in state.items() if name not in unused}, TRANSFORMERS_NAMES)
+    settings = {
+        "num_heads": vision.get("num_attention_heads", 12),
+        "activation": read_activation({"hidden_act": family.hidden_act, **vision}, source),
+        "norm_eps": vision.get("layer_norm_eps", family.norm_eps),
+    }
+    size = pair(vision.get("image_size", family.image_size))
+    has_classes = "head.weight" in renamed and "classifier.weight" in state
+    return publish_image_vit(
+        renamed, source, settings, clip=_read_clip(config, size, family, source), resizing="bicubic", image_size=size,
+        class_names=read_class_names(config, source) if has_classes else (), unused=unused,
+    )  # fmt: skip
+
+
+def _read_clip(config: Mapping[str, Any], size: tuple[int, int], family: _Family, source: str) -> dict[str, Any]:
+    """Return the clip of `preprocessor_config.json`; a warning names the values of training that it lacks."""
+    preprocessor = config.get("preprocessor") or {}
+    normalization = read_normalization(preprocessor)
+    if not normalization:
+        normalization = {"mean": family.mean, "std": family.std}
+        _log.warning("%s has no image_mean; assumed: clip.mean %s, clip.std %s", source, *normalization.values())
+    resized, cropped = (_read_size(preprocessor.get(key)) for key in ("size", "crop_size"))
+    size = (cropped if preprocessor.get("do_center_crop") else resized) or size
+    return {"frame_size": size, "short_side": max(*size, *(resized or ())), **normalization}
+
+
+def _read_size(size: Any) -> tuple[int, int] | None:
+    """Return height and width for a size of a preprocessor: a number, or a mapping with its sides."""
+    if isinstance(size, Mapping):
+        size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
+    return None if size is None else pair(size)
