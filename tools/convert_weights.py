@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="New or empty directory")
     text = "Text file with one class name per line, or in the format of a data set (default: the names of the weights)"
     parser.add_argument("--class_names", type=Path, help=text)
-    text = "Classes of a fresh classifier (default: the classifier of the weights)"
+    text = "Classes of a fresh classifier (default: the classifier of the weights, or 400 where they have none)"
     parser.add_argument("--num_classes", type=positive, help=text)
     text = "Image models: place of the patch embedding in a tubelet (default: %(default)s)"
     parser.add_argument("--inflation", choices=("central_frame", "average"), default="central_frame", help=text)
@@ -70,20 +70,22 @@ def main() -> None:
     published = read_published(str(source))
     weights = published.weights
     config = experiment_of_weights(published, arguments.settings)
-    model = build_model(config.model, config.clip, arguments.num_classes or weights.num_classes)
-    if is_image_model(published) and not arguments.num_classes:
+    model = build_model(config.model, config.clip, arguments.num_classes or published.num_classes or 400)
+    keeps_head = bool(published.num_classes) and not arguments.num_classes
+    if is_image_model(published) and keeps_head:
         if changed := [key for key in arguments.settings if key.startswith("model.")]:
             raise UserError(f"--num_classes is not given; needed with {changed[0]}, as {source} is an image model")
         report = load_weights(model, weights)  # with its classifier
     else:
         grid = Grid(*arguments.source_grid) if arguments.source_grid else None
-        new_head, inflation = bool(arguments.num_classes), arguments.inflation
-        report = load_pretrained(model, published, new_head=new_head, inflation=inflation, source_grid=grid)
-    model.class_names = names or (() if arguments.num_classes else tuple(weights.class_names))
-    model.multi_label = None if arguments.num_classes else published.multi_label
+        inflation = arguments.inflation
+        report = load_pretrained(model, published, new_head=not keeps_head, inflation=inflation, source_grid=grid)
+    if keeps_head:
+        model.class_names, model.multi_label = tuple(weights.class_names), published.multi_label
+    model.class_names = names or model.class_names
     with user_error_if_not_written(arguments.output), new_directory(arguments.output) as temporary:
         save_model_directory(model, temporary)
-    place = "" if arguments.name == str(source) else f" ({source})"
+    place = "" if source == Path(arguments.name).expanduser() else f" ({source})"
     print(f"source    {arguments.name}{place}\nlicense   {license_of(source)}")
     print_report(report)
     print(f"written   {arguments.output}")

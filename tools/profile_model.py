@@ -74,7 +74,7 @@ def main() -> None:
     if options.pretrained:
         published = read_published(options.pretrained)
         config = experiment_of_weights(published, options.settings)
-        classes = len(published.weights.state.get("head.weight", range(classes)))
+        classes = published.num_classes or classes
     options.num_classes = classes if options.num_classes is None else options.num_classes
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     autocast = AUTOCAST[resolve_precision(config.training.precision)]
