@@ -128,7 +128,7 @@ class _Adapted(nn.Module):
 
 
 def _huggingface(sizes: Sizes) -> Iterator[Contender]:
-    """Yield Hugging Face's ViViT: the joint form with fused attention."""
+    """Yield Hugging Face's ViViT: the joint form with fused attention, and the exact GELU as in all others."""
     transformers: Any = importlib.import_module("transformers")
     config = transformers.VivitConfig(
         image_size=sizes.frame_size,
@@ -138,6 +138,7 @@ def _huggingface(sizes: Sizes) -> Iterator[Contender]:
         num_hidden_layers=sizes.depth,
         num_attention_heads=sizes.num_heads,
         intermediate_size=4 * sizes.width,
+        hidden_act="gelu",
         num_labels=NUM_CLASSES,
         attn_implementation="sdpa",
     )

@@ -103,7 +103,7 @@ def main() -> None:
     data, root = config.data, Path(config.data.root)
     with tempfile.TemporaryDirectory() as folder:
         if root.is_dir():
-            records = read_records(load_description(data.dataset), data.train_split, root, data.follow_links)
+            records = read_records(load_description(data.dataset, root), data.train_split, root, data.follow_links)
         else:
             records = write_videos(Path(folder), options.num_classes)
         times, rounds = measure(config, records, options.rounds)

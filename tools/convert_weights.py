@@ -16,7 +16,7 @@ import argparse
 import re
 from pathlib import Path
 
-from command_line import ExperimentParser
+from command_line import ExperimentParser, make_experiment
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import new_directory, require_new_directory, user_error_if_not_written
@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="New or empty directory")
     text = "Text file with one class name per line, or in the format of a data set (default: the names of the weights)"
     parser.add_argument("--class_names", type=Path, help=text)
-    text = "Classes of a fresh classifier (default: the classifier of the weights, or 400 where they have none)"
+    text = "Classes of a fresh classifier (default: the classifier of the weights)"
     parser.add_argument("--num_classes", type=positive, help=text)
     text = "Image models: place of the patch embedding in a tubelet (default: %(default)s)"
     parser.add_argument("--inflation", choices=("central_frame", "average"), default="central_frame", help=text)
@@ -49,7 +49,6 @@ if __name__ == "__main__":
     with exit_on_error():  # --help and mistakes end before the slow imports below
         parse()
 
-from trained_model import experiment_of_weights
 
 from vidtl.annotations.text_files import read_class_list
 from vidtl.models import build_model, save_model_directory
@@ -58,7 +57,7 @@ from vidtl.models.weights.fit import is_image_model
 from vidtl.models.weights.hub import find_source, license_of
 from vidtl.models.weights.load import LoadReport, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.published import read_published
+from vidtl.models.weights.published import read_published, settings_of_weights
 
 
 def main() -> None:
@@ -69,23 +68,23 @@ def main() -> None:
     source = find_source(arguments.name)
     published = read_published(str(source))
     weights = published.weights
-    config = experiment_of_weights(published, arguments.settings)
-    model = build_model(config.model, config.clip, arguments.num_classes or published.num_classes or 400)
-    keeps_head = bool(published.num_classes) and not arguments.num_classes
-    if is_image_model(published) and keeps_head:
+    config = make_experiment(arguments.settings, settings_of_weights(published, arguments.settings))
+    if not (num_classes := arguments.num_classes or published.num_classes):
+        raise UserError(f"--num_classes is not given; needed with {source}, which has no classifier")
+    model = build_model(config.model, config.clip, num_classes)
+    if is_image_model(published) and not arguments.num_classes:
         if changed := [key for key in arguments.settings if key.startswith("model.")]:
             raise UserError(f"--num_classes is not given; needed with {changed[0]}, as {source} is an image model")
         report = load_weights(model, weights)  # with its classifier
     else:
         grid = Grid(*arguments.source_grid) if arguments.source_grid else None
-        inflation = arguments.inflation
-        report = load_pretrained(model, published, new_head=not keeps_head, inflation=inflation, source_grid=grid)
-    if keeps_head:
-        model.class_names, model.multi_label = tuple(weights.class_names), published.multi_label
-    model.class_names = names or model.class_names
+        new_head, inflation = bool(arguments.num_classes), arguments.inflation
+        report = load_pretrained(model, published, new_head=new_head, inflation=inflation, source_grid=grid)
+    model.class_names = names or (() if arguments.num_classes else tuple(weights.class_names))
+    model.multi_label = None if arguments.num_classes else published.multi_label
     with user_error_if_not_written(arguments.output), new_directory(arguments.output) as temporary:
         save_model_directory(model, temporary)
-    place = "" if source == Path(arguments.name).expanduser() else f" ({source})"
+    place = "" if arguments.name == str(source) else f" ({source})"
     print(f"source    {arguments.name}{place}\nlicense   {license_of(source)}")
     print_report(report)
     print(f"written   {arguments.output}")

@@ -89,7 +89,7 @@ def main() -> None:
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
 
-    description = load_description(config.data.dataset)
+    description = load_description(config.data.dataset, config.data.root)
     records = read_records(description, config.data.eval_split, Path(config.data.root), config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)

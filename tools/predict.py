@@ -50,7 +50,7 @@ from accelerate import Accelerator
 from rich.cells import cell_len
 from trained_model import load_for_records, parse_with_model
 
-from vidtl.annotations.description import load_description, read_unlabeled
+from vidtl.annotations.description import DatasetDescription, load_description, read_unlabeled
 from vidtl.annotations.formats import READERS
 from vidtl.annotations.video_files import check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
@@ -97,9 +97,10 @@ def main() -> None:
 
 def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
     """Write the predictions for a split."""
-    description, split, file = load_description(config.data.dataset), config.data.eval_split, options.submission
+    split, file = config.data.eval_split, options.submission
     if file.is_dir():  # before hours of work
         raise UserError(f"--submission is {str(file)!r}, a folder; the name of a file is needed")
+    description = described(config)
     saved = read_model_config(checkpoint.model_directory)
     class_names = names_or_numbers(saved.class_names, saved.num_outputs)
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
@@ -133,7 +134,7 @@ def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     protocol = options.settings.get("evaluation.protocol", PROTOCOL)
     settings = PredictionSettings(
         config=config,
-        protocol=load_description(config.data.dataset).protocol if protocol == "dataset" else protocol,
+        protocol=described(config).protocol if protocol == "dataset" else protocol,
         multi_label=is_multi_label(model, config),
         frame_rate=options.frame_rate,
     )
@@ -160,10 +161,15 @@ def end(unreadable: int, count: int) -> None:
         sys.exit(EXIT_UNREADABLE)
 
 
+def described(config: ExperimentConfig) -> DatasetDescription:
+    """Read the description of the data set."""
+    return load_description(config.data.dataset, config.data.root)
+
+
 def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
     """Return the kind of labels of the model, or of its data set."""
     try:
-        return load_description(config.data.dataset).multi_label if model.multi_label is None else model.multi_label
+        return described(config).multi_label if model.multi_label is None else model.multi_label
     except UserError:
         log.warning("the model has no kind of labels; single label is assumed")
         return False

@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = PlainParser(prog="prepare.py", description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    add("--dataset", required=True, help="name of a folder under datasets/, or a folder's path")
+    add("--dataset", default="", help="data.dataset of a run (default: dataset.yaml or class folders of the root)")
     add("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
     add("--splits", help="such as train,val (default: all whose annotation files exist and have labels)")
     add("--workers", type=int, default=usable_cores(), help="processes (default: the usable cores, %(default)s)")
@@ -70,7 +70,7 @@ def main() -> None:
     options = parse()
     check(options)
     configure_logging(is_main_process=True)
-    description = load_description(options.dataset)
+    description = load_description(options.dataset, options.root)
     splits = read_chosen(description, options.root, options.splits, options.follow_links == "true")
     plan = ScanPlan(
         root=options.root,

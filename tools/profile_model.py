@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby
 
-from command_line import ExperimentParser, parse_experiment
+from command_line import ExperimentParser, make_experiment, parse_experiment
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require
@@ -48,7 +48,6 @@ if __name__ == "__main__":
 import torch
 from rich.console import Console
 from rich.table import Table
-from trained_model import experiment_of_weights
 
 from vidtl.models import build_model
 from vidtl.models.complexity import (
@@ -60,7 +59,7 @@ from vidtl.models.complexity import (
     time_stages,
     without_token_learner,
 )
-from vidtl.models.weights.published import read_published
+from vidtl.models.weights.published import read_published, settings_of_weights
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.model_setup import freeze_all_but
@@ -73,7 +72,7 @@ def main() -> None:
     classes = 400
     if options.pretrained:
         published = read_published(options.pretrained)
-        config = experiment_of_weights(published, options.settings)
+        config = make_experiment(options.settings, settings_of_weights(published, options.settings))
         classes = published.num_classes or classes
     options.num_classes = classes if options.num_classes is None else options.num_classes
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)

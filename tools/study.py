@@ -140,7 +140,7 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
             _, config = parse_experiment(parser, arguments)
             folder = output_dir / row.folder / f"seed-{row.seeds[turn]}"
             check_same_experiment(RunDirectory(folder).config_file, config)
-            description = load_description(config.data.dataset)
+            description = load_description(config.data.dataset, config.data.root)
             description.split(study.judged_on)
             protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
             judged = replace(config, data=replace(config.data, eval_split=study.judged_on))
@@ -228,7 +228,7 @@ def is_running(process: psutil.Process) -> bool:
 @cache
 def num_classes(dataset: str, split: str, root: str, follow_links: bool) -> int:
     """Read the number of classes, once for all rows with the same data."""
-    return len(read_records(load_description(dataset), split, Path(root), follow_links).classes)
+    return len(read_records(load_description(dataset, root), split, Path(root), follow_links).classes)
 
 
 def collect(row: StudyRow, runs: Sequence[Run], study: StudyConfig, recorded: Mapping[RunKey, RunResult]) -> RowResult:

@@ -27,7 +27,7 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     from vidtl.annotations.layout import existing
     from vidtl.data.protocols import protocol_of_run
 
-    description = load_description(config.data.dataset)
+    description = load_description(config.data.dataset, config.data.root)
     if config.data.eval_split not in description.splits and "data.eval_split" not in options.settings:
         config = replace(config, data=replace(config.data, eval_split=""))
     protocol_of_run(config.evaluation.protocol, description.protocol)

@@ -1,10 +1,8 @@
-"""Options and loading of a trained model, for the tools that use one, and settings of published weights."""
+"""Options and loading of a trained model, for the tools that use one."""
 
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from command_line import ModelParser, make_experiment, settings_of_file
 from torch import Tensor, nn
@@ -13,8 +11,6 @@ from vidtl.annotations.records import ClassNames, Records
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.directory import load_model_directory, read_model_config
-from vidtl.models.weights.load import PublishedModel
-from vidtl.models.weights.published import settings_of_weights
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 
 
@@ -31,16 +27,6 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
         recorded = {f"clip.{name}": value for name, value in vars(read_model_config(checkpoint.path).clip).items()}
     config = make_experiment(options.settings, recorded)
     return options, config, checkpoint.with_average() if config.evaluation.averaged_weights else checkpoint
-
-
-def experiment_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> ExperimentConfig:
-    """Build an experiment with the model and clip of published weights; TokenLearner only where it is given."""
-    recorded = settings_of_weights(published, given)
-    architecture = {**recorded, **given}.get("model.architecture", "vivit")
-    has_learner = any(key.startswith("model.token_learner.") for key in (*recorded, *given))
-    if architecture in ("vivit", "mini_vit") and not has_learner:
-        recorded["model.token_learner.num_tokens"] = 0
-    return make_experiment(given, recorded)
 
 
 class ClassOrder(nn.Module):

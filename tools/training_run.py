@@ -44,6 +44,8 @@ from vidtl.training.run_directory import RunDirectory
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
 
+SMALL_MODEL, MANY_CLIPS = 10_000_000, 1_000  # parameters, and clips per class, that give no advice
+ADVICE = "--training.init_from MCG-NJU/videomae-base-finetuned-kinetics starts from published weights (docs/weights.md)"
 MOST_KINDS = 5  # of reasons, in the line that counts videos left out
 
 log = logging.getLogger("vidtl.train")
@@ -60,7 +62,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         given = {**given, "data.eval_split": config.data.eval_split}
         config = make_experiment(given, settings_of_weights(published, given))
 
-    data, description = config.data, load_description(config.data.dataset)
+    data, description = config.data, load_description(config.data.dataset, config.data.root)
     all_train_records, all_eval_records = read_data(config, description)
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
     for records in filter(len, (train_records, all_eval_records)):
@@ -68,7 +70,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     num_classes = len(train_records.classes)
-    model = initial_model(config, train_records, published)
+    model, fresh = initial_model(config, train_records, published)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     rate = learning_rate_of(
         config.schedule,
@@ -95,6 +97,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),
+        fresh=fresh,
         left_out=left_out,
         about=about,
     )
@@ -152,8 +155,10 @@ def initial_weights(init_from: str) -> str:
     return str(checkpoint.model_directory)
 
 
-def initial_model(config: ExperimentConfig, records: Records, published: PublishedModel | None = None) -> VideoModel:
-    """Build the model before its first step, equal in every process."""
+def initial_model(
+    config: ExperimentConfig, records: Records, published: PublishedModel | None = None
+) -> tuple[VideoModel, tuple[str, ...]]:
+    """Build the model before its first step, equal in every process; also return the names that the weights lack."""
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, len(records.classes))
     model.multi_label = records.multi_label
@@ -161,8 +166,9 @@ def initial_model(config: ExperimentConfig, records: Records, published: Publish
     if records.multi_label:
         model.set_class_prior(torch.from_numpy(records.video_targets().mean(axis=0)))
     if published:
-        load_pretrained(model, published, new_head=config.training.init_new_head)
-    return model
+        return model, load_pretrained(model, published, new_head=config.training.init_new_head).missing
+    require_each(config.training, "training", "lora", operator.not_, "0 without training.init_from")
+    return model, ()
 
 
 def describe_data_and_model(
@@ -177,6 +183,12 @@ def describe_data_and_model(
     counts = (len(train_records), len(eval_records), classes)
     log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, *counts)
     log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
+    clips_per_class = len(train_records.distinct_labels()[1]) / classes
+    is_large = config.model.architecture == "vivit" and parameters > SMALL_MODEL
+    if is_large and clips_per_class < MANY_CLIPS and not config.training.init_from:
+        log.warning(
+            "%.0f clips per class are few to train a model of this size from scratch; %s", clips_per_class, ADVICE
+        )
     return {
         "model": {
             "architecture": config.model.architecture,

@@ -100,7 +100,8 @@ def main() -> None:
 def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:
     """Read videos spread evenly over the evaluation split, with their classes."""
     data = config.data
-    records = read_records(load_description(data.dataset), data.eval_split, Path(data.root), data.follow_links)
+    description = load_description(data.dataset, data.root)
+    records = read_records(description, data.eval_split, Path(data.root), data.follow_links)
     check_readable(records, config)
     chosen = records.select(np.unique(np.linspace(0, len(records) - 1, count).astype(int)))
     for video in EvalLoader(chosen, get_protocol("center"), config.clip, config.data):

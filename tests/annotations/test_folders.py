@@ -1,10 +1,13 @@
 """A folder per class, with videos, images and folders of frames."""
 
 import os
+import shutil
+
+import pytest
 
 from tests.annotations.sets import make, missing, names, read, write
 from tests.refusals import refused
-from vidtl.annotations.description import load_description
+from vidtl.annotations.description import load_description, read_splits
 
 DESCRIPTION = """format: class_folders
 labels: single
@@ -66,6 +69,74 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
     make(tmp_path, "val/run/a.mp4")
     with refused("train", "no row"):
         read("imagenet1k", "train", tmp_path)
+
+
+def of_root(root, *splits):
+    """Class folders, and paths by split, of a root without `dataset.yaml`."""
+    splits = read_splits(load_description("", root), splits, root)
+    return splits["train"].classes.names, {name: list(records.paths) for name, records in splits.items()}
+
+
+@pytest.mark.parametrize("folder", ["val", "valid", "validation", "test"])
+def test_folders_of_splits_need_no_description(tmp_path, caplog, folder):
+    caplog.set_level("INFO")
+    make(tmp_path, "train/run/s1/a.mp4", "train/sit/b.mp4", f"{folder}/run/c.mp4", ".vidtl/x", "a.csv", "intro.mp4")
+    paths = {"train": ["train/run/s1/a.mp4", "train/sit/b.mp4"], "val": [f"{folder}/run/c.mp4"]}
+    assert of_root(tmp_path, "train", "val") == (("run", "sit"), paths)
+    assert (f"'{folder}' is evaluated" in caplog.text) == (folder != "val")
+
+
+def test_further_folders_are_a_test_split_or_named(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make(tmp_path, "train/run/a.mp4", "valid/run/b.mp4", "validation/run/c.mp4", "test/sit/d.mp4")
+    paths = {"train": ["train/run/a.mp4"], "val": ["valid/run/b.mp4"], "test": ["test/sit/d.mp4"]}
+    assert of_root(tmp_path, *paths) == (("run", "sit"), paths)
+    assert "'validation'" in caplog.text
+    shutil.move(tmp_path / "test/sit/d.mp4", tmp_path / "test/d.mp4")  # without labels
+    (tmp_path / "test/sit").rmdir()
+    assert of_root(tmp_path, "train", "val")[0] == ("run",)
+
+
+def test_the_folder_of_train_alone_is_a_split_or_a_class(tmp_path):
+    make(tmp_path, "train/run/a.mp4", *(f"bus/{number}.mp4" for number in range(4)))
+    assert [*load_description("", tmp_path).splits] == ["train"]
+    shutil.move(tmp_path / "train/run/a.mp4", tmp_path / "train/a.mp4")
+    (tmp_path / "train/run").rmdir()
+    assert of_root(tmp_path, "train", "val")[0] == ("bus", "train")
+
+
+def test_one_folder_of_classes_is_split_alike_in_every_run(tmp_path, caplog):
+    for place in (tmp_path / "a", tmp_path / "b"):
+        make(place, *(f"{label}/v_{label}_g01_c{number:02d}.mp4" for label in ("sit", "run") for number in range(20)))
+    classes, paths = of_root(tmp_path / "a", "train", "val")
+    assert classes == ("run", "sit")
+    assert (len(paths["train"]), len(paths["val"]), len({*paths["train"], *paths["val"]})) == (32, 8, 40)
+    assert "one recording" in caplog.text
+    assert of_root(tmp_path / "b", "val", "train")[1] == paths
+
+
+def test_a_description_in_the_root_is_used(tmp_path):
+    make(tmp_path, "a/run/1.mp4", "a/sit/2.mp4", "train/run/x.mp4")
+    write(tmp_path, {"dataset.yaml": "format: class_folders\nlabels: single\nsplits: {train: {videos: a}}\n"})
+    assert of_root(tmp_path, "train")[1] == {"train": ["a/run/1.mp4", "a/sit/2.mp4"]}
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        (("notes.txt",), ("no folders", "train/CLASS")),
+        (("a.mp4", "run/b.mp4", "sit/c.mp4"), ("'a.mp4'", "train/CLASS")),
+        (("videos/a.mp4",), ("'videos'", "train/CLASS")),
+        (("train/a.mp4",), ("'train'", "train/CLASS")),
+        (("train/a.mp4", "val/b.mp4"), ("train", "no folders")),
+    ],
+)
+def test_a_root_without_class_folders_is_refused(tmp_path, files, parts):
+    make(tmp_path / "birds", *files)
+    with refused("birds", *parts):
+        of_root(tmp_path / "birds", "train", "val")
+    with refused("data.root", "'bird'", "'birds'"):
+        load_description("", tmp_path / "bird")
 
 
 def test_an_unknown_class_and_annotation_files_are_refused(tmp_path):

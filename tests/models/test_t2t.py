@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
@@ -80,7 +80,7 @@ def test_tokens_and_logits_are_the_authors(golden: Path, kind: str) -> None:
 def test_settings_are_read_from_the_weights(golden: Path, kind: str) -> None:
     folder = golden / f"t2t_vit_{kind}"
     expected = golden_config(folder)
-    found = read_published(str(folder / "model.safetensors")).model
+    found = read_published(folder / "model.safetensors").model
     assert ModelConfig(**found, num_heads=expected.num_heads) == expected
 
 
@@ -131,8 +131,9 @@ def test_t2t_tokens_of_evenly_spaced_frames() -> None:
 
 
 def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path: Path) -> None:
-    path = tmp_path / "vit.safetensors"
-    save_file({"pos_embed": torch.zeros(1, 4, 24), "patch_embed.proj.weight": torch.zeros(24, 3, 16, 16)}, path)
+    path = tmp_path / "vit"
+    image = create_model("vivit_ti16x1_joint", width=64, depth=1, num_heads=1, num_frames=1, frame_size=(32, 32))
+    save_model_directory(image, path)
     clip = {"num_frames": 2, "frame_size": (32, 32)}
     model: Any = ViViT(**SIZES, **clip, tokenizer="t2t_performer", tubelet=(1, 16, 16), num_classes=5)
     with refused("model.tokenizer", "'t2t_performer'", "'tubelet'"):

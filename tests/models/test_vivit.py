@@ -143,8 +143,6 @@ def test_positions_and_class_tokens_do_not_decay():
     [
         ({"num_heads": 5}, ("model.width", 24, "model.num_heads", 5)),
         ({"form": FORMS[3], "num_heads": 3}, ("model.num_heads", 3, FORMS[3])),
-        ({"form": FORMS[3], "pooling": "cls"}, ("model.pooling", "'cls'", FORMS[3])),
-        ({"form": FORMS[3], "num_registers": 1}, ("model.num_registers", 1, FORMS[3])),
         ({"pooling": "first", "token_learner": STAGES["v1.1"]}, ("model.pooling", "'first'", "TokenLearner")),
         ({"pooling": "cls", "temporal_input": "places"}, ("model.pooling", "'cls'", "places")),
         ({"num_registers": 1, "temporal_input": "tokens"}, ("model.num_registers", 1, "tokens")),

@@ -1,8 +1,13 @@
-"""Training and evaluation on nested class folders, some of them links."""
+"""Training and evaluation on class folders: nested ones, some of them links, and without a description."""
 
+import csv
+import json
 import shutil
 from pathlib import Path
 
+import eval as evaluation
+import predict as prediction
+import prepare
 import pytest
 import train
 
@@ -45,3 +50,55 @@ def test_all_are_trained_on_and_a_class_that_loses_its_clips_ends_the_run_unless
     assert not (tmp_path / "second").exists()
     allowed = ("--data.allow_empty_classes", "true")
     run_main(train.main, *options, "--output_dir", tmp_path / "second", *allowed)
+
+
+SIZE = [
+    *("--clip.num_frames", "8", "--clip.stride", "1", "--clip.frame_size", "[32,32]", "--clip.short_side", "36"),
+    *("--model.depth", "2", "--model.temporal_depth", "1", "--model.tubelet", "[8,16,16]"),
+    *("--training.batch_size", "2", "--schedule.length", "1 steps", "--schedule.warmup", "0 steps"),
+    *("--model.token_learner.num_tokens", "0", "--data.num_workers", "0"),
+]
+SMALL, LARGE = ["--model.width", "24", "--model.num_heads", "3"], ["--model.width", "768"]
+
+
+@pytest.mark.parametrize("layout", ["train/{}, valid/{}", "{}"])
+def test_the_root_alone_is_enough(toy: Path, tmp_path: Path, run_main: RunMain, layout: str) -> None:
+    root, run = tmp_path / "birds", tmp_path / "run"
+    for number, video in enumerate(sorted((toy / "videos/train").iterdir())[:20]):
+        places = layout.split(", ")
+        folder = root / places[number // 2 % 5 == 0 and -1].format(("wren", "great tit")[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, folder / f"{number}{video.suffix}")
+    _, err = run_main(train.main, *SIZE, *SMALL, "--data.root", root, "--output_dir", run)
+    assert "birds: 16 videos to train on, 4 to evaluate on, 2 classes" in err
+    assert "init_from" not in err
+
+    run_main(evaluation.main, "--checkpoint", run, "--html", "false")
+    found = next(run.glob("evaluation/*/val-center/metrics.json"))
+    assert json.loads(found.read_text())["settings"]["data.root"] == str(root)
+    out, _ = run_main(prediction.main, root, "--checkpoint", run, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert len(lines) == 20
+    assert {score["class"] for line in lines for score in line["scores"]} == {"great tit", "wren"}
+    run_main(prediction.main, "--checkpoint", run, "--submission", tmp_path / "val.csv")
+    with (tmp_path / "val.csv").open(newline="") as file:
+        assert len([*csv.DictReader(file)]) == 4
+    out, _ = run_main(prepare.main, "--root", root, "--workers", "1")
+    assert len(json.loads((root / ".vidtl/report.json").read_text())["splits"]) == 2
+
+
+def test_large_models_from_scratch_get_advice(folders: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
+    options = [*SIZE, *LARGE, "--data.root", folders[1], "--output_dir"]
+    advice = "--training.init_from MCG-NJU/videomae-base-finetuned-kinetics"
+    _, err = run_main(train.main, *options, tmp_path / "scratch")
+    assert [line for line in err.splitlines() if advice in line and "2 clips per class" in line]
+    _, err = run_main(train.main, *options, tmp_path / "tuned", "--training.init_from", tmp_path / "scratch")
+    assert advice not in err
+
+
+def test_a_single_class_is_refused(folders: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
+    (tmp_path / "above/docs").mkdir(parents=True)
+    folders[1].rename(tmp_path / "above/videos")
+    options = ["--data.root", tmp_path / "above", "--output_dir", tmp_path / "run"]
+    _, err = run_main(train.main, *SIZE, *SMALL, *options, code=2)
+    assert_refusal(err.splitlines()[-1], "'videos'", "two or more")

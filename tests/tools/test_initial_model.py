@@ -10,6 +10,7 @@ from tests.evaluation.tiny_evaluation import NUM_CLASSES, make_records
 from tests.models.test_weights import CLIP, SMALL, build, image_model, save_timm
 from vidtl.config import ExperimentConfig, TrainingConfig
 from vidtl.models import save_model_directory
+from vidtl.models.weights.published import read_published
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,8 @@ def test_only_a_fresh_classifier_starts_at_the_frequencies(
     config = ExperimentConfig(clip=CLIP, model=SMALL, training=training)
     records = make_records(20, multi_label=True)
     rates = torch.from_numpy(records.video_targets().mean(axis=0)).float()
-    bias = initial_model(config, records).classifier()[1].bias.detach()
+    published = read_published(init_from) if init_from else None
+    bias = initial_model(config, records, published)[0].classifier()[1].bias.detach()
     prior = torch.logit(rates)
     prior[:shared] = 0
     torch.testing.assert_close(bias, prior)

@@ -79,10 +79,9 @@ def test_absolute_paths_of_a_csv_file_lead_to_the_copies(tmp_path: Path) -> None
     root, fast = tmp_path / "root", tmp_path / "fast"
     root.mkdir()
     (root / "labels.csv").write_text(f'label,path\nrun,{root}/a.mp4\nrun,"{root}/b, c.mp4"\nrun,x{root}/d.mp4\n')
-    (tmp_path / "dataset.yaml").write_text(
-        "format: labelled_csv\nlabels: single\nsplits: {val: {annotations: labels.csv}}"
-    )
-    copy_annotations(load_description(str(tmp_path)), ["val"], root, fast)
+    (root / "dataset.yaml").write_text("format: labelled_csv\nlabels: single\nsplits: {val: {annotations: labels.csv}}")
+    copy_annotations(load_description("", root), ["val"], root, fast)
+    assert load_description("", fast).splits == load_description("", root).splits
     expected = f'label,path\nrun,{fast}/a.mp4\nrun,"{fast}/b, c.mp4"\nrun,x{root}/d.mp4\n'
     assert (fast / "labels.csv").read_text() == expected
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 from command_line import ExperimentParser, parse_experiment
 from torch import nn
@@ -22,6 +23,7 @@ from vidtl.models import build_model, save_model_directory
 from vidtl.models.complexity import count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.runtime.launch import make_accelerator
+from vidtl.training.optimizer import peak_learning_rate
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine, TrainingTask
 
@@ -38,9 +40,10 @@ def shrunk(config: ExperimentConfig) -> ExperimentConfig:
     if model.architecture != "mini_vit":
         model = replace(model, width=16, num_heads=2, mlp_width=32)
     if clip.num_frames > 1:
-        frames, side = 2 * model.tubelet[0], 6 * model.tubelet[1]
+        tubelet = resolve_model(model).tubelet
+        frames, side = 2 * tubelet[0], 6 * tubelet[1]
         clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side)
-    training = replace(config.training, batch_size=4, init_from="", precision="fp32")
+    training = replace(config.training, batch_size=4, accumulation_steps=1, init_from="", precision="fp32")
     return replace(config, model=model, clip=clip, data=replace(config.data, num_workers=0), training=training)
 
 
@@ -142,3 +145,23 @@ def test_the_cifar10_recipe_is_the_published_one():
     assert optimizer.weight_decay * optimizer.learning_rate == pytest.approx(1e-4)
     assert (config.schedule.name, config.schedule.length, config.training.batch_size) == ("constant", "20 epochs", 256)
     assert (model.dropout, model.attention_dropout, config.augmentation.flip_probability) == (0.1, 0.1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "weight_decay", "epochs", "smoothing"),
+    [
+        ("videomae_b", 5e-4 * 64 / 2 / 256, 0.05, 75, 0.1),  # of 32 videos, each with two clips
+        ("videoprism_b", 1e-4, 0.0, 50, 0.0),
+        ("clip_b", 2.2e-5, 1e-3, 30, 0.1),
+    ],
+)
+def test_fine_tuning_recipes_are_the_published_ones_and_leave_the_model_to_the_weights(
+    name: str, rate: float, weight_decay: float, epochs: int, smoothing: float
+) -> None:
+    path = REPOSITORY / f"configs/finetune_{name}.yaml"
+    config, given = read(path), yaml.safe_load(path.read_text())
+    assert given.get("model", {}).keys() <= {"pooling", "stochastic_depth", "stochastic_depth_rescale"}
+    assert given["clip"].keys() <= {"sampling", "stride", "num_frames"}
+    assert peak_learning_rate(config.optimizer, config.training.batch_size) == pytest.approx(rate)
+    assert (config.optimizer.name, config.optimizer.weight_decay) == ("adamw", weight_decay)
+    assert (config.schedule.length, config.training.label_smoothing) == (f"{epochs} epochs", smoothing)

@@ -21,7 +21,10 @@ MISTAKES = {
     "train, file": (("--output_dir", "x", "--config", "configs/toyy.yaml"), ("configs/toyy.yaml", "'toy.yaml'")),
     "train, root": (("--output_dir", "x", "--data.root", "no/such"), ("data.root", "no/such")),
     "train, dataset": (("--output_dir", "x", "--data.dataset", "toi"), ("data.dataset", "'toi'", "'toy'")),
-    "train, protocol": (("--output_dir", "x", "--evaluation.protocol", "centre"), ("'centre'", "'center'")),
+    "train, protocol": (
+        ("--output_dir", "x", "--data.dataset", "toy", "--evaluation.protocol", "centre"),
+        ("'centre'", "'center'"),
+    ),
     "study, option": (("x.yaml", "--output_dir", "x", "--confg", "x"), ("--confg",)),
     "study, file": (("no.yaml", "--output_dir", "x"), ("no.yaml",)),
     "eval, checkpoint": (("--checkpoint", "no/such"), ("no/such",)),

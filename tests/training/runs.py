@@ -11,7 +11,15 @@ from safetensors.torch import load_file
 
 from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
-from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, checkpoint_name, checkpoint_step, list_checkpoints
+from vidtl.training.checkpoint import (
+    EMA,
+    MODEL,
+    OPTIMIZER,
+    UNMERGED,
+    checkpoint_name,
+    checkpoint_step,
+    list_checkpoints,
+)
 
 
 def start(launcher, folder, **options):
@@ -42,7 +50,8 @@ def saved_steps(folder):
 
 def tensors_of(checkpoint):
     """Weights, average and optimizer."""
-    files = [name for name in (MODEL, OPTIMIZER, f"{EMA}/{MODEL}") if (checkpoint / name).exists()]
+    files = [OPTIMIZER, *(f"{part}{name}" for part in ("", f"{EMA}/") for name in (MODEL, UNMERGED))]
+    files = [file for file in files if (checkpoint / file).exists()]
     return {f"{file}:{name}": value for file in files for name, value in load_file(checkpoint / file).items()}
 
 

@@ -14,7 +14,7 @@ from tests.training.tiny_run import engine_of, take_steps, tiny_vivit
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.training.checkpoint import MODEL, OPTIMIZER
-from vidtl.training.model_setup import checkpoint_activations, compile_model, freeze_all_but
+from vidtl.training.model_setup import checkpoint_activations, compile_model, completely_frozen, freeze_all_but
 
 RANDOM = {"dropout": 0.2, "attention_dropout": 0.1, "stochastic_depth": 0.5}
 X3D = ModelConfig(architecture="pytorchvideo", size="x3d_xs")
@@ -119,10 +119,11 @@ def test_a_missing_compiler_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "parts", [("head",), ("temporal_encoder", "head"), ("encoder.blocks.1.attn", "encoder.norm.bias")]
+    "parts",
+    [("head",), ("pool", "head"), ("temporal_encoder", "head"), ("encoder.blocks.1.attn", "encoder.norm.bias")],
 )
 def test_frozen_parts_stay_bitwise_equal_and_in_evaluation_mode(accelerator, parts):
-    model = tiny_vivit(dropout=0.2, stochastic_depth=0.5)
+    model = tiny_vivit(dropout=0.2, stochastic_depth=0.5, pooling="attention")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     engine = engine_of(accelerator, model, trainable=parts)
     with engine.evaluated():
@@ -132,15 +133,16 @@ def test_frozen_parts_stay_bitwise_equal_and_in_evaluation_mode(accelerator, par
         assert torch.equal(parameter, before[name]) != name.startswith(parts), name
         assert (parameter in engine.optimizer.state) == name.startswith(parts), name
     assert not model.encoder.blocks[0].mlp.dropout.training
+    assert model.forward_tokens(torch.zeros(1, 2, 3, 2, 2)).requires_grad == parts[0].startswith("encoder")
     assert model.head.training == model.head.weight.requires_grad
     assert model.temporal_encoder.training == ("temporal_encoder" in parts)
 
 
 def test_a_linear_probe_changes_no_running_statistics_and_stores_no_graph_below_the_head():
     model = build_model(X3D, X3D_CLIP, 3)
-    frozen = freeze_all_but(model, ["head"])
+    freeze_all_but(model, ["head"])
     model.train()
-    for module in frozen:
+    for module in completely_frozen(model):
         module.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     logits = model(torch.randn(2, 4, 3, 32, 32))

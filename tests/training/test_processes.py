@@ -71,16 +71,23 @@ def test_a_terminated_run_saves_its_step_and_resumes_bitwise(unbroken, tmp_path)
     assert are_equal(checkpoint_of(folder, STEPS), checkpoint_of(unbroken, STEPS))
 
 
-def test_a_probe_with_an_average_runs_in_two_processes(tmp_path):
+@pytest.mark.parametrize(
+    ("adapted", "expected"),
+    [
+        ({"trainable": ["head"]}, {"head.weight", "head.bias"}),
+        ({"lora": 2}, {"hidden.weight", "head.weight", "head.bias"}),
+    ],
+)
+def test_a_probe_and_adapters_run_with_an_average_in_two_processes(tmp_path, adapted, expected):
     """Parameters without gradient take no part in the exchange."""
-    options = {"trainable": ["head"], "ema_decay": 0.9, **OPTIONS}
+    options = {**adapted, "ema_decay": 0.9, **OPTIONS}
     finish(start(launch_command("cpu_2_processes"), tmp_path / "run", processes=2, **options))
     checkpoint = newest_valid(tmp_path / "run" / "checkpoints")
     before = tiny_model().state_dict()
     for file in (MODEL, f"{EMA}/{MODEL}"):
         after = load_file(checkpoint / file)
         changed = {name for name in before if not torch.equal(before[name], after[name])}
-        assert changed == {"head.weight", "head.bias"}
+        assert changed == expected
 
 
 @pytest.mark.usefixtures("no_dropout")

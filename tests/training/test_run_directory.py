@@ -33,7 +33,7 @@ def taken(tmp_path):
     [
         ({"optimizer": OptimizerConfig(learning_rate=0.5)}, ["optimizer.learning_rate", "0.001", "0.5"]),
         ({"training": TrainingConfig(loss="focal")}, ["training.loss", "''", "'focal'"]),
-        ({"data": DataConfig(dataset="other", root="x")}, ["data.dataset", "'toy'", "'other'"]),
+        ({"data": DataConfig(dataset="other", root="x")}, ["data.dataset", "''", "'other'"]),
         ({"schedule": ScheduleConfig(length="29 epochs")}, ["schedule.length", "'30 epochs'", "'29 epochs'"]),
         ({"schedule": ScheduleConfig(length="9000 steps")}, ["schedule.length", "'30 epochs'", "'9000 steps'"]),
         ({"schedule": ScheduleConfig(length="31 epochs", warmup="1 epoch")}, ["schedule.warmup", "'2.5 epochs'"]),

@@ -1,6 +1,7 @@
 """Attention rollout against what follows by hand for uniform and planted attention, in every form of ViViT."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ CLIP = ClipConfig(num_frames=2 * T, frame_size=(4 * H, 4 * W), short_side=4 * W)
 NO_STAGE = TokenLearnerConfig(num_tokens=0)
 
 
-def make(form: str, depth: int = 1, temporal_depth: int = 0, pooling: str = "mean", **more: str) -> ViViT:
+def make(form: str, depth: int = 1, temporal_depth: int = 0, pooling: str = "mean", **more: Any) -> ViViT:
     torch.manual_seed(0)
     config = ModelConfig(
         form=form, width=8, depth=depth, num_heads=2, mlp_width=8, temporal_depth=temporal_depth,
@@ -48,6 +49,9 @@ VARIANTS = [
     ("factorised_encoder", {"pooling": "cls", "temporal_depth": 2}),
     ("factorised_encoder", {"temporal_depth": 2}),
     ("factorised_encoder", {"temporal_depth": 2, "temporal_input": "tokens"}),
+    ("factorised_encoder", {"temporal_depth": 2, "temporal_input": "places", "attention_softcap": 50.0}),
+    ("joint", {"pooling": "attention", "num_registers": 2}),
+    ("factorised_encoder", {"pooling": "cls", "num_registers": 2, "temporal_depth": 2}),
 ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidtl.annotations.checks import check_keys
+from vidtl.annotations.class_folders import describe_class_folders
 from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource
@@ -29,13 +30,18 @@ REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.pare
 _log = logging.getLogger(__name__)
 
 
-def load_description(name_or_path: str) -> DatasetDescription:
+def load_description(name_or_path: str, root: str | Path = "") -> DatasetDescription:
     """Read `dataset.yaml` of a folder, or of a data set by name under `./datasets` or the repository's `datasets`.
+
+    Without a name, read that of the root; without a file there, describe the root's class folders.
 
     UserError if there is no such data set, or with the file, key and value if one is not allowed.
     """
-    with _access_needed(Path(name_or_path)):
-        folder = _find_folder(name_or_path)
+    root = Path(root)
+    with _access_needed(Path(name_or_path or root)):
+        if not name_or_path and not (root / FILE_NAME).is_file():
+            return describe_class_folders(root)
+        folder = _find_folder(name_or_path) if name_or_path else root
         file = check_inside(folder / FILE_NAME, folder, "data set description")
         read = load(file, DatasetDescription)
     try:

@@ -109,5 +109,6 @@ def _warn_of_recordings(records: Records) -> None:
         if pair is None and other != index and (recording != stem or records.paths[other] == path):
             pair = other, index
     if pair and len(first) > 1:  # names that differ in nothing but a number, as video_1, are no sign
-        message = "%s: %r and %r look cut from one recording, and a random part separates such clips; add `group`"
-        _log.warning(message, records.annotation, *(records.ids[index] for index in pair))
+        message = "%s: %r and %r look cut from one recording, and a random part separates such clips; %s"
+        hint = "folders train and val, or `group` in dataset.yaml, keep them together"
+        _log.warning(message, records.annotation, *(records.ids[index] for index in pair), hint)

@@ -10,10 +10,12 @@ from vidtl.config.checks import require, require_choices, require_each, setting
 class DataConfig:
     """Videos of a run and their decoding."""
 
-    dataset: str = setting("toy", "training", "scores")
-    """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`."""
+    dataset: str = setting("", "training", "scores")
+    """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`; '' takes that of the
+    root or, without one, the root's class folders."""
     root: str = setting("data/toy", "scores")
-    """Folder that holds the annotation files and the videos; paths in `dataset.yaml` are relative to it."""
+    """Folder of the videos and annotation files, to which paths in `dataset.yaml` are relative. Without any, its class
+    folders are enough: `train/CLASS/...` and `val/CLASS/...`, or `CLASS/...`, of which 20 % of the videos are drawn."""
     train_split: str = setting("train", "training")
     """Split of `dataset.yaml` to train on."""
     eval_split: str = setting("val", "scores")

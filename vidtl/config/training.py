@@ -152,6 +152,9 @@ class TrainingConfig:
     trainable: tuple[str, ...] = setting((), "training")
     """Modules or parameters to train, such as ['head'] for a linear probe or ['temporal_encoder', 'head']; the rest is
     frozen. Empty trains everything."""
+    lora: int = setting(0, "training")
+    """Rank of LoRA adapters in the blocks, such as 8, which train in place of the loaded weights, with the head, parts
+    that have no loaded weights, and `trainable`; saved models have them merged. 0 for none. Needs `vidtl[lora]`."""
     ema_decay: float = setting(0.0, "training")
     """Decay per step of an exponential moving average of the weights, such as 0.9999; evaluations use the average. 0
     keeps none."""
@@ -191,7 +194,7 @@ class TrainingConfig:
         names = "batch_size accumulation_steps log_every_steps checkpoint_every_steps keep_checkpoints"
         require_each(self, "training", names, lambda value: value >= 1, "1 or more")
         require_each(self, "training", "ema_decay label_smoothing", lambda v: 0 <= v < 1, "0 or more, below 1")
-        names = "seed evaluate_every_epochs early_stop_evaluations hang_timeout_s"
+        names = "seed lora evaluate_every_epochs early_stop_evaluations hang_timeout_s"
         require_each(self, "training", names, lambda value: value >= 0, "0 or more")
         if self.evaluate_every_epochs == 0:
             allowed = "0 where training.evaluate_every_epochs is 0"

@@ -52,10 +52,12 @@ def reason_kind(reason: str) -> str:
 
 
 def check_classes(data: DataConfig, records: Records, *annotated: Records) -> None:
-    """Raise a UserError for classes of `annotated` without a video in `records` whose file exists.
+    """Raise a UserError for classes of `annotated` without a video in `records` whose file exists, or for a single one.
 
-    With `data.allow_empty_classes`, warn of them. The first file of a class that exists ends the search.
+    With `data.allow_empty_classes`, warn of the former. The first file of a class that exists ends the search.
     """
+    if len(records.classes) == 1 and not records.multi_label:
+        raise UserError(f"{records.annotation}: {records.classes.names[0]!r} is the only class; allowed: two or more")
     videos, classes = records.distinct_labels()
     kept: set[int] = set()
     for index, number in zip(videos.tolist(), classes.tolist(), strict=True):

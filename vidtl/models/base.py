@@ -58,8 +58,8 @@ class VideoModel(  # type: ignore[misc]
             )
 
     def no_weight_decay(self) -> set[str]:
-        """Return the names of the parameters without weight decay: position embeddings and class tokens."""
-        return {name for name, _ in self.named_parameters() if name.endswith(("positions.weight", "cls"))}
+        """Return the names of the parameters without weight decay: position embeddings, class tokens, registers."""
+        return {name for name, _ in self.named_parameters() if name.endswith(("positions.weight", "cls", "registers"))}
 
     def layers(self) -> list[list[str]]:
         """Return the layers from input to classifier, each as names (or their beginnings) of its parameters.

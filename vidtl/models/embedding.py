@@ -66,17 +66,18 @@ def cut_tubelets(input_BTCHW: Tensor, tubelet: Tubelet) -> Tensor:
     return rearrange(input_BTCHW, pattern, length=length, a=height, b=width)  # type: ignore[no-any-return]
 
 
-def resize_patch(kernel: Tensor, source: Tubelet, target: Tubelet) -> Tensor:
-    """Resample kernels `[D, C t h w]` to another height and width.
+def resize_patch(kernel: Tensor, source: Tubelet, target: Tubelet, resizing: str = "bilinear") -> Tensor:
+    """Resample kernels `[D, C t h w]` to another height and width, each frame of a tubelet alone.
 
     The new kernel gives for a resized patch what the old one gave for the patch, as nearly as possible: w' = w B⁺, with
-    B the matrix of the bilinear resize (FlexiViT, arXiv 2212.08013, section 3.4).
+    B the matrix of the resize (FlexiViT, Beyer et al., 2023, section 3.4: bilinear; timm: bicubic, antialiased).
     """
     (_, *old), (_, *new) = source, target
+    mode, _, antialiased = resizing.partition("_")
     pixels = torch.eye(old[0] * old[1], dtype=torch.float64).view(-1, 1, *old)
-    resized = F.interpolate(pixels, size=new, mode="bilinear").flatten(1)  # [h w, h' w']
-    patches = kernel.double().view(kernel.shape[0], -1, old[0] * old[1])
-    fitted: Tensor = (patches @ torch.linalg.pinv(resized).mT).flatten(1).to(kernel.dtype)
+    resized = F.interpolate(pixels, size=new, mode=mode, antialias=bool(antialiased)).flatten(1)  # B transposed
+    frames = kernel.double().view(kernel.shape[0], -1, old[0] * old[1])
+    fitted: Tensor = (frames @ torch.linalg.pinv(resized).mT).flatten(1).to(kernel.dtype)
     return fitted
 
 

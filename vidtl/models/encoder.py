@@ -125,10 +125,10 @@ class Encoder(nn.Module):
         return normed
 
     def sequence(self, tokens_BtND: Tensor) -> Tensor:
-        """Return the output as one sequence, the prefix tokens once: `[B, P + t N', D]`."""
+        """Return the output as one sequence, prefix tokens averaged over timesteps: `[B, P + t N', D]`."""
         prefix_BtPD, grid_BtND = self._split(tokens_BtND)
         grid_BLD: Tensor = rearrange(grid_BtND, "B t N D -> B (t N) D")
-        return torch.cat([prefix_BtPD[:, 0], grid_BLD], dim=1) if self.num_prefix else grid_BLD
+        return torch.cat([prefix_BtPD.mean(dim=1), grid_BLD], dim=1) if self.num_prefix else grid_BLD
 
     def token_maps(self, tokens_BtND: Tensor) -> Tensor:
         """Return the maps `[B, t, S, h, w]` of the first TokenLearner, before pooling."""

@@ -217,11 +217,6 @@ def _checked_grid(
 def _check_pooling(
     form: Form, pooling: str, temporal_input: str, temporal_depth: int, num_tokens: int, num_registers: int
 ) -> None:
-    has_place = pooling != "cls" or form != "factorised_dot_product"
-    allowed = f"other values than cls with form {form}, where a class token has no place in the grid"
-    require(has_place, "model.pooling", pooling, allowed)
-    allowed = f"0 with form {form}, where registers have no place in the grid"
-    require(form != "factorised_dot_product" or not num_registers, "model.num_registers", num_registers, allowed)
     allowed = "other values than first with TokenLearner, whose tokens have no place"
     require(pooling != "first" or not num_tokens, "model.pooling", pooling, allowed)
     allowed = f"pooled without a temporal encoder (form {form})"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from vidtl.annotations.description import read_records
+from vidtl.annotations.description import FILE_NAME, read_records
 from vidtl.annotations.keys import DatasetDescription
 from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
@@ -107,8 +107,9 @@ def make_copies(plan: CopyPlan, originals: Manifest, progress: Progress) -> Mani
 
 
 def copy_annotations(description: DatasetDescription, splits: Sequence[str], root: Path, output: Path) -> None:
-    """Copy the annotation files and class list that lie in the root, with absolute paths of the copies."""
-    for file in (each for each in _annotation_files(description, splits, root) if each.is_relative_to(root)):
+    """Copy `dataset.yaml`, annotation files and class list that lie in the root, with absolute paths of the copies."""
+    files = [*_annotation_files(description, splits, root), *description.folder.glob(FILE_NAME)]
+    for file in (each for each in files if each.is_relative_to(root)):
         content = _moved(file, root, output)
         target = inside(output / file.relative_to(root), output)
         with user_error_if_not_written(target):

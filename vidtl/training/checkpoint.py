@@ -26,6 +26,8 @@ MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safete
 STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
 EMA = "ema"
 """Folder of a checkpoint with the averaged weights, as a model directory, where the run keeps an average."""
+UNMERGED = "unmerged.safetensors"
+"""File beside the model's with the same weights as they are trained, adapters apart, where the run has adapters."""
 CHECKPOINTS = "checkpoints"
 """Folder of a run."""
 _FORMAT = "vidtl-checkpoint-2"

@@ -21,18 +21,14 @@ from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
 
 
-def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
+def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> None:
     """Freeze every parameter outside of `parts`; empty `parts` freeze nothing. `head` is the classifier of any model.
-
-    Returns:
-        The largest modules that are frozen completely: keep them in evaluation mode, without dropout and with fixed
-        running statistics.
 
     Raises:
         UserError: the model lacks a name, or no parameter is left to train.
     """
     if not parts:
-        return []
+        return
     names = [name for name, _ in model.named_parameters()]
     known = sorted({".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)})
     trained = []
@@ -48,7 +44,6 @@ def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> list[nn.Module]:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(f"training.trainable is {list(parts)}; allowed: parts with trainable parameters")
-    return _completely_frozen(model)
 
 
 def lies_in(name: str, parts: Sequence[str]) -> bool:
@@ -56,11 +51,15 @@ def lies_in(name: str, parts: Sequence[str]) -> bool:
     return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
-def _completely_frozen(module: nn.Module) -> list[nn.Module]:
+def completely_frozen(module: nn.Module) -> list[nn.Module]:
+    """Return the largest modules without parameters to train.
+
+    Keep them in evaluation mode, without dropout and with fixed running statistics.
+    """
     gradients = [parameter.requires_grad for parameter in module.parameters()]
     if gradients and not any(gradients):
         return [module]
-    return [part for child in module.children() for part in _completely_frozen(child)]
+    return [part for child in module.children() for part in completely_frozen(child)]
 
 
 def checkpoint_activations(model: nn.Module) -> None:

@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 
 from vidtl.errors import UserError, did_you_mean
 from vidtl.metrics.table import Metric, metrics_of
-from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE
+from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE, UNMERGED
+from vidtl.training.lora import has_adapters
 from vidtl.training.model_setup import gathered, sharded_like
 from vidtl.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
 
@@ -127,9 +128,9 @@ class Snapshot:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all tensors in bytes."""
-        tensors = [*self.weights.values(), *(self.average or {}).values(), *self.optimizer.values()]
-        return sum(tensor.nbytes for tensor in tensors)
+        """Size of all tensors in bytes, those of a model with adapters as trained and merged."""
+        models = [*self.weights.values(), *(self.average or {}).values()] * (2 if has_adapters(self.weights) else 1)
+        return sum(tensor.nbytes for tensor in (*models, *self.optimizer.values()))
 
     def save_optimizer(self, directory: Path) -> None:
         """Write the optimizer's tensors; `TrainingTask.save_model` writes the model's."""
@@ -157,10 +158,16 @@ def _on_cpu(tensors: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tens
 
 def load_snapshot(directory: Path, model: nn.Module, average: WeightAverage | None, optimizer: Optimizer) -> None:
     """Restore a checkpoint; every process must call this. RuntimeError, KeyError, SafetensorError for another model."""
-    model.load_state_dict(_sharded(load_file(directory / MODEL), model.state_dict()))
+    model.load_state_dict(_sharded(_read_weights(directory), model.state_dict()))
     load_optimizer_tensors(optimizer, model, load_file(directory / OPTIMIZER))
     if average:
-        average.load(_sharded(load_file(directory / EMA / MODEL), average.tensors))
+        average.load(_sharded(_read_weights(directory / EMA), average.tensors))
+
+
+def _read_weights(directory: Path) -> dict[str, Tensor]:
+    unmerged = directory / UNMERGED
+    tensors: dict[str, Tensor] = load_file(unmerged if unmerged.exists() else directory / MODEL)
+    return tensors
 
 
 def _sharded(tensors: dict[str, Tensor], examples: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
@@ -22,8 +23,8 @@ from vidtl.data.batch import ClipBatch, Failure, Read
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
-from vidtl.training import model_setup
-from vidtl.training.checkpoint import EMA
+from vidtl.training import lora, model_setup
+from vidtl.training.checkpoint import EMA, UNMERGED
 from vidtl.training.losses import Loss, balanced_class_weights, find_loss
 from vidtl.training.optimizer import (
     WeightAverage,
@@ -67,6 +68,8 @@ class TrainingTask:
     num_videos: int | None = None
     data_sha256: str | None = None
     """See `vidtl.training.state.RunFacts`."""
+    fresh: Sequence[str] = ()
+    """Parameters without loaded weights; `training.lora` trains them beside the adapters."""
     left_out: Sequence[Gap] = ()
     """Known gaps, which are no videos of this task; for `left_out.jsonl`."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -125,7 +128,13 @@ class Engine:
             class_weights = balanced_class_weights(task.class_counts)
         self.loss = Loss(find_loss(training.loss, task.multi_label), training.label_smoothing, class_weights)
         self._plain_model = model_setup.without_tensors(self.model)
-        self._frozen = model_setup.freeze_all_but(self.model, training.trainable)
+        # Beside adapters, parts without loaded weights train too.
+        adapted = ("head", *task.fresh) if training.lora else ()
+        model_setup.freeze_all_but(self.model, (*training.trainable, *adapted))
+        if training.lora:
+            seed_torch(training.seed, 0)  # apart from the streams of the first weights and of the steps
+            lora.add_adapters(self.model, training.lora)
+        self._frozen = model_setup.completely_frozen(self.model)
         if training.activation_checkpointing:
             model_setup.checkpoint_activations(self.model)
         sharded = accelerator.distributed_type == DistributedType.FSDP
@@ -269,8 +278,10 @@ class Engine:
         snapshot.save_optimizer(directory)
 
     def _save_model(self, tensors: dict[str, Tensor], directory: Path) -> None:
-        self._plain_model.load_state_dict(tensors, assign=True)
+        self._plain_model.load_state_dict(lora.merged(tensors), assign=True)
         self.task.save_model(self._plain_model, directory)
+        if self.config.training.lora:
+            save_file(tensors, directory / UNMERGED)
 
     def load(self, directory: Path, scaler_state: dict[str, Any] | None) -> None:
         """Restore the result of `save`; UserError for the tensors of another model."""

@@ -31,18 +31,21 @@ Layer = tuple[Attention, Tensor]
 def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
     """Compute the rollout [t, h, w] of the first clip of a batch, in evaluation mode; it sums to 1.
 
-    It starts from the class token, or from all tokens alike where the model pools them (an approximation for `max`
-    pooling). The share of a class token in itself is left out. In the factorised encoder each timestep has one rollout,
-    weighted by that of the temporal encoder. Two attentions per block are two layers; heads over time and heads over
-    space are heads of one.
+    It starts from the class token or first patch, or from all tokens alike where the model pools them (an approximation
+    for `max` and for attention with a learned query). The share of class token and registers is left out. In the
+    factorised encoder each timestep has one rollout, weighted by that of the temporal encoder. Two attentions per block
+    are two layers; heads over time and heads over space are heads of one.
 
     Raises:
-        UserError: no ViViT, or one with TokenLearner, whose tokens have no fixed place.
+        UserError: no ViViT, or one with TokenLearner, whose tokens have no fixed place, or with a class token or
+            registers in blocks that attend over time and over space apart.
     """
     if not isinstance(model, ViViT):
         raise UserError(f"attention rollout needs a ViViT in one of its four forms, not {type(model).__name__}")
     if model.encoder.token_learners:
         raise UserError("attention rollout is not defined for TokenLearner's tokens; draw their token maps")
+    if model.encoder.num_prefix and model.form in ("factorised_self_attention", "factorised_dot_product"):
+        raise UserError(f"attention rollout is not defined for form {model.form} with a class token or registers")
     with (
         evaluation_mode(model),
         torch.inference_mode(),
@@ -73,12 +76,14 @@ def rollout(layers: Sequence[Layer]) -> Tensor:
     return rows
 
 
-def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int) -> Tensor:
+def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int, softcap: float = 0.0) -> Tensor:
     """Average softmax(q kᵀ / √d) over the heads: `[B, L, L]`; one head at a time to save memory."""
     q, k = (rearrange(part.float(), "B L (H d) -> H B L d", H=num_heads) for part in (q_BLD, k_BLD))
     mean = torch.zeros((), device=q.device)
     for q_BLd, k_BLd in zip(q, k, strict=True):
-        mean = mean + torch.softmax(q_BLd @ k_BLd.transpose(-2, -1) * q_BLd.shape[-1] ** -0.5, dim=-1) / num_heads
+        logits = q_BLd @ k_BLd.mT * q_BLd.shape[-1] ** -0.5
+        logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+        mean = mean + torch.softmax(logits, dim=-1) / num_heads
     return mean
 
 
@@ -90,7 +95,7 @@ def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> T
     mixed = torch.zeros_like(rows_BtNL)
     for pattern, q_BtND, k_BtND in zip(sequences, q, k, strict=True):
         q_BLD, k_BLD, rows = (rearrange(x, f"B t N D -> {pattern}") for x in (q_BtND, k_BtND, rows_BtNL))
-        weights = mean_probabilities(q_BLD, k_BLD, attention.num_heads // len(sequences))
+        weights = mean_probabilities(q_BLD, k_BLD, attention.num_heads // len(sequences), attention.softcap)
         mixed += rearrange(weights @ rows, f"{pattern} -> B t N D", B=batch, t=timesteps, N=tokens) / len(sequences)
     return mixed
 
@@ -98,23 +103,23 @@ def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> T
 def _flow(model: ViViT, layers: Sequence[Layer], later: Sequence[Layer]) -> Tensor:
     """Compute the share of each of the t N tokens of the clip in the pooled features."""
     rows_tNL = rollout(layers)[0]
-    has_class_token = model.encoder.cls is not None
+    from_first, num_prefix = model.pooling in ("cls", "first"), model.encoder.num_prefix
     if not model.factorised:
-        return _pooled(rows_tNL, has_class_token)
+        return _pooled(rows_tNL, num_prefix, from_first)
     weights_tN = rows_tNL.new_full((len(rows_tNL), 1), 1 / len(rows_tNL))
     if model.temporal_encoder is not None and later:
-        temporal = _pooled(rollout(later)[0], model.temporal_encoder.cls is not None)
+        temporal = _pooled(rollout(later)[0], model.temporal_encoder.num_prefix, model.pooling == "cls")
         weights_tN = rearrange(temporal, "(t N) -> t N", t=len(rows_tNL))
     if model.temporal_input == "pooled":
-        by_timestep = torch.stack([_pooled(rows_NL[None], has_class_token) for rows_NL in rows_tNL])
+        by_timestep = torch.stack([_pooled(rows_NL[None], num_prefix, from_first) for rows_NL in rows_tNL])
         return (weights_tN * by_timestep).flatten()
     return torch.einsum("tN,tNL->tL", weights_tN, rows_tNL).flatten()
 
 
-def _pooled(rows_tNL: Tensor, has_class_token: bool) -> Tensor:
-    """Return the row of the pooled features, less the class token itself, summing to 1: `[L]` or `[L - 1]`."""
-    row_L = rows_tNL[0, 0, 1:] if has_class_token else reduce(rows_tNL, "t N L -> L", "mean")
-    return row_L / row_L.sum()
+def _pooled(rows_tNL: Tensor, num_prefix: int, from_first: bool) -> Tensor:
+    """Return the row of the pooled features, less the prefix tokens, summing to 1: `[L - P]`."""
+    row_L = rows_tNL[0, 0] if from_first else reduce(rows_tNL[:, num_prefix:], "t N L -> L", "mean")
+    return row_L[num_prefix:] / row_L[num_prefix:].sum()
 
 
 @contextmanager

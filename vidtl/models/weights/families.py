@@ -9,6 +9,7 @@ from vidtl.models.weights.flax import is_flax_vit, is_flax_vivit, read_flax_vit,
 from vidtl.models.weights.huggingface import is_vivit, read_vivit
 from vidtl.models.weights.load import PublishedModel
 from vidtl.models.weights.t2t import is_t2t, read_t2t
+from vidtl.models.weights.timesformer import is_timesformer, read_timesformer
 from vidtl.models.weights.timm import is_timm, read_timm
 from vidtl.models.weights.transformers_image import is_transformers_image, read_transformers_image
 from vidtl.models.weights.videomae import is_videomae, read_videomae
@@ -22,6 +23,7 @@ FAMILIES: dict[str, tuple[Callable[[Config, State], bool], Reader]] = {
     "ViViT of transformers": (is_vivit, read_vivit),
     "VideoMAE": (is_videomae, read_videomae),
     "VideoPrism": (is_videoprism, read_videoprism),
+    "TimeSformer": (is_timesformer, read_timesformer),
     "image encoders of transformers": (is_transformers_image, read_transformers_image),
     "image ViTs of timm": (is_timm, read_timm),
     "T2T-ViT": (is_t2t, read_t2t),

@@ -80,17 +80,22 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
             raise UserError(f"model.tokenizer is {model.tokenizer!r}; allowed: 'tubelet' with {weights.source}")
         length, *patch = settings["tubelet"]
         tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, *patch)
-        kernel = _fit_kernel(state["embed.proj.weight"], tubelet, model.embed.tubelet, inflation, weights.source)
-        state["embed.proj.weight"] = kernel
-    unused = _drop(state, _without_place(settings, model))
-    state = _with_prefix(state, model, grids.get("encoder.positions.weight"))
+        kernel, target = state["embed.proj.weight"], model.embed.tubelet
+        if tubelet[1:] != target[1:]:
+            method = "bicubic_antialiased" if weights.resizing == "bicubic_antialiased" else "bilinear"
+            kernel = resize_patch(kernel, tubelet, target, method)
+        state["embed.proj.weight"] = _inflate(kernel, tubelet[0], target[0], inflation, weights.source)
+    dropped = _fit_prefix(state, model, grids.get("encoder.positions.weight"))
+    for name in [name for name in state if any(fnmatchcase(name, each) for each in _without_place(settings, model))]:
+        del state[name]
+        dropped.append(name)
     has_both = settings.get("form") == "factorised_self_attention"
     if has_both != (model.form == "factorised_self_attention"):
         if has_both:
             allowed = "factorised_self_attention, whose blocks have two attentions"
             raise UserError(f"model.form is {model.form!r}; allowed with {weights.source}: {allowed}")
         state = _both_attentions(state)
-    return replace(weights, state=state, grids=grids, unused=(*weights.unused, *unused))
+    return replace(weights, state=state, grids=grids, unused=(*weights.unused, *dropped))
 
 
 def fresh_parts(model: VideoModel, weights: SourceWeights) -> tuple[str, ...]:
@@ -102,23 +107,19 @@ def fresh_parts(model: VideoModel, weights: SourceWeights) -> tuple[str, ...]:
     return (*lacking, *single, *(["encoder.blocks.*.norm_time.*", "encoder.blocks.*.scale_time.*"] * is_new_axis))
 
 
-def _fit_kernel(
-    kernel: Tensor, source: tuple[int, int, int], target: tuple[int, int, int], inflation: Inflation, origin: str
-) -> Tensor:
-    """Fit a patch embedding `[D, C t h w]` to another tubelet."""
-    if source[1:] != target[1:]:
-        kernel = resize_patch(kernel, source, (source[0], *target[1:]))
-    if source[0] == target[0]:
+def _inflate(kernel: Tensor, source: int, target: int, inflation: Inflation, origin: str) -> Tensor:
+    """Spread a patch embedding `[D, C h w]` of images over the frames of a tubelet: `[D, C t h w]`."""
+    if source == target:
         return kernel
-    if source[0] != 1:
-        allowed = f"{source[0]} frames, as the weights of {origin} have"
-        raise UserError(f"model.tubelet is {list(target)}; allowed: {allowed}")
+    if source != 1:
+        allowed = f"{source} frames, as the weights of {origin} have"
+        raise UserError(f"model.tubelet has {target} frames; allowed: {allowed}")
     image_DCP = kernel.view(kernel.shape[0], 3, -1)
-    video_DCtP = torch.zeros(kernel.shape[0], 3, target[0], image_DCP.shape[-1], dtype=kernel.dtype)
+    video_DCtP = torch.zeros(kernel.shape[0], 3, target, image_DCP.shape[-1], dtype=kernel.dtype)
     if inflation == "central_frame":
-        video_DCtP[:, :, target[0] // 2] = image_DCP
+        video_DCtP[:, :, target // 2] = image_DCP
     else:
-        video_DCtP[:] = image_DCP[:, :, None] / target[0]
+        video_DCtP[:] = image_DCP[:, :, None] / target
     return video_DCtP.flatten(1)
 
 
@@ -136,24 +137,17 @@ def _without_place(settings: Any, model: ViViT) -> list[str]:
     return patterns
 
 
-def _drop(state: dict[str, Tensor], patterns: list[str]) -> list[str]:
-    names = [name for name in state if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    for name in names:
-        del state[name]
-    return names
-
-
-def _with_prefix(state: dict[str, Tensor], model: ViViT, grid: Grid | None) -> dict[str, Tensor]:
-    """Keep class token and registers that the model has, with their rows of positions; none are reported."""
+def _fit_prefix(state: dict[str, Tensor], model: ViViT, grid: Grid | None) -> list[str]:
+    """Keep class token and registers that the model has, with their rows of positions; return the names of others."""
     rows = state.get("encoder.positions.weight")
-    parts = {"encoder.cls": 1, "encoder.registers": len(state.get("encoder.registers", ()))}
-    counts = [count if name in state else 0 for name, count in parts.items()]
+    counts = [int("encoder.cls" in state), len(state.get("encoder.registers", ()))]
     own = [model.encoder.cls is not None, model.encoder.registers is not None]
     if rows is not None and grid is not None and len(rows) == grid.size + sum(counts):
         cls, registers, places = rows.tensor_split([counts[0], sum(counts)])
         cls = cls if counts[0] else rows.new_zeros(1, rows.shape[1])
         state["encoder.positions.weight"] = torch.cat([*([cls] * own[0]), *([registers] * own[1]), places])
-    return {name: tensor for name, tensor in state.items() if dict(zip(parts, own, strict=True)).get(name, True)}
+    parts = zip(("encoder.cls", "encoder.registers"), own, strict=True)
+    return [name for name, has in parts if name in state and not has and state.pop(name) is not None]
 
 
 def _both_attentions(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,11 +15,11 @@ from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modul
 from vidtl.models.weights.settings import shape_of
 
 _SIGNS = (
-    (r"\.mlp\.(fc1_[gx]|w12|w3|weights_in|weights_out)\.", "a SwiGLU MLP (DINOv2 giant, EVA-02, AIMv2)"),
+    (r"\.mlp\.(fc1_[gx]|w12|w3|weights_in|weights_out)\.", "a SwiGLU MLP"),
     (r"\brope|\.freqs", "rotary positions"),
-    (r"relative_position_bias|rel_pos", "relative positions (BEiT)"),
+    (r"relative_position_bias|rel_pos", "relative positions"),
     (r"\b[qk]_norm\.|\.attn\.norm\.", "attention with norms of its own"),
-    (r"\.attn\.(q_bias|q_proj\.)", "attention of EVA, with rotary or relative positions"),
+    (r"\.attn\.(q_bias|q_proj\.)", "attention of EVA, with rotary positions"),
     (r"\.attns\.|\.ffns\.|\.in_proj\.", "branches side by side"),
     (r"patch_embed\.(backbone|norm|conv)", "a patch embedding of several layers"),
     (r"dist_token|head_dist", "a distilled DeiT, which has two class tokens and two heads"),
@@ -29,23 +29,27 @@ _SIGNS = (
 
 def check_image_vit(state: Mapping[str, Tensor], source: str) -> None:
     """Raise a UserError for a model with parts that the ViT here lacks, by names and shapes as in its file."""
+    for pattern, what in _SIGNS:
+        for name in state:
+            if re.search(pattern, name):
+                refuse(source, name, what)
     for name, tensor in state.items():
         stem = name.removesuffix("weight")
-        signs = [what for pattern, what in _SIGNS if re.search(pattern, name)]
         if re.search(r"norm\w*\.weight$", name) and f"{stem}bias" not in state:
-            signs.append("an RMSNorm")
+            refuse(source, f"{name} without bias", "an RMSNorm")
         if name.endswith(".fc1.weight") and len(tensor) == 2 * shape_of(state, f"{stem[:-2]}2.weight", source)[1]:
-            signs.append("a packed SwiGLU MLP (DINOv2 giant)")
-        if re.search(r"patch_embed\w*\.(proj\w*\.)?weight$", name) and (tensor.ndim != 4 or tensor.shape[1] != 3):
-            signs.append("a patch embedding other than a convolution of RGB images")
-        if signs:
-            refuse(source, f"{name} {list(tensor.shape)}", signs[0])
+            refuse(source, f"{name} {list(tensor.shape)}", "a packed SwiGLU MLP")
+        is_kernel = re.search(r"patch_embed\w*\.(proj\w*\.)?weight$", name)
+        if is_kernel and (tensor.ndim != 4 or tensor.shape[1] != 3 or tensor.shape[2] != tensor.shape[3]):
+            refuse(source, f"{name} {list(tensor.shape)}", "other inputs than square patches of RGB images")
+    if not any("pos_embed" in name or "position_embedding" in name for name in state):
+        refuse(source, "a state dict without position embedding", "a model with rotary or relative positions")
 
 
-def refuse(source: str, name: str, what: str) -> None:
+def refuse(source: str, part: str, what: str) -> None:
     """Raise a UserError for a part or setting of another model."""
-    allowed = "ViTs of learned positions, LayerNorm, and blocks of attention and then an MLP with GELU, each after a norm"
-    raise UserError(f"{source}: {name} belongs to {what}; allowed: {allowed}")
+    allowed = "learned positions, LayerNorm, and blocks of norm, attention, norm, and an MLP with GELU"
+    raise UserError(f"{source}: {part} belongs to {what}; allowed: {allowed}")
 
 
 def publish_image_vit(
@@ -76,18 +80,8 @@ def publish_image_vit(
     Raises:
         UserError: a part is missing.
     """
-    width, values = shape_of(state, "embed.proj.weight", source)
-    patch = isqrt(values // 3)
-    if "pool.probe" in state:
-        pooling = "attention_mlp"
-        query, weight, bias = (state.pop(f"pool.{name}").float() for name in ("probe", "q.weight", "q.bias"))
-        state["pool.query"] = F.linear(query.flatten(), weight, bias)
-    elif "pool.norm.weight" in state:
-        pooling = "mean_norm"
-    else:
-        pooling = "mean" if averages or "encoder.cls" not in state else "cls"
-    if pooling != "mean_norm":
-        shape_of(state, "encoder.norm.weight", source)
+    patch = isqrt(shape_of(state, "embed.proj.weight", source)[1] // 3)
+    pooling = _complete_pooling(state, averages, source)
     grid = _arrange_prefix(state, pooling, patch, image_size, source)
     for name, tensor in list(state.items()):
         if re.search(r"(embed\.proj|\.attn\.[qkv]|^head)\.weight$", name):
@@ -96,7 +90,7 @@ def publish_image_vit(
         "form": "factorised_encoder",
         "temporal_depth": 0,
         "tubelet": (1, patch, patch),
-        "width": width,
+        "width": len(state["embed.proj.weight"]),
         "depth": count_modules(state, r"encoder\.blocks\.(\d+)\."),
         "mlp_width": shape_of(state, "encoder.blocks.0.mlp.fc1.weight", source)[0],
         "pooling": pooling,
@@ -113,12 +107,22 @@ def publish_image_vit(
     return PublishedModel(model=model, clip={"frame_size": size, "short_side": max(size), **clip}, weights=weights)
 
 
+def _complete_pooling(state: dict[str, Tensor], averages: bool, source: str) -> str:
+    """Return the pooling that the names show; its query, if any, becomes one vector."""
+    if "pool.norm.weight" in state and "pool.probe" not in state:
+        return "mean_norm"
+    shape_of(state, "encoder.norm.weight", source)
+    if "pool.probe" in state:
+        query, weight, bias = (state.pop(f"pool.{name}").float() for name in ("probe", "q.weight", "q.bias"))
+        state["pool.query"] = F.linear(query.flatten(), weight, bias)
+        return "attention_mlp"
+    return "mean" if averages or "encoder.cls" not in state else "cls"
+
+
 def _arrange_prefix(
     state: dict[str, Tensor], pooling: str, patch: int, size: tuple[int, int] | None, source: str
 ) -> Grid:
     """Give all prefix tokens a row of positions, and make a class token that is not read out a register."""
-    if "encoder.positions.weight" not in state:
-        refuse(source, "a state dict without position embedding", "rotary or relative positions (EVA-02, DINOv3, BEiT)")
     cls, registers = (state.pop(f"encoder.{name}", None) for name in ("cls", "registers"))
     if cls is not None and pooling == "cls":
         state["encoder.cls"] = cls

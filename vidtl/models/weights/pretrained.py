@@ -41,7 +41,7 @@ def load_pretrained(
         UserError: the weights do not fit the model; or the model's classes have names, and the source has none of them,
             or no names.
     """
-    published = source if isinstance(source, PublishedModel) else read_published(str(source))
+    published = source if isinstance(source, PublishedModel) else read_published(source)
     weights = published.weights
     head = f"{model.classifier()[0]}."
     new_head = new_head or is_image_model(published)

@@ -31,6 +31,8 @@ from vidtl.models.weights.load import (
     read_state,
 )
 
+WITH_TOKEN_LEARNER = [name for name, each in ARCHITECTURES.items() if "token_learner.num_tokens" in each.defaults]
+
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
 # Keys of `clip` whose change the user is told of: a model has learned with these.
@@ -39,7 +41,7 @@ _TOLD = ("mean", "std", "frame_size", "num_frames", "stride")
 _log = logging.getLogger(__name__)
 
 
-def read_published(name: str) -> PublishedModel:
+def read_published(name: str | Path) -> PublishedModel:
     """Read weights and the settings they need.
 
     Args:
@@ -50,7 +52,7 @@ def read_published(name: str) -> PublishedModel:
         UserError: nothing of this kind is there, or a file is damaged, holds more than tensors, or is of a model that
             this library does not have.
     """
-    source = find_source(name)
+    source = find_source(str(name))
     folder = source if source.is_dir() else source.parent
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
     is_own = "num_outputs" in config or isinstance(config.get("model"), dict)
@@ -104,7 +106,7 @@ def build_published(
     """
     weights, settings = published.weights, dict(published.model)
     _require_place(published, {})
-    has_learner = settings.get("architecture", "vivit") in ("vivit", "mini_vit")
+    has_learner = settings.get("architecture", "vivit") in WITH_TOKEN_LEARNER
     learner = TokenLearnerConfig(**settings.pop("token_learner", {"num_tokens": 0} if has_learner else {}))
     clip = clip or ClipConfig(**{"num_frames": 1, **published.clip})
     model = build_model(ModelConfig(**settings, token_learner=learner), clip, published.num_classes or num_classes)
@@ -125,6 +127,7 @@ VideoModel.load_published = staticmethod(load_published)
 def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an experiment that weights decide, by dotted key, apart from those given.
 
+    TokenLearner is left out unless it is given, or the weights have it.
     Keys of the temporal encoder and the order of attentions belong to the form; sizes to `model.size`. A warning names
     the values of both where a given setting of the clip is another one than that of the weights.
     """
@@ -146,6 +149,10 @@ def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> 
             message = "clip.%s is %s; the weights of %s were trained with %s"
             _log.warning(message, key, _plain(value), published.weights.source, _plain(clip[key]))
     settings = dotted({"model": model, "clip": clip})
+    learner = "model.token_learner."
+    has_learner = any(key.startswith(learner) for key in (*settings, *given))
+    if settings.get("model.architecture", "vivit") in WITH_TOKEN_LEARNER and not has_learner:
+        settings[f"{learner}num_tokens"] = 0
     return {key: value for key, value in settings.items() if key not in given}
 
 

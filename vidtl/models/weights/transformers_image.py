@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vidtl.models.weights.image_vit import check_image_vit, publish_image_vit
 from vidtl.models.weights.load import PublishedModel, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, shape_of
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +95,9 @@ def read_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tenso
     left_out = _UNUSED
     if "classifier.weight" in state and (other := _READ_OUT_ELSEWHERE.get(_family(config))):
         left_out += f"|{other}"
-        _log.warning("%s: its classifier reads the tokens out in another way than the encoder; left out: %s", source, other)
+        _log.warning(
+            "%s: its classifier reads the tokens out in another way than the encoder; left out: %s", source, other
+        )
     unused = [name for name in state if re.match(left_out, name)]
     renamed = rename({name: tensor for name, tensor in state.items() if name not in unused}, TRANSFORMERS_NAMES)
     settings = {

@@ -1,0 +1,113 @@
+"""TimeSformer (Bertasius et al., 2021) with divided attention: factorised self-attention with a class token.
+
+Directories of transformers and the authors' `.pyth` files are read. The linear layer behind the attention over time is
+multiplied into its output projection, and the tables of positions in space and in time are added up, both exactly.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidtl.errors import UserError
+from vidtl.models.embedding import Grid
+from vidtl.models.weights.image_vit import find_grid
+from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, shape_of
+from vidtl.models.weights.timm import TIMM_NAMES
+from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
+
+_log = logging.getLogger(__name__)
+
+_NAMES = (
+    (r"^model\.", ""),
+    (r"^(?:.*\.)?time_embed(?:dings)?$", "time_positions.weight"),
+    (r"\.temporal_(?:layernorm|norm1)\.", ".norm_time."),
+    (r"\.temporal_(?:attention\.attention|attn)\.qkv\.", ".attn_time.qkv."),
+    (r"\.temporal_(?:attention\.output\.dense|attn\.proj)\.", ".attn_time.proj."),
+    (r"\.temporal_(?:dense|fc)\.", ".attn_time.dense."),
+    *TRANSFORMERS_NAMES,
+    *TIMM_NAMES,
+    (r"\.norm1\.", ".norm_space."),
+    (r"\.norm2\.", ".norm_mlp."),
+    (r"\.attn\.", ".attn_space."),
+)
+
+_SSV2_CLASSES = 174
+_STRIDES = {8: 32, 16: 16, 96: 4}
+"""Distance of the frames of a clip by their number: base, HR and L on Kinetics."""
+
+
+def is_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Recognize the `model_type`, or a bare file by its positions in time."""
+    bare = any(re.fullmatch(r"(model\.)?time_embed", name) for name in state)
+    return config.get("model_type") == "timesformer" or bare
+
+
+def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Convert weights and settings; weights of SSv2, trained on BGR, get their patch kernels turned to RGB.
+
+    Raises:
+        UserError: another attention than the divided one, or weights that are not whole.
+    """
+    kind = config.get("attention_type", "divided_space_time")
+    if kind != "divided_space_time":
+        raise UserError(f"{source}: attention_type is {kind!r}; allowed: 'divided_space_time'")
+    renamed = rename(state, _NAMES)
+    width, values = shape_of(renamed, "embed.proj.weight", source)
+    patch, depth = isqrt(values // 3), count_modules(renamed, r"encoder\.blocks\.(\d+)\.")
+    for block in range(depth):
+        _fold_dense(renamed, f"encoder.blocks.{block}.attn_time", source)
+    has_head = "head.weight" in renamed
+    of_ssv2 = has_head and len(renamed["head.weight"]) == _SSV2_CLASSES
+    if of_ssv2:
+        _log.warning("%s has the %d classes of SSv2: patch kernels turned from BGR to RGB", source, _SSV2_CLASSES)
+        renamed["embed.proj.weight"] = renamed["embed.proj.weight"].view(width, 3, -1).flip(1).flatten(1)
+    grid = _add_up_positions(renamed, patch, pair(config["image_size"]) if "image_size" in config else None, source)
+    model = {
+        "form": "factorised_self_attention",
+        "attention_order": "time_space",
+        "tubelet": (1, patch, patch),
+        "width": width,
+        "depth": depth,
+        "num_heads": config.get("num_attention_heads", width // 64),
+        "mlp_width": shape_of(renamed, "encoder.blocks.0.mlp.fc1.weight", source)[0],
+        "pooling": "cls",
+        "activation": read_activation(config, source),
+        "norm_eps": config.get("layer_norm_eps", 1e-6),
+    }
+    size = (grid.h * patch, grid.w * patch)
+    clip = {"num_frames": grid.t, "frame_size": size, "short_side": max(size), "mean": (0.45,) * 3, "std": (0.225,) * 3}
+    clip |= {"sampling": "segments"} if of_ssv2 else {"stride": _STRIDES[grid.t]} if grid.t in _STRIDES else {}
+    weights = SourceWeights(
+        source=source, state=renamed, grids={"encoder.positions.weight": grid}, resizing="nearest",
+        class_names=read_class_names(config, source) if has_head else (),
+    )  # fmt: skip
+    return PublishedModel(
+        model=model, clip=clip | read_normalization(config.get("preprocessor") or {}), weights=weights
+    )
+
+
+def _fold_dense(state: dict[str, Tensor], attention: str, source: str) -> None:
+    """Multiply the linear layer behind an attention into its output projection."""
+    for layer in ("dense", "proj"):
+        shape_of(state, f"{attention}.{layer}.weight", source)
+    dense, bias = (state.pop(f"{attention}.dense.{part}") for part in ("weight", "bias"))
+    state[f"{attention}.proj.weight"] = dense @ state[f"{attention}.proj.weight"]
+    state[f"{attention}.proj.bias"] = dense @ state[f"{attention}.proj.bias"] + bias
+
+
+def _add_up_positions(state: dict[str, Tensor], patch: int, size: tuple[int, int] | None, source: str) -> Grid:
+    """Replace positions in space and in time by those of the whole grid; the class token has none in time."""
+    rows_LD, times_tD = (state.get(f"{name}.weight") for name in ("encoder.positions", "time_positions"))
+    if rows_LD is None or times_tD is None:
+        raise UserError(f"{source} has no positions in space or in time; allowed: weights of divided attention")
+    del state["time_positions.weight"]
+    grid = find_grid(len(rows_LD), 1, patch, size, source)
+    table_tND = times_tD[:, None] + rows_LD[None, 1:]
+    state["encoder.positions.weight"] = torch.cat([rows_LD[:1], table_tND.flatten(0, 1)])
+    return grid._replace(t=len(times_tD))
