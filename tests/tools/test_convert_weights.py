@@ -18,6 +18,7 @@ from tests.models.test_hub import put
 from tests.models.test_t2t import golden_clip, golden_config
 from tests.refusals import assert_refusal
 from vidtl.models import load_model_directory
+from vidtl.models.weights.published import load_published
 
 Refused = Callable[..., None]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
@@ -155,6 +156,7 @@ def test_weights_without_a_classifier(refused: Refused, golden: Path, tmp_path: 
         np.savez(tmp_path / "flax.npz", **{name: params[name] for name in params.files if "projection" not in name})
     for name in ("base", "flax.npz", "t2t.safetensors"):
         refused(tmp_path / name, tmp_path / name, "no classifier")
+    assert load_published(str(tmp_path / "base"), num_classes=5).class_names == ()  # config.json has 7 of them
 
 
 def test_invalid_options(refused: Refused, golden: Path, tmp_path: Path) -> None:

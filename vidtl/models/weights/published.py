@@ -111,7 +111,8 @@ def build_published(
     clip = clip or ClipConfig(**{"num_frames": 1, **published.clip})
     model = build_model(ModelConfig(**settings, token_learner=learner), clip, published.num_classes or num_classes)
     report = load_weights(model, weights, allow_missing=() if published.num_classes else ("head.*",))
-    model.class_names, model.multi_label = tuple(weights.class_names), published.multi_label
+    if published.num_classes:
+        model.class_names, model.multi_label = tuple(weights.class_names), published.multi_label
     return model, report
 
 
