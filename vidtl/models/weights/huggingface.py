@@ -14,22 +14,10 @@ from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import SourceWeights, read_json, read_state, rename
+from vidtl.models.weights.settings import read_class_names
+from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
-_NAMES = (
-    (r"^vivit\.", ""),
-    (r"^embeddings\.cls_token$", "encoder.cls"),
-    (r"^embeddings\.position_embeddings$", "encoder.positions.weight"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "embed.proj."),
-    (r"^(?:encoder\.layer|layers)\.(\d+)\.", r"encoder.blocks.\1."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.(?:attention\.(q)uery|attention\.(k)ey|attention\.(v)alue|([qkv])_proj)\.", r".attn.\1\2\3\4."),
-    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-    (r"^layernorm\.", "encoder.norm."),
-    (r"^classifier\.", "head."),
-)
+_NAMES = ((r"^vivit\.", ""), *TRANSFORMERS_NAMES)
 
 # Settings with a fixed value here; a model trained with another would load and be wrong.
 _REQUIRED: dict[str, tuple[object, ...]] = {
@@ -66,10 +54,7 @@ def read_huggingface(directory: Path) -> HuggingFaceModel:
     file = next((file for file in files if file.is_file()), files[0])
     length, height, width = config["tubelet_size"]
     grid = Grid(clip.num_frames // length, clip.frame_size[0] // height, clip.frame_size[1] // width)
-    labels = config.get("id2label") or {}
-    if not isinstance(labels, dict) or labels.keys() != {str(number) for number in range(len(labels))}:
-        raise UserError(f"{path}: id2label is {str(labels)[:80]}; allowed: a name for each number from 0 on")
-    names = [str(labels[str(number)]) for number in range(len(labels))]
+    names = read_class_names(config, str(path))
     weights = huggingface_weights(read_state(file), str(file), grid, names)
     return HuggingFaceModel(model=model, clip=clip, weights=weights)
 
