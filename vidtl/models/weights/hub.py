@@ -22,13 +22,13 @@ from huggingface_hub.errors import (
 
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE
-from vidtl.models.weights.load import INDEX_FILE, TORCH_FILE
+from vidtl.models.weights.load import INDEX_FILE, PREPROCESSOR_FILES, TORCH_FILE
 
 TIMEOUT = 10.0
 """Seconds until the Hub counts as unreachable."""
 
 _CARD = "README.md"
-_SETTINGS = (CONFIG_FILE, "preprocessor_config.json", _CARD)
+_SETTINGS = (CONFIG_FILE, *PREPROCESSOR_FILES, _CARD)
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pyth", ".pt", ".tar", ".bin")
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<file>[^@]+))?(@(?P<revision>[^@]+))?")
 _FAILURES: tuple[type[Exception], ...] = (

@@ -12,22 +12,9 @@ from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
 from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization
+from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
-_NAMES = (
-    (r"^vivit\.", ""),
-    (r"^embeddings\.cls_token$", "encoder.cls"),
-    (r"^embeddings\.position_embeddings$", "encoder.positions.weight"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "embed.proj."),
-    (r"^(?:encoder\.layer|layers)\.(\d+)\.", r"encoder.blocks.\1."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.(?:attention\.(q)uery|attention\.(k)ey|attention\.(v)alue|([qkv])_proj)\.", r".attn.\1\2\3\4."),
-    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-    (r"^layernorm\.", "encoder.norm."),
-    (r"^classifier\.", "head."),
-)
+_NAMES = ((r"^vivit\.", ""), *TRANSFORMERS_NAMES)
 
 # Settings with a fixed value here; a model trained with another would load and be wrong.
 _REQUIRED: dict[str, tuple[object, ...]] = {

@@ -22,6 +22,7 @@ from vidtl.models.weights.flax import read_flax
 from vidtl.models.weights.hub import WEIGHT_SUFFIXES, find_source
 from vidtl.models.weights.load import (
     INDEX_FILE,
+    PREPROCESSOR_FILES,
     TORCH_FILE,
     LoadReport,
     PublishedModel,
@@ -32,8 +33,6 @@ from vidtl.models.weights.load import (
 )
 
 WITH_TOKEN_LEARNER = [name for name, each in ARCHITECTURES.items() if "token_learner.num_tokens" in each.defaults]
-
-PREPROCESSOR_FILE = "preprocessor_config.json"
 
 # Keys of `clip` whose change the user is told of: a model has learned with these.
 _TOLD = ("mean", "std", "frame_size", "num_frames", "stride")
@@ -59,8 +58,8 @@ def read_published(name: str | Path) -> PublishedModel:
     if is_own and source.is_dir():
         return _read_own(source)
     state = _read_tensors(source)
-    preprocessor = folder / PREPROCESSOR_FILE
-    config["preprocessor"] = read_json(preprocessor) if preprocessor.exists() else {}
+    preprocessor = next((each for name in PREPROCESSOR_FILES if (each := folder / name).exists()), None)
+    config["preprocessor"] = read_json(preprocessor) if preprocessor else {}
     reader = find_reader(config, state)
     if reader is None:
         shown = config.get("model_type") or config.get("architecture") or ", ".join([*state][:3])
