@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
-from command_line import ExperimentParser, parse_experiment
+from command_line import ExperimentParser, make_experiment, parse_experiment, settings_of_file
 from torch import nn
 
 from tests.environment import REPOSITORY
@@ -22,6 +21,7 @@ from vidtl.data.protocols import protocol_of_run
 from vidtl.models import build_model, save_model_directory
 from vidtl.models.complexity import count_parameters
 from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.published import read_published, settings_of_weights
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.optimizer import peak_learning_rate
 from vidtl.training.prefetch import DeviceBatches
@@ -155,13 +155,28 @@ def test_the_cifar10_recipe_is_the_published_one():
         ("clip_b", 2.2e-5, 1e-3, 30, 0.1),
     ],
 )
-def test_fine_tuning_recipes_are_the_published_ones_and_leave_the_model_to_the_weights(
-    name: str, rate: float, weight_decay: float, epochs: int, smoothing: float
-) -> None:
-    path = REPOSITORY / f"configs/finetune_{name}.yaml"
-    config, given = read(path), yaml.safe_load(path.read_text())
-    assert given.get("model", {}).keys() <= {"pooling", "stochastic_depth", "stochastic_depth_rescale"}
-    assert given["clip"].keys() <= {"sampling", "stride", "num_frames"}
+def test_fine_tuning_recipes_are_the_published_ones(name, rate, weight_decay, epochs, smoothing):
+    config = read(REPOSITORY / f"configs/finetune_{name}.yaml")
     assert peak_learning_rate(config.optimizer, config.training.batch_size) == pytest.approx(rate)
     assert (config.optimizer.name, config.optimizer.weight_decay) == ("adamw", weight_decay)
     assert (config.schedule.length, config.training.label_smoothing) == (f"{epochs} epochs", smoothing)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "fresh"),
+    [
+        ("videomae_b", "videomae_pretraining", {"pool", "head"}),
+        ("videoprism_b", "videoprism_vision", {"pool", "head"}),
+        ("clip_b", "timm_clip_openai_quickgelu", {"head"}),
+    ],
+)
+def test_fine_tuning_recipes_leave_the_backbone_and_its_clips_to_the_weights(golden, name, folder, fresh):
+    given = settings_of_file(REPOSITORY / f"configs/finetune_{name}.yaml")
+    published = read_published(golden / "foundation" / folder)
+    config = make_experiment(given, settings_of_weights(published, given))
+    report = load_pretrained(
+        build_model(config.model, config.clip, 7), published, new_head=config.training.init_new_head
+    )
+    assert {each.partition(".")[0] for each in report.missing} == fresh
+    assert (report.unexpected, report.resized) == ((), ())
+    assert (config.clip.frame_size, config.clip.mean) == ((32, 32), tuple(published.clip.get("mean", (0.5, 0.5, 0.5))))
