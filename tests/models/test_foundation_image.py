@@ -129,6 +129,8 @@ def test_golden_patch_resize(golden):
     [
         ("timm_augreg", {"global_pool": "max", "model_args": {"num_heads": 4}}, ("global_pool", "'max'", "'avg'")),
         ("timm_augreg", {"model_args": {"num_heads": 4, "act_layer": "silu"}}, ("act_layer", "'silu'", "'gelu'")),
+        ("timm_augreg", {"architecture": "vit_base_patch16_rope_ape_224"}, ("rope_ape", "rotary")),
+        ("timm_augreg", {"architecture": "vit_pe_core_base_patch16_224"}, ("vit_pe_core", "rotary")),
         ("timm_augreg", {"model_args": {}}, ("heads", "width 48", "model_args.num_heads")),
         ("hf_vit", {"hidden_act": "relu"}, ("hidden_act", "'relu'")),
         ("hf_vit", {"id2label": {"1": "run"}}, ("id2label",)),
@@ -144,7 +146,7 @@ def test_settings_of_other_models_are_refused(golden, name, changes, parts):
 REASONS = {
     "vit_giant_patch14_dinov2": ("blocks.0.mlp.fc1.weight [256, 48]", "SwiGLU"),
     "eva02_base_patch14_224": ("fc1_g", "SwiGLU"),
-    "vit_base_patch16_rope_reg1_gap_256": ("q_bias", "rotary"),
+    "vit_base_patch16_rope_reg1_gap_256": ("rotary",),
     "vit_base_patch16_dinov3": ("without position embedding", "rotary"),
     "beit_base_patch16_224": ("relative_position_bias_table", "relative positions"),
     "vit_base_patch16_rpn_224": ("architecture", "norms after"),

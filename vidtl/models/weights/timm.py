@@ -78,8 +78,9 @@ def read_timm(config: Mapping[str, Any], state: Mapping[str, Tensor], source: st
         UserError: a model with other parts than the ViT here, or whose heads are open.
     """
     architecture, arguments = config.get("architecture", ""), config.get("model_args") or {}
-    if "_rpn_" in architecture:
-        refuse(source, f"architecture {architecture}", "norms after the branches")
+    if other := re.search(r"_(rpn|rope|pe)_", architecture):  # the names of some are those of a plain ViT
+        what = "norms after the branches" if other[1] == "rpn" else "rotary positions"
+        refuse(source, f"architecture {architecture}", what)
     kept, unused = _image_tower(state)
     check_image_vit(kept, source)
     renamed = rename(kept, TIMM_NAMES)
