@@ -64,7 +64,6 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         check_readable(records, config)
     check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
-    num_classes = len(train_records.classes)
     model, fresh = initial_model(config, train_records, published)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
     rate = learning_rate_of(
@@ -86,9 +85,9 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     task = TrainingTask(
         loader=loader,
         make_input=partial(batch_input, clip=config.clip),
-        num_classes=num_classes,
+        num_classes=model.num_classes,
         multi_label=train_records.multi_label,
-        class_counts=torch.from_numpy(np.bincount(train_records.distinct_labels()[1], minlength=num_classes)),
+        class_counts=torch.from_numpy(np.bincount(train_records.distinct_labels()[1], minlength=model.num_classes)),
         save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),

@@ -126,6 +126,21 @@ def test_a_classifier_decides_the_read_out(foundation: Path) -> None:
         load_pretrained(model, published)
 
 
+@torch.no_grad()
+def test_a_class_token_that_is_not_pooled_stays_as_a_register(foundation: Path) -> None:
+    """All tokens are those of the published model, which a probe on top of a frozen one needs."""
+    for name in ("timm_dinov2_reg", "timesformer"):
+        published = read_published(foundation / name)
+        whole, _ = build_published(published)
+        model, report = fitted(published, pooling="attention", num_frames=whole.clip_shape[0])
+        assert model.encoder.num_prefix == whole.encoder.num_prefix
+        assert all(each.startswith("head.") for each in report.unused)
+        clips = torch.randn(1, *model.clip_shape)
+        torch.testing.assert_close(model.eval().forward_tokens(clips), whole.eval().forward_tokens(clips))
+    model, report = fitted(published, pooling="mean", num_registers=0)
+    assert "encoder.cls" in report.unused
+
+
 def test_other_pixels_than_those_of_the_weights_are_named(foundation: Path, caplog: pytest.LogCaptureFixture) -> None:
     published = read_published(foundation / "videomae_classification")
     given = {"clip.mean": (0.5, 0.5, 0.5), "clip.stride": 4, "clip.frame_size": (64, 64), "training.seed": 1}

@@ -20,7 +20,7 @@ from vidtl.models.weights.load import PublishedModel, SourceWeights
 Inflation = Literal["central_frame", "average"]
 
 DECIDED = (
-    *("width", "depth", "num_heads", "head_width", "mlp_width", "positions", "num_registers"),
+    *("width", "depth", "num_heads", "head_width", "mlp_width", "positions"),
     *("activation", "norm_eps", "input_norm", "attention_softcap"),
 )
 """Keys of `model` that weights decide, whatever the form of the model."""
@@ -39,6 +39,12 @@ def is_image_model(published: PublishedModel) -> bool:
     return alone and "num_frames" not in published.clip
 
 
+def register_counts(published: PublishedModel, pooling: str | None) -> list[int]:
+    """Return the numbers of registers that a model may have; a class token that is not pooled may be one more."""
+    count = published.model.get("num_registers", 0)
+    return [count, count + 1] if pooling != "cls" == published.model.get("pooling") else [count]
+
+
 def check_decided(model: VideoModel, published: PublishedModel, has_new_head: bool) -> None:
     """Raise a UserError where a setting of the model contradicts the weights."""
     own, decided = model.model_config, published.model
@@ -48,6 +54,11 @@ def check_decided(model: VideoModel, published: PublishedModel, has_new_head: bo
         if value != decided.get(key, value) and value is not None:
             needed = f"{decided[key]!r}, which the weights of {published.weights.source} need"
             raise UserError(f"model.{key} is {value!r}; allowed: {needed}")
+    counts = register_counts(published, own.pooling)
+    if own.num_registers is not None and own.num_registers not in counts:
+        allowed = " or ".join(map(str, counts))
+        source = published.weights.source
+        raise UserError(f"model.num_registers is {own.num_registers}; allowed: {allowed}, which {source} has")
     if bool(own.layer_scale) != bool(decided.get("layer_scale", own.layer_scale)):
         allowed = "above 0" if decided["layer_scale"] else "0"
         source = published.weights.source
@@ -138,16 +149,30 @@ def _without_place(settings: Any, model: ViViT) -> list[str]:
 
 
 def _fit_prefix(state: dict[str, Tensor], model: ViViT, grid: Grid | None) -> list[str]:
-    """Keep class token and registers that the model has, with their rows of positions; return the names of others."""
-    rows = state.get("encoder.positions.weight")
-    counts = [int("encoder.cls" in state), len(state.get("encoder.registers", ()))]
-    own = [model.encoder.cls is not None, model.encoder.registers is not None]
+    """Keep class token and registers that the model has, with their rows of positions; return the names of others.
+
+    A class token that is not pooled becomes the first register of a model with one more than the weights have.
+    """
+    rows, own = state.get("encoder.positions.weight"), model.encoder
+    width = model.head.in_features
+    parts = {
+        "encoder.cls": state.get("encoder.cls", torch.empty(0)).view(-1, width),
+        "encoder.registers": state.get("encoder.registers", torch.empty(0, width)),
+    }
+    kept = [own.cls is not None, own.registers is not None]
+    if own.cls is None and own.registers is not None and len(own.registers) == 1 + len(parts["encoder.registers"]):
+        state["encoder.registers"] = torch.cat([*parts.values()])
+        del state["encoder.cls"]
+        kept[0] = True
+    counts = [len(part) for part in parts.values()]
     if rows is not None and grid is not None and len(rows) == grid.size + sum(counts):
         cls, registers, places = rows.tensor_split([counts[0], sum(counts)])
         cls = cls if counts[0] else rows.new_zeros(1, rows.shape[1])
-        state["encoder.positions.weight"] = torch.cat([*([cls] * own[0]), *([registers] * own[1]), places])
-    parts = zip(("encoder.cls", "encoder.registers"), own, strict=True)
-    return [name for name, has in parts if name in state and not has and state.pop(name) is not None]
+        state["encoder.positions.weight"] = torch.cat([*([cls] * kept[0]), *([registers] * kept[1]), places])
+    dropped = [name for name, has in zip(parts, kept, strict=True) if name in state and not has]
+    for name in dropped:
+        del state[name]
+    return dropped
 
 
 def _both_attentions(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.directory import read_model_config, read_model_weights
 from vidtl.models.factory import build_model
 from vidtl.models.weights.families import FAMILIES, find_reader
+from vidtl.models.weights.fit import register_counts
 from vidtl.models.weights.flax import read_flax
 from vidtl.models.weights.hub import WEIGHT_SUFFIXES, find_source
 from vidtl.models.weights.load import (
@@ -135,6 +136,9 @@ def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> 
     if given.get("model.form", model.get("form")) != model.get("form"):
         of_form = ("form", "temporal_depth", "temporal_input", "attention_order")
         model = {key: value for key, value in model.items() if key not in of_form}
+    pooling = given.get("model.pooling", model.get("pooling"))
+    if given.get("model.temporal_input", model.get("temporal_input", "pooled")) == "pooled" and pooling:
+        model["num_registers"] = register_counts(published, pooling)[-1]  # keeps a class token that is not pooled
     if "model.size" in given:
         sizes = ARCHITECTURES[model.get("architecture", "vivit")].sizes
         decided = {"size", "mlp_width"}.union(*sizes.values())
