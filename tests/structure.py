@@ -117,10 +117,11 @@ def num_lines() -> dict[str, int]:
 
 
 def room_lines() -> dict[str, int]:
-    """Return the lines of each room."""
+    """Return the lines of each room; the readers of published weights, a file per family, are one of their own."""
     lines: dict[str, int] = {}
     for module, count in num_lines().items():
-        lines[room(module)] = lines.get(room(module), 0) + count
+        name = "models.weights" if module.startswith("vidtl.models.weights") else room(module)
+        lines[name] = lines.get(name, 0) + count
     return dict(sorted(lines.items(), key=lambda item: -item[1]))
 
 

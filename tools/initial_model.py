@@ -1,10 +1,13 @@
 """The model of a training run before its first step."""
 
 import operator
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from command_line import make_experiment
 
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
@@ -13,16 +16,25 @@ from vidtl.models import VideoModel, build_model
 from vidtl.models.weights.hub import find_source
 from vidtl.models.weights.load import PublishedModel
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.published import read_published
+from vidtl.models.weights.published import read_published, settings_of_weights
 from vidtl.runtime.launch import on_main_process
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training.checkpoint import find_checkpoint
 from vidtl.training.run_directory import RunDirectory
 
 
-def read_initial_weights(init_from: str, accelerator: Accelerator) -> PublishedModel | None:
-    """Read the weights that a run starts from, in every process; the main process fetches them."""
-    return read_published(on_main_process(accelerator, lambda: _place(init_from))) if init_from else None
+def with_initial_weights(
+    config: ExperimentConfig, given: Mapping[str, Any], accelerator: Accelerator
+) -> tuple[ExperimentConfig, PublishedModel | None]:
+    """Read the weights that a run starts from, if any, in every process, and take over what they decide.
+
+    The main process fetches them. `given` has the settings of file and command line by dotted key.
+    """
+    if not config.training.init_from:
+        return config, None
+    published = read_published(on_main_process(accelerator, lambda: _place(config.training.init_from)))
+    given = {**given, "data.eval_split": config.data.eval_split}
+    return make_experiment(given, settings_of_weights(published, given)), published
 
 
 def _place(init_from: str) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from command_line import make_experiment
-from initial_model import initial_model, read_initial_weights
+from initial_model import initial_model, with_initial_weights
 from torch import nn
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
@@ -28,7 +27,6 @@ from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.models.weights.published import settings_of_weights
 from vidtl.runtime.files import printable
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
@@ -52,10 +50,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     check_trackers(config.training.trackers)
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
-    published = read_initial_weights(config.training.init_from, accelerator)
-    if published:
-        given = {**given, "data.eval_split": config.data.eval_split}
-        config = make_experiment(given, settings_of_weights(published, given))
+    config, published = with_initial_weights(config, given, accelerator)
 
     data, description = config.data, load_description(config.data.dataset, config.data.root)
     all_train_records, all_eval_records = read_data(config, description)
