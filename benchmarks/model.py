@@ -201,7 +201,7 @@ def print_results(console: Console, precision: str, results: Mapping[str, dict[s
             cells += [f"{train['mfu']:.1%}" if train["mfu"] else "", f"{each['peak_bytes'] / 2**30:.2f}"]
         table.add_row(each["title"], *cells)
     console.print(table)
-    console.print("ratios: to the factorized encoder")
+    console.print("ratios: to the first row")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ resized, left fresh or left out.
 """
 
 import argparse
-import re
 from pathlib import Path
 
 from command_line import ExperimentParser, make_experiment
@@ -55,7 +54,7 @@ from vidtl.models import build_model, save_model_directory
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.fit import is_image_model
 from vidtl.models.weights.hub import find_source, license_of
-from vidtl.models.weights.load import LoadReport, load_weights
+from vidtl.models.weights.load import LoadReport, grouped, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import read_published, settings_of_weights
 
@@ -91,11 +90,11 @@ def main() -> None:
 
 
 def print_report(report: LoadReport) -> None:
-    """Print the names of all tensors by outcome; those that differ in the number of a block share a line."""
+    """Print the names of all tensors by outcome."""
     outcomes = {"loaded": report.loaded, "resized": report.resized, "fresh": report.missing, "unused": report.unused}
     for outcome, names in outcomes.items():
         print(f"{outcome:9} {len(names)}")
-        for name in dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names):
+        for name in grouped(names):
             print(f"          {name}")
 
 

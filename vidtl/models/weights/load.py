@@ -193,6 +193,11 @@ class PublishedModel:
         return self.num_outputs or len(self.weights.state.get("head.weight", ()))
 
 
+def grouped(names: Iterable[str]) -> list[str]:
+    """List names once that differ in the numbers of their modules only."""
+    return list(dict.fromkeys(re.sub(r"\.\d+(?=\.)", ".*", name) for name in names))
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
     """Every name of a load, by its outcome; `str(report)` lists them."""
@@ -214,7 +219,7 @@ class LoadReport:
         lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
         for title in ("fresh", "unexpected", "mismatched", "resized", "unused"):
             names = self.missing if title == "fresh" else getattr(self, title)
-            lines.extend([f"{title} ({len(names)}):", *(f"  {name}" for name in names)] if names else [])
+            lines.extend([f"{title} ({len(names)}):", *(f"  {name}" for name in grouped(names))] if names else [])
         return "\n".join(lines)
 
     def check(self, allow_missing: Sequence[str] = ()) -> None:

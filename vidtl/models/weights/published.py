@@ -38,6 +38,8 @@ WITH_TOKEN_LEARNER = [name for name, each in ARCHITECTURES.items() if "token_lea
 # Keys of `clip` whose change the user is told of: a model has learned with these.
 _TOLD = ("mean", "std", "frame_size", "num_frames", "stride")
 
+_OF_A_RUN = ("dropout", "attention_dropout", "stochastic_depth", "stochastic_depth_rescale", "token_dropout")
+
 _log = logging.getLogger(__name__)
 
 
@@ -127,11 +129,12 @@ VideoModel.load_published = staticmethod(load_published)
 def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of an experiment that weights decide, by dotted key, apart from those given.
 
-    TokenLearner is left out unless it is given, or the weights have it.
-    Keys of the temporal encoder and the order of attentions belong to the form; sizes to `model.size`. A warning names
-    the values of both where a given setting of the clip is another one than that of the weights.
+    TokenLearner is left out unless it is given, or the weights have it; dropout and stochastic depth are those of a
+    run. Keys of the temporal encoder and the order of attentions belong to the form; sizes to `model.size`. A warning
+    names the values of both where a given setting of the clip is another one than that of the weights.
     """
-    model, clip = dict(published.model), dict(published.clip)
+    model = {key: value for key, value in published.model.items() if key not in _OF_A_RUN}
+    clip = dict(published.clip)
     _require_place(published, given)
     if given.get("model.form", model.get("form")) != model.get("form"):
         of_form = ("form", "temporal_depth", "temporal_input", "attention_order")
