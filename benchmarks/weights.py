@@ -102,9 +102,7 @@ def variants(name: str, published: PublishedModel, tokens: int) -> list[Contende
         cost = count_multiply_adds(model, clip)
         key = "none" if place is None else f"{tokens}at{place}"
         train = 3 * cost - clip.num_frames * 3 * clip.frame_size[0] ** 2 * published.model["width"]  # not of the pixels
-        contenders.append(
-            Contender(key=key, title=title, model=model, multiply_adds=cost, train_multiply_adds=train)
-        )
+        contenders.append(Contender(key=key, title=title, model=model, multiply_adds=cost, train_multiply_adds=train))
     return contenders
 
 
