@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from tests.refusals import refused
+from vidtl import VideoModel
 from vidtl.models.weights.hub import find_source, license_of
 from vidtl.models.weights.load import read_directory_state, read_state
 
@@ -57,6 +58,17 @@ def test_names_from_the_cache_in_offline_mode(cache: Path) -> None:
     assert found == ["cc-by-nc-4.0", "not stated", "cc-by-nc-4.0", "cc-by-nc-4.0"]
     with refused("owner/zoo", "2 files", "owner/zoo/distill/b.pth", "owner/zoo/distill/s.pth"):
         find_source("owner/zoo")
+
+
+@pytest.mark.parametrize("name", ["videomae_classification", "timm_clip_laion", "videoprism_flax"])
+def test_a_name_gives_the_model_in_offline_mode(cache: Path, golden: Path, name: str) -> None:
+    source = golden / "foundation" / name
+    files = {each.name: each.read_bytes() for each in source.iterdir() if each.name != "io.npz"}
+    put(cache, f"owner/{name}", files, "v2")
+    model, local = VideoModel.from_pretrained(f"owner/{name}", revision="v2"), VideoModel.from_pretrained(source)
+    clips = torch.randn(1, *model.clip_shape)
+    with torch.no_grad():
+        assert torch.equal(model.forward_tokens(clips), local.forward_tokens(clips))
 
 
 @pytest.mark.parametrize(
