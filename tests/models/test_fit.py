@@ -33,7 +33,8 @@ def foundation(golden: Path) -> Path:
 
 def fitted(published: PublishedModel, **given: Any) -> tuple[Any, LoadReport]:
     """Build a model of 3 classes as a run would, with `given` settings of `model` and `clip`, and load the weights."""
-    keys = {f"model.{key}": value for key, value in given.items() if key not in ("num_frames", "frame_size")}
+    of_clip = ("num_frames", "frame_size", "mean", "stride")
+    keys = {f"model.{key}": value for key, value in given.items() if key not in of_clip}
     keys |= {f"clip.{key}": value for key, value in given.items() if f"model.{key}" not in keys}
     settings = settings_of_weights(published, keys) | keys
     model, clip = (
@@ -144,10 +145,11 @@ def test_a_class_token_that_is_not_pooled_stays_as_a_register(foundation: Path) 
 def test_other_pixels_than_those_of_the_weights_are_named(foundation: Path, caplog: pytest.LogCaptureFixture) -> None:
     published = read_published(foundation / "videomae_classification")
     given = {"clip.mean": (0.5, 0.5, 0.5), "clip.stride": 4, "clip.frame_size": (64, 64), "training.seed": 1}
+    settings = settings_of_weights(published, given)
     with caplog.at_level(logging.WARNING):
-        settings = settings_of_weights(published, given)
+        fitted(published, mean=(0.5, 0.5, 0.5), stride=4, frame_size=(64, 64))
     told = {record.args[0]: record.args[1] for record in caplog.records if isinstance(record.args, tuple)}
-    assert told == {"mean": [0.5] * 3, "frame_size": [64, 64]}
+    assert told == {"mean": (0.5, 0.5, 0.5), "frame_size": (64, 64)}
     assert settings["clip.std"] == published.clip["std"]
     assert settings["clip.short_side"] == 64
     assert not settings.keys() & given.keys()

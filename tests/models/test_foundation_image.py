@@ -14,7 +14,8 @@ from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.embedding import resize_patch
 from vidtl.models.weights.families import find_reader
-from vidtl.models.weights.load import load_weights, read_state
+from vidtl.models.weights.files import read_state
+from vidtl.models.weights.load import load_weights
 
 CLIPS = ("frame_size", "num_frames", "short_side")
 

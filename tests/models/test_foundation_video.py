@@ -11,7 +11,8 @@ from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.weights.families import find_reader
-from vidtl.models.weights.load import load_weights, read_json, read_npz, read_state
+from vidtl.models.weights.files import read_json, read_npz, read_state
+from vidtl.models.weights.load import load_weights
 
 ORDERS = {"pixel_values": "BTCHW", "input_BCTHW": "BCTHW", "input_BTHWC": "BTHWC"}
 CLASS_NAMES = ["zebra", "apple pie", "walk", "run", "Ünïcode"]

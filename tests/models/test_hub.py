@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from tests.refusals import refused
 from vidtl import VideoModel
+from vidtl.models.weights.files import read_directory_state, read_state
 from vidtl.models.weights.hub import find_source, license_of
-from vidtl.models.weights.load import read_directory_state, read_state
 
 SHA = {"main": "a" * 40, "v2": "b" * 40}
 CARD = b"---\nlicense: cc-by-nc-4.0\n---\n# A model\n"

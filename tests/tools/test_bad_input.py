@@ -53,7 +53,7 @@ def contents(run: Path) -> dict[Path, bytes]:
         ("--model.token_learner.num_tokens", "17", ("model.token_learner.num_tokens", "17")),
         ("--model.token_learner.after_block", "3", ("model.token_learner.after_block", "3")),
         ("--model.num_heads", "5", ("num_heads",)),
-        ("--model.pooling", "cls", ("model.pooling",)),
+        ("--model.pooling", "first", ("model.pooling",)),
     ],
 )
 def test_values_that_cannot_be(refused: Callable[..., str], option: str, value: str, parts: tuple[str, ...]) -> None:

@@ -14,7 +14,8 @@ from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.embedding import Grid, PositionEmbedding
 from vidtl.models.factory import build_model
-from vidtl.models.weights.load import SourceWeights, load_weights, read_json, read_safetensors
+from vidtl.models.weights.files import read_json, read_safetensors
+from vidtl.models.weights.load import SourceWeights, load_weights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ Sources: ViViT, section 3.4 (inflation of the patch embedding, repeated position
 (Beyer et al., 2023) for patches of another size.
 """
 
+import logging
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from vidtl.models.base import VideoModel
 from vidtl.models.embedding import Grid, TubeletEmbedding, resize_patch
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.load import PublishedModel, SourceWeights
+
+_log = logging.getLogger(__name__)
 
 Inflation = Literal["central_frame", "average"]
 
@@ -63,6 +66,15 @@ def check_decided(model: VideoModel, published: PublishedModel, has_new_head: bo
         allowed = "above 0" if decided["layer_scale"] else "0"
         source = published.weights.source
         raise UserError(f"model.layer_scale is {own.layer_scale}; allowed: {allowed}, as the weights of {source} need")
+
+
+def warn_of_other_clip(model: VideoModel, published: PublishedModel) -> None:
+    """Log the settings of the model's clips that are others than those of the weights, with both values."""
+    for key in ("mean", "std", "frame_size", "num_frames", "stride"):
+        value, trained = getattr(model.clip_config, key), published.clip.get(key)
+        if trained is not None and value != trained:
+            message = "clip.%s is %s; the weights of %s were trained with %s"
+            _log.warning(message, key, value, published.weights.source, trained)
 
 
 def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central_frame") -> SourceWeights:

@@ -20,7 +20,8 @@ from torch import Tensor
 from vidtl.config import ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
-from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, read_npz
+from vidtl.models.weights.files import read_npz
+from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules
 
 Params = Mapping[str, NDArray[Any]]
 

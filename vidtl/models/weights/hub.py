@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE
-from vidtl.models.weights.load import INDEX_FILE, PREPROCESSOR_FILES, TORCH_FILE
+from vidtl.models.weights.files import INDEX_FILE, PREPROCESSOR_FILES, TORCH_FILE
 
 TIMEOUT = 10.0
 """Seconds until the Hub counts as unreachable."""

@@ -8,7 +8,7 @@ from vidtl.errors import UserError, did_you_mean, spelling
 from vidtl.models.base import VideoModel
 from vidtl.models.embedding import Grid
 from vidtl.models.vivit import ViViT
-from vidtl.models.weights.fit import Inflation, check_decided, fit, fresh_parts, is_image_model
+from vidtl.models.weights.fit import Inflation, check_decided, fit, fresh_parts, is_image_model, warn_of_other_clip
 from vidtl.models.weights.load import LoadReport, PublishedModel, SourceWeights, load_weights
 from vidtl.models.weights.published import read_published
 
@@ -47,6 +47,7 @@ def load_pretrained(
     new_head = new_head or is_image_model(published)
     if hasattr(model, "model_config"):  # from `build_model`
         check_decided(model, published, new_head)
+        warn_of_other_clip(model, published)
     if new_head:
         left = [name for name in weights.state if name.startswith(head)]
         kept = {name: tensor for name, tensor in weights.state.items() if name not in left}

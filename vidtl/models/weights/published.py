@@ -1,6 +1,5 @@
 """Published weights by name: a model directory, weights of another project, or a repository of Hugging Face."""
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -18,29 +17,22 @@ from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.directory import read_model_config, read_model_weights
 from vidtl.models.factory import build_model
 from vidtl.models.weights.families import FAMILIES, find_reader
-from vidtl.models.weights.fit import register_counts
-from vidtl.models.weights.flax import read_flax
-from vidtl.models.weights.hub import WEIGHT_SUFFIXES, find_source
-from vidtl.models.weights.load import (
+from vidtl.models.weights.files import (
     INDEX_FILE,
     PREPROCESSOR_FILES,
     TORCH_FILE,
-    LoadReport,
-    PublishedModel,
-    load_weights,
     read_directory_state,
     read_json,
     read_state,
 )
+from vidtl.models.weights.fit import register_counts
+from vidtl.models.weights.flax import read_flax
+from vidtl.models.weights.hub import WEIGHT_SUFFIXES, find_source
+from vidtl.models.weights.load import LoadReport, PublishedModel, load_weights
 
 WITH_TOKEN_LEARNER = [name for name, each in ARCHITECTURES.items() if "token_learner.num_tokens" in each.defaults]
 
-# Keys of `clip` whose change the user is told of: a model has learned with these.
-_TOLD = ("mean", "std", "frame_size", "num_frames", "stride")
-
 _OF_A_RUN = ("dropout", "attention_dropout", "stochastic_depth", "stochastic_depth_rescale", "token_dropout")
-
-_log = logging.getLogger(__name__)
 
 
 def read_published(name: str | Path) -> PublishedModel:
@@ -130,8 +122,7 @@ def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> 
     """Return the settings of an experiment that weights decide, by dotted key, apart from those given.
 
     TokenLearner is left out unless it is given, or the weights have it; dropout and stochastic depth are those of a
-    run. Keys of the temporal encoder and the order of attentions belong to the form; sizes to `model.size`. A warning
-    names the values of both where a given setting of the clip is another one than that of the weights.
+    run. Keys of the temporal encoder and the order of attentions belong to the form; sizes to `model.size`.
     """
     model = {key: value for key, value in published.model.items() if key not in _OF_A_RUN}
     clip = dict(published.clip)
@@ -149,11 +140,6 @@ def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> 
     if "clip.frame_size" in given and "short_side" in clip:
         side = max(given["clip.frame_size"])
         clip["short_side"] = max(side, round(clip["short_side"] * side / max(clip["frame_size"]) / 2) * 2)
-    for key in _TOLD:
-        value = given.get(f"clip.{key}", clip.get(key))
-        if key in clip and value != clip[key]:
-            message = "clip.%s is %s; the weights of %s were trained with %s"
-            _log.warning(message, key, _plain(value), published.weights.source, _plain(clip[key]))
     settings = dotted({"model": model, "clip": clip})
     learner = "model.token_learner."
     has_learner = any(key.startswith(learner) for key in (*settings, *given))
@@ -168,7 +154,3 @@ def _require_place(published: PublishedModel, given: Mapping[str, Any]) -> None:
     if learner.get("num_tokens") and learner.get("after_block") is None and key not in given:
         place = "the number of blocks before TokenLearner, on which no parameter depends"
         raise UserError(f"{key} is not given; needed with {published.weights.source}: {place}")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
