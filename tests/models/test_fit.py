@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from vidtl import VideoModel
@@ -170,6 +171,15 @@ def test_models_by_name_start_from_weights(foundation: Path, tmp_path: Path) -> 
     clips = torch.randn(1, *model.clip_shape)
     with torch.no_grad():
         assert torch.equal(VideoModel.from_pretrained(tmp_path)(clips), model.eval()(clips))
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_of_wrapped_models_are_read(foundation: Path, tmp_path: Path, wrapper: str) -> None:
+    source = foundation / "timm_augreg"
+    state = {f"{wrapper}{name}": tensor for name, tensor in load_file(source / "model.safetensors").items()}
+    save_file(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    assert read_published(tmp_path).weights.state.keys() == read_published(source).weights.state.keys()
 
 
 def test_weights_without_a_classifier_get_a_fresh_one(foundation: Path) -> None:

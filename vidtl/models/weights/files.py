@@ -58,7 +58,7 @@ def read_directory_state(directory: Path) -> dict[str, Tensor]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a `.safetensors` or torch file.
 
-    A torch file has it under one of `_PLACES` or at the top level; `module.` is stripped from its names.
+    A torch file has it under one of `_PLACES` or at the top level.
     """
     if path.suffix == ".safetensors":
         return read_safetensors(path)
@@ -79,7 +79,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         allowed = f"tensors by name, or such a dict under {', '.join(_PLACES)}"
         raise UserError(f"{path} holds no state dict; allowed: {allowed}")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return content
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,7 @@
 """Published weights by name: a model directory, weights of another project, or a repository of Hugging Face."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -52,7 +53,8 @@ def read_published(name: str | Path) -> PublishedModel:
     is_own = "num_outputs" in config or isinstance(config.get("model"), dict)
     if is_own and source.is_dir():
         return _read_own(source)
-    state = _read_tensors(source)
+    wrappers = re.compile(r"^(module\.|_orig_mod\.)+")  # of torch's DDP and compile
+    state = {wrappers.sub("", key): tensor for key, tensor in _read_tensors(source).items()}
     preprocessor = next((each for name in PREPROCESSOR_FILES if (each := folder / name).exists()), None)
     config["preprocessor"] = read_json(preprocessor) if preprocessor else {}
     reader = find_reader(config, state)
