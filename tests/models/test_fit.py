@@ -1,6 +1,8 @@
 """Published weights in models of another form, and the settings that they decide."""
 
+import json
 import logging
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -173,13 +175,64 @@ def test_models_by_name_start_from_weights(foundation: Path, tmp_path: Path) -> 
         assert torch.equal(VideoModel.from_pretrained(tmp_path)(clips), model.eval()(clips))
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_names_of_wrapped_models_are_read(foundation: Path, tmp_path: Path, wrapper: str) -> None:
+@pytest.mark.parametrize("wrapped", ["module.NAME", "_orig_mod.NAME", "module._orig_mod.NAME", "module.BLOCKS"])
+def test_names_of_wrapped_models_are_read(foundation: Path, tmp_path: Path, wrapped: str) -> None:
     source = foundation / "timm_augreg"
-    state = {f"{wrapper}{name}": tensor for name, tensor in load_file(source / "model.safetensors").items()}
+    state = {
+        wrapped.replace("NAME", name).replace("BLOCKS", re.sub(r"(blocks\.\d+)", r"\1._orig_mod", name)): tensor
+        for name, tensor in load_file(source / "model.safetensors").items()
+    }
     save_file(state, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
     assert read_published(tmp_path).weights.state.keys() == read_published(source).weights.state.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_are_read_in_float32(foundation: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    source = foundation / "timesformer"  # its reader multiplies matrices
+    state = {name: tensor.to(dtype) for name, tensor in load_file(source / "model.safetensors").items()}
+    found = []
+    for folder, stored in (("given", state), ("float32", {name: tensor.float() for name, tensor in state.items()})):
+        (tmp_path / folder).mkdir()
+        save_file(stored, tmp_path / folder / "model.safetensors")
+        (tmp_path / folder / "config.json").write_bytes((source / "config.json").read_bytes())
+        found.append(read_published(tmp_path / folder).weights.state)
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "shape"),
+    [
+        ("hf_siglip_vision", "vision_model.head.attention.in_proj_bias", None),
+        ("timesformer", "timesformer.encoder.layer.0.temporal_dense.bias", None),
+        ("timesformer", "timesformer.embeddings.time_embeddings", [1, 4, 40]),
+        ("timm_augreg", "blocks.0.mlp.fc2.weight", [7]),
+        ("videoprism_classification", "head.per_dim_scale", [7]),
+    ],
+)
+def test_tensors_that_are_lost_or_of_another_shape(
+    foundation: Path, tmp_path: Path, name: str, tensor: str, shape: list[int] | None
+) -> None:
+    state = load_file(foundation / name / "model.safetensors")
+    del state[tensor]
+    save_file(state if shape is None else {**state, tensor: torch.ones(shape)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((foundation / name / "config.json").read_bytes())
+    with refused(tmp_path, "allowed: whole weights and settings"):
+        read_published(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [({"id2label": {"0": "a", "1": "b"}}, ("2 class names", "5")), ({"model_type": None}, ("no model_type",))],
+)
+def test_settings_that_the_weights_contradict(
+    foundation: Path, tmp_path: Path, changes: dict[str, Any], parts: tuple[str, ...]
+) -> None:
+    source = foundation / "videomae_classification"
+    (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((source / "config.json").read_text()) | changes))
+    with refused(tmp_path, *parts):
+        VideoModel.from_pretrained(tmp_path)
 
 
 def test_weights_without_a_classifier_get_a_fresh_one(foundation: Path) -> None:

@@ -70,7 +70,7 @@ def publish_image_vit(
         state: changed in place; attention pooling has its query as `pool.probe`, `pool.q.weight` and `pool.q.bias`.
         source: origin, for messages.
         settings: keys of `model` that do not follow from shapes.
-        clip: keys of `clip`; without a frame size, that of the positions.
+        clip: keys of `clip`; without a frame size, that of the positions. It is rounded down to whole patches.
         resizing: method of the original library for positions of another grid.
         image_size: height and width of the positions in pixels, where they are known; else they form a square.
         averages: the patches are averaged although there is a class token, which becomes a register.
@@ -99,12 +99,12 @@ def publish_image_vit(
         "layer_scale": 1e-5 if "encoder.blocks.0.scale1.weight" in state else 0.0,
         **settings,
     }
-    size = (grid.h * patch, grid.w * patch)
+    size = tuple(side // patch * patch for side in clip.get("frame_size", (grid.h * patch, grid.w * patch)))
     weights = SourceWeights(
         source=source, state=state, grids={"encoder.positions.weight": grid}, resizing=resizing,
         class_names=class_names, unused=unused,
     )  # fmt: skip
-    return PublishedModel(model=model, clip={"frame_size": size, "short_side": max(size), **clip}, weights=weights)
+    return PublishedModel(model=model, clip={"short_side": max(size), **clip, "frame_size": size}, weights=weights)
 
 
 def _complete_pooling(state: dict[str, Tensor], averages: bool, source: str) -> str:
@@ -114,7 +114,7 @@ def _complete_pooling(state: dict[str, Tensor], averages: bool, source: str) -> 
     if "encoder.norm.weight" not in state:
         refuse(source, "a state dict without final norm", "a model that reads out tokens without it")
     if "pool.probe" in state:
-        query, weight, bias = (state.pop(f"pool.{name}").float() for name in ("probe", "q.weight", "q.bias"))
+        query, weight, bias = (state.pop(f"pool.{name}") for name in ("probe", "q.weight", "q.bias"))
         state["pool.query"] = F.linear(query.flatten(), weight, bias)
         return "attention_mlp"
     return "mean" if averages or "encoder.cls" not in state else "cls"

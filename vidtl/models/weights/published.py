@@ -53,15 +53,18 @@ def read_published(name: str | Path) -> PublishedModel:
     is_own = "num_outputs" in config or isinstance(config.get("model"), dict)
     if is_own and source.is_dir():
         return _read_own(source)
-    wrappers = re.compile(r"^(module\.|_orig_mod\.)+")  # of torch's DDP and compile
-    state = {wrappers.sub("", key): tensor for key, tensor in _read_tensors(source).items()}
+    wrappers = re.compile(r"^(module\.|_orig_mod\.)+|\b_orig_mod\.")  # of torch's DDP and compile
+    state = {wrappers.sub("", key): tensor.float() for key, tensor in _read_tensors(source).items()}
     preprocessor = next((each for name in PREPROCESSOR_FILES if (each := folder / name).exists()), None)
     config["preprocessor"] = read_json(preprocessor) if preprocessor else {}
     reader = find_reader(config, state)
     if reader is None:
-        shown = config.get("model_type") or config.get("architecture") or ", ".join([*state][:3])
+        shown = config.get("model_type") or config.get("architecture") or ", ".join(["no model_type", *state][:4])
         raise UserError(f"{source} holds weights of an unknown model ({shown}); allowed: {', '.join(FAMILIES)}")
-    return reader(config, state, str(source))
+    try:
+        return reader(config, state, str(source))
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:  # readers multiply and reshape tensors
+        raise UserError(f"{source} does not fit its family ({error!r}); allowed: whole weights and settings") from error
 
 
 def _read_tensors(source: Path) -> dict[str, Tensor]:
@@ -101,6 +104,8 @@ def build_published(
         UserError: the weights do not fit their settings.
     """
     weights, settings = published.weights, dict(published.model)
+    if (count := len(weights.class_names)) not in (0, published.num_classes or count):
+        raise UserError(f"{weights.source} has {count} class names; allowed: {published.num_classes} or none")
     _require_place(published, {})
     has_learner = settings.get("architecture", "vivit") in WITH_TOKEN_LEARNER
     learner = TokenLearnerConfig(**settings.pop("token_learner", {"num_tokens": 0} if has_learner else {}))

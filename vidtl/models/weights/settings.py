@@ -44,9 +44,9 @@ def read_normalization(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
     if not preprocessor:
         return {}
     if not preprocessor.get("do_normalize", True):
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    elif "image_mean" in preprocessor and "image_std" in preprocessor:
-        mean, std = preprocessor["image_mean"], preprocessor["image_std"]
+        mean, std = [0.0] * 3, [1.0] * 3
+    elif None not in (given := [preprocessor.get(key) for key in ("image_mean", "image_std")]):
+        mean, std = (torch.tensor(each, dtype=torch.float64).expand(3).tolist() for each in given)
     else:
         return {}
     rescales = preprocessor.get("do_rescale", True)
