@@ -1,14 +1,13 @@
 """The authors' T2T-ViT."""
 
 from collections.abc import Mapping
-from math import isqrt
 from typing import Any
 
 from torch import Tensor
 
 from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
-from vidtl.models.embedding import Grid
+from vidtl.models.weights.image_vit import find_grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
 
 _T2T_NAMES = (
@@ -42,7 +41,8 @@ def read_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> 
     token_layer, mlp = "tokens.layers.0.proj.weight", "blocks.0.mlp.fc1.weight"
     if not {"tokens.proj.weight", token_layer, "positions.weight", mlp} <= renamed.keys():
         raise UserError(f"{source} lacks tokens_to_token, pos_embed or blocks; allowed: weights of a T2T-ViT")
-    width, grid = renamed["tokens.proj.weight"].shape[0], square_grid(len(renamed["positions.weight"]) - 1, source)
+    width = renamed["tokens.proj.weight"].shape[0]
+    grid = find_grid(len(renamed["positions.weight"]), 1, 16, None, source)
     model = {
         "architecture": "t2t_vit",
         "tokenizer": "t2t_performer" if "tokens.layers.0.features" in renamed else "t2t_transformer",
@@ -57,11 +57,3 @@ def read_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> 
     clip = {**ARCHITECTURES["t2t_vit"].clip, "frame_size": size, "short_side": size[0] * 10 // 18 * 2}
     weights = SourceWeights(source=source, state=renamed, grids={"positions.weight": grid})
     return PublishedModel(model=model, clip=clip, weights=weights)
-
-
-def square_grid(size: int, source: str) -> Grid:
-    """Return the grid of the `size` tokens of an image; UserError where they form no square."""
-    side = isqrt(size)
-    if side * side != size:
-        raise UserError(f"{source}: the positions are those of {size} tokens; allowed: a square number")
-    return Grid(1, side, side)

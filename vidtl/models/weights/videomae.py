@@ -15,26 +15,17 @@ from torch import Tensor
 from vidtl.errors import UserError
 from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
 from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, shape_of
+from vidtl.models.weights.timm import TIMM_NAMES
+from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
 _log = logging.getLogger(__name__)
 
 _NAMES = (
     (r"^(?:videomae|model|backbone)\.", ""),
     (r"^encoder\.(?!layer\.)", ""),
-    (r"^(?:patch_embed\.proj|embeddings\.patch_embeddings\.projection)\.", "embed.proj."),
-    (r"^(?:encoder\.layer|blocks)\.(\d+)\.", r"encoder.blocks.\1."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.attention\.", ".attn."),
-    (r"\.attn\.([qkv])(?:uery|ey|alue)\.", r".attn.\1."),
-    (r"\.attn\.([qv])_bias$", r".attn.\1.bias"),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-    (r"\.gamma_([12])$", r".scale\1.weight"),
-    (r"^(?:layernorm|norm)\.", "encoder.norm."),
-    (r"^fc_norm\.", "pool.norm."),
-    (r"^classifier\.", "head."),
+    (r"\.(?:attention\.attention|attn)\.([qv])_bias$", r".attn.\1.bias"),
+    *TRANSFORMERS_NAMES,
+    *TIMM_NAMES,
 )
 _DECODER = r"(decoder|encoder_to_decoder|mask_token)\b"
 

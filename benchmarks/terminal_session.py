@@ -1,0 +1,99 @@
+"""Record what a person sees: first run, Ctrl-C with two processes, resume, best checkpoint, typical mistakes.
+
+python -m benchmarks.terminal_session docs/results/terminal_session.txt
+
+Every command runs in a pseudo-terminal, in a temporary folder with generated videos. Of a progress bar the last state
+is kept.
+"""
+
+import argparse
+import os
+import pty
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from fcntl import ioctl
+from pathlib import Path
+
+import pyte
+
+COLUMNS = 130
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm"}
+TRAIN = (
+    "vidtl train --config toy --output_dir runs/toy --schedule.length '12 epochs' --training.evaluate_every_epochs 4 "
+    "--processes 2"
+)
+
+COMMANDS = (
+    ("Generated videos", "vidtl make_toy data/toy --videos_per_class_train 24 --videos_per_class_val 12", ""),
+    ("A first run, stopped by Ctrl-C", TRAIN, "step"),
+    ("The same command resumes", TRAIN, ""),
+    ("And again: nothing is left to do", TRAIN, ""),
+    ("The best checkpoint, and the last", "vidtl eval --checkpoint runs/toy --html false", ""),
+    ("", "vidtl eval --checkpoint runs/toy --step last --html false", ""),
+    ("A few clips", "vidtl predict data/toy/videos/val/circle_left_000.mp4 --checkpoint runs/toy", ""),
+    ("Typical mistakes", "vidtl train --config toy --output_dir runs/toy2 --lr 0.1", ""),
+    ("", "vidtl train --config toy --output_dir runs/toy2 --data.root data/toys", ""),
+    ("", "vidtl train --config toy --output_dir runs/toy2 --schedule.length 12", ""),
+    ("", "vidtl predict data/toy --checkpoint runs/toy/checkpoints", ""),
+    ("", "vidtl predict https://example.com/clip.mp4 --checkpoint runs/toy", ""),
+)
+"""Heading, command, and a word of the output after which Ctrl-C is pressed, if any."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("output", type=Path)
+    output = parser.parse_args().output
+    parts = []
+    with tempfile.TemporaryDirectory() as folder:
+        for heading, command, stop_after in COMMANDS:
+            text, code = record(command, Path(folder), stop_after)
+            print(text, flush=True)
+            title = f"# {heading}\n" if heading else ""
+            parts.append(f"{title}$ {command}\n{text}\n[exit code {code}]\n".replace(str(Path(folder).resolve()), "."))
+    output.write_text("\n".join(parts), encoding="utf-8")
+
+
+def record(command: str, folder: Path, stop_after: str) -> tuple[str, int]:
+    """Run a command as a terminal would; return what stays on the screen, and its exit code."""
+    master, slave = pty.openpty()
+    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
+    words = shlex.split(command)
+    words = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
+    process = subprocess.Popen(
+        words, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=os.environ | ENVIRONMENT, start_new_session=True
+    )
+    os.close(slave)
+    output, pressed = b"", False
+    while True:
+        try:
+            data = os.read(master, 65536)
+        except OSError:  # the terminal was left by all processes
+            break
+        if not data:
+            break
+        output += data
+        if stop_after and not pressed and re.search(rf"{stop_after}.* [2-9]\d*/".encode(), output):
+            pressed = True
+            time.sleep(1)
+            os.killpg(process.pid, signal.SIGINT)
+    os.close(master)
+    return screen(output), process.wait()
+
+
+def screen(output: bytes) -> str:
+    """Return the text that a terminal shows in the end."""
+    terminal = pyte.Screen(COLUMNS, 500)
+    pyte.ByteStream(terminal).feed(output)
+    return "\n".join(line.rstrip() for line in terminal.display).strip("\n")
+
+
+if __name__ == "__main__":
+    main()
