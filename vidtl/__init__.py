@@ -1,4 +1,4 @@
-"""vidtl: video classifiers built on ViViT and TokenLearner, from annotation file to metric.
+"""Video classifiers built on ViViT and TokenLearner, from annotation file to metric.
 
     model = vidtl.VideoModel.from_pretrained("runs/birds/checkpoints/step-00001000")
     logits_BK = model(vidtl.load_clip("clip.mp4", model))

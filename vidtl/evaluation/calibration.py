@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from vidtl.config.checks import require
 from vidtl.config.load import Document, from_document
@@ -24,7 +24,6 @@ from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.training.checkpoint import Checkpoint
 
 FILE_NAME = "calibration.json"
-AGAIN = "the file that eval.py --calibrate writes for this one"
 LOWEST, HIGHEST = 0.05, 20.0
 """Range of temperatures: that of a model without mistakes would be 0."""
 
@@ -78,19 +77,20 @@ def fit_calibration(outcomes: Outcomes, class_names: Sequence[str], **origin: An
 
 def fit_temperature(chances_NK: NDArray[np.float64], targets_NK: NDArray[np.bool_], multi_label: bool) -> float:
     """Find the best temperature by bisection, as the likelihood is concave in 1 / temperature."""
-    logits_NK, targets = _logits(chances_NK, multi_label), torch.from_numpy(targets_NK).double()
+    logits_NK = _logits(chances_NK, multi_label)
     low, high = LOWEST, HIGHEST
     for _ in range(50):
         middle = (low * high) ** 0.5
-        slope = ((_chances(logits_NK / middle, multi_label) - targets) * logits_NK).sum()
+        slope = ((tempered(chances_NK, middle, multi_label) - targets_NK) * logits_NK).sum()
         low, high = (low, middle) if slope < 0 else (middle, high)
     return low
 
 
-def tempered(chances_NK: ArrayLike, temperature: float, multi_label: bool) -> NDArray[np.float64]:
+def tempered(chances_NK: NDArray[np.float64], temperature: float, multi_label: bool) -> NDArray[np.float64]:
     """Convert probabilities [..., K] to those of logits / temperature."""
-    chances: NDArray[np.float64] = _chances(_logits(chances_NK, multi_label) / temperature, multi_label).numpy()
-    return chances
+    logits_NK = torch.from_numpy(_logits(chances_NK, multi_label) / temperature)
+    tempered_NK: NDArray[np.float64] = (logits_NK.sigmoid() if multi_label else logits_NK.softmax(dim=-1)).numpy()
+    return tempered_NK
 
 
 def best_thresholds(chances_NK: NDArray[np.float64], targets_NK: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -122,20 +122,17 @@ def read_calibration(checkpoint: Checkpoint, model: VideoModel, multi_label: boo
     document = Document(read_json(path), str(path))
     found = from_document(Calibration, document)
     names = (model.class_names or tuple(found.thresholds)) if multi_label else ()
-    if (found.fingerprint, found.multi_label) != (checkpoint.fingerprint(), multi_label):
-        document.refuse("fingerprint", f"fingerprint or multi_label is that of another model; allowed: {AGAIN}")
-    if set(found.thresholds) != set(names) or len(names) != (model.num_classes if multi_label else 0):
-        document.refuse("thresholds", f"thresholds has other classes than the model; allowed: {AGAIN}")
+    fits = set(found.thresholds) == set(names) and len(names) == (model.num_classes if multi_label else 0)
+    if not fits or (found.fingerprint, found.multi_label) != (checkpoint.fingerprint(), multi_label):
+        allowed = "the file that eval.py --calibrate writes for this one"
+        document.refuse("", f"fingerprint, multi_label or thresholds are those of another model; allowed: {allowed}")
     return replace(found, thresholds={name: found.thresholds[name] for name in names})
 
 
-def _logits(chances_NK: ArrayLike, multi_label: bool) -> torch.Tensor:
-    chances = torch.from_numpy(np.asarray(chances_NK)).clamp(1e-300, 1 - 1e-16)
-    return chances.logit() if multi_label else chances.log()
-
-
-def _chances(logits_NK: torch.Tensor, multi_label: bool) -> torch.Tensor:
-    return logits_NK.sigmoid() if multi_label else logits_NK.softmax(dim=-1)
+def _logits(chances_NK: NDArray[np.float64], multi_label: bool) -> NDArray[np.float64]:
+    chances = chances_NK.clip(1e-300, 1 - 1e-16)
+    logits_NK: NDArray[np.float64] = np.log(chances) - (np.log1p(-chances) if multi_label else 0)
+    return logits_NK
 
 
 def _nll(outcomes: Outcomes) -> float:
