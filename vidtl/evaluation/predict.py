@@ -144,14 +144,11 @@ def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = No
 
     Args:
         path: a video, an image, or a folder with one video or the numbered frames of one.
-        model: its `clip_config` decides, and the result is on its device.
+        model: gives `clip_config` and the device of the result.
         frame_rate: frames per second, needed for a folder of frames.
 
     Returns:
-        float32 `input_BTCHW` [1, T, 3, H, W].
-
-    Raises:
-        UserError: no such file, no or several videos, or one that cannot be read.
+        float32 [1, T, 3, H, W]; UserError where there is not exactly one video, or it cannot be read.
     """
     videos = find_videos([Path(path)], image_model=model.clip_config.num_frames == 1).videos
     if len(videos) != 1:

@@ -83,14 +83,9 @@ class VideoModel(  # type: ignore[misc]
         return self.classifier()[1].in_features
 
     def reset_classifier(self, num_classes: int, class_names: Sequence[str] = ()) -> None:
-        """Replace the last layer by one for other classes, which starts at 0; `multi_label` becomes None.
+        """Replace the last layer by one for K other classes, which starts at 0; `multi_label` becomes None.
 
-        Args:
-            num_classes: K.
-            class_names: K names, or none.
-
-        Raises:
-            UserError: no class, or another number of names.
+        UserError where `num_classes` is below 1, or `class_names` has neither as many names nor none.
         """
         if num_classes < 1 or len(class_names) not in (0, num_classes):
             given = f"num_classes is {num_classes}, with {len(class_names)} names"
