@@ -25,6 +25,7 @@ def test_importing_vidtl_is_light_and_silent() -> None:
 
 @pytest.mark.parametrize("name", vidtl.__all__)
 def test_public_names_exist(name: str) -> None:
+    assert name in dir(vidtl)
     assert getattr(vidtl, name) is not None
     assert not hasattr(vidtl, f"{name}_")
 

@@ -39,6 +39,8 @@ def eval_parser() -> ModelParser:
     parser.add_argument(
         "--html", choices=("true", "false"), default="true", help="Write report.html, with pictures of a few videos"
     )
+    text = "Fit probabilities and thresholds to this split, for predict.py: calibration.json beside the weights"
+    parser.add_argument("--calibrate", action="store_true", help=text)
     parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
     parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
     parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
@@ -68,15 +70,16 @@ from vidtl.annotations.formats import READERS
 from vidtl.data.dataset import first_records
 from vidtl.data.loader import EvalLoader, check_readable
 from vidtl.data.protocols import protocol_of_run
+from vidtl.evaluation.calibration import fit_calibration, write_calibration
 from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
 from vidtl.evaluation.page import draw_examples, remove_page, write_examples, write_page
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
-from vidtl.evaluation.report import metrics_record, summary_lines, write_report
+from vidtl.evaluation.report import metrics_record, percent, summary_lines, write_report
 from vidtl.metrics.charades import write_submission
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
-from vidtl.training.checkpoint import checkpoint_name
+from vidtl.training.checkpoint import Checkpoint, checkpoint_name
 
 
 def main() -> None:
@@ -112,6 +115,8 @@ def main() -> None:
     if accelerator.is_main_process:
         report(result, origin, folder, submit=READERS[description.format].submission == "charades")
         store.remove()
+        if options.calibrate:
+            calibrate(result, checkpoint, config.data.eval_split, fingerprint=key["model"])
         if options.html == "true":
             network = model.model if isinstance(model, ClassOrder) else model
             write_html(result, folder, partial(draw_examples, network, records, config, protocol))
@@ -132,6 +137,15 @@ def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submi
         rows = result.outcomes.readable.nonzero()[0]
         write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
     print(f"report  {folder}: {', '.join(file.name for file in files)}")
+
+
+def calibrate(result: EvaluationResult, checkpoint: Checkpoint, split: str, fingerprint: str) -> None:
+    """Write temperature and thresholds for `predict.py`, and print how well the probabilities fit without and with."""
+    origin = {"fingerprint": fingerprint, "step": checkpoint.step, "split": split, "protocol": result.protocol}
+    found = fit_calibration(result.outcomes, result.class_names, **origin)
+    (nll, nll_after), (ece, ece_after) = found.nll, found.ece
+    changes = f"NLL {nll:.3f} -> {nll_after:.3f}, ECE {percent(ece)} -> {percent(ece_after)}"
+    print(f"calibration  {write_calibration(found, checkpoint)}: {found}; {changes}")
 
 
 def write_html(result: EvaluationResult, folder: Path, draw: Callable[[list[int], Path], None]) -> None:

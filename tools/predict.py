@@ -1,17 +1,24 @@
 """Predict classes of videos: files of any container, images, and folders of either.
 
 python tools/predict.py clip.mp4 more_clips/ --checkpoint runs/toy
+python tools/predict.py clips/ --checkpoint runs/toy --csv > predictions.csv
 python tools/predict.py clips/ --checkpoint runs/toy --json --evaluation.protocol vivit_4x3 > predictions.jsonl
 python tools/predict.py --checkpoint runs/ssv2 --data.eval_split test --submission test.csv
 
 Folders are searched recursively, in the order of the names. The class names are in the model, so no data set is needed.
 With --json each video is one line of JSON with path, frames, duration_s, scores (class, probability, score; best first)
-and reason (null for readable videos). The exit code is 4 if a video could not be read.
+and reason (null for readable videos). With --csv it is a row with path, reason, class_1, probability_1, class_2 and so
+on; control characters are escapes, and text that a spreadsheet would take for a formula begins with an apostrophe. The
+exit code is 4 if a video could not be read.
+
+Probabilities are calibrated if eval.py --calibrate has been run for the checkpoint; then videos with any number of
+classes show those above their thresholds, unless --threshold or --top_k is given.
 
 With --submission the videos are those of a split, which needs no labels, and the file has the official form of Charades
 or Something-Something V2 for these, and is a CSV for other data sets. The settings are those of an evaluation.
 """
 
+import csv
 import json
 import logging
 import sys
@@ -27,6 +34,7 @@ from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
 TOP_K, PROTOCOL = 5, "center"  # defaults
+FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 log = logging.getLogger("vidtl.predict")
 
 
@@ -37,7 +45,9 @@ def predict_parser() -> ModelParser:
     parser.add_argument("--submission", type=Path, help=text)
     parser.add_argument("--top_k", type=int, help=f"Classes per video, 0 for all; default: {TOP_K}")
     parser.add_argument("--threshold", type=float, help="Only classes of at least this probability")
-    parser.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
+    forms.add_argument("--csv", action="store_true", help="A row for a spreadsheet per video instead of a table")
     parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
     return parser
 
@@ -46,6 +56,7 @@ if __name__ == "__main__":
     with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
         predict_parser().check()
 
+import numpy as np
 from accelerate import Accelerator
 from rich.cells import cell_len
 from trained_model import load_for_records, parse_with_model
@@ -57,6 +68,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.data.dataset import first_records
 from vidtl.data.loader import check_readable
 from vidtl.data.protocols import protocol_of_run
+from vidtl.evaluation.calibration import FILE_NAME, read_calibration
 from vidtl.evaluation.predict import (
     Prediction,
     PredictionSettings,
@@ -82,7 +94,7 @@ def main() -> None:
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise UserError(f"--threshold is {options.threshold}; allowed: a probability from 0 to 1")
     check_frame_rate(options.frame_rate)
-    given = [name for name in ("videos", "top_k", "threshold", "json", "frame_rate") if getattr(options, name)]
+    given = [name for name in ("videos", "top_k", "threshold", "json", "csv", "frame_rate") if getattr(options, name)]
     if options.submission and given:
         raise UserError(f"--submission and {given[0]} are given; allowed: one of them")
     if not options.submission and not options.videos:
@@ -132,25 +144,37 @@ def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     if not found.videos:
         raise UserError(f"no videos in {', '.join(map(repr, options.videos))}")
     protocol = options.settings.get("evaluation.protocol", PROTOCOL)
+    multi_label = is_multi_label(model, config)
+    calibration = read_calibration(checkpoint, model, multi_label)
     settings = PredictionSettings(
         config=config,
         protocol=described(config).protocol if protocol == "dataset" else protocol,
-        multi_label=is_multi_label(model, config),
+        multi_label=multi_label,
         frame_rate=options.frame_rate,
+        calibration=calibration,
     )
-    top_k = options.top_k if options.top_k is not None else (0 if options.threshold is not None else TOP_K)
+    threshold = options.threshold
+    if calibration:
+        log.info("%s: %s", FILE_NAME, calibration)
+        if threshold is None and options.top_k is None and multi_label:
+            threshold = np.array(list(calibration.thresholds.values()))
+    top_k = options.top_k if options.top_k is not None else (0 if threshold is not None else TOP_K)
+    make_row = csv_row if options.csv else table_row
     unreadable = 0
     rows: dict[Path, list[str]] = {}
     with Progress().task("predicting", "videos", len(found.videos)) as task:
         for prediction in predict(model, found.videos, settings, accelerator, task.update):
             unreadable += bool(prediction.reason)
-            classes = prediction.best(top_k or None, options.threshold or 0.0)
+            classes = prediction.best(top_k or None, 0.0 if threshold is None else threshold)
             if options.json:
                 print(json.dumps(json_record(prediction, classes)), flush=True)
             else:
-                rows[prediction.path] = table_row(prediction, classes)
-    if rows:
-        print("\n".join(aligned([rows[video.path] for video in found.videos])))
+                rows[prediction.path] = make_row(prediction, classes)
+    ordered = [rows[video.path] for video in found.videos if rows]
+    if options.csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(with_header(ordered))
+    elif rows:
+        print("\n".join(aligned(ordered)))
     end(unreadable, len(found.videos))
 
 
@@ -177,8 +201,9 @@ def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
 
 def json_record(prediction: Prediction, classes: Sequence[ScoredClass]) -> dict[str, object]:
     """Make one line of the output; `json.dumps` writes ASCII, which is safe in a terminal."""
-    scores = [{"class": name, "probability": p, "score": score} for name, p, score in classes]
-    found = (prediction.num_frames, prediction.duration_s, scores) if not prediction.reason else (None, None, None)
+    scores = [{"class": name, "probability": round(p, 4), "score": score} for name, p, score in classes]
+    numbers = prediction.num_frames, round(prediction.duration_s, 3)
+    found = (None, None, None) if prediction.reason else (*numbers, scores)
     record = dict(zip(("frames", "duration_s", "scores"), found, strict=True))
     return {"path": str(prediction.path), **record, "reason": prediction.reason or None}
 
@@ -190,6 +215,21 @@ def table_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[st
         return [path, f"unreadable: {printable(prediction.reason)}"]
     shown = [f"{printable(each.name)} {100 * each.probability:.1f}%" for each in classes]
     return [path, f"{prediction.num_frames} frames", f"{prediction.duration_s:.1f} s", *shown]
+
+
+def csv_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[str]:
+    """Format path, reason, and classes each with its probability as cells that no spreadsheet takes for formulas."""
+    cells = [printable(str(prediction.path)), printable(prediction.reason)]
+    for each in classes:
+        cells += [printable(each.name), f"{each.probability:.4f}"]
+    return [f"'{cell}" if cell.startswith(FORMULA_STARTS) else cell for cell in cells]
+
+
+def with_header(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Put names above the columns, and fill shorter rows with empty cells."""
+    width = max(map(len, rows))
+    numbered = [f"{part}_{place}" for place in range(1, width // 2) for part in ("class", "probability")]
+    return [["path", "reason", *numbered], *([*row, *[""] * (width - len(row))] for row in rows)]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

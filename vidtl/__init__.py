@@ -1,6 +1,10 @@
-"""vidtl: video classifiers built on ViViT and TokenLearner, from annotation file to metric.
+"""Video classifiers built on ViViT and TokenLearner, from annotation file to metric.
 
-Public names are imported on first use, so that `import vidtl` takes no time.
+    model = vidtl.VideoModel.from_pretrained("runs/birds/checkpoints/step-00001000")
+    logits_BK = model(vidtl.load_clip("clip.mp4", model))
+
+Public names are imported on first use, so that `import vidtl` takes no time. Training, evaluation and prediction of
+many videos are command line tools.
 """
 
 from importlib import import_module
@@ -15,6 +19,7 @@ _MODULES = {
     "VideoModel": "vidtl.models",
     "create_model": "vidtl.models",
     "list_models": "vidtl.models",
+    "load_clip": "vidtl.evaluation.predict",
     "load_model_directory": "vidtl.models",
     "load_pretrained": "vidtl.models.weights.pretrained",
 }
@@ -26,3 +31,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'vidtl' has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -67,6 +67,26 @@ def test_a_directory_gives_the_same_model_and_takes_a_new_classifier(name, tmp_p
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_a_reset_classifier_starts_at_0_and_is_saved_with_its_classes(name, tmp_path):
+    model = build_model(*FAMILIES[name], num_classes=3).eval()
+    model.class_names, model.multi_label, widths = NAMES, True, []
+    model.classifier()[1].register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[-1]))
+    clips = torch.randn(1, *model.clip_shape)
+    model(clips)
+    assert widths == [model.num_features]
+    for count, names in ((0, ()), (2, NAMES)):
+        with refused("num_classes", count, len(names)):
+            model.reset_classifier(count, names)
+    model.reset_classifier(2, ["neu", "alt"])
+    assert torch.equal(model(clips), torch.zeros(1, 2))
+    torch.nn.init.normal_(model.classifier()[1].weight)
+    model.save_pretrained(tmp_path)
+    loaded = VideoModel.from_pretrained(tmp_path)
+    assert_same_model(loaded, model)
+    assert (loaded.num_classes, loaded.class_names, loaded.multi_label) == (2, ("neu", "alt"), None)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("own", [("fällt", "läuft", "steht"), ("neu", "fällt", "alt", "läuft")])
 def test_rows_of_the_classifier_follow_the_class_names(name, own, tmp_path, caplog):
     model, target = (build_model(*FAMILIES[name], num_classes=count) for count in (3, len(own)))

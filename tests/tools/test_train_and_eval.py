@@ -12,6 +12,7 @@ import train as training
 from PIL import Image
 
 from tests.environment import RunMain
+from vidtl.training.checkpoint import find_problem
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -82,8 +83,11 @@ def test_multi_label(run_main: RunMain, toy_multilabel: Path, tiny: list[str], t
     folder = tmp_path / "run"
     options = ["--data.dataset", "toy_multilabel", "--data.root", toy_multilabel, "--output_dir", folder]
     run_main(training.main, *tiny, *options, "--schedule.length", "1 epoch")
-    output, _ = run_main(evaluation.main, "--checkpoint", folder)
+    output, _ = run_main(evaluation.main, "--checkpoint", folder, "--calibrate")
     assert "mAP_charades" in output
+    checkpoint = folder / "checkpoints/step-00000003"
+    assert (checkpoint / "calibration.json").is_file()
+    assert find_problem(checkpoint) is None
     metrics = json.loads((folder / "evaluation/step-00000003/val-center/metrics.json").read_text())
     assert metrics["multi_label"]
     assert 0 < metrics["metrics"]["mAP"] <= 1

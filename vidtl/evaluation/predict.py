@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from vidtl.annotations.records import ClassNames, Records
-from vidtl.annotations.video_files import VideoFile, by_pixel_format, records_of_files, split_refused
-from vidtl.config import ExperimentConfig
-from vidtl.data.batch import VideoViews
+from vidtl.annotations.video_files import VideoFile, by_pixel_format, find_videos, records_of_files, split_refused
+from vidtl.config import DataConfig, ExperimentConfig
+from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import Protocol, get_protocol
+from vidtl.errors import UserError
+from vidtl.evaluation.calibration import Calibration, tempered
 from vidtl.evaluation.scoring import Scorer, probabilities
 from vidtl.models import VideoModel
 from vidtl.models.base import evaluation_mode
@@ -34,7 +37,7 @@ class ScoredClass(NamedTuple):
 
     name: str
     probability: float
-    """Softmax of single-label models, sigmoid of multi-label ones."""
+    """Softmax of single-label models, sigmoid of multi-label ones; with a calibration, of logits / temperature."""
     score: float
     """Fused score, a logit or a probability, by which evaluation ranks."""
 
@@ -54,13 +57,14 @@ class Prediction:
     """float64 [K]; None for an unreadable video."""
     probabilities: NDArray[np.float64] | None = None
 
-    def best(self, count: int | None = None, threshold: float = 0.0) -> list[ScoredClass]:
-        """List classes, best first: at most `count` of them, of at least the probability `threshold`."""
+    def best(self, count: int | None = None, threshold: float | NDArray[np.float64] = 0.0) -> list[ScoredClass]:
+        """List classes, best first: at most `count` of them, of at least the probability `threshold`, one or [K]."""
         if self.scores is None or self.probabilities is None:
             return []
         order = np.argsort(-self.scores, kind="stable")[:count].tolist()
         classes = list(zip(self.class_names, self.probabilities.tolist(), self.scores.tolist(), strict=True))
-        return [ScoredClass(*classes[k]) for k in order if self.probabilities[k] >= threshold]
+        chosen = self.probabilities >= threshold
+        return [ScoredClass(*classes[k]) for k in order if chosen[k]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,8 @@ class PredictionSettings:
     """A video may have several classes; None: as in the model, or single-label."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
+    calibration: Calibration | None = None
+    """See `vidtl.evaluation.calibration.read_calibration`."""
 
 
 def names_or_numbers(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
@@ -121,12 +127,41 @@ def predict(
             records = records_of_files(of_kind, ClassNames(names), multi_label, settings.frame_rate)
             sections = replace(config, data=data), get_protocol(settings.protocol)
             scored = predict_records(model, records, *sections, accelerator)
-            yield from (replace(each, path=video.path) for video, each in zip(of_kind, scored, strict=True))
+            for video, each in zip(of_kind, scored, strict=True):
+                chances_K = each.probabilities
+                if settings.calibration and chances_K is not None:
+                    chances_K = tempered(chances_K, settings.calibration.temperature, multi_label)
+                yield replace(each, path=video.path, probabilities=chances_K)
 
     for finished, prediction in enumerate(predictions(), start=1):
         if on_video:
             on_video(finished)
         yield prediction
+
+
+def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = None) -> Tensor:
+    """Read the central clip of one video as `predict` does: normalized, at the model's frames, stride and size.
+
+    Args:
+        path: a video, an image, or a folder with one video or the numbered frames of one.
+        model: gives `clip_config` and the device of the result.
+        frame_rate: frames per second, needed for a folder of frames.
+
+    Returns:
+        float32 [1, T, 3, H, W]; UserError where there is not exactly one video, or it cannot be read.
+    """
+    videos = find_videos([Path(path)], image_model=model.clip_config.num_frames == 1).videos
+    if len(videos) != 1:
+        raise UserError(f"{path} holds {len(videos)} videos; allowed: one")
+    for _, reason in split_refused(videos, frame_rate)[1]:
+        raise UserError(f"{path}: {reason}")
+    ((_, data),) = by_pixel_format(videos, DataConfig())
+    records = records_of_files(videos, ClassNames(("any",)), multi_label=False, frame_rate=frame_rate)
+    (views,) = EvalLoader(records, get_protocol("center"), model.clip_config, data)
+    if views.pixels is None:
+        raise UserError(f"{path}: {views.failure.reason if views.failure else ''}")
+    device = next(model.parameters()).device
+    return prepare_input(views.pixels.to(device), torch.tensor([views.color], device=device), model.clip_config)
 
 
 def predict_records(

@@ -1,6 +1,6 @@
 """The base class of all video models."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Self
@@ -76,6 +76,26 @@ class VideoModel(  # type: ignore[misc]
         """Return name and module of the last layer."""
         layers = [(name, m) for name, m in self.named_modules() if isinstance(m, nn.Linear)]
         return [(name, layer) for name, layer in layers if layer.out_features == self.num_classes][-1]
+
+    @property
+    def num_features(self) -> int:
+        """Width of the classifier's input."""
+        return self.classifier()[1].in_features
+
+    def reset_classifier(self, num_classes: int, class_names: Sequence[str] = ()) -> None:
+        """Replace the last layer by one for K other classes, which starts at 0; `multi_label` becomes None.
+
+        UserError where `num_classes` is below 1, or `class_names` has neither as many names nor none.
+        """
+        if num_classes < 1 or len(class_names) not in (0, num_classes):
+            given = f"num_classes is {num_classes}, with {len(class_names)} names"
+            raise UserError(f"{given}; allowed: 1 or more, with a name for each class or none")
+        name, old = self.classifier()
+        layer = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+        self.set_submodule(name, layer)
+        self.num_classes, self.class_names, self.multi_label = num_classes, tuple(class_names), None
 
     def set_class_prior(self, positive_rates_K: Tensor) -> None:
         """Start an untrained multi-label model at the frequencies of the classes: sigmoid(bias) is the rate.
