@@ -6,18 +6,24 @@ terminal, control characters could also move a cursor or break a line, and bidi 
 
 import errno
 import fcntl
+import glob
 import logging
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from safetensors import SafetensorError
 
 from vidtl.errors import UserError
 
 _log = logging.getLogger(__name__)
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 JOINERS = "\u200c\u200d"
 """Format characters of Persian, the Indic scripts and emoji, which change no order."""
@@ -31,17 +37,16 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Yield a temporary path whose file replaces `path` at the end, and is removed after an error."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{suffix}")
-    temporary.unlink(missing_ok=True)  # it may be a link
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path, whose file replaces `path` at the end; after an error or a kill, `path` is as before.
+
+    UserError where it cannot be written, such as on a full disk.
+    """
+    with user_error_if_not_written(path), _temporary_folder(path) as folder:
+        yield folder / path.name
+        with (folder / path.name).open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        (folder / path.name).replace(path)
 
 
 def require_new_directory(path: Path) -> None:
@@ -52,15 +57,56 @@ def require_new_directory(path: Path) -> None:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory that gets the name `path` at the end, and is removed after an error."""
+    """Yield a temporary directory that gets the name `path` at the end; UserError as `replacing`."""
     require_new_directory(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
+    with user_error_if_not_written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary_folder(path) as folder:
+            yield folder
+            folder.replace(path)
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside `path` that is removed at the end, and remove those that killed writers of `path` left.
+
+    A folder, because some libraries replace the file that they write: its lock, which ends with the process, stays.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        if left.name[len(path.name) + 1 : -len(".tmp")].isdecimal():
+            with suppress(OSError), _locked_folder(left) as is_ours:
+                if is_ours:
+                    remove(left)
+    folder = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    if folder.is_symlink():
+        folder.unlink()
+    folder.mkdir()
     try:
-        yield temporary
-        temporary.replace(path)
+        with _locked_folder(folder):
+            yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder in the block; yields False where another process holds the lock, or there are no locks."""
+    descriptor, is_ours = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), False
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not lockf: closing any file would drop it
+            is_ours = True
+        yield is_ours
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -95,8 +141,17 @@ def user_error_if_not_written(path: Path) -> Iterator[None]:
     """Turn an OSError in the block that writes `path`, such as a full disk, into a `UserError`."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} could not be written: {problem_of_disk(error)}") from error
+
+
+def problem_of_disk(error: Exception) -> str:
+    """Describe an error of the file system, and the remedy for a full disk."""
+    match = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has the number in its text only
+    number = getattr(error, "errno", None) or (int(match[1]) if match else 0)
+    remedy = "; free some room there, then repeat the command" if number in FULL_DISK else ""
+    text = getattr(error, "strerror", None) or (os.strerror(number) if number else error)
+    return f"{text}{remedy}"
 
 
 def printable(text: str, length: int = 0) -> str:

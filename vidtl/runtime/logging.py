@@ -6,6 +6,7 @@ compute_share, and nonfinite_steps once a step was skipped; lines of an evaluati
 metrics. Non-finite numbers are null.
 """
 
+import errno
 import importlib.util
 import json
 import logging
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import problem_of_disk, user_error_if_not_written, whole_file
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
+
+_log = logging.getLogger(__name__)
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -55,7 +58,7 @@ class MetricsLog:
         """Drop the lines beyond `resumed_step`, of an earlier attempt; UserError where the file cannot be written."""
         drop_lines_beyond(file, resumed_step)
         with user_error_if_not_written(file):
-            self._lines = file.open("a", encoding="utf-8")
+            self._lines = file.open("ab", buffering=0)  # close() would try again to write what did not fit
         self._file = file
         self._trackers = trackers
 
@@ -64,19 +67,23 @@ class MetricsLog:
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
         with user_error_if_not_written(self._file):
-            self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-            self._lines.flush()
+            text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+            if self._lines.write(text.encode()) < len(text.encode()):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._lines.fileno())
         tagged = {f"{split or 'training'}/{name}": value for name, value in numbers.items()}
-        for tracker in self._trackers:
-            tracker.log(tagged, step=step)
+        with user_error_if_not_written(self._file.with_name("tensorboard")):
+            for tracker in self._trackers:
+                tracker.log(tagged, step=step)
 
     def close(self) -> None:
-        """Flush and close all."""
-        with user_error_if_not_written(self._file):  # buffered text remains after an earlier error
-            self._lines.close()
+        """Flush and close all; a tracker that fails to loses its last records, which `metrics.jsonl` has."""
+        self._lines.close()
         for tracker in self._trackers:
-            tracker.finish()
+            try:
+                tracker.finish()
+            except OSError as error:
+                _log.warning("the last records of %s are lost: %s", tracker.name, problem_of_disk(error))
 
 
 def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -97,7 +104,7 @@ def drop_lines_beyond(file: Path, step: int) -> None:
     if not file.exists():
         return
     kept = [json.dumps(entry) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
-    with user_error_if_not_written(file), whole_file(file) as stream:
+    with whole_file(file) as stream:
         stream.writelines(kept)
 
 
