@@ -145,7 +145,7 @@ def user_error_if_not_written(path: Path) -> Iterator[None]:
         raise UserError(f"{path} could not be written: {problem_of_disk(error)}") from error
 
 
-def problem_of_disk(error: Exception) -> str:
+def problem_of_disk(error: BaseException) -> str:
     """Describe an error of the file system, and the remedy for a full disk."""
     match = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has the number in its text only
     number = getattr(error, "errno", None) or (int(match[1]) if match else 0)

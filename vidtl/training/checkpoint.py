@@ -169,12 +169,12 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
         temporary.rename(target)
         _sync(folder)
         remove(replaced)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, UserError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        needed = f"{content_bytes} bytes needed, {_free(folder)} free"
+        problem = problem_of_disk(error.__cause__ or error)
         raise UserError(
-            f"checkpoint {target} could not be written: {problem_of_disk(error)} ({needed}); "
-            "the one before it is intact"
+            f"checkpoint {target} could not be written: {problem} ({content_bytes} bytes needed, {_free(folder)} "
+            "free); the one before it is intact"
         ) from error
 
 
