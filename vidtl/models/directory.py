@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -105,24 +106,22 @@ def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
     """Read the settings and tensors of a model directory, again if another model replaces them meanwhile."""
     path = directory / WEIGHTS_FILE
     while True:
-        before = _version(directory)
+        before, failure = _inodes(directory), None
         try:
             saved, state = read_model_config(directory), read_safetensors(path)
-        except UserError:
-            if _version(directory) == before:
-                raise
-            continue
-        if _version(directory) == before:
-            grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
-            return saved, SourceWeights(source=str(path), state=state, grids=grids, class_names=saved.class_names)
+        except UserError as error:
+            failure = error
+        if _inodes(directory) == before:
+            break
+    if failure:
+        raise failure
+    grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
+    return saved, SourceWeights(source=str(path), state=state, grids=grids, class_names=saved.class_names)
 
 
-def _version(directory: Path) -> list[tuple[int, int]]:
-    """Identify the files of a model directory; they are replaced, not changed."""
-    with suppress(OSError):
-        found = [(directory / name).stat() for name in (WEIGHTS_FILE, CONFIG_FILE)]
-        return [(each.st_ino, each.st_mtime_ns) for each in found]
-    return []
+def _inodes(directory: Path) -> set[int]:
+    entries = os.scandir(directory) if directory.is_dir() else ()
+    return {entry.inode() for entry in entries if entry.name in (CONFIG_FILE, WEIGHTS_FILE)}
 
 
 def _config_file(directory: Path) -> Path:

@@ -23,6 +23,8 @@ from vidtl.errors import UserError
 
 _log = logging.getLogger(__name__)
 
+_LOCK = ".lock"
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 JOINERS = "\u200c\u200d"
@@ -37,16 +39,32 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path, whose file replaces `path` at the end; after an error or a kill, `path` is as before.
+def replacing(path: Path, is_folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary path of a file, or folder, that replaces `path` at the end; after an error or kill all stays.
 
-    UserError where it cannot be written, such as on a full disk.
+    UserError where it cannot be written, such as on a full disk. Leftovers of killed writers are removed: the lock in
+    their folder ends with their process.
     """
-    with user_error_if_not_written(path), _temporary_folder(path) as folder:
-        yield folder / path.name
-        with (folder / path.name).open("rb") as file:
-            os.fsync(file.fileno())
-        (folder / path.name).replace(path)
+    folder = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with user_error_if_not_written(path):
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+            with suppress(OSError), (left / _LOCK).open("r+") as file:
+                if lock(file, warns=False):
+                    remove(left)
+        if folder.is_symlink():
+            folder.unlink()
+        folder.mkdir()
+        try:
+            with (folder / _LOCK).open("w") as file:
+                lock(file, warns=False)
+                written = folder / path.name
+                if is_folder:
+                    written.mkdir()
+                yield written
+                flush_to_disk(written)
+                written.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_new_directory(path: Path) -> None:
@@ -59,44 +77,16 @@ def require_new_directory(path: Path) -> None:
 def new_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory that gets the name `path` at the end; UserError as `replacing`."""
     require_new_directory(path)
-    with user_error_if_not_written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary_folder(path) as folder:
-            yield folder
-            folder.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, is_folder=True) as temporary:
+        yield temporary
 
 
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    """Make a folder beside `path` that is removed at the end, and remove those that killed writers of `path` left.
-
-    A folder, because some libraries replace the file that they write: its lock, which ends with the process, stays.
-    """
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
-        if left.name[len(path.name) + 1 : -len(".tmp")].isdecimal():
-            with suppress(OSError), _locked_folder(left) as is_ours:
-                if is_ours:
-                    remove(left)
-    folder = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    if folder.is_symlink():
-        folder.unlink()
-    folder.mkdir()
+def flush_to_disk(path: Path) -> None:
+    """Flush a file's content, or a directory's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with _locked_folder(folder):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked_folder(folder: Path) -> Iterator[bool]:
-    """Lock a folder in the block; yields False where another process holds the lock, or there are no locks."""
-    descriptor, is_ours = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), False
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not lockf: closing any file would drop it
-            is_ours = True
-        yield is_ours
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -119,7 +109,7 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def lock(file: IO[Any]) -> bool:
+def lock(file: IO[Any], warns: bool = True) -> bool:
     """Lock a file until it is closed or the process ends; return False, with a warning, where there are no locks.
 
     BlockingIOError where another process holds the lock.
@@ -131,7 +121,8 @@ def lock(file: IO[Any]) -> bool:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise BlockingIOError(*error.args) from error
         message = "no locks on the file system of %s (%s): nothing keeps a second process from writing there, too"
-        _log.warning(message, file.name, error.strerror)
+        if warns:
+            _log.warning(message, file.name, error.strerror)
         return False
     return True
 

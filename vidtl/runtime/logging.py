@@ -6,7 +6,6 @@ compute_share, and nonfinite_steps once a step was skipped; lines of an evaluati
 metrics. Non-finite numbers are null.
 """
 
-import errno
 import importlib.util
 import json
 import logging
@@ -58,7 +57,7 @@ class MetricsLog:
         """Drop the lines beyond `resumed_step`, of an earlier attempt; UserError where the file cannot be written."""
         drop_lines_beyond(file, resumed_step)
         with user_error_if_not_written(file):
-            self._lines = file.open("ab", buffering=0)  # close() would try again to write what did not fit
+            self._lines = file.open("a", encoding="utf-8")
         self._file = file
         self._trackers = trackers
 
@@ -67,9 +66,8 @@ class MetricsLog:
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
         with user_error_if_not_written(self._file):
-            text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
-            if self._lines.write(text.encode()) < len(text.encode()):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._lines.flush()
             os.fsync(self._lines.fileno())
         tagged = {f"{split or 'training'}/{name}": value for name, value in numbers.items()}
         with user_error_if_not_written(self._file.with_name("tensorboard")):
@@ -77,13 +75,14 @@ class MetricsLog:
                 tracker.log(tagged, step=step)
 
     def close(self) -> None:
-        """Flush and close all; a tracker that fails to loses its last records, which `metrics.jsonl` has."""
-        self._lines.close()
+        """Close all; `metrics.jsonl` has each line already."""
+        with suppress(OSError):  # text remains after an error, which is reported
+            self._lines.close()
         for tracker in self._trackers:
             try:
                 tracker.finish()
             except OSError as error:
-                _log.warning("the last records of %s are lost: %s", tracker.name, problem_of_disk(error))
+                _log.warning("the last records of trackers may be lost: %s", problem_of_disk(error))
 
 
 def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:

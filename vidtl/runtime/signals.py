@@ -142,18 +142,17 @@ def exit_on_error() -> Iterator[None]:
             _end(
                 2, f"error: too many open files: the limit is {limit}; allowed: a higher one (ulimit -n), fewer workers"
             )
-        if found := _follows_from(error, FULL_DISK) or _follows_from(error, _NO_ACCESS, depth=1):
+        found = _follows_from(error, FULL_DISK) or error
+        if isinstance(found, OSError) and found.errno in (*FULL_DISK, *_NO_ACCESS):
             _end(2, f"error: {found.filename or 'a file'}: {problem_of_disk(found)}")
         raise
 
 
-def _follows_from(error: BaseException | None, numbers: Collection[int], depth: int = 100) -> OSError | None:
-    """Find an error with one of these numbers among an error and, up to `depth`, those that it was raised in."""
-    if error is None or not depth:
-        return None
-    if isinstance(error, OSError) and error.errno in numbers:
+def _follows_from(error: BaseException | None, numbers: Collection[int]) -> OSError | None:
+    """Find the error with one of these numbers that an error is, or follows from."""
+    if error is None or (isinstance(error, OSError) and error.errno in numbers):
         return error
-    return _follows_from(error.__context__, numbers, depth - 1)
+    return _follows_from(error.__context__, numbers)
 
 
 def _end(code: int, message: str = "") -> NoReturn:

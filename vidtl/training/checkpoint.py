@@ -21,7 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vidtl.errors import UserError, did_you_mean
-from vidtl.runtime.files import problem_of_disk, remove
+from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove
 
 MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
 STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
@@ -167,7 +167,7 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
         elif os.path.lexists(target):
             _set_aside(target)
         temporary.rename(target)
-        _sync(folder)
+        flush_to_disk(folder)
         remove(replaced)
     except (OSError, SafetensorError, UserError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -183,15 +183,15 @@ def _seal(directory: Path, name: str) -> None:
     with ThreadPoolExecutor(2) as pool:  # hashing overlaps with the disk
         sums = pool.map(_sha256, paths)
         for path in paths:
-            _sync(path)
+            flush_to_disk(path)
         files = {
             path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
             for path, sha256 in zip(paths, sums, strict=True)
         }
     manifest = directory / MANIFEST
     manifest.write_text(json.dumps({"format": _FORMAT, "name": name, "files": files}, indent=1), encoding="utf-8")
-    _sync(manifest)
-    _sync(directory)
+    flush_to_disk(manifest)
+    flush_to_disk(directory)
 
 
 def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
@@ -230,6 +230,8 @@ def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | 
         problem = find_problem(directory, directory.name, hashed)
         if problem is None:
             return directory
+        if not directory.exists():  # its run has just removed it, and has newer ones
+            return newest_valid(folder, hashed)
         _log.warning("checkpoint %s is skipped: %s", directory, problem)
     return None
 
@@ -262,23 +264,12 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _set_aside(path: Path) -> None:
-    """Rename what has the name of a checkpoint but is none; an earlier one that was is removed."""
+    """Rename what has the name of a checkpoint but is none."""
     aside = path.with_name(path.name + _DAMAGED)
-    if _is_ours(aside):
-        remove(aside)
     while os.path.lexists(aside):
         aside = aside.with_name(aside.name + _DAMAGED)
     path.rename(aside)
     _log.warning("checkpoint %s is damaged and renamed to %s", path, aside.name)
-
-
-def _sync(path: Path) -> None:
-    """Flush a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:
