@@ -1,14 +1,13 @@
 """Model directories: `config.json` (settings of the model and its clips, class names) and `model.safetensors`."""
 
-import hashlib
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidtl.config import ClipConfig, ModelConfig
@@ -22,7 +21,7 @@ from vidtl.models.weights.files import read_json, read_safetensors
 from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.runtime.files import replacing, whole_file
 
-_NEXT_CONFIG, _HASH = "config.json.next", "config_sha256"
+_NEXT_CONFIG = f"{CONFIG_FILE}.next"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +47,8 @@ class SavedConfig:
 def save_model_directory(model: VideoModel, directory: Path) -> None:
     """Write `config.json` and `model.safetensors` into `directory`, which is created if needed.
 
-    An earlier model there stays until this one is complete, whenever the process ends: the replacement of the weights,
-    which hold the hash of their settings, makes `config.json.next` valid until it is renamed.
+    An earlier model there stays until this one is complete, whenever the process ends: beside weights of the same time,
+    `config.json.next` is valid until it is renamed.
 
     Raises:
         UserError: the number of class names is neither 0 nor that of classes, the model is not from `build_model`, or
@@ -71,16 +70,15 @@ def save_model_directory(model: VideoModel, directory: Path) -> None:
     )
     directory.mkdir(parents=True, exist_ok=True)
     config = {**asdict(saved), "model": _without_null(asdict(saved.model))}
-    with whole_file(directory / _NEXT_CONFIG) as file:
-        file.write(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(directory / WEIGHTS_FILE) as temporary:
-        save_file(state, temporary, metadata={"format": "pt", _HASH: _sha256(directory / _NEXT_CONFIG)})
+        save_file(state, temporary, metadata={"format": "pt"})
+        with whole_file(directory / _NEXT_CONFIG) as file:
+            file.write(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        now = time.time_ns()
+        for path in (temporary, directory / _NEXT_CONFIG):
+            os.utime(path, ns=(now, now))
     (directory / _NEXT_CONFIG).replace(directory / CONFIG_FILE)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> VideoModel:
@@ -106,12 +104,12 @@ def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
     """Read the settings and tensors of a model directory, again if another model replaces them meanwhile."""
     path = directory / WEIGHTS_FILE
     while True:
-        before, failure = _inodes(directory), None
+        before, failure = _times(directory), None
         try:
             saved, state = read_model_config(directory), read_safetensors(path)
         except UserError as error:
             failure = error
-        if _inodes(directory) == before:
+        if _times(directory) == before:
             break
     if failure:
         raise failure
@@ -119,18 +117,18 @@ def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
     return saved, SourceWeights(source=str(path), state=state, grids=grids, class_names=saved.class_names)
 
 
-def _inodes(directory: Path) -> set[int]:
-    entries = os.scandir(directory) if directory.is_dir() else ()
-    return {entry.inode() for entry in entries if entry.name in (CONFIG_FILE, WEIGHTS_FILE)}
+def _times(directory: Path) -> list[int]:
+    """Return when the files were written, which is unique: inodes are used again."""
+    with suppress(OSError):
+        return [(directory / name).stat().st_mtime_ns for name in (WEIGHTS_FILE, CONFIG_FILE)]
+    return []
 
 
 def _config_file(directory: Path) -> Path:
     """Find the settings of the weights, which a killed writer has not yet renamed."""
-    with suppress(OSError, SafetensorError):
-        expected = _sha256(directory / _NEXT_CONFIG)
-        with safe_open(directory / WEIGHTS_FILE, "pt") as weights:
-            if (weights.metadata() or {}).get(_HASH) == expected:
-                return directory / _NEXT_CONFIG
+    with suppress(OSError):
+        if (directory / _NEXT_CONFIG).stat().st_mtime_ns == (directory / WEIGHTS_FILE).stat().st_mtime_ns:
+            return directory / _NEXT_CONFIG
     return directory / CONFIG_FILE
 
 

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -127,10 +128,18 @@ def start_trackers(
     trackers: list[GeneralTracker] = []
     if "tensorboard" in names:
         trackers.append(TensorBoardTracker("tensorboard", output_dir, purge_step=resumed_step + 1))
-        trackers[-1].start()
+        threading.excepthook = _print_no_lack_of_disk
+        with user_error_if_not_written(output_dir / "tensorboard"):
+            trackers[-1].start()
     if "wandb" in names:
         trackers.append(_start_wandb(output_dir, settings))
     return trackers
+
+
+def _print_no_lack_of_disk(ended: threading.ExceptHookArgs) -> None:
+    """Leave errors of files in TensorBoard's thread to the main thread, which raises them, too."""
+    if not isinstance(ended.exc_value, OSError):
+        threading.__excepthook__(ended)
 
 
 def _start_wandb(output_dir: Path, settings: dict[str, Any]) -> "GeneralTracker":
