@@ -107,7 +107,7 @@ def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
         before, failure = _times(directory), None
         try:
             saved, state = read_model_config(directory), read_safetensors(path)
-        except UserError as error:
+        except (OSError, UserError) as error:
             failure = error
         if _times(directory) == before:
             break
