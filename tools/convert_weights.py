@@ -18,7 +18,7 @@ from pathlib import Path
 from command_line import ExperimentParser, make_experiment
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import new_directory, require_new_directory, user_error_if_not_written
+from vidtl.runtime.files import new_directory, require_new_directory
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 
@@ -81,7 +81,7 @@ def main() -> None:
         report = load_pretrained(model, published, new_head=new_head, inflation=inflation, source_grid=grid)
     model.class_names = names or (() if arguments.num_classes else tuple(weights.class_names))
     model.multi_label = None if arguments.num_classes else published.multi_label
-    with user_error_if_not_written(arguments.output), new_directory(arguments.output) as temporary:
+    with new_directory(arguments.output) as temporary:
         save_model_directory(model, temporary)
     place = "" if arguments.name == str(source) else f" ({source})"
     print(f"source    {arguments.name}{place}\nlicense   {license_of(source)}")

@@ -63,10 +63,12 @@ if __name__ == "__main__":
             eval_parser().check()
 
 from charades_submission import score_file
-from trained_model import ClassOrder, load_for_records, parse_with_model
+from torch import nn
+from trained_model import ClassOrder, load_for_records, load_present, parse_with_model
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.formats import READERS
+from vidtl.annotations.records import Records
 from vidtl.data.dataset import first_records
 from vidtl.data.loader import EvalLoader, check_readable
 from vidtl.data.protocols import protocol_of_run
@@ -96,14 +98,16 @@ def main() -> None:
     records = read_records(description, config.data.eval_split, Path(config.data.root), config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
+
+    def load(found: Checkpoint) -> tuple[nn.Module, Records, dict[str, Any]]:
+        model, all_records = load_for_records(found.model_directory, records)
+        return model, all_records, evaluation_key(found, all_records, config, protocol, accelerator)
+
+    checkpoint, (model, records, key) = load_present(options.checkpoint, checkpoint, load, accelerator)
+    model.to(accelerator.device)
     step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)
     parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
     folder = parent / folder_name(config, protocol)
-    on_main_process(accelerator, checkpoint.verify)
-    model, records = load_for_records(checkpoint.model_directory, records)
-    model.to(accelerator.device)
-
-    key = on_main_process(accelerator, partial(evaluation_key, checkpoint, records, config, protocol, accelerator))
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
     check_readable(records, config)

@@ -12,6 +12,7 @@ from command_line import PlainParser
 
 from vidtl.config.checks import require
 from vidtl.data.toy import ToySettings, make_toy
+from vidtl.runtime.files import user_error_if_not_written
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool
 
@@ -40,7 +41,8 @@ def main() -> None:
         multi_label=options.multi_label,
     )
     start = time.monotonic()
-    made = make_toy(options.directory, settings, Progress(), options.num_processes)
+    with user_error_if_not_written(options.directory):
+        made = make_toy(options.directory, settings, Progress(), options.num_processes)
     counts = " and ".join(f"{count} {split}" for split, count in made.num_videos.items())
     size = f"{made.num_bytes / 1e6:.1f} MB"
     if made.created:

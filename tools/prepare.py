@@ -27,7 +27,7 @@ from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.prepare.work import usable_cores
-from vidtl.runtime.files import inside, printable, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, printable, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -158,7 +158,7 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
     text = "".join(f"{line}\n" for line in report_lines(report))
     content = {"report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n", "report.txt": text}
     for name in content:
-        with user_error_if_not_written(folder / name), whole_file(folder / name) as file:
+        with whole_file(folder / name) as file:
             file.write(content[name])
     print(f"{text}\nreport      {folder / 'report.json'}, report.txt")
 

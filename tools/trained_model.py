@@ -1,9 +1,14 @@
 """Options and loading of a trained model, for the tools that use one."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from command_line import ModelParser, make_experiment, settings_of_file
 from torch import Tensor, nn
 
@@ -11,7 +16,10 @@ from vidtl.annotations.records import ClassNames, Records
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.directory import load_model_directory, read_model_config
+from vidtl.runtime.launch import on_main_process
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint
+
+T = TypeVar("T")
 
 
 def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, Checkpoint]:
@@ -21,12 +29,39 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
     """
     options = parser.parse_args()
     checkpoint = find_checkpoint(options.checkpoint)
-    if checkpoint.experiment_file:
-        recorded = settings_of_file(checkpoint.experiment_file)
-    else:  # a model directory has the settings of its clip, but no experiment
-        recorded = {f"clip.{name}": value for name, value in vars(read_model_config(checkpoint.path).clip).items()}
+    try:
+        if checkpoint.experiment_file:
+            recorded = settings_of_file(checkpoint.experiment_file)
+        else:  # a model directory has the settings of its clip, but no experiment
+            recorded = {f"clip.{name}": value for name, value in vars(read_model_config(checkpoint.path).clip).items()}
+    except UserError:
+        if checkpoint.path.is_dir():
+            raise
+        return parse_with_model(parser)  # a run that goes on has removed it
     config = make_experiment(options.settings, recorded)
     return options, config, checkpoint.with_average() if config.evaluation.averaged_weights else checkpoint
+
+
+def load_present(
+    given: Path, checkpoint: Checkpoint, load: Callable[[Checkpoint], T], accelerator: Accelerator
+) -> tuple[Checkpoint, T]:
+    """Verify and load the same checkpoint in all processes; the next one of `given` if a run removes it meanwhile.
+
+    UserError as `Checkpoint.verify`, `find_checkpoint` and `load`.
+    """
+    found, failure = on_main_process(accelerator, lambda: checkpoint), None
+    try:
+        on_main_process(accelerator, found.verify)
+        loaded = load(found)
+    except (UserError, OSError) as error:
+        failure = error
+    failure = next(filter(None, gather_object([failure])), None)
+    if not failure:
+        return found, loaded
+    if on_main_process(accelerator, found.path.is_dir):
+        raise failure
+    newer = on_main_process(accelerator, partial(find_checkpoint, given))
+    return load_present(given, newer.with_average() if found.averaged else newer, load, accelerator)
 
 
 class ClassOrder(nn.Module):

@@ -23,6 +23,7 @@ from vidtl.data.dataset import first_records
 from vidtl.data.gaps import Gap, check_classes, find_gaps, reason_kind, without_gaps
 from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol
+from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, save_model_directory
@@ -168,9 +169,12 @@ def describe_data_and_model(
 
 
 def draw_run(output_dir: Path, eval_records: Records) -> None:
-    """Draw the curves so far, with chance levels as dashed lines."""
+    """Draw the curves so far, with chance levels as dashed lines; the run is finished without them, too."""
     chance = chance_levels(eval_records.video_targets(), eval_records.multi_label)
-    draw_curves(RunDirectory(output_dir).metrics_file, output_dir / "curves.png", chance)
+    try:
+        draw_curves(RunDirectory(output_dir).metrics_file, output_dir / "curves.png", chance)
+    except UserError as error:
+        log.warning("%s", error)
 
 
 def print_summary(summary: TrainingSummary, output_dir: Path) -> None:

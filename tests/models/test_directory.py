@@ -1,12 +1,17 @@
 """Model directories: round trips of every family, and errors that name file and key."""
 
 import json
+import os
+import resource
+import shutil
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.refusals import refused
+from tests.stress.outcome import KillInSave, ending_of, in_child
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import VideoModel, build_model, load_model_directory, save_model_directory
 from vidtl.models.vivit import ViViT
@@ -234,3 +239,70 @@ def test_models_that_cannot_be_saved(model, tmp_path):
         save_model_directory(unconfigured, tmp_path)
     with refused("num_classes", 0):
         build_model(CONFIG, CLIP, 0)
+
+
+@pytest.fixture
+def two(model):
+    """Two models of the same shape, whose names of classes tell which it is."""
+    torch.set_num_threads(1)  # forked children would wait for other threads
+    second = build_model(CONFIG, CLIP, 3)
+    second.class_names = ("eins", "zwei", "drei")
+    for number, each in enumerate((model, second)):
+        torch.nn.init.constant_(each.head.weight, number)
+    return model, second
+
+
+def read_number(folder):
+    loaded = load_model_directory(folder)
+    number = int(loaded.class_names[0] == "eins")
+    assert (loaded.head.weight == number).all()
+    return number
+
+
+def test_a_save_killed_at_any_file_operation_leaves_one_of_two_models(two, tmp_path):
+    found, operation, ending = [], 0, -signal.SIGKILL
+    while ending == -signal.SIGKILL:
+        operation += 1
+        shutil.rmtree(tmp_path / "model", ignore_errors=True)
+        save_model_directory(two[0], tmp_path / "model")
+        (tmp_path / "model/notes.txt").write_text("mine")
+
+        def work(operation=operation):
+            KillInSave(operation, {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"})
+            two[1].save_pretrained(tmp_path / "model")
+
+        ending = ending_of(in_child(work))
+        found.append(read_number(tmp_path / "model"))
+        save_model_directory(two[1], tmp_path / "model")
+        left = {path.name for path in (tmp_path / "model").glob("[!.]*")}
+        assert left - {"README.md"} <= {"config.json", "model.safetensors", "notes.txt", *empty_folders(tmp_path)}
+    assert (ending, operation > 10, found) == (0, True, sorted(found))
+    assert {*found} == {0, 1}
+
+
+def empty_folders(folder):
+    """Those of a writer that was killed before it could lock its folder."""
+    return {path.name for path in folder.rglob("*.tmp") if not any(path.iterdir())}
+
+
+@pytest.mark.parametrize("limit", [100, 5000])
+def test_a_save_on_a_full_disk_leaves_the_earlier_model(two, tmp_path, limit):
+    save_model_directory(two[0], tmp_path)
+
+    def work():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        with refused(tmp_path, "File too large"):
+            two[1].save_pretrained(tmp_path)
+
+    assert ending_of(in_child(work)) == 0
+    assert read_number(tmp_path) == 0
+
+
+def test_a_reader_never_sees_a_mix_of_two_models(two, tmp_path):
+    save_model_directory(two[0], tmp_path)
+    writer = in_child(lambda: [save_model_directory(two[n % 2], tmp_path) for n in range(10**9)])
+    try:
+        assert {read_number(tmp_path) for _ in range(100)} == {0, 1}
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        ending_of(writer)

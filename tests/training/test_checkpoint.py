@@ -199,3 +199,33 @@ def test_only_the_files_of_the_model_are_verified(folder):
     with refused("step-00000020", OPTIMIZER):  # sizes are always compared
         find_checkpoint(folder / "step-00000020")
     assert find_checkpoint(folder.parent).step == 10
+
+
+def test_what_someone_else_put_there_stays(folder, tmp_path, caplog):
+    """Other names, a folder and a file named like checkpoints, and checkpoints that are links to another disk."""
+    others = ["step-abc/x", "step-abc.tmp/x", "step-00000020.bak/x", "step-000100/x", "step-00000005/x", "notes.txt"]
+    for name in (*others, "step-00000030"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    (folder / "step-00000010").rename(tmp_path / "elsewhere")
+    (folder / "step-00000010").symlink_to(tmp_path / "elsewhere")
+    (folder / "step-00000040").symlink_to(tmp_path / "nothing")
+    assert [path.name[-2:] for path in list_checkpoints(folder)] == ["20", "10", "05"]
+    remove_unusable(folder, newest_valid(folder))
+    for step in (30, 40):
+        save(folder, step)
+        assert f"{step}.damaged" in caplog.text
+        prune(folder, 1, best_step=None)
+    assert [path.name[-2:] for path in list_checkpoints(folder)] == ["40", "05"]
+    assert content(newest_valid(folder)) == 40
+    kept = [*others, "step-00000030.damaged"]
+    assert [(folder / name).read_text() for name in kept] == ["mine"] * len(kept)
+    assert content(tmp_path / "elsewhere") == 10
+
+
+@pytest.mark.parametrize("name", [MANIFEST, STATE, MODEL])
+def test_a_folder_in_place_of_a_file_is_named(folder, name, caplog):
+    (folder / "step-00000020" / name).unlink()
+    (folder / "step-00000020" / name).mkdir()
+    assert content(newest_valid(folder)) == 10
+    assert name in caplog.text

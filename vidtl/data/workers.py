@@ -6,6 +6,7 @@ trying, and starts the workers again from the batch that is due.
 """
 
 import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -160,8 +161,15 @@ def _start_worker(worker_index: int) -> None:
 
 @contextmanager
 def _workers_ended(batches: DataLoader[Any]) -> Iterator[Any]:
-    """Iterate over `batches`, and end its workers with the block, including hung ones."""
-    iterator: Any = iter(batches)
+    """Iterate over `batches`; end its workers with the block, including hung ones. UserError if they do not start."""
+    others = multiprocessing.active_children()
+    try:
+        iterator: Any = iter(batches)
+    except (OSError, RuntimeError) as error:  # no more processes, memory or threads
+        for worker in set(multiprocessing.active_children()).difference(others):
+            worker.kill()  # Python would wait for it at its end
+        allowed = "more processes (ulimit -u), more memory, or fewer data.num_workers"
+        raise UserError(f"decoding workers could not be started: {error}; allowed: {allowed}") from error
     # Otherwise PyTorch raises the end of a worker anywhere in the main thread, even within a step.
     signal_handling._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
     iterator._worker_pids_set = False

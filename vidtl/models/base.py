@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -109,8 +109,18 @@ class VideoModel(  # type: ignore[misc]
         with torch.no_grad():
             self.classifier()[1].bias.copy_(torch.logit(positive_rates_K.clamp(0.001, 0.999)))
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        VideoModel.save_directory(self, save_directory)
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, repo_id: str = "", push_to_hub: bool = False, **options: Any
+    ) -> str | None:
+        """Write a model directory with a model card; the options are huggingface_hub's.
+
+        Its own method removes the settings of an earlier model before the new ones are written.
+        """
+        folder = Path(save_directory)
+        VideoModel.save_directory(self, folder)
+        if not (folder / "README.md").exists():
+            self.generate_model_card(**options.get("model_card_kwargs") or {}).save(folder / "README.md")
+        return self.push_to_hub(repo_id or folder.name, **options) if push_to_hub else None
 
     @classmethod
     def from_pretrained(  # type: ignore[override]

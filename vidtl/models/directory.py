@@ -1,6 +1,9 @@
 """Model directories: `config.json` (settings of the model and its clips, class names) and `model.safetensors`."""
 
 import json
+import os
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from vidtl.models.embedding import Grid, PositionEmbedding
 from vidtl.models.factory import build_model
 from vidtl.models.weights.files import read_json, read_safetensors
 from vidtl.models.weights.load import SourceWeights, load_weights
+from vidtl.runtime.files import replacing, whole_file
+
+_NEXT_CONFIG = f"{CONFIG_FILE}.next"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +47,12 @@ class SavedConfig:
 def save_model_directory(model: VideoModel, directory: Path) -> None:
     """Write `config.json` and `model.safetensors` into `directory`, which is created if needed.
 
+    An earlier model there stays until this one is complete, whenever the process ends: beside weights of the same time,
+    `config.json.next` is valid until it is renamed.
+
     Raises:
-        UserError: the number of class names is neither 0 nor that of classes, or the model is not from `build_model`.
+        UserError: the number of class names is neither 0 nor that of classes, the model is not from `build_model`, or
+            a file cannot be written.
     """
     if not hasattr(model, "model_config"):
         raise UserError(f"this {type(model).__name__} has no settings to save; allowed: models of build_model")
@@ -60,9 +70,15 @@ def save_model_directory(model: VideoModel, directory: Path) -> None:
     )
     directory.mkdir(parents=True, exist_ok=True)
     config = {**asdict(saved), "model": _without_null(asdict(saved.model))}
-    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, directory / WEIGHTS_FILE, metadata={"format": "pt"})
+    with replacing(directory / WEIGHTS_FILE) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+        with whole_file(directory / _NEXT_CONFIG) as file:
+            file.write(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        now = time.time_ns()
+        for path in (temporary, directory / _NEXT_CONFIG):
+            os.utime(path, ns=(now, now))
+    (directory / _NEXT_CONFIG).replace(directory / CONFIG_FILE)
 
 
 def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> VideoModel:
@@ -73,9 +89,9 @@ def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> Vid
     Raises:
         UserError: a file is missing, unreadable or does not fit the other.
     """
-    saved = read_model_config(directory)
+    saved, weights = read_model(directory)
     model = build_model(saved.model, clip or saved.clip, saved.num_outputs)
-    load_weights(model, read_model_weights(directory, saved))
+    load_weights(model, weights)
     model.class_names = saved.class_names
     model.multi_label = saved.multi_label
     return model
@@ -84,16 +100,41 @@ def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> Vid
 VideoModel.save_directory = staticmethod(save_model_directory)
 
 
-def read_model_weights(directory: Path, saved: SavedConfig) -> SourceWeights:
-    """Read the tensors of a model directory; `saved` has the grids of the positions."""
+def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
+    """Read the settings and tensors of a model directory, again if another model replaces them meanwhile."""
     path = directory / WEIGHTS_FILE
+    while True:
+        before, failure = _times(directory), None
+        try:
+            saved, state = read_model_config(directory), read_safetensors(path)
+        except (OSError, UserError) as error:
+            failure = error
+        if _times(directory) == before:
+            break
+    if failure:
+        raise failure
     grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
-    return SourceWeights(source=str(path), state=read_safetensors(path), grids=grids, class_names=saved.class_names)
+    return saved, SourceWeights(source=str(path), state=state, grids=grids, class_names=saved.class_names)
+
+
+def _times(directory: Path) -> list[int]:
+    """Return when the files were written, which is unique: inodes are used again."""
+    with suppress(OSError):
+        return [(directory / name).stat().st_mtime_ns for name in (WEIGHTS_FILE, CONFIG_FILE)]
+    return []
+
+
+def _config_file(directory: Path) -> Path:
+    """Find the settings of the weights, which a killed writer has not yet renamed."""
+    with suppress(OSError):
+        if (directory / _NEXT_CONFIG).stat().st_mtime_ns == (directory / WEIGHTS_FILE).stat().st_mtime_ns:
+            return directory / _NEXT_CONFIG
+    return directory / CONFIG_FILE
 
 
 def read_model_config(directory: Path) -> SavedConfig:
     """Read `config.json`; a UserError names file and key where it does not fit this version."""
-    path = directory / CONFIG_FILE
+    path = _config_file(directory)
     content = read_json(path)
     sections = content.get("model")
     if isinstance(sections, dict) and not ARCHITECTURES.keys().isdisjoint(sections):

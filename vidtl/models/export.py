@@ -22,7 +22,7 @@ from torch.export import Dim, ExportedProgram
 from vidtl import __version__
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
-from vidtl.runtime.files import replacing, user_error_if_not_written
+from vidtl.runtime.files import replacing
 from vidtl.runtime.seeding import generator
 
 TOLERANCE = 1e-4
@@ -70,7 +70,7 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
     file_format = FORMATS[path.suffix]
     _check_size(model, path)
     metadata, program = model_metadata(model, batch), _trace(model.eval(), batch)
-    with user_error_if_not_written(path), replacing(path, f".tmp{path.suffix}") as temporary:
+    with replacing(path) as temporary:
         file_format.write(program, temporary, metadata)
         if read_metadata(temporary) != metadata:
             raise AssertionError(f"{path.suffix} files do not return the metadata written")

@@ -19,7 +19,7 @@ from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.embedding import TubeletEmbedding
 from vidtl.models.export import TOLERANCE, Check, compare
 from vidtl.models.weights.published import load_published
-from vidtl.runtime.files import new_directory, user_error_if_not_written
+from vidtl.runtime.files import new_directory
 
 _NEEDED = {
     "architecture": "vivit",
@@ -72,7 +72,7 @@ def export_transformers(model: VideoModel, directory: Path, tolerance: float = T
     for key, needed in _NEEDED.items():
         if settings[key] != needed:
             raise UserError(f"model.{key} is {settings[key]!r}; allowed with format transformers: {needed!r}")
-    with user_error_if_not_written(directory), new_directory(directory) as temporary:
+    with new_directory(directory) as temporary:
         _write_json(_config(model), temporary / CONFIG_FILE)
         _write_json(_preprocessor(model), temporary / "preprocessor_config.json")
         save_file(_state(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})

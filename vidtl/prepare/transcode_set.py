@@ -17,7 +17,7 @@ from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.scan import ScanPlan, limit_s, missing_entry
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video, not_copied
 from vidtl.prepare.work import Work, do_work
-from vidtl.runtime.files import inside, replacing, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, replacing, whole_file
 from vidtl.runtime.progress import Progress
 
 SETTINGS_FILE = "copies.json"
@@ -112,10 +112,9 @@ def copy_annotations(description: DatasetDescription, splits: Sequence[str], roo
     for file in (each for each in files if each.is_relative_to(root)):
         content = _moved(file, root, output)
         target = inside(output / file.relative_to(root), output)
-        with user_error_if_not_written(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as temporary:
-                temporary.write_bytes(content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as temporary:
+            temporary.write_bytes(content)
 
 
 def check_copied_set(

@@ -6,18 +6,26 @@ terminal, control characters could also move a cursor or break a line, and bidi 
 
 import errno
 import fcntl
+import glob
 import logging
 import os
+import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from safetensors import SafetensorError
 
 from vidtl.errors import UserError
 
 _log = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 JOINERS = "\u200c\u200d"
 """Format characters of Persian, the Indic scripts and emoji, which change no order."""
@@ -31,17 +39,32 @@ def inside(path: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Yield a temporary path whose file replaces `path` at the end, and is removed after an error."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{suffix}")
-    temporary.unlink(missing_ok=True)  # it may be a link
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def replacing(path: Path, is_folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary path of a file, or folder, that replaces `path` at the end; after an error or kill all stays.
+
+    UserError where it cannot be written, such as on a full disk. Leftovers of killed writers are removed: the lock in
+    their folder ends with their process.
+    """
+    folder = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with user_error_if_not_written(path):
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+            with suppress(OSError), (left / _LOCK).open("r+") as file:
+                if lock(file, warns=False):
+                    remove(left)
+        if folder.is_symlink():
+            folder.unlink()
+        folder.mkdir()
+        try:
+            with (folder / _LOCK).open("w") as file:
+                lock(file, warns=False)
+                written = folder / path.name
+                if is_folder:
+                    written.mkdir()
+                yield written
+                flush_to_disk(written)
+                written.replace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_new_directory(path: Path) -> None:
@@ -52,15 +75,28 @@ def require_new_directory(path: Path) -> None:
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory that gets the name `path` at the end, and is removed after an error."""
+    """Yield a temporary directory that gets the name `path` at the end; UserError as `replacing`."""
     require_new_directory(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, is_folder=True) as temporary:
         yield temporary
-        temporary.replace(path)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Flush a file's content, or a directory's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -73,7 +109,7 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def lock(file: IO[Any]) -> bool:
+def lock(file: IO[Any], warns: bool = True) -> bool:
     """Lock a file until it is closed or the process ends; return False, with a warning, where there are no locks.
 
     BlockingIOError where another process holds the lock.
@@ -85,7 +121,8 @@ def lock(file: IO[Any]) -> bool:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise BlockingIOError(*error.args) from error
         message = "no locks on the file system of %s (%s): nothing keeps a second process from writing there, too"
-        _log.warning(message, file.name, error.strerror)
+        if warns:
+            _log.warning(message, file.name, error.strerror)
         return False
     return True
 
@@ -95,8 +132,17 @@ def user_error_if_not_written(path: Path) -> Iterator[None]:
     """Turn an OSError in the block that writes `path`, such as a full disk, into a `UserError`."""
     try:
         yield
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} could not be written: {problem_of_disk(error)}") from error
+
+
+def problem_of_disk(error: BaseException) -> str:
+    """Describe an error of the file system, and the remedy for a full disk."""
+    match = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has the number in its text only
+    number = getattr(error, "errno", None) or (int(match[1]) if match else 0)
+    remedy = "; free some room there, then repeat the command" if number in FULL_DISK else ""
+    text = getattr(error, "strerror", None) or (os.strerror(number) if number else error)
+    return f"{text}{remedy}"
 
 
 def printable(text: str, length: int = 0) -> str:

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import problem_of_disk, user_error_if_not_written, whole_file
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
+
+_log = logging.getLogger(__name__)
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
 
@@ -68,15 +71,19 @@ class MetricsLog:
             self._lines.flush()
             os.fsync(self._lines.fileno())
         tagged = {f"{split or 'training'}/{name}": value for name, value in numbers.items()}
-        for tracker in self._trackers:
-            tracker.log(tagged, step=step)
+        with user_error_if_not_written(self._file.with_name("tensorboard")):
+            for tracker in self._trackers:
+                tracker.log(tagged, step=step)
 
     def close(self) -> None:
-        """Flush and close all."""
-        with user_error_if_not_written(self._file):  # buffered text remains after an earlier error
+        """Close all; `metrics.jsonl` has each line already."""
+        with suppress(OSError):  # text remains after an error, which is reported
             self._lines.close()
         for tracker in self._trackers:
-            tracker.finish()
+            try:
+                tracker.finish()
+            except OSError as error:
+                _log.warning("the last records of trackers may be lost: %s", problem_of_disk(error))
 
 
 def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -97,7 +104,7 @@ def drop_lines_beyond(file: Path, step: int) -> None:
     if not file.exists():
         return
     kept = [json.dumps(entry) + "\n" for entry in read_json_lines(file) if entry["step"] <= step]
-    with user_error_if_not_written(file), whole_file(file) as stream:
+    with whole_file(file) as stream:
         stream.writelines(kept)
 
 
@@ -121,10 +128,18 @@ def start_trackers(
     trackers: list[GeneralTracker] = []
     if "tensorboard" in names:
         trackers.append(TensorBoardTracker("tensorboard", output_dir, purge_step=resumed_step + 1))
-        trackers[-1].start()
+        threading.excepthook = _print_no_lack_of_disk
+        with user_error_if_not_written(output_dir / "tensorboard"):
+            trackers[-1].start()
     if "wandb" in names:
         trackers.append(_start_wandb(output_dir, settings))
     return trackers
+
+
+def _print_no_lack_of_disk(ended: threading.ExceptHookArgs) -> None:
+    """Leave errors of files in TensorBoard's thread to the main thread, which raises them, too."""
+    if not isinstance(ended.exc_value, OSError):
+        threading.__excepthook__(ended)
 
 
 def _start_wandb(output_dir: Path, settings: dict[str, Any]) -> "GeneralTracker":

@@ -1,6 +1,6 @@
 """End of a tool: exit codes, and signals that stop a run. Needs no torch, so that tools start with it.
 
-Exit codes of every tool: 0 done; 2 a mistake of the user, reported in one line; 128 + n stopped by signal n with
+Exit codes of every tool: 0 done; 2 a mistake of the user or a full disk, in one line; 128 + n stopped by signal n with
 everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); the tool's choice (4: a video could not be
 read); 1 with a traceback for anything else.
 """
@@ -12,13 +12,13 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn, Self
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import FULL_DISK, printable, problem_of_disk
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Termination, Ctrl-C, and the early warning that batch systems send before a time limit."""
@@ -27,6 +27,8 @@ SAME_REQUEST_S = 1.0
 """Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""
 FIRST_REPORT_S = 5.0
 """Delay of an error's report in a process whose error may follow from another's."""
+
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG)
 
 
 class StoppedBySignalError(Exception):
@@ -135,17 +137,22 @@ def exit_on_error() -> Iterator[None]:
     except Exception as error:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             time.sleep(FIRST_REPORT_S)
-        if _lacks_files(error):
+        if _follows_from(error, (errno.EMFILE,)):
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             _end(
                 2, f"error: too many open files: the limit is {limit}; allowed: a higher one (ulimit -n), fewer workers"
             )
+        found = _follows_from(error, FULL_DISK) or error
+        if isinstance(found, OSError) and found.errno in (*FULL_DISK, *_NO_ACCESS):
+            _end(2, f"error: {found.filename or 'a file'}: {problem_of_disk(found)}")
         raise
 
 
-def _lacks_files(error: BaseException | None) -> bool:
-    """Return True for an error that follows from the limit of open files."""
-    return error is not None and (getattr(error, "errno", 0) == errno.EMFILE or _lacks_files(error.__context__))
+def _follows_from(error: BaseException | None, numbers: Collection[int]) -> OSError | None:
+    """Find the error with one of these numbers that an error is, or follows from."""
+    if error is None or (isinstance(error, OSError) and error.errno in numbers):
+        return error
+    return _follows_from(error.__context__, numbers)
 
 
 def _end(code: int, message: str = "") -> NoReturn:

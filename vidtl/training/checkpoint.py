@@ -21,6 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vidtl.errors import UserError, did_you_mean
+from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove
 
 MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
 STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
@@ -140,7 +141,8 @@ def checkpoint_step(directory: Path) -> int:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """List the directories named like a checkpoint, newest first, without verifying them."""
-    return sorted((p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)), key=checkpoint_step, reverse=True)
+    named = (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
+    return sorted(named, key=checkpoint_step, reverse=True)
 
 
 @contextmanager
@@ -156,20 +158,23 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
         folder.mkdir(parents=True, exist_ok=True)
         if _free(folder) < content_bytes + _SPARE_BYTES:
             raise OSError("not enough room on the disk")
-        _remove(temporary)
+        remove(temporary)
         temporary.mkdir()
         yield temporary
         _seal(temporary, target.name)
-        if target.exists():  # it is damaged, or the run would not write this step again
+        if _is_ours(target):  # it is damaged, or the run would not write this step again
             target.rename(replaced)
+        elif os.path.lexists(target):
+            _set_aside(target)
         temporary.rename(target)
-        _sync(folder)
-        _remove(replaced)
-    except (OSError, SafetensorError) as error:
+        flush_to_disk(folder)
+        remove(replaced)
+    except (OSError, SafetensorError, UserError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        problem = problem_of_disk(error.__cause__ or error)
         raise UserError(
-            f"checkpoint {target} could not be written: {error} ({content_bytes} bytes needed, {_free(folder)} free); "
-            "the one before it is intact"
+            f"checkpoint {target} could not be written: {problem} ({content_bytes} bytes needed, {_free(folder)} "
+            "free); the one before it is intact"
         ) from error
 
 
@@ -178,15 +183,15 @@ def _seal(directory: Path, name: str) -> None:
     with ThreadPoolExecutor(2) as pool:  # hashing overlaps with the disk
         sums = pool.map(_sha256, paths)
         for path in paths:
-            _sync(path)
+            flush_to_disk(path)
         files = {
             path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
             for path, sha256 in zip(paths, sums, strict=True)
         }
     manifest = directory / MANIFEST
     manifest.write_text(json.dumps({"format": _FORMAT, "name": name, "files": files}, indent=1), encoding="utf-8")
-    _sync(manifest)
-    _sync(directory)
+    flush_to_disk(manifest)
+    flush_to_disk(directory)
 
 
 def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
@@ -225,6 +230,8 @@ def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | 
         problem = find_problem(directory, directory.name, hashed)
         if problem is None:
             return directory
+        if not directory.exists():  # its run has just removed it, and has newer ones
+            return newest_valid(folder, hashed)
         _log.warning("checkpoint %s is skipped: %s", directory, problem)
     return None
 
@@ -235,38 +242,34 @@ def remove_unusable(folder: Path, checkpoint: Path | None) -> None:
     `checkpoint` is the one to resume from; `prune` would keep the damaged ones as the newest.
     """
     for path in folder.glob(f"step-*{_UNFINISHED}"):
-        _remove(path)
+        if _NAME.fullmatch(path.name.split(".")[0]):
+            remove(path)
     for directory in list_checkpoints(folder):
         if directory == checkpoint:
             return
-        aside = directory.with_name(directory.name + _DAMAGED)
-        _remove(aside)
-        directory.rename(aside)
-        _log.warning("checkpoint %s is damaged and renamed to %s", directory, aside.name)
+        _set_aside(directory)
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Remove all checkpoints except the newest `keep` and the one of `best_step`."""
-    for directory in list_checkpoints(folder)[keep:]:
+    """Remove all checkpoints except the newest `keep` and the one of `best_step`; other folders stay."""
+    for directory in list(filter(_is_ours, list_checkpoints(folder)))[keep:]:
         if checkpoint_step(directory) != best_step:
             # Renamed first: a half-removed directory must not look like a checkpoint.
-            _remove(directory.rename(directory.with_name(directory.name + _UNFINISHED)))
+            remove(directory.rename(directory.with_name(directory.name + _UNFINISHED)))
 
 
-def _remove(path: Path) -> None:
-    if path.is_symlink():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
+def _is_ours(directory: Path) -> bool:
+    """Return True for a checkpoint, damaged or not; someone else may have put a folder there."""
+    return (directory / MANIFEST).is_file()
 
 
-def _sync(path: Path) -> None:
-    """Flush a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _set_aside(path: Path) -> None:
+    """Rename what has the name of a checkpoint but is none."""
+    aside = path.with_name(path.name + _DAMAGED)
+    while os.path.lexists(aside):
+        aside = aside.with_name(aside.name + _DAMAGED)
+    path.rename(aside)
+    _log.warning("checkpoint %s is damaged and renamed to %s", path, aside.name)
 
 
 def _sha256(path: Path) -> str:

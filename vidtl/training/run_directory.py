@@ -30,7 +30,7 @@ from vidtl.config.load import dotted
 from vidtl.config.training import parse_length
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
-from vidtl.runtime.files import inside, lock, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, lock, problem_of_disk, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions, read_json_lines
 from vidtl.runtime.signals import StoppedBySignalError
@@ -89,13 +89,12 @@ class RunDirectory:
 
         `checkpoint` is the one to resume from; a new run lists `left_out`. UserError where nothing can be written.
         """
-        with user_error_if_not_written(self.config_file):
-            if checkpoint is None and (left_out or self.left_out_file.exists()):
-                with whole_file(self.left_out_file) as stream:
-                    stream.writelines(json.dumps({"step": 0, **gap._asdict()}) + "\n" for gap in left_out)
-            checkpoints.remove_unusable(self.checkpoints, checkpoint)
-            with whole_file(self.config_file) as stream:
-                stream.write(dump_config(config))
+        if checkpoint is None and (left_out or self.left_out_file.exists()):
+            with whole_file(self.left_out_file) as stream:
+                stream.writelines(json.dumps({"step": 0, **gap._asdict()}) + "\n" for gap in left_out)
+        checkpoints.remove_unusable(self.checkpoints, checkpoint)
+        with whole_file(self.config_file) as stream:
+            stream.write(dump_config(config))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -108,19 +107,20 @@ class RunDirectory:
             appended = (self.metrics_file, self.unreadable_file, self.stacks, self.checkpoints, self.path / "wandb")
             for path in (*appended, lock_file := self.path / ".lock"):
                 inside(path, self.path)
-            stream = lock_file.open("a+")
+            stream = lock_file.open("ab+", buffering=0)
         except OSError as error:
-            raise UserError(f"output directory {self.path} cannot be written: {error.strerror}") from error
+            problem = problem_of_disk(error)
+            raise UserError(f"output directory {self.path} cannot be written: {problem}") from error
         with stream:
             try:
                 lock(stream)
             except BlockingIOError:
                 stream.seek(0)
-                owner = stream.read().strip() or "an unnamed process"
+                owner = stream.read(200).decode(errors="replace").strip() or "an unnamed process"
                 raise UserError(f"output directory {self.path} is in use by {owner}") from None
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            stream.flush()
+            with user_error_if_not_written(lock_file):
+                stream.truncate(0)
+                stream.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             yield
             stream.truncate(0)
 
@@ -139,7 +139,7 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
         return
     try:
         recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
@@ -162,7 +162,7 @@ def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> I
     """Add an attempt that starts at `state.step` to `summary.json`, and complete it with the outcome of the block.
 
     For the main process. `about` describes the run. Yields a dictionary for further results. UserError where the file
-    cannot be written.
+    cannot be written at the start.
     """
     attempt: dict[str, Any] = {
         "status": "running",
@@ -195,23 +195,21 @@ def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> I
         content |= {"status": status, "results": counts | results}
         try:
             _write(file, content)
-        except UserError as error:
-            if status == "finished":
-                raise
-            _log.error("%s", error)  # such as a full disk that ended the run: its own error is reported
+        except UserError as error:  # such as a full disk: a run that has ended stays finished
+            _log.warning("%s", error)
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
-    with user_error_if_not_written(file), whole_file(file) as stream:
+    with whole_file(file) as stream:
         stream.write(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def _earlier_attempts(file: Path) -> list[dict[str, Any]]:
     try:
         attempts: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["attempts"]
+        return [each | {"status": "killed"} if each["status"] == "running" else each for each in attempts]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [each | {"status": "killed"} if each["status"] == "running" else each for each in attempts]
 
 
 def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str, Any]:

@@ -100,12 +100,12 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
 
     UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
     """
-    content = json.loads((directory / STATE).read_text(encoding="utf-8"))
     try:
+        content = json.loads((directory / STATE).read_text(encoding="utf-8"))
         recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
         state = TrainingState(**{each.name: content[each.name] for each in fields(TrainingState)})
         state.best = Best(**content["best"]) if content["best"] else None
-    except (KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory / STATE} was written by another version of vidtl: {error}") from error
     for name, before in recorded.items():
         now = getattr(facts, name)

@@ -15,7 +15,7 @@ from vidtl.config.load import dotted
 from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
-from vidtl.models.directory import read_model_config, read_model_weights
+from vidtl.models.directory import read_model
 from vidtl.models.factory import build_model
 from vidtl.models.weights.families import FAMILIES, find_reader
 from vidtl.models.weights.files import (
@@ -83,9 +83,8 @@ def _read_tensors(source: Path) -> dict[str, Tensor]:
 
 
 def _read_own(directory: Path) -> PublishedModel:
-    saved = read_model_config(directory)
+    saved, weights = read_model(directory)
     model = {key: value for key, value in asdict(saved.model).items() if value is not None}
-    weights = read_model_weights(directory, saved)
     found = PublishedModel(model=model, clip=vars(saved.clip), weights=weights)
     return replace(found, multi_label=saved.multi_label, num_outputs=saved.num_outputs)
 
