@@ -174,6 +174,8 @@ class TrainingConfig:
     nonfinite: Literal["stop", "skip"] = setting("stop", "operation")
     """On a loss or gradient norm that is NaN or infinite, end the run, or skip the optimizer step and count it. `skip`
     synchronizes device and host in every step; the run ends after 10 skipped steps in a row."""
+    on_sigusr1: Literal["stop", "checkpoint"] = setting("stop", "operation")
+    """On SIGUSR1, the early warning of batch systems, write a checkpoint and stop, or write one and go on."""
     hang_timeout_s: float = setting(300.0, "operation")
     """Multi-process: abort after this many seconds without progress in any process, or without a heartbeat from one;
     must exceed the compile time of the first step. 0 disables the watchdog."""

@@ -5,7 +5,6 @@ terminal, control characters could also move a cursor or break a line, and bidi 
 """
 
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -74,10 +73,14 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
 
 
 def lock(file: IO[Any]) -> bool:
-    """Lock a file until it is closed or the process ends; return False, with a warning, where there are no locks.
+    """Lock a file until it is closed or the process ends; return False, with a warning, where there are none.
 
     BlockingIOError where another process holds the lock.
     """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
     try:
         # Not flock: forked decoding workers inherit it and outlive a killed run for seconds.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
