@@ -12,7 +12,7 @@ from command_line import CONFIGS
 from vidtl.errors import UserError
 from vidtl.runtime.signals import WARNING_SIGNAL
 
-CHECKPOINT_S = "600"  # for the last checkpoint, after which the launcher would kill its processes
+CHECKPOINT_S = "120"  # for the last checkpoint, after which the launcher would kill its processes
 
 
 def add_processes(parser: ArgumentParser) -> None:
@@ -35,8 +35,6 @@ def _launch(count: int) -> NoReturn:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    from vidtl.prepare.work import usable_cores
-
     gpus = torch.cuda.device_count()
     if 0 < gpus < count:
         raise UserError(f"--processes is {count} on a machine of {gpus} GPUs; allowed: 1 to {gpus}")
@@ -44,7 +42,7 @@ def _launch(count: int) -> NoReturn:
         "config_file": CONFIGS / "accelerate" / ("gpu_8.yaml" if gpus else "cpu_2_processes.yaml"),
         "num_processes": count,
         "main_process_port": 0,
-        "num_cpu_threads_per_process": os.environ.get("OMP_NUM_THREADS") or max(1, usable_cores() // count),
+        "num_cpu_threads_per_process": os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // count),
     }
     given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", CHECKPOINT_S)

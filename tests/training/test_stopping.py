@@ -65,8 +65,8 @@ def warn_all(process):
 @pytest.mark.parametrize(
     ("launcher", "stop", "name"),
     [(launcher, press_ctrl_c, "SIGINT") for launcher in LAUNCHERS]
-    + [(launcher, terminate, "SIGTERM") for launcher in LAUNCHERS if launcher != "accelerate"]  # it would not say so
-    + [("ours", stop, "SIGUSR1") for stop in (warn, warn_all)],
+    + [(launcher, terminate, "SIGTERM") for launcher in ("none", "accelerate, 2", "ours")]
+    + [("ours", warn, "SIGUSR1")],
 )
 def test_a_stopped_run_says_so_first_and_keeps_its_step(running, tmp_path, launcher, stop, name):
     process = running(launcher)
@@ -82,8 +82,7 @@ def test_a_stopped_run_says_so_first_and_keeps_its_step(running, tmp_path, launc
         assert errors.index(f"{name}: stopping") < errors.index("Traceback")
 
 
-@pytest.mark.parametrize("launcher", ["none", "ours"])
-@pytest.mark.parametrize("stop", [warn, warn_all])
+@pytest.mark.parametrize(("launcher", "stop"), [("none", warn), ("ours", warn), ("ours", warn_all)])
 def test_a_warned_run_writes_a_checkpoint_and_goes_on(running, tmp_path, launcher, stop):
     process = running(launcher, on_sigusr1="checkpoint")
     stop(process)

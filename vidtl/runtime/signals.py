@@ -148,28 +148,22 @@ def exit_on_error() -> Iterator[None]:
             signal.signal(number, _interrupt)
     sys.excepthook = _report
     try:
-        with _reported_errors():
+        try:
             yield
+        except UserError as error:
+            if not _is_first():
+                _let_others_report()
+            _end(2, f"error: {error}")
+        except SystemExit as chosen:  # by the tool, or by argparse
+            _end(int(chosen.code or 0))
+        except Exception as error:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                _let_others_report()
+            if _lacks_files(error):
+                _end(2, "error: too many open files; allowed: a higher limit (ulimit -n), or fewer workers")
+            raise
     except KeyboardInterrupt as stopped:
         _end_stopped(stopped)
-
-
-@contextmanager
-def _reported_errors() -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        if not _is_first():
-            _let_others_report()
-        _end(2, f"error: {error}")
-    except SystemExit as chosen:  # by the tool, or by argparse
-        _end(int(chosen.code or 0))
-    except Exception as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            _let_others_report()
-        if _lacks_files(error):
-            _end(2, "error: too many open files; allowed: a higher limit (ulimit -n), or fewer workers")
-        raise
 
 
 def _let_others_report() -> None:
