@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# Without a GPU, the small build of PyTorch:  make demo CPU=1
+CPU ?=
 # How the demo is launched; on a GPU: make demo LAUNCH=configs/accelerate/gpu.yaml
 LAUNCH ?= configs/accelerate/cpu.yaml
 DEMO := runs/demo
@@ -14,8 +16,9 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vidtl needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
-	@echo "Installing vidtl and PyTorch into $(VENV) (several GB, some minutes the first time)"
+	@echo "Installing vidtl and PyTorch into $(VENV): $(if $(CPU),1 GB,several GB; without a GPU make CPU=1 $(MAKECMDGOALS) takes 1 GB)"
 	$(PYTHON) -m venv $(VENV)
+	$(if $(CPU),$(BIN)/python -m pip install --quiet torch torchvision --index-url https://download.pytorch.org/whl/cpu)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(INSTALLED)
 

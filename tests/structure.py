@@ -14,7 +14,7 @@ FLOORS = (
     {"data"},
     {"prepare", "training", "visualize"},
     {"evaluation"},
-    {"tools", "benchmarks"},
+    {"tools", "benchmarks", "__main__"},
 )
 """Rooms from the bottom up: imports run down only, not within a floor; `vidtl` itself (version, lazy public names) may
 be imported by all."""

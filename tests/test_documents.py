@@ -58,7 +58,7 @@ def test_files_named_at_the_head_of_a_file_exist(name: str) -> None:
 def _commands(text: str) -> Iterator[list[str]]:
     """Yield the commands of a text that run a tool, from its name on, with continued lines joined."""
     for line in text.replace("\\\n", " ").splitlines():
-        if match := re.search(r"tools/\w+\.py [^`]*", line.lstrip("# ")):
+        if match := re.search(r"(?:tools/\w+\.py|^vidtl \w+) [^`]*", line.lstrip("# ")):
             words = shlex.split(re.split(r" #|   |[;)<&|]| > ", match[0])[0], posix=False)
             yield [word for word in words if word != "..."]
 

@@ -1,17 +1,15 @@
-"""The package as a whole: light import, public names, configurations that build, and the wheel."""
+"""The package as a whole: light import, public names, and configurations that build."""
 
 import ast
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 import vidtl
-from tests.environment import ENVIRONMENT, REPOSITORY
+from tests.environment import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
@@ -66,26 +64,3 @@ def test_no_pickle_and_no_unsafe_yaml(path: Path) -> None:
         if isinstance(node, ast.Attribute):
             unsafe = ("pickle.load", "pickle.loads", "yaml.load", "yaml.full_load", "yaml.unsafe_load")
             assert ast.unparse(node) not in unsafe
-
-
-def test_a_wheel_runs_outside_the_repository(tmp_path: Path) -> None:
-    """A wheel contains tools, configurations, data sets and the page template, but neither benchmarks nor tests."""
-    pytest.importorskip("setuptools", minversion="77")
-    source, wheels, installed = (tmp_path / name for name in ("source", "wheels", "installed"))
-    for folder in ("vidtl", "tools", "configs", "datasets", "benchmarks", "tests"):
-        shutil.copytree(REPOSITORY / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / file, source)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, str(source), "--wheel-dir", str(wheels)], check=True, cwd=tmp_path)
-    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
-        wheel.extractall(installed)
-    assert {path.name for path in installed.iterdir() if not path.suffix} == {"vidtl"}
-    assert next((installed / "vidtl/evaluation").rglob("*.j2"))
-    code = "import vidtl.tools, command_line; from vidtl.annotations.description import load_description as load; "
-    code += "print(command_line.__file__); print(load('toy').title)"
-    environment = ENVIRONMENT | {"PYTHONPATH": str(installed)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == [str(installed / "vidtl/tools/command_line.py"), "Toy motions"], done.stderr
-    assert (installed / "vidtl/configs/accelerate/cpu.yaml").is_file()

@@ -18,6 +18,9 @@ from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentCon
 from vidtl.config.load import Leaf, build, describe, leaves, parse_text, read_values, read_yaml
 from vidtl.errors import UserError, did_you_mean
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+"""Configurations of the project, which a wheel has, too."""
+
 DEFAULTS = leaves(ExperimentConfig)
 """Settings by dotted key."""
 
@@ -49,7 +52,7 @@ class ExperimentParser(PlainParser):
     def __init__(self, tool: str, description: str) -> None:
         super().__init__(usage=f"{tool} [options] [--section.key value ...]", description=description)
         self.set_defaults(settings={})
-        self.add_argument("--config", action=_Given, help="YAML file with any of the settings below; see configs/")
+        self.add_argument("--config", action=_Given, help="YAML file with settings, or one of ours: toy")
         groups = {section.name: self.add_argument_group(section.name) for section in fields(ExperimentConfig)}
         common: dict[str, Any] = {"action": _Given, "default": argparse.SUPPRESS}
         for key, leaf in _SETTINGS.items():
@@ -75,11 +78,13 @@ class ModelParser(ExperimentParser):
         text = "Folder of a run (for its newest valid checkpoint), one checkpoint of it, or any model directory"
         self.add_argument("--checkpoint", type=Path, required=True, help=text)
 
-    def check(self) -> None:
+    def check(self) -> argparse.Namespace:
         """Parse the command line and check that the checkpoint exists."""
         from vidtl.training.checkpoint import require_directory
 
-        require_directory(self.parse_args().checkpoint)
+        options = self.parse_args()
+        require_directory(options.checkpoint)
+        return options
 
 
 class _Given(argparse.Action):
@@ -87,7 +92,7 @@ class _Given(argparse.Action):
 
     def __call__(self, parser: object, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
         hint = _SETTINGS[self.dest].hint if self.dest in _SETTINGS else None
-        given = {self.dest: parse_text(value, hint, self.dest)} if hint else settings_of_file(Path(value))
+        given = {self.dest: parse_text(value, hint, self.dest)} if hint else settings_of_file(find_config(value))
         namespace.settings = namespace.settings | given
 
 
@@ -108,6 +113,14 @@ def parse_experiment(
     """Parse the command line into the options of the tool and the experiment."""
     options = parser.parse_args(arguments)
     return options, make_experiment(options.settings)
+
+
+def find_config(name: str) -> Path:
+    """Find a YAML file: the user's own, or else one of `CONFIGS` as `configs/toy.yaml`, `toy.yaml` or `toy`."""
+    file, ours = Path(name), CONFIGS / name.removeprefix("configs/")
+    if file.is_file() or (file.suffix and file.parent.is_dir() and not ours.is_file()):
+        return file
+    return ours if ours.suffix == ".yaml" else ours.with_name(f"{ours.name}.yaml")
 
 
 def settings_of_file(file: Path) -> dict[str, Any]:

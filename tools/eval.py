@@ -1,7 +1,8 @@
 """Evaluate a trained model: every annotated video exactly once, with the views of a named protocol.
 
 One process:      python tools/eval.py --checkpoint runs/toy
-Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/eval.py --checkpoint runs/toy
+Several, or GPUs: python tools/eval.py --checkpoint runs/toy --processes 8, or with any launch configuration
+                  accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/eval.py --checkpoint runs/toy
 
 Settings are those of the run unless overridden: --evaluation.protocol vivit_4x3 takes twelve views of each video,
 --evaluation.protocol center one. The same command continues a killed evaluation, on any number of processes; results of
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import ModelParser, PlainParser
+from processes import add_processes, start_processes
 
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
@@ -42,6 +44,7 @@ def eval_parser() -> ModelParser:
     text = "Fit probabilities and thresholds to this split, for predict.py: calibration.json beside the weights"
     parser.add_argument("--calibrate", action="store_true", help=text)
     parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
+    add_processes(parser)
     parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
     parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
     return parser
@@ -60,7 +63,7 @@ def submission_options() -> argparse.Namespace | None:
 if __name__ == "__main__":
     with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
         if not submission_options():
-            eval_parser().check()
+            start_processes(eval_parser().check().processes)
 
 from charades_submission import score_file
 from torch import nn

@@ -10,7 +10,7 @@ Output  logits_BK, float32 [B, K]: scores before softmax, or before the sigmoid 
 The file has T, H, W, mean, std, stride and target_fps (clip), the names of the K classes (class_names), multi_label,
 architecture and vidtl_version as JSON: metadata property "vidtl" of .onnx, extra file "vidtl.json" of .pt2.
 The file is compared with the model on random clips. If the logits differ by more than the tolerance, nothing is written
-and the exit code is 2. ONNX needs: pip install 'vidtl[export]'
+and the exit code is 2. ONNX needs: pip install -e '.[export]'
 
 transformers: a directory for VivitForVideoClassification.from_pretrained and VivitImageProcessor, of a ViViT of the
 joint form with a class token and without TokenLearner. It needs no package; it is read back and compared likewise.

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import study_table
-from command_line import ExperimentParser, PlainParser, parse_experiment
+from command_line import ExperimentParser, PlainParser, find_config, parse_experiment
 from study_table import RowResult, RunKey, RunResult, StudyConfig, StudyRow
 
 from vidtl.config import ExperimentConfig
@@ -44,7 +44,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", type=Path, help="YAML file of the study; see configs/studies/")
+    parser.add_argument("study", type=find_config, help="YAML file of the study; see configs/studies/")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--results_dir", type=Path, help="folder of the table and the figure (default: --output_dir)")
     parser.add_argument("--launch", type=Path, help="configuration for `accelerate launch` (default: one process)")

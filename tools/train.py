@@ -1,7 +1,8 @@
 """Train a video classifier.
 
 One process:      python tools/train.py --config configs/toy.yaml --output_dir runs/toy
-Several, or GPUs: accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/train.py --config ...
+Several, or GPUs: python tools/train.py --processes 8 --config ..., or with any launch configuration
+                  accelerate launch --config_file configs/accelerate/gpu_8.yaml tools/train.py --config ...
 
 The same command again resumes from the newest checkpoint of the output directory.
 """
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from command_line import ExperimentParser, parse_experiment
+from processes import add_processes, start_processes
 
 from vidtl.config import ExperimentConfig
 from vidtl.runtime.signals import run_tool
@@ -22,6 +24,7 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
     )
+    add_processes(parser)
     options, config = parse_experiment(parser)
     from vidtl.annotations.description import load_description
     from vidtl.annotations.layout import existing
@@ -37,6 +40,7 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
 
 def main() -> None:
     options, config = parse()
+    start_processes(options.processes)
     from training_run import start_run  # mistakes do not wait for the seconds that the import of torch takes
 
     start_run(options.settings, config, options.output_dir)

@@ -13,6 +13,11 @@ class UserError(ValueError):
     """
 
 
+def install_extra(extra: str) -> str:
+    """Return the command that installs an optional dependency."""
+    return f"pip install -e '.[{extra}]' in the clone of vidtl"
+
+
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """End an error message about an unknown `name`: the nearest allowed name, or all of them if none is near."""
     names = list(allowed)

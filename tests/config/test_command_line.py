@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from command_line import DEFAULTS, ExperimentParser, parse_experiment
+from command_line import CONFIGS, DEFAULTS, ExperimentParser, find_config, parse_experiment, settings_of_file
 
 from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, ExperimentConfig, ModelConfig
@@ -114,3 +114,16 @@ def test_help_has_type_default_and_docstring_of_every_setting(capsys: pytest.Cap
     assert "--clip.frame_size tuple[int, int] Height and width of the model" in text
     assert text.count("(default: ") >= len(DEFAULTS)
     assert str(list(AUGMENTATION_PRESETS))[1:-1] in text
+
+
+def test_configurations_are_found_by_name_unless_the_user_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("configs/toy.yaml", "toy.yaml", "toy")
+    assert {find_config(name) for name in names} == {CONFIGS / "toy.yaml"}
+    (tmp_path / "toy.yaml").touch()
+    assert [find_config(name) for name in names] == [CONFIGS / "toy.yaml", Path("toy.yaml"), CONFIGS / "toy.yaml"]
+    for name in ("toi", "configs/toi.yaml"):
+        with refused("toi.yaml", "'toy.yaml'"):
+            settings_of_file(find_config(name))

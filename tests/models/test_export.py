@@ -153,7 +153,7 @@ def test_errors_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with refused("model.pt2", "No space left"):
         export_model(model, tmp_path / "model.pt2", batch=1)
     monkeypatch.setattr(export, "find_spec", lambda name: None if name.startswith("onnx") else name)
-    with refused("onnx, onnxscript, onnxruntime", "vidtl[export]"):
+    with refused("onnx, onnxscript, onnxruntime", ".[export]"):
         export_model(model, tmp_path / "model.onnx")
     export.check_output(tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []

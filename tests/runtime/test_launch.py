@@ -19,9 +19,9 @@ from vidtl.runtime.signals import StoppedBySignalError, run_tool
     [
         (UserError("clip.stride is 0;\nallowed: 1 or more"), 2, "error: clip.stride is 0; allowed: 1 or more\n"),
         (UserError("\x1b[2Jv\u202e.mp4"), 2, "error: \\x1b[2Jv\\u202e.mp4\n"),
-        (StoppedBySignalError(signal.SIGTERM, "stopped by SIGTERM"), 143, "stopped by SIGTERM\n"),
-        (StoppedBySignalError(signal.SIGUSR1, "stopped by SIGUSR1"), 138, "stopped by SIGUSR1\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (StoppedBySignalError(signal.SIGTERM), 143, "stopped by SIGTERM\n"),
+        (StoppedBySignalError(signal.SIGUSR1, "stopped; resume"), 138, "stopped; resume\n"),
+        (KeyboardInterrupt(), 130, "stopped by SIGINT\n"),
         (None, 0, ""),
     ],
 )
@@ -73,6 +73,28 @@ def run_script(folder, text, *arguments, launcher=(), **variables):
     (folder / "script.py").write_text(text)
     command = [sys.executable, *launcher, str(folder / "script.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | variables)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from vidtl.runtime.signals import exit_on_error, run_tool
+def interrupt():
+    os.kill(os.getpid(), int(sys.argv[1]))
+    os.kill(os.getpid(), int(sys.argv[1]))  # as launchers repeat it
+with exit_on_error():
+    if sys.argv[2] == "options":
+        interrupt()
+if sys.argv[2] == "imports":
+    interrupt()
+run_tool(interrupt)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("when", ["options", "imports", "work"])
+def test_a_tool_is_stopped_with_one_line_at_any_time(tmp_path, number, when):
+    done = run_script(tmp_path, INTERRUPTED, str(int(number)), when)
+    assert (done.returncode, done.stderr) == (128 + number, f"stopped by {number.name}\n")
 
 
 TWO = """

@@ -88,5 +88,5 @@ def test_wandb_offline_resumes_under_the_same_id(tmp_path, monkeypatch):
 def test_a_tracker_that_is_not_installed_is_refused(monkeypatch):
     check_trackers(["tensorboard"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with refused("training.trackers", "'wandb'", "pip install vidtl[wandb]"):
+    with refused("training.trackers", "'wandb'", "pip install", ".[wandb]"):
         check_trackers(["tensorboard", "wandb"])

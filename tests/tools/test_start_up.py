@@ -10,7 +10,7 @@ from tests.refusals import assert_refusal
 
 TOOLS = (
     *("train", "eval", "predict", "visualize", "profile_model", "export", "convert_weights", "prepare", "study"),
-    *("make_toy", "report"),
+    *("make_toy", "report", "__main__"),
 )
 SLOW = {"torch", "torch._dynamo", "accelerate", "matplotlib", "scipy", "torchmetrics", "transformers"}
 
@@ -25,6 +25,7 @@ MISTAKES = {
         ("--output_dir", "x", "--data.dataset", "toy", "--evaluation.protocol", "centre"),
         ("'centre'", "'center'"),
     ),
+    "__main__, tool": (("trian",), ("'trian'", "'train'")),
     "study, option": (("x.yaml", "--output_dir", "x", "--confg", "x"), ("--confg",)),
     "study, file": (("no.yaml", "--output_dir", "x"), ("no.yaml",)),
     "eval, checkpoint": (("--checkpoint", "no/such"), ("no/such",)),

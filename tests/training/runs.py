@@ -23,9 +23,10 @@ from vidtl.training.checkpoint import (
 
 
 def start(launcher, folder, **options):
-    """Start `tiny_run` with a launcher; see its `main` for the options."""
+    """Start `tiny_run` with a launcher, in a process group of its own; see its `main` for the options."""
     command = [*launcher, str(Path(tiny_run.__file__)), str(folder), json.dumps(options)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True, **pipes)
 
 
 def finish(process):

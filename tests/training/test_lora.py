@@ -57,5 +57,5 @@ def test_adapters_without_peft_or_frozen_layers_are_refused(accelerator, monkeyp
     with refused("training.lora", "3", "frozen"):
         engine_of(accelerator, tiny_vivit(), lora=3, trainable=("encoder", "temporal_encoder"))
     monkeypatch.setattr(lora, "find_spec", lambda name: None)
-    with refused("training.lora", "3", "vidtl[lora]"):
+    with refused("training.lora", "3", ".[lora]"):
         engine_of(accelerator, tiny_vivit(), lora=3)

@@ -154,7 +154,7 @@ class TrainingConfig:
     frozen. Empty trains everything."""
     lora: int = setting(0, "training")
     """Rank of LoRA adapters in the blocks, such as 8, which train in place of the loaded weights, with the head, parts
-    that have no loaded weights, and `trainable`; saved models have them merged. 0 for none. Needs `vidtl[lora]`."""
+    that have no loaded weights, and `trainable`; saved models have them merged. 0 for none. Needs the extra `lora`."""
     ema_decay: float = setting(0.0, "training")
     """Decay per step of an exponential moving average of the weights, such as 0.9999; evaluations use the average. 0
     keeps none."""
@@ -174,12 +174,14 @@ class TrainingConfig:
     nonfinite: Literal["stop", "skip"] = setting("stop", "operation")
     """On a loss or gradient norm that is NaN or infinite, end the run, or skip the optimizer step and count it. `skip`
     synchronizes device and host in every step; the run ends after 10 skipped steps in a row."""
+    on_sigusr1: Literal["stop", "checkpoint"] = setting("stop", "operation")
+    """On SIGUSR1, the early warning of batch systems, write a checkpoint and stop, or write one and go on."""
     hang_timeout_s: float = setting(300.0, "operation")
     """Multi-process: abort after this many seconds without progress in any process, or without a heartbeat from one;
     must exceed the compile time of the first step. 0 disables the watchdog."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = setting(("tensorboard",), "operation")
-    """Trackers besides `metrics.jsonl`: tensorboard, wandb (`pip install vidtl[wandb]`; WANDB_PROJECT sets the project,
-    default vidtl), both, or none."""
+    """Trackers besides `metrics.jsonl`: tensorboard, wandb (an extra; WANDB_PROJECT sets the project, default vidtl),
+    both, or none."""
     init_from: str = setting("", "training")
     """Initial weights: a run, a model directory (ours or of transformers), a Flax `.npz`, or an image ViT file."""
     init_new_head: bool = setting(False, "training")

@@ -7,6 +7,7 @@ consecutive motions with their times. Files differ in size, shape and frame rate
 import csv
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -179,7 +180,7 @@ def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_proces
         yield from map(write, videos)
         return
     # not fork: the caller may have threads, such as that of a progress bar
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
     context.set_forkserver_preload(["__main__", __name__])  # the heavy imports once, not in every process
     with ProcessPoolExecutor(num_processes, context, cv2.setNumThreads, (1,)) as pool:
         yield from pool.map(write, videos, chunksize=8)

@@ -26,7 +26,7 @@ from vidtl.runtime.resources import check_resources
 from vidtl.runtime.signals import ignore_stop_signals
 from vidtl.runtime.watchdog import heartbeat
 from vidtl.video import UnreadableVideo
-from vidtl.video.limits import cause_of_death, limited
+from vidtl.video.limits import cause_of_death, limited, signal_name
 
 # Batches that each worker decodes ahead: enough to even out videos of different cost, at the price of memory.
 _PREFETCHED_BATCHES = 2
@@ -72,10 +72,10 @@ class Reads:
         for exit_code, (is_reading, *place) in zip(exit_codes, self.present.tolist(), strict=True):
             read = Read(*place)
             # SIGBUS is for shared memory that is full, of batches on their way.
-            if not is_reading or exit_code in (None, -signal.SIGBUS):
+            if not is_reading or exit_code is None or signal_name(exit_code) == "SIGBUS":
                 continue
             # Perhaps for the memory of others, or for the time that the job was suspended.
-            if exit_code in (-signal.SIGKILL, -signal.SIGALRM) and read not in self._killed:
+            if signal_name(exit_code) in ("SIGKILL", "SIGALRM") and read not in self._killed:
                 self._killed.add(read)
                 continue
             self.given_up[read] = cause_of_death(exit_code, self.limit_s)
@@ -155,8 +155,8 @@ def _next(iterator: Any, reads: Reads) -> Any:
 
 def _start_worker(worker_index: int) -> None:
     ignore_stop_signals()
-    for number in (signal.SIGPROF, signal.SIGALRM):  # `limited` ends the process
-        signal.signal(number, signal.SIG_DFL)
+    for name in {"SIGPROF", "SIGALRM"} & vars(signal).keys():  # `limited` ends the process; not on Windows
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from torch.export import Dim, ExportedProgram
 
 from vidtl import __version__
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError, did_you_mean, install_extra
 from vidtl.models.base import VideoModel
 from vidtl.runtime.files import replacing
 from vidtl.runtime.seeding import generator
@@ -89,7 +89,7 @@ def check_output(path: Path) -> None:
         raise UserError(f"output is {str(path)!r} with suffix {path.suffix!r}; {did_you_mean(path.suffix, FORMATS)}")
     missing = [name for name in FORMATS[path.suffix].packages if find_spec(name) is None]
     if missing:
-        raise UserError(f"{path.suffix} files need {', '.join(missing)}; install with: pip install 'vidtl[export]'")
+        raise UserError(f"{path.suffix} files need {', '.join(missing)}; install with: {install_extra('export')}")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise UserError(f"output is {str(path)!r}; allowed: a file in a folder that exists and can be written")
 

@@ -25,7 +25,7 @@ from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StoppedBySignalError, StopSignals, ignore_stop_signals
-from vidtl.video.limits import cause_of_death, count_frames_in, limited, wall_s
+from vidtl.video.limits import cause_of_death, count_frames_in, limited, signal_name, wall_s
 
 Job = TypeVar("Job")
 
@@ -35,7 +35,7 @@ _MOST_POOLS = 5
 
 _LATE_S = 5.0  # wall time beyond that of `limited`, after which a job's process is taken for dead
 
-_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 
 
 class Lost(NamedTuple):
@@ -163,7 +163,7 @@ def _outcome(future: "Future[Entry]", limit_s: float) -> Entry | Lost:
         return Lost("crashed", f"the decoder's process gave no result in {wall_s(limit_s) + _LATE_S:g} s")
     except ProcessExpired as error:
         code = error.exitcode or 0
-        return Lost("hung" if -code in (signal.SIGPROF, signal.SIGALRM) else "crashed", cause_of_death(code, limit_s))
+        return Lost("hung" if signal_name(code) in ("SIGPROF", "SIGALRM") else "crashed", cause_of_death(code, limit_s))
 
 
 @contextmanager

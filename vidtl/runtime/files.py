@@ -5,7 +5,6 @@ terminal, control characters could also move a cursor or break a line, and bidi 
 """
 
 import errno
-import fcntl
 import glob
 import logging
 import os
@@ -114,6 +113,10 @@ def lock(file: IO[Any], warns: bool = True) -> bool:
 
     BlockingIOError where another process holds the lock.
     """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
     try:
         # Not flock: forked decoding workers inherit it and outlive a killed run for seconds.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -104,7 +104,7 @@ def _keep_freed_memory() -> None:
     glibc returns large blocks to the system, which maps and clears the same memory in every training step: one step of
     configs/toy.yaml on one core takes 0.187 s of CPU time without this and 0.159 s with it (medians of 6 runs).
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:  # parameters from glibc's malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
         for parameter, value in ((-4, 0), (-1, -1), (-2, 64 << 20)):
             mallopt(parameter, value)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from vidtl.errors import UserError
+from vidtl.errors import UserError, install_extra
 from vidtl.runtime.files import problem_of_disk, user_error_if_not_written, whole_file
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def drop_lines_beyond(file: Path, step: int) -> None:
 def check_trackers(names: Sequence[str]) -> None:
     """Raise UserError, at the start of a run, for a tracker whose package is not installed."""
     if "wandb" in names and importlib.util.find_spec("wandb") is None:
-        raise UserError("training.trackers has 'wandb', which is not installed; try: pip install vidtl[wandb]")
+        raise UserError(f"training.trackers has 'wandb', which is not installed; try: {install_extra('wandb')}")
 
 
 def start_trackers(

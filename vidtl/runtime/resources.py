@@ -2,7 +2,6 @@
 
 import math
 import os
-import resource
 
 from vidtl.errors import UserError
 
@@ -15,6 +14,10 @@ def check_resources(num_workers: int, num_batches: int, batch_bytes: int) -> Non
 
     Numbers are those of one process. The limit of open files is raised where the system allows that.
     """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
     if not os.path.isdir("/proc/self/fd"):  # not on Linux
         return
     found = os.statvfs("/dev/shm")

@@ -7,21 +7,24 @@ read); 1 with a traceback for anything else.
 
 import atexit
 import errno
+import logging
 import os
-import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import FULL_DISK, printable, problem_of_disk
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Termination, Ctrl-C, and the early warning that batch systems send before a time limit."""
+WARNING_SIGNAL: int = getattr(signal, "SIGUSR1", 0)
+"""The early warning that batch systems send before a time limit; 0 on Windows, which has none."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *filter(None, [WARNING_SIGNAL]))
+"""Termination, Ctrl-C and early warning."""
 
 SAME_REQUEST_S = 1.0
 """Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""
@@ -30,21 +33,29 @@ FIRST_REPORT_S = 5.0
 
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG)
 
+_log = logging.getLogger(__name__)
+_interrupted_s = 0.0
 
-class StoppedBySignalError(Exception):
+
+class StoppedBySignalError(KeyboardInterrupt):
     """End of a run on request of a signal: state is saved and nothing is half written."""
 
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, signum: int, message: str = "") -> None:
+        super().__init__(message or f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
 
 
 class StopSignals:
-    """Context in which a stop signal sets `signum`; a second one, a second or more later, ends the process at once."""
+    """Context in which a stop signal sets `signum`; a second one, a second or more later, ends the process at once.
 
-    def __init__(self) -> None:
+    With `warning_stops` false, the early warning of batch systems asks for a checkpoint only.
+    """
+
+    def __init__(self, warning_stops: bool = True) -> None:
         self.signum = 0
         """The signal received, 0 for none."""
+        self._checkpoint_signum = 0 if warning_stops else WARNING_SIGNAL
+        self._checkpoint_asked = False
         self._arrived = False
         self._received_s = 0.0
         self._raise = False
@@ -69,11 +80,20 @@ class StopSignals:
         `signum` may be set later: the main thread can be in a long call such as a collective.
         """
         with suppress(BlockingIOError):
-            self._arrived |= not set(STOP_SIGNALS).isdisjoint(os.read(self._wakeup_fd, 4096))
+            received = set(os.read(self._wakeup_fd, 4096)) - {self._checkpoint_signum}
+            self._arrived |= not received.isdisjoint(STOP_SIGNALS)
         return self._arrived
+
+    def take(self) -> int:
+        """Return the signal received, 0 for none; each of those that ask for a checkpoint only once."""
+        asked, self._checkpoint_asked = self._checkpoint_asked, False
+        return self.signum or (self._checkpoint_signum if asked else 0)
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
+        if signum == self._checkpoint_signum:
+            self._checkpoint_asked = True
+            return
         if self.signum and now - self._received_s < SAME_REQUEST_S:
             return
         if self.signum:
@@ -81,6 +101,8 @@ class StopSignals:
         self.signum, self._received_s = signum, now
         if self._raise:
             self.check(self.signum)
+        with suppress(RuntimeError):  # the main thread is writing to stderr
+            _log.warning("%s: stopping in order; a second one stops at once", signal.Signals(signum).name)
 
     @staticmethod
     def check(signum: int) -> None:
@@ -117,35 +139,67 @@ def ignore_stop_signals() -> None:
 def exit_on_error() -> Iterator[None]:
     """End the process where the block raises, with the exit code of the module's docstring.
 
+    Stop signals raise StoppedBySignalError in the block, and end the process after it, while a tool imports.
+
     With several processes, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it reports
     and ends, because its error may follow from another's, and then the launcher ends it meanwhile. The first process
     reports errors of the user at once.
     """
-    is_first = int(os.environ.get("RANK", "0")) == 0
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    sys.excepthook = _report
     try:
-        yield
-    except UserError as error:
-        if not is_first:
-            time.sleep(FIRST_REPORT_S)
-        _end(2, f"error: {error}")
-    except StoppedBySignalError as stopped:
-        _end(128 + stopped.signum, str(stopped) if is_first else "")
-    except KeyboardInterrupt:
-        _end(128 + signal.SIGINT, "interrupted" if is_first else "")
-    except SystemExit as chosen:  # by the tool, or by argparse
-        _end(int(chosen.code or 0))
-    except Exception as error:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            time.sleep(FIRST_REPORT_S)
-        if _follows_from(error, (errno.EMFILE,)):
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            _end(
-                2, f"error: too many open files: the limit is {limit}; allowed: a higher one (ulimit -n), fewer workers"
-            )
-        found = _follows_from(error, FULL_DISK) or error
-        if isinstance(found, OSError) and found.errno in (*FULL_DISK, *_NO_ACCESS):
-            _end(2, f"error: {found.filename or 'a file'}: {problem_of_disk(found)}")
-        raise
+        try:
+            yield
+        except UserError as error:
+            if not _is_first():
+                _let_others_report()
+            _end(2, f"error: {error}")
+        except SystemExit as chosen:  # by the tool, or by argparse
+            _end(int(chosen.code or 0))
+        except Exception as error:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                _let_others_report()
+            if _follows_from(error, (errno.EMFILE,)):
+                _end(2, "error: too many open files; allowed: a higher limit (ulimit -n), or fewer workers")
+            found = _follows_from(error, FULL_DISK) or error
+            if isinstance(found, OSError) and found.errno in (*FULL_DISK, *_NO_ACCESS):
+                _end(2, f"error: {found.filename or 'a file'}: {problem_of_disk(found)}")
+            raise
+    except KeyboardInterrupt as stopped:
+        _end_stopped(stopped)
+
+
+def _let_others_report() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the launcher ends the others
+    time.sleep(FIRST_REPORT_S)
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _interrupt(signum: int, _frame: FrameType | None) -> None:
+    """Raise StoppedBySignalError; on a second request, end the process at once."""
+    global _interrupted_s
+    earlier_s, now_s = _interrupted_s, time.monotonic()
+    if not earlier_s:
+        _interrupted_s = now_s
+        raise StoppedBySignalError(signum)
+    if now_s - earlier_s >= SAME_REQUEST_S:
+        os._exit(128 + signum)
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        _end_stopped(error)
+    sys.__excepthook__(kind, error, trace)
+
+
+def _end_stopped(stopped: KeyboardInterrupt) -> NoReturn:
+    stopped = stopped if isinstance(stopped, StoppedBySignalError) else StoppedBySignalError(signal.SIGINT)
+    _end(128 + stopped.signum, str(stopped) if _is_first() else "")
 
 
 def _follows_from(error: BaseException | None, numbers: Collection[int]) -> OSError | None:

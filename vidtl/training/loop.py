@@ -70,7 +70,7 @@ def train(
     """
     best_metric = find_best_metric(config.training.best_metric, task.multi_label)
     directory = RunDirectory(output_dir)
-    with ExitStack() as stack, StopSignals() as signals:
+    with ExitStack() as stack, StopSignals(config.training.on_sigusr1 == "stop") as signals:
 
         def lock_and_find() -> Path | None:
             stack.enter_context(directory.locked())
@@ -170,7 +170,7 @@ class _Run:
         StopSignals.check(signum)
 
     def _checkpoint_due(self, finished: int) -> bool:
-        regular = finished % self.config.training.checkpoint_every_steps == 0
+        regular = finished % self.config.training.checkpoint_every_steps == 0 or self.monitor.checkpoint_asked
         return regular or finished == self.loader.total_steps or self._evaluation_due(finished)
 
     def _save(self) -> None:
@@ -179,6 +179,9 @@ class _Run:
                 snapshot = self.engine.snapshot()
                 on_main_process(self.accelerator, partial(self._write_checkpoint, snapshot))
             self.saved_step = self.state.step
+        if self.monitor.checkpoint_asked:
+            _log.info("SIGUSR1: checkpoint of step %d written", self.saved_step)
+        self.monitor.checkpoint_asked = False
         self.monitor.restart_clock()
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from torch import Tensor, nn
 
 from vidtl.config.checks import require
+from vidtl.errors import install_extra
 from vidtl.training.model_setup import repeated_blocks
 
 _BASE, _A, _B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weight"
@@ -24,7 +25,7 @@ def add_adapters(model: nn.Module, rank: int) -> None:
     Raises:
         UserError: peft is not installed, or no such layer exists.
     """
-    require(find_spec("peft") is not None, "training.lora", rank, "0 without peft, or pip install 'vidtl[lora]'")
+    require(find_spec("peft") is not None, "training.lora", rank, f"0 without peft; {install_extra('lora')}")
     from peft import LoraConfig, inject_adapter_in_model  # here, because its import takes seconds
 
     inner = {module for block in repeated_blocks(model) for module in block.modules()}

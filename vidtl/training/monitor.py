@@ -21,7 +21,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.files import printable, user_error_if_not_written
 from vidtl.runtime.logging import MetricsLog, drop_lines_beyond, read_json_lines
 from vidtl.runtime.progress import Task
-from vidtl.runtime.signals import StopSignals
+from vidtl.runtime.signals import WARNING_SIGNAL, StopSignals
 from vidtl.runtime.watchdog import Activity, activity
 from vidtl.training.state import TrainingState
 from vidtl.training.step import BatchSource, StepReport
@@ -165,6 +165,8 @@ class Monitor:
     skips_overflows: bool
     stop_signum: int = 0
     """Stop signal that any process has received, equal in all processes."""
+    checkpoint_asked: bool = False
+    """Whether the early warning of a batch system asks for a checkpoint; equal in all processes."""
 
     def __post_init__(self) -> None:
         self.loader = self.unreadable.loader
@@ -189,7 +191,7 @@ class Monitor:
         with activity(Activity.REDUCING):
             # Created on the host: creating a tensor on a GPU from numbers would synchronize.
             num_failures = sum(failure.attempt == 0 for failure in report.failures)
-            own = torch.tensor([num_failures, self.signals.signum], dtype=torch.float64)
+            own = torch.tensor([num_failures, self.signals.take()], dtype=torch.float64)
             shares = torch.stack([report.loss, report.grad_norm]).double()
             own = torch.cat([shares, own.to(device, non_blocking=True)])
             numbers: Tensor = self.accelerator.gather(own[None]).to("cpu", non_blocking=True)
@@ -210,7 +212,11 @@ class Monitor:
                 arrived.synchronize()
             shares, norms, failures, signums = reduced.T.tolist()
             self.state.step = report.step
-            self.stop_signum = self.stop_signum or int(max(signums))
+            signum = int(max(signums))
+            if signum == WARNING_SIGNAL and self.training.on_sigusr1 == "checkpoint":
+                self.checkpoint_asked = bool(signum)
+            else:
+                self.stop_signum = self.stop_signum or signum
             self.unreadable.add(self.state, report.num_clips, int(sum(failures)), report.failures)
             self._check_finite(report.step, sum(shares), norms[0])
             self._count(report, sum(shares))

@@ -4,7 +4,6 @@ CPU time counts from the last decoded frame: neither a long file, whose frames k
 """
 
 import os
-import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,12 +25,17 @@ def wall_s(cpu_s: float) -> float:
 
 @contextmanager
 def limited(cpu_s: float) -> Iterator[None]:
-    """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how.
+    """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how. Not on Windows.
 
     Args:
         cpu_s: seconds of CPU time without a call of `frame_decoded`; the block may take `wall_s` of wall time.
     """
     global _cpu_s
+    try:
+        import resource
+    except ImportError:  # Windows
+        yield
+        return
     _cpu_s = cpu_s
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     with suppress(OSError, ValueError), open("/proc/self/statm") as file:  # Linux only
@@ -66,16 +70,20 @@ def frame_decoded() -> None:
             _frames.value += 1
 
 
+def signal_name(exit_code: int | None) -> str:
+    """Name the signal that ended a process; '' for none. By name, because Windows lacks most of them."""
+    return signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else ""
+
+
 def cause_of_death(exit_code: int, cpu_s: float) -> str:
     """Describe the end of a process inside of `limited`; `exit_code` is minus the signal that killed it."""
     causes = {
-        -signal.SIGPROF: f"no new frame in {cpu_s:g} s of CPU time",
-        -signal.SIGALRM: f"not read in {wall_s(cpu_s):g} s",
-        -signal.SIGKILL: "the decoder's process was killed (SIGKILL), most likely for lack of memory",
-        _OUT_OF_MEMORY: f"needs more than {MEMORY_BYTES >> 30} GiB of memory",
+        "SIGPROF": f"no new frame in {cpu_s:g} s of CPU time",
+        "SIGALRM": f"not read in {wall_s(cpu_s):g} s",
+        "SIGKILL": "the decoder's process was killed (SIGKILL), most likely for lack of memory",
     }
-    if exit_code in causes:
-        return causes[exit_code]
-    if exit_code < 0:
-        return f"the decoder crashed ({signal.Signals(-exit_code).name})"
+    if name := signal_name(exit_code):
+        return causes.get(name, f"the decoder crashed ({name})")
+    if exit_code == _OUT_OF_MEMORY:
+        return f"needs more than {MEMORY_BYTES >> 30} GiB of memory"
     return f"the decoder ended its process with code {exit_code}"

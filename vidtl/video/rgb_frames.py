@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidtl.errors import UserError
+from vidtl.errors import UserError, install_extra
 from vidtl.video.clip import ClipBuffer, change_matrix
 from vidtl.video.limits import frame_decoded
 from vidtl.video.reader import Orientation, PixelFormat, UnreadableVideo, VideoReader, View
@@ -152,8 +152,8 @@ def _load_torchcodec() -> Any:
     except (ImportError, OSError, RuntimeError) as error:  # the latter two: no FFmpeg, or one that it cannot load
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            "data.decoder is 'torchcodec', which needs `pip install vidtl[torchcodec]` and FFmpeg's libraries "
-            f"({reason}); use 'pyav'"
+            f"data.decoder is 'torchcodec', which needs its package ({install_extra('torchcodec')}) and FFmpeg's "
+            f"libraries: {reason}; or use 'pyav'"
         ) from error
 
 
