@@ -4,6 +4,8 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from accelerate import Accelerator
 from command_line import ModelParser, make_experiment, settings_of_file
 from torch import Tensor, nn
 
@@ -20,13 +22,19 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
     UserError as `make_experiment` and `find_checkpoint`.
     """
     options = parser.parse_args()
-    checkpoint = find_checkpoint(options.checkpoint)
+    checkpoint = find_checkpoint(options.checkpoint, options.step)
     if checkpoint.experiment_file:
         recorded = settings_of_file(checkpoint.experiment_file)
     else:  # a model directory has the settings of its clip, but no experiment
         recorded = {f"clip.{name}": value for name, value in vars(read_model_config(checkpoint.path).clip).items()}
     config = make_experiment(options.settings, recorded)
     return options, config, checkpoint.with_average() if config.evaluation.averaged_weights else checkpoint
+
+
+def processes_on_device(accelerator: Accelerator) -> str:
+    """Describe what a tool runs on, such as `2 processes on CPU`."""
+    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
+    return f"{accelerator.num_processes} process{'es' * (accelerator.num_processes > 1)} on {device}"
 
 
 class ClassOrder(nn.Module):
