@@ -38,7 +38,7 @@ def with_initial_weights(
 
 
 def _place(init_from: str) -> str:
-    """Return the place of weights, for a run the model of its newest checkpoint, averaged if it has an average."""
+    """Return the place of weights, for a run its best checkpoint (or last), averaged if it has an average."""
     if not RunDirectory(Path(init_from)).checkpoints.is_dir():
         return str(find_source(init_from))
     checkpoint = find_checkpoint(Path(init_from)).with_average()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.state import GradientState
 
-from tests.environment import ENVIRONMENT
+from tests.environment import ENVIRONMENT, launch_command
 from tests.refusals import refused
 from vidtl.errors import UserError
 from vidtl.runtime.launch import make_accelerator, resolve_precision
@@ -73,6 +73,17 @@ def run_script(folder, text, *arguments, launcher=(), **variables):
     (folder / "script.py").write_text(text)
     command = [sys.executable, *launcher, str(folder / "script.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=ENVIRONMENT | variables)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+@pytest.mark.parametrize(("config", "lines"), [("gpu", 1), ("cpu", 0), ("cpu_2_processes", 0)])
+def test_a_configuration_for_gpus_says_first_that_there_is_none(tmp_path, config, lines):
+    script = tmp_path / "script.py"
+    script.write_text("from vidtl.runtime.launch import make_accelerator\nmake_accelerator('fp32')\n")
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "CUDA_VISIBLE_DEVICES"}
+    command = launch_command(config, "--quiet", script)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
+    assert done.stderr.count("configs/accelerate/cpu.yaml") == lines
 
 
 TWO = """

@@ -1,6 +1,9 @@
 """`metrics.jsonl`, trackers, and messages."""
 
+import io
 import logging
+import re
+import sys
 import time
 
 import pytest
@@ -16,6 +19,7 @@ from vidtl.runtime.logging import (
     read_json_lines,
     start_trackers,
 )
+from vidtl.runtime.progress import Progress
 
 
 def write(folder, names, steps, resumed_step=0):
@@ -59,6 +63,35 @@ def test_untrusted_messages_cannot_control_the_terminal(logger, capsys):
     configure_logging(is_main_process=True)
     logger.warning("video %s", "a\x1b[2Jb\x9bc")
     assert capsys.readouterr().err == "WARNING: video a\\x1b[2Jb\\x9bc\n"
+
+
+def test_messages_stay_above_the_bars(logger, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    configure_logging(is_main_process=True)
+    with Progress().task("training", "steps", 10) as task:
+        task.update(3)
+        for number in (1, 2):
+            with Progress().task("evaluating", "videos", 7):
+                pass
+            logger.info("epoch %d", number)
+            assert rows_of(terminal.getvalue())[:number] == ["epoch 1", "epoch 2"][:number]
+            assert rows_of(terminal.getvalue())[number].startswith("training:")
+    assert rows_of(terminal.getvalue()) == ["epoch 1", "epoch 2"]
+
+
+def rows_of(text):
+    """Rows of a terminal after this text; tqdm moves by carriage returns, line feeds and cursor up."""
+    rows, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[A|.|\s", text):
+        if token in ("\n", "\x1b[A"):
+            row += 1 if token == "\n" else -1
+            rows += [""] * (row + 1 - len(rows))
+        elif token != "\r":
+            rows[row] = rows[row].ljust(column)[:column] + token + rows[row][column + 1 :]
+        column = 0 if token in "\r\n" else column + (token != "\x1b[A")
+    return [line.rstrip() for line in rows if line.strip()]
 
 
 def test_other_processes_report_errors_only(logger, capsys):
