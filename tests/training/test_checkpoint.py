@@ -175,7 +175,6 @@ def test_a_run_or_checkpoint_is_found_from_any_folder(folder, monkeypatch, at, g
         ([5], "", 20, "last"),  # the best one is not kept
         ([10], "last", 20, "last"),
         ([10], "20", 20, ""),
-        ([20], "best", 20, "best top-1 50.0"),
     ],
 )
 def test_the_best_checkpoint_of_a_run_or_another_is_chosen(folder, marked, step, found, remark):
