@@ -75,8 +75,7 @@ class ModelParser(ExperimentParser):
 
     def __init__(self, tool: str, description: str) -> None:
         super().__init__(tool, description)
-        text = "Folder of a run (for its newest valid checkpoint), one checkpoint of it, or any model directory"
-        self.add_argument("--checkpoint", type=Path, required=True, help=text)
+        add_checkpoint(self)
 
     def check(self) -> argparse.Namespace:
         """Parse the command line and check that the checkpoint exists."""
@@ -85,6 +84,14 @@ class ModelParser(ExperimentParser):
         options = self.parse_args()
         require_directory(options.checkpoint)
         return options
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose a trained model, for `find_checkpoint`."""
+    text = "Folder of a run, one checkpoint of it, or any model directory"
+    parser.add_argument("--checkpoint", type=Path, required=True, help=text)
+    text = "Which checkpoint of a run: best, last, or its step; default: the best one if the run kept it, else the last"
+    parser.add_argument("--step", default="", metavar="best|last|N", help=text)
 
 
 class _Given(argparse.Action):

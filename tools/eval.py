@@ -67,7 +67,7 @@ if __name__ == "__main__":
 
 from charades_submission import score_file
 from torch import nn
-from trained_model import ClassOrder, load_for_records, load_present, parse_with_model
+from trained_model import ClassOrder, load_for_records, load_present, parse_with_model, processes_on_device
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.formats import READERS
@@ -96,6 +96,7 @@ def main() -> None:
         raise UserError(f"--annotations is for {OPTION}; allowed here: --data.dataset")
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
+    log.info("checkpoint %s", checkpoint)
 
     description = load_description(config.data.dataset, config.data.root)
     records = read_records(description, config.data.eval_split, Path(config.data.root), config.data.follow_links)
@@ -106,7 +107,7 @@ def main() -> None:
         model, all_records = load_for_records(found.model_directory, records)
         return model, all_records, evaluation_key(found, all_records, config, protocol, accelerator)
 
-    checkpoint, (model, records, key) = load_present(options.checkpoint, checkpoint, load, accelerator)
+    checkpoint, (model, records, key) = load_present(options, checkpoint, load, accelerator)
     model.to(accelerator.device)
     step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)
     parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
@@ -115,7 +116,7 @@ def main() -> None:
     on_main_process(accelerator, partial(check_same_origin, folder, origin))
     check_readable(records, config)
     store = ScoreStore(folder / "partial", key, len(records.classes))
-    log.info("%d videos, %d process(es) on %s", len(records), accelerator.num_processes, accelerator.device.type)
+    log.info("%d videos, %s", len(records), processes_on_device(accelerator))
     make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
     sections = config.clip, config.evaluation, protocol, accelerator, Progress(accelerator.is_main_process), store
     result = evaluate(model, make_loader, records, *sections)

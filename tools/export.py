@@ -19,7 +19,7 @@ joint form with a class token and without TokenLearner. It needs no package; it 
 import argparse
 from pathlib import Path
 
-from command_line import PlainParser, make_experiment, settings_of_file
+from command_line import PlainParser, add_checkpoint, make_experiment, settings_of_file
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import require_new_directory
@@ -29,8 +29,7 @@ from vidtl.training.checkpoint import Checkpoint, find_checkpoint, require_direc
 
 def parse() -> argparse.Namespace:
     parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    text = "folder of a run (the weights that evaluation takes), a checkpoint of it, or any model directory"
-    parser.add_argument("--checkpoint", type=Path, required=True, help=text)
+    add_checkpoint(parser)
     parser.add_argument("--output", type=Path, required=True, help="file to write, .onnx or .pt2, or new directory")
     text = "default: that of the suffix of --output"
     parser.add_argument("--format", choices=("transformers",), help=text)
@@ -68,7 +67,8 @@ def main() -> None:
     arguments = parse()
     output = arguments.output
     require_new_directory(output) if arguments.format else check_output(output)
-    checkpoint = used_by_evaluation(find_checkpoint(arguments.checkpoint))
+    checkpoint = used_by_evaluation(find_checkpoint(arguments.checkpoint, arguments.step))
+    print(f"checkpoint {checkpoint}")
     checkpoint.verify()
     directory = checkpoint.model_directory
     model = load_model_directory(directory)
@@ -76,7 +76,6 @@ def main() -> None:
         checks = [export_transformers(model, output, arguments.tolerance)]
     else:
         checks = export_model(model, output, arguments.batch, arguments.tolerance)
-    print(f"model   {directory}")
     for check in checks:
         print(f"check   {check}")
     size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.iterdir()))

@@ -1,5 +1,6 @@
 """The model of a training run before its first step."""
 
+import logging
 import operator
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ from vidtl.runtime.seeding import seed_torch
 from vidtl.training.checkpoint import find_checkpoint
 from vidtl.training.run_directory import RunDirectory
 
+log = logging.getLogger("vidtl.train")
+
 
 def with_initial_weights(
     config: ExperimentConfig, given: Mapping[str, Any], accelerator: Accelerator
@@ -38,11 +41,12 @@ def with_initial_weights(
 
 
 def _place(init_from: str) -> str:
-    """Return the place of weights, for a run the model of its newest checkpoint, averaged if it has an average."""
+    """Return the place of weights, for a run its best checkpoint (or last), averaged if it has an average."""
     if not RunDirectory(Path(init_from)).checkpoints.is_dir():
         return str(find_source(init_from))
     checkpoint = find_checkpoint(Path(init_from)).with_average()
     checkpoint.verify()
+    log.info("checkpoint %s", checkpoint)
     return str(checkpoint.model_directory)
 
 

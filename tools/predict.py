@@ -101,6 +101,7 @@ def main() -> None:
         raise UserError("no VIDEO is given; allowed: some, or --submission FILE for those of a split")
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
+    log.info("checkpoint %s", checkpoint)
     if accelerator.num_processes > 1:
         raise UserError("predict.py runs as one process; it was started with several")
     checkpoint.verify()

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from command_line import ModelParser, make_experiment, settings_of_file
@@ -28,7 +29,7 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
     UserError as `make_experiment` and `find_checkpoint`.
     """
     options = parser.parse_args()
-    checkpoint = find_checkpoint(options.checkpoint)
+    checkpoint = find_checkpoint(options.checkpoint, options.step)
     try:
         if checkpoint.experiment_file:
             recorded = settings_of_file(checkpoint.experiment_file)
@@ -43,9 +44,9 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
 
 
 def load_present(
-    given: Path, checkpoint: Checkpoint, load: Callable[[Checkpoint], T], accelerator: Accelerator
+    options: Namespace, checkpoint: Checkpoint, load: Callable[[Checkpoint], T], accelerator: Accelerator
 ) -> tuple[Checkpoint, T]:
-    """Verify and load the same checkpoint in all processes; the next one of `given` if a run removes it meanwhile.
+    """Verify and load the same checkpoint in all processes; the next one if its run removes it meanwhile.
 
     UserError as `Checkpoint.verify`, `find_checkpoint` and `load`.
     """
@@ -60,8 +61,14 @@ def load_present(
         return found, loaded
     if on_main_process(accelerator, found.path.is_dir):
         raise failure
-    newer = on_main_process(accelerator, partial(find_checkpoint, given))
-    return load_present(given, newer.with_average() if found.averaged else newer, load, accelerator)
+    newer = on_main_process(accelerator, partial(find_checkpoint, options.checkpoint, options.step))
+    return load_present(options, newer.with_average() if found.averaged else newer, load, accelerator)
+
+
+def processes_on_device(accelerator: Accelerator) -> str:
+    """Describe what a tool runs on, such as `2 processes on CPU`."""
+    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
+    return f"{accelerator.num_processes} process{'es' * (accelerator.num_processes > 1)} on {device}"
 
 
 class ClassOrder(nn.Module):

@@ -2,6 +2,8 @@
 
 import logging
 import operator
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -13,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from initial_model import initial_model, with_initial_weights
 from torch import nn
+from trained_model import processes_on_device
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
 from vidtl.annotations.records import Records
@@ -33,14 +36,16 @@ from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_prec
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.training.checkpoint import checkpoint_name
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
 from vidtl.training.step import TrainingTask
 from vidtl.visualize.curves import draw_curves
 
-SMALL_MODEL, MANY_CLIPS = 10_000_000, 1_000  # parameters, and clips per class, that give no advice
-ADVICE = "--training.init_from MCG-NJU/videomae-base-finetuned-kinetics starts from published weights (docs/weights.md)"
+SMALL_MODEL = 10_000_000  # parameters
+FEW_CLIPS = {True: 50, False: 1_000}  # per class, by whether the model is small
+ADVICE = "configs/finetune_videomae_b.yaml starts from published weights (docs/weights.md)"
 MOST_KINDS = 5  # of reasons, in the line that counts videos left out
 
 log = logging.getLogger("vidtl.train")
@@ -71,9 +76,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     about = {}
     if accelerator.is_main_process:
         about = describe_data_and_model(config, description, train_records, eval_records, model)
-        device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
-        precision = resolve_precision(config.training.precision)
-        log.info("%d process(es) on %s, precision %s", accelerator.num_processes, device, precision)
+        log.info("%s, %s", processes_on_device(accelerator), resolve_precision(config.training.precision))
         steps = f"{loader.total_steps} steps of {loader.batch_size} clips ({config.schedule.length})"
         log.info("%s, peak learning rate %g", steps, rate.peak)
 
@@ -149,11 +152,8 @@ def describe_data_and_model(
     log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, *counts)
     log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
     clips_per_class = len(train_records.distinct_labels()[1]) / classes
-    is_large = config.model.architecture == "vivit" and parameters > SMALL_MODEL
-    if is_large and clips_per_class < MANY_CLIPS and not config.training.init_from:
-        log.warning(
-            "%.0f clips per class are few to train a model of this size from scratch; %s", clips_per_class, ADVICE
-        )
+    if clips_per_class < FEW_CLIPS[parameters < SMALL_MODEL] and not config.training.init_from:
+        log.warning("%.0f clips per class are few to train this model from scratch; %s", clips_per_class, ADVICE)
     return {
         "model": {
             "architecture": config.model.architecture,
@@ -178,13 +178,16 @@ def draw_run(output_dir: Path, eval_records: Records) -> None:
 
 
 def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
-    """Print the results of the run and their files."""
-    if summary.best:
-        print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
+    """Print the results of the run, their files, and the command that evaluates the model."""
     for path, count in summary.unreadable.items():
         print(printable(f"unreadable  {path} ({count} attempts)"))
     for name, (replaced, requested) in summary.replaced.items():
         print(printable(f"replaced    class {name}: {replaced} of {requested} clips"))
-    print(f"checkpoint  {summary.checkpoint}")
+    if best := summary.best:
+        print(f"best        {best} at step {best.step}: {summary.checkpoint.with_name(checkpoint_name(best.step))}")
+    if not best or best.step != summary.steps:
+        print(f"last        step {summary.steps}: {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")
     print(f"summary     {RunDirectory(output_dir).summary_file}")
+    command = ["python", str(Path(sys.argv[0]).with_name("eval.py")), "--checkpoint", str(output_dir)]
+    print(printable(f"next        {shlex.join(command)}"))

@@ -79,6 +79,7 @@ def main() -> None:
     require(options.num_videos >= 1, "--num_videos", options.num_videos, "1 or more")
     check_frame_rate(options.frame_rate)
     configure_logging(is_main_process=True)
+    log.info("checkpoint %s", checkpoint)
     checkpoint.verify()
     model = load_model_directory(checkpoint.model_directory)
 

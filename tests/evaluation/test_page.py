@@ -59,6 +59,8 @@ def test_every_number_and_every_unreadable_video_is_on_the_page(tmp_path, multi_
     page = made_report(result, tmp_path)
     text, record = " ".join(unescape(re.sub("<[^>]+>", " ", page.read_text())).split()), metrics_record(result)
     assert "40 videos annotated, 37 scored, 3 unreadable" in text
+    losses = [record[group].pop("loss") for group in ("metrics", "metrics_readable")]
+    assert all(f"{loss:.4f}" in text for loss in losses)
     for value in [*record["metrics"].values(), *record["metrics_readable"].values(), *record["chance"].values()]:
         assert value is None or f"{100 * value:.2f}%" in text
     for interval in record["intervals"].values():

@@ -124,7 +124,7 @@ def test_summary_shows_each_metric_beside_chance():
     text = "\n".join(report.summary_lines(result, metrics_record(result)))
     assert re.search(rf"^top1 +{100 * result.metrics['top1']:.2f}% +[\d.]+% +25\.00% .*34\.78%\)$", text, re.MULTILINE)
     assert re.search(r"^f1_macro +[\d.]+% +[\d.]+%", text, re.MULTILINE)
-    for part in ("23 videos annotated, 23 scored, 0 unreadable", "4 clips x 3 crops", "first 23 videos"):
+    for part in ("23 videos annotated, 23 scored, 0 unreadable", "3 crops, 4 clips", "first 23 videos"):
         assert part in text
 
 

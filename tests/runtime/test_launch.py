@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.state import GradientState
 
-from tests.environment import ENVIRONMENT
+from tests.environment import ENVIRONMENT, launch_command
 from tests.refusals import refused
 from vidtl.errors import UserError
 from vidtl.runtime.launch import make_accelerator, resolve_precision
@@ -95,6 +95,17 @@ run_tool(interrupt)
 def test_a_tool_is_stopped_with_one_line_at_any_time(tmp_path, number, when):
     done = run_script(tmp_path, INTERRUPTED, str(int(number)), when)
     assert (done.returncode, done.stderr) == (128 + number, f"stopped by {number.name}\n")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+@pytest.mark.parametrize(("config", "lines"), [("gpu", 1), ("cpu", 0), ("cpu_2_processes", 0)])
+def test_a_configuration_for_gpus_says_first_that_there_is_none(tmp_path, config, lines):
+    script = tmp_path / "script.py"
+    script.write_text("from vidtl.runtime.launch import make_accelerator\nmake_accelerator('fp32')\n")
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "CUDA_VISIBLE_DEVICES"}
+    command = launch_command(config, "--quiet", script)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
+    assert done.stderr.count("configs/accelerate/cpu.yaml") == lines
 
 
 TWO = """

@@ -1,6 +1,8 @@
 """`metrics.jsonl`, trackers, and messages."""
 
+import io
 import logging
+import sys
 import time
 
 import pytest
@@ -16,6 +18,7 @@ from vidtl.runtime.logging import (
     read_json_lines,
     start_trackers,
 )
+from vidtl.runtime.progress import Progress
 
 
 def write(folder, names, steps, resumed_step=0):
@@ -59,6 +62,19 @@ def test_untrusted_messages_cannot_control_the_terminal(logger, capsys):
     configure_logging(is_main_process=True)
     logger.warning("video %s", "a\x1b[2Jb\x9bc")
     assert capsys.readouterr().err == "WARNING: video a\\x1b[2Jb\\x9bc\n"
+
+
+def test_messages_stay_above_the_bar(logger, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    configure_logging(is_main_process=True)
+    with Progress().task("training", "steps", 10) as task:
+        task.update(3)
+        logger.info("epoch 1")
+        rows = [row.rpartition("\r")[2] for row in terminal.getvalue().split("\n")]  # the last text of a row is seen
+        assert rows[0] == "epoch 1"
+        assert rows[1].startswith("training: ")
 
 
 def test_other_processes_report_errors_only(logger, capsys):

@@ -295,7 +295,7 @@ def training(place: Workplace) -> dict[str, Any]:
     found = {}
     for name in ("toy", "toy_multilabel"):
         lines = [json.loads(line) for line in (place.run(name) / "metrics.jsonl").read_text().splitlines()]
-        steps = [line for line in lines if "loss" in line]
+        steps = [line for line in lines if "split" not in line]
         found[name] = {key: [line[key] for line in steps] for key in ("loss", "grad_norm", "learning_rate")}
     return found
 
@@ -305,7 +305,8 @@ def evaluation(place: Workplace) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, protocol in (("toy", "vivit_4x3"), ("toy_multilabel", "charades_10x3_max")):
         output = place.folder / f"evaluation-{name}"
-        arguments = ("--checkpoint", place.run(name), "--output_dir", output, "--html", "false")
+        model = ("--checkpoint", place.run(name), "--step", "last")
+        arguments = (*model, "--output_dir", output, "--html", "false")
         place.done("eval", *arguments, settings={"evaluation.protocol": protocol})
         (report,) = (file.parent for file in output.rglob("metrics.json"))
         content = json.loads((report / "metrics.json").read_text())
@@ -317,7 +318,7 @@ def evaluation(place: Workplace) -> dict[str, Any]:
             "predictions": {row["id"]: [as_number(key, value) for key, value in row.items()] for row in rows},
         }
         video = sorted((place.toy(name) / "videos/val").iterdir())[0]
-        printed = place.done("predict", video, "--checkpoint", place.run(name), "--json", "--top_k", 0).read_text()
+        printed = place.done("predict", video, *model, "--json", "--top_k", 0).read_text()
         predicted = json.loads(printed.splitlines()[-1])
         scores = {each["class"]: [each["probability"], each["score"]] for each in predicted["scores"]}
         found[name]["predict"] = {key: predicted[key] for key in ("frames", "duration_s")} | {"scores": scores}

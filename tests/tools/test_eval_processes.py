@@ -25,7 +25,7 @@ def test_processes_wait_longer_than_a_collective(untrained_model: Path, toy: Pat
     command += ["--evaluation.batch_size", "1"]  # every video is a batch
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tools")])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert "16 videos, 2 process(es)" in done.stderr, done.stderr
+    assert "16 videos, 2 processes on CPU" in done.stderr, done.stderr
     assert done.returncode != 0
     assert "exitcode  : 4" in done.stderr
     assert "15 scored, 1 unreadable" in done.stdout

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,7 @@ def run(launch: Launch, toy: Path, tiny: list[str], tmp_path_factory: pytest.Tem
 
 
 def test_a_run_leaves_its_settings_metrics_curves_and_checkpoint(run: Path) -> None:
-    training = [line for line in lines_of(run) if "loss" in line]
+    training = [line for line in lines_of(run) if "split" not in line]
     assert [line["step"] for line in training] == list(range(1, 9))
     parts = ("data_wait_share", "transfer_share", "compute_share")
     assert all(0 < sum(line[part] for part in parts) <= 1 for line in training)
@@ -62,7 +63,7 @@ def test_two_processes_score_an_odd_number_of_videos_as_one(launch: Launch, run:
         options = ["--evaluation.max_videos", "15", "--evaluation.batch_size", batch_size, "--output_dir", folder]
         options += ["--evaluation.protocol", "vivit_4x3"]
         done = finished(launch(config, "eval", "--checkpoint", run, *options))
-        assert f"15 videos, {processes} process(es)" in done.stderr
+        assert f"15 videos, {processes} process{'es' * (processes > 1)} on CPU" in done.stderr
         results[processes] = json.loads((folder / "val-vivit_4x3-first-15/metrics.json").read_text())
         rows = list(csv.DictReader((folder / "val-vivit_4x3-first-15/predictions.csv").open()))
         assert len({row["id"] for row in rows}) == 15
@@ -74,9 +75,28 @@ def test_two_processes_score_an_odd_number_of_videos_as_one(launch: Launch, run:
 
 
 def test_two_processes_train_as_one(launch: Launch, run: Path, toy: Path, tiny: list[str], tmp_path: Path) -> None:
-    assert "2 process(es)" in train(launch, "cpu_2_processes", tiny, toy, tmp_path / "two")
+    assert "2 processes on CPU, fp32" in train(launch, "cpu_2_processes", tiny, toy, tmp_path / "two")
     one, two = ([line["loss"] for line in lines_of(each) if "loss" in line] for each in (run, tmp_path / "two"))
     assert two == pytest.approx(one, abs=1e-5)
+
+
+def test_the_command_at_the_end_evaluates_the_best_checkpoint(
+    run_main: RunMain, toy: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    options = [*tiny, "--data.root", toy, "--output_dir", tmp_path / "a run", "--schedule.length", "2 epochs"]
+    options += ["--training.evaluate_every_epochs", "1", "--optimizer.learning_rate", "1e-12"]  # equal evaluations
+    out, _ = run_main(training.main, *options)
+    printed = dict(line.split(maxsplit=1) for line in out.splitlines())
+    first, _ = (line for line in lines_of(tmp_path / "a run") if "split" in line)
+    best, place = f"top-1 {100 * first['top1']:.1f}", tmp_path / "a run/checkpoints/step-00000004"
+    assert printed["best"] == f"{best} at step 4: {place}"
+    assert printed["last"].endswith("step-00000008")
+    python, tool, *command = shlex.split(printed["next"])
+    assert (python, tool) == ("python", "eval.py")
+    _, errors = run_main(evaluation.main, *command, "--html", "false")
+    assert errors.startswith(f"checkpoint {place} (best {best})\n")
+    metrics = json.loads((tmp_path / "a run/evaluation/step-00000004/val-center/metrics.json").read_text())["metrics"]
+    assert metrics["loss"] == pytest.approx(first["loss"], rel=1e-4)
 
 
 def test_multi_label(run_main: RunMain, toy_multilabel: Path, tiny: list[str], tmp_path: Path) -> None:

@@ -166,6 +166,34 @@ def test_a_run_or_checkpoint_is_found_from_any_folder(folder, monkeypatch, at, g
     assert found.experiment_file.read_text() == "step: 20\n"
 
 
+@pytest.mark.parametrize(
+    ("marked", "step", "found", "remark"),
+    [
+        ([10], "", 10, "best top-1 50.0"),
+        ([10, 20], "", 20, "best top-1 50.0"),
+        ([], "", 20, "last"),
+        ([5], "", 20, "last"),  # the best one is not kept
+        ([10], "last", 20, "last"),
+        ([10], "20", 20, ""),
+    ],
+)
+def test_the_best_checkpoint_of_a_run_or_another_is_chosen(folder, marked, step, found, remark):
+    lines = [{"step": each, "split": "val", "best": "top1", "top1": 0.5} for each in marked]
+    odd = [{"step": 10, "best": "other", "other": 1.0}, {"step": 20, "best": "top1", "top1": None}, {"step": 20}]
+    (folder.parent / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines + odd))
+    checkpoint = find_checkpoint(folder.parent, step)
+    assert (checkpoint.step, checkpoint.remark) == (found, remark)
+
+
+@pytest.mark.parametrize(
+    ("place", "step", "parts"),
+    [(".", "17", ("20, 10",)), (".", "lst", ("'last'",)), (".", "best", ("'last'",)), (STEP, "last", (STEP,))],
+)
+def test_a_step_that_a_run_does_not_have_is_refused(folder, place, step, parts):
+    with refused("--step", repr(step), *parts):
+        find_checkpoint(folder.parent / place, step)
+
+
 def test_any_model_directory_is_found_without_a_run(folder, tmp_path):
     plain = tmp_path / "plain"
     plain.mkdir()

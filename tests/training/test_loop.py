@@ -80,7 +80,8 @@ def test_a_run_leaves_checkpoints_metrics_and_trackers(unbroken):
     training = [e for e in log_lines(output_dir) if "split" not in e]
     evaluations = [(e["step"], e["top1"], e["loss"]) for e in log_lines(output_dir) if "split" in e]
     assert evaluations == [(3, 0.2, None), (6, 0.9, None), (9, 0.4, None), (12, 0.5, None)]
-    assert training[0].keys() == {"step", "epoch", "loss", "learning_rate", "grad_norm", *SPEED}
+    assert [e.get("best") for e in log_lines(output_dir) if "split" in e] == ["top1", "top1", None, None]
+    assert training[0].keys() == {"step", "epoch", "loss", "accuracy", "learning_rate", "grad_norm", *SPEED}
     rate = learning_rate_of(tiny_config().schedule, 0.05, 3, NUM_RECORDS)
     assert [(e["step"], e["learning_rate"]) for e in training] == [(step, rate(step - 1)) for step in range(2, 13, 2)]
     assert any((output_dir / "tensorboard").iterdir())
@@ -107,6 +108,20 @@ def test_resuming_is_bitwise_and_repeats_no_line(unbroken, tmp_path, accelerator
     assert all(torch.equal(v, load_file(summary.checkpoint / MODEL)[k]) for k, v in model.state_dict().items())
     assert saved_steps(copy) == STEPS
     assert without_speed(copy) == without_speed(output_dir)
+
+
+def test_lines_say_where_a_run_resumes_and_what_evaluations_find(unbroken, tmp_path, accelerator, caplog):
+    """Another metric decides anew, also about evaluations before the resume."""
+    copy = cut_back(unbroken[0], tmp_path / "run", 8)
+    caplog.set_level("INFO")
+    scores = iter([{"top1": 0.25, "top5": math.nan, "loss": 0.5}, {"top1": 0.5, "loss": 0.75}])
+    resumed, _ = tiny_train(copy, tiny_config(best_metric="loss"), accelerator, lambda _: next(scores))
+    assert [line.partition("run/")[2] or line for line in caplog.messages] == [
+        "checkpoints/step-00000008: step 8 of 12, 4 left",
+        "epoch 3  step 9  val loss 0.500 (best)  top-1 25.0",
+        "epoch 4  step 12  val loss 0.750  top-1 50.0",
+    ]
+    assert (resumed.best.metric, resumed.best.step) == ("loss", 9)
 
 
 @pytest.mark.parametrize("reached", [12, 8])  # finished, and killed before the end

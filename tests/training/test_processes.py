@@ -35,7 +35,7 @@ def start_three(launcher, folder, **options):
 def assert_same_log(one, other):
     assert len(log_lines(one)) == len(log_lines(other)) >= STEPS
     for a, b in zip(log_lines(one), log_lines(other), strict=True):
-        for name in a.keys() & {"loss", "grad_norm", "learning_rate", "top1"}:
+        for name in a.keys() & {"loss", "accuracy", "grad_norm", "learning_rate", "top1"}:
             assert a[name] == pytest.approx(b[name], rel=1e-5), (a, b)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from tests.environment import ENVIRONMENT, launch_command
 from tests.refusals import refused
 from tests.training.tiny_run import NUM_RECORDS, engine_of, take_steps, tiny_config, tiny_model, tiny_task
-from vidtl.config import OptimizerConfig
+from vidtl.config import AugmentationConfig, OptimizerConfig
 from vidtl.training.losses import LOSSES, Loss, balanced_class_weights, find_loss
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine
@@ -28,6 +28,7 @@ def test_the_gradient_is_equal_for_any_accumulation(accelerator, options):
         for one, other in zip(whole, reports, strict=True):
             assert other.loss.item() == pytest.approx(one.loss.item(), rel=1e-5)
             assert other.grad_norm.item() == pytest.approx(one.grad_norm.item(), rel=1e-4)
+            assert other.accuracy == one.accuracy
 
 
 @pytest.mark.usefixtures("no_dropout")
@@ -44,6 +45,15 @@ def test_padding_changes_neither_loss_nor_gradient(accelerator):
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters()))
     assert report.loss.item() == pytest.approx(loss.item(), rel=1e-5)
     assert report.grad_norm.item() == pytest.approx(norm, rel=1e-5)
+    right = logits.argmax(dim=1) == batch.targets[real].argmax(dim=1)
+    assert 0 < report.accuracy.item() == pytest.approx(right.float().mean().item())
+
+
+def test_mixed_clips_and_several_labels_have_no_accuracy(accelerator):
+    mixed = replace(tiny_config(), augmentation=AugmentationConfig(mixup_alpha=0.3))
+    for config, multi_label in ((mixed, False), (tiny_config(), True)):
+        task = replace(tiny_task(config), multi_label=multi_label)
+        assert take_steps(Engine(tiny_model(), config, accelerator, task), 1)[0].accuracy.isnan()
 
 
 def test_dropout_depends_on_seed_step_and_micro_batch_only(accelerator):

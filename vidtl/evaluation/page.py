@@ -25,7 +25,7 @@ from vidtl.data.dataset import ViewDataset
 from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import EvaluationResult
-from vidtl.evaluation.report import METRICS_FILE, percent
+from vidtl.evaluation.report import METRICS_FILE, percent, views_text
 from vidtl.metrics import METRICS
 from vidtl.models.base import VideoModel
 from vidtl.runtime.files import inside, printable, whole_file
@@ -183,7 +183,7 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
         "Fingerprint of the model": model.get("fingerprint"),
         "Annotation": record["annotation"],
         "Videos in": record["root"],
-        "Protocol": f"{record['protocol']}: {record['num_clips']} clips x {record['num_crops']} crops",
+        "Protocol": f"{record['protocol']}: {views_text(record['num_clips'], record['num_crops'])}",
         "Fusion of the views": record["fusion"],
         **settings,
         **{f"Version of {name}": version for name, version in record["versions"].items()},

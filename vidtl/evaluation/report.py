@@ -100,8 +100,7 @@ def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[s
     """Format an evaluation and its `metrics_record` as lines for a terminal."""
     lines = [
         printable(f"{result.annotation}: {len(result.class_names)} classes"),
-        f"protocol {result.protocol}: {result.num_clips} clips x {result.num_crops} crops = "
-        f"{record['num_views']} views, fusion {result.fusion}",
+        f"protocol {result.protocol}: {views_text(result.num_clips, result.num_crops)}, fusion {result.fusion}",
         f"{record['num_annotated']} videos annotated, {result.num_scored} scored, {len(result.unreadable)} unreadable",
     ]
     if result.max_videos:
@@ -109,21 +108,29 @@ def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[s
     readable = f"{'readable':>11}" if result.unreadable else ""
     lines.append(f"{'metric':<24}{'value':>9}{'95% interval':>17}{readable}{'chance':>9}")
     for name, value in result.metrics.items():
-        limits, chance = record["intervals"].get(name), record["chance"]
+        limits, chance, is_share = record["intervals"].get(name), record["chance"], METRICS[name].is_share
         known = limits is not None and limits["low"] is not None
         interval = f"{100 * limits['low']:.2f}..{100 * limits['high']:.2f}%" if known else ""
-        readable = f"{percent(result.metrics_readable[name]):>11}" if result.unreadable else ""
+        readable = f"{percent(result.metrics_readable[name], is_share):>11}" if result.unreadable else ""
         level = percent(chance[name]) if name in chance else ""
         baseline = METRICS[name].baseline
         remark = f" ({baseline[0].replace('_', ' ')} {percent(chance[baseline[0]])})" if baseline else ""
-        line = f"{name:<24}{percent(value):>9}{interval:>17}{readable}{level:>9}"
+        line = f"{name:<24}{percent(value, is_share):>9}{interval:>17}{readable}{level:>9}"
         lines.append(f"{line}  {METRICS[name].remark}{remark}")
     return [*lines, *_exceptions(result, record)]
 
 
-def percent(value: float | None) -> str:
-    """Format a share with two digits, or `none`."""
-    return "none" if value is None or math.isnan(value) else f"{100 * value:.2f}%"
+def views_text(num_clips: int, num_crops: int) -> str:
+    """Describe the views of a video, such as `center crop, 1 clip`; every protocol of one crop takes the center."""
+    crops = "center crop" if num_crops == 1 else f"{num_crops} crops"
+    return f"{crops}, {num_clips} clip{'s' * (num_clips > 1)}"
+
+
+def percent(value: float | None, is_share: bool = True) -> str:
+    """Format a share in percent, another number as it is, or `none`."""
+    if value is None or math.isnan(value):
+        return "none"
+    return f"{100 * value:.2f}%" if is_share else f"{value:.4f}"
 
 
 def _exceptions(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:

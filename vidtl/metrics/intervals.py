@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidtl.metrics.outcomes import Outcomes
-from vidtl.metrics.table import Statistic, metrics_of
+from vidtl.metrics.table import METRICS, Statistic
 from vidtl.runtime.seeding import generator
 
 LEVEL, _NORMAL_QUANTILE = 0.95, 1.959963984540054  # the quantile of (1 + LEVEL) / 2
@@ -34,7 +34,7 @@ class Interval(NamedTuple):
 
 def confidence_intervals(outcomes: Outcomes, metrics: Mapping[str, float]) -> dict[str, Interval]:
     """Compute the intervals of `metrics`, the values of `compute_metrics(outcomes)`; undefined ones have none."""
-    rows = [row for row in metrics_of(outcomes.multi_label) if row.interval and not math.isnan(metrics[row.name])]
+    rows = [METRICS[name] for name, value in metrics.items() if METRICS[name].interval and not math.isnan(value)]
     statistics = {row.name: row.interval(outcomes) for row in rows if callable(row.interval)}
     work = 2 * outcomes.scores.size if outcomes.multi_label else len(outcomes)
     drawn, count = bootstrap(statistics, len(outcomes), work) if statistics else {}, len(outcomes)

@@ -4,7 +4,7 @@ Axes: N videos, K classes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ Statistic = Callable[[NDArray[np.int64]], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One metric, in 0..1; NaN where it is undefined."""
+    """One metric; NaN where it is undefined."""
 
     name: str
     """Key in `metrics.json` and `metrics.jsonl`."""
@@ -39,28 +39,52 @@ class Metric:
     is_drawn: bool = True
     """Drawn in the curves of a run, and a candidate for the large numbers on the page."""
     higher_is_better: bool = True
+    is_share: bool = True
+    """In 0..1, and shown in percent."""
+    min_classes: int = 1
+    """Number of classes below which it says nothing."""
 
-    def applies_to(self, multi_label: bool) -> bool:
+    def applies_to(self, multi_label: bool, num_classes: int) -> bool:
         """Return True for data of that kind."""
-        return self.labels in ("both", "multi" if multi_label else "single")
+        return self.labels in ("both", "multi" if multi_label else "single") and num_classes >= self.min_classes
+
+    def brief(self, value: float) -> str:
+        """Format name and value for a line that several metrics share, such as `top-1 66.7` (percent)."""
+        name = self.name.replace("top", "top-")
+        return f"{name} {100 * value:.1f}" if self.is_share else f"{name} {value:.3f}"
+
+
+def evaluation_line(metrics: Mapping[str, float], decisive: str, is_best: bool) -> str:
+    """Format the loss, the `decisive` metric and the usual ones; `is_best` marks the decisive one."""
+    names = dict.fromkeys(("loss", decisive, "top1", "top5", "mAP"))
+    found = [name for name in names if math.isfinite(metrics.get(name, math.nan))]
+    return "  ".join(METRICS[name].brief(metrics[name]) + " (best)" * (is_best and name == decisive) for name in found)
 
 
 def compute_metrics(outcomes: Outcomes) -> dict[str, float]:
     """Compute all metrics of the kind of data, in the order of the table."""
-    return {metric.name: metric.function(outcomes) for metric in metrics_of(outcomes.multi_label)}
+    fitting = metrics_of(outcomes.multi_label, outcomes.scores.shape[1])
+    return {metric.name: metric.function(outcomes) for metric in fitting}
 
 
 def chance_levels(targets_NK: NDArray[np.generic], multi_label: bool) -> dict[str, float]:
     """Compute the mean of each metric over random scores, and the baselines that need no scores."""
     targets = np.asarray(targets_NK).astype(bool)
-    metrics = metrics_of(multi_label)
+    metrics = metrics_of(multi_label, targets.shape[1])
     levels = {metric.name: metric.chance(targets, multi_label) for metric in metrics if metric.chance}
     return levels | {metric.baseline[0]: metric.baseline[1](targets) for metric in metrics if metric.baseline}
 
 
-def metrics_of(multi_label: bool) -> list[Metric]:
+def metrics_of(multi_label: bool, num_classes: int) -> list[Metric]:
     """List the metrics of single-label or multi-label data; the first one decides which checkpoint is best."""
-    return [metric for metric in METRICS.values() if metric.applies_to(multi_label)]
+    return [metric for metric in METRICS.values() if metric.applies_to(multi_label, num_classes)]
+
+
+def cross_entropy(outcomes: Outcomes) -> float:
+    """Compute the mean of -log p of readable videos, multi-label of their classes; p below 2.2e-16 counts as that."""
+    targets, chances = outcomes.targets[outcomes.readable], outcomes.probabilities[outcomes.readable]
+    of_label = np.where(targets, chances, 1 - chances) if outcomes.multi_label else chances[targets]
+    return _mean(-np.log(np.maximum(of_label, np.finfo(np.float64).eps)))
 
 
 def top_k(outcomes: Outcomes, k: int) -> float:
@@ -177,6 +201,7 @@ METRICS: dict[str, Metric] = {
             title="Top-5 accuracy",
             remark="the true class is among the five best",
             labels="single",
+            min_classes=6,
             function=lambda outcomes: top_k(outcomes, 5),
             chance=lambda targets, multi_label: min(5, targets.shape[1]) / targets.shape[1],
             interval="wilson",
@@ -249,6 +274,16 @@ METRICS: dict[str, Metric] = {
             function=lambda outcomes: outcomes.calibration.ece,
             is_drawn=False,
             higher_is_better=False,
+        ),
+        Metric(
+            name="loss",
+            title="Loss",
+            remark="cross-entropy of readable videos; multi-label: mean over classes; lower is better",
+            labels="both",
+            function=cross_entropy,
+            is_drawn=False,
+            higher_is_better=False,
+            is_share=False,
         ),
     )
 }

@@ -5,6 +5,7 @@ Accelerate owns devices, processes, precision and gradient synchronization. The 
 """
 
 import ctypes
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from vidtl.runtime.watchdog import Activity, activity
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
 """Limit for collectives. Not 10 minutes: Accelerate takes that for its default and drops it; gloo then waits 30."""
@@ -60,6 +63,10 @@ def make_accelerator(precision: Precision) -> Accelerator:
     )
     _enable_fsdp_on_cpu(accelerator)
     _check_launcher(accelerator)
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ and os.environ.get("ACCELERATE_USE_CPU") != "True"
+    hides_gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0")[:1] in ("", "-")
+    if launched and not hides_gpus and not torch.cuda.is_available() and accelerator.is_main_process:
+        _log.warning("no GPU was found: this runs on the CPU, for which configs/accelerate/cpu.yaml is meant")
     if accelerator.device.type == "cpu":
         _keep_freed_memory()
     return accelerator

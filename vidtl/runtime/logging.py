@@ -2,8 +2,9 @@
 
 `metrics.jsonl` holds one JSON object per line. Lines of training have step (finished optimizer steps), epoch, loss
 (mean over the steps since the line before), learning_rate, grad_norm, clips_per_s, data_wait_share, transfer_share,
-compute_share, and nonfinite_steps once a step was skipped; lines of an evaluation have step, epoch, split and the
-metrics. Non-finite numbers are null.
+compute_share, accuracy (likewise) where clips have one label, and nonfinite_steps once a step was skipped; lines of an
+evaluation have step, epoch, split, the metrics, and best, the name of the deciding metric, if none before was better.
+Non-finite numbers are null.
 """
 
 import importlib.util
@@ -38,15 +39,14 @@ class _StderrHandler(logging.Handler):
     """Messages above progress bars, with control characters escaped: paths and class names are untrusted text."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record).translate(_CONTROL), file=sys.stderr)
+        level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
+        tqdm.write(level + self.format(record).translate(_CONTROL), file=sys.stderr)
 
 
 def configure_logging(is_main_process: bool) -> None:
     """Send vidtl's messages to stderr; processes other than the main one report errors only. For tools."""
-    handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("vidtl")
-    logger.handlers = [handler]
+    logger.handlers = [_StderrHandler()]
     logger.propagate = False
     logger.setLevel(logging.INFO if is_main_process else logging.ERROR)
 
@@ -62,15 +62,15 @@ class MetricsLog:
         self._file = file
         self._trackers = trackers
 
-    def write(self, step: int, epoch: float, numbers: Mapping[str, float], split: str | None = None) -> None:
-        """Write the line of a training step, or of an evaluation on `split`; UserError where it cannot be written."""
+    def write(self, step: int, epoch: float, numbers: Mapping[str, float], words: Mapping[str, str] = {}) -> None:
+        """Write the line of a training step, or of an evaluation (`words`); UserError where it cannot be written."""
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        line = {"step": step, "epoch": epoch, **({"split": split} if split else {}), **finite}
+        line = {"step": step, "epoch": epoch, **words, **finite}
         with user_error_if_not_written(self._file):
             self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
             self._lines.flush()
             os.fsync(self._lines.fileno())
-        tagged = {f"{split or 'training'}/{name}": value for name, value in numbers.items()}
+        tagged = {f"{words.get('split', 'training')}/{name}": value for name, value in numbers.items()}
         with user_error_if_not_written(self._file.with_name("tensorboard")):
             for tracker in self._trackers:
                 tracker.log(tagged, step=step)

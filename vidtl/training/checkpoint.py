@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from vidtl.errors import UserError, did_you_mean
 from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove
+from vidtl.training.best import choose_step
 
 MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
 STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
@@ -29,8 +30,8 @@ EMA = "ema"
 """Folder of a checkpoint with the averaged weights, as a model directory, where the run keeps an average."""
 UNMERGED = "unmerged.safetensors"
 """File beside the model's with the same weights as they are trained, adapters apart, where the run has adapters."""
-CHECKPOINTS = "checkpoints"
-"""Folder of a run."""
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
+"""Folder and log of a run."""
 _FORMAT = "vidtl-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED, _DAMAGED = ".tmp", ".damaged"
@@ -50,6 +51,13 @@ class Checkpoint:
     """Folder of the run that has the checkpoint among its own."""
     averaged: bool = False
     """Read the averaged weights."""
+    remark: str = ""
+    """Why this one of a run, such as `best top-1 66.7` or `last`."""
+
+    def __str__(self) -> str:
+        place = self.model_directory
+        place = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+        return f"{place} ({self.remark})" if self.remark else str(place)
 
     @property
     def model_directory(self) -> Path:
@@ -90,23 +98,30 @@ class Checkpoint:
         return [(Path(EMA) / name if self.averaged else Path(name)).as_posix() for name in (CONFIG, MODEL)]
 
 
-def find_checkpoint(path: Path) -> Checkpoint:
-    """Find the model of a run (its newest checkpoint), of a checkpoint, its `ema` folder, or any model directory.
+def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
+    """Find the model of a run, of a checkpoint, its `ema` folder, or any model directory.
 
-    Reads no weights; see `Checkpoint.verify`. UserError where there is none, or where files are missing or cut short.
+    `step` chooses among those of a run (`choose_step`). Reads no weights; see `Checkpoint.verify`. UserError where
+    there is none, or where files are missing or cut short.
     """
     require_directory(path)
     path = path if path.is_absolute() else path.resolve()  # the run is found by the folders above the checkpoint
     if (path / CONFIG).is_file():
+        if step:
+            raise UserError(f"--step is {step!r} and {str(path)!r} is one model; allowed: a run, or no --step")
         averaged = path.name == EMA and (path.parent / EXPERIMENT).is_file()
         found = _described(path.parent if averaged else path, averaged)
         if found.experiment_file:
             _check_usable(found.path, hashed=())
         return found
-    newest = newest_valid(path / CHECKPOINTS, hashed=())
-    if newest is None:
+    folder = path / CHECKPOINTS
+    steps = [checkpoint_step(directory) for directory in list_checkpoints(folder)]
+    number, remark = choose_step(step, steps, path / METRICS)
+    directory = newest_valid(folder, hashed=()) if number is None else folder / checkpoint_name(number)
+    if directory is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
-    return _described(newest)
+    _check_usable(directory, hashed=())
+    return replace(_described(directory), remark=remark)
 
 
 def require_directory(path: Path) -> None:

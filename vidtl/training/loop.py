@@ -14,16 +14,18 @@ from torch import nn
 from vidtl.config import ExperimentConfig
 from vidtl.errors import UserError
 from vidtl.metrics import Metric
+from vidtl.metrics.table import evaluation_line
 from vidtl.runtime.launch import on_main_process
 from vidtl.runtime.logging import MetricsLog, read_json_lines, start_trackers
 from vidtl.runtime.progress import Progress, Task
 from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.watchdog import Activity, activity, heartbeat, watchdog
+from vidtl.training.best import Best, find_best_metric
 from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint, prune
 from vidtl.training.monitor import Monitor, ReplacedClips, UnreadableVideos
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.run_directory import RunDirectory, describe_run, dump_config, run_summary
-from vidtl.training.state import Best, Snapshot, TrainingState, find_best_metric, read_state, write_state
+from vidtl.training.state import Snapshot, TrainingState, read_state, write_state
 from vidtl.training.step import Engine, TrainingTask
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -68,7 +70,7 @@ def train(
             checkpoint cannot be written; the loss is not finite; too many videos cannot be read.
         StoppedBySignalError: after a checkpoint of the last finished step.
     """
-    best_metric = find_best_metric(config.training.best_metric, task.multi_label)
+    best_metric = find_best_metric(config.training.best_metric, task.multi_label, task.num_classes)
     directory = RunDirectory(output_dir)
     with ExitStack() as stack, StopSignals(config.training.on_sigusr1 == "stop") as signals:
 
@@ -78,6 +80,8 @@ def train(
 
         checkpoint = on_main_process(accelerator, lock_and_find)
         state = read_state(checkpoint, task.facts()) if checkpoint else TrainingState()
+        if state.best and state.best.metric != best_metric.name:  # decided anew from all evaluations
+            state.best, state.evaluated_step, state.evaluations_since_best = None, 0, 0
         start = state.step
         engine = Engine(model, config, accelerator, task)
         if checkpoint:
@@ -88,6 +92,9 @@ def train(
         log, results = None, {}
         if accelerator.is_main_process:
             about = {**describe_run(config, accelerator), **task.about}
+            if checkpoint:
+                total = task.loader.total_steps
+                _log.info("resumed from %s: step %d of %d, %d left", checkpoint, start, total, total - start)
             results = stack.enter_context(run_summary(directory.summary_file, about, state))
             trackers = start_trackers(config.training.trackers, output_dir, asdict(config), start)
             log = stack.enter_context(closing(MetricsLog(directory.metrics_file, trackers, start)))
@@ -220,9 +227,11 @@ class _Run:
 
     def _record_evaluation(self) -> None:
         assert self.log is not None
-        epoch = self.state.step / self.loader.steps_per_epoch
-        self.log.write(self.state.step, epoch, self.metrics, self.config.data.eval_split)
-        self.state.add_evaluation(self.state.step, self.best_metric, self.metrics)
+        step, name, split = self.state.step, self.best_metric.name, self.config.data.eval_split
+        epoch = step / self.loader.steps_per_epoch
+        is_best = self.state.add_evaluation(step, self.best_metric, self.metrics)
+        self.log.write(step, epoch, self.metrics, {"split": split} | ({"best": name} if is_best else {}))
+        _log.info("epoch %.4g  step %d  %s %s", epoch, step, split, evaluation_line(self.metrics, name, is_best))
         self._prune()
 
     def _recall_evaluations(self) -> bool:
@@ -231,7 +240,7 @@ class _Run:
             if "split" in line and line["step"] <= self.state.step:
                 self.state.add_evaluation(line["step"], self.best_metric, line)
                 if line["step"] == self.state.step:
-                    values = {name: v for name, v in line.items() if name not in ("step", "epoch", "split")}
+                    values = {name: v for name, v in line.items() if name not in ("step", "epoch", "split", "best")}
                     self.metrics = {name: math.nan if value is None else value for name, value in values.items()}
         return self.state.step > 0 and self._evaluation_due(self.state.step) and not self.metrics
 

@@ -148,7 +148,7 @@ class _Pending(NamedTuple):
 
     report: StepReport
     numbers: Tensor
-    """float64 [processes, 4]: share of the loss, gradient norm, unreadable videos, stop signal."""
+    """float64 [processes, 5]: shares of loss and accuracy, gradient norm, unreadable videos, stop signal."""
     arrived: torch.cuda.Event | None
 
 
@@ -192,7 +192,7 @@ class Monitor:
             # Created on the host: creating a tensor on a GPU from numbers would synchronize.
             num_failures = sum(failure.attempt == 0 for failure in report.failures)
             own = torch.tensor([num_failures, self.signals.take()], dtype=torch.float64)
-            shares = torch.stack([report.loss, report.grad_norm]).double()
+            shares = torch.stack([report.loss, report.accuracy, report.grad_norm]).double()
             own = torch.cat([shares, own.to(device, non_blocking=True)])
             numbers: Tensor = self.accelerator.gather(own[None]).to("cpu", non_blocking=True)
             arrived = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -210,7 +210,7 @@ class Monitor:
             report, reduced, arrived = self._pending.popleft()
             if arrived:
                 arrived.synchronize()
-            shares, norms, failures, signums = reduced.T.tolist()
+            shares, accuracies, norms, failures, signums = reduced.T.tolist()
             self.state.step = report.step
             signum = int(max(signums))
             if signum == WARNING_SIGNAL and self.training.on_sigusr1 == "checkpoint":
@@ -219,7 +219,7 @@ class Monitor:
                 self.stop_signum = self.stop_signum or signum
             self.unreadable.add(self.state, report.num_clips, int(sum(failures)), report.failures)
             self._check_finite(report.step, sum(shares), norms[0])
-            self._count(report, sum(shares))
+            self._count(report, sum(shares), sum(accuracies))
             numbers = self._numbers(report, norms[0])
             figures = {
                 "loss": f"{numbers['loss']:.4g}",
@@ -232,6 +232,7 @@ class Monitor:
                 if self.log:
                     self.log.write(report.step, report.step / self.loader.steps_per_epoch, numbers)
                 self.state.recent_losses.clear()
+                self.state.recent_accuracies.clear()
                 self._restart_sums()
 
     def _check_finite(self, step: int, loss: float, grad_norm: float) -> None:
@@ -254,7 +255,7 @@ class Monitor:
             "optimizer.learning_rate, a longer schedule.warmup, or training.nonfinite skip for single steps"
         )
 
-    def _count(self, report: StepReport, loss: float) -> None:
+    def _count(self, report: StepReport, loss: float, accuracy: float) -> None:
         now = time.perf_counter()
         self._seconds += now - self._last_s
         self._last_s = now
@@ -264,10 +265,20 @@ class Monitor:
         self._sums["compute_share"] += sum(work.seconds() for work in report.compute)
         if math.isfinite(loss):
             self.state.recent_losses.append(loss)
+        if math.isfinite(accuracy):
+            self.state.recent_accuracies.append(accuracy)
 
     def _numbers(self, report: StepReport, grad_norm: float) -> dict[str, float]:
-        losses = self.state.recent_losses
+        losses, accuracies = self.state.recent_losses, self.state.recent_accuracies
         loss = math.fsum(losses) / len(losses) if losses else math.nan
         speed = {name: value / self._seconds for name, value in self._sums.items()}
         skipped = {"nonfinite_steps": self.state.nonfinite_steps} if self.state.nonfinite_steps else {}
-        return {"loss": loss, "learning_rate": report.learning_rate, "grad_norm": grad_norm, **speed, **skipped}
+        right = {"accuracy": math.fsum(accuracies) / len(accuracies)} if accuracies else {}
+        return {
+            "loss": loss,
+            "learning_rate": report.learning_rate,
+            "grad_norm": grad_norm,
+            **speed,
+            **skipped,
+            **right,
+        }

@@ -48,7 +48,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.yaml"
-        self.metrics_file = path / "metrics.jsonl"
+        self.metrics_file = path / checkpoints.METRICS
         self.unreadable_file = path / "unreadable.jsonl"
         self.left_out_file = path / "left_out.jsonl"
         self.summary_file = path / "summary.json"

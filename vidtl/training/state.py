@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vidtl.errors import UserError, did_you_mean
-from vidtl.metrics.table import Metric, metrics_of
+from vidtl.errors import UserError
+from vidtl.metrics.table import Metric
+from vidtl.training.best import Best
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE, UNMERGED
 from vidtl.training.lora import has_adapters
 from vidtl.training.model_setup import gathered, sharded_like
@@ -34,27 +35,6 @@ class RunFacts:
     """Hash of class names, video ids and labels, in order."""
 
 
-@dataclass(frozen=True)
-class Best:
-    """Best evaluation during training."""
-
-    metric: str
-    value: float
-    step: int
-
-
-def find_best_metric(name: str, multi_label: bool) -> Metric:
-    """Return the metric named in `training.best_metric`; '' is the first one for the labels.
-
-    UserError for an unknown metric, or one that does not apply to the labels.
-    """
-    fitting = {metric.name: metric for metric in metrics_of(multi_label)}
-    if name and name not in fitting:
-        labels = "multi-label" if multi_label else "single-label"
-        raise UserError(f"training.best_metric is {name!r}; with {labels} data, {did_you_mean(name, fitting)}")
-    return fitting[name] if name else next(iter(fitting.values()))
-
-
 @dataclass(kw_only=True)
 class TrainingState:
     """Progress of a run."""
@@ -66,6 +46,8 @@ class TrainingState:
     videos_unreadable: int = 0
     recent_losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line of `metrics.jsonl`."""
+    recent_accuracies: list[float] = field(default_factory=list)
+    """Shares of right clips in the same steps; empty where clips are mixed or have several labels."""
     best: Best | None = None
     evaluated_step: int = 0
     """Step of the last evaluation that `best` and `evaluations_since_best` include."""
@@ -76,10 +58,10 @@ class TrainingState:
     scaler: dict[str, Any] | None = None
     """fp16 only: the loss scale and its counters."""
 
-    def add_evaluation(self, step: int, metric: Metric, metrics: Mapping[str, float | None]) -> None:
-        """Update the best evaluation with that of `step`; one that was added before changes nothing."""
+    def add_evaluation(self, step: int, metric: Metric, metrics: Mapping[str, float | None]) -> bool:
+        """Return True if the evaluation of `step` is the best so far; one that was added before changes nothing."""
         if step <= self.evaluated_step:
-            return
+            return False
         self.evaluated_step = step
         value, sign = metrics.get(metric.name), 1 if metric.higher_is_better else -1
         value = math.nan if value is None else value
@@ -87,6 +69,7 @@ class TrainingState:
             self.best, self.evaluations_since_best = Best(metric.name, value, step), 0
         else:
             self.evaluations_since_best += 1
+        return self.evaluations_since_best == 0
 
 
 def write_state(directory: Path, state: TrainingState, facts: RunFacts, about: dict[str, Any]) -> None:
@@ -101,7 +84,7 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
     UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
     """
     try:
-        content = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        content = {"recent_accuracies": []} | json.loads((directory / STATE).read_text(encoding="utf-8"))
         recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
         state = TrainingState(**{each.name: content[each.name] for each in fields(TrainingState)})
         state.best = Best(**content["best"]) if content["best"] else None

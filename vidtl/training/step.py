@@ -96,6 +96,8 @@ class StepReport:
     """Samples of the whole batch, without padding."""
     loss: Tensor
     """Share of the mean loss over the whole batch, which is the sum of the shares of all processes."""
+    accuracy: Tensor
+    """Share, likewise, of the clips whose best class is right; NaN where clips are mixed or have several labels."""
     grad_norm: Tensor
     """Norm of the whole gradient before clipping; equal in all processes."""
     failures: list[Failure]
@@ -127,6 +129,7 @@ class Engine:
             assert task.class_counts is not None, "training.class_weights is balanced, and the task has no class_counts"
             class_weights = balanced_class_weights(task.class_counts)
         self.loss = Loss(find_loss(training.loss, task.multi_label), training.label_smoothing, class_weights)
+        self._has_one_label = not task.multi_label and not config.augmentation.mixes
         self._plain_model = model_setup.without_tensors(self.model)
         # Beside adapters, parts without loaded weights train too.
         adapted = ("head", *task.fresh) if training.lora else ()
@@ -161,7 +164,7 @@ class Engine:
         batches.waited_s, batches.transfers = 0.0, []
         may_skip = self.config.training.nonfinite == "skip" or self.skips_overflows
         buffers = self._copy_buffers() if may_skip else []
-        loss = torch.zeros((), device=self.accelerator.device)
+        totals = torch.zeros(2, device=self.accelerator.device)
         failures: list[Failure] = []
         compute: list[Stopwatch] = []
         for micro_batch in range(accumulation_steps):
@@ -172,11 +175,11 @@ class Engine:
                 self._warm_up(batch)
             last = micro_batch == accumulation_steps - 1
             with nullcontext() if last else self.accelerator.no_sync(self._wrapped_model):
-                loss += self._backward(batch, scale, step, micro_batch)
+                totals += self._backward(batch, scale, step, micro_batch)
             if not last:
                 compute[-1].stop()
                 batches.send_ahead()
-        grad_norm, updated = self.update(step, learning_rate, loss)
+        grad_norm, updated = self.update(step, learning_rate, totals[0])
         if not updated:
             self._restore_buffers(buffers)
         compute[-1].stop()
@@ -185,7 +188,8 @@ class Engine:
             step=step + 1,
             learning_rate=learning_rate,
             num_clips=num_clips,
-            loss=loss / self.accelerator.num_processes,
+            loss=totals[0] / self.accelerator.num_processes,
+            accuracy=totals[1] / num_clips,
             grad_norm=grad_norm,
             failures=failures,
             data_wait_s=batches.waited_s,
@@ -232,7 +236,9 @@ class Engine:
             logits_BK = self._wrapped_model(inputs_BTCHW)
         loss = scale * self.loss(logits_BK, targets_BK, batch.weights)
         self.accelerator.backward(loss)
-        return loss.detach()
+        right_B = batch.weights * (logits_BK.argmax(dim=1) == targets_BK.argmax(dim=1))
+        right = right_B.sum() if self._has_one_label else torch.full_like(loss, math.nan)
+        return torch.stack([loss.detach(), right])
 
     def update(self, step: int, learning_rate: float, loss: Tensor) -> tuple[Tensor, bool]:
         """Clip the gradients and update weights and average; return the norm of the gradient and if they changed."""

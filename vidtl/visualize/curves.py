@@ -26,16 +26,16 @@ def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | No
     `epoch`, `split` and metrics. The last line of a step counts.
     """
     lines = list(read_json_lines(metrics_path))
-    training = _latest([line for line in lines if "loss" in line])
+    training = _latest([line for line in lines if "split" not in line])
     evaluation = _latest([line for line in lines if "split" in line])
     figure = new_figure(7.5, 7.5)
     loss_axes, rate_axes, metric_axes = map(bare, figure.subplots(3, 1, sharex=True, height_ratios=[3, 1.4, 3]))
-    _draw_loss(loss_axes, training)
+    _draw_loss(loss_axes, training, evaluation)
     steps, rates = _series(training, "learning_rate")
     rate_axes.plot(steps, rates, color=COLORS[0], marker="o" if len(steps) == 1 else None)
     rate_axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    _draw_metrics(metric_axes, evaluation, chance or {})
-    for axes, name in ((loss_axes, "training loss"), (rate_axes, "learning rate"), (metric_axes, "evaluation")):
+    _draw_metrics(metric_axes, training, evaluation, chance or {})
+    for axes, name in ((loss_axes, "loss"), (rate_axes, "learning rate"), (metric_axes, "metrics")):
         axes.set_ylabel(name)
     metric_axes.set_xlabel("optimizer step")
     _add_epochs(loss_axes, [*training, *evaluation])
@@ -60,14 +60,17 @@ def _series(lines: Sequence[Line], name: str) -> tuple[list[float], list[float]]
     return [_number(line["step"]) for line in present], [_number(line[name]) for line in present]
 
 
-def _draw_loss(axes: Axes, training: Sequence[Line]) -> None:
+def _draw_loss(axes: Axes, training: Sequence[Line], evaluation: Sequence[Line]) -> None:
     steps, losses = _series(training, "loss")
     if len(steps) < SMOOTHED_FROM:
-        axes.plot(steps, losses, color=COLORS[0], marker="o" if len(steps) == 1 else None)
-        return
-    axes.plot(steps, losses, color=COLORS[0], alpha=0.3, linewidth=0.8, label="each line")
-    half = len(steps) // 40
-    axes.plot(steps, running_mean(losses, half), color=COLORS[0], label=f"mean of {2 * half + 1} lines")
+        axes.plot(steps, losses, color=COLORS[0], marker="o" if len(steps) == 1 else None, label="training")
+    else:
+        axes.plot(steps, losses, color=COLORS[0], alpha=0.3, linewidth=0.8, label="training, each line")
+        half = len(steps) // 40
+        axes.plot(steps, running_mean(losses, half), color=COLORS[0], label=f"training, mean of {2 * half + 1} lines")
+    for split, color in zip(sorted({str(line["split"]) for line in evaluation}), cycle(COLORS[1:]), strict=False):
+        steps, losses = _series([line for line in evaluation if line["split"] == split], "loss")
+        axes.plot(steps, losses, color=color, marker="o", markersize=3.5, label=label_text(split))
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -81,9 +84,14 @@ def running_mean(values: Sequence[float], half: int) -> NDArray[np.float64]:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _draw_metrics(axes: Axes, evaluation: Sequence[Line], chance: Mapping[str, float]) -> None:
+def _draw_metrics(
+    axes: Axes, training: Sequence[Line], evaluation: Sequence[Line], chance: Mapping[str, float]
+) -> None:
     """Draw one color per metric, one line style per split; chance is dashed in the metric's color."""
     splits = sorted({str(line["split"]) for line in evaluation})
+    steps, values = _series(training, "accuracy")
+    if steps:
+        axes.plot(steps, values, color=COLORS[0], alpha=0.3, linewidth=0.8, label="Accuracy, training")
     found = {name for line in evaluation for name, value in line.items() if value is not None}
     shown = [metric for metric in METRICS.values() if metric.is_drawn and metric.name in found]
     for color, metric in zip(cycle(COLORS), shown, strict=False):
