@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import study_table
-from command_line import ExperimentParser, PlainParser, parse_experiment
+from command_line import DEFAULTS, ExperimentParser, PlainParser, parse_experiment
 from study_table import RowResult, RunKey, RunResult, StudyConfig, StudyRow
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
-from vidtl.errors import UserError
+from vidtl.errors import UserError, nearest_key
 from vidtl.runtime.signals import StoppedBySignalError, exit_on_error, run_tool
 
 log = logging.getLogger("vidtl.study")
@@ -51,9 +51,10 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shard", help="execute part i of n of the runs, such as 2/4, and write no table")
     parser.add_argument("--table_only", action="store_true", help="write the table of the finished runs; start none")
     options, settings = parser.parse_known_args()
+    known = [*parser._option_string_actions, *(f"--{key}" for key in DEFAULTS)]
     for argument in settings:
         if argument.startswith("--") and "." not in argument.partition("=")[0]:
-            parser.error(f"unknown option {argument}")
+            raise UserError(f"unknown option {argument}; {nearest_key(argument, known, 'see --help')}")
     if options.table_only and options.shard:
         raise UserError("--table_only and --shard are given; allowed: one of them, --table_only after all parts")
     return options, settings

@@ -13,6 +13,7 @@ from pathlib import Path
 from command_line import ExperimentParser, parse_experiment
 
 from vidtl.config import ExperimentConfig
+from vidtl.errors import existing
 from vidtl.runtime.signals import run_tool
 
 
@@ -24,7 +25,6 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     )
     options, config = parse_experiment(parser)
     from vidtl.annotations.description import load_description
-    from vidtl.annotations.layout import existing
     from vidtl.data.protocols import protocol_of_run
 
     description = load_description(config.data.dataset, config.data.root)

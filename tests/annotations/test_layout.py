@@ -4,7 +4,8 @@ import pytest
 
 from tests.annotations.sets import make
 from tests.refusals import refused
-from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative, existing
+from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative
+from vidtl.errors import existing
 
 FIELDS = {"label": "tying tie", "id": "-abc", "start": 7, "end": 17}
 PATTERNS = ("{id}_{start:06d}_{end:06d}.*", "{label}/{id}_{start:06d}_{end:06d}.*", "{id}.*")

@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError, existing
 
 MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
 STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
@@ -32,6 +32,7 @@ CHECKPOINTS = "checkpoints"
 """Folder of a run."""
 _FORMAT = "vidtl-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8,})")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _UNFINISHED, _DAMAGED = ".tmp", ".damaged"
 _SPARE_BYTES = 16 * 2**20
 
@@ -102,17 +103,21 @@ def find_checkpoint(path: Path) -> Checkpoint:
         if found.experiment_file:
             _check_usable(found.path, hashed=())
         return found
-    newest = newest_valid(path / CHECKPOINTS, hashed=())
+    newest = newest_valid(path if path.name == CHECKPOINTS else path / CHECKPOINTS, hashed=())
     if newest is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
     return _described(newest)
 
 
 def require_directory(path: Path) -> None:
-    """Raise a UserError with the nearest name if a model directory does not exist."""
-    if not path.is_dir():
-        neighbors = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")
+    """Raise a UserError with the nearest name if a model directory does not exist, or is a file."""
+    try:
+        is_directory = existing(path, "model directory").is_dir()
+    except UserError as error:
+        hub = f"; `hf download {path} --local-dir DIR` makes one of the hub" if _HUB_NAME.fullmatch(str(path)) else ""
+        raise UserError(f"{error}{hub}") from None
+    if not is_directory:
+        raise UserError(f"{str(path)!r} is a file; allowed: a folder with a model, such as {str(path.parent)!r}")
 
 
 def _check_usable(path: Path, hashed: Collection[str]) -> None:

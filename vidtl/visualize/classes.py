@@ -71,18 +71,19 @@ def _draw_large_matrix(
     page.paste(rows, (0, 60))
     page.paste(below, (rows.width, 60 + size[1]))
     text = f"{heading}\nrows: true class; columns: predicted; color: share of the true class"
-    ImageDraw.Draw(page).text((8, 8), text.replace(r"\$", "$"), "black", label_font(13))
+    text, font = label_font(text.replace(r"\$", "$"), 13)
+    ImageDraw.Draw(page).text((8, 8), text, "black", font)
     with replacing(path) as temporary:
         page.save(temporary, format="PNG")
 
 
 def _labels(names: Sequence[str]) -> Image.Image:
     """Draw names below each other, `CELL_PX` apart, aligned to the right."""
-    texts, font = [printable(name, 36) for name in names], label_font(CELL_PX - 1)
-    width = 8 + round(max(map(font.getlength, texts)))
+    labels = [label_font(printable(name, 36), CELL_PX - 1) for name in names]
+    width = 8 + round(max(font.getlength(text) for text, font in labels))
     image = Image.new("RGB", (width, CELL_PX * len(names)), "white")
     draw = ImageDraw.Draw(image)
-    for number, text in enumerate(texts):
+    for number, (text, font) in enumerate(labels):
         draw.text((width - 4, CELL_PX * (number + 0.5)), text, "black", font, anchor="rm")
     return image
 

@@ -176,12 +176,13 @@ def _page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> 
     height = _HEADER + rows * (panel_height + _STRIP) + _GAP
     page = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((_GAP, 5), printable(title, width // 8), _INK, label_font(13))
-    draw.text((_GAP, 24), about, _FAINT, label_font(11))
+    title, font = label_font(printable(title, width // 8), 13)
+    draw.text((_GAP, 5), title, _INK, font)
+    draw.text((_GAP, 24), about, _FAINT, label_font(about, 11)[1])
     for place, (label, panel) in enumerate(panels):
         row, column = divmod(place, columns)
         x, y = _GAP + column * (panel_width + _GAP), _HEADER + row * (panel_height + _STRIP)
-        draw.text((x, y + 2), label, _INK, label_font(11))
+        draw.text((x, y + 2), label, _INK, label_font(label, 11)[1])
         page.paste(panel, (x, y + _STRIP))
     return np.asarray(page)
 
