@@ -169,17 +169,30 @@ def metrics_file(run: Run, study: StudyConfig) -> Path | None:
 
 
 def execute_unfinished(runs: Sequence[Run], study: StudyConfig, launch: Path | None) -> None:
-    """Train and evaluate unfinished runs one after the other."""
+    """Train and evaluate unfinished runs one after the other; UserError at the end if some have failed."""
+    failed = []
     for number, run in enumerate(runs, start=1):
         if metrics_file(run, study) is None:
             log.info("run %d of %d: %s, seed %d", number, len(runs), run.row.name, run.seed)
-            if judged_checkpoint(run, study.checkpoint) is None:
-                call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
-            checkpoint = judged_checkpoint(run, study.checkpoint)
-            assert checkpoint is not None
-            arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
-            output_dir = run.folder / "judged" / checkpoint.name
-            call(["eval.py", *run.arguments, *arguments, "--output_dir", str(output_dir)], launch)
+            try:
+                execute(run, study, launch)
+            except UserError as error:
+                log.error("%s", error)
+                failed.append(f"{run.row.name}, seed {run.seed}")
+    if failed:
+        names = "; ".join(failed)
+        raise UserError(f"{len(failed)} of {len(runs)} runs have failed: {names}; --table_only writes the others")
+
+
+def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
+    """Train and evaluate one run; UserError if a tool fails."""
+    if judged_checkpoint(run, study.checkpoint) is None:
+        call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
+    checkpoint = judged_checkpoint(run, study.checkpoint)
+    assert checkpoint is not None
+    arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
+    output_dir = run.folder / "judged" / checkpoint.name
+    call(["eval.py", *run.arguments, *arguments, "--output_dir", str(output_dir)], launch)
 
 
 def call(command: list[str], launch: Path | None) -> None:

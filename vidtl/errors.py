@@ -33,7 +33,7 @@ def nearest_key(key: str, known: Collection[str], otherwise: str = "") -> str:
     `otherwise` replaces the list of all where none is near.
     """
     last, last_parts = _last_part(key), {each: _last_part(each) for each in known}
-    names = {last, *(name for name, others in _OTHER_NAMES.items() if last in others.split())}
+    names = {last, *(name for name, *others in map(str.split, _OTHER_NAMES.split(";")) if last in others)}
     near = [each for each in known if last_parts[each] in names]
     bare = {each.lstrip("-"): each for each in known}  # all options begin alike
     near = near or [bare[each] for each in get_close_matches(key.lstrip("-"), bare, n=1)]
@@ -44,25 +44,14 @@ def _last_part(key: str) -> str:
     return spelling(key.rpartition(".")[2])
 
 
-_OTHER_NAMES = {
-    "learningrate": "lr maxlr baselr",
-    "weightdecay": "wd",
-    "length": "epochs numepochs maxepochs steps maxsteps",
-    "warmup": "warmupepochs warmupsteps",
-    "clipnorm": "gradclip clipgrad maxnorm",
-    "batchsize": "bs",
-    "numworkers": "workers",
-    "numframes": "frames",
-    "framesize": "imgsize imagesize inputsize resolution",
-    "precision": "amp fp16 bf16",
-    "root": "data datadir datapath dataroot",
-    "initfrom": "pretrained weights finetune",
-    "checkpoint": "model modelpath weights ckpt resume",
-    "architecture": "model arch",
-    "protocol": "views",
-    "outputdir": "output out workdir savedir",
-}
-"""Usual names elsewhere of the last part of keys, all by their `spelling`."""
+_OTHER_NAMES = """
+learningrate lr maxlr baselr; weightdecay wd; length epochs numepochs maxepochs steps maxsteps; batchsize bs;
+warmup warmupepochs warmupsteps; clipnorm gradclip clipgrad maxnorm; precision amp fp16 bf16; numworkers workers;
+numframes frames; framesize imgsize imagesize inputsize resolution; root data datadir datapath dataroot;
+initfrom pretrained weights finetune; checkpoint model modelpath weights ckpt resume; architecture model arch;
+protocol views; outputdir output out workdir savedir
+"""
+"""Last parts of keys, each with its usual names elsewhere, all by their `spelling`."""
 
 
 def existing(path: Path, what: str) -> Path:

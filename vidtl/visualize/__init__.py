@@ -2,7 +2,9 @@
 
 from contextlib import suppress
 from functools import cache
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -11,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
-from PIL import ImageFont
+from PIL import ImageDraw, ImageFont
 
 from vidtl.runtime.files import printable, replacing
 
 # Okabe and Ito's palette for color-blind readers; black and yellow left out, yellow is faint on white.
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
-_BUNDLED = Path(matplotlib.get_data_path())
+_DEJAVU = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 
 
@@ -49,44 +51,49 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def label_text(text: str, length: int = 36) -> str:
     """Shorten a name to one line without formulas of matplotlib; characters of no installed font become escapes."""
-    shown = "".join(each if _family(each) else _escape(each) for each in printable(text))
-    return printable(shown, length).replace("$", r"\$")
+    return printable(_drawable(printable(text)), length).replace("$", r"\$")
 
 
-def label_font(text: str, size_px: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Load the font for a text in Pillow, which draws with one; characters that it lacks become escapes in the text."""
-    family = next((each for each in map(_family, text) if each not in ("", "DejaVu Sans")), "DejaVu Sans")
-    file, characters = _fonts()[family]
-    shown = "".join(each if ord(each) in characters else _escape(each) for each in text)
-    return shown, _load(file, size_px)
+def draw_label(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, color: Any, size_px: int) -> float:
+    """Draw a line with Pillow from its upper left corner, each part with a font that has it; return the right edge."""
+    x, baseline = place[0], place[1] + _load("DejaVu Sans", size_px).getmetrics()[0]
+    for family, characters in groupby(_drawable(text), _family):
+        part, font = "".join(characters), _load(family, size_px)
+        draw.text((x, baseline), part, color, font, anchor="ls")
+        x += font.getlength(part)
+    return x
 
 
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii") if not character.isascii() else character
-
-
-_load = cache(ImageFont.truetype)
+def _drawable(text: str) -> str:
+    return "".join(each if _family(each) else each.encode("unicode_escape").decode("ascii") for each in text)
 
 
 @cache
 def _family(character: str) -> str:
     """Return the first font family with a character, of DejaVu, which is part of matplotlib, and those installed."""
-    if character.isascii():
+    if ord(character) in _characters(_DEJAVU):
         return "DejaVu Sans"
-    return next((family for family, (_, characters) in _fonts().items() if ord(character) in characters), "")
+    return next((family for family, (_, characters) in _installed().items() if ord(character) in characters), "")
+
+
+def _load(family: str, size_px: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(_DEJAVU if family == "DejaVu Sans" else _installed()[family][0], size_px)
 
 
 @cache
-def _fonts() -> dict[str, tuple[str, frozenset[int]]]:
-    """List file and characters of each font family, DejaVu's first; without those that draw boxes or only in color."""
-    fonts = {"DejaVu Sans": str(_BUNDLED / "fonts/ttf/DejaVuSans.ttf")}
+def _installed() -> dict[str, tuple[str, frozenset[int]]]:
+    """List file and characters of each other font family, without those that draw boxes or only in color."""
+    fonts: dict[str, tuple[str, frozenset[int]]] = {}
     for entry in sorted(fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
-        is_for_text = not Path(entry.fname).is_relative_to(_BUNDLED) and "LastResort" not in entry.fname
-        if is_for_text and entry.style == "normal" and "Color" not in entry.name:
-            fonts.setdefault(entry.name, entry.fname)
-    return {family: (file, _characters(file)) for family, file in fonts.items()}
+        is_for_text = Path(entry.fname).parent != Path(_DEJAVU).parent and "LastResort" not in entry.fname
+        if is_for_text and entry.style == "normal" and entry.weight == 400 and "Color" not in entry.name:
+            own = _characters(entry.fname)
+            file, characters = fonts.get(entry.name, (entry.fname, own))
+            fonts[entry.name] = file, own & characters  # matplotlib takes either file
+    return fonts
 
 
+@cache
 def _characters(file: str) -> frozenset[int]:
     """Read the characters of which a font has outlines."""
     with suppress(RuntimeError, OSError):
