@@ -40,7 +40,7 @@ class PlainParser(argparse.ArgumentParser):
                 raise UserError(f"unknown option {option}; {nearest_key(option, known, 'see --help')}")
             if "." in option and f"--{option}" in known:
                 raise UserError(f"unknown argument {argument!r}; did you mean '--{option}'?")
-        return super().parse_args(args, namespace)
+        return self.parse_intermixed_args(args, namespace)  # VIDEO... after options, too
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:

@@ -71,7 +71,7 @@ def read_columns(
                     yield line, {key: fields[place].strip() for key, place in places}
                 line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
+        raise UserError(f"{file}:{line}: not a row of a CSV file with the separator {delimiter!r} ({error})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start}); save it as CSV UTF-8") from None
 
