@@ -65,7 +65,8 @@ def existing(path: Path, what: str) -> Path:
         missing = missing.parent
     folder = missing.parent
     names = sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
-    hint = f"; {did_you_mean(missing.name, names)}" if names else "; that folder is empty"
+    hint = f"; that {'folder is empty' if folder.is_dir() else 'is a file'}"
+    hint = f"; {did_you_mean(missing.name, names)}" if names else hint
     if hint.startswith("; allowed") and (missing != path.absolute() or str(folder) == folder.anchor):
         hint = ", nor a similar name"  # the list of a folder far above leads nowhere
     raise UserError(f"{what} {str(path)!r} does not exist: {str(folder)!r} has no {missing.name!r}{hint}")

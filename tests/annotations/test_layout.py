@@ -63,8 +63,9 @@ def test_a_missing_path_is_refused_with_its_first_missing_part(tmp_path):
     for path, wrong, right in (("set/lists/val.csv", "set", "sets"), ("sets/lists/vla.csv", "vla.csv", "val.csv")):
         with refused(repr(wrong), repr(right)):
             existing(tmp_path / path, "annotation file")
-    for path, parts in (("other/x.csv", ["'other'", "similar"]), ("x.csv", ["'x.csv'", "allowed: sets"])):
-        with refused(repr(str(tmp_path)), *parts):
+    cases = {"other/x.csv": ["similar"], "sets/x.csv": ["allowed: lists"], "sets/lists/val.csv/a": ["is a file"]}
+    for path, parts in cases.items():
+        with refused(repr(str(tmp_path / path)), *parts):
             existing(tmp_path / path, "annotation file")
     with pytest.raises(UserError) as caught:
         existing(Path("/qqqqqqqqqqqq"), "data.root")

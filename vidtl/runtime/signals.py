@@ -142,7 +142,7 @@ def exit_on_error() -> Iterator[None]:
     except SystemExit as chosen:  # by the tool, or by argparse
         _end(int(chosen.code or 0))
     except Exception as error:
-        if isinstance(error, OSError) and (lost := _flush(probe="\n")):
+        if isinstance(error, OSError) and not error.filename and (lost := _flush(probe="\n")):
             _end(lost)
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             time.sleep(FIRST_REPORT_S)
