@@ -2,7 +2,7 @@
 
     python -m benchmarks.conformance FOLDER --output conformance.csv
 
-Exits with 1 if a decoder gives wrong frames.
+Exits with 1 if a decoder gives wrong frames or fails.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import av
 import numpy as np
 from rich.progress import track
 
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.runtime.files import printable, whole_file
 from vidtl.runtime.logging import installed_versions
@@ -27,18 +28,17 @@ from vidtl.video.clip import ClipBuffer, Converter
 from vidtl.video.pyav import PyAVReader
 
 EXIT_WRONG = 1
-FRAME_SIZE = (64, 64)
 NUM_RANDOM = 5
 
 TOLERANCE = 0.5
-"""Gray levels, mean over a frame: rounding of another resize or color matrix. Neighboring frames differ by more."""
+"""Gray levels, mean over a frame: rounding of another color matrix. Neighboring frames differ by more."""
 
 
 class Verdict(NamedTuple):
     """Result of one file with one decoder."""
 
     outcome: str
-    """`exact`: bit for bit; `rounding`: within `TOLERANCE`; `WRONG`; `refused`; `not checked`."""
+    """`exact`: bit for bit; `rounding`: within `TOLERANCE`; `WRONG`; `refused`; `failed`; `not checked`."""
     difference: float | None
     """Largest mean difference of a frame, in gray levels."""
     reason: str = ""
@@ -73,25 +73,29 @@ def check_file(path: Path, decoders: Collection[str]) -> dict[str, Verdict]:
                 return dict.fromkeys(decoders, Verdict("not checked", None, "it is an image"))
             view = _view(video)
             expected = plain_decode(video, view)
-            planar = bool(np.array_equal(video.read([view], FRAME_SIZE, "planar"), expected["planar"]))
+            planar = bool(np.array_equal(video.read([view], view.box[2:], "planar"), expected["planar"]))
         planar = planar and np.array_equal(_one_by_one(path, "pyav", view, "planar"), expected["planar"])
     except UnreadableVideo as error:
         not_checked = dict.fromkeys(decoders, Verdict("not checked", None, "PyAV refuses it"))
         return not_checked | {"pyav": Verdict("refused", None, error.reason)}
+    except Exception as error:  # of one file, which the results of the others do not depend on
+        return dict.fromkeys(decoders, Verdict("failed", None, f"{type(error).__name__}: {error}"))
     return {name: _verdict(path, name, view, expected["rgb"], planar or name != "pyav") for name in decoders}
 
 
 def _view(video: PyAVReader) -> View:
+    """Choose frames and a box that is read at its own size; even, so that the planes of color are not resized."""
     count = len(video.times_s)
     numbers = generator(0, count).integers(count, size=NUM_RANDOM)
     indices = generator(1, count).permutation(np.concatenate([[0, count // 2, count - 1], numbers]))
-    return View(indices, Box(video.height // 10, video.width // 7, max(2, video.height // 2), max(2, video.width // 2)))
+    box = Box(video.height // 20 * 2, video.width // 14 * 2, video.height // 4 * 2 or 2, video.width // 4 * 2 or 2)
+    return View(indices, box)
 
 
 def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
     """Crop and resize frames that PyAV yields one after the other, without seeking or skipping, by pixel format."""
     source = video.source
-    clips = {form: ClipBuffer([view], FRAME_SIZE, form, source.geometry()) for form in ("planar", "rgb")}
+    clips = {form: ClipBuffer([view], view.box[2:], form, source.geometry()) for form in ("planar", "rgb")}
     converters = {form: Converter(source.coded_size, source.color, form) for form in clips}
     wanted = set(view.indices.tolist())
     with av.open(str(video.path)) as container:
@@ -111,16 +115,18 @@ def _one_by_one(path: Path, decoder: str, view: View, form: PixelFormat) -> np.n
     frames = []
     for number in view.indices:
         with open_video(path, decoder) as video:
-            frames.append(video.read([View(np.array([number]), view.box)], FRAME_SIZE, form)[0])
+            frames.append(video.read([View(np.array([number]), view.box)], view.box[2:], form)[0])
     return np.concatenate(frames)[None]
 
 
 def _verdict(path: Path, decoder: str, view: View, expected: np.ndarray, planar_equal: bool) -> Verdict:
     try:
         with open_video(path, decoder) as video:
-            found = np.concatenate([video.read([view], FRAME_SIZE, "rgb"), _one_by_one(path, decoder, view, "rgb")])
+            found = np.concatenate([video.read([view], view.box[2:], "rgb"), _one_by_one(path, decoder, view, "rgb")])
     except UnreadableVideo as error:
         return Verdict("refused", None, error.reason.replace(str(path), path.name))
+    except Exception as error:
+        return Verdict("failed", None, f"{type(error).__name__}: {error}")
     expected = np.concatenate([expected, expected])
     difference = float(np.abs(found.astype(int) - expected.astype(int)).mean(axis=(2, 3, 4)).max())
     if np.array_equal(found, expected) and planar_equal:
@@ -133,6 +139,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of videos")
     parser.add_argument("--output", type=Path, help="CSV file to write, one line per file")
     options = parser.parse_args()
+    require(not options.output or options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
     paths = sorted(path for path in options.folder.iterdir() if path.is_file()) if options.folder.is_dir() else []
     if not paths:
         raise UserError(f"{options.folder} is no folder with files; allowed: a folder of videos")
@@ -152,7 +159,7 @@ def main() -> None:
         print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
     print(f"versions: {', '.join(f'{name} {v}' for name, v in installed_versions(('av', *decoders)).items())}")
     print("FFmpeg in av: " + ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in av.library_versions.items()))
-    if any(outcomes["WRONG"] for outcomes in counts.values()):
+    if any(outcomes["WRONG"] + outcomes["failed"] for outcomes in counts.values()):
         sys.exit(EXIT_WRONG)
 
 

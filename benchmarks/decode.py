@@ -187,6 +187,7 @@ def main() -> None:
     options = parser.parse_args()
     for name in ("clips", "rounds"):
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
+    require(not options.output or options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
     for path in options.videos:
         require(path.is_file(), "VIDEO", str(path), "files")
     torch.set_num_threads(1)
@@ -194,7 +195,15 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     for name in CONTENDERS.keys() - contenders.keys():
         console.print(f"not installed: {name}")
-    files = [time_file(path, contenders, options.clips, options.rounds) for path in options.videos]
+    files, left_out = list[FileTimes](), list[str]()
+    for path in options.videos:
+        try:
+            files.append(time_file(path, contenders, options.clips, options.rounds))
+        except UserError as error:  # which takes no other file's times
+            left_out.append(str(error))
+            console.print(printable(f"left out: {error}"))
+    if not files:
+        raise UserError(f"no file could be timed, such as {left_out[0]}")
     print_speeds(console, files, [name for name in contenders if name != LIMIT])
     if options.output:
         report = {
@@ -203,6 +212,7 @@ def main() -> None:
             "machine": describe_machine(),
             "versions": installed_versions(("av", "decord", "torchcodec", "pytorchvideo", "torch", "vidtl")),
             "files": [file._asdict() for file in files],
+            "left_out": left_out,
         }
         options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -70,6 +70,7 @@ def parse() -> tuple[argparse.Namespace, Sizes]:
     options = parser.parse_args()
     for name in ("rounds", "threads"):
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
+    require(not options.output or options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
     for precision in options.precision:
         resolve_precision(precision)
     sizes = {name: getattr(options, name) for name in ("size", "depth", "batch", "num_frames", "frame_size")}

@@ -22,6 +22,7 @@ from rich.console import Console
 from benchmarks.contenders import Contender, Sizes
 from benchmarks.model import AUTOCAST, print_results, run_rounds, summarize
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.checks import require
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
 from vidtl.models.weights.load import PublishedModel
@@ -49,7 +50,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
     parser.add_argument("--tokens", type=int, default=8, help="tokens of TokenLearner per timestep")
     parser.add_argument("--output", type=Path, help="JSON file to write, with the seconds of every round")
-    return parser.parse_args()
+    options = parser.parse_args()
+    require(not options.output or options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
+    return options
 
 
 def main() -> None:

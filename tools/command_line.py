@@ -6,8 +6,9 @@ Options and their help come from the dataclasses. Nothing slow is imported here:
 import argparse
 import ast
 import inspect
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from itertools import pairwise
@@ -16,7 +17,7 @@ from typing import Any, Literal, NoReturn
 
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
 from vidtl.config.load import Leaf, build, describe, leaves, parse_text, read_values, read_yaml
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError, did_you_mean, nearest_key
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 """Configurations of the project, which a wheel has, too."""
@@ -38,9 +39,25 @@ class PlainParser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         for argument in sys.argv[1:] if args is None else args:
             option = argument.partition("=")[0]
-            if option.startswith("--") and option not in known:
-                raise UserError(f"unknown option {option}; {did_you_mean(option, known)}")
-        return super().parse_args(args, namespace)
+            if re.match("--|-[A-Za-z]{2}", option) and option not in known:
+                raise UserError(f"unknown option {option}; {nearest_key(option, known, 'see --help')}")
+            if "." in option and f"--{option}" in known:
+                raise UserError(f"unknown argument {argument!r}; did you mean '--{option}'?")
+        return self.parse_intermixed_args(args, namespace)  # VIDEO... after options, too
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)  # type: ignore[misc]
+        except argparse.ArgumentError:
+            if action.type in (int, float):
+                name = describe(action.type)
+                raise UserError(f"{_name(action)} is {arg_string!r}; allowed: {name}") from None
+            raise
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            hint = did_you_mean(str(value), map(str, action.choices))
+            raise UserError(f"{_name(action)} is {value!r}; {hint}")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
@@ -49,9 +66,19 @@ class PlainParser(argparse.ArgumentParser):
 class ExperimentParser(PlainParser):
     """Parser with an option for each setting; `settings` of its result has those given, by dotted key."""
 
+    common_keys: Collection[str] = (
+        *("data.dataset", "data.root", "data.num_workers", "clip.num_frames", "clip.frame_size", "model.architecture"),
+        *("model.size", "optimizer.learning_rate", "schedule.length", "training.batch_size", "training.precision"),
+        *("training.init_from", "evaluation.protocol"),
+    )
+    """Settings that `--help` shows; `--help all` shows every one."""
+
     def __init__(self, tool: str, description: str) -> None:
-        super().__init__(usage=f"{tool} [options] [--section.key value ...]", description=description)
+        usage = f"{tool} [options] [--section.key value ...]"
+        super().__init__(usage=usage, description=description, add_help=False)
         self.set_defaults(settings={})
+        text = "Print the common options, or `--help all`: all of them"
+        self.add_argument("-h", "--help", action=_Help, nargs="?", metavar="all", help=text)
         self.add_argument("--config", action=_Given, help="YAML file with settings, or one of ours: toy")
         groups = {section.name: self.add_argument_group(section.name) for section in fields(ExperimentConfig)}
         common: dict[str, Any] = {"action": _Given, "default": argparse.SUPPRESS}
@@ -60,9 +87,11 @@ class ExperimentParser(PlainParser):
             groups[key.partition(".")[0]].add_argument(f"--{key}", metavar=describe(leaf.hint), help=text, **common)
 
     def format_help(self) -> str:
-        """Add docstrings and defaults to the options."""
+        """Add docstrings and defaults to the options, and hide settings that are not common ones."""
         for action in self._actions:
-            if isinstance(action, _Given) and (leaf := DEFAULTS.get(action.dest)):
+            if action.dest in _SETTINGS and action.dest not in self.common_keys:
+                action.help = argparse.SUPPRESS
+            elif leaf := DEFAULTS.get(action.dest):
                 default = {"": "''", None: "null"}.get(leaf.default, leaf.default)
                 default = list(default) if isinstance(default, tuple) else default
                 text = f"{field_docstrings(leaf.owner)[action.dest.rpartition('.')[2]]} (default: {default})"
@@ -72,6 +101,8 @@ class ExperimentParser(PlainParser):
 
 class ModelParser(ExperimentParser):
     """Parser of a tool that uses a trained model."""
+
+    common_keys = "data.root", "data.eval_split", "data.num_workers", "evaluation.protocol", "evaluation.batch_size"
 
     def __init__(self, tool: str, description: str) -> None:
         super().__init__(tool, description)
@@ -94,6 +125,16 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", default="", metavar="best|last|N", help=text)
 
 
+class _Help(argparse.Action):
+    """Action that prints the help and ends the process."""
+
+    def __call__(self, parser: Any, namespace: object, value: Any, option: str | None = None) -> None:
+        if value == "all":
+            parser.common_keys = _SETTINGS
+        parser.print_help()
+        parser.exit()
+
+
 class _Given(argparse.Action):
     """Action that stores a setting, or those of a file, over earlier ones."""
 
@@ -101,6 +142,10 @@ class _Given(argparse.Action):
         hint = _SETTINGS[self.dest].hint if self.dest in _SETTINGS else None
         given = {self.dest: parse_text(value, hint, self.dest)} if hint else settings_of_file(find_config(value))
         namespace.settings = namespace.settings | given
+
+
+def _name(action: argparse.Action) -> str:
+    return action.option_strings[0] if action.option_strings else action.dest
 
 
 @cache

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import study_table
-from command_line import ExperimentParser, PlainParser, find_config, parse_experiment
+from command_line import DEFAULTS, ExperimentParser, PlainParser, find_config, parse_experiment
 from study_table import RowResult, RunKey, RunResult, StudyConfig, StudyRow
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
-from vidtl.errors import UserError
+from vidtl.errors import UserError, nearest_key
 from vidtl.runtime.signals import StoppedBySignalError, exit_on_error, run_tool
 
 log = logging.getLogger("vidtl.study")
@@ -51,9 +51,10 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shard", help="execute part i of n of the runs, such as 2/4, and write no table")
     parser.add_argument("--table_only", action="store_true", help="write the table of the finished runs; start none")
     options, settings = parser.parse_known_args()
+    known = [*parser._option_string_actions, *(f"--{key}" for key in DEFAULTS)]
     for argument in settings:
         if argument.startswith("--") and "." not in argument.partition("=")[0]:
-            parser.error(f"unknown option {argument}")
+            raise UserError(f"unknown option {argument}; {nearest_key(argument, known, 'see --help')}")
     if options.table_only and options.shard:
         raise UserError("--table_only and --shard are given; allowed: one of them, --table_only after all parts")
     return options, settings
@@ -168,17 +169,30 @@ def metrics_file(run: Run, study: StudyConfig) -> Path | None:
 
 
 def execute_unfinished(runs: Sequence[Run], study: StudyConfig, launch: Path | None) -> None:
-    """Train and evaluate unfinished runs one after the other."""
+    """Train and evaluate unfinished runs one after the other; UserError at the end if some have failed."""
+    failed = []
     for number, run in enumerate(runs, start=1):
         if metrics_file(run, study) is None:
             log.info("run %d of %d: %s, seed %d", number, len(runs), run.row.name, run.seed)
-            if judged_checkpoint(run, study.checkpoint) is None:
-                call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
-            checkpoint = judged_checkpoint(run, study.checkpoint)
-            assert checkpoint is not None
-            arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
-            output_dir = run.folder / "judged" / checkpoint.name
-            call(["eval.py", *run.arguments, *arguments, "--output_dir", str(output_dir)], launch)
+            try:
+                execute(run, study, launch)
+            except UserError as error:
+                log.error("%s", error)
+                failed.append(f"{run.row.name}, seed {run.seed}")
+    if failed:
+        names = "; ".join(failed)
+        raise UserError(f"{len(failed)} of {len(runs)} runs have failed: {names}; --table_only writes the others")
+
+
+def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
+    """Train and evaluate one run; UserError if a tool fails."""
+    if judged_checkpoint(run, study.checkpoint) is None:
+        call(["train.py", *run.arguments, "--output_dir", str(run.folder)], launch)
+    checkpoint = judged_checkpoint(run, study.checkpoint)
+    assert checkpoint is not None
+    arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
+    output_dir = run.folder / "judged" / checkpoint.name
+    call(["eval.py", *run.arguments, *arguments, "--output_dir", str(output_dir)], launch)
 
 
 def call(command: list[str], launch: Path | None) -> None:

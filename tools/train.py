@@ -15,6 +15,7 @@ from command_line import ExperimentParser, parse_experiment
 from processes import add_processes, start_processes
 
 from vidtl.config import ExperimentConfig
+from vidtl.errors import existing
 from vidtl.runtime.signals import run_tool
 
 
@@ -27,7 +28,6 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     add_processes(parser)
     options, config = parse_experiment(parser)
     from vidtl.annotations.description import load_description
-    from vidtl.annotations.layout import existing
     from vidtl.data.protocols import protocol_of_run
 
     description = load_description(config.data.dataset, config.data.root)

@@ -1,9 +1,14 @@
 """The exception for mistakes of a user, and the search for the nearest valid name."""
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from unicodedata import normalize
+
+_URL = re.compile(r"[A-Za-z][\w+.-]+:/")  # a Path has one slash of two; a drive of Windows is one letter
+_LONGEST_LIST = 12
 
 
 class UserError(ValueError):
@@ -20,12 +25,56 @@ def install_extra(extra: str) -> str:
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """End an error message about an unknown `name`: the nearest allowed name, or all of them if none is near."""
-    names = list(allowed)
-    nearest = get_close_matches(name, names, n=1, cutoff=0.5)
-    if nearest:
+    names = [each for each in allowed if each != name]
+    if nearest := get_close_matches(name, names, n=1, cutoff=0.5):
         return f"did you mean {nearest[0]!r}?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"allowed: {shown}"
+    shown = ", ".join(names[:_LONGEST_LIST]) + (", ..." if len(names) > _LONGEST_LIST else "")
+    return f"allowed: {shown}" if shown else "there is no other name"
+
+
+def nearest_key(key: str, known: Collection[str], otherwise: str = "") -> str:
+    """End an error message about an unknown dotted key or option: those with the same last part, or the nearest.
+
+    `otherwise` replaces the list of all where none is near.
+    """
+    last, last_parts = _last_part(key), {each: _last_part(each) for each in known}
+    names = {last, *(name for name, *others in map(str.split, _OTHER_NAMES.split(";")) if last in others)}
+    near = [each for each in known if last_parts[each] in names]
+    bare = {each.lstrip("-"): each for each in known}  # all options begin alike
+    near = near or [bare[each] for each in get_close_matches(key.lstrip("-"), bare, n=1)]
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise or did_you_mean(key, known)
+
+
+def _last_part(key: str) -> str:
+    return spelling(key.rpartition(".")[2])
+
+
+_OTHER_NAMES = """
+learningrate lr maxlr baselr; weightdecay wd; length epochs numepochs maxepochs steps maxsteps; batchsize bs;
+warmup warmupepochs warmupsteps; clipnorm gradclip clipgrad maxnorm; precision amp fp16 bf16; numworkers workers;
+numframes frames; framesize imgsize imagesize inputsize resolution; root data datadir datapath dataroot;
+initfrom pretrained weights finetune; checkpoint model modelpath weights ckpt resume; architecture model arch;
+protocol views; outputdir output out workdir savedir
+"""
+"""Last parts of keys, each with its usual names elsewhere, all by their `spelling`."""
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return the path, or raise a UserError with its first missing part and the nearest name there."""
+    if path.exists():
+        return path
+    if _URL.match(str(path)):
+        raise UserError(f"{what} {str(path).replace(':/', '://', 1)!r} is a URL; allowed: a path, so download it first")
+    missing = path.absolute()
+    while not missing.parent.exists():
+        missing = missing.parent
+    folder = missing.parent
+    names = sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
+    hint = f"; that {'folder is empty' if folder.is_dir() else 'is a file'}"
+    hint = f"; {did_you_mean(missing.name, names)}" if names else hint
+    if hint.startswith("; allowed") and (missing != path.absolute() or str(folder) == folder.anchor):
+        hint = ", nor a similar name"  # the list of a folder far above leads nowhere
+    raise UserError(f"{what} {str(path)!r} does not exist: {str(folder)!r} has no {missing.name!r}{hint}")
 
 
 def spelling(name: str) -> str:

@@ -1,10 +1,13 @@
 """Search for videos and annotation files, and refused paths."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.annotations.sets import make
 from tests.refusals import refused
-from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative, existing
+from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative
+from vidtl.errors import UserError, existing
 
 FIELDS = {"label": "tying tie", "id": "-abc", "start": 7, "end": 17}
 PATTERNS = ("{id}_{start:06d}_{end:06d}.*", "{label}/{id}_{start:06d}_{end:06d}.*", "{id}.*")
@@ -60,6 +63,14 @@ def test_a_missing_path_is_refused_with_its_first_missing_part(tmp_path):
     for path, wrong, right in (("set/lists/val.csv", "set", "sets"), ("sets/lists/vla.csv", "vla.csv", "val.csv")):
         with refused(repr(wrong), repr(right)):
             existing(tmp_path / path, "annotation file")
+    cases = {"other/x.csv": ["similar"], "sets/x.csv": ["allowed: lists"], "sets/lists/val.csv/a": ["is a file"]}
+    for path, parts in cases.items():
+        with refused(repr(str(tmp_path / path)), *parts):
+            existing(tmp_path / path, "annotation file")
+    with pytest.raises(UserError) as caught:
+        existing(Path("/qqqqqqqqqqqq"), "data.root")
+    assert "allowed" not in str(caught.value)
+    assert "'/' has no 'qqqqqqqqqqqq'" in str(caught.value)
 
 
 def test_annotations_are_found_with_underscores_alternatives_and_patterns(tmp_path):

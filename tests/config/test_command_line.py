@@ -84,7 +84,19 @@ def test_nulls_and_sizes_as_numbers_are_read_from_files(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--confg=x",), ("--confg", "--config")),
+        (("--confg=x",), ("--confg", "'--config'?")),
+        (("--lr", "1"), ("--lr", "'--optimizer.learning_rate'?")),
+        (("-lr", "1"), ("-lr", "'--optimizer.learning_rate'?")),
+        (("--Weight-Decay=1",), ("--Weight-Decay", "'--optimizer.weight_decay'?")),
+        (("--batch-size", "2"), ("--batch-size", "'--training.batch_size'", "'--evaluation.batch_size'")),
+        (("--clip.batch_size", "2"), ("--clip.batch_size", "'--training.batch_size'", "'--evaluation.batch_size'")),
+        (("--optimizer.epochs", "2"), ("--optimizer.epochs", "'--schedule.length'?")),
+        (("--workers", "2"), ("--workers", "'--data.num_workers'?")),
+        (("--gpus", "2"), ("--gpus; see --help",)),
+        (("clip.stride=2",), ("clip.stride=2", "'--clip.stride'?")),
+        (("--training.precision", "half"), ("training.precision", "'half'", "auto, fp32, bf16, fp16")),
+        (("--schedule.length", "2"), ("schedule.length", "'2'", "unit", "epochs")),
+        (("--config=no.yaml",), ("'no.yaml'", str(Path.cwd()))),
         (("--clip.stride",), ("clip.stride",)),
         (("--clip.stride", "2.5"), ("clip.stride", "2.5", "int")),
         (("--clip.frame_size", "[32]"), ("clip.frame_size", "[32]", "tuple[int, int]")),
@@ -106,14 +118,18 @@ def test_a_mistake_in_a_file_is_found_even_where_an_option_replaces_it(file: Pat
         parsed("--config", file, "--clip.stride", "2")
 
 
-def test_help_has_type_default_and_docstring_of_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parsed("--help")
-    text = " ".join(capsys.readouterr().out.split())
+def test_help_has_type_default_and_docstring_of_common_settings_or_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for options in (["--help"], ["--help", "all"]):
+        with pytest.raises(SystemExit):
+            parsed(*options)
+        texts.append(" ".join(capsys.readouterr().out.split()))
+    short, text = texts
+    assert [key for key in DEFAULTS if (f"--{key} " in short) != (key in ExperimentParser.common_keys)] == []
     assert [key for key in DEFAULTS if f"--{key} " not in text] == []
     assert "--clip.frame_size tuple[int, int] Height and width of the model" in text
     assert text.count("(default: ") >= len(DEFAULTS)
-    assert str(list(AUGMENTATION_PRESETS))[1:-1] in text
+    assert " | ".join(AUGMENTATION_PRESETS) in text
 
 
 def test_configurations_are_found_by_name_unless_the_user_has_one(

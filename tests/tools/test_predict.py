@@ -2,7 +2,10 @@
 
 import csv
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from PIL import Image
 from scipy.special import expit, softmax
 
 import vidtl
-from tests.environment import RunMain
+from tests.environment import ENVIRONMENT, REPOSITORY, RunMain
 from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import assert_refusal, refused
 from vidtl.annotations.video_files import find_videos
@@ -156,6 +159,8 @@ def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_labe
     ("options", "named"),
     [
         (["brokn.mp4"], ("'brokn.mp4'", "'broken.mp4'")),
+        (["below", "https://a.b/c.mp4"], ("'https://a.b/c.mp4'", "URL")),
+        (["below", "--top_k", "two"], ("--top_k", "'two'", "int")),
         (["below", "--top_k", "-1"], ("--top_k", -1)),
         (["below", "--threshold", "2"], ("--threshold", 2.0)),
         (["below", "--frame_rate", "0"], ("--frame_rate", 0, "above 0")),
@@ -167,6 +172,31 @@ def test_mistakes(run_main: RunMain, model: Path, folder: Path, options: list[st
     output, errors = run_main(prediction.main, folder / first, "--checkpoint", model, *HERE, *others, code=2)
     assert output == ""
     assert_refusal(errors.splitlines()[-1], *named)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(("target", "code"), [("| true", 141), ("> /dev/full", 2), ("> /dev/null", 4)])
+def test_output_that_nobody_takes_ends_without_a_traceback(
+    model: Path, folder: Path, unbuffered: str, target: str, code: int
+) -> None:
+    command = shlex.join([sys.executable, "tools/predict.py", str(folder), "--checkpoint", str(model), "--json", *HERE])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {target}; exit ${{PIPESTATUS[0]}}"],
+        cwd=REPOSITORY,
+        env={**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered},
+        capture_output=True,
+    )
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+    assert (b"error: " in done.stderr) == (code == 2)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_names_that_a_terminal_lacks_are_escaped(model: Path, toy: Path, tmp_path: Path, encoding: str) -> None:
+    video = shutil.copy(next((toy / "videos/val").iterdir()), tmp_path / "ビデオ.mp4")
+    command = [sys.executable, "tools/predict.py", str(video), "--checkpoint", str(model), *HERE]
+    output = subprocess.check_output(command, cwd=REPOSITORY, env={**ENVIRONMENT, "PYTHONIOENCODING": encoding})
+    assert rb"\u30d3\u30c7\u30aa.mp4" in output
 
 
 def test_images_are_frames_of_a_video_once_their_rate_is_known(model: Path, tmp_path: Path) -> None:

@@ -216,6 +216,16 @@ def test_a_place_without_a_model_is_refused(tmp_path, given):
         find_checkpoint(tmp_path / given)
 
 
+def test_a_folder_of_checkpoints_is_that_of_its_run_and_a_file_or_name_is_refused(folder):
+    assert find_checkpoint(folder) == find_checkpoint(folder.parent)
+    file = folder / "step-00000020" / MODEL
+    with refused(repr(str(file)), "is a file", repr(str(file.parent))):
+        find_checkpoint(file)
+    for given, parts in (("me/my-model", ["hf download me/my-model"]), ("https://a.b/c", ["'https://a.b/c'", "URL"])):
+        with refused(given, *parts):
+            find_checkpoint(Path(given))
+
+
 def test_only_the_files_of_the_model_are_verified(folder):
     checkpoint = find_checkpoint(folder / "step-00000020")
     for file in (checkpoint.path / OPTIMIZER, checkpoint.path / EMA / MODEL):

@@ -2,13 +2,18 @@
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 from PIL import Image
 
 from tests.metrics.made_outcomes import random_outcomes
+from vidtl import visualize
 from vidtl.visualize import classes, label_text
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 from vidtl.visualize.curves import draw_curves, running_mean
@@ -59,6 +64,45 @@ def test_average_precision_bars(tmp_path, monkeypatch, num_classes):
     values, names = [np.nan, *np.linspace(0, 1, num_classes)[1:]], (HOSTILE * 2)[:num_classes]
     draw_average_precision(np.array(values), np.arange(num_classes), 50, names, tmp_path / "ap.png", "title")
     assert pixels(tmp_path / "ap.png").shape[0] > 100
+
+
+@pytest.fixture
+def one_font(tmp_path, monkeypatch) -> str:
+    """Install a font with a square for one character, and no other: that character."""
+    builder = FontBuilder(1000)
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 900), (900, 900), (900, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    builder.setupGlyphOrder([".notdef", "run"])
+    builder.setupCharacterMap({ord("跑"): "run"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "run": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "run": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "One Glyph", "styleName": "Regular"})
+    builder.setupOS2(usWeightClass=400)
+    builder.setupPost()
+    builder.save(tmp_path / "one.ttf")
+    monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if "DejaVu" in font.name])
+    fontManager.addfont(tmp_path / "one.ttf")
+    for function in (visualize._installed, visualize._family):
+        function.cache_clear()
+        monkeypatch.setattr(visualize, function.__name__, cache(function.__wrapped__))
+    return "跑"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("num_classes", [2, 40])
+def test_names_are_drawn_with_an_installed_font_or_as_escapes(tmp_path, one_font, num_classes):
+    assert label_text(f"{one_font} 步 🏃 مشي नम") == f"{one_font} \\u6b65 \\U0001f3c3 مشي \\u0928\\u092e"
+    found = []
+    for name in (one_font, "步", "\\u6b65"):
+        counts = np.eye(num_classes, num_classes + 1, dtype=np.int64)
+        draw_confusion(counts, [f"{name} run"] * num_classes, tmp_path / "confusion.png", name)
+        found.append(pixels(tmp_path / "confusion.png"))
+    assert found[0].shape != found[1].shape
+    np.testing.assert_array_equal(found[1], found[2])
 
 
 def training_lines(count: int) -> list[dict]:

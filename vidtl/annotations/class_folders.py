@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 
 from vidtl.annotations.keys import DatasetDescription, SplitDescription
-from vidtl.annotations.layout import existing
-from vidtl.errors import UserError
+from vidtl.errors import UserError, existing
 from vidtl.video.suffixes import VIDEO_SUFFIXES
 
 HELD_OUT = ("val", "valid", "validation", "test")

@@ -15,12 +15,12 @@ from vidtl.annotations.formats import READERS, AnnotationFormat
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource
 from vidtl.annotations.keys import DatasetDescription, SplitDescription
-from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_inside, existing
+from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_inside
 from vidtl.annotations.parts import choose_part
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.annotations.text_files import ClassList, read_class_list
 from vidtl.config.load import load
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError, did_you_mean, existing
 
 FILE_NAME = "dataset.yaml"
 

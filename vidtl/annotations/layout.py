@@ -12,7 +12,7 @@ from string import Formatter
 from typing import NamedTuple
 from unicodedata import normalize
 
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError, existing
 from vidtl.video.suffixes import VIDEO_SUFFIXES
 
 _RANKS = {suffix[1:]: rank for rank, suffix in enumerate(VIDEO_SUFFIXES)}
@@ -31,18 +31,6 @@ def check_relative(path: str, where: str) -> str:
     if not is_relative(path):
         raise UserError(f"{where}: {path!r} is not allowed; a path inside data.root without '..' is")
     return path
-
-
-def existing(path: Path, what: str) -> Path:
-    """Return the path, or raise a UserError with its first missing part and the nearest name there."""
-    if path.exists():
-        return path
-    missing = path.absolute()
-    while not missing.parent.exists():
-        missing = missing.parent
-    siblings = sorted(os.listdir(missing.parent)) if missing.parent.is_dir() else []
-    hint = did_you_mean(missing.name, siblings) if siblings else "that folder is empty"
-    raise UserError(f"{what} {str(path)!r} does not exist: {str(missing.parent)!r} has no {missing.name!r}; {hint}")
 
 
 class AnnotationPlaces(NamedTuple):

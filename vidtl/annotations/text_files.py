@@ -55,7 +55,7 @@ def read_columns(
             header = [name.strip() for name in next(reader, [])]
             for key, name in wanted.items():
                 try:
-                    places.append((key, _column(file, header, name)))
+                    places.append((key, _column(file, header, name, wanted.values(), delimiter)))
                 except UserError as error:
                     if lacking is None or key not in optional or not header:
                         raise
@@ -71,17 +71,22 @@ def read_columns(
                     yield line, {key: fields[place].strip() for key, place in places}
                 line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{file}:{line}: not a row of a CSV file ({error})") from None
+        raise UserError(f"{file}:{line}: not a row of a CSV file with the separator {delimiter!r} ({error})") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start}); save it as CSV UTF-8") from None
 
 
-def _column(file: Path, header: list[str], name: str) -> int:
+def _column(file: Path, header: list[str], name: str, wanted: Collection[str], delimiter: str) -> int:
     if header.count(name) == 1:
         return header.index(name)
     if name in header:
         raise UserError(f"{file}:1: {header.count(name)} columns {name!r}; one is allowed")
     hint = did_you_mean(name, header) if header else "the file is empty"
+    if header and not set(wanted) & set(header):
+        hint = f"the first line must be a header, such as {delimiter.join(wanted)}"
+        for other in {*",;\t|"} - {delimiter}:
+            if name in map(_unquoted, delimiter.join(header).split(other)):
+                hint = f"the separator is {other!r}; allowed: {delimiter!r}"
     raise UserError(f"{file}:1: no column {name!r} among {', '.join(map(repr, header[:12]))}; {hint}")
 
 

@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidtl.annotations.layout import existing
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.annotations.walk import Kind, VideoWalk
 from vidtl.config import DataConfig
-from vidtl.errors import UserError
+from vidtl.errors import UserError, existing
 from vidtl.video import UnreadableVideo
 from vidtl.video.safety import checked_path, container_of_head
 from vidtl.video.suffixes import IMAGE_SUFFIXES

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args,
 
 import yaml
 
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError, did_you_mean, existing, nearest_key
 
 T = TypeVar("T")
 
@@ -54,9 +54,8 @@ def read_yaml(path: Path) -> Document:
         UserError: the file is missing, larger than `SIZE_LIMIT` or not YAML, repeats a key (YAML would keep the last
             silently) or has an alias (which can expand without bound).
     """
-    if not path.is_file():
-        neighbors = sorted(each.name for each in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise UserError(f"file {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")
+    if not existing(path, "file").is_file():
+        raise UserError(f"{str(path)!r} is a folder; allowed: a YAML file")
     if path.stat().st_size > SIZE_LIMIT:
         raise UserError(f"file {str(path)!r} has {path.stat().st_size} bytes; allowed: {SIZE_LIMIT}")
     lines: dict[str, int] = {}
@@ -174,7 +173,7 @@ def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "")
         elif key in RETIRED:
             _log.warning("%s: %s has no effect any more", document.file, key)
         else:
-            document.refuse(key, f"unknown key {key!r}; {did_you_mean(key, [*known, *sorted(sections)])}")
+            document.refuse(key, f"unknown key {key!r}; {nearest_key(key, [*known, *sorted(sections)])}")
     return values
 
 
@@ -268,6 +267,8 @@ def describe(hint: Any) -> str:
         return " | ".join(map(describe, get_args(hint)))
     if hint is NoneType:
         return "null"
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
     return str(hint).removeprefix("typing.") if get_args(hint) else str(hint.__name__)
 
 

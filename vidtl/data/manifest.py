@@ -15,8 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from vidtl.annotations.layout import existing
-from vidtl.errors import UserError
+from vidtl.errors import UserError, existing
 from vidtl.video import ScannedVideo, UnreadableVideo
 from vidtl.video.reader import Orientation
 from vidtl.video.timeline import unpack_timeline

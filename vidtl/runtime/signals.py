@@ -1,12 +1,13 @@
 """End of a tool: exit codes, and signals that stop a run. Needs no torch, so that tools start with it.
 
 Exit codes of every tool: 0 done; 2 a mistake of the user or a full disk, in one line; 128 + n stopped by signal n with
-everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1); the tool's choice (4: a video could not be
-read); 1 with a traceback for anything else.
+everything in order (130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1), 141 where nobody read all of the output, as in
+`| head`; the tool's choice (4: a video could not be read); 1 with a traceback for anything else.
 """
 
 import atexit
 import errno
+import io
 import logging
 import os
 import signal
@@ -26,12 +27,25 @@ WARNING_SIGNAL: int = getattr(signal, "SIGUSR1", 0)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *filter(None, [WARNING_SIGNAL]))
 """Termination, Ctrl-C and early warning."""
 
+CLOSED_OUTPUT = 128 + 13
+"""Exit code where nobody read all of the output (`| head`): that of SIGPIPE."""
+
 SAME_REQUEST_S = 1.0
 """Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""
 FIRST_REPORT_S = 5.0
 """Delay of an error's report in a process whose error may follow from another's."""
 
-_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EFBIG)
+_NO_ACCESS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.EFBIG,
+)
 
 _log = logging.getLogger(__name__)
 _interrupted_s = 0.0
@@ -149,6 +163,8 @@ def exit_on_error() -> Iterator[None]:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     sys.excepthook = _report
+    for stream in _text_streams():
+        stream.reconfigure(errors="backslashreplace")  # for letters that the terminal's encoding lacks
     try:
         try:
             yield
@@ -159,6 +175,8 @@ def exit_on_error() -> Iterator[None]:
         except SystemExit as chosen:  # by the tool, or by argparse
             _end(int(chosen.code or 0))
         except Exception as error:
+            if isinstance(error, OSError) and not error.filename and (lost := _flush(probe="\n")):
+                _end(lost)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 _let_others_report()
             if _follows_from(error, (errno.EMFILE,)):
@@ -209,9 +227,35 @@ def _follows_from(error: BaseException | None, numbers: Collection[int]) -> OSEr
     return _follows_from(error.__context__, numbers)
 
 
+def _text_streams() -> list[io.TextIOWrapper]:
+    return [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+
+
+def _flush(probe: str = "") -> int:
+    """Flush both streams and return the exit code of output that is lost, 0 for none: a pipe is closed, a disk full.
+
+    `probe` goes to stdout first, for a stream without a buffer, which forgets its failure.
+    """
+    code = 0
+    for stream in _text_streams():
+        try:
+            stream.write(probe if stream is sys.stdout else "")
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is in the buffer
+            code = code or (CLOSED_OUTPUT if isinstance(error, BrokenPipeError) else 2)
+            if code == 2:
+                with suppress(OSError):
+                    print(f"error: the output could not be written: {error.strerror}", file=sys.stderr, flush=True)
+    return code
+
+
 def _end(code: int, message: str = "") -> NoReturn:
     if message:
-        print(printable(" ".join(message.splitlines())), file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(printable(" ".join(message.splitlines())), file=sys.stderr, flush=True)
+    lost = _flush()
+    code = code or lost
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not (distributed.is_available() and distributed.is_initialized()):
         sys.exit(code)
@@ -220,6 +264,4 @@ def _end(code: int, message: str = "") -> NoReturn:
     # A normal exit without tearing down the interpreter: a thread of gloo that still holds a tensor would end the
     # process by SIGABRT (pytorch/pytorch#179291).
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)

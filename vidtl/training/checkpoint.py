@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from vidtl.errors import UserError, did_you_mean
+from vidtl.errors import UserError, existing
 from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove
 from vidtl.training.best import choose_step
 
@@ -34,6 +34,7 @@ CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 """Folder and log of a run."""
 _FORMAT = "vidtl-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8,})")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _UNFINISHED, _DAMAGED = ".tmp", ".damaged"
 _SPARE_BYTES = 16 * 2**20
 
@@ -114,9 +115,9 @@ def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
         if found.experiment_file:
             _check_usable(found.path, hashed=())
         return found
-    folder = path / CHECKPOINTS
+    folder = path if path.name == CHECKPOINTS else path / CHECKPOINTS
     steps = [checkpoint_step(directory) for directory in list_checkpoints(folder)]
-    number, remark = choose_step(step, steps, path / METRICS)
+    number, remark = choose_step(step, steps, folder.with_name(METRICS))
     directory = newest_valid(folder, hashed=()) if number is None else folder / checkpoint_name(number)
     if directory is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
@@ -125,10 +126,14 @@ def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
 
 
 def require_directory(path: Path) -> None:
-    """Raise a UserError with the nearest name if a model directory does not exist."""
-    if not path.is_dir():
-        neighbors = sorted(each.name for each in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise UserError(f"model directory {str(path)!r} does not exist; {did_you_mean(path.name, neighbors)}")
+    """Raise a UserError with the nearest name if a model directory does not exist, or is a file."""
+    try:
+        is_directory = existing(path, "model directory").is_dir()
+    except UserError as error:
+        hub = f"; `hf download {path} --local-dir DIR` makes one of the hub" if _HUB_NAME.fullmatch(str(path)) else ""
+        raise UserError(f"{error}{hub}") from None
+    if not is_directory:
+        raise UserError(f"{str(path)!r} is a file; allowed: a folder with a model, such as {str(path.parent)!r}")
 
 
 def _check_usable(path: Path, hashed: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from vidtl.metrics.outcomes import Calibration
 from vidtl.runtime.files import printable, replacing
-from vidtl.visualize import BLUE, VERMILION, bare, label_font, label_text, new_figure, save_figure
+from vidtl.visualize import BLUE, VERMILION, bare, draw_label, label_text, new_figure, save_figure
 
 MAX_CLASSES, MAX_COUNTS = 1000, 25
 """Classes of the largest confusion matrix drawn, and of the largest with counts in its cells."""
@@ -71,19 +71,20 @@ def _draw_large_matrix(
     page.paste(rows, (0, 60))
     page.paste(below, (rows.width, 60 + size[1]))
     text = f"{heading}\nrows: true class; columns: predicted; color: share of the true class"
-    ImageDraw.Draw(page).text((8, 8), text.replace(r"\$", "$"), "black", label_font(13))
+    for number, line in enumerate(text.replace(r"\$", "$").split("\n")):
+        draw_label(ImageDraw.Draw(page), (8, 8 + 16 * number), line, "black", 13)
     with replacing(path) as temporary:
         page.save(temporary, format="PNG")
 
 
 def _labels(names: Sequence[str]) -> Image.Image:
     """Draw names below each other, `CELL_PX` apart, aligned to the right."""
-    texts, font = [printable(name, 36) for name in names], label_font(CELL_PX - 1)
-    width = 8 + round(max(map(font.getlength, texts)))
-    image = Image.new("RGB", (width, CELL_PX * len(names)), "white")
+    texts, blank = [printable(name, 36) for name in names], ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    widths = [draw_label(blank, (0, 0), text, "black", CELL_PX - 1) for text in texts]
+    image = Image.new("RGB", (8 + round(max(widths)), CELL_PX * len(names)), "white")
     draw = ImageDraw.Draw(image)
-    for number, text in enumerate(texts):
-        draw.text((width - 4, CELL_PX * (number + 0.5)), text, "black", font, anchor="rm")
+    for number, (text, width) in enumerate(zip(texts, widths, strict=True)):
+        draw_label(draw, (image.width - 4 - width, CELL_PX * number - 1), text, "black", CELL_PX - 1)
     return image
 
 

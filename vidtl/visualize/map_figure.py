@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vidtl.runtime.files import printable, replacing
-from vidtl.visualize import COLORS, bare, label_font, label_text, new_figure, save_figure
+from vidtl.visualize import COLORS, bare, draw_label, label_text, new_figure, save_figure
 from vidtl.visualize.token_maps import TokenMapImages, overlay
 
 MAX_COLUMNS, MAX_ROWS = 8, 16
@@ -176,12 +176,12 @@ def _page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> 
     height = _HEADER + rows * (panel_height + _STRIP) + _GAP
     page = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((_GAP, 5), printable(title, width // 8), _INK, label_font(13))
-    draw.text((_GAP, 24), about, _FAINT, label_font(11))
+    draw_label(draw, (_GAP, 5), printable(title, width // 8), _INK, 13)
+    draw_label(draw, (_GAP, 24), about, _FAINT, 11)
     for place, (label, panel) in enumerate(panels):
         row, column = divmod(place, columns)
         x, y = _GAP + column * (panel_width + _GAP), _HEADER + row * (panel_height + _STRIP)
-        draw.text((x, y + 2), label, _INK, label_font(11))
+        draw_label(draw, (x, y + 2), label, _INK, 11)
         page.paste(panel, (x, y + _STRIP))
     return np.asarray(page)
 
