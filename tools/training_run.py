@@ -27,7 +27,7 @@ from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import say
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
@@ -115,7 +115,7 @@ def leave_out_gaps(
     gaps = on_main_process(accelerator, lambda: run.left_out(lambda: find_gaps(records, config.data.manifest)))
     if gaps and accelerator.is_main_process:
         kinds = Counter(reason_kind(gap.reason) for gap in gaps).most_common(MOST_KINDS)
-        counts = printable(", ".join(f"{count} {kind}" for kind, count in kinds))
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
         message = "%d of %d videos are known to be missing or broken and left out of training (%s); see %s"
         log.warning(message, len(gaps), len(records), counts, run.left_out_file)
     return without_gaps(records, gaps), gaps
@@ -176,11 +176,11 @@ def draw_run(output_dir: Path, eval_records: Records) -> None:
 def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
     """Print the results of the run and their files."""
     if summary.best:
-        print(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
+        say(f"best {summary.best.metric}  {summary.best.value:.4f} at step {summary.best.step}")
     for path, count in summary.unreadable.items():
-        print(printable(f"unreadable  {path} ({count} attempts)"))
+        say(f"unreadable  {path} ({count} attempts)")
     for name, (replaced, requested) in summary.replaced.items():
-        print(printable(f"replaced    class {name}: {replaced} of {requested} clips"))
-    print(f"checkpoint  {summary.checkpoint}")
-    print(f"curves      {output_dir / 'curves.png'}")
-    print(f"summary     {RunDirectory(output_dir).summary_file}")
+        say(f"replaced    class {name}: {replaced} of {requested} clips")
+    say(f"checkpoint  {summary.checkpoint}")
+    say(f"curves      {output_dir / 'curves.png'}")
+    say(f"summary     {RunDirectory(output_dir).summary_file}")

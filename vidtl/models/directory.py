@@ -5,17 +5,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import require
+from vidtl.config.documents import read_json
 from vidtl.config.load import EARLIER, Document, from_document
-from vidtl.config.model import ARCHITECTURES
+from vidtl.config.model import ARCHITECTURES, resolve_model
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.embedding import Grid, PositionEmbedding
 from vidtl.models.factory import build_model
-from vidtl.models.weights.files import read_json, read_safetensors
-from vidtl.models.weights.load import SourceWeights, load_weights
+from vidtl.models.weights.files import read_safetensors
+from vidtl.models.weights.load import SourceWeights, compare, load_weights
+
+_FIXED_BYTES = 256 << 20
+"""Room for tables that a model computes, beyond the size of its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,9 @@ class SavedConfig:
     """Tokens along time, height and width of each position embedding, by parameter name."""
 
     def __post_init__(self) -> None:
+        require(self.num_outputs >= 1, "num_outputs", self.num_outputs, "1 or more")
+        for name, grid in self.position_grids.items():
+            require(min(grid) >= 1, f"position_grids.{name}", grid, "three values of 1 or more")
         if len(self.class_names) not in (0, self.num_outputs):
             allowed = f"{self.num_outputs}, one per class of the model"
             raise UserError(f"class_names has {len(self.class_names)} names; allowed: {allowed}")
@@ -74,8 +83,9 @@ def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> Vid
         UserError: a file is missing, unreadable or does not fit the other.
     """
     saved = read_model_config(directory)
+    weights = read_model_weights(directory, saved)
     model = build_model(saved.model, clip or saved.clip, saved.num_outputs)
-    load_weights(model, read_model_weights(directory, saved))
+    load_weights(model, weights)
     model.class_names = saved.class_names
     model.multi_label = saved.multi_label
     return model
@@ -85,10 +95,31 @@ VideoModel.save_directory = staticmethod(save_model_directory)
 
 
 def read_model_weights(directory: Path, saved: SavedConfig) -> SourceWeights:
-    """Read the tensors of a model directory; `saved` has the grids of the positions."""
+    """Read the tensors of a model directory; UserError where they are not those of the model of `config.json`."""
     path = directory / WEIGHTS_FILE
     grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
-    return SourceWeights(source=str(path), state=read_safetensors(path), grids=grids, class_names=saved.class_names)
+    source = str(path)
+    weights = SourceWeights(source=source, state=read_safetensors(path), grids=grids, class_names=saved.class_names)
+    _require_fit(saved, weights)
+    return weights
+
+
+def _require_fit(saved: SavedConfig, weights: SourceWeights) -> None:
+    """Compare the saved model, built without memory, with its tensors: a file of any origin may ask for any size."""
+    settings, most = resolve_model(saved.model), len(weights.state)
+    for name in ("depth", "temporal_depth"):
+        depth = getattr(settings, name) or 0
+        require(depth <= most, f"{weights.source}: model.{name}", depth, f"at most {most}, the number of tensors")
+    try:
+        with torch.device("meta"):
+            model = build_model(saved.model, saved.clip, saved.num_outputs)
+    except (RuntimeError, TypeError) as error:  # sizes beyond 64 bits
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{weights.source} does not fit {CONFIG_FILE}, whose model cannot be built: {reason}") from None
+    compare(model, weights).check()
+    tables = sum(buffer.nbytes for buffer in model.buffers())  # fixed positions are not in the file
+    held = sum(tensor.nbytes for tensor in weights.state.values())
+    require(tables <= held + _FIXED_BYTES, f"{weights.source}: bytes of fixed tables", tables, f"{held + _FIXED_BYTES}")
 
 
 def read_model_config(directory: Path) -> SavedConfig:

@@ -19,6 +19,8 @@ from vidtl.errors import UserError
 
 _log = logging.getLogger(__name__)
 
+LONGEST_LINE = 2_000
+"""Characters of a line on a terminal."""
 JOINERS = "\u200c\u200d"
 """Format characters of Persian, the Indic scripts and emoji, which change no order."""
 
@@ -99,6 +101,11 @@ def user_error_if_not_written(path: Path) -> Iterator[None]:
         raise UserError(f"{path} could not be written: {error.strerror or error}") from error
 
 
+def say(*lines: str, file: IO[str] | None = None) -> None:
+    """Print lines of any origin, each `printable` within `LONGEST_LINE` characters: the one way to a terminal."""
+    print(*(printable(line, LONGEST_LINE) for line in lines), sep="\n", file=file, flush=True)
+
+
 def printable(text: str, length: int = 0) -> str:
     """Write control, format and surrogate characters as Python's escapes (`\\x1b`, `\\n`, `\\u202e`).
 
@@ -106,6 +113,8 @@ def printable(text: str, length: int = 0) -> str:
         text: any text.
         length: maximum length of the result, if above 0; the middle of a longer text is left out.
     """
+    if 0 < length < len(text) // 2:
+        text = text[:length] + text[-length:]
     shown = "".join(map(_escaped, text))
     if 0 < length < len(shown):
         head = length * 2 // 3

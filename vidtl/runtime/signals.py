@@ -18,7 +18,7 @@ from types import FrameType
 from typing import NoReturn, Self
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import say
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """Termination, Ctrl-C, and the early warning that batch systems send before a time limit."""
@@ -150,7 +150,7 @@ def _lacks_files(error: BaseException | None) -> bool:
 
 def _end(code: int, message: str = "") -> NoReturn:
     if message:
-        print(printable(" ".join(message.splitlines())), file=sys.stderr, flush=True)
+        say(" ".join(message.splitlines()), file=sys.stderr)
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not (distributed.is_available() and distributed.is_initialized()):
         sys.exit(code)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vidtl.config.documents import read_json
 from vidtl.errors import UserError, did_you_mean
 from vidtl.metrics.table import Metric, metrics_of
 from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE, UNMERGED
@@ -100,7 +101,7 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
 
     UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
     """
-    content = json.loads((directory / STATE).read_text(encoding="utf-8"))
+    content = read_json(directory / STATE)
     try:
         recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
         state = TrainingState(**{each.name: content[each.name] for each in fields(TrainingState)})

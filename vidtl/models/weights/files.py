@@ -1,7 +1,6 @@
 """Read files of weights and settings; nothing but tensors is unpickled."""
 
 import argparse
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vidtl.config.documents import JSON_BYTES, read_json
 from vidtl.errors import UserError
 from vidtl.models.base import WEIGHTS_FILE
 
@@ -30,7 +30,9 @@ _PLACES = ("state_dict_ema", "state_dict", "model", "module", "model_state")
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a `.safetensors` file by name."""
-    _require_file(path)
+    header_bytes = int.from_bytes(_require_file(path)[:8], "little")
+    if header_bytes > JSON_BYTES:
+        raise UserError(f"{path} has a header of {header_bytes} bytes; allowed: {JSON_BYTES}")
     try:
         return load_file(path)  # type: ignore[no-any-return]
     except SafetensorError as error:
@@ -92,18 +94,6 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # of zip files, of their compression, and of arrays
         raise UserError(f"{path} is no readable .npz file of plain arrays: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    _require_file(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no readable JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}; allowed: an object")
-    return content
 
 
 def _require_file(path: Path) -> bytes:
