@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from vidtl.runtime.files import printable, whole_file
+from vidtl.runtime.files import LONGEST_LINE, printable, say, whole_file
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path, name):
 def test_long_text_loses_its_middle():
     assert printable("Holding some clothes in the room number 17", 36) == "Holding some clothes in…m number 17"
     assert len(printable("x" * 5000, 300)) == 300
+
+
+def test_lines_reach_a_terminal_whole_and_without_escapes(capsys):
+    say("first \x1b[2J\nerror: forged", "x" * 10_000_000)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == r"first \x1b[2J\nerror: forged"
+    assert len(second) == LONGEST_LINE

@@ -15,6 +15,7 @@ JSON_BYTES, YAML_BYTES = 16_000_000, 1_000_000
 """Size limits of files."""
 
 _MAX_DEPTH, _MAX_DIGITS = 64, 100
+_PAIRS = re.compile(r"\[\]|{}")
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\[\]{}"]++', re.DOTALL)
 
 
@@ -50,11 +51,9 @@ def parse_json(text: str | bytes, **hooks: Callable[[Any], Any]) -> Any:
     """Parse JSON, with `hooks` of `json.loads`; ValueError for repeated keys, too many levels or digits."""
     text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
     brackets, before = _NO_BRACKETS.sub("", text), ""
-    for _ in range(_MAX_DEPTH):  # innermost pairs first
-        if brackets == before:
-            break
-        before, brackets = brackets, brackets.replace("[]", "").replace("{}", "")
-    if brackets.count("[") + brackets.count("{") > _MAX_DEPTH:
+    for _ in range(_MAX_DEPTH + 1):  # innermost pairs first
+        before, brackets = brackets, _PAIRS.sub("", brackets)
+    if brackets != before or len(brackets) > _MAX_DEPTH:
         raise ValueError(f"brackets nest deeper than {_MAX_DEPTH} levels, or are not closed")
     defaults: dict[str, Any] = {"object_pairs_hook": _without_repetition, "parse_int": _integer}
     return json.loads(text, **defaults | hooks)
