@@ -10,7 +10,7 @@ LAUNCH ?= configs/accelerate/cpu.yaml
 DEMO := runs/demo
 LAUNCHER := $(BIN)/accelerate launch --quiet --num_cpu_threads_per_process $$(getconf _NPROCESSORS_ONLN) --config_file $(LAUNCH)
 
-.PHONY: demo test stress check install clean
+.PHONY: demo test stress fuzz check install clean
 
 install: $(INSTALLED)
 
@@ -43,6 +43,11 @@ SCALE ?= 1
 SEED ?= 0
 stress: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress.reliability --scale $(SCALE) --seed $(SEED)
+
+# Mutated model directories, data sets, manifests and videos: COUNT of each, half an hour on a quiet core.
+COUNT ?= 2000
+fuzz: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.stress.fuzz --count $(COUNT) --seed $(SEED)
 
 # Format, lint and types.
 check: $(INSTALLED)

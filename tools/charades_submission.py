@@ -10,7 +10,7 @@ from vidtl.annotations.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
 from vidtl.metrics.charades import match_submission, official_scores
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import say
 
 NUM_CLASSES, SHOWN_IDS = 157, 5
 
@@ -22,23 +22,23 @@ def score_file(file: Path, annotations: Path) -> None:
     ids, targets_NK = read_annotations(annotations, NUM_CLASSES)
     submission = match_submission(file, ids, targets_NK)
     num_labeled = int(targets_NK.any(axis=1).sum())
-    print(printable(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions"))
+    say(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions")
     official = official_scores(submission.scores, targets_NK)
     scores, no_chances = submission.scores, np.zeros(targets_NK.shape)  # mAP needs no probabilities
     outcomes = Outcomes(scores=scores, targets=targets_NK, probabilities=no_chances, multi_label=True)
     grouped = METRICS["mAP"].function(outcomes)
-    print(f"mAP           {official.mean_ap:.6f}  official: equal scores in file order, unlabeled videos left out")
-    print(f"mAP weighted  {official.weighted_ap:.6f}  official: weighted by the videos of each class")
-    print(f"mAP grouped   {grouped:.6f}  equal scores share a threshold, unlabeled videos count")
+    say(f"mAP           {official.mean_ap:.6f}  official: equal scores in file order, unlabeled videos left out")
+    say(f"mAP weighted  {official.weighted_ap:.6f}  official: weighted by the videos of each class")
+    say(f"mAP grouped   {grouped:.6f}  equal scores share a threshold, unlabeled videos count")
     for ids, remark in (
         (submission.missing_ids, "videos with actions are missing, which costs their actions"),
         (submission.unknown_ids, "videos are not in the annotation and are ignored"),
     ):
         if ids:
             shown = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
-            print(printable(f"{len(ids)} {remark}: {shown}"))
+            say(f"{len(ids)} {remark}: {shown}")
     if submission.num_repeated:
-        print(f"{submission.num_repeated} lines are replaced by a later line of the same video")
+        say(f"{submission.num_repeated} lines are replaced by a later line of the same video")
 
 
 def read_annotations(path: Path, num_classes: int) -> tuple[list[str], NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from command_line import ExperimentParser, make_experiment
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import new_directory, require_new_directory
+from vidtl.runtime.files import new_directory, require_new_directory, say
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 
@@ -84,18 +84,18 @@ def main() -> None:
     with new_directory(arguments.output) as temporary:
         save_model_directory(model, temporary)
     place = "" if arguments.name == str(source) else f" ({source})"
-    print(f"source    {arguments.name}{place}\nlicense   {license_of(source)}")
+    say(f"source    {arguments.name}{place}", f"license   {license_of(source)}")
     print_report(report)
-    print(f"written   {arguments.output}")
+    say(f"written   {arguments.output}")
 
 
 def print_report(report: LoadReport) -> None:
     """Print the names of all tensors by outcome."""
     outcomes = {"loaded": report.loaded, "resized": report.resized, "fresh": report.missing, "unused": report.unused}
     for outcome, names in outcomes.items():
-        print(f"{outcome:9} {len(names)}")
+        say(f"{outcome:9} {len(names)}")
         for name in grouped(names):
-            print(f"          {name}")
+            say(f"          {name}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from command_line import ModelParser, PlainParser
 from processes import add_processes, start_processes
 
 from vidtl.errors import UserError
+from vidtl.runtime.files import say
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
@@ -139,12 +140,12 @@ def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submi
     record = origin | metrics_record(result)
     remove_page(folder)
     files = write_report(result, record, folder)
-    print("\n".join(summary_lines(result, record)))
+    say(*summary_lines(result, record))
     if submit:
         files.append(folder / "charades_submission.txt")
         rows = result.outcomes.readable.nonzero()[0]
         write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
-    print(f"report  {folder}: {', '.join(file.name for file in files)}")
+    say(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 
 def calibrate(result: EvaluationResult, checkpoint: Checkpoint, split: str, fingerprint: str) -> None:
@@ -163,7 +164,7 @@ def write_html(result: EvaluationResult, folder: Path, draw: Callable[[list[int]
         draw(numbers, folder)
     except Exception as error:
         log.warning("the HTML report has no pictures: %s: %s", type(error).__name__, error)
-    print(f"page    {write_page(folder)}")
+    say(f"page    {write_page(folder)}")
 
 
 if __name__ == "__main__":

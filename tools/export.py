@@ -22,7 +22,7 @@ from pathlib import Path
 from command_line import PlainParser, add_checkpoint, make_experiment, settings_of_file
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import require_new_directory
+from vidtl.runtime.files import require_new_directory, say
 from vidtl.runtime.signals import exit_on_error, run_tool
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint, require_directory
 
@@ -77,9 +77,9 @@ def main() -> None:
     else:
         checks = export_model(model, output, arguments.batch, arguments.tolerance)
     for check in checks:
-        print(f"check   {check}")
+        say(f"check   {check}")
     size = sum(file.stat().st_size for file in ([output] if output.is_file() else output.iterdir()))
-    print(f"written {output} ({size / 1e6:.1f} MB)")
+    say(f"written {output} ({size / 1e6:.1f} MB)")
 
 
 def used_by_evaluation(checkpoint: Checkpoint) -> Checkpoint:

@@ -12,7 +12,7 @@ from command_line import PlainParser
 
 from vidtl.config.checks import require
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.runtime.files import user_error_if_not_written
+from vidtl.runtime.files import say, user_error_if_not_written
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool
 
@@ -46,9 +46,9 @@ def main() -> None:
     counts = " and ".join(f"{count} {split}" for split, count in made.num_videos.items())
     size = f"{made.num_bytes / 1e6:.1f} MB"
     if made.created:
-        print(f"{options.directory}: {counts} videos, {size}, made in {time.monotonic() - start:.0f} s")
+        say(f"{options.directory}: {counts} videos, {size}, made in {time.monotonic() - start:.0f} s")
     else:
-        print(f"{options.directory}: {counts} videos, {size}, already there with these settings")
+        say(f"{options.directory}: {counts} videos, {size}, already there with these settings")
 
 
 if __name__ == "__main__":

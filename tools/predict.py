@@ -80,7 +80,7 @@ from vidtl.evaluation.predict import (
 from vidtl.evaluation.submission import write_predicted
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.models.directory import read_model_config
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import printable, say
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
@@ -129,10 +129,10 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
             task.update(len(predictions))
     form = READERS[description.format].submission
     write_predicted(form, file, list(records.ids), predictions)
-    print(printable(f"submission  {file}: {len(records)} videos of split {split}, form {form}"))
+    say(f"submission  {file}: {len(records)} videos of split {split}, form {form}")
     for prediction in predictions:
         if prediction.reason:
-            print(printable(f"unreadable  {prediction.path}: {prediction.reason}"))
+            say(f"unreadable  {prediction.path}: {prediction.reason}")
     end(sum(bool(prediction.reason) for prediction in predictions), len(records))
 
 

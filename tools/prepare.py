@@ -27,7 +27,7 @@ from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.prepare.work import usable_cores
-from vidtl.runtime.files import inside, printable, whole_file
+from vidtl.runtime.files import inside, say, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -94,12 +94,12 @@ def main() -> None:
     progress = Progress()
     manifest = plan.folder.merge(plan.paths) if options.merge else scan_set(plan, progress)
     if plan.shard:
-        print(f"{plan.shard.name}  {len(manifest)} files, {manifest.file}; --merge joins the parts of all shards")
+        say(f"{plan.shard.name}  {len(manifest)} files, {manifest.file}; --merge joins the parts of all shards")
     else:
         write_report(build_report(description, splits, options.root, manifest), plan.folder.path)
         found = manifest.file == default_file(options.root)
         hint = "found by training and evaluation" if found else f"for a run: --data.manifest {manifest.file}"
-        print(f"manifest    {manifest.file} ({hint})")
+        say(f"manifest    {manifest.file} ({hint})")
     if copying:
         copies = copying.folder.merge(copying.paths) if options.merge else make_copies(copying, manifest, progress)
         if not plan.shard:
@@ -132,7 +132,7 @@ def read_chosen(
     splits = splits or read_splits(description, [*description.splits], root, follow_links)  # raises the reason
     for name in description.splits.keys() - splits.keys():
         reason = "its annotation has no labels" if name in existing else "its annotation files do not exist"
-        print(f"split {name}: {reason}; left out (--splits names the splits to read, such as train,val)")
+        say(f"split {name}: {reason}; left out (--splits names the splits to read, such as train,val)")
     return splits
 
 
@@ -150,7 +150,7 @@ def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:
     """Print the numbers of missing parts."""
     missing, count = folder.missing_parts()
     if missing:
-        print(f"parts of {count} that are missing: {', '.join(map(str, missing))}; {outcome}")
+        say(f"parts of {count} that are missing: {', '.join(map(str, missing))}; {outcome}")
 
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
@@ -160,7 +160,7 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
     for name in content:
         with whole_file(folder / name) as file:
             file.write(content[name])
-    print(f"{text}\nreport      {folder / 'report.json'}, report.txt")
+    say(*text.splitlines(), f"report      {folder / 'report.json'}, report.txt")
 
 
 def finish_copies(
@@ -182,25 +182,25 @@ def finish_copies(
         elif original.is_readable:
             failed.append(copy)
     num_copies = f"{len(pairs):,} of {len(plan.targets):,} files"
-    print(f"\ncopies      {plan.output}: {num_copies}, short side at most {plan.settings.short_side}")
+    say("", f"copies      {plan.output}: {num_copies}, short side at most {plan.settings.short_side}")
     for copy in failed[:MOST_FAILURES]:
-        print(f"            {printable(copy.path)}: {copy.reason}")
+        say(f"            {copy.path}: {copy.reason}")
     if len(failed) > MOST_FAILURES:
-        print(f"            and {len(failed) - MOST_FAILURES:,} more")
+        say(f"            and {len(failed) - MOST_FAILURES:,} more")
     if pairs:
         report_gain(pairs)
-    print(f"for a run   --data.root {plan.output}")
+    say(f"for a run   --data.root {plan.output}")
 
 
 def report_gain(pairs: list[Pair]) -> None:
     """Print sizes, and the speed of decoding a sample of the videos."""
     before, after = (sum(side[1].size for side in sides) for sides in zip(*pairs, strict=True))
-    print(f"size        {before / 1e6:,.1f} MB became {after / 1e6:,.1f} MB ({after / before:.2f} times)")
+    say(f"size        {before / 1e6:,.1f} MB became {after / 1e6:,.1f} MB ({after / before:.2f} times)")
     sample = pairs[:: -(-len(pairs) // SPEED_SAMPLE)]
     originals, copies = measure_speed(sample)
     clip = f"{SPEED_NUM_FRAMES} frames, stride {SPEED_STRIDE}, {len(sample)} videos"
     gain = f"({copies / originals:.1f} times; {clip})"
-    print(f"speed       {originals:.1f} clips per CPU second became {copies:.1f} {gain}")
+    say(f"speed       {originals:.1f} clips per CPU second became {copies:.1f} {gain}")
 
 
 if __name__ == "__main__":

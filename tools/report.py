@@ -7,6 +7,7 @@ from pathlib import Path
 
 from command_line import PlainParser
 
+from vidtl.runtime.files import say
 from vidtl.runtime.signals import run_tool
 
 
@@ -16,7 +17,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     from vidtl.evaluation.page import write_page  # after the options: it takes seconds to import
 
-    print(f"page  {write_page(folder)}")
+    say(f"page  {write_page(folder)}")
 
 
 if __name__ == "__main__":

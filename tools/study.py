@@ -32,6 +32,7 @@ from study_table import RowResult, RunKey, RunResult, StudyConfig, StudyRow
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
 from vidtl.errors import UserError, nearest_key
+from vidtl.runtime.files import say
 from vidtl.runtime.signals import StoppedBySignalError, exit_on_error, run_tool
 
 log = logging.getLogger("vidtl.study")
@@ -111,13 +112,13 @@ def main() -> None:
     if not options.table_only:
         execute_unfinished([run for run in shard.take(runs) if run.key not in recorded], study, options.launch)
     if shard.count > 1:
-        print(f"{shard.name} finished; --table_only writes the table of all parts")
+        say(f"{shard.name} finished; --table_only writes the table of all parts")
         return
     rows = [collect(row, [run for run in runs if run.row is row], study, recorded) for row in study.rows]
     study_table.write_table(study, rows, results)
     study_table.draw_table(study, rows, results.with_name("study.png"))
     study_table.print_table(study, rows)
-    print(f"results  {results.parent}: results.json, results.csv, study.png")
+    say(f"results  {results.parent}: results.json, results.csv, study.png")
 
 
 def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, settings: Sequence[str] = ()) -> Iterator[Run]:

@@ -1,5 +1,6 @@
 """Options and loading of a trained model, for the tools that use one."""
 
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,8 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
     try:
         if checkpoint.experiment_file:
             recorded = settings_of_file(checkpoint.experiment_file)
+            most_workers = max(2, os.cpu_count() or 1)  # the run may be of another machine, or of anyone
+            recorded["data.num_workers"] = min(recorded.get("data.num_workers", 2), most_workers)
         else:  # a model directory has the settings of its clip, but no experiment
             recorded = {f"clip.{name}": value for name, value in vars(read_model_config(checkpoint.path).clip).items()}
     except UserError:

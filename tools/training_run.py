@@ -31,7 +31,7 @@ from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import say
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
@@ -119,7 +119,7 @@ def leave_out_gaps(
     gaps = on_main_process(accelerator, lambda: run.left_out(lambda: find_gaps(records, config.data.manifest)))
     if gaps and accelerator.is_main_process:
         kinds = Counter(reason_kind(gap.reason) for gap in gaps).most_common(MOST_KINDS)
-        counts = printable(", ".join(f"{count} {kind}" for kind, count in kinds))
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds)
         message = "%d of %d videos are known to be missing or broken and left out of training (%s); see %s"
         log.warning(message, len(gaps), len(records), counts, run.left_out_file)
     return without_gaps(records, gaps), gaps
@@ -178,16 +178,16 @@ def draw_run(output_dir: Path, eval_records: Records) -> None:
 
 
 def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
-    """Print the results of the run, their files, and the command that evaluates the model."""
+    """Print the results of the run, their files, and the next command."""
     for path, count in summary.unreadable.items():
-        print(printable(f"unreadable  {path} ({count} attempts)"))
+        say(f"unreadable  {path} ({count} attempts)")
     for name, (replaced, requested) in summary.replaced.items():
-        print(printable(f"replaced    class {name}: {replaced} of {requested} clips"))
+        say(f"replaced    class {name}: {replaced} of {requested} clips")
     if best := summary.best:
-        print(f"best        {best} at step {best.step}: {summary.checkpoint.with_name(checkpoint_name(best.step))}")
+        say(f"best        {best} at step {best.step}: {summary.checkpoint.with_name(checkpoint_name(best.step))}")
     if not best or best.step != summary.steps:
-        print(f"last        step {summary.steps}: {summary.checkpoint}")
-    print(f"curves      {output_dir / 'curves.png'}")
-    print(f"summary     {RunDirectory(output_dir).summary_file}")
-    command = ["python", str(Path(sys.argv[0]).with_name("eval.py")), "--checkpoint", str(output_dir)]
-    print(printable(f"next        {shlex.join(command)}"))
+        say(f"last        step {summary.steps}: {summary.checkpoint}")
+    say(f"curves      {output_dir / 'curves.png'}", f"summary     {RunDirectory(output_dir).summary_file}")
+    tool, *videos = ["eval.py"] if summary.metrics else ["predict.py", "VIDEO"]
+    command = ["python", str(Path(sys.argv[0]).with_name(tool)), *videos, "--checkpoint", str(output_dir)]
+    say(f"next        {shlex.join(command)}")

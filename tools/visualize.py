@@ -60,7 +60,7 @@ from vidtl.data.batch import VideoViews
 from vidtl.data.loader import EvalLoader, check_readable
 from vidtl.data.protocols import get_protocol
 from vidtl.models import VideoModel, load_model_directory
-from vidtl.runtime.files import printable, whole_file
+from vidtl.runtime.files import say, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.visualize.map_figure import animate, draw_maps, write_gif, write_mp4
 from vidtl.visualize.token_maps import clip_maps
@@ -93,7 +93,7 @@ def main() -> None:
             log.warning("unreadable  %s: %s", subject.path, subject.video)
             continue
         written = draw(model, subject, subject.video, folder / f"{number:03d}")
-        print(f"{printable(subject.title)}: {', '.join(map(printable, map(str, written)))}")
+        say(f"{subject.title}: {', '.join(map(str, written))}")
     if unreadable:
         sys.exit(EXIT_UNREADABLE)
 

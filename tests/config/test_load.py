@@ -12,7 +12,7 @@ from study_table import StudyConfig
 from tests.refusals import refused
 from vidtl.annotations.description import DatasetDescription
 from vidtl.config import ExperimentConfig
-from vidtl.config import load as loading
+from vidtl.config.documents import YAML_BYTES
 from vidtl.config.load import Document, from_document, leaves, load
 from vidtl.errors import UserError
 from vidtl.models.directory import SavedConfig
@@ -140,19 +140,19 @@ def test_null_means_the_default_of_a_key_or_section(path: Path, kind: type, requ
 def test_files_that_are_missing_or_too_large(path: Path) -> None:
     with refused(path, "does not exist"):
         load(path, File)
-    path.write_text("title: " + "x" * loading.SIZE_LIMIT)
-    with refused(path, path.stat().st_size, loading.SIZE_LIMIT):
+    path.write_text("title: " + "x" * YAML_BYTES)
+    with refused(path, path.stat().st_size, YAML_BYTES):
         load(path, File)
-    for content in (b"title: \xff\n", b"[" * 20_000):
+    for content in (b"title: \xff\n", b"[" * 20_000, b"title: !!int ''\n", b"title: 0x" + b"f" * 5_000):
         path.write_bytes(content)
-        with refused(path, "not a YAML file"):
+        with refused(path, "not a"):
             load(path, File)
 
 
 def test_a_file_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, read = [], Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda file, encoding: (calls.append(file), read(file, encoding))[1])
+    calls, read = [], Path.open
     path.write_text("stage: {width: 2}\n")
+    monkeypatch.setattr(Path, "open", lambda file, *mode: (calls.append(file), read(file, *mode))[1])
     load(path, File)
     assert calls == [path]
 

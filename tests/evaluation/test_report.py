@@ -137,4 +137,3 @@ def test_summary_of_multi_label_data_names_excluded_classes_and_videos():
     assert re.search(r"^mAP_charades +none +none +none ", text, re.MULTILINE)
     assert "as these have no videos: no videos" in text
     assert "and 4 more, listed in unreadable.csv" in text
-    assert all(line.isprintable() for line in lines)

@@ -16,6 +16,7 @@ from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import VideoModel, build_model, load_model_directory, save_model_directory
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.pretrained import load_pretrained
+from vidtl.models.weights.published import read_published
 
 CLIP = ClipConfig(num_frames=4, frame_size=(16, 24), mean=(0.4, 0.5, 0.6))
 STAGE = TokenLearnerConfig(num_tokens=2, after_block=1, version="v1")
@@ -203,6 +204,10 @@ def edit(folder, place, value):
         ("class_names", ["a", "b"], ("class_names", 2, 3)),
         ("multi_label", 0, ("multi_label", 0, "bool | null")),
         ("position_grids", {"encoder.positions.weight": [1, 2]}, ("position_grids", "tuple[int, int, int]")),
+        ("position_grids", {"encoder.positions.weight": [1, 0, 2]}, ("position_grids", "(1, 0, 2)", "1 or more")),
+        ("num_outputs", 0, ("num_outputs", 0, "1 or more")),
+        ("num_outputs", 10**30, ("num_outputs", 10**30, "int")),
+        ("clip.num_frames", 2 * 10**8, ("clip", 2 * 10**8 * 16 * 24, 2**28)),
         ("clip.frame_size", [16], ("clip.frame_size", "[16]", "tuple[int, int]")),
         ("model.dept", 3, ("'model.dept'", "'model.depth'")),
         ("model.architecture", "vivitt", ("model.architecture", "'vivitt'", "'vivit'")),
@@ -216,6 +221,47 @@ def test_invalid_values_are_named_with_file_and_key(model, tmp_path, place, valu
     edit(tmp_path, place, value)
     with refused(tmp_path / "config.json", *parts):
         load_model_directory(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "part"),
+    [
+        *[(f"model.{name}", 10**7, name) for name in ("depth", "temporal_depth")],
+        *[(f"model.{name}", 240_000, "of another shape") for name in ("width", "mlp_width")],
+        *[("num_outputs", number, "of another shape") for number in (10**10, 2**40)],
+        *[("clip.num_frames", 200_000, "of another shape"), ("model.num_registers", 10**9, "of another shape")],
+        *[("num_outputs", 2**60, "cannot be built"), ("model.positions", "sincos_3d", "unexpected")],
+    ],
+)
+def test_a_model_of_another_size_than_its_weights_takes_no_memory(model, tmp_path, place, value, part):
+    model.class_names = ()
+    save_model_directory(model, tmp_path)
+    edit(tmp_path, place, value)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (load_model_directory, read_published):
+        with refused("model.safetensors", part):
+            read(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100_000  # kB
+
+
+def test_tables_that_are_not_saved_are_bounded_by_the_weights(tmp_path):
+    stage = TokenLearnerConfig(num_tokens=0)
+    config = replace(CONFIG, form="joint", tubelet=(2, 2, 2), positions="sincos_3d", token_learner=stage)
+    save_model_directory(build_model(config, CLIP, 3), tmp_path)
+    assert load_model_directory(tmp_path).num_classes == 3
+    edit(tmp_path, "clip.num_frames", 600_000)
+    with refused("model.safetensors", "fixed tables"):
+        load_model_directory(tmp_path)
+
+
+def test_a_header_that_is_no_header_is_not_read(model, tmp_path):
+    save_model_directory(model, tmp_path)
+    for size in (2**63, 17_000_000):
+        with (tmp_path / "model.safetensors").open("r+b") as file:
+            file.write(size.to_bytes(8, "little"))
+            file.truncate(20_000_000)
+        with refused("model.safetensors", "header", size):
+            load_model_directory(tmp_path)
 
 
 def test_files_that_are_missing_or_do_not_fit(model, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.embedding import Grid
+from vidtl.models.weights.files import read_npz, read_state
 from vidtl.models.weights.flax import flatten_params, flax_weights, infer_vivit_config, read_flax
 from vidtl.models.weights.huggingface import huggingface_weights
 from vidtl.models.weights.load import SourceWeights, load_weights
@@ -293,3 +295,24 @@ def test_flax_parameters_of_another_model_are_refused(golden):
     fuserless = read_flax(golden / "vivit_token_learner_v11.npz")
     with refused("after_block"):
         infer_vivit_config(fuserless)
+
+
+@pytest.mark.parametrize("name", ["shared.pth", "repeated.pth", "zeros.npz", "zeros.pth"])
+def test_contents_far_larger_than_their_file_are_refused(tmp_path, name):
+    file, zeros = tmp_path / name, torch.zeros(100_000_000, dtype=torch.int8)
+    one = zeros[:1].clone()
+    shared = {"shared.pth": {"a": one.expand(10**12)}, "repeated.pth": {name: one.expand(10**7) for name in "abcdefgh"}}
+    if name == "zeros.npz":
+        np.savez_compressed(file, a=zeros.numpy())
+    elif name == "zeros.pth":
+        torch.save({"a": zeros}, tmp_path / "plain.pth")
+        with (
+            zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
+            for entry in plain.namelist():
+                packed.writestr(entry, plain.read(entry))
+    else:
+        torch.save(shared[name], file)
+    with refused(file, "20 times"):
+        (read_npz if file.suffix == ".npz" else read_state)(file)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.refusals import assert_refusal
 from tests.stress.outcome import ending_of, in_child
-from vidtl.runtime.files import new_directory, printable, replacing, whole_file
+from vidtl.runtime.files import LONGEST_LINE, new_directory, printable, replacing, say, whole_file
 from vidtl.runtime.signals import run_tool
 
 
@@ -88,3 +88,10 @@ def test_errors_of_the_disk_end_a_tool_in_one_line(capsys, number, follows):
     if is_told:
         assert ended.value.code == 2
         assert_refusal(capsys.readouterr().err, "summary.json", os.strerror(number))
+
+
+def test_lines_reach_a_terminal_whole_and_without_escapes(capsys):
+    say("first \x1b[2J\nerror: forged", "x" * 10_000_000)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == r"first \x1b[2J\nerror: forged"
+    assert len(second) == LONGEST_LINE

@@ -88,6 +88,37 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_use
     assert content(newest_valid(folder)) == 20
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["../state.json", "/dev/zero", "a\0b", "a" * 5000, "\ud800", "ema/../state.json", "a\x1b[2J", ""],
+)
+def test_names_of_a_manifest_lead_nowhere_else(folder, name):
+    manifest = folder / "step-00000020" / MANIFEST
+    listed = json.loads(manifest.read_text())
+    listed["files"][name] = {"bytes": 0, "sha256": "0"}
+    manifest.write_text(json.dumps(listed))
+    problem = find_problem(folder / "step-00000020")
+    assert problem.startswith(f"{MANIFEST} lists {name[:80]!r}")
+    assert len(problem) < 300
+
+
+@pytest.mark.parametrize("name", [MANIFEST, STATE, MODEL, f"{EMA}/{MODEL}"])
+def test_files_are_links_within_a_cache_of_the_hub_only(folder, tmp_path, name):
+    snapshot = tmp_path / "models--owner--name/snapshots/1234"
+    shutil.copytree(folder / "step-00000020", snapshot)
+    blob = snapshot.parents[1] / "blob"
+    (snapshot / name).rename(blob)
+    (snapshot / name).symlink_to(blob)
+    assert find_problem(snapshot) is None
+    (folder / "step-00000020" / name).unlink()
+    (folder / "step-00000020" / name).symlink_to(blob)
+    assert "link" in find_problem(folder / "step-00000020")
+    for target in ("/dev/zero", "/nowhere"):
+        (snapshot / name).unlink()
+        (snapshot / name).symlink_to(target)
+        assert "missing" in find_problem(snapshot)
+
+
 def test_a_checkpoint_verifies_under_any_name_and_resumes_under_its_own(folder, caplog, monkeypatch):
     shutil.copytree(folder / "step-00000020", folder / "best_model")
     assert find_problem(folder / "best_model") is None

@@ -23,6 +23,8 @@ def describe_class_folders(root: Path) -> DatasetDescription:
 
     UserError if the root does not exist, or without `train`, has videos outside of folders or less than two folders.
     """
+    if root.resolve() == Path(root.resolve().anchor):
+        raise UserError(f"data.root is {str(root)!r}, the root of the file system; {_NEEDED}")
     entries = [each for each in os.scandir(existing(root, "data.root")) if each.name[0] != "."]
     folders = sorted(each.name for each in entries if each.is_dir())
     held_out = next((name for name in HELD_OUT if name in folders), "")

@@ -1,6 +1,5 @@
 """Read tables in CSV, JSON, JSON lines and Parquet: values of each row by column."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short
@@ -8,6 +7,7 @@ from typing import Any
 
 from vidtl.annotations.records import ENTRY_SUFFIXES, annotated_at
 from vidtl.annotations.text_files import read_columns, text_lines
+from vidtl.config.documents import parse_json
 from vidtl.errors import UserError, did_you_mean
 
 _NEEDS = {"start": "one", "end": "one", "label": "none", "actions": "none", "length": "none"}
@@ -131,14 +131,7 @@ def _walk(value: Any, keys: Sequence[str], outer: dict[str, Any]) -> Iterator[di
 
 
 def _parsed(where: str, text: str | bytes) -> Any:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            raise ValueError(f"{max(names, key=names.count)!r} is there twice")
-        return found
-
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=lambda _: None)  # NaN of pandas is empty
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, parse_constant=lambda _: None)  # NaN of pandas is empty
+    except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None

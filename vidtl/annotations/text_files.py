@@ -1,7 +1,6 @@
 """Read CSV files, text lists and lists of class names, with line numbers."""
 
 import csv
-import json
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vidtl.annotations.records import ClassNames, annotated_at
+from vidtl.config.documents import JSON_BYTES, parse_json, read_text
 from vidtl.errors import UserError, did_you_mean
 
 _FORMS = (
@@ -120,12 +120,10 @@ def read_class_list(file: Path) -> ClassList:
         UserError: not UTF-8, no form or several, an empty or repeated name.
     """
     is_json = file.suffix == ".json"
+    text = read_text(file, JSON_BYTES)
     try:
-        text = file.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=tuple) if is_json else text.rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not a text file in UTF-8 ({error})") from None
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text, object_pairs_hook=tuple) if is_json else text.rstrip().splitlines()
+    except ValueError as error:
         raise UserError(f"{file}: not a JSON file ({error})") from None
     by_number = None
     if isinstance(content, tuple) and all(isinstance(value, str | int) for _, value in content):

@@ -5,6 +5,9 @@ from typing import Literal
 
 from vidtl.config.checks import require, require_choices, require_each, setting
 
+MOST_PIXELS = 2**28
+"""Pixels of a clip."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -41,7 +44,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
-        require_each(self, "data", "num_workers", lambda value: value >= 0, "0 or more")
+        require_each(self, "data", "num_workers", lambda value: 0 <= value <= 1024, "0 to 1024")
         require_each(self, "data", "read_timeout_s", lambda value: 0 < value <= 86400, "above 0, at most 86400 seconds")
         require_each(self, "data", "max_unreadable_share", lambda value: 0 <= value <= 1, "0 to 1")
         formats = ("planar", "rgb") if self.decoder == "pyav" else ("rgb",)
@@ -77,6 +80,8 @@ class ClipConfig:
         require_choices(self, "clip")
         require_each(self, "clip", "num_frames stride", lambda value: value >= 1, "1 or more")
         require_each(self, "clip", "target_fps", lambda value: value >= 0, "0 (the file's own) or more")
+        pixels = self.num_frames * self.frame_size[0] * self.frame_size[1]
+        require(pixels <= MOST_PIXELS, "clip", f"{pixels} pixels", f"at most {MOST_PIXELS} (frames x height x width)")
         even = all(side >= 2 and side % 2 == 0 for side in self.frame_size)
         require(even, "clip.frame_size", self.frame_size, "even sides of 2 pixels or more")
         largest = max(self.frame_size)

@@ -1,11 +1,9 @@
 """Strict reading of YAML files and mappings into dataclasses.
 
-Unknown and repeated keys, YAML aliases, values of another type and large files are errors that name file, line, key,
-value and allowed values.
+Unknown keys and values of another type are errors that name file, line, key, value and allowed values.
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
@@ -14,14 +12,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from vidtl.config.documents import YAML_BYTES, parse_yaml, read_text
 from vidtl.errors import UserError, did_you_mean, existing, nearest_key
 
 T = TypeVar("T")
-
-SIZE_LIMIT = 1_000_000
-"""Bytes of a file."""
 
 RETIRED = {"data.worker_timeout_s"}
 """Settings that earlier versions recorded with their runs; they decided no result."""
@@ -51,60 +45,17 @@ def read_yaml(path: Path) -> Document:
     """Read a YAML file once.
 
     Raises:
-        UserError: the file is missing, larger than `SIZE_LIMIT` or not YAML, repeats a key (YAML would keep the last
-            silently) or has an alias (which can expand without bound).
+        UserError: the file is missing, no text of at most `YAML_BYTES`, or refused by `parse_yaml`.
     """
     if not existing(path, "file").is_file():
         raise UserError(f"{str(path)!r} is a folder; allowed: a YAML file")
-    if path.stat().st_size > SIZE_LIMIT:
-        raise UserError(f"file {str(path)!r} has {path.stat().st_size} bytes; allowed: {SIZE_LIMIT}")
     lines: dict[str, int] = {}
+    text = read_text(path, YAML_BYTES)
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8-sig"), lines)
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+        content = parse_yaml(text, lines)
+    except ValueError as error:
+        raise UserError(f"{path}: not a YAML file ({error})") from None
     return Document({} if content is None else content, str(path), lines)
-
-
-def parse_yaml(text: str, lines: dict[str, int] | None = None) -> Any:
-    """Parse one YAML document strictly; `lines` receives the line of each dotted key."""
-    loader = _Loader(text)
-    node = loader.get_single_node()
-    return None if node is None else loader.value(node, "", {} if lines is None else lines)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers such as `1e-3`, without aliases and repeated keys."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not allowed",
-                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call]
-            )
-        return super().compose_node(parent, index)
-
-    def value(self, node: yaml.Node, key: str, lines: dict[str, int]) -> Any:
-        if key:
-            lines.setdefault(key, node.start_mark.line + 1)
-        prefix = f"{key}." if key else ""
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, f"{prefix}{number}", lines) for number, item in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            return self.construct_object(node)
-        section: dict[str, Any] = {}
-        for name, item in node.value:
-            if not isinstance(name, yaml.ScalarNode) or name.value in section:
-                problem = "the key {} is there twice" if isinstance(name, yaml.ScalarNode) else "{} is no key"
-                raise yaml.MarkedYAMLError(problem=problem.format(repr(name.value)), problem_mark=name.start_mark)
-            lines[f"{prefix}{name.value}"] = name.start_mark.line + 1
-            section[name.value] = self.value(item, f"{prefix}{name.value}", lines)
-        return section
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
 
 
 class Leaf(NamedTuple):
@@ -237,7 +188,7 @@ def _converted(value: Any, hint: Any, key: str, document: Document) -> Any:
     elif hint in (float, str) and type(value) in (int, float):
         if hint is str or isfinite(value):
             return hint(value)
-    elif type(value) is hint:
+    elif type(value) is hint and not (hint is int and value.bit_length() > 63):
         return value
     raise _MismatchError
 
@@ -256,7 +207,7 @@ def parse_text(text: str, hint: Any, key: str) -> Any:
     is_text = hint is str or (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str))
     try:
         value = text if is_text else parse_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except ValueError:
         value = text
     return convert(value, hint, key, Document(text))
 

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from vidtl.config.checks import require
+from vidtl.config.documents import read_json
 from vidtl.config.load import Document, from_document
 from vidtl.metrics import Outcomes
 from vidtl.models.base import VideoModel
-from vidtl.models.weights.files import read_json
 from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.training.checkpoint import Checkpoint
 

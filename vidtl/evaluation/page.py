@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vidtl.annotations.records import Records
 from vidtl.config import ExperimentConfig
+from vidtl.config.documents import read_json
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.errors import UserError
@@ -59,7 +60,7 @@ def write_page(folder: Path) -> Path:
     """
     path = folder / METRICS_FILE
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         text = _environment().get_template("page.html.j2").render(_context(record, folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, TemplateError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -96,7 +97,7 @@ def draw_examples(
     for number in numbers:
         video, path = dataset[number], _picture(folder, number)
         if video.pixels is None:
-            _log.warning("no picture of %s, which can no longer be read", printable(records.ids[number]))
+            _log.warning("no picture of %s, which can no longer be read", records.ids[number])
             continue
         try:
             draw_maps(clip_maps(model, video.pixels, video.color).images, path)
@@ -167,7 +168,7 @@ def _data_uri(path: Path) -> Markup:
 def _examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
     if not (folder / EXAMPLES).is_file():
         return {}
-    groups: dict[str, list[dict[str, Any]]] = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
+    groups: dict[str, list[dict[str, Any]]] = read_json(folder / EXAMPLES)
     for group in groups.values():
         for example in group:
             example["picture"] = _data_uri(_picture(folder, example["number"]))

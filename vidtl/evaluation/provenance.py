@@ -1,6 +1,5 @@
 """Provenance of an evaluation: the model and settings that decide its scores, and the folder that it owns."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from vidtl import __version__
 from vidtl.annotations.records import Records, columns_sha256
 from vidtl.config import ExperimentConfig
 from vidtl.config.compare import resolved, settings_of
+from vidtl.config.documents import read_json
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.report import METRICS_FILE
@@ -78,7 +78,7 @@ def check_same_origin(folder: Path, origin: Mapping[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file)
         before, models = record["settings"], [record["model"], origin["model"]]
         names = [f"{model['path']} (step {model['step']}, {model['fingerprint'][:12]})" for model in models]
         now = origin["settings"].items()

@@ -19,7 +19,7 @@ from vidtl.metrics import METRICS, chance_levels, confidence_intervals
 from vidtl.metrics.intervals import LEVEL, wilson
 from vidtl.metrics.outcomes import Calibration, classes_without_positives
 from vidtl.metrics.table import random_map
-from vidtl.runtime.files import printable, whole_file
+from vidtl.runtime.files import whole_file
 from vidtl.runtime.logging import installed_versions
 from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw_reliability
 
@@ -99,7 +99,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
 def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
     """Format an evaluation and its `metrics_record` as lines for a terminal."""
     lines = [
-        printable(f"{result.annotation}: {len(result.class_names)} classes"),
+        f"{result.annotation}: {len(result.class_names)} classes",
         f"protocol {result.protocol}: {views_text(result.num_clips, result.num_crops)}, fusion {result.fusion}",
         f"{record['num_annotated']} videos annotated, {result.num_scored} scored, {len(result.unreadable)} unreadable",
     ]
@@ -137,13 +137,13 @@ def _exceptions(result: EvaluationResult, record: Mapping[str, Any]) -> list[str
     """List classes without videos, and unreadable videos."""
     lines = []
     if absent := record["classes_without_positives"]:
-        names = ", ".join(map(printable, absent[:SHOWN_NAMES]))
+        names = ", ".join(absent[:SHOWN_NAMES])
         more = f" and {len(absent) - SHOWN_NAMES} more" if len(absent) > SHOWN_NAMES else ""
         total = len(result.class_names)
         lines.append(f"means over {total - len(absent)} of {total} classes, as these have no videos: {names}{more}")
     if result.unreadable:
         lines.append("unreadable videos count as wrong; 'readable' leaves them out:")
-        lines += [f"  {printable(video.path)}: {printable(video.reason)}" for video in result.unreadable[:SHOWN_NAMES]]
+        lines += [f"  {video.path}: {video.reason}" for video in result.unreadable[:SHOWN_NAMES]]
         if len(result.unreadable) > SHOWN_NAMES:
             lines.append(f"  and {len(result.unreadable) - SHOWN_NAMES} more, listed in unreadable.csv")
     return lines

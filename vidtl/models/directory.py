@@ -8,20 +8,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import require
+from vidtl.config.documents import read_json
 from vidtl.config.load import EARLIER, Document, from_document
-from vidtl.config.model import ARCHITECTURES
+from vidtl.config.model import ARCHITECTURES, resolve_model
 from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.embedding import Grid, PositionEmbedding
 from vidtl.models.factory import build_model
-from vidtl.models.weights.files import read_json, read_safetensors
-from vidtl.models.weights.load import SourceWeights, load_weights
+from vidtl.models.weights.files import read_safetensors
+from vidtl.models.weights.load import SourceWeights, compare, load_weights
 from vidtl.runtime.files import replacing, whole_file
 
 _NEXT_CONFIG = f"{CONFIG_FILE}.next"
+_FIXED_BYTES = 256 << 20
+"""Room for tables that a model computes, beyond the size of its weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,9 @@ class SavedConfig:
     """Tokens along time, height and width of each position embedding, by parameter name."""
 
     def __post_init__(self) -> None:
+        require(self.num_outputs >= 1, "num_outputs", self.num_outputs, "1 or more")
+        for name, grid in self.position_grids.items():
+            require(min(grid) >= 1, f"position_grids.{name}", grid, "three values of 1 or more")
         if len(self.class_names) not in (0, self.num_outputs):
             allowed = f"{self.num_outputs}, one per class of the model"
             raise UserError(f"class_names has {len(self.class_names)} names; allowed: {allowed}")
@@ -101,7 +109,10 @@ VideoModel.save_directory = staticmethod(save_model_directory)
 
 
 def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
-    """Read the settings and tensors of a model directory, again if another model replaces them meanwhile."""
+    """Read the settings and tensors of a model directory, again if another model replaces them meanwhile.
+
+    UserError where the tensors are not those of the model of `config.json`.
+    """
     path = directory / WEIGHTS_FILE
     while True:
         before, failure = _times(directory), None
@@ -114,7 +125,9 @@ def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
     if failure:
         raise failure
     grids = {name: Grid(*grid) for name, grid in saved.position_grids.items()}
-    return saved, SourceWeights(source=str(path), state=state, grids=grids, class_names=saved.class_names)
+    weights = SourceWeights(source=str(path), state=state, grids=grids, class_names=saved.class_names)
+    _require_fit(saved, weights)
+    return saved, weights
 
 
 def _times(directory: Path) -> list[int]:
@@ -130,6 +143,24 @@ def _config_file(directory: Path) -> Path:
         if (directory / _NEXT_CONFIG).stat().st_mtime_ns == (directory / WEIGHTS_FILE).stat().st_mtime_ns:
             return directory / _NEXT_CONFIG
     return directory / CONFIG_FILE
+
+
+def _require_fit(saved: SavedConfig, weights: SourceWeights) -> None:
+    """Compare the saved model, built without memory, with its tensors: a file of any origin may ask for any size."""
+    settings, most = resolve_model(saved.model), len(weights.state)
+    for name in ("depth", "temporal_depth"):
+        depth = getattr(settings, name) or 0
+        require(depth <= most, f"{weights.source}: model.{name}", depth, f"at most {most}, the number of tensors")
+    try:
+        with torch.device("meta"):
+            model = build_model(saved.model, saved.clip, saved.num_outputs)
+    except (RuntimeError, TypeError) as error:  # sizes beyond 64 bits
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{weights.source} does not fit {CONFIG_FILE}, whose model cannot be built: {reason}") from None
+    compare(model, weights).check()
+    tables = sum(buffer.nbytes for buffer in model.buffers())  # fixed positions are not in the file
+    held = sum(tensor.nbytes for tensor in weights.state.values())
+    require(tables <= held + _FIXED_BYTES, f"{weights.source}: bytes of fixed tables", tables, f"{held + _FIXED_BYTES}")
 
 
 def read_model_config(directory: Path) -> SavedConfig:

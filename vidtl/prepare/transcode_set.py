@@ -11,6 +11,7 @@ from vidtl.annotations.description import FILE_NAME, read_records
 from vidtl.annotations.keys import DatasetDescription
 from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
+from vidtl.config.documents import read_json
 from vidtl.data.manifest import FOLDER, Entry, Manifest, file_stamp
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
@@ -186,12 +187,12 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             with whole_file(file) as stream:
                 stream.write(json.dumps(ours) + "\n")
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         for key in ours:
             if found.get(key) != ours[key]:
                 raise UserError(
                     f"{output} holds copies made with {key} {found.get(key)!r}, not {ours[key]!r}; "
                     "allowed: the same settings, or another folder"
                 )
-    except (OSError, AttributeError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{file} cannot be read or written: {error}") from error

@@ -26,6 +26,8 @@ _LOCK = ".lock"
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
+LONGEST_LINE = 2_000
+"""Characters of a line on a terminal."""
 JOINERS = "\u200c\u200d"
 """Format characters of Persian, the Indic scripts and emoji, which change no order."""
 
@@ -148,6 +150,11 @@ def problem_of_disk(error: BaseException) -> str:
     return f"{text}{remedy}"
 
 
+def say(*lines: str, file: IO[str] | None = None) -> None:
+    """Print lines of any origin, each `printable` within `LONGEST_LINE` characters: the one way to a terminal."""
+    print(*(printable(line, LONGEST_LINE) for line in lines), sep="\n", file=file, flush=True)
+
+
 def printable(text: str, length: int = 0) -> str:
     """Write control, format and surrogate characters as Python's escapes (`\\x1b`, `\\n`, `\\u202e`).
 
@@ -155,6 +162,8 @@ def printable(text: str, length: int = 0) -> str:
         text: any text.
         length: maximum length of the result, if above 0; the middle of a longer text is left out.
     """
+    if 0 < length < len(text) // 2:
+        text = text[:length] + text[-length:]
     shown = "".join(map(_escaped, text))
     if 0 < length < len(shown):
         head = length * 2 // 3

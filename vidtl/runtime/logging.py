@@ -25,22 +25,21 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from vidtl.errors import UserError, install_extra
-from vidtl.runtime.files import problem_of_disk, user_error_if_not_written, whole_file
+from vidtl.runtime.files import problem_of_disk, say, user_error_if_not_written, whole_file
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
 
 _log = logging.getLogger(__name__)
 
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
-
 
 class _StderrHandler(logging.Handler):
-    """Messages above progress bars, with control characters escaped: paths and class names are untrusted text."""
+    """Messages above progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname}: " if record.levelno > logging.INFO else ""
-        tqdm.write(level + self.format(record).translate(_CONTROL), file=sys.stderr)
+        with tqdm.external_write_mode(file=sys.stderr):
+            say(level + self.format(record), file=sys.stderr)
 
 
 def configure_logging(is_main_process: bool) -> None:
@@ -93,7 +92,7 @@ def read_json_lines(file: Path) -> Iterator[dict[str, Any]]:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and isinstance(entry.get("step"), int):
             yield entry

@@ -19,7 +19,7 @@ from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import FULL_DISK, printable, problem_of_disk
+from vidtl.runtime.files import FULL_DISK, problem_of_disk, say
 
 WARNING_SIGNAL: int = getattr(signal, "SIGUSR1", 0)
 """The early warning that batch systems send before a time limit; 0 on Windows, which has none."""
@@ -253,7 +253,7 @@ def _flush(probe: str = "") -> int:
 def _end(code: int, message: str = "") -> NoReturn:
     if message:
         with suppress(OSError):
-            print(printable(" ".join(message.splitlines())), file=sys.stderr, flush=True)
+            say(" ".join(message.splitlines()), file=sys.stderr)
     lost = _flush()
     code = code or lost
     distributed = sys.modules.get("torch.distributed")

@@ -20,6 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from vidtl.config.documents import read_json
 from vidtl.errors import UserError, existing
 from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove
 from vidtl.training.best import choose_step
@@ -35,6 +36,7 @@ CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 _FORMAT = "vidtl-checkpoint-2"
 _NAME = re.compile(r"step-(\d{8,})")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_FILE_NAME = re.compile(rf"({EMA}/)?\w[\w.-]{{,99}}", re.ASCII)
 _UNFINISHED, _DAMAGED = ".tmp", ".damaged"
 _SPARE_BYTES = 16 * 2**20
 
@@ -91,7 +93,7 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Compute a SHA-256 of weights and model settings, from the manifest's sums where there is a manifest."""
         manifest = self.path / MANIFEST
-        listed = json.loads(manifest.read_bytes())["files"] if manifest.is_file() else {}
+        listed = read_json(manifest)["files"] if manifest.is_file() else {}
         sums = [listed[name]["sha256"] if name in listed else _sha256(self.path / name) for name in self._model_files()]
         return hashlib.sha256(bytes.fromhex("".join(sums))).hexdigest()
 
@@ -221,7 +223,7 @@ def find_problem(directory: Path, name: str | None = None, hashed: Collection[st
     that in the manifest; a copy may have any other.
     """
     try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
+        manifest = read_json(_own_file(directory, MANIFEST))
         if str(manifest["format"]) < _FORMAT and str(manifest["format"]).startswith("vidtl-checkpoint-"):
             return f"an older version of vidtl wrote it ({MANIFEST} has format {manifest['format']})"
         if manifest["format"] != _FORMAT or name not in (None, manifest["name"]):
@@ -230,18 +232,31 @@ def find_problem(directory: Path, name: str | None = None, hashed: Collection[st
         for file in {MODEL, OPTIMIZER, STATE, EXPERIMENT} - set(files):
             return f"{MANIFEST} does not list {file}"
         for file, expected in files.items():
-            path = directory / file
-            if not path.is_file():
-                return f"{file}, which {MANIFEST} lists, is missing"
+            path = _own_file(directory, file)
             if path.stat().st_size != expected["bytes"]:
                 return f"{file} has {path.stat().st_size} bytes, {MANIFEST} has {expected['bytes']}"
             if (hashed is None or file in hashed) and _sha256(path) != expected["sha256"]:
                 return f"{file} differs from the SHA-256 in {MANIFEST}"
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
+    except UserError as error:
+        return str(error)
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
     return None
+
+
+def _own_file(directory: Path, name: str) -> Path:
+    """Return a file of a checkpoint; UserError unless it lies there or, in a snapshot of the hub, in that cache."""
+    if not _FILE_NAME.fullmatch(name):
+        raise UserError(f"{MANIFEST} lists {name[:80]!r}; allowed: names of files, or {EMA}/ and a name")
+    path, bound = directory / name, directory.resolve()
+    bound = next((each for each in bound.parents if each.name.startswith("models--")), bound)
+    if not path.is_file():
+        raise UserError(f"{name}{'' if name == MANIFEST else f', which {MANIFEST} lists,'} is missing")
+    if not path.resolve().is_relative_to(bound):
+        raise UserError(f"{name} is a link to a file outside of the checkpoint")
+    return path
 
 
 def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from vidtl.config import TrainingConfig
 from vidtl.data.batch import Failure, Read
 from vidtl.errors import UserError
-from vidtl.runtime.files import printable, user_error_if_not_written
+from vidtl.runtime.files import user_error_if_not_written
 from vidtl.runtime.logging import MetricsLog, drop_lines_beyond, read_json_lines
 from vidtl.runtime.progress import Task
 from vidtl.runtime.signals import WARNING_SIGNAL, StopSignals
@@ -108,8 +108,7 @@ class UnreadableVideos:
         with user_error_if_not_written(self.file), self.file.open("a", encoding="utf-8") as stream:
             for failure in failures:
                 if failure.path not in self.by_path:
-                    path, reason = printable(failure.path), printable(failure.reason)
-                    names = printable(", ".join(failure.classes) or "no class")
+                    path, reason, names = failure.path, failure.reason, ", ".join(failure.classes) or "no class"
                     _log.warning("video cannot be read and is substituted: %s (%s): %s", path, names, reason)
                 self._count(failure.path, failure.classes, failure.attempt)
                 line = {"step": step, **failure._asdict()}
@@ -135,7 +134,7 @@ class UnreadableVideos:
         if self._by_class.total() > self._reported:
             self._reported = self._by_class.total()
             for name, clips in self.by_class(step).items():
-                _log.warning("class %s: %d of %d clips replaced so far", printable(name), *clips)
+                _log.warning("class %s: %d of %d clips replaced so far", name, *clips)
 
     def by_class(self, step: int) -> dict[str, ReplacedClips]:
         """Return the replaced clips of each class with any, most first."""

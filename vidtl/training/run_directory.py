@@ -26,6 +26,7 @@ from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
 from vidtl.config.compare import differences, plain
+from vidtl.config.documents import YAML_BYTES, parse_yaml, read_json, read_text
 from vidtl.config.load import dotted
 from vidtl.config.training import parse_length
 from vidtl.data.gaps import Gap
@@ -138,8 +139,8 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     if not file.exists():
         return
     try:
-        recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        recorded = parse_yaml(read_text(file, YAML_BYTES))
+    except (OSError, ValueError):
         recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
@@ -206,7 +207,7 @@ def _write(file: Path, content: Mapping[str, Any]) -> None:
 
 def _earlier_attempts(file: Path) -> list[dict[str, Any]]:
     try:
-        attempts: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["attempts"]
+        attempts: list[dict[str, Any]] = read_json(file)["attempts"]
         return [each | {"status": "killed"} if each["status"] == "running" else each for each in attempts]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vidtl.config.documents import read_json
 from vidtl.errors import UserError
 from vidtl.metrics.table import Metric
 from vidtl.training.best import Best
@@ -84,7 +85,7 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
     UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
     """
     try:
-        content = {"recent_accuracies": []} | json.loads((directory / STATE).read_text(encoding="utf-8"))
+        content = {"recent_accuracies": []} | read_json(directory / STATE)
         recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
         state = TrainingState(**{each.name: content[each.name] for each in fields(TrainingState)})
         state.best = Best(**content["best"]) if content["best"] else None

@@ -1,7 +1,6 @@
 """Read files of weights and settings; nothing but tensors is unpickled."""
 
 import argparse
-import json
 import re
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vidtl.config.documents import JSON_BYTES, read_json
 from vidtl.errors import UserError
 from vidtl.models.base import WEIGHTS_FILE
 
@@ -27,10 +27,14 @@ PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.jso
 _PLACES = ("state_dict_ema", "state_dict", "model", "module", "model_state")
 """Keys of the state dict in files of training scripts; averaged weights first, as they are the published ones."""
 
+_MAX_EXPANSION, _SPARE_BYTES = 20, 64 << 20
+
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a `.safetensors` file by name."""
-    _require_file(path)
+    header_bytes = int.from_bytes(_require_file(path)[:8], "little")
+    if header_bytes > JSON_BYTES:
+        raise UserError(f"{path} has a header of {header_bytes} bytes; allowed: {JSON_BYTES}")
     try:
         return load_file(path)  # type: ignore[no-any-return]
     except SafetensorError as error:
@@ -68,6 +72,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not _require_file(path).startswith((b"PK", b"\x80")):
         raise UserError(f"{path} is no torch file; allowed: output of torch.save, a zip archive or a pickle")
     try:
+        _check_zip(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, as VideoMAE's
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles end in almost any
@@ -79,6 +84,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         allowed = f"tensors by name, or such a dict under {', '.join(_PLACES)}"
         raise UserError(f"{path} holds no state dict; allowed: {allowed}")
+    _check_size(path, sum(tensor.nbytes for tensor in content.values()))
     return content
 
 
@@ -88,22 +94,24 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no whole .npz file, which is a zip archive")
     try:
+        _check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # of zip files, of their compression, and of arrays
         raise UserError(f"{path} is no readable .npz file of plain arrays: {error}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object."""
-    _require_file(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no readable JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}; allowed: an object")
-    return content
+def _check_zip(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            _check_size(path, sum(entry.file_size for entry in archive.infolist()))
+
+
+def _check_size(path: Path, num_bytes: int) -> None:
+    """Refuse contents far larger than their file: compressed zeros, and tensors whose elements share memory."""
+    most = _MAX_EXPANSION * path.stat().st_size + _SPARE_BYTES
+    if num_bytes > most:
+        raise UserError(f"{path} holds {num_bytes} bytes; allowed: {most}, {_MAX_EXPANSION} times its size")
 
 
 def _require_file(path: Path) -> bytes:

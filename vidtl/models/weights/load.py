@@ -4,7 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -136,12 +136,25 @@ def load_weights(model: nn.Module, weights: SourceWeights, *, allow_missing: Seq
     Raises:
         UserError: names or shapes do not match and are not allowed to differ.
     """
-    own = model.state_dict()
     state = dict(weights.state)
     resized = _fit_positions(model, state, weights)
+    report = compare(model, replace(weights, state=state), resized)
+    report.check(allow_missing)
+    own = model.state_dict()
+    with torch.no_grad():
+        for name in report.loaded:
+            own[name].copy_(state[name])
+    for line in str(report).splitlines():
+        _log.info("%s", line)
+    return report
+
+
+def compare(model: nn.Module, weights: SourceWeights, resized: Sequence[str] = ()) -> LoadReport:
+    """Compare names and shapes; the model may be on the meta device."""
+    own, state = model.state_dict(), weights.state
     mismatched = [name for name in own if name in state and own[name].shape != state[name].shape]
     loaded = [name for name in own if name in state and name not in mismatched]
-    report = LoadReport(
+    return LoadReport(
         source=weights.source,
         loaded=tuple(loaded),
         missing=tuple(name for name in own if name not in state),
@@ -150,12 +163,6 @@ def load_weights(model: nn.Module, weights: SourceWeights, *, allow_missing: Seq
         resized=tuple(resized),
         unused=tuple(weights.unused),
     )
-    report.check(allow_missing)
-    with torch.no_grad():
-        for name in loaded:
-            own[name].copy_(state[name])
-    _log.info("%s", report)
-    return report
 
 
 def _fit_positions(model: nn.Module, state: dict[str, Tensor], weights: SourceWeights) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config.documents import read_json
 from vidtl.config.load import dotted
 from vidtl.config.model import ARCHITECTURES
 from vidtl.errors import UserError
@@ -23,7 +24,6 @@ from vidtl.models.weights.files import (
     PREPROCESSOR_FILES,
     TORCH_FILE,
     read_directory_state,
-    read_json,
     read_state,
 )
 from vidtl.models.weights.fit import register_counts
