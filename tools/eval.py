@@ -154,7 +154,7 @@ def calibrate(result: EvaluationResult, checkpoint: Checkpoint, split: str, fing
     found = fit_calibration(result.outcomes, result.class_names, **origin)
     (nll, nll_after), (ece, ece_after) = found.nll, found.ece
     changes = f"NLL {nll:.3f} -> {nll_after:.3f}, ECE {percent(ece)} -> {percent(ece_after)}"
-    print(f"calibration  {write_calibration(found, checkpoint)}: {found}; {changes}")
+    say(f"calibration  {write_calibration(found, checkpoint)}: {found}; {changes}")
 
 
 def write_html(result: EvaluationResult, folder: Path, draw: Callable[[list[int], Path], None]) -> None:

@@ -68,7 +68,7 @@ def main() -> None:
     output = arguments.output
     require_new_directory(output) if arguments.format else check_output(output)
     checkpoint = used_by_evaluation(find_checkpoint(arguments.checkpoint, arguments.step))
-    print(f"checkpoint {checkpoint}")
+    say(f"checkpoint {checkpoint}")
     checkpoint.verify()
     directory = checkpoint.model_directory
     model = load_model_directory(directory)
