@@ -174,7 +174,7 @@ def draw_run(output_dir: Path, eval_records: Records) -> None:
 
 
 def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
-    """Print the results of the run, their files, and the command that evaluates the model."""
+    """Print the results of the run, their files, and the next command."""
     for path, count in summary.unreadable.items():
         print(printable(f"unreadable  {path} ({count} attempts)"))
     for name, (replaced, requested) in summary.replaced.items():
@@ -185,5 +185,6 @@ def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
         print(f"last        step {summary.steps}: {summary.checkpoint}")
     print(f"curves      {output_dir / 'curves.png'}")
     print(f"summary     {RunDirectory(output_dir).summary_file}")
-    command = ["python", str(Path(sys.argv[0]).with_name("eval.py")), "--checkpoint", str(output_dir)]
+    tool, *videos = ["eval.py"] if summary.metrics else ["predict.py", "VIDEO"]
+    command = ["python", str(Path(sys.argv[0]).with_name(tool)), *videos, "--checkpoint", str(output_dir)]
     print(printable(f"next        {shlex.join(command)}"))
