@@ -2,9 +2,9 @@
 
 import errno
 import json
-import re
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
