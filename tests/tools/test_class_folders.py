@@ -89,7 +89,7 @@ def test_the_root_alone_is_enough(toy: Path, tmp_path: Path, run_main: RunMain, 
 
 def test_large_models_from_scratch_get_advice(folders: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
     options = [*SIZE, *LARGE, "--data.root", folders[1], "--output_dir"]
-    advice = "--training.init_from MCG-NJU/videomae-base-finetuned-kinetics"
+    advice = "configs/finetune_videomae_b.yaml"
     _, err = run_main(train.main, *options, tmp_path / "scratch")
     assert [line for line in err.splitlines() if advice in line and "2 clips per class" in line]
     _, err = run_main(train.main, *options, tmp_path / "tuned", "--training.init_from", tmp_path / "scratch")

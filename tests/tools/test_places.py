@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -122,10 +123,10 @@ def test_a_set_without_validation_split_trains(
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     output, errors = run_main(train.main, *without_validation, "--output_dir", run.path)
-    (warning,) = (line for line in errors.splitlines() if line.startswith("WARNING"))
-    assert "data.eval_split" in warning
+    (warning,) = (line for line in errors.splitlines() if line.startswith("WARNING") and "data.eval_split" in line)
     assert "train, test" in warning
     assert "best" not in output
+    assert re.search(r"^next +python \S*predict\.py VIDEO --checkpoint ", output, re.MULTILINE)
     summary = json.loads(run.summary_file.read_text())
     assert (summary["results"]["best"], summary["results"]["metrics"]) == (None, {})
     assert summary["data"]["videos"] == {"train": 32, "evaluation": 0}
