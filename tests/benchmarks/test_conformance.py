@@ -43,6 +43,18 @@ def test_refused_files(run_main: RunMain, videos: Path, tmp_path: Path, monkeypa
     assert [row["other"].partition(":")[0] for row in rows] == ["exact", "not checked", "not checked"]
 
 
+class Failing(PyAVReader):
+    def read(self, views, frame_size, pixel_format):
+        raise MemoryError(f"of {views[0].box[2:]} as {tuple(frame_size)}")
+
+
+def test_a_failure_of_one_decoder_keeps_the_results_of_others(run_main: RunMain, videos: Path, monkeypatch) -> None:
+    monkeypatch.setitem(DECODERS, "failing", Failing)
+    output, _ = run_main(main, videos, code=1)
+    assert "a.mp4: failing: failed: MemoryError: of (24, 32) as (24, 32)" in output  # no frame is resized
+    assert "pyav: 1 exact, 1 refused, 1 not checked" in output
+
+
 def test_wrong_frames_end_with_a_code(run_main: RunMain, videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DECODERS, "late", OneFrameLate)
     output, _ = run_main(main, videos, code=1)

@@ -14,9 +14,13 @@ from vidtl.data.toy import encode_video
 def test_every_installed_library_reads_or_refuses_the_file(run_main: RunMain, tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (80, 48, 64, 3), dtype=np.uint8)
     encode_video(tmp_path / "a.mp4", frames, fps=10)
-    output, _ = run_main(main, tmp_path / "a.mp4", "--clips", "1", "--rounds", "2", "--output", tmp_path / "speed.json")
+    (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:300])
+    options = ("--clips", "1", "--rounds", "2", "--output", tmp_path / "speed.json")
+    output, _ = run_main(main, tmp_path / "b.mp4", tmp_path / "a.mp4", *options)
     assert "a.mp4" in output
-    (file,) = json.loads((tmp_path / "speed.json").read_text())["files"]
+    report = json.loads((tmp_path / "speed.json").read_text())
+    (file,), (left_out,) = report["files"], report["left_out"]
+    assert str(tmp_path / "b.mp4") in left_out
     installed = {name for name, (package, _) in CONTENDERS.items() if importlib.util.find_spec(package)}
     assert file["seconds"].keys() | file["refused"].keys() == installed
     assert {"planar", "planar, no manifest", "RGB", LIMIT} <= file["seconds"].keys()

@@ -31,6 +31,7 @@ from vidtl.annotations.description import load_description
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import load
 from vidtl.data.protocols import protocol_of_run
+from vidtl.errors import UserError
 from vidtl.evaluation.provenance import folder_name
 from vidtl.models import build_model
 from vidtl.models.complexity import count_parameters
@@ -103,6 +104,20 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def write_json(file: Path, content: object) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content))
+
+
+def test_a_run_that_fails_takes_no_other(run: RunMain, calls: list[str], tmp_path: Path, monkeypatch) -> None:
+    stub = study_tool.call
+
+    def call(command: list[str], launch: Path | None) -> None:
+        if "none" in command[-1]:
+            raise UserError("no memory")
+        stub(command, launch)
+
+    monkeypatch.setattr(study_tool, "call", call)
+    _, errors = run(code=2)
+    assert_refusal(errors.splitlines()[-1], "none, seed 0", "1 of 3", "--table_only")
+    assert calls == ["train.py", "eval.py"] * 2
 
 
 @pytest.mark.timeout(600)
