@@ -3,7 +3,7 @@
 import logging
 import operator
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,30 +12,34 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from initial_model import initial_model, with_initial_weights
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
 from vidtl.annotations.records import Records
-from vidtl.config import ExperimentConfig
+from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.config.checks import require_each
-from vidtl.data.batch import batch_input
+from vidtl.data.batch import ClipBatch, batch_input
 from vidtl.data.dataset import first_records
 from vidtl.data.gaps import Gap, check_classes, find_gaps, reason_kind, without_gaps
-from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable, rarest_labels
 from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.runtime.files import printable
+from vidtl.runtime.files import printable, user_error_if_not_written
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training.loop import TrainingSummary, train
+from vidtl.training.losses import balanced_class_weights
 from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
 from vidtl.training.step import TrainingTask
+from vidtl.visualize.clips import draw_clips, training_clips
 from vidtl.visualize.curves import draw_curves
 
 SMALL_MODEL, MANY_CLIPS = 10_000_000, 1_000  # parameters, and clips per class, that give no advice
@@ -55,6 +59,8 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     data, description = config.data, load_description(config.data.dataset, config.data.root)
     all_train_records, all_eval_records = read_data(config, description)
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
+    if data.balance != "none" and accelerator.is_main_process:
+        log.info("data.balance %s: %s", data.balance, describe_balance(train_records, data.balance))
     for records in filter(len, (train_records, all_eval_records)):
         check_readable(records, config)
     check_classes(data, train_records, all_train_records, all_eval_records)
@@ -88,6 +94,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         data_sha256=train_records.labels_sha256(),
         fresh=fresh,
         left_out=left_out,
+        draw=partial(draw_batch, config.clip, train_records.classes.names, output_dir / "clips.png"),
         about=about,
     )
     center = get_protocol("center")
@@ -165,6 +172,29 @@ def describe_data_and_model(
             "classes": classes,
         },
     }
+
+
+def describe_balance(records: Records, balance: str) -> str:
+    """Return the smallest and the largest class of the videos, and the effect of `data.balance` on them."""
+    counts = np.bincount(records.distinct_labels()[1], minlength=len(records.classes))
+    weights = balanced_class_weights(torch.from_numpy(counts)).tolist()
+    present = np.flatnonzero(counts)
+    ends = [present[counts[present].argmin()], present[counts[present].argmax()]]
+    small, large = (f"{printable(records.classes.names[k], 40)} ({counts[k]} videos)" for k in ends)
+    effect = f"losses weigh {weights[ends[0]]:.3g} and {weights[ends[1]]:.3g}"
+    if balance == "sampling":
+        sizes = np.unique(rarest_labels(records), return_counts=True)[1]
+        kind = "class, that of the rarest label of a video" if records.multi_label else "class"
+        effect = f"each epoch has {len(records) / len(sizes):.3g} videos of each {kind}"
+    return f"smallest class {small}, largest {large}; {effect}"
+
+
+def draw_batch(clip: ClipConfig, class_names: Sequence[str], path: Path, batch: ClipBatch) -> NDArray[np.uint8]:
+    """Draw the clips of a micro-batch into a file, and return the picture."""
+    with user_error_if_not_written(path):
+        draw_clips(training_clips(batch, clip, class_names), path)
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
 
 
 def draw_run(output_dir: Path, eval_records: Records) -> None:
