@@ -44,7 +44,7 @@ def test_pictures_show_the_input_of_the_first_step(
     monkeypatch.setattr(training_run, "batch_input", record)
     options = [*tiny, "--data.root", toy, "--training.batch_size", "16", "--augmentation.preset", "videomae_kinetics"]
     options += ["--augmentation.cutmix_alpha", "0"]
-    run_main(train.main, *options, "--schedule.length", "1 step", "--output_dir", tmp_path / "run")
+    run_main(train.main, *options, "--schedule.length", "1 epoch", "--output_dir", tmp_path / "run")
     run_main(visualize.main, "clips", *options, "--output_dir", tmp_path / "before")
     input_BTCHW, targets_BK = (tensor[:12].numpy() for tensor in inputs[0])
     names = sorted(path.name for path in (tmp_path / "before").iterdir())
