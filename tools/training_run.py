@@ -59,20 +59,14 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     data, description = config.data, load_description(config.data.dataset, config.data.root)
     all_train_records, all_eval_records = read_data(config, description)
     train_records, left_out = leave_out_gaps(all_train_records, config, RunDirectory(output_dir), accelerator)
-    if data.balance != "none" and accelerator.is_main_process:
-        log.info("data.balance %s: %s", data.balance, describe_balance(train_records, data.balance))
     for records in filter(len, (train_records, all_eval_records)):
         check_readable(records, config)
     check_classes(data, train_records, all_train_records, all_eval_records)
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     model, fresh = initial_model(config, train_records, published)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
-    rate = learning_rate_of(
-        config.schedule,
-        peak_learning_rate(config.optimizer, config.training.batch_size),
-        loader.steps_per_epoch,
-        loader.samples_per_epoch,
-    )
+    peak = peak_learning_rate(config.optimizer, config.training.batch_size)
+    rate = learning_rate_of(config.schedule, peak, loader.steps_per_epoch, loader.samples_per_epoch)
     about = {}
     if accelerator.is_main_process:
         about = describe_data_and_model(config, description, train_records, eval_records, model)
@@ -153,6 +147,8 @@ def describe_data_and_model(
     parameters, classes = count_parameters(model), len(train_records.classes)
     counts = (len(train_records), len(eval_records), classes)
     log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, *counts)
+    if config.data.balance != "none":
+        log.info("data.balance %s: %s", config.data.balance, describe_balance(train_records, config.data.balance))
     log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
     clips_per_class = len(train_records.distinct_labels()[1]) / classes
     is_large = config.model.architecture == "vivit" and parameters > SMALL_MODEL
