@@ -35,7 +35,6 @@ from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training.loop import TrainingSummary, train
-from vidtl.training.losses import balanced_class_weights
 from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
 from vidtl.training.step import TrainingTask
@@ -172,17 +171,14 @@ def describe_data_and_model(
 
 def describe_balance(records: Records, balance: str) -> str:
     """Return the smallest and the largest class of the videos, and the effect of `data.balance` on them."""
-    counts = np.bincount(records.distinct_labels()[1], minlength=len(records.classes))
-    weights = balanced_class_weights(torch.from_numpy(counts)).tolist()
-    present = np.flatnonzero(counts)
-    ends = [present[counts[present].argmin()], present[counts[present].argmax()]]
-    small, large = (f"{printable(records.classes.names[k], 40)} ({counts[k]} videos)" for k in ends)
-    effect = f"losses weigh {weights[ends[0]]:.3g} and {weights[ends[1]]:.3g}"
-    if balance == "sampling":
-        sizes = np.unique(rarest_labels(records), return_counts=True)[1]
-        kind = "class, that of the rarest label of a video" if records.multi_label else "class"
-        effect = f"each epoch has {len(records) / len(sizes):.3g} videos of each {kind}"
-    return f"smallest class {small}, largest {large}; {effect}"
+    classes, counts = np.unique(records.distinct_labels()[1], return_counts=True)
+    ends = (counts.argmin(), counts.argmax())
+    small, large = (f"{printable(records.classes.names[classes[k]], 40)} ({counts[k]} videos)" for k in ends)
+    if balance == "loss":
+        return f"smallest class {small}, largest {large}; losses weigh inversely to these counts"
+    share = len(records) / len(np.unique(rarest_labels(records)))
+    kind = "rarest label of a video" if records.multi_label else "class"
+    return f"smallest class {small}, largest {large}; an epoch visits {share:.3g} videos of each {kind}"
 
 
 def draw_batch(clip: ClipConfig, class_names: Sequence[str], path: Path, batch: ClipBatch) -> NDArray[np.uint8]:

@@ -38,21 +38,17 @@ def training_clips(batch: ClipBatch, clip: ClipConfig, class_names: Sequence[str
     mean, std = torch.tensor([clip.mean, clip.std], device=input_BTCHW.device)[:, :, None, None]
     rgb_BTCHW = (input_BTCHW * std + mean).clamp(0, 1).mul(255).round().byte()
     frames_BTHWC = rearrange(rgb_BTCHW, "B T C H W -> B T H W C").cpu().numpy()
-    return [TrainingClip(frames, _shortened(_labels(batch, i, class_names))) for i, frames in enumerate(frames_BTHWC)]
+    return [TrainingClip(frames, _labels(batch, i, class_names)) for i, frames in enumerate(frames_BTHWC)]
 
 
 def _labels(batch: ClipBatch, number: int, class_names: Sequence[str]) -> list[str]:
     def names(index: int) -> list[str]:
         return [class_names[k] for k in batch.targets[index].nonzero()[:, 0].tolist()] or ["no label"]
 
-    mixing = batch.mixing
-    if mixing is None or mixing.partners[number] == number:
-        return names(number)
-    parts = {number: mixing.own_share, mixing.partners[number]: 1 - mixing.own_share}
-    return [f"{share:.0%} {name}" for index, share in parts.items() for name in names(index)]
-
-
-def _shortened(labels: list[str]) -> list[str]:
+    labels, mixing = names(number), batch.mixing
+    if mixing and mixing.partners[number] != number:
+        parts = {number: mixing.own_share, mixing.partners[number]: 1 - mixing.own_share}
+        labels = [f"{share:.0%} {name}" for index, share in parts.items() for name in names(index)]
     rest = len(labels) - MAX_LINES
     return labels if rest <= 0 else [*labels[: MAX_LINES - 1], f"and {rest + 1} more"]
 
