@@ -19,13 +19,17 @@ from vidtl.errors import existing
 from vidtl.runtime.signals import run_tool
 
 
-def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
-    """Parse the command line; names the data set, root or protocol that does not exist, too."""
+def train_parser() -> ExperimentParser:
     parser = ExperimentParser("train.py", "Train a video classifier.")
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="Folder of the run: checkpoints, metrics.jsonl, curves.png"
     )
     add_processes(parser)
+    return parser
+
+
+def parse(parser: ExperimentParser) -> tuple[argparse.Namespace, ExperimentConfig]:
+    """Parse the command line; names the data set, root or protocol that does not exist, too."""
     options, config = parse_experiment(parser)
     from vidtl.annotations.description import load_description
     from vidtl.data.protocols import protocol_of_run
@@ -39,7 +43,7 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
 
 
 def main() -> None:
-    options, config = parse()
+    options, config = parse(train_parser())
     start_processes(options.processes)
     from training_run import start_run  # mistakes do not wait for the seconds that the import of torch takes
 

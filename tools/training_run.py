@@ -3,9 +3,10 @@
 import logging
 import operator
 import shlex
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,26 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from initial_model import initial_model, with_initial_weights
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 from trained_model import processes_on_device
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
 from vidtl.annotations.records import Records
-from vidtl.config import ExperimentConfig
+from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.config.checks import require_each
-from vidtl.data.batch import batch_input
+from vidtl.data.batch import ClipBatch, batch_input
 from vidtl.data.dataset import first_records
 from vidtl.data.gaps import Gap, check_classes, find_gaps, reason_kind, without_gaps
-from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable, rarest_labels
 from vidtl.data.protocols import get_protocol
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.runtime.files import say
+from vidtl.runtime.files import printable, say, user_error_if_not_written
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
@@ -41,6 +44,7 @@ from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
 from vidtl.training.step import TrainingTask
+from vidtl.visualize.clips import draw_clips, training_clips
 from vidtl.visualize.curves import draw_curves
 
 SMALL_MODEL = 10_000_000  # parameters
@@ -67,12 +71,8 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
     eval_records = first_records(all_eval_records, config.evaluation.max_videos)
     model, fresh = initial_model(config, train_records, published)
     loader = TrainLoader(train_records, config, accelerator.process_index, accelerator.num_processes)
-    rate = learning_rate_of(
-        config.schedule,
-        peak_learning_rate(config.optimizer, config.training.batch_size),
-        loader.steps_per_epoch,
-        loader.samples_per_epoch,
-    )
+    peak = peak_learning_rate(config.optimizer, config.training.batch_size)
+    rate = learning_rate_of(config.schedule, peak, loader.steps_per_epoch, loader.samples_per_epoch)
     about = {}
     if accelerator.is_main_process:
         about = describe_data_and_model(config, description, train_records, eval_records, model)
@@ -92,6 +92,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         data_sha256=train_records.labels_sha256(),
         fresh=fresh,
         left_out=left_out,
+        draw=partial(draw_batch, config.clip, train_records.classes.names, output_dir / "clips.png"),
         about=about,
     )
     center = get_protocol("center")
@@ -150,6 +151,8 @@ def describe_data_and_model(
     parameters, classes = count_parameters(model), len(train_records.classes)
     counts = (len(train_records), len(eval_records), classes)
     log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, *counts)
+    if config.data.balance != "none":
+        log.info("data.balance %s: %s", config.data.balance, describe_balance(train_records, config.data.balance))
     log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
     clips_per_class = len(train_records.distinct_labels()[1]) / classes
     if clips_per_class < FEW_CLIPS[parameters < SMALL_MODEL] and not config.training.init_from:
@@ -166,6 +169,26 @@ def describe_data_and_model(
             "classes": classes,
         },
     }
+
+
+def describe_balance(records: Records, balance: str) -> str:
+    """Return the smallest and the largest class of the videos, and the effect of `data.balance` on them."""
+    classes, counts = np.unique(records.distinct_labels()[1], return_counts=True)
+    ends = (counts.argmin(), counts.argmax())
+    small, large = (f"{printable(records.classes.names[classes[k]], 40)} ({counts[k]} videos)" for k in ends)
+    if balance == "loss":
+        return f"smallest class {small}, largest {large}; losses weigh inversely to these counts"
+    share = len(records) / len(np.unique(rarest_labels(records)))
+    kind = "rarest label of a video" if records.multi_label else "class"
+    return f"smallest class {small}, largest {large}; an epoch visits {share:.3g} videos of each {kind}"
+
+
+def draw_batch(clip: ClipConfig, class_names: Sequence[str], path: Path, batch: ClipBatch) -> NDArray[np.uint8]:
+    """Draw the clips of a micro-batch into a file, and return the picture."""
+    with user_error_if_not_written(path):
+        draw_clips(training_clips(batch, clip, class_names), path)
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
 
 
 def draw_run(output_dir: Path, eval_records: Records) -> None:
@@ -189,5 +212,7 @@ def print_summary(summary: TrainingSummary, output_dir: Path) -> None:
         say(f"last        step {summary.steps}: {summary.checkpoint}")
     say(f"curves      {output_dir / 'curves.png'}", f"summary     {RunDirectory(output_dir).summary_file}")
     tool, *videos = ["eval.py"] if summary.metrics else ["predict.py", "VIDEO"]
-    command = ["python", str(Path(sys.argv[0]).with_name(tool)), *videos, "--checkpoint", str(output_dir)]
+    installed = ["vidtl", tool.removesuffix(".py")] if shutil.which("vidtl") else []
+    command = installed or ["python", str(Path(sys.argv[0]).with_name(tool))]
+    command += [*videos, "--checkpoint", str(output_dir)]
     say(f"next        {shlex.join(command)}")

@@ -1,7 +1,8 @@
-"""Draw TokenLearner's maps over a video, or the attention rollout of a ViViT without TokenLearner.
+"""Draw TokenLearner's maps over a video, or the attention rollout of a ViViT without TokenLearner; or training clips.
 
 python tools/visualize.py --checkpoint runs/toy --num_videos 4          # of the run's evaluation split
 python tools/visualize.py --checkpoint runs/toy --videos clip.mp4 clips/ --output_dir pictures/
+python tools/visualize.py clips --config configs/toy.yaml               # augmented, as train.py gives them to the model
 
 Each video gives a PNG (maps over time), a GIF and an MP4 (maps over the clip), and a JSON with entropy and overlap of
 the maps over time. The exit code is 4 if a video could not be read.
@@ -11,18 +12,23 @@ import json
 import logging
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from command_line import ModelParser
+from command_line import ExperimentParser, ModelParser
+from train import parse as parse_training
 
+from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
+CLIPS = "clips"
+MICRO_BATCH = 32  # clips of the largest micro-batch of `visualize.py clips`, which computes it without an accelerator
 log = logging.getLogger("vidtl.visualize")
 
 
@@ -39,11 +45,20 @@ def visualize_parser() -> ModelParser:
     return parser
 
 
+def parse_clips() -> tuple[Namespace, ExperimentConfig]:
+    """Parse the command line of `visualize.py clips`, with settings as of train.py."""
+    parser = ExperimentParser("visualize.py clips", "Draw training clips as train.py gives them to the model.")
+    parser.add_argument("mode", choices=[CLIPS])
+    parser.add_argument("--output_dir", type=Path, default=Path("pictures"), help="Folder of clips.png and clips.gif")
+    return parse_training(parser)
+
+
 if __name__ == "__main__":
     with exit_on_error():  # mistakes, and --help, end here and do not wait for the imports below
-        visualize_parser().check()
+        parse_clips() if sys.argv[1:2] == [CLIPS] else visualize_parser().check()
 
 import numpy as np
+from initial_model import with_initial_weights
 from trained_model import parse_with_model
 
 from vidtl.annotations.description import load_description, read_records
@@ -55,13 +70,15 @@ from vidtl.annotations.video_files import (
     records_of_files,
     split_refused,
 )
-from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews
-from vidtl.data.loader import EvalLoader, check_readable
+from vidtl.data.gaps import find_gaps, without_gaps
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.runtime.files import say, whole_file
+from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
+from vidtl.visualize.clips import MAX_CLIPS, TrainingClip, animate_clips, draw_clips, training_clips
 from vidtl.visualize.map_figure import animate, draw_maps, write_gif, write_mp4
 from vidtl.visualize.token_maps import clip_maps
 
@@ -75,6 +92,9 @@ class Subject(NamedTuple):
 
 
 def main() -> None:
+    if sys.argv[1:2] == [CLIPS]:
+        draw_training_clips(*parse_clips())
+        return
     options, config, checkpoint = parse_with_model(visualize_parser())
     require(options.num_videos >= 1, "--num_videos", options.num_videos, "1 or more")
     check_frame_rate(options.frame_rate)
@@ -96,6 +116,35 @@ def main() -> None:
         say(f"{subject.title}: {', '.join(map(str, written))}")
     if unreadable:
         sys.exit(EXIT_UNREADABLE)
+
+
+def draw_training_clips(options: Namespace, config: ExperimentConfig) -> None:
+    """Draw the first clips of a run, those of its first process; larger micro-batches are split over processes."""
+    configure_logging(is_main_process=True)
+    accelerator = make_accelerator(config.training.precision)
+    config, _ = with_initial_weights(config, options.settings, accelerator)
+    data, training = config.data, config.training
+    description = load_description(data.dataset, data.root)
+    records = read_records(description, data.train_split, Path(data.root), data.follow_links)
+    records = without_gaps(records, find_gaps(records, data.manifest))
+    check_readable(records, config)
+    size, unit = training.batch_size, training.accumulation_steps * config.augmentation.repeats
+    fitting = (
+        n for n in range(-(-size // (training.accumulation_steps * MICRO_BATCH)), size) if size % (n * unit) == 0
+    )
+    processes = next(fitting, 1)
+    clips: list[TrainingClip] = []
+    for batch in TrainLoader(records, config, 0, processes).iterate():
+        for failure in batch.failures:
+            log.warning("unreadable  %s: %s", failure.path, failure.reason)
+        clips += training_clips(batch.to(accelerator.device), config.clip, records.classes.names)
+        if len(clips) >= MAX_CLIPS:
+            break
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    png, gif = options.output_dir / "clips.png", options.output_dir / "clips.gif"
+    draw_clips(clips[:MAX_CLIPS], png)
+    write_gif(list(animate_clips(clips[:MAX_CLIPS], description.title)), gif, Fraction(8))
+    say(f"{description.title}: {png}, {gif}")
 
 
 def of_split(config: ExperimentConfig, count: int) -> Iterator[Subject]:

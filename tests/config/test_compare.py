@@ -56,7 +56,8 @@ def test_effects_of_all_settings_give_the_verdicts_of_the_first_edition() -> Non
         ({"training.batch_size": 1, "clip.stride": 3}, [("clip.stride", 3, 2), ("training.batch_size", 1, 64)]),
         ({"clip.mean": [0.5, 0.5, 0.5], "training.log_every_steps": 7, "evaluation.fusion": "max"}, []),
         ({"clip.removed": 1}, [("clip.removed", 1, "(absent)")]),
-        ({"data.worker_timeout_s": 9.0}, []),
+        ({"data.worker_timeout_s": 9.0, "training.class_weights": "none"}, []),
+        ({"training.class_weights": "balanced"}, [("training.class_weights", "balanced", "(absent)")]),
     ],
 )
 def test_differences_in_the_order_of_the_sections(recorded: dict[str, object], expected: list[object]) -> None:

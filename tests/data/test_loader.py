@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from tests.environment import REPOSITORY
 from tests.refusals import refused
 from vidtl.config import AugmentationConfig, ExperimentConfig, ScheduleConfig, TrainingConfig
 from vidtl.data import dataset as dataset_module
-from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
+from vidtl.data.loader import EvalLoader, TrainLoader, check_readable, epoch_order, rarest_labels
 from vidtl.data.protocols import get_protocol
 from vidtl.video.limits import MEMORY_BYTES, frame_decoded
 
@@ -80,8 +81,47 @@ def test_batches_that_cannot_be_divided_or_mixed_are_refused():
         TrainLoader(range(20), config, 0, 4)
 
 
-def test_clips_of_classes_are_counted_without_reading_anything(multi_records):
+@pytest.mark.parametrize(("n", "num_groups"), [(1, 1), (7, 2), (40, 3), (41, 6), (30, 25)])
+def test_balanced_epochs_visit_groups_and_their_records_equally_often(n, num_groups):
+    groups = (np.random.default_rng(n).random(n) ** 3 * num_groups).astype(int)
+    epochs = [epoch_order(n, groups, 5, epoch) for epoch in (0, 1, 0)]
+    np.testing.assert_array_equal(epochs[0], epochs[2])
+    assert n < 7 or not np.array_equal(epochs[0], epochs[1])
+    for records, visits in epochs:
+        assert len(records) == n
+        counts = np.bincount(records, minlength=n)
+        of_groups = [counts[groups == group] for group in np.unique(groups)]
+        assert np.ptp([each.sum() for each in of_groups]) <= 1
+        assert all(np.ptp(each) <= 1 for each in of_groups)
+        assert sorted(zip(records, visits, strict=True)) == [(i, v) for i in range(n) for v in range(counts[i])]
+
+
+def test_a_video_counts_for_its_rarest_label(multi_records):
+    counts = multi_records.video_targets().sum(axis=0)
+    for index, label in enumerate(rarest_labels(multi_records)):
+        assert label in multi_records.labels(index)
+        assert counts[label] == counts[multi_records.labels(index)].min()
+
+
+def test_visits_of_a_video_are_different_clips_and_resume_alike(records):
+    labels = records.video_targets().argmax(axis=1)
+    unbalanced = records.select([*np.flatnonzero(labels <= 1), np.flatnonzero(labels == 2)[0]])
+    whole = batches_of(unbalanced, balance="sampling")
+    assert [batch.weights.tolist() for batch in whole] == [[1, 1, 1, 1, 1, 0]] * 2
+    rare = [batch.pixels[:5][batch.targets[:5, 2] == 1] for batch in whole]
+    assert max(map(len, rare)) == 2
+    assert all(len(torch.unique(pixels, dim=0)) == len(pixels) for pixels in rare)
+    (resumed,) = batches_of(unbalanced, 1, balance="sampling", num_workers=1)
+    assert torch.equal(resumed.pixels, whole[1].pixels)
+    parts = [TrainLoader(unbalanced, config_with("data", balance="sampling"), index, 3) for index in range(3)]
+    keys = [key for part in parts for key in part.keys(1, 0)]
+    assert keys == TrainLoader(unbalanced, config_with("data", balance="sampling"), 0, 1).keys(1, 0)
+
+
+@pytest.mark.parametrize("balance", ["none", "sampling"])
+def test_clips_of_classes_are_counted_without_reading_anything(multi_records, balance):
     config = ExperimentConfig(training=TrainingConfig(batch_size=4), augmentation=AugmentationConfig(repeats=2))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=balance))
     one, names = TrainLoader(multi_records, config, 0, 1), multi_records.classes.names
     for steps in range(12):
         keys = [key for step in range(steps) for key in one.keys(step, 0) if key.weight]

@@ -135,6 +135,20 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_narrow_page_scrolls_tables_only_and_breaks_no_short_word(browser, tmp_path, multi_label):
+    result = made_result(40, ["x" * 300, "class 10", *"abcdef"], multi_label, unreadable=(2,))
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(made_report(result, tmp_path).as_uri())
+    colors = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert page.evaluate("Math.min(...Array.from(document.querySelectorAll('th'), e => e.clientWidth))") > 40
+        colors.add(page.evaluate("getComputedStyle(document.querySelector('.true td')).color"))
+    assert len(colors) == 2  # one blue is not legible on both
+
+
 def test_in_a_browser_names_are_inert_and_tables_sort(browser, tmp_path):
     names = [*HOSTILE, "class 10", "class 9", "no videos"]
     ids = [f"{names[i % 15]}{i}" for i in range(90)]

@@ -18,7 +18,7 @@ from vidtl.training.step import Engine
 
 
 @pytest.mark.usefixtures("no_dropout")
-@pytest.mark.parametrize("options", [{}, {"loss": "focal", "class_weights": "balanced", "label_smoothing": 0.1}])
+@pytest.mark.parametrize("options", [{}, {"loss": "focal", "balance": "loss", "label_smoothing": 0.1}])
 def test_the_gradient_is_equal_for_any_accumulation(accelerator, options):
     whole, *parts = (
         take_steps(engine_of(accelerator, tiny_model(), accumulation_steps=n, **options), 6) for n in (1, 2, 4, 8)
@@ -208,6 +208,11 @@ def test_a_loss_that_does_not_exist_or_fit_is_refused(name, multi_label, parts):
         find_loss(name, multi_label)
 
 
-def test_balanced_weights_are_inverse_to_the_frequency_with_mean_1():
-    assert_allclose(balanced_class_weights(torch.tensor([10, 30, 30])), [1.8, 0.6, 0.6], rtol=1e-6)
-    assert_allclose(balanced_class_weights(torch.tensor([10, 0, 30])), [1.5, 0.0, 0.5], rtol=1e-6)
+def test_balanced_weights_are_inverse_to_the_frequency_with_mean_1_over_the_samples(accelerator):
+    assert_allclose(balanced_class_weights(torch.tensor([10, 30, 30])), [7 / 3, 7 / 9, 7 / 9], rtol=1e-6)
+    assert_allclose(balanced_class_weights(torch.tensor([10, 0, 30])), [2, 0, 2 / 3], rtol=1e-6)
+    config = tiny_config(balance="loss")
+    task = replace(tiny_task(config), class_counts=torch.tensor([2, 4, 16]))
+    loss = Engine(tiny_model(), config, accelerator, task).loss
+    expected = by_hand("cross_entropy", LOGITS, ONE_HOT, False, 0.0, torch.tensor([22 / 6, 22 / 12, 22 / 48])).sum()
+    assert_allclose(loss(LOGITS, ONE_HOT, torch.ones(3)), expected, rtol=1e-6)

@@ -97,11 +97,11 @@ class TinyLoader:
         )
 
 
-def tiny_config(**training):
+def tiny_config(balance="none", **training):
     """4 epochs of 3 steps; a checkpoint every 2 steps, all kept."""
     defaults = {"batch_size": 8, "checkpoint_every_steps": 2, "keep_checkpoints": 100, "log_every_steps": 2}
     return ExperimentConfig(
-        data=settings.DataConfig(max_unreadable_share=0.2),
+        data=settings.DataConfig(max_unreadable_share=0.2, balance=balance),
         optimizer=settings.OptimizerConfig(learning_rate=0.05),
         schedule=ScheduleConfig(length="4 epochs", warmup="1 epoch"),
         training=settings.TrainingConfig(**{**defaults, **training}),

@@ -51,8 +51,9 @@ def differences(
         before |= {key: value for name, value in EARLIER.items() if (key := f"model.{name}") not in recorded}
     return [
         (key, before.get(key, absent), now.get(key, absent))
-        for key in [*now, *sorted(before.keys() - now.keys() - RETIRED)]
-        if resolved(key, before.get(key, absent)) != resolved(key, now.get(key, absent))
+        for key in [*now, *sorted(before.keys() - now.keys())]
+        if RETIRED.get(key, absent) not in (None, before.get(key))
+        and resolved(key, before.get(key, absent)) != resolved(key, now.get(key, absent))
         and not EFFECTS.get(key, frozenset(affecting)).isdisjoint(affecting)
     ]
 

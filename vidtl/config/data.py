@@ -26,6 +26,10 @@ class DataConfig:
     manifest: str = setting("auto", "rounding")
     """Result of `tools/prepare.py`: a file, its folder, `none`, or `auto` for the one in the root, if any. It saves a
     scan at each open, and training leaves out the files that it has as missing or broken; it changes no clip."""
+    balance: Literal["none", "sampling", "loss"] = setting("none", "training")
+    """Training on classes of unequal size. `sampling`: each epoch, of as many clips as before, has equally many of each
+    class, with more clips of the same videos for small ones; a multi-label video counts for its rarest label. `loss`:
+    weights inverse to the videos of each class, 1 on average over all videos; of positive targets for multi-label."""
     follow_links: bool = setting(True, "scores")
     """Read videos, and lists of the same hub repository, where links in the root lead out of it."""
     decoder: Literal["pyav", "decord", "torchcodec"] = setting("pyav", "training", "scores")

@@ -17,8 +17,8 @@ from vidtl.errors import UserError, did_you_mean, existing, nearest_key
 
 T = TypeVar("T")
 
-RETIRED = {"data.worker_timeout_s"}
-"""Settings that earlier versions recorded with their runs; they decided no result."""
+RETIRED = {"data.worker_timeout_s": None, "training.class_weights": "none"}
+"""Settings that earlier versions recorded with their runs, with the value that decided no result; None: any."""
 
 EARLIER = {"activation": "gelu_tanh"}
 """Keys of `model`, for ViViTs, that earlier versions did not record, with their values of that time."""
@@ -122,7 +122,8 @@ def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "")
         elif key in sections:
             values |= read_values(replace(document, content=value), known, f"{key}.")
         elif key in RETIRED:
-            _log.warning("%s: %s has no effect any more", document.file, key)
+            if value != RETIRED[key]:
+                _log.warning("%s: %s has no effect any more", document.file, key)
         else:
             document.refuse(key, f"unknown key {key!r}; {nearest_key(key, [*known, *sorted(sections)])}")
     return values

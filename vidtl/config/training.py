@@ -138,9 +138,6 @@ class TrainingConfig:
     loss: str = setting("", "training")
     """Loss function: cross_entropy, binary_cross_entropy or focal; '' is cross_entropy for single-label and
     binary_cross_entropy for multi-label data."""
-    class_weights: Literal["none", "balanced"] = setting("none", "training")
-    """`balanced` weights classes inversely to their frequency in the training split, with mean 1; for multi-label data
-    the weight applies to positive targets."""
     label_smoothing: float = setting(0.0, "training")
     """Share of each target that is spread evenly over all classes."""
     compile: Literal["none", "blocks", "model"] = setting("none", "speed")

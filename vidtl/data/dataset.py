@@ -44,6 +44,8 @@ class ClipKey(NamedTuple):
     """Record number."""
     weight: float
     """1, or 0 for a video that pads a batch."""
+    visit: int = 0
+    """Earlier visits of the video in this epoch, of `data.balance`."""
 
 
 class Clip(NamedTuple):
@@ -119,7 +121,9 @@ class ClipDataset(Dataset[list[Clip]]):
     def _read(self, key: ClipKey, index: int) -> list[Clip]:
         """Choose frames and box of each clip, decode all in one pass, and label each by its own span."""
         clip, records = self.clip, self.records
-        streams = [generator(self.seed, key.epoch, index, view, _CLIP) for view in range(self.augmentation.repeats)]
+        repeats = self.augmentation.repeats
+        numbers = range(key.visit * repeats, (key.visit + 1) * repeats)
+        streams = [generator(self.seed, key.epoch, index, number, _CLIP) for number in numbers]
         with open_record(records, index, self.data, self.manifest) as video:
             frames = available_frames(video, records, index, clip.target_fps)
             views = [self._draw_view(video, frames, rng) for rng in streams]

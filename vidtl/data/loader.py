@@ -10,14 +10,15 @@ so the clips of a step do not depend on the numbers of processes and accumulatio
 without decoding the earlier ones. The last step of an epoch is padded with clips of weight 0.
 
 With repeated augmentation, a place is a video with `augmentation.repeats` consecutive clips: an epoch still visits each
-video once, and has as many times more clips and steps.
+video once, and has as many times more clips and steps. With class-balanced sampling (`data.balance`), an epoch has as
+many places as videos, and a video may have none or several of them.
 """
 
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice, product
 
 import numpy as np
@@ -37,10 +38,31 @@ from vidtl.video import clip_shape
 _BATCH_BYTES, _MAX_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8
 
 
-@lru_cache(maxsize=2)  # near the end of an epoch, prefetching needs two of them in turn
-def epoch_order(num_records: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order in which one epoch visits the records: int64 [num_records]."""
-    return generator(seed, epoch).permutation(num_records)
+def epoch_order(num_records: int, groups: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
+    """Return the records that one epoch visits in turn, and their earlier visits in it: int64 [2, num_records].
+
+    Without groups, it visits each record once. With the group of each record, int64 [num_records], it visits the groups
+    equally often (to 1), and the records of a group (to 1).
+    """
+    rng = generator(seed, epoch)
+    order = rng.permutation(num_records)
+    if groups is None:
+        return np.stack([order, np.zeros_like(order)])
+    order = order[np.argsort(groups[order], kind="stable")]
+    _, firsts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    rounds, group = np.divmod(np.arange(num_records), len(sizes))
+    group = rng.permutation(len(sizes))[group]
+    visits, members = np.divmod(rounds, sizes[group])
+    return np.stack([order[firsts[group] + members], visits])[:, rng.permutation(num_records)]
+
+
+def rarest_labels(records: Records) -> np.ndarray:
+    """Return the class of each record, of several the one with the fewest records: int64 [N]; K for no label."""
+    videos, classes = records.distinct_labels()
+    rarest_last = np.argsort(-np.bincount(classes)[classes], kind="stable")
+    labels = np.full(len(records), len(records.classes))
+    labels[videos[rarest_last]] = classes[rarest_last]
+    return labels
 
 
 class TrainLoader:
@@ -68,6 +90,9 @@ class TrainLoader:
                 f"training.batch_size is {training.batch_size}; allowed with augmentation.mixup_alpha or cutmix_alpha: "
                 f"{2 * parts} or more, since clips are mixed with others of their own micro-batch"
             )
+        groups = rarest_labels(records) if config.data.balance == "sampling" else None
+        # Near the end of an epoch, prefetching needs two orders in turn.
+        self._order = lru_cache(maxsize=2)(partial(epoch_order, len(records), groups, training.seed))
         self.steps_per_epoch = -(-len(records) // self.videos_per_step)
         self.samples_per_epoch = len(records) * self.repeats
         self.total_steps = config.schedule.total_steps(self.steps_per_epoch, self.samples_per_epoch)
@@ -84,18 +109,20 @@ class TrainLoader:
     def keys(self, step: int, micro_batch: int) -> list[ClipKey]:
         """Return this process's videos of one micro-batch."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        order = epoch_order(len(self.records), self.config.training.seed, epoch)
+        order, visits = self._order(epoch)
         part = micro_batch * self.num_processes + self.process_index
         first = step_in_epoch * self.videos_per_step + part * self.videos_per_micro_batch
         places = range(first, first + self.videos_per_micro_batch)
-        return [ClipKey(epoch, int(order[place % len(order)]), float(place < len(order))) for place in places]
+        wrapped = [(place % len(order), float(place < len(order))) for place in places]
+        return [ClipKey(epoch, int(order[place]), weight, int(visits[place])) for place, weight in wrapped]
 
     def clips_of_classes(self, steps: int) -> dict[str, int]:
         """Count the clips of each class's videos in the first `steps` optimizer steps, over all processes."""
         records = self.records
         epochs, rest = divmod(steps, self.steps_per_epoch)
-        visits = np.full(len(records), epochs)
-        visits[epoch_order(len(records), self.config.training.seed, epochs)[: rest * self.videos_per_step]] += 1
+        visits = np.bincount(self._order(epochs)[0][: rest * self.videos_per_step], minlength=len(records))
+        for epoch in range(epochs):
+            visits += np.bincount(self._order(epoch)[0], minlength=len(records))
         videos, classes = records.distinct_labels()
         counts = np.bincount(classes, weights=visits[videos], minlength=len(records.classes)) * self.repeats
         return {name: int(count) for name, count in zip(records.classes.names, counts, strict=True) if count}

@@ -102,7 +102,7 @@ def draw_examples(
         try:
             draw_maps(clip_maps(model, video.pixels, video.color).images, path)
         except UserError:  # neither TokenLearner nor a rollout
-            draw_frames(rgb_clip(video.pixels, video.color)[1], path)
+            draw_frames([rgb_clip(video.pixels, video.color)[1]], path)
 
 
 def confidently_wrong(result: EvaluationResult) -> list[int]:

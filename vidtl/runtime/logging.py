@@ -74,6 +74,12 @@ class MetricsLog:
             for tracker in self._trackers:
                 tracker.log(tagged, step=step)
 
+    def show(self, name: str, picture_HWC: Any, step: int) -> None:
+        """Show a uint8 picture in the trackers."""
+        for tracker in self._trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({name: picture_HWC[None]}, step=step, **layout)
+
     def close(self) -> None:
         """Close all; `metrics.jsonl` has each line already."""
         with suppress(OSError):  # text remains after an error, which is reported

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from vidtl.config import ExperimentConfig
+from vidtl.data.batch import ClipBatch
 from vidtl.errors import UserError
 from vidtl.metrics import Metric
 from vidtl.metrics.table import evaluation_line
@@ -145,7 +146,7 @@ class _Run:
             self._evaluate()
         if start == total or self._should_stop_early():
             return
-        batches = DeviceBatches(self.loader.iterate(start, self.unreadable.given_up), self.accelerator.device)
+        batches = DeviceBatches(self._batches(start), self.accelerator.device)
         with progress.task("training", "steps", total, start) as task:
             self.monitor.restart_clock()
             for step in range(start, total):
@@ -157,6 +158,14 @@ class _Run:
                     self._evaluate()
                     if self._should_stop_early():
                         return
+
+    def _batches(self, start: int) -> Iterator[ClipBatch]:
+        """Read the batches that are left, and show the first one of a new run in the trackers."""
+        draw = self.engine.task.draw
+        for number, batch in enumerate(self.loader.iterate(start, self.unreadable.given_up), start):
+            if number == 0 and draw and self.log:
+                self.log.show("clips", draw(batch.to(self.accelerator.device)), step=0)
+            yield batch
 
     def _step(self, step: int, batches: DeviceBatches, task: Task) -> None:
         heartbeat(Activity.COMPUTING, step)

@@ -93,10 +93,10 @@ def find_loss(name: str, multi_label: bool) -> LossFunction:
 
 
 def balanced_class_weights(counts_K: Tensor) -> Tensor:
-    """Compute weights inversely proportional to the samples of each class, float32 [K], with mean 1.
+    """Compute weights inversely proportional to the samples of each class, float32 [K], with mean 1 over the samples.
 
-    Classes without samples get weight 0 and do not count in the mean.
+    Classes without samples get weight 0.
     """
     has_samples = counts_K > 0
-    inverse = torch.where(has_samples, 1 / counts_K.double().clamp(min=1), 0.0)
-    return (inverse * has_samples.sum() / inverse.sum()).float()
+    mean_count = counts_K.sum() / has_samples.sum()
+    return torch.where(has_samples, mean_count / counts_K, 0.0)

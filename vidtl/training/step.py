@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ class TrainingTask:
     save_model: Callable[[nn.Module, Path], None]
     """Write `model.safetensors` and `config.json` into a directory."""
     class_counts: Tensor | None = None
-    """Training videos of each class [K]; required for `training.class_weights: balanced`."""
+    """Training videos of each class [K]; required for `data.balance: loss`."""
     num_videos: int | None = None
     data_sha256: str | None = None
     """See `vidtl.training.state.RunFacts`."""
@@ -72,6 +74,8 @@ class TrainingTask:
     """Parameters without loaded weights; `training.lora` trains them beside the adapters."""
     left_out: Sequence[Gap] = ()
     """Known gaps, which are no videos of this task; for `left_out.jsonl`."""
+    draw: Callable[[ClipBatch], NDArray[np.uint8]] | None = None
+    """Draw a micro-batch on the device for the trackers: uint8 [height, width, 3]; changes no random state."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Information on model and data for `summary.json`."""
 
@@ -125,8 +129,8 @@ class Engine:
         self.learning_rate = learning_rate_of(config.schedule, peak, loader.steps_per_epoch, loader.samples_per_epoch)
         """Learning rate of each step."""
         class_weights = None
-        if training.class_weights == "balanced":
-            assert task.class_counts is not None, "training.class_weights is balanced, and the task has no class_counts"
+        if config.data.balance == "loss":
+            assert task.class_counts is not None, "data.balance is loss, and the task has no class_counts"
             class_weights = balanced_class_weights(task.class_counts)
         self.loss = Loss(find_loss(training.loss, task.multi_label), training.label_smoothing, class_weights)
         self._has_one_label = not task.multi_label and not config.augmentation.mixes

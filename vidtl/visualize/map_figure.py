@@ -53,11 +53,14 @@ def draw_maps(images: TokenMapImages, path: Path, title: str = "") -> None:
     save_figure(figure, path)
 
 
-def draw_frames(frames_THWC: NDArray[np.uint8], path: Path) -> None:
-    """Draw frames of a clip in a row, for models without maps."""
-    steps = _spread(len(frames_THWC))
-    figure = new_figure(max(7.0, 1.4 + len(steps) * CELL_IN), 0.5 + CELL_IN)
-    _draw_grid(figure.add_subplot(), [frames_THWC[steps]], ["frames"], steps)
+def draw_frames(clips: Sequence[NDArray[np.uint8]], path: Path, names: Sequence[str] = ("frames",)) -> None:
+    """Draw a row of frames for each clip [T, H, W, 3], with its name on the left."""
+    steps = _spread(len(clips[0]))
+    margin_in = 0.5 + 0.075 * max(len(line) for name in names for line in name.split("\n"))
+    height, width = CELL_IN * np.array(clips[0].shape[1:3]) / max(clips[0].shape[1:3])
+    figure = new_figure(margin_in + len(steps) * width, 0.5 + len(clips) * height)
+    figure.set_layout_engine("compressed")  # the other layout cuts names off beside pictures of fixed aspect
+    _draw_grid(figure.add_subplot(), [frames_THWC[steps] for frames_THWC in clips], names, steps)
     save_figure(figure, path)
 
 
@@ -126,24 +129,22 @@ def _draw_overlap(axes: Axes, images: TokenMapImages) -> None:
 def animate(images: TokenMapImages, clip_THWC: NDArray[np.uint8], title: str = "") -> Iterator[Picture]:
     """Draw a picture for each frame that a map covers."""
     num_steps, length = len(images.frames), images.tubelet_length
-    height, width = clip_THWC.shape[1:3]
-    scale = PANEL / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
     num_frames = num_steps * length
     for number, frame in enumerate(clip_THWC[:num_frames]):
         step = number // length
         overlays = overlay(images.heat[:, step, None], frame[None])[:, 0]
-        panels = [("clip", _enlarged(frame, size))]
+        panels = [("clip", panel(frame))]
         for name, entropy, picture in zip(images.names, images.entropies[step], overlays, strict=True):
-            panels.append((f"{printable(name, 14)}   entropy {entropy:.2f}", _enlarged(picture, size)))
+            panels.append((f"{printable(name, 14)}   entropy {entropy:.2f}", panel(picture)))
         about = f"frame {number + 1} of {num_frames}, timestep {step + 1} of {num_steps}"
         if len(images.names) > 1:
             colors = (255 * colormaps["Blues"](images.overlaps[step])[..., :3]).round().astype(np.uint8)
-            overlap = Image.fromarray(colors).resize((min(size), min(size)), Image.Resampling.NEAREST)
+            side = min(panels[0][1].size)
+            overlap = Image.fromarray(colors).resize((side, side), Image.Resampling.NEAREST)
             panels.append(("shared mass of two tokens", overlap))
         else:
             about += f" with {images.time_shares[step, 0]:.1%} of the weight"
-        yield _page(panels, title, about)
+        yield make_page(panels, title, about)
 
 
 def write_gif(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
@@ -167,24 +168,31 @@ def write_mp4(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
         container.mux(stream.encode())
 
 
-def _page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> Picture:
+def make_page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> Picture:
+    """Lay out panels of one size, each below the lines of its label, in a grid."""
     panel_width, panel_height = panels[0][1].size
     fewest = math.ceil(math.sqrt(len(panels)))
     columns = min(range(fewest, fewest + 3), key=lambda count: -len(panels) % count)  # leaves the fewest places empty
     rows = -(-len(panels) // columns)
+    strip = _STRIP * max(1 + label.count("\n") for label, _ in panels)
     width = columns * (panel_width + _GAP) + _GAP
-    height = _HEADER + rows * (panel_height + _STRIP) + _GAP
+    height = _HEADER + rows * (panel_height + strip) + _GAP
     page = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
     draw = ImageDraw.Draw(page)
     draw_label(draw, (_GAP, 5), printable(title, width // 8), _INK, 13)
     draw_label(draw, (_GAP, 24), about, _FAINT, 11)
-    for place, (label, panel) in enumerate(panels):
+    for place, (label, picture) in enumerate(panels):
         row, column = divmod(place, columns)
-        x, y = _GAP + column * (panel_width + _GAP), _HEADER + row * (panel_height + _STRIP)
-        draw_label(draw, (x, y + 2), label, _INK, 11)
-        page.paste(panel, (x, y + _STRIP))
+        x, y = _GAP + column * (panel_width + _GAP), _HEADER + row * (panel_height + strip)
+        for line, text in enumerate(label.split("\n")):
+            draw_label(draw, (x, y + 2 + line * _STRIP), printable(text, PANEL // 7), _INK, 11)
+        page.paste(picture, (x, y + strip))
     return np.asarray(page)
 
 
-def _enlarged(picture: NDArray[np.uint8], size: tuple[int, int]) -> Image.Image:
+def panel(picture: NDArray[np.uint8]) -> Image.Image:
+    """Resize a picture [H, W, 3] so that its longer side has `PANEL` pixels."""
+    height, width = picture.shape[:2]
+    scale = PANEL / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     return Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
