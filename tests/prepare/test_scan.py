@@ -154,8 +154,7 @@ def test_a_slow_machine_makes_no_file_hung(root: Path, tmp_path: Path, kind: str
 def test_processes_import_the_scan_alone(root: Path, tmp_path: Path) -> None:
     forkserver._forkserver._stop()  # it has the imports of earlier tests
     (entry,) = scan(root, tmp_path, [VIDEOS[0]], scan=stubborn.list_modules)
-    assert {"vidtl.prepare.scan", "av"} <= {*entry.reason.split()}
-    assert not {*entry.reason.split()}.intersection({"torch", "pytest", "vidtl.config"})
+    assert {*entry.reason.split()} == {"vidtl.prepare.scan", "av"}
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ One SQLite file with a row per path relative to the root, written by `vidtl.prep
 a clip: a file without a row, or with another size or modification time than its row, is scanned when it is opened.
 """
 
+import itertools
 import logging
+import math
 import os
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -15,11 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from vidtl.annotations.layout import existing
+from vidtl.annotations.layout import check_inside, existing
 from vidtl.errors import UserError
 from vidtl.video import ScannedVideo, UnreadableVideo
 from vidtl.video.reader import Orientation
-from vidtl.video.timeline import unpack_timeline
+from vidtl.video.timeline import MOST_FRAMES, unpack_timeline
 
 FOLDER = ".vidtl"
 """Folder of the manifest in a data root. Hidden, so that no layout takes it for a folder of videos."""
@@ -27,8 +30,10 @@ FILE_NAME = "manifest.sqlite"
 _VERSION = 2
 _APPLICATION_ID = int.from_bytes(b"vdtl")
 
-# Bounds on the memory that a damaged or hostile file can allocate.
-_MAX_VALUE_BYTES, _MAX_FRAMES = 64 << 20, 1 << 24
+# Bounds on the memory and time that a damaged or hostile file can take.
+_MAX_FILE_BYTES, _MAX_VALUE_BYTES, _MAX_REASON = 4 << 30, 16 << 20, 2000
+_STEPS = 100_000  # of SQLite's virtual machine, between two checks
+_FRACTION = re.compile(r"0|[1-9]\d{0,9}(/[1-9]\d{0,9})?", re.ASCII)
 _CHANGED = (
     "%s has changed since its scan (%s); files that have are scanned when opened; tools/prepare.py brings %s up to date"
 )
@@ -88,14 +93,20 @@ class Entry:
         if checksum != zlib.crc32(repr(values).encode()) or [*map(type, values)] != _ROW_TYPES:
             raise damaged_manifest(file, "a row has a wrong checksum or type")
         entry = cls(**dict(zip(_KINDS, values, strict=True)))
-        if entry.status in get_args(Status) and entry.depth in DEPTHS and 0 <= entry.num_frames <= _MAX_FRAMES:
+        if entry._is_valid():
             return entry
-        raise damaged_manifest(file, "a row has an unknown status or depth, or too many frames")
+        raise damaged_manifest(file, "a row has an unknown status or depth, or a number out of range")
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the columns, with a checksum as the last one."""
         values = [int(value) if isinstance(value, bool) else value for value in vars(self).values()]
         return (*values, zlib.crc32(repr(values).encode()))
+
+    def _is_valid(self) -> bool:
+        """Return True if a scan can have given these values."""
+        known = self.status in get_args(Status) and self.depth in DEPTHS and len(self.reason) <= _MAX_REASON
+        counts = self.is_readable <= self.num_frames <= MOST_FRAMES and 0 <= self.duration_s < math.inf
+        return known and counts and bool(_FRACTION.fullmatch(self.time_base) and _FRACTION.fullmatch(self.rate))
 
     @property
     def is_readable(self) -> bool:
@@ -168,7 +179,7 @@ class Manifest:
         return Manifest, (self.file,)
 
     def __len__(self) -> int:
-        return int(next(self.rows("SELECT count(*) FROM files"))[0])
+        return int(next(self.rows("SELECT total(1) FROM files"))[0])
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries in the order of the UTF-8 bytes of their paths."""
@@ -189,6 +200,7 @@ class Manifest:
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """Run a query on the table `files`; UserError for a damaged file."""
         connection = self.connection()
+        limit_steps(connection, self.file)
         try:
             yield from connection.execute(query, values)
         except (sqlite3.Error, MemoryError) as error:
@@ -242,6 +254,8 @@ def find_manifest(root: Path, setting: str) -> Manifest | None:
         file = existing(file / FILE_NAME, "data.manifest") if file.is_dir() else file
     elif not file.is_file():
         return None
+    else:
+        check_inside(file, root, "manifest")
     return _open_once(file, file_stamp(file))
 
 
@@ -256,7 +270,8 @@ def _open_once(file: Path, stamp: Stamp | None) -> Manifest:
 
 def _connect(file: Path) -> sqlite3.Connection:
     """Open a file read-only and without locks, and check that it holds the table `files` alone."""
-    existing(file, "manifest")
+    if not existing(file, "manifest").is_file() or file.stat().st_size > _MAX_FILE_BYTES:
+        raise damaged_manifest(file, f"no file, or one of more than {_MAX_FILE_BYTES} bytes")
     try:
         # immutable: finished files are only ever replaced; network file systems often have no locks
         uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
@@ -265,7 +280,7 @@ def _connect(file: Path) -> sqlite3.Connection:
         connection.executescript("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -512")
         ((application,),) = connection.execute("PRAGMA application_id")
         ((version,),) = connection.execute("PRAGMA user_version")
-        schema = connection.execute("SELECT sql FROM sqlite_master").fetchall()
+        schema = connection.execute("SELECT sql FROM sqlite_master").fetchmany(2)
     except sqlite3.Error as error:
         raise damaged_manifest(file, error) from error
     if application != _APPLICATION_ID:
@@ -276,6 +291,12 @@ def _connect(file: Path) -> sqlite3.Connection:
     if schema != [(SCHEMA,)]:  # a view or trigger in its place would run code
         raise damaged_manifest(file, "it has other tables")
     return connection
+
+
+def limit_steps(connection: sqlite3.Connection, file: Path) -> None:
+    """Interrupt the next statement where no table of the file's size, but one whose pages repeat, needs more steps."""
+    steps, most = itertools.count(), file.stat().st_size // _STEPS + 100
+    connection.set_progress_handler(lambda: next(steps) > most, _STEPS)
 
 
 def damaged_manifest(file: Path, reason: object) -> UserError:
