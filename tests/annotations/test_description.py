@@ -110,6 +110,13 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path):
         (KINETICS + "files: '{id:06d}.mp4'", ("files", "'{id:06d}.mp4'")),
         (KINETICS + "files: '{id.mp4'", ("files", "'{id.mp4'")),
         (KINETICS + "files: '../{id}.mp4'", ("files", "'../id.mp4'")),
+        (KINETICS + "files: '{label:>1000000000}/{id}.mp4'", ("files", "'label'", "20 digits")),
+        (KINETICS + "files: '{id}_{start:021d}.mp4'", ("files", "'start'", "20 digits")),
+        (KINETICS + "files: '{id!r}.mp4'", ("files", "'id'")),
+        (KINETICS + "files: '{label:{id}}.mp4'", ("files", "'label'")),
+        (MINIMAL + "files: '{a.__class__}.mp4'", ("files", "'a.__class__'")),
+        (MINIMAL + f"files: {['{a}'] * 1001}", ("splits.train.", "1001", "1000")),
+        (MINIMAL.replace("{annotations", "{videos: " + str(["v"] * 1001) + ", annotations"), ("train.videos", "1001")),
     ],
 )
 def test_mistakes_name_file_key_and_value(tmp_path, text, parts):
