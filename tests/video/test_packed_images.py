@@ -191,8 +191,6 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path: Path) -> None:
             open_packed(tmp_path / name)
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("train_labels.npy", b"")
-        with archive.open("train_images.npy", "w") as member:
-            for _ in range(1 << 6):
-                member.write(bytes((1 << 24) + 1))
+        archive.getinfo("train_labels.npy").file_size = (1 << 30) + 64
     with unreadable("a.npz", "1073741888 bytes"):
         open_packed(tmp_path / "a.npz", "train")
