@@ -208,6 +208,10 @@ def test_hostile_rows_are_refused(copied: Records) -> None:
             Manifest(manifest.file).consult(copied.root, path)
 
 
+MANY_TABLES = (
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 50000) "
+    "INSERT INTO sqlite_master SELECT 'table', 't' || n, 't' || n, 2, 'CREATE TABLE t' || n || '(a)' FROM c"
+)
 ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n FROM c) SELECT n AS path FROM c"
 
 
@@ -224,6 +228,7 @@ ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n FROM c) SELECT n 
         lambda file: rewrite(
             file, "DROP TABLE files", f"CREATE VIEW files AS {ENDLESS}", f"CREATE VIEW x AS {ENDLESS}"
         ),
+        lambda file: rewrite(file, "PRAGMA writable_schema = ON", MANY_TABLES),
         lambda file: os.truncate(file, (4 << 30) + 1),
         lambda file: (file.unlink(), os.mkfifo(file)),
         lambda file: (file.unlink(), file.symlink_to("/dev/zero")),

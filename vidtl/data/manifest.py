@@ -31,12 +31,9 @@ _VERSION = 2
 _APPLICATION_ID = int.from_bytes(b"vdtl")
 
 # Bounds on the memory and time that a damaged or hostile file can take.
-_MAX_FILE_BYTES, _MAX_VALUE_BYTES, _MAX_REASON = 4 << 30, 16 << 20, 2000
-_STEPS = 100_000  # of SQLite's virtual machine, between two checks
+_MAX_FILE_BYTES, _MAX_VALUE_BYTES, _MAX_REASON, _STEPS = 4 << 30, 16 << 20, 2000, 1000
 _FRACTION = re.compile(r"0|[1-9]\d{0,9}(/[1-9]\d{0,9})?", re.ASCII)
-_CHANGED = (
-    "%s has changed since its scan (%s); files that have are scanned when opened; tools/prepare.py brings %s up to date"
-)
+_CHANGED = "%s has changed since its scan (%s); such files are scanned when opened; tools/prepare.py updates %s"
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +90,9 @@ class Entry:
         if checksum != zlib.crc32(repr(values).encode()) or [*map(type, values)] != _ROW_TYPES:
             raise damaged_manifest(file, "a row has a wrong checksum or type")
         entry = cls(**dict(zip(_KINDS, values, strict=True)))
-        if entry._is_valid():
+        known = entry.status in get_args(Status) and entry.depth in DEPTHS and len(entry.reason) <= _MAX_REASON
+        counts = entry.is_readable <= entry.num_frames <= MOST_FRAMES and 0 <= entry.duration_s < math.inf
+        if known and counts and all(map(_FRACTION.fullmatch, (entry.time_base, entry.rate))):
             return entry
         raise damaged_manifest(file, "a row has an unknown status or depth, or a number out of range")
 
@@ -101,12 +100,6 @@ class Entry:
         """Return the columns, with a checksum as the last one."""
         values = [int(value) if isinstance(value, bool) else value for value in vars(self).values()]
         return (*values, zlib.crc32(repr(values).encode()))
-
-    def _is_valid(self) -> bool:
-        """Return True if a scan can have given these values."""
-        known = self.status in get_args(Status) and self.depth in DEPTHS and len(self.reason) <= _MAX_REASON
-        counts = self.is_readable <= self.num_frames <= MOST_FRAMES and 0 <= self.duration_s < math.inf
-        return known and counts and bool(_FRACTION.fullmatch(self.time_base) and _FRACTION.fullmatch(self.rate))
 
     @property
     def is_readable(self) -> bool:
@@ -200,7 +193,7 @@ class Manifest:
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """Run a query on the table `files`; UserError for a damaged file."""
         connection = self.connection()
-        limit_steps(connection, self.file)
+        limit_steps(connection, self._num_bytes)
         try:
             yield from connection.execute(query, values)
         except (sqlite3.Error, MemoryError) as error:
@@ -211,6 +204,7 @@ class Manifest:
         process = os.getpid()
         if process not in self._connections:
             self._connections[process] = _connect(self.file)
+            self._num_bytes = self.file.stat().st_size
         return self._connections[process]
 
     def consult(self, root: Path, path: str) -> ScannedVideo | None:
@@ -252,10 +246,8 @@ def find_manifest(root: Path, setting: str) -> Manifest | None:
     if setting != "auto":
         file = existing(Path(setting), "data.manifest")
         file = existing(file / FILE_NAME, "data.manifest") if file.is_dir() else file
-    elif not file.is_file():
+    elif not file.is_file() or not check_inside(file, root, "manifest"):
         return None
-    else:
-        check_inside(file, root, "manifest")
     return _open_once(file, file_stamp(file))
 
 
@@ -277,6 +269,7 @@ def _connect(file: Path) -> sqlite3.Connection:
         uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        limit_steps(connection, 0)  # a schema may have a million tables
         connection.executescript("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -512")
         ((application,),) = connection.execute("PRAGMA application_id")
         ((version,),) = connection.execute("PRAGMA user_version")
@@ -293,9 +286,9 @@ def _connect(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def limit_steps(connection: sqlite3.Connection, file: Path) -> None:
-    """Interrupt the next statement where no table of the file's size, but one whose pages repeat, needs more steps."""
-    steps, most = itertools.count(), file.stat().st_size // _STEPS + 100
+def limit_steps(connection: sqlite3.Connection, num_bytes: int) -> None:
+    """Interrupt statements that read more than so many bytes of rows, as where pages refer to others many times."""
+    steps, most = itertools.count(), min(5 * num_bytes, 2 << 30) // _STEPS + 1  # the shortest rows take 1 step a byte
     connection.set_progress_handler(lambda: next(steps) > most, _STEPS)
 
 

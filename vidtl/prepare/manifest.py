@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from vidtl.data.manifest import FILE_NAME, SCHEMA, SET_UP, Entry, Manifest, damaged_manifest, limit_steps
+from vidtl.data.manifest import (
+    FILE_NAME,
+    SCHEMA,
+    SET_UP,
+    Entry,
+    Manifest,
+    damaged_manifest,
+    limit_steps,
+)
 from vidtl.errors import UserError
 from vidtl.runtime.files import inside, lock, replacing
 from vidtl.runtime.shard import Shard
@@ -156,13 +164,14 @@ def _join(sources: Iterable[Path], target: Path) -> Manifest:
         database.execute(SCHEMA.replace("TABLE files", "TEMP TABLE joined"))
         for source in _existing(sources):
             Manifest(source).connection()
-            limit_steps(database, source)
+            limit_steps(database, source.stat().st_size)
             database.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro&immutable=1",))
             try:
                 database.execute("INSERT OR REPLACE INTO joined SELECT * FROM source.files")
             except sqlite3.DatabaseError as error:
                 raise damaged_manifest(source, error) from error
             database.execute("DETACH source")
+            database.set_progress_handler(None, 0)
         database.execute("INSERT INTO files SELECT * FROM joined ORDER BY path")
     return Manifest(target)
 
@@ -201,10 +210,12 @@ def _create(file: Path) -> sqlite3.Connection:
     with file.open("ab") as stream:
         locks = "" if lock(stream) else "?nolock=1"  # SQLite takes an absent lock for one of another process
     database = sqlite3.connect(file.absolute().as_uri() + locks, uri=True, timeout=0, isolation_level=None)
+    limit_steps(database, 0)
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
     if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
         for statement in SET_UP:
             database.execute(statement)
     database.commit()
+    database.set_progress_handler(None, 0)
     return database
