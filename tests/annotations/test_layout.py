@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.annotations.sets import make
+from tests.annotations.sets import make, read, write
 from tests.refusals import refused
 from vidtl.annotations.layout import AnnotationPlaces, VideoFinder, check_relative
 from vidtl.errors import UserError, existing
 
 FIELDS = {"label": "tying tie", "id": "-abc", "start": 7, "end": 17}
+TABLE = "format: labelled_csv\nlabels: single\nsplits: {train: {annotations: t.csv}}\n"
 PATTERNS = ("{id}_{start:06d}_{end:06d}.*", "{label}/{id}_{start:06d}_{end:06d}.*", "{id}.*")
 
 
@@ -96,3 +97,17 @@ def test_annotated_paths_are_searched_in_every_folder(tmp_path):
     finder = VideoFinder(tmp_path, ["a", "b"], (), ["replaced"])
     assert [finder.place(f"x/{name}.mp4") for name in (1, 2, 3)] == ["b/x/1.mp4", "replaced/x/2.mp4", "a/x/3.mp4"]
     assert VideoFinder(tmp_path, ["."], (), []).place("x/1.mp4") == "x/1.mp4"
+
+
+def test_fields_and_aliases_that_leave_the_root_together_are_refused(tmp_path):
+    make(tmp_path, "secret/x.mp4", "root/v/x.mp4")
+    write(
+        tmp_path / "root",
+        {"dataset.yaml": f"{TABLE}files: '{{a}}{{b}}/secret/x.mp4'\n", "t.csv": "a,b,label\n.,.,sit\n"},
+    )
+    with refused("t.csv:2", "'../secret/x.mp4'"):
+        read(tmp_path / "root", "train", tmp_path / "root")
+    alias = TABLE.replace("labelled_csv", "kinetics_csv") + "files: 'v/{label}/{id}.mp4'\naliases: {up: ../../secret}\n"
+    write(tmp_path / "root", {"dataset.yaml": alias, "t.csv": "label,youtube_id,time_start,time_end\nup,x,0,1\n"})
+    with refused("t.csv:2", "'v/../../secret/x.mp4'"):
+        read(tmp_path / "root", "train", tmp_path / "root")

@@ -1,10 +1,14 @@
-"""Lists of classes in their published forms."""
+"""Lists of classes in their published forms, and files that would take all memory."""
+
+import os
+import tracemalloc
 
 import pytest
 
 from tests.annotations.sets import write
 from tests.refusals import refused
-from vidtl.annotations.text_files import read_class_list
+from vidtl.annotations.entries import read_table
+from vidtl.annotations.text_files import MOST_CHARACTERS, read_class_list
 
 EPIC = "id,key,instances,category\n0,take,\"['take', 'grab']\",get\n1,put,['put'],leave\n2,set,['set'],leave\n"
 UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit", "run"]))
@@ -89,3 +93,28 @@ def test_class_list_mistakes(tmp_path, name, text, message):
     write(tmp_path, {name: text})
     with refused(*message.split(" | ")):
         read_class_list(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "end", "parts"),
+    [
+        ("a.csv", "a,b\n1,2\n" + "x" * (MOST_CHARACTERS - 1) + "\n", 0, (":3", "1048576")),
+        ("a.csv", "a,b\n", 1 << 30, (":2", "1048576")),  # a sparse file
+        ("a.jsonl", "{}\n" + " " * MOST_CHARACTERS, 0, (":2", "1048576")),
+        ("a.txt", "a,b\n", 1 << 30, ("1073741824", "16777216")),
+        ("a.json", "[", 1 << 30, ("1073741824", "268435456")),
+        ("a.json", "[" + "{}," * 5_000_000 + "{}]", 0, ("15000004", "10000000")),
+        ("a.json", "{" + ",".join(['"a":0'] * 100_000) + "}", 0, ("'a'", "twice")),
+    ],
+)
+def test_what_takes_too_much_memory_or_time_is_refused_at_once(tmp_path, name, line, end, parts):
+    write(tmp_path, {name: line})
+    os.truncate(tmp_path / name, end or len(line))
+    tracemalloc.start()
+    with refused(name, *parts):
+        if name == "a.txt":
+            read_class_list(tmp_path / name)
+        else:
+            list(read_table(tmp_path / name, {"a": "a"} if name == "a.csv" else {}, (), ";", []))
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()

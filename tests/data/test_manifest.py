@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import multiprocessing
 import os
 import pickle
@@ -182,6 +183,13 @@ HOSTILE_ROWS: list[dict[str, Any]] = [
     {"num_frames": -1},
     {"status": "rm -rf"},
     {"reason": None},
+    {"reason": "x" * 2001, "status": "unreadable"},
+    {"num_frames": 0, "timeline": b""},
+    {"num_frames": (1 << 22) + 1, "timeline": b""},
+    {"duration_s": math.inf},
+    {"rate": "1/" + "9" * 400, "timeline": b""},
+    {"rate": "-25", "timeline": b""},
+    {"time_base": "\u0663"},
     {"time_base": "1/0"},
     {"time_base": "x"},
     {"timeline": b"no zlib"},
@@ -200,6 +208,13 @@ def test_hostile_rows_are_refused(copied: Records) -> None:
             Manifest(manifest.file).consult(copied.root, path)
 
 
+MANY_TABLES = (
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 50000) "
+    "INSERT INTO sqlite_master SELECT 'table', 't' || n, 't' || n, 2, 'CREATE TABLE t' || n || '(a)' FROM c"
+)
+ENDLESS = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n FROM c) SELECT n AS path FROM c"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -210,6 +225,13 @@ def test_hostile_rows_are_refused(copied: Records) -> None:
         lambda file: rewrite(file, "CREATE TRIGGER t AFTER INSERT ON files BEGIN DELETE FROM files; END"),
         lambda file: rewrite(file, "DROP TABLE files", "CREATE VIEW files AS SELECT randomblob(1 << 30) AS path"),
         lambda file: rewrite(file, "DROP TABLE files", SCHEMA.replace("timeline BLOB", "timeline")),
+        lambda file: rewrite(
+            file, "DROP TABLE files", f"CREATE VIEW files AS {ENDLESS}", f"CREATE VIEW x AS {ENDLESS}"
+        ),
+        lambda file: rewrite(file, "PRAGMA writable_schema = ON", MANY_TABLES),
+        lambda file: os.truncate(file, (4 << 30) + 1),
+        lambda file: (file.unlink(), os.mkfifo(file)),
+        lambda file: (file.unlink(), file.symlink_to("/dev/zero")),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, change: Callable[[Path], object]) -> None:
@@ -254,3 +276,37 @@ def test_stamps(tmp_path: Path) -> None:
     assert file_stamp(tmp_path / "none") is None
     assert file_stamp(tmp_path / "file").size == 3
     assert file_stamp(tmp_path / "file/17") == file_stamp(tmp_path / "file")  # an image inside a file of many
+
+
+def test_a_table_whose_pages_repeat_without_end_is_refused(copied: Records, tmp_path: Path) -> None:
+    """Each page of 18 levels refers many times to the next one: SQLite itself would read 10 ** 30 rows."""
+    file = scanned_manifest(copied.root, copied.paths, tmp_path).file
+    (good,) = [entry for entry in Manifest(file) if entry.path == copied.paths[0]]
+    with closing(sqlite3.connect(file)) as database, database:
+        rows = [dataclasses.replace(good, path=f"{number:06d}").to_row() for number in range(1000)]
+        database.executemany(f"INSERT INTO files VALUES ({','.join('?' * 22)})", rows)
+        ((root, size),) = database.execute("SELECT rootpage, page_size FROM sqlite_master, pragma_page_size")
+    content = file.read_bytes()
+    page, count = content[(root - 1) * size : root * size], len(content) // size
+    places = [8, *(int.from_bytes(page[at : at + 2]) for at in range(12, 12 + 2 * int.from_bytes(page[3:5]), 2))]
+
+    def referring_to(child: bytes) -> bytes:
+        changed = bytearray(page)
+        for place in places:
+            changed[place : place + 4] = child
+        return bytes(changed)
+
+    levels = [referring_to(int(count + level).to_bytes(4)) for level in range(1, 18)] + [referring_to(page[8:12])]
+    content = content[: (root - 1) * size] + levels[0] + content[root * size :] + b"".join(levels[1:])
+    file.write_bytes(content[:28] + (len(content) // size).to_bytes(4) + content[32:])
+    for use in (len, list, lambda manifest: Results(ManifestFolder(tmp_path), None).finish()):
+        with refused(file, "interrupted"):
+            use(Manifest(file))
+
+
+def test_a_link_to_a_manifest_outside_the_root_is_not_opened(copied: Records, tmp_path: Path) -> None:
+    file = scanned_manifest(copied.root, copied.paths).file
+    file.rename(tmp_path / "other.sqlite")
+    file.symlink_to(tmp_path / "other.sqlite")
+    with refused(file, "outside"):
+        find_manifest(copied.root, "auto")

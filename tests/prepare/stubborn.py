@@ -33,8 +33,9 @@ def stubborn_scan(job: ScanJob, pause_s: float = 0.0) -> Entry:
 
 
 def list_modules(job: ScanJob) -> Entry:
-    """Give the modules of the process as the reason."""
-    return Entry(path=job.path, status="ok", reason=" ".join(sys.modules), depth="packets")
+    """Give those of a few modules that the process has as the reason."""
+    found = sys.modules.keys() & {"vidtl.prepare.scan", "av", "torch", "pytest", "vidtl.config"}
+    return Entry(path=job.path, status="unreadable", reason=" ".join(found), depth="packets")
 
 
 slow_scan = partial(stubborn_scan, pause_s=0.2)  # slow enough to be killed in between

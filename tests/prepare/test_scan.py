@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -154,8 +155,7 @@ def test_a_slow_machine_makes_no_file_hung(root: Path, tmp_path: Path, kind: str
 def test_processes_import_the_scan_alone(root: Path, tmp_path: Path) -> None:
     forkserver._forkserver._stop()  # it has the imports of earlier tests
     (entry,) = scan(root, tmp_path, [VIDEOS[0]], scan=stubborn.list_modules)
-    assert {"vidtl.prepare.scan", "av"} <= {*entry.reason.split()}
-    assert not {*entry.reason.split()}.intersection({"torch", "pytest", "vidtl.config"})
+    assert {*entry.reason.split()} == {"vidtl.prepare.scan", "av"}
 
 
 @pytest.mark.parametrize(
@@ -327,3 +327,28 @@ def test_damaged_and_locked_files_are_named(folder: ManifestFolder) -> None:
     folder.unfinished(None).unlink()
     with Results(folder, None), refused(folder.unfinished(None), "in use"):
         Results(folder, None)
+
+
+def test_planted_journals_delete_no_file_and_pipes_block_nothing(folder: ManifestFolder, tmp_path: Path) -> None:
+    """SQLite deletes the file that a journal names as that of a transaction on several databases."""
+    victim = tmp_path / "victim"
+    victim.touch()
+    with Results(folder, None) as results:
+        results.commit()
+    file = folder.unfinished(None)
+    content, magic, name = file.read_bytes(), bytes.fromhex("d9d505f920a163d7"), os.fsencode(victim)
+    size = int.from_bytes(content[16:18])
+    checksum = sum(content[size - 200 : 0 : -200]) % (1 << 32)
+    journal = (magic + struct.pack(">5I", 1, 0, len(content) // size, 512, size)).ljust(512, b"\0")
+    journal += struct.pack(">I", 1) + content[:size] + struct.pack(">I", checksum)
+    journal += struct.pack(">I", (1 << 30) // size + 1) + name + struct.pack(">2I", len(name), sum(name)) + magic
+    planted = file.with_name(f"{file.name}-journal")
+    planted.write_bytes(journal)
+    with refused(planted, "names another file"):
+        Results(folder, None)
+    assert victim.exists()
+    for pipe in (planted, file):
+        pipe.unlink()
+        os.mkfifo(pipe)
+        with refused(pipe, "no regular file"):
+            Results(folder, None)

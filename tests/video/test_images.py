@@ -217,3 +217,17 @@ def test_nothing_outside_the_root_is_read(tmp_path: Path):
             open_video(path, frame_rate=24, root=root)
     with unreadable("000003.png: lies outside the data root"):
         read(folder, [2], frame_rate=24, root=root)
+
+
+def test_scans_and_bytes_are_limited(tmp_path: Path) -> None:
+    """Each of the scans of a JPEG is decoded over the whole picture."""
+    Image.fromarray(PIXELS).save(file := tmp_path / "a.jpg", progressive=True)
+    content = file.read_bytes()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    for count in (50, 200):
+        file.write_bytes(content[:-2] + last * count + content[-2:])
+        with nullcontext() if count == 50 else unreadable(file, "scans", "100"):
+            assert read(file).shape == (1, 24, 40, 3)
+    os.truncate(file, (512 << 20) + 1)
+    with unreadable(file, "536870913"), file.open("rb") as stream:
+        open_video(stream)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -176,3 +177,20 @@ def test_broken_archives_and_batches(tmp_path: Path) -> None:
     batch.unlink()
     with refused("CIFAR-10 batch", "data_batch_3.bin", "did you mean"):
         read_records(description, "train", tmp_path)
+
+
+def test_bombs_are_refused_before_they_take_memory(tmp_path: Path) -> None:
+    streams = {
+        "far.pkl": (b"\x80\x02}r\xff\xff\xff\x7f.", "2147483647"),  # a place in the memo, of 8 bytes each
+        "farther.pkl": (b"}p2147483647\n.", "2147483647"),
+        "many.pkl": (b"\x80\x02](" + b"}" * 2_000_001 + b"e.", "2000000 parts"),
+    }
+    for name, (stream, reason) in streams.items():
+        (tmp_path / name).write_bytes(stream)
+        with unreadable(name, reason):
+            open_packed(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train_labels.npy", b"")
+        archive.getinfo("train_labels.npy").file_size = (1 << 30) + 64
+    with unreadable("a.npz", "1073741888 bytes"):
+        open_packed(tmp_path / "a.npz", "train")

@@ -8,6 +8,7 @@ from vidtl.annotations.layout import check_relative, pattern_fields
 from vidtl.config.checks import require, require_choice
 from vidtl.errors import UserError, did_you_mean
 
+_MOST_PLACES = 1000  # each row is searched in all of them
 _LIST_FIELDS = ("path", "label", "frames", "offset", "other")
 
 
@@ -28,9 +29,12 @@ def check_keys(read: DatasetDescription) -> None:
 
 def _check_splits(read: DatasetDescription, annotation_format: AnnotationFormat) -> None:
     require(bool(read.splits), "splits", read.splits, "at least one entry")
+    require(len(read.splits) <= _MOST_PLACES, "splits", f"{len(read.splits)} entries", f"{_MOST_PLACES} at most")
     for name, split in read.splits.items():
         for key in ("annotations", "videos", "replacements"):
             _check_paths(getattr(split, key), f"splits.{name}.{key}", may_be_absolute=key == "annotations")
+            places = len(getattr(split, key)) * max(1, len(read.files))
+            require(places <= _MOST_PLACES, f"splits.{name}.{key}", f"{places} places", f"{_MOST_PLACES} in all")
         needed = "one path or more" if annotation_format.annotation_files else f"none with format {read.format}"
         fits = bool(split.annotations) == annotation_format.annotation_files
         require(fits, f"splits.{name}.annotations", list(split.annotations), needed)

@@ -183,7 +183,7 @@ def _annotations(
 ) -> tuple[Path, ...]:
     """Return the annotation files of a split, or the folders of its videos."""
     if annotation_format.annotation_files:
-        return tuple(file for path in split.annotations for file in places.find(path))
+        return tuple(dict.fromkeys(file for path in split.annotations for file in places.find(path)))
     folders = tuple(existing(places.root / folder, "folder of a split") for folder in split.videos)
     if file := next((folder for folder in folders if not folder.is_dir()), None):
         raise UserError(f"folder of a split {str(file)!r} is a file")

@@ -1,6 +1,6 @@
 """Read tables in CSV, JSON, JSON lines and Parquet: values of each row by column."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
@@ -14,6 +14,7 @@ _NEEDS = {"start": "one", "end": "one", "label": "none", "actions": "none", "len
 """Columns that not all entries need; those that none needs are absent from lists without labels."""
 
 _ABSENT = object()
+_MOST_JSON_BYTES, _MOST_JSON_VALUES = 256 << 20, 10_000_000  # which take a hundred times their text
 
 
 def read_table(
@@ -95,7 +96,11 @@ def _entries(file: Path, names: Collection[str], keys: Sequence[str]) -> Iterato
     elif file.suffix == ".parquet":
         yield from enumerate(_read_parquet(file, names), start=1)
     else:
-        content = file.read_bytes()
+        size = file.stat().st_size
+        content = file.read_bytes() if size <= _MOST_JSON_BYTES else b""
+        if size > _MOST_JSON_BYTES or sum(map(content.count, (b",", b"{", b"["))) > _MOST_JSON_VALUES:
+            most = f"allowed: {_MOST_JSON_BYTES} bytes, {_MOST_JSON_VALUES} values; JSON lines and CSV may be longer"
+            raise UserError(f"{file}: JSON of {size} bytes; {most}")
         if lost := [key for key in keys if f'"{key}"'.encode() not in content]:
             raise UserError(f"{file}: no object has {lost[0]!r}, a key of `entries` in dataset.yaml")
         yield from enumerate(_walk(_parsed(str(file), content), keys, {}), start=1)
@@ -116,10 +121,11 @@ def _read_parquet(file: Path, names: Collection[str]) -> list[dict[str, Any]]:
 
 def _walk(value: Any, keys: Sequence[str], outer: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the items of a list or an object, or where an item has the next key, those below it."""
+    items: Iterable[Any]
     if isinstance(value, list):
         items = value or [{}] * bool(outer)
     elif isinstance(value, dict) and not (keys and keys[0] in value):
-        items = [{"key": key, **(item if isinstance(item, dict) else {"value": item})} for key, item in value.items()]
+        items = ({"key": key, **(item if isinstance(item, dict) else {"value": item})} for key, item in value.items())
     else:
         items = [value]
     for item in items:

@@ -16,6 +16,7 @@ from vidtl.errors import UserError, existing
 from vidtl.video.suffixes import VIDEO_SUFFIXES
 
 _RANKS = {suffix[1:]: rank for rank, suffix in enumerate(VIDEO_SUFFIXES)}
+_FIELD = re.compile(r"[^.\[*]+(\*\d{1,9})?:(0([1-9]|1\d|20)d)?")
 _UNSAFE = re.compile(r"^/|(^|/)\.\.(/|$)|://|[\0-\x1f\x7f]")
 
 Fields = Mapping[str, str | int]
@@ -151,6 +152,8 @@ class VideoFinder:
         """
         for number, folder_pattern, name_pattern in self._places:
             folder, name = folder_pattern.format_map(fields), name_pattern.format_map(fields)
+            if not is_relative(join(folder, name)):  # "." and "." side by side, or an alias
+                continue
             if "/" in name:
                 inner, _, name = name.rpartition("/")
                 folder = join(folder, inner)
@@ -235,8 +238,12 @@ def join(folder: str, name: str) -> str:
 
 
 def pattern_fields(pattern: str) -> set[str]:
-    """Return the names in braces; ValueError for invalid format syntax."""
-    return {name for _, name, _, _ in Formatter().parse(pattern) if name is not None}
+    """Return the names in braces; ValueError for other fields than `{name}`, `{name:06d}` and `{name*10:06d}`."""
+    fields = [field for field in Formatter().parse(pattern) if field[1] is not None]
+    for _, name, width, conversion in fields:
+        if conversion or not _FIELD.fullmatch(f"{name}:{width}"):
+            raise ValueError(f"field {name!r}; allowed: {{name}}, and {{name:06d}} with up to 20 digits")
+    return {str(name) for _, name, _, _ in fields}
 
 
 def pattern_expression(pattern: str) -> re.Pattern[str]:

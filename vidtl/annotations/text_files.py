@@ -4,8 +4,9 @@ import csv
 import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.config.documents import JSON_BYTES, parse_json, read_text
@@ -19,17 +20,28 @@ _NUMBER = re.compile(r"([A-Za-z]?)(\d{1,9})[.):]?")
 _NAME = r"class(?:es)?|labels?|names?|categor(?:y|ies)|actions?"
 _TITLE = re.compile(rf"(?i)(?:(?:{_NAME}|ids?|idx|index|no|num(?:ber)?|key|tag|verb|noun|text)[\s,;:_-]*)+")
 
+MOST_CHARACTERS = 1 << 20
+"""Of a line, whose parts take many times its memory."""
+
 _log = logging.getLogger(__name__)
 
 _Pairs = Sequence[tuple[str, str]]
 """Text of the number and name of each line; empty for a blank line and the header."""
 
 
+def _lines(stream: TextIO, file: Path) -> Iterator[str]:
+    """Yield the lines of a file; UserError for one that is too long."""
+    for line, text in enumerate(iter(partial(stream.readline, MOST_CHARACTERS), ""), start=1):
+        if len(text) == MOST_CHARACTERS:
+            raise UserError(f"{file}:{line}: the line is too long; allowed: less than {MOST_CHARACTERS} characters")
+        yield text
+
+
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield line number and stripped text of each line that is not blank."""
     try:
         with file.open(encoding="utf-8-sig") as stream:
-            for line, text in enumerate(stream, start=1):
+            for line, text in enumerate(_lines(stream, file), start=1):
                 if stripped := text.strip():
                     yield line, stripped
     except UnicodeDecodeError as error:
@@ -51,7 +63,7 @@ def read_columns(
     try:
         # utf-8-sig drops the byte order mark that spreadsheets write
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
+            reader = csv.reader(_lines(stream, file), delimiter=delimiter, skipinitialspace=True, strict=True)
             header = [name.strip() for name in next(reader, [])]
             for key, name in wanted.items():
                 try:
@@ -117,7 +129,7 @@ def read_class_list(file: Path) -> ClassList:
     the same letter before them or none. One form must hold for the whole file; missing numbers are logged.
 
     Raises:
-        UserError: not UTF-8, no form or several, an empty or repeated name.
+        UserError: too large, not UTF-8, no form or several, an empty or repeated name.
     """
     is_json = file.suffix == ".json"
     text = read_text(file, JSON_BYTES)

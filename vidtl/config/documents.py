@@ -53,6 +53,8 @@ def parse_json(text: str | bytes, **hooks: Callable[[Any], Any]) -> Any:
     brackets, before = _NO_BRACKETS.sub("", text), ""
     for _ in range(_MAX_DEPTH + 1):  # innermost pairs first
         before, brackets = brackets, _PAIRS.sub("", brackets)
+        if brackets == before:
+            break
     if brackets != before or len(brackets) > _MAX_DEPTH:
         raise ValueError(f"brackets nest deeper than {_MAX_DEPTH} levels, or are not closed")
     defaults: dict[str, Any] = {"object_pairs_hook": _without_repetition, "parse_int": _integer}

@@ -4,8 +4,11 @@ One SQLite file with a row per path relative to the root, written by `vidtl.prep
 a clip: a file without a row, or with another size or modification time than its row, is scanned when it is opened.
 """
 
+import itertools
 import logging
+import math
 import os
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -15,10 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
 
+from vidtl.annotations.layout import check_inside
 from vidtl.errors import UserError, existing
 from vidtl.video import ScannedVideo, UnreadableVideo
 from vidtl.video.reader import Orientation
-from vidtl.video.timeline import unpack_timeline
+from vidtl.video.timeline import MOST_FRAMES, unpack_timeline
 
 FOLDER = ".vidtl"
 """Folder of the manifest in a data root. Hidden, so that no layout takes it for a folder of videos."""
@@ -26,11 +30,10 @@ FILE_NAME = "manifest.sqlite"
 _VERSION = 2
 _APPLICATION_ID = int.from_bytes(b"vdtl")
 
-# Bounds on the memory that a damaged or hostile file can allocate.
-_MAX_VALUE_BYTES, _MAX_FRAMES = 64 << 20, 1 << 24
-_CHANGED = (
-    "%s has changed since its scan (%s); files that have are scanned when opened; tools/prepare.py brings %s up to date"
-)
+# Bounds on the memory and time that a damaged or hostile file can take.
+_MAX_FILE_BYTES, _MAX_VALUE_BYTES, _MAX_REASON, _STEPS = 4 << 30, 16 << 20, 2000, 1000
+_FRACTION = re.compile(r"0|[1-9]\d{0,9}(/[1-9]\d{0,9})?", re.ASCII)
+_CHANGED = "%s has changed since its scan (%s); such files are scanned when opened; tools/prepare.py updates %s"
 
 _log = logging.getLogger(__name__)
 
@@ -87,9 +90,11 @@ class Entry:
         if checksum != zlib.crc32(repr(values).encode()) or [*map(type, values)] != _ROW_TYPES:
             raise damaged_manifest(file, "a row has a wrong checksum or type")
         entry = cls(**dict(zip(_KINDS, values, strict=True)))
-        if entry.status in get_args(Status) and entry.depth in DEPTHS and 0 <= entry.num_frames <= _MAX_FRAMES:
+        known = entry.status in get_args(Status) and entry.depth in DEPTHS and len(entry.reason) <= _MAX_REASON
+        counts = entry.is_readable <= entry.num_frames <= MOST_FRAMES and 0 <= entry.duration_s < math.inf
+        if known and counts and all(map(_FRACTION.fullmatch, (entry.time_base, entry.rate))):
             return entry
-        raise damaged_manifest(file, "a row has an unknown status or depth, or too many frames")
+        raise damaged_manifest(file, "a row has an unknown status or depth, or a number out of range")
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the columns, with a checksum as the last one."""
@@ -167,7 +172,7 @@ class Manifest:
         return Manifest, (self.file,)
 
     def __len__(self) -> int:
-        return int(next(self.rows("SELECT count(*) FROM files"))[0])
+        return int(next(self.rows("SELECT total(1) FROM files"))[0])
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries in the order of the UTF-8 bytes of their paths."""
@@ -188,6 +193,7 @@ class Manifest:
     def rows(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         """Run a query on the table `files`; UserError for a damaged file."""
         connection = self.connection()
+        limit_steps(connection, self._num_bytes)
         try:
             yield from connection.execute(query, values)
         except (sqlite3.Error, MemoryError) as error:
@@ -198,6 +204,7 @@ class Manifest:
         process = os.getpid()
         if process not in self._connections:
             self._connections[process] = _connect(self.file)
+            self._num_bytes = self.file.stat().st_size
         return self._connections[process]
 
     def consult(self, root: Path, path: str) -> ScannedVideo | None:
@@ -239,7 +246,7 @@ def find_manifest(root: Path, setting: str) -> Manifest | None:
     if setting != "auto":
         file = existing(Path(setting), "data.manifest")
         file = existing(file / FILE_NAME, "data.manifest") if file.is_dir() else file
-    elif not file.is_file():
+    elif not file.is_file() or not check_inside(file, root, "manifest"):
         return None
     return _open_once(file, file_stamp(file))
 
@@ -255,16 +262,18 @@ def _open_once(file: Path, stamp: Stamp | None) -> Manifest:
 
 def _connect(file: Path) -> sqlite3.Connection:
     """Open a file read-only and without locks, and check that it holds the table `files` alone."""
-    existing(file, "manifest")
+    if not existing(file, "manifest").is_file() or file.stat().st_size > _MAX_FILE_BYTES:
+        raise damaged_manifest(file, f"no file, or one of more than {_MAX_FILE_BYTES} bytes")
     try:
         # immutable: finished files are only ever replaced; network file systems often have no locks
         uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
+        limit_steps(connection, 0)  # a schema may have a million tables
         connection.executescript("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA cache_size = -512")
         ((application,),) = connection.execute("PRAGMA application_id")
         ((version,),) = connection.execute("PRAGMA user_version")
-        schema = connection.execute("SELECT sql FROM sqlite_master").fetchall()
+        schema = connection.execute("SELECT sql FROM sqlite_master").fetchmany(2)
     except sqlite3.Error as error:
         raise damaged_manifest(file, error) from error
     if application != _APPLICATION_ID:
@@ -275,6 +284,12 @@ def _connect(file: Path) -> sqlite3.Connection:
     if schema != [(SCHEMA,)]:  # a view or trigger in its place would run code
         raise damaged_manifest(file, "it has other tables")
     return connection
+
+
+def limit_steps(connection: sqlite3.Connection, num_bytes: int) -> None:
+    """Interrupt statements that read more than so many bytes of rows, as where pages refer to others many times."""
+    steps, most = itertools.count(), min(5 * num_bytes, 2 << 30) // _STEPS + 1  # the shortest rows take 1 step a byte
+    connection.set_progress_handler(lambda: next(steps) > most, _STEPS)
 
 
 def damaged_manifest(file: Path, reason: object) -> UserError:

@@ -1,5 +1,6 @@
 """Writing of manifests: results committed every second, and the parts of a job array joined by SQL."""
 
+import os
 import re
 import sqlite3
 import time
@@ -9,13 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from vidtl.data.manifest import FILE_NAME, SCHEMA, SET_UP, Entry, Manifest, damaged_manifest
+from vidtl.data.manifest import (
+    FILE_NAME,
+    SCHEMA,
+    SET_UP,
+    Entry,
+    Manifest,
+    damaged_manifest,
+    limit_steps,
+)
 from vidtl.errors import UserError
 from vidtl.runtime.files import inside, lock, replacing
 from vidtl.runtime.shard import Shard
 
 COMMIT_EVERY_S = 1.0
 """Work that a killed run can lose."""
+
+_JOURNAL_END = bytes.fromhex("d9d505f920a163d7")  # of a transaction on several databases (SQLite's file format, 3.2)
 
 
 @dataclass(frozen=True)
@@ -153,12 +164,14 @@ def _join(sources: Iterable[Path], target: Path) -> Manifest:
         database.execute(SCHEMA.replace("TABLE files", "TEMP TABLE joined"))
         for source in _existing(sources):
             Manifest(source).connection()
+            limit_steps(database, source.stat().st_size)
             database.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro&immutable=1",))
             try:
                 database.execute("INSERT OR REPLACE INTO joined SELECT * FROM source.files")
             except sqlite3.DatabaseError as error:
                 raise damaged_manifest(source, error) from error
             database.execute("DETACH source")
+            database.set_progress_handler(None, 0)
         database.execute("INSERT INTO files SELECT * FROM joined ORDER BY path")
     return Manifest(target)
 
@@ -179,18 +192,30 @@ def _writing(file: Path) -> Iterator[None]:
 
 
 def _existing(files: Iterable[Path]) -> list[Path]:
-    return [file for file in files if file.is_file()]
+    """Return the files that exist, without links to other folders."""
+    return [file for file in files if file.is_file() and file.resolve().parent == file.parent.resolve()]
 
 
 def _create(file: Path) -> sqlite3.Connection:
     """Open a database for writing by this process alone, and make it a manifest if it is new."""
+    journal = file.with_name(f"{file.name}-journal")
+    for each in (file, journal):
+        if os.path.lexists(each) and (each.is_symlink() or not each.is_file()):
+            raise damaged_manifest(each, "no regular file")
+    if journal.exists():
+        with journal.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - len(_JOURNAL_END)))
+            if stream.read() == _JOURNAL_END:
+                raise damaged_manifest(journal, "it names another file, which SQLite would delete")
     with file.open("ab") as stream:
         locks = "" if lock(stream) else "?nolock=1"  # SQLite takes an absent lock for one of another process
     database = sqlite3.connect(file.absolute().as_uri() + locks, uri=True, timeout=0, isolation_level=None)
+    limit_steps(database, 0)
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
     if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
         for statement in SET_UP:
             database.execute(statement)
     database.commit()
+    database.set_progress_handler(None, 0)
     return database

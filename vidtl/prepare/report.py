@@ -16,6 +16,8 @@ from vidtl.annotations.records import Records
 from vidtl.data.gaps import reason_kind
 from vidtl.data.manifest import Entry, Manifest
 from vidtl.runtime.files import printable
+from vidtl.video import UnreadableVideo
+from vidtl.video.safety import checked_path
 from vidtl.video.timeline import ASSUMED_RATE
 
 _QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
@@ -119,7 +121,7 @@ def _same_content(
             candidates[entry.size, entry.fingerprint].append(entry.path)
     groups: dict[bytes, list[str]] = defaultdict(list)
     for path in (path for paths in candidates.values() if len(paths) > 1 for path in paths):
-        with suppress(OSError), (root / path).open("rb") as stream:  # gone since the scan
+        with suppress(OSError, UnreadableVideo), checked_path(root / path, None).open("rb") as stream:  # gone since
             groups[hashlib.file_digest(stream, "blake2b").digest()].append(path)
     same = sorted(sorted(paths) for paths in groups.values() if len(paths) > 1)
     split_paths = {name: frozenset(records.paths) for name, records in splits.items()} if same else {}

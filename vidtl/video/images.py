@@ -7,6 +7,7 @@ planar YUV would halve the color resolution of pictures that are often as small 
 import os
 import re
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -18,10 +19,12 @@ from vidtl.errors import UserError
 from vidtl.video.clip import ClipBuffer, Geometry
 from vidtl.video.limits import frame_decoded
 from vidtl.video.reader import Color, Orientation, PixelFormat, UnreadableVideo, VideoReader, View
-from vidtl.video.safety import checked_path
+from vidtl.video.safety import checked_path, opened
 from vidtl.video.source import MAX_PIXELS, unreadable
 from vidtl.video.suffixes import IMAGE_SUFFIXES
 
+_MOST_BYTES, _MOST_SCANS = 512 << 20, 100  # libjpeg decodes every scan over the whole picture
+_SCAN = re.compile(rb"\xff\xda\0[\x08\x0a\x0c\x0e][\x01-\x04]")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 # No frames: hidden files, optical flow that extraction tools (denseflow) put beside them, covers of media libraries.
 _NO_FRAME = re.compile(r"(\..*)?|flow_[xy]_?\d+|cover|folder|poster|preview|thumb(nail)?", re.IGNORECASE | re.DOTALL)
@@ -109,16 +112,23 @@ def _image_size(file: Path, path: Path) -> tuple[int, int]:
 
 
 def _opened_image(file: Path | BinaryIO, path: Path) -> Image.Image:
+    with opened(file) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size > _MOST_BYTES:
+            raise UnreadableVideo(path, f"{size} bytes exceed the limit of {_MOST_BYTES}")
+        stream.seek(0)
+        content = stream.read()
+    if (scans := len(_SCAN.findall(content))) > _MOST_SCANS:
+        raise UnreadableVideo(path, f"{scans} scans exceed the limit of {_MOST_SCANS}")
     try:
-        image = Image.open(file, formats=_FORMATS)
+        image = Image.open(BytesIO(content), formats=_FORMATS)
     except UnidentifiedImageError:
         raise UnreadableVideo(path, f"not an image ({', '.join(_FORMATS)})") from None
-    if image.width * image.height <= MAX_PIXELS and not getattr(image, "is_animated", False):
-        return image
-    image.close()
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableVideo(path, f"{image.width} x {image.height} pixels exceed the limit of 8192 x 4320")
-    raise UnreadableVideo(path, "an animation; as a video file it can be read")
+    if getattr(image, "is_animated", False):
+        raise UnreadableVideo(path, "an animation; as a video file it can be read")
+    return image
 
 
 def _numbered_images(folder: Path) -> list[Path]:

@@ -24,9 +24,10 @@ from vidtl.video.source import unreadable
 
 _CIFAR_PIXELS = 3 * 32 * 32
 
-_MAX_ARCHIVE_BYTES = 8 << 30  # a few kilobytes can unpack to arrays of any size
+_MAX_ARCHIVE_BYTES = 8 << 30  # and no more than 4 times the file, beyond 1 GiB: kilobytes can unpack to any size
 _MAX_PICKLE_BYTES = 1 << 28  # the largest batch of CIFAR-10 and CIFAR-100 has 155 MB
 _MAX_TUPLES = 100  # an array needs six
+_MAX_OPCODES = 2_000_000  # a batch of CIFAR-100 has half a million; an empty dictionary has one
 
 # Opcodes of objects that a pickle may refer to twice: their hash takes no longer than they do.
 _SHAREABLE = re.compile("STRING|UNICODE|BYTES|GLOBAL|REDUCE")
@@ -105,8 +106,9 @@ def _open_archive(file: Path, part: str) -> PackedImages:
     """Open arrays `<part>_labels` and `<part>_images` [N, H, W, 3], or `<part>_jpeg` and `<part>_offsets` [N + 1]."""
     with zipfile.ZipFile(file) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
-    if size > _MAX_ARCHIVE_BYTES:
-        raise UnreadableVideo(file, f"{size} bytes once unpacked; at most {_MAX_ARCHIVE_BYTES} are read")
+    most = min(_MAX_ARCHIVE_BYTES, max(1 << 30, 4 * file.stat().st_size))
+    if size > most:
+        raise UnreadableVideo(file, f"{size} bytes once unpacked; at most {most} are read")
     with np.load(file, allow_pickle=False) as arrays:
         labels = arrays[f"{part}_labels"].astype(np.int64)
         classes = tuple(map(str, arrays["classes"])) if "classes" in arrays else ()
@@ -143,11 +145,18 @@ def read_pickle(file: Path) -> dict[Any, Any]:
 
 
 def _check_sharing(stream: BinaryIO) -> None:
-    """Refuse shared or many tuples, which can take forever to hash as a key, and rewind the stream."""
+    """Refuse what takes forever or all memory, and rewind the stream.
+
+    That is shared or many tuples, when they are hashed as a key; many objects; and a place far down in the memo.
+    """
     made_by: dict[Any, str] = {}
     name, num_tuples = "", 0
-    for opcode, argument, _ in pickletools.genops(stream):
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if number > _MAX_OPCODES:
+            raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES} parts")
         if "PUT" in opcode.name or opcode.name == "MEMOIZE":
+            if argument is not None and argument > number:
+                raise pickle.UnpicklingError(f"it numbers its object {number} as {argument}")
             made_by[len(made_by) if argument is None else argument] = name
             continue
         name = opcode.name

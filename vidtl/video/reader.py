@@ -20,13 +20,16 @@ LUMA_WEIGHTS: dict[Matrix, tuple[float, float]] = {
 """Weights of red and blue in luma (ITU-R BT.601, BT.709, BT.2020 non-constant luminance); green has the rest."""
 
 
+_MOST_CHARACTERS = 500  # of a reason; libraries quote the file
+
+
 class UnreadableVideo(Exception):  # noqa: N818 (a state of the file, which callers handle)
     """A file that cannot be read exactly: `path: reason` in one line."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
         self.path = path
-        self.reason = " ".join(reason.split())
+        self.reason = " ".join(reason[:_MOST_CHARACTERS].split())
 
     def __str__(self) -> str:
         path = str(self.path)

@@ -17,7 +17,7 @@ from vidtl.video.clip import Geometry, color_of
 from vidtl.video.limits import frame_decoded
 from vidtl.video.reader import Color, Matrix, Orientation, UnreadableVideo
 from vidtl.video.safety import may_be_rotated, opened, path_of, why_no_video
-from vidtl.video.timeline import ASSUMED_RATE, UNTIMED, ScannedVideo, Timeline, count_frames, scan_packets
+from vidtl.video.timeline import ASSUMED_RATE, MOST_FRAMES, UNTIMED, ScannedVideo, Timeline, count_frames, scan_packets
 
 MAX_PIXELS = 8192 * 4320
 """8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded."""
@@ -196,6 +196,8 @@ class Source:
         timeline = timeline or count_frames(self._keep(self.decode_from_start()), self.container, time_base, rate)
         if timeline is None:
             raise UnreadableVideo(self.path, "no frames")
+        if len(timeline.times_s) > MOST_FRAMES:
+            raise UnreadableVideo(self.path, f"{len(timeline.times_s)} frames exceed the limit of {MOST_FRAMES}")
         if timeline.pts is None and rate is None:
             _log.info("%s gives no frame rate; %d frames per second are assumed", self.path, ASSUMED_RATE)
         return timeline

@@ -28,6 +28,9 @@ _INDEXED = {**dict.fromkeys(("mov", "matroska", "flv"), _ONE_PACKET_ONE_FRAME), 
 UNTIMED = {"h264", "hevc", "mpegvideo", "m4v", "mjpeg"}
 """Elementary streams: their demuxers make up times, for 25 frames per second."""
 
+MOST_FRAMES = 1 << 22
+"""Of a file: 39 hours at 30 frames per second."""
+
 ASSUMED_RATE = 25
 """Frames per second if neither times nor the header give a rate."""
 _COLUMNS = 4  # of a packed timeline, none longer than its frames; bounds the size of a damaged one

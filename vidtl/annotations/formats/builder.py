@@ -11,6 +11,7 @@ from unicodedata import normalize
 import numpy as np
 
 from vidtl.annotations.formats.source import AnnotationSource, Row
+from vidtl.annotations.layout import check_relative
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, annotated_at
 from vidtl.errors import UserError
 
@@ -97,7 +98,7 @@ class RecordsBuilder:
         for index, path in enumerate(self.paths.column()):
             if index in absent:
                 labels = self._label_numbers[self._label_offsets[index] : self._label_offsets[index + 1]]
-                path = expected(ids[index], names[labels[0]] if labels else "")
+                path = check_relative(expected(ids[index], names[labels[0]] if labels else ""), self.where(index))
             paths.append(path)
         self.paths = paths
 

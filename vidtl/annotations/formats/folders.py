@@ -8,6 +8,7 @@ from pathlib import Path
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource, Row
 from vidtl.annotations.layout import check_inside, join, pattern_expression
+from vidtl.annotations.text_files import read_class_list
 from vidtl.annotations.walk import VideoWalk
 from vidtl.errors import UserError
 from vidtl.video.packed import PackedImages, open_packed, read_pickle
@@ -120,6 +121,6 @@ def _cifar_files(folder: Path, part: str, root: Path) -> list[tuple[Path, str, P
 def _cifar_classes(batches: Path, suffix: str, root: Path) -> tuple[str, ...]:
     file = check_inside(batches / f"batches.meta{suffix and '.txt'}", root, "list of classes")
     if suffix:
-        return tuple(file.read_text().split())
+        return read_class_list(file).names.names
     names = read_pickle(file).get("label_names", [])
     return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)

@@ -15,6 +15,7 @@ from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.annotations.text_files import ClassList, text_lines
 from vidtl.errors import UserError, did_you_mean
 
+_LATEST_S = 1e12  # whole numbers of a fraction of a second stay short
 _CLOCK = re.compile(r"(?:(\d{1,9}):(?=[0-5]?\d:))?(\d{1,9}):([0-5]?\d(?:\.\d*)?)")
 
 Columns = Mapping[str, str | None]
@@ -150,12 +151,12 @@ def is_number(text: str) -> bool:
 
 
 def seconds(text: str, row: Row, name: str | None) -> float:
-    """Parse a finite number of seconds, 0 or more, or `hh:mm:ss.xx`; UserError that names the column `name`."""
+    """Parse a number of seconds from 0 to 1e12, or `hh:mm:ss.xx`; UserError that names the column `name`."""
     try:
         clock = _CLOCK.fullmatch(text)
         value = float(text) if clock is None else 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3])
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
+    if not 0 <= value < _LATEST_S:
         raise UserError(f"{row.where}: {name} is {text!r}; seconds, 0 or more, or hh:mm:ss.xx are needed")
     return value
