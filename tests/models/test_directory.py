@@ -213,6 +213,7 @@ def edit(folder, place, value):
         ("model.architecture", "vivitt", ("model.architecture", "'vivitt'", "'vivit'")),
         ("model.architecture", "mini_vit", ("model.size", "'B'")),
         ("model.form", "jiont", ("model.form", "'jiont'", "'joint'")),
+        ("model_type", "vivit", ("transformers", "convert_weights")),
         ("model", {"architecture": "vivit", "vivit": {"width": 24}}, ("older version",)),
     ],
 )

@@ -169,7 +169,7 @@ def read_model_config(directory: Path) -> SavedConfig:
     content = read_json(path)
     sections = content.get("model")
     if "model_type" in content:
-        raise UserError(f"{directory} is a model of transformers; tools/convert_weights.py makes one of vidtl from it")
+        raise UserError(f"{path} is that of a model of transformers, which tools/convert_weights.py converts")
     if isinstance(sections, dict) and not ARCHITECTURES.keys().isdisjoint(sections):
         raise UserError(f"{path} was written by an older version of vidtl; allowed: model directories of this version")
     if isinstance(sections, dict) and sections.get("architecture") == "vivit":
