@@ -62,14 +62,6 @@ def test_empty_classes_and_repeated_annotation_ids(tmp_path):
     np.testing.assert_allclose(official_scores(scores, targets).average_precisions, [1, (1 + 2 / 3) / 2])
 
 
-def test_lines_of_158_numbers_blanks_at_the_end_and_repeated_ids(tmp_path):
-    lines = ["b 9" + " 9" * 156, "a\t" + "\t".join(["1"] * 157) + "\t", "b " + " ".join(["2"] * 158), ""]
-    (tmp_path / "s.txt").write_text("\n".join(lines))
-    rows, num_lines = read_submission(tmp_path / "s.txt", 157)
-    assert num_lines == 3
-    assert {video: (row[0], len(row)) for video, row in rows.items()} == {"a": (1, 157), "b": (2, 157)}
-
-
 def test_written_scores_read_back_bit_for_bit(tmp_path):
     rng = np.random.default_rng(4)
     scores = rng.normal(0, 1, (30, 157)) * 10.0 ** rng.integers(-30, 30, (30, 157))

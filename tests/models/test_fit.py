@@ -1,6 +1,5 @@
 """Published weights in models of another form, and the settings that they decide."""
 
-import json
 import logging
 import re
 from dataclasses import replace
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from tests.models.published import assert_close, write_changed
 from tests.refusals import refused
 from vidtl import VideoModel
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
@@ -79,8 +79,7 @@ def test_a_clip_of_equal_frames_has_the_features_of_the_image(foundation: Path, 
     model, _ = fitted(published, tubelet=(tubelet, patch, patch), num_frames=6)
     with np.load(foundation / name / "io.npz") as archive:
         images, pooled = (torch.from_numpy(archive[key]) for key in ("pixel_values", "pooled"))
-    features = model.eval().forward_features(images.unsqueeze(1).expand(-1, 6, -1, -1, -1))
-    assert (features - pooled).abs().max() <= 1e-5 * max(1, pooled.abs().max())
+    assert_close(model.eval().forward_features(images.unsqueeze(1).expand(-1, 6, -1, -1, -1)), pooled)
 
 
 @torch.no_grad()
@@ -182,8 +181,7 @@ def test_names_of_wrapped_models_are_read(foundation: Path, tmp_path: Path, wrap
         wrapped.replace("NAME", name).replace("BLOCKS", re.sub(r"(blocks\.\d+)", r"\1._orig_mod", name)): tensor
         for name, tensor in load_file(source / "model.safetensors").items()
     }
-    save_file(state, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    write_changed(tmp_path, source, state)
     assert read_published(tmp_path).weights.state.keys() == read_published(source).weights.state.keys()
 
 
@@ -193,10 +191,7 @@ def test_weights_of_any_precision_are_read_in_float32(foundation: Path, tmp_path
     state = {name: tensor.to(dtype) for name, tensor in load_file(source / "model.safetensors").items()}
     found = []
     for folder, stored in (("given", state), ("float32", {name: tensor.float() for name, tensor in state.items()})):
-        (tmp_path / folder).mkdir()
-        save_file(stored, tmp_path / folder / "model.safetensors")
-        (tmp_path / folder / "config.json").write_bytes((source / "config.json").read_bytes())
-        found.append(read_published(tmp_path / folder).weights.state)
+        found.append(read_published(write_changed(tmp_path / folder, source, stored)).weights.state)
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
@@ -215,8 +210,7 @@ def test_tensors_that_are_lost_or_of_another_shape(
 ) -> None:
     state = load_file(foundation / name / "model.safetensors")
     del state[tensor]
-    save_file(state if shape is None else {**state, tensor: torch.ones(shape)}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_bytes((foundation / name / "config.json").read_bytes())
+    write_changed(tmp_path, foundation / name, state | ({tensor: torch.ones(shape)} if shape else {}))
     with refused(tmp_path, "allowed: whole weights and settings"):
         read_published(tmp_path)
 
@@ -228,9 +222,7 @@ def test_tensors_that_are_lost_or_of_another_shape(
 def test_settings_that_the_weights_contradict(
     foundation: Path, tmp_path: Path, changes: dict[str, Any], parts: tuple[str, ...]
 ) -> None:
-    source = foundation / "videomae_classification"
-    (tmp_path / "model.safetensors").write_bytes((source / "model.safetensors").read_bytes())
-    (tmp_path / "config.json").write_text(json.dumps(json.loads((source / "config.json").read_text()) | changes))
+    write_changed(tmp_path, foundation / "videomae_classification", **changes)
     with refused(tmp_path, *parts):
         VideoModel.from_pretrained(tmp_path)
 

@@ -9,15 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tests.models.published import assert_close, build
 from tests.refusals import refused
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import build_model
 from vidtl.models.embedding import resize_patch
 from vidtl.models.weights.families import find_reader
 from vidtl.models.weights.files import read_state
-from vidtl.models.weights.load import load_weights
-
-CLIPS = ("frame_size", "num_frames", "short_side")
 
 
 def read(folder, **changes):
@@ -25,25 +21,6 @@ def read(folder, **changes):
     config, state = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
     config |= {"preprocessor": {}, **changes}
     return find_reader(config, state)(config, state, str(folder))
-
-
-def build(published, **clip):
-    """Build the model as published, with all of its weights."""
-    shape = {key: published.clip[key] for key in CLIPS if key in published.clip}
-    head = published.weights.state.get("head.weight")
-    stage = TokenLearnerConfig(num_tokens=0)
-    config = ModelConfig(**published.model, token_learner=stage)
-    model = build_model(
-        config, ClipConfig(**{"num_frames": 1, **shape, **clip}), 2 if head is None else len(head)
-    ).eval()
-    report = load_weights(model, published.weights, allow_missing=["head.*"] if head is None else [])
-    assert all(name.startswith("head.") for name in report.missing)
-    return model
-
-
-def assert_close(ours, reference):
-    assert ours.shape == reference.shape
-    assert (ours - reference).abs().max() <= 1e-5 * max(1.0, reference.abs().max())
 
 
 def golden_folder(golden, name):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models.published import assert_close, clip_of
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.token_learner import TokenFuser, TokenLearner
@@ -36,12 +37,6 @@ def read(path):
         return inputs, torch.from_numpy(archive["output"]), meta
 
 
-def assert_same(ours, reference, path):
-    assert ours.shape == reference.shape
-    error = (ours - reference).abs().max().item()
-    assert error <= 1e-5 * max(1.0, reference.abs().max().item()), f"{path}: off by {error}"
-
-
 def flax_model(path):
     """Build a model from the parameters of a file and the notes beside them."""
     (video,), output, meta = read(path)
@@ -54,12 +49,7 @@ def flax_model(path):
     config = ModelConfig(**settings | {"attention_order": order, "pooling": pooling, "token_learner": stage})
     assert config.tubelet == tuple(meta["tubelet_thw"])
     video = video.permute(0, 1, 4, 2, 3)
-    return build_model(config, clip_of(video), num_classes=output.shape[1]).eval(), video, output
-
-
-def clip_of(video_BTCHW):
-    _, num_frames, _, *size = video_BTCHW.shape
-    return ClipConfig(num_frames=num_frames, frame_size=tuple(size), short_side=max(size))
+    return build_model(config, ClipConfig(**clip_of(video)), num_classes=output.shape[1]).eval(), video, output
 
 
 @torch.no_grad()
@@ -72,7 +62,7 @@ def test_flax_vivit(golden, kind):
         assert not model(video).any()  # before loading
         report = load_pretrained(model, path)
         assert report.missing == report.unexpected == report.resized == ()
-        assert_same(model(video), output, path)
+        assert_close(model(video), output, path)
 
 
 def module_state(params, module):
@@ -90,12 +80,12 @@ def test_token_learner_and_fuser_alone(golden):
         version = "v1" if "Conv_0/kernel" in params else "v1.1"
         module = TokenLearner(features.shape[-1], meta["num_tokens"], version, meta.get("pooling", "sum")).eval()
         module.load_state_dict(module_state(params, f"TokenLearnerModule{'' if version == 'v1' else 'V11'}_0"))
-        assert_same(module(features.flatten(1, 2), tuple(features.shape[1:3])), output, path)
+        assert_close(module(features.flatten(1, 2), tuple(features.shape[1:3])), output, path)
     for path in files(golden, "token_fuser*.npz"):
         (learned, features), output, _ = read(path)
         module = TokenFuser(features.shape[-1], learned.shape[1]).eval()
         module.load_state_dict(module_state(read_flax(path), "TokenFuser_0"))
-        assert_same(module(learned, features), output, path)
+        assert_close(module(learned, features), output, path)
 
 
 @torch.no_grad()
@@ -104,7 +94,7 @@ def test_huggingface_directories(golden):
         model = load_published(str(directory)).eval()
         with np.load(directory / "io.npz") as archive:
             pixels, logits = torch.from_numpy(archive["pixel_values"]), torch.from_numpy(archive["logits"])
-        assert_same(model(pixels), logits, directory)
+        assert_close(model(pixels), logits, directory)
 
 
 @torch.no_grad()
@@ -117,7 +107,7 @@ def test_an_image_vit_with_token_learner_is_the_joint_form_on_one_frame(golden):
         tubelet = (1, meta["patch"], meta["patch"])
         config = ModelConfig(**sizes, form="joint", activation="gelu_tanh", tubelet=tubelet, token_learner=stage)
         video = images.permute(0, 3, 1, 2).unsqueeze(1)
-        model = build_model(config, clip_of(video), output.shape[1]).eval()
+        model = build_model(config, ClipConfig(**clip_of(video)), output.shape[1]).eval()
         report = load_weights(model, flax_weights(read_flax(path), str(path)))
         assert report.missing == report.unexpected == ()
-        assert_same(model(video), output, path)
+        assert_close(model(video), output, path)

@@ -1,6 +1,5 @@
 """Import of weights: values of each source, resized positions, and errors."""
 
-import json
 import re
 import zipfile
 from contextlib import nullcontext
@@ -12,8 +11,9 @@ import torch
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
+from tests.models.published import NO_LEARNER, write_changed
 from tests.refusals import refused
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
+from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.files import read_npz, read_state
@@ -24,7 +24,7 @@ from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import load_published, read_published
 
 SIZES = {"width": 24, "depth": 2, "num_heads": 2, "mlp_width": 48, "temporal_depth": 1, "tubelet": (2, 8, 8)}
-SMALL = ModelConfig(form="joint", **SIZES, token_learner=TokenLearnerConfig(num_tokens=0))
+SMALL = ModelConfig(form="joint", **SIZES, token_learner=NO_LEARNER)
 CLIP = ClipConfig(num_frames=4, frame_size=(24, 24))
 FORMS = ["joint", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
 
@@ -227,10 +227,7 @@ def test_transformers_names_of_either_kind(golden):
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("qkv_bias", False), ("model_type", "swin")])
 def test_settings_of_transformers_without_counterpart_are_refused(golden, tmp_path, key, value):
-    source = sorted(golden.glob("hf_vivit_*"))[0]
-    config = json.loads((source / "config.json").read_text())
-    (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+    write_changed(tmp_path, sorted(golden.glob("hf_vivit_*"))[0], **{key: value})
     with refused(value if key == "model_type" else f"{key} is {value!r}"):
         read_published(tmp_path)
 
@@ -252,12 +249,9 @@ def labels(count, step=1):
 )
 def test_rows_of_transformers_follow_the_names_if_those_are_whole(golden, tmp_path, names, parts):
     source = sorted(golden.glob("hf_vivit_*"))[0]
-    (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
-    config = json.loads((source / "config.json").read_text()) | {"id2label": names}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_changed(tmp_path, source, id2label=names)
     found = read_published(source)
-    clip = ClipConfig(**found.clip)
-    model = build_model(ModelConfig(**found.model, token_learner=TokenLearnerConfig(num_tokens=0)), clip, 2)
+    model = build_model(ModelConfig(**found.model, token_learner=NO_LEARNER), ClipConfig(**found.clip), 2)
     model.class_names = ("name 4", "name 1")
     with refused(tmp_path, *parts) if parts else nullcontext():
         load_pretrained(model, tmp_path)
