@@ -144,6 +144,13 @@ class _Given(argparse.Action):
         namespace.settings = namespace.settings | given
 
 
+def positive(text: str) -> int:
+    """Parse a whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
+    return int(text)
+
+
 def _name(action: argparse.Action) -> str:
     return action.option_strings[0] if action.option_strings else action.dest
 

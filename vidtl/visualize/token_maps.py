@@ -102,7 +102,7 @@ def rgb_clip(pixels: torch.Tensor, color: int) -> tuple[torch.Tensor, NDArray[np
 
 
 def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.float32]:
-    """Compute the maps [t, S, h, w] of the first clip of a batch, in evaluation mode; UserError without TokenLearner."""
+    """Compute the maps [t, S, h, w] of a batch's first clip, in evaluation mode; UserError without TokenLearner."""
     token_maps = getattr(model, "token_maps", None)
     if token_maps is None:
         raise UserError("token maps need a model with TokenLearner; this one has none (model.token_learner)")
