@@ -34,10 +34,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.fixture
-def command(toy: Path, tiny: list[str], tmp_path: Path) -> list[str | Path]:
-    """Two steps of training."""
-    length = ["--schedule.length", "2 steps", "--schedule.warmup", "0 steps", "--training.trackers", "[]"]
-    return [*tiny, *length, "--data.root", toy, "--output_dir", tmp_path / "run"]
+def command(toy: Path, two_steps: list[str], tmp_path: Path) -> list[str | Path]:
+    return [*two_steps, "--data.root", toy, "--output_dir", tmp_path / "run"]
 
 
 def fill(*_: object, **__: object) -> None:
