@@ -16,7 +16,7 @@ class UserError(ValueError):
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """End an error message about an unknown `name`: the nearest allowed name, or all of them if none is near."""
     names = list(allowed)
-    nearest = get_close_matches(name, names, n=1, cutoff=0.5)
+    nearest = get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= 200 else []  # in quadratic time
     if nearest:
         return f"did you mean {nearest[0]!r}?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
