@@ -99,9 +99,9 @@ def variants(name: str, published: PublishedModel, tokens: int) -> list[Contende
         clip = ClipConfig(**published.clip)
         model = build_model(ModelConfig(**published.model, token_learner=learner), clip, 400)
         report = load_pretrained(model, published, new_head=True)
-        key, title = (
-            (f"{tokens}at{place}", f"{tokens} tokens after block {place}") if learner.num_tokens else ("none", name)
-        )
+        key, title = "none", name
+        if place is not None:
+            key, title = f"{tokens}at{place}", f"{tokens} tokens after block {place}"
         title += f", {len(report.loaded)} tensors loaded, {len(report.missing)} fresh"
         cost = count_multiply_adds(model, clip)
         train = 3 * cost - clip.num_frames * 3 * clip.frame_size[0] ** 2 * published.model["width"]  # not of the pixels
