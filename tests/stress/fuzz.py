@@ -45,7 +45,7 @@ from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool
-from vidtl.training.checkpoint import EXPERIMENT, OPTIMIZER, STATE, new_checkpoint
+from vidtl.training.checkpoint_directory import EXPERIMENT, OPTIMIZER, STATE, new_checkpoint
 from vidtl.training.run_directory import dump_config
 from vidtl.video import Box, UnreadableVideo, View, open_video
 

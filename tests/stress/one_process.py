@@ -18,7 +18,7 @@ from tests.training.runs import are_equal
 from tests.training.tiny_run import tiny_config, tiny_task, tiny_train, uneven_evaluation
 from vidtl.config import ScheduleConfig
 from vidtl.runtime.signals import SAME_REQUEST_S, StoppedBySignalError
-from vidtl.training.checkpoint import checkpoint_step, find_problem, list_checkpoints
+from vidtl.training.checkpoint_directory import checkpoint_step, find_problem, list_checkpoints
 
 OPTIONS = {"keep_checkpoints": 2, "checkpoint_every_steps": 1, "ema_decay": 0.9, "trackers": ()}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from vidtl.training.checkpoint import newest_valid
+from vidtl.training.checkpoint_directory import newest_valid
 
 FILE_EVENTS = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
 """Audit events of operations on files that checkpoints make."""

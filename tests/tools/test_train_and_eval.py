@@ -13,7 +13,7 @@ import train as training
 from PIL import Image
 
 from tests.environment import RunMain
-from vidtl.training.checkpoint import find_problem
+from vidtl.training.checkpoint_directory import find_problem
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from tests.stress.outcome import KillInSave, ending_of, in_child
-from vidtl.training.checkpoint import (
+from vidtl.training.checkpoint import Checkpoint, find_checkpoint
+from vidtl.training.checkpoint_directory import (
     CONFIG,
     EMA,
     EXPERIMENT,
@@ -21,8 +22,6 @@ from vidtl.training.checkpoint import (
     MODEL,
     OPTIMIZER,
     STATE,
-    Checkpoint,
-    find_checkpoint,
     find_problem,
     list_checkpoints,
     new_checkpoint,

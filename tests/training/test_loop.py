@@ -24,7 +24,7 @@ from vidtl.data.batch import Failure
 from vidtl.errors import UserError
 from vidtl.runtime.signals import StoppedBySignalError
 from vidtl.training import run_directory
-from vidtl.training.checkpoint import MODEL, OPTIMIZER, checkpoint_step, newest_valid
+from vidtl.training.checkpoint_directory import MODEL, OPTIMIZER, checkpoint_step, newest_valid
 from vidtl.training.optimizer import learning_rate_of
 
 STEPS = [2, 3, 4, 6, 8, 9, 10, 12]

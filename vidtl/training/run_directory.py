@@ -35,7 +35,7 @@ from vidtl.runtime.files import inside, lock, problem_of_disk, user_error_if_not
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions, read_json_lines
 from vidtl.runtime.signals import StoppedBySignalError
-from vidtl.training import checkpoint as checkpoints
+from vidtl.training import checkpoint_directory as checkpoints
 from vidtl.training.state import TrainingState
 
 PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
@@ -49,7 +49,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.yaml"
-        self.metrics_file = path / checkpoints.METRICS
+        self.metrics_file = path / checkpoints.METRICS_FILE
         self.unreadable_file = path / "unreadable.jsonl"
         self.left_out_file = path / "left_out.jsonl"
         self.summary_file = path / "summary.json"

@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from vidtl.config.documents import read_json
 from vidtl.errors import UserError
 from vidtl.metrics.table import Metric
-from vidtl.training.best import Best
-from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE, UNMERGED
+from vidtl.training.checkpoint import Best
+from vidtl.training.checkpoint_directory import EMA, MODEL, OPTIMIZER, STATE, UNMERGED
 from vidtl.training.lora import has_adapters
 from vidtl.training.model_setup import gathered, sharded_like
 from vidtl.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
