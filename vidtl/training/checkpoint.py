@@ -185,7 +185,4 @@ def choose_step(wanted: str, steps: Sequence[int], metrics_file: Path) -> tuple[
     if number in steps:
         return number, f"best {best}" if number == kept else ""
     allowed = did_you_mean(wanted, ["last", *["best"] * bool(kept), *map(str, steps)])
-    if number is not None and steps:
-        nearest = sorted(steps, key=lambda step: abs(step - number))[:3]
-        allowed = f"nearest: {', '.join(map(str, nearest))}"
     raise UserError(f"--step is {wanted!r}, and the run has no such checkpoint; {allowed}")

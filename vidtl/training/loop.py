@@ -23,7 +23,7 @@ from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.watchdog import Activity, activity, heartbeat, watchdog
 from vidtl.training.checkpoint import Best, find_best_metric
 from vidtl.training.checkpoint_directory import EXPERIMENT, checkpoint_name, new_checkpoint, prune
-from vidtl.training.monitor import Monitor, ReplacedClips, UnreadableVideos
+from vidtl.training.monitor import Monitor, UnreadableVideos
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.run_directory import RunDirectory, describe_run, dump_config, run_summary
 from vidtl.training.state import Snapshot, TrainingState, read_state, write_state
@@ -49,7 +49,8 @@ class TrainingSummary:
     best: Best | None
     unreadable: dict[str, int]
     """Failed attempts to read, by video."""
-    replaced: dict[str, ReplacedClips]
+    replaced: dict[str, tuple[int, int]]
+    """Replaced and requested clips, by class."""
 
 
 def train(

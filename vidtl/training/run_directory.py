@@ -31,7 +31,7 @@ from vidtl.config.load import dotted
 from vidtl.config.training import parse_length
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
-from vidtl.runtime.files import inside, lock, problem_of_disk, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, lock, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions, read_json_lines
 from vidtl.runtime.signals import StoppedBySignalError
@@ -103,15 +103,12 @@ class RunDirectory:
 
         UserError where another process holds the lock, or the directory cannot be written.
         """
-        try:
+        with user_error_if_not_written(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             appended = (self.metrics_file, self.unreadable_file, self.stacks, self.checkpoints, self.path / "wandb")
             for path in (*appended, lock_file := self.path / ".lock"):
                 inside(path, self.path)
             stream = lock_file.open("ab+", buffering=0)
-        except OSError as error:
-            problem = problem_of_disk(error)
-            raise UserError(f"output directory {self.path} cannot be written: {problem}") from error
         with stream:
             try:
                 lock(stream)

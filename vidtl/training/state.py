@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -115,10 +115,6 @@ class Snapshot:
         """Size of all tensors in bytes, those of a model with adapters as trained and merged."""
         models = [*self.weights.values(), *(self.average or {}).values()] * (2 if has_adapters(self.weights) else 1)
         return sum(tensor.nbytes for tensor in (*models, *self.optimizer.values()))
-
-    def save_optimizer(self, directory: Path) -> None:
-        """Write the optimizer's tensors; `TrainingTask.save_model` writes the model's."""
-        save_file({name: tensor.contiguous() for name, tensor in self.optimizer.items()}, directory / OPTIMIZER)
 
 
 def take_snapshot(

@@ -26,7 +26,7 @@ from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training import lora, model_setup
-from vidtl.training.checkpoint_directory import EMA, UNMERGED
+from vidtl.training.checkpoint_directory import EMA, OPTIMIZER, UNMERGED
 from vidtl.training.losses import Loss, balanced_class_weights, find_loss
 from vidtl.training.optimizer import (
     WeightAverage,
@@ -281,7 +281,7 @@ class Engine:
         if snapshot.average is not None:
             (directory / EMA).mkdir()
             self._save_model(snapshot.average, directory / EMA)
-        snapshot.save_optimizer(directory)
+        save_file({name: tensor.contiguous() for name, tensor in snapshot.optimizer.items()}, directory / OPTIMIZER)
 
     def _save_model(self, tensors: dict[str, Tensor], directory: Path) -> None:
         self._plain_model.load_state_dict(lora.merged(tensors), assign=True)
