@@ -1,8 +1,4 @@
-"""Files that are written whole or not at all, and untrusted text in terminals, one-line messages and figures.
-
-Text files hold names as they are, except lone surrogates, which UTF-8 cannot encode: they are written as escapes. In a
-terminal, control characters could also move a cursor or break a line, and bidi overrides reverse a name (`printable`).
-"""
+"""Files that are written whole or not at all, and untrusted text in terminals, one-line messages and figures."""
 
 import errno
 import glob
@@ -157,9 +153,7 @@ def say(*lines: str, file: IO[str] | None = None) -> None:
 def printable(text: str, length: int = 0) -> str:
     """Write control, format and surrogate characters as Python's escapes (`\\x1b`, `\\n`, `\\u202e`).
 
-    Args:
-        text: any text.
-        length: maximum length of the result, if above 0; the middle of a longer text is left out.
+    A `length` above 0 is that of the longest result; the middle of a longer text is left out.
     """
     if 0 < length < len(text) // 2:
         text = text[:length] + text[-length:]

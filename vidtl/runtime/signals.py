@@ -90,9 +90,9 @@ class StopSignals:
         return self._arrived
 
     def take(self) -> int:
-        """Return the signal received, 0 for none; each of those that ask for a checkpoint only once."""
+        """Return the stop signal received, or -1 once after one that asks for a checkpoint, or 0."""
         asked, self._checkpoint_asked = self._checkpoint_asked, False
-        return self.signum or (self._checkpoint_signum if asked else 0)
+        return self.signum or -asked
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
         if signum == self._checkpoint_signum:
@@ -141,11 +141,9 @@ def ignore_stop_signals() -> None:
 def exit_on_error() -> Iterator[None]:
     """End the process where the block raises, with the exit code of the module's docstring.
 
-    Stop signals raise StoppedBySignalError in the block, and end the process after it, while a tool imports.
-
-    With several processes, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it reports
-    and ends, because its error may follow from another's, and then the launcher ends it meanwhile. The first process
-    reports errors of the user at once.
+    Stop signals raise StoppedBySignalError in the block, and end the process after it, while a tool imports. One of
+    several processes waits `FIRST_REPORT_S` before it reports its error, which may follow from another's: the launcher
+    ends it meanwhile. The first process reports errors of the user at once.
     """
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:

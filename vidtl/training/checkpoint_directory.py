@@ -1,8 +1,8 @@
 """Checkpoint directories: written atomically, verified by checksums, and pruned.
 
-A checkpoint is written into `step-00000120.tmp` and flushed to the disk; `manifest.json` with sizes and SHA-256 sums is
-written last, and then the directory is renamed to `step-00000120`. It never changes afterwards. The newest checkpoint
-is that of the highest step whose manifest verifies. No file is a pickle.
+A checkpoint is written into a temporary directory, last `manifest.json` with sizes and SHA-256 sums, flushed to the
+disk, and renamed to `step-00000120`. It never changes afterwards. The newest checkpoint is that of the highest step
+whose manifest verifies. No file is a pickle.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from vidtl.config.documents import read_json
 from vidtl.errors import UserError
-from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove
+from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove, replacing
 
 MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
 STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
@@ -65,25 +65,21 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
     UserError where less than `content_bytes` (plus a margin) are free, or a write fails; no file is left.
     """
     target = folder / checkpoint_name(step)
-    temporary = target.with_name(target.name + _UNFINISHED)
     replaced = target.with_name(f"{target.name}.replaced{_UNFINISHED}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _free(folder) < content_bytes + _SPARE_BYTES:
             raise OSError("not enough room on the disk")
-        remove(temporary)
-        temporary.mkdir()
-        yield temporary
-        _seal(temporary, target.name)
-        if _is_ours(target):  # it is damaged, or the run would not write this step again
-            target.rename(replaced)
-        elif os.path.lexists(target):
-            _set_aside(target)
-        temporary.rename(target)
+        with replacing(target, is_folder=True) as temporary:
+            yield temporary
+            _seal(temporary, target.name)
+            if _is_ours(target):  # it is damaged, or the run would not write this step again
+                target.rename(replaced)
+            elif os.path.lexists(target):
+                _set_aside(target)
         flush_to_disk(folder)
         remove(replaced)
     except (OSError, SafetensorError, UserError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         problem = problem_of_disk(error.__cause__ or error)
         raise UserError(
             f"checkpoint {target} could not be written: {problem} ({content_bytes} bytes needed, {_free(folder)} "

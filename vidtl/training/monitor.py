@@ -21,7 +21,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written
 from vidtl.runtime.logging import MetricsLog, drop_lines_beyond, read_json_lines
 from vidtl.runtime.progress import Task
-from vidtl.runtime.signals import WARNING_SIGNAL, StopSignals
+from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.watchdog import Activity, activity
 from vidtl.training.state import TrainingState
 from vidtl.training.step import BatchSource, StepReport
@@ -132,7 +132,7 @@ class _Pending(NamedTuple):
 
     report: StepReport
     numbers: Tensor
-    """float64 [processes, 5]: shares of loss and accuracy, gradient norm, unreadable videos, stop signal."""
+    """float64 [processes, 5]: shares of loss and accuracy, gradient norm, unreadable videos, `StopSignals.take()`."""
     arrived: torch.cuda.Event | None
 
 
@@ -196,11 +196,8 @@ class Monitor:
                 arrived.synchronize()
             shares, accuracies, norms, failures, signums = reduced.T.tolist()
             self.state.step = report.step
-            signum = int(max(signums))
-            if signum == WARNING_SIGNAL and self.training.on_sigusr1 == "checkpoint":
-                self.checkpoint_asked = bool(signum)
-            else:
-                self.stop_signum = self.stop_signum or signum
+            self.checkpoint_asked = self.checkpoint_asked or min(signums) < 0
+            self.stop_signum = self.stop_signum or max(0, int(max(signums)))
             self.unreadable.add(self.state, report.num_clips, int(sum(failures)), report.failures)
             self._check_finite(report.step, sum(shares), norms[0])
             self._count(report, sum(shares), sum(accuracies))

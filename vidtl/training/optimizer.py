@@ -158,17 +158,14 @@ class LearningRate:
         if step < self.warmup_steps:
             start = self.config.warmup_start
             return start + (self.peak - start) * (step / self.warmup_steps)
-        return self.peak * self._factor(step)
-
-    def _factor(self, step: int) -> float:
         final = self.config.final_factor
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.falling_steps))
         if self.config.name == "cosine":
-            return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+            return self.peak * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)
         if self.config.name == "linear":
-            return final + (1 - final) * (1 - progress)
+            return self.peak * (final + (1 - final) * (1 - progress))
         # `constant` has no milestones
-        return self.config.step_factor ** bisect_right(self.milestones, step)
+        return self.peak * self.config.step_factor ** bisect_right(self.milestones, step)
 
 
 def peak_learning_rate(optimizer: OptimizerConfig, batch_size: int) -> float:
