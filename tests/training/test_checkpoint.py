@@ -192,10 +192,12 @@ def test_a_disk_that_fills_up_is_refused_and_leaves_the_checkpoint_before(folder
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-@pytest.mark.parametrize(("at", "given"), [(".", "."), (".", STEP), (STEP, "."), ("checkpoints", "step-00000020")])
+@pytest.mark.parametrize(
+    ("at", "given"), [(".", "."), (".", "checkpoints"), (".", STEP), (STEP, "."), ("checkpoints", "step-00000020")]
+)
 def test_a_run_or_checkpoint_is_found_from_any_folder(folder, monkeypatch, at, given, averaged):
     monkeypatch.chdir(folder.parent / at)
-    found = find_checkpoint(Path(given, EMA if averaged and given != "." else ""))
+    found = find_checkpoint(Path(given, EMA if averaged and "step" in given else ""))
     found = found.with_average() if averaged else found
     assert (found.step, found.run.resolve(), found.averaged) == (20, folder.parent, averaged)
     assert found.model_directory.resolve() == folder / "step-00000020" / ("ema" if averaged else "")
@@ -223,12 +225,24 @@ def test_the_best_checkpoint_of_a_run_or_another_is_chosen(folder, marked, step,
 
 
 @pytest.mark.parametrize(
-    ("place", "step", "parts"),
-    [(".", "17", ("'10'",)), (".", "lst", ("'last'",)), (".", "best", ("'last'",)), (STEP, "last", (STEP,))],
+    ("given", "step", "parts"),
+    [
+        (".", "17", ("--step", "'17'", "'10'")),
+        (".", "lst", ("--step", "'lst'", "'last'")),
+        (".", "best", ("--step", "'best'", "'last'")),
+        (STEP, "last", ("--step", "'last'", STEP)),
+        ("nothing", "", ("'nothing'", "'nothings'")),
+        ("nothings", "", ("nothings", "config.json")),
+        (f"{STEP}/{MODEL}", "", (f"{STEP}/{MODEL}", "is a file", repr(STEP))),
+        ("me/my-model", "", ("hf download me/my-model",)),
+        ("https://a.b/c", "", ("'https://a.b/c'", "URL")),
+    ],
 )
-def test_a_step_that_a_run_does_not_have_is_refused(folder, place, step, parts):
-    with refused("--step", repr(step), *parts):
-        find_checkpoint(folder.parent / place, step)
+def test_a_place_without_a_model_or_such_a_step_is_refused(folder, monkeypatch, given, step, parts):
+    (folder.parent / "nothings").mkdir()
+    monkeypatch.chdir(folder.parent)
+    with refused(*parts):
+        find_checkpoint(Path(given), step)
 
 
 def test_any_model_directory_is_found_without_a_run(folder, tmp_path):
@@ -243,24 +257,6 @@ def test_any_model_directory_is_found_without_a_run(folder, tmp_path):
     # From the manifest or, without one, from the files: the same for the same model.
     assert found.fingerprint() == find_checkpoint(folder.parent).fingerprint()
     assert found.fingerprint() != find_checkpoint(folder.parent).with_average().fingerprint()
-
-
-@pytest.mark.parametrize("given", ["nothing", "elsewhere"])
-def test_a_place_without_a_model_is_refused(tmp_path, given):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "nothings").mkdir()
-    with refused(given, "'nothings'" if given == "nothing" else "config.json"):
-        find_checkpoint(tmp_path / given)
-
-
-def test_a_folder_of_checkpoints_is_that_of_its_run_and_a_file_or_name_is_refused(folder):
-    assert find_checkpoint(folder) == find_checkpoint(folder.parent)
-    file = folder / "step-00000020" / MODEL
-    with refused(repr(str(file)), "is a file", repr(str(file.parent))):
-        find_checkpoint(file)
-    for given, parts in (("me/my-model", ["hf download me/my-model"]), ("https://a.b/c", ["'https://a.b/c'", "URL"])):
-        with refused(given, *parts):
-            find_checkpoint(Path(given))
 
 
 def test_only_the_files_of_the_model_are_verified(folder):

@@ -134,10 +134,7 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
 
 
 def wait_for_everyone(accelerator: Accelerator) -> None:
-    """Return once every process has arrived, without the time limit of collectives.
-
-    If a process ends before it arrives, the launcher ends those that wait.
-    """
+    """Return once every process has arrived, without a time limit; the launcher ends those that wait in vain."""
     if accelerator.num_processes == 1:
         return
     store = torch.distributed.distributed_c10d._get_default_store()

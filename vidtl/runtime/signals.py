@@ -80,10 +80,7 @@ class StopSignals:
             os.close(descriptor)
 
     def arrived(self) -> bool:
-        """Return whether a stop signal has arrived; for other threads.
-
-        `signum` may be set later: the main thread can be in a long call such as a collective.
-        """
+        """Return whether a stop signal has arrived, even if the main thread has not seen it; for other threads."""
         with suppress(BlockingIOError):
             received = set(os.read(self._wakeup_fd, 4096)) - {self._checkpoint_signum}
             self._arrived |= not received.isdisjoint(STOP_SIGNALS)

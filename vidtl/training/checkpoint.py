@@ -71,10 +71,7 @@ class Checkpoint:
         return replace(self, averaged=(self.path / EMA / CONFIG).is_file())
 
     def verify(self) -> None:
-        """Compare the model's files with the manifest; UserError for one that has changed.
-
-        Call it on one process only: it reads all weights.
-        """
+        """Compare all bytes of the model's files with the manifest; UserError for one that has changed."""
         if (self.path / MANIFEST).is_file():
             _check_usable(self.path, self._model_files())
 
@@ -150,10 +147,7 @@ class Best:
 
 
 def find_best_metric(name: str, multi_label: bool, num_classes: int) -> Metric:
-    """Return the metric named in `training.best_metric`; '' is the first one for the labels.
-
-    UserError for an unknown metric, or one that does not apply to the labels or the number of classes.
-    """
+    """Return the metric of `training.best_metric`, '' for the first one; UserError where it does not fit the data."""
     fitting = {metric.name: metric for metric in metrics_of(multi_label, num_classes)}
     if name and name not in fitting:
         labels = f"{'multi' if multi_label else 'single'}-label data of {num_classes} classes"

@@ -99,10 +99,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the directory for the duration of the block; the system releases the lock when the process ends.
-
-        UserError where another process holds the lock, or the directory cannot be written.
-        """
+        """Lock the directory until the block, or process, ends; UserError where it is in use or cannot be written."""
         with user_error_if_not_written(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             appended = (self.metrics_file, self.unreadable_file, self.stacks, self.checkpoints, self.path / "wandb")

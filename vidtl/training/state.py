@@ -80,10 +80,7 @@ def write_state(directory: Path, state: TrainingState, facts: RunFacts, about: d
 
 
 def read_state(directory: Path, facts: RunFacts) -> TrainingState:
-    """Read `state.json` of a verified checkpoint.
-
-    UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
-    """
+    """Read `state.json` of a verified checkpoint; UserError for other data, or a file of another version of vidtl."""
     try:
         content = {"recent_accuracies": []} | read_json(directory / STATE)
         recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
