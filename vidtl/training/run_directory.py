@@ -139,16 +139,14 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
     for key, old, new in differences(dotted(recorded), config, affecting=["training"]):
-        longer = ""
         if key == "schedule.length":
             before, now = (parse_length(str(length), key) for length in (old, new))
             if now.unit == before.unit and now.number >= before.number:
                 continue
-            longer = ", or more in the same unit"
         other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
-            f"give another output directory, or the same value{longer}"
+            f"give another output directory, or the same value"
         )
 
 
@@ -173,15 +171,12 @@ def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> I
     content = {"status": "running", **about, "attempts": [*_earlier_attempts(file), attempt]}
     _write(file, content)
     results: dict[str, Any] = {}
-    status = "failed"
     try:
         yield results
         status = "finished"
-    except StoppedBySignalError as error:
-        status = str(error)
-        raise
     except BaseException as error:
-        status = f"failed: {error}" if isinstance(error, UserError) else f"failed: {type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        status = str(error) if isinstance(error, StoppedBySignalError) else f"failed: {reason}"
         raise
     finally:
         attempt |= {"status": status, "ended": _now(), "last_step": state.step, "peak_memory_bytes": _peak_memory()}
