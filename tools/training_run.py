@@ -39,7 +39,7 @@ from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_prec
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import StoppedBySignalError
-from vidtl.training.checkpoint import checkpoint_name
+from vidtl.training.checkpoint_directory import checkpoint_name
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory

@@ -56,7 +56,8 @@ def test_a_tolerance_that_no_file_meets(directory: Path, tmp_path: Path, run_mai
 
 @pytest.mark.parametrize("averaged", [True, False])
 def test_weights_are_those_of_evaluation(averaged: bool, tmp_path: Path) -> None:
-    from vidtl.training.checkpoint import EMA, EXPERIMENT, Checkpoint
+    from vidtl.training.checkpoint import Checkpoint
+    from vidtl.training.checkpoint_directory import EMA, EXPERIMENT
 
     folder = tmp_path / "weights"
     save_model_directory(made(1), folder)

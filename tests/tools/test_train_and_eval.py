@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.environment import RunMain
 from tests.training.runs import log_lines, losses
-from vidtl.training.checkpoint import find_problem
+from vidtl.training.checkpoint_directory import find_problem
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
