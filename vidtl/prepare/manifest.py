@@ -10,15 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from vidtl.data.manifest import (
-    FILE_NAME,
-    SCHEMA,
-    SET_UP,
-    Entry,
-    Manifest,
-    damaged_manifest,
-    limit_steps,
-)
+from vidtl.data.manifest import FILE_NAME, SCHEMA, SET_UP, Entry, Manifest, damaged_manifest, limit_steps
 from vidtl.errors import UserError
 from vidtl.runtime.files import inside, lock, replacing
 from vidtl.runtime.shard import Shard
