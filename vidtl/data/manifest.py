@@ -144,8 +144,8 @@ def _fraction(text: str) -> Fraction:
 class Stamp(NamedTuple):
     """Size in bytes and modification time of a file."""
 
-    size: int
-    mtime_ns: int
+    size: int = 0
+    mtime_ns: int = 0
 
 
 def file_stamp(path: Path) -> Stamp | None:
