@@ -26,7 +26,8 @@ def install_extra(extra: str) -> str:
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """End an error message about an unknown `name`: the nearest allowed name, or all of them if none is near."""
     names = [each for each in allowed if each != name]
-    if nearest := get_close_matches(name, names, n=1, cutoff=0.5):
+    nearest = get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= 200 else []  # in quadratic time
+    if nearest:
         return f"did you mean {nearest[0]!r}?"
     shown = ", ".join(names[:_LONGEST_LIST]) + (", ..." if len(names) > _LONGEST_LIST else "")
     return f"allowed: {shown}" if shown else "there is no other name"

@@ -9,6 +9,7 @@ from tests.annotations.sets import write
 from tests.refusals import refused
 from vidtl.annotations.entries import read_table
 from vidtl.annotations.text_files import MOST_CHARACTERS, read_class_list
+from vidtl.errors import did_you_mean
 
 EPIC = "id,key,instances,category\n0,take,\"['take', 'grab']\",get\n1,put,['put'],leave\n2,set,['set'],leave\n"
 UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit", "run"]))
@@ -118,3 +119,8 @@ def test_what_takes_too_much_memory_or_time_is_refused_at_once(tmp_path, name, l
             list(read_table(tmp_path / name, {"a": "a"} if name == "a.csv" else {}, (), ";", []))
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
     tracemalloc.stop()
+
+
+def test_names_that_take_minutes_to_compare_are_not_compared():
+    assert did_you_mean("a" * 200, ["a" * 201]).startswith("did you mean")
+    assert did_you_mean("a" * 201, ["a" * 202]).startswith("allowed")

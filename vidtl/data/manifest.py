@@ -196,7 +196,7 @@ class Manifest:
         limit_steps(connection, self._num_bytes)
         try:
             yield from connection.execute(query, values)
-        except (sqlite3.Error, MemoryError) as error:
+        except (sqlite3.Error, MemoryError, UnicodeError) as error:
             raise damaged_manifest(self.file, error) from error
 
     def connection(self) -> sqlite3.Connection:
@@ -274,7 +274,7 @@ def _connect(file: Path) -> sqlite3.Connection:
         ((application,),) = connection.execute("PRAGMA application_id")
         ((version,),) = connection.execute("PRAGMA user_version")
         schema = connection.execute("SELECT sql FROM sqlite_master").fetchmany(2)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:  # texts of SQLite may be no UTF-8
         raise damaged_manifest(file, error) from error
     if application != _APPLICATION_ID:
         raise damaged_manifest(file, "another program wrote it")

@@ -25,6 +25,7 @@ from torch import nn
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
+from vidtl.config.documents import parse_json
 from vidtl.data.batch import VideoViews
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
@@ -149,7 +150,7 @@ class ScoreStore:
 
     def _parsed(self, line: bytes) -> tuple[int, list[NDArray[np.float64]]] | None:
         try:
-            first, rows = json.loads(line)
+            first, rows = parse_json(line)
             table = np.array(rows, dtype=np.float64).reshape(-1, self.num_classes)
             return (int(first), list(table)) if len(table) == len(rows) else None
         except (ValueError, TypeError):

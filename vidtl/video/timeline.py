@@ -186,6 +186,6 @@ def unpack_timeline(packed: bytes, num_frames: int, time_base: Fraction, rate: F
         order, pts, key_order, key_pts = map(np.cumsum, np.split(steps, ends))
         by_time, keys_by_time = np.argsort(pts, kind="stable"), np.argsort(key_pts, kind="stable")
         index = PacketIndex(pts[by_time], order[by_time], key_pts[keys_by_time], key_order[keys_by_time])
+        return Timeline.from_pts(index.pts, time_base, rate, index)
     except (zlib.error, IndexError) as error:
         raise ValueError(f"a packed timeline is damaged ({error})") from error
-    return Timeline.from_pts(index.pts, time_base, rate, index)
