@@ -24,7 +24,7 @@ REFUSED = {
     "jpeg_named.mp4": "no video stream: it begins as an image does",
     "ExoPlayer__sample_opus.mp4": "no video stream",
     "small__Mpeg4.mp4": "no video stream",
-    "media__video_init.mp4": "no frames in the file itself, or encrypted ones: no picture size or pixel format",
+    "media__video_init.mp4": "no frames in the file itself, or encrypted ones: no size or pixel format",
     "mp4parse-rust__invalid_userdata.mp4": "no frames in the file itself",
     "mp4parse-rust__test_case_1185230.mp4": "no frames in the file itself",
     "derived_truncated60_mmaction2_test.mp4": "not a video, or one with a damaged header",

@@ -57,7 +57,7 @@ class Erasure(NamedTuple):
 
 
 class Augmentation(NamedTuple):
-    """Random changes of one clip: first the operations of RandAugment, last the erasure; the defaults change nothing."""
+    """Random changes of one clip: RandAugment's operations first, erasure last; the defaults change nothing."""
 
     flip: bool = False
     color: ColorJitter = ColorJitter()
