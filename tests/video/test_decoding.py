@@ -207,12 +207,8 @@ def test_frames_of_a_file_object_equal_those_of_the_path(shared_data: Path, name
 def test_bytes_in_memory_and_unknown_decoders(shared_data: Path):
     path = shared_data / "videos" / "decord__video_0.mov"
     assert np.array_equal(read(BytesIO(path.read_bytes()), [0, 2]), read(path, [0, 2]))
-    for content, reason in (
-        (b"#EXTM3U\nhttp://localhost/a.ts\n", "it begins as a playlist"),
-        (b"", "the file is empty"),
-    ):
-        with unreadable("<file object>: ", reason):
-            open_video(BytesIO(content))
+    with unreadable("<file object>: ", "the file is empty"):
+        open_video(BytesIO())
     with refused("data.decoder", "'decord'", "'pyav'"):
         open_video(BytesIO(path.read_bytes()), "decord")
     with refused("data.decoder", "'pyva'", "'pyav'"):

@@ -15,7 +15,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.files import inside, lock, replacing
 from vidtl.runtime.shard import Shard
 
-_COMMIT_EVERY_S = 1.0  # of work, which a killed run can lose
+COMMIT_EVERY_S = 1.0  # of work, which a killed run can lose
 _JOURNAL_END = bytes.fromhex("d9d505f920a163d7")  # of a transaction on several databases (SQLite's file format, 3.2)
 
 
@@ -119,18 +119,14 @@ class Results:
             if not self._database.in_transaction:
                 self._database.execute("BEGIN")
             self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(row))})", row)
-        self.commit_if_due()
+        self.commit(COMMIT_EVERY_S)
 
-    def commit_if_due(self) -> None:
-        """Commit, unless it was done less than a second ago."""
-        if time.monotonic() - self._committed_s >= _COMMIT_EVERY_S:
-            self.commit()
-
-    def commit(self) -> None:
-        """Write all entries to the disk."""
-        with _writing(self.file):
-            self._database.commit()
-        self._committed_s = time.monotonic()
+    def commit(self, every_s: float = 0.0) -> None:
+        """Write all entries to the disk, unless it was done less than `every_s` ago."""
+        if time.monotonic() - self._committed_s >= every_s:
+            with _writing(self.file):
+                self._database.commit()
+            self._committed_s = time.monotonic()
 
     def finish(self) -> Manifest:
         """Write the part of the shard, or the manifest with these entries in place of earlier ones."""

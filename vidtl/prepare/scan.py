@@ -170,8 +170,7 @@ class ScanPlan:
     folder: ManifestFolder
     depth: Depth = "packets"
     shard: Shard | None = None
-    frame_rate: float | None = None
-    """Of folders of images."""
+    frame_rate: float | None = None  # of folders of images
     follow_links: bool = True
     num_workers: int = 1
     time_limit_s: float = 60.0

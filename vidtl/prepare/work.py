@@ -21,7 +21,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from vidtl.data.manifest import Entry, Manifest
 from vidtl.errors import UserError
-from vidtl.prepare.manifest import ManifestFolder, Results
+from vidtl.prepare.manifest import COMMIT_EVERY_S, ManifestFolder, Results
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StoppedBySignalError, StopSignals, ignore_stop_signals
@@ -76,7 +76,7 @@ def do_work(
         with StopSignals() as signals, progress.task(title, "files", len(work.names)) as task:
 
             def should_stop() -> bool:
-                results.commit_if_due()
+                results.commit(COMMIT_EVERY_S)
                 task.update(num_done, {"broken": str(num_broken), "decoded": f"{frames.value:,} frames"})
                 return bool(signals.signum)
 
