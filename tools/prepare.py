@@ -26,7 +26,7 @@ from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.prepare.work import usable_cores
-from vidtl.runtime.files import inside, say, whole_file
+from vidtl.runtime.files import inside, printable, say, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -153,7 +153,7 @@ def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write `report.json` and `report.txt`, and print the text."""
-    text = "".join(f"{line}\n" for line in report_lines(report))
+    text = "".join(f"{printable(line)}\n" for line in report_lines(report))
     content = {"report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n", "report.txt": text}
     for name in content:
         with whole_file(folder / name) as file:
