@@ -98,8 +98,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "pytorchvideo": Architecture(  # the model zoo's names; clips as it trains them
         usual_size="x3d_s",
-        sizes=dict.fromkeys(("x3d_xs", "x3d_s", "x3d_m", "slow_r50", "slowfast_r50", "r2plus1d_r50"), {})
-        | dict.fromkeys(("mvit_b_16x4", "mvit_b_32x3"), {"stochastic_depth": 0.0}),
+        sizes={name: {} for name in ("x3d_xs", "x3d_s", "x3d_m", "slow_r50", "slowfast_r50", "r2plus1d_r50")}
+        | {name: {"stochastic_depth": 0.0} for name in ("mvit_b_16x4", "mvit_b_32x3")},
         defaults={"dropout": 0.5},
         clip={"num_frames": 16, "frame_size": (224, 224), "mean": (0.45,) * 3, "std": (0.225,) * 3},
         clips={
