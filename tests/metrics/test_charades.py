@@ -82,8 +82,7 @@ def test_written_scores_read_back_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "named"),
-    [("x 1", "1 numbers"), ("x 1 2 3 4", "4 numbers"), ("x 1 two", "'two'"), ("x 1 nan", "nan")],
+    ("line", "named"), [("x 1", "1 numbers"), ("x 1 2 3 4", "4 numbers"), ("x 1 two", "'two'"), ("x 1 nan", "nan")]
 )
 def test_bad_lines_missing_files_and_bad_ids_are_refused(tmp_path, line, named):
     (tmp_path / "s.txt").write_text(f"a 1 2\n{line}\n")

@@ -1,7 +1,6 @@
 """Outputs of the authors' code and of transformers, reproduced from their parameters through the importers."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ import torch
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.token_learner import TokenFuser, TokenLearner
-from vidtl.models.weights.flax import flax_weights, infer_vivit_config, read_flax
+from vidtl.models.weights.flax import flax_weights, read_flax
 from vidtl.models.weights.load import load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.published import load_published
+from vidtl.models.weights.published import load_published, read_published
 
 FORMS = {
     "vivit_joint": "joint",
@@ -47,10 +46,12 @@ def flax_model(path):
     """Build a model from the parameters of a file and the notes beside them."""
     (video,), output, meta = read(path)
     form = next((form for start, form in FORMS.items() if path.stem.startswith(start)), None)
-    config = infer_vivit_config(read_flax(path), form=form, after_block=meta.get("token_learner_at"))
-    stage = replace(config.token_learner, pooling=meta.get("pooling", "sum"))
+    settings = dict(read_published(path).model)
+    learner = {"after_block": meta.get("token_learner_at"), **settings.pop("token_learner", {"num_tokens": 0})}
+    settings["form"] = form or settings["form"]
     order, pooling = meta.get("order", "time_space"), POOLING[meta.get("classifier", "gap")]
-    config = replace(config, attention_order=order, pooling=pooling, token_learner=stage)
+    stage = TokenLearnerConfig(**learner, pooling=meta.get("pooling", "sum"))
+    config = ModelConfig(**settings | {"attention_order": order, "pooling": pooling, "token_learner": stage})
     assert config.tubelet == tuple(meta["tubelet_thw"])
     video = video.permute(0, 1, 4, 2, 3)
     return build_model(config, clip_of(video), num_classes=output.shape[1]).eval(), video, output

@@ -17,11 +17,11 @@ from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.files import read_npz, read_state
-from vidtl.models.weights.flax import flatten_params, flax_weights, infer_vivit_config, read_flax
+from vidtl.models.weights.flax import flatten_params, flax_weights, read_flax, read_flax_vivit
 from vidtl.models.weights.huggingface import huggingface_weights
 from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.published import read_published
+from vidtl.models.weights.published import load_published, read_published
 
 SIZES = {"width": 24, "depth": 2, "num_heads": 2, "mlp_width": 48, "temporal_depth": 1, "tubelet": (2, 8, 8)}
 SMALL = ModelConfig(form="joint", **SIZES, token_learner=TokenLearnerConfig(num_tokens=0))
@@ -289,12 +289,11 @@ def test_pickles_of_objects_are_refused(tmp_path, capsys):
 
 def test_flax_parameters_of_another_model_are_refused(golden):
     params = read_flax(sorted(golden.glob("vivit_joint*.npz"))[0])
-    with refused("embedding/kernel"):
-        infer_vivit_config({"Dense_0/kernel": np.zeros((2, 2))})
+    with refused("x has no embedding/kernel"):
+        read_flax_vivit({}, {"Dense_0/kernel": torch.zeros(2, 2)}, "x")
     assert flax_weights({**params, "Resnet/kernel": np.zeros((2, 2))}, "x").unexpected == ["Resnet/kernel"]
-    fuserless = read_flax(golden / "vivit_token_learner_v11.npz")
     with refused("after_block"):
-        infer_vivit_config(fuserless)
+        load_published(golden / "vivit_token_learner_v11.npz")
 
 
 @pytest.mark.parametrize("name", ["shared.pth", "repeated.pth", "zeros.npz", "zeros.pth"])

@@ -122,12 +122,7 @@ class PositionEmbedding(nn.Module):
     weight: Tensor
 
     def __init__(
-        self,
-        grid: Grid,
-        width: int,
-        kind: Kind = "learned",
-        num_prefix: int = 0,
-        resizing: Resizing = "linear",
+        self, grid: Grid, width: int, kind: Kind = "learned", num_prefix: int = 0, resizing: Resizing = "linear"
     ) -> None:
         super().__init__()
         self.grid = grid

@@ -20,6 +20,7 @@ from torch import Tensor, fx
 from torch.export import Dim, ExportedProgram
 
 from vidtl import __version__
+from vidtl.config.checks import require
 from vidtl.errors import UserError, did_you_mean, install_extra
 from vidtl.models.base import VideoModel
 from vidtl.runtime.files import replacing
@@ -48,6 +49,12 @@ class Check(NamedTuple):
         """Compare with a tolerance; False for any value that is not a number."""
         return self.max_difference <= tolerance * self.largest_logit
 
+    def require(self, path: Path, tolerance: float) -> None:
+        """Raise a UserError where the logits of file and model do not agree."""
+        if not self.agrees(tolerance):
+            reason = f"because it differs from the model ({self}); allowed: {tolerance:g} of the largest logit"
+            raise UserError(f"{path} was not written, {reason}")
+
     def __str__(self) -> str:
         return f"batch of {self.batch}: max|diff| {self.max_difference:.1e}, largest logit {self.largest_logit:.1e}"
 
@@ -65,8 +72,7 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
         UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
     """
     check_output(path)
-    if batch is not None and batch < 1:
-        raise UserError(f"batch is {batch}; allowed: 1 or more, or dynamic")
+    require(batch is None or batch >= 1, "batch", batch, "1 or more, or dynamic")
     file_format = FORMATS[path.suffix]
     _check_size(model, path)
     metadata, program = model_metadata(model, batch), _trace(model.eval(), batch)
@@ -77,9 +83,7 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
         run = file_format.open(temporary)
         checks = [compare(model, run, size) for size in ((1, 3) if batch is None else (batch,))]
         for check in checks:
-            if not check.agrees(tolerance):
-                raise UserError(f"{path} was not written, because it differs from the model ({check}); "
-                                f"allowed: {tolerance:g} of the largest logit")  # fmt: skip
+            check.require(path, tolerance)
     return checks
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vidtl.config.checks import require
 from vidtl.config.load import dotted
-from vidtl.errors import UserError
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.embedding import TubeletEmbedding
 from vidtl.models.export import TOLERANCE, Check, compare
@@ -70,17 +70,14 @@ def export_transformers(model: VideoModel, directory: Path, tolerance: float = T
     """
     settings = dotted(asdict(model.model_config))
     for key, needed in _NEEDED.items():
-        if settings[key] != needed:
-            raise UserError(f"model.{key} is {settings[key]!r}; allowed with format transformers: {needed!r}")
+        require(settings[key] == needed, f"model.{key}", settings[key], f"{needed!r} with format transformers")
     with new_directory(directory) as temporary:
         _write_json(_config(model), temporary / CONFIG_FILE)
         _write_json(_preprocessor(model), temporary / "preprocessor_config.json")
         save_file(_state(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         written = load_published(str(temporary))
         check = compare(model.eval(), written.eval(), batch=1)
-        if not check.agrees(tolerance):
-            raise UserError(f"{directory} was not written, because it differs from the model ({check}); "
-                            f"allowed: {tolerance:g} of the largest logit")  # fmt: skip
+        check.require(directory, tolerance)
     return check
 
 

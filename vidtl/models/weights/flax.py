@@ -6,7 +6,7 @@ the output kernel [heads, head width, D]; convolution kernels end in [..., in, o
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidtl.config import ModelConfig, TokenLearnerConfig
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.files import read_npz
@@ -87,49 +86,12 @@ def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
             yield name, np.asarray(value)
 
 
-def flax_weights(params: Params, source: str, grids: Mapping[str, Grid] | None = None) -> SourceWeights:
-    """Convert flat parameters to the names and layouts of this library; names without a counterpart are reported.
-
-    `source` is their origin, for messages; `grids` are those of the position embeddings by new names, where known.
-    """
+def flax_weights(params: Params, source: str) -> SourceWeights:
+    """Convert flat parameters to the names and layouts of this library; names without a counterpart are reported."""
     names = {path: _rename(path) for path in params}
     state = {name: _convert(path, params[path]) for path, name in names.items() if name is not None}
     unexpected = [path for path, name in names.items() if name is None]
-    return SourceWeights(source=source, state=state, grids=grids or {}, unexpected=unexpected)
-
-
-def infer_vivit_config(params: Params, *, form: str | None = None, after_block: int | None = None) -> ModelConfig:
-    """Infer settings from parameters: form, sizes, tubelet, class token or mean, TokenLearner.
-
-    Args:
-        params: flat Flax parameters.
-        form: needed for `factorised_dot_product` alone, whose parameters look like those of the joint form.
-        after_block: of TokenLearner; needed without a fuser, as no parameter depends on it.
-
-    Raises:
-        UserError: parameters of another model, or `after_block` is needed.
-    """
-    kernel = params.get("embedding/kernel")
-    if kernel is None or kernel.ndim != 5:
-        raise UserError("the parameters hold no embedding/kernel of shape [t, h, w, 3, D]; allowed: those of a ViViT")
-    root, found, attention, mlp = "Transformer", "joint", "MultiHeadDotProductAttention_0", "MlpBlock_0"
-    if any(path.startswith("SpatialTransformer/") for path in params):
-        root, found = "SpatialTransformer", "factorised_encoder"
-    if f"{root}/encoderblock_0/MultiHeadDotProductAttention_space/query/kernel" in params:
-        found, attention, mlp = "factorised_self_attention", "MultiHeadDotProductAttention_space", "MlpBlock"
-    depth = count_modules(params, rf"{root}/encoderblock_(\d+)/")
-    return ModelConfig(
-        form=form or found,  # type: ignore[arg-type]
-        activation="gelu_tanh",
-        width=kernel.shape[-1],
-        depth=depth,
-        num_heads=params[f"{root}/encoderblock_0/{attention}/query/kernel"].shape[1],
-        mlp_width=params[f"{root}/encoderblock_0/{mlp}/Dense_0/kernel"].shape[1],
-        temporal_depth=count_modules(params, r"TemporalTransformer/encoderblock_(\d+)/"),
-        tubelet=kernel.shape[:3],
-        pooling="cls" if "cls" in params or "cls_SpatialTransformer" in params else "mean",
-        token_learner=_infer_token_learner(params, depth, after_block),
-    )
+    return SourceWeights(source=source, state=state, unexpected=unexpected)
 
 
 def is_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
@@ -144,12 +106,41 @@ def read_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: s
     No parameter says after which block TokenLearner is, unless TokenFuser follows.
     """
     params = {name: tensor.numpy() for name, tensor in state.items()}
-    config = asdict(infer_vivit_config(params, after_block=0))
-    learner = {key: value for key, value in config.pop("token_learner").items() if value is not None}
-    model = {key: value for key, value in config.items() if value is not None and key != "size"}
-    if learner["num_tokens"]:
-        model["token_learner"] = {key: value for key, value in learner.items() if key != "after_block" or value}
+    kernel = params.get("embedding/kernel")
+    if kernel is None or kernel.ndim != 5:
+        raise UserError(f"{source} has no embedding/kernel of shape [t, h, w, 3, D]; allowed: parameters of a ViViT")
+    root, form, attention, mlp = "Transformer", "joint", "MultiHeadDotProductAttention_0", "MlpBlock_0"
+    if any(path.startswith("SpatialTransformer/") for path in params):
+        root, form = "SpatialTransformer", "factorised_encoder"
+    if f"{root}/encoderblock_0/MultiHeadDotProductAttention_space/query/kernel" in params:
+        form, attention, mlp = "factorised_self_attention", "MultiHeadDotProductAttention_space", "MlpBlock"
+    depth = count_modules(params, rf"{root}/encoderblock_(\d+)/")
+    model = {
+        "architecture": "vivit",
+        "form": form,
+        "activation": "gelu_tanh",
+        "width": kernel.shape[-1],
+        "depth": depth,
+        "num_heads": params[f"{root}/encoderblock_0/{attention}/query/kernel"].shape[1],
+        "mlp_width": params[f"{root}/encoderblock_0/{mlp}/Dense_0/kernel"].shape[1],
+        "temporal_depth": count_modules(params, r"TemporalTransformer/encoderblock_(\d+)/"),
+        "tubelet": kernel.shape[:3],
+        "pooling": "cls" if "cls" in params or "cls_SpatialTransformer" in params else "mean",
+    }
+    model |= _token_learner(params, depth)
     return PublishedModel(model=model, clip={}, weights=flax_weights(params, source))
+
+
+def _token_learner(params: Params, depth: int) -> dict[str, Any]:
+    counts = {version: count_modules(params, rf"Transformer/{name}_(\d+)/") for version, name in _LEARNERS.items()}
+    version = "v1" if counts["v1"] else "v1.1"
+    if not counts[version]:
+        return {}
+    last = "Conv_3" if version == "v1" else "token_masking/Dense_1"
+    num_tokens = params[f"Transformer/{_LEARNERS[version]}_0/{last}/kernel"].shape[-1]
+    fuser = any("/TokenFuser_0/" in path for path in params)
+    place = {"after_block": depth - counts[version]} if fuser else {}
+    return {"token_learner": {"num_tokens": num_tokens, **place, "version": version, "fuser": fuser}}
 
 
 def is_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
@@ -191,25 +182,6 @@ def read_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str
     )
     alone = {"form": "factorised_encoder", "temporal_depth": 0}
     return PublishedModel(model=model | alone, clip={"frame_size": frame, "short_side": max(frame)}, weights=found)
-
-
-def _infer_token_learner(params: Params, depth: int, after_block: int | None) -> TokenLearnerConfig:
-    learners = {
-        version: count_modules(params, rf"Transformer/{module}_(\d+)/") for version, module in _LEARNERS.items()
-    }
-    version = "v1" if learners["v1"] else "v1.1"
-    if not learners[version]:
-        return TokenLearnerConfig(num_tokens=0)
-    last = "Conv_3" if version == "v1" else "token_masking/Dense_1"
-    num_tokens = params[f"Transformer/{_LEARNERS[version]}_0/{last}/kernel"].shape[-1]
-    fuser = any("/TokenFuser_0/" in path for path in params)
-    if fuser:
-        after_block = depth - learners[version]
-    if after_block is None:
-        raise UserError(
-            "after_block is not given; needed: the number of blocks before TokenLearner, on which no parameter depends"
-        )
-    return TokenLearnerConfig(num_tokens=num_tokens, after_block=after_block, version=version, fuser=fuser)  # type: ignore[arg-type]
 
 
 def _rename(path: str) -> str | None:

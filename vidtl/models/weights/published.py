@@ -19,13 +19,7 @@ from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE, VideoModel
 from vidtl.models.directory import read_model
 from vidtl.models.factory import build_model
 from vidtl.models.weights.families import FAMILIES, find_reader
-from vidtl.models.weights.files import (
-    INDEX_FILE,
-    PREPROCESSOR_FILES,
-    TORCH_FILE,
-    read_directory_state,
-    read_state,
-)
+from vidtl.models.weights.files import INDEX_FILE, PREPROCESSOR_FILES, TORCH_FILE, read_directory_state, read_state
 from vidtl.models.weights.fit import register_counts
 from vidtl.models.weights.flax import read_flax
 from vidtl.models.weights.hub import WEIGHT_SUFFIXES, find_source
@@ -69,14 +63,12 @@ def read_published(name: str | Path) -> PublishedModel:
 
 def _read_tensors(source: Path) -> dict[str, Tensor]:
     """Read a file, or the files of a directory: the usual ones, or the only one that is named or looks like weights."""
-    if source.is_dir():
-        if {WEIGHTS_FILE, INDEX_FILE, TORCH_FILE}.intersection(os.listdir(source)):
-            return read_directory_state(source)
+    if source.is_dir() and not {WEIGHTS_FILE, INDEX_FILE, TORCH_FILE}.intersection(os.listdir(source)):
         files = [file for file in source.iterdir() if file.suffix in WEIGHT_SUFFIXES]
         named = [file for file in files if file.stem in ("model", "checkpoint", "weights")] or files
-        if len(named) != 1:
-            return read_directory_state(source)
-        source = named[0]
+        source = named[0] if len(named) == 1 else source
+    if source.is_dir():
+        return read_directory_state(source)
     if source.suffix == ".npz":
         return {key: torch.from_numpy(array) for key, array in read_flax(source).items()}
     return read_state(source)
