@@ -129,7 +129,7 @@ def test_root_and_files_are_checked(tmp_path):
     with refused("data.root", "'root'"):
         read(mine, "train", root)
     root.touch()
-    with refused("data.root", root):
+    with refused(root, "is a file"):
         read(mine, "train", root)
     root.unlink()
     write(root, {"train_.csv": ROWS})

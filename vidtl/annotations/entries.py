@@ -23,16 +23,15 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line or position, from 1, and values of each row; the ending decides the kind of file, CSV by default.
 
-    Args:
-        file: JSON files are lists of objects, or objects of them, whose names become the field `key`; other values
-            become the field `value`. Some entries may lack `start`, `end` and `label`.
-        columns: names; `a + b` joins the values of two, and `segment.0` is the first item of the list `segment`.
-        keys: lead to nested entries of a JSON file, which inherit the fields around them; an empty list of them is one.
-        separator: joins the items of a list.
-        lacking: receives a message for each column of labels that the whole file lacks.
+    JSON files are lists of objects, or objects of them, whose names become the field `key`; other values become the
+    field `value`. Some entries may lack `start`, `end` and `label`. `lacking` receives a message for each column of
+    labels that the whole file lacks.
 
-    Raises:
-        UserError: another kind of file, a missing field, an object that repeats a name, or no pyarrow for Parquet.
+    In `columns`, `a + b` joins the values of two, and `segment.0` is the first item of the list `segment`. `keys` lead
+    to nested entries of a JSON file, which inherit the fields around them; an empty list of them is one. The
+    `separator` joins the items of a list.
+
+    UserError: another kind of file, a missing field, an object that repeats a name, or no pyarrow for Parquet.
     """
     if keys and file.suffix != ".json":
         raise UserError(f"{file}: dataset.yaml has `entries`, which is for JSON files")

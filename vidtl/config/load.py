@@ -74,15 +74,11 @@ def load(path: Path, kind: type[T]) -> T:
 
 
 def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
-    """Build a dataclass; keys left out, or null, take their defaults.
+    """Build a dataclass, also of dataclasses; keys left out, or null, take their defaults.
 
-    Args:
-        kind: a dataclass; its fields may be dataclasses.
-        document: a mapping.
-        prefix: dotted keys that lead to it, for messages: `splits.train.`.
+    `prefix` are the dotted keys that lead to the mapping, for messages: `splits.train.`.
 
-    Raises:
-        UserError: a key is unknown or missing, or a value is of another type or out of range.
+    UserError: a key is unknown or missing, or a value is of another type or out of range.
     """
     known = leaves(kind, prefix)
     values = read_values(document, known, prefix)
