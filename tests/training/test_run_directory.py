@@ -105,7 +105,7 @@ def test_a_second_run_is_refused_by_process_and_host_until_the_first_ends(tmp_pa
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with refused(f"output directory {path}"), RunDirectory(path).locked():
+        with refused(path, "could not be written"), RunDirectory(path).locked():
             raise AssertionError("locked")
 
 

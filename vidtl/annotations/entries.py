@@ -14,6 +14,7 @@ _NEEDS = {"start": "one", "end": "one", "label": "none", "actions": "none", "len
 """Columns that not all entries need; those that none needs are absent from lists without labels."""
 
 _ABSENT = object()
+_NAN = {"parse_constant": lambda _: None}  # of pandas, is empty
 _MOST_JSON_BYTES, _MOST_JSON_VALUES = 256 << 20, 10_000_000  # which take a hundred times their text
 
 
@@ -92,7 +93,8 @@ def _text(value: Any, separator: str, where: str) -> str:
 def _entries(file: Path, names: Collection[str], keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     if file.suffix == ".jsonl":
         for line, text in text_lines(file):
-            yield from ((line, entry) for entry in _walk([_parsed(f"{file}:{line}", text)], (), {}))
+            entry = parse_json(text, f"{file}:{line}", **_NAN)
+            yield from ((line, each) for each in _walk([entry], (), {}))
     elif file.suffix == ".parquet":
         yield from enumerate(_read_parquet(file, names), start=1)
     else:
@@ -103,7 +105,7 @@ def _entries(file: Path, names: Collection[str], keys: Sequence[str]) -> Iterato
             raise UserError(f"{file}: JSON of {size} bytes; {most}")
         if lost := [key for key in keys if f'"{key}"'.encode() not in content]:
             raise UserError(f"{file}: no object has {lost[0]!r}, a key of `entries` in dataset.yaml")
-        yield from enumerate(_walk(_parsed(str(file), content), keys, {}), start=1)
+        yield from enumerate(_walk(parse_json(content, str(file), **_NAN), keys, {}), start=1)
 
 
 def _read_parquet(file: Path, names: Collection[str]) -> list[dict[str, Any]]:
@@ -134,10 +136,3 @@ def _walk(value: Any, keys: Sequence[str], outer: dict[str, Any]) -> Iterator[di
             yield from _walk(item[keys[0]], keys[1:], entry)
         else:
             yield entry
-
-
-def _parsed(where: str, text: str | bytes) -> Any:
-    try:
-        return parse_json(text, parse_constant=lambda _: None)  # NaN of pandas is empty
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from None

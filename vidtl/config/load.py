@@ -42,15 +42,9 @@ class Document:
 
 
 def read_yaml(path: Path) -> Document:
-    """Read a YAML file once.
-
-    Raises:
-        UserError: the file is missing, no text of at most `YAML_BYTES`, or refused by `parse_yaml`.
-    """
-    if not existing(path, "file").is_file():
-        raise UserError(f"{str(path)!r} is a folder; allowed: a YAML file")
+    """Read a YAML file once; UserError if it is missing, over `YAML_BYTES`, or refused by `parse_yaml`."""
     lines: dict[str, int] = {}
-    text = read_text(path, YAML_BYTES)
+    text = read_text(existing(path, "file"), YAML_BYTES)
     try:
         content = parse_yaml(text, lines)
     except ValueError as error:

@@ -174,9 +174,7 @@ def evaluate(
         model: maps input_BTCHW to logits_BK; used without its wrappers, in evaluation mode.
         make_loader: opens this process's share of the videos.
         records: all N videos, the same on every process.
-        clip: shape of a view.
-        evaluation: batch size and fusion.
-        protocol: views and their published fusion.
+        clip, evaluation, protocol: shape of a view, batch size, views, and fusion.
         accelerator: device, precision and processes.
         progress: shows the videos of this process; those of an interrupted evaluation count as done.
         store: receives finished batches, and holds those of an interrupted evaluation.

@@ -6,6 +6,7 @@ Axes: N videos, K classes.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ Statistic = Callable[[NDArray[np.int64]], float]
 """A metric of resampled videos, from how often each video was drawn, int64 [N]."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Metric:
     """One metric; NaN where it is undefined."""
 
@@ -138,7 +139,7 @@ def random_f1(targets_NK: Bools, multi_label: bool) -> float:
     return _mean(np.array([values[n] for n in counts.tolist() if n]))
 
 
-def resampled_average_precision(weighted: bool, official: bool = False) -> Callable[[Outcomes], Statistic]:
+def resampled_average_precision(weighted: bool = False, official: bool = False) -> Callable[[Outcomes], Statistic]:
     """Make the statistic of one of the four means of average precision."""
 
     def make(outcomes: Outcomes) -> Statistic:
@@ -162,16 +163,23 @@ def mean_over_classes(values_K: Floats, targets_NK: Bools, weighted: bool = Fals
     return float((values * positives).sum() / positives.sum()) if weighted and values.size else _mean(values)
 
 
-def random_map(targets_NK: Bools, weighted: bool = False) -> float:
+def random_map(targets_NK: Bools, multi_label: bool = True, weighted: bool = False) -> float:
     """Compute the mean of mAP over random scores."""
     counts = targets_NK.sum(axis=0).tolist()
     chances = [random_average_precision(len(targets_NK), count) if count else math.nan for count in counts]
     return mean_over_classes(np.array(chances), targets_NK, weighted)
 
 
-def official_random_map(targets_NK: Bools, weighted: bool = False) -> float:
+def positive_rate(targets_NK: Bools) -> float:
+    """Compute the mean share of the videos that have a class."""
+    return mean_over_classes(targets_NK.sum(axis=0) / max(len(targets_NK), 1), targets_NK)
+
+
+def official_random_map(targets_NK: Bools, multi_label: bool = True, weighted: bool = False) -> float:
     """Compute `random_map` of the labeled videos, which the official rules count; NaN if any class has none."""
-    return random_map(targets_NK[targets_NK.any(axis=1)], weighted) if targets_NK.any(axis=0).all() else math.nan
+    return (
+        random_map(targets_NK[targets_NK.any(axis=1)], weighted=weighted) if targets_NK.any(axis=0).all() else math.nan
+    )
 
 
 def _mean(values: Floats) -> float:
@@ -183,107 +191,55 @@ def _of_all(make: Callable[[Outcomes], Statistic]) -> Callable[[Outcomes], float
     return lambda outcomes: make(outcomes)(np.ones(len(outcomes), np.int64))
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            name="top1",
-            title="Top-1 accuracy",
-            remark="the best class is the true one",
-            labels="single",
-            function=lambda outcomes: top_k(outcomes, 1),
-            chance=lambda targets, multi_label: 1 / targets.shape[1],
-            interval="wilson",
-            baseline=("largest_class", lambda targets: float(targets.sum(axis=0).max() / max(len(targets), 1))),
-        ),
-        Metric(
-            name="top5",
-            title="Top-5 accuracy",
-            remark="the true class is among the five best",
-            labels="single",
-            min_classes=6,
-            function=lambda outcomes: top_k(outcomes, 5),
-            chance=lambda targets, multi_label: min(5, targets.shape[1]) / targets.shape[1],
-            interval="wilson",
-        ),
-        Metric(
-            name="mean_class_accuracy",
-            title="Mean class accuracy",
-            remark="mean over the classes that have videos",
-            labels="single",
-            function=_of_all(mean_class_accuracy),
-            chance=lambda targets, multi_label: 1 / targets.shape[1],
-            interval=mean_class_accuracy,
-        ),
-        Metric(
-            name="mAP",
-            title="mAP",
-            remark="mean over the classes that have videos, equal scores share a threshold",
-            labels="multi",
-            function=lambda outcomes: mean_over_classes(outcomes.per_class, outcomes.targets),
-            chance=lambda targets, multi_label: random_map(targets),
-            interval=resampled_average_precision(weighted=False),
-            baseline=(
-                "positive_rate",
-                lambda targets: mean_over_classes(targets.sum(axis=0) / max(len(targets), 1), targets),
-            ),
-        ),
-        Metric(
-            name="mAP_weighted",
-            title="mAP, weighted",
-            remark="the same, each class weighted by its videos",
-            labels="multi",
-            function=lambda outcomes: mean_over_classes(outcomes.per_class, outcomes.targets, weighted=True),
-            chance=lambda targets, multi_label: random_map(targets, weighted=True),
-            interval=resampled_average_precision(weighted=True),
-            is_drawn=False,
-        ),
-        Metric(
-            name="mAP_charades",
-            title="mAP, Charades",
-            remark="official: all classes, equal scores in annotation order, unlabeled videos left out",
-            labels="multi",
-            function=lambda outcomes: scores_of(outcomes.official_rankings).mean_ap,
-            chance=lambda targets, multi_label: official_random_map(targets),
-            interval=resampled_average_precision(weighted=False, official=True),
-        ),
-        Metric(
-            name="mAP_charades_weighted",
-            title="mAP, Charades, weighted",
-            remark="official: each class weighted by its videos",
-            labels="multi",
-            function=lambda outcomes: scores_of(outcomes.official_rankings).weighted_ap,
-            chance=lambda targets, multi_label: official_random_map(targets, weighted=True),
-            interval=resampled_average_precision(weighted=True, official=True),
-            is_drawn=False,
-        ),
-        Metric(
-            name="f1_macro",
-            title="F1, macro",
-            remark="mean over the classes that have videos; multi-label: probabilities above 0.5",
-            labels="both",
-            function=_of_all(f1_macro),
-            chance=random_f1,
-            interval=f1_macro,
-        ),
-        Metric(
-            name="ece",
-            title="Calibration error",
-            remark="expected difference of probability and accuracy of readable videos; lower is better",
-            labels="both",
-            function=lambda outcomes: outcomes.calibration.ece,
-            is_drawn=False,
-            higher_is_better=False,
-        ),
-        Metric(
-            name="loss",
-            title="Loss",
-            remark="cross-entropy of readable videos; multi-label: mean over classes; lower is better",
-            labels="both",
-            function=cross_entropy,
-            is_drawn=False,
-            higher_is_better=False,
-            is_share=False,
-        ),
-    )
-}
+_METRICS = (
+    Metric(
+        "top1", "Top-1 accuracy", "the best class is the true one", "single", partial(top_k, k=1),
+        chance=lambda targets, multi_label: 1 / targets.shape[1], interval="wilson",
+        baseline=("largest_class", lambda targets: float(targets.sum(axis=0).max() / max(len(targets), 1))),
+    ),
+    Metric(
+        "top5", "Top-5 accuracy", "the true class is among the five best", "single", partial(top_k, k=5),
+        chance=lambda targets, multi_label: 5 / targets.shape[1], interval="wilson", min_classes=6,
+    ),
+    Metric(
+        "mean_class_accuracy", "Mean class accuracy", "mean over the classes that have videos", "single",
+        _of_all(mean_class_accuracy),
+        chance=lambda targets, multi_label: 1 / targets.shape[1], interval=mean_class_accuracy,
+    ),
+    Metric(
+        "mAP", "mAP", "mean over the classes that have videos, equal scores share a threshold", "multi",
+        lambda outcomes: mean_over_classes(outcomes.per_class, outcomes.targets),
+        chance=random_map, interval=resampled_average_precision(), baseline=("positive_rate", positive_rate),
+    ),
+    Metric(
+        "mAP_weighted", "mAP, weighted", "the same, each class weighted by its videos", "multi",
+        lambda outcomes: mean_over_classes(outcomes.per_class, outcomes.targets, weighted=True),
+        chance=partial(random_map, weighted=True), interval=resampled_average_precision(weighted=True), is_drawn=False,
+    ),
+    Metric(
+        "mAP_charades", "mAP, Charades",
+        "official: all classes, equal scores in annotation order, unlabeled videos left out", "multi",
+        lambda outcomes: scores_of(outcomes.official_rankings).mean_ap,
+        chance=official_random_map, interval=resampled_average_precision(official=True),
+    ),
+    Metric(
+        "mAP_charades_weighted", "mAP, Charades, weighted", "official: each class weighted by its videos", "multi",
+        lambda outcomes: scores_of(outcomes.official_rankings).weighted_ap,
+        chance=partial(official_random_map, weighted=True),
+        interval=resampled_average_precision(weighted=True, official=True), is_drawn=False,
+    ),
+    Metric(
+        "f1_macro", "F1, macro", "mean over the classes that have videos; multi-label: probabilities above 0.5", "both",
+        _of_all(f1_macro), chance=random_f1, interval=f1_macro,
+    ),
+    Metric(
+        "ece", "Calibration error",
+        "expected difference of probability and accuracy of readable videos; lower is better", "both",
+        lambda outcomes: outcomes.calibration.ece, is_drawn=False, higher_is_better=False,
+    ),
+    Metric(
+        "loss", "Loss", "cross-entropy of readable videos; multi-label: mean over classes; lower is better", "both",
+        cross_entropy, is_drawn=False, higher_is_better=False, is_share=False,
+    ),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in _METRICS}

@@ -11,9 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
-from vidtl.config.model import ARCHITECTURES, model_arguments
+from vidtl.config.model import ARCHITECTURES
 from vidtl.models.base import VideoModel
 
 SLOWFAST_ALPHA = 4
@@ -153,8 +152,3 @@ def _mvit_b(
             **_MVIT,
         )
     return net.to(device)
-
-
-def build_pytorchvideo(config: ModelConfig, clip: ClipConfig, num_classes: int) -> PytorchVideoModel:
-    """Build the model of a resolved configuration."""
-    return PytorchVideoModel(name=str(config.size), **model_arguments(config, clip), num_classes=num_classes)

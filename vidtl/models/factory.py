@@ -9,26 +9,25 @@ Other families: `t2t_vit_14`, `t2t_vit_t_14` (transformer tokens), `mini_vit`, a
 """
 
 import re
-from collections.abc import Callable
 from itertools import product
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.config.model import ARCHITECTURES, resolve_model
+from vidtl.config.model import ARCHITECTURES, model_arguments, resolve_model
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
-from vidtl.models.baselines import build_pytorchvideo
-from vidtl.models.mini_vit import build_mini_vit
-from vidtl.models.t2t_vit import build_t2t_vit
+from vidtl.models.baselines import PytorchVideoModel
+from vidtl.models.mini_vit import MiniViT
+from vidtl.models.t2t_vit import T2TViT
 from vidtl.models.token_learner import Version
-from vidtl.models.vivit import Form, build_vivit
+from vidtl.models.vivit import Form, ViViT
 
-BUILDERS: dict[str, Callable[[ModelConfig, ClipConfig, int], VideoModel]] = {
-    "vivit": build_vivit,
-    "t2t_vit": build_t2t_vit,
-    "mini_vit": build_mini_vit,
-    "pytorchvideo": build_pytorchvideo,
+MODELS: dict[str, type[VideoModel]] = {
+    "vivit": ViViT,
+    "t2t_vit": T2TViT,
+    "mini_vit": MiniViT,
+    "pytorchvideo": PytorchVideoModel,
 }
-"""Builder of each `model.architecture`."""
+"""Model of each `model.architecture`."""
 
 FORMS: dict[str, Form] = {
     "joint": "joint",
@@ -74,7 +73,9 @@ def build_model(config: ModelConfig, clip: ClipConfig, num_classes: int) -> Vide
         UserError: settings that contradict each other or the clip.
     """
     resolved = resolve_model(config)
-    model = BUILDERS[resolved.architecture](resolved, clip, num_classes)
+    named = {"name": resolved.size} if resolved.architecture == "pytorchvideo" else {}
+    arguments = named | model_arguments(resolved, clip)
+    model = MODELS[resolved.architecture](**arguments, num_classes=num_classes)
     model.model_config, model.clip_config = resolved, clip
     return model
 

@@ -11,9 +11,7 @@ from typing import Literal
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
-from vidtl.config.model import model_arguments
 from vidtl.errors import UserError
 from vidtl.models.attention import Attention
 from vidtl.models.base import VideoModel
@@ -148,8 +146,3 @@ def _glorot_uniform_(layer: nn.Linear, sum_of_fans: int) -> None:
     limit = (6 / sum_of_fans) ** 0.5
     nn.init.uniform_(layer.weight, -limit, limit)
     nn.init.zeros_(layer.bias)
-
-
-def build_mini_vit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> MiniViT:
-    """Build the model of a resolved configuration."""
-    return MiniViT(**model_arguments(config, clip), num_classes=num_classes)

@@ -15,9 +15,7 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
-from vidtl.config.model import model_arguments
 from vidtl.models.attention import Attention
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Mlp, StochasticDepth, TransformerBlock, drop_path_ramp
@@ -246,8 +244,3 @@ class T2TViT(VideoModel):
     def repeated_blocks(self) -> list[nn.Module]:
         """Layers of the token module, which see the longest sequences, and blocks."""
         return [*self.tokens.layers, *self.blocks]
-
-
-def build_t2t_vit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> T2TViT:
-    """Build the model of a resolved configuration."""
-    return T2TViT(**model_arguments(config, clip), num_classes=num_classes)

@@ -17,9 +17,7 @@ from typing import Literal
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
-from vidtl.config.model import model_arguments
 from vidtl.models.attention import Axes
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Activation, make_blocks
@@ -228,8 +226,3 @@ def _check_pooling(
     require(temporal_input != "places" or pooling != "cls", "model.pooling", pooling, allowed)
     allowed = f"0 with temporal_input {temporal_input}, which needs tokens of the grid alone"
     require(temporal_input == "pooled" or not num_registers, "model.num_registers", num_registers, allowed)
-
-
-def build_vivit(config: ModelConfig, clip: ClipConfig, num_classes: int) -> ViViT:
-    """Build the model of a resolved configuration."""
-    return ViViT(**model_arguments(config, clip), num_classes=num_classes)

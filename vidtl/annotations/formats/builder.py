@@ -6,14 +6,13 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from unicodedata import normalize
 
 import numpy as np
 
 from vidtl.annotations.formats.source import AnnotationSource, Row
 from vidtl.annotations.layout import check_relative
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, annotated_at
-from vidtl.errors import UserError
+from vidtl.errors import UserError, spelling
 
 _MOST_LISTED = 20
 _LIST = re.compile(r"""\[['"].*\]|.+[|;].+|.+,[^\s\d].*""")
@@ -177,7 +176,7 @@ class RecordsBuilder:
         """Log classes that differ in spelling only, and labels that look like several."""
         spellings: dict[str, list[str]] = {}
         for name in classes.names:
-            spellings.setdefault(re.sub(r"[\s_]+", "", normalize("NFC", name).casefold()), []).append(name)
+            spellings.setdefault(spelling(name), []).append(name)
         alike = [name for group in spellings.values() if len(group) > 1 for name in group]
         # a comma with a space is part of many names: a list has parts that other labels have, too
         parts = {} if self.source.classes else {label: set(re.split(r"\s*,\s*", label)) for label in self.label_names}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
 from vidtl.models.embedding import Grid, TubeletEmbedding, resize_patch
@@ -50,22 +51,18 @@ def register_counts(published: PublishedModel, pooling: str | None) -> list[int]
 
 def check_decided(model: VideoModel, published: PublishedModel, has_new_head: bool) -> None:
     """Raise a UserError where a setting of the model contradicts the weights."""
-    own, decided = model.model_config, published.model
+    own, decided, source = model.model_config, published.model, published.weights.source
     keys = DECIDED if has_new_head or "head.weight" not in published.weights.state else (*DECIDED, *READ_OUT)
     for key in ("architecture", *keys):
         value = getattr(own, key)
-        if value != decided.get(key, value) and value is not None:
-            needed = f"{decided[key]!r}, which the weights of {published.weights.source} need"
-            raise UserError(f"model.{key} is {value!r}; allowed: {needed}")
+        fits = value is None or value == decided.get(key, value)
+        require(fits, f"model.{key}", value, f"{decided.get(key)!r}, which the weights of {source} need")
     counts = register_counts(published, own.pooling)
-    if own.num_registers is not None and own.num_registers not in counts:
-        allowed = " or ".join(map(str, counts))
-        source = published.weights.source
-        raise UserError(f"model.num_registers is {own.num_registers}; allowed: {allowed}, which {source} has")
-    if bool(own.layer_scale) != bool(decided.get("layer_scale", own.layer_scale)):
-        allowed = "above 0" if decided["layer_scale"] else "0"
-        source = published.weights.source
-        raise UserError(f"model.layer_scale is {own.layer_scale}; allowed: {allowed}, as the weights of {source} need")
+    allowed = f"{' or '.join(map(str, counts))}, which {source} has"
+    require(own.num_registers in (None, *counts), "model.num_registers", own.num_registers, allowed)
+    scale = decided.get("layer_scale", own.layer_scale)
+    allowed = f"{'above 0' if scale else 0}, as the weights of {source} need"
+    require(bool(own.layer_scale) == bool(scale), "model.layer_scale", own.layer_scale, allowed)
 
 
 def warn_of_other_clip(model: VideoModel, published: PublishedModel) -> None:
@@ -114,9 +111,8 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
         dropped.append(name)
     has_both = settings.get("form") == "factorised_self_attention"
     if has_both != (model.form == "factorised_self_attention"):
-        if has_both:
-            allowed = "factorised_self_attention, whose blocks have two attentions"
-            raise UserError(f"model.form is {model.form!r}; allowed with {weights.source}: {allowed}")
+        allowed = f"factorised_self_attention with {weights.source}, whose blocks have two attentions"
+        require(not has_both, "model.form", model.form, allowed)
         state = _both_attentions(state)
     return replace(weights, state=state, grids=grids, unused=(*weights.unused, *dropped))
 
@@ -134,9 +130,7 @@ def _inflate(kernel: Tensor, source: int, target: int, inflation: Inflation, ori
     """Spread a patch embedding `[D, C h w]` of images over the frames of a tubelet: `[D, C t h w]`."""
     if source == target:
         return kernel
-    if source != 1:
-        allowed = f"{source} frames, as the weights of {origin} have"
-        raise UserError(f"model.tubelet has {target} frames; allowed: {allowed}")
+    require(source == 1, "frames of model.tubelet", target, f"{source}, as the weights of {origin} have")
     image_DCP = kernel.view(kernel.shape[0], 3, -1)
     video_DCtP = torch.zeros(kernel.shape[0], 3, target, image_DCP.shape[-1], dtype=kernel.dtype)
     if inflation == "central_frame":

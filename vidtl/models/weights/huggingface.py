@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
@@ -17,11 +18,7 @@ from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 _NAMES = ((r"^vivit\.", ""), *TRANSFORMERS_NAMES)
 
 # Settings with a fixed value here; a model trained with another would load and be wrong.
-_REQUIRED: dict[str, tuple[object, ...]] = {
-    "model_type": ("vivit",),
-    "qkv_bias": (True,),
-    "num_channels": (3,),
-}
+_REQUIRED = {"qkv_bias": True, "num_channels": 3}
 
 
 def is_vivit(config: Mapping[str, Any], _: Mapping[str, Tensor]) -> bool:
@@ -35,28 +32,8 @@ def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: s
     Raises:
         UserError: a setting is missing, or one that the ViViT of this library does not have.
     """
-    for key, allowed in _REQUIRED.items():
-        if config.get(key, allowed[0]) not in allowed:
-            raise UserError(f"{source}: {key} is {config[key]!r}; allowed: {', '.join(map(repr, allowed))}")
-    model, clip = _read_settings(config, source)
-    (length, height, width), size = config["tubelet_size"], clip["frame_size"]
-    grid = Grid(clip["num_frames"] // length, size[0] // height, size[1] // width)
-    weights = huggingface_weights(state, source, grid, read_class_names(config, source))
-    return PublishedModel(model=model, clip=clip, weights=weights)
-
-
-def huggingface_weights(
-    state: Mapping[str, Tensor], source: str, grid: Grid, class_names: Sequence[str] = ()
-) -> SourceWeights:
-    """Rename a state dict of transformers; its pooler, which precedes no classifier, is left out."""
-    renamed = rename(state, _NAMES)
-    unused = [name for name in renamed if name.startswith("pooler.")]
-    kept = {name: tensor for name, tensor in renamed.items() if name not in unused}
-    grids = {"encoder.positions.weight": grid}
-    return SourceWeights(source=source, state=kept, grids=grids, class_names=class_names, unused=unused)
-
-
-def _read_settings(config: Mapping[str, Any], source: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    for key, needed in _REQUIRED.items():
+        require(config.get(key, needed) == needed, f"{source}: {key}", config.get(key), repr(needed))
     try:
         size = pair(config["image_size"])
         model = {
@@ -73,4 +50,18 @@ def _read_settings(config: Mapping[str, Any], source: str) -> tuple[dict[str, An
     except KeyError as error:
         raise UserError(f"{source}: {error.args[0]} is missing") from error
     clip = {"num_frames": config.get("num_frames", 32), "frame_size": size, "short_side": max(256, *size)}
-    return model, clip | read_normalization(config["preprocessor"])
+    length, height, width = config["tubelet_size"]
+    grid = Grid(clip["num_frames"] // length, size[0] // height, size[1] // width)
+    weights = huggingface_weights(state, source, grid, read_class_names(config, source))
+    return PublishedModel(model=model, clip=clip | read_normalization(config["preprocessor"]), weights=weights)
+
+
+def huggingface_weights(
+    state: Mapping[str, Tensor], source: str, grid: Grid, class_names: Sequence[str] = ()
+) -> SourceWeights:
+    """Rename a state dict of transformers; its pooler, which precedes no classifier, is left out."""
+    renamed = rename(state, _NAMES)
+    unused = [name for name in renamed if name.startswith("pooler.")]
+    kept = {name: tensor for name, tensor in renamed.items() if name not in unused}
+    grids = {"encoder.positions.weight": grid}
+    return SourceWeights(source=source, state=kept, grids=grids, class_names=class_names, unused=unused)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid, Resizing
-from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules
-from vidtl.models.weights.settings import shape_of
+from vidtl.models.weights.load import PublishedModel, SourceWeights
+from vidtl.models.weights.settings import read_sizes, shape_of
 
 _SIGNS = (
     (r"\.mlp\.(fc1_[gx]|w12|w3|weights_in|weights_out)\.", "a SwiGLU MLP"),
@@ -90,9 +90,7 @@ def publish_image_vit(
         "form": "factorised_encoder",
         "temporal_depth": 0,
         "tubelet": (1, patch, patch),
-        "width": len(state["embed.proj.weight"]),
-        "depth": count_modules(state, r"encoder\.blocks\.(\d+)\."),
-        "mlp_width": shape_of(state, "encoder.blocks.0.mlp.fc1.weight", source)[0],
+        **read_sizes(state, source),
         "pooling": pooling,
         "num_registers": len(state.get("encoder.registers", ())),
         "input_norm": "encoder.input_norm.weight" in state,

@@ -6,8 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidtl.errors import UserError, did_you_mean
+from vidtl.config.checks import require_choice
+from vidtl.errors import UserError
 from vidtl.models.blocks import Activation
+from vidtl.models.weights.load import count_modules
+
+SSV2_CLASSES = 174
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -23,8 +27,7 @@ ACTIVATIONS: dict[str, Activation] = {
 def read_activation(config: Mapping[str, Any], source: str) -> Activation:
     """Return the activation that `hidden_act` names, by default the exact GELU; UserError for another kind."""
     name = config.get("hidden_act", "gelu")
-    if name not in ACTIVATIONS:
-        raise UserError(f"{source}: hidden_act is {name!r}; {did_you_mean(str(name), ACTIVATIONS)}")
+    require_choice(f"{source}: hidden_act", name, list(ACTIVATIONS))
     return ACTIVATIONS[name]
 
 
@@ -58,6 +61,15 @@ def read_normalization(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Return height and width for a size that may be one number for both."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def read_sizes(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Return width, depth and MLP width of the encoder, from shapes; UserError where the source lacks them."""
+    return {
+        "width": shape_of(state, "embed.proj.weight", source)[0],
+        "depth": count_modules(state, r"encoder\.blocks\.(\d+)\."),
+        "mlp_width": shape_of(state, "encoder.blocks.0.mlp.fc1.weight", source)[0],
+    }
 
 
 def shape_of(state: Mapping[str, Tensor], name: str, source: str) -> torch.Size:

@@ -13,11 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidtl.config.checks import require_choice
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.image_vit import find_grid
-from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, shape_of
+from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
+from vidtl.models.weights.settings import (
+    SSV2_CLASSES,
+    pair,
+    read_activation,
+    read_class_names,
+    read_normalization,
+    read_sizes,
+    shape_of,
+)
 from vidtl.models.weights.timm import TIMM_NAMES
 from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
@@ -37,7 +46,6 @@ _NAMES = (
     (r"\.attn\.", ".attn_space."),
 )
 
-_SSV2_CLASSES = 174
 _STRIDES = {8: 32, 16: 16, 96: 4}
 """Distance of the frames of a clip by their number: base, HR and L on Kinetics."""
 
@@ -55,27 +63,24 @@ def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], sou
         UserError: another attention than the divided one, or weights that are not whole.
     """
     kind = config.get("attention_type", "divided_space_time")
-    if kind != "divided_space_time":
-        raise UserError(f"{source}: attention_type is {kind!r}; allowed: 'divided_space_time'")
+    require_choice(f"{source}: attention_type", kind, ["divided_space_time"])
     renamed = rename(state, _NAMES)
-    width, values = shape_of(renamed, "embed.proj.weight", source)
-    patch, depth = isqrt(values // 3), count_modules(renamed, r"encoder\.blocks\.(\d+)\.")
-    for block in range(depth):
+    sizes = read_sizes(renamed, source)
+    width, patch = sizes["width"], isqrt(shape_of(renamed, "embed.proj.weight", source)[1] // 3)
+    for block in range(sizes["depth"]):
         _fold_dense(renamed, f"encoder.blocks.{block}.attn_time", source)
     has_head = "head.weight" in renamed
-    of_ssv2 = has_head and len(renamed["head.weight"]) == _SSV2_CLASSES
+    of_ssv2 = has_head and len(renamed["head.weight"]) == SSV2_CLASSES
     if of_ssv2:
-        _log.warning("%s has the %d classes of SSv2: patch kernels turned from BGR to RGB", source, _SSV2_CLASSES)
+        _log.warning("%s has the %d classes of SSv2: patch kernels turned from BGR to RGB", source, SSV2_CLASSES)
         renamed["embed.proj.weight"] = renamed["embed.proj.weight"].view(width, 3, -1).flip(1).flatten(1)
     grid = _add_up_positions(renamed, patch, pair(config["image_size"]) if "image_size" in config else None, source)
     model = {
         "form": "factorised_self_attention",
         "attention_order": "time_space",
         "tubelet": (1, patch, patch),
-        "width": width,
-        "depth": depth,
+        **sizes,
         "num_heads": config.get("num_attention_heads", width // 64),
-        "mlp_width": shape_of(renamed, "encoder.blocks.0.mlp.fc1.weight", source)[0],
         "pooling": "cls",
         "activation": read_activation(config, source),
         "norm_eps": config.get("layer_norm_eps", 1e-6),

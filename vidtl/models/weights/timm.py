@@ -7,10 +7,11 @@ epsilon and activation belong to an architecture: measured on all architectures 
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
+from vidtl.config.checks import require, require_choice
 from vidtl.errors import UserError
 from vidtl.models.blocks import Activation
 from vidtl.models.weights.image_vit import check_image_vit, publish_image_vit, refuse
@@ -87,8 +88,7 @@ def read_timm(config: Mapping[str, Any], state: Mapping[str, Tensor], source: st
     published = config.get("pretrained_cfg", config)
     width = shape_of(renamed, "embed.proj.weight", source)[0]
     pooling = arguments.get("global_pool", config.get("global_pool", ""))
-    if pooling not in ("", "token", "avg", "map"):
-        raise UserError(f"{source}: global_pool is {pooling!r}; allowed: 'token', 'avg', 'map'")
+    require(pooling in ("", "token", "avg", "map"), f"{source}: global_pool", pooling, "'token', 'avg', 'map'")
     settings = {
         "num_heads": _num_heads(architecture, arguments, width, source),
         "activation": _activation(architecture, arguments, published, source),
@@ -133,10 +133,8 @@ def _activation(
     architecture: str, arguments: Mapping[str, Any], published: Mapping[str, Any], source: str
 ) -> Activation:
     """Return the activation of training for CLIP, and for other models that of timm's architecture."""
-    name = arguments.get("act_layer")
-    if name is not None:
-        if name not in ("gelu", "gelu_tanh", "quick_gelu"):
-            raise UserError(f"{source}: act_layer is {name!r}; allowed: 'gelu', 'gelu_tanh', 'quick_gelu'")
+    if (name := arguments.get("act_layer")) is not None:
+        require_choice(f"{source}: act_layer", name, get_args(Activation))
         return name  # type: ignore[no-any-return]
     tag = published.get("tag") or ""
     if "_clip_" in architecture and re.search(_QUICK_GELU, f"{architecture}.{tag}"):

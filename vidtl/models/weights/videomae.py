@@ -13,8 +13,15 @@ import torch
 from torch import Tensor
 
 from vidtl.errors import UserError
-from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, shape_of
+from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
+from vidtl.models.weights.settings import (
+    SSV2_CLASSES,
+    pair,
+    read_activation,
+    read_class_names,
+    read_normalization,
+    read_sizes,
+)
 from vidtl.models.weights.timm import TIMM_NAMES
 from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
@@ -31,8 +38,6 @@ _DECODER = r"(decoder|encoder_to_decoder|mask_token)\b"
 
 _HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 """Attention heads of the authors' models by width."""
-
-_SSV2_CLASSES = 174
 
 
 def is_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
@@ -76,7 +81,7 @@ def read_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor], source
     }
     names = read_class_names(config, source) if has_head else []
     weights = SourceWeights(source=source, state=renamed, class_names=names, unused=unused)
-    of_ssv2 = has_head and len(renamed["head.weight"]) == _SSV2_CLASSES
+    of_ssv2 = has_head and len(renamed["head.weight"]) == SSV2_CLASSES
     return PublishedModel(model=model, clip=_read_clip(config, settings, of_ssv2), weights=weights)
 
 
@@ -84,7 +89,8 @@ def _read_sizes(
     settings: Mapping[str, Any], state: Mapping[str, Tensor], renamed: Mapping[str, Tensor], source: str
 ) -> dict[str, Any]:
     """Return the settings that follow from shapes, and the number of heads, which does not."""
-    width = shape_of(renamed, "embed.proj.weight", source)[0]
+    sizes = read_sizes(renamed, source)
+    width = sizes["width"]
     kernel = next(tensor for name, tensor in state.items() if re.search(r"patch_embed.*proj(ection)?\.weight$", name))
     heads = ("num_attention_heads", "encoder_num_heads", "num_heads")
     num_heads = next((settings[key] for key in heads if key in settings), _HEADS.get(width))
@@ -96,10 +102,8 @@ def _read_sizes(
     return {
         "form": "joint",
         "positions": "sincos_1d",
-        "width": width,
-        "depth": count_modules(renamed, r"encoder\.blocks\.(\d+)\."),
+        **sizes,
         "num_heads": num_heads,
-        "mlp_width": shape_of(renamed, "encoder.blocks.0.mlp.fc1.weight", source)[0],
         "tubelet": tuple(kernel.shape[2:]),
         "layer_scale": 1.0 if "encoder.blocks.0.scale1.weight" in renamed else 0.0,
     }

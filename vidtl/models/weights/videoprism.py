@@ -16,7 +16,7 @@ from torch import Tensor
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, shape_of
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_sizes, shape_of
 
 _NAMES = (
     (r"^vision_model\.", ""),
@@ -92,15 +92,12 @@ def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], sour
     if has_head:
         renamed["pool.query"] = _pop_query(renamed, source)
     size, patch, grids = _read_grids(config, stored, source)
-    width = shape_of(renamed, "embed.proj.weight", source)[0]
     model = {
         "form": "factorised_encoder",
         "temporal_input": "places",
-        "width": width,
-        "depth": count_modules(renamed, r"encoder\.blocks\.(\d+)\."),
+        **read_sizes(renamed, source),
         "temporal_depth": count_modules(renamed, r"temporal_encoder\.blocks\.(\d+)\."),
         "num_heads": num_heads,
-        "mlp_width": shape_of(renamed, "encoder.blocks.0.mlp.fc1.weight", source)[0],
         "tubelet": (1, patch, patch),
         "pooling": "attention" if has_head else "mean",
         "pooling_width": len(renamed["pool.query"]) if has_head else None,
