@@ -150,10 +150,10 @@ class ScoreStore:
 
     def _parsed(self, line: bytes) -> tuple[int, list[NDArray[np.float64]]] | None:
         try:
-            first, rows = parse_json(line)
+            first, rows = parse_json(line, str(self.folder))
             table = np.array(rows, dtype=np.float64).reshape(-1, self.num_classes)
             return (int(first), list(table)) if len(table) == len(rows) else None
-        except (ValueError, TypeError):
+        except (UserError, ValueError, TypeError):
             return None
 
 
