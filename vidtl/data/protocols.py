@@ -138,12 +138,12 @@ def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, 
 
 def center_crop(along: int, across: int) -> list[tuple[int, int]]:
     """Return one centered crop; halves are rounded up."""
-    return [(_half_up(along), _half_up(across))]
+    return [((along + 1) // 2, (across + 1) // 2)]
 
 
 def three_crops(along: int, across: int) -> list[tuple[int, int]]:
     """Return start, middle, end; halves are rounded up (SlowFast and scenic `uniform_crop`)."""
-    return [(offset, _half_up(across)) for offset in (0, _half_up(along), along)]
+    return [(offset, (across + 1) // 2) for offset in (0, (along + 1) // 2, along)]
 
 
 def mmaction2_crops(along: int, across: int) -> list[tuple[int, int]]:
@@ -154,10 +154,6 @@ def mmaction2_crops(along: int, across: int) -> list[tuple[int, int]]:
 def videomae_crops(along: int, across: int) -> list[tuple[int, int]]:
     """Return start, middle, end; halves are rounded down (VideoMAE `kinetics.py`, test mode)."""
     return [(offset, across // 2) for offset in (0, along // 2, along)]
-
-
-def _half_up(pixels: int) -> int:
-    return (pixels + 1) // 2
 
 
 _SEGMENTS: Any = {"short_side": "frame", "frames": "segments"}

@@ -69,20 +69,15 @@ def _states(
     periods = np.array([PERIOD * short_side, PERIOD * short_side, 1, 1])
     start = rng.uniform(size=4) * periods
     travel, stroke_s, size = (rng.uniform(*limits) for limits in (_TRAVEL_SPEED, _STROKE_S, _SIZE_SPEED))
-    step = np.array([travel * short_side, travel * short_side, size]) / fps
+    step, stroke = np.array([travel * short_side, travel * short_side, size]) / fps, stroke_s * fps
     frames = np.arange(num_frames, dtype=np.float64)
     moved = np.zeros((num_frames, 4))
     for segment in segments:
         steps: NDArray[np.float64] = np.clip(frames, segment.first, segment.last) - segment.first
-        if segment.motion in _SHAKING:
-            steps = _back_and_forth(steps, stroke_s * fps)
+        if segment.motion in _SHAKING:  # the direction is reversed after every stroke
+            steps = stroke - np.abs(steps % (2 * stroke) - stroke)
         moved[:, :3] += steps[:, None] * step * _DIRECTIONS[segment.motion]
     return np.asarray((start + moved) % periods)
-
-
-def _back_and_forth(steps: NDArray[np.float64], stroke: float) -> NDArray[np.float64]:
-    """Return the distance from the start after `steps`, with the direction reversed every `stroke` steps."""
-    return np.asarray(stroke - np.abs(steps % (2 * stroke) - stroke))
 
 
 def _frame(
