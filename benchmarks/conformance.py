@@ -9,7 +9,7 @@ import argparse
 import csv
 import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from rich.progress import track
 
 from vidtl.config.checks import require
 from vidtl.errors import UserError
-from vidtl.runtime.files import printable, whole_file
+from vidtl.runtime.files import say, whole_file
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
@@ -146,14 +146,17 @@ def main() -> None:
     problems = available_decoders(paths[0])
     decoders = [decoder for decoder, problem in problems.items() if not problem]
     for decoder in problems.keys() - set(decoders):
-        print(f"left out: {decoder}: {problems[decoder]}")
+        say(f"left out: {decoder}: {problems[decoder]}")
     results = {path.name: check_file(path, decoders) for path in track(paths, "decoding", transient=True)}
     if options.output:
-        write_table(results, decoders, options.output)
+        with whole_file(options.output) as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["file", *decoders])
+            writer.writerows([name, *(found[each] for each in decoders)] for name, found in results.items())
     for name, found in results.items():
         for decoder, verdict in found.items():
             if verdict.outcome not in ("exact", "rounding"):
-                print(printable(f"{name}: {decoder}: {verdict}"))
+                say(f"{name}: {decoder}: {verdict}")
     counts = {decoder: Counter(found[decoder].outcome for found in results.values()) for decoder in decoders}
     for decoder, outcomes in counts.items():
         print(f"{decoder}: " + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
@@ -161,15 +164,6 @@ def main() -> None:
     print("FFmpeg in av: " + ", ".join(f"{n} {'.'.join(map(str, v))}" for n, v in av.library_versions.items()))
     if any(outcomes["WRONG"] + outcomes["failed"] for outcomes in counts.values()):
         sys.exit(EXIT_WRONG)
-
-
-def write_table(results: Mapping[str, Mapping[str, Verdict]], decoders: Collection[str], file: Path) -> None:
-    """Write a line for each file with the verdict of each decoder."""
-    with whole_file(file) as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["file", *decoders])
-        for name, found in results.items():
-            writer.writerow([name, *(found[decoder] for decoder in decoders)])
 
 
 if __name__ == "__main__":

@@ -99,11 +99,11 @@ def variants(name: str, published: PublishedModel, tokens: int) -> list[Contende
         clip = ClipConfig(**published.clip)
         model = build_model(ModelConfig(**published.model, token_learner=learner), clip, 400)
         report = load_pretrained(model, published, new_head=True)
-        title = f"{name}, {len(report.loaded)} tensors loaded, {len(report.missing)} fresh"
+        key, title = "none", name
         if place is not None:
-            title = f"{tokens} tokens after block {place}, {len(report.loaded)} loaded, {len(report.missing)} fresh"
+            key, title = f"{tokens}at{place}", f"{tokens} tokens after block {place}"
+        title += f", {len(report.loaded)} tensors loaded, {len(report.missing)} fresh"
         cost = count_multiply_adds(model, clip)
-        key = "none" if place is None else f"{tokens}at{place}"
         train = 3 * cost - clip.num_frames * 3 * clip.frame_size[0] ** 2 * published.model["width"]  # not of the pixels
         contenders.append(Contender(key=key, title=title, model=model, multiply_adds=cost, train_multiply_adds=train))
     return contenders

@@ -4,10 +4,10 @@ from tests import structure
 from vidtl.config import ExperimentConfig
 from vidtl.config.load import leaves
 
-LIBRARY, WHOLE, TESTS = 20_700, 24_200, 18_900
+LIBRARY, WHOLE, TESTS = 21_100, 25_100, 20_200
 """Lines of vidtl, of vidtl with tools and benchmarks, and of tests."""
 
-BIGGEST_ROOM, SETTINGS, FILES_BEHIND_TRAIN, MAX_FLOORS = 0.20, 120, 124, 8
+BIGGEST_ROOM, SETTINGS, FILES_BEHIND_TRAIN, MAX_FLOORS = 0.20, 120, 130, 8
 
 
 def test_imports_run_down() -> None:

@@ -22,12 +22,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from command_line import ExperimentParser, make_experiment, settings_of_file
+from command_line import ExperimentParser, make_experiment, positive, settings_of_file
 from torch import Tensor, nn
 
 from vidtl.annotations.description import load_description, read_records
-from vidtl.annotations.records import Records
+from vidtl.annotations.records import ClassNames, Records
+from vidtl.annotations.video_files import VideoFile, records_of_files
 from vidtl.config import ExperimentConfig, ScheduleConfig
 from vidtl.config.checks import require
 from vidtl.data.batch import ClipBatch, batch_input
@@ -127,16 +129,14 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
     """Parse the command line; the experiment has one device's batch and the number of steps to time."""
     parser = ExperimentParser("benchmark.py train", "Measure training on this machine.")
     parser.add_argument("command", choices=("train",), help="Part to measure")
-    parser.add_argument("--batch", type=int, default=8, help="Clips per step and device")
-    parser.add_argument("--rounds", type=int, default=3, help="Steps and batches to time, after one to warm up")
-    parser.add_argument("--threads", type=int, default=1, help="Threads on the CPU")
-    parser.add_argument("--num_classes", type=int, default=400, help="Classes of generated videos")
+    parser.add_argument("--batch", type=positive, default=8, help="Clips per step and device")
+    parser.add_argument("--rounds", type=positive, default=3, help="Steps and batches to time, after one to warm up")
+    parser.add_argument("--threads", type=positive, default=1, help="Threads on the CPU")
+    parser.add_argument("--num_classes", type=positive, default=400, help="Classes of generated videos")
     parser.add_argument("--output", type=Path, help="JSON file to write, with the seconds of every round")
     options = parser.parse_args()
     has_file = any(argument.partition("=")[0] == "--config" for argument in sys.argv)
     config = make_experiment(options.settings, {} if has_file else settings_of_file(DEFAULT_CONFIG))
-    for name in ("batch", "rounds", "threads", "num_classes"):
-        require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
     if output := options.output:
         require(output.parent.is_dir() and not output.is_dir(), "--output", str(output), "a file")
     schedule = ScheduleConfig(name="constant", length=f"{options.rounds + 1} steps", warmup="0 steps")
@@ -146,22 +146,19 @@ def parse() -> tuple[argparse.Namespace, ExperimentConfig]:
 
 def write_videos(folder: Path, num_classes: int, num_videos: int = 2) -> Records:
     """Generate videos of 10 seconds, 340 x 256 pixels and 25 frames per second, as in Kinetics."""
-    classes = [f"class {number}" for number in range(num_classes)]
-    lines = ["path,label,split"]
-    for number in range(num_videos):
+    videos = [VideoFile(folder / f"{number}.mp4", "video") for number in range(num_videos)]
+    for number, video in enumerate(videos):
         rng = generator(0, number)
         motions = [Segment(int(rng.integers(8)), first, first + 49) for first in range(0, 250, 50)]
-        encode_video(folder / f"{number}.mp4", render_clip(rng, 256, 340, 25, 250, motions), 25)
-        lines.append(f"{number}.mp4,{classes[number % num_classes]},train")
-    (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "dataset.yaml").write_text(
-        "name: generated\ntitle: generated\nformat: labelled_csv\nlabels: single\nclasses: classes.txt\n"
-        "splits:\n  train: {annotations: labels.csv, value: train}\n"
-        "columns: {path: path, label: label, split: split}\n",
-        encoding="utf-8",
+        encode_video(video.path, render_clip(rng, 256, 340, 25, 250, motions), 25)
+    classes = ClassNames(tuple(f"class {number}" for number in range(num_classes)))
+    return replace(
+        records_of_files(videos, classes, multi_label=False, frame_rate=None),
+        label_offsets=np.arange(num_videos + 1, dtype=np.int64),
+        label_classes=np.arange(num_videos, dtype=np.int32) % num_classes,
+        label_starts_s=np.full(num_videos, -np.inf, np.float32),
+        label_ends_s=np.full(num_videos, np.inf, np.float32),
     )
-    return read_records(load_description(str(folder)), "train", folder)
 
 
 def measure(config: ExperimentConfig, records: Records, rounds: int) -> tuple[TrainingTimes, dict[str, list[float]]]:

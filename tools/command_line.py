@@ -45,19 +45,10 @@ class PlainParser(argparse.ArgumentParser):
                 raise UserError(f"unknown argument {argument!r}; did you mean '--{option}'?")
         return self.parse_intermixed_args(args, namespace)  # VIDEO... after options, too
 
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        try:
-            return super()._get_value(action, arg_string)  # type: ignore[misc]
-        except argparse.ArgumentError:
-            if action.type in (int, float):
-                name = describe(action.type)
-                raise UserError(f"{_name(action)} is {arg_string!r}; allowed: {name}") from None
-            raise
-
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            hint = did_you_mean(str(value), map(str, action.choices))
-            raise UserError(f"{_name(action)} is {value!r}; {hint}")
+            name = action.option_strings[0] if action.option_strings else action.dest
+            raise UserError(f"{name} is {value!r}; {did_you_mean(str(value), map(str, action.choices))}")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see --help")
@@ -144,8 +135,11 @@ class _Given(argparse.Action):
         namespace.settings = namespace.settings | given
 
 
-def _name(action: argparse.Action) -> str:
-    return action.option_strings[0] if action.option_strings else action.dest
+def positive(text: str) -> int:
+    """Parse a whole number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
+    return int(text)
 
 
 @cache

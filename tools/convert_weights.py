@@ -15,18 +15,11 @@ resized, left fresh or left out.
 import argparse
 from pathlib import Path
 
-from command_line import ExperimentParser, make_experiment
+from command_line import ExperimentParser, make_experiment, positive
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import new_directory, require_new_directory, say
 from vidtl.runtime.signals import exit_on_error, run_tool
-
-
-def positive(text: str) -> int:
-    """Parse a whole number of 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
-    return int(text)
 
 
 def parse() -> argparse.Namespace:

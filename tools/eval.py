@@ -85,7 +85,8 @@ from vidtl.metrics.charades import write_submission
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
-from vidtl.training.checkpoint import Checkpoint, checkpoint_name
+from vidtl.training.checkpoint import Checkpoint
+from vidtl.training.checkpoint_directory import checkpoint_name
 
 
 def main() -> None:

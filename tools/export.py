@@ -19,7 +19,7 @@ joint form with a class token and without TokenLearner. It needs no package; it 
 import argparse
 from pathlib import Path
 
-from command_line import PlainParser, add_checkpoint, make_experiment, settings_of_file
+from command_line import PlainParser, add_checkpoint, make_experiment, positive, settings_of_file
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import require_new_directory, say
@@ -34,7 +34,9 @@ def parse() -> argparse.Namespace:
     text = "default: that of the suffix of --output"
     parser.add_argument("--format", choices=("transformers",), help=text)
     text = "clips per call: N, or any number (default: dynamic)"
-    parser.add_argument("--batch", type=batch_size, metavar="N|dynamic", help=text)
+    parser.add_argument(
+        "--batch", type=lambda text: None if text == "dynamic" else positive(text), metavar="N|dynamic", help=text
+    )
     text = "largest difference allowed, as a share of the largest logit (default: %(default)g)"
     parser.add_argument("--tolerance", type=float, default=1e-4, help=text)
     arguments = parser.parse_args()
@@ -42,15 +44,6 @@ def parse() -> argparse.Namespace:
         raise UserError(f"--batch is {arguments.batch}; allowed without --format transformers, which takes any number")
     require_directory(arguments.checkpoint)
     return arguments
-
-
-def batch_size(text: str) -> int | None:
-    """Parse the number of clips per call; `None` for any number."""
-    if text == "dynamic":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more, or dynamic")
-    return int(text)
 
 
 if __name__ == "__main__":

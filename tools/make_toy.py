@@ -6,11 +6,11 @@ python tools/make_toy.py data/toy_multilabel --multi_label
 
 import argparse
 import time
+from dataclasses import fields
 from pathlib import Path
 
-from command_line import PlainParser
+from command_line import PlainParser, positive
 
-from vidtl.config.checks import require
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.files import say, user_error_if_not_written
 from vidtl.runtime.progress import Progress
@@ -31,24 +31,16 @@ def main() -> None:
     parser.add_argument(
         "--multi_label", action="store_true", help="several motions per video, annotated as Charades (toy_multilabel)"
     )
-    parser.add_argument("--num_processes", type=int, default=2, help="processes that draw; the files are the same")
+    parser.add_argument("--num_processes", type=positive, default=2, help="processes that draw; the files are the same")
     options = parser.parse_args()
-    require(options.num_processes >= 1, "--num_processes", options.num_processes, "1 or more")
-    settings = ToySettings(
-        seed=options.seed,
-        videos_per_class_train=options.videos_per_class_train,
-        videos_per_class_val=options.videos_per_class_val,
-        multi_label=options.multi_label,
-    )
+    settings = ToySettings(**{field.name: getattr(options, field.name) for field in fields(ToySettings)})
     start = time.monotonic()
     with user_error_if_not_written(options.directory):
         made = make_toy(options.directory, settings, Progress(), options.num_processes)
     counts = " and ".join(f"{count} {split}" for split, count in made.num_videos.items())
     size = f"{made.num_bytes / 1e6:.1f} MB"
-    if made.created:
-        say(f"{options.directory}: {counts} videos, {size}, made in {time.monotonic() - start:.0f} s")
-    else:
-        say(f"{options.directory}: {counts} videos, {size}, already there with these settings")
+    how = f"made in {time.monotonic() - start:.0f} s" if made.created else "already there with these settings"
+    say(f"{options.directory}: {counts} videos, {size}, {how}")
 
 
 if __name__ == "__main__":

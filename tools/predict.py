@@ -61,10 +61,11 @@ from accelerate import Accelerator
 from rich.cells import cell_len
 from trained_model import load_for_records, parse_with_model
 
-from vidtl.annotations.description import DatasetDescription, load_description, read_unlabeled
+from vidtl.annotations.description import load_description, read_unlabeled
 from vidtl.annotations.formats import READERS
 from vidtl.annotations.video_files import check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require
 from vidtl.data.dataset import first_records
 from vidtl.data.loader import check_readable
 from vidtl.data.protocols import protocol_of_run
@@ -89,10 +90,8 @@ from vidtl.training.checkpoint import Checkpoint
 
 def main() -> None:
     options, config, checkpoint = parse_with_model(predict_parser())
-    if options.top_k is not None and options.top_k < 0:
-        raise UserError(f"--top_k is {options.top_k}; allowed: 1 or more, or 0 for all classes")
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise UserError(f"--threshold is {options.threshold}; allowed: a probability from 0 to 1")
+    require((options.top_k or 0) >= 0, "--top_k", options.top_k, "1 or more, or 0 for all classes")
+    require(0 <= (options.threshold or 0) <= 1, "--threshold", options.threshold, "a probability from 0 to 1")
     check_frame_rate(options.frame_rate)
     given = [name for name in ("videos", "top_k", "threshold", "json", "csv", "frame_rate") if getattr(options, name)]
     if options.submission and given:
@@ -113,7 +112,7 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     split, file = config.data.eval_split, options.submission
     if file.is_dir():  # before hours of work
         raise UserError(f"--submission is {str(file)!r}, a folder; the name of a file is needed")
-    description = described(config)
+    description = load_description(config.data.dataset, config.data.root)
     saved = read_model_config(checkpoint.model_directory)
     class_names = names_or_numbers(saved.class_names, saved.num_outputs)
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
@@ -145,21 +144,24 @@ def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     if not found.videos:
         raise UserError(f"no videos in {', '.join(map(repr, options.videos))}")
     protocol = options.settings.get("evaluation.protocol", PROTOCOL)
+    if protocol == "dataset":
+        protocol = load_description(config.data.dataset, config.data.root).protocol
     multi_label = is_multi_label(model, config)
     calibration = read_calibration(checkpoint, model, multi_label)
     settings = PredictionSettings(
         config=config,
-        protocol=described(config).protocol if protocol == "dataset" else protocol,
+        protocol=protocol,
         multi_label=multi_label,
         frame_rate=options.frame_rate,
         calibration=calibration,
     )
-    threshold = options.threshold
+    threshold, top_k = options.threshold, options.top_k
     if calibration:
         log.info("%s: %s", FILE_NAME, calibration)
-        if threshold is None and options.top_k is None and multi_label:
+        if threshold is None and top_k is None and multi_label:
             threshold = np.array(list(calibration.thresholds.values()))
-    top_k = options.top_k if options.top_k is not None else (0 if threshold is not None else TOP_K)
+    if top_k is None:
+        top_k = TOP_K if threshold is None else 0
     make_row = csv_row if options.csv else table_row
     unreadable = 0
     rows: dict[Path, list[str]] = {}
@@ -186,15 +188,12 @@ def end(unreadable: int, count: int) -> None:
         sys.exit(EXIT_UNREADABLE)
 
 
-def described(config: ExperimentConfig) -> DatasetDescription:
-    """Read the description of the data set."""
-    return load_description(config.data.dataset, config.data.root)
-
-
 def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
     """Return the kind of labels of the model, or of its data set."""
     try:
-        return described(config).multi_label if model.multi_label is None else model.multi_label
+        if model.multi_label is None:
+            return load_description(config.data.dataset, config.data.root).multi_label
+        return model.multi_label
     except UserError:
         log.warning("the model has no kind of labels; single label is assumed")
         return False

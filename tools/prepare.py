@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from command_line import PlainParser
+from command_line import PlainParser, positive
 
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
 from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
-from vidtl.config.checks import require
 from vidtl.data.manifest import DEPTHS, Manifest, default_file
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
@@ -27,7 +26,7 @@ from vidtl.prepare.scan import ScanPlan, scan_set
 from vidtl.prepare.transcode import SPEED_NUM_FRAMES, SPEED_STRIDE, CopySettings, Pair, measure_speed
 from vidtl.prepare.transcode_set import CopyPlan, check_copied_set, copy_annotations, make_copies, plan_copies
 from vidtl.prepare.work import usable_cores
-from vidtl.runtime.files import inside, say, whole_file
+from vidtl.runtime.files import inside, printable, say, whole_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
@@ -51,7 +50,7 @@ def parse() -> argparse.Namespace:
     add("--dataset", default="", help="data.dataset of a run (default: dataset.yaml or class folders of the root)")
     add("--root", type=Path, required=True, help="folder of annotations and videos: data.root of a run")
     add("--splits", help="such as train,val (default: all whose annotation files exist and have labels)")
-    add("--workers", type=int, default=usable_cores(), help="processes (default: the usable cores, %(default)s)")
+    add("--workers", type=positive, default=usable_cores(), help="processes (default: the usable cores, %(default)s)")
     add("--depth", choices=DEPTHS, default="packets", help=DEPTH_HELP)
     limit = "seconds of CPU time without a new frame, and one more per megabyte, before a file is broken (%(default)g)"
     add("--time_limit", type=float, default=60.0, help=limit)
@@ -108,7 +107,6 @@ def main() -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Raise UserError for invalid numbers and combinations."""
-    require(options.workers >= 1, "--workers", options.workers, "1 or more")
     if not 0 < options.time_limit <= LONGEST_LIMIT_S:
         allowed = f"more than 0, at most {LONGEST_LIMIT_S} seconds"
         raise UserError(f"--time_limit is {options.time_limit:g}; allowed: {allowed}")
@@ -155,7 +153,7 @@ def report_missing_parts(folder: ManifestFolder, outcome: str) -> None:
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write `report.json` and `report.txt`, and print the text."""
-    text = "".join(f"{line}\n" for line in report_lines(report))
+    text = "".join(f"{printable(line)}\n" for line in report_lines(report))
     content = {"report.json": json.dumps(report, indent=1, ensure_ascii=False) + "\n", "report.txt": text}
     for name in content:
         with whole_file(folder / name) as file:

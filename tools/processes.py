@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser
 from typing import NoReturn
 
-from command_line import CONFIGS
+from command_line import CONFIGS, positive
 
 from vidtl.errors import UserError
 from vidtl.runtime.signals import WARNING_SIGNAL
@@ -18,13 +18,11 @@ CHECKPOINT_S = "120"  # for the last checkpoint, after which the launcher would 
 def add_processes(parser: ArgumentParser) -> None:
     """Add the option --processes."""
     text = "Processes on this machine: one per GPU, or any number on a CPU; other launchers set their own (default: 1)"
-    parser.add_argument("--processes", type=int, default=1, help=text)
+    parser.add_argument("--processes", type=positive, default=1, help=text)
 
 
 def start_processes(count: int) -> None:
     """Run the present command line in `count` processes and end as they do; return in each of them, and for one."""
-    if count < 1:
-        raise UserError(f"--processes is {count}; allowed: 1 or more")
     if count > 1 and "RANK" not in os.environ:
         _launch(count)
 

@@ -14,10 +14,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 from itertools import groupby
 
-from command_line import ExperimentParser, make_experiment, parse_experiment
+from command_line import ExperimentParser, make_experiment, parse_experiment, positive
 
 from vidtl.config import ExperimentConfig
-from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
@@ -28,16 +27,15 @@ def parse() -> tuple[Namespace, ExperimentConfig]:
     text = "The model of published weights: a file, a directory, or owner/name on the hub of Hugging Face"
     parser.add_argument("--pretrained", metavar="NAME", help=text)
     text = "Classes of the classifier (default: those of the weights, or 400)"
-    parser.add_argument("--num_classes", type=int, help=text)
+    parser.add_argument("--num_classes", type=positive, help=text)
     parser.add_argument("--time", action="store_true", help="Also time every block on this machine")
-    parser.add_argument("--batch", type=int, default=1, help="Clips per pass with --time")
-    parser.add_argument("--rounds", type=int, default=5, help="Passes with --time, for the median")
+    parser.add_argument("--batch", type=positive, default=1, help="Clips per pass with --time")
+    parser.add_argument("--rounds", type=positive, default=5, help="Passes with --time, for the median")
     options, config = parse_experiment(parser)
     given = {argument.partition("=")[0] for argument in sys.argv}
     for name in ("batch", "rounds"):
         if f"--{name}" in given and not options.time:
             raise UserError(f"--{name} is given without --time; allowed with --time")
-        require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
     return options, config
 
 

@@ -77,7 +77,7 @@ from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StopSignals
-from vidtl.training.checkpoint import checkpoint_name
+from vidtl.training.checkpoint_directory import checkpoint_name
 from vidtl.training.run_directory import RunDirectory, check_same_experiment
 
 

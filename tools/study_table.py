@@ -230,10 +230,16 @@ def print_table(study: StudyConfig, rows: Sequence[RowResult]) -> None:
 
 def draw_table(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> None:
     """Draw the mean of each row over its multiply-adds as a PNG, with a dot per seed; published values are hollow."""
-    from vidtl.visualize import COLORS, label_text, new_figure, save_figure  # slow; the file of a study is read before
+    from vidtl.visualize import (  # slow; the file of a study is read before
+        COLORS,
+        bare,
+        label_text,
+        new_figure,
+        save_figure,
+    )
 
     figure = new_figure(7.5, 4.8)
-    axes = figure.subplots()
+    axes = bare(figure.subplots())
     for each, (marker, color) in zip(rows, cycle(product("os^D", COLORS)), strict=False):
         giga = each.multiply_adds / 1e9
         label = f"{label_text(each.row.name)} ({len(each.runs)})"
@@ -247,8 +253,6 @@ def draw_table(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> Non
     axes.set(xlabel="multiply-adds of a forward pass, billions", ylabel=f"{study.metric}, %")
     axes.set_title(label_text(study.title, 80))
     axes.set_xlim(left=0)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     if any(each.row.published is not None for each in rows):
         axes.plot([], [], "o", markerfacecolor="none", color="gray", label="published")
     if axes.get_legend_handles_labels()[0]:

@@ -34,12 +34,12 @@ from vidtl.evaluation.evaluator import evaluate
 from vidtl.metrics import chance_levels
 from vidtl.models import VideoModel, save_model_directory
 from vidtl.models.complexity import count_multiply_adds, count_parameters
-from vidtl.runtime.files import printable, say, user_error_if_not_written
+from vidtl.runtime.files import printable, say
 from vidtl.runtime.launch import make_accelerator, on_main_process, resolve_precision
 from vidtl.runtime.logging import check_trackers, configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import StoppedBySignalError
-from vidtl.training.checkpoint import checkpoint_name
+from vidtl.training.checkpoint_directory import checkpoint_name
 from vidtl.training.loop import TrainingSummary, train
 from vidtl.training.optimizer import learning_rate_of, peak_learning_rate
 from vidtl.training.run_directory import RunDirectory
@@ -185,10 +185,9 @@ def describe_balance(records: Records, balance: str) -> str:
 
 def draw_batch(clip: ClipConfig, class_names: Sequence[str], path: Path, batch: ClipBatch) -> NDArray[np.uint8]:
     """Draw the clips of a micro-batch into a file, and return the picture."""
-    with user_error_if_not_written(path):
-        draw_clips(training_clips(batch, clip, class_names), path)
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+    draw_clips(training_clips(batch, clip, class_names), path)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def draw_run(output_dir: Path, eval_records: Records) -> None:

@@ -18,11 +18,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from command_line import ExperimentParser, ModelParser
+from command_line import ExperimentParser, ModelParser, positive
 from train import parse as parse_training
 
 from vidtl.config import ClipConfig, ExperimentConfig
-from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
@@ -37,7 +36,7 @@ def visualize_parser() -> ModelParser:
     parser.add_argument(
         "--videos", type=str, nargs="+", help="Videos and folders to draw; default: those of the evaluation split"
     )
-    parser.add_argument("--num_videos", type=int, default=4, help="Number of videos, spread evenly over the split")
+    parser.add_argument("--num_videos", type=positive, default=4, help="Number of videos, spread evenly over the split")
     parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
     parser.add_argument(
         "--output_dir", type=Path, help="Folder of the files; default: pictures/ in the folder of the run"
@@ -96,7 +95,6 @@ def main() -> None:
         draw_training_clips(*parse_clips())
         return
     options, config, checkpoint = parse_with_model(visualize_parser())
-    require(options.num_videos >= 1, "--num_videos", options.num_videos, "1 or more")
     check_frame_rate(options.frame_rate)
     configure_logging(is_main_process=True)
     log.info("checkpoint %s", checkpoint)
@@ -129,10 +127,8 @@ def draw_training_clips(options: Namespace, config: ExperimentConfig) -> None:
     records = without_gaps(records, find_gaps(records, data.manifest))
     check_readable(records, config)
     size, unit = training.batch_size, training.accumulation_steps * config.augmentation.repeats
-    fitting = (
-        n for n in range(-(-size // (training.accumulation_steps * MICRO_BATCH)), size) if size % (n * unit) == 0
-    )
-    processes = next(fitting, 1)
+    fewest = -(-size // (training.accumulation_steps * MICRO_BATCH))
+    processes = next((n for n in range(fewest, size) if size % (n * unit) == 0), 1)
     clips: list[TrainingClip] = []
     for batch in TrainLoader(records, config, 0, processes).iterate():
         for failure in batch.failures:

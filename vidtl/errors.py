@@ -26,7 +26,8 @@ def install_extra(extra: str) -> str:
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """End an error message about an unknown `name`: the nearest allowed name, or all of them if none is near."""
     names = [each for each in allowed if each != name]
-    if nearest := get_close_matches(name, names, n=1, cutoff=0.5):
+    nearest = get_close_matches(name, names, n=1, cutoff=0.5) if len(name) <= 200 else []  # in quadratic time
+    if nearest:
         return f"did you mean {nearest[0]!r}?"
     shown = ", ".join(names[:_LONGEST_LIST]) + (", ..." if len(names) > _LONGEST_LIST else "")
     return f"allowed: {shown}" if shown else "there is no other name"
@@ -37,16 +38,12 @@ def nearest_key(key: str, known: Collection[str], otherwise: str = "") -> str:
 
     `otherwise` replaces the list of all where none is near.
     """
-    last, last_parts = _last_part(key), {each: _last_part(each) for each in known}
+    last, *last_parts = (spelling(each.rpartition(".")[2]) for each in (key, *known))
     names = {last, *(name for name, *others in map(str.split, _OTHER_NAMES.split(";")) if last in others)}
-    near = [each for each in known if last_parts[each] in names]
+    near = [each for each, last_part in zip(known, last_parts, strict=True) if last_part in names]
     bare = {each.lstrip("-"): each for each in known}  # all options begin alike
     near = near or [bare[each] for each in get_close_matches(key.lstrip("-"), bare, n=1)]
     return f"did you mean {' or '.join(map(repr, near))}?" if near else otherwise or did_you_mean(key, known)
-
-
-def _last_part(key: str) -> str:
-    return spelling(key.rpartition(".")[2])
 
 
 _OTHER_NAMES = """
@@ -70,11 +67,10 @@ def existing(path: Path, what: str) -> Path:
         missing = missing.parent
     folder = missing.parent
     names = sorted(name for name in os.listdir(folder) if name[0] != ".") if folder.is_dir() else []
-    hint = f"; that {'folder is empty' if folder.is_dir() else 'is a file'}"
-    hint = f"; {did_you_mean(missing.name, names)}" if names else hint
-    if hint.startswith("; allowed") and (missing != path.absolute() or str(folder) == folder.anchor):
-        hint = ", nor a similar name"  # the list of a folder far above leads nowhere
-    raise UserError(f"{what} {str(path)!r} does not exist: {str(folder)!r} has no {missing.name!r}{hint}")
+    hint = did_you_mean(missing.name, names) if names else f"that {'has no files' if folder.is_dir() else 'is a file'}"
+    if hint.startswith("allowed") and (missing != path.absolute() or str(folder) == folder.anchor):
+        hint = "no name is similar"  # the list of a folder far above leads nowhere
+    raise UserError(f"{what} {str(path)!r} does not exist: {str(folder)!r} has no {missing.name!r}; {hint}")
 
 
 def spelling(name: str) -> str:

@@ -101,7 +101,7 @@ def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path):
         (CHARADES, ("charades_csv", "classes")),
         (CHARADES + "classes: c.txt", ("labels", "'single'", "charades_csv", "'multi'")),
         (MINIMAL.replace("labelled_csv", "gmdcsa24"), ("labels", "'single'", "gmdcsa24", "'multi'")),
-        (FRAMES.replace("single", "multi"), ("`classes`", "`frame_rate`")),
+        (FRAMES.replace("single", "multi"), ("frame_rate is None", "frame_list")),
         (FRAMES.replace("single", "multi") + "frame_rate: -24", ("frame_rate", "-24.0")),
         (FRAMES + "frame_rate: 24", ("labels", "'single'", "'multi'", "frame_list")),
         (KINETICS, ("files", "[]")),
@@ -129,7 +129,7 @@ def test_root_and_files_are_checked(tmp_path):
     with refused("data.root", "'root'"):
         read(mine, "train", root)
     root.touch()
-    with refused("data.root", root):
+    with refused(root, "is a file"):
         read(mine, "train", root)
     root.unlink()
     write(root, {"train_.csv": ROWS})

@@ -59,7 +59,7 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
     with refused("'train'"):
         read("imagenet1k", "train", tmp_path)
     make(tmp_path, "train/run/a.mp4", "val")
-    with refused("val", "is a file"):
+    with refused("val", "Not a directory"):
         read("imagenet1k", "val", tmp_path)
     (tmp_path / "val").unlink()
     (tmp_path / "val").mkdir()

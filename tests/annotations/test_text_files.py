@@ -9,6 +9,7 @@ from tests.annotations.sets import write
 from tests.refusals import refused
 from vidtl.annotations.entries import read_table
 from vidtl.annotations.text_files import MOST_CHARACTERS, read_class_list
+from vidtl.errors import did_you_mean
 
 EPIC = "id,key,instances,category\n0,take,\"['take', 'grab']\",get\n1,put,['put'],leave\n2,set,['set'],leave\n"
 UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit", "run"]))
@@ -101,7 +102,7 @@ def test_class_list_mistakes(tmp_path, name, text, message):
         ("a.csv", "a,b\n1,2\n" + "x" * (MOST_CHARACTERS - 1) + "\n", 0, (":3", "1048576")),
         ("a.csv", "a,b\n", 1 << 30, (":2", "1048576")),  # a sparse file
         ("a.jsonl", "{}\n" + " " * MOST_CHARACTERS, 0, (":2", "1048576")),
-        ("a.txt", "a,b\n", 1 << 30, ("1073741824", "16777216")),
+        ("a.txt", "a,b\n", 1 << 30, ("1073741824", "16000000")),
         ("a.json", "[", 1 << 30, ("1073741824", "268435456")),
         ("a.json", "[" + "{}," * 5_000_000 + "{}]", 0, ("15000004", "10000000")),
         ("a.json", "{" + ",".join(['"a":0'] * 100_000) + "}", 0, ("'a'", "twice")),
@@ -118,3 +119,8 @@ def test_what_takes_too_much_memory_or_time_is_refused_at_once(tmp_path, name, l
             list(read_table(tmp_path / name, {"a": "a"} if name == "a.csv" else {}, (), ";", []))
     assert tracemalloc.get_traced_memory()[1] < 64 << 20
     tracemalloc.stop()
+
+
+def test_names_that_take_minutes_to_compare_are_not_compared():
+    assert did_you_mean("a" * 200, ["a" * 201]).startswith("did you mean")
+    assert did_you_mean("a" * 201, ["a" * 202]).startswith("allowed")

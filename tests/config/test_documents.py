@@ -19,7 +19,7 @@ from vidtl.config.documents import JSON_BYTES, parse_json, parse_yaml, read_json
 )
 def test_json_out_of_bounds_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        parse_json(text)
+        parse_json(text, "a.json")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_yaml_out_of_bounds_is_refused(text: str) -> None:
 def test_brackets_in_texts_and_wide_lists_are_no_levels() -> None:
     expected = {"a": "[{" * 1000, "b": [[1]] * 1000, "c": '"[', "d": -1500.0}
     text = json.dumps(expected)
-    assert parse_json(text) == parse_json(text.encode("utf-16")) == parse_yaml(text) == expected
+    assert parse_json(text, "") == parse_json(text.encode("utf-16"), "") == parse_yaml(text) == expected
 
 
 def test_only_small_regular_files_are_read(tmp_path) -> None:

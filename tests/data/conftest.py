@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
 from vidtl.data.dataset import ClipDataset, ViewDataset
+from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import Progress
@@ -36,6 +38,10 @@ def clips_of(records: Records, config: ExperimentConfig = CONFIG) -> ClipDataset
 
 def views_of(records: Records, protocol: str = "center", config: ExperimentConfig = CONFIG) -> ViewDataset:
     return ViewDataset(records, get_protocol(protocol), config.clip, config.data)
+
+
+def eval_loader(records: Records, **data: Any) -> EvalLoader:
+    return EvalLoader(records, get_protocol("center"), CONFIG.clip, config_with("data", **data).data)
 
 
 def make_records(root: Path, settings: ToySettings, name: str) -> Records:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.conftest import CONFIG, clips_of, config_with, views_of
+from tests.data.conftest import CONFIG, clips_of, config_with, eval_loader, views_of
 from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
 from vidtl.data.batch import batch_input
@@ -46,10 +46,13 @@ def test_planes_and_rgb_show_the_same_clip(records):
 @pytest.mark.parametrize("augmentation", [CONFIG.augmentation, AUGMENTATION_PRESETS["videomae_kinetics"]])
 def test_a_resumed_run_draws_the_same(records, num_workers, augmentation):
     """From the middle of a run, pixels, augmentation and mixing equal those of the uninterrupted run."""
-    config = dataclasses.replace(CONFIG, augmentation=dataclasses.replace(augmentation, color_jitter_probability=0.5))
+    jittered = dataclasses.replace(augmentation, color_jitter_probability=0.5)
+    config = dataclasses.replace(
+        CONFIG, augmentation=jittered, training=TrainingConfig(batch_size=12, accumulation_steps=2)
+    )
     expected = list(itertools.islice(TrainLoader(records, config, 0, 1).iterate(), 4, 6))
     workers = dataclasses.replace(config, data=dataclasses.replace(config.data, num_workers=num_workers))
-    batches = list(itertools.islice(TrainLoader(records, workers, 0, 1).iterate(4), 2))
+    batches = list(itertools.islice(TrainLoader(records, workers, 0, 1).iterate(2), 2))
     for batch, other in zip(batches, expected, strict=True):
         assert torch.equal(batch.pixels, other.pixels)
         assert batch.augmentation == other.augmentation
@@ -223,18 +226,13 @@ def test_segments_bound_the_frames(records):
     assert "99.8 s" in str(failure)
 
 
-def eval_loader(records, protocol="center", workers=0, **more):
-    data = dataclasses.replace(CONFIG.data, num_workers=workers)
-    return EvalLoader(records, get_protocol(protocol), **{"clip": CONFIG.clip, "data": data, **more})
-
-
 @pytest.mark.parametrize(("workers", "missing"), [(0, []), (0, [0, 4]), (2, [1, 2]), (2, range(7))])
 def test_every_video_is_evaluated_once_and_small_ones_are_batched(copied, monkeypatch, workers, missing):
     some = first_records(copied, 7)
     for index in missing:
         some.path(index).unlink()
     monkeypatch.setattr("vidtl.data.loader._BATCHES_PER_WORKER", 1)
-    loader, dataset = eval_loader(some, workers=workers), views_of(some)
+    loader, dataset = eval_loader(some, num_workers=workers), views_of(some)
     assert loader.videos_per_batch() == (3 if workers else 7)
     assert len(loader) == 7
     for video, index in zip(loader, range(7), strict=True):
@@ -254,6 +252,7 @@ def test_batches_of_videos_are_small_and_occupy_all_workers(records):
         (10_000, 0, 32, "center", 21),  # 32 x 32 x 48 bytes each
         (10_000, 2, 32, "vivit_4x3", 1),
     ):
-        clip = dataclasses.replace(CONFIG.clip, num_frames=num_frames)
-        loader = eval_loader(records, protocol, workers, clip=clip, indices=range(count))
+        config = config_with("clip", num_frames=num_frames)
+        data = dataclasses.replace(config.data, num_workers=workers)
+        loader = EvalLoader(records, get_protocol(protocol), config.clip, data, range(count))
         assert loader.videos_per_batch() == videos

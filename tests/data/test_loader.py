@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.conftest import CONFIG, config_with
+from tests.data.conftest import config_with, eval_loader
 from tests.environment import REPOSITORY
 from tests.refusals import refused
 from vidtl.config import AugmentationConfig, ExperimentConfig, ScheduleConfig, TrainingConfig
 from vidtl.data import dataset as dataset_module
-from vidtl.data.loader import EvalLoader, TrainLoader, check_readable, epoch_order, rarest_labels
-from vidtl.data.protocols import get_protocol
+from vidtl.data.loader import TrainLoader, epoch_order, rarest_labels
 from vidtl.video.limits import MEMORY_BYTES, frame_decoded
 
 
@@ -62,12 +61,6 @@ def test_a_step_has_the_same_clips_for_any_division(processes, accumulation):
     for n, step, repeats in itertools.product((5, 12, 13, 24), range(4), (1, 2)):
         whole = clips_of_step(n, 6 * repeats, 1, 1, step, repeats)
         assert clips_of_step(n, 6 * repeats, processes, accumulation, step, repeats) == whole
-
-
-def test_a_resumed_run_continues_with_the_same_places():
-    one = loader(13, 4, accumulation=2)
-    for start in range(one.total_steps):
-        assert list(one.places(start)) == list(one.places(0))[2 * start :]
 
 
 def test_batches_that_cannot_be_divided_or_mixed_are_refused():
@@ -113,15 +106,15 @@ def test_visits_of_a_video_are_different_clips_and_resume_alike(records):
     assert all(len(torch.unique(pixels, dim=0)) == len(pixels) for pixels in rare)
     (resumed,) = batches_of(unbalanced, 1, balance="sampling", num_workers=1)
     assert torch.equal(resumed.pixels, whole[1].pixels)
-    parts = [TrainLoader(unbalanced, config_with("data", balance="sampling"), index, 3) for index in range(3)]
-    keys = [key for part in parts for key in part.keys(1, 0)]
-    assert keys == TrainLoader(unbalanced, config_with("data", balance="sampling"), 0, 1).keys(1, 0)
+    config = config_with("data", balance="sampling")
+    keys = [key for index in range(3) for key in TrainLoader(unbalanced, config, index, 3).keys(1, 0)]
+    assert keys == TrainLoader(unbalanced, config, 0, 1).keys(1, 0)
 
 
 @pytest.mark.parametrize("balance", ["none", "sampling"])
 def test_clips_of_classes_are_counted_without_reading_anything(multi_records, balance):
-    config = ExperimentConfig(training=TrainingConfig(batch_size=4), augmentation=AugmentationConfig(repeats=2))
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, balance=balance))
+    plan = {"training": TrainingConfig(batch_size=4), "augmentation": AugmentationConfig(repeats=2)}
+    config = dataclasses.replace(config_with("data", balance=balance), **plan)
     one, names = TrainLoader(multi_records, config, 0, 1), multi_records.classes.names
     for steps in range(12):
         keys = [key for step in range(steps) for key in one.keys(step, 0) if key.weight]
@@ -129,33 +122,19 @@ def test_clips_of_classes_are_counted_without_reading_anything(multi_records, ba
         assert one.clips_of_classes(steps) == {name: 2 * visited.count(name) for name in visited}
 
 
-def hang():
-    """Wait inside a C function, where no Python code runs."""
-    ctypes.CDLL(None).pause()
-
-
 def burn():
     while True:
         pass
-
-
-def burn_holding_the_lock():
-    """Compute inside a C function that keeps the interpreter's lock."""
-    pow(3, 1 << 26)
-
-
-def allocate():
-    return b"0" * (MEMORY_BYTES + (64 << 20))
 
 
 ENDS = {
     "killed": (lambda: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
     "crashed": (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
     "left": (lambda: os._exit(0), "code 0"),
-    "hung": (hang, "not read in 4 s"),
+    "hung": (lambda: ctypes.CDLL(None).pause(), "not read in 4 s"),  # in C, where no Python code runs
     "slow": (burn, "0.2 s of CPU time"),
-    "slow in C": (burn_holding_the_lock, "0.2 s of CPU time"),
-    "big": (allocate, "4 GiB"),
+    "slow in C": (lambda: pow(3, 1 << 26), "0.2 s of CPU time"),  # with the interpreter's lock
+    "big": (lambda: b"0" * (MEMORY_BYTES + (64 << 20)), "4 GiB"),
 }
 
 
@@ -177,11 +156,11 @@ def ended_by(monkeypatch):
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("end", ENDS)
 def test_the_video_that_ends_a_worker_is_named_and_the_rest_is_read(records, ended_by, end, num_workers):
-    data = dataclasses.replace(CONFIG.data, num_workers=num_workers, read_timeout_s=0.2)
+    loader = eval_loader(records, num_workers=num_workers, read_timeout_s=0.2)
     function, reason = ENDS[end]
-    expected = list(EvalLoader(records, get_protocol("center"), CONFIG.clip, data))
+    expected = list(loader)
     ended_by({5: function})
-    for video, before in zip(EvalLoader(records, get_protocol("center"), CONFIG.clip, data), expected, strict=True):
+    for video, before in zip(loader, expected, strict=True):
         if video.index == 5:
             assert (video.pixels, video.failure.path) == (None, records.paths[5])
             assert reason in video.failure.reason
@@ -219,15 +198,14 @@ def test_a_file_whose_frames_keep_coming_is_no_slow_one(records, ended_by):
             frame_decoded()
 
     ended_by({5: decode_on})
-    data = dataclasses.replace(CONFIG.data, read_timeout_s=0.3)
-    assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, data))
+    assert not any(video.failure for video in eval_loader(records, read_timeout_s=0.3))
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGALRM])
 def test_one_kill_from_outside_or_suspended_job_costs_no_video(records, ended_by, tmp_path, end):
     mark = tmp_path / "killed"
     ended_by({5: lambda: mark.exists() or (mark.touch(), os.kill(os.getpid(), end))})
-    assert not any(video.failure for video in EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data))
+    assert not any(video.failure for video in eval_loader(records))
     assert mark.exists()
 
 
@@ -239,16 +217,7 @@ def test_workers_that_fail_without_a_video_end_the_run(records, monkeypatch, col
     monkeypatch.setattr("vidtl.data.loader.collate_views", collate)
     monkeypatch.setattr("vidtl.data.workers._IDLE_POLLS", 1)
     with refused(reason):
-        list(EvalLoader(records, get_protocol("center"), CONFIG.clip, CONFIG.data))
-
-
-def test_probes_are_limited(records, ended_by):
-    ended_by({0: burn})
-    config = config_with("data", read_timeout_s=0.2)
-    check_readable(records, config)
-    ended_by(dict.fromkeys(range(len(records)), burn))
-    with refused("data.root", "none of 2 videos", "0.2 s of CPU time"):
-        check_readable(records, config, num_probes=2)
+        list(eval_loader(records))
 
 
 CODE = """

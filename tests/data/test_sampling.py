@@ -7,7 +7,6 @@ from vidtl.config import AugmentationConfig, ClipConfig
 from vidtl.data.sampling import (
     box_of_crop,
     random_segment_indices,
-    random_span_indices,
     resample_indices,
     resized_size,
     segment_indices,
@@ -29,7 +28,8 @@ def test_spans_loop_or_hold_past_the_end():
 
 def test_every_start_that_fits_is_drawn_equally_often():
     rng = np.random.default_rng(0)
-    spans = np.stack([random_span_indices(20, 4, 3, rng, "hold") for _ in range(6000)])
+    clip = ClipConfig(num_frames=4, stride=3, short_video="hold")
+    spans = np.stack([train_indices(20, clip, rng) for _ in range(6000)])
     np.testing.assert_array_equal(np.diff(spans, axis=1), 3)
     counts = np.bincount(spans[:, 0], minlength=20)
     assert (counts[:11] > 430).all()  # 6000 draws over 11 starts are 545 each
@@ -40,9 +40,8 @@ def test_every_start_that_fits_is_drawn_equally_often():
 @pytest.mark.parametrize("num_available", [1, 2, 9, 10])
 def test_short_videos_keep_their_rule(num_available):
     rng = np.random.default_rng(0)
-    held, looped = (
-        {tuple(random_span_indices(num_available, 4, 3, rng, rule)) for _ in range(200)} for rule in ("hold", "loop")
-    )
+    clips = [ClipConfig(num_frames=4, stride=3, short_video=rule) for rule in ("hold", "loop")]
+    held, looped = ({tuple(train_indices(num_available, clip, rng)) for _ in range(200)} for clip in clips)
     assert held == {tuple(span_indices(0, 4, 3, num_available, "hold"))}
     starts = range(num_available) if num_available < 10 else [0]
     assert looped == {tuple((start + 3 * np.arange(4)) % num_available) for start in starts}

@@ -1,19 +1,18 @@
 """The generated data set: repeatable, readable by the ordinary readers, and solvable by motion alone."""
 
 import json
-import runpy
-import sys
 from dataclasses import replace
 
 import av
 import numpy as np
 import pytest
+from make_toy import main
 from scipy.stats import kstest
 
 from tests.annotations.sets import missing, names
 from tests.data.conftest import MULTI, SINGLE
 from tests.refusals import assert_refusal, refused
-from vidtl.annotations.description import REPOSITORY_DATASETS, load_description, read_records
+from vidtl.annotations.description import load_description, read_records
 from vidtl.data.toy import ToySettings, make_toy, plan_video, render_video
 from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
 from vidtl.runtime.progress import Progress
@@ -139,20 +138,11 @@ def test_other_content_and_impossible_settings_are_refused(records, tmp_path):
             ToySettings(**{setting: value})
 
 
-def test_the_tool(tmp_path, monkeypatch, capsys):
-    def run(*options):
-        arguments = [str(tmp_path / "new"), "--videos_per_class_train", "1", "--videos_per_class_val", "1"]
-        monkeypatch.setattr(sys, "argv", ["make_toy.py", *arguments, "--num_processes", "1", *options])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(REPOSITORY_DATASETS.parent / "tools" / "make_toy.py"), run_name="__main__")
-        return int(str(ended.value)), *capsys.readouterr()
-
+def test_the_tool(tmp_path, run_main):
+    options = [tmp_path / "new", "--videos_per_class_train", 1, "--videos_per_class_val", 1, "--num_processes", 1]
     for part in ("made in", "already there"):
-        code, out, _ = run()
-        assert code == 0
+        out, _ = run_main(main, *options)
         assert "8 train and 8 val videos" in out
         assert part in out
-    for options, message in (["--seed", "1"], "seed 0, not 1"), (["--sed", "1"], "--sed"):
-        code, _, error = run(*options)
-        assert code == 2
-        assert_refusal(error, message)
+    for more, message in (["--seed", 1], "seed 0, not 1"), (["--sed", 1], "--sed"):
+        assert_refusal(run_main(main, *options, *more, code=2)[1], message)

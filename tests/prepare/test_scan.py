@@ -14,6 +14,7 @@ from contextlib import closing, suppress
 from multiprocessing import forkserver
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from unittest.mock import Mock
 
 import psutil
@@ -74,10 +75,8 @@ def test_only_new_changed_and_less_deeply_scanned_files_are_scanned(root: Path, 
     os.utime(root / "crashes.mp4")
     changed = {entry.path: entry for entry in scan(root, tmp_path, ["crashes.mp4"], scan=stubborn.stubborn_scan)}
     assert (changed["crashes.mp4"].status, changed[VIDEOS[0]]) == ("crashed", before[VIDEOS[0]])
-    deep = scan(root, tmp_path, [*before], depth="frames")
-    assert {(entry.status, entry.depth, entry.num_decoded == entry.num_frames) for entry in deep} == {
-        ("ok", "frames", True)
-    }
+    for entry in scan(root, tmp_path, [*before], depth="frames"):
+        assert (entry.status, entry.depth, entry.num_decoded) == ("ok", "frames", entry.num_frames)
 
 
 def test_a_new_run_tries_broken_files_again_and_a_continued_one_does_not(root: Path, tmp_path: Path) -> None:
@@ -106,9 +105,7 @@ def test_files_that_hang_or_crash_cost_only_themselves(root: Path, tmp_path: Pat
     assert {entry.status for entry in scan(root, tmp_path, paths)} == {"ok"}  # a new run tries them again
 
 
-def test_a_process_that_dies_before_the_pool_knows_its_job(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_dies_before_the_pool_knows_its_job(root: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Alone, it breaks pebble's pool; beside others, its job never ends."""
     find, deaths = process.PoolManager.find_expired_task, []
 
@@ -126,9 +123,7 @@ def test_a_process_that_dies_before_the_pool_knows_its_job(
     assert len(deaths) == 3
 
 
-def test_a_long_file_shows_that_it_advances(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_long_file_shows_that_it_advances(root: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     shutil.copy2(root / VIDEOS[0], root / "long.mp4")
     monkeypatch.setattr("vidtl.runtime.progress.LINE_EVERY_S", 0.0)
     plan = ScanPlan(root=root, paths=["long.mp4"], folder=ManifestFolder(tmp_path), scan=stubborn.stubborn_scan)
@@ -158,17 +153,17 @@ def test_processes_import_the_scan_alone(root: Path, tmp_path: Path) -> None:
     assert {*entry.reason.split()} == {"vidtl.prepare.scan", "av"}
 
 
+def version_1(folder: str, quota: str) -> dict[str, str]:
+    return {f"{folder}/cpu.cfs_quota_us": quota, f"{folder}/cpu.cfs_period_us": "100000"}
+
+
 @pytest.mark.parametrize(
     ("groups", "files", "cores"),
     [
         ("0::/", {"cpu.max": "50000 100000"}, 1),
         ("0::/job/step", {"job/cpu.max": "max 100000", "cpu.max": "100000 100000"}, 1),
-        (
-            "4:cpu,cpuacct:/job",
-            {"cpu,cpuacct/cpu.cfs_quota_us": "100000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
-            1,
-        ),
-        ("1:cpu:/job", {"cpu/job/cpu.cfs_quota_us": "-1", "cpu/job/cpu.cfs_period_us": "100000"}, 0),
+        ("4:cpu,cpuacct:/job", version_1("cpu,cpuacct", "100000"), 1),
+        ("1:cpu:/job", version_1("cpu/job", "-1"), 0),
         ("0::/", {"cpu.max": "99900000 100000"}, 0),
         ("", {}, 0),
     ],
@@ -252,12 +247,8 @@ def test_a_thorough_scan_decodes_every_image(tmp_path: Path) -> None:
     quick = [scan_file(ScanJob(tmp_path, name, "packets", frame_rate=10.0)) for name in folders]
     thorough = [scan_file(ScanJob(tmp_path, name, "frames", frame_rate=10.0)) for name in folders]
     assert {(entry.status, entry.num_decoded) for entry in quick} == {("ok", -1)}
-    assert [(entry.status, entry.num_frames, entry.num_decoded) for entry in thorough] == [
-        ("ok", 4, 4),
-        ("damaged", 4, 2),
-        ("unreadable", 4, 0),
-        ("ok", 1, 1),
-    ]
+    found = [("ok", 4, 4), ("damaged", 4, 2), ("unreadable", 4, 0), ("ok", 1, 1)]
+    assert [(entry.status, entry.num_frames, entry.num_decoded) for entry in thorough] == found
     assert thorough[1].reason.startswith("2 of 4 frames do not decode, the first is 1: not an image")
 
 
@@ -296,8 +287,6 @@ def test_parts_of_an_earlier_array_do_not_stand_in_for_missing_ones(folder: Mani
 
 
 def test_a_manifest_that_has_all_files_needs_no_parts(folder: ManifestFolder) -> None:
-    with refused(folder.path, "no parts"):
-        folder.merge(PATHS)
     write_part(folder, Shard(1, 1), "whole")
     content = folder.merge(PATHS).file.read_bytes()
     assert folder.merge(PATHS).file.read_bytes() == content

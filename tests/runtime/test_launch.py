@@ -100,11 +100,9 @@ def test_a_tool_is_stopped_with_one_line_at_any_time(tmp_path, number, when):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 @pytest.mark.parametrize(("config", "lines"), [("gpu", 1), ("cpu", 0), ("cpu_2_processes", 0)])
 def test_a_configuration_for_gpus_says_first_that_there_is_none(tmp_path, config, lines):
-    script = tmp_path / "script.py"
-    script.write_text("from vidtl.runtime.launch import make_accelerator\nmake_accelerator('fp32')\n")
-    environment = {name: value for name, value in ENVIRONMENT.items() if name != "CUDA_VISIBLE_DEVICES"}
-    command = launch_command(config, "--quiet", script)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=True)
+    text = "from vidtl.runtime.launch import make_accelerator; make_accelerator('fp32')"
+    done = run_script(tmp_path, text, launcher=launch_command(config, "--quiet")[1:], CUDA_VISIBLE_DEVICES="0")
+    assert done.returncode == 0, done.stderr
     assert done.stderr.count("configs/accelerate/cpu.yaml") == lines
 
 

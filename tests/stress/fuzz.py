@@ -20,7 +20,6 @@ import sqlite3
 import struct
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +34,7 @@ from safetensors.torch import save_file
 
 from tests.environment import REPOSITORY
 from tests.stress.decoding import make_seeds, mutated
+from tests.stress.outcome import in_child
 from vidtl.annotations.description import load_description, read_splits
 from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.manifest import FILE_NAME, FOLDER, Entry, find_manifest
@@ -45,7 +45,7 @@ from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool
-from vidtl.training.checkpoint import EXPERIMENT, OPTIMIZER, STATE, new_checkpoint
+from vidtl.training.checkpoint_directory import EXPERIMENT, OPTIMIZER, STATE, new_checkpoint
 from vidtl.training.run_directory import dump_config
 from vidtl.video import Box, UnreadableVideo, View, open_video
 
@@ -170,60 +170,47 @@ def read_data(case: Path) -> None:
 
 
 def read_manifest(case: Path) -> None:
-    """Open the videos of the manifest by their scans."""
+    """Read the videos of the manifest by their scans."""
     configure_logging(is_main_process=True)
     manifest = find_manifest(case, "auto")
     assert manifest is not None
     for path in sorted(case.glob("*.mp4")):
-        try:
-            read_frames(path, manifest.consult(case, path.name))
-        except UnreadableVideo as error:
-            print(error)
+        read_frames(path, lambda path: manifest.consult(case, path.name))
     print(sum(1 for _ in manifest))
 
 
 def read_video(case: Path) -> None:
     """Read frames of the mutated video."""
     (path,) = case.glob("mutated*")
+    read_frames(path)
+
+
+def read_frames(path: Path, scan: Callable[[Path], Any] = lambda path: None) -> None:
+    """Read four frames as a worker does."""
     try:
-        read_frames(path)
+        with open_video(path, scanned=scan(path)) as video:
+            frames = np.linspace(0, len(video.times_s) - 1, 4).astype(int)
+            video.read([View(frames, Box(0, 0, video.height, video.width))], (32, 32), "planar")
     except UnreadableVideo as error:
         print(error)
 
 
-def read_frames(path: Path, scanned: Any = None) -> None:
-    """Read four frames as a worker does."""
-    with open_video(path, scanned=scanned) as video:
-        frames = np.linspace(0, len(video.times_s) - 1, 4).astype(int)
-        video.read([View(frames, Box(0, 0, video.height, video.width))], (32, 32), "planar")
-
-
-ACTIONS: dict[str, Callable[[Path], None]] = {
-    "model": read_model, "data": read_data, "manifest": read_manifest, "video": read_video,
-}  # fmt: skip
+ACTIONS = {"model": read_model, "data": read_data, "manifest": read_manifest, "video": read_video}
 
 
 def in_fork(action: Callable[[], object], log: Path) -> tuple[int, str, int]:
     """Run an action as a tool does in a forked process; return exit code, fault or '', and peak memory in bytes."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setsid()
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            for stream in (1, 2):
-                os.dup2(output, stream)
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE,) * 2)
-            run_tool(action)
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+
+    def work() -> None:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE,) * 2)
+        run_tool(action)
+
+    child = in_child(work)
     with open(os.pidfd_open(child)) as end:
         ended = select.select([end], [], [], LIMIT_S)[0]
     with suppress(ProcessLookupError):

@@ -17,8 +17,8 @@ from tests.stress.outcome import Bench, KillInSave, Outcome, ending_of, in_child
 from tests.training.runs import are_equal
 from tests.training.tiny_run import tiny_config, tiny_task, tiny_train, uneven_evaluation
 from vidtl.config import ScheduleConfig
-from vidtl.runtime.signals import SAME_REQUEST_S, StoppedBySignalError
-from vidtl.training.checkpoint import checkpoint_step, find_problem, list_checkpoints
+from vidtl.runtime.signals import StoppedBySignalError
+from vidtl.training.checkpoint_directory import checkpoint_step, find_problem, list_checkpoints
 
 OPTIONS = {"keep_checkpoints": 2, "checkpoint_every_steps": 1, "ema_decay": 0.9, "trackers": ()}
 
@@ -75,8 +75,7 @@ def kills(bench: Bench) -> Outcome:
 
 
 def signals(bench: Bench) -> Outcome:
-    """SIGTERM, SIGINT and SIGUSR1 in random steps: a checkpoint of that step, the exit code, and a bitwise equal end; a
-    second signal ends the process at once."""
+    """SIGTERM, SIGINT and SIGUSR1 in random steps: a checkpoint of that step, the exit code, a bitwise equal end."""
     outcome, rng = Outcome(), random.Random(bench.seed)
     config = config_of("8 epochs", checkpoint_every_steps=1000)
     unbroken, _ = tiny_train(bench.folder / "unbroken", config, bench.accelerator)
@@ -101,20 +100,7 @@ def signals(bench: Bench) -> Outcome:
             same = are_equal(again.checkpoint, unbroken.checkpoint)
             outcome.judge(f"{signum.name} in step {step}", code == 128 + signum and kept and same)
             shutil.rmtree(folder)
-
-    def hang():
-        task = tiny_task(config)
-        task.loader.spoil = lambda at, batch: (time.sleep(60) if at == 3 else None) or batch
-        tiny_train(bench.folder / "second", config, bench.accelerator, task=task)
-
-    child = in_child(hang)
-    time.sleep(1.0)  # until the step that hangs
-    os.kill(child, signal.SIGTERM)
-    time.sleep(SAME_REQUEST_S + 0.1)
-    os.kill(child, signal.SIGTERM)
-    start = time.monotonic()
-    outcome.judge("second signal", ending_of(child) == 128 + signal.SIGTERM)
-    outcome.figures = {"slowest end, s": slowest, "second signal, s": time.monotonic() - start}
+    outcome.figures = {"slowest end, s": slowest}
     return outcome
 
 

@@ -3,13 +3,14 @@
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
 
-from vidtl.training.checkpoint import newest_valid
+from vidtl.training.checkpoint_directory import newest_valid
 
 FILE_EVENTS = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
 """Audit events of operations on files that checkpoints make."""
@@ -56,6 +57,8 @@ def in_child(action: Callable[[], object]) -> int:
             code = 0
         except SystemExit as error:
             code = int(error.code or 0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     return child

@@ -1,5 +1,6 @@
 """Small toy sets, models with random weights, and the tools in subprocesses."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,12 @@ def tiny() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def two_steps(tiny: list[str]) -> list[str]:
+    """Options of two steps of training."""
+    return [*tiny, "--schedule.length", "2 steps", "--schedule.warmup", "0 steps", "--training.trackers", "[]"]
+
+
+@pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_set(tmp_path_factory.mktemp("toy"), videos_per_class_train=4)
 
@@ -37,10 +44,21 @@ def toy_multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_set(folder: Path, **settings: Any) -> Path:
-    """Generate toy videos with 2 validation videos per class."""
-    toy = ToySettings(seed=3, videos_per_class_val=2, **settings)
+    """Generate toy videos, by default with 2 validation videos per class."""
+    toy = ToySettings(**{"seed": 3, "videos_per_class_val": 2, **settings})
     make_toy(folder, toy, Progress(visible=False), num_processes=1)
     return folder
+
+
+CLASS_FOLDERS = "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
+"""A description of class folders."""
+
+
+def copy_videos(root: Path, videos: dict[str, Path]) -> None:
+    """Copy each video to a place in a root."""
+    for place, video in videos.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(video, root / place)
 
 
 @pytest.fixture(scope="session")

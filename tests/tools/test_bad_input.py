@@ -49,11 +49,6 @@ def contents(run: Path) -> dict[Path, bytes]:
         ("--augmentation.repeats", "3", ("training.batch_size", "8", "multiples of 3")),
         ("--augmentation.rand_augment_magnitude", "31", ("augmentation.rand_augment_magnitude", "31.0", "0 to 30")),
         ("--clip.num_frames", "9", ("clip.num_frames", "9")),
-        ("--clip.frame_size", "[36,30]", ("clip.frame_size",)),
-        ("--model.token_learner.num_tokens", "17", ("model.token_learner.num_tokens", "17")),
-        ("--model.token_learner.after_block", "3", ("model.token_learner.after_block", "3")),
-        ("--model.num_heads", "5", ("num_heads",)),
-        ("--model.pooling", "first", ("model.pooling",)),
     ],
 )
 def test_values_that_cannot_be(refused: Callable[..., str], option: str, value: str, parts: tuple[str, ...]) -> None:
@@ -84,10 +79,6 @@ def test_other_tools(run_main: RunMain, main: Callable[[], None], options: list[
     output, errors = run_main(main, *options, code=2)
     assert output == ""
     assert_refusal(errors, *parts)
-
-
-def test_missing_root(refused: Callable[..., str], toy: Path) -> None:
-    assert_refusal(refused(root=toy.with_name("toi")), "data.root", "toi")
 
 
 @pytest.mark.parametrize(("old", "new"), [("youtube_id", "youtube"), ("moving", "movin")])

@@ -13,6 +13,7 @@ import train
 
 from tests.environment import RunMain
 from tests.refusals import assert_refusal
+from tests.tools.conftest import CLASS_FOLDERS, copy_videos
 
 
 @pytest.fixture
@@ -21,16 +22,12 @@ def folders(toy: Path, tmp_path: Path) -> tuple[Path, Path]:
     videos = sorted((toy / "videos/val").iterdir())
     places = ("walk/s1/a.mp4", "walk/s2/b.mp4", "run/c.mp4", "run/more/d.MP4")
     for split in ("train", "val"):
-        for video, place in zip(videos, places, strict=False):
-            target = tmp_path / "root" / split / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(video, target)
+        copy_videos(tmp_path / "root" / split, dict(zip(places, videos, strict=False)))
     shutil.move(tmp_path / "root/train/run", tmp_path / "disk")
     (tmp_path / "root/train/run").symlink_to(tmp_path / "disk")
     (tmp_path / "root/train/walk/s1/loop").symlink_to("/")
     (tmp_path / "set").mkdir()
-    splits = "splits: {train: {videos: train}, val: {videos: val}}"
-    (tmp_path / "set/dataset.yaml").write_text(f"format: class_folders\nlabels: single\n{splits}\n")
+    (tmp_path / "set/dataset.yaml").write_text(CLASS_FOLDERS)
     return tmp_path / "set", tmp_path / "root"
 
 
@@ -66,9 +63,8 @@ def test_the_root_alone_is_enough(toy: Path, tmp_path: Path, run_main: RunMain, 
     root, run = tmp_path / "birds", tmp_path / "run"
     for number, video in enumerate(sorted((toy / "videos/train").iterdir())[:20]):
         places = layout.split(", ")
-        folder = root / places[number // 2 % 5 == 0 and -1].format(("wren", "great tit")[number % 2])
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(video, folder / f"{number}{video.suffix}")
+        folder = places[number // 2 % 5 == 0 and -1].format(("wren", "great tit")[number % 2])
+        copy_videos(root, {f"{folder}/{number}{video.suffix}": video})
     _, err = run_main(train.main, *SIZE, *SMALL, "--data.root", root, "--output_dir", run)
     assert "birds: 16 videos to train on, 4 to evaluate on, 2 classes" in err
     assert "init_from" not in err

@@ -62,16 +62,9 @@ def test_a_flax_vivit_gives_the_reference_output(golden: Path, tmp_path: Path, r
         after_block = json.loads(archive["meta"].tobytes())["token_learner_at"]
     names = [f"class {index}" for index in range(output.shape[1])]
     (tmp_path / "names.txt").write_text("\n".join(names))
-    options = (
-        "--output",
-        tmp_path / "out",
-        "--class_names",
-        tmp_path / "names.txt",
-        "--clip.num_frames",
-        len(video[0]),
-    )
-    clip = ("--clip.frame_size", list(video.shape[2:4]), "--model.token_learner.after_block", after_block)
-    run_main(convert_weights.main, source, *options, *clip)
+    options = ["--output", tmp_path / "out", "--class_names", tmp_path / "names.txt"]
+    options += ["--clip.num_frames", len(video[0]), "--clip.frame_size", list(video.shape[2:4])]
+    run_main(convert_weights.main, source, *options, "--model.token_learner.after_block", after_block)
     model = load_model_directory(tmp_path / "out").eval()
     assert model.class_names == tuple(names)
     torch.testing.assert_close(model(video.permute(0, 1, 4, 2, 3)), output, rtol=1e-5, atol=1e-5)

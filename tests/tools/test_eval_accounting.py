@@ -11,19 +11,16 @@ import pytest
 
 from tests.environment import RunMain
 from tests.refusals import assert_refusal
+from tests.tools.conftest import make_set
 from vidtl.data.dataset import ViewDataset
-from vidtl.data.toy import ToySettings, make_toy
 from vidtl.data.toy_clip import MOTIONS
-from vidtl.runtime.progress import Progress
 from vidtl.training.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 videos to evaluate on, one of them cut, one of them gone."""
-    folder = tmp_path_factory.mktemp("forty")
-    settings = ToySettings(seed=4, videos_per_class_train=1, videos_per_class_val=5)
-    make_toy(folder, settings, Progress(visible=False), num_processes=1)
+    folder = make_set(tmp_path_factory.mktemp("forty"), seed=4, videos_per_class_train=1, videos_per_class_val=5)
     files = sorted((folder / "videos/val").iterdir())
     assert len(files) == 40
     files[7].write_bytes(files[7].read_bytes()[:300])
@@ -40,7 +37,7 @@ def test_unreadable_videos_are_counted_and_listed(
     options += ["--output_dir", tmp_path, "--data.num_workers", "0", "--html", "false", *strict]
     output, _ = run_main(evaluation.main, *options, code=4 if strict else 0)
     assert "40 videos annotated, 38 scored, 2 unreadable" in output
-    assert "protocol center: 1 clips x 1 crops = 1 views, fusion mean_logits" in output
+    assert "protocol center: center crop, 1 clip, fusion mean_logits" in output
     record = json.loads((tmp_path / "val-center/metrics.json").read_text())
     assert (record["num_annotated"], record["num_scored"], record["num_unreadable"]) == (40, 38, 2)
     assert record["metrics_readable"]["top1"] * 38 == pytest.approx(record["metrics"]["top1"] * 40)

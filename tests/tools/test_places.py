@@ -45,11 +45,9 @@ def run(*command: str | Path, limits: str = "") -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture
-def command(toy: Path, tiny: list[str], tmp_path: Path) -> list[str | Path]:
-    """Two steps of training."""
-    length = ["--schedule.length", "2 steps", "--schedule.warmup", "0 steps", "--training.trackers", "[]"]
+def command(toy: Path, two_steps: list[str], tmp_path: Path) -> list[str | Path]:
     data = ["--data.root", toy, "--data.manifest", "none", "--output_dir", tmp_path / "run"]
-    return [REPOSITORY / "tools/train.py", *tiny, *length, *data]
+    return [REPOSITORY / "tools/train.py", *two_steps, *data]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of system calls")
@@ -105,17 +103,11 @@ def test_little_shared_memory_is_told_before_the_first_batch(
 
 
 @pytest.fixture
-def without_validation(toy: Path, tiny: list[str], tmp_path: Path) -> list[str | Path]:
+def without_validation(toy: Path, two_steps: list[str], tmp_path: Path) -> list[str | Path]:
     """Options of a run of two steps on a set with the splits `train` and `test`."""
-    text = (
-        (REPOSITORY / "datasets/toy/dataset.yaml")
-        .read_text()
-        .replace("  val:", "  test:")
-        .replace("classes: classes.txt", "")
-    )
-    (tmp_path / "dataset.yaml").write_text(text)
-    data = ["--data.dataset", tmp_path, "--data.root", toy, "--data.num_workers", "0"]
-    return [*tiny, *data, "--schedule.length", "2 steps", "--schedule.warmup", "0 steps", "--training.trackers", "[]"]
+    text = (REPOSITORY / "datasets/toy/dataset.yaml").read_text().replace("  val:", "  test:")
+    (tmp_path / "dataset.yaml").write_text(text.replace("classes: classes.txt", ""))
+    return [*two_steps, "--data.dataset", tmp_path, "--data.root", toy, "--data.num_workers", "0"]
 
 
 def test_a_set_without_validation_split_trains(
@@ -153,14 +145,13 @@ def test_settings_that_need_a_validation_split_are_refused_without_one(
 
 
 def test_a_run_resumes_and_is_evaluated_by_other_paths_of_the_same_data(
-    run_main: RunMain, toy: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_main: RunMain, toy: Path, two_steps: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(REPOSITORY / "datasets/toy", tmp_path / "sets/mine")
     monkeypatch.chdir(tmp_path)
-    plain = ["--data.num_workers", "0", "--training.trackers", "[]", "--schedule.warmup", "0 steps"]
     for length, dataset, root in (("1", "sets/mine", toy), ("2", tmp_path / "sets/mine", os.path.relpath(toy))):
-        data = ["--data.dataset", dataset, "--data.root", root]
-        run_main(train.main, *tiny, *plain, *data, "--schedule.length", f"{length} steps", "--output_dir", "run")
+        data = ["--data.dataset", dataset, "--data.root", root, "--data.num_workers", "0"]
+        run_main(train.main, *two_steps, *data, "--schedule.length", f"{length} steps", "--output_dir", "run")
         run_main(evaluation.main, *data, "--checkpoint", "run", "--html", "false", "--output_dir", f"e{length}")
     assert json.loads(Path("run/summary.json").read_text())["attempts"][1]["first_step"] == 1
     run_main(evaluation.main, "--checkpoint", "run", "--data.root", toy, "--html", "false", "--output_dir", "e2")

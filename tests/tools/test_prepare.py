@@ -12,6 +12,7 @@ import pytest
 from tests.annotations.sets import write
 from tests.environment import RunMain
 from tests.refusals import assert_refusal
+from tests.tools.conftest import CLASS_FOLDERS, copy_videos
 from vidtl.annotations.description import load_description, read_records
 from vidtl.data.manifest import Manifest, default_file
 from vidtl.video import open_video
@@ -39,9 +40,7 @@ BROKEN = ("broken/zero_byte.mp4", "broken/jpeg_named.mp4", "broken/ExoPlayer__sa
 def mixed(shared_data: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A data set of real and broken files with a missing and a repeated one: its description and its root."""
     folder, root = tmp_path / "mixed", tmp_path / "root"
-    for path in (*VIDEOS, *BROKEN):
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(shared_data / path, root / path)
+    copy_videos(root, {path: shared_data / path for path in (*VIDEOS, *BROKEN)})
     shutil.copy2(root / VIDEOS[0], root / "again.mov")
     paths = [*VIDEOS, *BROKEN, "again.mov", "videos/mmaction2_part_0.mp4"]
     rows = [f"{path},{'ab'[number % 2]},{'train' if number % 3 else 'val'}" for number, path in enumerate(paths)]
@@ -111,17 +110,12 @@ def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path
 def test_copies_of_class_folders_leave_out_what_cannot_be_copied(toy: Path, tmp_path: Path, run_main: RunMain) -> None:
     folder, root = tmp_path / "set", tmp_path / "root"
     videos = sorted((toy / "videos/val").iterdir())
-    for number, video in enumerate(videos[:4]):
-        for split in ("train", "val"):
-            target = root / split / "ab"[number % 2] / video.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(video, target)
+    for split in ("train", "val"):
+        copy_videos(root, {f"{split}/{'ab'[n % 2]}/{video.name}": video for n, video in enumerate(videos[:4])})
     (root / "train/a/broken.mp4").write_text("no video")
     (root / "train/a" / os.fsdecode(b"\xe9.txt")).write_text("no video either")
     folder.mkdir()
-    (folder / "dataset.yaml").write_text(
-        "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
-    )
+    (folder / "dataset.yaml").write_text(CLASS_FOLDERS)
     output = tmp_path / "fast"
     out, _ = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 1, "--transcode", output)
     assert "8 of 9 files" in out
@@ -165,7 +159,7 @@ def test_a_test_list_without_labels_is_left_out_unless_named(tmp_path: Path, run
         (["--shard", "a"], ["--shard", "'a'", "i/n"]),
         (["--shard", "1/2", "--merge"], ["--merge", "--shard"]),
         (["--merge"], ["no parts"]),
-        (["--workers", "0"], ["--workers is 0"]),
+        (["--workers", "0"], ["--workers", "'0'"]),
         (["--time_limit", "nan"], ["--time_limit is nan", "86400"]),
         (["--time_limit", "inf"], ["--time_limit is inf", "86400"]),
         (["--crf", "22"], ["--crf", "--transcode"]),

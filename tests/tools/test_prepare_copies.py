@@ -8,6 +8,7 @@ import pytest
 
 from tests.environment import RunMain
 from tests.refusals import assert_refusal
+from tests.tools.conftest import CLASS_FOLDERS, copy_videos
 from vidtl.annotations.description import load_description, read_records
 from vidtl.data.manifest import default_file
 from vidtl.prepare.transcode_set import copy_annotations
@@ -51,12 +52,9 @@ def test_parts_are_joined_all_or_none_and_again(toy: Path, tmp_path: Path, run_m
 def listed(toy: Path, tmp_path: Path) -> tuple[Path, Path]:
     """Two videos in a list of absolute paths, as VideoMAE writes it: a description and its root."""
     folder, root = tmp_path / "listed", tmp_path / "root"
-    lines = ["\ufeff"]
-    for number, video in enumerate(sorted((toy / "videos/val").iterdir())[:2]):
-        (root / "clips").mkdir(parents=True, exist_ok=True)
-        shutil.copy2(video, root / "clips" / f"{number}.mp4")
-        lines.append(f"{root}/clips/{number}.mp4 {number}\r\n")
-    (root / "list.txt").write_text("".join(lines))
+    videos = sorted((toy / "videos/val").iterdir())[:2]
+    copy_videos(root / "clips", {f"{number}.mp4": video for number, video in enumerate(videos)})
+    (root / "list.txt").write_text("\ufeff" + "".join(f"{root}/clips/{number}.mp4 {number}\r\n" for number in (0, 1)))
     (root / "names.txt").write_text("run\nsit\n")
     folder.mkdir()
     (folder / "dataset.yaml").write_text(
@@ -132,12 +130,8 @@ def test_a_folder_that_a_list_cannot_name(listed: tuple[Path, Path], tmp_path: P
 
 def test_classes_of_folders_need_all_splits(toy: Path, tmp_path: Path, run_main: RunMain) -> None:
     root, fast = tmp_path / "root", tmp_path / "fast"
-    for split in ("train", "val"):
-        (root / split / "run").mkdir(parents=True)
-        shutil.copy2(next((toy / "videos/val").iterdir()), root / split / "run/a.mp4")
-    (tmp_path / "dataset.yaml").write_text(
-        "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
-    )
+    copy_videos(root, dict.fromkeys(("train/run/a.mp4", "val/run/a.mp4"), next((toy / "videos/val").iterdir())))
+    (tmp_path / "dataset.yaml").write_text(CLASS_FOLDERS)
     options = ["--dataset", tmp_path, "--root", root, "--workers", 1, "--transcode", fast]
     _, err = run_main(prepare.main, *options, "--splits", "train", code=2)
     assert_refusal(err, "--splits", "val")

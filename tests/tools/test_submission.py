@@ -31,10 +31,7 @@ FORMS = {
 def models(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     kinds = {"single": False, "multi": True}
-    return {
-        f"labels: {kind}": random_model(folder / kind, multi_label=multi, class_names=MOTIONS)
-        for kind, multi in kinds.items()
-    }
+    return {f"labels: {k}": random_model(folder / k, multi_label=m, class_names=MOTIONS) for k, m in kinds.items()}
 
 
 @pytest.fixture(params=FORMS)
@@ -44,10 +41,7 @@ def test_list(request: pytest.FixtureRequest, toy: Path, tmp_path: Path) -> tupl
     videos = [path.stem for path in sorted((toy / "videos/val").iterdir())[:4]] + ["lost_000001_000002"]
     parts = [(name, *map(int, times)) for name, *times in (video.rsplit("_", 2) for video in videos)]
     listed = {
-        "ssv2_json": (
-            json.dumps([{"id": video} for video in videos]),
-            json.dumps([{"id": "1", "template": MOTIONS[0]}]),
-        ),
+        "ssv2_json": (json.dumps([{"id": v} for v in videos]), json.dumps([{"id": "1", "template": MOTIONS[0]}])),
         "kinetics_csv": (
             "youtube_id,time_start,time_end,split\n" + "".join(f"{n},{a},{b},test\n" for n, a, b in parts),
             "label,youtube_id,time_start,time_end\n"
@@ -71,16 +65,8 @@ def test_every_form_has_the_scores_of_an_evaluation(
 ) -> None:
     form, root, videos = test_list
     model = models[FORMS[form][0][0]]
-    options = [
-        "--checkpoint",
-        model,
-        "--evaluation.batch_size",
-        "10",
-        "--evaluation.protocol",
-        "center",
-        "--data.num_workers",
-        "0",
-    ]
+    options = ["--checkpoint", model, "--evaluation.batch_size", "10", "--evaluation.protocol", "center"]
+    options += ["--data.num_workers", "0"]
     data = ["--data.dataset", root, "--data.root", root]
     output, errors = run_main(prediction.main, *options, *data, "--submission", root / "out/scores.txt", code=4)
     assert "lost_000001_000002" in output

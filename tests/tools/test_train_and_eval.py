@@ -13,7 +13,8 @@ import train as training
 from PIL import Image
 
 from tests.environment import RunMain
-from vidtl.training.checkpoint import find_problem
+from tests.training.runs import log_lines, losses
+from vidtl.training.checkpoint_directory import find_problem
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,10 +30,6 @@ def train(launch: Launch, config: str, tiny: list[str], toy: Path, folder: Path)
     return finished(launch(config, "train", *tiny, *options, "--training.log_every_steps", "1")).stderr
 
 
-def lines_of(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def run(launch: Launch, toy: Path, tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run in one process."""
@@ -42,11 +39,11 @@ def run(launch: Launch, toy: Path, tiny: list[str], tmp_path_factory: pytest.Tem
 
 
 def test_a_run_leaves_its_settings_metrics_curves_and_checkpoint(run: Path) -> None:
-    training = [line for line in lines_of(run) if "split" not in line]
+    training = [line for line in log_lines(run) if "split" not in line]
     assert [line["step"] for line in training] == list(range(1, 9))
     parts = ("data_wait_share", "transfer_share", "compute_share")
     assert all(0 < sum(line[part] for part in parts) <= 1 for line in training)
-    assert [line["step"] for line in lines_of(run) if line.get("split") == "val"] == [8]
+    assert [line["step"] for line in log_lines(run) if line.get("split") == "val"] == [8]
     assert "num_frames: 8" in (run / "config.yaml").read_text()
     assert list((run / "tensorboard").iterdir())
     with Image.open(run / "curves.png") as picture:
@@ -76,8 +73,7 @@ def test_two_processes_score_an_odd_number_of_videos_as_one(launch: Launch, run:
 
 def test_two_processes_train_as_one(launch: Launch, run: Path, toy: Path, tiny: list[str], tmp_path: Path) -> None:
     assert "2 processes on CPU, fp32" in train(launch, "cpu_2_processes", tiny, toy, tmp_path / "two")
-    one, two = ([line["loss"] for line in lines_of(each) if "loss" in line] for each in (run, tmp_path / "two"))
-    assert two == pytest.approx(one, abs=1e-5)
+    assert losses(tmp_path / "two") == pytest.approx(losses(run), abs=1e-5)
 
 
 def test_the_command_at_the_end_evaluates_the_best_checkpoint(
@@ -87,7 +83,7 @@ def test_the_command_at_the_end_evaluates_the_best_checkpoint(
     options += ["--training.evaluate_every_epochs", "1", "--optimizer.learning_rate", "1e-12"]  # equal evaluations
     out, _ = run_main(training.main, *options)
     printed = dict(line.split(maxsplit=1) for line in out.splitlines())
-    first, _ = (line for line in lines_of(tmp_path / "a run") if "split" in line)
+    first, _ = (line for line in log_lines(tmp_path / "a run") if "split" in line)
     best, place = f"top-1 {100 * first['top1']:.1f}", tmp_path / "a run/checkpoints/step-00000004"
     assert printed["best"] == f"{best} at step 4: {place}"
     assert printed["last"].endswith("step-00000008")

@@ -1,6 +1,5 @@
 """CIFAR-10 in each form, and folders of images, in train.py as videos of one frame."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,14 @@ from PIL import Image
 from tests.data.cifar_files import images_and_labels, write_cifar10
 from tests.environment import REPOSITORY, RunMain
 from tests.refusals import assert_refusal
+from tests.tools.conftest import CLASS_FOLDERS
+from tests.training.runs import log_lines
 
 TINY = [
     *("--config", str(REPOSITORY / "configs/cifar10_mini_vit.yaml"), "--data.num_workers", "0"),
     *("--model.width", "16", "--model.head_width", "8", "--model.mlp_width", "32"),
     *("--training.batch_size", "20", "--optimizer.learning_rate", "3e-3", "--training.trackers", "[]"),
 ]
-
-
-def top1(output_dir: Path) -> list[float]:
-    lines = map(json.loads, (output_dir / "metrics.jsonl").read_text().splitlines())
-    return [line["top1"] for line in lines if line.get("split") == "val"]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +27,7 @@ def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str, optio
     write_cifar10(tmp_path, form)
     places = ["--data.root", tmp_path, "--output_dir", tmp_path / "run"]
     _, error = run_main(train.main, *TINY, *options, *places, "--schedule.length", "4 epochs")
-    assert top1(tmp_path / "run")[-1] > 0.3  # chance is 0.1; each class has another color
+    assert log_lines(tmp_path / "run")[-1]["top1"] > 0.3  # chance is 0.1; each class has another color
     assert "100 videos to train on, 20 to evaluate on, 10 classes" in error
 
 
@@ -54,7 +50,6 @@ def test_folders_of_images(run_main: RunMain, tmp_path: Path) -> None:
         folder = tmp_path / ("val" if number % 4 == 0 else "train") / f"class {label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{number}.png")
-    text = "format: class_folders\nlabels: single\nsplits: {train: {videos: train}, val: {videos: val}}\n"
-    (tmp_path / "dataset.yaml").write_text(text)
+    (tmp_path / "dataset.yaml").write_text(CLASS_FOLDERS)
     options = ["--data.dataset", tmp_path, "--data.root", tmp_path, "--output_dir", tmp_path / "run"]
     run_main(train.main, *TINY, *options, "--schedule.length", "1 epochs")

@@ -1,6 +1,5 @@
 """Pictures of training clips, in a run and before it; and runs on classes of unequal size."""
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.environment import RunMain
 from tests.refusals import assert_refusal
+from tests.tools.conftest import copy_videos
 from vidtl.annotations.description import load_description, read_records
 
 
@@ -23,9 +23,7 @@ def unbalanced(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class folders of 8 and 2 videos."""
     root, videos = tmp_path_factory.mktemp("unbalanced"), sorted((toy / "videos/train").iterdir())
     for name, chosen in {"train/many": videos[:8], "train/few": videos[8:10], "val/many": videos[10:12]}.items():
-        (root / name).mkdir(parents=True)
-        for video in chosen:
-            shutil.copy(video, root / name)
+        copy_videos(root / name, {video.name: video for video in chosen})
     return root
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
-from vidtl.training.checkpoint import (
+from vidtl.training.checkpoint_directory import (
     EMA,
     MODEL,
     OPTIMIZER,

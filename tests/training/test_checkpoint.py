@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from tests.stress.outcome import KillInSave, ending_of, in_child
-from vidtl.training.checkpoint import (
+from vidtl.runtime.files import remove
+from vidtl.training.checkpoint import Checkpoint, find_checkpoint
+from vidtl.training.checkpoint_directory import (
     CONFIG,
     EMA,
     EXPERIMENT,
@@ -21,8 +23,6 @@ from vidtl.training.checkpoint import (
     MODEL,
     OPTIMIZER,
     STATE,
-    Checkpoint,
-    find_checkpoint,
     find_problem,
     list_checkpoints,
     new_checkpoint,
@@ -74,16 +74,22 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_use
     path = folder / "step-00000020" / name
     good = path.read_bytes()
     rng = np.random.default_rng(0)
-    versions = [None, *(good[:length] for length in rng.choice(len(good), size=min(10, len(good)), replace=False))]
+    versions = [
+        None,
+        "folder",
+        *(good[:length] for length in rng.choice(len(good), size=min(10, len(good)), replace=False)),
+    ]
     places = [place for place, byte in enumerate(good) if name != MANIFEST or not chr(byte).isspace()]
     for place in rng.choice(places, size=min(20, len(places)), replace=False):
         versions.append(flipped(good, place, rng.integers(8)))
     for version in versions:
-        path.unlink(missing_ok=True) if version is None else path.write_bytes(version)
+        remove(path)
+        path.mkdir() if version == "folder" else path.write_bytes(version) if version else None
         caplog.clear()
         assert content(newest_valid(folder)) == 10
         assert "step-00000020" in caplog.text
         assert name in caplog.text
+    remove(path)
     path.write_bytes(good)
     assert content(newest_valid(folder)) == 20
 
@@ -186,10 +192,12 @@ def test_a_disk_that_fills_up_is_refused_and_leaves_the_checkpoint_before(folder
 
 
 @pytest.mark.parametrize("averaged", [False, True])
-@pytest.mark.parametrize(("at", "given"), [(".", "."), (".", STEP), (STEP, "."), ("checkpoints", "step-00000020")])
+@pytest.mark.parametrize(
+    ("at", "given"), [(".", "."), (".", "checkpoints"), (".", STEP), (STEP, "."), ("checkpoints", "step-00000020")]
+)
 def test_a_run_or_checkpoint_is_found_from_any_folder(folder, monkeypatch, at, given, averaged):
     monkeypatch.chdir(folder.parent / at)
-    found = find_checkpoint(Path(given, EMA if averaged and given != "." else ""))
+    found = find_checkpoint(Path(given, EMA if averaged and "step" in given else ""))
     found = found.with_average() if averaged else found
     assert (found.step, found.run.resolve(), found.averaged) == (20, folder.parent, averaged)
     assert found.model_directory.resolve() == folder / "step-00000020" / ("ema" if averaged else "")
@@ -217,12 +225,24 @@ def test_the_best_checkpoint_of_a_run_or_another_is_chosen(folder, marked, step,
 
 
 @pytest.mark.parametrize(
-    ("place", "step", "parts"),
-    [(".", "17", ("20, 10",)), (".", "lst", ("'last'",)), (".", "best", ("'last'",)), (STEP, "last", (STEP,))],
+    ("given", "step", "parts"),
+    [
+        (".", "17", ("--step", "'17'", "'10'")),
+        (".", "lst", ("--step", "'lst'", "'last'")),
+        (".", "best", ("--step", "'best'", "'last'")),
+        (STEP, "last", ("--step", "'last'", STEP)),
+        ("nothing", "", ("'nothing'", "'nothings'")),
+        ("nothings", "", ("nothings", "config.json")),
+        (f"{STEP}/{MODEL}", "", (f"{STEP}/{MODEL}", "is a file", repr(STEP))),
+        ("me/my-model", "", ("hf download me/my-model",)),
+        ("https://a.b/c", "", ("'https://a.b/c'", "URL")),
+    ],
 )
-def test_a_step_that_a_run_does_not_have_is_refused(folder, place, step, parts):
-    with refused("--step", repr(step), *parts):
-        find_checkpoint(folder.parent / place, step)
+def test_a_place_without_a_model_or_such_a_step_is_refused(folder, monkeypatch, given, step, parts):
+    (folder.parent / "nothings").mkdir()
+    monkeypatch.chdir(folder.parent)
+    with refused(*parts):
+        find_checkpoint(Path(given), step)
 
 
 def test_any_model_directory_is_found_without_a_run(folder, tmp_path):
@@ -237,24 +257,6 @@ def test_any_model_directory_is_found_without_a_run(folder, tmp_path):
     # From the manifest or, without one, from the files: the same for the same model.
     assert found.fingerprint() == find_checkpoint(folder.parent).fingerprint()
     assert found.fingerprint() != find_checkpoint(folder.parent).with_average().fingerprint()
-
-
-@pytest.mark.parametrize("given", ["nothing", "elsewhere"])
-def test_a_place_without_a_model_is_refused(tmp_path, given):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "nothings").mkdir()
-    with refused(given, "'nothings'" if given == "nothing" else "config.json"):
-        find_checkpoint(tmp_path / given)
-
-
-def test_a_folder_of_checkpoints_is_that_of_its_run_and_a_file_or_name_is_refused(folder):
-    assert find_checkpoint(folder) == find_checkpoint(folder.parent)
-    file = folder / "step-00000020" / MODEL
-    with refused(repr(str(file)), "is a file", repr(str(file.parent))):
-        find_checkpoint(file)
-    for given, parts in (("me/my-model", ["hf download me/my-model"]), ("https://a.b/c", ["'https://a.b/c'", "URL"])):
-        with refused(given, *parts):
-            find_checkpoint(Path(given))
 
 
 def test_only_the_files_of_the_model_are_verified(folder):
@@ -290,11 +292,3 @@ def test_what_someone_else_put_there_stays(folder, tmp_path, caplog):
     kept = [*others, "step-00000030.damaged"]
     assert [(folder / name).read_text() for name in kept] == ["mine"] * len(kept)
     assert content(tmp_path / "elsewhere") == 10
-
-
-@pytest.mark.parametrize("name", [MANIFEST, STATE, MODEL])
-def test_a_folder_in_place_of_a_file_is_named(folder, name, caplog):
-    (folder / "step-00000020" / name).unlink()
-    (folder / "step-00000020" / name).mkdir()
-    assert content(newest_valid(folder)) == 10
-    assert name in caplog.text

@@ -11,7 +11,7 @@ from tests.refusals import refused
 from tests.training.runs import are_equal, checkpoint_of, cut_back
 from tests.training.tiny_run import engine_of, take_steps, tiny_config, tiny_task, tiny_train, tiny_vivit
 from vidtl.training import lora
-from vidtl.training.checkpoint import MODEL
+from vidtl.training.checkpoint_directory import MODEL
 from vidtl.training.step import Engine
 
 pytest.importorskip("peft")

@@ -13,7 +13,7 @@ from tests.refusals import refused
 from tests.training.tiny_run import engine_of, take_steps, tiny_vivit
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
-from vidtl.training.checkpoint import MODEL, OPTIMIZER
+from vidtl.training.checkpoint_directory import MODEL, OPTIMIZER
 from vidtl.training.model_setup import checkpoint_activations, compile_model, completely_frozen, freeze_all_but
 
 RANDOM = {"dropout": 0.2, "attention_dropout": 0.1, "stochastic_depth": 0.5}

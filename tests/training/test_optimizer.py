@@ -7,7 +7,7 @@ from tests.training.runs import are_equal, cut_back
 from tests.training.tiny_run import norm_model, tiny_config, tiny_train
 from vidtl.config import ClipConfig, ModelConfig, OptimizerConfig, TokenLearnerConfig
 from vidtl.models import build_model
-from vidtl.training.checkpoint import EMA, MODEL
+from vidtl.training.checkpoint_directory import EMA, MODEL
 from vidtl.training.model_setup import freeze_all_but
 from vidtl.training.optimizer import (
     WeightAverage,

@@ -18,7 +18,7 @@ from tests.environment import ENVIRONMENT, launch_command, wait_for
 from tests.training import runs
 from tests.training.runs import are_equal, checkpoint_of, cut_back, finish, log_lines, start
 from tests.training.tiny_run import tiny_config, tiny_model, tiny_train, uneven_evaluation
-from vidtl.training.checkpoint import EMA, MODEL, checkpoint_step, newest_valid
+from vidtl.training.checkpoint_directory import EMA, MODEL, checkpoint_step, newest_valid
 
 PROCESSES = 3
 STEPS = 16

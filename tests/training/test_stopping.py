@@ -44,33 +44,20 @@ def running(tmp_path, monkeypatch):
     return begin
 
 
-def press_ctrl_c(process):
-    os.killpg(process.pid, signal.SIGINT)
-
-
-def terminate(process):
-    process.send_signal(signal.SIGTERM)
-
-
-def warn(process):
-    """Signal the command of the batch script, as `--signal=B:USR1` does."""
-    process.send_signal(signal.SIGUSR1)
-
-
-def warn_all(process):
-    """Signal all processes, as `--signal=USR1` does."""
-    os.killpg(process.pid, signal.SIGUSR1)
+def send(process, name, to_all):
+    """Signal all processes, as Ctrl-C and Slurm's `--signal=USR1` do, or the command, as `--signal=B:USR1` does."""
+    os.killpg(process.pid, signal.Signals[name]) if to_all else process.send_signal(signal.Signals[name])
 
 
 @pytest.mark.parametrize(
-    ("launcher", "stop", "name"),
-    [(launcher, press_ctrl_c, "SIGINT") for launcher in LAUNCHERS]
-    + [(launcher, terminate, "SIGTERM") for launcher in ("none", "accelerate, 2", "ours")]
-    + [("ours", warn, "SIGUSR1")],
+    ("launcher", "name", "to_all"),
+    [(launcher, "SIGINT", True) for launcher in LAUNCHERS]
+    + [(launcher, "SIGTERM", False) for launcher in ("none", "accelerate, 2", "ours")]
+    + [("ours", "SIGUSR1", False)],
 )
-def test_a_stopped_run_says_so_first_and_keeps_its_step(running, tmp_path, launcher, stop, name):
+def test_a_stopped_run_says_so_first_and_keeps_its_step(running, tmp_path, launcher, name, to_all):
     process = running(launcher)
-    stop(process)
+    send(process, name, to_all)
     _, errors = process.communicate(timeout=60)
     assert errors.count(f"stopped by {name}; the same command resumes") == 1, errors
     assert len(saved_steps(tmp_path / "run")) == 1
@@ -82,15 +69,13 @@ def test_a_stopped_run_says_so_first_and_keeps_its_step(running, tmp_path, launc
         assert errors.index(f"{name}: stopping") < errors.index("Traceback")
 
 
-@pytest.mark.parametrize(("launcher", "stop"), [("none", warn), ("ours", warn), ("ours", warn_all)])
-def test_a_warned_run_writes_a_checkpoint_and_goes_on(running, tmp_path, launcher, stop):
+@pytest.mark.parametrize(("launcher", "to_all"), [("none", False), ("ours", False), ("ours", True)])
+def test_a_warned_run_writes_a_checkpoint_and_goes_on(running, tmp_path, launcher, to_all):
     process = running(launcher, on_sigusr1="checkpoint")
-    stop(process)
+    send(process, "SIGUSR1", to_all)
     assert finish(process)["steps"] == STEPS
-    *asked, last = saved_steps(tmp_path / "run")
-    assert last == STEPS
-    assert asked
-    assert asked[0] < STEPS
+    first, *_, last = saved_steps(tmp_path / "run")
+    assert first < last == STEPS
 
 
 def test_a_killed_process_is_named_without_the_traceback_of_the_launcher(running):

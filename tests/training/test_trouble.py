@@ -13,7 +13,7 @@ from tests.environment import launch_command, wait_for
 from tests.refusals import assert_refusal
 from tests.training.runs import log_lines, start
 from vidtl.runtime.watchdog import Activity, HangDetector, Heartbeat
-from vidtl.training.checkpoint import checkpoint_step, newest_valid
+from vidtl.training.checkpoint_directory import checkpoint_step, newest_valid
 
 
 def beat(rank, beat=0, step=0, activity=Activity.READING, moves=0):

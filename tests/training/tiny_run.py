@@ -133,16 +133,8 @@ def norm_model():
     return nn.Sequential(tiny_model(), nn.BatchNorm1d(3))
 
 
-def tiny_train(
-    output_dir,
-    config,
-    accelerator,
-    evaluate=None,
-    task=None,
-    model=None,
-):
-    task = task or tiny_task(config, accelerator)
-    model = model or tiny_model()
+def tiny_train(output_dir, config, accelerator, evaluate=None, task=None, model=None):
+    task, model = task or tiny_task(config, accelerator), model or tiny_model()
     summary = train(config, output_dir, accelerator, task, model, evaluate, Progress(visible=False))
     return summary, model
 

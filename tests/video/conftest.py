@@ -20,7 +20,7 @@ def whole(video: VideoReader) -> Box:
 
 def view_of(video: VideoReader, numbers: Sequence[int] | np.ndarray) -> View:
     """An inner part of frames, so that crops and seeks are tested together."""
-    box = Box(video.height // 10, video.width // 7, max(2, video.height // 2), max(2, video.width // 2))
+    box = Box(video.height // 10, video.width // 7, video.height // 4 * 2 or 2, video.width // 4 * 2 or 2)
     return View(np.array(numbers), box)
 
 

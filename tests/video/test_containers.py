@@ -2,20 +2,17 @@
 
 import logging
 from collections.abc import Callable
-from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
-from tests.video.conftest import decoded, equal_or_refused, read, unreadable
-from tests.video.test_made import make_video, picture
+from tests.video.conftest import decoded, equal_or_refused, read, skip_without, unreadable
+from tests.video.test_made import make_video
 from vidtl.data.dataset import available_frames
-from vidtl.errors import UserError
 from vidtl.prepare.report import _files
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.prepare.transcode import CopyJob, CopySettings, copy_video
@@ -38,10 +35,7 @@ BEGINNINGS: dict[str, Any] = {
     "program stream after a recorder's header": (PS, lambda data: b"IMKH\1\2\0\0\2\0\0\1" + bytes(28) + data),
     "MPEG-2 cut anywhere": (("m2v", "mpeg2video", {}), lambda data: data[333:]),
     "H.264 cut anywhere": (("h264", "libx264", {}), lambda data: data[2222:]),
-    **{
-        f"begins with {kind}": (MOV, first_box(kind.encode()))
-        for kind in ("styp", "pnot", "udta", "pict", "meta", "wide")
-    },
+    **{kind: (MOV, first_box(kind.encode())) for kind in ("styp", "pnot", "udta", "pict", "meta", "wide")},
 }
 
 
@@ -65,7 +59,7 @@ def test_frames_of_files_that_begin_anyhow(tmp_path: Path, title: str, decoder: 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_digital_video_of_cameras(tmp_path: Path, decoder: str):
-    path = make_video(tmp_path / "tape.dv", "dvvideo", (576, 720), frames=4)
+    path = make_video(tmp_path / "tape.dv", "dvvideo", (576, 720), numbers=range(4))
     equal_or_refused(path, decoder, decoded(path))
 
 
@@ -86,22 +80,14 @@ def test_neither_name_nor_kind_of_object_matters(tmp_path: Path, suffix: str, co
                 assert np.array_equal(read(source, [7, 3]), expected[[7, 3]])
 
 
-@pytest.mark.parametrize(
-    ("form", "codec", "rate"),
-    [
-        ("h264", "libx264", 50),
-        ("hevc", "libx265", 50),
-        ("mpeg2video", "mpeg2video", 50),
-        ("mjpeg", "mjpeg", 0),
-        ("m4v", "mpeg4", 0),
-    ],
-)
-def test_elementary_streams_have_their_own_rate_or_an_assumed_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, codec: str, rate: int
-):
+CODECS = {"h264": "libx264", "hevc": "libx265", "mpeg2video": "mpeg2video", "mjpeg": "mjpeg", "m4v": "mpeg4"}
+
+
+@pytest.mark.parametrize("form", CODECS)
+def test_elementary_streams_have_their_own_rate_or_an_assumed_one(tmp_path: Path, caplog: Any, form: str):
     caplog.set_level(logging.INFO, "vidtl.video.source")
-    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    path = make_video(tmp_path / "stream", codec, rate=50, form=form, pix_fmt=pix_fmt)
+    rate, pix_fmt = 0 if form in ("mjpeg", "m4v") else 50, "yuvj420p" if form == "mjpeg" else "yuv420p"
+    path = make_video(tmp_path / "stream", CODECS[form], rate=50, form=form, pix_fmt=pix_fmt)
     with open_video(path) as video:
         assert video.fps == (rate or 25)
         assert video.source.scanned().rate == (rate or None)
@@ -115,22 +101,15 @@ def test_elementary_streams_have_their_own_rate_or_an_assumed_one(
 )
 @pytest.mark.parametrize("dropped", [(), (1, 2, 20)])
 def test_packets_tell_the_frames_of_avi_whose_index_is_true(tmp_path: Path, codec: str, pix_fmt: str, dropped: Any):
-    path = tmp_path / "made.avi"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, pix_fmt
-        for number in (each for each in range(40) if each not in dropped):
-            frame = av.VideoFrame.from_ndarray(picture(number, 48, 64), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    numbers = [number for number in range(40) if number not in dropped]
+    path = make_video(tmp_path / "made.avi", codec, numbers=numbers, pix_fmt=pix_fmt)
     whole, expected = path.read_bytes(), decoded(path)
     at = whole.rindex(b"idx1") + 8 + 16 * 10  # of its tenth entry
     swapped = whole[:at] + whole[at + 16 : at + 32] + whole[at : at + 16] + whole[at + 32 :]
     for content, is_indexed in ((whole, True), (swapped, False), (whole[: at - 168], True)):
         path.write_bytes(content)
         with open_video(path) as video:
-            assert [round(time * 25) for time in video.times_s] == [n for n in range(40) if n not in dropped]
+            assert [round(time * 25) for time in video.times_s] == numbers
             assert (video.source.timeline.index is not None) == is_indexed
             scanned = video.source.scanned()
         for known in (None, scanned):
@@ -138,31 +117,13 @@ def test_packets_tell_the_frames_of_avi_whose_index_is_true(tmp_path: Path, code
                 assert np.array_equal(read(path, [number], scanned=known)[0], expected[number])
 
 
-def late_video(path: Path, start: int) -> Path:
-    """A file that starts with silence and whose 50 frames begin after the time of `start` frames, 25 per second."""
-    with av.open(str(path), "w") as container:
-        video, audio = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=8000, layout="mono")
-        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        silence.sample_rate, silence.pts = 8000, 0
-        container.mux(audio.encode(silence) + audio.encode(None))
-        for number in range(50):
-            frame = av.VideoFrame.from_ndarray(picture(number, 48, 64), format="rgb24")
-            frame.pts, frame.time_base = start + number, Fraction(1, 25)
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-    return path
-
-
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(("suffix", "start"), [("mp4", 50), ("mkv", 50), ("mp4", 0), ("mkv", 1)])
 def test_times_count_from_the_start_of_the_sound(tmp_path: Path, suffix: str, start: int, decoder: str):
-    path = late_video(tmp_path / f"late.{suffix}", start)
-    try:
-        video = open_video(path, decoder)
-    except UserError as error:
-        pytest.skip(str(error))
-    with video:
+    numbers = range(start, start + 50)
+    path = make_video(tmp_path / f"late.{suffix}", "libx264", numbers=numbers, after_silence=True)
+    skip_without(decoder, path)
+    with open_video(path, decoder) as video:
         np.testing.assert_allclose(video.times_s, (start + np.arange(50)) / 25, atol=1e-3)
         segment: Any = SimpleNamespace(segment_starts_s=[start / 25 + 0.5], segment_ends_s=[start / 25 + 1.0])
         assert available_frames(video, segment, 0, 0.0).tolist() == pytest.approx(range(13, 25), abs=1)
@@ -170,9 +131,8 @@ def test_times_count_from_the_start_of_the_sound(tmp_path: Path, suffix: str, st
         with unreadable("no frame between -1 s and -1 s", f"{start / 25:g} s"):
             available_frames(video, segment, 0, 0.0)
     if decoder == "pyav" and start == 50:
-        copied = copy_video(
-            CopyJob(tmp_path, scan_file(ScanJob(tmp_path, path.name, "packets")), tmp_path, "copy", CopySettings(48))
-        )
+        entry = scan_file(ScanJob(tmp_path, path.name, "packets"))
+        copied = copy_video(CopyJob(tmp_path, entry, tmp_path, "copy", CopySettings(48)))
         with open_video(tmp_path / "copy") as copy, open_video(path) as video:
             assert copied.status == "ok"
             np.testing.assert_allclose(copy.times_s, video.times_s, atol=1e-6)

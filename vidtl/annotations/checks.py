@@ -45,11 +45,9 @@ def _check_pattern(key: str, pattern: str, allowed: tuple[str, ...] | None) -> N
     try:
         fields = pattern_fields(pattern)
         unknown = sorted(fields.difference(fields if allowed is None else allowed))
-        texts = fields.difference({"start", "end"}.intersection(allowed or ()))
-        sample = {name: name if name in texts else 0 for name in fields}
-        sample |= {name: int(name.partition("*")[2]) for name in fields if "*" in name}
-        example = pattern if unknown else pattern.format_map(sample)
-    except (ValueError, TypeError, LookupError) as error:
+        numbers = {name for name in fields if "*" in name or (allowed and name in ("start", "end"))}
+        example = pattern if unknown else pattern.format_map({name: 0 if name in numbers else name for name in fields})
+    except ValueError as error:
         raise UserError(f"{key} has {pattern!r}, which is no name pattern ({error})") from None
     if unknown:
         hint = did_you_mean(unknown[0], sorted(allowed or ()))
@@ -70,10 +68,8 @@ def _check_format(read: DatasetDescription, annotation_format: AnnotationFormat)
         require_choice("a key of expected", split, tuple(read.splits))
         require(count >= 0, f"expected.{split}", count, "0 or more")
     require(read.frame_rate is None or read.frame_rate > 0, "frame_rate", read.frame_rate, "a number above 0")
-    if annotation_format.numbered_classes and read.classes is None:
-        raise UserError(f"format {name} needs `classes`, a file with lines 'c000 name'")
-    if annotation_format.frames_only and (read.classes is None or not read.frame_rate):
-        raise UserError(f"format {name} needs `classes`, the list of classes, and `frame_rate`")
+    for key in annotation_format.needs:
+        require(bool(getattr(read, key)), key, getattr(read, key), f"a value, which format {name} needs")
     has_rate = annotation_format.pattern_fields is None and read.frame_rate is not None
     allowed = "'seconds', or 'frames' with `frame_rate` and format labelled_table"
     require(read.time_unit == "seconds" or has_rate, "time_unit", read.time_unit, allowed)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidtl.annotations.checks import check_keys
 from vidtl.annotations.class_folders import describe_class_folders
-from vidtl.annotations.formats import READERS, AnnotationFormat
+from vidtl.annotations.formats import READERS
 from vidtl.annotations.formats.builder import RecordsBuilder
 from vidtl.annotations.formats.source import AnnotationSource
 from vidtl.annotations.keys import DatasetDescription, SplitDescription
@@ -67,15 +67,9 @@ def read_splits(
 ) -> dict[str, Records]:
     """Read the annotated videos of splits, including those whose files are missing; each list is read once.
 
-    Args:
-        description: the data set.
-        names: the splits.
-        root: `data.root`.
-        follow_links: see `AnnotationPlaces`.
-        leave_out_unlabeled: return no records for splits without any labels, such as published test lists.
+    With `leave_out_unlabeled`, splits without any labels, such as published test lists, are absent from the result.
 
-    Raises:
-        UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
+    UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
         places = AnnotationPlaces(root, description.folder, follow_links)
@@ -140,35 +134,33 @@ def _find_folder(name_or_path: str) -> Path:
         if (place / path / FILE_NAME).is_file():
             return place / path
     names = sorted({found.parent.name for place in places for found in place.glob(f"*/{FILE_NAME}")})
-    raise UserError(
-        f"data.dataset is {name_or_path!r}, neither a data set by name nor a folder with a {FILE_NAME}; "
-        f"{did_you_mean(name_or_path, names)}"
-    )
+    problem = f"neither a data set by name nor a folder with a {FILE_NAME}; {did_you_mean(name_or_path, names)}"
+    raise UserError(f"data.dataset is {name_or_path!r}, {problem}")
 
 
 def _read_classes(description: DatasetDescription, places: AnnotationPlaces) -> list[ClassList]:
     """Read the lists of classes, one for each part of a label."""
-    if not existing(places.root, "data.root").is_dir():
-        raise UserError(f"data.root {str(places.root)!r} is a file; the folder of annotations and videos is needed")
+    existing(places.root, "data.root")
     names = description.classes.split(" + ") if description.classes else []
     return [read_class_list(places.find(name, "file of class names")[0]) for name in names]
 
 
 def _read_split(
-    description: DatasetDescription,
-    split: SplitDescription,
-    places: AnnotationPlaces,
-    lists: Sequence[ClassList],
+    description: DatasetDescription, split: SplitDescription, places: AnnotationPlaces, lists: Sequence[ClassList]
 ) -> RecordsBuilder:
     annotation_format = READERS[description.format]
     columns = {**annotation_format.columns, **description.columns}
+    if annotation_format.annotation_files:
+        annotations = [file for path in split.annotations for file in places.find(path)]
+    else:
+        annotations = [existing(places.root / folder, "folder of a split") for folder in split.videos]
     if description.group and "{" not in description.group:
         columns["group"] = description.group
     if description.files:
         columns["path"] = None
     source = AnnotationSource(
         root=places.root,
-        annotations=_annotations(split, places, annotation_format),
+        annotations=tuple(dict.fromkeys(annotations)),
         dataset=description,
         split=split,
         columns=columns,
@@ -176,15 +168,3 @@ def _read_split(
         class_lists=tuple(lists),
     )
     return annotation_format.read(source)
-
-
-def _annotations(
-    split: SplitDescription, places: AnnotationPlaces, annotation_format: AnnotationFormat
-) -> tuple[Path, ...]:
-    """Return the annotation files of a split, or the folders of its videos."""
-    if annotation_format.annotation_files:
-        return tuple(dict.fromkeys(file for path in split.annotations for file in places.find(path)))
-    folders = tuple(existing(places.root / folder, "folder of a split") for folder in split.videos)
-    if file := next((folder for folder in folders if not folder.is_dir()), None):
-        raise UserError(f"folder of a split {str(file)!r} is a file")
-    return folders

@@ -14,6 +14,7 @@ _NEEDS = {"start": "one", "end": "one", "label": "none", "actions": "none", "len
 """Columns that not all entries need; those that none needs are absent from lists without labels."""
 
 _ABSENT = object()
+_NAN = {"parse_constant": lambda _: None}  # of pandas, is empty
 _MOST_JSON_BYTES, _MOST_JSON_VALUES = 256 << 20, 10_000_000  # which take a hundred times their text
 
 
@@ -22,16 +23,15 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield line or position, from 1, and values of each row; the ending decides the kind of file, CSV by default.
 
-    Args:
-        file: JSON files are lists of objects, or objects of them, whose names become the field `key`; other values
-            become the field `value`. Some entries may lack `start`, `end` and `label`.
-        columns: names; `a + b` joins the values of two, and `segment.0` is the first item of the list `segment`.
-        keys: lead to nested entries of a JSON file, which inherit the fields around them; an empty list of them is one.
-        separator: joins the items of a list.
-        lacking: receives a message for each column of labels that the whole file lacks.
+    JSON files are lists of objects, or objects of them, whose names become the field `key`; other values become the
+    field `value`. Some entries may lack `start`, `end` and `label`. `lacking` receives a message for each column of
+    labels that the whole file lacks.
 
-    Raises:
-        UserError: another kind of file, a missing field, an object that repeats a name, or no pyarrow for Parquet.
+    In `columns`, `a + b` joins the values of two, and `segment.0` is the first item of the list `segment`. `keys` lead
+    to nested entries of a JSON file, which inherit the fields around them; an empty list of them is one. The
+    `separator` joins the items of a list.
+
+    UserError: another kind of file, a missing field, an object that repeats a name, or no pyarrow for Parquet.
     """
     if keys and file.suffix != ".json":
         raise UserError(f"{file}: dataset.yaml has `entries`, which is for JSON files")
@@ -92,7 +92,8 @@ def _text(value: Any, separator: str, where: str) -> str:
 def _entries(file: Path, names: Collection[str], keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     if file.suffix == ".jsonl":
         for line, text in text_lines(file):
-            yield from ((line, entry) for entry in _walk([_parsed(f"{file}:{line}", text)], (), {}))
+            entry = parse_json(text, f"{file}:{line}", **_NAN)
+            yield from ((line, each) for each in _walk([entry], (), {}))
     elif file.suffix == ".parquet":
         yield from enumerate(_read_parquet(file, names), start=1)
     else:
@@ -103,7 +104,7 @@ def _entries(file: Path, names: Collection[str], keys: Sequence[str]) -> Iterato
             raise UserError(f"{file}: JSON of {size} bytes; {most}")
         if lost := [key for key in keys if f'"{key}"'.encode() not in content]:
             raise UserError(f"{file}: no object has {lost[0]!r}, a key of `entries` in dataset.yaml")
-        yield from enumerate(_walk(_parsed(str(file), content), keys, {}), start=1)
+        yield from enumerate(_walk(parse_json(content, str(file), **_NAN), keys, {}), start=1)
 
 
 def _read_parquet(file: Path, names: Collection[str]) -> list[dict[str, Any]]:
@@ -134,10 +135,3 @@ def _walk(value: Any, keys: Sequence[str], outer: dict[str, Any]) -> Iterator[di
             yield from _walk(item[keys[0]], keys[1:], entry)
         else:
             yield entry
-
-
-def _parsed(where: str, text: str | bytes) -> Any:
-    try:
-        return parse_json(text, parse_constant=lambda _: None)  # NaN of pandas is empty
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from None

@@ -135,12 +135,8 @@ class VideoFinder:
         self._beginnings = [join(folder, "") for folder in self._folders]
         self._first_folder = folders[0]
         self.patterns = tuple(patterns)
-        places = [
-            (number, *join(folder, pattern).rpartition("/")[::2])
-            for folder in self._folders
-            for number, pattern in enumerate(patterns)
-        ]
-        self._places = [place for place in places if self._can_match(*place[1:])]
+        places = [(number, join(each, pattern)) for each in self._folders for number, pattern in enumerate(patterns)]
+        self._places = [(number, place) for number, place in places if self._can_match(place)]
         self._hits = [0] * len(patterns)
         self.fields = frozenset[str]().union(*map(pattern_fields, patterns))
 
@@ -150,13 +146,11 @@ class VideoFinder:
         Folders also match with underscores for spaces and without `'`, `(` and `)`, as torchvision.datasets.Kinetics
         names class folders.
         """
-        for number, folder_pattern, name_pattern in self._places:
-            folder, name = folder_pattern.format_map(fields), name_pattern.format_map(fields)
-            if not is_relative(join(folder, name)):  # "." and "." side by side, or an alias
+        for number, pattern in self._places:
+            path = pattern.format_map(fields)
+            if not is_relative(path):  # "." and "." side by side, or an alias
                 continue
-            if "/" in name:
-                inner, _, name = name.rpartition("/")
-                folder = join(folder, inner)
+            folder, _, name = path.rpartition("/")
             for there in self._spelled(folder):
                 found = there.find(name)
                 if found is not None:
@@ -214,8 +208,9 @@ class VideoFinder:
             spellings = self._spellings[folder] = [self._list(each) for each in each_once if self._list(each).names]
         return spellings
 
-    def _can_match(self, folder: str, name: str) -> bool:
+    def _can_match(self, pattern: str) -> bool:
         """Return False if the folder has no file of this kind and no folders that the pattern could name."""
+        folder, _, name = pattern.rpartition("/")
         if "{" in folder:
             return bool(self._list(folder[: folder.index("{")].rpartition("/")[0]).names)
         suffixes = VIDEO_SUFFIXES if name.endswith(".*") else (name[name.rfind("}") + 1 :].lower(),)

@@ -25,18 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 def choose_part(records: Records, part: tuple[float, float], pattern: str, annotated: Sequence[str]) -> Records:
-    """Select the records of a part, in the order of the annotation.
+    """Select the records of a part, in the order of the annotation; UserError for none, or one without a group.
 
-    Args:
-        records: N records.
-        part: start and end as shares; an end above 1 goes on at the beginning, so that `(0.4, 1.2)` is the rest of
-            `(0.2, 0.4)`.
-        pattern: column, or pattern of paths with `{group}`, of the groups; each group is in one part only, and classes
-            and sizes are spread evenly as far as possible.
-        annotated: groups [N] by the annotation, all empty if it has none.
-
-    Raises:
-        UserError: no record is in the part, or a record has no group.
+    `part` is start and end as shares; an end above 1 goes on at the beginning: `(0.4, 1.2)` is the rest of `(0.2,
+    0.4)`. `pattern` is the column, or pattern of paths with `{group}`, of the groups; each is in one part only, and
+    classes and sizes are spread evenly as far as possible. `annotated` are the groups [N] by the annotation, or empty.
     """
     groups, n = annotated, len(records)
     if "{group}" in pattern:

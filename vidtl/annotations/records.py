@@ -185,7 +185,7 @@ class Records:
     def video_targets(self) -> NDArray[np.float32]:
         """Return multi-hot float32 [N, K] of all whole videos."""
         targets = np.zeros((len(self), len(self.classes)), np.float32)
-        targets[np.repeat(np.arange(len(self)), np.diff(self.label_offsets)), self.label_classes] = 1
+        targets[self.distinct_labels()] = 1
         return targets
 
     def distinct_labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

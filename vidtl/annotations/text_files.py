@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from vidtl.annotations.records import ClassNames, annotated_at
 from vidtl.config.documents import JSON_BYTES, parse_json, read_text
@@ -29,23 +29,24 @@ _Pairs = Sequence[tuple[str, str]]
 """Text of the number and name of each line; empty for a blank line and the header."""
 
 
-def _lines(stream: TextIO, file: Path) -> Iterator[str]:
-    """Yield the lines of a file; UserError for one that is too long."""
-    for line, text in enumerate(iter(partial(stream.readline, MOST_CHARACTERS), ""), start=1):
-        if len(text) == MOST_CHARACTERS:
-            raise UserError(f"{file}:{line}: the line is too long; allowed: less than {MOST_CHARACTERS} characters")
-        yield text
+def _lines(file: Path, newline: str | None = None) -> Iterator[str]:
+    """Yield the lines of a file; UserError for one that is too long, and for another encoding."""
+    try:
+        # utf-8-sig drops the byte order mark that spreadsheets write
+        with file.open(encoding="utf-8-sig", newline=newline) as stream:
+            for line, text in enumerate(iter(partial(stream.readline, MOST_CHARACTERS), ""), start=1):
+                if len(text) == MOST_CHARACTERS:
+                    raise UserError(f"{file}:{line}: the line is too long; allowed: below {MOST_CHARACTERS} characters")
+                yield text
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start}); save it as UTF-8") from None
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield line number and stripped text of each line that is not blank."""
-    try:
-        with file.open(encoding="utf-8-sig") as stream:
-            for line, text in enumerate(_lines(stream, file), start=1):
-                if stripped := text.strip():
-                    yield line, stripped
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
+    for line, text in enumerate(_lines(file), start=1):
+        if stripped := text.strip():
+            yield line, stripped
 
 
 def read_columns(
@@ -60,32 +61,26 @@ def read_columns(
     The `optional` columns may be absent; messages that name them are then added to `lacking`.
     """
     line, places = 1, list[tuple[str, int]]()
+    reader = csv.reader(_lines(file, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
-        # utf-8-sig drops the byte order mark that spreadsheets write
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(_lines(stream, file), delimiter=delimiter, skipinitialspace=True, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            for key, name in wanted.items():
-                try:
-                    places.append((key, _column(file, header, name, wanted.values(), delimiter)))
-                except UserError as error:
-                    if lacking is None or key not in optional or not header:
-                        raise
-                    lacking.append(str(error))
+        header = [name.strip() for name in next(reader, [])]
+        for key, name in wanted.items():
+            try:
+                places.append((key, _column(file, header, name, wanted.values(), delimiter)))
+            except UserError as error:
+                if lacking is None or key not in optional or not header:
+                    raise
+                lacking.append(str(error))
+        line = reader.line_num + 1
+        for fields in reader:
+            if fields:
+                if len(fields) != len(header):
+                    problem = f"{len(fields)} fields, the header has {len(header)}"
+                    raise UserError(f"{file}:{line}: {problem}; a field that contains {delimiter!r} needs quotes")
+                yield line, {key: fields[place].strip() for key, place in places}
             line = reader.line_num + 1
-            for fields in reader:
-                if fields:
-                    if len(fields) != len(header):
-                        raise UserError(
-                            f"{file}:{line}: {len(fields)} fields, the header has {len(header)}; "
-                            f"a field that contains {delimiter!r} needs quotes"
-                        )
-                    yield line, {key: fields[place].strip() for key, place in places}
-                line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{file}:{line}: not a row of a CSV file with the separator {delimiter!r} ({error})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start}); save it as CSV UTF-8") from None
 
 
 def _column(file: Path, header: list[str], name: str, wanted: Collection[str], delimiter: str) -> int:
@@ -133,10 +128,7 @@ def read_class_list(file: Path) -> ClassList:
     """
     is_json = file.suffix == ".json"
     text = read_text(file, JSON_BYTES)
-    try:
-        content = parse_json(text, object_pairs_hook=tuple) if is_json else text.rstrip().splitlines()
-    except ValueError as error:
-        raise UserError(f"{file}: not a JSON file ({error})") from None
+    content = parse_json(text, str(file), object_pairs_hook=tuple) if is_json else text.rstrip().splitlines()
     by_number = None
     if isinstance(content, tuple) and all(isinstance(value, str | int) for _, value in content):
         pairs = [(name, str(value)) for name, value in content]

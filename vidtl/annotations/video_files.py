@@ -41,14 +41,9 @@ class FoundVideos(NamedTuple):
 
 
 def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos:
-    """Find videos in files and folders, recursively and through links, see `VideoWalk`.
+    """Find videos in files, all of which are accepted, and folders, see `VideoWalk`; UserError for a missing path.
 
-    Args:
-        paths: files, all of which are accepted, and folders.
-        image_model: treat each image in a folder as a video (for models of one frame).
-
-    Raises:
-        UserError: a path does not exist; the nearest name is given.
+    For an `image_model` (of one frame), each image in a folder is a video.
     """
     videos: dict[Path, VideoFile] = {}
     ignored: list[Path] = []

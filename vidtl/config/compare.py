@@ -33,17 +33,12 @@ def settings_of(config: ExperimentConfig, affecting: Collection[Effect] = get_ar
 
 
 def differences(
-    recorded: Mapping[str, object],
-    config: ExperimentConfig,
-    affecting: Collection[Effect],
+    recorded: Mapping[str, object], config: ExperimentConfig, affecting: Collection[Effect]
 ) -> list[tuple[str, object, object]]:
     """List key, recorded and present value of the settings that differ and have one of these effects.
 
-    Args:
-        recorded: settings by dotted key. One that is missing was added later and counts as the default; one that no
-            longer exists is a difference, since its effect is unknown.
-        config: the experiment to compare.
-        affecting: effects that matter.
+    A `recorded` setting that is missing was added later and counts as the default; one that no longer exists is a
+    difference, since its effect is unknown.
     """
     absent = "(absent)"
     before, now = {**settings_of(ExperimentConfig()), **recorded}, settings_of(config)

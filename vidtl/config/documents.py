@@ -37,28 +37,27 @@ def read_text(path: Path, max_bytes: int) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of at most `JSON_BYTES`; UserError for anything else."""
-    text = read_text(path, JSON_BYTES)
-    try:
-        content = parse_json(text)
-    except ValueError as error:
-        raise UserError(f"{path} is no readable JSON file: {error}") from None
+    content = parse_json(read_text(path, JSON_BYTES), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a JSON {type(content).__name__}; allowed: an object")
     return content
 
 
-def parse_json(text: str | bytes, **hooks: Callable[[Any], Any]) -> Any:
-    """Parse JSON, with `hooks` of `json.loads`; ValueError for repeated keys, too many levels or digits."""
-    text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
-    brackets, before = _NO_BRACKETS.sub("", text), ""
-    for _ in range(_MAX_DEPTH + 1):  # innermost pairs first
-        before, brackets = brackets, _PAIRS.sub("", brackets)
-        if brackets == before:
-            break
-    if brackets != before or len(brackets) > _MAX_DEPTH:
-        raise ValueError(f"brackets nest deeper than {_MAX_DEPTH} levels, or are not closed")
+def parse_json(text: str | bytes, where: str, **hooks: Callable[[Any], Any]) -> Any:
+    """Parse JSON, with `hooks` of `json.loads`; UserError for repeated keys, too many levels or digits."""
     defaults: dict[str, Any] = {"object_pairs_hook": _without_repetition, "parse_int": _integer}
-    return json.loads(text, **defaults | hooks)
+    try:
+        text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
+        brackets, before = _NO_BRACKETS.sub("", text), ""
+        for _ in range(_MAX_DEPTH + 1):  # innermost pairs first
+            before, brackets = brackets, _PAIRS.sub("", brackets)
+            if brackets == before:
+                break
+        if brackets != before or len(brackets) > _MAX_DEPTH:
+            raise ValueError(f"brackets nest deeper than {_MAX_DEPTH} levels, or are not closed")
+        return json.loads(text, **defaults | hooks)
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON ({error})") from None
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

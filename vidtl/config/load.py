@@ -42,15 +42,9 @@ class Document:
 
 
 def read_yaml(path: Path) -> Document:
-    """Read a YAML file once.
-
-    Raises:
-        UserError: the file is missing, no text of at most `YAML_BYTES`, or refused by `parse_yaml`.
-    """
-    if not existing(path, "file").is_file():
-        raise UserError(f"{str(path)!r} is a folder; allowed: a YAML file")
+    """Read a YAML file once; UserError if it is missing, over `YAML_BYTES`, or refused by `parse_yaml`."""
     lines: dict[str, int] = {}
-    text = read_text(path, YAML_BYTES)
+    text = read_text(existing(path, "file"), YAML_BYTES)
     try:
         content = parse_yaml(text, lines)
     except ValueError as error:
@@ -80,15 +74,11 @@ def load(path: Path, kind: type[T]) -> T:
 
 
 def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
-    """Build a dataclass; keys left out, or null, take their defaults.
+    """Build a dataclass, also of dataclasses; keys left out, or null, take their defaults.
 
-    Args:
-        kind: a dataclass; its fields may be dataclasses.
-        document: a mapping.
-        prefix: dotted keys that lead to it, for messages: `splits.train.`.
+    `prefix` are the dotted keys that lead to the mapping, for messages: `splits.train.`.
 
-    Raises:
-        UserError: a key is unknown or missing, or a value is of another type or out of range.
+    UserError: a key is unknown or missing, or a value is of another type or out of range.
     """
     known = leaves(kind, prefix)
     values = read_values(document, known, prefix)

@@ -22,7 +22,7 @@ class Architecture:
     """All other keys of the family, with their defaults."""
     clip: Mapping[str, Any]
     """Settings of `clip` in `create_model`."""
-    clips: Mapping[str, Mapping[str, Any]]
+    clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Differences from `clip` in some sizes."""
 
     def clip_of(self, size: str) -> dict[str, Any]:
@@ -30,9 +30,9 @@ class Architecture:
         return {**self.clip, **self.clips.get(size or self.usual_size, {})}
 
 
-def _sizes(*rows: tuple[str, int, int, int, int]) -> dict[str, dict[str, int]]:
-    keys = ("width", "depth", "num_heads", "mlp_ratio")
-    return {name: dict(zip(keys, numbers, strict=True)) for name, *numbers in rows}
+def _sizes(table: str) -> dict[str, dict[str, int]]:
+    rows = [(name, map(int, numbers)) for name, *numbers in map(str.split, table.split(","))]
+    return {name: dict(zip(("width", "depth", "num_heads", "mlp_ratio"), row, strict=True)) for name, row in rows}
 
 
 _DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0, "stochastic_depth": 0.0}
@@ -40,13 +40,7 @@ _DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0, "stochastic_depth": 0.0}
 ARCHITECTURES: dict[str, Architecture] = {
     "vivit": Architecture(  # ViViT section 4.1; Ti and S as in the TokenLearner configurations
         usual_size="B",
-        sizes=_sizes(
-            ("Ti", 192, 12, 3, 4),
-            ("S", 384, 12, 6, 4),
-            ("B", 768, 12, 12, 4),
-            ("L", 1024, 24, 16, 4),
-            ("H", 1280, 32, 16, 4),
-        ),
+        sizes=_sizes("Ti 192 12 3 4, S 384 12 6 4, B 768 12 12 4, L 1024 24 16 4, H 1280 32 16 4"),
         defaults={
             "form": "factorised_encoder",
             "temporal_depth": 4,
@@ -74,18 +68,10 @@ ARCHITECTURES: dict[str, Architecture] = {
             "token_learner.fuser": False,
         },
         clip={"num_frames": 32, "frame_size": (224, 224)},
-        clips={},
     ),
     "t2t_vit": Architecture(  # T2T-ViT, table 1
         usual_size="14",
-        sizes=_sizes(
-            ("7", 256, 7, 4, 2),
-            ("10", 256, 10, 4, 2),
-            ("12", 256, 12, 4, 2),
-            ("14", 384, 14, 6, 3),
-            ("19", 448, 19, 7, 3),
-            ("24", 512, 24, 8, 3),
-        ),
+        sizes=_sizes("7 256 7 4 2, 10 256 10 4 2, 12 256 12 4 2, 14 384 14 6 3, 19 448 19 7 3, 24 512 24 8 3"),
         defaults={"tokenizer": "t2t_performer", **_DROPOUT, "token_width": 64, "token_dropout": 0.1},
         clip={
             "num_frames": 1,
@@ -94,7 +80,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             "mean": (0.485, 0.456, 0.406),
             "std": (0.229, 0.224, 0.225),
         },
-        clips={},
     ),
     "mini_vit": Architecture(  # the CIFAR-10 study
         usual_size="",
@@ -110,20 +95,11 @@ ARCHITECTURES: dict[str, Architecture] = {
             "token_learner.pooling": "mean",
         },
         clip={"num_frames": 1, "frame_size": (48, 48), "short_side": 52, "mean": (0.0,) * 3, "std": (1.0,) * 3},
-        clips={},
     ),
     "pytorchvideo": Architecture(  # the model zoo's names; clips as it trains them
         usual_size="x3d_s",
-        sizes={
-            "x3d_xs": {},
-            "x3d_s": {},
-            "x3d_m": {},
-            "slow_r50": {},
-            "slowfast_r50": {},
-            "r2plus1d_r50": {},
-            "mvit_b_16x4": {"stochastic_depth": 0.0},
-            "mvit_b_32x3": {"stochastic_depth": 0.0},
-        },
+        sizes={name: {} for name in ("x3d_xs", "x3d_s", "x3d_m", "slow_r50", "slowfast_r50", "r2plus1d_r50")}
+        | {name: {"stochastic_depth": 0.0} for name in ("mvit_b_16x4", "mvit_b_32x3")},
         defaults={"dropout": 0.5},
         clip={"num_frames": 16, "frame_size": (224, 224), "mean": (0.45,) * 3, "std": (0.225,) * 3},
         clips={

@@ -3,8 +3,8 @@
 The random numbers of a clip are drawn where it is decoded, from (seed, epoch, sample, view), and travel with it. The
 crop is a box that the decoder reads (`vidtl.data.sampling`).
 
-Order: RandAugment on uint8, color jitter, flip, normalization, random erasing, mixing. Published code has the same
-order except for crop and flip, which commute with everything but RandAugment's geometry.
+Order: RandAugment on uint8, color jitter, flip, normalization, random erasing, mixing; as in published code, except for
+crop and flip, which commute with everything but RandAugment's geometry.
 
 MixUp and CutMix draw once per micro-batch, from (seed, optimizer step, micro-batch, process). The partner of a clip is
 the clip at the same position counted from the end, as in scenic and timm. Labels become soft; the loss smooths them
@@ -25,73 +25,57 @@ from vidtl.data.sampling import draw_box
 from vidtl.runtime.seeding import generator
 from vidtl.video import Box
 
-GRAY_WEIGHTS = (0.299, 0.587, 0.114)
-# RGB to YIQ: a rotation of the last two axes changes the hue and keeps the luma.
+# RGB to YIQ: a rotation of the last two axes changes the hue and keeps the luma, the first.
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 # Random erasing in timm, VideoMAE and MViT: share of the area, and height divided by width.
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
-# Last key of the random streams of micro-batches, different from those of clips (`vidtl.data.dataset`).
-_MIXING = 2
-
-# Where both are on, half of the batches are mixed by CutMix (`switch_prob` of timm, VideoMAE and T2T-ViT); every batch
-# is mixed (`prob` 1.0 there).
-_CUTMIX_SHARE = 0.5
+_MIXING = 2  # last key of the random streams of micro-batches, different from those of clips (`vidtl.data.dataset`)
+_CUTMIX_SHARE = 0.5  # of the batches, all mixed, where both are on (`switch_prob`, `prob` of timm, VideoMAE, T2T-ViT)
 
 
 class ColorJitter(NamedTuple):
-    """Color change of one clip; the defaults change nothing."""
+    """Color change of one clip; the defaults change nothing.
+
+    `brightness` is added to RGB in 0..1. At `contrast` 0, a frame has its mean color; at `saturation` 0, it is gray;
+    `hue` is in turns of the color circle.
+    """
 
     brightness: float = 0.0
-    """Added to RGB in 0..1."""
     contrast: float = 1.0
-    """0 is the mean color of the frame, 1 is unchanged."""
     saturation: float = 1.0
-    """0 is grayscale, 1 is unchanged."""
     hue: float = 0.0
-    """Turns of the color circle."""
 
 
 class Erasure(NamedTuple):
-    """A box of the clip that noise replaces in every frame."""
+    """A box of the clip, in its pixels, that noise of a seed replaces in every frame."""
 
     box: Box
-    """In pixels of the clip."""
     seed: int
-    """Seed of the noise."""
 
 
 class Augmentation(NamedTuple):
-    """Random changes of one clip; the defaults change nothing."""
+    """Random changes of one clip: RandAugment's operations first, erasure last; the defaults change nothing."""
 
     flip: bool = False
     color: ColorJitter = ColorJitter()
     operations: tuple[Operation, ...] = ()
-    """RandAugment, in this order, before everything else."""
     erasure: Erasure | None = None
-    """After everything else."""
 
 
 def draw_augmentation(
     config: AugmentationConfig, frame_size: tuple[int, int], rng: np.random.Generator
 ) -> Augmentation:
-    """Draw the augmentation of one clip (ViViT: color jitter with one probability, then grayscale with another).
-
-    Every number is drawn even if it is not used, so that enabling one change leaves the others alone.
-    """
+    """Draw the augmentation of one clip: every number, even if unused, so that one change leaves the others alone."""
     probabilities = (config.flip_probability, config.color_jitter_probability, config.grayscale_probability)
     flip, jitter, gray = rng.random(3) < probabilities
     brightness, contrast, saturation, hue = config.color_jitter
-    draws = rng.uniform(-1, 1, size=4) * jitter
+    draws = (rng.uniform(-1, 1, size=4) * jitter).tolist()
     erasure = _draw_erasure(config, frame_size, rng)
-    color = ColorJitter(
-        brightness=float(brightness * draws[0]),
-        contrast=float(1 + contrast * draws[2]),
-        saturation=0.0 if gray else float(1 + saturation * draws[1]),
-        hue=float(hue * draws[3]),
-    )
+    saturation = 0.0 if gray else 1 + saturation * draws[1]
+    color = ColorJitter(brightness * draws[0], 1 + contrast * draws[2], saturation, hue * draws[3])
     return Augmentation(bool(flip), color, draw_operations(config, frame_size, rng), erasure)
 
 
@@ -105,14 +89,12 @@ def _draw_erasure(config: AugmentationConfig, frame_size: tuple[int, int], rng: 
 
 def _color_matrices(saturation_B: torch.Tensor, hue_B: torch.Tensor) -> torch.Tensor:
     """Return [B, 3, 3] on the host: saturation, then a rotation of the chroma plane of YIQ, as a linear map of RGB."""
-    eye = torch.eye(3)
-    gray = torch.tensor(GRAY_WEIGHTS).expand(3, 3)
-    saturate = torch.lerp(gray, eye, saturation_B[:, None, None])
+    eye, to_yiq = torch.eye(3), torch.tensor(RGB_TO_YIQ)
+    saturate = torch.lerp(to_yiq[0].expand(3, 3), eye, saturation_B[:, None, None])
     cosine, sine = torch.cos(2 * torch.pi * hue_B), torch.sin(2 * torch.pi * hue_B)
     rotation = eye.repeat(len(hue_B), 1, 1)
     rotation[:, 1, 1], rotation[:, 1, 2] = cosine, -sine
     rotation[:, 2, 1], rotation[:, 2, 2] = sine, cosine
-    to_yiq = torch.tensor(RGB_TO_YIQ)
     matrices: torch.Tensor = torch.linalg.inv(to_yiq) @ rotation @ to_yiq @ saturate
     return matrices
 
@@ -126,8 +108,7 @@ def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> to
     )
     frames, height = rgb_BTCHW.shape[1], rgb_BTCHW.shape[3]
     pixels = rearrange(rgb_BTCHW, "B T C H W -> B C (T H W)")
-    pixels = (pixels + brightness[:, None, None]).clamp(0, 1)
-    pixels = matrices @ pixels
+    pixels = matrices @ (pixels + brightness[:, None, None]).clamp(0, 1)
     rgb_BTCHW = rearrange(pixels, "B C (T H W) -> B T C H W", T=frames, H=height)
     mean = rgb_BTCHW.mean(dim=(3, 4), keepdim=True)
     return torch.lerp(mean, rgb_BTCHW, contrast[:, None, None, None, None]).clamp(0, 1)
@@ -170,14 +151,13 @@ def erase(input_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> t
 
 
 class Mixing(NamedTuple):
-    """MixUp or CutMix of the clips of one micro-batch."""
+    """MixUp or CutMix of the clips of one micro-batch; a clip that is its own partner is unchanged."""
 
     own_share: float
     """Share of a clip's own pixels and labels; its partner has the rest."""
     box: Box | None
     """CutMix: the part of every frame that shows the partner. None for MixUp, which blends whole frames."""
     partners: tuple[int, ...]
-    """Number of each clip's partner; a clip that is its own partner is unchanged."""
 
 
 def draw_mixing(
@@ -185,12 +165,8 @@ def draw_mixing(
 ) -> Mixing | None:
     """Draw the mixing of one micro-batch; None if its clips are not mixed.
 
-    Args:
-        config: mixing probabilities.
-        frame_size: height and width of the clips.
-        weights: of the B clips; those of weight 0, which pad a batch, come last and are not mixed.
-        seed: seed of the run.
-        position: optimizer step, micro-batch and process.
+    Of the B `weights`, those of 0, which pad a batch, come last and are not mixed. `position` is the optimizer step,
+    the micro-batch and the process.
     """
     real = sum(weight > 0 for weight in weights)
     if real < 2 or not config.mixes:

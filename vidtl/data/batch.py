@@ -20,11 +20,10 @@ from vidtl.video.reader import LUMA_WEIGHTS, MATRICES, Color
 
 
 class Read(NamedTuple):
-    """One attempt to read a video."""
+    """One attempt to read the video of a record, or of another one that is tried in its place."""
 
     epoch: int
     record: int
-    """Record requested; `tried` is another one for a substitute."""
     tried: int
 
 
@@ -32,11 +31,9 @@ class Failure(NamedTuple):
     """A video that could not be read."""
 
     record: int
-    """Record number."""
     path: str
     reason: str
     classes: tuple[str, ...] = ()
-    """Names of the video's classes."""
     attempt: int = 0
     """0 for the video of the sample, 1 for its first substitute, and so on."""
     given_up: Read | None = None
@@ -56,11 +53,10 @@ class ClipBatch:
     weights: torch.Tensor
     """float32 [B]; 1, or 0 for clips that pad the last batch of an epoch."""
     augmentation: list[Augmentation]
-    """One per clip. They stay on the host, which chooses the operations that the device runs."""
+    """B of them. They stay on the host, which chooses the operations that the device runs."""
     failures: list[Failure]
     """Videos that could not be read and were substituted, except those of padding."""
     mixing: Mixing | None = None
-    """Mixing of the clips with each other, on the device."""
 
     def to(self, device: torch.device) -> Self:
         """Return the same batch with its tensors on `device`."""
@@ -71,9 +67,8 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        changes: dict[str, Any] = {name: function(tensor) for name, tensor in tensors.items()}
-        return replace(self, **changes)
+        tensors: Any = {name: function(each) for name, each in vars(self).items() if isinstance(each, torch.Tensor)}
+        return replace(self, **tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +76,6 @@ class VideoViews:
     """All views of one video, decoded in one pass."""
 
     index: int
-    """Record number."""
     pixels: torch.Tensor | None
     """uint8 [V, T, ...], clip-major (all crops of the first clip first); None if the video could not be read."""
     color: int
@@ -96,10 +90,9 @@ class VideoViews:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsBatch:
-    """Videos that a worker sends together, since each tensor costs a connection, whatever its size."""
+    """Videos without pixels that a worker sends together, since each tensor costs a connection, whatever its size."""
 
     videos: list[VideoViews]
-    """Without pixels."""
     pixels: torch.Tensor | None
     """uint8 [readable videos, V, T, ...]; None if there are none."""
 
@@ -122,11 +115,8 @@ def conversion(color: Color) -> list[list[float]]:
     red, blue = LUMA_WEIGHTS[color.matrix]
     green = 1 - red - blue
     luma_low, luma_span, chroma_span = (0, 255, 255) if color.full_range else (16, 219, 224)
-    weights = [
-        (0.0, 2 * (1 - red)),
-        (-2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green),
-        (2 * (1 - blue), 0.0),
-    ]
+    of_green = (-2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green)
+    weights = [(0.0, 2 * (1 - red)), of_green, (2 * (1 - blue), 0.0)]
     rows = [(1.0 / luma_span, u / chroma_span, v / chroma_span) for u, v in weights]
     return [[luma, u, v, -(luma * luma_low + (u + v) * 128)] for luma, u, v in rows]
 

@@ -26,8 +26,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
 from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape, open_video
 
-# Last key of the random streams of a clip, one per purpose.
-_CLIP, _SUBSTITUTE = 0, 1
+_CLIP, _SUBSTITUTE = 0, 1  # last key of the random streams of a clip, one per purpose
 
 # Training: videos tried in place of an unreadable one before the run stops, without missing files; and candidates.
 MAX_SUBSTITUTIONS = 10
@@ -41,7 +40,6 @@ class ClipKey(NamedTuple):
 
     epoch: int
     record: int
-    """Record number."""
     weight: float
     """1, or 0 for a video that pads a batch."""
     visit: int = 0
@@ -69,8 +67,7 @@ def open_record(records: Records, index: int, data: DataConfig, manifest: Manife
 def available_frames(video: VideoReader, records: Records, index: int, target_fps: float) -> np.ndarray:
     """Return the frame numbers of the record's segment, in order: int64 [M]; resampled to `target_fps` if above 0.
 
-    Raises:
-        UnreadableVideo: no frame is shown within the segment.
+    UnreadableVideo if there are none.
     """
     start, end = records.segment_starts_s[index], records.segment_ends_s[index]
     frames = np.flatnonzero((video.times_s >= start) & (video.times_s < end))
@@ -97,10 +94,8 @@ class ClipDataset(Dataset[list[Clip]]):
     def __getitem__(self, key: ClipKey) -> list[Clip]:
         """Decode the `augmentation.repeats` clips of one video in one pass; the first of them carries the failures.
 
-        A video that pads a batch reports no failures, and its clips are zeros if no substitute can be read.
-
-        Raises:
-            UserError: neither the video nor any of its substitutes, at most `MAX_SUBSTITUTIONS`, could be read.
+        A video that pads a batch reports no failures, and its clips are zeros if no substitute can be read. UserError
+        if neither the video nor any of its substitutes, at most `MAX_SUBSTITUTIONS`, can be read.
         """
         failures: list[Failure] = []
         candidates = chain([key.record], self._substitutes(key))
@@ -120,8 +115,7 @@ class ClipDataset(Dataset[list[Clip]]):
 
     def _read(self, key: ClipKey, index: int) -> list[Clip]:
         """Choose frames and box of each clip, decode all in one pass, and label each by its own span."""
-        clip, records = self.clip, self.records
-        repeats = self.augmentation.repeats
+        clip, records, repeats = self.clip, self.records, self.augmentation.repeats
         numbers = range(key.visit * repeats, (key.visit + 1) * repeats)
         streams = [generator(self.seed, key.epoch, index, number, _CLIP) for number in numbers]
         with open_record(records, index, self.data, self.manifest) as video:
@@ -130,16 +124,10 @@ class ClipDataset(Dataset[list[Clip]]):
             pixels = video.read(views, clip.frame_size, self.data.pixel_format)
             spans_s = [video.times_s[[view.indices.min(), view.indices.max()]] for view in views]
             color = video.color.code()
+        changes = [draw_augmentation(self.augmentation, clip.frame_size, rng) for rng in streams]
         return [
-            Clip(
-                pixels=pixels[view],
-                color=color,
-                targets=records.targets(index, *spans_s[view]),
-                augmentation=draw_augmentation(self.augmentation, clip.frame_size, rng),
-                weight=key.weight,
-                failures=[],
-            )
-            for view, rng in enumerate(streams)
+            Clip(pixels[view], color, records.targets(index, *spans_s[view]), changes[view], key.weight, [])
+            for view in range(repeats)
         ]
 
     def _draw_view(self, video: VideoReader, frames: np.ndarray, rng: np.random.Generator) -> View:

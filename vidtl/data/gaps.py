@@ -25,8 +25,7 @@ class Gap(NamedTuple):
 
 def find_gaps(records: Records, setting: str) -> list[Gap]:
     """Find the records whose files are unreadable in the manifest of `data.manifest`, and gone or unchanged now."""
-    manifest = find_manifest(records.root, setting)
-    reasons = {}
+    manifest, reasons = find_manifest(records.root, setting), {}
     for entry in manifest.unreadable() if manifest else ():
         file = records.root / entry.path
         # A folder's stamp does not cover its images.
@@ -38,12 +37,14 @@ def find_gaps(records: Records, setting: str) -> list[Gap]:
 
 def without_gaps(records: Records, gaps: Sequence[Gap]) -> Records:
     """Return the other records in their order; UserError if there are none."""
+    if not gaps:
+        return records
     ids = {gap.id for gap in gaps}
-    kept = [index for index, video_id in enumerate(records.ids) if video_id not in ids] if ids else range(len(records))
+    kept = [index for index, video_id in enumerate(records.ids) if video_id not in ids]
     if not kept:
         fault = f"none of {len(records)} videos can be read according to the manifest, as {gaps[0].path}"
         raise UserError(f"data.root {str(records.root)!r}: {fault}: {gaps[0].reason}; see tools/prepare.py")
-    return records.select(kept) if ids else records
+    return records.select(kept)
 
 
 def reason_kind(reason: str) -> str:

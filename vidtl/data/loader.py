@@ -9,9 +9,8 @@ Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permu
 so the clips of a step do not depend on the numbers of processes and accumulation steps, and a run resumes at any step
 without decoding the earlier ones. The last step of an epoch is padded with clips of weight 0.
 
-With repeated augmentation, a place is a video with `augmentation.repeats` consecutive clips: an epoch still visits each
-video once, and has as many times more clips and steps. With class-balanced sampling (`data.balance`), an epoch has as
-many places as videos, and a video may have none or several of them.
+With repeated augmentation, a place is a video with `augmentation.repeats` consecutive clips. With class-balanced
+sampling (`data.balance`), an epoch has as many places as videos, and a video may have none or several of them.
 """
 
 import math
@@ -25,7 +24,7 @@ import numpy as np
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig
-from vidtl.data.augmentation import Mixing, draw_mixing
+from vidtl.data.augmentation import draw_mixing
 from vidtl.data.batch import ClipBatch, Read, VideoViews
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
 from vidtl.data.protocols import Protocol, get_protocol
@@ -73,11 +72,9 @@ class TrainLoader:
         training, augmentation = config.training, config.augmentation
         parts = num_processes * training.accumulation_steps * augmentation.repeats
         if training.batch_size % parts:
-            repeats = f" x {augmentation.repeats} clips per video" if augmentation.repeats > 1 else ""
-            raise UserError(
-                f"training.batch_size is {training.batch_size}; allowed: multiples of {parts} "
-                f"({num_processes} processes x {training.accumulation_steps} accumulation steps{repeats})"
-            )
+            factors = f"{num_processes} processes x {training.accumulation_steps} accumulation steps"
+            factors += f" x {augmentation.repeats} clips per video" if augmentation.repeats > 1 else ""
+            raise UserError(f"training.batch_size is {training.batch_size}; allowed: multiples of {parts} ({factors})")
         self.records, self.config = records, config
         self.process_index, self.num_processes = process_index, num_processes
         self.repeats = augmentation.repeats
@@ -86,10 +83,8 @@ class TrainLoader:
         self.videos_per_micro_batch = training.batch_size // parts
         self.accumulation_steps = training.accumulation_steps
         if self.videos_per_micro_batch == 1 and augmentation.mixes:
-            raise UserError(
-                f"training.batch_size is {training.batch_size}; allowed with augmentation.mixup_alpha or cutmix_alpha: "
-                f"{2 * parts} or more, since clips are mixed with others of their own micro-batch"
-            )
+            allowed = f"{2 * parts} or more with augmentation.mixup_alpha or cutmix_alpha, which mix micro-batches"
+            raise UserError(f"training.batch_size is {training.batch_size}; allowed: {allowed}")
         groups = rarest_labels(records) if config.data.balance == "sampling" else None
         # Near the end of an epoch, prefetching needs two orders in turn.
         self._order = lru_cache(maxsize=2)(partial(epoch_order, len(records), groups, training.seed))
@@ -135,25 +130,22 @@ class TrainLoader:
     def iterate(self, start_step: int = 0, given_up: Mapping[Read, str] | None = None) -> Iterator[ClipBatch]:
         """Yield micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
 
-        `given_up` holds reads that an earlier attempt of the run gave up, with their reasons; they are not tried.
-        UserError where no video tried for one clip could be read.
+        Reads that an earlier attempt `given_up`, with their reasons, are not tried. UserError where no video tried for
+        one clip could be read.
         """
-        dataset = self.dataset()
+        dataset, config = self.dataset(), self.config
         dataset.reads.given_up.update(given_up or {})
 
         def keys_after(done: int) -> Iterator[list[ClipKey]]:
             return (self.keys(*place) for place in islice(self.places(start_step), done, None))
 
-        batch_bytes = self.videos_per_micro_batch * self.repeats * _clip_bytes(self.config.clip, self.config.data)
+        batch_bytes = self.videos_per_micro_batch * self.repeats * _clip_bytes(config.clip, config.data)
         with closing(read_batches(dataset, dataset.reads, keys_after, collate, batch_bytes)) as batches:
             for (step, micro_batch), batch in zip(self.places(start_step), batches, strict=True):
-                yield replace(batch, mixing=self._mixing(self.keys(step, micro_batch), step, micro_batch))
-
-    def _mixing(self, keys: list[ClipKey], step: int, micro_batch: int) -> Mixing | None:
-        config = self.config
-        weights = [key.weight for key in keys for _ in range(self.repeats)]
-        position = (step, micro_batch, self.process_index)
-        return draw_mixing(config.augmentation, config.clip.frame_size, weights, config.training.seed, *position)
+                position = (config.training.seed, step, micro_batch, self.process_index)
+                weights = [key.weight for key in self.keys(step, micro_batch) for _ in range(self.repeats)]
+                mixing = draw_mixing(config.augmentation, config.clip.frame_size, weights, *position)
+                yield replace(batch, mixing=mixing)
 
 
 class EvalLoader:
@@ -169,6 +161,7 @@ class EvalLoader:
     ) -> None:
         self.indices = list(range(len(records)) if indices is None else indices)
         self.dataset = ViewDataset(records, protocol, clip, data)
+        self._video_bytes = protocol.num_clips * protocol.num_crops * _clip_bytes(clip, data)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -177,7 +170,7 @@ class EvalLoader:
         """Yield videos in the order of `indices`, unreadable ones without pixels."""
         size = self.videos_per_batch()
         groups = [self.indices[first : first + size] for first in range(0, len(self.indices), size)]
-        batch_bytes = size * self.video_bytes()
+        batch_bytes = size * self._video_bytes
         read = read_batches(self.dataset, self.dataset.reads, lambda done: groups[done:], collate_views, batch_bytes)
         with closing(read) as batches:
             for batch in batches:
@@ -186,12 +179,7 @@ class EvalLoader:
     def videos_per_batch(self) -> int:
         """Return the number of videos that a worker sends at once: one of usual size, or several small ones."""
         fair = len(self.indices) // (_BATCHES_PER_WORKER * max(1, self.dataset.data.num_workers))
-        return max(1, min(_BATCH_BYTES // self.video_bytes(), fair, _MAX_PER_BATCH))
-
-    def video_bytes(self) -> int:
-        """Return the size of the views of one video."""
-        protocol = self.dataset.protocol
-        return protocol.num_clips * protocol.num_crops * _clip_bytes(self.dataset.clip, self.dataset.data)
+        return max(1, min(_BATCH_BYTES // self._video_bytes, fair, _MAX_PER_BATCH))
 
 
 def _clip_bytes(clip: ClipConfig, data: DataConfig) -> int:
@@ -207,7 +195,5 @@ def check_readable(records: Records, config: ExperimentConfig, num_probes: int =
             if not video.failure:
                 return
             last = video.failure
-    raise UserError(
-        f"data.root {str(records.root)!r}: none of {len(probes)} videos tried could be read "
-        f"(annotated in {records.annotation}); the last one: {last.path}: {last.reason}"
-    )
+    fault = f"none of {len(probes)} videos tried could be read (annotated in {records.annotation})"
+    raise UserError(f"data.root {str(records.root)!r}: {fault}; the last one: {last.path}: {last.reason}")

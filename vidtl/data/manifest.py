@@ -33,7 +33,9 @@ _APPLICATION_ID = int.from_bytes(b"vdtl")
 # Bounds on the memory and time that a damaged or hostile file can take.
 _MAX_FILE_BYTES, _MAX_VALUE_BYTES, _MAX_REASON, _STEPS = 4 << 30, 16 << 20, 2000, 1000
 _FRACTION = re.compile(r"0|[1-9]\d{0,9}(/[1-9]\d{0,9})?", re.ASCII)
-_CHANGED = "%s has changed since its scan (%s); such files are scanned when opened; tools/prepare.py updates %s"
+_CHANGED = (
+    "%s has another size or time than its scan (%d bytes then, %d now): scanned again; tools/prepare.py updates %s"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -66,20 +68,17 @@ class Entry:
     duration_s: float = 0.0
     """From the first frame to the last."""
     container: str = ""
-    """Empty for images and for files without a video stream."""
+    """Empty for images and for files without a video stream; this and the next fields are those of `ScannedVideo`."""
     codec: str = ""
     coded_height: int = 0
-    """Before rotation."""
     coded_width: int = 0
     transpose: bool = False
     mirror_rows: bool = False
     mirror_columns: bool = False
     marked_damaged: bool = False
-    """The decoder marked frames as damaged."""
     time_base: str = "0"
-    """Fraction of a second."""
     rate: str = "0"
-    """Frame rate in the header as a fraction, if the frames' times do not give it; else 0."""
+    """As a fraction, if the frames' times do not give it; else 0."""
     timeline: bytes = b""
     """See `pack_timeline`."""
 
@@ -115,7 +114,7 @@ class Entry:
         """Return the scan for opening the file; None for images. ValueError for a damaged row."""
         if not self.is_video:
             return None
-        time_base, rate = _fraction(self.time_base), _fraction(self.rate) or None
+        time_base, rate = Fraction(self.time_base), Fraction(self.rate) or None
         return ScannedVideo(
             container=self.container,
             codec=self.codec,
@@ -137,15 +136,11 @@ SET_UP = (f"PRAGMA application_id = {_APPLICATION_ID}", f"PRAGMA user_version = 
 """Statements that make an empty database a manifest."""
 
 
-def _fraction(text: str) -> Fraction:
-    return Fraction(*map(int, text.split("/", 1)))
-
-
 class Stamp(NamedTuple):
     """Size in bytes and modification time of a file."""
 
-    size: int
-    mtime_ns: int
+    size: int = 0
+    mtime_ns: int = 0
 
 
 def file_stamp(path: Path) -> Stamp | None:
@@ -175,7 +170,7 @@ class Manifest:
         return int(next(self.rows("SELECT total(1) FROM files"))[0])
 
     def __iter__(self) -> Iterator[Entry]:
-        """All entries in the order of the UTF-8 bytes of their paths."""
+        """Yield all entries in the order of the UTF-8 bytes of their paths."""
         return self._entries("ORDER BY path")
 
     def find(self, path: str) -> Entry | None:
@@ -196,7 +191,7 @@ class Manifest:
         limit_steps(connection, self._num_bytes)
         try:
             yield from connection.execute(query, values)
-        except (sqlite3.Error, MemoryError) as error:
+        except (sqlite3.Error, MemoryError, UnicodeError) as error:
             raise damaged_manifest(self.file, error) from error
 
     def connection(self) -> sqlite3.Connection:
@@ -221,9 +216,7 @@ class Manifest:
         if stamp != (entry.size, entry.mtime_ns):
             if not self._reported_change:
                 self._reported_change = True
-                sizes = f"{entry.size} bytes then, {stamp.size} now"
-                change = sizes if entry.size != stamp.size else "another modification time"
-                _log.warning(_CHANGED, path, change, self.file)
+                _log.warning(_CHANGED, path, entry.size, stamp.size, self.file)
             return None
         if not entry.is_readable:
             raise UnreadableVideo(file, entry.reason)
@@ -234,7 +227,7 @@ class Manifest:
 
 
 def default_file(root: Path) -> Path:
-    """Return the place of a data root's manifest."""
+    """Return the path of a data root's manifest."""
     return root / FOLDER / FILE_NAME
 
 
@@ -274,13 +267,10 @@ def _connect(file: Path) -> sqlite3.Connection:
         ((application,),) = connection.execute("PRAGMA application_id")
         ((version,),) = connection.execute("PRAGMA user_version")
         schema = connection.execute("SELECT sql FROM sqlite_master").fetchmany(2)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:  # texts of SQLite may be no UTF-8
         raise damaged_manifest(file, error) from error
-    if application != _APPLICATION_ID:
-        raise damaged_manifest(file, "another program wrote it")
-    if version != _VERSION:
-        found = f"manifest {str(file)!r} has version {version}, allowed: {_VERSION}"
-        raise UserError(f"{found}; delete it and run tools/prepare.py again")
+    if (application, version) != (_APPLICATION_ID, _VERSION):
+        raise damaged_manifest(file, f"another program wrote it, or version {version}; allowed: {_VERSION}")
     if schema != [(SCHEMA,)]:  # a view or trigger in its place would run code
         raise damaged_manifest(file, "it has other tables")
     return connection

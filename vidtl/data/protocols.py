@@ -9,10 +9,8 @@
 | `mmaction2_10x3`       | 10 x 3 | even, rounded        | stride; loop          | its order | mean probabilities |
 | `videomae_5x3`         | 5 x 3  | even, strided frames | stride; hold          | three     | mean probabilities |
 | `charades_10x3_max`    | 10 x 3 | even, rounded        | stride; hold          | three     | max probability    |
-| `videomae_ssv2_2x3`    | 2 x 3  | whole video          | segments: start and   | three     | mean probabilities |
-|                        |        |                      | center of each        |           |                    |
-| `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | segments: centers,    | three     | mean probabilities |
-|                        |        |                      | rounded               |           |                    |
+| `videomae_ssv2_2x3`    | 2 x 3  | whole video          | starts, centers of T  | three     | mean probabilities |
+| `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | rounded centers of T  | three     | mean probabilities |
 
 "Three" crops lie along the longer side: left, center, right, or top, center, bottom; mmaction2's order is left, right,
 center. The other axis is centered. The frame is first resized to a short side of `clip.short_side`, or for VideoMAE of
@@ -23,7 +21,7 @@ the crop's side. `center` takes the center of each segment if `clip.sampling` is
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -89,14 +87,19 @@ def slowfast_offset_indices(num_clips: int, num_available: int, clip: ClipConfig
     return _slowfast_frames(starts, num_available, clip, fps)
 
 
-def mmaction2_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Use starts round(k * spare / (clips - 1)); one clip is centered; indices wrap (mmaction2 `SampleFrames`)."""
-    return _spans(_rounded_starts(num_clips, num_available, clip), num_available, clip, "loop")
+def rounded_indices(short_video: ShortVideo) -> IndexRule:
+    """Use starts round(k * spare / (clips - 1)), halves to even; one clip is centered.
 
+    Sources: mmaction2 `SampleFrames`, where indices wrap ("loop"); SlowFast `Charades.get_seq_frames` ("hold").
+    """
 
-def charades_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Use starts round(k * spare / (clips - 1)); indices are clamped (SlowFast `Charades.get_seq_frames`)."""
-    return _spans(_rounded_starts(num_clips, num_available, clip), num_available, clip, "hold")
+    def indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+        spare = max(num_available - 1 - (clip.num_frames - 1) * clip.stride, 0)
+        step = spare / max(num_clips - 1, 1)
+        starts = [spare // 2] if num_clips == 1 else [round(k * step) for k in range(num_clips)]
+        return _spans(starts, num_available, clip, short_video)
+
+    return indices
 
 
 def videomae_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
@@ -118,14 +121,6 @@ def slowfast_ssv2_indices(num_clips: int, num_available: int, clip: ClipConfig, 
     return np.repeat((ends[None, :-1] + ends[None, 1:]) // 2, num_clips, axis=0)
 
 
-def _rounded_starts(num_clips: int, num_available: int, clip: ClipConfig) -> list[int]:
-    # Both sources round halves to even: numpy.round and Python's round.
-    spare = max(num_available - 1 - (clip.num_frames - 1) * clip.stride, 0)
-    if num_clips == 1:
-        return [spare // 2]
-    return [round(k * (spare / (num_clips - 1))) for k in range(num_clips)]
-
-
 def _spans(starts: list[int], num_available: int, clip: ClipConfig, short_video: ShortVideo) -> np.ndarray:
     return np.stack([span_indices(start, clip.num_frames, clip.stride, num_available, short_video) for start in starts])
 
@@ -142,13 +137,13 @@ def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, 
 
 
 def center_crop(along: int, across: int) -> list[tuple[int, int]]:
-    """Return one centered crop; an odd pixel is dropped at the start."""
-    return [(_half_up(along), _half_up(across))]
+    """Return one centered crop; halves are rounded up."""
+    return [((along + 1) // 2, (across + 1) // 2)]
 
 
 def three_crops(along: int, across: int) -> list[tuple[int, int]]:
     """Return start, middle, end; halves are rounded up (SlowFast and scenic `uniform_crop`)."""
-    return [(offset, _half_up(across)) for offset in (0, _half_up(along), along)]
+    return [(offset, (across + 1) // 2) for offset in (0, (along + 1) // 2, along)]
 
 
 def mmaction2_crops(along: int, across: int) -> list[tuple[int, int]]:
@@ -161,22 +156,17 @@ def videomae_crops(along: int, across: int) -> list[tuple[int, int]]:
     return [(offset, across // 2) for offset in (0, along // 2, along)]
 
 
-def _half_up(pixels: int) -> int:
-    return (pixels + 1) // 2
-
-
+_SEGMENTS: Any = {"short_side": "frame", "frames": "segments"}
 _PROTOCOLS = (
     Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either"),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
     Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices, three_crops),
     Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_offset_indices, three_crops),
-    Protocol("mmaction2_10x3", 10, 3, "mean_probabilities", mmaction2_indices, mmaction2_crops),
+    Protocol("mmaction2_10x3", 10, 3, "mean_probabilities", rounded_indices("loop"), mmaction2_crops),
     Protocol("videomae_5x3", 5, 3, "mean_probabilities", videomae_indices, videomae_crops, short_side="frame"),
-    Protocol("charades_10x3_max", 10, 3, "max", charades_indices, three_crops),
-    Protocol(
-        "videomae_ssv2_2x3", 2, 3, "mean_probabilities", videomae_ssv2_indices, videomae_crops, "frame", "segments"
-    ),
-    Protocol("slowfast_ssv2_1x3", 1, 3, "mean_probabilities", slowfast_ssv2_indices, three_crops, "frame", "segments"),
+    Protocol("charades_10x3_max", 10, 3, "max", rounded_indices("hold"), three_crops),
+    Protocol("videomae_ssv2_2x3", 2, 3, "mean_probabilities", videomae_ssv2_indices, videomae_crops, **_SEGMENTS),
+    Protocol("slowfast_ssv2_1x3", 1, 3, "mean_probabilities", slowfast_ssv2_indices, three_crops, **_SEGMENTS),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
 

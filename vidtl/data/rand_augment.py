@@ -29,17 +29,14 @@ from vidtl.config import AugmentationConfig
 Level = Callable[[float, float], tuple[float, ...]]
 """(magnitude, sign of -1 or 1) -> arguments of the operation"""
 
+_FILL = 128.0  # gray level outside of a rotated, sheared or moved frame
+
 
 class Operation(NamedTuple):
-    """One operation, the same for all frames of a clip."""
+    """A key of `OPERATIONS`, and the arguments for all frames of a clip."""
 
     name: str
-    """A key of `OPERATIONS`."""
     arguments: tuple[float, ...] = ()
-
-
-_FILL = 128.0  # gray level outside of a rotated, sheared or moved frame
-_SOLARIZE_BELOW = 128  # `solarize_add` brightens values below this
 
 
 def draw_operations(
@@ -94,7 +91,7 @@ def _solarize(pixels_TCHW: torch.Tensor, threshold: float) -> torch.Tensor:
 
 def _solarize_add(pixels_TCHW: torch.Tensor, added: float) -> torch.Tensor:
     brighter = (pixels_TCHW.short() + int(added)).clamp_(max=255).to(torch.uint8)
-    return torch.where(pixels_TCHW < _SOLARIZE_BELOW, brighter, pixels_TCHW)
+    return torch.where(pixels_TCHW < 128, brighter, pixels_TCHW)
 
 
 def _rotate(pixels_TCHW: torch.Tensor, degrees: float) -> torch.Tensor:
@@ -139,49 +136,28 @@ OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
 """uint8 [T, 3, H, W] and the operation's arguments to the same shape."""
 
 
-def _enhance(magnitude: float, sign: float) -> tuple[float, ...]:
-    return (magnitude / 10 * 1.8 + 0.1,)
-
-
-def _enhance_more(magnitude: float, sign: float) -> tuple[float, ...]:
-    return (max(0.1, 1 + sign * magnitude / 10 * 0.9),)
-
-
-def _none(magnitude: float, sign: float) -> tuple[float, ...]:
-    return ()
-
+_PLAIN: dict[str, Level] = dict.fromkeys(("autocontrast", "equalize", "invert"), lambda magnitude, sign: ())
+_ENHANCED = ("color", "contrast", "brightness", "sharpness")
 
 VIVIT: dict[str, Level] = {
-    "autocontrast": _none,
-    "equalize": _none,
-    "invert": _none,
+    **_PLAIN,
     "posterize": lambda magnitude, sign: (int(magnitude / 10 * 4),),
     "solarize": lambda magnitude, sign: (min(int(magnitude / 10 * 256), 255),),
-    "color": _enhance,
-    "contrast": _enhance,
-    "brightness": _enhance,
-    "sharpness": _enhance,
+    **dict.fromkeys(_ENHANCED, lambda magnitude, sign: (magnitude / 10 * 1.8 + 0.1,)),
     "cutout": lambda magnitude, sign: (int(magnitude / 10 * 40),),
     "solarize_add": lambda magnitude, sign: (int(magnitude / 10 * 110),),
-    "nothing": _none,
+    "nothing": lambda magnitude, sign: (),
 }
 
 TIMM: dict[str, Level] = {
-    "autocontrast": _none,
-    "equalize": _none,
-    "invert": _none,
+    **_PLAIN,
     "rotate": lambda magnitude, sign: (sign * magnitude / 10 * 30,),
     "posterize": lambda magnitude, sign: (4 - int(magnitude / 10 * 4),),
     "solarize": lambda magnitude, sign: (256 - min(int(magnitude / 10 * 256), 256),),
     "solarize_add": lambda magnitude, sign: (min(int(magnitude / 10 * 110), 128),),
-    "color": _enhance_more,
-    "contrast": _enhance_more,
-    "brightness": _enhance_more,
-    "sharpness": _enhance_more,
-    "shear_x": lambda magnitude, sign: (sign * magnitude / 10 * 0.3,),
-    "shear_y": lambda magnitude, sign: (sign * magnitude / 10 * 0.3,),
-    "translate_x": lambda magnitude, sign: (sign * magnitude / 10 * 0.45,),
-    "translate_y": lambda magnitude, sign: (sign * magnitude / 10 * 0.45,),
+    **dict.fromkeys(_ENHANCED, lambda magnitude, sign: (max(0.1, 1 + sign * magnitude / 10 * 0.9),)),
+    **dict.fromkeys(("shear_x", "shear_y"), lambda magnitude, sign: (sign * magnitude / 10 * 0.3,)),
+    **dict.fromkeys(("translate_x", "translate_y"), lambda magnitude, sign: (sign * magnitude / 10 * 0.45,)),
 }
 
 SPACES: dict[str, tuple[dict[str, Level], float]] = {"vivit": (VIVIT, 1.0), "timm": (TIMM, 0.5)}

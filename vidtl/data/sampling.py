@@ -13,12 +13,10 @@ from vidtl.config import AugmentationConfig, ClipConfig
 from vidtl.video import Box
 
 ShortVideo = Literal["loop", "hold"]
+Range = tuple[float, float]
 
-# Some containers store times in whole milliseconds.
-_CLOCK_TOLERANCE_S = 0.002
-
-# Tries of a box of random area and aspect, as in torchvision's RandomResizedCrop and timm's RandomErasing.
-_TRIES = 10
+_CLOCK_TOLERANCE_S = 0.002  # some containers store times in whole milliseconds
+_TRIES = 10  # of a box of random area and aspect, as in torchvision's RandomResizedCrop and timm's RandomErasing
 
 # TSN's crops: sides as shares of the shorter side of the frame; places in quarters of the space below and to the right,
 # corners and center, then those between.
@@ -36,25 +34,18 @@ def span_indices(start: int, num_frames: int, stride: int, num_available: int, s
 
 
 def train_indices(num_available: int, clip: ClipConfig, rng: np.random.Generator) -> np.ndarray:
-    """Draw the frames of a training clip by `clip.sampling`: int64 [T]; see the functions below."""
+    """Draw the frames of a training clip by `clip.sampling`: int64 [T].
+
+    A span: every start at which it fits is equally likely. A video that is too short starts at frame 0 with "hold", and
+    anywhere with "loop" (DMVR `sample_sequence`, used by ViViT). Draws: start.
+    """
     if clip.sampling == "segments":
         return random_segment_indices(num_available, clip.num_frames, rng)
-    return random_span_indices(num_available, clip.num_frames, clip.stride, rng, clip.short_video)
-
-
-def random_span_indices(
-    num_available: int, num_frames: int, stride: int, rng: np.random.Generator, short_video: ShortVideo
-) -> np.ndarray:
-    """Draw a random span of `num_frames` frames, `stride` apart: int64 [T]. Draws: start.
-
-    Every start at which the span fits is equally likely. A video that is too short starts at frame 0 with "hold", and
-    anywhere with "loop" (DMVR `sample_sequence`, used by ViViT).
-    """
-    last_start = num_available - 1 - (num_frames - 1) * stride
+    last_start = num_available - 1 - (clip.num_frames - 1) * clip.stride
     if last_start < 0:
-        last_start = num_available - 1 if short_video == "loop" else 0
+        last_start = num_available - 1 if clip.short_video == "loop" else 0
     start = _draw_integer(last_start, rng)
-    return span_indices(start, num_frames, stride, num_available, short_video)
+    return span_indices(start, clip.num_frames, clip.stride, num_available, clip.short_video)
 
 
 def random_segment_indices(num_available: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
@@ -92,12 +83,8 @@ def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
 def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
     """Return the frames that a player at `target_fps` (above 0) shows, repeated or dropped, never blended: int64 [M].
 
-    Frame k of the result is the last one whose time is at most k / target_fps. The video ends one mean frame interval
-    after its last frame.
-
-    Args:
-        times_s: float64 [N]; presentation times, rising from 0.
-        target_fps: frames per second.
+    Frame k of the result is the last one whose time, in `times_s` float64 [N] rising from 0, is at most k / target_fps.
+    The video ends one mean frame interval after its last frame.
     """
     num_frames = len(times_s)
     period_s = times_s[-1] / (num_frames - 1) if num_frames > 1 else 0.0
@@ -130,7 +117,7 @@ def _edges(start: int, length: int, source: int, resized: int) -> tuple[int, int
 def train_box(
     height: int, width: int, augmentation: AugmentationConfig, clip: ClipConfig, rng: np.random.Generator
 ) -> Box:
-    """Draw the crop of a training clip by `augmentation.crop`: see the functions below, or the center."""
+    """Draw the crop of a training clip by `augmentation.crop`; see the functions below."""
     if augmentation.crop == "jitter":
         return jitter_box(height, width, augmentation, clip, rng)
     if augmentation.crop == "random_resized":
@@ -152,8 +139,7 @@ def jitter_box(
     `augmentation.jitter_range`, raised until the crop fits, and a crop of `clip.frame_size` is taken anywhere. Draws:
     factor of the height, of the width, top, left.
     """
-    low, high = augmentation.jitter_range
-    factors = rng.uniform(low, high, size=2)
+    factors = rng.uniform(*augmentation.jitter_range, size=2)
     resize = clip.short_side / min(height, width)
     box_height = _clamped(clip.frame_size[0] / (resize * factors[0]), height)
     box_width = _clamped(clip.frame_size[1] / (resize * factors[1]), width)
@@ -174,13 +160,7 @@ def random_resized_box(height: int, width: int, augmentation: AugmentationConfig
     return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
 
 
-def draw_box(
-    height: int,
-    width: int,
-    area_range: tuple[float, float],
-    aspect_range: tuple[float, float],
-    rng: np.random.Generator,
-) -> Box | None:
+def draw_box(height: int, width: int, area_range: Range, aspect_range: Range, rng: np.random.Generator) -> Box | None:
     """Draw ten boxes of random area and aspect and return the first that fits, or None.
 
     Draws: ten shares of the area, ten logarithms of width / height, top, left.

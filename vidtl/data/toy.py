@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import cv2
@@ -34,11 +35,8 @@ FRAME_RATES = (12, 15)
 NUM_FRAMES = 24
 SPLITS = ("train", "val")
 
-_KINETICS_HEADER = ["label", "youtube_id", "time_start", "time_end", "split"]
-_CHARADES_HEADER = [
-    *("id", "subject", "scene", "quality", "relevance", "verified"),
-    *("script", "objects", "descriptions", "actions", "length"),
-]
+_KINETICS_HEADER = "label youtube_id time_start time_end split"
+_CHARADES_HEADER = "id subject scene quality relevance verified script objects descriptions actions length"
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _PLAN, _PIXELS = 0, 1
 
@@ -58,22 +56,19 @@ class ToySettings:
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
 
-@dataclass(frozen=True)
-class ToySet:
-    """Result of `make_toy`."""
+class ToySet(NamedTuple):
+    """Result of `make_toy`; not `created` if the directory held the same set already."""
 
     num_videos: dict[str, int]
     num_bytes: int
     created: bool
-    """False if the directory held the same set already."""
 
 
-@dataclass(frozen=True)
-class ToyVideo:
-    """The plan of one file."""
+class ToyVideo(NamedTuple):
+    """The plan of one file; `start_s` is the start of the clip in its fictitious source video."""
 
     split: str
-    index: int
+    number: int
     video_id: str
     path: str
     height: int
@@ -81,15 +76,13 @@ class ToyVideo:
     fps: int
     num_frames: int
     start_s: int
-    """Start of the clip in its fictitious source video."""
     segments: tuple[Segment, ...]
 
 
 def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_processes: int = 2) -> ToySet:
     """Write the set, or keep a complete one of the same settings; pixels do not depend on the number of processes.
 
-    Raises:
-        UserError: the directory holds anything else, or cannot be written.
+    UserError for a directory that holds anything else, or cannot be written.
     """
     videos = [plan_video(settings, split, index) for split in SPLITS for index in range(_count(settings, split))]
     try:
@@ -113,7 +106,11 @@ def _write_set(
         for done, _ in enumerate(_write_videos(directory, settings.seed, videos, num_processes), start=1):
             task.update(done)
     for split in SPLITS:
-        _write_annotation(directory, [video for video in videos if video.split == split], settings.multi_label)
+        header = (_CHARADES_HEADER if settings.multi_label else _KINETICS_HEADER).split()
+        row_of = _charades_row if settings.multi_label else _kinetics_row
+        with (directory / f"{split}.csv").open("w", newline="") as stream:
+            rows = [row_of(video) for video in videos if video.split == split]
+            csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     if settings.multi_label:
         lines = [f"c{number:03d} {name}\n" for number, name in enumerate(MOTIONS)]
         (directory / "classes.txt").write_text("".join(lines))
@@ -138,7 +135,7 @@ def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
 
 def render_video(video: ToyVideo, seed: int) -> NDArray[np.uint8]:
     """Render the frames before encoding: RGB uint8 [T, H, W, 3]."""
-    rng = generator(seed, SPLITS.index(video.split), video.index, _PIXELS)
+    rng = generator(seed, SPLITS.index(video.split), video.number, _PIXELS)
     return render_clip(rng, video.height, video.width, video.fps, video.num_frames, video.segments)
 
 
@@ -163,10 +160,7 @@ def _draw_segments(rng: Generator, num_frames: int) -> tuple[Segment, ...]:
     lengths = rng.integers(10, 17, size=count)
     pauses = rng.multinomial(num_frames - int(lengths.sum()), np.full(count + 1, 1 / (count + 1)))
     firsts = np.cumsum(pauses[:-1]) + np.cumsum(lengths) - lengths
-    return tuple(
-        Segment(int(motion), int(first), int(first + length))
-        for motion, first, length in zip(motions, firsts, lengths, strict=True)
-    )
+    return tuple(Segment(*segment) for segment in np.stack([motions, firsts, firsts + lengths], axis=1).tolist())
 
 
 def _count(settings: ToySettings, split: str) -> int:
@@ -188,13 +182,6 @@ def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_proces
 
 def _write_video(directory: Path, seed: int, video: ToyVideo) -> None:
     encode_video(directory / video.path, render_video(video, seed), video.fps)
-
-
-def _write_annotation(directory: Path, videos: list[ToyVideo], multi_label: bool) -> None:
-    header = _CHARADES_HEADER if multi_label else _KINETICS_HEADER
-    rows = [_charades_row(video) if multi_label else _kinetics_row(video) for video in videos]
-    with (directory / f"{videos[0].split}.csv").open("w", newline="") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
 
 
 def _kinetics_row(video: ToyVideo) -> list[str]:

@@ -25,19 +25,13 @@ _DIRECTIONS = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [1, 0, 0],
 """Sign of the change of x (right), y (down) and size for each motion; shaking starts so and alternates."""
 _SHAKING = (4, 5)
 
-TRAVEL_SPEED = (0.4, 0.7)
-"""Short sides per second: 2 to 4 pixels from frame to frame at 72 pixels and 12 frames per second."""
-STROKE_S = (0.25, 0.4)
-"""Seconds of one stroke of shaking: 3 to 5 frames at 12 frames per second."""
-SIZE_SPEED = (0.4, 0.7)
-"""Size ranges per second: 2 to 4 per cent from frame to frame at 12 frames per second."""
+_TRAVEL_SPEED = (0.4, 0.7)  # short sides per second: 2 to 4 pixels a frame at 72 pixels and 12 frames per second
+_STROKE_S = (0.25, 0.4)  # one stroke of shaking: 3 to 5 frames
+_SIZE_SPEED = (0.4, 0.7)  # size ranges per second: 2 to 4 per cent a frame
 PERIOD = 0.75
 """Distance between neighboring patches in short sides."""
-SIZE_RANGE = (0.45, 0.9)
-"""Smallest and largest diameter of a patch in periods."""
-
-_PATCH = 48
-_OVERSAMPLING = 4
+_SIZE_RANGE = (0.45, 0.9)  # diameter of a patch in periods
+_PATCH, _OVERSAMPLING = 48, 4
 
 
 @dataclass(frozen=True)
@@ -74,30 +68,24 @@ def _states(
     short_side = min(height, width)
     periods = np.array([PERIOD * short_side, PERIOD * short_side, 1, 1])
     start = rng.uniform(size=4) * periods
-    travel, stroke_s, size = (rng.uniform(*limits) for limits in (TRAVEL_SPEED, STROKE_S, SIZE_SPEED))
-    step = np.array([travel * short_side, travel * short_side, size]) / fps
+    travel, stroke_s, size = (rng.uniform(*limits) for limits in (_TRAVEL_SPEED, _STROKE_S, _SIZE_SPEED))
+    step, stroke = np.array([travel * short_side, travel * short_side, size]) / fps, stroke_s * fps
     frames = np.arange(num_frames, dtype=np.float64)
     moved = np.zeros((num_frames, 4))
     for segment in segments:
         steps: NDArray[np.float64] = np.clip(frames, segment.first, segment.last) - segment.first
-        if segment.motion in _SHAKING:
-            steps = _back_and_forth(steps, stroke_s * fps)
+        if segment.motion in _SHAKING:  # the direction is reversed after every stroke
+            steps = stroke - np.abs(steps % (2 * stroke) - stroke)
         moved[:, :3] += steps[:, None] * step * _DIRECTIONS[segment.motion]
     return np.asarray((start + moved) % periods)
-
-
-def _back_and_forth(steps: NDArray[np.float64], stroke: float) -> NDArray[np.float64]:
-    """Return the distance from the start after `steps`, with the direction reversed every `stroke` steps."""
-    return np.asarray(stroke - np.abs(steps % (2 * stroke) - stroke))
 
 
 def _frame(
     background: NDArray[np.float32], patch: NDArray[np.float32], state: NDArray[np.float64], period: float
 ) -> NDArray[np.uint8]:
     """Render one frame: each pixel shows the patch of the nearest lattice point."""
-    height, width = background.shape[:2]
-    x, y, size, turns = state.tolist()
-    scale = _PATCH / (period * SIZE_RANGE[0] * (SIZE_RANGE[1] / SIZE_RANGE[0]) ** size)
+    (height, width, _), (x, y, size, turns) = background.shape, state.tolist()
+    scale = _PATCH / (period * _SIZE_RANGE[0] * (_SIZE_RANGE[1] / _SIZE_RANGE[0]) ** size)
     angle = 2 * math.pi * turns
     across = (np.arange(width) - x + period / 2) % period - period / 2
     down = ((np.arange(height) - y + period / 2) % period - period / 2)[:, None]

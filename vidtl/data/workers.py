@@ -1,8 +1,8 @@
 """Batches from worker processes, of which a video may end any: its read is given up, and the rest goes on.
 
-A read that exceeds a limit (`vidtl.video.limits`) or crashes its decoder ends its worker. The worker has noted the read
-in shared memory before; the main process adds it to those given up, which the workers report as unreadable without
-trying, and starts the workers again from the batch that is due.
+A read that exceeds a limit (`vidtl.video.limits`) or crashes its decoder ends its worker, which has noted it in shared
+memory. The main process adds it to those given up, which workers report as unreadable without trying, and starts the
+workers again from the batch that is due.
 """
 
 import atexit
@@ -28,9 +28,7 @@ from vidtl.runtime.watchdog import heartbeat
 from vidtl.video import UnreadableVideo
 from vidtl.video.limits import cause_of_death, limited, signal_name
 
-# Batches that each worker decodes ahead: enough to even out videos of different cost, at the price of memory.
-_PREFETCHED_BATCHES = 2
-
+_PREFETCHED_BATCHES = 2  # per worker: enough to even out videos of different cost, at the price of memory
 _POLL_S = 1  # between two looks at the workers; the DataLoader takes whole seconds
 _IDLE_POLLS = 60  # in a row, of workers that read nothing and send nothing: a batch was lost on its way
 _VAIN_STARTS = 2  # in a row, of workers that end or idle without any read at fault
@@ -42,8 +40,7 @@ class Reads:
     def __init__(self, data: DataConfig) -> None:
         self.limit_s = data.read_timeout_s
         self.num_workers = max(1, data.num_workers)
-        self.given_up: dict[Read, str] = {}
-        """Reason of each."""
+        self.given_up: dict[Read, str] = {}  # reason of each
         self._killed: set[Read] = set()
         rows = torch.zeros(self.num_workers, 1 + len(Read._fields), dtype=torch.int64)
         self.present: torch.Tensor = rows.share_memory_()  # type: ignore[no-untyped-call]
@@ -90,10 +87,10 @@ def read_batches(
     collate: Callable[[Any], Any],
     batch_bytes: int,
 ) -> Generator[Any]:
-    """Yield the batches of `keys_after(0)` in order; `keys_after` gives the keys of each batch after so many.
+    """Yield the batches, of about `batch_bytes`, of `keys_after(0)` in order; it gives the keys after so many batches.
 
-    The data set reads every file in `reads.limited`; a batch has about `batch_bytes`. UserError as in the data set and
-    `check_resources`, or where workers fail without any video.
+    The data set reads every file in `reads.limited`. UserError as in the data set and `check_resources`, or where
+    workers fail without any video.
     """
     present = islice(keys_after(0), reads.num_workers * _PREFETCHED_BATCHES + 1)  # those that wait, and that in use
     check_resources(reads.num_workers, sum(1 for _ in present), batch_bytes)
@@ -119,8 +116,7 @@ def read_batches(
                 return
             except _WorkerEndedError as ended:
                 exit_codes = [worker.exitcode for worker in iterator._workers]
-                for worker in iterator._workers:  # the others would finish batches that are read again
-                    worker.kill()
+                _kill(iterator._workers)  # the others would finish batches that are read again
                 vain_starts = 0 if reads.give_up(exit_codes) else vain_starts + 1
                 if vain_starts > _VAIN_STARTS:
                     last = f"exit codes {exit_codes}, {' '.join(str(ended.__cause__).split())}"
@@ -153,6 +149,11 @@ def _next(iterator: Any, reads: Reads) -> Any:
                 heartbeat()  # every read is limited: waiting for it is no hang
 
 
+def _kill(workers: Iterable[Any]) -> None:
+    for worker in workers:
+        worker.kill()
+
+
 def _start_worker(worker_index: int) -> None:
     ignore_stop_signals()
     for name in {"SIGPROF", "SIGALRM"} & vars(signal).keys():  # `limited` ends the process; not on Windows
@@ -166,8 +167,7 @@ def _workers_ended(batches: DataLoader[Any]) -> Iterator[Any]:
     try:
         iterator: Any = iter(batches)
     except (OSError, RuntimeError) as error:  # no more processes, memory or threads
-        for worker in set(multiprocessing.active_children()).difference(others):
-            worker.kill()  # Python would wait for it at its end
+        _kill(set(multiprocessing.active_children()).difference(others))  # Python would wait for them at its end
         allowed = "more processes (ulimit -u), more memory, or fewer data.num_workers"
         raise UserError(f"decoding workers could not be started: {error}; allowed: {allowed}") from error
     # Otherwise PyTorch raises the end of a worker anywhere in the main thread, even within a step.
@@ -177,8 +177,7 @@ def _workers_ended(batches: DataLoader[Any]) -> Iterator[Any]:
     def end() -> None:
         # PyTorch has no public way to end the workers before the iterator is garbage-collected.
         iterator._shutdown_workers()  # waits for them, but not forever
-        for worker in iterator._workers:
-            worker.kill()
+        _kill(iterator._workers)
 
     # After an error, this block may still be open when Python exits, which would wait for workers that ignore signals.
     atexit.register(end)

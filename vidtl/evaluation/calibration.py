@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vidtl.config.checks import require
 from vidtl.config.documents import read_json
 from vidtl.config.load import Document, from_document
+from vidtl.evaluation.scoring import probabilities
 from vidtl.metrics import Outcomes
+from vidtl.metrics.table import cross_entropy
 from vidtl.models.base import VideoModel
-from vidtl.runtime.files import user_error_if_not_written, whole_file
+from vidtl.runtime.files import whole_file
 from vidtl.training.checkpoint import Checkpoint
 
 FILE_NAME = "calibration.json"
@@ -70,7 +71,7 @@ def fit_calibration(outcomes: Outcomes, class_names: Sequence[str], **origin: An
         multi_label=before.multi_label,
         temperature=temperature,
         thresholds=dict(zip(class_names, thresholds, strict=False)),
-        nll=(_nll(before), _nll(after)),
+        nll=(cross_entropy(before), cross_entropy(after)),
         ece=(before.calibration.ece, after.calibration.ece),
     )
 
@@ -88,9 +89,7 @@ def fit_temperature(chances_NK: NDArray[np.float64], targets_NK: NDArray[np.bool
 
 def tempered(chances_NK: NDArray[np.float64], temperature: float, multi_label: bool) -> NDArray[np.float64]:
     """Convert probabilities [..., K] to those of logits / temperature."""
-    logits_NK = torch.from_numpy(_logits(chances_NK, multi_label) / temperature)
-    tempered_NK: NDArray[np.float64] = (logits_NK.sigmoid() if multi_label else logits_NK.softmax(dim=-1)).numpy()
-    return tempered_NK
+    return probabilities(_logits(chances_NK, multi_label) / temperature, "mean_logits", multi_label)
 
 
 def best_thresholds(chances_NK: NDArray[np.float64], targets_NK: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -106,7 +105,7 @@ def best_thresholds(chances_NK: NDArray[np.float64], targets_NK: NDArray[np.bool
 def write_calibration(calibration: Calibration, checkpoint: Checkpoint) -> Path:
     """Write the file beside the weights and return its path; UserError if that fails."""
     path = checkpoint.model_directory / FILE_NAME
-    with user_error_if_not_written(path), whole_file(path) as file:
+    with whole_file(path) as file:
         json.dump(asdict(calibration), file, indent=1)
     return path
 
@@ -133,9 +132,3 @@ def _logits(chances_NK: NDArray[np.float64], multi_label: bool) -> NDArray[np.fl
     chances = chances_NK.clip(1e-300, 1 - 1e-16)
     logits_NK: NDArray[np.float64] = np.log(chances) - (np.log1p(-chances) if multi_label else 0)
     return logits_NK
-
-
-def _nll(outcomes: Outcomes) -> float:
-    chances, targets = outcomes.probabilities, outcomes.targets
-    likelihoods = np.where(targets, chances, 1 - chances) if outcomes.multi_label else chances[targets]
-    return float(-np.log(likelihoods.clip(1e-16)).mean())

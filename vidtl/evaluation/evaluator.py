@@ -25,6 +25,7 @@ from torch import nn
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
+from vidtl.config.documents import parse_json
 from vidtl.data.batch import VideoViews
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
@@ -149,10 +150,10 @@ class ScoreStore:
 
     def _parsed(self, line: bytes) -> tuple[int, list[NDArray[np.float64]]] | None:
         try:
-            first, rows = json.loads(line)
+            first, rows = parse_json(line, str(self.folder))
             table = np.array(rows, dtype=np.float64).reshape(-1, self.num_classes)
             return (int(first), list(table)) if len(table) == len(rows) else None
-        except (ValueError, TypeError):
+        except (UserError, ValueError, TypeError):
             return None
 
 
@@ -173,9 +174,7 @@ def evaluate(
         model: maps input_BTCHW to logits_BK; used without its wrappers, in evaluation mode.
         make_loader: opens this process's share of the videos.
         records: all N videos, the same on every process.
-        clip: shape of a view.
-        evaluation: batch size and fusion.
-        protocol: views and their published fusion.
+        clip, evaluation, protocol: shape of a view, batch size, views, and fusion.
         accelerator: device, precision and processes.
         progress: shows the videos of this process; those of an interrupted evaluation count as done.
         store: receives finished batches, and holds those of an interrupted evaluation.

@@ -35,29 +35,18 @@ from vidtl.visualize.token_maps import clip_maps, rgb_clip
 
 PAGE, EXAMPLES = "report.html", "examples/examples.json"
 
-MAX_UNREADABLE = 2000
-"""Unreadable videos listed; `unreadable.csv` has all."""
+MAX_UNREADABLE, MAX_MATRIX, MAX_NAME = 2000, 40, 300
+"""Unreadable videos listed, classes of a confusion matrix that is embedded (`unreadable.csv` and `confusion.png` have
+all), and characters of a name."""
 
-MAX_MATRIX = 40
-"""Classes of a confusion matrix that is embedded; a larger one stays a file, to which the page links."""
-
-MAX_NAME = 300
-
-NUM_EACH = 4
-"""Examples of either kind."""
-
-NUM_BARS, MAX_TRUE_BARS = 5, 8
-"""Classes shown per example, best first, and true classes beyond them."""
+NUM_EACH, NUM_BARS, MAX_TRUE_BARS = 4, 5, 8
+"""Examples of either kind, classes shown for each, best first, and true classes beyond them."""
 
 _log = logging.getLogger(__name__)
 
 
 def write_page(folder: Path) -> Path:
-    """Write `report.html` into the folder of an evaluation.
-
-    Raises:
-        UserError: the folder does not hold the files of an evaluation.
-    """
+    """Write `report.html` into the folder of an evaluation; UserError where its files are missing."""
     path = folder / METRICS_FILE
     try:
         record = read_json(path)

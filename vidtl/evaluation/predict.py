@@ -95,7 +95,7 @@ def predict(
     accelerator: Accelerator | None = None,
     on_video: Callable[[int], None] | None = None,
 ) -> Iterator[Prediction]:
-    """Score videos while later ones are being decoded.
+    """Score videos while later ones are being decoded, and yield one prediction for each, of unreadable ones a reason.
 
     Videos that cannot be opened come first, then files with a container, then images and folders of images, each in the
     order given. The batches are those of an evaluation of the videos in that order.
@@ -106,9 +106,6 @@ def predict(
         settings: None: the defaults.
         accelerator: device and precision; None: made for this process.
         on_video: called after each video with the number of videos finished so far.
-
-    Yields:
-        One prediction for each video; an unreadable one has a reason instead of scores.
 
     Raises:
         UserError: an unknown protocol, scores that are not finite, a missing decoder or a worker that died.
@@ -142,13 +139,10 @@ def predict(
 def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = None) -> Tensor:
     """Read the central clip of one video as `predict` does: normalized, at the model's frames, stride and size.
 
-    Args:
-        path: a video, an image, or a folder with one video or the numbered frames of one.
-        model: gives `clip_config` and the device of the result.
-        frame_rate: frames per second, needed for a folder of frames.
+    `path` is a video, an image, or a folder with one video or the numbered frames of one, which needs a `frame_rate`.
 
     Returns:
-        float32 [1, T, 3, H, W]; UserError where there is not exactly one video, or it cannot be read.
+        float32 [1, T, 3, H, W] on the model's device; UserError where there is not one video, or it cannot be read.
     """
     videos = find_videos([Path(path)], image_model=model.clip_config.num_frames == 1).videos
     if len(videos) != 1:

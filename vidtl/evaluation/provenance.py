@@ -69,11 +69,7 @@ def origin_record(
 
 
 def check_same_origin(folder: Path, origin: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds the results of another evaluation.
-
-    Raises:
-        UserError: names both models, or the setting that differs and both values.
-    """
+    """Raise a UserError for a folder with results of another model or setting, which names both of them."""
     file = folder / METRICS_FILE
     if not file.exists():
         return
@@ -88,7 +84,5 @@ def check_same_origin(folder: Path, origin: Mapping[str, Any]) -> None:
     if models[0]["fingerprint"] != models[1]["fingerprint"]:
         raise UserError(f"{folder} holds results of {names[0]}, not of {names[1]}; allowed: another --output_dir")
     for name in differing:
-        raise UserError(
-            f"{folder} holds results with {name} {before[name]!r}, not {origin['settings'][name]!r}; "
-            "allowed: the same value, or another --output_dir"
-        )
+        values = f"{before[name]!r}, not {origin['settings'][name]!r}"
+        raise UserError(f"{folder} holds results with {name} {values}; allowed: the same, or another --output_dir")

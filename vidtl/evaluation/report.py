@@ -17,7 +17,7 @@ from vidtl.evaluation import predictions
 from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
 from vidtl.metrics.intervals import LEVEL, wilson
-from vidtl.metrics.outcomes import Calibration, classes_without_positives
+from vidtl.metrics.outcomes import classes_without_positives
 from vidtl.metrics.table import random_map
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.logging import installed_versions
@@ -26,11 +26,8 @@ from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw
 METRICS_FILE = "metrics.json"
 PACKAGES = ("vidtl", "accelerate", "numpy", "torch", "torchmetrics")
 
-SHOWN_NAMES = 8
-"""Names in one terminal line; the files hold all."""
-
-NUM_CONFUSIONS = 12
-"""Most frequent confusions in `metrics.json`; `confusion.csv` has all."""
+SHOWN_NAMES, NUM_CONFUSIONS = 8, 12
+"""Names in one terminal line, and most frequent confusions in `metrics.json`; other files hold all."""
 
 
 def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -66,12 +63,8 @@ def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Pa
 def metrics_record(result: EvaluationResult) -> dict[str, Any]:
     """Build the content of `metrics.json`; the bootstrap of the intervals takes some seconds."""
     outcomes, names = result.outcomes, result.class_names
-    return {
-        "annotation": result.annotation,
-        "root": result.root,
-        "protocol": result.protocol,
-        "num_clips": result.num_clips,
-        "num_crops": result.num_crops,
+    record = {
+        **{name: getattr(result, name) for name in ("annotation", "root", "protocol", "num_clips", "num_crops")},
         "num_views": result.num_clips * result.num_crops,
         "fusion": result.fusion,
         "multi_label": outcomes.multi_label,
@@ -80,20 +73,21 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
         "num_annotated": len(outcomes),
         "num_scored": result.num_scored,
         "num_unreadable": len(result.unreadable),
-        "metrics": _json_numbers(result.metrics),
-        "metrics_readable": _json_numbers(result.metrics_readable),
+        "metrics": result.metrics,
+        "metrics_readable": result.metrics_readable,
         "intervals": {
-            name: {"low": _json_number(low), "high": _json_number(high), "level": LEVEL, "method": method}
+            name: {"low": low, "high": high, "level": LEVEL, "method": method}
             for name, (low, high, method) in confidence_intervals(outcomes, result.metrics).items()
         },
-        "chance": _json_numbers(chance_levels(outcomes.targets, outcomes.multi_label)),
+        "chance": chance_levels(outcomes.targets, outcomes.multi_label),
         "classes_without_positives": classes_without_positives(outcomes.targets, names),
-        "calibration": _calibration_record(outcomes.calibration),
+        "calibration": {name: np.asarray(value).tolist() for name, value in vars(outcomes.calibration).items()},
         "per_class": [_class_record(result, k) for k in range(len(names))],
         "confusions": [] if outcomes.multi_label else _confusions(result),
         "unreadable": [row._asdict() for row in result.unreadable],
         "versions": installed_versions(PACKAGES),
     }
+    return _finite(record)  # type: ignore[no-any-return]
 
 
 def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
@@ -152,11 +146,10 @@ def _exceptions(result: EvaluationResult, record: Mapping[str, Any]) -> list[str
 def _class_record(result: EvaluationResult, k: int) -> dict[str, Any]:
     """Describe one class: value, Wilson's interval and most frequent confusion, or value and chance level."""
     outcomes = result.outcomes
-    videos, value = int(outcomes.targets[:, k].sum()), _json_number(outcomes.per_class[k])
+    videos, value = int(outcomes.targets[:, k].sum()), float(outcomes.per_class[k])
     entry: dict[str, Any] = {"class": result.class_names[k], "videos": videos}
     if outcomes.multi_label:
-        chance = random_map(outcomes.targets[:, k : k + 1])
-        return entry | {"average_precision": value, "chance": _json_number(chance)}
+        return entry | {"average_precision": value, "chance": random_map(outcomes.targets[:, k : k + 1])}
     counts = outcomes.confusion[k].copy()
     right, counts[k] = int(counts[k]), 0
     answer = [*result.class_names, "unreadable"][int(counts.argmax())]
@@ -181,25 +174,16 @@ def _confusions(result: EvaluationResult) -> list[dict[str, Any]]:
     ]
 
 
-def _calibration_record(found: Calibration) -> dict[str, Any]:
-    return {
-        "ece": _json_number(found.ece),
-        "edges": found.edges.tolist(),
-        "counts": found.counts.tolist(),
-        "confidences": list(map(_json_number, found.confidences)),
-        "accuracies": list(map(_json_number, found.accuracies)),
-    }
-
-
 def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:
     with whole_file(path) as file:
         csv.writer(file).writerows([header, *rows])
     return path
 
 
-def _json_number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _json_numbers(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: _json_number(value) for name, value in values.items()}
+def _finite(value: Any) -> Any:
+    """Replace numbers that JSON lacks by None."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_finite, value))
+    return None if isinstance(value, float) and not math.isfinite(value) else value

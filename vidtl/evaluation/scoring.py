@@ -91,15 +91,9 @@ class Scorer:
     def score(
         self, videos: Iterable[VideoViews], batches: Iterable[range], on_video: Callable[[int], None]
     ) -> Generator[Scores, None, None]:
-        """Score one batch after the other.
+        """Score some of `batches()` one after the other; errors as of `vidtl.evaluation.evaluator.evaluate`.
 
-        Args:
-            videos: the videos of the batches in order, each once, and no others.
-            batches: some of `batches()`.
-            on_video: called for each video read, with the number of videos so far.
-
-        Raises:
-            UserError, RuntimeError: see `vidtl.evaluation.evaluator.evaluate`.
+        `videos` are those of the batches in order; `on_video` is called for each with the number of videos so far.
         """
         iterator, finished = iter(videos), 0
         for batch in batches:
@@ -126,7 +120,11 @@ class Scorer:
             logits_VK = self._forward(list(readable.values()), codes.repeat_interleave(self.num_views))
             for index, views_VK in zip(readable, np.split(logits_VK, len(readable)), strict=True):
                 scores.rows[index] = fuse(views_VK, self.fusion, self.records.multi_label)
-                self._check_finite(index, scores.rows[index])
+                if not np.isfinite(scores.rows[index]).all():
+                    raise UserError(
+                        f"the model's scores for video {self.records.ids[index]!r} ({self.records.path(index)}) are "
+                        "not finite; its weights or the precision (training.precision) cannot be used"
+                    )
         return scores
 
     @torch.inference_mode()
@@ -150,50 +148,19 @@ class Scorer:
         table: NDArray[np.float64] = logits.numpy()
         return table
 
-    def _check_finite(self, index: int, scores_K: NDArray[np.float64]) -> None:
-        if not np.isfinite(scores_K).all():
-            raise UserError(
-                f"the model's scores for video {self.records.ids[index]!r} ({self.records.path(index)}) are not "
-                "finite; its weights or the precision (training.precision) cannot be used"
-            )
-
-
-def mean_logits(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
-    """Average the raw logits (ViViT, Scenic's trainer)."""
-    return logits_VK.mean(dim=0)
-
-
-def mean_probabilities(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
-    """Average softmax probabilities, or sigmoid probabilities for multi-label data (SlowFast, mmaction2).
-
-    A float64 sigmoid reaches 1 at logits of about 37; classes that all views put beyond that tie.
-    """
-    return _probabilities(logits_VK, multi_label).mean(dim=0)
-
-
-def maximum(logits_VK: torch.Tensor, multi_label: bool) -> torch.Tensor:
-    """Take the largest softmax probability over views, or the largest logit for multi-label data.
-
-    Non-local networks and SlowFast on Charades take the largest sigmoid probability, which ranks as the largest logit
-    does, but large logits saturate into ties.
-    """
-    return (logits_VK if multi_label else _probabilities(logits_VK, multi_label)).amax(dim=0)
-
 
 FUSIONS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {
-    "mean_logits": mean_logits,
-    "mean_probabilities": mean_probabilities,
-    "max": maximum,
+    "mean_logits": lambda logits_VK, multi_label: logits_VK.mean(dim=0),
+    "mean_probabilities": lambda logits_VK, multi_label: _probabilities(logits_VK, multi_label).mean(dim=0),
+    "max": lambda logits_VK, multi_label: (logits_VK if multi_label else logits_VK.softmax(dim=-1)).amax(dim=0),
 }
+"""`mean_logits`: ViViT, Scenic's trainer. `mean_probabilities`, softmax or with several labels sigmoid: SlowFast and
+mmaction2; a float64 sigmoid reaches 1 at logits of about 37, beyond which classes tie. `max`: non-local networks and
+SlowFast on Charades take the largest sigmoid, which ranks as the largest logit does, but saturates into ties."""
 
 
 def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
-    """Fuse the views of one video.
-
-    Args:
-        logits_VK: real numbers [V, K], one row per view.
-        fusion: a key of `FUSIONS`.
-        multi_label: classes are independent (sigmoid) instead of exclusive (softmax).
+    """Fuse the views of one video, [V, K], by a key of `FUSIONS`.
 
     Returns:
         float64 [K]; larger is more likely. Logits for `mean_logits` and multi-label `max`, probabilities otherwise.
@@ -206,13 +173,9 @@ def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.flo
 def probabilities(scores_NK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
     """Convert fused scores to probabilities: softmax or sigmoid of logits, other scores unchanged.
 
-    Args:
-        scores_NK: rows of `fuse`; rows of -inf (unreadable videos) give rows of NaN.
-        fusion: a key of `FUSIONS`.
-        multi_label: as in `fuse`.
-
     Returns:
-        float64 [N, K] in 0..1. Single-label rows sum to 1, except for `max`, whose rows are maxima of several views.
+        float64 [N, K] in 0..1, NaN for rows of -inf (unreadable videos). Single-label rows sum to 1, except for `max`,
+        whose rows are maxima of several views.
     """
     scores = np.array(scores_NK, dtype=np.float64)
     scores[np.isneginf(scores).all(axis=-1)] = np.nan

@@ -10,22 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from vidtl.data.manifest import (
-    FILE_NAME,
-    SCHEMA,
-    SET_UP,
-    Entry,
-    Manifest,
-    damaged_manifest,
-    limit_steps,
-)
+from vidtl.data.manifest import FILE_NAME, SCHEMA, SET_UP, Entry, Manifest, damaged_manifest, limit_steps
 from vidtl.errors import UserError
 from vidtl.runtime.files import inside, lock, replacing
 from vidtl.runtime.shard import Shard
 
-COMMIT_EVERY_S = 1.0
-"""Work that a killed run can lose."""
-
+COMMIT_EVERY_S = 1.0  # of work, which a killed run can lose
 _JOURNAL_END = bytes.fromhex("d9d505f920a163d7")  # of a transaction on several databases (SQLite's file format, 3.2)
 
 
@@ -76,13 +66,11 @@ class ManifestFolder:
             return
         if not count:
             raise UserError(f"{self.path} has no parts to join; --shard i/n writes them")
+        fault = f"the parts lack {len(absent)} annotated files, {absent[0]!r} among them"
         if missing:
             fault = f"{len(missing)} of {count} parts are missing: {', '.join(map(str, missing))}"
-            remedy = f"run --shard {missing[0]}/{count} and so on, or leave --merge out to do their files now"
-        else:
-            fault = f"the parts lack {len(absent)} annotated files, {absent[0]!r} among them"
-            remedy = "leave --merge out to do them now"
-        raise UserError(f"{self.path}: {fault}; {remedy}")
+            fault += f"; run --shard {missing[0]}/{count} and so on"
+        raise UserError(f"{self.path}: {fault}; leave --merge out to do their files now")
 
     def merge(self, paths: Sequence[str] = ()) -> Manifest:
         """Join the parts into the manifest and delete them, unless `check_parts` refuses; repeating changes nothing."""
@@ -131,18 +119,14 @@ class Results:
             if not self._database.in_transaction:
                 self._database.execute("BEGIN")
             self._database.execute(f"INSERT OR REPLACE INTO files VALUES ({', '.join('?' * len(row))})", row)
-        self.commit_if_due()
+        self.commit(COMMIT_EVERY_S)
 
-    def commit_if_due(self) -> None:
-        """Commit, unless it was done less than a second ago."""
-        if time.monotonic() - self._committed_s >= COMMIT_EVERY_S:
-            self.commit()
-
-    def commit(self) -> None:
-        """Write all entries to the disk."""
-        with _writing(self.file):
-            self._database.commit()
-        self._committed_s = time.monotonic()
+    def commit(self, every_s: float = 0.0) -> None:
+        """Write all entries to the disk, unless it was done less than `every_s` ago."""
+        if time.monotonic() - self._committed_s >= every_s:
+            with _writing(self.file):
+                self._database.commit()
+            self._committed_s = time.monotonic()
 
     def finish(self) -> Manifest:
         """Write the part of the shard, or the manifest with these entries in place of earlier ones."""
@@ -186,9 +170,8 @@ def _writing(file: Path) -> Iterator[None]:
             raise damaged_manifest(file, error) from error
         if isinstance(error, BlockingIOError) or "locked" in str(error):
             raise UserError(f"{file} is in use: another process prepares the same files") from error
-        reason = f"{file} could not be written ({getattr(error, 'strerror', None) or error})"
-        remedy = "--output names another folder, which training and evaluation then need as data.manifest"
-        raise UserError(f"{reason}; {remedy}") from error
+        reason = f"could not be written ({getattr(error, 'strerror', None) or error})"
+        raise UserError(f"{file} {reason}; allowed: another --output, then also data.manifest of a run") from error
 
 
 def _existing(files: Iterable[Path]) -> list[Path]:

@@ -15,15 +15,12 @@ from vidtl.annotations.keys import DatasetDescription
 from vidtl.annotations.records import Records
 from vidtl.data.gaps import reason_kind
 from vidtl.data.manifest import Entry, Manifest
-from vidtl.runtime.files import printable
 from vidtl.video import UnreadableVideo
 from vidtl.video.safety import checked_path
 from vidtl.video.timeline import ASSUMED_RATE
 
 _QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
-
 _NEAR_NAMES = 10  # a search among the names of a folder of 240,000 files takes two seconds
-
 _EXAMPLES, _INDENT = 5, 12
 _REPORTED_LOSS = 0.1  # share of a class's videos
 
@@ -57,9 +54,7 @@ def _split(records: Records, entries: Mapping[str, Entry], expected: int | None)
         "annotated": len(records),
         "expected": expected,
         "found": len(records) - statuses["missing"],
-        "missing": statuses["missing"],
-        "ok": statuses["ok"],
-        "damaged": statuses["damaged"],
+        **{status: statuses[status] for status in ("missing", "ok", "damaged")},
         "unreadable": statuses["unreadable"] + statuses["crashed"] + statuses["hung"],
     }
 
@@ -124,9 +119,10 @@ def _same_content(
         with suppress(OSError, UnreadableVideo), checked_path(root / path, None).open("rb") as stream:  # gone since
             groups[hashlib.file_digest(stream, "blake2b").digest()].append(path)
     same = sorted(sorted(paths) for paths in groups.values() if len(paths) > 1)
-    split_paths = {name: frozenset(records.paths) for name, records in splits.items()} if same else {}
-    splits_of = [sorted(name for name, paths in split_paths.items() if paths & {*group}) for group in same]
-    return [{"paths": group, "splits": names} for group, names in zip(same, splits_of, strict=True)]
+    split_paths = {name: frozenset(splits[name].paths) for name in sorted(splits)} if same else {}
+    return [
+        {"paths": group, "splits": [name for name in split_paths if split_paths[name] & {*group}]} for group in same
+    ]
 
 
 def _classes(records: Records, entries: Mapping[str, Entry]) -> dict[str, dict[str, int]]:
@@ -141,7 +137,7 @@ def _classes(records: Records, entries: Mapping[str, Entry]) -> dict[str, dict[s
 
 def _files(entries: list[Entry]) -> dict[str, Any]:
     """Summarize lengths, sizes, rates and codecs of the readable files."""
-    videos = [entry for entry in entries if entry.is_video]
+    videos, assumed = [entry for entry in entries if entry.is_video], f" at {ASSUMED_RATE} frames per second (assumed)"
     sizes = [(entry.coded_width, entry.coded_height)[:: -1 if entry.transpose else 1] for entry in videos]
     rates = [(entry.num_frames - 1) / entry.duration_s for entry in videos if entry.duration_s > 0]
     return {
@@ -154,12 +150,11 @@ def _files(entries: list[Entry]) -> dict[str, Any]:
         "short_side": _quantiles([min(size) for size in sizes]),
         "sizes": _counted(f"{width}x{height}" for width, height in sizes),
         "frame_rates": _counted(f"{rate:.2f}".rstrip("0").rstrip(".") for rate in rates if rate),
-        "codecs": _counted(f"{entry.codec} in {entry.container}{_assumed_rate(entry)}" for entry in videos),
+        "codecs": _counted(
+            f"{entry.codec} in {entry.container}{'' if entry.timeline or entry.rate != '0' else assumed}"
+            for entry in videos
+        ),
     }
-
-
-def _assumed_rate(entry: Entry) -> str:
-    return f" at {ASSUMED_RATE} frames per second (assumed)" if not entry.timeline and entry.rate == "0" else ""
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:
@@ -167,18 +162,12 @@ def _counted(values: Iterable[str]) -> dict[str, int]:
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    found = np.quantile(np.asarray(values, float), list(_QUANTILES.values()), method="nearest").tolist()
-    return {name: round(value, 3) for name, value in zip(_QUANTILES, found, strict=True)}
+    found = np.quantile(np.asarray(values, float), [*_QUANTILES.values()], method="nearest") if values else []
+    return {name: round(float(value), 3) for name, value in zip(_QUANTILES, found, strict=False)}
 
 
-def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """Format the report as text, with escapes for control characters in names and paths."""
-    return [printable(line) for line in _lines(report)]
-
-
-def _lines(report: Mapping[str, Any]) -> Iterator[str]:
+def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """Format the report as text."""
     files = report["files"]
     size = f"{files['bytes'] / 1e9:.2f} GB" if files["bytes"] >= 1e8 else f"{files['bytes'] / 1e6:.1f} MB"
     duration = f"{files['hours']:,.1f} hours" if files["hours"] >= 1 else f"{60 * files['hours']:.1f} minutes"
@@ -200,12 +189,11 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _split_lines(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    columns = ("annotated", "expected", "found", "missing", "ok", "damaged", "unreadable")
     width = max(_INDENT, *(len(name) + 2 for name in splits))
     yield ""
-    yield f"{'split':{width}}" + "".join(f"{name:>11}" for name in columns)
+    yield f"{'split':{width}}" + "".join(f"{column:>11}" for column in next(iter(splits.values())))
     for name, counts in splits.items():
-        shown = ("-" if counts[column] is None else f"{counts[column]:,}" for column in columns)
+        shown = ("-" if count is None else f"{count:,}" for count in counts.values())
         differs = counts["expected"] not in (None, counts["annotated"])
         remark = "   annotated and expected differ" if differs else ""
         yield f"{name:{width}}" + "".join(f"{text:>11}" for text in shown) + remark
@@ -253,14 +241,12 @@ def _class_lines(split: str, counts: Mapping[str, Mapping[str, int]]) -> Iterato
     readable = sorted(count["readable"] for count in counts.values())
     spread = f"{readable[0]:,} to {readable[-1]:,} readable videos each, median {readable[len(readable) // 2]:,}"
     yield _row("classes", f"{split}: {len(counts):,}, {spread}")
-    empty = [name for name, count in counts.items() if not count["readable"]]
-    if empty:
+    if empty := [name for name, count in counts.items() if not count["readable"]]:
         yield _row("", f"without any: {len(empty):,}: {_some(empty)}")
-    kept = {name: count["readable"] / count["annotated"] for name, count in counts.items() if count["readable"]}
-    worst = sorted((name for name in kept if kept[name] < 1 - _REPORTED_LOSS), key=kept.__getitem__)
-    if worst:
-        totals = {name: counts[name]["annotated"] for name in worst}
-        lost = [f"{name} ({total - counts[name]['readable']:,} of {total:,})" for name, total in totals.items()]
+    worst = sorted(counts, key=lambda name: counts[name]["readable"] / max(1, counts[name]["annotated"]))
+    totals = [(name, counts[name]["readable"], counts[name]["annotated"]) for name in worst]
+    lost = [f"{name} ({n - kept:,} of {n:,})" for name, kept, n in totals if 0 < kept / max(1, n) < 1 - _REPORTED_LOSS]
+    if lost:
         yield _row("", f"over {_REPORTED_LOSS:.0%} missing or unreadable: {len(lost):,}: {_some(lost)}")
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from vidtl.data.manifest import DEPTHS, Depth, Entry, Manifest, Stamp, file_stamp
+from vidtl.data.manifest import DEPTHS, Depth, Entry, Manifest, Stamp, Status, file_stamp
 from vidtl.prepare.manifest import ManifestFolder
 from vidtl.prepare.work import Lost, Work, do_work
 from vidtl.runtime.progress import Progress
@@ -86,10 +86,8 @@ def _scan_stills(video: StillReader, entry: Entry) -> Entry:
         except UnreadableVideo as error:
             good[number] = False
             first_error = first_error or error.reason
-    entry = replace(entry, num_decoded=int(good.sum()))
-    if good.all():
-        return entry
-    return replace(entry, status="damaged" if good.any() else "unreadable", reason=_not_decoded(good, first_error))
+    status: Status = "ok" if good.all() else "damaged" if good.any() else "unreadable"
+    return replace(entry, status=status, num_decoded=int(good.sum()), reason=_not_decoded(good, first_error))
 
 
 def _scan_video(source: Source, entry: Entry) -> Entry:
@@ -151,14 +149,13 @@ def _decode_all(source: Source) -> tuple[int, str]:
     num_decoded = int(good.sum())
     if further:
         return num_decoded, f"{further} more frames decode than the {count} that were counted"
-    if num_decoded < count:
-        return num_decoded, _not_decoded(good, first_error)
-    # All frames decode, but one may be a repair, which PyAV refuses when it is read.
-    return num_decoded, f"the decoder reports an error: {first_error}" if first_error else ""
+    return num_decoded, _not_decoded(good, first_error)
 
 
 def _not_decoded(good: np.ndarray, first_error: str) -> str:
-    """Format the reason if some frames do not decode; `good` [N] is True for those that do."""
+    """Format the reason if some frames do not decode, or only with an error; `good` [N] is True for those that do."""
+    if good.all():  # but one may be a repair, which PyAV refuses when it is read
+        return f"the decoder reports an error: {first_error}" if first_error else ""
     cause = f": {first_error}" if first_error else ""
     return f"{(~good).sum()} of {len(good)} frames do not decode, the first is {good.argmin()}{cause}"
 
@@ -173,8 +170,7 @@ class ScanPlan:
     folder: ManifestFolder
     depth: Depth = "packets"
     shard: Shard | None = None
-    frame_rate: float | None = None
-    """Of folders of images."""
+    frame_rate: float | None = None  # of folders of images
     follow_links: bool = True
     num_workers: int = 1
     time_limit_s: float = 60.0
@@ -200,7 +196,7 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
         return ScanJob(plan.root, path, plan.depth, plan.frame_rate, plan.follow_links)
 
     def lost_entry(job: ScanJob, lost: Lost) -> Entry:
-        stamp = file_stamp(job.root / job.path) or Stamp(0, 0)
+        stamp = file_stamp(job.root / job.path) or Stamp()
         return Entry(path=job.path, depth=job.depth, **stamp._asdict(), **lost._asdict())
 
     work = Work(
@@ -216,5 +212,4 @@ def scan_set(plan: ScanPlan, progress: Progress) -> Manifest:
 
 def limit_s(base_s: float, file: Path) -> float:
     """Return the time limit for a file, whose packets may all be read before the first frame, from a small one's."""
-    stamp = file_stamp(file)
-    return base_s + (stamp.size if stamp else 0) / _BYTES_PER_S
+    return base_s + (file_stamp(file) or Stamp()).size / _BYTES_PER_S

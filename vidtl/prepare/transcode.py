@@ -20,22 +20,20 @@ from vidtl.data.manifest import Entry
 from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
-from vidtl.runtime.files import inside
+from vidtl.runtime.files import flush_to_disk, inside
 from vidtl.video import Box, UnreadableVideo, View, open_video
 from vidtl.video.clip import FULL, LIMITED, Converter
 from vidtl.video.pyav import PyAVReader
 from vidtl.video.reader import Matrix
 from vidtl.video.safety import checked_path
 from vidtl.video.source import unreadable
-from vidtl.video.timeline import Timeline
+from vidtl.video.timeline import ScannedVideo
 
 _X264 = {"preset": "medium", "tune": "fastdecode", "g": "32", "bf": "1"}
-
 _MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}  # ITU-T H.273 MatrixCoefficients
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which concern every other file too
 
-SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE, _SPEED_ROUNDS = 32, 2, (224, 224), 3
-"""The clip that is timed, uncropped."""
+SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE, _SPEED_ROUNDS = 32, 2, (224, 224), 3  # of the timed clip, uncropped
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,7 @@ def copy_video(job: CopyJob) -> Entry:
         os.utime(temporary, ns=(job.entry.mtime_ns, job.entry.mtime_ns))
         copied = scan_file(ScanJob(job.output, temporary.relative_to(job.output).as_posix(), "packets"))
         _check_times(job.entry, copied)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        flush_to_disk(temporary)
         temporary.replace(target)
         return replace(copied, path=job.target)
     except (UnreadableVideo, OSError) as error:
@@ -105,7 +102,7 @@ def _encode(video: PyAVReader, file: Path, settings: CopySettings) -> None:
     source, orientation = video.source, video.source.orientation
     height, width = _copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
     converter = Converter(orientation.displayed_size(height, width), source.color, "planar")
-    pts, time_base = _exact_times(source.timeline, Fraction(source.stream.time_base), source.rate)
+    pts, time_base = _exact_times(source.scanned())
     options = {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)}  # exact times of the start
     with av.open(str(file), "w", format="mp4", options=options) as container:
         rate = Fraction(source.timeline.fps).limit_denominator(1001)
@@ -142,11 +139,12 @@ def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return next(even), next(even)
 
 
-def _exact_times(timeline: Timeline, time_base: Fraction, rate: Fraction | None) -> tuple[list[int], Fraction]:
+def _exact_times(video: ScannedVideo) -> tuple[list[int], Fraction]:
     """Return the times of all frames as integers, and their unit in seconds."""
+    timeline = video.timeline
     if timeline.pts is not None:
-        return timeline.pts.tolist(), time_base
-    return list(range(len(timeline.times_s))), 1 / Fraction(rate or Fraction(timeline.fps))
+        return timeline.pts.tolist(), video.time_base
+    return list(range(len(timeline.times_s))), 1 / (video.rate or Fraction(timeline.fps))
 
 
 def _check_times(original: Entry, copied: Entry) -> None:
@@ -155,11 +153,11 @@ def _check_times(original: Entry, copied: Entry) -> None:
     for video in (original.scanned(), copied.scanned() if copied.status == "ok" else None):
         if video is None:
             raise UnreadableVideo(Path(original.path), f"its copy cannot be read: {copied.reason}")
-        pts, unit = _exact_times(video.timeline, video.time_base, video.rate)
+        pts, unit = _exact_times(video)
         times.append([(time - pts[0]) * unit for time in pts])
     if times[0] != times[1]:
-        reason = f"its copy has other times ({len(times[0])} frames became {len(times[1])})"
-        raise UnreadableVideo(Path(original.path), reason)
+        change = f"{len(times[0])} frames became {len(times[1])}"
+        raise UnreadableVideo(Path(original.path), f"its copy has other times ({change})")
 
 
 Pair = tuple[tuple[Path, Entry], tuple[Path, Entry]]
@@ -168,13 +166,10 @@ Pair = tuple[tuple[Path, Entry], tuple[Path, Entry]]
 
 def measure_speed(pairs: Sequence[Pair]) -> tuple[float, float]:
     """Decode the same clip of each original and of its copy in turns, and return clips per CPU second of both."""
-    seconds = np.zeros((_SPEED_ROUNDS + 1, 2))
-    for number in range(len(seconds)):
-        for pair in pairs:
-            for side, (root, entry) in enumerate(pair):
-                seconds[number, side] += _clip_s(root, entry, seed=number)
+    rounds = range(_SPEED_ROUNDS + 1)
+    seconds = [[[_clip_s(*video, seed) for video in pair] for pair in pairs] for seed in rounds]
     # The first round pays for imports and the disk's cache.
-    originals, copies = (len(pairs) / np.median(seconds[1:], axis=0)).tolist()
+    originals, copies = (len(pairs) / np.median(np.sum(seconds, axis=1)[1:], axis=0)).tolist()
     return originals, copies
 
 

@@ -43,7 +43,7 @@ class CopyPlan:
 
     @property
     def folder(self) -> ManifestFolder:
-        """The folder of the copies' manifest."""
+        """Folder of the copies' manifest."""
         return ManifestFolder(self.output / FOLDER)
 
 
@@ -60,17 +60,13 @@ def plan_copies(
     """
     if output.resolve().is_relative_to(scan.root.resolve()):
         raise UserError(f"--transcode is {str(output)!r}; allowed: a folder outside --root {str(scan.root)!r}")
-    left_out = [name for name in description.splits if name not in splits]
+    left_out = ",".join(name for name in description.splits if name not in splits)
     if left_out and not description.classes and any(not split.annotations for split in description.splits.values()):
-        raise UserError(
-            f"--splits leaves out {','.join(left_out)}, but the classes are the folders of all splits; "
-            "allowed with --transcode: all of them; leave --splits out"
-        )
+        fault = f"--splits leaves out {left_out}, but the classes are the folders of all splits"
+        raise UserError(f"{fault}; allowed with --transcode: all of them; leave --splits out")
     for file in _annotation_files(description, splits, scan.root):
         if _moved(file, scan.root, output) != file.read_bytes() and not file.is_relative_to(scan.root):
-            raise UserError(
-                f"{file} has absolute paths and lies outside --root; allowed with --transcode: relative ones"
-            )
+            raise UserError(f"{file} has absolute paths but is not in --root; allowed with --transcode: relative ones")
     targets = {path: path for path in scan.paths}
     if any(pattern.endswith(".*") for pattern in description.files):
         with_mp4 = {path: str(PurePosixPath(path).with_suffix(".mp4")) for path in targets}
@@ -149,13 +145,9 @@ def _annotation_files(description: DatasetDescription, splits: Sequence[str], ro
 def _moved(file: Path, root: Path, output: Path) -> bytes:
     """Return the content of an annotation file, with absolute paths below the root as paths below `output`.
 
-    Raises:
-        UserError: it cannot be read, or `output` contains characters that separate or quote fields.
+    UserError for a path of `output` with characters that separate or quote fields.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
+    content = file.read_bytes()
     roots = [os.fsencode(each) for each in (root.absolute(), root.resolve())]
     if not any(each in content for each in roots):  # a search for plain bytes is ten times faster
         return content
@@ -165,10 +157,8 @@ def _moved(file: Path, root: Path, output: Path) -> bytes:
     first = absolute.search(content)
     if first and re.search(rb'[\s,"]', new_root):
         line = content.count(b"\n", 0, first.end()) + 1
-        raise UserError(
-            f"{file}:{line}: the path is absolute, and --transcode {str(output.absolute())!r} cannot take its root's "
-            "place; allowed: a folder whose path has no spaces, commas or quotes"
-        )
+        fault = f"the path is absolute, and --transcode {str(output.absolute())!r} cannot take its root's place"
+        raise UserError(f"{file}:{line}: {fault}; allowed: a folder whose path has no spaces, commas or quotes")
     return absolute.sub(lambda match: match[1] + new_root + b"/", content)
 
 
@@ -179,20 +169,15 @@ def _record_settings(output: Path, settings: CopySettings) -> None:
     try:
         # Listed before reading the settings, which another shard that starts now writes first.
         in_use = output.is_dir() and any(name != FOLDER for name in os.listdir(output))
-        if not file.is_file():
-            if in_use:
-                raise UserError(
-                    f"--transcode {output} is not empty and holds no copies; allowed: a new or empty folder"
-                )
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(file) as stream:
-                stream.write(json.dumps(ours) + "\n")
-        found = read_json(file)
-        for key in ours:
-            if found.get(key) != ours[key]:
-                raise UserError(
-                    f"{output} holds copies made with {key} {found.get(key)!r}, not {ours[key]!r}; "
-                    "allowed: the same settings, or another folder"
-                )
+        if in_use and not file.is_file():
+            raise UserError(f"--transcode {output} is not empty and holds no copies; allowed: a new or empty folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{file} cannot be read or written: {error}") from error
+    if not file.is_file():
+        with whole_file(file) as stream:
+            stream.write(json.dumps(ours) + "\n")
+    found = read_json(file)
+    if other := next((key for key in ours if found.get(key) != ours[key]), None):
+        made = f"{output} holds copies made with {other} {found.get(other)!r}, not {ours[other]!r}"
+        raise UserError(f"{made}; allowed: the same settings, or another folder")

@@ -21,7 +21,7 @@ from pebble import CONSTS, ProcessExpired, ProcessPool
 
 from vidtl.data.manifest import Entry, Manifest
 from vidtl.errors import UserError
-from vidtl.prepare.manifest import ManifestFolder, Results
+from vidtl.prepare.manifest import COMMIT_EVERY_S, ManifestFolder, Results
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.shard import Shard
 from vidtl.runtime.signals import StoppedBySignalError, StopSignals, ignore_stop_signals
@@ -30,11 +30,8 @@ from vidtl.video.limits import cause_of_death, count_frames_in, limited, signal_
 Job = TypeVar("Job")
 
 _TICK_S = 0.2  # between two checks for signals and for a commit that is due
-
 _MOST_POOLS = 5
-
 _LATE_S = 5.0  # wall time beyond that of `limited`, after which a job's process is taken for dead
-
 _CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 
 
@@ -69,17 +66,17 @@ def do_work(
 
     Raises:
         StoppedBySignalError: finished work is kept for the next call.
-        UserError: the folder cannot be written, another process is writing it, `work.run` raised it, or the first files
-            all exceed their time limits, of which nothing is kept.
+        UserError: the folder cannot be written or is in use, `work.run` raised it, or the first files all exceed their
+            time limits, of which nothing is kept.
     """
     num_done = num_broken = 0
-    title = f"{work.title} {shard.name}" if shard else work.title
+    title = f"{work.title} {shard.name if shard else ''}".rstrip()
     frames = _CONTEXT.Value("q", lock=False)  # without a lock, which a killed process would keep; for display alone
     with Results(folder, shard) as results:
         with StopSignals() as signals, progress.task(title, "files", len(work.names)) as task:
 
             def should_stop() -> bool:
-                results.commit_if_due()
+                results.commit(COMMIT_EVERY_S)
                 task.update(num_done, {"broken": str(num_broken), "decoded": f"{frames.value:,} frames"})
                 return bool(signals.signum)
 
@@ -145,9 +142,8 @@ def _entries_of_pool(
                     lost.append(job)
             if not one_in_time and len(lost) >= (2 * num_workers if name is not None else 2):
                 fault = f"the first {len(lost)} files all exceeded their time limit, {work.limit_s(lost[0]):g} s"
-                raise UserError(
-                    f"{fault}; slow machine or disk: allow more --time_limit or less than {num_workers} --workers"
-                )
+                remedy = f"allow more --time_limit or less than {num_workers} --workers"
+                raise UserError(f"{fault}; slow machine or disk: {remedy}")
             if should_stop():
                 return
         for job in lost:

@@ -1,14 +1,9 @@
-"""Files that are written whole or not at all, and untrusted text in terminals, one-line messages and figures.
-
-Text files hold names as they are, except lone surrogates, which UTF-8 cannot encode: they are written as escapes. In a
-terminal, control characters could also move a cursor or break a line, and bidi overrides reverse a name (`printable`).
-"""
+"""Files that are written whole or not at all, and untrusted text in terminals, one-line messages and figures."""
 
 import errno
 import glob
 import logging
 import os
-import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
@@ -25,6 +20,8 @@ _log = logging.getLogger(__name__)
 _LOCK = ".lock"
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_REMEDIES = dict.fromkeys(FULL_DISK, "free some room there, then repeat the command")
+_REMEDIES[errno.EMFILE] = "allowed: a higher limit (ulimit -n), or fewer workers"
 
 LONGEST_LINE = 2_000
 """Characters of a line on a terminal."""
@@ -52,8 +49,6 @@ def replacing(path: Path, is_folder: bool = False) -> Iterator[Path]:
             with suppress(OSError), (left / _LOCK).open("r+") as file:
                 if lock(file, warns=False):
                     remove(left)
-        if folder.is_symlink():
-            folder.unlink()
         folder.mkdir()
         try:
             with (folder / _LOCK).open("w") as file:
@@ -142,12 +137,12 @@ def user_error_if_not_written(path: Path) -> Iterator[None]:
 
 
 def problem_of_disk(error: BaseException) -> str:
-    """Describe an error of the file system, and the remedy for a full disk."""
-    match = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has the number in its text only
-    number = getattr(error, "errno", None) or (int(match[1]) if match else 0)
-    remedy = "; free some room there, then repeat the command" if number in FULL_DISK else ""
-    text = getattr(error, "strerror", None) or (os.strerror(number) if number else error)
-    return f"{text}{remedy}"
+    """Describe an error of the file system, and its remedy if there is one."""
+    text = getattr(error, "strerror", None) or str(error)
+    for number, remedy in _REMEDIES.items():
+        if getattr(error, "errno", None) == number or f"(os error {number})" in text:  # safetensors has text only
+            return f"{text}; {remedy}"
+    return text
 
 
 def say(*lines: str, file: IO[str] | None = None) -> None:
@@ -158,9 +153,7 @@ def say(*lines: str, file: IO[str] | None = None) -> None:
 def printable(text: str, length: int = 0) -> str:
     """Write control, format and surrogate characters as Python's escapes (`\\x1b`, `\\n`, `\\u202e`).
 
-    Args:
-        text: any text.
-        length: maximum length of the result, if above 0; the middle of a longer text is left out.
+    A `length` above 0 is that of the longest result; the middle of a longer text is left out.
     """
     if 0 < length < len(text) // 2:
         text = text[:length] + text[-length:]

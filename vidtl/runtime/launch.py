@@ -33,8 +33,6 @@ _log = logging.getLogger(__name__)
 
 PROCESS_GROUP_TIMEOUT = timedelta(minutes=15)
 """Limit for collectives. Not 10 minutes: Accelerate takes that for its default and drops it; gloo then waits 30."""
-
-POLL_S = 0.05
 FORMS = "MULTI_GPU (also on a CPU), FSDP, or one process"
 
 
@@ -54,8 +52,8 @@ def make_accelerator(precision: Precision) -> Accelerator:
     UserError for a precision that the machine lacks, or launcher settings that are not supported.
     """
     resolved = resolve_precision(precision)
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        _require(False, "distributed_type", "DEEPSPEED", f"{FORMS}; FSDP is FSDP2 (configs/accelerate/fsdp_8.yaml)")
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    _require(not deepspeed, "distributed_type", "DEEPSPEED", f"{FORMS}; FSDP is FSDP2 (configs/accelerate/fsdp_8.yaml)")
     accelerator = Accelerator(
         mixed_precision="no" if resolved == "fp32" else resolved,
         cpu=not torch.cuda.is_available(),
@@ -136,10 +134,7 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], T]) -> T:
 
 
 def wait_for_everyone(accelerator: Accelerator) -> None:
-    """Return once every process has arrived, without the time limit of collectives.
-
-    If a process ends before it arrives, the launcher ends those that wait.
-    """
+    """Return once every process has arrived, without a time limit; the launcher ends those that wait in vain."""
     if accelerator.num_processes == 1:
         return
     store = torch.distributed.distributed_c10d._get_default_store()
@@ -147,5 +142,5 @@ def wait_for_everyone(accelerator: Accelerator) -> None:
     key = f"vidtl/arrived/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     turn = -(-store.add(key, 1) // accelerator.num_processes)
     while store.add(key, 0) < turn * accelerator.num_processes:
-        time.sleep(POLL_S)
+        time.sleep(0.05)
     accelerator.wait_for_everyone()  # the store may live in the process that leaves first

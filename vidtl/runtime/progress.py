@@ -5,15 +5,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from tqdm import tqdm
 
 from vidtl.runtime.watchdog import heartbeat
 
 LINE_EVERY_S = 15.0
-
-NO_FIGURES: Mapping[str, str] = MappingProxyType({})
 
 tqdm.monitor_interval = 0  # no thread, because decoding workers are forked
 
@@ -24,7 +21,7 @@ class Task:
     def __init__(self, title: str, unit: str, total: int, done: int, visible: bool) -> None:
         self._meter = {"prefix": title, "unit": f" {unit}", "total": total, "initial": done}
         self._first = self._done = self._printed = done
-        self._figures = NO_FIGURES
+        self._figures: Mapping[str, str] = {}
         self._start_s, self._printed_s = time.monotonic(), float("-inf")
         self._visible = visible
         is_terminal = visible and sys.stderr.isatty()
@@ -33,7 +30,7 @@ class Task:
             leave=False, dynamic_ncols=True, miniters=0, smoothing=0,
         )  # fmt: skip
 
-    def update(self, done: int, figures: Mapping[str, str] = NO_FIGURES) -> None:
+    def update(self, done: int, figures: Mapping[str, str] = {}) -> None:
         """Set the number of finished units, and figures to show with it such as {"loss": "2.31"}."""
         heartbeat()
         self._done, self._figures = done, figures

@@ -18,10 +18,7 @@ def generator(seed: int, *keys: int) -> Generator:
 
 
 def seed_torch(seed: int, *keys: int) -> None:
-    """Seed torch's global generators, on the CPU and every GPU, from the same derivation as `generator`.
-
-    Dropout and stochastic depth draw from them; seeding before each forward pass ties the draws to the position.
-    """
+    """Seed torch's generators on all devices from the same derivation as `generator`; before each forward pass."""
     import torch  # here, because processes that only draw or decode need not load torch
 
     torch.manual_seed(int(_sequence(seed, keys).generate_state(1, np.uint64)[0]))

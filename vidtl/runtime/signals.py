@@ -27,24 +27,15 @@ WARNING_SIGNAL: int = getattr(signal, "SIGUSR1", 0)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *filter(None, [WARNING_SIGNAL]))
 """Termination, Ctrl-C and early warning."""
 
-CLOSED_OUTPUT = 128 + 13
-"""Exit code where nobody read all of the output (`| head`): that of SIGPIPE."""
-
 SAME_REQUEST_S = 1.0
 """Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""
 FIRST_REPORT_S = 5.0
 """Delay of an error's report in a process whose error may follow from another's."""
 
-_NO_ACCESS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EIO,
-    errno.EISDIR,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ELOOP,
-    errno.EFBIG,
+_FROM_LIBRARIES = (*FULL_DISK, errno.EMFILE)  # libraries raise errors of their own after these
+_REPORTED = (
+    *(*_FROM_LIBRARIES, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.EFBIG),
 )
 
 _log = logging.getLogger(__name__)
@@ -89,34 +80,28 @@ class StopSignals:
             os.close(descriptor)
 
     def arrived(self) -> bool:
-        """Return whether a stop signal has arrived; for other threads.
-
-        `signum` may be set later: the main thread can be in a long call such as a collective.
-        """
+        """Return whether a stop signal has arrived, even if the main thread has not seen it; for other threads."""
         with suppress(BlockingIOError):
             received = set(os.read(self._wakeup_fd, 4096)) - {self._checkpoint_signum}
             self._arrived |= not received.isdisjoint(STOP_SIGNALS)
         return self._arrived
 
     def take(self) -> int:
-        """Return the signal received, 0 for none; each of those that ask for a checkpoint only once."""
+        """Return the stop signal received, or -1 once after one that asks for a checkpoint, or 0."""
         asked, self._checkpoint_asked = self._checkpoint_asked, False
-        return self.signum or (self._checkpoint_signum if asked else 0)
+        return self.signum or -asked
 
     def _receive(self, signum: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
         if signum == self._checkpoint_signum:
             self._checkpoint_asked = True
-            return
-        if self.signum and now - self._received_s < SAME_REQUEST_S:
-            return
-        if self.signum:
+        elif not self.signum:
+            self.signum, self._received_s = signum, time.monotonic()
+            if self._raise:
+                self.check(signum)
+            with suppress(RuntimeError):  # the main thread is writing to stderr
+                _log.warning("%s: stopping in order; a second one stops at once", signal.Signals(signum).name)
+        elif time.monotonic() - self._received_s >= SAME_REQUEST_S:
             os._exit(128 + signum)
-        self.signum, self._received_s = signum, now
-        if self._raise:
-            self.check(self.signum)
-        with suppress(RuntimeError):  # the main thread is writing to stderr
-            _log.warning("%s: stopping in order; a second one stops at once", signal.Signals(signum).name)
 
     @staticmethod
     def check(signum: int) -> None:
@@ -153,11 +138,9 @@ def ignore_stop_signals() -> None:
 def exit_on_error() -> Iterator[None]:
     """End the process where the block raises, with the exit code of the module's docstring.
 
-    Stop signals raise StoppedBySignalError in the block, and end the process after it, while a tool imports.
-
-    With several processes, the first cause is reported once: a failing process waits `FIRST_REPORT_S` before it reports
-    and ends, because its error may follow from another's, and then the launcher ends it meanwhile. The first process
-    reports errors of the user at once.
+    Stop signals raise StoppedBySignalError in the block, and end the process after it, while a tool imports. One of
+    several processes waits `FIRST_REPORT_S` before it reports its error, which may follow from another's: the launcher
+    ends it meanwhile. The first process reports errors of the user at once.
     """
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -179,10 +162,8 @@ def exit_on_error() -> Iterator[None]:
                 _end(lost)
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 _let_others_report()
-            if _follows_from(error, (errno.EMFILE,)):
-                _end(2, "error: too many open files; allowed: a higher limit (ulimit -n), or fewer workers")
-            found = _follows_from(error, FULL_DISK) or error
-            if isinstance(found, OSError) and found.errno in (*FULL_DISK, *_NO_ACCESS):
+            found = _follows_from(error, _FROM_LIBRARIES) or error
+            if isinstance(found, OSError) and found.errno in _REPORTED:
                 _end(2, f"error: {found.filename or 'a file'}: {problem_of_disk(found)}")
             raise
     except KeyboardInterrupt as stopped:
@@ -201,11 +182,10 @@ def _is_first() -> bool:
 def _interrupt(signum: int, _frame: FrameType | None) -> None:
     """Raise StoppedBySignalError; on a second request, end the process at once."""
     global _interrupted_s
-    earlier_s, now_s = _interrupted_s, time.monotonic()
-    if not earlier_s:
-        _interrupted_s = now_s
+    if not _interrupted_s:
+        _interrupted_s = time.monotonic()
         raise StoppedBySignalError(signum)
-    if now_s - earlier_s >= SAME_REQUEST_S:
+    if time.monotonic() - _interrupted_s >= SAME_REQUEST_S:
         os._exit(128 + signum)
 
 
@@ -243,7 +223,7 @@ def _flush(probe: str = "") -> int:
             stream.flush()
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what is in the buffer
-            code = code or (CLOSED_OUTPUT if isinstance(error, BrokenPipeError) else 2)
+            code = code or (141 if isinstance(error, BrokenPipeError) else 2)
             if code == 2:
                 with suppress(OSError):
                     print(f"error: the output could not be written: {error.strerror}", file=sys.stderr, flush=True)

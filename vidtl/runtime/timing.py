@@ -18,10 +18,7 @@ CUDA_REPEATS = 10  # a single call on a GPU is too short to measure
 
 
 def measure_seconds(action: Callable[[], object], device: torch.device) -> float:
-    """Measure one call: with CUDA events on a GPU, elsewhere as CPU time of all threads of this process.
-
-    CPU time excludes what other processes take; elapsed time would not.
-    """
+    """Measure one call: with CUDA events on a GPU, elsewhere as CPU time, which excludes other processes."""
     if device.type == "cuda":
         start: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]

@@ -1,46 +1,34 @@
-"""Checkpoint directories: written atomically, verified by checksums, and found from what a user gives.
-
-A checkpoint is written into `step-00000120.tmp` and flushed to the disk; `manifest.json` with sizes and SHA-256 sums is
-written last, and then the directory is renamed to `step-00000120`. It never changes afterwards. The newest checkpoint
-is that of the highest step whose manifest verifies. No file is a pickle.
-"""
+"""A trained model on the disk, found from what a user gives: a run and its best evaluation, or a model directory."""
 
 import hashlib
-import json
-import logging
-import os
+import math
 import re
-import shutil
-from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
 
 from vidtl.config.documents import read_json
-from vidtl.errors import UserError, existing
-from vidtl.runtime.files import flush_to_disk, problem_of_disk, remove
-from vidtl.training.best import choose_step
+from vidtl.errors import UserError, did_you_mean, existing
+from vidtl.metrics.table import METRICS, Metric, metrics_of
+from vidtl.runtime.logging import read_json_lines
+from vidtl.training.checkpoint_directory import (
+    CHECKPOINTS,
+    CONFIG,
+    EMA,
+    EXPERIMENT,
+    MANIFEST,
+    METRICS_FILE,
+    MODEL,
+    NAME,
+    checkpoint_name,
+    checkpoint_step,
+    find_problem,
+    list_checkpoints,
+    newest_valid,
+    sha256,
+)  # fmt: skip
 
-MODEL, CONFIG, OPTIMIZER = "model.safetensors", "config.json", "optimizer.safetensors"
-STATE, EXPERIMENT, MANIFEST = "state.json", "experiment.yaml", "manifest.json"
-EMA = "ema"
-"""Folder of a checkpoint with the averaged weights, as a model directory, where the run keeps an average."""
-UNMERGED = "unmerged.safetensors"
-"""File beside the model's with the same weights as they are trained, adapters apart, where the run has adapters."""
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
-"""Folder and log of a run."""
-_FORMAT = "vidtl-checkpoint-2"
-_NAME = re.compile(r"step-(\d{8,})")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_FILE_NAME = re.compile(rf"({EMA}/)?\w[\w.-]{{,99}}", re.ASCII)
-_UNFINISHED, _DAMAGED = ".tmp", ".damaged"
-_SPARE_BYTES = 16 * 2**20
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,10 +71,7 @@ class Checkpoint:
         return replace(self, averaged=(self.path / EMA / CONFIG).is_file())
 
     def verify(self) -> None:
-        """Compare the model's files with the manifest; UserError for one that has changed.
-
-        Call it on one process only: it reads all weights.
-        """
+        """Compare all bytes of the model's files with the manifest; UserError for one that has changed."""
         if (self.path / MANIFEST).is_file():
             _check_usable(self.path, self._model_files())
 
@@ -94,7 +79,7 @@ class Checkpoint:
         """Compute a SHA-256 of weights and model settings, from the manifest's sums where there is a manifest."""
         manifest = self.path / MANIFEST
         listed = read_json(manifest)["files"] if manifest.is_file() else {}
-        sums = [listed[name]["sha256"] if name in listed else _sha256(self.path / name) for name in self._model_files()]
+        sums = [listed[name]["sha256"] if name in listed else sha256(self.path / name) for name in self._model_files()]
         return hashlib.sha256(bytes.fromhex("".join(sums))).hexdigest()
 
     def _model_files(self) -> list[str]:
@@ -119,7 +104,7 @@ def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
         return found
     folder = path if path.name == CHECKPOINTS else path / CHECKPOINTS
     steps = [checkpoint_step(directory) for directory in list_checkpoints(folder)]
-    number, remark = choose_step(step, steps, folder.with_name(METRICS))
+    number, remark = choose_step(step, steps, folder.with_name(METRICS_FILE))
     directory = newest_valid(folder, hashed=()) if number is None else folder / checkpoint_name(number)
     if directory is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
@@ -146,174 +131,52 @@ def _check_usable(path: Path, hashed: Collection[str]) -> None:
 
 def _described(path: Path, averaged: bool = False) -> Checkpoint:
     run = path.parents[1] if path.parent.name == CHECKPOINTS else None
-    return Checkpoint(path, checkpoint_step(path) if _NAME.fullmatch(path.name) else None, run, averaged)
+    return Checkpoint(path, checkpoint_step(path) if NAME.fullmatch(path.name) else None, run, averaged)
 
 
-def checkpoint_name(step: int) -> str:
-    """Return the directory name of the checkpoint after `step` finished steps."""
-    return f"step-{step:08d}"
+@dataclass(frozen=True)
+class Best:
+    """Best evaluation during training."""
+
+    metric: str
+    value: float
+    step: int
+
+    def __str__(self) -> str:
+        return METRICS[self.metric].brief(self.value)
 
 
-def checkpoint_step(directory: Path) -> int:
-    """Return the number of finished steps; the inverse of `checkpoint_name`."""
-    match = _NAME.fullmatch(directory.name)
-    assert match is not None, directory
-    return int(match[1])
+def find_best_metric(name: str, multi_label: bool, num_classes: int) -> Metric:
+    """Return the metric of `training.best_metric`, '' for the first one; UserError where it does not fit the data."""
+    fitting = {metric.name: metric for metric in metrics_of(multi_label, num_classes)}
+    if name and name not in fitting:
+        labels = f"{'multi' if multi_label else 'single'}-label data of {num_classes} classes"
+        raise UserError(f"training.best_metric is {name!r}; with {labels}, {did_you_mean(name, fitting)}")
+    return fitting[name] if name else next(iter(fitting.values()))
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
-    """List the directories named like a checkpoint, newest first, without verifying them."""
-    named = (path for path in folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
-    return sorted(named, key=checkpoint_step, reverse=True)
+def read_best(metrics_file: Path) -> Best | None:
+    """Return the last evaluation that `metrics.jsonl` marks as the best so far; None without one."""
+    best = None
+    for line in read_json_lines(metrics_file):
+        metric = str(line.get("best"))
+        value = line.get(metric)
+        if metric in METRICS and isinstance(value, float | int) and math.isfinite(value):
+            best = Best(metric, value, line["step"])
+    return best
 
 
-@contextmanager
-def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path]:
-    """Yield an empty directory to write files into; when the block ends, it becomes the checkpoint of `step`.
+def choose_step(wanted: str, steps: Sequence[int], metrics_file: Path) -> tuple[int | None, str]:
+    """Choose among the checkpoints of a run, given their steps: the step, None for the newest valid one, and a remark.
 
-    UserError where less than `content_bytes` (plus a margin) are free, or a write fails; no file is left.
+    `wanted` is `best`, `last`, a step, or '' for the best one where the run kept it, else the last. UserError for none.
     """
-    target = folder / checkpoint_name(step)
-    temporary = target.with_name(target.name + _UNFINISHED)
-    replaced = target.with_name(f"{target.name}.replaced{_UNFINISHED}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if _free(folder) < content_bytes + _SPARE_BYTES:
-            raise OSError("not enough room on the disk")
-        remove(temporary)
-        temporary.mkdir()
-        yield temporary
-        _seal(temporary, target.name)
-        if _is_ours(target):  # it is damaged, or the run would not write this step again
-            target.rename(replaced)
-        elif os.path.lexists(target):
-            _set_aside(target)
-        temporary.rename(target)
-        flush_to_disk(folder)
-        remove(replaced)
-    except (OSError, SafetensorError, UserError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        problem = problem_of_disk(error.__cause__ or error)
-        raise UserError(
-            f"checkpoint {target} could not be written: {problem} ({content_bytes} bytes needed, {_free(folder)} "
-            "free); the one before it is intact"
-        ) from error
-
-
-def _seal(directory: Path, name: str) -> None:
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    with ThreadPoolExecutor(2) as pool:  # hashing overlaps with the disk
-        sums = pool.map(_sha256, paths)
-        for path in paths:
-            flush_to_disk(path)
-        files = {
-            path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
-            for path, sha256 in zip(paths, sums, strict=True)
-        }
-    manifest = directory / MANIFEST
-    manifest.write_text(json.dumps({"format": _FORMAT, "name": name, "files": files}, indent=1), encoding="utf-8")
-    flush_to_disk(manifest)
-    flush_to_disk(directory)
-
-
-def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
-    """Compare a checkpoint with its manifest; return the first difference, with the file's name, or None.
-
-    Compares the content of the files in `hashed` (None for all) and the size of every file. To resume, `name` must be
-    that in the manifest; a copy may have any other.
-    """
-    try:
-        manifest = read_json(_own_file(directory, MANIFEST))
-        if str(manifest["format"]) < _FORMAT and str(manifest["format"]).startswith("vidtl-checkpoint-"):
-            return f"an older version of vidtl wrote it ({MANIFEST} has format {manifest['format']})"
-        if manifest["format"] != _FORMAT or name not in (None, manifest["name"]):
-            return f"{MANIFEST} belongs to another checkpoint"
-        files: dict[str, Any] = manifest["files"]
-        for file in {MODEL, OPTIMIZER, STATE, EXPERIMENT} - set(files):
-            return f"{MANIFEST} does not list {file}"
-        for file, expected in files.items():
-            path = _own_file(directory, file)
-            if path.stat().st_size != expected["bytes"]:
-                return f"{file} has {path.stat().st_size} bytes, {MANIFEST} has {expected['bytes']}"
-            if (hashed is None or file in hashed) and _sha256(path) != expected["sha256"]:
-                return f"{file} differs from the SHA-256 in {MANIFEST}"
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    except UserError as error:
-        return str(error)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} cannot be read"
-    return None
-
-
-def _own_file(directory: Path, name: str) -> Path:
-    """Return a file of a checkpoint; UserError unless it lies there or, in a snapshot of the hub, in that cache."""
-    if not _FILE_NAME.fullmatch(name):
-        raise UserError(f"{MANIFEST} lists {name[:80]!r}; allowed: names of files, or {EMA}/ and a name")
-    path, bound = directory / name, directory.resolve()
-    bound = next((each for each in bound.parents if each.name.startswith("models--")), bound)
-    if not path.is_file():
-        raise UserError(f"{name}{'' if name == MANIFEST else f', which {MANIFEST} lists,'} is missing")
-    if not path.resolve().is_relative_to(bound):
-        raise UserError(f"{name} is a link to a file outside of the checkpoint")
-    return path
-
-
-def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | None:
-    """Return the newest checkpoint that verifies, or None; warn of newer ones that do not. `hashed`: `find_problem`."""
-    for directory in list_checkpoints(folder):
-        problem = find_problem(directory, directory.name, hashed)
-        if problem is None:
-            return directory
-        if not directory.exists():  # its run has just removed it, and has newer ones
-            return newest_valid(folder, hashed)
-        _log.warning("checkpoint %s is skipped: %s", directory, problem)
-    return None
-
-
-def remove_unusable(folder: Path, checkpoint: Path | None) -> None:
-    """Remove unfinished directories of a killed run, and rename damaged checkpoints newer than `checkpoint`.
-
-    `checkpoint` is the one to resume from; `prune` would keep the damaged ones as the newest.
-    """
-    for path in folder.glob(f"step-*{_UNFINISHED}"):
-        if _NAME.fullmatch(path.name.split(".")[0]):
-            remove(path)
-    for directory in list_checkpoints(folder):
-        if directory == checkpoint:
-            return
-        _set_aside(directory)
-
-
-def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Remove all checkpoints except the newest `keep` and the one of `best_step`; other folders stay."""
-    for directory in list(filter(_is_ours, list_checkpoints(folder)))[keep:]:
-        if checkpoint_step(directory) != best_step:
-            # Renamed first: a half-removed directory must not look like a checkpoint.
-            remove(directory.rename(directory.with_name(directory.name + _UNFINISHED)))
-
-
-def _is_ours(directory: Path) -> bool:
-    """Return True for a checkpoint, damaged or not; someone else may have put a folder there."""
-    return (directory / MANIFEST).is_file()
-
-
-def _set_aside(path: Path) -> None:
-    """Rename what has the name of a checkpoint but is none."""
-    aside = path.with_name(path.name + _DAMAGED)
-    while os.path.lexists(aside):
-        aside = aside.with_name(aside.name + _DAMAGED)
-    path.rename(aside)
-    _log.warning("checkpoint %s is damaged and renamed to %s", path, aside.name)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _free(folder: Path) -> int:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return 0
+    best = read_best(metrics_file)
+    kept = best.step if best and best.step in steps else None
+    if wanted == "last" or (wanted == "" and kept is None):
+        return None, "last"
+    number = kept if wanted in ("", "best") else int(wanted) if wanted.isdecimal() else None
+    if number in steps:
+        return number, f"best {best}" if number == kept else ""
+    allowed = did_you_mean(wanted, ["last", *["best"] * bool(kept), *map(str, steps)])
+    raise UserError(f"--step is {wanted!r}, and the run has no such checkpoint; {allowed}")

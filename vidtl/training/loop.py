@@ -21,9 +21,9 @@ from vidtl.runtime.logging import MetricsLog, read_json_lines, start_trackers
 from vidtl.runtime.progress import Progress, Task
 from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.watchdog import Activity, activity, heartbeat, watchdog
-from vidtl.training.best import Best, find_best_metric
-from vidtl.training.checkpoint import EXPERIMENT, checkpoint_name, new_checkpoint, prune
-from vidtl.training.monitor import Monitor, ReplacedClips, UnreadableVideos
+from vidtl.training.checkpoint import Best, find_best_metric
+from vidtl.training.checkpoint_directory import EXPERIMENT, checkpoint_name, new_checkpoint, prune
+from vidtl.training.monitor import Monitor, UnreadableVideos
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.run_directory import RunDirectory, describe_run, dump_config, run_summary
 from vidtl.training.state import Snapshot, TrainingState, read_state, write_state
@@ -49,7 +49,8 @@ class TrainingSummary:
     best: Best | None
     unreadable: dict[str, int]
     """Failed attempts to read, by video."""
-    replaced: dict[str, ReplacedClips]
+    replaced: dict[str, tuple[int, int]]
+    """Replaced and requested clips, by class."""
 
 
 def train(
@@ -201,7 +202,7 @@ class _Run:
         self.monitor.restart_clock()
 
     def _write_checkpoint(self, snapshot: Snapshot) -> None:
-        self.state.scaler = self.engine.scaler_state()
+        self.state.scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         about = {
             "epoch": self.state.step / self.loader.steps_per_epoch,
             "seed": self.config.training.seed,

@@ -79,10 +79,7 @@ class Loss:
 
 
 def find_loss(name: str, multi_label: bool) -> LossFunction:
-    """Return the loss function named in `training.loss`; '' is a cross-entropy for the labels.
-
-    UserError for an unknown loss, or one that does not apply to the labels.
-    """
+    """Return the loss of `training.loss`, '' for a cross-entropy; UserError where it does not fit the labels."""
     name = name or ("binary_cross_entropy" if multi_label else "cross_entropy")
     fitting = {each: functions[multi_label] for each, functions in LOSSES.items()}
     function = fitting.get(name)
@@ -93,10 +90,7 @@ def find_loss(name: str, multi_label: bool) -> LossFunction:
 
 
 def balanced_class_weights(counts_K: Tensor) -> Tensor:
-    """Compute weights inversely proportional to the samples of each class, float32 [K], with mean 1 over the samples.
-
-    Classes without samples get weight 0.
-    """
+    """Compute weights [K] inverse to the samples of each class, of mean 1 over the samples; 0 without samples."""
     has_samples = counts_K > 0
     mean_count = counts_K.sum() / has_samples.sum()
     return torch.where(has_samples, mean_count / counts_K, 0.0)

@@ -24,8 +24,7 @@ from vidtl.models.base import VideoModel
 def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> None:
     """Freeze every parameter outside of `parts`; empty `parts` freeze nothing. `head` is the classifier of any model.
 
-    Raises:
-        UserError: the model lacks a name, or no parameter is left to train.
+    UserError where the model lacks a name, or no parameter is left to train.
     """
     if not parts:
         return
@@ -52,10 +51,7 @@ def lies_in(name: str, parts: Sequence[str]) -> bool:
 
 
 def completely_frozen(module: nn.Module) -> list[nn.Module]:
-    """Return the largest modules without parameters to train.
-
-    Keep them in evaluation mode, without dropout and with fixed running statistics.
-    """
+    """Return the largest modules without parameters to train, whose running statistics should stay, too."""
     gradients = [parameter.requires_grad for parameter in module.parameters()]
     if gradients and not any(gradients):
         return [module]
@@ -63,10 +59,7 @@ def completely_frozen(module: nn.Module) -> list[nn.Module]:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Recompute the activations of each block in the backward pass, with the same dropout and stochastic depth.
-
-    UserError for a model with batch norms.
-    """
+    """Recompute activations in the backward pass, with the same random numbers; UserError for batch norms."""
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         raise UserError(
             f"training.activation_checkpointing is true; allowed: false with a {type(model).__name__} that has batch "

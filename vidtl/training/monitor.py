@@ -21,7 +21,7 @@ from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written
 from vidtl.runtime.logging import MetricsLog, drop_lines_beyond, read_json_lines
 from vidtl.runtime.progress import Task
-from vidtl.runtime.signals import WARNING_SIGNAL, StopSignals
+from vidtl.runtime.signals import StopSignals
 from vidtl.runtime.watchdog import Activity, activity
 from vidtl.training.state import TrainingState
 from vidtl.training.step import BatchSource, StepReport
@@ -43,13 +43,6 @@ def is_above(limit: float, unreadable: int, asked: int) -> bool:
     near, far, readable = limit**0.875, limit**0.5, asked - unreadable  # `far` finds large excesses at once
     ratios = (unreadable * math.log(p / limit) + readable * math.log((1 - p) / (1 - limit)) for p in (near, far))
     return max(ratios) > math.log(2 / FALSE_STOPS)
-
-
-class ReplacedClips(NamedTuple):
-    """Clips of one class that another video replaced, and all requested ones."""
-
-    replaced: int
-    requested: int
 
 
 @dataclass
@@ -95,8 +88,10 @@ class UnreadableVideos:
         if self.accelerator.is_main_process:
             if gathered:
                 self._record(state.step, gathered)
-            if state.step % self.loader.steps_per_epoch == 0:
-                self._report_classes(state.step)
+            if state.step % self.loader.steps_per_epoch == 0 and self._by_class.total() > self._reported:
+                self._reported = self._by_class.total()
+                for name, clips in self.by_class(state.step).items():
+                    _log.warning("class %s: %d of %d clips replaced so far", name, *clips)
         if num_failures and is_above(self.max_share, state.videos_unreadable, state.videos_asked):
             raise UserError(
                 f"{state.videos_unreadable} of {state.videos_asked} requested videos could not be read; allowed by "
@@ -114,32 +109,22 @@ class UnreadableVideos:
                 line = {"step": step, **failure._asdict()}
                 del line["record"], line["given_up"]
                 stream.write(json.dumps(line) + "\n")  # escapes file names that are not UTF-8
-                self._give_up(step, failure)
-
-    def _give_up(self, step: int, failure: Failure) -> None:
-        read = failure.given_up
-        if read and read not in self.given_up:
-            self.given_up[read] = failure.reason
-            with self._given_up_file.open("a", encoding="utf-8") as stream:
-                line = {"step": step, **read._asdict(), "path": failure.path, "reason": failure.reason}
-                stream.write(json.dumps(line) + "\n")
+                read = failure.given_up
+                if read and read not in self.given_up:
+                    self.given_up[read] = failure.reason
+                    line = {"step": step, **read._asdict(), "path": failure.path, "reason": failure.reason}
+                    with self._given_up_file.open("a", encoding="utf-8") as given_up:
+                        given_up.write(json.dumps(line) + "\n")
 
     def _count(self, path: str, classes: Sequence[str], attempt: int) -> None:
         self.by_path[path] += 1
         if attempt == 0:  # failed substitutes do not replace the clip again
             self._by_class.update(dict.fromkeys(classes, self.repeats))
 
-    def _report_classes(self, step: int) -> None:
-        """Log the replaced clips of each class, once an epoch, if there are new ones."""
-        if self._by_class.total() > self._reported:
-            self._reported = self._by_class.total()
-            for name, clips in self.by_class(step).items():
-                _log.warning("class %s: %d of %d clips replaced so far", name, *clips)
-
-    def by_class(self, step: int) -> dict[str, ReplacedClips]:
-        """Return the replaced clips of each class with any, most first."""
+    def by_class(self, step: int) -> dict[str, tuple[int, int]]:
+        """Return the replaced and the requested clips of each class with replaced ones, most first."""
         requested = self.loader.clips_of_classes(step) if self._by_class else {}
-        return {name: ReplacedClips(count, requested.get(name, 0)) for name, count in self._by_class.most_common()}
+        return {name: (count, requested.get(name, 0)) for name, count in self._by_class.most_common()}
 
 
 class _Pending(NamedTuple):
@@ -147,7 +132,7 @@ class _Pending(NamedTuple):
 
     report: StepReport
     numbers: Tensor
-    """float64 [processes, 5]: shares of loss and accuracy, gradient norm, unreadable videos, stop signal."""
+    """float64 [processes, 5]: shares of loss and accuracy, gradient norm, unreadable videos, `StopSignals.take()`."""
     arrived: torch.cuda.Event | None
 
 
@@ -165,7 +150,7 @@ class Monitor:
     stop_signum: int = 0
     """Stop signal that any process has received, equal in all processes."""
     checkpoint_asked: bool = False
-    """Whether the early warning of a batch system asks for a checkpoint; equal in all processes."""
+    """True if a batch system's early warning asks for a checkpoint; equal in all processes."""
 
     def __post_init__(self) -> None:
         self.loader = self.unreadable.loader
@@ -211,11 +196,8 @@ class Monitor:
                 arrived.synchronize()
             shares, accuracies, norms, failures, signums = reduced.T.tolist()
             self.state.step = report.step
-            signum = int(max(signums))
-            if signum == WARNING_SIGNAL and self.training.on_sigusr1 == "checkpoint":
-                self.checkpoint_asked = bool(signum)
-            else:
-                self.stop_signum = self.stop_signum or signum
+            self.checkpoint_asked = self.checkpoint_asked or min(signums) < 0
+            self.stop_signum = self.stop_signum or max(0, int(max(signums)))
             self.unreadable.add(self.state, report.num_clips, int(sum(failures)), report.failures)
             self._check_finite(report.step, sum(shares), norms[0])
             self._count(report, sum(shares), sum(accuracies))
@@ -270,14 +252,7 @@ class Monitor:
     def _numbers(self, report: StepReport, grad_norm: float) -> dict[str, float]:
         losses, accuracies = self.state.recent_losses, self.state.recent_accuracies
         loss = math.fsum(losses) / len(losses) if losses else math.nan
-        speed = {name: value / self._seconds for name, value in self._sums.items()}
-        skipped = {"nonfinite_steps": self.state.nonfinite_steps} if self.state.nonfinite_steps else {}
-        right = {"accuracy": math.fsum(accuracies) / len(accuracies)} if accuracies else {}
-        return {
-            "loss": loss,
-            "learning_rate": report.learning_rate,
-            "grad_norm": grad_norm,
-            **speed,
-            **skipped,
-            **right,
-        }
+        numbers = {"loss": loss, "learning_rate": report.learning_rate, "grad_norm": grad_norm}
+        numbers |= {name: value / self._seconds for name, value in self._sums.items()}
+        numbers |= {"nonfinite_steps": self.state.nonfinite_steps} if self.state.nonfinite_steps else {}
+        return numbers | ({"accuracy": math.fsum(accuracies) / len(accuracies)} if accuracies else {})

@@ -61,11 +61,10 @@ def build_optimizer(
 ) -> Optimizer:
     """Create the optimizer of a model that is already on `device`, and that FSDP2 is going to shard if `sharded`."""
     fused = device.type in _FUSED_DEVICES and not (sharded and config.name == "sgd")  # torch cannot shard its kernel
-    return OPTIMIZERS[config.name](parameter_groups(model, config), config, fused)
-
-
-def _sgd(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimizer:
-    return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+    groups = parameter_groups(model, config)
+    if config.name == "sgd":
+        return SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+    return (MuonWithAdamW if config.name == "muon" else _adamw)(groups, config, fused)
 
 
 def _adamw(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimizer:
@@ -106,14 +105,6 @@ class MuonWithAdamW(Optimizer):
         assert closure is None
         for part in self.parts:
             part.step()
-
-
-OPTIMIZERS: dict[str, Callable[[list[Group], OptimizerConfig, bool], Optimizer]] = {
-    "sgd": _sgd,
-    "adamw": _adamw,
-    "muon": MuonWithAdamW,
-}
-"""Values of `optimizer.name`: functions of groups, settings, and whether the device has fused kernels."""
 
 
 def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
@@ -167,17 +158,14 @@ class LearningRate:
         if step < self.warmup_steps:
             start = self.config.warmup_start
             return start + (self.peak - start) * (step / self.warmup_steps)
-        return self.peak * self._factor(step)
-
-    def _factor(self, step: int) -> float:
         final = self.config.final_factor
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.falling_steps))
         if self.config.name == "cosine":
-            return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+            return self.peak * (final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2)
         if self.config.name == "linear":
-            return final + (1 - final) * (1 - progress)
+            return self.peak * (final + (1 - final) * (1 - progress))
         # `constant` has no milestones
-        return self.config.step_factor ** bisect_right(self.milestones, step)
+        return self.peak * self.config.step_factor ** bisect_right(self.milestones, step)
 
 
 def peak_learning_rate(optimizer: OptimizerConfig, batch_size: int) -> float:

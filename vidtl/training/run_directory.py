@@ -31,11 +31,11 @@ from vidtl.config.load import dotted
 from vidtl.config.training import parse_length
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
-from vidtl.runtime.files import inside, lock, problem_of_disk, user_error_if_not_written, whole_file
+from vidtl.runtime.files import inside, lock, user_error_if_not_written, whole_file
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.logging import installed_versions, read_json_lines
 from vidtl.runtime.signals import StoppedBySignalError
-from vidtl.training import checkpoint as checkpoints
+from vidtl.training import checkpoint_directory as checkpoints
 from vidtl.training.state import TrainingState
 
 PACKAGES = ("vidtl", "torch", "torchvision", "accelerate", "numpy", "av", "decord", "torchcodec", "safetensors")
@@ -49,7 +49,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_file = path / "config.yaml"
-        self.metrics_file = path / checkpoints.METRICS
+        self.metrics_file = path / checkpoints.METRICS_FILE
         self.unreadable_file = path / "unreadable.jsonl"
         self.left_out_file = path / "left_out.jsonl"
         self.summary_file = path / "summary.json"
@@ -99,19 +99,13 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Lock the directory for the duration of the block; the system releases the lock when the process ends.
-
-        UserError where another process holds the lock, or the directory cannot be written.
-        """
-        try:
+        """Lock the directory until the block, or process, ends; UserError where it is in use or cannot be written."""
+        with user_error_if_not_written(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             appended = (self.metrics_file, self.unreadable_file, self.stacks, self.checkpoints, self.path / "wandb")
             for path in (*appended, lock_file := self.path / ".lock"):
                 inside(path, self.path)
             stream = lock_file.open("ab+", buffering=0)
-        except OSError as error:
-            problem = problem_of_disk(error)
-            raise UserError(f"output directory {self.path} cannot be written: {problem}") from error
         with stream:
             try:
                 lock(stream)
@@ -145,16 +139,14 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
     for key, old, new in differences(dotted(recorded), config, affecting=["training"]):
-        longer = ""
         if key == "schedule.length":
             before, now = (parse_length(str(length), key) for length in (old, new))
             if now.unit == before.unit and now.number >= before.number:
                 continue
-            longer = ", or more in the same unit"
         other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
         raise UserError(
             f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
-            f"give another output directory, or the same value{longer}"
+            f"give another output directory, or the same value"
         )
 
 
@@ -179,15 +171,12 @@ def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> I
     content = {"status": "running", **about, "attempts": [*_earlier_attempts(file), attempt]}
     _write(file, content)
     results: dict[str, Any] = {}
-    status = "failed"
     try:
         yield results
         status = "finished"
-    except StoppedBySignalError as error:
-        status = str(error)
-        raise
     except BaseException as error:
-        status = f"failed: {error}" if isinstance(error, UserError) else f"failed: {type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        status = str(error) if isinstance(error, StoppedBySignalError) else f"failed: {reason}"
         raise
     finally:
         attempt |= {"status": status, "ended": _now(), "last_step": state.step, "peak_memory_bytes": _peak_memory()}

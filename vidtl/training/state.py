@@ -11,15 +11,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vidtl.config.documents import read_json
 from vidtl.errors import UserError
 from vidtl.metrics.table import Metric
-from vidtl.training.best import Best
-from vidtl.training.checkpoint import EMA, MODEL, OPTIMIZER, STATE, UNMERGED
+from vidtl.training.checkpoint import Best
+from vidtl.training.checkpoint_directory import EMA, MODEL, OPTIMIZER, STATE, UNMERGED
 from vidtl.training.lora import has_adapters
 from vidtl.training.model_setup import gathered, sharded_like
 from vidtl.training.optimizer import WeightAverage, load_optimizer_tensors, optimizer_tensors
@@ -80,10 +80,7 @@ def write_state(directory: Path, state: TrainingState, facts: RunFacts, about: d
 
 
 def read_state(directory: Path, facts: RunFacts) -> TrainingState:
-    """Read `state.json` of a verified checkpoint.
-
-    UserError where the run had other data (classes, videos or labels), or another version of vidtl wrote the file.
-    """
+    """Read `state.json` of a verified checkpoint; UserError for other data, or a file of another version of vidtl."""
     try:
         content = {"recent_accuracies": []} | read_json(directory / STATE)
         recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
@@ -115,10 +112,6 @@ class Snapshot:
         """Size of all tensors in bytes, those of a model with adapters as trained and merged."""
         models = [*self.weights.values(), *(self.average or {}).values()] * (2 if has_adapters(self.weights) else 1)
         return sum(tensor.nbytes for tensor in (*models, *self.optimizer.values()))
-
-    def save_optimizer(self, directory: Path) -> None:
-        """Write the optimizer's tensors; `TrainingTask.save_model` writes the model's."""
-        save_file({name: tensor.contiguous() for name, tensor in self.optimizer.items()}, directory / OPTIMIZER)
 
 
 def take_snapshot(

@@ -26,7 +26,7 @@ from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
 from vidtl.training import lora, model_setup
-from vidtl.training.checkpoint import EMA, UNMERGED
+from vidtl.training.checkpoint_directory import EMA, OPTIMIZER, UNMERGED
 from vidtl.training.losses import Loss, balanced_class_weights, find_loss
 from vidtl.training.optimizer import (
     WeightAverage,
@@ -130,7 +130,7 @@ class Engine:
         """Learning rate of each step."""
         class_weights = None
         if config.data.balance == "loss":
-            assert task.class_counts is not None, "data.balance is loss, and the task has no class_counts"
+            assert task.class_counts is not None
             class_weights = balanced_class_weights(task.class_counts)
         self.loss = Loss(find_loss(training.loss, task.multi_label), training.label_smoothing, class_weights)
         self._has_one_label = not task.multi_label and not config.augmentation.mixes
@@ -271,10 +271,6 @@ class Engine:
         # Fused optimizers skip a step internally, visible only in the lower scale.
         return scaler is None or scaler.get_scale() >= scale
 
-    def scaler_state(self) -> dict[str, Any] | None:
-        """Return fp16's loss scale and counters as plain numbers."""
-        return self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-
     def snapshot(self) -> Snapshot:
         """Gather the contents of a checkpoint in the main process; every process must call this."""
         return take_snapshot(self.model, self.average, self.optimizer, self.accelerator.is_main_process)
@@ -285,7 +281,7 @@ class Engine:
         if snapshot.average is not None:
             (directory / EMA).mkdir()
             self._save_model(snapshot.average, directory / EMA)
-        snapshot.save_optimizer(directory)
+        save_file({name: tensor.contiguous() for name, tensor in snapshot.optimizer.items()}, directory / OPTIMIZER)
 
     def _save_model(self, tensors: dict[str, Tensor], directory: Path) -> None:
         self._plain_model.load_state_dict(lora.merged(tensors), assign=True)

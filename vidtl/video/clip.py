@@ -17,9 +17,8 @@ from vidtl.video.reader import LUMA_WEIGHTS, Box, Color, Matrix, Orientation, Pi
 # AVColorSpace (ITU-T H.273 MatrixCoefficients) to our matrices; FCC and SMPTE 240M are nearest to 601 and 709.
 _MATRICES: dict[int, Matrix] = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 
-# swscale's numbers of the same matrices (SWS_CS_*), and of limited and full range.
-_SWS_MATRICES = {"bt601": 5, "bt709": 1, "bt2020": 9}
-LIMITED, FULL = 1, 2
+_SWS_MATRICES = {"bt601": 5, "bt709": 1, "bt2020": 9}  # swscale's numbers (SWS_CS_*)
+LIMITED, FULL = 1, 2  # AVColorRange
 _I420 = ("yuv420p", "yuvj420p")  # one layout; the second name implies full range
 
 
@@ -46,12 +45,11 @@ class ClipBuffer:
         cv2.setNumThreads(0)
         frames = len(views[0].indices)
         self.array = np.empty((len(views), *clip_shape(frames, frame_size, pixel_format)), dtype=np.uint8)
-        self._frame_size = frame_size
-        self._orientation = geometry.orientation
+        self._frame_size, self._orientation = frame_size, geometry.orientation
         self._places: dict[int, dict[Box, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
         for v, view in enumerate(views):
             _check_view(view, frames, geometry)
-            box = geometry.orientation.coded_box(view.box, geometry.height, geometry.width)
+            box = self._orientation.coded_box(view.box, geometry.height, geometry.width)
             for t, index in enumerate(view.indices.tolist()):
                 self._places[index][box].append((v, t))
 
@@ -103,16 +101,15 @@ def _crop(plane: np.ndarray, box: Box, scale: int, even: bool) -> np.ndarray:
     top, left, height, width = box
     if even:
         # Edges to even numbers and at least 2 x 2; an odd last row or column has its own chroma pixel.
-        top, left = top // 2 * 2, left // 2 * 2
-        height, width = (height + 1) // 2 * 2, (width + 1) // 2 * 2
+        top, left, height, width = top // 2 * 2, left // 2 * 2, (height + 1) // 2 * 2, (width + 1) // 2 * 2
     return plane[top // scale : (top + height) // scale, left // scale : (left + width) // scale]
 
 
 def _resize_into(output: np.ndarray, source: np.ndarray) -> None:
     """Resize pixels [h, w, ...] into a contiguous [H, W, ...]: halve while the factor is 2 or more, then bilinear.
 
-    Bilinear interpolation alone skips pixels from a factor of 2 on, which shimmers. Averages of 2 x 2 pixels cost a
-    tenth of area interpolation and are close to it.
+    Bilinear interpolation alone skips pixels, which shimmers. Averages of 2 x 2 pixels cost a tenth of area
+    interpolation and are close to it.
     """
     height, width = output.shape[:2]
     while (down := (1 + (source.shape[0] >= 2 * height), 1 + (source.shape[1] >= 2 * width))) != (1, 1):
@@ -126,11 +123,8 @@ def _resize_into(output: np.ndarray, source: np.ndarray) -> None:
 
 
 def color_of(pixel_format: av.VideoFormat, matrix: int, color_range: int, default: Matrix) -> Color:
-    """Return the color of a stream from its tags; without tags, the matrix is `default` and the range is limited.
-
-    RGB and grayscale pictures become limited BT.601 when they are converted to planes.
-    """
-    if not _is_yuv(pixel_format):
+    """Return the color of a stream from its tags; without tags, the matrix is `default` and the range is limited."""
+    if not _is_yuv(pixel_format):  # RGB and grayscale pictures become limited BT.601 as planes
         return Color("bt601", full_range=False)
     full_range = color_range == FULL or pixel_format.name.startswith("yuvj")
     return Color(_MATRICES.get(matrix, default), full_range)
@@ -161,16 +155,13 @@ class Converter:
     """Converter of decoded frames of one file to 8-bit planes or RGB of one size, before any rotation."""
 
     def __init__(self, size: tuple[int, int], color: Color, pixel_format: PixelFormat) -> None:
-        self._size = size
-        self._color = color
-        self._planar = pixel_format == "planar"
+        self._size, self._color, self._planar = size, color, pixel_format == "planar"
         self._reformatter = VideoReformatter()
 
     def planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
         """Return uint8 Y [H, W], U and V [ceil(H / 2), ceil(W / 2)], or one RGB array [H, W, 3].
 
-        I420 frames are not copied. Other subsamplings, bit depths and sizes (a stream may change its size midway) are
-        converted by swscale.
+        I420 frames are not copied; swscale converts others, also those of a stream that changes its size.
         """
         height, width = self._size
         if not self._planar:

@@ -44,11 +44,9 @@ class StillReader(VideoReader):
         fps: float = 1.0,
     ) -> None:
         """Make a video of images from `frame`: number -> uint8 RGB [H, W, 3] of `size`; frame i is at i / `fps` s."""
-        self.path = path
-        self.frame = frame
+        self.path, self.frame, self.fps = path, frame, fps
         self.height, self.width, *_ = size
         self.times_s = np.arange(num_frames) / fps
-        self.fps = fps
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Read all views, each image once; see `VideoReader.read`."""
@@ -68,11 +66,8 @@ def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> Sti
     """Open a folder of numbered images (`img_00001.jpg`, `46GP8-000001.jpg`, `frame012_rgb.jpg`).
 
     Frame i has the i-th number, the one in which the names differ, and is shown at i / `frame_rate` s. Numbers rise by
-    one step: 1, or that of images taken from a video at intervals (0, 5, 10, ...).
-
-    Raises:
-        UnreadableVideo: no image, images without numbers or with equal ones, or a gap in them; when a frame is read: an
-            image that is damaged, outside `root` or of another size.
+    one step: 1, or that of images taken from a video at intervals (0, 5, 10, ...). UnreadableVideo for no images,
+    equal numbers or gaps, and when a frame is read, for one that is damaged, outside `root` or of another size.
     """
     files = _numbered_images(folder)
     size = _image_size(checked_path(files[0], root), files[0])
@@ -80,8 +75,8 @@ def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> Sti
     def frame(number: int) -> np.ndarray:
         file = files[number]
         pixels = decode_image(checked_path(file, root), file)
-        if pixels.shape[:2] != size:
-            height, width, _ = pixels.shape
+        height, width, _ = pixels.shape
+        if (height, width) != size:
             raise UnreadableVideo(file, f"{width} x {height} pixels among frames of {size[1]} x {size[0]}")
         return pixels
 
@@ -91,10 +86,7 @@ def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> Sti
 def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
     """Decode an image to uint8 RGB [H, W, 3], turned as its EXIF data specifies, without transparency.
 
-    `path` is its name in messages.
-
-    Raises:
-        UnreadableVideo: truncated, damaged, none of the formats, animated, or more than 8192 x 4320 pixels.
+    UnreadableVideo, with `path`, if it is damaged, none of the formats, animated, or has more than 8192 x 4320 pixels.
     """
     frame_decoded()
     with unreadable(path), _opened_image(file, path) as image:

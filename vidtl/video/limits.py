@@ -13,7 +13,6 @@ MEMORY_BYTES = 4 << 30
 """Memory of a read beyond that of its process; the largest pictures allowed need about 2 GiB."""
 
 _OUT_OF_MEMORY = 12  # exit code
-
 _cpu_s = 0.0
 _frames: Any = None
 
@@ -27,8 +26,7 @@ def wall_s(cpu_s: float) -> float:
 def limited(cpu_s: float) -> Iterator[None]:
     """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how. Not on Windows.
 
-    Args:
-        cpu_s: seconds of CPU time without a call of `frame_decoded`; the block may take `wall_s` of wall time.
+    Limits: `cpu_s` seconds of CPU time without a call of `frame_decoded`, `wall_s` of wall time, and the memory.
     """
     global _cpu_s
     try:

@@ -23,25 +23,20 @@ from vidtl.video.safety import checked_path
 from vidtl.video.source import unreadable
 
 _CIFAR_PIXELS = 3 * 32 * 32
-
 _MAX_ARCHIVE_BYTES = 8 << 30  # and no more than 4 times the file, beyond 1 GiB: kilobytes can unpack to any size
 _MAX_PICKLE_BYTES = 1 << 28  # the largest batch of CIFAR-10 and CIFAR-100 has 155 MB
 _MAX_TUPLES = 100  # an array needs six
 _MAX_OPCODES = 2_000_000  # a batch of CIFAR-100 has half a million; an empty dictionary has one
-
-# Opcodes of objects that a pickle may refer to twice: their hash takes no longer than they do.
-_SHAREABLE = re.compile("STRING|UNICODE|BYTES|GLOBAL|REDUCE")
+_SHAREABLE = re.compile("STRING|UNICODE|BYTES|GLOBAL|REDUCE")  # opcodes of objects whose hash takes no longer
 
 
 class PackedImages(NamedTuple):
-    """N images with their labels."""
+    """N images with their labels, int64 [N], and the class names if the file has them."""
 
     labels: np.ndarray
-    """int64 [N]; class numbers."""
     image: Callable[[int], np.ndarray]
     """number -> uint8 RGB [H, W, 3]."""
     classes: tuple[str, ...] = ()
-    """Class names, if the file has them."""
 
 
 def open_packed_image(path: Path, root: Path | None) -> StillReader:
@@ -115,8 +110,7 @@ def _open_archive(file: Path, part: str) -> PackedImages:
         if f"{part}_images" in arrays:
             images = arrays[f"{part}_images"]
             if images.dtype != np.uint8 or images.shape[::3] != (len(labels), 3) or images.ndim != 4 or not images.size:
-                found = f"{part}_images is {images.dtype} {images.shape}"
-                raise UnreadableVideo(file, f"{found}; uint8 [N, H, W, 3] is needed")
+                raise UnreadableVideo(file, f"{part}_images is {images.dtype} {images.shape}, not uint8 [N, H, W, 3]")
             return PackedImages(labels, lambda number: np.asarray(images[number]), classes)
         jpeg, offsets = arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"]
     if jpeg.dtype != np.uint8 or offsets.shape != (len(labels) + 1,):
@@ -145,10 +139,7 @@ def read_pickle(file: Path) -> dict[Any, Any]:
 
 
 def _check_sharing(stream: BinaryIO) -> None:
-    """Refuse what takes forever or all memory, and rewind the stream.
-
-    That is shared or many tuples, when they are hashed as a key; many objects; and a place far down in the memo.
-    """
+    """Refuse shared or many tuples, whose hash takes forever, many objects, and a place far down in the memo."""
     made_by: dict[Any, str] = {}
     name, num_tuples = "", 0
     for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):

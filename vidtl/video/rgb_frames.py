@@ -28,7 +28,6 @@ class RGBLibrary(NamedTuple):
 
     name: str
     load: Callable[[], Any]
-    """Import the library; UserError with the way to install it."""
     open: Callable[[Any, Path, int], Any]
     """(library, path, stream) -> decoder of that stream, with a length in frames."""
     fetch: Callable[[Any, list[int], Timeline], np.ndarray]
@@ -65,8 +64,8 @@ class RGBFramesReader(VideoReader):
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Decode all views in one pass; see `VideoReader.read`."""
         if pixel_format != "rgb":
-            message = f"data.pixel_format is {pixel_format!r}; allowed with data.decoder {self._library.name}: 'rgb'"
-            raise UserError(message)
+            allowed = f"allowed with data.decoder {self._library.name}: 'rgb'"
+            raise UserError(f"data.pixel_format is {pixel_format!r}; {allowed}")
         clip = ClipBuffer(views, frame_size, pixel_format, self._geometry)
         with unreadable(self.path):
             for start in range(0, len(clip.needed), _BATCH):
@@ -115,8 +114,7 @@ def _breaks_after_seeks(source: Source) -> bool:
     keys = index.key_pts[1:]
     for key in {int(keys[place]) for place in (0, len(keys) // 2, -1)} if len(keys) else ():
         source.seek(key)
-        first = next((frame for packet in source.packets() for frame in source.codec.decode(packet)), None)
-        if first is not None and first.is_corrupt:
+        if next((frame.is_corrupt for packet in source.packets() for frame in source.codec.decode(packet)), False):
             return True
     return False
 
@@ -142,8 +140,7 @@ def _fetch_decord(decoder: Any, numbers: list[int], timeline: Timeline) -> np.nd
     return np.asarray(frames.asnumpy() if hasattr(frames, "asnumpy") else frames.numpy())
 
 
-DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord)
-"""decord 0.6, for comparison with frameworks that use it."""
+DECORD = RGBLibrary("decord", _load_decord, _open_decord, _fetch_decord)  # 0.6
 
 
 def _load_torchcodec() -> Any:
@@ -151,17 +148,14 @@ def _load_torchcodec() -> Any:
         return import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError) as error:  # the latter two: no FFmpeg, or one that it cannot load
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"data.decoder is 'torchcodec', which needs its package ({install_extra('torchcodec')}) and FFmpeg's "
-            f"libraries: {reason}; or use 'pyav'"
-        ) from error
+        needs = f"its package ({install_extra('torchcodec')}) and FFmpeg's libraries"
+        raise UserError(f"data.decoder is 'torchcodec', which needs {needs}: {reason}; or use 'pyav'") from error
 
 
 def _open_torchcodec(library: Any, path: Path, stream: int) -> Any:
     # "approximate" seeking returns wrong frames where the frame rate varies.
-    return library.VideoDecoder(
-        str(path), stream_index=stream, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
-    )
+    options = {"dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact"}
+    return library.VideoDecoder(str(path), stream_index=stream, **options)
 
 
 def _fetch_torchcodec(decoder: Any, numbers: list[int], timeline: Timeline) -> np.ndarray:
@@ -173,4 +167,3 @@ def _fetch_torchcodec(decoder: Any, numbers: list[int], timeline: Timeline) -> n
 
 
 TORCHCODEC = RGBLibrary("torchcodec", _load_torchcodec, _open_torchcodec, _fetch_torchcodec)
-"""torchcodec, an optional extra that needs FFmpeg's libraries on the machine."""

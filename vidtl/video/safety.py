@@ -33,8 +33,7 @@ _OTHER_FILES = re.compile(
 def checked_path(path: Path, root: Path | None, folder: bool = False) -> Path:
     """Return the real path of a regular file or of a folder, after following symbolic links.
 
-    Raises:
-        UnreadableVideo: it is missing, something else (opening a FIFO would block forever), or outside `root`.
+    UnreadableVideo if it is missing, something else (opening a FIFO would block forever), or outside `root`.
     """
     if any(character in str(path) for character in "\0\n\r"):
         raise UnreadableVideo(path, "a path may not contain NUL or line breaks")
@@ -83,10 +82,7 @@ def why_no_video(file: Path | BinaryIO) -> str:
 
 
 def may_be_rotated(file: Path | BinaryIO, container: str) -> bool:
-    """Return False if the container's header shows that there is no display matrix, or only the identity.
-
-    FFmpeg returns the matrix with decoded frames only, and decoding one at open costs up to a sixth of a clip.
-    """
+    """Return False if the container's header has no display matrix but the identity, which saves to decode a frame."""
     with opened(file) as stream:
         if container == "mov":
             return _iso_header_rotates(_iso_movie_box(stream))

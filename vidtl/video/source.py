@@ -21,9 +21,7 @@ from vidtl.video.timeline import ASSUMED_RATE, MOST_FRAMES, UNTIMED, ScannedVide
 
 MAX_PIXELS = 8192 * 4320
 """8K. A tiny file can announce pictures of gigabytes; the header is checked before any is decoded."""
-
 _CLOCK_TOLERANCE_S = 1e-3  # starts are rounded
-
 _KEPT_BYTES = 64 << 20  # of frames that were decoded to count them, so that a clip does not decode them again
 
 # Demuxers that may run. Playlists, concatenation scripts and SDP open other files or the network.
@@ -31,8 +29,7 @@ _DEMUXERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,apng,mxf,dv,ivf,yuv4mp
 
 _log = logging.getLogger(__name__)
 
-# decord's messages begin with the time and a line of its source, which would make equal reasons differ.
-_LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")
+_LOG_PREFIX = re.compile(r"^\[[\d:]+\] \S+:\d+: ")  # decord's time and line would make equal reasons differ
 
 
 @contextmanager
@@ -53,12 +50,9 @@ class Source:
 
     Loading workers run in parallel; threads cost more than they gain, survive no fork and outlive an unclosed reader.
 
-    Attributes:
-        container: FFmpeg's first name of the demuxer: "mov" for MP4, MOV and 3GP.
-        coded_size: height and width before rotation.
+    Attributes as in `ScannedVideo`, and:
         times_s: float64 [N]; presentation times of the frames in seconds from the start of the container.
         kept: all frames, if they had to be decoded to count them and are few; else None.
-        damaged: the decoder marked a frame as damaged; False if the frames were not decoded.
     """
 
     def __init__(self, file: Path | BinaryIO, scanned: ScannedVideo | None = None) -> None:
@@ -110,14 +104,11 @@ class Source:
         self.codec = stream.codec_context
         if self.codec is None:
             raise UnreadableVideo(self.path, "no decoder for its codec")
-        self.codec.thread_type = "NONE"
-        self.codec.thread_count = 1
+        self.codec.thread_type, self.codec.thread_count = "NONE", 1
         self.codec.options = {"max_pixels": str(MAX_PIXELS)}
         self.coded_size = height, width = self.codec.height, self.codec.width
         if height < 1 or width < 1 or self.codec.format is None:
-            raise UnreadableVideo(
-                self.path, "no frames in the file itself, or encrypted ones: no picture size or pixel format"
-            )
+            raise UnreadableVideo(self.path, "no frames in the file itself, or encrypted ones: no size or pixel format")
         if height * width > MAX_PIXELS:
             raise UnreadableVideo(self.path, f"pictures of {width} x {height} exceed the limit of 8192 x 4320")
         # dav1d reads the option for skipped pictures once, here, and it must be none.
@@ -142,16 +133,9 @@ class Source:
 
     def scanned(self) -> ScannedVideo:
         """Return the result of the scan."""
-        return ScannedVideo(
-            container=self.container,
-            codec=self.codec.codec.canonical_name,
-            time_base=Fraction(self.stream.time_base),
-            rate=self.rate,
-            coded_size=self.coded_size,
-            orientation=self.orientation,
-            damaged=self.damaged,
-            timeline=self.timeline,
-        )
+        codec, time_base = self.codec.codec.canonical_name, Fraction(self.stream.time_base)
+        of_pictures = (self.coded_size, self.orientation, self.damaged, self.timeline)
+        return ScannedVideo(self.container, codec, time_base, self.rate, *of_pictures)
 
     def geometry(self) -> Geometry:
         """Return number, size and orientation of the frames."""
@@ -216,10 +200,9 @@ class Source:
         for frame in frames:
             self.damaged |= frame.is_corrupt
             room -= sum(plane.buffer_size for plane in frame.planes)
+            kept.append(frame)
             if room < 0:
                 kept.clear()
-            else:
-                kept.append(frame)
             yield frame
         self.kept = kept or None
 

@@ -15,14 +15,11 @@ from av import Packet, VideoFrame
 
 from vidtl.video.reader import Orientation
 
-# Codecs that put exactly one shown frame into each packet of a container with an index. Not MPEG-4 part 2 (packed and
-# uncoded pictures), MPEG-2 (single fields) or VP8 (packets of pictures that are never shown).
+# Codecs that put exactly one shown frame into each packet of a container with an index, which transport and program
+# streams have not. Not MPEG-4 part 2 (packed and uncoded pictures), MPEG-2 (single fields) or VP8 (packets of pictures
+# that are never shown); in AVI, whose times are positions in decoding order, none with frames that are out of order.
 _ONE_PACKET_ONE_FRAME = {"h264", "hevc", "vp9", "av1", "h263", "mjpeg", "prores", "dnxhd"}
-
-# The same for AVI, whose times are positions in decoding order. Not the others, whose frames are decoded out of order.
 _IN_ORDER = {"mjpeg", "rawvideo", "huffyuv", "ffvhuff", "ffv1", "utvideo", "magicyuv"}
-
-# Containers with an index and the codecs that are trusted in them; transport and program streams have no index.
 _INDEXED = {**dict.fromkeys(("mov", "matroska", "flv"), _ONE_PACKET_ONE_FRAME), "avi": _IN_ORDER}
 
 UNTIMED = {"h264", "hevc", "mpegvideo", "m4v", "mjpeg"}
@@ -30,7 +27,6 @@ UNTIMED = {"h264", "hevc", "mpegvideo", "m4v", "mjpeg"}
 
 MOST_FRAMES = 1 << 22
 """Of a file: 39 hours at 30 frames per second."""
-
 ASSUMED_RATE = 25
 """Frames per second if neither times nor the header give a rate."""
 _COLUMNS = 4  # of a packed timeline, none longer than its frames; bounds the size of a damaged one
@@ -186,6 +182,6 @@ def unpack_timeline(packed: bytes, num_frames: int, time_base: Fraction, rate: F
         order, pts, key_order, key_pts = map(np.cumsum, np.split(steps, ends))
         by_time, keys_by_time = np.argsort(pts, kind="stable"), np.argsort(key_pts, kind="stable")
         index = PacketIndex(pts[by_time], order[by_time], key_pts[keys_by_time], key_order[keys_by_time])
+        return Timeline.from_pts(index.pts, time_base, rate, index)
     except (zlib.error, IndexError) as error:
         raise ValueError(f"a packed timeline is damaged ({error})") from error
-    return Timeline.from_pts(index.pts, time_base, rate, index)

@@ -12,14 +12,10 @@ from vidtl.metrics.outcomes import Calibration
 from vidtl.runtime.files import printable, replacing
 from vidtl.visualize import BLUE, VERMILION, bare, draw_label, label_text, new_figure, save_figure
 
-MAX_CLASSES, MAX_COUNTS = 1000, 25
-"""Classes of the largest confusion matrix drawn, and of the largest with counts in its cells."""
+MAX_CLASSES, MAX_COUNTS, MAX_BARS = 1000, 25, 160
+"""Classes of the largest confusion matrix, of the largest with counts in its cells, and of the largest bar chart."""
 
-CELL_PX = 12
-"""Pixels of a cell of a large matrix, which leaves its labels legible."""
-
-MAX_BARS = 160
-"""Classes of the largest bar chart."""
+CELL_PX = 12  # of a large matrix, which leaves its labels legible
 
 
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: Path, title: str) -> None:
@@ -98,13 +94,8 @@ def draw_average_precision(
 ) -> None:
     """Draw one bar per class as a PNG, best first; above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2`.
 
-    Args:
-        average_precisions: [K]; NaN for classes without positives, which come last.
-        positives: [K] videos of each class; a tick marks their share of `num_videos`, the level of equal scores.
-        num_videos: all videos.
-        class_names: K names.
-        path: file to write.
-        title: one line.
+    `average_precisions` [K] are NaN for classes without positives, which come last; a tick marks the share of
+    `positives` [K] in `num_videos`, the level of equal scores.
     """
     order = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable")
     note = ""

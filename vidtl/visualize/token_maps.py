@@ -82,8 +82,7 @@ class ClipMaps(NamedTuple):
 def clip_maps(model: VideoModel, pixels: torch.Tensor, color: int) -> ClipMaps:
     """Compute the maps of the first view of a video from its uint8 pixels [V, T, ...] and color code.
 
-    Raises:
-        UserError: a model that has neither TokenLearner nor a rollout.
+    UserError for a model that has neither TokenLearner nor a rollout.
     """
     rgb_BTCHW, frames = rgb_clip(pixels, color)
     input_BTCHW = normalize(rgb_BTCHW, model.clip_config).to(next(model.parameters()).device)
@@ -103,11 +102,7 @@ def rgb_clip(pixels: torch.Tensor, color: int) -> tuple[torch.Tensor, NDArray[np
 
 
 def clip_token_maps(model: nn.Module, input_BTCHW: torch.Tensor) -> NDArray[np.float32]:
-    """Compute the maps [t, S, h, w] of the first clip of a batch, in evaluation mode, before the pooling.
-
-    Raises:
-        UserError: a model without TokenLearner.
-    """
+    """Compute the maps [t, S, h, w] of a batch's first clip, in evaluation mode; UserError without TokenLearner."""
     token_maps = getattr(model, "token_maps", None)
     if token_maps is None:
         raise UserError("token maps need a model with TokenLearner; this one has none (model.token_learner)")
@@ -123,18 +118,14 @@ def token_map_images(
     names: Sequence[str] = (),
     compare_timesteps: bool = False,
 ) -> TokenMapImages:
-    """Prepare the arrays of a figure.
+    """Prepare the arrays of a figure; ValueError for shapes that do not fit, or negative or non-finite weights.
 
     Args:
-        maps_tShw: weights of each token over the grid, not negative.
-        clip_THWC: RGB frames before normalization; map i covers frames i * tubelet_length to
-            (i + 1) * tubelet_length - 1.
+        maps_tShw: weights of each token over the grid; map i covers frames i * tubelet_length and following.
+        clip_THWC: RGB frames before normalization.
         tubelet_length: frames per map.
         names: of the S maps; `token 1` to `token S` by default.
         compare_timesteps: scale a map by the minimum and maximum of all its timesteps instead of each timestep's.
-
-    Raises:
-        ValueError: shapes that do not fit, or negative or non-finite weights.
     """
     maps = np.asarray(maps_tShw, dtype=np.float64)
     if maps.ndim != 4 or tubelet_length < 1 or len(maps) * tubelet_length > len(clip_THWC):

@@ -19,14 +19,12 @@ class AnnotationFormat:
     """Columns of the format and their default names; None: optional."""
     pattern_fields: tuple[str, ...] | None = ()
     """Fields that the patterns of `files` may use; none: it has the paths. None: either the paths, or any columns."""
-    numbered_classes: bool = False
-    """Labels are numbers `cNNN`, which need a list of classes."""
+    needs: tuple[str, ...] = ()
+    """Keys that must be there."""
     fields: tuple[str, ...] = ()
     """Default fields of a line without a header."""
     annotation_files: bool = True
     """False: the folders of `videos` are the annotation."""
-    frames_only: bool = False
-    """Videos are folders of frames, which need `frame_rate`, and labels are class numbers."""
     multi_label: bool | None = None
     """Required value of `labels`; None: either."""
     submission: Literal["csv", "charades", "ssv2"] = "csv"
@@ -51,12 +49,12 @@ READERS = {
         read=charades.read_charades_csv,
         columns={"id": "id", "actions": "actions", "length": "length", "split": None},
         pattern_fields=("id",),
-        numbered_classes=True,
+        needs=("classes",),
         multi_label=True,
         submission="charades",
     ),
     "frame_list": AnnotationFormat(
-        read=charades.read_frame_list, frames_only=True, multi_label=True, submission="charades"
+        read=charades.read_frame_list, needs=("classes", "frame_rate"), multi_label=True, submission="charades"
     ),
     "avid_json": AnnotationFormat(
         read=tables.read_labelled_table,

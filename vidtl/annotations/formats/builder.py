@@ -6,14 +6,13 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from unicodedata import normalize
 
 import numpy as np
 
 from vidtl.annotations.formats.source import AnnotationSource, Row
 from vidtl.annotations.layout import check_relative
 from vidtl.annotations.records import ClassNames, GrowingStrings, Records, annotated_at
-from vidtl.errors import UserError
+from vidtl.errors import UserError, spelling
 
 _MOST_LISTED = 20
 _LIST = re.compile(r"""\[['"].*\]|.+[|;].+|.+,[^\s\d].*""")
@@ -45,16 +44,10 @@ class RecordsBuilder:
         """Names of labels, by first use; several may become one class."""
 
     def add(self, row: Row, video_id: str, path: str | None, segment: tuple[float, float] = (0.0, math.inf)) -> None:
-        """Begin a record; `label` then adds to it.
+        """Begin a record, to which `label` then adds; UserError for names that are not UTF-8 (old archives).
 
-        Args:
-            row: its place in the annotation.
-            video_id: its key, unique within the split.
-            path: relative to the root; None if no file was found, see `complete`.
-            segment: the part of the file that the record covers, in seconds.
-
-        Raises:
-            UserError: the id or the path is not UTF-8 (names in old archives).
+        `video_id` is unique within the split. `path` is relative to the root; None if no file was found, see
+        `complete`. `segment` is the part of the file that the record covers, in seconds.
         """
         if not path:
             self._absent.append(len(self._lines))
@@ -125,12 +118,7 @@ class RecordsBuilder:
     def build(self, classes: ClassNames, labeled: bool = True) -> Records:
         """Build the table; rows that say the same of one id are one record.
 
-        Args:
-            classes: names in the order of the model's outputs.
-            labeled: False: labels of other classes are left out.
-
-        Raises:
-            UserError: contradictory rows with one id or an unknown class.
+        UserError: contradictory rows with one id or, unless `labeled` is False, an unknown class.
         """
         ids, source = self.ids.column(), self.source
         numbers = [
@@ -177,7 +165,7 @@ class RecordsBuilder:
         """Log classes that differ in spelling only, and labels that look like several."""
         spellings: dict[str, list[str]] = {}
         for name in classes.names:
-            spellings.setdefault(re.sub(r"[\s_]+", "", normalize("NFC", name).casefold()), []).append(name)
+            spellings.setdefault(spelling(name), []).append(name)
         alike = [name for group in spellings.values() if len(group) > 1 for name in group]
         # a comma with a space is part of many names: a list has parts that other labels have, too
         parts = {} if self.source.classes else {label: set(re.split(r"\s*,\s*", label)) for label in self.label_names}

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping
 
 from vidtl.annotations.formats.builder import RecordsBuilder, listed
 from vidtl.annotations.formats.source import AnnotationSource, Row, is_number
@@ -40,7 +39,12 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
         values, labels = _fields(source, row, text, separators[row.file_number])
         written = values["path"].strip()
         path = source.locate(written, row)
-        segment, part = _segment(source, row, path, values) if "offset" in values else ((0.0, math.inf), "")
+        segment, part = (0.0, math.inf), ""
+        if "offset" in values:
+            if path.lower().endswith(VIDEO_SUFFIXES):
+                raise UserError(f"{row.where}: {path!r} is a video; `offset` counts the images of a folder")
+            start, end = int(values["offset"]), int(values["offset"]) + int(values["frames"])
+            segment, part = (source.frame_time(start), source.frame_time(end)), f"#frames={start},{end}"
         builder.add(row, path + part, path, segment)
         folder = written.replace("\\", "/").rpartition("/")[0]
         if not labels and not source.dataset.multi_label:
@@ -83,16 +87,6 @@ def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None
     return values, [label.strip() for label in labels]
 
 
-def _segment(
-    source: AnnotationSource, row: Row, path: str, values: Mapping[str, str]
-) -> tuple[tuple[float, float], str]:
-    """Return the part of a folder that begins after `offset` images, in seconds, and the end of its id."""
-    if path.lower().endswith(VIDEO_SUFFIXES):
-        raise UserError(f"{row.where}: {path!r} is a video; `offset` counts the images of a folder")
-    start, end = int(values["offset"]), int(values["offset"]) + int(values["frames"])
-    return (source.frame_time(start), source.frame_time(end)), f"#frames={start},{end}"
-
-
 def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]:
     """Return the class of each folder, as `folder/`, whose lines have no label; UserError for contradicting labels."""
     depth = _class_depth(source, uses)
@@ -109,9 +103,7 @@ def _classes_of_folders(source: AnnotationSource, uses: _Uses) -> dict[str, str]
         elif of_folder not in (None, name):
             wrong.append(f"{row.where}: the label is that of {name!r}, but the folder is that of {of_folder!r}")
     if wrong:
-        raise UserError(
-            f"{listed(wrong)}; the list of classes and the annotation do not match, or these lines are wrong"
-        )
+        raise UserError(f"{listed(wrong)}; list of classes and annotation do not match, or these lines are wrong")
     return classes
 
 

@@ -71,10 +71,8 @@ def _ambiguous(builder: RecordsBuilder) -> list[int]:
         path, first = paths[rows[0]], builder.where(rows[0])
         if "start" not in builder.source.finder.fields:
             second = next(index for index in rows[1:] if paths[index] == path)
-            raise UserError(
-                f"{builder.where(second)}: the file {path!r} is also that of {first}; "
-                "one of `files` in dataset.yaml must use {start}"
-            )
+            problem = f"the file {path!r} is also that of {first}; one of `files` in dataset.yaml must use {{start}}"
+            raise UserError(f"{builder.where(second)}: {problem}")
         _log.warning("%s: %d rows share a file with another row, as %r; they count as missing", first, len(rows), path)
     return rows
 
@@ -159,9 +157,8 @@ def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
     start = source.time(first, row, source.columns["start"]) if first else 0.0
     end = source.time(last, row, source.columns["end"]) if last else math.inf
     if end <= start:
-        raise UserError(
-            f"{row.where}: {source.columns['end']} is {last}, not after {source.columns['start']}, {first or 0}"
-        )
+        names = source.columns
+        raise UserError(f"{row.where}: {names['end']} is {last}, not after {names['start']}, {first or 0}")
     return start, end
 
 
@@ -177,9 +174,8 @@ def read_gmdcsa24(source: AnnotationSource) -> RecordsBuilder:
         root = source.root if row.file.is_relative_to(source.root) else row.file.parents[1]
         path = join(row.file.relative_to(root).with_suffix("").as_posix(), name)
         builder.add(row, path.rpartition(".")[0] or path, path)
-        activities = parse_activities(row.values["classes"], f"{row.where}: {source.columns['classes']}")
-        for activity, start, end in activities:
-            builder.label(row, activity, start, end)
+        for activity in parse_activities(row.values["classes"], f"{row.where}: {source.columns['classes']}"):
+            builder.label(row, *activity)
     return builder
 
 
