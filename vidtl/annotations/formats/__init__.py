@@ -76,10 +76,7 @@ READERS = {
     "labelled_table": _TABLE,
     "labelled_csv": _TABLE,
     "file_names": AnnotationFormat(
-        read=folders.read_file_names,
-        pattern_fields=FILE_NAME_FIELDS,
-        annotation_files=False,
-        multi_label=False,
+        read=folders.read_file_names, pattern_fields=FILE_NAME_FIELDS, annotation_files=False, multi_label=False
     ),
     "gmdcsa24": AnnotationFormat(
         read=tables.read_gmdcsa24, columns={"file": "File Name", "classes": "Classes"}, multi_label=True
