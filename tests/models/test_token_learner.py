@@ -33,7 +33,7 @@ def test_v1_convolves_over_the_given_grid():
         image = functional.gelu(image, approximate="tanh") if position < 3 else image
     torch.testing.assert_close(module.maps(tokens, (2, 6)), image.sigmoid().flatten(2), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(module(tokens, (2, 6)), module(tokens, (6, 2)))
-    with refused("12 tokens", "square", "grid"):
+    with refused("tokens", 12, "square", "grid"):
         module(tokens)
     with refused("grid", (3, 3), "= 12"):
         module(tokens, (3, 3))

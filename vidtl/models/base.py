@@ -10,6 +10,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -44,8 +45,7 @@ class VideoModel(  # type: ignore[misc]
 
     def __init__(self, num_frames: int, frame_size: tuple[int, int], num_classes: int) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise UserError(f"num_classes is {num_classes}; allowed: 1 or more")
+        require(num_classes >= 1, "num_classes", num_classes, "1 or more")
         self.clip_shape = (num_frames, 3, *frame_size)
         self.num_classes = num_classes
 

@@ -128,14 +128,13 @@ def _x3d(num_frames: int, frame_size: tuple[int, int], num_classes: int, dropout
 def _resnet(name: str, num_classes: int, dropout: float) -> nn.Module:
     models = _import_models()
     settings: dict[str, Any] = {"model_depth": 50, "model_num_class": num_classes, "dropout_rate": dropout}
+    settings["head_pool"] = nn.AdaptiveAvgPool3d
     if name == "slow_r50":
-        settings |= {"stem_conv_kernel_size": (1, 7, 7), "head_pool": nn.AdaptiveAvgPool3d}
-        return models.create_resnet(**settings)  # type: ignore[no-any-return]
+        return models.create_resnet(**settings, stem_conv_kernel_size=(1, 7, 7))  # type: ignore[no-any-return]
     if name == "slowfast_r50":
-        settings |= {"slowfast_fusion_conv_kernel_size": (7, 1, 1), "head_pool": nn.AdaptiveAvgPool3d}
-        return models.create_slowfast(**settings, head_output_size=((1, 1, 1), (1, 1, 1)))  # type: ignore[no-any-return]
-    settings |= {"head_pool": nn.AdaptiveAvgPool3d, "head_activation": None}
-    return models.r2plus1d.create_r2plus1d(**settings)  # type: ignore[no-any-return]
+        settings |= {"slowfast_fusion_conv_kernel_size": (7, 1, 1), "head_output_size": ((1, 1, 1), (1, 1, 1))}
+        return models.create_slowfast(**settings)  # type: ignore[no-any-return]
+    return models.r2plus1d.create_r2plus1d(**settings, head_activation=None)  # type: ignore[no-any-return]
 
 
 def _mvit_b(

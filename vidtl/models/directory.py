@@ -47,9 +47,8 @@ class SavedConfig:
         require(self.num_outputs >= 1, "num_outputs", self.num_outputs, "1 or more")
         for name, grid in self.position_grids.items():
             require(min(grid) >= 1, f"position_grids.{name}", grid, "three values of 1 or more")
-        if len(self.class_names) not in (0, self.num_outputs):
-            allowed = f"{self.num_outputs}, one per class of the model"
-            raise UserError(f"class_names has {len(self.class_names)} names; allowed: {allowed}")
+        count, allowed = len(self.class_names), f"{self.num_outputs}, one per class of the model"
+        require(count in (0, self.num_outputs), "number of class_names", count, allowed)
 
 
 def save_model_directory(model: VideoModel, directory: Path) -> None:

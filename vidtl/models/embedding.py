@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from einops import rearrange
 from torch import Tensor, nn
 
+from vidtl.config.checks import require
 from vidtl.errors import UserError
 
 Kind = Literal["learned", "sincos_1d", "sincos_3d"]
@@ -84,17 +85,13 @@ def resize_patch(kernel: Tensor, source: Tubelet, target: Tubelet, resizing: str
 def tubelet_grid(tubelet: Tubelet, num_frames: int, frame_size: tuple[int, int]) -> Grid:
     """Return the number of tubelets along time, height and width; UserError for a clip that they do not fill."""
     length, *patch = tubelet
-    if num_frames % length:
-        raise UserError(
-            f"clip.num_frames is {num_frames}; allowed: multiples of the tubelet's {length} frames "
-            f"(model.tubelet is {list(tubelet)})"
-        )
+    given = f"(model.tubelet is {list(tubelet)})"
+    allowed = f"multiples of the tubelet's {length} frames {given}"
+    require(num_frames % length == 0, "clip.num_frames", num_frames, allowed)
     for side, size, part in zip(("height", "width"), frame_size, patch, strict=True):
-        if size % part:
-            raise UserError(
-                f"clip.frame_size is {list(frame_size)}; allowed: a {side} that is a multiple of the tubelet's "
-                f"{part} pixels, such as {max(size // part, 1) * part} (model.tubelet is {list(tubelet)})"
-            )
+        near = max(size // part, 1) * part
+        allowed = f"a {side} that is a multiple of the tubelet's {part} pixels, such as {near} {given}"
+        require(size % part == 0, "clip.frame_size", list(frame_size), allowed)
     return Grid(num_frames // length, frame_size[0] // patch[0], frame_size[1] // patch[1])
 
 

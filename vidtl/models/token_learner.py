@@ -12,7 +12,6 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.config.checks import require, require_choice
-from vidtl.errors import UserError
 from vidtl.models.blocks import Mlp
 
 Version = Literal["v1", "v1.1"]
@@ -125,11 +124,8 @@ class TokenFuser(nn.Module):
 
 def _square_grid(num_tokens: int) -> tuple[int, int]:
     side = math.isqrt(num_tokens)
-    if side * side != num_tokens:
-        raise UserError(
-            f"TokenLearner v1 received {num_tokens} tokens, which form no square; allowed: any number with a grid "
-            "(height, width), which the convolutions need"
-        )
+    allowed = "a square number; any other with a grid (height, width), which the convolutions need"
+    require(side * side == num_tokens, "number of tokens of TokenLearner v1", num_tokens, allowed)
     return side, side
 
 

@@ -18,6 +18,10 @@ from vidtl.models.weights.videoprism import is_videoprism, read_videoprism
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
 Reader = Callable[[Config, State, str], PublishedModel]
+"""Conversion of config.json and tensors; the last argument is their origin, for messages.
+
+UserError for a setting or part that the model here lacks, and for weights without which its sizes are open.
+"""
 
 FAMILIES: dict[str, tuple[Callable[[Config, State], bool], Reader]] = {
     "ViViT of transformers": (is_vivit, read_vivit),

@@ -27,11 +27,7 @@ def is_vivit(config: Mapping[str, Any], _: Mapping[str, Tensor]) -> bool:
 
 
 def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Read settings, clip, class names and weights of a ViViT.
-
-    Raises:
-        UserError: a setting is missing, or one that the ViViT of this library does not have.
-    """
+    """Read settings, clip, class names and weights of a ViViT."""
     for key, needed in _REQUIRED.items():
         require(config.get(key, needed) == needed, f"{source}: {key}", config.get(key), repr(needed))
     try:

@@ -46,7 +46,10 @@ def read_published(name: str | Path) -> PublishedModel:
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
     is_own = "num_outputs" in config or isinstance(config.get("model"), dict)
     if is_own and source.is_dir():
-        return _read_own(source)
+        saved, weights = read_model(source)
+        model = {key: value for key, value in asdict(saved.model).items() if value is not None}
+        found = PublishedModel(model=model, clip=vars(saved.clip), weights=weights)
+        return replace(found, multi_label=saved.multi_label, num_outputs=saved.num_outputs)
     wrappers = re.compile(r"^(module\.|_orig_mod\.)+|\b_orig_mod\.")  # of torch's DDP and compile
     state = {wrappers.sub("", key): tensor.float() for key, tensor in _read_tensors(source).items()}
     preprocessor = next((each for name in PREPROCESSOR_FILES if (each := folder / name).exists()), None)
@@ -72,13 +75,6 @@ def _read_tensors(source: Path) -> dict[str, Tensor]:
     if source.suffix == ".npz":
         return {key: torch.from_numpy(array) for key, array in read_flax(source).items()}
     return read_state(source)
-
-
-def _read_own(directory: Path) -> PublishedModel:
-    saved, weights = read_model(directory)
-    model = {key: value for key, value in asdict(saved.model).items() if value is not None}
-    found = PublishedModel(model=model, clip=vars(saved.clip), weights=weights)
-    return replace(found, multi_label=saved.multi_label, num_outputs=saved.num_outputs)
 
 
 def build_published(

@@ -33,9 +33,6 @@ def read_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> 
     """Read weights of the authors, with heads of width 64 as in every published model.
 
     The clip is that of their evaluation: the crop is 0.9 of the shorter side of the resized image.
-
-    Raises:
-        UserError: weights of another model, or positions of an image that is not square.
     """
     renamed = rename(state, _T2T_NAMES)
     token_layer, mlp = "tokens.layers.0.proj.weight", "blocks.0.mlp.fc1.weight"

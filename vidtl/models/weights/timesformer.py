@@ -57,11 +57,7 @@ def is_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bo
 
 
 def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Convert weights and settings; weights of SSv2, trained on BGR, get their patch kernels turned to RGB.
-
-    Raises:
-        UserError: another attention than the divided one, or weights that are not whole.
-    """
+    """Convert weights and settings; weights of SSv2, trained on BGR, get their patch kernels turned to RGB."""
     kind = config.get("attention_type", "divided_space_time")
     require_choice(f"{source}: attention_type", kind, ["divided_space_time"])
     renamed = rename(state, _NAMES)

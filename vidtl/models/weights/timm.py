@@ -74,9 +74,6 @@ def read_timm(config: Mapping[str, Any], state: Mapping[str, Tensor], source: st
     """Convert weights and settings; where there is no config.json, a warning names what was assumed.
 
     The activation is that of training, which for the weights of OpenAI is QuickGELU under either architecture.
-
-    Raises:
-        UserError: a model with other parts than the ViT here, or whose heads are open.
     """
     architecture, arguments = config.get("architecture", ""), config.get("model_args") or {}
     if other := re.search(r"_(rpn|rope|pe)_", architecture):  # the names of some are those of a plain ViT

@@ -48,12 +48,13 @@ _UNUSED = r"(\w+\.)?(text_|logit_|pooler\.)|.*\.(mask_token|position_ids)$"
 class _Family(NamedTuple):
     """What files need not state: transformers' defaults, and the values of pixels in training."""
 
-    image_size: int
     hidden_act: str
     norm_eps: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resizing: Resizing = "bicubic"
+    left_out: str = ""
+    """Parts that do not fit together: a classifier with another input than the encoder's pooling, or no pooling."""
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -61,20 +62,13 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 _FAMILIES = {
-    "vit": _Family(224, "gelu", 1e-12, _HALF, _HALF),
-    "clip": _Family(224, "quick_gelu", 1e-5, *_CLIP),
-    "siglip": _Family(224, "gelu_pytorch_tanh", 1e-6, _HALF, _HALF),
-    "dinov2": _Family(224, "gelu", 1e-6, *_IMAGENET),
-    "dinov2_with_registers": _Family(224, "gelu", 1e-6, *_IMAGENET, "bicubic_antialiased"),
+    "vit": _Family("gelu", 1e-12, _HALF, _HALF),
+    # Mean of tokens: without final norm, and in place of attention pooling; then the class token beside such a mean.
+    "clip": _Family("quick_gelu", 1e-5, *_CLIP, left_out=r"classifier\."),
+    "siglip": _Family("gelu_pytorch_tanh", 1e-6, _HALF, _HALF, left_out=r"(vision_model\.)?head\."),
+    "dinov2": _Family("gelu", 1e-6, *_IMAGENET, left_out=r"classifier\."),
+    "dinov2_with_registers": _Family("gelu", 1e-6, *_IMAGENET, "bicubic_antialiased", r"classifier\."),
 }
-
-_READ_OUT_ELSEWHERE = {
-    "clip": r"classifier\.",  # mean of tokens without final norm
-    "siglip": r"(vision_model\.)?head\.",  # mean of tokens in place of attention pooling
-    "dinov2": r"classifier\.",  # class token beside the mean of the patches
-    "dinov2_with_registers": r"classifier\.",
-}
-"""Parts that do not fit together: either the classifier has another input than the encoder's pooling, or no pooling."""
 
 
 def is_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
@@ -87,19 +81,14 @@ def _family(config: Mapping[str, Any]) -> str:
 
 
 def read_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Convert weights and settings; a projection becomes the classifier.
-
-    Raises:
-        UserError: a model with other parts than the ViT here.
-    """
+    """Convert weights and settings; a projection becomes the classifier."""
     family, vision = _FAMILIES[_family(config)], config.get("vision_config", config)
     check_image_vit(state, source)
     left_out = _UNUSED
-    if "classifier.weight" in state and (other := _READ_OUT_ELSEWHERE.get(_family(config))):
+    if "classifier.weight" in state and (other := family.left_out):
         left_out += f"|{other}"
-        _log.warning(
-            "%s: its classifier reads the tokens out in another way than the encoder; left out: %s", source, other
-        )
+        message = "%s: its classifier reads the tokens out in another way than the encoder; left out: %s"
+        _log.warning(message, source, other)
     unused = [name for name in state if re.match(left_out, name)]
     renamed = rename({name: tensor for name, tensor in state.items() if name not in unused}, TRANSFORMERS_NAMES)
     settings = {
@@ -107,7 +96,7 @@ def read_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tenso
         "activation": read_activation({"hidden_act": family.hidden_act, **vision}, source),
         "norm_eps": vision.get("layer_norm_eps", family.norm_eps),
     }
-    size = pair(vision.get("image_size", family.image_size))
+    size = pair(vision.get("image_size", 224))
     has_classes = "head.weight" in renamed and "classifier.weight" in state
     return publish_image_vit(
         renamed, source, settings, clip=_read_clip(config, size, family, source), resizing=family.resizing,

@@ -49,11 +49,7 @@ def is_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
 
 
 def read_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Convert weights and settings; a file without a classifier becomes an encoder that is averaged over its tokens.
-
-    Raises:
-        UserError: a setting that the model here lacks, or weights without which its sizes are open.
-    """
+    """Convert weights and settings; a file without a classifier becomes an encoder that is averaged over its tokens."""
     scaled = [name for name in state if name.endswith("attn.scale")]
     if scaled:
         raise UserError(f"{source}: {scaled[0]} belongs to cosine attention; allowed: cos_attn false")

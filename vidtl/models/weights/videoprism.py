@@ -68,11 +68,7 @@ def is_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> boo
 
 
 def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Convert weights and settings; a model without a classifier is averaged over its tokens.
-
-    Raises:
-        UserError: a setting that the model here lacks, or weights without which its sizes are open.
-    """
+    """Convert weights and settings; a model without a classifier is averaged over its tokens."""
     auxiliary = next((name for name in state if "auxiliary" in name), None)
     if auxiliary is not None:
         allowed = "VideoPrismVisionModel or VideoPrismForVideoClassification"
