@@ -47,14 +47,6 @@ def test_class_folders_are_walked_down(tmp_path, caplog):
     assert "4 files or links are no videos" in caplog.text  # a cover, notes, a video without class, readme
 
 
-def test_image_folders_as_imagenet(tmp_path):
-    make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
-    make(tmp_path, "val/n01443537/ILSVRC2012_val_00000001.JPEG")
-    records = read("imagenet1k", "val", tmp_path)
-    assert records.classes.names == ("n01440764", "n01443537")
-    assert names(records) == ["n01443537"]
-
-
 def test_missing_and_empty_folders_are_refused(tmp_path):
     with refused("'train'"):
         read("imagenet1k", "train", tmp_path)
