@@ -131,14 +131,11 @@ def test_a_root_without_class_folders_is_refused(tmp_path, files, parts):
         load_description("", tmp_path / "bird")
 
 
-def test_an_unknown_class_and_annotation_files_are_refused(tmp_path):
+def test_an_unknown_class_is_refused(tmp_path):
     make(tmp_path, "train/run/a.mp4", "train/sitt/b.mp4")
     write(tmp_path, {"classes.txt": "run\nsit\n", "dataset.yaml": DESCRIPTION + "classes: classes.txt\n"})
     with refused("train", "'sitt'", "'sit'"):
         read(tmp_path, "train", tmp_path)
-    write(tmp_path, {"dataset.yaml": DESCRIPTION.replace("videos: train", "annotations: a.txt")})
-    with refused("dataset.yaml", "splits.train.annotations", ["a.txt"]):
-        load_description(str(tmp_path))
 
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):
