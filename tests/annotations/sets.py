@@ -14,10 +14,10 @@ def make(root: Path, *paths: str) -> None:
 
 
 def write(root: Path, files: dict[str, str]) -> None:
-    """Write text files byte for byte and create their folders."""
+    """Write text files byte for byte, escaped bytes too, and create their folders."""
     for path, text in files.items():
         make(root, path)
-        (root / path).write_bytes(text.encode())
+        (root / path).write_bytes(text.encode(errors="surrogateescape"))
 
 
 def read(dataset: str | Path, split: str, root: Path) -> Records:

@@ -82,19 +82,11 @@ def test_videos_of_either_release_are_found(tmp_path):
         (row("AAAAA", "") + row("AAAAA", "c001 0 1"), "train.csv:3 | 'AAAAA' | train.csv:2"),
         (row("AAAAA", "c001 0 1") + row("AAAAA", "c001 0 2"), "train.csv:3 | 'AAAAA' | 1.0 | 2.0 | train.csv:2"),
         (row("../AAAA", ""), "train.csv:2 | '../AAAA'"),
-        (row("", ""), "train.csv:2 | ''"),
     ],
 )
 def test_csv_mistakes(tmp_path, rows, message):
     with refused(*message.split(" | ")):
         read_csv(tmp_path, rows)
-
-
-def test_numbers_of_a_list_of_classes_with_gaps_decide(tmp_path):
-    records = read_csv(tmp_path, row("AAAAA", "c002 0 1"), "c000 Hold\nc002 Smile\n")
-    assert labels(records, 0) == [("Smile", 0, 1)]
-    with refused("train.csv:2", "001", "0 to 2"):
-        read_csv(tmp_path, row("AAAAA", "c001 0 1"), "c000 Hold\nc002 Smile\n")
 
 
 def test_csv_with_folders_of_frames(tmp_path):

@@ -47,14 +47,6 @@ def test_class_folders_are_walked_down(tmp_path, caplog):
     assert "4 files or links are no videos" in caplog.text  # a cover, notes, a video without class, readme
 
 
-def test_image_folders_as_imagenet(tmp_path):
-    make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
-    make(tmp_path, "val/n01443537/ILSVRC2012_val_00000001.JPEG")
-    records = read("imagenet1k", "val", tmp_path)
-    assert records.classes.names == ("n01440764", "n01443537")
-    assert names(records) == ["n01443537"]
-
-
 def test_missing_and_empty_folders_are_refused(tmp_path):
     with refused("'train'"):
         read("imagenet1k", "train", tmp_path)
@@ -139,14 +131,11 @@ def test_a_root_without_class_folders_is_refused(tmp_path, files, parts):
         load_description("", tmp_path / "bird")
 
 
-def test_an_unknown_class_and_annotation_files_are_refused(tmp_path):
+def test_an_unknown_class_is_refused(tmp_path):
     make(tmp_path, "train/run/a.mp4", "train/sitt/b.mp4")
     write(tmp_path, {"classes.txt": "run\nsit\n", "dataset.yaml": DESCRIPTION + "classes: classes.txt\n"})
     with refused("train", "'sitt'", "'sit'"):
         read(tmp_path, "train", tmp_path)
-    write(tmp_path, {"dataset.yaml": DESCRIPTION.replace("videos: train", "annotations: a.txt")})
-    with refused("dataset.yaml", "splits.train.annotations", ["a.txt"]):
-        load_description(str(tmp_path))
 
 
 def test_a_name_that_is_not_utf8_is_refused(tmp_path):

@@ -42,15 +42,6 @@ def test_endings_match_in_any_case_and_accents_in_any_form(tmp_path):
     assert found == ["val/cafe\u0301/3.Mts", "val/one.avi", "val/two.avi", None]
 
 
-def test_missing_videos_are_expected_beside_the_others(tmp_path):
-    make(tmp_path, "val/tying_tie/-abc_000007_000017.mp4")
-    finder = VideoFinder(tmp_path, ["val"], PATTERNS, [])
-    assert finder.expected_pattern() == "val/{id}_{start:06d}_{end:06d}.mp4"
-    assert finder.find({**FIELDS, "id": "other"}) is None
-    assert finder.find(FIELDS) is not None
-    assert finder.expected_pattern() == "val/{label}/{id}_{start:06d}_{end:06d}.mp4"
-
-
 def test_paths_that_could_leave_the_root_are_refused():
     for path in ("a.mp4", "a b/c-d_e/.hidden..mp4", "ä/b.mp4"):
         assert check_relative(path, "here") == path

@@ -78,6 +78,9 @@ def test_selection_keeps_order_and_labels(records):
     assert [chosen.labels(i).tolist() for i in range(3)] == [[1], [0, 2], [0, 2]]
     assert chosen.labels(1, 0.5, 2).tolist() == [2]
     assert chosen.segment_starts_s.tolist() == [1.5, 0, 0]
+    assert (chosen.path(1), chosen.origin(0)) == (Path("/root/v/a.mp4"), "/root/a.csv:5")
+    with pytest.raises(IndexError):
+        records.labels(3)
     assert len(records.select([])) == 0
 
 
@@ -98,13 +101,6 @@ def test_the_hash_depends_on_videos_order_labels_and_classes_but_not_on_paths(re
     assert len({each.labels_sha256() for each in (records, *others)}) == 5
     moved = replace(records, root=Path("/copies"), paths=StringColumn.from_strings(["a.mkv", "b.mkv", "c.mkv"]))
     assert moved.labels_sha256() == records.select([0, 1, 2]).labels_sha256() == records.labels_sha256()
-
-
-def test_paths_and_origins(records):
-    assert records.path(0) == Path("/root/v/a.mp4")
-    assert records.origin(2) == "/root/a.csv:5"
-    with pytest.raises(IndexError):
-        records.labels(3)
 
 
 def test_pickled_size(records):

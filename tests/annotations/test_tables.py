@@ -13,6 +13,7 @@ from vidtl.annotations.description import REPOSITORY_DATASETS
 from vidtl.annotations.formats.tables import parse_activities
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
+GOOD = f"{HEADER}abseiling,first,1,11,val\n"
 ALL = (-math.inf, math.inf)
 SINGLE, MULTI = "labels: single", "labels: multi"
 SPLIT = "labels: single\ncolumns: {split: part}"
@@ -55,13 +56,6 @@ def test_official_class_lists_are_the_committed_ones(shared_data):
         official = shared_data / "annotations" / "kinetics" / f"label_map_k{size}.txt"
         committed = REPOSITORY_DATASETS / f"kinetics{size}" / "classes.txt"
         assert committed.read_text().splitlines() == official.read_text().splitlines()
-
-
-def test_test_files_without_labels_are_refused(shared_data, tmp_path):
-    official = shared_data / "annotations" / "kinetics" / "kinetics-400_test.csv"
-    write(tmp_path, {"annotations/test.csv": official.read_text()})
-    with refused("test.csv:1", "'label'", "'youtube_id'", "'time_start'"):
-        read("kinetics400", "test", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -110,44 +104,30 @@ def test_a_file_shared_by_two_clips_counts_as_missing(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("absailing,a,1,11,val", "val.csv:3 | 'absailing' | 'abseiling'"),
-        (",a,1,11,val", "val.csv:3 | label"),
-        ("yoga,,1,11,val", "val.csv:3 | youtube_id"),
-        ("yoga,a,one,11,val", "val.csv:3 | time_start | 'one'"),
-        ("yoga,a,nan,11,val", "val.csv:3 | time_start | 'nan'"),
-        ("yoga,a,-1,11,val", "val.csv:3 | time_start | '-1'"),
-        ("yoga,a,1.5,11,val", "val.csv:3 | time_start | '1.5'"),
-        ("yoga,a,11,1,val", "val.csv:3 | time_end is 1"),
-        ("yoga,first,1,11,val", "val.csv:3 | 'first_000001_000011' | val.csv:2"),
-        ("yoga,../a,1,11,val", "val.csv:3 | 'yoga/../a'"),
-        ("yoga,a,1,11", "val.csv:3 | 4 fields | 5"),
-        ("yoga,a,1,11,val,more", "val.csv:3 | 6 fields | 5"),
-        ('"yoga"x,a,1,11,val', "val.csv:3 | CSV"),
-        ('yoga,"a\nb",1,11,val', "val.csv:3 | 'yoga/a\\nb'"),
-    ],
-)
-def test_kinetics_mistakes(tmp_path, row, message):
-    with refused(*message.split(" | ")):
-        read_kinetics(tmp_path, f"{HEADER}abseiling,first,1,11,val\n{row}\n")
-
-
-@pytest.mark.parametrize(
     ("text", "message"),
     [
+        (GOOD + "absailing,a,1,11,val", "val.csv:3 | 'absailing' | 'abseiling'"),
+        (GOOD + "yoga,,1,11,val", "val.csv:3 | youtube_id"),
+        (GOOD + "yoga,a,one,11,val", "val.csv:3 | time_start | 'one'"),
+        (GOOD + "yoga,a,nan,11,val", "val.csv:3 | time_start | 'nan'"),
+        (GOOD + "yoga,a,-1,11,val", "val.csv:3 | time_start | '-1'"),
+        (GOOD + "yoga,a,1.5,11,val", "val.csv:3 | time_start | '1.5'"),
+        (GOOD + "yoga,a,11,1,val", "val.csv:3 | time_end is 1"),
+        (GOOD + "yoga,first,1,11,val", "val.csv:3 | 'first_000001_000011' | val.csv:2"),
+        (GOOD + "yoga,../a,1,11,val", "val.csv:3 | 'yoga/../a'"),
+        (GOOD + "yoga,a,1,11", "val.csv:3 | 4 fields | 5"),
+        (GOOD + '"yoga"x,a,1,11,val', "val.csv:3 | CSV"),
+        (GOOD + 'yoga,"a\nb",1,11,val', "val.csv:3 | 'yoga/a\\nb'"),
         ("", "val.csv:1 | 'label'"),
         (HEADER, "val.csv | no row"),
         ("labels" + HEADER[5:], "val.csv:1 | 'label' | 'labels'"),
         (HEADER.replace("split", "label"), "val.csv:1 | 'label'"),
-        (HEADER + "caf\udce9,a,1,11,val\n", "val.csv | UTF-8"),
+        (GOOD + "caf\udce9,a,1,11,val\n", "val.csv | UTF-8"),
     ],
 )
-def test_header_and_encoding_mistakes(tmp_path, text, message):
-    make(tmp_path, "annotations/val.csv")
-    (tmp_path / "annotations/val.csv").write_bytes(text.encode(errors="surrogateescape"))
+def test_kinetics_mistakes(tmp_path, text, message):
     with refused(*message.split(" | ")):
-        read("kinetics400", "val", tmp_path)
+        read_kinetics(tmp_path, text)
 
 
 def test_fight_surv(shared_data):
@@ -263,10 +243,7 @@ def test_splits_by_a_column_and_other_spellings(tmp_path):
         ("a.mp4,b\nc.mp4,d\n", SINGLE, "all.csv:1 | 'path' | 'a.mp4' | header | path,label"),
         ("path,label\na.mp4,\n", SINGLE, "all.csv:2 | label"),
         ("path,label\na.mp4,x;;y\n", MULTI, "all.csv:2 | label"),
-        ("path,label\na.mp4,x\na.mp4,y\n", SINGLE, "all.csv:3 | 'clips/a.mp4' | all.csv:2"),
         ("path,label\n/etc/a.mp4,x\n", SINGLE, "all.csv:2 | '/etc/a.mp4'"),
-        ("path,label\na/../../b.mp4,x\n", SINGLE, "all.csv:2 | path"),
-        ("path,label\nhttp://x/b.mp4,x\n", SINGLE, "all.csv:2 | path"),
         ("path,label,part\na.mp4,x,trian\n", SPLIT, "all.csv:2 | part | 'trian' | 'train'"),
         ("path,label,part\na.mp4,x,val\n", SPLIT, "all.csv | no row"),
         ("path,label,from,to\na.mp4,x,soon,1\n", TIMES, "all.csv:2 | from | 'soon'"),

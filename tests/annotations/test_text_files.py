@@ -12,7 +12,6 @@ from vidtl.annotations.text_files import MOST_CHARACTERS, read_class_list
 from vidtl.errors import did_you_mean
 
 EPIC = "id,key,instances,category\n0,take,\"['take', 'grab']\",get\n1,put,['put'],leave\n2,set,['set'],leave\n"
-UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit", "run"]))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +20,6 @@ UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit"
         ("a.txt", "sit\nrun\n\n", ("sit", "run"), 0),
         ("a.txt", "\ufeffsit\r\nrun a lot\r\n", ("sit", "run a lot"), 0),
         ("classInd.txt", "1 ApplyLipstick\r\n2 Archery\r\n", ("ApplyLipstick", "Archery"), 1),
-        ("a.txt", "0 sit\n1\trun\n", ("sit", "run"), 0),
         ("a.txt", "c000 Holding some clothes\nc001 Opening a door\n", ("Holding some clothes", "Opening a door"), 0),
         ("a.txt", "3 point shot\n4 point shot\n", ("3 point shot", "4 point shot"), 0),
         ("a.txt", "1 sit\n", ("1 sit",), 0),
@@ -31,7 +29,7 @@ UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit"
         ("a.txt", "0 route 66\n1 route 1\n2 catch 22\n", ("route 66", "route 1", "catch 22"), 0),
         ("a.txt", "A001. eat\nA002. sit\n", ("eat", "sit"), 1),
         ("a.txt", '"sit"\n"""run"""\n', ("sit", "run"), 0),
-        ("a.txt", UNIFORMER, ("sit", "run"), 0),
+        ("a.txt", '0, "sit"\n1, "run"\n', ("sit", "run"), 0),
         ("a.csv", "label_id,label_name,label_type\n2,a b,P\n1,c,P\n", ("c", "a b"), 1),
         ("a.csv", "id,name\n0,track 1\n1,rail 0\n", ("track 1", "rail 0"), 0),
         ("a.csv", 'id, name\n0, "sit, up"\n1, run\n', ("sit, up", "run"), 0),
@@ -40,7 +38,6 @@ UNIFORMER = "".join(f'{number}, "{name}"\n' for number, name in enumerate(["sit"
         ("a.csv", ",name\n0,sit\n1,run\n", ("sit", "run"), 0),
         ("a.csv", 'x,label,classId\n5,"sit, up",2\n7,run,1\n', ("run", "sit, up"), 1),
         ("a.json", '{"Hold it": "1", "Fold it": "0"}', ("Fold it", "Hold it"), 0),
-        ("a.json", '{"b": 1, "a": 2}', ("b", "a"), 1),
         ("a.json", '{"1": "b", "0": "a"}', ("a", "b"), 0),
         ("a.json", '{"\\"b\\"": 1, "\\"a\\"": 0}', ("a", "b"), 0),
         ("a.json", '["b", "a"]', ("b", "a"), 0),

@@ -99,12 +99,9 @@ def test_nulls_and_sizes_as_numbers_are_read_from_files(file: Path) -> None:
         (("--config=no.yaml",), ("'no.yaml'", str(Path.cwd()))),
         (("--clip.stride",), ("clip.stride",)),
         (("--clip.stride", "2.5"), ("clip.stride", "2.5", "int")),
-        (("--clip.frame_size", "[32]"), ("clip.frame_size", "[32]", "tuple[int, int]")),
-        (("--optimizer.learning_rate", ".nan"), ("optimizer.learning_rate", "nan", "float")),
         (("--evaluation.averaged_weights", "1"), ("evaluation.averaged_weights", "bool")),
         (("--training.trackers", "[tensorbord]"), ("training.trackers", "'tensorbord'", "'tensorboard'")),
         (("--augmentation.preset", "tns"), ("augmentation.preset", "'tns'", "'tsn'")),
-        (("clip.stride", "2"), ("clip.stride",)),
     ],
 )
 def test_mistakes_name_key_value_and_what_is_allowed(arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:

@@ -11,8 +11,7 @@ import yaml
 
 from vidtl.errors import UserError
 
-JSON_BYTES, YAML_BYTES = 16_000_000, 1_000_000
-"""Size limits of files."""
+JSON_BYTES, YAML_BYTES = 16_000_000, 1_000_000  # of a file, at most
 
 _MAX_DEPTH, _MAX_DIGITS = 64, 100
 _PAIRS = re.compile(r"\[\]|{}")

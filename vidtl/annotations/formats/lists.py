@@ -14,8 +14,7 @@ _HMDB51_FLAGS = ("0", "1", "2")
 
 _SPLIT_FOLDERS = frozenset(["train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"])
 
-_Uses = dict[tuple[str, str | None], Row]
-"""First line of each folder with each class, None without a label."""
+_Uses = dict[tuple[str, str | None], Row]  # first line of each folder with each class, None without a label
 
 
 def read_path_list(source: AnnotationSource) -> RecordsBuilder:
