@@ -24,7 +24,8 @@ from pathlib import Path
 import pyte
 
 COLUMNS = 130
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm"}
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {"COLUMNS": str(COLUMNS), "TERM": "xterm", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 TRAIN = (
     "vidtl train --config toy --output_dir runs/toy --schedule.length '12 epochs' --training.evaluate_every_epochs 4 "
     "--processes 2"
@@ -37,11 +38,11 @@ COMMANDS = (
     ("And again: nothing is left to do", TRAIN, ""),
     ("The best checkpoint, and the last", "vidtl eval --checkpoint runs/toy --html false", ""),
     ("", "vidtl eval --checkpoint runs/toy --step last --html false", ""),
-    ("A few clips", "vidtl predict data/toy/videos/val/circle_left_000.mp4 --checkpoint runs/toy", ""),
+    ("A clip", "vidtl predict data/toy/videos/val/03qR15g22UX_000218_000220.mp4 --checkpoint runs/toy", ""),
     ("Typical mistakes", "vidtl train --config toy --output_dir runs/toy2 --lr 0.1", ""),
     ("", "vidtl train --config toy --output_dir runs/toy2 --data.root data/toys", ""),
     ("", "vidtl train --config toy --output_dir runs/toy2 --schedule.length 12", ""),
-    ("", "vidtl predict data/toy --checkpoint runs/toy/checkpoints", ""),
+    ("", "vidtl predict data/toy --checkpoint runs/toy/summary.json", ""),
     ("", "vidtl predict https://example.com/clip.mp4 --checkpoint runs/toy", ""),
 )
 """Heading, command, and a word of the output after which Ctrl-C is pressed, if any."""
@@ -66,9 +67,14 @@ def record(command: str, folder: Path, stop_after: str) -> tuple[str, int]:
     master, slave = pty.openpty()
     ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     words = shlex.split(command)
-    words = [str(Path(sys.executable).with_name(words[0])), *words[1:]]
     process = subprocess.Popen(
-        words, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=os.environ | ENVIRONMENT, start_new_session=True
+        [str(BIN / words[0]), *words[1:]],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=folder,
+        env=os.environ | ENVIRONMENT,
+        start_new_session=True,
     )
     os.close(slave)
     output, pressed = b"", False
