@@ -64,25 +64,28 @@ def read_splits(
     root: Path,
     follow_links: bool = True,
     leave_out_unlabeled: bool = False,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, Records]:
     """Read the annotated videos of splits, including those whose files are missing; each list is read once.
 
     With `leave_out_unlabeled`, splits without any labels, such as published test lists, are absent from the result.
+    With `class_names`, labels may be missing, see `read_unlabeled`.
 
     UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
         places = AnnotationPlaces(root, description.folder, follow_links)
         chosen, lists = {name: description.split(name) for name in names}, _read_classes(description, places)
-        needed = chosen if len(lists) == 1 else description.splits
+        is_labeled = class_names is None
+        needed = chosen if len(lists) == 1 or not is_labeled else description.splits
         builders = {name: _read_split(description, split, places, lists) for name, split in needed.items()}
         labels = set[str]().union(*(builder.label_names for builder in builders.values())) - {""}
         if leave_out_unlabeled:
             chosen = {name: split for name, split in chosen.items() if not builders[name].is_unlabeled}
         for name in chosen:
-            builders[name].check(name)
-        classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(sorted(labels)))
-        return {name: _build(description, name, builders[name], classes) for name in chosen}
+            builders[name].check(name, is_labeled)
+        classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names or sorted(labels)))
+        return {name: _build(description, name, builders[name], classes, is_labeled) for name in chosen}
 
 
 def read_unlabeled(
@@ -92,17 +95,11 @@ def read_unlabeled(
 
     `class_names` are those of the model, which count where the data set has no list of classes.
     """
-    with _access_needed(root):
-        places = AnnotationPlaces(root, description.folder, follow_links)
-        chosen, lists = description.split(split), _read_classes(description, places)
-        classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names))
-        builder = _read_split(description, chosen, places, lists)
-        builder.check(split, labeled=False)
-        return _build(description, split, builder, classes, labeled=False)
+    return read_splits(description, [split], root, follow_links, class_names=class_names)[split]
 
 
 def _build(
-    description: DatasetDescription, split: str, builder: RecordsBuilder, classes: ClassNames, labeled: bool = True
+    description: DatasetDescription, split: str, builder: RecordsBuilder, classes: ClassNames, labeled: bool
 ) -> Records:
     """Build the records of a split, or of its part."""
     records, part = builder.build(classes, labeled), description.splits[split].part
