@@ -142,6 +142,8 @@ def exit_on_error() -> Iterator[None]:
     several processes waits `FIRST_REPORT_S` before it reports its error, which may follow from another's: the launcher
     ends it meanwhile. The first process reports errors of the user at once.
     """
+    global _interrupted_s
+    _interrupted_s = 0.0
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
@@ -196,6 +198,8 @@ def _report(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def _end_stopped(stopped: KeyboardInterrupt) -> NoReturn:
+    global _interrupted_s
+    _interrupted_s = _interrupted_s or time.monotonic()  # the launcher repeats the signal while libraries clean up
     stopped = stopped if isinstance(stopped, StoppedBySignalError) else StoppedBySignalError(signal.SIGINT)
     _end(128 + stopped.signum, str(stopped) if _is_first() else "")
 
