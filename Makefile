@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 	$(LAUNCHER) tools/train.py --config configs/toy.yaml --output_dir $(DEMO)
 	$(BIN)/python tools/visualize.py --checkpoint $(DEMO)
 	$(LAUNCHER) tools/eval.py --checkpoint $(DEMO)
-	@echo "checkpoint  $$(ls -d $(DEMO)/checkpoints/step-* | tail -n 1)"
+	@echo "checkpoints $(DEMO)/checkpoints"
 	@echo "curves      $(DEMO)/curves.png"
 	@echo "report      $$(ls -d $(DEMO)/evaluation/step-*/val-center/report.html | tail -n 1)"
 	@echo "pictures    $(DEMO)/pictures  (where the learned tokens look)"
