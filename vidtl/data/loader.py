@@ -116,8 +116,11 @@ class TrainLoader:
         records = self.records
         epochs, rest = divmod(steps, self.steps_per_epoch)
         visits = np.bincount(self._order(epochs)[0][: rest * self.videos_per_step], minlength=len(records))
-        for epoch in range(epochs):
-            visits += np.bincount(self._order(epoch)[0], minlength=len(records))
+        if self.config.data.balance == "sampling":
+            for epoch in range(epochs):
+                visits += np.bincount(self._order(epoch)[0], minlength=len(records))
+        else:
+            visits += epochs  # each visits every video once
         videos, classes = records.distinct_labels()
         counts = np.bincount(classes, weights=visits[videos], minlength=len(records.classes)) * self.repeats
         return {name: int(count) for name, count in zip(records.classes.names, counts, strict=True) if count}

@@ -108,7 +108,8 @@ def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
     directory = newest_valid(folder, hashed=()) if number is None else folder / checkpoint_name(number)
     if directory is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
-    _check_usable(directory, hashed=())
+    if number is not None:  # the newest one is verified already
+        _check_usable(directory, hashed=())
     return replace(_described(directory), remark=remark)
 
 
