@@ -240,7 +240,8 @@ def test_every_video_is_evaluated_once_and_small_ones_are_batched(copied, monkey
         assert (alone.pixels is None) == (index in missing)
         if alone.pixels is not None:
             assert torch.equal(video.pixels, alone.pixels)
-            alone = dataclasses.replace(alone, pixels=video.pixels)
+            assert (video.frames == alone.frames).all()
+            alone = dataclasses.replace(alone, pixels=video.pixels, frames=video.frames)
         assert video == alone
 
 

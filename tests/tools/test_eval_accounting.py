@@ -109,7 +109,7 @@ def test_results_of_several_models(
     options = [*data, *plain, "--output_dir", tmp_path / "report"]
     run_main(evaluation.main, "--checkpoint", first, *options)
     before = {path: path.read_bytes() for path in (tmp_path / "report/val-center-first-3").glob("*.*")}
-    monkeypatch.setattr(ViewDataset, "__getitem__", None)  # refused before any video is opened
+    monkeypatch.setattr(ViewDataset, "_read", None)  # refused before any video is opened
     _, errors = run_main(evaluation.main, "--checkpoint", second, *options, code=2)
     assert_refusal(errors.splitlines()[-1], f"{first} (step 8, ", f"{second} (step 16, ")
     assert {path: path.read_bytes() for path in before} == before

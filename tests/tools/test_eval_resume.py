@@ -24,16 +24,16 @@ PAUSE_S = 0.25
 
 def note_opened(journal: Path, pause_s: float) -> None:
     """Write a line of `journal` for each video of an evaluation whose worker opens it: process, record number."""
-    read = ViewDataset.__getitem__
+    read = ViewDataset._read
 
-    def noted(self, index):
+    def noted(self, index, batch):
         if self.protocol.name != "center":  # of a probe
             with journal.open("a") as stream:
                 stream.write(f"{os.getppid()} {index}\n")
             time.sleep(pause_s)
-        return read(self, index)
+        return read(self, index, batch)
 
-    ViewDataset.__getitem__ = noted
+    ViewDataset._read = noted
 
 
 def journal_lines(journal: Path) -> list[tuple[int, int]]:

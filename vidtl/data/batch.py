@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch.nn import functional
@@ -82,6 +83,8 @@ class VideoViews:
     """`Color.code()` of the file."""
     failure: Failure | None
     """Set if there are no pixels."""
+    frames: np.ndarray | None = None
+    """int64 [V, T]: numbers of the frames in the file."""
     num_frames: int = 0
     """Frames of the whole file; 0 if it could not be read."""
     duration_s: float = 0.0

@@ -5,7 +5,7 @@ nor on the step where a run was interrupted, nor on the number of clips that are
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from typing import NamedTuple
@@ -70,7 +70,7 @@ def available_frames(video: VideoReader, records: Records, index: int, target_fp
     UnreadableVideo if there are none.
     """
     start, end = records.segment_starts_s[index], records.segment_ends_s[index]
-    frames = np.flatnonzero((video.times_s >= start) & (video.times_s < end))
+    frames = np.arange(*np.searchsorted(video.times_s, [start, end]))
     if len(frames) == 0:
         first, last = video.times_s[[0, -1]]
         reason = f"no frame between {start:g} s and {end:g} s; its frames are shown from {first:g} s to {last:g} s"
@@ -161,36 +161,102 @@ class ClipDataset(Dataset[list[Clip]]):
 
 
 class ViewDataset(Dataset[VideoViews]):
-    """Evaluation views by record number; a video that cannot be read gives a reason instead of pixels."""
+    """Evaluation views by record number; a video that cannot be read gives a reason instead of pixels.
 
-    def __init__(self, records: Records, protocol: Protocol, clip: ClipConfig, data: DataConfig) -> None:
+    A file stays open until another one is due, and successive records of it, such as windows of a long video, are
+    decoded in one pass if their clips lie in order: each frame once.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        protocol: Protocol,
+        clip: ClipConfig,
+        data: DataConfig,
+        failures: Mapping[int, str] | None = None,
+    ) -> None:
+        """Plan the views; records in `failures` are not opened, and have these reasons."""
         self.records, self.protocol, self.clip, self.data = records, protocol, clip, data
         self.manifest, self.reads = find_manifest(records.root, data.manifest), Reads(data)
+        self.reads.given_up.update({Read(0, index, index): reason for index, reason in (failures or {}).items()})
+        self._file: tuple[str, VideoReader] | None = None
+        self._due: list[int] = []
+        self._clips: Iterator[tuple[int, np.ndarray]] = iter(())
         if not protocol.suits(clip):
             message = "evaluation.protocol %s takes %s of a video, but clip.sampling is %s; scores will suffer"
             _log.warning(message, protocol.name, protocol.frames, clip.sampling)
 
     def __getitem__(self, index: int) -> VideoViews:
         """Decode all views of one video in one pass."""
-        clip, records = self.clip, self.records
-        limits = self.reads.limited(Read(0, index, index), records.path(index))
+        (video,) = self.__getitems__([index])
+        self._close()
+        return video
+
+    def __getitems__(self, indices: list[int]) -> list[VideoViews]:
+        """Decode all views of some videos; a DataLoader calls this instead of `__getitem__`."""
+        return [self._read(index, indices[place:]) for place, index in enumerate(indices)]
+
+    def _read(self, index: int, batch: Sequence[int]) -> VideoViews:
+        records = self.records
         try:
-            with limits, open_record(records, index, self.data, self.manifest) as video:
-                frames = available_frames(video, records, index, clip.target_fps)
-                indices = frames[view_indices(self.protocol, len(frames), clip, clip.target_fps or video.fps)]
-                boxes = view_boxes(self.protocol, video.height, video.width, clip)
-                views = [View(of_clip, box) for of_clip in indices for box in boxes]
+            with self.reads.limited(Read(0, index, index), records.path(index)):
+                video = self._opened(index)
+                views = self._views(video, index)
                 return VideoViews(
                     index=index,
-                    pixels=torch.from_numpy(video.read(views, clip.frame_size, self.data.pixel_format)),
+                    pixels=torch.from_numpy(self._pixels(video, index, views, batch)),
                     color=video.color.code(),
                     failure=None,
+                    frames=np.stack([view.indices for view in views]),
                     num_frames=len(video.times_s),
                     duration_s=float(video.times_s[-1] - video.times_s[0]) + 1 / video.fps,
                 )
         except UnreadableVideo as error:
+            self._due = []
             failure = Failure(index, records.paths[index], error.reason)
             return VideoViews(index=index, pixels=None, color=0, failure=failure)
+
+    def _views(self, video: VideoReader, index: int) -> list[View]:
+        frames = available_frames(video, self.records, index, self.clip.target_fps)
+        indices = frames[view_indices(self.protocol, len(frames), self.clip, self.clip.target_fps or video.fps)]
+        boxes = view_boxes(self.protocol, video.height, video.width, self.clip)
+        return [View(of_clip, box) for of_clip in indices for box in boxes]
+
+    def _pixels(self, video: VideoReader, index: int, views: list[View], batch: Sequence[int]) -> np.ndarray:
+        """Read on where a pass over this file leads to the record; else begin one, if the next record is of it."""
+        records, size, pixel_format = self.records, self.clip.frame_size, self.data.pixel_format
+        if index not in self._due:
+            self._due = []
+            # Other workers read the windows between those of this batch; without seeking, all are decoded anyway.
+            run = {index: views[0]}
+            for number in batch[1:] if video.seeks else range(index + 1, len(records)):
+                if len(views) > 1 or records.paths[number] != records.paths[index]:
+                    break
+                try:
+                    view, before = self._views(video, number)[0], run[next(reversed(run))]
+                except UnreadableVideo:
+                    break
+                if view.indices.min() < before.indices.min():
+                    break
+                run[number] = view
+            if len(run) == 1:
+                return video.read(views, size, pixel_format)
+            self._due = list(run)
+            self._clips = zip(run, video.read_each(list(run.values()), size, pixel_format), strict=True)
+        self._due = self._due[self._due.index(index) + 1 :]
+        return next(clip for number, clip in self._clips if number == index)[None]
+
+    def _opened(self, index: int) -> VideoReader:
+        path = self.records.paths[index]
+        if self._file is None or self._file[0] != path:
+            self._close()
+            self._file = path, open_record(self.records, index, self.data, self.manifest)
+        return self._file[1]
+
+    def _close(self) -> None:
+        if self._file:
+            self._file[1].close()
+        self._file, self._due = None, []
 
 
 def collate(videos: Sequence[Sequence[Clip]]) -> ClipBatch:

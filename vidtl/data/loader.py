@@ -34,7 +34,7 @@ from vidtl.runtime.seeding import generator
 from vidtl.video import clip_shape
 
 # Evaluation: limits of the videos that a worker sends at once, and the least number of its batches.
-_BATCH_BYTES, _MAX_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 32, 8
+_BATCH_BYTES, _PASS_BYTES, _MAX_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 1 << 25, 32, 8
 
 
 def epoch_order(num_records: int, groups: np.ndarray | None, seed: int, epoch: int) -> np.ndarray:
@@ -161,10 +161,15 @@ class EvalLoader:
         clip: ClipConfig,
         data: DataConfig,
         indices: Sequence[int] | None = None,
+        failures: Mapping[int, str] | None = None,
     ) -> None:
+        """Plan the views; records in `failures` are not opened, and have these reasons."""
         self.indices = list(range(len(records)) if indices is None else indices)
-        self.dataset = ViewDataset(records, protocol, clip, data)
-        self._video_bytes = protocol.num_clips * protocol.num_crops * _clip_bytes(clip, data)
+        self.dataset = ViewDataset(records, protocol, clip, data, failures)
+        num_views = protocol.num_clips * protocol.num_crops
+        self._video_bytes = num_views * _clip_bytes(clip, data)
+        first_paths = {records.paths[index] for index in self.indices[:2]}
+        self._in_passes = num_views == 1 and len(self.indices) > len(first_paths) == 1
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -180,9 +185,13 @@ class EvalLoader:
                 yield from batch
 
     def videos_per_batch(self) -> int:
-        """Return the number of videos that a worker sends at once: one of usual size, or several small ones."""
-        fair = len(self.indices) // (_BATCHES_PER_WORKER * max(1, self.dataset.data.num_workers))
-        return max(1, min(_BATCH_BYTES // self._video_bytes, fair, _MAX_PER_BATCH))
+        """Return the number of videos that a worker sends at once: one of usual size, or several small ones.
+
+        Of windows, which are decoded in one pass, so many that its seek costs little.
+        """
+        batch_bytes, least = (_PASS_BYTES, 2) if self._in_passes else (_BATCH_BYTES, _BATCHES_PER_WORKER)
+        fair = len(self.indices) // (least * max(1, self.dataset.data.num_workers))
+        return max(1, min(batch_bytes // self._video_bytes, fair, _MAX_PER_BATCH))
 
 
 def _clip_bytes(clip: ClipConfig, data: DataConfig) -> int:

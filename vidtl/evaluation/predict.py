@@ -7,7 +7,7 @@
 Axes: V views of one video, K classes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -159,14 +159,22 @@ def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = No
 
 
 def predict_records(
-    model: nn.Module, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator
+    model: nn.Module,
+    records: Records,
+    config: ExperimentConfig,
+    protocol: Protocol,
+    accelerator: Accelerator,
+    failures: Mapping[int, str] | None = None,
 ) -> Iterator[Prediction]:
-    """Score records in their order, whether or not they have labels; `model` scores their classes."""
+    """Score records in their order, whether or not they have labels; `model` scores their classes.
+
+    Records in `failures` are not opened, and have these reasons.
+    """
     scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
     lengths: dict[int, tuple[int, float]] = {}
 
     def views() -> Iterator[VideoViews]:
-        for video in EvalLoader(records, protocol, config.clip, config.data):
+        for video in EvalLoader(records, protocol, config.clip, config.data, failures=failures):
             lengths[video.index] = video.num_frames, video.duration_s
             yield video
 

@@ -33,6 +33,8 @@ class PyAVReader(VideoReader):
         self.times_s = self.source.times_s
         self.fps = self.source.timeline.fps
         self.color = self.source.color
+        self.seeks = self.source.kept is not None or self.source.timeline.index is not None
+        self._is_damaged = False
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Decode all views in one pass; see `VideoReader.read`."""
@@ -42,6 +44,25 @@ class PyAVReader(VideoReader):
             for number, frame in self._frames(clip.needed):
                 clip.put(number, converter.planes(frame))
         return clip.array
+
+    def read_each(
+        self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat
+    ) -> Iterator[np.ndarray]:
+        """Decode each frame once; only the pictures of one view are held. See `VideoReader.read_each`."""
+        converter, geometry = Converter(self.source.coded_size, self.color, pixel_format), self.source.geometry()
+        frames = self._frames(np.unique(np.concatenate([view.indices for view in views])).tolist())
+        held: dict[int, np.ndarray] = {}
+        for view in views:
+            first, wanted = view.indices.min(), view.indices.tolist()
+            held = {number: picture for number, picture in held.items() if number >= first}
+            with unreadable(self.path):
+                while not held.keys() >= set(wanted):
+                    number, frame = next(frames)
+                    if number >= first:
+                        one = ClipBuffer([View(np.array([number]), view.box)], frame_size, pixel_format, geometry)
+                        one.put(number, converter.planes(frame))
+                        held[number] = one.array[0, 0]
+            yield np.stack([held[number] for number in wanted])
 
     def _frames(self, needed: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield number and decoded frame for each of `needed`; a frame may repeat after a failed seek."""
@@ -98,7 +119,11 @@ class PyAVReader(VideoReader):
                 if not missing:
                     break
             else:
+                if self._is_damaged:  # once is enough: successive windows would all decode the file from its start
+                    raise UnreadableVideo(self.path, f"frame {stretch[0]} does not decode")
+                self._is_damaged = True
                 yield from self._count(stretch)
+                self._is_damaged = False
 
     def _decode(self, wanted: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield frames at the `wanted` times (time -> number) from the present position; none if it is too late."""

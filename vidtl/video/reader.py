@@ -1,6 +1,6 @@
 """The interface of every decoding backend, and orientation. Axes: V views, T frames, H W pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, Self
@@ -136,6 +136,8 @@ class VideoReader(Protocol):
     fps: float
     """Average frame rate of the file."""
     color: Color
+    seeks: bool = True
+    """False if reading decodes the file from its start."""
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Decode all views in one pass, each frame once, and resize each box to `frame_size` (H, W).
@@ -150,6 +152,17 @@ class VideoReader(Protocol):
             UserError: this kind of video is not read in `pixel_format`.
         """
         ...
+
+    def read_each(
+        self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat
+    ) -> Iterator[np.ndarray]:
+        """Yield the clips of views of one box whose first frames rise, such as the windows of a long video, one by one.
+
+        Yields:
+            uint8 [T, H * 3 / 2, W] or [T, H, W, 3], each equal to that of `read`, whose errors are raised where a clip
+            is due.
+        """
+        return (self.read([view], frame_size, pixel_format)[0] for view in views)
 
     def close(self) -> None:
         """Free the decoder and the file; may be called twice."""
