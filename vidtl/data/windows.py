@@ -81,8 +81,8 @@ def sliding_windows(records: Records, clip: ClipConfig, data: DataConfig, hop: H
         hop_s = hop.seconds or (hop.frames / clip.target_fps if clip.target_fps else 0.0)
         if not hop_s:
             return np.arange(0, len(file.times_s), hop.frames)
-        steps = np.arange(int(file.duration_s() / hop_s) + 1)
-        return np.unique(np.searchsorted(file.times_s, file.times_s[0] + steps * hop_s - _CLOCK_TOLERANCE_S))
+        hops = (file.times_s - file.times_s[0] + _CLOCK_TOLERANCE_S) // hop_s
+        return np.flatnonzero(np.diff(hops, prepend=-1))
 
     return _windows(records, clip, data, starts, fixed_count=False)
 
@@ -140,21 +140,18 @@ def _windows(
 def _segments(file: _FrameTimes, starts: NDArray[np.int64], clip: ClipConfig, keep: bool) -> NDArray[np.float64]:
     """Return rows of start and end of the segment, and of the window, in s: [W, 4]."""
     times_s, span = file.times_s, clip.num_frames * clip.stride
-    frame_s = 1 / file.fps
+    count = len(times_s)
     if clip.target_fps:
-        span_s = span / clip.target_fps
-        last = int(np.searchsorted(times_s, times_s[-1] + frame_s - span_s - _CLOCK_TOLERANCE_S))
+        stops = np.searchsorted(times_s, times_s + span / clip.target_fps - _CLOCK_TOLERANCE_S)
     else:
-        last = max(len(times_s) - span, 0)
+        stops = (np.arange(count) + span).clip(max=count)
+    last = int(np.searchsorted(stops, count))  # the first window that reaches the end
     starts = starts.clip(0, last)
     starts = starts if keep else np.union1d(starts, last)
-    if clip.target_fps:
-        stops = np.searchsorted(times_s, times_s[starts] + span_s - _CLOCK_TOLERANCE_S)
-    else:
-        stops = (starts + span).clip(max=len(times_s))
-    ends_s = np.append(times_s, times_s[-1] + frame_s)[stops]
+    stops = stops[starts]
+    ends_s = np.append(times_s, times_s[-1] + 1 / file.fps)[stops]
     # Between two frames, so that rounding moves no frame in or out; the last part is open.
-    bounds_s = np.where(stops < len(times_s), (times_s[stops - 1] + ends_s) / 2, np.inf)
+    bounds_s = np.where(stops < count, (times_s[stops - 1] + ends_s) / 2, np.inf)
     return np.stack([times_s[starts], bounds_s, times_s[starts], ends_s], axis=1)
 
 
