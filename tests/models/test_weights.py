@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from tests.models.published import NO_LEARNER, write_changed
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.documents import read_json
 from vidtl.models import build_model
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.files import read_npz, read_state
 from vidtl.models.weights.flax import flatten_params, flax_weights, read_flax, read_flax_vivit
-from vidtl.models.weights.huggingface import huggingface_weights
+from vidtl.models.weights.huggingface import read_vivit
 from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import load_published, read_published
@@ -203,8 +204,11 @@ def test_positions_of_an_unknown_grid():
 
 def test_transformers_names_of_either_kind(golden):
     directory = sorted(golden.glob("hf_vivit_*"))[0]
-    state = load_file(directory / "model.safetensors")
-    saved = huggingface_weights(state, "saved", Grid(4, 4, 4))
+    config, state = (
+        {**read_json(directory / "config.json"), "preprocessor": {}},
+        load_file(directory / "model.safetensors"),
+    )
+    saved = read_vivit(config, state, "saved").weights
     rules = [
         (r"encoder\.layer\.", "layers."),
         (r"attention\.attention\.(query|key|value)", lambda match: f"attention.{match[1][0]}_proj"),
@@ -218,7 +222,7 @@ def test_transformers_names_of_either_kind(golden):
         for pattern, new in rules:
             name = re.sub(pattern, new, name)
         renamed[name] = tensor
-    modules = huggingface_weights(renamed, "modules", Grid(4, 4, 4))
+    modules = read_vivit(config, renamed, "modules").weights
     assert modules.state.keys() == saved.state.keys()
     assert all(torch.equal(modules.state[name], tensor) for name, tensor in saved.state.items())
     assert modules.unused == ["pooler.dense.weight"]

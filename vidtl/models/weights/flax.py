@@ -94,12 +94,6 @@ def flax_weights(params: Params, source: str) -> SourceWeights:
     return SourceWeights(source=source, state=state, unexpected=unexpected)
 
 
-def is_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize the parameters of a ViViT of tubelets, or of one whose timesteps have an encoder of their own."""
-    kernel = state.get("embedding/kernel")
-    return (kernel is not None and kernel.ndim == 5) or "SpatialTransformer/encoder_norm/scale" in state
-
-
 def read_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
     """Read a ViViT; that of form factorised_dot_product looks like a joint one.
 
@@ -141,12 +135,6 @@ def _token_learner(params: Params, depth: int) -> dict[str, Any]:
     fuser = any("/TokenFuser_0/" in path for path in params)
     place = {"after_block": depth - counts[version]} if fuser else {}
     return {"token_learner": {"num_tokens": num_tokens, **place, "version": version, "fuser": fuser}}
-
-
-def is_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize the parameters of an image ViT, or of a ViViT of single frames."""
-    kernel = state.get("embedding/kernel")
-    return kernel is not None and kernel.ndim == 4 and "Transformer/posembed_input/pos_embedding" in state
 
 
 def read_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:

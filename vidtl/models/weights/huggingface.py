@@ -3,16 +3,15 @@
 Both naming schemes are read: that of saved files, and that of the modules of transformers 5.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from vidtl.config.checks import require
-from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization
+from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, read_sizes
 from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
 _NAMES = ((r"^vivit\.", ""), *TRANSFORMERS_NAMES)
@@ -21,43 +20,28 @@ _NAMES = ((r"^vivit\.", ""), *TRANSFORMERS_NAMES)
 _REQUIRED = {"qkv_bias": True, "num_channels": 3}
 
 
-def is_vivit(config: Mapping[str, Any], _: Mapping[str, Tensor]) -> bool:
-    """Recognize a directory of transformers by `model_type`."""
-    return config.get("model_type") == "vivit"
-
-
 def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Read settings, clip, class names and weights of a ViViT."""
+    """Read settings, clip, class names and weights; the pooler, which precedes no classifier, is left out."""
     for key, needed in _REQUIRED.items():
         require(config.get(key, needed) == needed, f"{source}: {key}", config.get(key), repr(needed))
-    try:
-        size = pair(config["image_size"])
-        model = {
-            "form": "joint",
-            "activation": read_activation({"hidden_act": "gelu_fast", **config}, source),
-            "norm_eps": config.get("layer_norm_eps", 1e-6),
-            "width": config["hidden_size"],
-            "depth": config["num_hidden_layers"],
-            "num_heads": config["num_attention_heads"],
-            "mlp_width": config["intermediate_size"],
-            "tubelet": tuple(config["tubelet_size"]),
-            "pooling": "cls",
-        }
-    except KeyError as error:
-        raise UserError(f"{source}: {error.args[0]} is missing") from error
-    clip = {"num_frames": config.get("num_frames", 32), "frame_size": size, "short_side": max(256, *size)}
-    length, height, width = config["tubelet_size"]
-    grid = Grid(clip["num_frames"] // length, size[0] // height, size[1] // width)
-    weights = huggingface_weights(state, source, grid, read_class_names(config, source))
-    return PublishedModel(model=model, clip=clip | read_normalization(config["preprocessor"]), weights=weights)
-
-
-def huggingface_weights(
-    state: Mapping[str, Tensor], source: str, grid: Grid, class_names: Sequence[str] = ()
-) -> SourceWeights:
-    """Rename a state dict of transformers; its pooler, which precedes no classifier, is left out."""
     renamed = rename(state, _NAMES)
     unused = [name for name in renamed if name.startswith("pooler.")]
-    kept = {name: tensor for name, tensor in renamed.items() if name not in unused}
-    grids = {"encoder.positions.weight": grid}
-    return SourceWeights(source=source, state=kept, grids=grids, class_names=class_names, unused=unused)
+    for name in unused:
+        del renamed[name]
+    size, tubelet = pair(config["image_size"]), tuple(config["tubelet_size"])
+    model = {
+        "form": "joint",
+        **read_sizes(renamed, source),
+        "num_heads": config["num_attention_heads"],
+        "tubelet": tubelet,
+        "pooling": "cls",
+        "activation": read_activation({"hidden_act": "gelu_fast", **config}, source),
+        "norm_eps": config.get("layer_norm_eps", 1e-6),
+    }
+    clip = {"num_frames": config.get("num_frames", 32), "frame_size": size, "short_side": max(256, *size)}
+    grid = Grid(clip["num_frames"] // tubelet[0], size[0] // tubelet[1], size[1] // tubelet[2])
+    weights = SourceWeights(
+        source=source, state=renamed, grids={"encoder.positions.weight": grid},
+        class_names=read_class_names(config, source), unused=unused,
+    )  # fmt: skip
+    return PublishedModel(model=model, clip=clip | read_normalization(config["preprocessor"]), weights=weights)

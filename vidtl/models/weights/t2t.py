@@ -24,11 +24,6 @@ _T2T_NAMES = (
 )
 
 
-def is_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize a state dict of the authors' T2T-ViT by its names."""
-    return any("tokens_to_token." in name for name in state)
-
-
 def read_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
     """Read weights of the authors, with heads of width 64 as in every published model.
 

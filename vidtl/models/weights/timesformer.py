@@ -5,7 +5,6 @@ multiplied into its output projection, and the tables of positions in space and 
 """
 
 import logging
-import re
 from collections.abc import Mapping
 from math import isqrt
 from typing import Any
@@ -48,12 +47,6 @@ _NAMES = (
 
 _STRIDES = {8: 32, 16: 16, 96: 4}
 """Distance of the frames of a clip by their number: base, HR and L on Kinetics."""
-
-
-def is_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize the `model_type`, or a bare file by its positions in time."""
-    bare = any(re.fullmatch(r"(model\.)?time_embed", name) for name in state)
-    return config.get("model_type") == "timesformer" or bare
 
 
 def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:

@@ -63,13 +63,6 @@ _TANH_GELU = r"(patch32|giantopt_patch16)_siglip|so400m_patch16_siglip|large_pat
 """Architectures that timm builds with the approximation by tanh, as SigLIP was trained; the others are exact."""
 
 
-def is_timm(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize an `architecture` of timm, or the names of an image ViT of timm or open_clip in a bare file."""
-    names = {"patch_embed.proj.weight", "visual.conv1.weight", "conv1.weight"}
-    bare = "model_type" not in config and any(state[name].ndim == 4 for name in names & state.keys())
-    return "architecture" in config or (bare and any("blocks.0." in name for name in state))
-
-
 def read_timm(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
     """Convert weights and settings; where there is no config.json, a warning names what was assumed.
 

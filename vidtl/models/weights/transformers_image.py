@@ -71,18 +71,10 @@ _FAMILIES = {
 }
 
 
-def is_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize the `model_type` of the encoders, alone or with a text model."""
-    return _family(config) in _FAMILIES
-
-
-def _family(config: Mapping[str, Any]) -> str:
-    return str(config.get("model_type")).removesuffix("_vision_model")
-
-
 def read_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
     """Convert weights and settings; a projection becomes the classifier."""
-    family, vision = _FAMILIES[_family(config)], config.get("vision_config", config)
+    family = _FAMILIES[config["model_type"].removesuffix("_vision_model")]
+    vision = config.get("vision_config", config)
     check_image_vit(state, source)
     left_out = _UNUSED
     if "classifier.weight" in state and (other := family.left_out):

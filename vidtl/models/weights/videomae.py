@@ -40,14 +40,6 @@ _HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 """Attention heads of the authors' models by width."""
 
 
-def is_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize the family by `model_type`, and a bare file by query biases and a kernel of tubelets."""
-    if "model_type" in config:
-        return str(config["model_type"]).lower().startswith("videomae")
-    has_tubelets = any(name.endswith("patch_embed.proj.weight") and x.ndim == 5 for name, x in state.items())
-    return has_tubelets and any(name.endswith(".attn.q_bias") for name in state)
-
-
 def read_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
     """Convert weights and settings; a file without a classifier becomes an encoder that is averaged over its tokens."""
     scaled = [name for name in state if name.endswith("attn.scale")]

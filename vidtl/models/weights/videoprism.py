@@ -61,12 +61,6 @@ _FLAX_NAMES = (
 )
 
 
-def is_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Recognize the family by `model_type`, and a Flax file by its names."""
-    in_transformers = str(config.get("model_type")).startswith("videoprism")
-    return in_transformers or any(name.endswith("patch_projection/linear/kernel") for name in state)
-
-
 def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
     """Convert weights and settings; a model without a classifier is averaged over its tokens."""
     auxiliary = next((name for name in state if "auxiliary" in name), None)
