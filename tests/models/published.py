@@ -8,20 +8,17 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import build_model
-from vidtl.models.weights.load import PublishedModel, load_weights
+from vidtl.config import ClipConfig, TokenLearnerConfig
+from vidtl.models.weights.load import PublishedModel
+from vidtl.models.weights.published import build_published
 
 NO_LEARNER = TokenLearnerConfig(num_tokens=0)
 
 
 def build(published: PublishedModel, **clip: Any) -> Any:
     """Build the model as published, or at another clip, with all of its weights."""
-    head = published.weights.state.get("head.weight")
-    config, settings = ModelConfig(**published.model, token_learner=NO_LEARNER), {"num_frames": 1, **published.clip}
-    model = build_model(config, ClipConfig(**settings | clip), 2 if head is None else len(head)).eval()
-    load_weights(model, published.weights, allow_missing=["head.*"] if head is None else [])
-    return model
+    settings = {"num_frames": 1, **published.clip, **clip}
+    return build_published(published, ClipConfig(**settings), num_classes=2)[0].eval()
 
 
 def clip_of(video_BTCHW: Tensor) -> dict[str, Any]:

@@ -11,14 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from huggingface_hub import HfApi, constants, metadata_load, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, errors, metadata_load, snapshot_download
 
 from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE
@@ -31,11 +24,8 @@ _CARD = "README.md"
 _SETTINGS = (CONFIG_FILE, *PREPROCESSOR_FILES, _CARD)
 WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pyth", ".pt", ".tar", ".bin")
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<file>[^@]+))?(@(?P<revision>[^@]+))?")
-_FAILURES: tuple[type[Exception], ...] = (
-    OSError,
-    HFValidationError,
-    *HfHubHTTPError.__bases__,
-)  # its HTTP library varies
+# The library whose errors are the last ones varies.
+_FAILURES: tuple[type[Exception], ...] = (OSError, errors.HFValidationError, *errors.HfHubHTTPError.__bases__)
 
 
 class _Remote(NamedTuple):
@@ -54,8 +44,7 @@ def find_source(name: str) -> Path:
             repository also another branch, tag or commit than `main`: `owner/name@revision`.
 
     Returns:
-        The path as given. Of a repository the directory of its snapshot, with `model.safetensors` (or its shards) or
-        `pytorch_model.bin`; or the file of weights that was asked for, or that is the only one.
+        The path as given; the snapshot of a repository, or its file that was asked for or has the only weights.
 
     Raises:
         UserError: no such file, repository or revision, no weights, several files of them, or a repository that is
@@ -127,9 +116,8 @@ def _usual_weights(names: Sequence[str]) -> list[str]:
 def _cached_names(remote: _Remote, error: Exception) -> list[str]:
     """List the files of a repository in the cache; UserError where its weights are not there."""
     try:
-        folder = snapshot_download(
-            remote.repository, revision=remote.revision, local_files_only=True, allow_patterns=[]
-        )
+        name, revision = remote.repository, remote.revision
+        folder = snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
     except _FAILURES:
         raise _not_available(remote, error) from error
     names = [each.relative_to(folder).as_posix() for each in Path(folder).rglob("*") if each.is_file()]
@@ -142,13 +130,13 @@ def _not_available(remote: _Remote, error: Exception) -> UserError:
     """Describe why a repository cannot be had, and what to do."""
     name, revision = remote.repository, remote.revision
     page = f"{constants.ENDPOINT}/{name}"
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return UserError(f"{name} is gated; accept its terms at {page}, and log in: hf auth login")
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return UserError(f"{name} has no revision {revision!r}; allowed: a branch, tag or commit of {page}")
     cache = Path(constants.HF_HUB_CACHE)
     cached = [each.name.removeprefix("models--").replace("--", "/") for each in cache.glob("models--*--*")]
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return UserError(
             f"{name} is no local path and, on {constants.ENDPOINT}, no repository, or a private one (hf auth login)"
             f"{_nearest(name, cached)}"

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from vidtl.config.checks import require
 from vidtl.models.embedding import Grid
-from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization, read_sizes
+from vidtl.models.weights.load import PublishedModel, rename
+from vidtl.models.weights.settings import pair, publish, read_activation, read_sizes
 from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
 _NAMES = ((r"^vivit\.", ""), *TRANSFORMERS_NAMES)
@@ -40,8 +40,4 @@ def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: s
     }
     clip = {"num_frames": config.get("num_frames", 32), "frame_size": size, "short_side": max(256, *size)}
     grid = Grid(clip["num_frames"] // tubelet[0], size[0] // tubelet[1], size[1] // tubelet[2])
-    weights = SourceWeights(
-        source=source, state=renamed, grids={"encoder.positions.weight": grid},
-        class_names=read_class_names(config, source), unused=unused,
-    )  # fmt: skip
-    return PublishedModel(model=model, clip=clip | read_normalization(config["preprocessor"]), weights=weights)
+    return publish(config, renamed, source, model, clip, {"encoder.positions.weight": grid}, unused)

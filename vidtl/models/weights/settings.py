@@ -9,7 +9,8 @@ from torch import Tensor
 from vidtl.config.checks import require_choice
 from vidtl.errors import UserError
 from vidtl.models.blocks import Activation
-from vidtl.models.weights.load import count_modules
+from vidtl.models.embedding import Grid, Resizing
+from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules
 
 SSV2_CLASSES = 174
 
@@ -56,6 +57,19 @@ def read_normalization(preprocessor: Mapping[str, Any]) -> dict[str, Any]:
     scale = 255 * preprocessor.get("rescale_factor", 1 / 255) if rescales else 255.0
     shift = 1.0 if rescales and preprocessor.get("offset") else 0.0
     return {"mean": tuple((m + shift) / scale for m in mean), "std": tuple(s / scale for s in std)}
+
+
+def publish(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], source: str, model: Mapping[str, Any],
+    clip: Mapping[str, Any], grids: Mapping[str, Grid], unused: Sequence[str] = (), resizing: Resizing | None = None,
+) -> PublishedModel:  # fmt: skip
+    """Join renamed weights and settings, with the class names of a classifier and the normalization of `config`."""
+    names = read_class_names(config, source) if "head.weight" in state else []
+    weights = SourceWeights(
+        source=source, state=state, grids=grids, class_names=names, unused=unused, resizing=resizing
+    )
+    clip = {**clip, **read_normalization(config.get("preprocessor", {}))}
+    return PublishedModel(model=model, clip=clip, weights=weights)
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -16,16 +16,8 @@ from vidtl.config.checks import require_choice
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.image_vit import find_grid
-from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
-from vidtl.models.weights.settings import (
-    SSV2_CLASSES,
-    pair,
-    read_activation,
-    read_class_names,
-    read_normalization,
-    read_sizes,
-    shape_of,
-)
+from vidtl.models.weights.load import PublishedModel, rename
+from vidtl.models.weights.settings import SSV2_CLASSES, pair, publish, read_activation, read_sizes, shape_of
 from vidtl.models.weights.timm import TIMM_NAMES
 from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
@@ -58,8 +50,7 @@ def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], sou
     width, patch = sizes["width"], isqrt(shape_of(renamed, "embed.proj.weight", source)[1] // 3)
     for block in range(sizes["depth"]):
         _fold_dense(renamed, f"encoder.blocks.{block}.attn_time", source)
-    has_head = "head.weight" in renamed
-    of_ssv2 = has_head and len(renamed["head.weight"]) == SSV2_CLASSES
+    of_ssv2 = len(renamed.get("head.weight", ())) == SSV2_CLASSES
     if of_ssv2:
         _log.warning("%s has the %d classes of SSv2: patch kernels turned from BGR to RGB", source, SSV2_CLASSES)
         renamed["embed.proj.weight"] = renamed["embed.proj.weight"].view(width, 3, -1).flip(1).flatten(1)
@@ -77,13 +68,7 @@ def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], sou
     size = (grid.h * patch, grid.w * patch)
     clip = {"num_frames": grid.t, "frame_size": size, "short_side": max(size), "mean": (0.45,) * 3, "std": (0.225,) * 3}
     clip |= {"sampling": "segments"} if of_ssv2 else {"stride": _STRIDES[grid.t]} if grid.t in _STRIDES else {}
-    weights = SourceWeights(
-        source=source, state=renamed, grids={"encoder.positions.weight": grid}, resizing="nearest",
-        class_names=read_class_names(config, source) if has_head else (),
-    )  # fmt: skip
-    return PublishedModel(
-        model=model, clip=clip | read_normalization(config.get("preprocessor") or {}), weights=weights
-    )
+    return publish(config, renamed, source, model, clip, {"encoder.positions.weight": grid}, resizing="nearest")
 
 
 def _fold_dense(state: dict[str, Tensor], attention: str, source: str) -> None:

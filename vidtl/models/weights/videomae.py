@@ -13,15 +13,8 @@ import torch
 from torch import Tensor
 
 from vidtl.errors import UserError
-from vidtl.models.weights.load import PublishedModel, SourceWeights, rename
-from vidtl.models.weights.settings import (
-    SSV2_CLASSES,
-    pair,
-    read_activation,
-    read_class_names,
-    read_normalization,
-    read_sizes,
-)
+from vidtl.models.weights.load import PublishedModel, rename
+from vidtl.models.weights.settings import SSV2_CLASSES, pair, publish, read_activation, read_sizes
 from vidtl.models.weights.timm import TIMM_NAMES
 from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
 
@@ -67,10 +60,17 @@ def read_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor], source
         "norm_eps": eps,
         "pooled_norm_eps": 1e-5 if in_transformers else eps,
     }
-    names = read_class_names(config, source) if has_head else []
-    weights = SourceWeights(source=source, state=renamed, class_names=names, unused=unused)
+    size = pair(settings.get("image_size", settings.get("img_size", 224)))
     of_ssv2 = has_head and len(renamed["head.weight"]) == SSV2_CLASSES
-    return PublishedModel(model=model, clip=_read_clip(config, settings, of_ssv2), weights=weights)
+    clip = {  # of the authors' evaluation
+        "num_frames": settings.get("num_frames", settings.get("all_frames", 16)),
+        "frame_size": size,
+        "short_side": max(size),
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        **({"sampling": "segments"} if of_ssv2 else {"stride": 4}),
+    }
+    return publish(config, renamed, source, model, clip, {}, unused)
 
 
 def _read_sizes(
@@ -94,17 +94,4 @@ def _read_sizes(
         "num_heads": num_heads,
         "tubelet": tuple(kernel.shape[2:]),
         "layer_scale": 1.0 if "encoder.blocks.0.scale1.weight" in renamed else 0.0,
-    }
-
-
-def _read_clip(config: Mapping[str, Any], settings: Mapping[str, Any], of_ssv2: bool) -> dict[str, Any]:
-    """Return the clips of the authors' evaluation; SSv2 is sampled over the whole video."""
-    size = pair(settings.get("image_size", settings.get("img_size", 224)))
-    imagenet = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    return {
-        "num_frames": settings.get("num_frames", settings.get("all_frames", 16)),
-        "frame_size": size,
-        "short_side": max(size),
-        **(imagenet | read_normalization(config.get("preprocessor", {}))),
-        **({"sampling": "segments"} if of_ssv2 else {"stride": 4}),
     }
