@@ -11,10 +11,8 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vidtl.errors import UserError
@@ -22,7 +20,7 @@ from vidtl.models.embedding import Grid
 from vidtl.models.weights.files import read_npz
 from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules
 
-Params = Mapping[str, NDArray[Any]]
+Params = Mapping[str, Tensor]
 
 ENCODERS = {"Transformer": "encoder", "SpatialTransformer": "encoder", "TemporalTransformer": "temporal_encoder"}
 
@@ -53,7 +51,7 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _LEARNERS = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
 
 
-def read_flax(path: Path) -> dict[str, NDArray[Any]]:
+def read_flax(path: Path) -> dict[str, Tensor]:
     """Read the parameters of a `.npz` file by Flax path (`Transformer/encoder_norm/scale`).
 
     Where entries are called `param:<path>`, only these are parameters; else every entry is one.
@@ -63,7 +61,7 @@ def read_flax(path: Path) -> dict[str, NDArray[Any]]:
     return flatten_params(marked or arrays)
 
 
-def flatten_params(params: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+def flatten_params(params: Mapping[str, Any]) -> dict[str, Tensor]:
     """Flatten nested Flax parameters; the roots of training states (`params`, `optimizer/target`) are left out.
 
     Blocks stacked into one array (`encoderblock` without a number) are separated.
@@ -78,12 +76,12 @@ def flatten_params(params: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return flat
 
 
-def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     for name, value in params.items():
         if isinstance(value, Mapping):
-            yield from ((f"{name}/{path}", array) for path, array in _paths(value))
+            yield from ((f"{name}/{path}", tensor) for path, tensor in _paths(value))
         else:
-            yield name, np.asarray(value)
+            yield name, torch.as_tensor(value)
 
 
 def flax_weights(params: Params, source: str) -> SourceWeights:
@@ -94,12 +92,11 @@ def flax_weights(params: Params, source: str) -> SourceWeights:
     return SourceWeights(source=source, state=state, unexpected=unexpected)
 
 
-def read_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+def read_flax_vivit(_: Mapping[str, Any], params: Params, source: str) -> PublishedModel:
     """Read a ViViT; that of form factorised_dot_product looks like a joint one.
 
     No parameter says after which block TokenLearner is, unless TokenFuser follows.
     """
-    params = {name: tensor.numpy() for name, tensor in state.items()}
     kernel = params.get("embedding/kernel")
     if kernel is None or kernel.ndim != 5:
         raise UserError(f"{source} has no embedding/kernel of shape [t, h, w, 3, D]; allowed: parameters of a ViViT")
@@ -118,7 +115,7 @@ def read_flax_vivit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: s
         "num_heads": params[f"{root}/encoderblock_0/{attention}/query/kernel"].shape[1],
         "mlp_width": params[f"{root}/encoderblock_0/{mlp}/Dense_0/kernel"].shape[1],
         "temporal_depth": count_modules(params, r"TemporalTransformer/encoderblock_(\d+)/"),
-        "tubelet": kernel.shape[:3],
+        "tubelet": tuple(kernel.shape[:3]),
         "pooling": "cls" if "cls" in params or "cls_SpatialTransformer" in params else "mean",
     }
     model |= _token_learner(params, depth)
@@ -137,12 +134,11 @@ def _token_learner(params: Params, depth: int) -> dict[str, Any]:
     return {"token_learner": {"num_tokens": num_tokens, **place, "version": version, "fuser": fuser}}
 
 
-def read_flax_vit(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+def read_flax_vit(_: Mapping[str, Any], params: Params, source: str) -> PublishedModel:
     """Read an image ViT of AugReg or of the older files; each frame of a clip is an image.
 
     Positions that are those of no square image make it a ViViT of single frames.
     """
-    params = {name: tensor.numpy() for name, tensor in state.items()}
     weights = flax_weights(params, source)
     left_out = [name for name in weights.unexpected if re.match(r"pre_logits\b|MAPHead|fc_norm", name)]
     attention = next(name for name in params if re.search(r"encoderblock_0/.*query/kernel", name))
@@ -184,9 +180,9 @@ def _rename(path: str) -> str | None:
     return None
 
 
-def _convert(path: str, array: NDArray[Any]) -> Tensor:
-    """Convert one parameter to PyTorch's layout."""
-    tensor = torch.from_numpy(np.array(array, dtype=np.float32))
+def _convert(path: str, tensor: Tensor) -> Tensor:
+    """Convert one parameter to PyTorch's layout, in float32."""
+    tensor = tensor.float()
     leaf = path.rpartition("/")[2]
     if leaf == "pos_embedding":
         return tensor.squeeze(0)

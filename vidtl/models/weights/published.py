@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
@@ -70,11 +69,8 @@ def _read_tensors(source: Path) -> dict[str, Tensor]:
         files = [file for file in source.iterdir() if file.suffix in WEIGHT_SUFFIXES]
         named = [file for file in files if file.stem in ("model", "checkpoint", "weights")] or files
         source = named[0] if len(named) == 1 else source
-    if source.is_dir():
-        return read_directory_state(source)
-    if source.suffix == ".npz":
-        return {key: torch.from_numpy(array) for key, array in read_flax(source).items()}
-    return read_state(source)
+    read = read_directory_state if source.is_dir() else read_flax if source.suffix == ".npz" else read_state
+    return read(source)
 
 
 def build_published(
