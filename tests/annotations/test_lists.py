@@ -170,7 +170,6 @@ def test_ucf101(tmp_path):
     [
         ("a.mp4 3\n", "", "list.txt:1 | label | 0 to 2"),
         ("a.mp4 yogi\n", "", "list.txt:1 | 'yogi' | 'yoga'"),
-        ("a.mp4 -1\n", "", "list.txt:1 | '-1'"),
         ("a.mp4 0\nb.mp4\n", "", "list.txt:2 | label"),
         ("train/a.mp4\ntrain/b.mp4\n", "", "list.txt:1 | label"),
         ("yoga/a.mp4 2\nyogi/b.mp4\n", "", "list.txt:2 | 'yogi' | 'yoga'"),
@@ -180,16 +179,13 @@ def test_ucf101(tmp_path):
         ("a.mp4 2 4 0\n", f"{OFFSETS}frame_rate: 25\n", "list.txt:1 | 'clips/a.mp4' | offset"),
         ("a x 4 0\n", f"{OFFSETS}frame_rate: 25\n", "list.txt:1 | offset | 'x'"),
         ("a 2 4 0\n", OFFSETS, "dataset.yaml | fields | frame_rate"),
-        ("/etc/passwd 0\n", "", "list.txt:1 | '/etc/passwd'"),
         ("air_drumming/a.mp4 2\n", "", "'air drumming'"),
-        ("folder x 1\n", "fields: [path, frames, label]\n", "list.txt:1 | frames | 'x'"),
         ("folder 1\n", "fields: [path, frames, label]\n", "list.txt:1 | 'folder 1'"),
         ("a 1\n", "fields: [path, lable]\n", "dataset.yaml | 'lable' | 'label'"),
         ("a 1\n", "fields: [label, path]\n", "dataset.yaml | fields | ['label', 'path'] | 'path'"),
         ("a 1\n", "fields: [path, path]\n", "dataset.yaml | 'path'"),
         ("a 1\n", "fields: [path, other]\n", "dataset.yaml | fields | ['path', 'other'] | 'label'"),
         ("a 1\n", "fields: [path, label, frames]\n", "`labels: multi` | 'label'"),
-        ("\n", "", "list.txt | no row"),
     ],
 )
 def test_path_list_mistakes(tmp_path, lines, more, message):
@@ -253,12 +249,9 @@ def test_ssv2(tmp_path):
     ("dataset", "content", "message"),
     [
         ("hmdb51", "b.avi 3", "clap_test_split1.txt:1 | 'b.avi 3'"),
-        ("hmdb51", "b.avi", "clap_test_split1.txt:1 | 'b.avi'"),
         ("hmdb51", "../b.avi 1", "clap_test_split1.txt:1 | '../b.avi'"),
         ("avid", '{"a.mp4": "x", "a.mp4": "y"}', "avid_val.json | 'a.mp4' | twice"),
         ("avid", '["a.mp4"]', "avid_val.json, entry 1 | 'a.mp4'"),
-        ("avid", '{"a.mp4": "x"', "avid_val.json | JSON"),
-        ("avid", '{"/a.mp4": "x"}', "avid_val.json, entry 1 | '/a.mp4'"),
         ("ssv2", {"id": "1"}, "train.json, entry 1 | 'id'"),
         ("ssv2", [*SSV2_ENTRIES, "x"], "train.json, entry 3 | 'x' | 'id'"),
         ("ssv2", [{"id": "1"}], "train.json | 'template'"),
@@ -269,7 +262,6 @@ def test_ssv2(tmp_path):
             [SSV2_ENTRIES[0], {**SSV2_ENTRIES[1], "id": "78687"}],
             "train.json, entry 2 | '78687' | train.json, entry 1",
         ),
-        ("ssv2", [], "train.json | no row"),
     ],
 )
 def test_mistakes_name_file_and_line_or_entry(tmp_path, dataset, content, message):

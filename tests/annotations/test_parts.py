@@ -9,13 +9,14 @@ from tests.annotations.sets import make, names, read, write
 from tests.refusals import refused
 from vidtl.errors import UserError
 
+HEAD = "format: labelled_table\nlabels: single\n"
 FOLDS = {f"val{k}": f"[{k / 5}, {k / 5 + 0.2:.1f}]" for k in range(5)} | {"rest1": "[0.4, 1.2]"}
 
 
 def describe(root, rows, more, splits=FOLDS, header="path,label"):
     """A table in `all.csv` whose splits are parts of it."""
     lines = "".join(f"  {name}: {{annotations: all.csv, part: {part}}}\n" for name, part in splits.items())
-    text = f"format: labelled_table\nlabels: single\nsplits:\n  all: {{annotations: all.csv}}\n{lines}{more}\n"
+    text = f"{HEAD}splits:\n  all: {{annotations: all.csv}}\n{lines}{more}\n"
     write(root, {"dataset.yaml": text, "all.csv": f"{header}\n" + "".join(f"{row}\n" for row in rows)})
     return {name: read(root, name, root) for name in ("all", *splits)}
 
@@ -54,9 +55,9 @@ def test_each_fold_and_its_rest_are_the_whole(tmp_path, group, count, folds):
     splits = {f"{k}": f"[{edge}, {[*edges, '1'][k + 1]}]" for k, edge in enumerate(edges)}
     rests = {f"rest{k}": f"[{edge}, 1{edges[k - 1][1:]}]" for k, edge in enumerate(edges) if k > 0}
     rows = [f"{number}/a.mp4,x" for number in range(count)] + ["0/b.mp4,x"] * bool(group)
-    write(tmp_path, {"all.csv": "path,label\n" + "\n".join(rows)})
+    write(tmp_path, {"all.csv": "path,label\n" + "\n".join(rows), "names.txt": "x\n"})
     lines = "".join(f"  {name}: {{annotations: all.csv, part: {part}}}\n" for name, part in (splits | rests).items())
-    write(tmp_path, {"dataset.yaml": f"format: labelled_table\nlabels: single\nsplits:\n{lines}{group}\n"})
+    write(tmp_path, {"dataset.yaml": f"{HEAD}classes: names.txt\nsplits:\n{lines}{group}\n"})
     for k in range(1, folds):
         parts = []
         for name in (f"{k - 1}", f"rest{k}"):

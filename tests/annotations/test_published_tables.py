@@ -192,7 +192,6 @@ def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
         ("columns: {path: video.0}", [{"video": [], "label": "sit"}], "a.json, entry 1 | 'video.0'"),
         ("", [{"path": "../a.mp4", "label": "sit"}], "a.json, entry 1 | '../a.mp4'"),
         ("entries: videos", {"video": [{"path": "a.mp4", "label": "sit"}]}, "a.json | 'videos' | `entries`"),
-        ("", '[{"path": "a.mp4", "path": "b.mp4", "label": "sit"}]', "a.json | 'path' | twice"),
         ("", "[{", "a.json | JSON"),
         ("", '[{"path": "a.mp4", "label": NaN}]', "a.json, entry 1 | label"),
         ("", [], "a.json | no row"),

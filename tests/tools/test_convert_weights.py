@@ -25,8 +25,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
 
 
 @pytest.mark.parametrize(
-    ("module", "wrapped", "side"),
-    [("performer", True, None), ("transformer", False, None), ("performer", False, 224)],
+    ("module", "wrapped", "side"), [("performer", True, None), ("transformer", False, None), ("performer", False, 224)]
 )
 def test_t2t_gives_the_authors_logits_and_pixels(
     golden: Path, tmp_path: Path, run_main: RunMain, module: str, wrapped: bool, side: int | None

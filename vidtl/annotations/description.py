@@ -74,8 +74,10 @@ def read_splits(
     UserError: root, annotation or class file missing or not readable; an invalid header, row, label, time or path.
     """
     with _access_needed(root):
-        places = AnnotationPlaces(root, description.folder, follow_links)
-        chosen, lists = {name: description.split(name) for name in names}, _read_classes(description, places)
+        chosen = {name: description.split(name) for name in names}
+        places = AnnotationPlaces(existing(root, "data.root"), description.folder, follow_links)
+        files = description.classes.split(" + ") if description.classes else []
+        lists = [read_class_list(places.find(file, "file of class names")[0]) for file in files]
         is_labeled = class_names is None
         needed = chosen if len(lists) == 1 or not is_labeled else description.splits
         builders = {name: _read_split(description, split, places, lists) for name, split in needed.items()}
@@ -85,7 +87,16 @@ def read_splits(
         for name in chosen:
             builders[name].check(name, is_labeled)
         classes = lists[0].names if len(lists) == 1 else ClassNames(tuple(class_names or sorted(labels)))
-        return {name: _build(description, name, builders[name], classes, is_labeled) for name in chosen}
+        found: dict[str, Records] = {}
+        for name, split in chosen.items():
+            records = builders[name].build(classes, is_labeled)
+            if split.part != (0.0, 1.0):
+                records = choose_part(records, split.part, description.group, builders[name].groups(records))
+            if (expected := description.expected.get(name, len(records))) != len(records):
+                text = "%s lists %d videos, %s has %d"
+                _log.warning(text, records.annotation, len(records), description.title, expected)
+            found[name] = records
+        return found
 
 
 def read_unlabeled(
@@ -96,19 +107,6 @@ def read_unlabeled(
     `class_names` are those of the model, which count where the data set has no list of classes.
     """
     return read_splits(description, [split], root, follow_links, class_names=class_names)[split]
-
-
-def _build(
-    description: DatasetDescription, split: str, builder: RecordsBuilder, classes: ClassNames, labeled: bool
-) -> Records:
-    """Build the records of a split, or of its part."""
-    records, part = builder.build(classes, labeled), description.splits[split].part
-    if part != (0.0, 1.0):
-        records = choose_part(records, part, description.group, builder.groups(records))
-    expected = description.expected.get(split, len(records))
-    if expected != len(records):
-        _log.warning("%s lists %d videos, %s has %d", records.annotation, len(records), description.title, expected)
-    return records
 
 
 @contextmanager
@@ -133,13 +131,6 @@ def _find_folder(name_or_path: str) -> Path:
     names = sorted({found.parent.name for place in places for found in place.glob(f"*/{FILE_NAME}")})
     problem = f"neither a data set by name nor a folder with a {FILE_NAME}; {did_you_mean(name_or_path, names)}"
     raise UserError(f"data.dataset is {name_or_path!r}, {problem}")
-
-
-def _read_classes(description: DatasetDescription, places: AnnotationPlaces) -> list[ClassList]:
-    """Read the lists of classes, one for each part of a label."""
-    existing(places.root, "data.root")
-    names = description.classes.split(" + ") if description.classes else []
-    return [read_class_list(places.find(name, "file of class names")[0]) for name in names]
 
 
 def _read_split(
