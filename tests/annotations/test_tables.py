@@ -235,7 +235,8 @@ def test_splits_by_a_column_and_other_spellings(tmp_path):
     [
         ("path,labels\na,b\n", SINGLE, "all.csv:1 | 'label' | 'path' | 'labels'"),
         ("path;label\na.mp4;b\n", SINGLE, "all.csv:1 | 'path' | 'path;label' | ';' | ','"),
-        ('"path"\t"label"\na.mp4\tb\n', SINGLE, r"all.csv:1 | 'path' | separator is '\t' | ','"),
+        ('"path"\t"label"\na.mp4\tb\n', SINGLE, "all.csv:1 | separator ','"),
+        ("path\tlabel\na.mp4\tb\n", SINGLE, r"all.csv:1 | 'path' | separator is '\t' | ','"),
         ("a.mp4,b\nc.mp4,d\n", SINGLE, "all.csv:1 | 'path' | 'a.mp4' | header | path,label"),
         ("path,label\na.mp4,\n", SINGLE, "all.csv:2 | label"),
         ("path,label\na.mp4,x;;y\n", MULTI, "all.csv:2 | label"),

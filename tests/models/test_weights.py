@@ -19,10 +19,10 @@ from vidtl.models import build_model
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.files import read_npz, read_state
 from vidtl.models.weights.flax import flatten_params, flax_weights, read_flax, read_flax_vivit
-from vidtl.models.weights.huggingface import read_vivit
 from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import load_published, read_published
+from vidtl.models.weights.transformers import read_vivit
 
 SIZES = {"width": 24, "depth": 2, "num_heads": 2, "mlp_width": 48, "temporal_depth": 1, "tubelet": (2, 8, 8)}
 SMALL = ModelConfig(form="joint", **SIZES, token_learner=NO_LEARNER)

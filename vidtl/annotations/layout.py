@@ -160,10 +160,6 @@ class VideoFinder:
                     return join(there.path, found)
         return None
 
-    def name(self, fields: Fields) -> str:
-        """Return the name of a video by the first pattern, without its suffix `.*`."""
-        return self.patterns[0].format_map(fields).removesuffix(".*")
-
     def place(self, path: str, written: str = "") -> str:
         """Locate a path of an annotation in the folders; if it is in none, return that in the first folder.
 

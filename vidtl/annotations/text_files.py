@@ -123,8 +123,7 @@ def read_class_list(file: Path) -> ClassList:
     columns with a header; JSON objects of names and numbers, and lists of names. Numbers begin with 0 or 1, all with
     the same letter before them or none. One form must hold for the whole file; missing numbers are logged.
 
-    Raises:
-        UserError: too large, not UTF-8, no form or several, an empty or repeated name.
+    UserError: too large, not UTF-8, no form or several, an empty or repeated name.
     """
     is_json = file.suffix == ".json"
     text = read_text(file, JSON_BYTES)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
+from vidtl.config.checks import require
 from vidtl.data.manifest import Entry
 from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
@@ -44,10 +45,9 @@ class CopySettings:
     crf: int = 23
 
     def __post_init__(self) -> None:
-        if self.short_side < 32 or self.short_side % 2:
-            raise UserError(f"--short_side is {self.short_side}; allowed: even numbers from 32 on, such as 256 or 320")
-        if not 0 <= self.crf <= 51:
-            raise UserError(f"--crf is {self.crf}; allowed: 0 (lossless) to 51, such as 23")
+        is_even = self.short_side >= 32 and self.short_side % 2 == 0
+        require(is_even, "--short_side", self.short_side, "even numbers from 32 on, such as 256 or 320")
+        require(0 <= self.crf <= 51, "--crf", self.crf, "0 (lossless) to 51, such as 23")
 
 
 class CopyJob(NamedTuple):
@@ -135,8 +135,8 @@ def _encode_silence(container: av.container.OutputContainer) -> None:
 def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Return height and width of a copy: even, in proportion, and never larger than the original."""
     scale = min(1.0, short_side / min(height, width))
-    even = (max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (height, width))
-    return next(even), next(even)
+    even = [max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (height, width)]
+    return even[0], even[1]
 
 
 def _exact_times(video: ScannedVideo) -> tuple[list[int], Fraction]:

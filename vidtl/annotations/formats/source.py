@@ -139,9 +139,7 @@ def _name_of_number(label: str, classes: ClassList, row: Row) -> str:
         return label
     numbers = classes.by_number
     if int(label) not in numbers:
-        first, last = min(numbers), max(numbers)
-        gaps = "" if last - first < len(numbers) else ", with gaps"
-        raise UserError(f"{row.where}: the label is {label}; classes are numbered {first} to {last}{gaps}")
+        raise UserError(f"{row.where}: the label is {label}; classes are numbered {min(numbers)} to {max(numbers)}")
     return numbers[int(label)]
 
 

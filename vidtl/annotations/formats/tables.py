@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from vidtl.annotations.formats.builder import RecordsBuilder
-from vidtl.annotations.formats.source import AnnotationSource, Row, is_number, seconds
+from vidtl.annotations.formats.source import AnnotationSource, Row, seconds
 from vidtl.annotations.layout import Fields, check_relative, join
 from vidtl.errors import UserError
 
@@ -25,10 +25,8 @@ _log = logging.getLogger(__name__)
 def read_kinetics_csv(source: AnnotationSource) -> RecordsBuilder:
     """Read Kinetics' CSV files of DeepMind, CVDF and ActivityNet: one record per row, `<youtube id>_<start>_<end>`.
 
-    Header `label,youtube_id,time_start,time_end,split`; other columns, as `is_cc` of ActivityNet's Kinetics-400, are
-    ignored. The clip `time_start` to `time_end` of the YouTube video is a separate file.
-
-    YouTube ids are not unique: six videos of Kinetics-600's validation set occur twice, with other times.
+    The clip `time_start` to `time_end` of the YouTube video is a separate file. YouTube ids are not unique: six videos
+    of Kinetics-600's validation set occur twice, with other times.
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
@@ -53,7 +51,11 @@ def _kinetics_fields(builder: RecordsBuilder, row: Row) -> Fields:
     if not video_id:
         raise UserError(f"{row.where}: {columns['id']} is empty; every row needs one")
     check_relative(f"{label or 'label'}/{video_id}", row.where)
-    start, end = (_whole_seconds(row, key, columns[key]) for key in ("start", "end"))
+    times_s = [seconds(values[key], row, columns[key]) for key in ("start", "end")]
+    if any(time_s % 1 for time_s in times_s):
+        text = f"{columns['start']} is {values['start']!r}, {columns['end']} {values['end']!r}"
+        raise UserError(f"{row.where}: {text}; Kinetics' times are whole seconds")
+    start, end = map(int, times_s)
     if end <= start:
         raise UserError(f"{row.where}: {columns['end']} is {end}, not after {columns['start']}, {start}")
     return {"label": aliases.get(label, label), "id": video_id, "start": start, "end": end}
@@ -77,14 +79,6 @@ def _ambiguous(builder: RecordsBuilder) -> list[int]:
     return rows
 
 
-def _whole_seconds(row: Row, key: str, column: str | None) -> int:
-    text = row.values[key]
-    value = int(text) if is_number(text) else seconds(text, row, column)
-    if value != int(value):
-        raise UserError(f"{row.where}: {column} is {text!r}; Kinetics' times are whole seconds")
-    return int(value)
-
-
 def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsBuilder:
     """Read tables of a path and a label per row, in columns that `dataset.yaml` names (CSV, JSON, Parquet).
 
@@ -95,11 +89,7 @@ def read_labelled_table(source: AnnotationSource, dropped: str = "") -> RecordsB
     without them, labels apply to the whole video. Labels of one row are separated by `;`, and a row may have none.
 
     With name patterns, the columns of their fields give the path, and the first pattern the id. The column `id` has ids
-    of its own.
-
-    Args:
-        source: the split.
-        dropped: characters that labels lose.
+    of its own. Labels lose the characters `dropped`.
     """
     builder = RecordsBuilder(source)
     removed = str.maketrans("", "", dropped)
@@ -137,7 +127,8 @@ def _video(source: AnnotationSource, row: Row) -> tuple[str, str, Fields]:
         path = source.locate(row.values["path"], row)
         return row.values.get("id") or path, path, {}
     fields = {name: _pattern_value(source, row, name) for name in source.finder.fields}
-    return row.values.get("id") or source.finder.name(fields), source.finder.find(fields) or "", fields
+    video_id = row.values.get("id") or source.finder.patterns[0].format_map(fields).removesuffix(".*")
+    return video_id, source.finder.find(fields) or "", fields
 
 
 def _pattern_value(source: AnnotationSource, row: Row, field: str) -> str | int:
@@ -165,8 +156,7 @@ def _times(source: AnnotationSource, row: Row) -> tuple[float, float]:
 def read_gmdcsa24(source: AnnotationSource) -> RecordsBuilder:
     """Read GMDCSA24's `ADL.csv` and `Fall.csv` in a folder per subject, with videos in folders of the same names.
 
-    One record per row, with the id `<subject's folder>/<Fall or ADL>/<file's stem>`. Times are not clipped to the
-    column `Length (seconds)`, which is rounded and wrong in places (70 for 7).
+    Times are not clipped to the column `Length (seconds)`, which is rounded and wrong in places (70 for 7).
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
@@ -183,11 +173,7 @@ def parse_activities(text: str, where: str) -> Iterator[tuple[str, float, float]
     """Yield name, start and end in seconds of each activity of a GMDCSA24 row; -inf and inf without times.
 
     `Sitting[0 to 0.5; 3.7 to 10]; Walking[0.5 to 3.1]` was typed by hand, and all unambiguous errors are accepted: a
-    missing `]`, a missing `to`, a stray `:`, no times at all, ends before starts. `aliases` in `dataset.yaml` unifies
-    spellings.
-
-    Raises:
-        UserError: part of the text is neither a name nor times.
+    missing `]`, a missing `to`, a stray `:`, no times at all, ends before starts. UserError for any other text.
     """
     position = 0
     while position < len(text.rstrip("; ")):

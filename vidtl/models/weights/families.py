@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from vidtl.models.weights.flax import read_flax_vit, read_flax_vivit
-from vidtl.models.weights.huggingface import read_vivit
 from vidtl.models.weights.load import PublishedModel
 from vidtl.models.weights.t2t import read_t2t
 from vidtl.models.weights.timesformer import read_timesformer
 from vidtl.models.weights.timm import read_timm
-from vidtl.models.weights.transformers_image import read_transformers_image
+from vidtl.models.weights.transformers import read_transformers_image, read_vivit
 from vidtl.models.weights.videomae import read_videomae
 from vidtl.models.weights.videoprism import read_videoprism
 

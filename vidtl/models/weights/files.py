@@ -60,10 +60,7 @@ def read_directory_state(directory: Path) -> dict[str, Tensor]:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a `.safetensors` or torch file.
-
-    A torch file has it under one of `_PLACES` or at the top level.
-    """
+    """Read a state dict of a `.safetensors` file, or of a torch file, under one of `_PLACES` or at the top level."""
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     if path.suffix not in (".pth", ".pyth", ".pt", ".bin", ".tar"):

@@ -81,11 +81,8 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
     repeated along time or shared by all timesteps. Class token, registers, temporal encoder and pooling for which the
     model has no place are left out.
 
-    Args:
-        published: weights and their settings.
-        model: not changed.
-        inflation: `central_frame` puts the patch embedding of an image model at frame t // 2 of the tubelet and zeros
-            elsewhere; `average` puts a t-th of it at every frame.
+    The `inflation` `central_frame` puts the patch embedding of an image model at frame t // 2 of the tubelet and zeros
+    elsewhere; `average` puts a t-th of it at every frame.
 
     Raises:
         UserError: tubelets or blocks that the model cannot take.
@@ -131,12 +128,11 @@ def _inflate(kernel: Tensor, source: int, target: int, inflation: Inflation, ori
     if source == target:
         return kernel
     require(source == 1, "frames of model.tubelet", target, f"{source}, as the weights of {origin} have")
-    image_DCP = kernel.view(kernel.shape[0], 3, -1)
-    video_DCtP = torch.zeros(kernel.shape[0], 3, target, image_DCP.shape[-1], dtype=kernel.dtype)
-    if inflation == "central_frame":
-        video_DCtP[:, :, target // 2] = image_DCP
-    else:
-        video_DCtP[:] = image_DCP[:, :, None] / target
+    image_DC1P = kernel.view(kernel.shape[0], 3, 1, -1)
+    if inflation == "average":
+        return (image_DC1P / target).expand(-1, -1, target, -1).flatten(1)
+    video_DCtP = image_DC1P.new_zeros(*image_DC1P.shape[:2], target, image_DC1P.shape[-1])
+    video_DCtP[:, :, target // 2] = image_DC1P[:, :, 0]
     return video_DCtP.flatten(1)
 
 

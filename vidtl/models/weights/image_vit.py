@@ -71,14 +71,9 @@ def publish_image_vit(
         source: origin, for messages.
         settings: keys of `model` that do not follow from shapes.
         clip: keys of `clip`; without a frame size, that of the positions. It is rounded down to whole patches.
-        resizing: method of the original library for positions of another grid.
+        resizing, class_names, unused: as in `SourceWeights`.
         image_size: height and width of the positions in pixels, where they are known; else they form a square.
         averages: the patches are averaged although there is a class token, which becomes a register.
-        class_names: names of the classifier's rows.
-        unused: names that were left out.
-
-    Raises:
-        UserError: a part is missing.
     """
     patch = isqrt(shape_of(state, "embed.proj.weight", source)[1] // 3)
     pooling = _complete_pooling(state, averages, source)
@@ -140,14 +135,11 @@ def _arrange_prefix(
 def find_grid(num_rows: int, num_prefix: int, patch: int, size: tuple[int, int] | None, source: str) -> Grid:
     """Return the grid of position embeddings, of which the first rows may be those of prefix tokens.
 
-    Raises:
-        UserError: the rows are neither those of `size` nor of a square.
+    UserError: the rows are neither those of `size` nor of a square.
     """
     side = isqrt(num_rows)
-    grids = [Grid(1, side, side)]
-    if size is not None:
-        grids.insert(0, Grid(1, size[0] // patch, size[1] // patch))
-    for grid in grids:
+    stated = [Grid(1, size[0] // patch, size[1] // patch)] if size else []
+    for grid in (*stated, Grid(1, side, side)):
         if 0 <= num_rows - grid.size <= num_prefix:
             return grid
     raise UserError(f"{source}: the position embedding has {num_rows} rows; allowed: those of a square of patches")

@@ -131,10 +131,8 @@ class LoadReport:
 def load_weights(model: nn.Module, weights: SourceWeights, *, allow_missing: Sequence[str] = ()) -> LoadReport:
     """Copy weights into `model`, learned positions resized to its grid; all of it or, on an error, nothing.
 
-    `allow_missing` has patterns of names of the model that the source may lack, such as `head.*`.
-
-    Raises:
-        UserError: names or shapes do not match and are not allowed to differ.
+    `allow_missing` has patterns of names of the model that the source may lack, such as `head.*`. UserError for other
+    names or shapes that do not match.
     """
     state = dict(weights.state)
     resized = _fit_positions(model, state, weights)

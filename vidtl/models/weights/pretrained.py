@@ -38,8 +38,7 @@ def load_pretrained(
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
 
     Raises:
-        UserError: the weights do not fit the model; or the model's classes have names, and the source has none of them,
-            or no names.
+        UserError: the weights do not fit the model, or have no class or no class names of a model whose classes have.
     """
     published = source if isinstance(source, PublishedModel) else read_published(source)
     weights = published.weights
@@ -54,8 +53,10 @@ def load_pretrained(
         weights = replace(weights, state=kept, unused=(*weights.unused, *left))
     elif model.class_names:
         weights = _rows_by_name(model, weights)
-    if source_grid:
-        weights = replace(weights, grids=_flax_grids(weights, source_grid))
+    if source_grid:  # of the whole clip, or of one timestep and of time
+        encoder = source_grid._replace(t=1) if "temporal_encoder.norm.weight" in weights.state else source_grid
+        grids = {"encoder": encoder, "temporal_encoder": Grid(source_grid.t, 1, 1)}
+        weights = replace(weights, grids={f"{name}.positions.weight": grid for name, grid in grids.items()})
     if isinstance(model, ViViT):
         weights = fit(replace(published, weights=weights), model, inflation)
     allowed = fresh_parts(model, weights)
@@ -90,10 +91,3 @@ def _rows_by_name(model: VideoModel, weights: SourceWeights) -> SourceWeights:
         names = ", ".join(new[:SHOWN_NAMES]) + (", ..." if len(new) > SHOWN_NAMES else "")
         _log.warning("%s has %d of %d classes; new in the classifier: %s", weights.source, len(rows), len(own), names)
     return replace(weights, state=state)
-
-
-def _flax_grids(weights: SourceWeights, grid: Grid) -> dict[str, Grid]:
-    """Return the grids of the position embeddings: of the whole clip, or of one timestep and of time."""
-    of_timestep = "temporal_encoder.norm.weight" in weights.state
-    encoder = grid._replace(t=1) if of_timestep else grid
-    return {"encoder.positions.weight": encoder, "temporal_encoder.positions.weight": Grid(grid.t, 1, 1)}

@@ -30,15 +30,13 @@ _OF_A_RUN = ("dropout", "attention_dropout", "stochastic_depth", "stochastic_dep
 
 
 def read_published(name: str | Path) -> PublishedModel:
-    """Read weights and the settings they need.
+    """Read weights and the settings they need, from a model directory of this library or of a family in `FAMILIES`.
 
     Args:
-        name: a file or directory, or `owner/name[@revision]` on the hub of Hugging Face: a model directory of this
-            library, or weights of a family in `FAMILIES`.
+        name: a file or directory, or `owner/name[@revision]` on the hub of Hugging Face.
 
     Raises:
-        UserError: nothing of this kind is there, or a file is damaged, holds more than tensors, or is of a model that
-            this library does not have.
+        UserError: nothing of this kind is there, or a file is damaged or holds more than tensors.
     """
     source = find_source(str(name))
     folder = source if source.is_dir() else source.parent

@@ -19,7 +19,7 @@ from vidtl.models.weights.image_vit import find_grid
 from vidtl.models.weights.load import PublishedModel, rename
 from vidtl.models.weights.settings import SSV2_CLASSES, pair, publish, read_activation, read_sizes, shape_of
 from vidtl.models.weights.timm import TIMM_NAMES
-from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
+from vidtl.models.weights.transformers import TRANSFORMERS_NAMES
 
 _log = logging.getLogger(__name__)
 

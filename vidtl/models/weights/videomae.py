@@ -16,7 +16,7 @@ from vidtl.errors import UserError
 from vidtl.models.weights.load import PublishedModel, rename
 from vidtl.models.weights.settings import SSV2_CLASSES, pair, publish, read_activation, read_sizes
 from vidtl.models.weights.timm import TIMM_NAMES
-from vidtl.models.weights.transformers_image import TRANSFORMERS_NAMES
+from vidtl.models.weights.transformers import TRANSFORMERS_NAMES
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
-from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_sizes, shape_of
+from vidtl.models.weights.load import PublishedModel, count_modules, rename
+from vidtl.models.weights.settings import pair, publish, read_activation, read_sizes, shape_of
 
 _NAMES = (
     (r"^vision_model\.", ""),
@@ -81,7 +81,11 @@ def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], sour
     has_head = "head.weight" in renamed
     if has_head:
         renamed["pool.query"] = _pop_query(renamed, source)
-    size, patch, grids = _read_grids(config, stored, source)
+    patch = isqrt(shape_of(stored, "embed.proj.weight", source)[1] // 3)
+    rows, times = (f"{name}.positions.weight" for name in ("encoder", "temporal_encoder"))
+    size = pair(config.get("image_size", patch * isqrt(shape_of(stored, rows, source)[0])))
+    num_frames = shape_of(stored, times, source)[0]
+    grids = {rows: Grid(1, size[0] // patch, size[1] // patch), times: Grid(num_frames, 1, 1)}
     model = {
         "form": "factorised_encoder",
         "temporal_input": "places",
@@ -95,24 +99,9 @@ def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], sour
         "norm_eps": config.get("layer_norm_eps", 1e-6),
         "attention_softcap": config.get("attn_logit_softcapping", config.get("atten_logit_cap", 50.0)),
     }
-    weights = SourceWeights(
-        source=source, state=renamed, grids=grids, resizing="bilinear_antialiased",
-        class_names=read_class_names(config, source) if has_head else [],
-    )  # fmt: skip
-    clip = {"num_frames": grids["temporal_encoder.positions.weight"].t, "frame_size": size, "short_side": max(size)}
-    return PublishedModel(model=model, clip={**clip, "mean": (0.0,) * 3, "std": (1.0,) * 3}, weights=weights)
-
-
-def _read_grids(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], source: str
-) -> tuple[tuple[int, int], int, dict[str, Grid]]:
-    """Return frame size, side of the square patches, and the grids of both position embeddings."""
-    patch = isqrt(shape_of(state, "embed.proj.weight", source)[1] // 3)
-    side = patch * isqrt(shape_of(state, "encoder.positions.weight", source)[0])
-    size = pair(config.get("image_size", side))
-    space = Grid(1, size[0] // patch, size[1] // patch)
-    time = Grid(shape_of(state, "temporal_encoder.positions.weight", source)[0], 1, 1)
-    return size, patch, {"encoder.positions.weight": space, "temporal_encoder.positions.weight": time}
+    clip = {"num_frames": num_frames, "frame_size": size, "short_side": max(size)}
+    clip |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+    return publish(config, renamed, source, model, clip, grids, resizing="bilinear_antialiased")
 
 
 def _pop_query(state: dict[str, Tensor], source: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Image encoders of Hugging Face transformers: ViT, DINOv2 with and without registers, and those of CLIP and SigLIP.
+"""Hugging Face transformers: ViT, DINOv2 with and without registers, the image encoders of CLIP and SigLIP, and ViViT.
 
 Names of saved files are read, old and new, and those of the modules of transformers 5.
 """
@@ -10,10 +10,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from vidtl.models.embedding import Resizing
+from vidtl.config.checks import require
+from vidtl.models.embedding import Grid, Resizing
 from vidtl.models.weights.image_vit import check_image_vit, publish_image_vit
 from vidtl.models.weights.load import PublishedModel, rename
-from vidtl.models.weights.settings import pair, read_activation, read_class_names, read_normalization
+from vidtl.models.weights.settings import (
+    pair,
+    publish,
+    read_activation,
+    read_class_names,
+    read_normalization,
+    read_sizes,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -113,3 +121,30 @@ def _read_size(size: Any) -> tuple[int, int] | None:
     if isinstance(size, Mapping):
         size = (size["height"], size["width"]) if "height" in size else size.get("shortest_edge")
     return None if size is None else pair(size)
+
+
+_REQUIRED = {"qkv_bias": True, "num_channels": 3}
+"""Settings of ViViT with a fixed value here; a model trained with another would load and be wrong."""
+
+
+def read_vivit(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
+    """Read settings, clip, class names and weights; the pooler, which precedes no classifier, is left out."""
+    for key, needed in _REQUIRED.items():
+        require(config.get(key, needed) == needed, f"{source}: {key}", config.get(key), repr(needed))
+    renamed = rename(state, ((r"^vivit\.", ""), *TRANSFORMERS_NAMES))
+    unused = [name for name in renamed if name.startswith("pooler.")]
+    for name in unused:
+        del renamed[name]
+    size, tubelet = pair(config["image_size"]), tuple(config["tubelet_size"])
+    model = {
+        "form": "joint",
+        **read_sizes(renamed, source),
+        "num_heads": config["num_attention_heads"],
+        "tubelet": tubelet,
+        "pooling": "cls",
+        "activation": read_activation({"hidden_act": "gelu_fast", **config}, source),
+        "norm_eps": config.get("layer_norm_eps", 1e-6),
+    }
+    clip = {"num_frames": config.get("num_frames", 32), "frame_size": size, "short_side": max(256, *size)}
+    grid = Grid(clip["num_frames"] // tubelet[0], size[0] // tubelet[1], size[1] // tubelet[2])
+    return publish(config, renamed, source, model, clip, {"encoder.positions.weight": grid}, unused)
