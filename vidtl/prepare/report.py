@@ -174,9 +174,16 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['title']} in {report['root']}"
     yield _row("readable", f"{files['count']:,} files, {size}, {files['frames_total']:,} frames, {duration}")
     yield from _split_lines(report["splits"])
-    yield from _missing_lines(report["missing"])
+    missing, twice, same = report["missing"], *report["duplicates"].values()
+    yield from _examples(f"missing: {len(missing):,}", [_missing_line(row) for row in missing])
     yield from _broken_lines(report["broken"])
-    yield from _duplicate_lines(**report["duplicates"])
+    if twice:
+        yield from ("", f"listed more than once: {len(twice):,} files", *_twice_lines(twice))
+    across = sum(len(group["splits"]) > 1 for group in same)
+    heading = f"same content: {len(same):,} groups of files" + (f", {across:,} across splits" if across else "")
+    yield from _examples(
+        heading, [f"{' = '.join(group['paths'][:4])}  ({', '.join(group['splits'])})" for group in same]
+    )
     yield ""
     for split, counts in report["classes"].items():
         yield from _class_lines(split, counts)
@@ -199,14 +206,18 @@ def _split_lines(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield f"{name:{width}}" + "".join(f"{text:>11}" for text in shown) + remark
 
 
-def _missing_lines(missing: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    if missing:
-        yield from ("", f"missing: {len(missing):,}")
-    for row in missing[:_EXAMPLES]:
-        near = row.get("near", "")
-        hint = f"; {near}" if near.startswith("there is no") else f"; near: {near}" if near else ""
-        yield f"  {row['path']}  ({row['row']}{hint})"
-    yield from _more(len(missing))
+def _examples(heading: str, lines: Sequence[str]) -> Iterator[str]:
+    """Yield a heading and the first lines, if there are any."""
+    if lines:
+        yield from ("", heading, *(f"  {line}" for line in lines[:_EXAMPLES]))
+    if len(lines) > _EXAMPLES:
+        yield f"  and {len(lines) - _EXAMPLES:,} more, in report.json"
+
+
+def _missing_line(row: Mapping[str, str]) -> str:
+    near = row.get("near", "")
+    hint = f"; {near}" if near.startswith("there is no") else f"; near: {near}" if near else ""
+    return f"{row['path']}  ({row['row']}{hint})"
 
 
 def _broken_lines(kinds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -219,22 +230,11 @@ def _broken_lines(kinds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"{'':9}{file['path']}{own}"
 
 
-def _duplicate_lines(
-    listed_twice: Sequence[Mapping[str, Any]], same_content: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
-    if listed_twice:
-        yield from ("", f"listed more than once: {len(listed_twice):,} files")
-        together = [" and ".join(file["splits"]) for file in listed_twice]
-        for splits, count in Counter(together).most_common(_EXAMPLES):
-            first = listed_twice[together.index(splits)]
-            yield f"{count:>7,}  in {splits}, such as {first['path']} ({', '.join(first['rows'])})"
-    if same_content:
-        across = sum(len(group["splits"]) > 1 for group in same_content)
-        remark = f", {across:,} across splits" if across else ""
-        yield from ("", f"same content: {len(same_content):,} groups of files{remark}")
-    for group in same_content[:_EXAMPLES]:
-        yield f"  {' = '.join(group['paths'][:4])}  ({', '.join(group['splits'])})"
-    yield from _more(len(same_content))
+def _twice_lines(listed_twice: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    together = [" and ".join(file["splits"]) for file in listed_twice]
+    for splits, count in Counter(together).most_common(_EXAMPLES):
+        first = listed_twice[together.index(splits)]
+        yield f"{count:>7,}  in {splits}, such as {first['path']} ({', '.join(first['rows'])})"
 
 
 def _class_lines(split: str, counts: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
@@ -257,8 +257,3 @@ def _row(label: str, text: str) -> str:
 def _some(items: Sequence[str]) -> str:
     more = f" and {len(items) - _EXAMPLES:,} more" if len(items) > _EXAMPLES else ""
     return ", ".join(items[:_EXAMPLES]) + more
-
-
-def _more(count: int) -> Iterator[str]:
-    if count > _EXAMPLES:
-        yield f"  and {count - _EXAMPLES:,} more, in report.json"

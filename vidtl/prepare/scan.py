@@ -91,23 +91,10 @@ def _scan_stills(video: StillReader, entry: Entry) -> Entry:
 
 
 def _scan_video(source: Source, entry: Entry) -> Entry:
-    entry = _with_video(entry, source)
-    counted, announced = source.timeline.index is None, source.stream.frames
-    num_decoded, reason = entry.num_frames if counted else -1, ""
-    if entry.depth == "frames":
-        num_decoded, reason = _decode_all(source)
-    elif source.damaged:
-        num_decoded, reason = -1, "the decoder marks frames as damaged"
-    if not reason and counted and entry.container == "mov" and announced > num_decoded + 1:
-        reason = f"cut short: {num_decoded} of the {announced} frames that its header announces"
-    return replace(entry, status="damaged" if reason else "ok", reason=reason, num_decoded=num_decoded)
-
-
-def _with_video(entry: Entry, source: Source) -> Entry:
     video, timeline = source.scanned(), source.timeline
-    duration_s = float(timeline.times_s[-1])
+    duration_s, counted, announced = float(timeline.times_s[-1]), timeline.index is None, source.stream.frames
     rate = video.rate if timeline.pts is None or duration_s == 0 else None  # kept only if it is needed
-    return replace(
+    entry = replace(
         entry,
         num_frames=len(timeline.times_s),
         duration_s=duration_s,
@@ -121,6 +108,14 @@ def _with_video(entry: Entry, source: Source) -> Entry:
         rate=str(rate or 0),
         timeline=pack_timeline(timeline),
     )
+    num_decoded, reason = entry.num_frames if counted else -1, ""
+    if entry.depth == "frames":
+        num_decoded, reason = _decode_all(source)
+    elif source.damaged:
+        num_decoded, reason = -1, "the decoder marks frames as damaged"
+    if not reason and counted and entry.container == "mov" and announced > num_decoded + 1:
+        reason = f"cut short: {num_decoded} of the {announced} frames that its header announces"
+    return replace(entry, status="damaged" if reason else "ok", reason=reason, num_decoded=num_decoded)
 
 
 def _decode_all(source: Source) -> tuple[int, str]:
