@@ -174,7 +174,7 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['title']} in {report['root']}"
     yield _row("readable", f"{files['count']:,} files, {size}, {files['frames_total']:,} frames, {duration}")
     yield from _split_lines(report["splits"])
-    missing, twice, same = report["missing"], *report["duplicates"].values()
+    missing, twice, same = report["missing"], report["duplicates"]["listed_twice"], report["duplicates"]["same_content"]
     yield from _examples(f"missing: {len(missing):,}", [_missing_line(row) for row in missing])
     yield from _broken_lines(report["broken"])
     if twice:
