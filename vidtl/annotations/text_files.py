@@ -105,15 +105,12 @@ class ClassList(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """Numbers and names of a list in one form."""
+    """A list in one form: name and line (from 0) of each number; a problem, if there is one, and two lines with it."""
 
     by_number: dict[int, str]
     lines: dict[int, int]
-    """Line of each number, from 0."""
     problem: str
-    """Reason why the numbers are not those of classes; empty if they are."""
     example: tuple[int, int]
-    """Two lines that show it."""
 
 
 def read_class_list(file: Path) -> ClassList:

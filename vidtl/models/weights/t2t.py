@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from vidtl.config.model import ARCHITECTURES
-from vidtl.errors import UserError
 from vidtl.models.weights.image_vit import find_grid
 from vidtl.models.weights.load import PublishedModel, SourceWeights, count_modules, rename
+from vidtl.models.weights.settings import shape_of
 
 _T2T_NAMES = (
     (r"^module\.", ""),
@@ -30,18 +30,15 @@ def read_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> 
     The clip is that of their evaluation: the crop is 0.9 of the shorter side of the resized image.
     """
     renamed = rename(state, _T2T_NAMES)
-    token_layer, mlp = "tokens.layers.0.proj.weight", "blocks.0.mlp.fc1.weight"
-    if not {"tokens.proj.weight", token_layer, "positions.weight", mlp} <= renamed.keys():
-        raise UserError(f"{source} lacks tokens_to_token, pos_embed or blocks; allowed: weights of a T2T-ViT")
-    width = renamed["tokens.proj.weight"].shape[0]
-    grid = find_grid(len(renamed["positions.weight"]), 1, 16, None, source)
+    width = shape_of(renamed, "tokens.proj.weight", source)[0]
+    grid = find_grid(shape_of(renamed, "positions.weight", source)[0], 1, 16, None, source)
     model = {
         "architecture": "t2t_vit",
         "tokenizer": "t2t_performer" if "tokens.layers.0.features" in renamed else "t2t_transformer",
         "width": width,
         "depth": count_modules(renamed, r"blocks\.(\d+)\."),
-        "mlp_width": renamed[mlp].shape[0],
-        "token_width": renamed[token_layer].shape[0],
+        "mlp_width": shape_of(renamed, "blocks.0.mlp.fc1.weight", source)[0],
+        "token_width": shape_of(renamed, "tokens.layers.0.proj.weight", source)[0],
     }
     if width % 64 == 0:
         model["num_heads"] = width // 64

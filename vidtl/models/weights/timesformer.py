@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from vidtl.config.checks import require_choice
-from vidtl.errors import UserError
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.image_vit import find_grid
 from vidtl.models.weights.load import PublishedModel, rename
@@ -82,10 +81,9 @@ def _fold_dense(state: dict[str, Tensor], attention: str, source: str) -> None:
 
 def _add_up_positions(state: dict[str, Tensor], patch: int, size: tuple[int, int] | None, source: str) -> Grid:
     """Replace positions in space and in time by those of the whole grid; the class token has none in time."""
-    rows_LD, times_tD = (state.get(f"{name}.weight") for name in ("encoder.positions", "time_positions"))
-    if rows_LD is None or times_tD is None:
-        raise UserError(f"{source} has no positions in space or in time; allowed: weights of divided attention")
-    del state["time_positions.weight"]
+    for name in (names := ("encoder.positions.weight", "time_positions.weight")):
+        shape_of(state, name, source)
+    rows_LD, times_tD = (state.pop(name) for name in names)
     grid = find_grid(len(rows_LD), 1, patch, size, source)
     table_tND = times_tD[:, None] + rows_LD[None, 1:]
     state["encoder.positions.weight"] = torch.cat([rows_LD[:1], table_tND.flatten(0, 1)])
