@@ -21,7 +21,7 @@ from vidtl.models.weights.files import read_npz, read_state
 from vidtl.models.weights.flax import flatten_params, flax_weights, read_flax, read_flax_vivit
 from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
-from vidtl.models.weights.published import load_published, read_published
+from vidtl.models.weights.published import build_published, load_published, read_published
 from vidtl.models.weights.transformers import read_vivit
 
 SIZES = {"width": 24, "depth": 2, "num_heads": 2, "mlp_width": 48, "temporal_depth": 1, "tubelet": (2, 8, 8)}
@@ -34,29 +34,17 @@ def build(clip=CLIP, num_classes=5, **changes):
     return build_model(replace(SMALL, **changes), clip, num_classes).eval()
 
 
-def image_model(pooling="mean"):
-    """Build an image ViT: the joint form on single frames."""
-    model = build(replace(CLIP, num_frames=1), tubelet=(1, 8, 8), pooling=pooling)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.2)
-    return model
-
-
-def timm_state(model):
-    """Return the weights with names and shapes of timm."""
-    own = model.state_dict()
-    state = {"cls_token": own.pop("encoder.cls")[None, None]} if "encoder.cls" in own else {}
-    state["pos_embed"] = own.pop("encoder.positions.weight")[None]
-    state["patch_embed.proj.weight"] = own.pop("embed.proj.weight").unflatten(1, (3, 8, 8))
-    for name, tensor in own.items():
-        name = name.removeprefix("encoder.").replace("embed.proj", "patch_embed.proj")
-        if match := re.fullmatch(r"(.*\.attn\.)q\.(\w+)", name):
-            parts = [own[f"encoder.{match[1]}{part}.{match[2]}"] for part in "qkv"]
-            state[f"{match[1]}qkv.{match[2]}"] = torch.cat(parts)
-        elif not re.search(r"attn\.[kv]\.", name):
-            state[name] = tensor
-    return state
+def save_timm(folder, pooling="mean"):
+    """Write a random image ViT of timm, and build it."""
+    timm, is_cls = pytest.importorskip("timm"), pooling == "cls"
+    sizes = {"img_size": 24, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
+    pool = {"class_token": is_cls, "global_pool": "token" if is_cls else "avg", "fc_norm": False}
+    original = timm.models.VisionTransformer(**sizes, **pool, num_classes=5)
+    path = folder / "timm" / "image.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "config.json").write_text('{"architecture": "vit", "model_args": {"num_heads": 2}}')
+    save_file({name: torch.randn_like(tensor) / 5 for name, tensor in original.state_dict().items()}, path)
+    return path, build_published(read_published(path))[0].eval()
 
 
 def flax_params(model, attention, norm, mlp):
@@ -86,18 +74,9 @@ def flax_params(model, attention, norm, mlp):
     return params
 
 
-def save_timm(model, folder):
-    path = folder / "timm" / "image.safetensors"
-    path.parent.mkdir(exist_ok=True)
-    (path.parent / "config.json").write_text('{"architecture": "vit", "model_args": {"num_heads": 2}}')
-    save_file({name: tensor.contiguous() for name, tensor in timm_state(model).items()}, path)
-    return path
-
-
 @torch.no_grad()
 def test_each_timestep_starts_as_the_image_model_on_the_central_frame(tmp_path):
-    image = image_model()
-    path = save_timm(image, tmp_path)
+    path, image = save_timm(tmp_path)
     clip = torch.randn(2, 4, 3, 24, 24)
     expected = torch.stack([image.encoder(image.embed(clip[:, frame : frame + 1]))[:, 0] for frame in (1, 3)], dim=1)
     for form in ("factorised_encoder", "factorised_self_attention"):
@@ -114,9 +93,9 @@ def test_each_timestep_starts_as_the_image_model_on_the_central_frame(tmp_path):
 @pytest.mark.parametrize("inflation", ["central_frame", "average"])
 @pytest.mark.parametrize("form", FORMS)
 def test_embedding_and_positions_of_an_image_model(tmp_path, form, inflation):
-    image = image_model(pooling="cls")
+    path, image = save_timm(tmp_path, pooling="cls")
     model = build(form=form, pooling="cls" if form in FORMS[:2] else "mean")
-    report = load_pretrained(model, save_timm(image, tmp_path), inflation=inflation)
+    report = load_pretrained(model, path, inflation=inflation)
     frame = torch.randn(1, 1, 3, 24, 24)
     still = frame.expand(1, 4, -1, -1, -1)
     torch.testing.assert_close(model.embed(still), image.embed(frame).expand(-1, 2, -1, -1), rtol=1e-4, atol=1e-5)
@@ -137,10 +116,10 @@ AGES = (
 
 @pytest.mark.parametrize("age", AGES)
 def test_the_authors_image_files_of_either_age_equal_timms(tmp_path, age):
-    image = image_model(pooling="cls")
+    path, image = save_timm(tmp_path, pooling="cls")
     params = flax_params(image, *age)
     np.savez(tmp_path / "image.npz", **params, **{"pre_logits/kernel": np.zeros((24, 24), np.float32)})
-    from_timm = read_published(save_timm(image, tmp_path)).weights
+    from_timm = read_published(path).weights
     from_flax = read_published(tmp_path / "image.npz").weights
     assert from_flax.state.keys() == from_timm.state.keys()
     for name, tensor in from_timm.state.items():
@@ -277,11 +256,10 @@ def test_pickles_of_objects_are_refused(tmp_path, capsys):
         with refused(name):
             load_pretrained(build(), tmp_path / name)
     assert "pickle ran" not in capsys.readouterr().out
-    image = image_model()
-    path = save_timm(image, tmp_path).with_suffix(".pth")
-    torch.save({"state_dict": {f"module.{name}": t for name, t in timm_state(image).items()}}, path)
+    path, image = save_timm(tmp_path)
+    torch.save({"state_dict": load_file(path)}, path.with_suffix(".pth"))
     model = build(form="factorised_encoder")
-    load_pretrained(model, path)  # tensors alone are read
+    load_pretrained(model, path.with_suffix(".pth"))  # tensors alone are read
     assert torch.equal(model.encoder.norm.weight, image.encoder.norm.weight)
 
 

@@ -7,7 +7,7 @@ import torch
 from initial_model import initial_model
 
 from tests.evaluation.tiny_evaluation import NUM_CLASSES, make_records
-from tests.models.test_weights import CLIP, SMALL, build, image_model, save_timm
+from tests.models.test_weights import CLIP, SMALL, build, save_timm
 from vidtl.config import ExperimentConfig, TrainingConfig
 from vidtl.models import save_model_directory
 from vidtl.models.weights.published import read_published
@@ -25,7 +25,7 @@ def test_only_a_fresh_classifier_starts_at_the_frequencies(
 ) -> None:
     init_from = ""
     if source == "image":
-        init_from = str(save_timm(image_model(), tmp_path))
+        init_from = str(save_timm(tmp_path)[0])
     if source == "video":
         init_from = str(tmp_path)
         model = build(num_classes=NUM_CLASSES)
