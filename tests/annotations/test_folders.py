@@ -16,29 +16,17 @@ splits: {train: {videos: train}, val: {videos: val}}
 """
 
 
-def test_a_folder_per_class(tmp_path, caplog):
-    make(tmp_path, "train/run/b.mp4", "train/run/a b.AVI", "train/sit/2/000001.jpg", "train/sit/.DS_Store")
-    make(tmp_path, "train/sit/notes.txt", "val/walk/c.webm", "val/run/d.JPEG")
-    write(tmp_path, {"dataset.yaml": DESCRIPTION})
-    train, val = (read(tmp_path, split, tmp_path) for split in ("train", "val"))
-    assert train.classes.names == val.classes.names == ("run", "sit", "walk")  # of all splits
-    assert list(train.paths) == ["train/run/a b.AVI", "train/run/b.mp4", "train/sit/2"]
-    assert list(val.ids) == ["val/run/d.JPEG", "val/walk/c.webm"]
-    assert (names(train), names(val)) == (["run", "run", "sit"], ["run", "walk"])
-    assert "1 files" in caplog.text
-    assert "notes.txt" in caplog.text
-    assert missing(train) == []
-    assert train.origin(1) == str(tmp_path / "train/run/b.mp4")
-
-
 def test_class_folders_are_walked_down(tmp_path, caplog):
-    make(tmp_path, "train/run/s1/b.MTS", "train/run/s1/a.y4m", "train/run/s2/deep/c.vob", "train/run/z.mp4")
+    make(tmp_path, "train/run/s1/b.MTS", "train/run/s1/a b.y4m", "train/run/s2/deep/c.vob", "train/run/z.mp4")
     make(tmp_path, *(f"train/sit/clip/{number}.jpg" for number in (1, 2)), "train/sit/0.JPG", "train/sit/1.jpg")
     make(tmp_path, "train/run/s1/a.jpg", "train/run/s1/notes.txt", "train/stray.mp4", "train/run/.trash/d.mp4")
-    make(tmp_path, "train/stand/readme", "val/run/d.mp4")
+    make(tmp_path, "train/stand/readme", "val/walk/d.webm", "val/run/e.JPEG")
     write(tmp_path, {"dataset.yaml": DESCRIPTION})
-    records = read(tmp_path, "train", tmp_path)
-    run = ["s1/a.y4m", "s1/b.MTS", "s2/deep/c.vob", "z.mp4"]
+    records, val = (read(tmp_path, split, tmp_path) for split in ("train", "val"))
+    assert records.classes.names == val.classes.names == ("run", "sit", "walk")  # of all splits
+    assert (list(val.ids), names(val)) == (["val/run/e.JPEG", "val/walk/d.webm"], ["run", "walk"])
+    assert (missing(records), records.origin(3)) == ([], str(tmp_path / "train/run/z.mp4"))
+    run = ["s1/a b.y4m", "s1/b.MTS", "s2/deep/c.vob", "z.mp4"]
     assert [*records.ids] == [f"train/run/{name}" for name in run] + [
         f"train/sit/{n}" for n in ("0.JPG", "1.jpg", "clip")
     ]

@@ -23,13 +23,8 @@ def read(folder, **changes):
     return find_reader(config, state)(config, state, str(folder))
 
 
-def golden_folder(golden, name):
-    path = golden / "foundation" / name
-    return path if path.exists() else pytest.skip(f"needs {path}")
-
-
 def golden_set(golden, name):
-    folder = golden_folder(golden, name)
+    folder = golden / "foundation" / name
     with np.load(folder / "io.npz") as archive:
         return read(folder), {key: torch.from_numpy(archive[key]) for key in archive.files}
 
@@ -84,8 +79,7 @@ SQUASHED = {"size": {"height": 24, "width": 24}, "image_mean": [0.1, 0.2, 0.3], 
     ],
 )
 def test_clips_of_the_evaluation(golden, caplog, name, changes, expected):
-    folder = golden_folder(golden, name)
-    clip = read(folder, **changes).clip
+    clip = read(golden / "foundation" / name, **changes).clip
     assert expected == {key: clip[key] for key in expected}
     assert not {"num_frames", "stride"} & clip.keys()
     assumes = name.startswith("hf") and not changes.get("preprocessor", {}).get("image_mean")
@@ -93,8 +87,7 @@ def test_clips_of_the_evaluation(golden, caplog, name, changes, expected):
 
 
 def test_golden_patch_resize(golden):
-    path = golden_folder(golden, "patch_resize.npz")
-    with np.load(path) as archive:
+    with np.load(golden / "foundation/patch_resize.npz") as archive:
         expected = {name: torch.from_numpy(archive[name]) for name in archive.files}
     kernel = expected.pop("kernel").flatten(1)
     for name, reference in expected.items():
@@ -119,7 +112,7 @@ def test_golden_patch_resize(golden):
     ],
 )
 def test_settings_of_other_models_are_refused(golden, name, changes, parts):
-    folder = golden_folder(golden, name)
+    folder = golden / "foundation" / name
     with refused(folder, *parts):
         read(folder, **changes)
 
@@ -141,8 +134,7 @@ REASONS = {
 
 
 def test_golden_refusals(golden):
-    path = golden_folder(golden, "refuse.json")
-    for label, shapes in json.loads(path.read_text()).items():
+    for label, shapes in json.loads((golden / "foundation/refuse.json").read_text()).items():
         name = label.split()[-1]
         state = {key: torch.zeros(shape) for key, shape in shapes.items()}
         config = {"architecture": name}

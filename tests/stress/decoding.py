@@ -1,18 +1,17 @@
 """Experiments with files: fuzzed ones, and decodes by the thousand in one process."""
 
-import multiprocessing
 import os
 import random
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
-from pebble import ProcessPool
 
 from benchmarks.conformance import available_decoders
-from tests.stress.outcome import Bench, Outcome
+from tests.stress.outcome import Bench, Outcome, in_fork
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.video import Box, UnreadableVideo, View, open_video
 
@@ -96,8 +95,8 @@ def fuzz(bench: Bench) -> Outcome:
     seeds = make_seeds(bench.folder)
     for decoder, problem in available_decoders(seeds[0]).items():
         if not problem:
-            judge = partial(judge_mutated, seeds, decoder, bench.seed)
-            for number, result in enumerate(in_killable_child(judge, range(bench.scaled(1000)), HANG_S)):
+            for number in range(bench.scaled(1000)):
+                result = in_silent_child(partial(judge_mutated, seeds, decoder, bench.seed, number), HANG_S)
                 outcome.judge(f"{decoder} {number}: {result}", result in ("read", "refused"))
                 outcome.figures[f"{decoder} {result}"] = outcome.figures.get(f"{decoder} {result}", 0) + 1
     return outcome
@@ -113,19 +112,12 @@ def judge_mutated(seeds: list[Path], decoder: str, seed: int, number: int) -> st
     return result
 
 
-def in_killable_child(action: Callable[[int], str], numbers: range, limit_s: float) -> Iterator[str]:
-    """Yield the results of `action` in a silent child, which is replaced after a crash or `limit_s` of one call."""
-    with ProcessPool(1, initializer=_silence, context=multiprocessing.get_context("fork")) as pool:
-        results = pool.map(action, numbers, timeout=limit_s).result()
-        for _ in numbers:
-            try:
-                yield next(results)
-            except Exception as error:  # ProcessExpired or TimeoutError, or one of `action`
-                yield f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _silence() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def in_silent_child(action: Callable[[], str], limit_s: float) -> str:
+    """Return the result of an action in a forked process, or the fault that ended it."""
+    with tempfile.TemporaryDirectory() as folder:
+        log, result = Path(folder, "log"), Path(folder, "result")
+        _, fault, _ = in_fork(lambda: result.write_text(action()), log, limit_s)
+        return result.read_text() if result.exists() else f"fault: {fault}"
 
 
 def leaks(bench: Bench) -> Outcome:
@@ -136,7 +128,7 @@ def leaks(bench: Bench) -> Outcome:
         if problem:
             continue
         able = [path for path in seeds if verdict(path, decoder) == "read"]
-        (result,) = in_killable_child(partial(_decode_often, able, decoder), range(count, count + 1), limit_s=1800)
+        result = in_silent_child(partial(_decode_often, able, decoder, count), limit_s=1800)
         slope, more_files = map(float, result.split()) if ":" not in result else (np.inf, np.inf)
         outcome.figures |= {f"{decoder} kB per clip": slope, f"{decoder} more open files": more_files}
         outcome.judge(f"{decoder}: {slope:.1f} kB per clip, {result}", slope <= 10)

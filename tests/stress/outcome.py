@@ -1,16 +1,22 @@
 """Results of an experiment, and child processes."""
 
 import os
+import resource
+import select
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelerate import Accelerator
 
+from vidtl.runtime.signals import run_tool
 from vidtl.training.checkpoint_directory import newest_valid
+
+LIMIT_BYTES, ADDRESS_SPACE = 2 << 30, 6 << 30
 
 FILE_EVENTS = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
 """Audit events of operations on files that checkpoints make."""
@@ -62,6 +68,32 @@ def in_child(action: Callable[[], object]) -> int:
         finally:
             os._exit(code)
     return child
+
+
+def in_fork(action: Callable[[], object], log: Path, limit_s: float) -> tuple[int, str, int]:
+    """Run an action as a tool does in a forked process; return exit code, fault or '', and peak memory in bytes."""
+
+    def work() -> None:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(output, stream)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESS_SPACE,) * 2)
+        run_tool(action)
+
+    child = in_child(work)
+    with open(os.pidfd_open(child)) as end:
+        ended = select.select([end], [], [], limit_s)[0]
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    code, text, peak = os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), usage.ru_maxrss * 1024
+    fault = "" if code in (0, 2, 4) else f"exit code {code}"
+    fault = f"no end in {limit_s} s" if not ended else f"{peak >> 20} MB" if peak > LIMIT_BYTES else fault
+    if "Traceback (" in text or "\x1b" in text:
+        fault = f"traceback or escape: {text.strip().splitlines()[-1][:200]}"
+    return code, fault, peak
 
 
 def ending_of(child: int) -> int:

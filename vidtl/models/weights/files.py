@@ -69,8 +69,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not _require_file(path).startswith((b"PK", b"\x80")):
         raise UserError(f"{path} is no torch file; allowed: output of torch.save, a zip archive or a pickle")
     try:
-        if zipfile.is_zipfile(path):
-            _check_size(path, sum(entry.file_size for entry in zipfile.ZipFile(path).infolist()))
+        _check_zip(path)
         with torch.serialization.safe_globals([argparse.Namespace]):  # options beside the weights, as VideoMAE's
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles end in almost any
@@ -92,11 +91,17 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no whole .npz file, which is a zip archive")
     try:
-        _check_size(path, sum(entry.file_size for entry in zipfile.ZipFile(path).infolist()))
+        _check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # of zip files, of their compression, and of arrays
         raise UserError(f"{path} is no readable .npz file of plain arrays: {error}") from error
+
+
+def _check_zip(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            _check_size(path, sum(entry.file_size for entry in archive.infolist()))
 
 
 def _check_size(path: Path, num_bytes: int) -> None:
