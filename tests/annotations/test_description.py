@@ -8,13 +8,8 @@ import pytest
 
 from tests.annotations.sets import make, read, write
 from tests.refusals import refused
-from vidtl.annotations.description import (
-    REPOSITORY_DATASETS,
-    DatasetDescription,
-    SplitDescription,
-    load_description,
-    read_records,
-)
+from vidtl.annotations.description import REPOSITORY_DATASETS, load_description, read_records
+from vidtl.annotations.keys import DatasetDescription, SplitDescription
 from vidtl.data.protocols import get_protocol
 
 MINIMAL = """
@@ -59,11 +54,8 @@ def test_names_are_looked_up_in_the_working_directory_first(tmp_path, monkeypatc
 
 def test_an_unknown_data_set_is_refused_with_the_nearest(tmp_path):
     make(tmp_path, "mine/dataset.yml")
-    for name, nearest in (
-        ("kinetics-400", "'kinetics400'"),
-        (tmp_path / "mime", "'mine'"),
-        (tmp_path / "mine", "'dataset.yml'"),
-    ):
+    names = {"kinetics-400": "'kinetics400'", tmp_path / "mime": "'mine'", tmp_path / "mine": "'dataset.yml'"}
+    for name, nearest in names.items():
         with refused(Path(name).name, nearest):
             load_description(str(name))
 

@@ -97,10 +97,8 @@ def test_annotated_paths_are_searched_in_every_folder(tmp_path):
 
 def test_fields_and_aliases_that_leave_the_root_together_are_refused(tmp_path):
     make(tmp_path, "secret/x.mp4", "root/v/x.mp4")
-    write(
-        tmp_path / "root",
-        {"dataset.yaml": f"{LIST}files: '{{a}}{{b}}/secret/x.mp4'\n", "train.csv": "a,b,label\n.,.,sit\n"},
-    )
+    files = {"dataset.yaml": f"{LIST}files: '{{a}}{{b}}/secret/x.mp4'\n", "train.csv": "a,b,label\n.,.,sit\n"}
+    write(tmp_path / "root", files)
     with refused("train.csv:2", "'../secret/x.mp4'"):
         read(tmp_path / "root", "train", tmp_path / "root")
     alias = LIST.replace("labelled_csv", "kinetics_csv") + "files: 'v/{label}/{id}.mp4'\naliases: {up: ../../secret}\n"

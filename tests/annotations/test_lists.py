@@ -257,11 +257,7 @@ def test_ssv2(tmp_path):
         ("ssv2", [{"id": "1"}], "train.json | 'template'"),
         ("ssv2", [{"id": "../1", "template": "Folding [something]"}], "train.json, entry 1 | '../1'"),
         ("ssv2", [{"id": "1", "template": "Fold [something]"}], "'Folding something'"),
-        (
-            "ssv2",
-            [SSV2_ENTRIES[0], {**SSV2_ENTRIES[1], "id": "78687"}],
-            "train.json, entry 2 | '78687' | train.json, entry 1",
-        ),
+        ("ssv2", [{**each, "id": "7"} for each in SSV2_ENTRIES], "train.json, entry 2 | '7' | train.json, entry 1"),
     ],
 )
 def test_mistakes_name_file_and_line_or_entry(tmp_path, dataset, content, message):

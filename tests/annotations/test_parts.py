@@ -79,10 +79,8 @@ def test_file_names_have_groups(tmp_path):
     splits = "{train: {videos: kth, part: [0, 0.75]}, val: {videos: kth, part: [0.75, 1]}}"
     text = f"format: file_names\nlabels: single\nsplits: {splits}\nfiles: 'person{{group}}_{{label}}_d{{other}}.avi'\n"
     write(tmp_path, {"dataset.yaml": text})
-    make(
-        tmp_path,
-        *(f"kth/person{p:02d}_{c}_d{d}_uncomp.avi" for p in range(1, 9) for c in ("run", "walk") for d in (1, 2)),
-    )
+    clips = [f"{label}_d{number}" for label in ("run", "walk") for number in (1, 2)]
+    make(tmp_path, *(f"kth/person{p:02d}_{clip}_uncomp.avi" for p in range(1, 9) for clip in clips))
     train, val = read(tmp_path, "train", tmp_path), read(tmp_path, "val", tmp_path)
     assert {path[10:12] for path in train.paths}.isdisjoint(path[10:12] for path in val.paths)
     assert (len(train), len(val), names(val).count("run")) == (24, 8, 4)

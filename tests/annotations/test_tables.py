@@ -93,9 +93,7 @@ def test_a_file_shared_by_two_clips_counts_as_missing(tmp_path, caplog):
     assert missing(records) == [0, 2]
     assert "val.csv:2: 2 rows" in caplog.text
     assert "'val/a.mp4'" in caplog.text
-    text = (
-        "format: kinetics_csv\nlabels: single\nsplits: {val: {annotations: annotations/val.csv}}\nfiles: '{id}.mp4'\n"
-    )
+    text = "format: kinetics_csv\nlabels: single\nfiles: '{id}.mp4'\nsplits: {val: {annotations: annotations/val.csv}}"
     write(tmp_path, {"mine/dataset.yaml": text, "a.mp4": ""})
     with refused("val.csv:4", "'a.mp4'", "val.csv:2"):
         read(tmp_path / "mine", "val", tmp_path)

@@ -245,19 +245,11 @@ def rename_keys(state, rules):
 
 
 OPEN_CLIP = {
-    r"^(?!head)": "visual.",
-    "cls_token": "class_embedding",
-    "pos_embed": "positional_embedding",
-    r"patch_embed\.proj": "conv1",
-    "norm_pre": "ln_pre",
-    r"visual\.norm": "visual.ln_post",
-    r"blocks\.": "transformer.resblocks.",
-    r"norm([12])\.": r"ln_\1.",
-    r"qkv\.": "in_proj_",
-    r"attn\.proj": "attn.out_proj",
-    "fc1": "c_fc",
-    "fc2": "c_proj",
-}
+    r"^(?!head)": "visual.", "cls_token": "class_embedding", "pos_embed": "positional_embedding",
+    r"patch_embed\.proj": "conv1", "norm_pre": "ln_pre", r"visual\.norm": "visual.ln_post",
+    r"blocks\.": "transformer.resblocks.", r"norm([12])\.": r"ln_\1.", r"qkv\.": "in_proj_",
+    r"attn\.proj": "attn.out_proj", "fc1": "c_fc", "fc2": "c_proj",
+}  # fmt: skip
 
 
 @torch.no_grad()

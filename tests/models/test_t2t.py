@@ -111,9 +111,8 @@ def test_a_vivit_sees_t2t_tokens_of_every_frame(tokenizer: str) -> None:
 
 
 def test_t2t_tokens_of_evenly_spaced_frames() -> None:
-    config = ModelConfig(
-        **SIZES, tokenizer="t2t_performer", tubelet=(4, 16, 16), tubelet_sampling="uniform", token_learner=NO_LEARNER
-    )
+    frames = {"tokenizer": "t2t_performer", "tubelet": (4, 16, 16), "tubelet_sampling": "uniform"}
+    config = ModelConfig(**SIZES, **frames, token_learner=NO_LEARNER)
     clip = ClipConfig(num_frames=8, frame_size=(32, 32))
     model = made(config, clip)
     input_BTCHW = torch.randn(1, 8, 3, 32, 32)

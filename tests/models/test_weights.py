@@ -183,10 +183,8 @@ def test_positions_of_an_unknown_grid():
 
 def test_transformers_names_of_either_kind(golden):
     directory = sorted(golden.glob("hf_vivit_*"))[0]
-    config, state = (
-        {**read_json(directory / "config.json"), "preprocessor": {}},
-        load_file(directory / "model.safetensors"),
-    )
+    config = read_json(directory / "config.json") | {"preprocessor": {}}
+    state = load_file(directory / "model.safetensors")
     saved = read_vivit(config, state, "saved").weights
     rules = [
         (r"encoder\.layer\.", "layers."),
@@ -280,13 +278,10 @@ def test_contents_far_larger_than_their_file_are_refused(tmp_path, name):
     if name == "zeros.npz":
         np.savez_compressed(file, a=zeros.numpy())
     elif name == "zeros.pth":
-        torch.save({"a": zeros}, tmp_path / "plain.pth")
-        with (
-            zipfile.ZipFile(tmp_path / "plain.pth") as plain,
-            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed,
-        ):
-            for entry in plain.namelist():
-                packed.writestr(entry, plain.read(entry))
+        torch.save({"a": zeros}, plain := tmp_path / "plain.pth")
+        with zipfile.ZipFile(plain) as stored, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            for entry in stored.namelist():
+                packed.writestr(entry, stored.read(entry))
     else:
         torch.save(shared[name], file)
     with refused(file, "20 times"):

@@ -108,9 +108,8 @@ def soak(bench: Bench) -> Outcome:
     """A long run with evaluations and three kills: no growth of memory (<= 1 MiB per 1,000 steps), files or threads."""
     outcome = Outcome()
     steps = max(1500, 3 * bench.scaled(1000))  # fewer say nothing of a slope
-    config = config_of(
-        f"{steps} steps", evaluate_every_epochs=100 / 3, checkpoint_every_steps=100, trackers=("tensorboard",)
-    )
+    options = {"evaluate_every_epochs": 100 / 3, "checkpoint_every_steps": 100, "trackers": ("tensorboard",)}
+    config = config_of(f"{steps} steps", **options)
     folder, samples = bench.folder / "run", bench.folder / "samples.txt"
     evaluate = uneven_evaluation(bench.accelerator)
 

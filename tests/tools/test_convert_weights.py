@@ -26,9 +26,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
 
 
 @pytest.mark.parametrize("side", [None, 224])
-def test_t2t_gives_the_authors_logits_and_pixels(
-    golden: Path, tmp_path: Path, run_main: RunMain, side: int | None
-) -> None:
+def test_t2t_gives_the_authors_logits(golden: Path, tmp_path: Path, run_main: RunMain, side: int | None) -> None:
     folder, source = golden / "t2t_vit_performer", tmp_path / "81.5_T2T_ViT_14.pth.tar"
     state = {f"module.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
     other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}

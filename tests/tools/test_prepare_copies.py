@@ -106,9 +106,7 @@ def test_nothing_is_written_through_links(
     assert not (any(victim.iterdir()) if victim.is_dir() else victim.read_bytes())
 
 
-def test_linked_videos_are_prepared_unless_told_otherwise(
-    listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain
-) -> None:
+def test_linked_videos_are_prepared_unless_told(listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
     folder, root = listed
     (root / "clips/1.mp4").rename(tmp_path / "elsewhere")
     (root / "clips/1.mp4").symlink_to(tmp_path / "elsewhere")

@@ -135,8 +135,8 @@ def _encode_silence(container: av.container.OutputContainer) -> None:
 def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """Return height and width of a copy: even, in proportion, and never larger than the original."""
     scale = min(1.0, short_side / min(height, width))
-    even = [max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (height, width)]
-    return even[0], even[1]
+    even = (max(2, min(2 * round(side * scale / 2), side // 2 * 2)) for side in (height, width))
+    return next(even), next(even)
 
 
 def _exact_times(video: ScannedVideo) -> tuple[list[int], Fraction]:
