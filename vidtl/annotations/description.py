@@ -28,9 +28,7 @@ FILE_NAME = "dataset.yaml"
 _VIDTL = Path(__file__).resolve().parents[1]
 REPOSITORY_DATASETS = (_VIDTL if (_VIDTL / "datasets").is_dir() else _VIDTL.parent) / "datasets"
 
-HELD_OUT = ("val", "valid", "validation", "test")
-"""Folders of the split `val`, of which the first that exists is taken."""
-
+HELD_OUT = ("val", "valid", "validation", "test")  # folders of the split `val`, the first that exists
 _NEEDED = "train/CLASS/... and val/CLASS/..., two folders of classes or more, or a dataset.yaml are needed"
 
 _log = logging.getLogger(__name__)

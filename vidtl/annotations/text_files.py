@@ -20,8 +20,7 @@ _NUMBER = re.compile(r"([A-Za-z]?)(\d{1,9})[.):]?")
 _NAME = r"class(?:es)?|labels?|names?|categor(?:y|ies)|actions?"
 _TITLE = re.compile(rf"(?i)(?:(?:{_NAME}|ids?|idx|index|no|num(?:ber)?|key|tag|verb|noun|text)[\s,;:_-]*)+")
 
-MOST_CHARACTERS = 1 << 20
-"""Of a line, whose parts take many times its memory."""
+MOST_CHARACTERS = 1 << 20  # of a line, whose parts take many times its memory
 
 _log = logging.getLogger(__name__)
 

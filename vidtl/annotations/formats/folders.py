@@ -105,7 +105,9 @@ def _cifar_files(folder: Path, part: str, root: Path) -> list[tuple[Path, str, P
     for form, suffix in (("cifar-10-batches-py", ""), ("cifar-10-batches-bin", ".bin")):
         batches = folder / form
         if batches.is_dir():
-            classes = _cifar_classes(batches, suffix, root)
+            meta = check_inside(batches / f"batches.meta{suffix and '.txt'}", root, "list of classes")
+            names = read_class_list(meta).names.names if suffix else read_pickle(meta).get("label_names", [])
+            classes = tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)
             files = [check_inside(batches / f"{name}{suffix}", root, "CIFAR-10 batch") for name in _CIFAR_BATCHES[part]]
             return [(file, "", open_packed(file), classes) for file in files]
     archives = sorted(folder.glob("*.npz"))
@@ -116,11 +118,3 @@ def _cifar_files(folder: Path, part: str, root: Path) -> list[tuple[Path, str, P
     if not images.classes:
         raise UserError(f"{archives[0]}: no array 'classes' with the names of the classes")
     return [(archives[0], part, images, images.classes)]
-
-
-def _cifar_classes(batches: Path, suffix: str, root: Path) -> tuple[str, ...]:
-    file = check_inside(batches / f"batches.meta{suffix and '.txt'}", root, "list of classes")
-    if suffix:
-        return read_class_list(file).names.names
-    names = read_pickle(file).get("label_names", [])
-    return tuple(name.decode("latin-1") if isinstance(name, bytes) else str(name) for name in names)

@@ -33,8 +33,9 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
     separators: dict[int, str | None] = {}
     uses: _Uses = {}
     for row, text in source.lines():
-        if row.file_number not in separators:
-            separators[row.file_number] = _separator(text)
+        if row.file_number not in separators:  # a comma if a single word follows the last one, else white space
+            before, comma, after = text.rpartition(",")
+            separators[row.file_number] = "," if comma and before and len(after.split()) == 1 else None
         values, labels = _fields(source, row, text, separators[row.file_number])
         written = values["path"].strip()
         path = source.locate(written, row)
@@ -59,12 +60,6 @@ def read_path_list(source: AnnotationSource) -> RecordsBuilder:
     classes = _classes_of_folders(source, uses)
     builder.label_names = [classes.get(name, name) for name in builder.label_names]
     return builder
-
-
-def _separator(text: str) -> str | None:
-    """Return a comma if a single word follows the last one, else None for white space."""
-    before, comma, after = text.rpartition(",")
-    return "," if comma and before and len(after.split()) == 1 else None
 
 
 def _fields(source: AnnotationSource, row: Row, text: str, separator: str | None) -> tuple[dict[str, str], list[str]]:

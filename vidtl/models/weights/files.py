@@ -18,11 +18,8 @@ from vidtl.errors import UserError
 from vidtl.models.base import WEIGHTS_FILE
 
 TORCH_FILE = "pytorch_model.bin"
-INDEX_FILE = f"{WEIGHTS_FILE}.index.json"
-"""File that names the shards of a large model."""
-
-PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")
-"""Files of transformers with the range of pixels."""
+INDEX_FILE = f"{WEIGHTS_FILE}.index.json"  # with the shards of a large model
+PREPROCESSOR_FILES = ("preprocessor_config.json", "video_preprocessor_config.json")  # with the range of pixels
 
 _PLACES = ("state_dict_ema", "state_dict", "model", "module", "model_state")
 """Keys of the state dict in files of training scripts; averaged weights first, as they are the published ones."""

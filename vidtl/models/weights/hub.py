@@ -17,8 +17,7 @@ from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import CONFIG_FILE, WEIGHTS_FILE
 from vidtl.models.weights.files import INDEX_FILE, PREPROCESSOR_FILES, TORCH_FILE
 
-TIMEOUT = 10.0
-"""Seconds until the Hub counts as unreachable."""
+TIMEOUT = 10.0  # seconds until the Hub counts as unreachable
 
 _CARD = "README.md"
 _SETTINGS = (CONFIG_FILE, *PREPROCESSOR_FILES, _CARD)

@@ -12,8 +12,7 @@ from vidtl.models.weights.fit import Inflation, check_decided, fit, fresh_parts,
 from vidtl.models.weights.load import LoadReport, PublishedModel, SourceWeights, load_weights
 from vidtl.models.weights.published import read_published
 
-SHOWN_NAMES = 8
-"""Class names in one line."""
+SHOWN_NAMES = 8  # of classes in one line
 
 _log = logging.getLogger(__name__)
 

@@ -36,8 +36,7 @@ _NAMES = (
     (r"\.attn\.", ".attn_space."),
 )
 
-_STRIDES = {8: 32, 16: 16, 96: 4}
-"""Distance of the frames of a clip by their number: base, HR and L on Kinetics."""
+_STRIDES = {8: 32, 16: 16, 96: 4}  # by the number of frames: base, HR and L on Kinetics
 
 
 def read_timesformer(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:

@@ -50,8 +50,7 @@ _OPEN_CLIP_NAMES = (
     (r"^proj$", "head.weight"),
 )
 
-_HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16}
-"""Attention heads by width, where they are not 64 wide."""
+_HEADS = {1152: 16, 1280: 16, 1408: 16, 1536: 16, 1664: 16}  # by width, where they are not 64 wide
 
 _QUICK_GELU = (
     r"quickgelu|\.openai$|\.metaclip_(400m|2pt5b)$|huge.*_224\.metaclip2_worldwide$|"

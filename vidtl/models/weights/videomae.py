@@ -29,8 +29,7 @@ _NAMES = (
 )
 _DECODER = r"(decoder|encoder_to_decoder|mask_token)\b"
 
-_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
-"""Attention heads of the authors' models by width."""
+_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}  # of the authors' models, by width
 
 
 def read_videomae(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
