@@ -131,11 +131,9 @@ def test_fight_surv(shared_data):
         rows = list(csv.DictReader(stream))
     for split, count in (("train", 126), ("val", 35)):
         records = read("fight_surv", split, root)
-        assert records.classes.names == ("fight", "noFight")
-        assert missing(records) == []
+        assert (records.classes.names, missing(records), len(records)) == (("fight", "noFight"), [], count)
         expected = [(row["path"], row["label"]) for row in rows if row["suggested_split"] == split]
         assert list(zip(records.paths, names(records), strict=True)) == expected
-        assert len(records) == count
 
 
 def test_single_label_rows(tmp_path):
@@ -255,9 +253,7 @@ def test_gmdcsa24_sample(shared_data):
     train, val = (read("gmdcsa24_sample", split, root) for split in ("train", "val"))
     falls = [f"Falling ({kind}W)" for kind in "BFS"]
     assert train.classes.names == val.classes.names == ("Eating", *falls, "Sitting", "Standing", "Walking")
-    assert train.multi_label
-    assert missing(train) == missing(val) == []
-    assert len(train) == 5
+    assert (train.multi_label, missing(train), missing(val), len(train)) == (True, [], [], 5)
     assert {val.ids[index]: labels(val, index) for index in range(len(val))} == {
         "Subject_3/ADL/18": [("Eating", 5.1, 5.8), ("Sitting", 0.6, 11), ("Walking", 0, 0.5)],
         "Subject_3/ADL/19": [("Walking", 1.8, 5)],

@@ -201,9 +201,7 @@ def test_weights_of_any_precision_are_read_in_float32(foundation: Path, tmp_path
         ("videoprism_classification", "head.per_dim_scale", [7]),
     ],
 )
-def test_tensors_that_are_lost_or_of_another_shape(
-    foundation: Path, tmp_path: Path, name: str, tensor: str, shape: list[int] | None
-) -> None:
+def test_tensors_that_are_lost_or_of_another_shape(foundation, tmp_path, name, tensor, shape):
     state = load_file(foundation / name / "model.safetensors")
     del state[tensor]
     write_changed(tmp_path, foundation / name, state | ({tensor: torch.ones(shape)} if shape else {}))
@@ -215,9 +213,7 @@ def test_tensors_that_are_lost_or_of_another_shape(
     ("changes", "parts"),
     [({"id2label": {"0": "a", "1": "b"}}, ("2 class names", "5")), ({"model_type": None}, ("no model_type",))],
 )
-def test_settings_that_the_weights_contradict(
-    foundation: Path, tmp_path: Path, changes: dict[str, Any], parts: tuple[str, ...]
-) -> None:
+def test_settings_that_the_weights_contradict(foundation, tmp_path, changes, parts):
     write_changed(tmp_path, foundation / "videomae_classification", **changes)
     with refused(tmp_path, *parts):
         VideoModel.from_pretrained(tmp_path)

@@ -85,9 +85,7 @@ def test_absolute_paths_of_a_csv_file_lead_to_the_copies(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("linked", [".vidtl", "scan/manifest.unfinished", "fast/.vidtl", "fast/clips", "fast/list.txt"])
-def test_nothing_is_written_through_links(
-    listed: tuple[Path, Path], tmp_path: Path, run_main: RunMain, linked: str
-) -> None:
+def test_nothing_is_written_through_links(listed, tmp_path, run_main, linked):
     """The folders that are named may be links, nothing in them may lead out."""
     folder, root = listed
     victim, link = tmp_path / "victim", (root if linked == ".vidtl" else tmp_path) / linked
