@@ -29,7 +29,7 @@ class Family(NamedTuple):
 
     read: Reader
     model_type: str
-    """Of config.json; where that has none, `tensors` decide."""
+    """Of config.json; where that or the family has none, `tensors` decide."""
     tensors: tuple[str, ...] = ()
     """All are found among the lines of name and number of axes."""
 
@@ -57,6 +57,6 @@ def find_reader(config: Config, state: State) -> Reader | None:
     lines = "\n".join(f"{name} {tensor.ndim}" for name, tensor in state.items())
     for read, model_type, tensors in FAMILIES.values():
         has_tensors = tensors and all(re.search(pattern, lines, re.MULTILINE) for pattern in tensors)
-        if re.fullmatch(model_type, str(kind)) if kind else has_tensors:
+        if re.fullmatch(model_type, str(kind)) if kind and model_type else has_tensors:
             return read
     return None
