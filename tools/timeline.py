@@ -146,6 +146,6 @@ def csv_rows(timeline: Timeline, segments: Sequence[Segment]) -> list[list[str]]
 
 def picture_name(path: Path, used: set[str]) -> str:
     """Return the name of the picture of a file, with a number if another file has the name."""
-    names = (f"{path.stem[:50]}{f' {number}' * (number > 1)}.png" for number in count(1))
+    names = (f"{path.stem[:50]}{f' {number}' * (number > 1)}.timeline.png" for number in count(1))
     used.add(name := next(name for name in names if name not in used))
     return name

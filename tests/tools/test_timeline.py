@@ -90,7 +90,7 @@ def test_segments_of_known_colors_are_found(
     assert [(row["class"], float(row["start_s"])) for row in rows] == [
         (each.name.replace("=", "'="), pytest.approx(each.start_s, abs=1e-3)) for each in found
     ]
-    assert Image.open(tmp_path / "out/=colors.png").size > (100, 100)
+    assert Image.open(tmp_path / "out/=colors.timeline.png").size > (100, 100)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 120
 
