@@ -3,6 +3,7 @@
 python tools/predict.py clip.mp4 more_clips/ --checkpoint runs/toy
 python tools/predict.py clips/ --checkpoint runs/toy --csv > predictions.csv
 python tools/predict.py clips/ --checkpoint runs/toy --json --evaluation.protocol vivit_4x3 > predictions.jsonl
+python tools/predict.py long.mp4 --checkpoint runs/toy --timeline --output timelines/ --overlay long_classes.mp4
 python tools/predict.py --checkpoint runs/ssv2 --data.eval_split test --submission test.csv
 
 Folders are searched recursively, in the order of the names. The class names are in the model, so no data set is needed.
@@ -34,7 +35,6 @@ from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
 TOP_K, PROTOCOL = 5, "center"  # defaults
-FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 log = logging.getLogger("vidtl.predict")
 
 
@@ -49,7 +49,22 @@ def predict_parser() -> ModelParser:
     forms.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
     forms.add_argument("--csv", action="store_true", help="A row for a spreadsheet per video instead of a table")
     parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
+    add_timeline(parser)
     return parser
+
+
+def add_timeline(parser: ModelParser) -> None:
+    """Add the options of timelines."""
+    group = parser.add_argument_group("timeline")
+    group.add_argument("--timeline", action="store_true", help="Segments of time with their class, per video")
+    text = "From the start of a window to that of the next, as '8 frames' or '0.5 s'; default: half a window"
+    group.add_argument("--hop", help=text)
+    text = "Join segments of one class that are less than this apart; default: 0"
+    group.add_argument("--gap", type=float, metavar="SECONDS", help=text)
+    text = "Folder for windows.jsonl, segments.csv and a picture per video"
+    group.add_argument("--output", type=Path, metavar="FOLDER", help=text)
+    text = "Write the video, one only, with its --top_k best classes at each time (default: 3)"
+    group.add_argument("--overlay", type=Path, metavar="OUT.mp4", help=text)
 
 
 if __name__ == "__main__":
@@ -58,12 +73,14 @@ if __name__ == "__main__":
 
 import numpy as np
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from rich.cells import cell_len
+from timeline import check_timeline, print_timelines
 from trained_model import load_for_records, parse_with_model
 
 from vidtl.annotations.description import load_description, read_unlabeled
 from vidtl.annotations.formats import READERS
-from vidtl.annotations.video_files import check_frame_rate, find_videos
+from vidtl.annotations.video_files import VideoFile, check_frame_rate, find_videos
 from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require
 from vidtl.data.dataset import first_records
@@ -81,7 +98,7 @@ from vidtl.evaluation.predict import (
 from vidtl.evaluation.submission import write_predicted
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.models.directory import read_model_config
-from vidtl.runtime.files import printable, say
+from vidtl.runtime.files import printable, say, spreadsheet_cell
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
@@ -93,7 +110,12 @@ def main() -> None:
     require((options.top_k or 0) >= 0, "--top_k", options.top_k, "1 or more, or 0 for all classes")
     require(0 <= (options.threshold or 0) <= 1, "--threshold", options.threshold, "a probability from 0 to 1")
     check_frame_rate(options.frame_rate)
-    given = [name for name in ("videos", "top_k", "threshold", "json", "csv", "frame_rate") if getattr(options, name)]
+    check_timeline(options)
+    given = [
+        name
+        for name in ("videos", "top_k", "threshold", "json", "csv", "frame_rate", "timeline")
+        if getattr(options, name)
+    ]
     if options.submission and given:
         raise UserError(f"--submission and {given[0]} are given; allowed: one of them")
     if not options.submission and not options.videos:
@@ -155,30 +177,44 @@ def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
         frame_rate=options.frame_rate,
         calibration=calibration,
     )
-    threshold, top_k = options.threshold, options.top_k
+    threshold = options.threshold
     if calibration:
         log.info("%s: %s", FILE_NAME, calibration)
-        if threshold is None and top_k is None and multi_label:
+        if threshold is None and (options.top_k is None or options.timeline) and multi_label:
             threshold = np.array(list(calibration.thresholds.values()))
+    show = print_timelines if options.timeline else print_predictions
+    end(show(options, model, found.videos, settings, accelerator, threshold), len(found.videos))
+
+
+def print_predictions(
+    options: Namespace,
+    model: VideoModel,
+    videos: Sequence[VideoFile],
+    settings: PredictionSettings,
+    accelerator: Accelerator,
+    threshold: float | NDArray[np.float64] | None,
+) -> int:
+    """Print the classes of each file; return the number of unreadable files."""
+    top_k = options.top_k
     if top_k is None:
         top_k = TOP_K if threshold is None else 0
     make_row = csv_row if options.csv else table_row
     unreadable = 0
     rows: dict[Path, list[str]] = {}
-    with Progress().task("predicting", "videos", len(found.videos)) as task:
-        for prediction in predict(model, found.videos, settings, accelerator, task.update):
+    with Progress().task("predicting", "videos", len(videos)) as task:
+        for prediction in predict(model, videos, settings, accelerator, task.update):
             unreadable += bool(prediction.reason)
             classes = prediction.best(top_k or None, 0.0 if threshold is None else threshold)
             if options.json:
                 print(json.dumps(json_record(prediction, classes)), flush=True)
             else:
                 rows[prediction.path] = make_row(prediction, classes)
-    ordered = [rows[video.path] for video in found.videos if rows]
+    ordered = [rows[video.path] for video in videos if rows]
     if options.csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows(with_header(ordered))
     elif rows:
         print("\n".join(aligned(ordered)))
-    end(unreadable, len(found.videos))
+    return unreadable
 
 
 def end(unreadable: int, count: int) -> None:
@@ -219,10 +255,8 @@ def table_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[st
 
 def csv_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[str]:
     """Format path, reason, and classes each with its probability as cells that no spreadsheet takes for formulas."""
-    cells = [printable(str(prediction.path)), printable(prediction.reason)]
-    for each in classes:
-        cells += [printable(each.name), f"{each.probability:.4f}"]
-    return [f"'{cell}" if cell.startswith(FORMULA_STARTS) else cell for cell in cells]
+    cells = [cell for each in classes for cell in (each.name, f"{each.probability:.4f}")]
+    return list(map(spreadsheet_cell, [str(prediction.path), prediction.reason, *cells]))
 
 
 def with_header(rows: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -125,15 +125,19 @@ def predict(
             sections = replace(config, data=data), get_protocol(settings.protocol)
             scored = predict_records(model, records, *sections, accelerator)
             for video, each in zip(of_kind, scored, strict=True):
-                chances_K = each.probabilities
-                if settings.calibration and chances_K is not None:
-                    chances_K = tempered(chances_K, settings.calibration.temperature, multi_label)
-                yield replace(each, path=video.path, probabilities=chances_K)
+                yield replace(calibrated(each, settings.calibration, multi_label), path=video.path)
 
     for finished, prediction in enumerate(predictions(), start=1):
         if on_video:
             on_video(finished)
         yield prediction
+
+
+def calibrated(prediction: Prediction, calibration: Calibration | None, multi_label: bool) -> Prediction:
+    """Return the prediction with the probabilities of logits / temperature."""
+    if calibration is None or prediction.probabilities is None:
+        return prediction
+    return replace(prediction, probabilities=tempered(prediction.probabilities, calibration.temperature, multi_label))
 
 
 def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = None) -> Tensor:

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,15 +22,12 @@ from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, missing_entry, scan_file
 from vidtl.runtime.files import flush_to_disk, inside
 from vidtl.video import Box, UnreadableVideo, View, open_video
-from vidtl.video.clip import FULL, LIMITED, Converter
+from vidtl.video.encoder import Encoder, exact_times
 from vidtl.video.pyav import PyAVReader
-from vidtl.video.reader import Matrix
 from vidtl.video.safety import checked_path
 from vidtl.video.source import unreadable
-from vidtl.video.timeline import ScannedVideo
 
 _X264 = {"preset": "medium", "tune": "fastdecode", "g": "32", "bf": "1"}
-_MATRIX_CODES: dict[Matrix, int] = {"bt709": 1, "bt601": 6, "bt2020": 9}  # ITU-T H.273 MatrixCoefficients
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which concern every other file too
 
 SPEED_NUM_FRAMES, SPEED_STRIDE, _SPEED_SIZE, _SPEED_ROUNDS = 32, 2, (224, 224), 3  # of the timed clip, uncropped
@@ -99,29 +95,15 @@ def not_copied(job: CopyJob, reason: str) -> Entry:
 
 
 def _encode(video: PyAVReader, file: Path, settings: CopySettings) -> None:
-    source, orientation = video.source, video.source.orientation
-    height, width = _copy_size(*orientation.displayed_size(*source.coded_size), settings.short_side)
-    converter = Converter(orientation.displayed_size(height, width), source.color, "planar")
-    pts, time_base = _exact_times(source.scanned())
-    options = {"movflags": "+faststart", "movie_timescale": str(time_base.denominator)}  # exact times of the start
-    with av.open(str(file), "w", format="mp4", options=options) as container:
-        rate = Fraction(source.timeline.fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate or 1, options={**_X264, "crf": str(settings.crf)})
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        codec = stream.codec_context
-        codec.thread_count = 1  # other files use the other cores, and the bytes do not depend on the machine
-        codec.time_base = stream.time_base = time_base
-        codec.colorspace = _MATRIX_CODES[source.color.matrix]
-        codec.color_range = FULL if source.color.full_range else LIMITED
-        if first := round(source.times_s[0] / time_base):
+    size = _copy_size(video.height, video.width, settings.short_side)
+    encoder = Encoder(video, file, size, "libx264", **_X264, crf=str(settings.crf))
+    encoder.stream.codec_context.thread_count = 1  # other files use the other cores; no bytes depend on the machine
+    with encoder.container as container:
+        if video.times_s[0]:
             _encode_silence(container)
-        for number, frame in video.decode_all():
-            planes = [np.ascontiguousarray(orientation.apply(plane)).reshape(-1) for plane in converter.planes(frame)]
-            packed = np.concatenate(planes).reshape(height * 3 // 2, width)
-            picture = av.VideoFrame.from_ndarray(packed, format="yuv420p")
-            picture.pts, picture.time_base = first + pts[number] - pts[0], time_base
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+        for _, picture in encoder.frames():
+            container.mux(encoder.stream.encode(picture))
+        container.mux(encoder.stream.encode(None))
 
 
 def _encode_silence(container: av.container.OutputContainer) -> None:
@@ -139,21 +121,13 @@ def _copy_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return next(even), next(even)
 
 
-def _exact_times(video: ScannedVideo) -> tuple[list[int], Fraction]:
-    """Return the times of all frames as integers, and their unit in seconds."""
-    timeline = video.timeline
-    if timeline.pts is not None:
-        return timeline.pts.tolist(), video.time_base
-    return list(range(len(timeline.times_s))), 1 / (video.rate or Fraction(timeline.fps))
-
-
 def _check_times(original: Entry, copied: Entry) -> None:
     """Raise UnreadableVideo unless both have the same frames at exactly the same times after the first."""
     times = []
     for video in (original.scanned(), copied.scanned() if copied.status == "ok" else None):
         if video is None:
             raise UnreadableVideo(Path(original.path), f"its copy cannot be read: {copied.reason}")
-        pts, unit = _exact_times(video)
+        pts, unit = exact_times(video)
         times.append([(time - pts[0]) * unit for time in pts])
     if times[0] != times[1]:
         change = f"{len(times[0])} frames became {len(times[1])}"

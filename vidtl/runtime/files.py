@@ -28,6 +28,8 @@ LONGEST_LINE = 2_000
 JOINERS = "\u200c\u200d"
 """Format characters of Persian, the Indic scripts and emoji, which change no order."""
 
+_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
 
 def inside(path: Path, folder: Path) -> Path:
     """Return the path of an output in a folder, which may be a link; UserError if a link below leads out of it."""
@@ -162,6 +164,12 @@ def printable(text: str, length: int = 0) -> str:
         head = length * 2 // 3
         shown = f"{shown[:head].rstrip()}…{shown[head + 1 - length :].lstrip()}"
     return shown
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Make text `printable`, and put an apostrophe before what a spreadsheet would take for a formula."""
+    shown = printable(text)
+    return f"'{shown}" if shown.startswith(_FORMULA_STARTS) else shown
 
 
 def _escaped(character: str) -> str:
