@@ -117,6 +117,20 @@ def records_of_files(
     )
 
 
+def records_of_paths(
+    paths: Sequence[Path], data: DataConfig, image_model: bool, frame_rate: float | None
+) -> tuple[Records, DataConfig]:
+    """Make records of videos, or else of images, with their settings; UserError for none, both, or one refused."""
+    videos = find_videos(paths, image_model).videos
+    for video, reason in split_refused(videos, frame_rate)[1]:
+        raise UserError(f"{video.path}: {reason}")
+    kinds = list(by_pixel_format(videos, data))
+    if len(kinds) != 1:
+        found = " and ".join(str(of_kind[0].path) for of_kind, _ in kinds) or "no videos"
+        raise UserError(f"{found} found in {', '.join(map(repr, map(str, paths)))}; allowed: videos, or else images")
+    return records_of_files(videos, ClassNames(("any",)), False, frame_rate), kinds[0][1]
+
+
 def _has_container(path: str) -> bool:
     try:
         return container_of_head(checked_path(Path(path), None)) is not None

@@ -87,7 +87,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
         "unreadable": [row._asdict() for row in result.unreadable],
         "versions": installed_versions(PACKAGES),
     }
-    return _finite(record)  # type: ignore[no-any-return]
+    return finite(record)  # type: ignore[no-any-return]
 
 
 def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
@@ -180,10 +180,10 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[obje
     return path
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Replace numbers that JSON lacks by None."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list):
-        return list(map(_finite, value))
+        return list(map(finite, value))
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -82,6 +82,13 @@ class VideoModel(  # type: ignore[misc]
         """Width of the classifier's input."""
         return self.classifier()[1].in_features
 
+    def forward_features(self, input_BTCHW: Tensor) -> Tensor:
+        """Compute the input of the classifier, one vector per clip: `[B, D]`."""
+        inputs: list[Tensor] = []
+        with self.classifier()[1].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])):
+            self(input_BTCHW)
+        return inputs[0].flatten(1)
+
     def reset_classifier(self, num_classes: int, class_names: Sequence[str] = ()) -> None:
         """Replace the last layer by one for K other classes, which starts at 0; `multi_label` becomes None.
 
