@@ -205,7 +205,8 @@ def _attention_formulas() -> dict[Any, Callable[..., int]]:
     names = ("cudnn_attention", "efficient_attention", "flash_attention", "flash_attention_for_cpu",
              "fused_attention_overrideable")  # fmt: skip
     kernels = (getattr(torch.ops.aten, f"_scaled_dot_product_{name}", None) for name in names)
-    return {kernel: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v) for kernel in kernels if kernel is not None}
+    count: Any = sdpa_flop_count
+    return {kernel: lambda q, k, v, *_, **__: count(q, k, v) for kernel in kernels if kernel is not None}
 
 
 def _fake(tensor: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""Checkpoint directories: written atomically, verified by checksums, and pruned.
+"""Checkpoint directories: written whole, verified by checksums, and pruned.
 
-A checkpoint is written into a temporary directory, last `manifest.json` with sizes and SHA-256 sums, flushed to the
-disk, and renamed to `step-00000120`. It never changes afterwards. The newest checkpoint is that of the highest step
-whose manifest verifies. No file is a pickle.
+Written last, `manifest.json` holds sizes and SHA-256 sums. A checkpoint never changes afterwards; the newest is that of
+the highest step whose manifest verifies. No file is a pickle.
 """
 
 import hashlib
@@ -100,14 +99,12 @@ def _seal(directory: Path, name: str) -> None:
     manifest = directory / MANIFEST
     manifest.write_text(json.dumps({"format": _FORMAT, "name": name, "files": files}, indent=1), encoding="utf-8")
     flush_to_disk(manifest)
-    flush_to_disk(directory)
 
 
 def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
-    """Compare a checkpoint with its manifest; return the first difference, with the file's name, or None.
+    """Compare sizes with the manifest, and the content of the files in `hashed` (None for all).
 
-    Compares the content of the files in `hashed` (None for all) and the size of every file. To resume, `name` must be
-    that in the manifest; a copy may have any other.
+    Return the first difference, with the file's name, or None. `name`, where given, must be that in the manifest.
     """
     try:
         manifest = read_json(_own_file(directory, MANIFEST))
@@ -124,9 +121,7 @@ def find_problem(directory: Path, name: str | None = None, hashed: Collection[st
                 return f"{file} has {path.stat().st_size} bytes, {MANIFEST} has {expected['bytes']}"
             if (hashed is None or file in hashed) and sha256(path) != expected["sha256"]:
                 return f"{file} differs from the SHA-256 in {MANIFEST}"
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    except UserError as error:
+    except (OSError, UserError) as error:
         return str(error)
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
@@ -181,7 +176,7 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Return True for a checkpoint, damaged or not; someone else may have put a folder there."""
+    """Return True for a checkpoint, damaged or not, and False for a folder of someone else."""
     return (directory / MANIFEST).is_file()
 
 

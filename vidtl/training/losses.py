@@ -48,7 +48,6 @@ def focal(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None, multi
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-
 LOSSES: dict[str, tuple[LossFunction | None, LossFunction | None]] = {
     "cross_entropy": (cross_entropy, None),
     "binary_cross_entropy": (binary_cross_entropy, binary_cross_entropy),

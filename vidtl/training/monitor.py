@@ -47,10 +47,10 @@ def is_above(limit: float, unreadable: int, asked: int) -> bool:
 
 @dataclass
 class UnreadableVideos:
-    """Writer of `unreadable.jsonl` (a line per failed attempt: step, path, reason, classes, attempt) and its counts.
+    """Writer of `unreadable.jsonl` (a line per failed attempt) and its counts, which are those of the main process.
 
     Reads that exceeded a limit, which might succeed another time, are also in `given_up.jsonl`: a resumed run keeps the
-    file and does not try them. Counts by path and by class are complete in the main process only.
+    file and does not try them.
     """
 
     file: Path

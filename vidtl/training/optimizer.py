@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,8 +75,7 @@ def _adamw(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimiz
 class MuonWithAdamW(Optimizer):
     """Muon (Jordan et al., 2024) for the groups marked `muon` and AdamW for the others, as one optimizer.
 
-    Muon's update is scaled to the RMS of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025), so both use
-    the same learning rate and weight decay.
+    Muon's update is scaled to the RMS of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025).
     """
 
     def __init__(self, groups: list[Group], config: OptimizerConfig, fused: bool) -> None:
@@ -129,12 +129,11 @@ def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     number = {names[parameter]: i for i, parameter in enumerate(parameters)}
-    state: dict[int, dict[str, Tensor]] = {}
+    state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit(".", 1)
         parameter = parameters[number[name]]
-        has_shape = tensor.shape == parameter.shape
-        state.setdefault(number[name], {})[key] = sharded_like(tensor, parameter) if has_shape else tensor
+        state[number[name]][key] = sharded_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -143,8 +142,8 @@ class LearningRate:
     """Learning rate as a closed formula of the step, without state to save; all lengths in steps.
 
     ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
-    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Differences: warm-up and
-    cosine may start and end above 0, and progress stops at 1, where the original starts another period.
+    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Progress stops at 1, where
+    the original starts another period.
     """
 
     config: ScheduleConfig
@@ -204,8 +203,8 @@ def learning_rate_of(
 class WeightAverage:
     """Exponential moving average d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)).
 
-    n is the number of finished steps. The second term limits the weight of the initialization, as in TensorFlow's
-    `ExponentialMovingAverage(num_updates)`. Averages trained parameters and running statistics of norms.
+    n is the number of finished steps, as in TensorFlow's `ExponentialMovingAverage(num_updates)`. Averages trained
+    parameters and running statistics of norms.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

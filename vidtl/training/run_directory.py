@@ -1,8 +1,8 @@
 """Output directory of a run: one experiment, one run at a time, and no changes before all checks have passed.
 
-`summary.json` describes the run and its results. One entry of `attempts` stands for each start of the run; that of a
-killed attempt keeps the status `running` until the next start. `peak_memory_bytes` is that of the main process without
-decoding workers: `gpu` allocated by torch (null without a GPU), `process` resident memory (VmHWM; null outside Linux).
+In `summary.json`, one entry of `attempts` stands for each start of the run; that of a killed attempt keeps the status
+`running` until the next start. `peak_memory_bytes` is that of the main process without decoding workers: `gpu`
+allocated by torch (null without a GPU), `process` resident memory (VmHWM; null outside Linux).
 """
 
 import json
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,10 +132,9 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     """
     if not file.exists():
         return
-    try:
+    recorded = None
+    with suppress(ValueError):
         recorded = parse_yaml(read_text(file, YAML_BYTES))
-    except (OSError, ValueError):
-        recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
     for key, old, new in differences(dotted(recorded), config, affecting=["training"]):
@@ -154,8 +153,7 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
 def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> Iterator[dict[str, Any]]:
     """Add an attempt that starts at `state.step` to `summary.json`, and complete it with the outcome of the block.
 
-    For the main process. `about` describes the run. Yields a dictionary for further results. UserError where the file
-    cannot be written at the start.
+    `about` describes the run. Yields a dictionary for further results. UserError where the file cannot be written.
     """
     attempt: dict[str, Any] = {
         "status": "running",
@@ -222,11 +220,9 @@ def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str
 
 def _peak_memory() -> dict[str, int | None]:
     """Return the maxima since the process started, in bytes. `getrusage` would include the parent's before exec."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    process = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    process = None
+    with suppress(OSError, IndexError):
+        process = int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024
     return {"gpu": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None, "process": process}
 
 
