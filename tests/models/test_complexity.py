@@ -11,15 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import flop_counter
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import build_model, create_model
-from vidtl.models.complexity import (
-    count_multiply_adds,
-    measure_complexity,
-    stage_names,
-    time_passes,
-    time_stages,
-    without_token_learner,
-)
+from vidtl.models import build_model, complexity, create_model
+from vidtl.models.complexity import count_multiply_adds, measure_complexity, stage_names, time_passes, time_stages
 
 # Billions of multiply-adds from the shapes of the layers. Only matrix products, convolutions and attention count.
 EXACT_GMACS: list[tuple[str, dict[str, Any], float]] = [
@@ -113,9 +106,9 @@ def test_memory_equals_that_of_a_real_run(architecture: str, autocast: torch.dty
 
 def test_twin_without_token_learner() -> None:
     twin = replace(SMALL, token_learner=TokenLearnerConfig(num_tokens=0))
-    assert without_token_learner(SMALL) == twin
-    assert without_token_learner(twin) is None
-    assert without_token_learner(ModelConfig(architecture="t2t_vit")) is None
+    assert complexity.without_token_learner(SMALL) == twin
+    assert complexity.without_token_learner(twin) is None
+    assert complexity.without_token_learner(ModelConfig(architecture="t2t_vit")) is None
 
 
 def test_times_cover_every_stage_and_leave_no_hooks() -> None:

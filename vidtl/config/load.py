@@ -195,11 +195,10 @@ def _items(values: Any, origin: Any, arguments: tuple[Any, ...], key: str, docum
 
 def parse_text(text: str, hint: Any, key: str) -> Any:
     """Parse a value of the command line: YAML, or plain text if the type is `str` or a `Literal` of words."""
-    is_text = hint is str or (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str))
-    try:
-        value = text if is_text else parse_yaml(text)
-    except ValueError:
-        value = text
+    value: Any = text
+    if hint is not str and not (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str)):
+        with suppress(ValueError):
+            value = parse_yaml(text)
     return convert(value, hint, key, Document(text))
 
 

@@ -26,7 +26,6 @@ SEQUENCES: dict[Axes, tuple[str, ...]] = {
 class Attention(nn.Module):
     """Multi-head self-attention on a grid of tokens: `[B, t, N, D] -> [B, t, N, D]`.
 
-    Queries, keys and values have separate projections: measured equal in speed to a fused one, and simpler to load.
     Kernels start Xavier-uniform, biases at 0 (ViViT's reference code).
 
     Args:

@@ -1,8 +1,7 @@
 """Transformer blocks: attention, MLP, LayerScale, stochastic depth.
 
 Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, biases everywhere. The four forms of
-ViViT differ only in the axes of attention. Options that published image and video models need: three activations,
-LayerScale, capped attention.
+ViViT differ only in the axes of attention.
 
 Axes: B clips, t timesteps, N tokens of a timestep, D width, H heads, d head width.
 """
@@ -172,15 +171,13 @@ class FactorisedSelfAttentionBlock(nn.Module):
     def _attend(self, axis: Axes, tokens_BtND: Tensor) -> Tensor:
         norm, attention, scale = (self.get_submodule(f"{part}_{axis}") for part in ("norm", "attn", "scale"))
         prefix = self.num_prefix
+        if prefix and axis == "time":
+            return F.pad(scale(attention(norm(tokens_BtND[:, :, prefix:]))), (0, 0, prefix, 0))
+        mixed: Tensor = scale(attention(norm(tokens_BtND)))
         if not prefix:
-            mixed: Tensor = scale(attention(norm(tokens_BtND)))
-        elif axis == "time":
-            mixed = F.pad(scale(attention(norm(tokens_BtND[:, :, prefix:]))), (0, 0, prefix, 0))
-        else:
-            mixed = scale(attention(norm(tokens_BtND)))
-            shared = mixed[:, :, :prefix].mean(dim=1, keepdim=True).expand(-1, mixed.shape[1], -1, -1)
-            mixed = torch.cat([shared, mixed[:, :, prefix:]], dim=2)
-        return mixed
+            return mixed
+        shared = mixed[:, :, :prefix].mean(dim=1, keepdim=True).expand(-1, mixed.shape[1], -1, -1)
+        return torch.cat([shared, mixed[:, :, prefix:]], dim=2)
 
 
 def make_blocks(
@@ -213,7 +210,6 @@ def make_blocks(
         if len(both) == 1:
             blocks.append(TransformerBlock(width, both[0], mlp(), drop_path, norm_eps, layer_scale))
         else:
-            pair = (both[0], both[1])
-            block = FactorisedSelfAttentionBlock(width, pair, mlp(), drop_path, norm_eps, layer_scale, num_prefix)
-            blocks.append(block)
+            arguments = (both[0], both[1]), mlp(), drop_path, norm_eps, layer_scale, num_prefix
+            blocks.append(FactorisedSelfAttentionBlock(width, *arguments))
     return blocks

@@ -28,8 +28,8 @@ def create_model(
         num_classes: K.
         num_frames: T; by default that of the weights, or of the published model.
         frame_size: H and W in pixels; by default those of the weights, or of the published model.
-        pretrained: weights to start from, see `read_published`: they decide what the name leaves open (activation,
-            epsilon, positions, pooling). A classifier of another number of classes stays fresh.
+        pretrained: weights to start from, see `read_published`: they decide what the name leaves open. A classifier of
+            another number of classes stays fresh.
         overrides: keys of `ModelConfig`, such as `width=192`.
 
     Raises:

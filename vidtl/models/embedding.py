@@ -41,9 +41,8 @@ class Grid(NamedTuple):
 class TubeletEmbedding(nn.Module):
     """Project each box of frames x pixels x pixels to one token: `input_BTCHW -> tokens_BtND` with N = h * w.
 
-    A reshape and one linear layer: equal to a Conv3d whose stride is its kernel, and several times as fast in bf16. A
-    Conv3d kernel `[D, C, t, h, w]` loads by reshape. The kernel starts as Flax starts convolutions: a truncated normal
-    of variance 1 / fan-in, whose cut at 2 leaves 0.88 of the spread.
+    Equal to a Conv3d whose stride is its kernel, which loads by reshape, and several times as fast in bf16. The kernel
+    starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread).
     """
 
     def __init__(self, tubelet: Tubelet, width: int) -> None:

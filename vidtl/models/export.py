@@ -45,13 +45,9 @@ class Check(NamedTuple):
     max_difference: float
     largest_logit: float
 
-    def agrees(self, tolerance: float) -> bool:
-        """Compare with a tolerance; False for any value that is not a number."""
-        return self.max_difference <= tolerance * self.largest_logit
-
     def require(self, path: Path, tolerance: float) -> None:
         """Raise a UserError where the logits of file and model do not agree."""
-        if not self.agrees(tolerance):
+        if not self.max_difference <= tolerance * self.largest_logit:  # also for NaN
             reason = f"because it differs from the model ({self}); allowed: {tolerance:g} of the largest logit"
             raise UserError(f"{path} was not written, {reason}")
 

@@ -1,7 +1,6 @@
 """Export of joint ViViTs as directories of transformers, for `VivitForVideoClassification.from_pretrained`.
 
-Names and layouts are those of the published models, so that every version of transformers reads them. The written
-directory is read back and compared with the model before it gets its name.
+Names and layouts are those of the published models. A directory is read back and compared before it gets its name.
 """
 
 import json

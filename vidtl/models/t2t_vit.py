@@ -1,8 +1,7 @@
 """T2T-ViT (Yuan et al., ICCV 2021) on images: the tokens-to-token module, then a narrow transformer with a class token.
 
-The module alternates overlapping splits and small transformers. It turns single frames into tokens of T2T-ViT, or of
-ViViT and the mini-ViT in place of tubelets. Source: the paper, sections 3.1 and 3.2, and the authors' code, whose
-orders and constants are kept wherever the paper leaves them open.
+The module alternates overlapping splits and small transformers; it also serves ViViT and the mini-ViT in place of
+tubelets. Source: the paper, sections 3.1 and 3.2, and the authors' code.
 """
 
 import math
