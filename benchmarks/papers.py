@@ -3,9 +3,8 @@
     python -m benchmarks.papers                             all tables
     python -m benchmarks.papers t2t_vit --output rows.json
 
-Multiply-adds are those of one view; the sources call billions of them "GFLOPs". Rows with the source `arithmetic` are
-not published: they follow from the shapes of the layers. A note that starts with `does not match` marks a published
-figure that cannot belong to its model.
+Multiply-adds are those of one view; the sources call billions of them "GFLOPs". Rows with the source `arithmetic`
+follow from the shapes of the layers. A note `does not match` marks a published figure that cannot be of its model.
 """
 
 import argparse

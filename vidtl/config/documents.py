@@ -72,9 +72,8 @@ def _integer(text: str) -> int:
 def parse_yaml(text: str, lines: dict[str, int] | None = None) -> Any:
     """Parse one YAML document strictly; `lines` receives the line of each dotted key.
 
-    Raises:
-        ValueError: not YAML, a repeated key (YAML would keep the last silently), an alias (which can expand without
-            bound), a tag, too many levels or digits.
+    ValueError: not YAML, a repeated key (YAML would keep the last silently), an alias (which can expand without bound),
+    a tag, too many levels or digits.
     """
     try:
         depth = 0

@@ -76,9 +76,7 @@ def load(path: Path, kind: type[T]) -> T:
 def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
     """Build a dataclass, also of dataclasses; keys left out, or null, take their defaults.
 
-    `prefix` are the dotted keys that lead to the mapping, for messages: `splits.train.`.
-
-    UserError: a key is unknown or missing, or a value is of another type or out of range.
+    `prefix` are the keys that lead to it (`splits.train.`). UserError: an unknown or missing key, or a wrong value.
     """
     known = leaves(kind, prefix)
     values = read_values(document, known, prefix)

@@ -40,8 +40,7 @@ class Attention(nn.Module):
         attention_dropout: on the attention probabilities.
         softcap: c of c · tanh(logits / c), applied to the logits before the softmax (VideoPrism: 50); 0 for none.
 
-    Raises:
-        UserError: the heads do not divide the width, or their number is odd with `time_and_space`.
+    UserError: the heads do not divide the width, or their number is odd with `time_and_space`.
     """
 
     def __init__(

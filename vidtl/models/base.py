@@ -133,8 +133,7 @@ class VideoModel(  # type: ignore[misc]
             num_classes: of a fresh classifier, where the weights have none.
             revision: branch, tag or commit of the repository.
 
-        Raises:
-            UserError: as `read_published`, or the weights are of another model than `cls`.
+        UserError: as `read_published`, or the weights are of another model than `cls`.
         """
         model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip, num_classes)
         if not isinstance(model, cls):

@@ -35,9 +35,7 @@ class PytorchVideoModel(VideoModel):
     """A network of pytorchvideo: `input_BTCHW -> logits_BK`.
 
     `name` is a size of `model.architecture` pytorchvideo; the other arguments are the keys of `model` and `clip`.
-
-    Raises:
-        UserError: frames or a frame size that the network cannot take.
+    UserError: frames or a frame size that the network cannot take.
     """
 
     def __init__(

@@ -1,10 +1,8 @@
 """Cost of a model, per block and in total: parameters, multiply-adds, memory kept for the backward pass, and time.
 
-For the counts, the model runs on torch's fake tensors, which have shapes but no values: the largest takes seconds.
-
 Multiply-adds (half of torch's FLOPs) are those of matrix products, convolutions and attention, also inside fused
-kernels; softmax, norms, GELU and other element-wise work are left out. The papers' "GFLOPs" are multiply-adds too, from
-a compiler that adds element-wise work, and are 0.3 to 1.2 % higher.
+kernels, without element-wise work (softmax, norms, GELU). The papers' "GFLOPs" are multiply-adds too, of a compiler
+that adds element-wise work, and 0.3 to 1.2 % higher.
 """
 
 import statistics

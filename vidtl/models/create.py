@@ -32,8 +32,7 @@ def create_model(
             another number of classes stays fresh.
         overrides: keys of `ModelConfig`, such as `width=192`.
 
-    Raises:
-        UserError: an unknown name or key, a clip that the model cannot take, or weights that do not fit.
+    UserError: an unknown name or key, a clip that the model cannot take, or weights that do not fit.
     """
     config = parse_name(name)
     known = [field.name for field in fields(ModelConfig)]

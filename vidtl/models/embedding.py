@@ -174,16 +174,13 @@ def resize_positions(
     first ones, are copied; further ones are left out, and rows that the source has not are 0.
 
     Args:
-        weight_LD: rows of prefix tokens, then those of the grid.
-        source: their grid.
-        target: the position embedding to fit.
+        weight_LD: rows of prefix tokens, then those of the grid `source`.
         name: file and parameter, for messages.
         resizing: default: that of `target`. `linear` keeps the corner tokens in place (ViViT), the others the corners
             of the picture: `bicubic` (T2T-ViT, transformers) or antialiased (timm), `bilinear` antialiased, also along
             time (VideoPrism), `nearest` (TimeSformer).
 
-    Raises:
-        UserError: there are fewer rows than the source grid has.
+    UserError: there are fewer rows than the source grid has.
     """
     num_prefix = weight_LD.shape[0] - source.size
     if num_prefix < 0:

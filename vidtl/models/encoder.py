@@ -24,10 +24,6 @@ class Encoder(nn.Module):
         axes: those of the attentions of each block.
         grid: tokens along time, height and width; t is 1 where all timesteps share their positions, h and w are 1 where
             all places do.
-        class_token: prepend a class token.
-        input_norm: normalize before the first block.
-        final_norm: normalize after the last block.
-
     The other arguments are those of `ViViT`.
     """
 

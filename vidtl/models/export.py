@@ -1,7 +1,7 @@
 """Export of models to files that run without this project: ONNX (`.onnx`) and torch.export (`.pt2`).
 
-Input is `input_BTCHW`, normalized float32 clips, output `logits_BK`. A file is written under a temporary name, compared
-with the model on random clips, and renamed only if both agree; until then an older file stays.
+Input is `input_BTCHW`, normalized float32 clips, output `logits_BK`. An older file stays until the new one agrees with
+the model on random clips.
 """
 
 import json
@@ -64,8 +64,7 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
         batch: clips per call; `None` for any number, checked with 1 and 3.
         tolerance: largest difference allowed, as a share of the largest logit.
 
-    Raises:
-        UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
+    UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
     """
     check_output(path)
     require(batch is None or batch >= 1, "batch", batch, "1 or more, or dynamic")

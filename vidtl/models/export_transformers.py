@@ -59,13 +59,11 @@ def export_transformers(model: VideoModel, directory: Path, tolerance: float = T
     """Write `config.json`, `model.safetensors` and `preprocessor_config.json`, and compare with the logits of `model`.
 
     Args:
-        model: a ViViT of the joint form with class token and learned positions, on the CPU; it is left in evaluation
-            mode.
+        model: a joint ViViT with class token and learned positions, on the CPU; it is left in evaluation mode.
         directory: new or empty.
         tolerance: largest difference allowed, as a share of the largest logit.
 
-    Raises:
-        UserError: another model, a directory with files, or a difference above `tolerance`.
+    UserError: another model, a directory with files, or a difference above `tolerance`.
     """
     settings = dotted(asdict(model.model_config))
     for key, needed in _NEEDED.items():

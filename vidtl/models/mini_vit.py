@@ -27,9 +27,7 @@ class MiniViT(VideoModel):
     tokens-to-token module in place of patches (no part of the study) gives as many tokens.
 
     Arguments are the keys of `model` and `clip`, described in `vidtl/config`; those of TokenLearner as in `ViViT`.
-
-    Raises:
-        UserError: clips of more than one frame, patches that do not fill a frame, or a TokenLearner that does not fit.
+    UserError: clips of more than one frame, patches that do not fill a frame, or a TokenLearner that does not fit.
     """
 
     def __init__(

@@ -51,8 +51,7 @@ class PerformerTokenLayer(nn.Module):
 
     One head with positive random features φ(u) = exp(W u - |u|² / 2) / √m, m = S / 2 and W frozen, orthogonal, times
     √m; queries and keys are not scaled. The skip connection starts from the values, because D is not S. Everything runs
-    in float32 even under autocast: exp of a difference of large numbers loses its digits in bf16 and its range in fp16,
-    where the 1e-8 of the division is 0. The released recipes have dropout here and nowhere else.
+    in float32 even under autocast: exp of a difference of large numbers loses its digits in bf16 and its range in fp16.
     """
 
     def __init__(self, width: int, out_width: int, dropout: float) -> None:
@@ -114,15 +113,13 @@ class TokensToToken(nn.Module):
     A token layer after every split but the last, then a projection.
 
     Args:
-        kind: attention of the token layers.
         frame_size: height and width in pixels, not necessarily multiples of the product of the strides.
         width: D.
         token_width: width inside the module, 64 in every published model.
         dropout: inside the Performer layers only.
         splits: the published ones give one token per 16 x 16 pixels.
 
-    Raises:
-        UserError: frames too small for one token.
+    UserError: frames too small for one token.
     """
 
     def __init__(
@@ -178,13 +175,10 @@ class T2TViT(VideoModel):
 
     The token module, a class token, fixed sines and cosines over the sequence (class token: position 0), pre-norm
     blocks with LayerNorm epsilon 1e-5, exact GELU and no bias on queries, keys and values. Linear layers start from
-    N(0, 0.02). Weights of another image size come with their position table, resized as in the authors' fine-tuning.
-    The table and the Performer's features are parameters without gradient, as in the released files, and count as such.
+    N(0, 0.02). Position table and Performer features are parameters without gradient, as in the released files.
 
-    Arguments are the keys of `model` and `clip`, described in `vidtl/config`.
-
-    Raises:
-        UserError: clips of more than one frame, frames too small for one token, or heads that do not divide the width.
+    Arguments are the keys of `model` and `clip`, described in `vidtl/config`. UserError: clips of more than one frame,
+    frames too small for one token, or heads that do not divide the width.
     """
 
     def __init__(

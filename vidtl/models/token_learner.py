@@ -33,8 +33,7 @@ class TokenLearner(nn.Module):
         pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
         dropout: inside the MLP of `v1.1`.
 
-    Raises:
-        UserError: a value that is not allowed.
+    UserError: a value that is not allowed.
     """
 
     def __init__(

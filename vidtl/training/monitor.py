@@ -79,8 +79,7 @@ class UnreadableVideos:
     def add(self, state: TrainingState, num_clips: int, num_failures: int, failures: Sequence[Failure]) -> None:
         """Count one step: clips and failures of all processes, and this process's failures. All processes call this.
 
-        `num_failures` counts no substitutes, which are seldom independent of what they replace. UserError where more
-        than `max_share` of the videos are unreadable.
+        `num_failures` counts no substitutes. UserError where more than `max_share` of the videos are unreadable.
         """
         state.videos_asked += num_clips // self.repeats
         state.videos_unreadable += num_failures

@@ -27,9 +27,8 @@ Group = dict[str, Any]
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
     """Group the trainable parameters by layer, from the input up, and by weight decay.
 
-    Norms, biases and other vectors never decay, nor do the names in `model.no_weight_decay()` (class token, position
-    embeddings). A group's `lr_scale` is layer_decay ** (layers above it); without layer decay all layers share their
-    groups. With Muon, matrices between the first and the last layer form separate groups, marked `muon`.
+    Vectors such as biases never decay, nor do the names in `model.no_weight_decay()`. A group's `lr_scale` is
+    layer_decay ** (layers above it). With Muon, matrices between first and last layer form groups marked `muon`.
     """
     exempt: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -59,8 +59,7 @@ class RunDirectory:
     def find_checkpoint(self, config: ExperimentConfig) -> Path | None:
         """Find the checkpoint to resume from, None in a new directory; writes nothing.
 
-        UserError where the directory holds another experiment, or only checkpoints that do not verify, or any
-        checkpoint while `training.resume` is `never`.
+        UserError for another experiment, only damaged checkpoints, or any while `training.resume` is `never`.
         """
         existing = checkpoints.list_checkpoints(self.checkpoints)
         if existing and config.training.resume == "never":

@@ -1,7 +1,6 @@
 """One optimizer step, with the same gradient for any split of a batch over processes and micro-batches.
 
-The gradient is that of (sum of the losses of the real samples of the whole batch) / (their number). PyTorch averages
-gradients over processes, so each process scales its sum by processes / number of real samples.
+PyTorch averages gradients over processes, so each scales the sum of its losses by processes / number of real samples.
 """
 
 import math
