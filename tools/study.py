@@ -205,12 +205,9 @@ def call(command: list[str], launch: Path | None) -> None:
 
 
 def run_to_end(command: Sequence[str]) -> int:
-    """Run a subprocess and return its exit code.
+    """Run a subprocess and return its exit code; StoppedBySignalError once it has ended after a stop signal.
 
-    A stop signal is sent to each process started, because launchers do not forward it. Ctrl-C reaches them twice, which
-    they debounce.
-
-    StoppedBySignalError: after all of them have ended.
+    The signal is sent to each process started, because launchers do not forward it.
     """
     with StopSignals() as signals:
         process = subprocess.Popen(command)
