@@ -112,7 +112,6 @@ def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
 
 
 def _one_by_one(path: Path, decoder: str, view: View, form: PixelFormat) -> np.ndarray:
-    """Read each frame with a new reader: [1, T, ...]."""
     frames = []
     for number in view.indices:
         with open_video(path, decoder) as video:

@@ -71,7 +71,6 @@ def _published(row: Mapping[str, str]) -> PublishedModel:
 
 
 def _model(name: str, settings: Mapping[str, str]) -> ModelConfig:
-    """Return the settings of a model name, with changes by dotted key."""
     model = parse_name(name)
     for key, value in settings.items():
         section, _, stage_key = key.rpartition(".")

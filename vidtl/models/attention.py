@@ -83,7 +83,6 @@ class Attention(nn.Module):
         return out_BtND
 
     def _attend(self, q_BtND: Tensor, k_BtND: Tensor, v_BtND: Tensor, pattern: str) -> Tensor:
-        """Attend with one share of the heads, over the sequences of `pattern`."""
         batch, timesteps, tokens, _ = q_BtND.shape
         heads = self.num_heads // len(SEQUENCES[self.axes])
         q, k, v = (rearrange(x, f"B t N (H d) -> {pattern}", H=heads) for x in (q_BtND, k_BtND, v_BtND))

@@ -181,7 +181,6 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _set_aside(path: Path) -> None:
-    """Rename what has the name of a checkpoint but is none."""
     aside = path.with_name(path.name + _DAMAGED)
     while os.path.lexists(aside):
         aside = aside.with_name(aside.name + _DAMAGED)

@@ -118,8 +118,6 @@ def train(
 
 @dataclass
 class _Run:
-    """A run in progress: everything is opened, checked and restored."""
-
     directory: RunDirectory
     engine: Engine
     state: TrainingState
@@ -129,7 +127,6 @@ class _Run:
     evaluate: Evaluate | None
     best_metric: Metric
     metrics: dict[str, float] = field(default_factory=dict)
-    """Last evaluation, in the main process."""
 
     def __post_init__(self) -> None:
         self.config, self.accelerator = self.engine.config, self.engine.accelerator

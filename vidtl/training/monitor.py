@@ -127,8 +127,6 @@ class UnreadableVideos:
 
 
 class _Pending(NamedTuple):
-    """A step whose numbers are being copied to the host."""
-
     report: StepReport
     numbers: Tensor
     """float64 [processes, 5]: shares of loss and accuracy, gradient norm, unreadable videos, `StopSignals.take()`."""
@@ -160,7 +158,6 @@ class Monitor:
         self.restart_clock()
 
     def _restart_sums(self) -> None:
-        """Begin a line of the log: clips, and the seconds of each kind of work."""
         self._seconds = 0.0
         self._sums: defaultdict[str, float] = defaultdict(float)
 

@@ -40,7 +40,6 @@ class TrainingState:
     """Progress of a run."""
 
     step: int = 0
-    """Finished optimizer steps."""
     videos_asked: int = 0
     """Videos requested from the loader, without substitutes."""
     videos_unreadable: int = 0
@@ -53,7 +52,6 @@ class TrainingState:
     """Step of the last evaluation that `best` and `evaluations_since_best` include."""
     evaluations_since_best: int = 0
     nonfinite_steps: int = 0
-    """Steps skipped because of a non-finite loss or gradient."""
     nonfinite_in_a_row: int = 0
     scaler: dict[str, Any] | None = None
     """fp16 only: the loss scale and its counters."""
@@ -139,7 +137,6 @@ def load_snapshot(directory: Path, model: nn.Module, average: WeightAverage | No
 
 
 def _read_weights(directory: Path, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read the weights as they are trained, sharded as `examples` of the same names."""
     unmerged = directory / UNMERGED
     tensors = load_file(unmerged if unmerged.exists() else directory / MODEL)
     return {name: sharded_like(tensor, examples.get(name, tensor)) for name, tensor in tensors.items()}

@@ -96,7 +96,6 @@ def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
 
 
 def _image_size(file: Path, path: Path) -> tuple[int, int]:
-    """Read the displayed height and width of an image from its header."""
     with unreadable(path), _opened_image(file, path) as image:
         sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF's Orientation: 5 to 8 have rows for columns
         return (image.width, image.height) if sideways else (image.height, image.width)
@@ -123,7 +122,6 @@ def _opened_image(file: Path | BinaryIO, path: Path) -> Image.Image:
 
 
 def _numbered_images(folder: Path) -> list[Path]:
-    """List the images of a folder by number; a gap is an error."""
     try:
         stems = {name: name.rpartition(".")[0] for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)}
     except OSError as error:

@@ -74,7 +74,6 @@ def _draw_large_matrix(
 
 
 def _labels(names: Sequence[str]) -> Image.Image:
-    """Draw names below each other, `CELL_PX` apart, aligned to the right."""
     texts, blank = [printable(name, 36) for name in names], ImageDraw.Draw(Image.new("RGB", (1, 1)))
     widths = [draw_label(blank, (0, 0), text, "black", CELL_PX - 1) for text in texts]
     image = Image.new("RGB", (8 + round(max(widths)), CELL_PX * len(names)), "white")

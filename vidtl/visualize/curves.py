@@ -111,7 +111,6 @@ def _draw_metrics(
 
 
 def _add_epochs(axes: Axes, lines: Sequence[Line]) -> None:
-    """Add an axis above that counts epochs, which are proportional to steps."""
     ratio = next((_number(line["epoch"]) / _number(line["step"]) for line in reversed(lines) if line.get("epoch")), 0.0)
     if ratio > 0:
         functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)

@@ -86,7 +86,6 @@ def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int, softcap: fl
 
 
 def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> Tensor:
-    """Mix the rows as this attention mixes values: W rows."""
     batch, timesteps, tokens, _ = tokens_BtND.shape
     sequences = [pattern.replace("H ", "").replace("d", "D") for pattern in SEQUENCES[attention.axes]]
     q, k = (layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (attention.q, attention.k))
@@ -122,7 +121,6 @@ def _pooled(rows_tNL: Tensor, num_prefix: int, from_first: bool) -> Tensor:
 
 @contextmanager
 def _recorded(encoder: Encoder | None) -> Iterator[list[Layer]]:
-    """Record the input of each attention of an encoder, in order."""
     layers: list[Layer] = []
     with ExitStack() as hooks:
         for part in encoder.modules() if encoder else ():
