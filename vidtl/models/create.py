@@ -4,9 +4,9 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import require_choice
 from vidtl.config.load import dotted
 from vidtl.config.model import ARCHITECTURES
-from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
 from vidtl.models.factory import build_model, parse_name
 from vidtl.models.weights.pretrained import load_pretrained
@@ -35,10 +35,8 @@ def create_model(
     UserError: an unknown name or key, a clip that the model cannot take, or weights that do not fit.
     """
     config = parse_name(name)
-    known = [field.name for field in fields(ModelConfig)]
     for key in overrides:
-        if key not in known:
-            raise UserError(f"create_model has no argument {key!r}; {did_you_mean(key, known)}")
+        require_choice("an argument of create_model", key, [field.name for field in fields(ModelConfig)])
     clip = ARCHITECTURES[config.architecture].clip_of(str(config.size))
     given = {"num_frames": num_frames, "frame_size": frame_size}
     given = {key: value for key, value in given.items() if value}

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.errors import UserError
+from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.embedding import Grid, Kind, PositionEmbedding
 from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
@@ -102,8 +102,7 @@ class Encoder(nn.Module):
 
     def token_maps(self, tokens_BtND: Tensor) -> Tensor:
         """Return the maps `[B, t, S, h, w]` of the first TokenLearner, before pooling."""
-        if not self.token_learners:
-            raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
+        require(len(self.token_learners) > 0, "model.token_learner.num_tokens", 0, "1 or more, to have token maps")
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
         _, grid = self._split(self._before_token_learner(tokens_BtND))

@@ -79,11 +79,8 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
         flush_to_disk(folder)
         remove(replaced)
     except (OSError, SafetensorError, UserError) as error:
-        problem = problem_of_disk(error.__cause__ or error)
-        raise UserError(
-            f"checkpoint {target} could not be written: {problem} ({content_bytes} bytes needed, {_free(folder)} "
-            "free); the one before it is intact"
-        ) from error
+        problem = f"{problem_of_disk(error.__cause__ or error)} ({content_bytes} bytes needed, {_free(folder)} free)"
+        raise UserError(f"checkpoint {target} could not be written: {problem}; earlier ones are intact") from error
 
 
 def _seal(directory: Path, name: str) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from vidtl.config import OptimizerConfig, ScheduleConfig
+from vidtl.config.checks import require
 from vidtl.config.training import parse_length
-from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
 from vidtl.training.model_setup import lies_in, local_part, sharded_like
 
@@ -186,9 +186,7 @@ def learning_rate_of(
         ("cooldown", schedule.cooldown, warmup + cooldown <= total),
         *(("milestones", text, 0 < milestone < total) for text, milestone in milestones),
     ):
-        if not fits:
-            run = f"schedule.length, {schedule.length!r} ({total} steps)"
-            raise UserError(f"schedule.{name} is {text!r}; allowed: what fits into {run}")
+        require(fits, f"schedule.{name}", text, f"what fits into schedule.length, {schedule.length!r} ({total} steps)")
     return LearningRate(
         config=schedule,
         peak=peak,

@@ -25,6 +25,7 @@ import yaml
 from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require
 from vidtl.config.compare import differences, plain
 from vidtl.config.documents import YAML_BYTES, parse_yaml, read_json, read_text
 from vidtl.config.load import dotted
@@ -62,18 +63,13 @@ class RunDirectory:
         UserError for another experiment, only damaged checkpoints, or any while `training.resume` is `never`.
         """
         existing = checkpoints.list_checkpoints(self.checkpoints)
-        if existing and config.training.resume == "never":
-            raise UserError(
-                f"training.resume is 'never' and {self.checkpoints} has checkpoints; "
-                "allowed: 'auto' to resume from the newest, or another output directory"
-            )
+        allowed = f"'auto' to resume from {self.checkpoints}, or another output directory"
+        require(not existing or config.training.resume == "auto", "training.resume", "never", allowed)
         checkpoint = checkpoints.newest_valid(self.checkpoints)
         if existing and checkpoint is None:
-            newest, problem = existing[0].name, checkpoints.find_problem(existing[0], existing[0].name)
-            raise UserError(
-                f"no checkpoint in {self.checkpoints} can be resumed from; {newest}: {problem}; move them away, or "
-                "give another output directory"
-            )
+            newest, advice = existing[0], "move them away, or give another output directory"
+            problem = checkpoints.find_problem(newest, newest.name)
+            raise UserError(f"no checkpoint in {self.checkpoints} is valid; {newest.name}: {problem}; {advice}")
         for file in (self.config_file, *([checkpoint / checkpoints.EXPERIMENT] if checkpoint else [])):
             check_same_experiment(file, config)
         return checkpoint
@@ -142,11 +138,9 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
             before, now = (parse_length(str(length), key) for length in (old, new))
             if now.unit == before.unit and now.number >= before.number:
                 continue
-        other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
-        raise UserError(
-            f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
-            f"give another output directory, or the same value"
-        )
+        version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
+        advice = "give another output directory, or the same value"
+        raise UserError(f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{version}; {advice}")
 
 
 @contextmanager

@@ -87,9 +87,9 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
         raise UserError(f"{directory / STATE} was written by another version of vidtl: {error}") from error
     for name, now in asdict(facts).items():
         if (before := recorded[name]) not in (None, now):
+            advice = "restore classes, videos, labels and their order, or give another output directory"
             raise UserError(
-                f"checkpoint {directory} has other data: {name} is {before!r} there and {now!r} here; restore the "
-                "classes, videos, labels and their order, or give another output directory"
+                f"checkpoint {directory} has other data: {name} is {before!r} there, {now!r} here; {advice}"
             )
     return state
 
