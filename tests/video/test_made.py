@@ -1,6 +1,5 @@
 """Files made for one difficulty each: open GOPs, odd sizes, pixel formats, hidden pictures, no index, rotation."""
 
-from collections.abc import Sequence
 from fractions import Fraction
 from itertools import islice, product
 from pathlib import Path
@@ -29,17 +28,9 @@ def picture(number: int, height: int, width: int) -> np.ndarray:
 
 
 def encode(
-    path: Path,
-    codec: str,
-    frames: Sequence[np.ndarray],
-    pix_fmt: str = "yuv420p",
-    degrees: int = 0,
-    rate: int = 25,
-    form: str | None = None,
-    numbers: Sequence[int] = range(NUM_FRAMES),
-    after_silence: bool = False,
-    **options: str,
-) -> Path:
+    path, codec, frames, pix_fmt="yuv420p", degrees=0, rate=25, form=None, numbers=range(NUM_FRAMES),
+    after_silence=False, **options,
+):  # fmt: skip
     """Encode RGB frames, each at the time of its number."""
     with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(codec, rate=rate, options=options)

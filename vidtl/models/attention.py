@@ -29,15 +29,10 @@ class Attention(nn.Module):
     Kernels start Xavier-uniform, biases at 0 (ViViT's reference code).
 
     Args:
-        width: D.
-        num_heads: H.
         axes: tokens that attend to each other: all of the clip (`joint`, ViViT model 1), those of a timestep (`space`),
             those at one place (`time`), or `time_and_space`: the first half of the heads over time, the second half
             over space (factorised dot-product attention, model 4).
         head_width: d; D / H by default.
-        qkv_bias: add biases to queries, keys and values.
-        dropout: on the result.
-        attention_dropout: on the attention probabilities.
         softcap: c of c · tanh(logits / c), applied to the logits before the softmax (VideoPrism: 50); 0 for none.
 
     UserError: the heads do not divide the width, or their number is odd with `time_and_space`.

@@ -99,10 +99,8 @@ class VideoModel(  # type: ignore[misc]
     def set_class_prior(self, positive_rates_K: Tensor) -> None:
         """Start an untrained multi-label model at the frequencies of the classes: sigmoid(bias) is the rate.
 
-        See Lin et al., "Focal loss for dense object detection", 2017, section 4.1.
-
-        Args:
-            positive_rates_K: share of training videos that have each class; clamped to 0.001 and 0.999.
+        `positive_rates_K` are shares of videos, clamped to 0.001 and 0.999. See Lin et al., "Focal loss for dense
+        object detection", 2017, section 4.1.
         """
         with torch.no_grad():
             self.classifier()[1].bias.copy_(torch.logit(positive_rates_K.clamp(0.001, 0.999)))

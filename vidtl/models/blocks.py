@@ -1,8 +1,6 @@
 """Transformer blocks: attention, MLP, LayerScale, stochastic depth.
 
-Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, biases everywhere. The four forms of
-ViViT differ only in the axes of attention.
-
+Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, biases everywhere.
 Axes: B clips, t timesteps, N tokens of a timestep, D width, H heads, d head width.
 """
 
@@ -21,8 +19,7 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 class Mlp(nn.Module):
     """Linear, activation, dropout, linear, dropout: `[..., D] -> [..., out]`.
 
-    Kernels start Xavier-uniform, biases from N(0, 1e-6). `hidden` is the width between the layers. `activate_output`
-    adds a second activation after the second layer.
+    Kernels start Xavier-uniform, biases from N(0, 1e-6). `activate_output` adds an activation after the second layer.
     """
 
     def __init__(
@@ -133,8 +130,6 @@ class TransformerBlock(nn.Module):
 
 class FactorisedSelfAttentionBlock(nn.Module):
     """Attention over one axis, attention over the other, MLP: `[B, t, N, D] -> [B, t, N, D]` (ViViT model 3).
-
-    Each has a norm, a residual connection and its own draw of stochastic depth (the reference code has none here).
 
     The first `num_prefix` tokens of each timestep are those of the clip (class token, registers): equal at all times,
     they skip the attention over time, and that over space updates them by the mean over the timesteps (TimeSformer).

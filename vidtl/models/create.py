@@ -25,9 +25,7 @@ def create_model(
 
     Args:
         name: see `list_models`.
-        num_classes: K.
-        num_frames: T; by default that of the weights, or of the published model.
-        frame_size: H and W in pixels; by default those of the weights, or of the published model.
+        num_frames, frame_size: T, and H and W in pixels; by default those of the weights, or of the published model.
         pretrained: weights to start from, see `read_published`: they decide what the name leaves open. A classifier of
             another number of classes stays fresh.
         overrides: keys of `ModelConfig`, such as `width=192`.

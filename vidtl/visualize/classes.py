@@ -21,8 +21,7 @@ CELL_PX = 12  # of a large matrix, which leaves its labels legible
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: Path, title: str) -> None:
     """Draw a confusion matrix as a PNG that grows with the number of classes, so that names are legible.
 
-    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
-    where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
+    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos.
     """
     videos = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, videos, out=np.zeros(counts.shape), where=videos > 0)

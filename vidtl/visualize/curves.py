@@ -20,10 +20,9 @@ Line = Mapping[str, object]
 
 
 def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | None = None) -> None:
-    """Draw the curves of one run as a PNG; `chance`, the level of random scores by metric name, is dashed.
+    """Draw the curves of `metrics.jsonl` as a PNG; `chance`, the level of random scores by metric name, is dashed.
 
-    Training lines of `metrics.jsonl` have `step`, `epoch`, `loss` and `learning_rate`; evaluation lines `step`,
-    `epoch`, `split` and metrics. The last line of a step counts.
+    The last line of a step counts.
     """
     lines = list(read_json_lines(metrics_path))
     training = _latest([line for line in lines if "split" not in line])

@@ -34,9 +34,9 @@ def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
     It starts from the class token or first patch, or from all tokens alike where the model pools them (an approximation
     for `max` and for attention with a learned query). The share of class token and registers is left out. In the
     factorised encoder each timestep has one rollout, weighted by that of the temporal encoder. Two attentions per block
-    are two layers; heads over time and heads over space are heads of one. UserError: no ViViT, or one with
-    TokenLearner, whose tokens have no fixed place, or with a class token or registers in blocks that attend over time
-    and over space apart.
+    are two layers; heads over time and heads over space are heads of one.
+
+    UserError: no ViViT, or one with TokenLearner, or a class token in blocks that attend over time and space apart.
     """
     if not isinstance(model, ViViT):
         raise UserError(f"attention rollout needs a ViViT in one of its four forms, not {type(model).__name__}")

@@ -122,7 +122,6 @@ def token_map_images(
     Args:
         maps_tShw: weights of each token over the grid; map i covers frames i * tubelet_length and following.
         clip_THWC: RGB frames before normalization.
-        tubelet_length: frames per map.
         names: of the S maps; `token 1` to `token S` by default.
         compare_timesteps: scale a map by the minimum and maximum of all its timesteps instead of each timestep's.
     """
