@@ -65,8 +65,8 @@ class Checkpoint:
         """Compute a SHA-256 of weights and model settings, from the manifest's sums where there is a manifest."""
         manifest = self.path / MANIFEST
         listed = read_json(manifest)["files"] if manifest.is_file() else {}
-        names, compute = self._model_files(), checkpoints.sha256
-        sums = [listed[name]["sha256"] if name in listed else compute(self.path / name) for name in names]
+        known = {name: entry["sha256"] for name, entry in listed.items()}
+        sums = [known.get(name) or checkpoints.sha256(self.path / name) for name in self._model_files()]
         return hashlib.sha256(bytes.fromhex("".join(sums))).hexdigest()
 
     def _model_files(self) -> list[str]:
