@@ -143,23 +143,19 @@ def time_passes(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> tuple
     One pass of each kind warms up; there is no optimizer step. The model stays in training mode, without gradients.
     """
 
-    def forward() -> None:
-        with torch.no_grad():
-            model.eval()(input_BTCHW)
-
-    def train() -> None:
-        model.train()(input_BTCHW).float().sum().backward()
-        model.zero_grad(set_to_none=True)
-
-    def median_seconds(action: Callable[[], None]) -> float:
-        action()
-        times = [_now(input_BTCHW.device)]
-        for _ in range(rounds):
-            action()
+    def median_seconds(with_gradient: bool) -> float:
+        model.train(with_gradient)
+        times = []
+        for _ in range(1 + rounds):
+            with torch.set_grad_enabled(with_gradient):
+                output = model(input_BTCHW)
+            if with_gradient:
+                output.float().sum().backward()
+                model.zero_grad(set_to_none=True)
             times.append(_now(input_BTCHW.device))
         return statistics.median(end - start for start, end in pairwise(times))
 
-    return median_seconds(forward), median_seconds(train)
+    return median_seconds(False), median_seconds(True)
 
 
 def _now(device: torch.device) -> float:

@@ -44,11 +44,10 @@ def create_model(
     named = {key: value for key, value in asdict(config).items() if key != "pooling" and value is not None}
     chosen = dotted({"model": named | overrides, "clip": given})
     decided = settings_of_weights(published, {key: value for key, value in chosen.items() if value is not None})
-    model_keys, clip_keys = (
-        {key.removeprefix(f"{section}."): value for key, value in decided.items() if key.startswith(f"{section}.")}
+    own, clip_keys = (
+        {key.rpartition(".")[2]: value for key, value in decided.items() if key.rpartition(".")[0] == section}
         for section in ("model", "clip")
     )
-    own = {key: value for key, value in model_keys.items() if "." not in key}
     config = replace(config, **({"pooling": None} | own | overrides))
     model = build_model(config, _clip(clip | clip_keys | given), num_classes)
     has_its_head = published.num_classes == num_classes

@@ -127,11 +127,10 @@ class PositionEmbedding(nn.Module):
         if kind == "learned":
             self.weight = nn.Parameter(torch.empty(grid.size + num_prefix, width))
             nn.init.normal_(self.weight, std=0.02)
-        elif kind == "sincos_1d":
-            self.register_buffer("weight", sincos_1d(grid.size + num_prefix, width), persistent=False)
         else:
-            prefix_rows = torch.zeros(num_prefix, width)
-            self.register_buffer("weight", torch.cat([prefix_rows, sincos_3d(grid, width)]), persistent=False)
+            in_space = F.pad(sincos_3d(grid, width), (0, 0, num_prefix, 0))
+            fixed = sincos_1d(grid.size + num_prefix, width) if kind == "sincos_1d" else in_space
+            self.register_buffer("weight", fixed, persistent=False)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         """Add rows, which run time-major over t and N."""

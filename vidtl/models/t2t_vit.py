@@ -69,19 +69,17 @@ class PerformerTokenLayer(nn.Module):
         device = tokens_BND.device.type  # the meta device, on which costs are counted, has no autocast to disable
         has_autocast = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
-            k, q, v = self.kqv(self.norm1(tokens_BND.float())).chunk(3, dim=-1)
-            tokens_BNS = v + self.dropout(self.proj(self._attend(self._feature_map(q), self._feature_map(k), v)))
+            k, q, v_BNS = self.kqv(self.norm1(tokens_BND.float())).chunk(3, dim=-1)
+            q_BNm, k_BNm = self._feature_map(q), self._feature_map(k)
+            weight_sum = q_BNm @ k_BNm.sum(dim=1).unsqueeze(-1)
+            attended_BNS = q_BNm @ (k_BNm.transpose(1, 2) @ v_BNS) / (weight_sum + 1e-8)
+            tokens_BNS = v_BNS + self.dropout(self.proj(attended_BNS))
             out_BNS: Tensor = tokens_BNS + self.dropout(self.mlp(self.norm2(tokens_BNS)))
         return out_BNS
 
     def _feature_map(self, u_BNS: Tensor) -> Tensor:
         half_square = u_BNS.square().sum(dim=-1, keepdim=True) / 2
         return torch.exp(u_BNS @ self.features.T - half_square) / math.sqrt(self.features.shape[0])
-
-    def _attend(self, q_BNm: Tensor, k_BNm: Tensor, v_BNS: Tensor) -> Tensor:
-        weight_sum = q_BNm @ k_BNm.sum(dim=1).unsqueeze(-1)
-        attended_BNS: Tensor = q_BNm @ (k_BNm.transpose(1, 2) @ v_BNS) / (weight_sum + 1e-8)
-        return attended_BNS
 
 
 class TransformerTokenLayer(nn.Module):

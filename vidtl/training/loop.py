@@ -158,7 +158,6 @@ class _Run:
                         return
 
     def _batches(self, start: int) -> Iterator[ClipBatch]:
-        """Read the batches that are left, and show the first one of a new run in the trackers."""
         draw = self.engine.task.draw
         for number, batch in enumerate(self.loader.iterate(start, self.unreadable.given_up), start):
             if number == 0 and draw and self.log:

@@ -87,11 +87,9 @@ class ClipBuffer:
 
 
 def _check_view(view: View, frames: int, geometry: Geometry) -> None:
-    top, left, height, width = view.box
-    if len(view.indices) != frames:
-        raise IndexError(f"views of {frames} and of {len(view.indices)} frames in one read")
-    if view.indices.min() < 0 or view.indices.max() >= geometry.num_frames:
-        raise IndexError(f"frames {view.indices.min()} to {view.indices.max()} of a video of {geometry.num_frames}")
+    (top, left, height, width), numbers = view.box, view.indices
+    if len(numbers) != frames or numbers.min() < 0 or numbers.max() >= geometry.num_frames:
+        raise IndexError(f"frames {numbers} of a video of {geometry.num_frames}, in a read of {frames} each")
     if min(top, left) < 0 or min(height, width) < 1 or top + height > geometry.height or left + width > geometry.width:
         raise IndexError(f"{view.box} of frames of {geometry.height} x {geometry.width}")
 
