@@ -1,22 +1,27 @@
-"""Checkpoints that are complete or absent after kills, full disks and damage."""
+"""Checkpoints that are complete or absent after kills, full disks and damage, and that later versions load."""
 
 import json
 import resource
 import shutil
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import make_experiment, settings_of_file
 from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from tests.stress.outcome import KillInSave, ending_of, in_child
+from vidtl.models import load_model_directory
 from vidtl.runtime.files import remove
 from vidtl.training import checkpoint_directory as checkpoints
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint
 from vidtl.training.checkpoint_directory import CONFIG, EMA, EXPERIMENT, MANIFEST, MODEL, OPTIMIZER, STATE
+from vidtl.training.optimizer import build_optimizer
+from vidtl.training.state import RunFacts, load_snapshot, read_state
 
 STEP = "checkpoints/step-00000020"
 
@@ -279,3 +284,34 @@ def test_what_someone_else_put_there_stays(folder, tmp_path, caplog):
     kept = [*others, "step-00000030.damaged"]
     assert [(folder / name).read_text() for name in kept] == ["mine"] * len(kept)
     assert content(tmp_path / "elsewhere") == 10
+
+
+KEPT = Path(__file__).with_name("checkpoint_of_version_2") / "step-00000002"
+LOGITS = {
+    False: [-0.0045047, 0.0009538, 0.0042215, 0.0042215, 0.0011101, 0.0042215, 0.0041042, -0.0042341],
+    True: [-0.0043005, 0.0008462, 0.0028794, 0.0028794, 0.000995, 0.0028794, 0.003062, -0.0028688],
+}
+"""Scores of the weights of a checkpoint of the day that format 2 was fixed, and of their average."""
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_kept_checkpoint_gives_the_same_scores(averaged):
+    checkpoint = find_checkpoint(KEPT / "ema" if averaged else KEPT)
+    checkpoint.verify()
+    assert (checkpoint.step, checkpoint.averaged) == (2, averaged)
+    model = load_model_directory(checkpoint.model_directory).eval()
+    with torch.inference_mode():
+        logits_BK = model(torch.linspace(-1, 1, 8 * 3 * 16 * 16).reshape(1, 8, 3, 16, 16))
+    assert model.class_names[0] == "moving left"
+    torch.testing.assert_close(logits_BK[0].double(), torch.tensor(LOGITS[averaged]).double(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_can_resume_from_it():
+    config = make_experiment(settings_of_file(KEPT / "experiment.yaml"))
+    model = load_model_directory(KEPT)
+    optimizer = build_optimizer(model, config.optimizer, torch.device("cpu"))
+    load_snapshot(KEPT, model, None, optimizer)
+    recorded = json.loads((KEPT / "state.json").read_text())["facts"]
+    facts = RunFacts(**{each.name: recorded[each.name] for each in fields(RunFacts)})
+    assert read_state(KEPT, facts).step == 2
+    assert all(state["step"] == 2 for state in optimizer.state.values())
