@@ -1,4 +1,4 @@
-"""Start of a tool: devices, processes and precision, which Accelerate owns; its launcher sets their number."""
+"""Start of a tool: devices, processes and precision, by Accelerate; the launcher sets the number of processes."""
 
 import ctypes
 import logging

@@ -222,17 +222,15 @@ def _peak_memory() -> dict[str, int | None]:
 
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Return the commit and the files that differ from it; None outside of a repository."""
+    options: Any = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        commit, changed = (
+            subprocess.run(["git", "-C", folder, *command], **options).stdout.rstrip() for command in commands
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "changed_files": [line[3:] for line in changed.splitlines()]}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.rstrip()
 
 
 def _now() -> str:
