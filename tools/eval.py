@@ -9,6 +9,7 @@ Settings are those of the run unless overridden: --evaluation.protocol vivit_4x3
 another model or other settings are never overwritten. A file of scores for Charades is scored without a model:
 
                   python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
+                  python tools/eval.py --charades-localization scores.txt --annotations Charades_v1_test.csv
 """
 
 import argparse
@@ -27,9 +28,11 @@ from vidtl.runtime.files import say
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
-OPTION = "--charades-submission"
-SUBMISSION_HELP = "Score this file (lines of a video id and 157 scores) by the official Charades rules, without a model"
-ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
+SUBMISSIONS = {
+    "--charades-submission": "Score this file (lines of a video id and 157 scores) by the official Charades rules",
+    "--charades-localization": "The same for localization: lines of a video id, a frame from 1 to 25 and 157 scores",
+}
+ANNOTATIONS_HELP = "With one of these: the CSV of the split, such as Charades_v1_test.csv"
 
 log = logging.getLogger("vidtl.eval")
 
@@ -46,18 +49,24 @@ def eval_parser() -> ModelParser:
     parser.add_argument("--calibrate", action="store_true", help=text)
     parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
     add_processes(parser)
-    parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
+    add_submissions(parser)
     return parser
+
+
+def add_submissions(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """Add the options of submission files, of which one is allowed."""
+    group = parser.add_mutually_exclusive_group(required=required)
+    for option, text in SUBMISSIONS.items():
+        group.add_argument(option, type=Path, help=text)
+    parser.add_argument("--annotations", type=Path, required=required, help=ANNOTATIONS_HELP)
 
 
 def submission_options() -> argparse.Namespace | None:
     """Parse a command line with a submission file; None for any other."""
-    if not any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+    if not any(argument.partition("=")[0] in SUBMISSIONS for argument in sys.argv[1:]):
         return None
     parser = PlainParser(prog="eval.py", description="Score a submission file by the official Charades rules.")
-    parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
+    add_submissions(parser, required=True)
     return parser.parse_args()
 
 
@@ -66,7 +75,7 @@ if __name__ == "__main__":
         if not submission_options():
             start_processes(eval_parser().check().processes)
 
-from charades_submission import score_file
+from charades_submission import score_file, score_localization
 from torch import nn
 from trained_model import ClassOrder, load_for_records, load_present, parse_with_model, processes_on_device
 
@@ -91,11 +100,14 @@ from vidtl.training.checkpoint_directory import checkpoint_name
 
 def main() -> None:
     if submission := submission_options():
-        score_file(submission.charades_submission, submission.annotations)
+        if submission.charades_localization:
+            score_localization(submission.charades_localization, submission.annotations)
+        else:
+            score_file(submission.charades_submission, submission.annotations)
         return
     options, config, checkpoint = parse_with_model(eval_parser())
     if options.annotations:
-        raise UserError(f"--annotations is for {OPTION}; allowed here: --data.dataset")
+        raise UserError(f"--annotations is for {' and '.join(SUBMISSIONS)}; allowed here: --data.dataset")
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
     log.info("checkpoint %s", checkpoint)

@@ -11,8 +11,9 @@ import pytest
 from charades_submission import read_annotations
 
 from tests.environment import RunMain
-from tests.refusals import assert_refusal
+from tests.refusals import assert_refusal, refused
 from vidtl.metrics.charades import match_submission, official_scores, write_submission
+from vidtl.metrics.charades_localize import localization_scores, point_labels, point_times
 
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"
 
@@ -69,6 +70,39 @@ def test_irregularities_of_a_file_are_reported(score: RunMain, tmp_path: Path) -
     assert f"mAP           {official_scores(table, targets).mean_ap:.6f}" in output
 
 
+def test_localization_of_a_file_of_the_official_form(judge: RunMain, tmp_path: Path) -> None:
+    """Ids, actions and lengths of the columns by name, and a line of each kind that counts for nothing."""
+    ids, _ = annotate(tmp_path / "test.csv", 60)
+    keys = [(video, frame) for video in ids for frame in range(1, 26)][3:]
+    scores = np.random.default_rng(3).random((len(keys), 157))
+    lines = [("stranger", 1, scores[0]), ("V0001", 26, scores[0]), (*keys[9], scores[0]), (*keys[9], scores[9])]
+    rows = [(*key, row) for key, row in zip(keys, scores, strict=True)] + lines
+    write_submission(tmp_path / "s.txt", [row[0] for row in rows], np.array([row[2] for row in rows]),
+                     [row[1] for row in rows])  # fmt: skip
+    output, errors = judge("--charades-localization", tmp_path / "s.txt", "--annotations", tmp_path / "test.csv")
+    assert errors == ""
+    annotated = read_annotations(tmp_path / "test.csv", 157, timed=True)
+    labels = (annotated.videos, annotated.classes, annotated.spans_s)
+    targets = point_labels(point_times(annotated.lengths_s), *labels, num_classes=157)
+    table = np.concatenate([np.full((3, 157), -np.inf), scores])
+    official = localization_scores(table, targets)
+    assert f"60 videos x 25 points = 1500 rows, {targets.sum()} positives" in output
+    assert [f"{value:.6f}" in output for value in (official.mean_ap, official.weighted_ap)] == [True, True]
+    missing, unknown, frames, repeated = output.splitlines()[-4:]
+    assert (missing[:2], missing.partition(": ")[2]) == ("3 ", "V0000 1, V0000 2, V0000 3")
+    assert (unknown[:2], frames[:2], repeated[:2]) == ("1 ", "1 ", "2 ")
+    assert "stranger (" in unknown
+    only_one = ("--charades-submission", tmp_path / "s.txt", "--charades-localization", tmp_path / "s.txt")
+    assert_refusal(judge(*only_one, "--annotations", "a.csv", code=2)[1], "--charades-submission")
+
+
+@pytest.mark.parametrize(("action", "length"), [("c000 x 2", ""), ("c000 1 nan", "1"), ("c000 1", "1")])
+def test_actions_without_times_are_refused_for_localization(tmp_path: Path, action: str, length: str) -> None:
+    (tmp_path / "test.csv").write_text(f"length,id,actions\n{length},V1,{action}\n")
+    with refused("test.csv:2", repr(action), "'c000 <start> <end>'"):
+        read_annotations(tmp_path / "test.csv", 157, timed=True)
+
+
 @pytest.mark.parametrize(
     ("line", "action", "named"),
     [
@@ -96,7 +130,8 @@ def test_evaluation_file(judge: RunMain, untrained_model: Path, toy_multilabel: 
     data = ["--data.dataset", "toy_multilabel", "--data.root", toy_multilabel, "--data.num_workers", "0"]
     output, _ = judge("--checkpoint", untrained_model, *data, "--html", "false", "--output_dir", tmp_path)
     assert "charades_submission.txt" in output
-    ids, targets = read_annotations(toy_multilabel / "val.csv", 8)
+    annotated = read_annotations(toy_multilabel / "val.csv", 8)
+    ids, targets = annotated.ids, annotated.targets(8)
     submission = match_submission(tmp_path / "val-center/charades_submission.txt", ids, targets)
     metrics = json.loads((tmp_path / "val-center/metrics.json").read_text())["metrics"]
     assert official_scores(submission.scores, targets).mean_ap == metrics["mAP_charades"]
