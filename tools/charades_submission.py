@@ -1,4 +1,4 @@
-"""Scores of `eval.py --charades-submission` and `--charades-localization`: a file by the official rules, no model."""
+"""Official scores of a file, for `eval.py --charades-submission` and `--charades-localization`: no model is needed."""
 
 import math
 import re
@@ -11,42 +11,32 @@ from numpy.typing import NDArray
 from vidtl.annotations.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
-from vidtl.metrics.charades import match_submission, official_scores
-from vidtl.metrics.charades_localize import (
-    NUM_POINTS,
-    localization_scores,
-    point_labels,
-    point_times,
-    read_localization,
-)
+from vidtl.metrics.average_precision import Rankings
+from vidtl.metrics.charades import match_submission, official_scores, scores_of
+from vidtl.metrics.charades_localize import NUM_POINTS, point_labels, point_times, read_localization
 from vidtl.runtime.files import say
 
 NUM_CLASSES, SHOWN_IDS = 157, 5
 
-_ACTION = re.compile(r"c(\d+)\s+(\S+)\s+(\S+)")
+_SECONDS = r"(-?\d+\.?\d*)"
+_ACTION = re.compile(rf"c(\d+)\s+{_SECONDS}\s+{_SECONDS}")
 
 
 class Annotations(NamedTuple):
-    """The official CSV: ids [N] with repeats, and video, class, and start and end in seconds [L, 2] of each action."""
+    """Ids [N], which may repeat; video, class, and start and end [2] in seconds of L actions; lengths [N] or NaN."""
 
     ids: list[str]
-    videos: NDArray[np.int64]
+    owners: NDArray[np.int64]
     classes: NDArray[np.int64]
     spans_s: NDArray[np.float64]
     lengths_s: NDArray[np.float64]
-    """[N]; NaN for anything but a number."""
-
-    def targets(self, num_classes: int) -> NDArray[np.bool_]:
-        """Return the classes of whole videos, [N, K]."""
-        targets = np.zeros((len(self.ids), num_classes), bool)
-        targets[self.videos, self.classes] = True
-        return targets
 
 
 def score_file(file: Path, annotations: Path) -> None:
     """Print the scores of a submission file, and its irregularities."""
-    annotated = read_annotations(annotations, NUM_CLASSES)
-    ids, targets_NK = annotated.ids, annotated.targets(NUM_CLASSES)
+    ids, owners, classes, *_ = read_annotations(annotations, NUM_CLASSES)
+    targets_NK = np.zeros((len(ids), NUM_CLASSES), bool)
+    targets_NK[owners, classes] = True
     submission = match_submission(file, ids, targets_NK)
     num_labeled = int(targets_NK.any(axis=1).sum())
     say(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions")
@@ -70,64 +60,39 @@ def score_file(file: Path, annotations: Path) -> None:
 
 def score_localization(file: Path, annotations: Path) -> None:
     """Print the scores of a localization file, and its irregularities."""
-    ids, videos, classes, spans_s, lengths_s = read_annotations(annotations, NUM_CLASSES, timed=True)
+    ids, *labels, lengths_s = read_annotations(annotations, NUM_CLASSES, timed=True)
     submission = read_localization(file, ids, NUM_CLASSES)
-    targets_RK = point_labels(point_times(lengths_s), videos, classes, spans_s, NUM_CLASSES)
-    official = localization_scores(submission.scores, targets_RK)
-    positives = targets_RK.sum(axis=0)
-    rows = f"{len(targets_RK)} rows, {int(positives.sum())} positives"
-    say(f"{annotations}: {len(ids)} videos x {NUM_POINTS} points = {rows}")
-    say(f"Per-Frame mAP  {official.mean_ap:.6f}  official: all classes, equal scores in the order of the rows")
+    targets_RK = point_labels(point_times(lengths_s), *labels, num_classes=NUM_CLASSES)
+    official = scores_of(Rankings.of(submission.scores, targets_RK, keep_order=True))
+    say(f"{annotations}: {len(ids)} videos x {NUM_POINTS} points, {int(targets_RK.sum())} positives")
+    say(f"Per-Frame mAP  {official.mean_ap:.6f}  official: all classes, equal scores in the order of rows")
     say(f"Per-Frame WAP  {official.weighted_ap:.6f}  official: weighted by the positives of each class")
-    num_found = f"mean over the {int((positives > 0).sum())} of {NUM_CLASSES} classes with positives"
+    num_found = f"mean over the {int(targets_RK.any(axis=0).sum())} of {NUM_CLASSES} classes with positives"
     say(f"with positives {official.mean_ap_with_positives:.6f}  {num_found}")
-    missing = [f"{ids[video]} {point + 1}" for video, point in np.argwhere(submission.missing)[:SHOWN_IDS].tolist()]
-    for count, remark, examples in (
-        (int(submission.missing.sum()), "rows are missing, which costs their actions", missing),
-        (submission.num_unknown, "lines have unknown ids and are ignored", submission.unknown),
-        (submission.num_other_frames, f"lines have frames other than the {NUM_POINTS} points and are ignored", []),
-        (submission.num_repeated, "lines are replaced by a later line of the same video and frame", []),
-        (int(np.isnan(lengths_s).sum()), "videos have a length that is no number, and rows without actions", []),
-    ):
+    no_length = {"videos have no number as length, and rows without actions": int(np.isnan(lengths_s).sum())}
+    for remark, count in (submission.irregularities | no_length).items():
         if count:
-            say(f"{count} {remark}{': ' * bool(examples)}{', '.join(examples)}{', ...' * (count > len(examples) > 0)}")
-    if submission.first_frame == 0:
-        say("the smallest frame of the file is 0: its frames count from 0")
+            say(f"{count} {remark}")
 
 
 def read_annotations(path: Path, num_classes: int, timed: bool = False) -> Annotations:
-    """Read the official CSV, whose columns may have any order; UserError names file and line.
-
-    Lengths are read, and times must be numbers, only if `timed`.
-    """
+    """Read the official CSV, with lengths if `timed`; columns are in any order; UserError names file and line."""
     if not path.is_file():
         raise UserError(f"{path} is no file; the CSV of a split of Charades is needed, such as Charades_v1_test.csv")
     ids: list[str] = []
-    actions: list[tuple[int, int]] = []
-    spans_s: list[tuple[float, float]] = []
+    actions: list[tuple[float, ...]] = []
     lengths_s: list[float] = []
-    wanted = ("id", "actions", "length") if timed else ("id", "actions")
-    for line, values in read_columns(path, {name: name for name in wanted}):
+    for line, values in read_columns(path, {name: name for name in ("id", "actions", "length")[: 2 + timed]}):
         for action in filter(None, map(str.strip, values["actions"].split(";"))):
             parsed = _ACTION.fullmatch(action)
-            start, end = map(_number, parsed.groups()[1:]) if parsed and timed else (0.0, 0.0)
-            if parsed is None or int(parsed[1]) >= num_classes or math.isnan(start + end):
+            if parsed is None or int(parsed[1]) >= num_classes:
                 last = f"c{num_classes - 1:03d}"
                 raise UserError(f"{path}:{line}: actions has {action!r}; allowed: 'c000 <start> <end>' to {last!r}")
-            actions.append((len(ids), int(parsed[1])))
-            spans_s.append((start, end))
+            actions.append((len(ids), *map(float, parsed.groups())))
         ids.append(values["id"])
-        lengths_s.append(_number(values.get("length", "")))
+        length = values.get("length", "")
+        lengths_s.append(float(length) if re.fullmatch(_SECONDS, length) else math.nan)
     if not ids:
         raise UserError(f"{path} has no videos")
-    videos, classes = np.array(actions, np.int64).reshape(-1, 2).T
-    return Annotations(ids, videos, classes, np.array(spans_s).reshape(-1, 2), np.array(lengths_s))
-
-
-def _number(text: str) -> float:
-    """Parse a finite number; NaN for any other text."""
-    try:
-        value = float(text)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+    table = np.array(actions).reshape(-1, 4)
+    return Annotations(ids, *table[:, :2].astype(np.int64).T, table[:, 2:], np.array(lengths_s))

@@ -32,7 +32,6 @@ SUBMISSIONS = {
     "--charades-submission": "Score this file (lines of a video id and 157 scores) by the official Charades rules",
     "--charades-localization": "The same for localization: lines of a video id, a frame from 1 to 25 and 157 scores",
 }
-ANNOTATIONS_HELP = "With one of these: the CSV of the split, such as Charades_v1_test.csv"
 
 log = logging.getLogger("vidtl.eval")
 
@@ -49,16 +48,16 @@ def eval_parser() -> ModelParser:
     parser.add_argument("--calibrate", action="store_true", help=text)
     parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
     add_processes(parser)
-    add_submissions(parser)
+    add_submissions(parser, required=False)
     return parser
 
 
-def add_submissions(parser: argparse.ArgumentParser, required: bool = False) -> None:
-    """Add the options of submission files, of which one is allowed."""
+def add_submissions(parser: argparse.ArgumentParser, required: bool) -> None:
     group = parser.add_mutually_exclusive_group(required=required)
     for option, text in SUBMISSIONS.items():
         group.add_argument(option, type=Path, help=text)
-    parser.add_argument("--annotations", type=Path, required=required, help=ANNOTATIONS_HELP)
+    text = "With one of these: the CSV of the split, such as Charades_v1_test.csv"
+    parser.add_argument("--annotations", type=Path, required=required, help=text)
 
 
 def submission_options() -> argparse.Namespace | None:
@@ -100,10 +99,8 @@ from vidtl.training.checkpoint_directory import checkpoint_name
 
 def main() -> None:
     if submission := submission_options():
-        if submission.charades_localization:
-            score_localization(submission.charades_localization, submission.annotations)
-        else:
-            score_file(submission.charades_submission, submission.annotations)
+        score = score_localization if submission.charades_localization else score_file
+        score(submission.charades_localization or submission.charades_submission, submission.annotations)
         return
     options, config, checkpoint = parse_with_model(eval_parser())
     if options.annotations:

@@ -11,14 +11,23 @@ import pytest
 from charades_submission import read_annotations
 
 from tests.refusals import refused
-from vidtl.metrics.charades_localize import localization_scores, point_labels, point_times, read_localization
+from vidtl.metrics.average_precision import Rankings
+from vidtl.metrics.charades import scores_of
+from vidtl.metrics.charades_localize import point_labels, point_times, read_localization
 
 
 def score(submission: Path, annotations: Path):
     found = read_annotations(annotations, 157, timed=True)
     result = read_localization(submission, found.ids, 157)
-    targets = point_labels(point_times(found.lengths_s), found.videos, found.classes, found.spans_s, 157)
-    return localization_scores(result.scores, targets), result, targets
+    targets = point_labels(point_times(found.lengths_s), found.owners, found.classes, found.spans_s, 157)
+    return scores_of(Rankings.of(result.scores, targets, keep_order=True)), result.irregularities, targets
+
+
+MISSING = "rows are missing, which costs their actions"
+UNKNOWN = "lines have unknown ids and are ignored"
+OTHERS = "lines have frames other than the 25 points and are ignored"
+FROM_ZERO = "lines have frames that count from 0, as the smallest one is 0"
+REPEATED = "lines are replaced by a later line of the same video and frame"
 
 
 def loops(submission: str, annotations: list[dict[str, str]], num_classes: int) -> list[float]:
@@ -62,8 +71,9 @@ def test_golden_cases(shared_data: Path, tmp_path: Path, case: str) -> None:
     ap = [math.nan if value is None else value for value in expected["ap"]]
     assert official.average_precisions.tolist() == pytest.approx(ap, **close)
     assert targets.sum(axis=0).tolist() == expected["positives"]
-    assert (len(targets), result.missing.sum()) == (expected["rows"], expected["rows_missing"])
-    assert result.num_unknown + result.num_other_frames == expected["lines_unused"]
+    assert (len(targets), result.get(MISSING, 0)) == (expected["rows"], expected["rows_missing"])
+    assert result.get(UNKNOWN, 0) + result.get(OTHERS, 0) == expected["lines_unused"]
+    assert (FROM_ZERO in result) == (case == "zero_based")
 
 
 @pytest.mark.parametrize(("base", "decimals", "separator"), [(1, 9, " "), (0, 0, "\t"), (1, 0, ","), (-1, 1, " , ")])
@@ -101,11 +111,15 @@ def test_random_files_against_the_published_steps(tmp_path: Path, base: int, dec
     assert official.mean_ap_with_positives == pytest.approx(np.nanmean(expected), abs=1e-12)
     assert targets.reshape(12, 25, -1).any(axis=(1, 2)).tolist() == [i % 4 < 2 for i in range(12)]
     unknown, others = (sum(line.startswith(head) for line in lines) for head in ("W", f"V1\t{30 + base}"))
-    assert (result.num_unknown, result.first_frame) == (unknown, 0 if base == 0 else 1)
-    used = len(lines) - unknown - result.num_other_frames
     negative = sum(int(line.split()[1]) < 1 for line in lines) if base < 0 else 0
-    assert result.num_other_frames == others + negative
-    assert used - result.num_repeated == (~result.missing[:11]).sum()
+    used = len(lines) - unknown - others - negative
+    found = {(row["id"], point) for row in table for point in range(25)} & {
+        (line.split()[0], int(line.split()[1]) - (base != 0)) for line in lines
+    }
+    missing = sum((row["id"], point) not in found for row in table for point in range(25))
+    counts = {MISSING: missing, UNKNOWN: unknown, OTHERS: others + negative, FROM_ZERO: used * (base == 0)}
+    counts |= {REPEATED: used - len(found)}
+    assert result == {remark: count for remark, count in counts.items() if count}
 
 
 @pytest.mark.parametrize(
