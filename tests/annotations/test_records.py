@@ -26,8 +26,8 @@ def records():
         lines=np.array([2, 3, 5], np.int32),
         label_offsets=np.array([0, 3, 3, 4]),
         label_classes=np.array([2, 0, 2, 1], np.int32),
-        label_starts_s=np.array([0, 3, 6, -INF], np.float32),
-        label_ends_s=np.array([3, 5, 6, INF], np.float32),
+        label_starts_s=np.array([0, 3, 6, -INF]),
+        label_ends_s=np.array([3, 5, 6, INF]),
         segment_starts_s=np.array([0, 0, 1.5]),
         segment_ends_s=np.array([INF, INF, 4.0]),
     )
