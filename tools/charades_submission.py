@@ -61,16 +61,16 @@ def score_file(file: Path, annotations: Path) -> None:
 def score_localization(file: Path, annotations: Path) -> None:
     """Print the scores of a localization file, and its irregularities."""
     ids, *labels, lengths_s = read_annotations(annotations, NUM_CLASSES, timed=True)
-    submission = read_localization(file, ids, NUM_CLASSES)
+    scores_RK, irregularities = read_localization(file, ids, NUM_CLASSES)
     targets_RK = point_labels(point_times(lengths_s), *labels, num_classes=NUM_CLASSES)
-    official = scores_of(Rankings.of(submission.scores, targets_RK, keep_order=True))
+    official = scores_of(Rankings.of(scores_RK, targets_RK, keep_order=True))
     say(f"{annotations}: {len(ids)} videos x {NUM_POINTS} points, {int(targets_RK.sum())} positives")
     say(f"Per-Frame mAP  {official.mean_ap:.6f}  official: all classes, equal scores in the order of rows")
     say(f"Per-Frame WAP  {official.weighted_ap:.6f}  official: weighted by the positives of each class")
     num_found = f"mean over the {int(targets_RK.any(axis=0).sum())} of {NUM_CLASSES} classes with positives"
     say(f"with positives {official.mean_ap_with_positives:.6f}  {num_found}")
     no_length = {"videos have no number as length, and rows without actions": int(np.isnan(lengths_s).sum())}
-    for remark, count in (submission.irregularities | no_length).items():
+    for remark, count in (irregularities | no_length).items():
         if count:
             say(f"{count} {remark}")
 

@@ -83,13 +83,15 @@ from vidtl.annotations.formats import READERS
 from vidtl.annotations.records import Records
 from vidtl.data.dataset import first_records
 from vidtl.data.loader import EvalLoader, check_readable
-from vidtl.data.protocols import protocol_of_run
+from vidtl.data.protocols import LOCALIZATION, protocol_of_run
 from vidtl.evaluation.calibration import fit_calibration, write_calibration
 from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
+from vidtl.evaluation.localize import localize, point_windows
 from vidtl.evaluation.page import draw_examples, remove_page, write_examples, write_page
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
 from vidtl.evaluation.report import metrics_record, percent, summary_lines, write_report
 from vidtl.metrics.charades import write_submission
+from vidtl.metrics.charades_localize import write_localization
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
@@ -112,7 +114,7 @@ def main() -> None:
     description = load_description(config.data.dataset, config.data.root)
     records = read_records(description, config.data.eval_split, Path(config.data.root), config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
-    protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
+    protocol = protocol_of_run(config.evaluation.protocol, description.protocol, LOCALIZATION)
 
     def load(found: Checkpoint) -> tuple[nn.Module, Records, dict[str, Any]]:
         model, all_records = load_for_records(found.model_directory, records)
@@ -128,9 +130,15 @@ def main() -> None:
     check_readable(records, config)
     store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %s", len(records), processes_on_device(accelerator))
-    make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
     sections = config.clip, config.evaluation, protocol, accelerator, Progress(accelerator.is_main_process), store
-    result = evaluate(model, make_loader, records, *sections)
+    if protocol is LOCALIZATION:
+        windows = on_main_process(accelerator, partial(point_windows, records, config.clip, config.data))
+        failures, scored = windows.failures, windows.records
+    else:
+        failures, scored = {}, records
+    make_loader = partial(EvalLoader, scored, protocol, config.clip, config.data, failures=failures)
+    result = evaluate(model, make_loader, scored, *sections)
+    result = localize(result, records, windows) if protocol is LOCALIZATION else result
     if accelerator.is_main_process:
         report(result, origin, folder, submit=READERS[description.format].submission == "charades")
         store.remove()
@@ -155,6 +163,9 @@ def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submi
         files.append(folder / "charades_submission.txt")
         rows = result.outcomes.readable.nonzero()[0]
         write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
+        if result.outcomes.points:
+            files.append(folder / "charades_localization_submission.txt")
+            write_localization(files[-1], result.ids, result.outcomes.points[0])
     say(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 

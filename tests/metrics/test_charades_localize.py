@@ -18,9 +18,10 @@ from vidtl.metrics.charades_localize import point_labels, point_times, read_loca
 
 def score(submission: Path, annotations: Path):
     found = read_annotations(annotations, 157, timed=True)
-    result = read_localization(submission, found.ids, 157)
+    scores, remarks = read_localization(submission, found.ids, 157)
     targets = point_labels(point_times(found.lengths_s), found.owners, found.classes, found.spans_s, 157)
-    return scores_of(Rankings.of(result.scores, targets, keep_order=True)), result.irregularities, targets
+    remarks = {remark: count for remark, count in remarks.items() if count}
+    return scores_of(Rankings.of(scores, targets, keep_order=True)), remarks, targets
 
 
 MISSING = "rows are missing, which costs their actions"

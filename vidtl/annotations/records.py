@@ -206,7 +206,7 @@ class Records:
 
     def labels_sha256(self) -> str:
         """Hash class names, ids and labels in their order, without paths."""
-        times = (column.astype(np.float32) for column in (self.label_starts_s, self.label_ends_s))  # as older runs did
+        times = np.stack([self.label_starts_s, self.label_ends_s]).astype(np.float32)  # as older runs did
         labels = (self.label_offsets, self.label_classes, *times)
         return columns_sha256(self.classes.names, (self.ids.data, self.ids.offsets, *labels))
 

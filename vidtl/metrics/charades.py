@@ -89,23 +89,18 @@ def match_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.gene
     )
 
 
-def write_submission(
-    path: Path, ids: Sequence[str], scores_NK: NDArray[np.float64], frames: Sequence[int] | None = None
-) -> None:
+def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float64], num_words: int = 1) -> None:
     """Write one line per video: its id and K numbers, separated by blanks, exact to the last bit of float64.
 
-    With `frames`, one of each line, they follow the ids, as `vidtl.metrics.charades_localize` reads them.
-
     Raises:
-        UserError: an id that is empty or holds white space, which the format cannot hold.
+        UserError: an id that is empty or not of `num_words` between blanks, which the format cannot hold.
     """
     for video in ids:
-        if len(video.split()) != 1 or video != video.strip():
+        if len(video.split()) != num_words or video != video.strip():
             raise UserError(f"video id {video!r} cannot be written to {path}; allowed: ids without white space")
-    heads = ids if frames is None else [f"{video} {frame}" for video, frame in zip(ids, frames, strict=True)]
+    lines = (f"{video} {' '.join(map(repr, row.tolist()))}\n" for video, row in zip(ids, scores_NK, strict=True))
     with whole_file(path) as file:
-        for head, row in zip(heads, scores_NK, strict=True):
-            file.write(f"{head} {' '.join(map(repr, row.tolist()))}\n")
+        file.writelines(lines)
 
 
 def read_submission(path: Path, num_classes: int) -> tuple[dict[str, NDArray[np.float64]], int]:

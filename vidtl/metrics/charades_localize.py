@@ -16,27 +16,16 @@ original also takes one number for all classes, and expressions such as `1-2`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidtl.errors import UserError
-from vidtl.metrics.charades import parse_scores, submitted_lines
+from vidtl.metrics.charades import parse_scores, submitted_lines, write_submission
 
 NUM_POINTS = 25
 """P."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalizationSubmission:
-    """Scores of a submission file in annotation order, and its irregularities."""
-
-    scores: NDArray[np.float64]
-    """[R, K]; -inf for rows that it lacks."""
-    irregularities: dict[str, int]
-    """Numbers of rows or lines by remark, without zeros."""
 
 
 def point_times(lengths_s: ArrayLike) -> NDArray[np.float64]:
@@ -56,10 +45,20 @@ def point_labels(
     return targets
 
 
-def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> LocalizationSubmission:
+def write_localization(path: Path, ids: Sequence[str], scores_RK: NDArray[np.float64]) -> None:
+    """Write the rows of N videos, without those of -inf; see `write_submission`."""
+    rows = np.flatnonzero((scores_RK > -np.inf).any(axis=1)).tolist()
+    keys = [f"{ids[row // NUM_POINTS]} {row % NUM_POINTS + 1}" for row in rows]
+    write_submission(path, keys, scores_RK[rows], num_words=2)
+
+
+def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> tuple[NDArray[np.float64], dict[str, int]]:
     """Read lines of an id, a frame and `num_classes` numbers between blanks, tabs or commas.
 
     Memory is bounded by the annotated ids, whatever the file holds.
+
+    Returns:
+        Scores [R, K] of the annotated ids, -inf for missing rows; and numbers of irregular rows or lines by remark.
 
     Raises:
         UserError: no such file, a line without a frame, another count, or no numbers; names file and line.
@@ -82,14 +81,10 @@ def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> Local
             counts[key] += 1
     points = slice(0, NUM_POINTS) if smallest == 0 else slice(1, NUM_POINTS + 1)
     rows, num_used, found = [number_of[video] for video in ids], int(counts[:, points].sum()), counts[:, points] > 0
-    irregularities = {
+    return scores[rows, points].reshape(-1, num_classes), {
         "rows are missing, which costs their actions": int((~found[rows]).sum()),
         "lines have unknown ids and are ignored": num_unknown,
         f"lines have frames other than the {NUM_POINTS} points and are ignored": num_lines - num_unknown - num_used,
         "lines have frames that count from 0, as the smallest one is 0": num_used * (smallest == 0),
         "lines are replaced by a later line of the same video and frame": num_used - int(found.sum()),
     }
-    return LocalizationSubmission(
-        scores=scores[rows, points].reshape(-1, num_classes),
-        irregularities={remark: count for remark, count in irregularities.items() if count},
-    )

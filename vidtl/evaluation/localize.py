@@ -1,0 +1,62 @@
+"""Protocol `charades_localize`: windows around 25 time points of each video (`vidtl.metrics.charades_localize`).
+
+A video lasts as long as its annotation says, or else its file; without both, all points are at the start.
+"""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from vidtl.annotations.records import Records
+from vidtl.config import ClipConfig, DataConfig
+from vidtl.data.windows import Windows, centered_windows
+from vidtl.errors import UserError
+from vidtl.evaluation.evaluator import EvaluationResult
+from vidtl.evaluation.scoring import probabilities
+from vidtl.metrics import Outcomes
+from vidtl.metrics.charades_localize import NUM_POINTS, point_labels, point_times
+
+_log = logging.getLogger(__name__)
+
+
+def point_windows(records: Records, clip: ClipConfig, data: DataConfig) -> Windows:
+    """Center a window on each time point, moved into its file; UserError for labels without times."""
+    if not np.isfinite(records.label_ends_s).any():
+        problem = "evaluation.protocol is 'charades_localize', which needs labels with times"
+        raise UserError(f"{problem}; {records.annotation} has none; allowed: another protocol")
+    return centered_windows(records, clip, data, lambda i, file_s: point_times([_length_s(records, i, file_s)])[0])
+
+
+def localize(result: EvaluationResult, records: Records, windows: Windows) -> EvaluationResult:
+    """Turn the result of `windows` into that of their videos, with the best score of each class, and of the points."""
+    shape = len(records), NUM_POINTS, len(records.classes)
+    scores_NK = result.outcomes.scores.reshape(shape).max(axis=1)
+    owners = np.repeat(np.arange(len(records)), np.diff(records.label_offsets))
+    spans_s = np.stack([records.label_starts_s, records.label_ends_s], axis=1)
+    times_NP = point_times([_length_s(records, *each) for each in enumerate(windows.durations_s)])
+    outcomes = Outcomes(
+        scores=scores_NK,
+        targets=records.video_targets() > 0,
+        probabilities=probabilities(scores_NK, result.fusion, records.multi_label),
+        multi_label=records.multi_label,
+        points=(result.outcomes.scores, point_labels(times_NP, owners, records.label_classes, spans_s, shape[-1])),
+    )
+    lost = dict(zip(windows.owners[~result.outcomes.readable].tolist(), result.unreadable, strict=True))
+    for video, (point, _, reason) in lost.items():
+        if outcomes.readable[video]:
+            _log.warning("%s, and perhaps others before it, has no scores and ranks last: %s", point, reason)
+    return replace(
+        result,
+        num_clips=NUM_POINTS,
+        fusion="max",
+        ids=list(records.ids),
+        paths=list(records.paths),
+        outcomes=outcomes,
+        unreadable=[each._replace(id=records.ids[i]) for i, each in lost.items() if not outcomes.readable[i]],
+    )
+
+
+def _length_s(records: Records, index: int, file_s: float) -> float:
+    annotated = np.nan if records.lengths_s is None else float(records.lengths_s[index])
+    return file_s if np.isnan(annotated) else annotated
