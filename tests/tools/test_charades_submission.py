@@ -1,10 +1,12 @@
 """Submission files for Charades: scored from the command line without a model, and written by an evaluation."""
 
+import csv
 import json
 import shutil
 from functools import partial
 from pathlib import Path
 
+import charades_submission
 import eval as evaluation
 import numpy as np
 import pytest
@@ -12,9 +14,10 @@ from charades_submission import read_annotations
 
 from tests.environment import RunMain
 from tests.refusals import assert_refusal, refused
+from vidtl.metrics import METRICS
 from vidtl.metrics.average_precision import Rankings
 from vidtl.metrics.charades import match_submission, official_scores, scores_of, write_submission
-from vidtl.metrics.charades_localize import point_labels, point_times
+from vidtl.metrics.charades_localize import point_labels, point_times, read_localization
 
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"
 
@@ -74,12 +77,10 @@ def test_irregularities_of_a_file_are_reported(score: RunMain, tmp_path: Path) -
 def test_localization_of_a_file_of_the_official_form(judge: RunMain, tmp_path: Path) -> None:
     """Ids, actions and lengths of the columns by name, and a line of each kind that counts for nothing."""
     ids, _ = annotate(tmp_path / "test.csv", 60)
-    keys = [(video, frame) for video in ids for frame in range(1, 26)][3:]
+    keys = [f"{video} {frame}" for video in ids for frame in range(1, 26)][3:]
     scores = np.random.default_rng(3).random((len(keys), 157))
-    lines = [("stranger", 1, scores[0]), ("V0001", 26, scores[0]), (*keys[9], scores[0]), (*keys[9], scores[9])]
-    rows = [(*key, row) for key, row in zip(keys, scores, strict=True)] + lines
-    write_submission(tmp_path / "s.txt", [row[0] for row in rows], np.array([row[2] for row in rows]),
-                     [row[1] for row in rows])  # fmt: skip
+    lines = [*keys, "stranger 1", "V0001 26", keys[9], keys[9]]
+    write_submission(tmp_path / "s.txt", lines, np.r_[scores, scores[:3], scores[9:10]], num_words=2)
     output, errors = judge("--charades-localization", tmp_path / "s.txt", "--annotations", tmp_path / "test.csv")
     assert errors == ""
     _, *labels, lengths_s = read_annotations(tmp_path / "test.csv", 157, timed=True)
@@ -149,3 +150,40 @@ def test_ids_with_spaces(judge: RunMain, untrained_model: Path, toy_multilabel: 
     assert_refusal(errors.splitlines()[-1], "'one two'", "charades_submission.txt")
     assert "mAP_charades" in output
     assert (tmp_path / "val-center/metrics.json").is_file()
+
+
+def test_localization_of_a_model(
+    judge: RunMain, untrained_model: Path, toy_multilabel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The submission file of an evaluation has its figures; an unreadable file's rows are missing from it."""
+    root = Path(shutil.copytree(toy_multilabel, tmp_path / "toy"))
+    annotated = read_annotations(root / "val.csv", 8, timed=True)
+    (root / "videos/val" / f"{annotated.ids[1]}.mp4").write_bytes(b"no video")
+    data = ["--data.dataset", "toy_multilabel", "--data.root", root, "--data.num_workers", "0"]
+    options = ["--evaluation.protocol", "charades_localize", "--output_dir", tmp_path]
+    output, _ = judge("--checkpoint", untrained_model, *data, *options)
+    folder = tmp_path / "val-charades_localize"
+    record = json.loads((folder / "metrics.json").read_text())
+    assert (record["num_annotated"], record["num_unreadable"]) == (len(annotated.ids), 1)
+    with (folder / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == annotated.ids
+    scores, remarks = read_localization(folder / "charades_localization_submission.txt", annotated.ids, 8)
+    assert [count for count in remarks.values() if count] == [25]  # missing
+    names = [name for name in rows[0] if name.startswith("score: ")]
+    table = [[float(row[name] or -np.inf) for name in names] for row in rows]
+    np.testing.assert_array_equal(scores.reshape(-1, 25, 8).max(axis=1), table)
+    _, *labels, lengths_s = annotated
+    targets = point_labels(point_times(lengths_s), *labels, num_classes=8)
+    official = scores_of(Rankings.of(scores, targets, keep_order=True))
+    metrics = record["metrics"]
+    assert metrics["mAP_localize"] == official.mean_ap == metrics["mAP_localize_present"]
+    assert metrics["mAP_localize_weighted"] == official.weighted_ap
+    limits = record["intervals"]["mAP_localize"]
+    assert limits["low"] < official.mean_ap < limits["high"]
+    assert "mAP_localize_weighted" in output
+    assert METRICS["mAP_localize"].title in (folder / "report.html").read_text()
+    monkeypatch.setattr(charades_submission, "NUM_CLASSES", 8)
+    file = folder / "charades_localization_submission.txt"
+    printed, _ = judge("--charades-localization", file, "--annotations", root / "val.csv")
+    assert f"{official.mean_ap:.6f}" in printed

@@ -13,8 +13,6 @@ from vidtl.config import ClipConfig, DataConfig
 from vidtl.data.windows import Windows, centered_windows
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import EvaluationResult
-from vidtl.evaluation.scoring import probabilities
-from vidtl.metrics import Outcomes
 from vidtl.metrics.charades_localize import NUM_POINTS, point_labels, point_times
 
 _log = logging.getLogger(__name__)
@@ -30,31 +28,21 @@ def point_windows(records: Records, clip: ClipConfig, data: DataConfig) -> Windo
 
 def localize(result: EvaluationResult, records: Records, windows: Windows) -> EvaluationResult:
     """Turn the result of `windows` into that of their videos, with the best score of each class, and of the points."""
-    shape = len(records), NUM_POINTS, len(records.classes)
-    scores_NK = result.outcomes.scores.reshape(shape).max(axis=1)
+    windowed, shape = result.outcomes, (len(records), NUM_POINTS, len(records.classes))
     owners = np.repeat(np.arange(len(records)), np.diff(records.label_offsets))
     spans_s = np.stack([records.label_starts_s, records.label_ends_s], axis=1)
     times_NP = point_times([_length_s(records, *each) for each in enumerate(windows.durations_s)])
-    outcomes = Outcomes(
-        scores=scores_NK,
-        targets=records.video_targets() > 0,
-        probabilities=probabilities(scores_NK, result.fusion, records.multi_label),
-        multi_label=records.multi_label,
-        points=(result.outcomes.scores, point_labels(times_NP, owners, records.label_classes, spans_s, shape[-1])),
-    )
-    lost = dict(zip(windows.owners[~result.outcomes.readable].tolist(), result.unreadable, strict=True))
-    for video, (point, _, reason) in lost.items():
-        if outcomes.readable[video]:
-            _log.warning("%s, and perhaps others before it, has no scores and ranks last: %s", point, reason)
-    return replace(
-        result,
-        num_clips=NUM_POINTS,
-        fusion="max",
-        ids=list(records.ids),
-        paths=list(records.paths),
-        outcomes=outcomes,
-        unreadable=[each._replace(id=records.ids[i]) for i, each in lost.items() if not outcomes.readable[i]],
-    )
+    labels = point_labels(times_NP, owners, records.label_classes, spans_s, shape[-1]).reshape(shape)
+    points = windowed.scores.reshape(shape), labels
+    chances, targets = np.fmax.reduce(windowed.probabilities.reshape(shape), axis=1), records.video_targets() > 0
+    outcomes = replace(windowed, scores=points[0].max(axis=1), targets=targets, probabilities=chances, points=points)
+    lost = dict(zip(windows.owners[~windowed.readable].tolist(), result.unreadable, strict=True))
+    unreadable = [each._replace(id=records.ids[i]) for i, each in lost.items() if not outcomes.readable[i]]
+    for point, _, reason in (each for i, each in lost.items() if outcomes.readable[i]):
+        _log.warning("point %s, and perhaps earlier ones, has no scores and ranks last: %s", point, reason)
+    ids, paths = list(records.ids), list(records.paths)
+    result = replace(result, ids=ids, paths=paths, outcomes=outcomes, unreadable=unreadable)
+    return replace(result, num_clips=NUM_POINTS, fusion="max")
 
 
 def _length_s(records: Records, index: int, file_s: float) -> float:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from numpy.typing import NDArray
 
 from vidtl import __version__
 from vidtl.annotations.records import Records, columns_sha256
@@ -42,10 +42,10 @@ def evaluation_key(
 def data_fingerprint(records: Records) -> str:
     """Compute the SHA-256 of the annotated videos: ids, paths, labels, segments and class names, in their order."""
     first = (str(records.multi_label), str(records.frame_rate), *records.classes.names)
-    columns: tuple[NDArray[Any], ...] = (
+    columns = (
         *(records.ids.data, records.ids.offsets, records.paths.data, records.paths.offsets),
         *(records.label_offsets, records.label_classes, records.segment_starts_s, records.segment_ends_s),
-        *([] if records.lengths_s is None else [records.lengths_s]),
+        np.asarray(records.lengths_s, np.float64),
     )
     return columns_sha256(first, columns)
 

@@ -80,7 +80,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
             for name, (low, high, method) in confidence_intervals(outcomes, result.metrics).items()
         },
         "chance": chance_levels(outcomes.targets, outcomes.multi_label)
-        | ({"mAP_localize_present": random_map(outcomes.points[1])} if outcomes.points else {}),
+        | ({"mAP_localize_present": random_map(np.concatenate(outcomes.points[1]))} if outcomes.points else {}),
         "classes_without_positives": classes_without_positives(outcomes.targets, names),
         "calibration": {name: np.asarray(value).tolist() for name, value in vars(outcomes.calibration).items()},
         "per_class": [_class_record(result, k) for k in range(len(names))],

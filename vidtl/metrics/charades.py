@@ -35,8 +35,6 @@ class CharadesScores:
     """Mean over classes weighted by their positives."""
     average_precisions: NDArray[np.float64]
     """[K]; NaN for classes without positives."""
-    mean_ap_with_positives: float
-    """Mean over the classes that have positives; NaN if none has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,6 @@ def scores_of(rankings: Rankings) -> CharadesScores:
         mean_ap=float(average_precisions.mean()) if positives.all() else math.nan,
         weighted_ap=float(sums.sum() / positives.sum()) if positives.all() else math.nan,
         average_precisions=average_precisions,
-        mean_ap_with_positives=float(average_precisions[positives > 0].mean()) if positives.any() else math.nan,
     )
 
 

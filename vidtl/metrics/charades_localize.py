@@ -7,8 +7,7 @@ Axes: N annotated videos in annotation order, P = 25 time points of each, R = N 
   classification, videos without actions count as negatives with their submitted scores.
 - Per class, a stable descending sort: equal scores keep the order of rows, NaN comes last, even after missing rows.
 - Average precision and its means are those of `vidtl.metrics.charades`.
-- The last line of an id and frame counts; unknown ids and frames are ignored. Frames count from 1, or from 0 if the
-  smallest one of the whole file is 0.
+- The last line of an id and frame counts; others are ignored. Frames count from 1, or from 0 if the smallest is 0.
 
 Here every line must have an id and a frame, and K numbers unless it is ignored, or else the error names it. The
 original also takes one number for all classes, and expressions such as `1-2`.
@@ -22,20 +21,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vidtl.errors import UserError
+from vidtl.metrics.average_precision import Floats
 from vidtl.metrics.charades import parse_scores, submitted_lines, write_submission
 
 NUM_POINTS = 25
-"""P."""
 
 
-def point_times(lengths_s: ArrayLike) -> NDArray[np.float64]:
+def point_times(lengths_s: ArrayLike) -> Floats:
     """Return the times of the points, [N, P], of videos of the given lengths, [N]; NaN for a length of NaN."""
-    times: NDArray[np.float64] = np.arange(NUM_POINTS) / NUM_POINTS * np.asarray(lengths_s, np.float64)[:, None]
+    times: Floats = np.arange(NUM_POINTS) / NUM_POINTS * np.asarray(lengths_s, np.float64)[:, None]
     return times
 
 
 def point_labels(
-    times_NP: NDArray[np.float64], owners_L: ArrayLike, classes_L: ArrayLike, spans_s: ArrayLike, num_classes: int
+    times_NP: Floats, owners_L: ArrayLike, classes_L: ArrayLike, spans_s: ArrayLike, num_classes: int
 ) -> NDArray[np.bool_]:
     """Return the classes of each row, [R, K], from video, class, and start and end, [L, 2], of each label."""
     owners, spans = np.asarray(owners_L), np.asarray(spans_s)
@@ -45,11 +44,11 @@ def point_labels(
     return targets
 
 
-def write_localization(path: Path, ids: Sequence[str], scores_RK: NDArray[np.float64]) -> None:
-    """Write the rows of N videos, without those of -inf; see `write_submission`."""
-    rows = np.flatnonzero((scores_RK > -np.inf).any(axis=1)).tolist()
-    keys = [f"{ids[row // NUM_POINTS]} {row % NUM_POINTS + 1}" for row in rows]
-    write_submission(path, keys, scores_RK[rows], num_words=2)
+def write_localization(path: Path, ids: Sequence[str], scores_NPK: Floats) -> None:
+    """Write the rows [N, P, K], without those of -inf; see `write_submission`."""
+    readable_NP = (scores_NPK > -np.inf).any(axis=2)
+    keys = [f"{ids[video]} {point + 1}" for video, point in np.argwhere(readable_NP).tolist()]
+    write_submission(path, keys, scores_NPK[readable_NP], num_words=2)
 
 
 def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> tuple[NDArray[np.float64], dict[str, int]]:

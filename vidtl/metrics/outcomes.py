@@ -55,7 +55,7 @@ class Outcomes:
     """[N, K] in 0..1; rows of NaN are unreadable videos."""
     multi_label: bool
     points: tuple[Floats, Bools] | None = None
-    """Scores and labels of time points, both [N * P, K], for metrics of localization."""
+    """Scores and labels of P time points, both [N, P, K], for metrics of localization."""
 
     def __post_init__(self) -> None:
         shape = self.scores.shape
@@ -71,10 +71,7 @@ class Outcomes:
     def __getitem__(self, rows: NDArray[np.generic]) -> "Outcomes":
         """Select videos."""
         parts = (self.scores[rows], self.targets[rows], self.probabilities[rows])
-        points = self.points
-        if points:
-            of_video = (len(self), -1, self.scores.shape[1])
-            points = tuple(part.reshape(of_video)[rows].reshape(-1, of_video[2]) for part in points)
+        points = self.points and (self.points[0][rows], self.points[1][rows])
         return replace(self, scores=parts[0], targets=parts[1], probabilities=parts[2], points=points)
 
     def __len__(self) -> int:
@@ -135,7 +132,7 @@ class Outcomes:
     def point_rankings(self) -> Rankings:
         """Rankings of the time points by the rules of the Charades localization scorer."""
         assert self.points is not None
-        return Rankings.of(*self.points, keep_order=True)
+        return Rankings.of(np.concatenate(self.points[0]), np.concatenate(self.points[1]), keep_order=True)
 
     @cached_property
     def calibration(self) -> Calibration:

@@ -139,10 +139,8 @@ def random_f1(targets_NK: Bools, multi_label: bool) -> float:
     return _mean(np.array([values[n] for n in counts.tolist() if n]))
 
 
-def resampled_average_precision(
-    weighted: bool = False, ranking: Literal["rankings", "official_rankings", "point_rankings"] = "rankings"
-) -> Callable[[Outcomes], Statistic]:
-    """Make the statistic of one of the means of average precision."""
+def resampled_average_precision(weighted: bool = False, ranking: str = "rankings") -> Callable[[Outcomes], Statistic]:
+    """Make the statistic of a mean of average precision in the rankings of that name of the outcomes."""
 
     def make(outcomes: Outcomes) -> Statistic:
         rankings: Rankings = getattr(outcomes, ranking)
@@ -193,6 +191,7 @@ def _of_all(make: Callable[[Outcomes], Statistic]) -> Callable[[Outcomes], float
     return lambda outcomes: make(outcomes)(np.ones(len(outcomes), np.int64))
 
 
+_MEAN_OF_POINTS = resampled_average_precision(ranking="point_rankings")
 _METRICS = (
     Metric(
         "top1", "Top-1 accuracy", "the best class is the true one", "single", partial(top_k, k=1),
@@ -245,18 +244,16 @@ _METRICS = (
     ),
     Metric(
         "mAP_localize", "mAP, localization", "official: points of time, all classes, equal scores in order", "points",
-        lambda outcomes: scores_of(outcomes.point_rankings).mean_ap,
-        interval=resampled_average_precision(ranking="point_rankings"), is_drawn=False,
+        lambda outcomes: scores_of(outcomes.point_rankings).mean_ap, interval=_MEAN_OF_POINTS, is_drawn=False,
     ),
     Metric(
         "mAP_localize_weighted", "mAP, localization, weighted", "official: each class weighted by its points", "points",
-        lambda outcomes: scores_of(outcomes.point_rankings).weighted_ap,
-        interval=resampled_average_precision(weighted=True, ranking="point_rankings"), is_drawn=False,
+        lambda outcomes: scores_of(outcomes.point_rankings).weighted_ap, is_drawn=False,
+        interval=resampled_average_precision(weighted=True, ranking="point_rankings"),
     ),
     Metric(
-        "mAP_localize_present", "mAP, localization, present", "official: mean over the classes that have points", "points",
-        lambda outcomes: scores_of(outcomes.point_rankings).mean_ap_with_positives,
-        interval=resampled_average_precision(ranking="point_rankings"),
+        "mAP_localize_present", "mAP, localization, present", "mean over the classes that have points", "points",
+        _of_all(_MEAN_OF_POINTS), interval=_MEAN_OF_POINTS,
     ),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _METRICS}
