@@ -13,10 +13,10 @@
 | `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | rounded centers of T  | three     | mean probabilities |
 
 "Three" crops lie along the longer side: left, center, right, or top, center, bottom; mmaction2's order is left, right,
-center. The other axis is centered. `LOCALIZATION` is `center` for windows around 25 times of each video. The frame is first resized to a short side of `clip.short_side`, or for VideoMAE of
+center. The other axis is centered. The frame is first resized to a short side of `clip.short_side`, or for VideoMAE of
 the crop's side. `center` takes the center of each segment if `clip.sampling` is "segments". "loop" and "hold" replace
 `clip.short_video`. Published settings of SlowFast and Charades use `clip.frame_size` 256 x 256 with a short side of
-256, and Charades' frames are at 24 fps (`clip.target_fps`).
+256, and Charades' frames are at 24 fps (`clip.target_fps`). `LOCALIZATION` shows a clip around each of 25 times.
 """
 
 from collections.abc import Callable
