@@ -179,6 +179,8 @@ def test_localization_of_a_model(
     metrics = record["metrics"]
     assert metrics["mAP_localize"] == official.mean_ap == metrics["mAP_localize_present"]
     assert metrics["mAP_localize_weighted"] == official.weighted_ap
+    values = [entry["average_precision_localize"] for entry in record["per_class"]]
+    assert values == official.average_precisions.tolist()
     limits = record["intervals"]["mAP_localize"]
     assert limits["low"] < official.mean_ap < limits["high"]
     assert "mAP_localize_weighted" in output

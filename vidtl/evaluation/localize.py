@@ -37,12 +37,11 @@ def localize(result: EvaluationResult, records: Records, windows: Windows) -> Ev
     chances, targets = np.fmax.reduce(windowed.probabilities.reshape(shape), axis=1), records.video_targets() > 0
     outcomes = replace(windowed, scores=points[0].max(axis=1), targets=targets, probabilities=chances, points=points)
     lost = dict(zip(windows.owners[~windowed.readable].tolist(), result.unreadable, strict=True))
-    unreadable = [each._replace(id=records.ids[i]) for i, each in lost.items() if not outcomes.readable[i]]
+    failed = [each._replace(id=records.ids[i]) for i, each in lost.items() if not outcomes.readable[i]]
     for point, _, reason in (each for i, each in lost.items() if outcomes.readable[i]):
         _log.warning("point %s, and perhaps earlier ones, has no scores and ranks last: %s", point, reason)
-    ids, paths = list(records.ids), list(records.paths)
-    result = replace(result, ids=ids, paths=paths, outcomes=outcomes, unreadable=unreadable)
-    return replace(result, num_clips=NUM_POINTS, fusion="max")
+    result = replace(result, num_clips=NUM_POINTS, fusion="max", outcomes=outcomes, unreadable=failed)
+    return replace(result, ids=list(records.ids), paths=list(records.paths))
 
 
 def _length_s(records: Records, index: int, file_s: float) -> float:

@@ -52,9 +52,7 @@ def write_localization(path: Path, ids: Sequence[str], scores_NPK: Floats) -> No
 
 
 def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> tuple[NDArray[np.float64], dict[str, int]]:
-    """Read lines of an id, a frame and `num_classes` numbers between blanks, tabs or commas.
-
-    Memory is bounded by the annotated ids, whatever the file holds.
+    """Read lines of an id, a frame and `num_classes` numbers between blanks, tabs or commas, in bounded memory.
 
     Returns:
         Scores [R, K] of the annotated ids, -inf for missing rows; and numbers of irregular rows or lines by remark.

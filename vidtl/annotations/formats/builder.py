@@ -37,8 +37,7 @@ class RecordsBuilder:
         self._label_numbers = array("i")
         self._label_starts = array("d")
         self._label_ends = array("d")
-        self.lengths_s = array("d")
-        """Length of each video, in formats that have it."""
+        self.lengths_s = array("d")  # of each record, in formats that have them
         self._first_uses: list[str] = []
         self._groups = GrowingStrings()
         self._numbers: dict[str, int] = {}

@@ -23,8 +23,7 @@ def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
     read. `actions` is `c092 11.90 21.20;c147 0.00 12.60` (class, start and end in seconds) or empty.
 
     Almost a third of Charades' segments end after the video does, and a few start after it or end before they start.
-    They are clipped to the video's length: the label is right for the video, and such a segment is (nearly) empty. No
-    time before that length is in another segment than those annotated.
+    They are clipped to the video's length: times before it are in the same segments, and such a segment is empty.
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
