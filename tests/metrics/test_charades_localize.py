@@ -57,8 +57,8 @@ def loops(submission: str, annotations: list[dict[str, str]], num_classes: int) 
 
 
 @pytest.mark.parametrize("case", ["main", "zero_based"])
-def test_golden_cases(shared_data: Path, tmp_path: Path, case: str) -> None:
-    folder = shared_data.parent / "golden/charades_localize" / case
+def test_golden_cases(golden: Path, tmp_path: Path, case: str) -> None:
+    folder = golden / "charades_localize" / case
     (tmp_path / "s.txt").write_bytes(gzip.decompress((folder / "submission.txt.gz").read_bytes()))
     expected = json.loads((folder / "expected.json").read_text())
     official, result, targets = score(tmp_path / "s.txt", folder / "annotations.csv")

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from charades_submission import read_annotations
 
+from tests.annotations.sets import read
 from tests.environment import RunMain
 from tests.refusals import assert_refusal, refused
 from vidtl.metrics import METRICS
@@ -19,6 +22,7 @@ from vidtl.metrics.average_precision import Rankings
 from vidtl.metrics.charades import match_submission, official_scores, scores_of, write_submission
 from vidtl.metrics.charades_localize import point_labels, point_times, read_localization
 
+Launch = Callable[..., subprocess.CompletedProcess[str]]
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"
 
 
@@ -189,3 +193,25 @@ def test_localization_of_a_model(
     file = folder / "charades_localization_submission.txt"
     printed, _ = judge("--charades-localization", file, "--annotations", root / "val.csv")
     assert f"{official.mean_ap:.6f}" in printed
+
+
+def test_localization_in_two_processes(
+    judge: RunMain, launch: Launch, random_model: Callable[..., Path], shared_data: Path, tmp_path: Path
+) -> None:
+    """Real videos whose annotation has no lengths; the processes share the windows of a video."""
+    root = shared_data / "gmdcsa24"
+    names = (*read("gmdcsa24_sample", "val", root).classes.names, "Another")
+    options = ["--checkpoint", random_model(tmp_path / "model", class_names=names), "--data.dataset", "gmdcsa24_sample"]
+    options += ["--data.root", root, "--data.num_workers", "0", "--evaluation.protocol", "charades_localize"]
+    options += ["--html", "false", "--output_dir"]
+    done = launch("cpu_2_processes", "eval", *options, tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    judge(*options, tmp_path / "one")
+    one, two = (tmp_path / name / "val-charades_localize" for name in ("one", "two"))
+    for file in ("metrics.json", "predictions.csv"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+    record = json.loads((one / "metrics.json").read_text())
+    assert (record["num_scored"], record["metrics"]["mAP_localize"]) == (5, None)  # a class has no video
+    assert record["chance"]["mAP_localize_present"] > 0
+    assert 0 < record["metrics"]["mAP_localize_present"] < 1
+    assert not (one / "charades_localization_submission.txt").exists()
