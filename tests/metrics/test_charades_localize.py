@@ -28,7 +28,6 @@ MISSING = "rows are missing, which costs their actions"
 UNKNOWN = "lines have unknown ids and are ignored"
 OTHERS = "lines have frames other than the 25 points and are ignored"
 FROM_ZERO = "lines have frames that count from 0, as the smallest one is 0"
-REPEATED = "lines are replaced by a later line of the same video and frame"
 
 
 def loops(submission: str, annotations: list[dict[str, str]], num_classes: int) -> list[float]:
@@ -40,10 +39,7 @@ def loops(submission: str, annotations: list[dict[str, str]], num_classes: int) 
     rows = []
     for row in annotations:
         for point in range(25):
-            now, actions = (
-                point / 25 * float(row["length"]),
-                [part.split() for part in row["actions"].split(";") if part],
-            )
+            now, actions = point / 25 * float(row["length"]), map(str.split, filter(None, row["actions"].split(";")))
             active = {int(name[1:]) for name, start, end in actions if float(start) <= now <= float(end)}
             rows.append((active, scored.get((row["id"], point + 1), [-math.inf] * num_classes)))
     result = []
@@ -93,33 +89,19 @@ def test_random_files_against_the_published_steps(tmp_path: Path, base: int, dec
         writer.writerows(table)
     special = ["nan", "NaN", "Inf", "-Inf", "-0", "0", "1e-3"]
     lines = []
-    for video, frame in [(f"V{i}", j) for i in range(9) for j in range(25)] + [
-        ("V1", 3),
-        ("V2", 4),
-        ("W", 5),
-        ("V1", 30),
-    ]:
+    keys = [(f"V{i}", j) for i in range(9) for j in range(25)] + [("V1", 3), ("V2", 4), ("W", 5), ("V1", 30)]
+    for video, frame in keys:
         numbers = np.array([f"{x:.{decimals}f}" for x in rng.normal(0, 1, 157)], object)
         numbers[rng.permutation(157)[:7]] = special
         lines.append(f"{video}\t{frame + base} {separator.join(numbers)}\r\n")
     lines = [lines[i] for i in rng.permutation(len(lines))[:-20]]
     (tmp_path / "s.txt").write_text("".join(lines), newline="")
-    official, result, targets = score(tmp_path / "s.txt", tmp_path / "a.csv")
+    official, _, targets = score(tmp_path / "s.txt", tmp_path / "a.csv")
     readable = [row | {"length": row["length"].replace("x", "nan")} for row in table]
     expected = np.array(loops("".join(lines), readable, 157))
     np.testing.assert_allclose(official.average_precisions, expected, rtol=0, atol=1e-12)
     assert np.isfinite(expected).sum() > 20
     assert targets.reshape(12, 25, -1).any(axis=(1, 2)).tolist() == [i % 4 < 2 for i in range(12)]
-    unknown, others = (sum(line.startswith(head) for line in lines) for head in ("W", f"V1\t{30 + base}"))
-    negative = sum(int(line.split()[1]) < 1 for line in lines) if base < 0 else 0
-    used = len(lines) - unknown - others - negative
-    found = {(row["id"], point) for row in table for point in range(25)} & {
-        (line.split()[0], int(line.split()[1]) - (base != 0)) for line in lines
-    }
-    missing = sum((row["id"], point) not in found for row in table for point in range(25))
-    counts = {MISSING: missing, UNKNOWN: unknown, OTHERS: others + negative, FROM_ZERO: used * (base == 0)}
-    counts |= {REPEATED: used - len(found)}
-    assert result == {remark: count for remark, count in counts.items() if count}
 
 
 @pytest.mark.parametrize(

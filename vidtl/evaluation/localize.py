@@ -13,6 +13,7 @@ from vidtl.config import ClipConfig, DataConfig
 from vidtl.data.windows import Windows, centered_windows
 from vidtl.errors import UserError
 from vidtl.evaluation.evaluator import EvaluationResult
+from vidtl.metrics.average_precision import Floats
 from vidtl.metrics.charades_localize import NUM_POINTS, point_labels, point_times
 
 _log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def point_windows(records: Records, clip: ClipConfig, data: DataConfig) -> Windo
     if not np.isfinite(records.label_ends_s).any():
         problem = "evaluation.protocol is 'charades_localize', which needs labels with times"
         raise UserError(f"{problem}; {records.annotation} has none; allowed: another protocol")
-    return centered_windows(records, clip, data, lambda i, file_s: point_times([_length_s(records, i, file_s)])[0])
+    return centered_windows(records, clip, data, lambda i, file_s: _times_s(records.select([i]), [file_s])[0])
 
 
 def localize(result: EvaluationResult, records: Records, windows: Windows) -> EvaluationResult:
@@ -31,7 +32,7 @@ def localize(result: EvaluationResult, records: Records, windows: Windows) -> Ev
     windowed, shape = result.outcomes, (len(records), NUM_POINTS, len(records.classes))
     owners = np.repeat(np.arange(len(records)), np.diff(records.label_offsets))
     spans_s = np.stack([records.label_starts_s, records.label_ends_s], axis=1)
-    times_NP = point_times([_length_s(records, *each) for each in enumerate(windows.durations_s)])
+    times_NP = _times_s(records, windows.durations_s)
     labels = point_labels(times_NP, owners, records.label_classes, spans_s, shape[-1]).reshape(shape)
     points = windowed.scores.reshape(shape), labels
     chances, targets = np.fmax.reduce(windowed.probabilities.reshape(shape), axis=1), records.video_targets() > 0
@@ -44,6 +45,6 @@ def localize(result: EvaluationResult, records: Records, windows: Windows) -> Ev
     return replace(result, ids=list(records.ids), paths=list(records.paths))
 
 
-def _length_s(records: Records, index: int, file_s: float) -> float:
-    annotated = np.nan if records.lengths_s is None else float(records.lengths_s[index])
-    return file_s if np.isnan(annotated) else annotated
+def _times_s(records: Records, files_s: list[float]) -> Floats:
+    annotated = np.full(len(records), np.nan) if records.lengths_s is None else records.lengths_s
+    return point_times(np.where(np.isnan(annotated), files_s, annotated))

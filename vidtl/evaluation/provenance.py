@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -45,7 +44,7 @@ def data_fingerprint(records: Records) -> str:
     columns = (
         *(records.ids.data, records.ids.offsets, records.paths.data, records.paths.offsets),
         *(records.label_offsets, records.label_classes, records.segment_starts_s, records.segment_ends_s),
-        np.asarray(records.lengths_s, np.float64),
+        records.segment_starts_s[:0] if records.lengths_s is None else records.lengths_s,
     )
     return columns_sha256(first, columns)
 

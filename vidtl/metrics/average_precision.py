@@ -105,7 +105,7 @@ class Rankings:
         """
         if self._last_sums and self._last_sums[0] is times_N:
             return self._last_sums[1]
-        times_R = times_N.repeat(self.order.shape[1] // len(times_N))
+        times_R = times_N.repeat(self.order.shape[1] // max(len(times_N), 1))
         drawn_down_to = times_R[self.order].cumsum(axis=1)[self.classes, self.ends]
         times = times_R[self.videos]
         found = times.cumsum()

@@ -15,12 +15,12 @@ Axes: N annotated videos in annotation order, K classes. The rules decide publis
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.annotations.text_files import text_lines
 from vidtl.errors import UserError
 from vidtl.metrics.average_precision import Rankings
 from vidtl.runtime.files import whole_file
@@ -122,9 +122,11 @@ def read_submission(path: Path, num_classes: int) -> tuple[dict[str, NDArray[np.
 def submitted_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield `file:line` and text of each line that is not blank; UserError for a file that cannot be read."""
     try:
-        for number, line in text_lines(path):
-            yield f"{path}:{number}", line
-    except OSError as error:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(iter(partial(file.readline, 1 << 20), ""), start=1):  # in bounded memory
+                if line.strip():
+                    yield f"{path}:{number}", line
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a submission: {error}") from None
 
 

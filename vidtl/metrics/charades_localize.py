@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from vidtl.errors import UserError
 from vidtl.metrics.average_precision import Floats
@@ -27,20 +27,18 @@ from vidtl.metrics.charades import parse_scores, submitted_lines, write_submissi
 NUM_POINTS = 25
 
 
-def point_times(lengths_s: ArrayLike) -> Floats:
+def point_times(lengths_s: Floats) -> Floats:
     """Return the times of the points, [N, P], of videos of the given lengths, [N]; NaN for a length of NaN."""
-    times: Floats = np.arange(NUM_POINTS) / NUM_POINTS * np.asarray(lengths_s, np.float64)[:, None]
-    return times
+    return np.arange(NUM_POINTS) / NUM_POINTS * lengths_s[:, None]
 
 
 def point_labels(
-    times_NP: Floats, owners_L: ArrayLike, classes_L: ArrayLike, spans_s: ArrayLike, num_classes: int
+    times_NP: Floats, owners_L: NDArray[np.integer], classes_L: NDArray[np.integer], spans_s: Floats, num_classes: int
 ) -> NDArray[np.bool_]:
     """Return the classes of each row, [R, K], from video, class, and start and end, [L, 2], of each label."""
-    owners, spans = np.asarray(owners_L), np.asarray(spans_s)
-    hits, points = np.nonzero((spans[:, :1] <= times_NP[owners]) & (times_NP[owners] <= spans[:, 1:]))
+    hits, points = np.nonzero((spans_s[:, :1] <= times_NP[owners_L]) & (times_NP[owners_L] <= spans_s[:, 1:]))
     targets = np.zeros((times_NP.size, num_classes), bool)
-    targets[owners[hits] * NUM_POINTS + points, np.asarray(classes_L)[hits]] = True
+    targets[owners_L[hits] * NUM_POINTS + points, classes_L[hits]] = True
     return targets
 
 
@@ -51,7 +49,7 @@ def write_localization(path: Path, ids: Sequence[str], scores_NPK: Floats) -> No
     write_submission(path, keys, scores_NPK[readable_NP], num_words=2)
 
 
-def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> tuple[NDArray[np.float64], dict[str, int]]:
+def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> tuple[Floats, dict[str, int]]:
     """Read lines of an id, a frame and `num_classes` numbers between blanks, tabs or commas, in bounded memory.
 
     Returns:
