@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.refusals import refused
-from vidtl.annotations.records import ClassNames, Records, StringColumn
+from vidtl.annotations.records import ClassNames, Records, StringColumn, columns_sha256
 
 INF = np.inf
 
@@ -99,6 +99,9 @@ def test_the_hash_depends_on_videos_order_labels_and_classes_but_not_on_paths(re
         replace(records, label_classes=np.array([2, 0, 2, 0], np.int32)),
     ]
     assert len({each.labels_sha256() for each in (records, *others)}) == 5
+    times = (np.float32(column) for column in (records.label_starts_s, records.label_ends_s))
+    columns = (records.ids.data, records.ids.offsets, records.label_offsets, records.label_classes, *times)
+    assert records.labels_sha256() == columns_sha256(records.classes.names, columns)  # as older runs recorded it
     moved = replace(records, root=Path("/copies"), paths=StringColumn.from_strings(["a.mkv", "b.mkv", "c.mkv"]))
     assert moved.labels_sha256() == records.select([0, 1, 2]).labels_sha256() == records.labels_sha256()
 
