@@ -172,11 +172,11 @@ class Records:
     def labels(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.int32]:
         """Return the classes of the whole video, or of the part between two frames, each once and in rising order.
 
-        As Charades labels frames with start < t < end, a segment that ends where the clip begins, in float32, does not count.
+        As Charades labels frames with start < t < end, a segment that ends where the clip begins does not count.
         """
         entries = self._entries(index)
-        starts_s, ends_s = np.array([self.label_starts_s[entries], self.label_ends_s[entries]], np.float32)
-        active = (starts_s < end_s) & (ends_s > start_s)
+        times = np.array([self.label_starts_s[entries], self.label_ends_s[entries]], np.float32)  # as in labels_sha256
+        active = (times[0] < end_s) & (times[1] > start_s)
         return np.unique(self.label_classes[entries][active])
 
     def targets(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.float32]:
@@ -207,11 +207,8 @@ class Records:
 
     def labels_sha256(self) -> str:
         """Hash class names, ids and labels in their order, without paths."""
-        labels = (
-            self.label_offsets,
-            self.label_classes,
-            *np.array([self.label_starts_s, self.label_ends_s], np.float32),
-        )
+        times = np.array([self.label_starts_s, self.label_ends_s], np.float32)  # as older runs recorded it
+        labels = (self.label_offsets, self.label_classes, *times)
         return columns_sha256(self.classes.names, (self.ids.data, self.ids.offsets, *labels))
 
     def select(self, indices: ArrayLike) -> "Records":

@@ -1,7 +1,4 @@
-"""Protocol `charades_localize`: windows around 25 time points of each video (`vidtl.metrics.charades_localize`).
-
-A video lasts as long as its annotation says, or else its file; without both, all points are at the start.
-"""
+"""Protocol `charades_localize`: windows around 25 time points of each video (`vidtl.metrics.charades_localize`)."""
 
 import logging
 from dataclasses import replace
@@ -46,5 +43,6 @@ def localize(result: EvaluationResult, records: Records, windows: Windows) -> Ev
 
 
 def _times_s(records: Records, files_s: list[float]) -> Floats:
+    """Return the points [N, P] in the annotated lengths, or else those of the files, 0 for unreadable ones."""
     annotated = np.full(len(records), np.nan) if records.lengths_s is None else records.lengths_s
     return point_times(np.where(np.isnan(annotated), files_s, annotated))
