@@ -175,7 +175,7 @@ class Records:
         As Charades labels frames with start < t < end, a segment that ends where the clip begins does not count.
         """
         entries = self._entries(index)
-        times = np.array([self.label_starts_s[entries], self.label_ends_s[entries]], np.float32)  # as in labels_sha256
+        times = np.array([self.label_starts_s[entries], self.label_ends_s[entries]], np.float32)  # as in older runs
         active = (times[0] < end_s) & (times[1] > start_s)
         return np.unique(self.label_classes[entries][active])
 
