@@ -38,8 +38,8 @@ def make_records(num_videos: int, multi_label: bool) -> Records:
         lines=np.arange(1, num_videos + 1, dtype=np.int32),
         label_offsets=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
         label_classes=np.array([k for row in labels for k in row], dtype=np.int32),
-        label_starts_s=np.full(counts.sum(), -np.inf, np.float32),
-        label_ends_s=np.full(counts.sum(), np.inf, np.float32),
+        label_starts_s=np.full(counts.sum(), -np.inf),
+        label_ends_s=np.full(counts.sum(), np.inf),
         segment_starts_s=np.zeros(num_videos),
         segment_ends_s=np.full(num_videos, np.inf),
     )
