@@ -1,6 +1,6 @@
 """Measure sliding windows of long generated videos: one pass over the file, its memory, and timesteps encoded once.
 
-    python -m benchmarks.windows --output docs/results/windows.json
+    python -m benchmarks.windows --output windows.json
 
 Windows that overlap by half are read in one pass, by a seek to each in the open file, or by opening the file for each
 (`reopen`), in one process and by the loader with 1 and 2 workers: CPU seconds per window, peak memory of all in MiB.
