@@ -56,7 +56,7 @@ def read_views(records: Records, broken: Sequence[int], indices: Sequence[int]) 
             failure = Failure(i, records.paths[i], f"no frames in {i}")
             yield VideoViews(index=i, pixels=None, color=0, failure=failure)
         else:
-            yield VideoViews(index=i, pixels=views_of(i), color=0, failure=None)
+            yield VideoViews(index=i, pixels=views_of(i), color=0, failure=None, frames=np.zeros((6, 2), int))
 
 
 class TinyModel(nn.Module):
