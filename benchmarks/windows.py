@@ -68,7 +68,7 @@ def read(paths: Sequence[Path], count: int, way: str, workers: int) -> float:
     records = records_of_files([VideoFile(path, "video") for path in paths], ClassNames(("any",)), False, None)
     windows = sliding_windows(records, CLIP, data, Hop(frames=CLIP.num_frames * CLIP.stride // 2)).records
     numbers = np.arange(len(windows)).reshape(len(paths), -1)[:, -count:]
-    order = (numbers[:, ::-1] if way == "seek" else numbers).T.flatten().tolist()
+    order = {"pass": numbers, "seek": numbers[:, ::-1], "reopen": numbers.T}[way].flatten().tolist()
     views: Any = (loader := EvalLoader(windows, get_protocol("center"), CLIP, data, order))
     if workers == 0:
         loader.dataset.__getitems__(order[-1:])  # opens the file
@@ -80,11 +80,11 @@ def read(paths: Sequence[Path], count: int, way: str, workers: int) -> float:
     return (sum(os.times()[:4]) - begin) / len(order)
 
 
-def read_all(path: Path) -> tuple[float, float]:
+def read_all(paths: Sequence[Path]) -> tuple[float, float]:
     """Read all windows in another process with 2 workers: peak memory of all processes, and `read`."""
     peaks, this = [], psutil.Process()
     with ProcessPoolExecutor(1) as pool:
-        result = pool.submit(read, [path], 0, "pass", 2)
+        result = pool.submit(read, paths, 0, "pass", 2)
         while not wait([result], 0.1 if not peaks else 0.5).done or not peaks:
             with suppress(psutil.Error):  # one of them has ended
                 peaks.append(sum(p.memory_full_info().pss for p in (this, *this.children(recursive=True))))
@@ -92,15 +92,15 @@ def read_all(path: Path) -> tuple[float, float]:
 
 
 def compare(folder: Path, key_frames: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Compare the ways to read a long file, by workers, and one pass over it with one over a thirtieth of it."""
+    """Compare the ways to read a long file, by workers, and one pass over it with 30 over a thirtieth of it."""
     short, long, copy = (folder / f"{name}{key_frames}.mp4" for name in ("short", "long", "copy"))
     for path, repeats in ((short, 1), (long, 30)):
         write_video(path, options.minutes * 60 * FPS // 30, key_frames, repeats)
     copy.hardlink_to(long)
     ways = dict.fromkeys(("pass", "seek"), ([long], options.windows))
     ways["reopen"] = [long, copy], -(-options.windows // 64)
-    found: dict[str, Any] = {"key_frames": key_frames, "short": read_all(short), "long": read_all(long)}
-    print("long / short:", *(f"{b / a:.3f}" for a, b in zip(found["short"], found["long"], strict=True)))
+    found: dict[str, Any] = {"key_frames": key_frames, "short": read_all([short] * 30), "long": read_all([long])}
+    print("a long file / 30 short ones:", *(f"{b / a:.3f}" for a, b in zip(found["short"], found["long"], strict=True)))
     for workers in (0, 1, 2):
         rows = found[f"{workers}"] = [{w: read(*ways[w], w, workers) for w in ways} for _ in range(options.rounds)]
         ratios = [f"{way} {median(row[way] / row['pass'] for row in rows):.2f}" for way in ways]
