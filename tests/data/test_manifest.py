@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.data.conftest import CONFIG, clips_of, config_with, views_of
+from tests.data.conftest import CONFIG, clips_of, config_with, view_of
 from tests.refusals import assert_refusal, refused
 from tests.video.conftest import read, unreadable
 from vidtl.annotations.records import Records
@@ -69,11 +69,11 @@ def test_known_broken_videos_are_not_opened(copied: Records, monkeypatch: pytest
     for index in set(range(len(copied))) - {5}:
         copied.path(index).write_bytes(b"no video")
     scanned_manifest(copied.root, copied.paths)
-    failure = views_of(copied, "center", WITHOUT)[0].failure
+    failure = view_of(copied, 0, WITHOUT).failure
     assert failure.reason.startswith("not a video")
     with monkeypatch.context() as patch:
         patch.setattr("vidtl.data.dataset.open_video", lambda path, *rest: pytest.fail(f"{path} is opened"))
-        assert views_of(copied)[0].failure == failure
+        assert view_of(copied, 0).failure == failure
     monkeypatch.setattr("vidtl.data.dataset.MAX_SUBSTITUTIONS", 100)
     clips = [clips_of(copied, config)[ClipKey(0, 0, 1.0)][0] for config in (CONFIG, WITHOUT)]
     assert np.array_equal(clips[0].pixels, clips[1].pixels)
@@ -97,7 +97,7 @@ def test_changed_files_are_reported_once_and_scanned_again(copied: Records, warn
     assert message.startswith(copied.paths[0])
     assert "bytes then" in message
     assert str(manifest.file) in message
-    assert views_of(copied, "center", CONFIG)[0].failure is None
+    assert view_of(copied, 0).failure is None
 
 
 def test_a_decode_that_disagrees_with_the_manifest_is_unreadable(shared_data: Path, tmp_path: Path) -> None:
