@@ -108,7 +108,7 @@ def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> to
 
 
 def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
-    """Apply RandAugment operations, color jitter and flip of each clip, in this order, to float32 [B, T, 3, H, W] in 0..1.
+    """Apply RandAugment, color jitter and flip of each clip, in this order, to float32 [B, T, 3, H, W] in 0..1.
 
     Steps that none of the B `augmentations` needs are skipped.
     """

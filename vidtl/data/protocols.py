@@ -74,17 +74,24 @@ def even_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: floa
     return _spans(starts, num_available, clip, clip.short_video)
 
 
-def slowfast_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Use starts k * spare / clips (SlowFast `get_start_end_idx`)."""
-    spare = max(num_available - _slowfast_span(clip, fps), 0)
-    return _slowfast_frames([spare * k / num_clips for k in range(num_clips)], num_available, clip, fps)
+def slowfast_indices(offset_sampling: bool) -> IndexRule:
+    """Space T frames evenly over the span from every start, truncated to integers.
 
+    Starts are k * spare / clips, or with `offset_sampling` k * floor(spare / (clips - 1)), where one clip is centered
+    (SlowFast `get_start_end_idx`, `USE_OFFSET_SAMPLING`, `temporal_sampling`).
+    """
 
-def slowfast_offset_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Use starts k * floor(spare / (clips - 1)); one clip is centered (SlowFast, `USE_OFFSET_SAMPLING`)."""
-    spare = max(num_available - _slowfast_span(clip, fps), 0)
-    starts = [spare // 2] if num_clips == 1 else [k * (spare // (num_clips - 1)) for k in range(num_clips)]
-    return _slowfast_frames(starts, num_available, clip, fps)
+    def indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+        span = clip.num_frames * clip.stride * fps / _SLOWFAST_FPS
+        spare, length = max(num_available - span, 0), span - 1
+        if offset_sampling:
+            starts = [spare // 2] if num_clips == 1 else [k * (spare // (num_clips - 1)) for k in range(num_clips)]
+        else:
+            starts = [spare * k / num_clips for k in range(num_clips)]
+        times = np.stack([float32_linspace(start, start + length, clip.num_frames) for start in starts])
+        return times.clip(0, num_available - 1).astype(np.int64)
+
+    return indices
 
 
 def rounded_indices(short_video: ShortVideo) -> IndexRule:
@@ -125,17 +132,6 @@ def _spans(starts: list[int], num_available: int, clip: ClipConfig, short_video:
     return np.stack([span_indices(start, clip.num_frames, clip.stride, num_available, short_video) for start in starts])
 
 
-def _slowfast_span(clip: ClipConfig, fps: float) -> float:
-    return clip.num_frames * clip.stride * fps / _SLOWFAST_FPS
-
-
-def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Space T frames evenly over the span of every start, truncated to integers (SlowFast `temporal_sampling`)."""
-    length = _slowfast_span(clip, fps) - 1
-    times = np.stack([float32_linspace(start, start + length, clip.num_frames) for start in starts])
-    return times.clip(0, num_available - 1).astype(np.int64)
-
-
 def center_crop(along: int, across: int) -> list[tuple[int, int]]:
     """Return one centered crop; halves are rounded up."""
     return [((along + 1) // 2, (across + 1) // 2)]
@@ -160,8 +156,8 @@ _SEGMENTS: Any = {"short_side": "frame", "frames": "segments"}
 _PROTOCOLS = (
     Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either"),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
-    Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices, three_crops),
-    Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_offset_indices, three_crops),
+    Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices(False), three_crops),
+    Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_indices(True), three_crops),
     Protocol("mmaction2_10x3", 10, 3, "mean_probabilities", rounded_indices("loop"), mmaction2_crops),
     Protocol("videomae_5x3", 5, 3, "mean_probabilities", videomae_indices, videomae_crops, short_side="frame"),
     Protocol("charades_10x3_max", 10, 3, "max", rounded_indices("hold"), three_crops),

@@ -38,24 +38,19 @@ def train_indices(num_available: int, clip: ClipConfig, rng: np.random.Generator
 
     A span: every start at which it fits is equally likely. A video that is too short starts at frame 0 with "hold", and
     anywhere with "loop" (DMVR `sample_sequence`, used by ViViT). Draws: start.
+
+    Segments: one random frame of each of T equal ones, rising. TSN's sampling, with segments of equal real length, so
+    that the end of the video is used too; equal to TSN's and VideoMAE's rule if T divides the number of frames. A video
+    of fewer frames repeats some. Draws: T places.
     """
     if clip.sampling == "segments":
-        return random_segment_indices(num_available, clip.num_frames, rng)
+        places = np.arange(clip.num_frames) + rng.random(clip.num_frames)
+        return (places * (num_available / clip.num_frames)).astype(np.int64).clip(0, num_available - 1)
     last_start = num_available - 1 - (clip.num_frames - 1) * clip.stride
     if last_start < 0:
         last_start = num_available - 1 if clip.short_video == "loop" else 0
     start = _draw_integer(last_start, rng)
     return span_indices(start, clip.num_frames, clip.stride, num_available, clip.short_video)
-
-
-def random_segment_indices(num_available: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one random frame of each of `num_frames` equal segments of the video: int64 [T], rising. Draws: T places.
-
-    TSN's sampling, with segments of equal real length, so that the end of the video is used too; equal to TSN's and
-    VideoMAE's rule if T divides the number of frames. A video of fewer frames repeats some.
-    """
-    places = (np.arange(num_frames) + rng.random(num_frames)) * (num_available / num_frames)
-    return places.astype(np.int64).clip(0, num_available - 1)
 
 
 def segment_indices(num_available: int, num_frames: int, place: float) -> np.ndarray:
@@ -64,8 +59,7 @@ def segment_indices(num_available: int, num_frames: int, place: float) -> np.nda
     Truncated to integers as in mmaction2 (`SampleFrames`, test mode: centers) and VideoMAE (`ssv2.py`, test mode).
     """
     length = num_available / num_frames
-    indices: np.ndarray = (length * place + length * np.arange(num_frames)).astype(np.int64)
-    return indices.clip(0, num_available - 1)
+    return (length * place + length * np.arange(num_frames)).astype(np.int64).clip(0, num_available - 1)
 
 
 def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
@@ -151,8 +145,7 @@ def random_resized_box(height: int, width: int, augmentation: AugmentationConfig
 
     If none of ten tries fits, the largest centered box of an allowed aspect is used. Draws: see `draw_box`.
     """
-    box = draw_box(height, width, augmentation.area_range, augmentation.aspect_range, rng)
-    if box:
+    if box := draw_box(height, width, augmentation.area_range, augmentation.aspect_range, rng):
         return box
     narrowest, widest = augmentation.aspect_range
     box_height = _clamped(width / narrowest, height)
