@@ -40,6 +40,7 @@ _KINETICS_HEADER = "label youtube_id time_start time_end split"
 _CHARADES_HEADER = "id subject scene quality relevance verified script objects descriptions actions length"
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _PLAN, _PIXELS = 0, 1
+Frames = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,7 @@ def render_video(video: ToyVideo, seed: int) -> NDArray[np.uint8]:
     return render_clip(rng, video.height, video.width, video.fps, video.num_frames, video.segments)
 
 
-def encode_video(path: Path, frames_THWC: Sequence[NDArray[np.uint8]], fps: int | Fraction) -> None:
+def encode_video(path: Path, frames_THWC: Frames, fps: int | Fraction) -> None:
     """Write RGB frames uint8 [T, H, W, 3] with even sides as H.264 in MP4, in one thread for reproducible bytes."""
     height, width, _ = frames_THWC[0].shape
     with av.open(path, "w") as container:

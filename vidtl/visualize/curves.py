@@ -38,7 +38,10 @@ def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | No
     for axes, name in ((loss_axes, "loss"), (rate_axes, "learning rate"), (metric_axes, "metrics")):
         axes.set_ylabel(name)
     metric_axes.set_xlabel("optimizer step")
-    _add_epochs(loss_axes, [*training, *evaluation])
+    lines = [line for line in (*training, *evaluation) if line.get("epoch")]
+    if lines and (ratio := _number(lines[-1]["epoch"]) / _number(lines[-1]["step"])) > 0:  # of epochs to steps
+        functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
+        loss_axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")
     figure.align_ylabels()
     save_figure(figure, path)
 
@@ -108,11 +111,3 @@ def _draw_metrics(
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     else:
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
-
-
-def _add_epochs(axes: Axes, lines: Sequence[Line]) -> None:
-    """Add an axis above that counts epochs, which are proportional to steps."""
-    ratio = next((_number(line["epoch"]) / _number(line["step"]) for line in reversed(lines) if line.get("epoch")), 0.0)
-    if ratio > 0:
-        functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
-        axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")
