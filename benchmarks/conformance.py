@@ -10,6 +10,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,17 +50,17 @@ class Verdict(NamedTuple):
         return self.outcome if not self.difference else f"{self.outcome} ({self.difference:.2f})"
 
 
-def available_decoders(any_video: Path) -> dict[str, str]:
-    """Return the decoders with the reason why each cannot be used, or an empty text."""
-    state = dict.fromkeys(DECODERS, "")
+def available_decoders(any_video: Path) -> list[str]:
+    """List the decoders that can be used, and print why others cannot."""
+    found = []
     for decoder in DECODERS:
         try:
-            open_video(any_video, decoder).close()
+            with suppress(UnreadableVideo):
+                open_video(any_video, decoder).close()
+            found.append(decoder)
         except UserError as error:
-            state[decoder] = str(error)
-        except UnreadableVideo:
-            pass
-    return state
+            say(f"left out: {decoder}: {error}")
+    return found
 
 
 def check_file(path: Path, decoders: Collection[str]) -> dict[str, Verdict]:
@@ -111,7 +112,6 @@ def plain_decode(video: PyAVReader, view: View) -> dict[str, np.ndarray]:
 
 
 def _one_by_one(path: Path, decoder: str, view: View, form: PixelFormat) -> np.ndarray:
-    """Read each frame with a new reader: [1, T, ...]."""
     frames = []
     for number in view.indices:
         with open_video(path, decoder) as video:
@@ -143,10 +143,7 @@ def main() -> None:
     paths = sorted(path for path in options.folder.iterdir() if path.is_file()) if options.folder.is_dir() else []
     if not paths:
         raise UserError(f"{options.folder} is no folder with files; allowed: a folder of videos")
-    problems = available_decoders(paths[0])
-    decoders = [decoder for decoder, problem in problems.items() if not problem]
-    for decoder in problems.keys() - set(decoders):
-        say(f"left out: {decoder}: {problems[decoder]}")
+    decoders = available_decoders(paths[0])
     results = {path.name: check_file(path, decoders) for path in track(paths, "decoding", transient=True)}
     if options.output:
         with whole_file(options.output) as stream:

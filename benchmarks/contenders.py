@@ -68,11 +68,7 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A model with its multiply-adds of one clip.
-
-    Training takes three forward passes without the gradient of the pixels; work that a fused attention kernel repeats
-    counts once.
-    """
+    """A model with its multiply-adds of one clip; training takes three passes without the gradient of the pixels."""
 
     key: str
     title: str

@@ -2,9 +2,8 @@
 
     python -m benchmarks.decode VIDEO VIDEO --output speed.json
 
-Each clip (32 frames, stride 2, a random box resized to 224 x 224) opens its file, as in training. Times are CPU seconds
-of one thread; printed are clips per CPU second as multiples of decoding alone: every picture from the key frame before
-the clip to its last frame, no pixel touched.
+Each clip (32 frames, stride 2, a random box resized to 224 x 224) opens its file, as in training. Printed are clips per
+CPU second of one thread as multiples of decoding alone, from the key frame before the clip to its last frame.
 """
 
 import argparse
@@ -138,11 +137,7 @@ class FileTimes(NamedTuple):
 
 
 def time_file(path: Path, contenders: dict[str, Read], num_clips: int, num_rounds: int) -> FileTimes:
-    """Read the same random clips with every contender, in an order that changes from clip to clip.
-
-    Raises:
-        UserError: the file cannot be read, or has no timestamps to seek by.
-    """
+    """Read random clips with every contender, in changing order; UserError for a file without times to seek by."""
     entry = scan_file(ScanJob(path.parent, path.name, "packets"))
     scanned = entry.scanned() if entry.status == "ok" else None
     if scanned is None or scanned.timeline.pts is None:

@@ -5,8 +5,7 @@
     python -m benchmarks.model --depth 12 --batch 16 --compile --output results.json
 
 Training steps (forward and backward, no optimizer) and forward passes of ViViT-B/16x2 on clips of 32 x 224 x 224 take
-turns with those of Hugging Face, vit-pytorch and timm (`pip install -e .[bench]`). On a CPU only ratios are printed,
-because times do not transfer to other machines. Use an idle machine.
+turns with those of Hugging Face, vit-pytorch and timm (`pip install -e .[bench]`). On a CPU only ratios are printed.
 """
 
 import argparse
@@ -158,9 +157,7 @@ def summarize(
 ) -> dict[str, dict[str, Any]]:
     """Compute medians over the rounds and their ratios to the first contender.
 
-    Returns:
-        Counts and `peak_bytes` of each model; under `train` and `forward` the `rounds` and `seconds` of a batch,
-        `time_ratio` and `mfu` (model FLOPs utilization; None without a data sheet).
+    `mfu` is the model FLOPs utilization, None without a data sheet.
     """
 
     def figures(times: dict[str, list[float]], key: str, multiply_adds: int) -> dict[str, Any]:

@@ -3,9 +3,8 @@
     python -m benchmarks.papers                             all tables
     python -m benchmarks.papers t2t_vit --output rows.json
 
-Multiply-adds are those of one view; the sources call billions of them "GFLOPs". Rows with the source `arithmetic` are
-not published: they follow from the shapes of the layers. A note that starts with `does not match` marks a published
-figure that cannot belong to its model.
+Multiply-adds are those of one view; the sources call billions of them "GFLOPs". Rows with the source `arithmetic`
+follow from the shapes of the layers. A note `does not match` marks a published figure that cannot be of its model.
 """
 
 import argparse
@@ -72,7 +71,6 @@ def _published(row: Mapping[str, str]) -> PublishedModel:
 
 
 def _model(name: str, settings: Mapping[str, str]) -> ModelConfig:
-    """Return the settings of a model name, with changes by dotted key."""
     model = parse_name(name)
     for key, value in settings.items():
         section, _, stage_key = key.rpartition(".")

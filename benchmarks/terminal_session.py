@@ -11,13 +11,12 @@ import os
 import pty
 import re
 import shlex
-import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import termios
 import time
+from contextlib import suppress
 from fcntl import ioctl
 from pathlib import Path
 
@@ -64,34 +63,22 @@ def main() -> None:
 
 def record(command: str, folder: Path, stop_after: str) -> tuple[str, int]:
     """Run a command as a terminal would; return what stays on the screen, and its exit code."""
-    master, slave = pty.openpty()
-    ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     words = shlex.split(command)
-    process = subprocess.Popen(
-        [str(BIN / words[0]), *words[1:]],
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        cwd=folder,
-        env=os.environ | ENVIRONMENT,
-        start_new_session=True,
-    )
-    os.close(slave)
+    process, terminal = pty.fork()
+    if process == 0:
+        os.chdir(folder)
+        os.execve(BIN / words[0], words, os.environ | ENVIRONMENT)
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     output, pressed = b"", False
-    while True:
-        try:
-            data = os.read(master, 65536)
-        except OSError:  # the terminal was left by all processes
-            break
-        if not data:
-            break
-        output += data
-        if stop_after and not pressed and re.search(rf"{stop_after}.* [2-9]\d*/".encode(), output):
-            pressed = True
-            time.sleep(1)
-            os.killpg(process.pid, signal.SIGINT)
-    os.close(master)
-    return screen(output), process.wait()
+    with suppress(OSError):  # the terminal was left by all processes
+        while data := os.read(terminal, 65536):
+            output += data
+            if stop_after and not pressed and re.search(rf"{stop_after}.* [2-9]\d*/".encode(), output):
+                pressed = True
+                time.sleep(1)
+                os.write(terminal, b"\x03")
+    os.close(terminal)
+    return screen(output), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def screen(output: bytes) -> str:

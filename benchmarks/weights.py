@@ -3,9 +3,8 @@
     python -m benchmarks.weights --output docs/results/weights/cpu_fp32.json     VideoMAE-B and VideoPrism-B
     python -m benchmarks.weights MCG-NJU/videomae-large                          weights by name
 
-Without names, transformers writes files of random weights in the published layouts (`pip install -e .[dev]`), since
-neither counts nor times depend on the values. Training steps are forward and backward passes, without optimizer. On a
-CPU only ratios are printed. Use an idle machine.
+Without names, transformers writes random weights in the published layouts (`pip install -e .[dev]`). Training steps are
+forward and backward passes, without optimizer. On a CPU only ratios are printed.
 """
 
 import argparse

@@ -156,8 +156,8 @@ def write_videos(folder: Path, num_classes: int, num_videos: int = 2) -> Records
         records_of_files(videos, classes, multi_label=False, frame_rate=None),
         label_offsets=np.arange(num_videos + 1, dtype=np.int64),
         label_classes=np.arange(num_videos, dtype=np.int32) % num_classes,
-        label_starts_s=np.full(num_videos, -np.inf, np.float32),
-        label_ends_s=np.full(num_videos, np.inf, np.float32),
+        label_starts_s=np.full(num_videos, -np.inf),
+        label_ends_s=np.full(num_videos, np.inf),
     )
 
 

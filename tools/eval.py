@@ -9,6 +9,7 @@ Settings are those of the run unless overridden: --evaluation.protocol vivit_4x3
 another model or other settings are never overwritten. A file of scores for Charades is scored without a model:
 
                   python tools/eval.py --charades-submission scores.txt --annotations Charades_v1_test.csv
+                  python tools/eval.py --charades-localization scores.txt --annotations Charades_v1_test.csv
 """
 
 import argparse
@@ -27,9 +28,10 @@ from vidtl.runtime.files import say
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 EXIT_UNREADABLE = 4
-OPTION = "--charades-submission"
-SUBMISSION_HELP = "Score this file (lines of a video id and 157 scores) by the official Charades rules, without a model"
-ANNOTATIONS_HELP = "With --charades-submission: the CSV of the split, such as Charades_v1_test.csv"
+SUBMISSIONS = {
+    "--charades-submission": "Score this file (lines of a video id and 157 scores) by the official Charades rules",
+    "--charades-localization": "The same for localization: lines of a video id, a frame from 1 to 25 and 157 scores",
+}
 
 log = logging.getLogger("vidtl.eval")
 
@@ -46,18 +48,24 @@ def eval_parser() -> ModelParser:
     parser.add_argument("--calibrate", action="store_true", help=text)
     parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
     add_processes(parser)
-    parser.add_argument(OPTION, type=Path, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, help=ANNOTATIONS_HELP)
+    add_submissions(parser, required=False)
     return parser
+
+
+def add_submissions(parser: argparse.ArgumentParser, required: bool) -> None:
+    group = parser.add_mutually_exclusive_group(required=required)
+    for option, text in SUBMISSIONS.items():
+        group.add_argument(option, type=Path, help=text)
+    text = "With one of these: the CSV of the split, such as Charades_v1_test.csv"
+    parser.add_argument("--annotations", type=Path, required=required, help=text)
 
 
 def submission_options() -> argparse.Namespace | None:
     """Parse a command line with a submission file; None for any other."""
-    if not any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+    if not any(argument.partition("=")[0] in SUBMISSIONS for argument in sys.argv[1:]):
         return None
     parser = PlainParser(prog="eval.py", description="Score a submission file by the official Charades rules.")
-    parser.add_argument(OPTION, type=Path, required=True, help=SUBMISSION_HELP)
-    parser.add_argument("--annotations", type=Path, required=True, help=ANNOTATIONS_HELP)
+    add_submissions(parser, required=True)
     return parser.parse_args()
 
 
@@ -66,7 +74,7 @@ if __name__ == "__main__":
         if not submission_options():
             start_processes(eval_parser().check().processes)
 
-from charades_submission import score_file
+from charades_submission import score_file, score_localization
 from torch import nn
 from trained_model import ClassOrder, load_for_records, load_present, parse_with_model, processes_on_device
 
@@ -75,13 +83,15 @@ from vidtl.annotations.formats import READERS
 from vidtl.annotations.records import Records
 from vidtl.data.dataset import first_records
 from vidtl.data.loader import EvalLoader, check_readable
-from vidtl.data.protocols import protocol_of_run
+from vidtl.data.protocols import LOCALIZATION, protocol_of_run
 from vidtl.evaluation.calibration import fit_calibration, write_calibration
 from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
+from vidtl.evaluation.localize import localize, point_windows
 from vidtl.evaluation.page import draw_examples, remove_page, write_examples, write_page
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
 from vidtl.evaluation.report import metrics_record, percent, summary_lines, write_report
 from vidtl.metrics.charades import write_submission
+from vidtl.metrics.charades_localize import write_localization
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
@@ -91,11 +101,12 @@ from vidtl.training.checkpoint_directory import checkpoint_name
 
 def main() -> None:
     if submission := submission_options():
-        score_file(submission.charades_submission, submission.annotations)
+        score = score_localization if submission.charades_localization else score_file
+        score(submission.charades_localization or submission.charades_submission, submission.annotations)
         return
     options, config, checkpoint = parse_with_model(eval_parser())
     if options.annotations:
-        raise UserError(f"--annotations is for {OPTION}; allowed here: --data.dataset")
+        raise UserError(f"--annotations is for {' and '.join(SUBMISSIONS)}; allowed here: --data.dataset")
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
     log.info("checkpoint %s", checkpoint)
@@ -103,7 +114,7 @@ def main() -> None:
     description = load_description(config.data.dataset, config.data.root)
     records = read_records(description, config.data.eval_split, Path(config.data.root), config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
-    protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
+    protocol = protocol_of_run(config.evaluation.protocol, description.protocol, LOCALIZATION)
 
     def load(found: Checkpoint) -> tuple[nn.Module, Records, dict[str, Any]]:
         model, all_records = load_for_records(found.model_directory, records)
@@ -119,9 +130,15 @@ def main() -> None:
     check_readable(records, config)
     store = ScoreStore(folder / "partial", key, len(records.classes))
     log.info("%d videos, %s", len(records), processes_on_device(accelerator))
-    make_loader = partial(EvalLoader, records, protocol, config.clip, config.data)
     sections = config.clip, config.evaluation, protocol, accelerator, Progress(accelerator.is_main_process), store
-    result = evaluate(model, make_loader, records, *sections)
+    if protocol is LOCALIZATION:
+        windows = on_main_process(accelerator, partial(point_windows, records, config.clip, config.data))
+        failures, scored = windows.failures, windows.records
+    else:
+        failures, scored = {}, records
+    make_loader = partial(EvalLoader, scored, protocol, config.clip, config.data, failures=failures)
+    result = evaluate(model, make_loader, scored, *sections)
+    result = localize(result, records, windows) if protocol is LOCALIZATION else result
     if accelerator.is_main_process:
         report(result, origin, folder, submit=READERS[description.format].submission == "charades")
         store.remove()
@@ -146,6 +163,9 @@ def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submi
         files.append(folder / "charades_submission.txt")
         rows = result.outcomes.readable.nonzero()[0]
         write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
+        if result.outcomes.points:
+            files.append(folder / "charades_localization_submission.txt")
+            write_localization(files[-1], result.ids, result.outcomes.points[0])
     say(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 

@@ -18,6 +18,7 @@ from command_line import PlainParser, positive
 from vidtl.annotations.description import DatasetDescription, load_description, read_splits
 from vidtl.annotations.layout import AnnotationPlaces
 from vidtl.annotations.records import Records
+from vidtl.config.checks import require
 from vidtl.data.manifest import DEPTHS, Manifest, default_file
 from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder
@@ -107,9 +108,8 @@ def main() -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Raise UserError for invalid numbers and combinations."""
-    if not 0 < options.time_limit <= LONGEST_LIMIT_S:
-        allowed = f"more than 0, at most {LONGEST_LIMIT_S} seconds"
-        raise UserError(f"--time_limit is {options.time_limit:g}; allowed: {allowed}")
+    allowed = f"more than 0, at most {LONGEST_LIMIT_S} seconds"
+    require(0 < options.time_limit <= LONGEST_LIMIT_S, "--time_limit", options.time_limit, allowed)
     if not options.transcode and (options.short_side, options.crf) != (COPY.short_side, COPY.crf):
         raise UserError("--short_side or --crf is given without --transcode; allowed: with it")
     if options.merge and options.shard:
@@ -122,8 +122,7 @@ def read_chosen(
     """Read the chosen splits, or all whose annotation files exist and have labels."""
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",") if name.strip()]
-        if not names:
-            raise UserError(f"--splits is {chosen!r}; allowed: names such as {','.join(description.splits)}")
+        require(bool(names), "--splits", chosen, f"names such as {','.join(description.splits)}")
         return read_splits(description, names, root, follow_links)
     existing = [name for name in description.splits if has_annotation(description, name, root)]
     splits = read_splits(description, existing, root, follow_links, leave_out_unlabeled=True) if existing else {}
@@ -172,13 +171,9 @@ def finish_copies(
     copy_annotations(description, list(splits), plan.scan.root, plan.output)
     check_copied_set(plan, description, splits, copies)
     before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
-    pairs: list[Pair] = []
-    failed = []
-    for original, copy in ((before[path], after[target]) for path, target in plan.targets.items()):
-        if copy.is_readable:
-            pairs.append(((plan.scan.root, original), (plan.output, copy)))
-        elif original.is_readable:
-            failed.append(copy)
+    both = [(before[path], after[target]) for path, target in plan.targets.items()]
+    pairs: list[Pair] = [((plan.scan.root, old), (plan.output, copy)) for old, copy in both if copy.is_readable]
+    failed = [copy for original, copy in both if original.is_readable and not copy.is_readable]
     num_copies = f"{len(pairs):,} of {len(plan.targets):,} files"
     say("", f"copies      {plan.output}: {num_copies}, short side at most {plan.settings.short_side}")
     for copy in failed[:MOST_FAILURES]:

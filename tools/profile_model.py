@@ -47,16 +47,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vidtl.models import build_model
-from vidtl.models.complexity import (
-    Complexity,
-    StageCost,
-    count_parameters,
-    measure_complexity,
-    time_passes,
-    time_stages,
-    without_token_learner,
-)
+from vidtl.models import build_model, complexity
+from vidtl.models.complexity import Complexity, StageCost, count_parameters, measure_complexity
 from vidtl.models.weights.published import read_published, settings_of_weights
 from vidtl.runtime.launch import resolve_precision
 from vidtl.runtime.seeding import seed_torch
@@ -79,7 +71,7 @@ def main() -> None:
     times = measure_times(config, options, autocast) if options.time else {}
     print_stages(console, config, cost, times)
     print_frozen(console, config, options.num_classes)
-    if twin := without_token_learner(config.model):
+    if twin := complexity.without_token_learner(config.model):
         print_saving(console, cost, measure_complexity(twin, config.clip, options.num_classes, autocast))
     if options.time:
         print_times(console, cost, times, options.batch)
@@ -153,8 +145,8 @@ def measure_times(config: ExperimentConfig, options: Namespace, autocast: torch.
     model = build_model(config.model, config.clip, options.num_classes).to(device)
     clips = torch.randn(options.batch, config.clip.num_frames, 3, *config.clip.frame_size, device=device)
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
-        times = time_stages(model, clips, options.rounds)
-        times["forward"], times["train"] = time_passes(model, clips, options.rounds)
+        times = complexity.time_stages(model, clips, options.rounds)
+        times["forward"], times["train"] = complexity.time_passes(model, clips, options.rounds)
     return times
 
 

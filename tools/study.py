@@ -124,9 +124,7 @@ def main() -> None:
 def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, settings: Sequence[str] = ()) -> Iterator[Run]:
     """Yield all runs, those with the first seed of each row first; `settings` are options for all of them.
 
-    Raises:
-        UserError: an option is unknown or set by rows, a data set lacks the split `judged_on`, or a folder has a run of
-            another experiment.
+    UserError: an unknown option or one set by rows, no split `judged_on`, or a folder of another experiment.
     """
     decided = {"training.seed", *(key for row in study.rows for key in row.options)}
     for key in (argument.partition("=")[0] for argument in settings):
@@ -207,13 +205,9 @@ def call(command: list[str], launch: Path | None) -> None:
 
 
 def run_to_end(command: Sequence[str]) -> int:
-    """Run a subprocess and return its exit code.
+    """Run a subprocess and return its exit code; StoppedBySignalError once it has ended after a stop signal.
 
-    A stop signal is sent to each process started, because launchers do not forward it. Ctrl-C reaches them twice, which
-    they debounce.
-
-    Raises:
-        StoppedBySignalError: after all of them have ended.
+    The signal is sent to each process started, because launchers do not forward it.
     """
     with StopSignals() as signals:
         process = subprocess.Popen(command)

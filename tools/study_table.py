@@ -139,15 +139,9 @@ def deciding_settings(config: ExperimentConfig) -> dict[str, Any]:
 def recorded_results(
     file: Path, study: StudyConfig, planned: Mapping[RunKey, ExperimentConfig], trained: Collection[RunKey]
 ) -> dict[RunKey, RunResult]:
-    """Read the results of runs without a folder from an earlier `results.json`, if it exists.
+    """Read the results of runs that are not `trained`, without a folder, from an earlier `results.json`, if it exists.
 
-    Args:
-        file: the table, which will be replaced.
-        study, planned: study and settings that the results must have.
-        trained: finished runs with a folder.
-
-    Raises:
-        UserError: results would be lost, because the file has another format, study or settings.
+    UserError: results would be lost, because the file has another format, or another study or settings than `planned`.
     """
     if not file.is_file():
         return {}
@@ -230,19 +224,13 @@ def print_table(study: StudyConfig, rows: Sequence[RowResult]) -> None:
 
 def draw_table(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> None:
     """Draw the mean of each row over its multiply-adds as a PNG, with a dot per seed; published values are hollow."""
-    from vidtl.visualize import (  # slow; the file of a study is read before
-        COLORS,
-        bare,
-        label_text,
-        new_figure,
-        save_figure,
-    )
+    from vidtl import visualize  # slow; the file of a study is read before
 
-    figure = new_figure(7.5, 4.8)
-    axes = bare(figure.subplots())
-    for each, (marker, color) in zip(rows, cycle(product("os^D", COLORS)), strict=False):
+    figure = visualize.new_figure(7.5, 4.8)
+    axes = visualize.bare(figure.subplots())
+    for each, (marker, color) in zip(rows, cycle(product("os^D", visualize.COLORS)), strict=False):
         giga = each.multiply_adds / 1e9
-        label = f"{label_text(each.row.name)} ({len(each.runs)})"
+        label = f"{visualize.label_text(each.row.name)} ({len(each.runs)})"
         if each.mean is not None:
             axes.plot(giga, 100 * each.mean, marker, color=color, label=label)
             values = [100 * value for value in each.values]
@@ -251,10 +239,10 @@ def draw_table(study: StudyConfig, rows: Sequence[RowResult], path: Path) -> Non
             label = None if each.runs else label
             axes.plot(giga, 100 * each.row.published, marker, markerfacecolor="none", color=color, label=label)
     axes.set(xlabel="multiply-adds of a forward pass, billions", ylabel=f"{study.metric}, %")
-    axes.set_title(label_text(study.title, 80))
+    axes.set_title(visualize.label_text(study.title, 80))
     axes.set_xlim(left=0)
     if any(each.row.published is not None for each in rows):
         axes.plot([], [], "o", markerfacecolor="none", color="gray", label="published")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize="small", title="variant (number of seeds)", title_fontsize="small")
-    save_figure(figure, path)
+    visualize.save_figure(figure, path)

@@ -74,9 +74,8 @@ def print_timelines(
         elif not options.csv:
             say(*table_lines(timeline, segments))
         if folder and len(timeline.spans_s):
-            picture = folder / picture_name(timeline.path, pictures)
-            cells = timeline.cells()
-            draw_timeline(timeline.path, picture, timeline.class_names, timeline.duration_s, *cells, segments)
+            shown = timeline.class_names, timeline.duration_s, *timeline.cells(), segments
+            draw_timeline(timeline.path, folder / picture_name(timeline.path, pictures), *shown)
     if options.csv:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
     if folder:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.refusals import refused
-from vidtl.annotations.records import ClassNames, Records, StringColumn
+from vidtl.annotations.records import ClassNames, Records, StringColumn, columns_sha256
 
 INF = np.inf
 
@@ -26,8 +26,8 @@ def records():
         lines=np.array([2, 3, 5], np.int32),
         label_offsets=np.array([0, 3, 3, 4]),
         label_classes=np.array([2, 0, 2, 1], np.int32),
-        label_starts_s=np.array([0, 3, 6, -INF], np.float32),
-        label_ends_s=np.array([3, 5, 6, INF], np.float32),
+        label_starts_s=np.array([0, 3, 6, -INF]),
+        label_ends_s=np.array([3, 5, 6, INF]),
         segment_starts_s=np.array([0, 0, 1.5]),
         segment_ends_s=np.array([INF, INF, 4.0]),
     )
@@ -99,6 +99,9 @@ def test_the_hash_depends_on_videos_order_labels_and_classes_but_not_on_paths(re
         replace(records, label_classes=np.array([2, 0, 2, 0], np.int32)),
     ]
     assert len({each.labels_sha256() for each in (records, *others)}) == 5
+    times = (np.float32(column) for column in (records.label_starts_s, records.label_ends_s))
+    columns = (records.ids.data, records.ids.offsets, records.label_offsets, records.label_classes, *times)
+    assert records.labels_sha256() == columns_sha256(records.classes.names, columns)  # as older runs recorded it
     moved = replace(records, root=Path("/copies"), paths=StringColumn.from_strings(["a.mkv", "b.mkv", "c.mkv"]))
     assert moved.labels_sha256() == records.select([0, 1, 2]).labels_sha256() == records.labels_sha256()
 

@@ -129,9 +129,7 @@ def test_help_has_type_default_and_docstring_of_common_settings_or_of_all(capsys
     assert " | ".join(AUGMENTATION_PRESETS) in text
 
 
-def test_configurations_are_found_by_name_unless_the_user_has_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_configurations_are_found_by_name_unless_the_user_has_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ("configs/toy.yaml", "toy.yaml", "toy")
     assert {find_config(name) for name in names} == {CONFIGS / "toy.yaml"}

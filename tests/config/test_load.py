@@ -143,14 +143,6 @@ def test_files_that_are_missing_or_too_large(path: Path) -> None:
         load(path, File)
 
 
-def test_a_file_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, read = [], Path.open
-    path.write_text("stage: {width: 2}\n")
-    monkeypatch.setattr(Path, "open", lambda file, *mode: (calls.append(file), read(file, *mode))[1])
-    load(path, File)
-    assert calls == [path]
-
-
 def test_parsed_json_is_read_as_strictly(path: Path) -> None:
     content = json.loads('{"stage": {"width": 2}, "size": [1, 2]}')
     assert from_document(File, Document(content, "config.json")) == File(stage=Stage(width=2))

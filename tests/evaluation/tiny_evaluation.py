@@ -38,8 +38,8 @@ def make_records(num_videos: int, multi_label: bool) -> Records:
         lines=np.arange(1, num_videos + 1, dtype=np.int32),
         label_offsets=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
         label_classes=np.array([k for row in labels for k in row], dtype=np.int32),
-        label_starts_s=np.full(counts.sum(), -np.inf, np.float32),
-        label_ends_s=np.full(counts.sum(), np.inf, np.float32),
+        label_starts_s=np.full(counts.sum(), -np.inf),
+        label_ends_s=np.full(counts.sum(), np.inf),
         segment_starts_s=np.zeros(num_videos),
         segment_ends_s=np.full(num_videos, np.inf),
     )
@@ -56,7 +56,7 @@ def read_views(records: Records, broken: Sequence[int], indices: Sequence[int]) 
             failure = Failure(i, records.paths[i], f"no frames in {i}")
             yield VideoViews(index=i, pixels=None, color=0, failure=failure)
         else:
-            yield VideoViews(index=i, pixels=views_of(i), color=0, failure=None)
+            yield VideoViews(index=i, pixels=views_of(i), color=0, failure=None, frames=np.zeros((6, 2), int))
 
 
 class TinyModel(nn.Module):

@@ -11,15 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import flop_counter
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import build_model, create_model
-from vidtl.models.complexity import (
-    count_multiply_adds,
-    measure_complexity,
-    stage_names,
-    time_passes,
-    time_stages,
-    without_token_learner,
-)
+from vidtl.models import build_model, complexity, create_model
+from vidtl.models.complexity import count_multiply_adds, measure_complexity, stage_names, time_passes, time_stages
 
 # Billions of multiply-adds from the shapes of the layers. Only matrix products, convolutions and attention count.
 EXACT_GMACS: list[tuple[str, dict[str, Any], float]] = [
@@ -80,9 +73,8 @@ def test_cost_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure_complexity(SMALL, SMALL_CLIP, 5) == cost
 
 
-def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autocast: torch.dtype | None) -> int:
-    """Measure the distinct memory that autograd holds after a forward pass, without the weights."""
-    model = build_model(config, clip, 5)
+def kept_bytes(model: torch.nn.Module, clips: Tensor) -> tuple[int, Tensor]:
+    """Measure the distinct memory that autograd holds after a forward pass, without the weights; also the output."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -90,11 +82,9 @@ def kept_in_a_real_run(config: ModelConfig, clip: ClipConfig, batch: int, autoca
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    clips = torch.randn(batch, clip.num_frames, 3, *clip.frame_size)
-    autocast_context = torch.autocast("cpu", autocast) if autocast else nullcontext()
-    with saved_tensors_hooks(keep, lambda tensor: tensor), autocast_context:
-        model(clips)
-        return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(clips)
+    return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights), output
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
@@ -104,7 +94,9 @@ def test_memory_equals_that_of_a_real_run(architecture: str, autocast: torch.dty
     if architecture == "mini_vit":
         config = ModelConfig(architecture="mini_vit", width=32, head_width=16, mlp_width=48)
         clip = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=48)
-    one, two, three = (kept_in_a_real_run(config, clip, batch, autocast) for batch in (1, 2, 3))
+    model, shape = build_model(config, clip, 5), (clip.num_frames, 3, *clip.frame_size)
+    with torch.autocast("cpu", autocast) if autocast else nullcontext():
+        one, two, three = (kept_bytes(model, torch.randn(batch, *shape))[0] for batch in (1, 2, 3))
     assert two - one == three - two
     # Not exact in bf16: on fake tensors, the statistics of norms are bf16 rather than float32.
     tolerance = 1e-3 if autocast else 0.0
@@ -113,9 +105,9 @@ def test_memory_equals_that_of_a_real_run(architecture: str, autocast: torch.dty
 
 def test_twin_without_token_learner() -> None:
     twin = replace(SMALL, token_learner=TokenLearnerConfig(num_tokens=0))
-    assert without_token_learner(SMALL) == twin
-    assert without_token_learner(twin) is None
-    assert without_token_learner(ModelConfig(architecture="t2t_vit")) is None
+    assert complexity.without_token_learner(SMALL) == twin
+    assert complexity.without_token_learner(twin) is None
+    assert complexity.without_token_learner(ModelConfig(architecture="t2t_vit")) is None
 
 
 def test_times_cover_every_stage_and_leave_no_hooks() -> None:

@@ -7,16 +7,8 @@ import pytest
 import torch
 
 from tests.refusals import refused
-from vidtl.models.embedding import (
-    Grid,
-    PositionEmbedding,
-    TubeletEmbedding,
-    resize_positions,
-    sincos_1d,
-    sincos_3d,
-    tubelet_grid,
-    uniform_frames,
-)
+from vidtl.models import embedding as module
+from vidtl.models.embedding import Grid, PositionEmbedding, TubeletEmbedding, resize_positions, sincos_1d, sincos_3d
 
 WIDTH = 14
 
@@ -33,20 +25,20 @@ def test_tubelets_equal_a_strided_convolution(tubelet):
 
 
 def test_uniform_frames_follow_the_reference():
-    assert uniform_frames(32, 8).tolist() == [4, 7, 11, 14, 18, 21, 25, 28]
-    assert uniform_frames(3, 8).tolist() == [0, 1, 2]
-    assert uniform_frames(4, 4).tolist() == [0, 1, 2, 3]
+    assert module.uniform_frames(32, 8).tolist() == [4, 7, 11, 14, 18, 21, 25, 28]
+    assert module.uniform_frames(3, 8).tolist() == [0, 1, 2]
+    assert module.uniform_frames(4, 4).tolist() == [0, 1, 2, 3]
 
 
 def test_grid_of_tubelets():
-    assert tubelet_grid((2, 16, 16), 32, (224, 224)) == (16, 14, 14)
+    assert module.tubelet_grid((2, 16, 16), 32, (224, 224)) == (16, 14, 14)
     for tubelet, parts in (
         ((4, 4, 4), ("clip.num_frames", 6, "4 frames", "[4, 4, 4]")),
         ((2, 5, 4), ("clip.frame_size", [12, 20], "height", "5 pixels", 10)),
         ((2, 4, 16), ("clip.frame_size", [12, 20], "width", "16 pixels", 16)),
     ):
         with refused(*parts):
-            tubelet_grid(tubelet, 6, (12, 20))
+            module.tubelet_grid(tubelet, 6, (12, 20))
 
 
 def test_fixed_positions_follow_the_formulas():

@@ -10,14 +10,8 @@ from accelerate import PartialState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.refusals import refused
-from vidtl.runtime.logging import (
-    MetricsLog,
-    check_trackers,
-    configure_logging,
-    drop_lines_beyond,
-    read_json_lines,
-    start_trackers,
-)
+from vidtl.runtime import logging as module
+from vidtl.runtime.logging import MetricsLog, configure_logging, drop_lines_beyond, read_json_lines, start_trackers
 from vidtl.runtime.progress import Progress
 
 
@@ -97,7 +91,7 @@ def test_wandb_offline_resumes_under_the_same_id(tmp_path, monkeypatch):
 
 
 def test_a_tracker_that_is_not_installed_is_refused(monkeypatch):
-    check_trackers(["tensorboard"])
+    module.check_trackers(["tensorboard"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with refused("training.trackers", "'wandb'", "pip install", ".[wandb]"):
-        check_trackers(["tensorboard", "wandb"])
+        module.check_trackers(["tensorboard", "wandb"])

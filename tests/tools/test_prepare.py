@@ -168,9 +168,7 @@ def test_a_test_list_without_labels_is_left_out_unless_named(tmp_path: Path, run
         (["--output", "/proc/nowhere"], ["/proc/nowhere", "--output"]),
     ],
 )
-def test_mistakes_end_in_one_line(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_main: RunMain, options: list[str], parts: list[str]
-) -> None:
+def test_mistakes_end_in_one_line(toy, tmp_path, monkeypatch, run_main, options, parts):
     monkeypatch.chdir(tmp_path)
     _, err = run_main(prepare.main, "--dataset", "toy", "--root", toy, *options, code=2)
     assert_refusal(err, *parts)

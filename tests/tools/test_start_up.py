@@ -10,7 +10,7 @@ from tests.refusals import assert_refusal
 
 TOOLS = (
     *("train", "eval", "predict", "visualize", "profile_model", "export", "convert_weights", "prepare", "study"),
-    *("make_toy", "report", "__main__"),
+    *("make_toy", "report", "features", "probe", "__main__"),
 )
 SLOW = {"torch", "torch._dynamo", "accelerate", "matplotlib", "scipy", "torchmetrics", "transformers"}
 
@@ -31,6 +31,8 @@ MISTAKES = {
     "eval, checkpoint": (("--checkpoint", "no/such"), ("no/such",)),
     "eval, value": (("--checkpoint", "x", "--evaluation.averaged_weights", "2"), ("evaluation.averaged_weights", "2")),
     "predict, checkpoint": (("x.mp4", "--checkpoint", "no/such"), ("no/such",)),
+    "features, checkpoint": (("x.mp4", "--checkpoint", "no/such", "--output", "x"), ("no/such",)),
+    "probe, option": (("x", "y", "--save", "z"), ("--save", "'z'", "--checkpoint")),
     "visualize, checkpoint": (("--checkpoint", "no/such"), ("no/such",)),
     "export, checkpoint": (("--checkpoint", "no/such", "--output", "x.onnx"), ("no/such",)),
 }

@@ -245,9 +245,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
         ([], [], []),
     ],
 )
-def test_results_that_would_be_lost_are_refused(
-    planned: Planned, tmp_path: Path, keys: list[Any], value: object, parts: list[Any]
-) -> None:
+def test_results_that_would_be_lost_are_refused(planned, tmp_path, keys, value, parts):
     study, configs, table = planned
     assert study_table.recorded_results(table, study, configs, []).keys() == configs.keys()
     content: Any = {"": json.loads(table.read_text())}

@@ -11,15 +11,7 @@ from safetensors.torch import load_file
 
 from tests.environment import ENVIRONMENT
 from tests.training import tiny_run
-from vidtl.training.checkpoint_directory import (
-    EMA,
-    MODEL,
-    OPTIMIZER,
-    UNMERGED,
-    checkpoint_name,
-    checkpoint_step,
-    list_checkpoints,
-)
+from vidtl.training.checkpoint_directory import EMA, MODEL, OPTIMIZER, UNMERGED, checkpoint_step, list_checkpoints
 
 
 def start(launcher, folder, **options):
@@ -63,7 +55,7 @@ def are_equal(one, other):
 
 
 def checkpoint_of(folder, step):
-    return folder / "checkpoints" / checkpoint_name(step)
+    return folder / f"checkpoints/step-{step:08d}"
 
 
 def cut_back(source, target, step):

@@ -1,42 +1,34 @@
-"""Checkpoints that are complete or absent after kills, full disks and damage."""
+"""Checkpoints that are complete or absent after kills, full disks and damage, and that later versions load."""
 
 import json
 import resource
 import shutil
 import signal
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_line import make_experiment, settings_of_file
 from safetensors.torch import load_file, save_file
 
 from tests.refusals import refused
 from tests.stress.outcome import KillInSave, ending_of, in_child
+from vidtl.models import load_model_directory
 from vidtl.runtime.files import remove
+from vidtl.training import checkpoint_directory as checkpoints
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint
-from vidtl.training.checkpoint_directory import (
-    CONFIG,
-    EMA,
-    EXPERIMENT,
-    MANIFEST,
-    MODEL,
-    OPTIMIZER,
-    STATE,
-    find_problem,
-    list_checkpoints,
-    new_checkpoint,
-    newest_valid,
-    prune,
-    remove_unusable,
-)
+from vidtl.training.checkpoint_directory import CONFIG, EMA, EXPERIMENT, MANIFEST, MODEL, OPTIMIZER, STATE
+from vidtl.training.optimizer import build_optimizer
+from vidtl.training.state import RunFacts, load_snapshot, read_state
 
 STEP = "checkpoints/step-00000020"
 
 
 def save(folder, step, averaged=False):
     """All tensors hold the step, so that a mix of two checkpoints would show."""
-    with new_checkpoint(folder, step, 1000) as directory:
+    with checkpoints.new_checkpoint(folder, step, 1000) as directory:
         for name in (MODEL, OPTIMIZER):
             save_file({"x": torch.full((40,), float(step))}, directory / name)
         (directory / CONFIG).write_text("{}")
@@ -86,12 +78,12 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_use
         remove(path)
         path.mkdir() if version == "folder" else path.write_bytes(version) if version else None
         caplog.clear()
-        assert content(newest_valid(folder)) == 10
+        assert content(checkpoints.newest_valid(folder)) == 10
         assert "step-00000020" in caplog.text
         assert name in caplog.text
     remove(path)
     path.write_bytes(good)
-    assert content(newest_valid(folder)) == 20
+    assert content(checkpoints.newest_valid(folder)) == 20
 
 
 @pytest.mark.parametrize(
@@ -103,7 +95,7 @@ def test_names_of_a_manifest_lead_nowhere_else(folder, name):
     listed = json.loads(manifest.read_text())
     listed["files"][name] = {"bytes": 0, "sha256": "0"}
     manifest.write_text(json.dumps(listed))
-    problem = find_problem(folder / "step-00000020")
+    problem = checkpoints.find_problem(folder / "step-00000020")
     assert problem.startswith(f"{MANIFEST} lists {name[:80]!r}")
     assert len(problem) < 300
 
@@ -115,24 +107,24 @@ def test_files_are_links_within_a_cache_of_the_hub_only(folder, tmp_path, name):
     blob = snapshot.parents[1] / "blob"
     (snapshot / name).rename(blob)
     (snapshot / name).symlink_to(blob)
-    assert find_problem(snapshot) is None
+    assert checkpoints.find_problem(snapshot) is None
     (folder / "step-00000020" / name).unlink()
     (folder / "step-00000020" / name).symlink_to(blob)
-    assert "link" in find_problem(folder / "step-00000020")
+    assert "link" in checkpoints.find_problem(folder / "step-00000020")
     for target in ("/dev/zero", "/nowhere"):
         (snapshot / name).unlink()
         (snapshot / name).symlink_to(target)
-        assert "missing" in find_problem(snapshot)
+        assert "missing" in checkpoints.find_problem(snapshot)
 
 
 def test_a_checkpoint_verifies_under_any_name_and_resumes_under_its_own(folder, caplog, monkeypatch):
     shutil.copytree(folder / "step-00000020", folder / "best_model")
-    assert find_problem(folder / "best_model") is None
+    assert checkpoints.find_problem(folder / "best_model") is None
     monkeypatch.chdir(folder / "step-00000020")
-    assert find_problem(Path()) is None
-    assert [path.name for path in list_checkpoints(folder)] == ["step-00000020", "step-00000010"]
+    assert checkpoints.find_problem(Path()) is None
+    assert [path.name for path in checkpoints.list_checkpoints(folder)] == ["step-00000020", "step-00000010"]
     (folder / "step-00000020").rename(folder / "step-00000030")
-    assert content(newest_valid(folder)) == 10
+    assert content(checkpoints.newest_valid(folder)) == 10
     assert "step-00000030" in caplog.text
 
 
@@ -148,22 +140,22 @@ def test_killed_at_any_file_operation_leaves_a_whole_checkpoint(tmp_path):
         def work(operation=operation, folder=folder):
             KillInSave(operation, {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"})
             save(folder, 30)
-            prune(folder, 1, best_step=None)
+            checkpoints.prune(folder, 1, best_step=None)
 
         ending = ending_of(in_child(work))
-        newest.add(content(newest_valid(folder)))
-        for directory in list_checkpoints(folder):
+        newest.add(content(checkpoints.newest_valid(folder)))
+        for directory in checkpoints.list_checkpoints(folder):
             assert content(directory) in (10, 20, 30)
-            assert find_problem(directory) is None
-        remove_unusable(folder, newest_valid(folder))
-        assert {p.name for p in folder.iterdir()} == {p.name for p in list_checkpoints(folder)}
+            assert checkpoints.find_problem(directory) is None
+        checkpoints.remove_unusable(folder, checkpoints.newest_valid(folder))
+        assert {p.name for p in folder.iterdir()} == {p.name for p in checkpoints.list_checkpoints(folder)}
         if ending == 0:
             break
         assert ending == -signal.SIGKILL
         shutil.rmtree(folder)
     assert operation > 20
     assert newest == {20, 30}
-    assert [content(p) for p in list_checkpoints(folder)] == [30]
+    assert [content(p) for p in checkpoints.list_checkpoints(folder)] == [30]
 
 
 def test_a_lack_of_space_is_reported_before_anything_is_written(folder, monkeypatch):
@@ -183,7 +175,7 @@ def test_a_disk_that_fills_up_is_refused_and_leaves_the_checkpoint_before(folder
 
     def work():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        with refused("step-00000030", "File too large", "77"), new_checkpoint(folder, 30, 77) as directory:
+        with refused("step-00000030", "File too large", "77"), checkpoints.new_checkpoint(folder, 30, 77) as directory:
             (directory / STATE).write_text("{}")
             save_file({"x": torch.ones(100_000)}, directory / MODEL)
 
@@ -281,14 +273,45 @@ def test_what_someone_else_put_there_stays(folder, tmp_path, caplog):
     (folder / "step-00000010").rename(tmp_path / "elsewhere")
     (folder / "step-00000010").symlink_to(tmp_path / "elsewhere")
     (folder / "step-00000040").symlink_to(tmp_path / "nothing")
-    assert [path.name[-2:] for path in list_checkpoints(folder)] == ["20", "10", "05"]
-    remove_unusable(folder, newest_valid(folder))
+    assert [path.name[-2:] for path in checkpoints.list_checkpoints(folder)] == ["20", "10", "05"]
+    checkpoints.remove_unusable(folder, checkpoints.newest_valid(folder))
     for step in (30, 40):
         save(folder, step)
         assert f"{step}.damaged" in caplog.text
-        prune(folder, 1, best_step=None)
-    assert [path.name[-2:] for path in list_checkpoints(folder)] == ["40", "05"]
-    assert content(newest_valid(folder)) == 40
+        checkpoints.prune(folder, 1, best_step=None)
+    assert [path.name[-2:] for path in checkpoints.list_checkpoints(folder)] == ["40", "05"]
+    assert content(checkpoints.newest_valid(folder)) == 40
     kept = [*others, "step-00000030.damaged"]
     assert [(folder / name).read_text() for name in kept] == ["mine"] * len(kept)
     assert content(tmp_path / "elsewhere") == 10
+
+
+KEPT = Path(__file__).with_name("checkpoint_of_version_2") / "step-00000002"
+LOGITS = {
+    False: [-0.0045047, 0.0009538, 0.0042215, 0.0042215, 0.0011101, 0.0042215, 0.0041042, -0.0042341],
+    True: [-0.0043005, 0.0008462, 0.0028794, 0.0028794, 0.000995, 0.0028794, 0.003062, -0.0028688],
+}
+"""Scores of the weights of a checkpoint of the day that format 2 was fixed, and of their average."""
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_kept_checkpoint_gives_the_same_scores(averaged):
+    checkpoint = find_checkpoint(KEPT / "ema" if averaged else KEPT)
+    checkpoint.verify()
+    assert (checkpoint.step, checkpoint.averaged) == (2, averaged)
+    model = load_model_directory(checkpoint.model_directory).eval()
+    with torch.inference_mode():
+        logits_BK = model(torch.linspace(-1, 1, 8 * 3 * 16 * 16).reshape(1, 8, 3, 16, 16))
+    assert model.class_names[0] == "moving left"
+    torch.testing.assert_close(logits_BK[0].double(), torch.tensor(LOGITS[averaged]).double(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_run_can_resume_from_it():
+    config = make_experiment(settings_of_file(KEPT / "experiment.yaml"))
+    model = load_model_directory(KEPT)
+    optimizer = build_optimizer(model, config.optimizer, torch.device("cpu"))
+    load_snapshot(KEPT, model, None, optimizer)
+    recorded = json.loads((KEPT / "state.json").read_text())["facts"]
+    facts = RunFacts(**{each.name: recorded[each.name] for each in fields(RunFacts)})
+    assert read_state(KEPT, facts).step == 2
+    assert all(state["step"] == 2 for state in optimizer.state.values())

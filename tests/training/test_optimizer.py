@@ -7,17 +7,10 @@ from tests.training.runs import are_equal, cut_back
 from tests.training.tiny_run import norm_model, tiny_config, tiny_train
 from vidtl.config import ClipConfig, ModelConfig, OptimizerConfig, TokenLearnerConfig
 from vidtl.models import build_model
+from vidtl.training import optimizer as module
 from vidtl.training.checkpoint_directory import EMA, MODEL
 from vidtl.training.model_setup import freeze_all_but
-from vidtl.training.optimizer import (
-    WeightAverage,
-    build_optimizer,
-    layer_numbers,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    parameter_groups,
-    set_learning_rate,
-)
+from vidtl.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_learning_rate
 
 CPU = torch.device("cpu")
 ADAM = {"exp_avg", "exp_avg_sq", "step"}
@@ -135,14 +128,14 @@ def test_sharded_weights_have_no_fused_sgd(name, fused):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_has_its_layer_learning_rate_and_weight_decay(name):
     model, expected = on_meta(name)
-    numbers = layer_numbers(model)
+    numbers = module.layer_numbers(model)
     assert numbers.keys() == dict(model.named_parameters()).keys()
     assert {name: numbers[name] for name in expected} == expected
     last = max(numbers.values())
     assert set(numbers.values()) == set(range(last + 1))
     names = {parameter: name for name, parameter in model.named_parameters()}
     for layer_decay in (0.7, 1.0):
-        groups = parameter_groups(model, OptimizerConfig(layer_decay=layer_decay, weight_decay=0.1))
+        groups = module.parameter_groups(model, OptimizerConfig(layer_decay=layer_decay, weight_decay=0.1))
         assert len(groups) <= (2 * (last + 1) if layer_decay < 1 else 2)
         optimized = [(names[parameter], parameter, group) for group in groups for parameter in group["params"]]
         for name, parameter, group in optimized:
@@ -155,7 +148,7 @@ def test_every_parameter_has_its_layer_learning_rate_and_weight_decay(name):
 def test_muon_optimizes_the_matrices_between_first_and_last_layer():
     model, _ = on_meta("factorised encoder")
     names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = parameter_groups(model, OptimizerConfig(name="muon"))
+    groups = module.parameter_groups(model, OptimizerConfig(name="muon"))
     taken = {names[parameter] for group in groups if group["muon"] for parameter in group["params"]}
     matrices = {name for parameter, name in names.items() if parameter.ndim == 2 and "positions" not in name}
     assert taken == matrices - {"embed.proj.weight", "head.weight"}
@@ -194,7 +187,7 @@ def copied(model):
 def test_the_average_is_the_closed_formula_of_its_recurrence():
     torch.manual_seed(0)
     model, decay, history = nn.Linear(3, 2), 0.7, []
-    average = WeightAverage(model, decay)
+    average = module.WeightAverage(model, decay)
     start = model.weight.detach().double()
     for step in range(1, 30):
         nn.init.normal_(model.weight)

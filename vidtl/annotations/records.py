@@ -139,9 +139,9 @@ class Records:
     """First line or entry of the record in the annotation file, from 1; 0 without annotation files."""
     label_offsets: NDArray[np.int64]
     label_classes: NDArray[np.int32]
-    label_starts_s: NDArray[np.float32]
+    label_starts_s: NDArray[np.float64]
     """Start of each label; -inf with an end of inf for a label of the whole video."""
-    label_ends_s: NDArray[np.float32]
+    label_ends_s: NDArray[np.float64]
     segment_starts_s: NDArray[np.float64]
     """Part of the file that the record covers: 0 to inf for the whole file."""
     segment_ends_s: NDArray[np.float64]
@@ -151,6 +151,8 @@ class Records:
     """Annotation file of each record: 0 for `annotation`, 1 for the first of `further_annotations`; None: all 0."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
+    lengths_s: NDArray[np.float64] | None = None
+    """Annotated lengths of the videos, where the format has them; NaN for none."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -173,7 +175,8 @@ class Records:
         As Charades labels frames with start < t < end, a segment that ends where the clip begins does not count.
         """
         entries = self._entries(index)
-        active = (self.label_starts_s[entries] < end_s) & (self.label_ends_s[entries] > start_s)
+        times = np.array([self.label_starts_s[entries], self.label_ends_s[entries]], np.float32)  # as in older runs
+        active = (times[0] < end_s) & (times[1] > start_s)
         return np.unique(self.label_classes[entries][active])
 
     def targets(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.float32]:
@@ -204,7 +207,8 @@ class Records:
 
     def labels_sha256(self) -> str:
         """Hash class names, ids and labels in their order, without paths."""
-        labels = (self.label_offsets, self.label_classes, self.label_starts_s, self.label_ends_s)
+        times = np.array([self.label_starts_s, self.label_ends_s], np.float32)  # as older runs recorded it
+        labels = (self.label_offsets, self.label_classes, *times)
         return columns_sha256(self.classes.names, (self.ids.data, self.ids.offsets, *labels))
 
     def select(self, indices: ArrayLike) -> "Records":
@@ -225,6 +229,7 @@ class Records:
             segment_starts_s=self.segment_starts_s[chosen],
             segment_ends_s=self.segment_ends_s[chosen],
             file_numbers=None if self.file_numbers is None else self.file_numbers[chosen],
+            lengths_s=None if self.lengths_s is None else self.lengths_s[chosen],
         )
 
     def _entries(self, index: int) -> slice:

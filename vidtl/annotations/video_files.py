@@ -109,12 +109,26 @@ def records_of_files(
         lines=np.zeros(n, np.int32),
         label_offsets=np.zeros(n + 1, np.int64),
         label_classes=np.zeros(0, np.int32),
-        label_starts_s=np.zeros(0, np.float32),
-        label_ends_s=np.zeros(0, np.float32),
+        label_starts_s=np.zeros(0),
+        label_ends_s=np.zeros(0),
         segment_starts_s=np.zeros(n),
         segment_ends_s=np.full(n, np.inf),
         frame_rate=frame_rate,
     )
+
+
+def records_of_paths(
+    paths: Sequence[Path], data: DataConfig, image_model: bool, frame_rate: float | None
+) -> tuple[Records, DataConfig]:
+    """Make records of videos, or else of images, with their settings; UserError for none, both, or one refused."""
+    videos = find_videos(paths, image_model).videos
+    for video, reason in split_refused(videos, frame_rate)[1]:
+        raise UserError(f"{video.path}: {reason}")
+    kinds = list(by_pixel_format(videos, data))
+    if len(kinds) != 1:
+        found = " and ".join(str(of_kind[0].path) for of_kind, _ in kinds) or "no videos"
+        raise UserError(f"{found} found in {', '.join(map(repr, map(str, paths)))}; allowed: videos, or else images")
+    return records_of_files(videos, ClassNames(("any",)), False, frame_rate), kinds[0][1]
 
 
 def _has_container(path: str) -> bool:

@@ -1,7 +1,6 @@
 """The experiment as typed dataclasses: the source of all defaults, of `--help` and of the record in each checkpoint.
 
-Checks that need one section only are in that section's `__post_init__`; checks that need the data or the model are made
-where those are built. This package imports nothing slow.
+Checks of one section are in its `__post_init__`, those that need the data or the model where these are built.
 """
 
 from vidtl.config.augmentation import AUGMENTATION_PRESETS as AUGMENTATION_PRESETS

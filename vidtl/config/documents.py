@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from vidtl.errors import UserError
 JSON_BYTES, YAML_BYTES = 16_000_000, 1_000_000  # of a file, at most
 
 _MAX_DEPTH, _MAX_DIGITS = 64, 100
-_PAIRS = re.compile(r"\[\]|{}")
 _NO_BRACKETS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[^\[\]{}"]++', re.DOTALL)
 
 
@@ -47,13 +47,9 @@ def parse_json(text: str | bytes, where: str, **hooks: Callable[[Any], Any]) -> 
     defaults: dict[str, Any] = {"object_pairs_hook": _without_repetition, "parse_int": _integer}
     try:
         text = text if isinstance(text, str) else text.decode(json.detect_encoding(text))
-        brackets, before = _NO_BRACKETS.sub("", text), ""
-        for _ in range(_MAX_DEPTH + 1):  # innermost pairs first
-            before, brackets = brackets, _PAIRS.sub("", brackets)
-            if brackets == before:
-                break
-        if brackets != before or len(brackets) > _MAX_DEPTH:
-            raise ValueError(f"brackets nest deeper than {_MAX_DEPTH} levels, or are not closed")
+        levels = accumulate(1 if bracket in "[{" else -1 for bracket in _NO_BRACKETS.sub("", text))
+        if max(levels, default=0) > _MAX_DEPTH:
+            raise ValueError(f"brackets nest deeper than {_MAX_DEPTH} levels")
         return json.loads(text, **defaults | hooks)
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON ({error})") from None
@@ -76,9 +72,8 @@ def _integer(text: str) -> int:
 def parse_yaml(text: str, lines: dict[str, int] | None = None) -> Any:
     """Parse one YAML document strictly; `lines` receives the line of each dotted key.
 
-    Raises:
-        ValueError: not YAML, a repeated key (YAML would keep the last silently), an alias (which can expand without
-            bound), a tag, too many levels or digits.
+    ValueError: not YAML, a repeated key (YAML would keep the last silently), an alias (which can expand without bound),
+    a tag, too many levels or digits.
     """
     try:
         depth = 0

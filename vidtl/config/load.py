@@ -76,9 +76,7 @@ def load(path: Path, kind: type[T]) -> T:
 def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
     """Build a dataclass, also of dataclasses; keys left out, or null, take their defaults.
 
-    `prefix` are the dotted keys that lead to the mapping, for messages: `splits.train.`.
-
-    UserError: a key is unknown or missing, or a value is of another type or out of range.
+    `prefix` are the keys that lead to it (`splits.train.`). UserError: an unknown or missing key, or a wrong value.
     """
     known = leaves(kind, prefix)
     values = read_values(document, known, prefix)
@@ -195,11 +193,10 @@ def _items(values: Any, origin: Any, arguments: tuple[Any, ...], key: str, docum
 
 def parse_text(text: str, hint: Any, key: str) -> Any:
     """Parse a value of the command line: YAML, or plain text if the type is `str` or a `Literal` of words."""
-    is_text = hint is str or (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str))
-    try:
-        value = text if is_text else parse_yaml(text)
-    except ValueError:
-        value = text
+    value: Any = text
+    if hint is not str and not (get_origin(hint) is Literal and isinstance(get_args(hint)[0], str)):
+        with suppress(ValueError):
+            value = parse_yaml(text)
     return convert(value, hint, key, Document(text))
 
 

@@ -58,11 +58,7 @@ class Length:
     unit: Unit
 
     def to_steps(self, steps_per_epoch: int, samples_per_epoch: int) -> int:
-        """Convert to the nearest number of optimizer steps.
-
-        A sample counts as its share of an epoch: one epoch and all its samples are the same length although the last
-        batch may not be full.
-        """
+        """Convert to the nearest number of optimizer steps; a sample counts as its share of an epoch."""
         steps_per_unit = {"epochs": steps_per_epoch, "steps": 1, "samples": steps_per_epoch / samples_per_epoch}
         return round(self.number * steps_per_unit[self.unit])
 

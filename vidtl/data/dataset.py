@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
@@ -260,8 +260,9 @@ def collate_views(videos: Sequence[VideoViews]) -> ViewsBatch:
     readable = [video.pixels for video in videos if video.pixels is not None]
     return ViewsBatch(
         videos=[replace(video, pixels=None) for video in videos],
-        # A single video, which may be large, is not copied.
-        pixels=None if not readable else readable[0][None] if len(readable) == 1 else torch.stack(readable),
+        # A single video, which may be large, is not copied; several are stacked in shared memory. Stacked elsewhere and
+        # moved there, large batches would fragment a worker's memory, which grows without end.
+        pixels=None if not readable else readable[0][None] if len(readable) == 1 else default_collate(readable),
     )
 
 

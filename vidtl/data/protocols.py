@@ -16,7 +16,7 @@
 center. The other axis is centered. The frame is first resized to a short side of `clip.short_side`, or for VideoMAE of
 the crop's side. `center` takes the center of each segment if `clip.sampling` is "segments". "loop" and "hold" replace
 `clip.short_video`. Published settings of SlowFast and Charades use `clip.frame_size` 256 x 256 with a short side of
-256, and Charades' frames are at 24 fps (`clip.target_fps`).
+256, and Charades' frames are at 24 fps (`clip.target_fps`). `LOCALIZATION` shows a clip around each of 25 times.
 """
 
 from collections.abc import Callable
@@ -165,18 +165,20 @@ _PROTOCOLS = (
     Protocol("slowfast_ssv2_1x3", 1, 3, "mean_probabilities", slowfast_ssv2_indices, three_crops, **_SEGMENTS),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _PROTOCOLS}
+LOCALIZATION = Protocol("charades_localize", 1, 1, "max", center_indices, center_crop)  # for eval.py alone
 
 
-def get_protocol(name: str) -> Protocol:
-    """Return a protocol; UserError with the nearest name if there is none."""
-    if name not in PROTOCOLS:
-        raise UserError(f"evaluation.protocol is {name!r}; {did_you_mean(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
+def get_protocol(name: str, *others: Protocol) -> Protocol:
+    """Return one of `PROTOCOLS` and the `others`; UserError with the nearest name if there is none."""
+    protocols = PROTOCOLS | {each.name: each for each in others}
+    if name not in protocols:
+        raise UserError(f"evaluation.protocol is {name!r}; {did_you_mean(name, protocols)}")
+    return protocols[name]
 
 
-def protocol_of_run(name: str, of_dataset: str) -> Protocol:
+def protocol_of_run(name: str, of_dataset: str, *others: Protocol) -> Protocol:
     """Resolve `evaluation.protocol`: a protocol by name, or `dataset` for that of the data set."""
-    return get_protocol(of_dataset if name == "dataset" else name)
+    return get_protocol(of_dataset if name == "dataset" else name, *others)
 
 
 def view_indices(protocol: Protocol, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:

@@ -44,6 +44,7 @@ def data_fingerprint(records: Records) -> str:
     columns = (
         *(records.ids.data, records.ids.offsets, records.paths.data, records.paths.offsets),
         *(records.label_offsets, records.label_classes, records.segment_starts_s, records.segment_ends_s),
+        records.segment_starts_s[:0] if records.lengths_s is None else records.lengths_s,
     )
     return columns_sha256(first, columns)
 

@@ -16,6 +16,7 @@ import numpy as np
 from vidtl.evaluation import predictions
 from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
+from vidtl.metrics.charades import scores_of
 from vidtl.metrics.intervals import LEVEL, wilson
 from vidtl.metrics.outcomes import classes_without_positives
 from vidtl.metrics.table import random_map
@@ -63,7 +64,7 @@ def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Pa
 def metrics_record(result: EvaluationResult) -> dict[str, Any]:
     """Build the content of `metrics.json`; the bootstrap of the intervals takes some seconds."""
     outcomes, names = result.outcomes, result.class_names
-    record = {
+    record: dict[str, Any] = {
         **{name: getattr(result, name) for name in ("annotation", "root", "protocol", "num_clips", "num_crops")},
         "num_views": result.num_clips * result.num_crops,
         "fusion": result.fusion,
@@ -87,7 +88,12 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
         "unreadable": [row._asdict() for row in result.unreadable],
         "versions": installed_versions(PACKAGES),
     }
-    return _finite(record)  # type: ignore[no-any-return]
+    if outcomes.points:
+        of_points = scores_of(outcomes.point_rankings).average_precisions.tolist()
+        for entry, value in zip(record["per_class"], of_points, strict=True):
+            entry["average_precision_localize"] = value
+        record["chance"]["mAP_localize_present"] = random_map(np.concatenate(outcomes.points[1]))
+    return finite(record)  # type: ignore[no-any-return]
 
 
 def summary_lines(result: EvaluationResult, record: Mapping[str, Any]) -> list[str]:
@@ -180,10 +186,10 @@ def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[obje
     return path
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Replace numbers that JSON lacks by None."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list):
-        return list(map(_finite, value))
+        return list(map(finite, value))
     return None if isinstance(value, float) and not math.isfinite(value) else value

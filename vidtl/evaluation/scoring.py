@@ -5,6 +5,9 @@ therefore fixed by annotation order, number of views and batch size alone: any p
 forms the same forward passes and gets the same bits. Fusion is in float64, so that neither the number of views nor the
 size of the logits decides a rank.
 
+Clips of a forward pass that have frames in common, such as overlapping windows, share the work of the timesteps that
+are equal where the model allows it (`ViViT.timestep_frames`). Which ones depends on the clips of the pass alone.
+
 Axes: N videos, V views of one video (clips x crops), B clips of one forward pass, K classes.
 """
 
@@ -17,13 +20,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
 from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
+from vidtl.models.vivit import ViViT
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +115,12 @@ class Scorer:
 
     def _score(self, videos: Sequence[VideoViews]) -> Scores:
         scores = Scores(failures={video.index: video.failure.reason for video in videos if video.failure})
-        readable = {video.index: video.pixels for video in videos if video.pixels is not None}
-        for index, pixels in readable.items():
-            if len(pixels) != self.num_views:
-                raise RuntimeError(f"record {index} has {len(pixels)} views, not {self.num_views}")
+        readable = {video.index: video for video in videos if video.pixels is not None}
+        for index, video in readable.items():
+            if video.pixels is not None and len(video.pixels) != self.num_views:
+                raise RuntimeError(f"record {index} has {len(video.pixels)} views, not {self.num_views}")
         if readable:
-            codes = torch.tensor([video.color for video in videos if video.index in readable])
-            logits_VK = self._forward(list(readable.values()), codes.repeat_interleave(self.num_views))
+            logits_VK = self._forward(list(readable.values()))
             for index, views_VK in zip(readable, np.split(logits_VK, len(readable)), strict=True):
                 scores.rows[index] = fuse(views_VK, self.fusion, self.records.multi_label)
                 if not np.isfinite(scores.rows[index]).all():
@@ -128,16 +131,17 @@ class Scorer:
         return scores
 
     @torch.inference_mode()
-    def _forward(self, videos: Sequence[torch.Tensor], codes: torch.Tensor) -> NDArray[np.float64]:
-        """Compute logits [videos x V, K]."""
-        device = self.accelerator.device
-        pixels = torch.cat([video.to(device, non_blocking=True) for video in videos])
-        colors, parts = codes.to(device), []
+    def _forward(self, videos: Sequence[VideoViews]) -> NDArray[np.float64]:
+        """Compute logits [videos x V, K] of readable videos."""
+        device, parts = self.accelerator.device, []
+        pixels = torch.cat([video.pixels.to(device, non_blocking=True) for video in videos if video.pixels is not None])
+        colors = torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views).to(device)
+        frames = self._frames(videos)
         for first in range(0, len(pixels), self.evaluation.batch_size):
             clips = slice(first, first + self.evaluation.batch_size)
-            input_BTCHW = prepare_input(pixels[clips], colors[clips], self.clip)
+            inputs = self._inputs(pixels[clips], colors[clips], frames[clips])
             with self.accelerator.autocast():
-                logits_BK = self.model(input_BTCHW)
+                logits_BK = self.model(*inputs)
             parts.append(logits_BK.cpu().double())
         logits = torch.cat(parts)
         if logits.shape != (len(pixels), len(self.records.classes)):
@@ -147,6 +151,29 @@ class Scorer:
             )
         table: NDArray[np.float64] = logits.numpy()
         return table
+
+    def _frames(self, videos: Sequence[VideoViews]) -> NDArray[np.int64]:
+        """Return a number for file and crop of each clip, then the numbers of its frames: [videos x V, 1 + T]."""
+        paths = [self.records.paths[video.index] for video in videos]
+        crops, count = np.arange(self.num_views) % self.protocol.num_crops, self.protocol.num_crops
+        places = [count * paths.index(path) + crops for path in paths]
+        clips = zip([video.frames for video in videos if video.frames is not None], places, strict=True)
+        return np.concatenate([np.insert(frames, 0, place, axis=1) for frames, place in clips])
+
+    def _inputs(self, pixels: Tensor, colors: Tensor, frames: NDArray[np.int64]) -> tuple[Tensor, ...]:
+        """Convert clips to the arguments of the model; timesteps that they share are passed, and computed, once."""
+        places_tL = self.model.timestep_frames if isinstance(self.model, ViViT) else None
+        if places_tL is not None:
+            rows_BtL = np.insert(frames[:, 1 + places_tL], 0, frames[:, :1], axis=-1)
+            rows = rows_BtL.reshape(-1, rows_BtL.shape[-1])
+            _, firsts, timesteps = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+            if len(firsts) < len(rows):
+                clips, places = np.divmod(firsts, len(places_tL))
+                found = clips, places_tL[places], timesteps.reshape(rows_BtL.shape[:2])
+                clips_U, frames_UL, timesteps_Bt = (torch.from_numpy(part).to(pixels.device) for part in found)
+                distinct = pixels[clips_U[:, None], frames_UL]
+                return prepare_input(distinct, colors[clips_U], self.clip), timesteps_Bt
+        return (prepare_input(pixels, colors, self.clip),)
 
 
 FUSIONS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {

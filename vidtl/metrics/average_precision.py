@@ -101,12 +101,13 @@ class Rankings:
     def precision_sums(self, times_N: NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Sum the precision at each positive, and count positives: both [K], of videos drawn `times_N` times.
 
-        Copies of a video are adjacent. The last result is kept for the other metrics of the same videos.
+        Copies of a video (or row) are adjacent. The last result is kept for the other metrics of the same videos.
         """
         if self._last_sums and self._last_sums[0] is times_N:
             return self._last_sums[1]
-        drawn_down_to = times_N[self.order].cumsum(axis=1)[self.classes, self.ends]
-        times = times_N[self.videos]
+        times_R = times_N.repeat(self.order.shape[1] // max(len(times_N), 1))
+        drawn_down_to = times_R[self.order].cumsum(axis=1)[self.classes, self.ends]
+        times = times_R[self.videos]
         found = times.cumsum()
         totals = np.bincount(self.classes, weights=times, minlength=len(self.order)).astype(np.float64)
         before = np.concatenate([[0], totals.cumsum()[:-1]])[self.classes]

@@ -13,8 +13,9 @@ Axes: N annotated videos in annotation order, K classes. The rules decide publis
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,16 +86,16 @@ def match_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.gene
     )
 
 
-def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float64]) -> None:
+def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float64], num_words: int = 1) -> None:
     """Write one line per video: its id and K numbers, separated by blanks, exact to the last bit of float64.
 
     Raises:
-        UserError: an id that is empty or holds white space, which the format cannot hold.
+        UserError: an id that is empty or not of `num_words` between blanks, which the format cannot hold.
     """
     for video in ids:
-        if len(video.split()) != 1 or video != video.strip():
+        if len(video.split()) != num_words or video != video.strip():
             raise UserError(f"video id {video!r} cannot be written to {path}; allowed: ids without white space")
-    lines = [f"{video} {' '.join(map(repr, row))}\n" for video, row in zip(ids, scores_NK.tolist(), strict=True)]
+    lines = (f"{video} {' '.join(map(repr, row.tolist()))}\n" for video, row in zip(ids, scores_NK, strict=True))
     with whole_file(path) as file:
         file.writelines(lines)
 
@@ -108,22 +109,32 @@ def read_submission(path: Path, num_classes: int) -> tuple[dict[str, NDArray[np.
     Raises:
         UserError: no such file, a line with another count, or one that is not a number; names file and line.
     """
+    rows, num_lines = {}, 0
+    for place, line in submitted_lines(path):
+        num_lines += 1
+        video, *words = line.split()
+        rows[video] = parse_scores(words, (num_classes, num_classes + 1), place)[:num_classes]
+        if np.isnan(rows[video]).any():
+            raise UserError(f"{place} holds a score that is not a number (nan); allowed: real numbers, inf and -inf")
+    return rows, num_lines
+
+
+def submitted_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield `file:line` and text of each line that is not blank; UserError for a file that cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(iter(partial(file.readline, 1 << 20), ""), start=1):  # in bounded memory
+                if line.strip():
+                    yield f"{path}:{number}", line
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as a submission: {error}") from None
-    lines = [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    rows = {words[0]: _numbers(words[1:], num_classes, f"{path}:{number}") for number, words in lines}
-    return rows, len(lines)
 
 
-def _numbers(words: list[str], num_classes: int, place: str) -> NDArray[np.float64]:
-    if len(words) not in (num_classes, num_classes + 1):
-        raise UserError(f"{place} has {len(words)} numbers; allowed: {num_classes} or {num_classes + 1}")
+def parse_scores(words: Sequence[str], counts: Sequence[int], place: str) -> NDArray[np.float64]:
+    """Parse one of the allowed `counts` of numbers; UserError that names the `place`."""
+    if len(words) not in counts:
+        raise UserError(f"{place} has {len(words)} numbers; allowed: {' or '.join(map(str, counts))}")
     try:
-        values = np.array(words[:num_classes], dtype=np.float64)
+        return np.array(words, dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{place}: {error}") from None
-    if np.isnan(values).any():
-        raise UserError(f"{place} holds a score that is not a number (nan); allowed: real numbers, inf and -inf")
-    return values

@@ -37,6 +37,7 @@ def confidence_intervals(outcomes: Outcomes, metrics: Mapping[str, float]) -> di
     rows = [METRICS[name] for name, value in metrics.items() if METRICS[name].interval and not math.isnan(value)]
     statistics = {row.name: row.interval(outcomes) for row in rows if callable(row.interval)}
     work = 2 * outcomes.scores.size if outcomes.multi_label else len(outcomes)
+    work += outcomes.points[0].size if outcomes.points else 0
     drawn, count = bootstrap(statistics, len(outcomes), work) if statistics else {}, len(outcomes)
     return {row.name: drawn.get(row.name) or wilson(round(metrics[row.name] * count), count) for row in rows}
 

@@ -4,7 +4,7 @@ Axes: N videos, K classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -54,6 +54,8 @@ class Outcomes:
     probabilities: Floats
     """[N, K] in 0..1; rows of NaN are unreadable videos."""
     multi_label: bool
+    points: tuple[Floats, Bools] | None = None
+    """Scores and labels of P time points, both [N, P, K], for metrics of localization."""
 
     def __post_init__(self) -> None:
         shape = self.scores.shape
@@ -69,7 +71,8 @@ class Outcomes:
     def __getitem__(self, rows: NDArray[np.generic]) -> "Outcomes":
         """Select videos."""
         parts = (self.scores[rows], self.targets[rows], self.probabilities[rows])
-        return Outcomes(scores=parts[0], targets=parts[1], probabilities=parts[2], multi_label=self.multi_label)
+        points = self.points and (self.points[0][rows], self.points[1][rows])
+        return replace(self, scores=parts[0], targets=parts[1], probabilities=parts[2], points=points)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -124,6 +127,12 @@ class Outcomes:
     def official_rankings(self) -> Rankings:
         """Rankings by the rules of the Charades scorer."""
         return official_rankings(self.scores, self.targets)
+
+    @cached_property
+    def point_rankings(self) -> Rankings:
+        """Rankings of the time points by the rules of the Charades localization scorer."""
+        assert self.points is not None
+        return Rankings.of(np.concatenate(self.points[0]), np.concatenate(self.points[1]), keep_order=True)
 
     @cached_property
     def calibration(self) -> Calibration:

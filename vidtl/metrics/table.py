@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.metrics.average_precision import Floats, random_average_precision
+from vidtl.metrics.average_precision import Floats, Rankings, random_average_precision
 from vidtl.metrics.charades import scores_of
 from vidtl.metrics.outcomes import Bools, Outcomes
 
@@ -28,8 +28,8 @@ class Metric:
     """Key in `metrics.json` and `metrics.jsonl`."""
     title: str
     remark: str
-    labels: Literal["single", "multi", "both"]
-    """Kind of data it applies to."""
+    labels: Literal["single", "multi", "both", "points"]
+    """Kind of data it applies to; `points`: scores of time points."""
     function: Callable[[Outcomes], float]
     chance: Callable[[Bools, bool], float] | None = None
     """Mean over random scores, from targets [N, K] and whether the data is multi-label."""
@@ -64,7 +64,7 @@ def evaluation_line(metrics: Mapping[str, float], decisive: str, is_best: bool) 
 
 def compute_metrics(outcomes: Outcomes) -> dict[str, float]:
     """Compute all metrics of the kind of data, in the order of the table."""
-    fitting = metrics_of(outcomes.multi_label, outcomes.scores.shape[1])
+    fitting = metrics_of(outcomes.multi_label, outcomes.scores.shape[1]) + POINT_METRICS * (outcomes.points is not None)
     return {metric.name: metric.function(outcomes) for metric in fitting}
 
 
@@ -139,11 +139,11 @@ def random_f1(targets_NK: Bools, multi_label: bool) -> float:
     return _mean(np.array([values[n] for n in counts.tolist() if n]))
 
 
-def resampled_average_precision(weighted: bool = False, official: bool = False) -> Callable[[Outcomes], Statistic]:
-    """Make the statistic of one of the four means of average precision."""
+def resampled_average_precision(weighted: bool = False, ranking: str = "rankings") -> Callable[[Outcomes], Statistic]:
+    """Make the statistic of a mean of average precision in the rankings of that name of the outcomes."""
 
     def make(outcomes: Outcomes) -> Statistic:
-        rankings = outcomes.official_rankings if official else outcomes.rankings
+        rankings: Rankings = getattr(outcomes, ranking)
 
         def statistic(times_N: NDArray[np.int64]) -> float:
             sums, totals = rankings.precision_sums(times_N)
@@ -191,6 +191,7 @@ def _of_all(make: Callable[[Outcomes], Statistic]) -> Callable[[Outcomes], float
     return lambda outcomes: make(outcomes)(np.ones(len(outcomes), np.int64))
 
 
+_MEAN_OF_POINTS = resampled_average_precision(ranking="point_rankings")
 _METRICS = (
     Metric(
         "top1", "Top-1 accuracy", "the best class is the true one", "single", partial(top_k, k=1),
@@ -220,13 +221,13 @@ _METRICS = (
         "mAP_charades", "mAP, Charades",
         "official: all classes, equal scores in annotation order, unlabeled videos left out", "multi",
         lambda outcomes: scores_of(outcomes.official_rankings).mean_ap,
-        chance=official_random_map, interval=resampled_average_precision(official=True),
+        chance=official_random_map, interval=resampled_average_precision(ranking="official_rankings"),
     ),
     Metric(
         "mAP_charades_weighted", "mAP, Charades, weighted", "official: each class weighted by its videos", "multi",
         lambda outcomes: scores_of(outcomes.official_rankings).weighted_ap,
         chance=partial(official_random_map, weighted=True),
-        interval=resampled_average_precision(weighted=True, official=True), is_drawn=False,
+        interval=resampled_average_precision(weighted=True, ranking="official_rankings"), is_drawn=False,
     ),
     Metric(
         "f1_macro", "F1, macro", "mean over the classes that have videos; multi-label: probabilities above 0.5", "both",
@@ -241,5 +242,19 @@ _METRICS = (
         "loss", "Loss", "cross-entropy of readable videos; multi-label: mean over classes; lower is better", "both",
         cross_entropy, is_drawn=False, higher_is_better=False, is_share=False,
     ),
+    Metric(
+        "mAP_localize", "mAP, localization", "official: points of time, all classes, equal scores in order", "points",
+        lambda outcomes: scores_of(outcomes.point_rankings).mean_ap, interval=_MEAN_OF_POINTS, is_drawn=False,
+    ),
+    Metric(
+        "mAP_localize_weighted", "mAP, localization, weighted", "official: each class weighted by its points", "points",
+        lambda outcomes: scores_of(outcomes.point_rankings).weighted_ap, is_drawn=False,
+        interval=resampled_average_precision(weighted=True, ranking="point_rankings"),
+    ),
+    Metric(
+        "mAP_localize_present", "mAP, localization, present", "mean over the classes that have points", "points",
+        _of_all(_MEAN_OF_POINTS), interval=_MEAN_OF_POINTS,
+    ),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _METRICS}
+POINT_METRICS = [metric for metric in _METRICS if metric.labels == "points"]

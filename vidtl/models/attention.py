@@ -26,23 +26,16 @@ SEQUENCES: dict[Axes, tuple[str, ...]] = {
 class Attention(nn.Module):
     """Multi-head self-attention on a grid of tokens: `[B, t, N, D] -> [B, t, N, D]`.
 
-    Queries, keys and values have separate projections: measured equal in speed to a fused one, and simpler to load.
     Kernels start Xavier-uniform, biases at 0 (ViViT's reference code).
 
     Args:
-        width: D.
-        num_heads: H.
         axes: tokens that attend to each other: all of the clip (`joint`, ViViT model 1), those of a timestep (`space`),
             those at one place (`time`), or `time_and_space`: the first half of the heads over time, the second half
             over space (factorised dot-product attention, model 4).
         head_width: d; D / H by default.
-        qkv_bias: add biases to queries, keys and values.
-        dropout: on the result.
-        attention_dropout: on the attention probabilities.
         softcap: c of c · tanh(logits / c), applied to the logits before the softmax (VideoPrism: 50); 0 for none.
 
-    Raises:
-        UserError: the heads do not divide the width, or their number is odd with `time_and_space`.
+    UserError: the heads do not divide the width, or their number is odd with `time_and_space`.
     """
 
     def __init__(
@@ -85,7 +78,6 @@ class Attention(nn.Module):
         return out_BtND
 
     def _attend(self, q_BtND: Tensor, k_BtND: Tensor, v_BtND: Tensor, pattern: str) -> Tensor:
-        """Attend with one share of the heads, over the sequences of `pattern`."""
         batch, timesteps, tokens, _ = q_BtND.shape
         heads = self.num_heads // len(SEQUENCES[self.axes])
         q, k, v = (rearrange(x, f"B t N (H d) -> {pattern}", H=heads) for x in (q_BtND, k_BtND, v_BtND))

@@ -82,14 +82,20 @@ class VideoModel(  # type: ignore[misc]
         """Width of the classifier's input."""
         return self.classifier()[1].in_features
 
+    def forward_features(self, input_BTCHW: Tensor) -> Tensor:
+        """Compute the input of the classifier, one vector per clip: `[B, D]`."""
+        inputs: list[Tensor] = []
+        with self.classifier()[1].register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0])):
+            self(input_BTCHW)
+        return inputs[0].flatten(1)
+
     def reset_classifier(self, num_classes: int, class_names: Sequence[str] = ()) -> None:
         """Replace the last layer by one for K other classes, which starts at 0; `multi_label` becomes None.
 
         UserError where `num_classes` is below 1, or `class_names` has neither as many names nor none.
         """
-        if num_classes < 1 or len(class_names) not in (0, num_classes):
-            given = f"num_classes is {num_classes}, with {len(class_names)} names"
-            raise UserError(f"{given}; allowed: 1 or more, with a name for each class or none")
+        fits = num_classes >= 1 and len(class_names) in (0, num_classes)
+        require(fits, f"num_classes with {len(class_names)} names", num_classes, "1 or more, each with a name, or none")
         name, old = self.classifier()
         layer = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
         nn.init.zeros_(layer.weight)
@@ -100,11 +106,8 @@ class VideoModel(  # type: ignore[misc]
     def set_class_prior(self, positive_rates_K: Tensor) -> None:
         """Start an untrained multi-label model at the frequencies of the classes: sigmoid(bias) is the rate.
 
-        From a zero bias, the first hundreds of steps mostly move all logits down together, which may destroy the
-        features (Lin et al., "Focal loss for dense object detection", 2017, section 4.1).
-
-        Args:
-            positive_rates_K: share of training videos that have each class; clamped to 0.001 and 0.999.
+        `positive_rates_K` are shares of videos, clamped to 0.001 and 0.999. See Lin et al., "Focal loss for dense
+        object detection", 2017, section 4.1.
         """
         with torch.no_grad():
             self.classifier()[1].bias.copy_(torch.logit(positive_rates_K.clamp(0.001, 0.999)))
@@ -135,8 +138,7 @@ class VideoModel(  # type: ignore[misc]
             num_classes: of a fresh classifier, where the weights have none.
             revision: branch, tag or commit of the repository.
 
-        Raises:
-            UserError: as `read_published`, or the weights are of another model than `cls`.
+        UserError: as `read_published`, or the weights are of another model than `cls`.
         """
         model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip, num_classes)
         if not isinstance(model, cls):

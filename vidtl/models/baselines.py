@@ -1,7 +1,6 @@
 """Video models of pytorchvideo as baselines, with its zoo's settings and random weights.
 
-They return logits (without the zoo's softmax), and average over the remaining clip at the end, where the zoo's pooling
-windows fit one size only; at the zoo's training sizes that is the same.
+They return logits and average over the remaining clip, where the zoo has a softmax and pooling windows of one size.
 """
 
 import warnings
@@ -35,9 +34,7 @@ class PytorchVideoModel(VideoModel):
     """A network of pytorchvideo: `input_BTCHW -> logits_BK`.
 
     `name` is a size of `model.architecture` pytorchvideo; the other arguments are the keys of `model` and `clip`.
-
-    Raises:
-        UserError: frames or a frame size that the network cannot take.
+    UserError: frames or a frame size that the network cannot take.
     """
 
     def __init__(

@@ -1,9 +1,6 @@
 """Transformer blocks: attention, MLP, LayerScale, stochastic depth.
 
-Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, biases everywhere. The four forms of
-ViViT differ only in the axes of attention. Options that published image and video models need: three activations,
-LayerScale, capped attention.
-
+Source: ViViT (Arnab et al., 2021, section 3.3) and its reference code: pre-norm, biases everywhere.
 Axes: B clips, t timesteps, N tokens of a timestep, D width, H heads, d head width.
 """
 
@@ -22,8 +19,7 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 class Mlp(nn.Module):
     """Linear, activation, dropout, linear, dropout: `[..., D] -> [..., out]`.
 
-    Kernels start Xavier-uniform, biases from N(0, 1e-6). `hidden` is the width between the layers. `activate_output`
-    adds a second activation after the second layer.
+    Kernels start Xavier-uniform, biases from N(0, 1e-6). `activate_output` adds an activation after the second layer.
     """
 
     def __init__(
@@ -135,8 +131,6 @@ class TransformerBlock(nn.Module):
 class FactorisedSelfAttentionBlock(nn.Module):
     """Attention over one axis, attention over the other, MLP: `[B, t, N, D] -> [B, t, N, D]` (ViViT model 3).
 
-    Each has a norm, a residual connection and its own draw of stochastic depth (the reference code has none here).
-
     The first `num_prefix` tokens of each timestep are those of the clip (class token, registers): equal at all times,
     they skip the attention over time, and that over space updates them by the mean over the timesteps (TimeSformer).
     """
@@ -172,15 +166,13 @@ class FactorisedSelfAttentionBlock(nn.Module):
     def _attend(self, axis: Axes, tokens_BtND: Tensor) -> Tensor:
         norm, attention, scale = (self.get_submodule(f"{part}_{axis}") for part in ("norm", "attn", "scale"))
         prefix = self.num_prefix
+        if prefix and axis == "time":
+            return F.pad(scale(attention(norm(tokens_BtND[:, :, prefix:]))), (0, 0, prefix, 0))
+        mixed: Tensor = scale(attention(norm(tokens_BtND)))
         if not prefix:
-            mixed: Tensor = scale(attention(norm(tokens_BtND)))
-        elif axis == "time":
-            mixed = F.pad(scale(attention(norm(tokens_BtND[:, :, prefix:]))), (0, 0, prefix, 0))
-        else:
-            mixed = scale(attention(norm(tokens_BtND)))
-            shared = mixed[:, :, :prefix].mean(dim=1, keepdim=True).expand(-1, mixed.shape[1], -1, -1)
-            mixed = torch.cat([shared, mixed[:, :, prefix:]], dim=2)
-        return mixed
+            return mixed
+        shared = mixed[:, :, :prefix].mean(dim=1, keepdim=True).expand(-1, mixed.shape[1], -1, -1)
+        return torch.cat([shared, mixed[:, :, prefix:]], dim=2)
 
 
 def make_blocks(
@@ -213,7 +205,6 @@ def make_blocks(
         if len(both) == 1:
             blocks.append(TransformerBlock(width, both[0], mlp(), drop_path, norm_eps, layer_scale))
         else:
-            pair = (both[0], both[1])
-            block = FactorisedSelfAttentionBlock(width, pair, mlp(), drop_path, norm_eps, layer_scale, num_prefix)
-            blocks.append(block)
+            arguments = (both[0], both[1]), mlp(), drop_path, norm_eps, layer_scale, num_prefix
+            blocks.append(FactorisedSelfAttentionBlock(width, *arguments))
     return blocks

@@ -1,18 +1,15 @@
 """Cost of a model, per block and in total: parameters, multiply-adds, memory kept for the backward pass, and time.
 
-For the counts, the model runs on torch's fake tensors, which have shapes but no values: the largest takes seconds.
-
 Multiply-adds (half of torch's FLOPs) are those of matrix products, convolutions and attention, also inside fused
-kernels; softmax, norms, GELU and other element-wise work are left out. The papers' "GFLOPs" are multiply-adds too, from
-a compiler that adds element-wise work, and are 0.3 to 1.2 % higher.
+kernels, without element-wise work (softmax, norms, GELU). The papers' "GFLOPs" are multiply-adds too, of a compiler
+that adds element-wise work, and 0.3 to 1.2 % higher.
 """
 
-import math
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -22,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.config.model import resolve_model
@@ -127,14 +124,12 @@ def time_stages(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> dict[
     started: list[float] = []
     seconds: dict[str, list[float]] = defaultdict(list)
     model.eval()
-    with (
-        _stage_hooks(
-            model,
-            enter=lambda _: started.append(_now(device)),
-            leave=lambda name: seconds[name].append(_now(device) - started.pop()),
-        ),
-        torch.no_grad(),
-    ):
+    with ExitStack() as hooks, torch.no_grad():
+        for name in stage_names(model):
+            stage = model.get_submodule(name)
+            hooks.enter_context(stage.register_forward_pre_hook(lambda *_: started.append(_now(device))))
+            leave = lambda *_, name=name: seconds[name].append(_now(device) - started.pop())  # noqa: E731
+            hooks.enter_context(stage.register_forward_hook(leave))
         model(input_BTCHW)
         seconds.clear()
         for _ in range(rounds):
@@ -148,23 +143,19 @@ def time_passes(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> tuple
     One pass of each kind warms up; there is no optimizer step. The model stays in training mode, without gradients.
     """
 
-    def forward() -> None:
-        with torch.no_grad():
-            model.eval()(input_BTCHW)
-
-    def train() -> None:
-        model.train()(input_BTCHW).float().sum().backward()
-        model.zero_grad(set_to_none=True)
-
-    def median_seconds(action: Callable[[], None]) -> float:
-        action()
-        times = [_now(input_BTCHW.device)]
-        for _ in range(rounds):
-            action()
+    def median_seconds(with_gradient: bool) -> float:
+        model.train(with_gradient)
+        times = []
+        for _ in range(1 + rounds):
+            with torch.set_grad_enabled(with_gradient):
+                output = model(input_BTCHW)
+            if with_gradient:
+                output.float().sum().backward()
+                model.zero_grad(set_to_none=True)
             times.append(_now(input_BTCHW.device))
         return statistics.median(end - start for start, end in pairwise(times))
 
-    return median_seconds(forward), median_seconds(train)
+    return median_seconds(False), median_seconds(True)
 
 
 def _now(device: torch.device) -> float:
@@ -177,9 +168,8 @@ def _trace(
     model: nn.Module, clip: ClipConfig, batch: int, autocast: torch.dtype | None
 ) -> tuple[Counter[str], Counter[str]]:
     """Run one forward pass on fake CPU tensors; return FLOPs and, where gradients are on, kept bytes by stage."""
-    flops: Counter[str] = Counter()
+    stages = {f"{type(model).__name__}.{name}": name for name in stage_names(model)}
     saved_bytes: Counter[str] = Counter()
-    stages = [REST]
     kept: dict[int, Tensor] = {}  # the tensors themselves, so that no second one gets the same number
     with FakeTensorMode():
         state = {name: _fake(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
@@ -189,36 +179,19 @@ def _trace(
             memory = _memory(tensor)
             if memory not in kept and memory not in weights:
                 kept[memory] = tensor
-                saved_bytes[stages[-1]] += tensor.untyped_storage().nbytes()
+                stage = next((stages[name] for name in counter.mod_tracker.parents if name in stages), REST)
+                saved_bytes[stage] += tensor.untyped_storage().nbytes()
             return tensor
-
-        def account(stage: str) -> None:
-            flops[stage] += counter.get_total_flops() - flops.total()
-
-        def enter(stage: str) -> None:
-            account(stages[-1])
-            stages.append(stage)
-
-        def leave(_: str) -> None:
-            account(stages.pop())
 
         with (
             FlopCounterMode(display=False, custom_mapping=_attention_formulas()) as counter,
             saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast("cpu", autocast) if autocast else nullcontext(),
-            _stage_hooks(model, enter, leave),
         ):
             functional_call(model, state, (torch.empty(batch, clip.num_frames, 3, *clip.frame_size),))
-            account(REST)
+    flops = Counter({stage: sum(counter.flop_counts[name].values()) for name, stage in stages.items()})
+    flops[REST] = counter.get_total_flops() - flops.total()
     return flops, saved_bytes
-
-
-def _attention_flops(
-    q_shape: tuple[int, ...], k_shape: tuple[int, ...], v_shape: tuple[int, ...], *_: object, **__: object
-) -> int:
-    """Count the FLOPs of Q Kᵀ and of the product with V; the shapes are [B, H, L, d]."""
-    *batch, queries, width = q_shape
-    return 2 * math.prod(batch) * queries * k_shape[-2] * (width + v_shape[-1])
 
 
 def _attention_formulas() -> dict[Any, Callable[..., int]]:
@@ -226,21 +199,8 @@ def _attention_formulas() -> dict[Any, Callable[..., int]]:
     names = ("cudnn_attention", "efficient_attention", "flash_attention", "flash_attention_for_cpu",
              "fused_attention_overrideable")  # fmt: skip
     kernels = (getattr(torch.ops.aten, f"_scaled_dot_product_{name}", None) for name in names)
-    return {kernel: _attention_flops for kernel in kernels if kernel is not None}
-
-
-@contextmanager
-def _stage_hooks(model: nn.Module, enter: Callable[[str], object], leave: Callable[[str], object]) -> Iterator[None]:
-    handles = []
-    for name in stage_names(model):
-        stage = model.get_submodule(name)
-        handles.append(stage.register_forward_pre_hook(lambda module, arguments, name=name: enter(name)))
-        handles.append(stage.register_forward_hook(lambda module, arguments, output, name=name: leave(name)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    count: Any = sdpa_flop_count
+    return {kernel: lambda q, k, v, *_, **__: count(q, k, v) for kernel in kernels if kernel is not None}
 
 
 def _fake(tensor: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config.checks import require_choice
 from vidtl.config.load import dotted
 from vidtl.config.model import ARCHITECTURES
-from vidtl.errors import UserError, did_you_mean
 from vidtl.models.base import VideoModel
 from vidtl.models.factory import build_model, parse_name
 from vidtl.models.weights.pretrained import load_pretrained
@@ -25,21 +25,16 @@ def create_model(
 
     Args:
         name: see `list_models`.
-        num_classes: K.
-        num_frames: T; by default that of the weights, or of the published model.
-        frame_size: H and W in pixels; by default those of the weights, or of the published model.
-        pretrained: weights to start from, see `read_published`: they decide what the name leaves open (activation,
-            epsilon, positions, pooling). A classifier of another number of classes stays fresh.
+        num_frames, frame_size: T, and H and W in pixels; by default those of the weights, or of the published model.
+        pretrained: weights to start from, see `read_published`: they decide what the name leaves open. A classifier of
+            another number of classes stays fresh.
         overrides: keys of `ModelConfig`, such as `width=192`.
 
-    Raises:
-        UserError: an unknown name or key, a clip that the model cannot take, or weights that do not fit.
+    UserError: an unknown name or key, a clip that the model cannot take, or weights that do not fit.
     """
     config = parse_name(name)
-    known = [field.name for field in fields(ModelConfig)]
     for key in overrides:
-        if key not in known:
-            raise UserError(f"create_model has no argument {key!r}; {did_you_mean(key, known)}")
+        require_choice("an argument of create_model", key, [field.name for field in fields(ModelConfig)])
     clip = ARCHITECTURES[config.architecture].clip_of(str(config.size))
     given = {"num_frames": num_frames, "frame_size": frame_size}
     given = {key: value for key, value in given.items() if value}
@@ -49,11 +44,10 @@ def create_model(
     named = {key: value for key, value in asdict(config).items() if key != "pooling" and value is not None}
     chosen = dotted({"model": named | overrides, "clip": given})
     decided = settings_of_weights(published, {key: value for key, value in chosen.items() if value is not None})
-    model_keys, clip_keys = (
-        {key.removeprefix(f"{section}."): value for key, value in decided.items() if key.startswith(f"{section}.")}
+    own, clip_keys = (
+        {key.rpartition(".")[2]: value for key, value in decided.items() if key.rpartition(".")[0] == section}
         for section in ("model", "clip")
     )
-    own = {key: value for key, value in model_keys.items() if "." not in key}
     config = replace(config, **({"pooling": None} | own | overrides))
     model = build_model(config, _clip(clip | clip_keys | given), num_classes)
     has_its_head = published.num_classes == num_classes

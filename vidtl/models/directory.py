@@ -55,11 +55,7 @@ def save_model_directory(model: VideoModel, directory: Path) -> None:
     """Write `config.json` and `model.safetensors` into `directory`, which is created if needed.
 
     An earlier model there stays until this one is complete, whenever the process ends: beside weights of the same time,
-    `config.json.next` is valid until it is renamed.
-
-    Raises:
-        UserError: the number of class names is neither 0 nor that of classes, the model is not from `build_model`, or
-            a file cannot be written.
+    `config.json.next` is valid until it is renamed. UserError: wrong `class_names`, or a model not from `build_model`.
     """
     if not hasattr(model, "model_config"):
         raise UserError(f"this {type(model).__name__} has no settings to save; allowed: models of build_model")
@@ -91,10 +87,7 @@ def save_model_directory(model: VideoModel, directory: Path) -> None:
 def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> VideoModel:
     """Read a model, with its class names, from a model directory; no network is used.
 
-    `clip` may have another number of frames or frame size than the saved one: learned positions are resized.
-
-    Raises:
-        UserError: a file is missing, unreadable or does not fit the other.
+    With another `clip`, learned positions are resized. UserError: a file is missing, or does not fit the other.
     """
     saved, weights = read_model(directory)
     model = build_model(saved.model, clip or saved.clip, saved.num_outputs)

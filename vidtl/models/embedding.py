@@ -41,9 +41,8 @@ class Grid(NamedTuple):
 class TubeletEmbedding(nn.Module):
     """Project each box of frames x pixels x pixels to one token: `input_BTCHW -> tokens_BtND` with N = h * w.
 
-    A reshape and one linear layer: equal to a Conv3d whose stride is its kernel, and several times as fast in bf16. A
-    Conv3d kernel `[D, C, t, h, w]` loads by reshape. The kernel starts as Flax starts convolutions: a truncated normal
-    of variance 1 / fan-in, whose cut at 2 leaves 0.88 of the spread.
+    Equal to a Conv3d whose stride is its kernel, which loads by reshape, and several times as fast in bf16. The kernel
+    starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread).
     """
 
     def __init__(self, tubelet: Tubelet, width: int) -> None:
@@ -128,11 +127,10 @@ class PositionEmbedding(nn.Module):
         if kind == "learned":
             self.weight = nn.Parameter(torch.empty(grid.size + num_prefix, width))
             nn.init.normal_(self.weight, std=0.02)
-        elif kind == "sincos_1d":
-            self.register_buffer("weight", sincos_1d(grid.size + num_prefix, width), persistent=False)
         else:
-            prefix_rows = torch.zeros(num_prefix, width)
-            self.register_buffer("weight", torch.cat([prefix_rows, sincos_3d(grid, width)]), persistent=False)
+            in_space = F.pad(sincos_3d(grid, width), (0, 0, num_prefix, 0))
+            fixed = sincos_1d(grid.size + num_prefix, width) if kind == "sincos_1d" else in_space
+            self.register_buffer("weight", fixed, persistent=False)
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         """Add rows, which run time-major over t and N."""
@@ -175,16 +173,13 @@ def resize_positions(
     first ones, are copied; further ones are left out, and rows that the source has not are 0.
 
     Args:
-        weight_LD: rows of prefix tokens, then those of the grid.
-        source: their grid.
-        target: the position embedding to fit.
+        weight_LD: rows of prefix tokens, then those of the grid `source`.
         name: file and parameter, for messages.
         resizing: default: that of `target`. `linear` keeps the corner tokens in place (ViViT), the others the corners
             of the picture: `bicubic` (T2T-ViT, transformers) or antialiased (timm), `bilinear` antialiased, also along
             time (VideoPrism), `nearest` (TimeSformer).
 
-    Raises:
-        UserError: there are fewer rows than the source grid has.
+    UserError: there are fewer rows than the source grid has.
     """
     num_prefix = weight_LD.shape[0] - source.size
     if num_prefix < 0:

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidtl.errors import UserError
+from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.embedding import Grid, Kind, PositionEmbedding
 from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
@@ -24,10 +24,6 @@ class Encoder(nn.Module):
         axes: those of the attentions of each block.
         grid: tokens along time, height and width; t is 1 where all timesteps share their positions, h and w are 1 where
             all places do.
-        class_token: prepend a class token.
-        input_norm: normalize before the first block.
-        final_norm: normalize after the last block.
-
     The other arguments are those of `ViViT`.
     """
 
@@ -106,8 +102,7 @@ class Encoder(nn.Module):
 
     def token_maps(self, tokens_BtND: Tensor) -> Tensor:
         """Return the maps `[B, t, S, h, w]` of the first TokenLearner, before pooling."""
-        if not self.token_learners:
-            raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
+        require(len(self.token_learners) > 0, "model.token_learner.num_tokens", 0, "1 or more, to have token maps")
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
         _, grid = self._split(self._before_token_learner(tokens_BtND))

@@ -1,7 +1,7 @@
 """Export of models to files that run without this project: ONNX (`.onnx`) and torch.export (`.pt2`).
 
-Input is `input_BTCHW`, normalized float32 clips, output `logits_BK`. A file is written under a temporary name, compared
-with the model on random clips, and renamed only if both agree; until then an older file stays.
+Input is `input_BTCHW`, normalized float32 clips, output `logits_BK`. An older file stays until the new one agrees with
+the model on random clips.
 """
 
 import json
@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from vidtl import __version__
 from vidtl.config.checks import require
+from vidtl.config.compare import plain
 from vidtl.errors import UserError, did_you_mean, install_extra
 from vidtl.models.base import VideoModel
 from vidtl.runtime.files import replacing
@@ -45,13 +46,9 @@ class Check(NamedTuple):
     max_difference: float
     largest_logit: float
 
-    def agrees(self, tolerance: float) -> bool:
-        """Compare with a tolerance; False for any value that is not a number."""
-        return self.max_difference <= tolerance * self.largest_logit
-
     def require(self, path: Path, tolerance: float) -> None:
         """Raise a UserError where the logits of file and model do not agree."""
-        if not self.agrees(tolerance):
+        if not self.max_difference <= tolerance * self.largest_logit:  # also for NaN
             reason = f"because it differs from the model ({self}); allowed: {tolerance:g} of the largest logit"
             raise UserError(f"{path} was not written, {reason}")
 
@@ -68,13 +65,14 @@ def export_model(model: VideoModel, path: Path, batch: int | None = None, tolera
         batch: clips per call; `None` for any number, checked with 1 and 3.
         tolerance: largest difference allowed, as a share of the largest logit.
 
-    Raises:
-        UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
+    UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
     """
     check_output(path)
     require(batch is None or batch >= 1, "batch", batch, "1 or more, or dynamic")
     file_format = FORMATS[path.suffix]
-    _check_size(model, path)
+    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    allowed = f"{_MOST_ONNX_BYTES / 1e9:g} GB in an .onnx file, or any number in a .pt2 file"
+    require(path.suffix != ".onnx" or size <= _MOST_ONNX_BYTES, "size of the weights", f"{size / 1e9:.1f} GB", allowed)
     metadata, program = model_metadata(model, batch), _trace(model.eval(), batch)
     with replacing(path) as temporary:
         file_format.write(program, temporary, metadata)
@@ -100,7 +98,7 @@ def check_output(path: Path) -> None:
 
 def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
     """Return the metadata of a file, as JSON; `class_names` is empty and `multi_label` null where unknown."""
-    metadata = {
+    metadata: dict[str, Any] = {
         "vidtl_version": __version__,
         "architecture": model.model_config.architecture,
         "batch": "dynamic" if batch is None else batch,
@@ -109,8 +107,7 @@ def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
         "multi_label": model.multi_label,
         "clip": asdict(model.clip_config),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(metadata))  # tuples are lists in a file
-    return plain
+    return dict(plain(metadata))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -154,13 +151,6 @@ def compare(model: VideoModel, run: RunClips, batch: int) -> Check:
     same_shape = found_BK.shape == expected_BK.shape
     difference = (found_BK - expected_BK).abs().max().item() if same_shape else float("inf")
     return Check(batch, difference, expected_BK.abs().max().item())
-
-
-def _check_size(model: VideoModel, path: Path) -> None:
-    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    if path.suffix == ".onnx" and size > _MOST_ONNX_BYTES:
-        allowed = f"{_MOST_ONNX_BYTES / 1e9:g} GB, or any number in a .pt2 file"
-        raise UserError(f"the weights take {size / 1e9:.1f} GB; allowed in an .onnx file: {allowed}")
 
 
 def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:

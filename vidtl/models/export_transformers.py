@@ -1,7 +1,6 @@
 """Export of joint ViViTs as directories of transformers, for `VivitForVideoClassification.from_pretrained`.
 
-Names and layouts are those of the published models, so that every version of transformers reads them. The written
-directory is read back and compared with the model before it gets its name.
+Names and layouts are those of the published models. A directory is read back and compared before it gets its name.
 """
 
 import json
@@ -60,13 +59,11 @@ def export_transformers(model: VideoModel, directory: Path, tolerance: float = T
     """Write `config.json`, `model.safetensors` and `preprocessor_config.json`, and compare with the logits of `model`.
 
     Args:
-        model: a ViViT of the joint form with class token and learned positions, on the CPU; it is left in evaluation
-            mode.
+        model: a joint ViViT with class token and learned positions, on the CPU; it is left in evaluation mode.
         directory: new or empty.
         tolerance: largest difference allowed, as a share of the largest logit.
 
-    Raises:
-        UserError: another model, a directory with files, or a difference above `tolerance`.
+    UserError: another model, a directory with files, or a difference above `tolerance`.
     """
     settings = dotted(asdict(model.model_config))
     for key, needed in _NEEDED.items():

@@ -67,11 +67,7 @@ _OTHER_NAMES: dict[str, dict[str, str]] = {
 
 
 def build_model(config: ModelConfig, clip: ClipConfig, num_classes: int) -> VideoModel:
-    """Build the model of a configuration, with fresh weights from torch's global generator.
-
-    Raises:
-        UserError: settings that contradict each other or the clip.
-    """
+    """Build the model of a configuration, with fresh weights; UserError where settings contradict each other."""
     resolved = resolve_model(config)
     named = {"name": resolved.size} if resolved.architecture == "pytorchvideo" else {}
     arguments = named | model_arguments(resolved, clip)
@@ -81,13 +77,10 @@ def build_model(config: ModelConfig, clip: ClipConfig, num_classes: int) -> Vide
 
 
 def parse_name(name: str) -> ModelConfig:
-    """Return the settings that a name stands for.
+    """Return the settings of a name.
 
     Pooling is as in the papers: a class token in the joint form and the factorised encoder without TokenLearner, else
-    the mean. The paper's bare `B/16x2` is the joint form.
-
-    Raises:
-        UserError: an unknown name; the message has the nearest one.
+    the mean. The paper's bare `B/16x2` is the joint form. UserError: an unknown name; the message has the nearest one.
     """
     canonical = _canonical(name)
     if canonical in _OTHER_NAMES:
@@ -116,8 +109,7 @@ def parse_name(name: str) -> ModelConfig:
 def list_models() -> list[str]:
     """Return names for `create_model`.
 
-    For ViViT, these are the papers' models and, for each size and form, TokenLearner after a quarter and a half of the
-    blocks; other numbers of the grammar work as well. For the other families, all names.
+    For ViViT, the papers' models and, for each size and form, TokenLearner after a quarter and a half of the blocks.
     """
     names = list(PAPER_MODELS)
     for (letter, size), form in product(ARCHITECTURES["vivit"].sizes.items(), FORMS):

@@ -1,8 +1,7 @@
 """The small image ViT of the CIFAR-10 TokenLearner study (S. Paul and A. R. Gosthipati, keras.io, 2021).
 
-It differs from ViViT's blocks in three ways: each head is as wide as the tokens, the MLP ends in a second GELU, and
-GELU is the exact function (except inside TokenLearner, whose tanh approximation differs by less than 1e-3). Resizing to
-52 x 52, cropping to 48 x 48 and mirroring, part of the study's model, belong to the data path here.
+Unlike in ViViT's blocks, each head is as wide as the tokens, and the MLP ends in a second GELU. Resizing to 52 x 52,
+cropping to 48 x 48 and mirroring, part of the study's model, belong to the data path here.
 """
 
 from collections.abc import Iterable
@@ -24,14 +23,11 @@ from vidtl.models.token_learner import Pooling, TokenLearner, Version, check_tok
 class MiniViT(VideoModel):
     """Mini-ViT on images, which are clips of one frame: `input_BTCHW [B, 1, 3, H, W] -> logits_BK`.
 
-    Patches, positions, dropout, blocks with a TokenLearner between two of them, norm, mean over tokens, linear layer.
-    The study's input is RGB in [0, 1] (`clip.mean` 0, `clip.std` 1) at 48 x 48 pixels. A tokens-to-token module in
-    place of patches (no part of the study) gives as many tokens.
+    Patches, positions, dropout, blocks with a TokenLearner between two of them, norm, mean over tokens, linear layer. A
+    tokens-to-token module in place of patches (no part of the study) gives as many tokens.
 
     Arguments are the keys of `model` and `clip`, described in `vidtl/config`; those of TokenLearner as in `ViViT`.
-
-    Raises:
-        UserError: clips of more than one frame, patches that do not fill a frame, or a TokenLearner that does not fit.
+    UserError: clips of more than one frame, patches that do not fill a frame, or a TokenLearner that does not fit.
     """
 
     def __init__(

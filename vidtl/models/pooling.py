@@ -1,8 +1,7 @@
 """From tokens to one vector: a token, a reduction, or attention with a learned query.
 
 Sources: mean before a norm: VideoMAE (Tong et al., 2022). Attention: SigLIP (Zhai et al., 2023; with an MLP) and
-VideoPrism (Zhao et al., 2024). In their files the query is the product of a vector, a matrix and scales; here it is one
-vector per head.
+VideoPrism (Zhao et al., 2024), whose files have the query as a product of a vector, a matrix and scales.
 """
 
 from typing import Literal
@@ -26,11 +25,7 @@ class TokenPooling(nn.Module):
             `attention_mlp`, a residual MLP behind a norm.
         width: D.
         num_prefix: P, tokens that only `cls` sees; the others are of the grid.
-        num_heads: attention heads.
         inner_width: total width of the heads.
-        mlp_width: hidden width of the MLP.
-        activation: that of the MLP.
-        norm_eps: epsilon of the norm.
     """
 
     def __init__(

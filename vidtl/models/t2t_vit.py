@@ -1,8 +1,7 @@
 """T2T-ViT (Yuan et al., ICCV 2021) on images: the tokens-to-token module, then a narrow transformer with a class token.
 
-The module alternates overlapping splits and small transformers. It turns single frames into tokens of T2T-ViT, or of
-ViViT and the mini-ViT in place of tubelets. Source: the paper, sections 3.1 and 3.2, and the authors' code, whose
-orders and constants are kept wherever the paper leaves them open.
+The module alternates overlapping splits and small transformers; it also serves ViViT and the mini-ViT in place of
+tubelets. Source: the paper, sections 3.1 and 3.2, and the authors' code.
 """
 
 import math
@@ -52,8 +51,7 @@ class PerformerTokenLayer(nn.Module):
 
     One head with positive random features φ(u) = exp(W u - |u|² / 2) / √m, m = S / 2 and W frozen, orthogonal, times
     √m; queries and keys are not scaled. The skip connection starts from the values, because D is not S. Everything runs
-    in float32 even under autocast: exp of a difference of large numbers loses its digits in bf16 and its range in fp16,
-    where the 1e-8 of the division is 0. The released recipes have dropout here and nowhere else.
+    in float32 even under autocast: exp of a difference of large numbers loses its digits in bf16 and its range in fp16.
     """
 
     def __init__(self, width: int, out_width: int, dropout: float) -> None:
@@ -71,19 +69,17 @@ class PerformerTokenLayer(nn.Module):
         device = tokens_BND.device.type  # the meta device, on which costs are counted, has no autocast to disable
         has_autocast = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if has_autocast else nullcontext():
-            k, q, v = self.kqv(self.norm1(tokens_BND.float())).chunk(3, dim=-1)
-            tokens_BNS = v + self.dropout(self.proj(self._attend(self._feature_map(q), self._feature_map(k), v)))
+            k, q, v_BNS = self.kqv(self.norm1(tokens_BND.float())).chunk(3, dim=-1)
+            q_BNm, k_BNm = self._feature_map(q), self._feature_map(k)
+            weight_sum = q_BNm @ k_BNm.sum(dim=1).unsqueeze(-1)
+            attended_BNS = q_BNm @ (k_BNm.transpose(1, 2) @ v_BNS) / (weight_sum + 1e-8)
+            tokens_BNS = v_BNS + self.dropout(self.proj(attended_BNS))
             out_BNS: Tensor = tokens_BNS + self.dropout(self.mlp(self.norm2(tokens_BNS)))
         return out_BNS
 
     def _feature_map(self, u_BNS: Tensor) -> Tensor:
         half_square = u_BNS.square().sum(dim=-1, keepdim=True) / 2
         return torch.exp(u_BNS @ self.features.T - half_square) / math.sqrt(self.features.shape[0])
-
-    def _attend(self, q_BNm: Tensor, k_BNm: Tensor, v_BNS: Tensor) -> Tensor:
-        weight_sum = q_BNm @ k_BNm.sum(dim=1).unsqueeze(-1)
-        attended_BNS: Tensor = q_BNm @ (k_BNm.transpose(1, 2) @ v_BNS) / (weight_sum + 1e-8)
-        return attended_BNS
 
 
 class TransformerTokenLayer(nn.Module):
@@ -115,15 +111,13 @@ class TokensToToken(nn.Module):
     A token layer after every split but the last, then a projection.
 
     Args:
-        kind: attention of the token layers.
         frame_size: height and width in pixels, not necessarily multiples of the product of the strides.
         width: D.
         token_width: width inside the module, 64 in every published model.
         dropout: inside the Performer layers only.
         splits: the published ones give one token per 16 x 16 pixels.
 
-    Raises:
-        UserError: frames too small for one token.
+    UserError: frames too small for one token.
     """
 
     def __init__(
@@ -179,13 +173,10 @@ class T2TViT(VideoModel):
 
     The token module, a class token, fixed sines and cosines over the sequence (class token: position 0), pre-norm
     blocks with LayerNorm epsilon 1e-5, exact GELU and no bias on queries, keys and values. Linear layers start from
-    N(0, 0.02). Weights of another image size come with their position table, resized as in the authors' fine-tuning.
-    The table and the Performer's features are parameters without gradient, as in the released files, and count as such.
+    N(0, 0.02). Position table and Performer features are parameters without gradient, as in the released files.
 
-    Arguments are the keys of `model` and `clip`, described in `vidtl/config`.
-
-    Raises:
-        UserError: clips of more than one frame, frames too small for one token, or heads that do not divide the width.
+    Arguments are the keys of `model` and `clip`, described in `vidtl/config`. UserError: clips of more than one frame,
+    frames too small for one token, or heads that do not divide the width.
     """
 
     def __init__(

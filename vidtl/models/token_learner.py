@@ -33,8 +33,7 @@ class TokenLearner(nn.Module):
         pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
         dropout: inside the MLP of `v1.1`.
 
-    Raises:
-        UserError: a value that is not allowed.
+    UserError: a value that is not allowed.
     """
 
     def __init__(
@@ -99,9 +98,8 @@ class _ConvScores(nn.Module):
 class TokenFuser(nn.Module):
     """Write S processed tokens back to N places: `[..., S, D], [..., N, D] -> [..., N, D]`.
 
-    The tokens are mixed with each other; each place receives a weighted sum of them, whose weights, between 0 and 1,
-    come from the features before TokenLearner. The caller adds the residual. The mixing matrix starts at 0, so that a
-    fresh model leaves its features unchanged. Dropout is inside the MLP and on the result.
+    Each place receives a weighted sum of the mixed tokens, with weights between 0 and 1 from the features before
+    TokenLearner. The caller adds the residual; the mixing matrix starts at 0. Dropout is in the MLP and on the result.
     """
 
     def __init__(self, dim: int, num_tokens: int, dropout: float = 0.0) -> None:

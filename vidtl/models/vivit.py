@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
+import numpy as np
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -139,14 +140,14 @@ class ViViT(VideoModel):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`."""
-        logits_BK: Tensor = self.head(self.forward_features(input_BTCHW))
+    def forward(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
+        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`; `timesteps_Bt` as in `forward_tokens`."""
+        logits_BK: Tensor = self.head(self.forward_features(input_BTCHW, timesteps_Bt))
         return logits_BK
 
-    def forward_features(self, input_BTCHW: Tensor) -> Tensor:
+    def forward_features(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
         """Compute the input of the classifier, one vector per clip: `[B, D]`."""
-        tokens_BtND = self.forward_tokens(input_BTCHW)
+        tokens_BtND = self.forward_tokens(input_BTCHW, timesteps_Bt)
         if not self.factorised or self.temporal_input != "pooled":
             return self.pool((self.temporal_encoder or self.encoder).sequence(tokens_BtND))  # type: ignore[no-any-return]
         vectors_BtD: Tensor = self.pool(tokens_BtND)
@@ -159,12 +160,30 @@ class ViViT(VideoModel):
         features_BD: Tensor = reduce(tokens_BtND, "B t N D -> B D", over_time)
         return features_BD
 
-    def forward_tokens(self, input_BTCHW: Tensor) -> Tensor:
+    @property
+    def timestep_frames(self) -> np.ndarray | None:
+        """Frames of a clip that each timestep sees in the spatial encoder: int64 [t, L]; None in the other forms.
+
+        No position over time, class token or norm joins the timesteps before the temporal encoder, whatever its input:
+        equal frames have equal tokens at any place of any clip. In the other forms, attention runs over time.
+        """
+        if not self.factorised:
+            return None
+        frames = np.arange(self.clip_shape[0]) if self.frames is None else self.frames.cpu().numpy()
+        return frames.reshape(self.grid.t, -1)
+
+    def forward_tokens(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
         """Compute the tokens before pooling over space, `[B, t, P + N, D]`, P of them prefix tokens.
 
         In the joint form with prefix tokens, and in a temporal encoder with a class token, t is 1 and N all tokens.
+
+        With `timesteps_Bt`, int64, the input is distinct timesteps of clips, `[U, L, C, H, W]` (see `timestep_frames`),
+        each of which is encoded once, and clip b has the timesteps `timesteps_Bt[b]`.
         """
-        tokens_BtND: Tensor = self.encoder(self.tokenize(input_BTCHW))
+        if timesteps_Bt is None:
+            tokens_BtND: Tensor = self.encoder(self.tokenize(input_BTCHW))
+        else:
+            tokens_BtND = self.encoder(self.embed(input_BTCHW))[timesteps_Bt, 0]
         if self.temporal_encoder is not None and self.temporal_input != "pooled":
             tokens_BtND = self.temporal_encoder(tokens_BtND)
         return tokens_BtND

@@ -124,9 +124,8 @@ def start_trackers(
 ) -> "list[GeneralTracker]":
     """Start the trackers of a run (`training.trackers`), on the main process; a resumed run continues its records.
 
-    Both write below `output_dir`; W&B also to its server, unless WANDB_MODE is offline, with `settings` for its table
-    of runs. TensorBoard drops records beyond `resumed_step`; W&B keeps them and ignores repetitions. UserError where
-    W&B cannot be started (no login, no network).
+    Both write below `output_dir`; W&B also to its server, unless WANDB_MODE is offline. TensorBoard drops records
+    beyond `resumed_step`; W&B keeps them and ignores repetitions. UserError where W&B cannot be started (no login).
     """
     from accelerate.tracking import TensorBoardTracker
 

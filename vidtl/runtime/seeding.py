@@ -1,7 +1,6 @@
 """Random numbers derived from the position where they are used, never from stored or global state.
 
-Every random decision of a run is a pure function of the run's seed and a few integers (epoch, sample, optimizer step,
-process). A resumed run needs no saved generator state, and the number of workers changes nothing.
+They are functions of the run's seed and a few integers (epoch, sample, optimizer step, process).
 """
 
 import numpy as np
@@ -11,8 +10,8 @@ from numpy.random import Generator, Philox, SeedSequence
 def generator(seed: int, *keys: int) -> Generator:
     """Create a generator from `seed` and `keys` (all >= 0) alone: `generator(seed, epoch, index)`.
 
-    Philox is counter-based, so streams of neighboring keys are independent (Salmon et al., "Parallel random numbers:
-    as easy as 1, 2, 3", 2011). SeedSequence mixes the integers into its key.
+    Streams of Philox are independent also for neighboring keys (Salmon et al., "Parallel random numbers: as easy as 1,
+    2, 3", 2011).
     """
     return Generator(Philox(_sequence(seed, keys)))
 

@@ -1,8 +1,7 @@
 """Watchdog that ends a multi-process run when one process dies silently or hangs, and names that process.
 
-When one process stops, the others block in the next collective. Each process therefore records its activity, and a
-thread publishes it once a second, as a heartbeat, through the launcher's store. When no process makes progress, the
-others wait for the one furthest behind.
+A thread of each process publishes its activity once a second, as a heartbeat, through the launcher's store. When no
+process makes progress, the others wait for the one furthest behind.
 """
 
 import faulthandler
@@ -133,9 +132,8 @@ def watchdog(
 ) -> Iterator[None]:
     """End this process inside the block when the run hangs for `timeout_s` seconds, or its launcher is gone.
 
-    Prints the first cause in one line and writes the stack of every thread to a file per process in `stacks`. Does
-    nothing for a single process, or where `timeout_s` is 0. Once `is_stopping` returns True, the launcher may be gone:
-    some of the signals that make the run save a checkpoint end it.
+    Prints the first cause and writes the stack of every thread to a file per process in `stacks`. Does nothing for a
+    single process, or where `timeout_s` is 0. Once `is_stopping` returns True, a signal may have ended the launcher.
     """
     if accelerator.num_processes == 1 or timeout_s == 0:
         yield

@@ -11,22 +11,8 @@ from vidtl.config.documents import read_json
 from vidtl.errors import UserError, did_you_mean, existing
 from vidtl.metrics.table import METRICS, Metric, metrics_of
 from vidtl.runtime.logging import read_json_lines
-from vidtl.training.checkpoint_directory import (
-    CHECKPOINTS,
-    CONFIG,
-    EMA,
-    EXPERIMENT,
-    MANIFEST,
-    METRICS_FILE,
-    MODEL,
-    NAME,
-    checkpoint_name,
-    checkpoint_step,
-    find_problem,
-    list_checkpoints,
-    newest_valid,
-    sha256,
-)  # fmt: skip
+from vidtl.training import checkpoint_directory as checkpoints
+from vidtl.training.checkpoint_directory import CHECKPOINTS, CONFIG, EMA, EXPERIMENT, MANIFEST, checkpoint_step
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -79,18 +65,18 @@ class Checkpoint:
         """Compute a SHA-256 of weights and model settings, from the manifest's sums where there is a manifest."""
         manifest = self.path / MANIFEST
         listed = read_json(manifest)["files"] if manifest.is_file() else {}
-        sums = [listed[name]["sha256"] if name in listed else sha256(self.path / name) for name in self._model_files()]
+        known = {name: entry["sha256"] for name, entry in listed.items()}
+        sums = [known.get(name) or checkpoints.sha256(self.path / name) for name in self._model_files()]
         return hashlib.sha256(bytes.fromhex("".join(sums))).hexdigest()
 
     def _model_files(self) -> list[str]:
-        return [(Path(EMA) / name if self.averaged else Path(name)).as_posix() for name in (CONFIG, MODEL)]
+        return [f"{EMA}/{name}" if self.averaged else name for name in (CONFIG, checkpoints.MODEL)]
 
 
 def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
     """Find the model of a run, of a checkpoint, its `ema` folder, or any model directory.
 
-    `step` chooses among those of a run (`choose_step`). Reads no weights; see `Checkpoint.verify`. UserError where
-    there is none, or where files are missing or cut short.
+    `step` chooses among those of a run (`choose_step`). Reads no weights. UserError for none, or incomplete files.
     """
     require_directory(path)
     path = path if path.is_absolute() else path.resolve()  # the run is found by the folders above the checkpoint
@@ -103,12 +89,13 @@ def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
             _check_usable(found.path, hashed=())
         return found
     folder = path if path.name == CHECKPOINTS else path / CHECKPOINTS
-    steps = [checkpoint_step(directory) for directory in list_checkpoints(folder)]
-    number, remark = choose_step(step, steps, folder.with_name(METRICS_FILE))
-    directory = newest_valid(folder, hashed=()) if number is None else folder / checkpoint_name(number)
+    steps = [checkpoint_step(directory) for directory in checkpoints.list_checkpoints(folder)]
+    number, remark = choose_step(step, steps, folder.with_name(checkpoints.METRICS_FILE))
+    named = None if number is None else folder / checkpoints.checkpoint_name(number)
+    directory = named or checkpoints.newest_valid(folder, hashed=())
     if directory is None:
         raise UserError(f"{str(path)!r} holds no valid checkpoint and no {CONFIG}")
-    if number is not None:  # the newest one is verified already
+    if named:  # the newest one is verified already
         _check_usable(directory, hashed=())
     return replace(_described(directory), remark=remark)
 
@@ -125,14 +112,13 @@ def require_directory(path: Path) -> None:
 
 
 def _check_usable(path: Path, hashed: Collection[str]) -> None:
-    problem = find_problem(path, hashed=hashed)
-    if problem:
+    if problem := checkpoints.find_problem(path, hashed=hashed):
         raise UserError(f"checkpoint {str(path)!r} cannot be used: {problem}")
 
 
 def _described(path: Path, averaged: bool = False) -> Checkpoint:
     run = path.parents[1] if path.parent.name == CHECKPOINTS else None
-    return Checkpoint(path, checkpoint_step(path) if NAME.fullmatch(path.name) else None, run, averaged)
+    return Checkpoint(path, checkpoint_step(path) if checkpoints.NAME.fullmatch(path.name) else None, run, averaged)
 
 
 @dataclass(frozen=True)

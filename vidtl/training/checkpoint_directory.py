@@ -1,8 +1,7 @@
-"""Checkpoint directories: written atomically, verified by checksums, and pruned.
+"""Checkpoint directories: written whole, verified by checksums, and pruned.
 
-A checkpoint is written into a temporary directory, last `manifest.json` with sizes and SHA-256 sums, flushed to the
-disk, and renamed to `step-00000120`. It never changes afterwards. The newest checkpoint is that of the highest step
-whose manifest verifies. No file is a pickle.
+Written last, `manifest.json` holds sizes and SHA-256 sums. A checkpoint never changes afterwards; the newest is that of
+the highest step whose manifest verifies. No file is a pickle.
 """
 
 import hashlib
@@ -80,11 +79,8 @@ def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path
         flush_to_disk(folder)
         remove(replaced)
     except (OSError, SafetensorError, UserError) as error:
-        problem = problem_of_disk(error.__cause__ or error)
-        raise UserError(
-            f"checkpoint {target} could not be written: {problem} ({content_bytes} bytes needed, {_free(folder)} "
-            "free); the one before it is intact"
-        ) from error
+        problem = f"{problem_of_disk(error.__cause__ or error)} ({content_bytes} bytes needed, {_free(folder)} free)"
+        raise UserError(f"checkpoint {target} could not be written: {problem}; earlier ones are intact") from error
 
 
 def _seal(directory: Path, name: str) -> None:
@@ -100,14 +96,12 @@ def _seal(directory: Path, name: str) -> None:
     manifest = directory / MANIFEST
     manifest.write_text(json.dumps({"format": _FORMAT, "name": name, "files": files}, indent=1), encoding="utf-8")
     flush_to_disk(manifest)
-    flush_to_disk(directory)
 
 
 def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
-    """Compare a checkpoint with its manifest; return the first difference, with the file's name, or None.
+    """Compare sizes with the manifest, and the content of the files in `hashed` (None for all).
 
-    Compares the content of the files in `hashed` (None for all) and the size of every file. To resume, `name` must be
-    that in the manifest; a copy may have any other.
+    Return the first difference, with the file's name, or None. `name`, where given, must be that in the manifest.
     """
     try:
         manifest = read_json(_own_file(directory, MANIFEST))
@@ -124,9 +118,7 @@ def find_problem(directory: Path, name: str | None = None, hashed: Collection[st
                 return f"{file} has {path.stat().st_size} bytes, {MANIFEST} has {expected['bytes']}"
             if (hashed is None or file in hashed) and sha256(path) != expected["sha256"]:
                 return f"{file} differs from the SHA-256 in {MANIFEST}"
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    except UserError as error:
+    except (OSError, UserError) as error:
         return str(error)
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
@@ -181,12 +173,11 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Return True for a checkpoint, damaged or not; someone else may have put a folder there."""
+    """Return True for a checkpoint, damaged or not, and False for a folder of someone else."""
     return (directory / MANIFEST).is_file()
 
 
 def _set_aside(path: Path) -> None:
-    """Rename what has the name of a checkpoint but is none."""
     aside = path.with_name(path.name + _DAMAGED)
     while os.path.lexists(aside):
         aside = aside.with_name(aside.name + _DAMAGED)

@@ -118,8 +118,6 @@ def train(
 
 @dataclass
 class _Run:
-    """A run in progress: everything is opened, checked and restored."""
-
     directory: RunDirectory
     engine: Engine
     state: TrainingState
@@ -129,7 +127,6 @@ class _Run:
     evaluate: Evaluate | None
     best_metric: Metric
     metrics: dict[str, float] = field(default_factory=dict)
-    """Last evaluation, in the main process."""
 
     def __post_init__(self) -> None:
         self.config, self.accelerator = self.engine.config, self.engine.accelerator
@@ -161,7 +158,6 @@ class _Run:
                         return
 
     def _batches(self, start: int) -> Iterator[ClipBatch]:
-        """Read the batches that are left, and show the first one of a new run in the trackers."""
         draw = self.engine.task.draw
         for number, batch in enumerate(self.loader.iterate(start, self.unreadable.given_up), start):
             if number == 0 and draw and self.log:

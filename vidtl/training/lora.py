@@ -1,8 +1,7 @@
 """LoRA (Hu et al., 2021, arXiv 2106.09685) by the peft library: trained low-rank products beside frozen matrices.
 
-Adapted are all linear layers of the blocks, in attention and MLP: with fewer, LoRA stays behind full fine-tuning
-(Dettmers et al., 2023, arXiv 2305.14314, section 4). The scale of the product is fixed at 1, as it acts like the
-learning rate with an optimizer such as Adam (Hu et al., section 4.1).
+With fewer than all linear layers of the blocks, LoRA stays behind full fine-tuning (Dettmers et al., 2023, arXiv
+2305.14314, section 4). The scale of the product is fixed at 1: it acts like the learning rate (Hu et al., section 4.1).
 """
 
 from collections.abc import Mapping

@@ -48,7 +48,6 @@ def focal(logits_BK: Tensor, targets_BK: Tensor, weights_K: Tensor | None, multi
 
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
-
 LOSSES: dict[str, tuple[LossFunction | None, LossFunction | None]] = {
     "cross_entropy": (cross_entropy, None),
     "binary_cross_entropy": (binary_cross_entropy, binary_cross_entropy),
@@ -69,8 +68,7 @@ class Loss:
     def __call__(self, logits_BK: Tensor, targets_BK: Tensor, weights_B: Tensor) -> Tensor:
         """Sum sample weight x loss over samples, in float32; the caller divides by the number of real samples.
 
-        Sums are equal for any split of a batch. `weights_B` is 1 for a real sample and 0 for padding. Label smoothing
-        is ViViT's for both kinds of labels: y (1 - s) + s / K.
+        `weights_B` is 0 for padding. Label smoothing is ViViT's for both kinds of labels: y (1 - s) + s / K.
         """
         smoothing = self.label_smoothing
         targets_BK = targets_BK.float() * (1 - smoothing) + smoothing / targets_BK.shape[1]

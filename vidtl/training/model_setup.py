@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from vidtl.errors import UserError, did_you_mean
+from vidtl.config.checks import require, require_choice
 from vidtl.models.base import VideoModel
 
 
@@ -30,19 +31,14 @@ def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> None:
         return
     names = [name for name, _ in model.named_parameters()]
     known = sorted({".".join(name.split(".")[:n]) for name in names for n in range(1, name.count(".") + 2)})
-    trained = []
-    for part in parts:
-        name = model.classifier()[0] if part == "head" and isinstance(model, VideoModel) else part
-        if name not in known:
-            raise UserError(
-                f"training.trainable: the model has no parameter or module {part!r}; {did_you_mean(part, known)}"
-            )
-        trained.append(name)
+    trained = [model.classifier()[0] if part == "head" and isinstance(model, VideoModel) else part for part in parts]
+    for part in trained:
+        require_choice("training.trainable", part, known)
     for name, parameter in model.named_parameters():
         if not lies_in(name, trained):
             parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError(f"training.trainable is {list(parts)}; allowed: parts with trainable parameters")
+    trains = any(parameter.requires_grad for parameter in model.parameters())
+    require(trains, "training.trainable", list(parts), "parts with trainable parameters")
 
 
 def lies_in(name: str, parts: Sequence[str]) -> bool:
@@ -60,39 +56,30 @@ def completely_frozen(module: nn.Module) -> list[nn.Module]:
 
 def checkpoint_activations(model: nn.Module) -> None:
     """Recompute activations in the backward pass, with the same random numbers; UserError for batch norms."""
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise UserError(
-            f"training.activation_checkpointing is true; allowed: false with a {type(model).__name__} that has batch "
-            "norms, whose running statistics would count each batch twice"
-        )
-    for block in repeated_blocks(model):
-        block.forward = _checkpointed(block.forward)
+    has_batch_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    allowed = "false with batch norms, whose running statistics would count each batch twice"
+    require(not has_batch_norms, "training.activation_checkpointing", True, allowed)
 
-
-def _checkpointed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def forward_checkpointed(*inputs: Any) -> Any:
+    def forward_checkpointed(forward: Callable[..., Any], *inputs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs)
         return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=True)
 
-    return forward_checkpointed
+    for block in repeated_blocks(model):
+        block.forward = partial(forward_checkpointed, block.forward)
 
 
 def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], device: torch.device) -> None:
     """Apply `torch.compile` to each block, or to the whole model, at its first call.
 
-    Equal blocks share their code, so `blocks` starts faster; `model` also fuses operations between blocks. UserError
-    where this machine lacks a compiler.
+    Equal blocks share their code, so `blocks` starts faster. UserError where this machine lacks a compiler.
     """
     if mode == "none":
         return
     default = ("CC", "gcc") if device.type == "cuda" else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
-    variable, name = default[0], os.environ.get(default[0]) or default[1]
-    if shutil.which(name) is None:
-        raise UserError(
-            f"training.compile is {mode!r}, which needs the compiler {name!r}, and it is not installed; "
-            f"allowed: 'none', or install it (Debian: apt install g++) or set {variable} to another"
-        )
+    name = os.environ.get(default[0]) or default[1]
+    allowed = f"'none' without the compiler {name!r} (Debian: apt install g++; {default[0]} names another)"
+    require(shutil.which(name) is not None, "training.compile", mode, allowed)
     for module in [model] if mode == "model" else repeated_blocks(model):
         module.compile()
 

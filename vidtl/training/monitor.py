@@ -47,10 +47,10 @@ def is_above(limit: float, unreadable: int, asked: int) -> bool:
 
 @dataclass
 class UnreadableVideos:
-    """Writer of `unreadable.jsonl` (a line per failed attempt: step, path, reason, classes, attempt) and its counts.
+    """Writer of `unreadable.jsonl` (a line per failed attempt) and its counts, which are those of the main process.
 
     Reads that exceeded a limit, which might succeed another time, are also in `given_up.jsonl`: a resumed run keeps the
-    file and does not try them. Counts by path and by class are complete in the main process only.
+    file and does not try them.
     """
 
     file: Path
@@ -79,8 +79,7 @@ class UnreadableVideos:
     def add(self, state: TrainingState, num_clips: int, num_failures: int, failures: Sequence[Failure]) -> None:
         """Count one step: clips and failures of all processes, and this process's failures. All processes call this.
 
-        `num_failures` counts no substitutes, which are seldom independent of what they replace. UserError where more
-        than `max_share` of the videos are unreadable.
+        `num_failures` counts no substitutes. UserError where more than `max_share` of the videos are unreadable.
         """
         state.videos_asked += num_clips // self.repeats
         state.videos_unreadable += num_failures
@@ -128,8 +127,6 @@ class UnreadableVideos:
 
 
 class _Pending(NamedTuple):
-    """A step whose numbers are being copied to the host."""
-
     report: StepReport
     numbers: Tensor
     """float64 [processes, 5]: shares of loss and accuracy, gradient norm, unreadable videos, `StopSignals.take()`."""
@@ -161,7 +158,6 @@ class Monitor:
         self.restart_clock()
 
     def _restart_sums(self) -> None:
-        """Begin a line of the log: clips, and the seconds of each kind of work."""
         self._seconds = 0.0
         self._sums: defaultdict[str, float] = defaultdict(float)
 

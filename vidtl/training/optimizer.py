@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Muon, Optimizer
 
 from vidtl.config import OptimizerConfig, ScheduleConfig
+from vidtl.config.checks import require
 from vidtl.config.training import parse_length
-from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
 from vidtl.training.model_setup import lies_in, local_part, sharded_like
 
@@ -26,9 +27,8 @@ Group = dict[str, Any]
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[Group]:
     """Group the trainable parameters by layer, from the input up, and by weight decay.
 
-    Norms, biases and other vectors never decay, nor do the names in `model.no_weight_decay()` (class token, position
-    embeddings). A group's `lr_scale` is layer_decay ** (layers above it); without layer decay all layers share their
-    groups. With Muon, matrices between the first and the last layer form separate groups, marked `muon`.
+    Vectors such as biases never decay, nor do the names in `model.no_weight_decay()`. A group's `lr_scale` is
+    layer_decay ** (layers above it). With Muon, matrices between first and last layer form groups marked `muon`.
     """
     exempt: set[str] = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()  # type: ignore[operator]
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -74,8 +74,7 @@ def _adamw(groups: list[Group], config: OptimizerConfig, fused: bool) -> Optimiz
 class MuonWithAdamW(Optimizer):
     """Muon (Jordan et al., 2024) for the groups marked `muon` and AdamW for the others, as one optimizer.
 
-    Muon's update is scaled to the RMS of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025), so both use
-    the same learning rate and weight decay.
+    Muon's update is scaled to the RMS of AdamW's (Liu et al., "Muon is scalable for LLM training", 2025).
     """
 
     def __init__(self, groups: list[Group], config: OptimizerConfig, fused: bool) -> None:
@@ -91,7 +90,6 @@ class MuonWithAdamW(Optimizer):
         self._share()
 
     def _share(self) -> None:
-        """Let both optimizers use this one's groups and state."""
         groups = iter(self.param_groups)
         for part in self.parts:
             part.param_groups = [next(groups) for _ in part.param_groups]
@@ -129,12 +127,11 @@ def load_optimizer_tensors(optimizer: Optimizer, model: nn.Module, tensors: dict
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     number = {names[parameter]: i for i, parameter in enumerate(parameters)}
-    state: dict[int, dict[str, Tensor]] = {}
+    state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
     for full_name, tensor in tensors.items():
         name, key = full_name.rsplit(".", 1)
         parameter = parameters[number[name]]
-        has_shape = tensor.shape == parameter.shape
-        state.setdefault(number[name], {})[key] = sharded_like(tensor, parameter) if has_shape else tensor
+        state[number[name]][key] = sharded_like(tensor, parameter) if tensor.shape == parameter.shape else tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -143,8 +140,8 @@ class LearningRate:
     """Learning rate as a closed formula of the step, without state to save; all lengths in steps.
 
     ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
-    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Differences: warm-up and
-    cosine may start and end above 0, and progress stops at 1, where the original starts another period.
+    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Progress stops at 1, where
+    the original starts another period.
     """
 
     config: ScheduleConfig
@@ -189,9 +186,7 @@ def learning_rate_of(
         ("cooldown", schedule.cooldown, warmup + cooldown <= total),
         *(("milestones", text, 0 < milestone < total) for text, milestone in milestones),
     ):
-        if not fits:
-            run = f"schedule.length, {schedule.length!r} ({total} steps)"
-            raise UserError(f"schedule.{name} is {text!r}; allowed: what fits into {run}")
+        require(fits, f"schedule.{name}", text, f"what fits into schedule.length, {schedule.length!r} ({total} steps)")
     return LearningRate(
         config=schedule,
         peak=peak,
@@ -204,8 +199,8 @@ def learning_rate_of(
 class WeightAverage:
     """Exponential moving average d * average + (1 - d) * weights, with d = min(decay, (1 + n) / (10 + n)).
 
-    n is the number of finished steps. The second term limits the weight of the initialization, as in TensorFlow's
-    `ExponentialMovingAverage(num_updates)`. Averages trained parameters and running statistics of norms.
+    n is the number of finished steps, as in TensorFlow's `ExponentialMovingAverage(num_updates)`. Averages trained
+    parameters and running statistics of norms.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -1,8 +1,8 @@
 """Output directory of a run: one experiment, one run at a time, and no changes before all checks have passed.
 
-`summary.json` describes the run and its results. One entry of `attempts` stands for each start of the run; that of a
-killed attempt keeps the status `running` until the next start. `peak_memory_bytes` is that of the main process without
-decoding workers: `gpu` allocated by torch (null without a GPU), `process` resident memory (VmHWM; null outside Linux).
+In `summary.json`, one entry of `attempts` stands for each start of the run; that of a killed attempt keeps the status
+`running` until the next start. `peak_memory_bytes` is that of the main process without decoding workers: `gpu`
+allocated by torch (null without a GPU), `process` resident memory (VmHWM; null outside Linux).
 """
 
 import json
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ import yaml
 from accelerate import Accelerator
 
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require
 from vidtl.config.compare import differences, plain
 from vidtl.config.documents import YAML_BYTES, parse_yaml, read_json, read_text
 from vidtl.config.load import dotted
@@ -59,22 +60,16 @@ class RunDirectory:
     def find_checkpoint(self, config: ExperimentConfig) -> Path | None:
         """Find the checkpoint to resume from, None in a new directory; writes nothing.
 
-        UserError where the directory holds another experiment, or only checkpoints that do not verify, or any
-        checkpoint while `training.resume` is `never`.
+        UserError for another experiment, only damaged checkpoints, or any while `training.resume` is `never`.
         """
         existing = checkpoints.list_checkpoints(self.checkpoints)
-        if existing and config.training.resume == "never":
-            raise UserError(
-                f"training.resume is 'never' and {self.checkpoints} has checkpoints; "
-                "allowed: 'auto' to resume from the newest, or another output directory"
-            )
+        allowed = f"'auto' to resume from {self.checkpoints}, or another output directory"
+        require(not existing or config.training.resume == "auto", "training.resume", "never", allowed)
         checkpoint = checkpoints.newest_valid(self.checkpoints)
         if existing and checkpoint is None:
-            newest, problem = existing[0].name, checkpoints.find_problem(existing[0], existing[0].name)
-            raise UserError(
-                f"no checkpoint in {self.checkpoints} can be resumed from; {newest}: {problem}; move them away, or "
-                "give another output directory"
-            )
+            newest, advice = existing[0], "move them away, or give another output directory"
+            problem = checkpoints.find_problem(newest, newest.name)
+            raise UserError(f"no checkpoint in {self.checkpoints} is valid; {newest.name}: {problem}; {advice}")
         for file in (self.config_file, *([checkpoint / checkpoints.EXPERIMENT] if checkpoint else [])):
             check_same_experiment(file, config)
         return checkpoint
@@ -108,7 +103,8 @@ class RunDirectory:
             stream = lock_file.open("ab+", buffering=0)
         with stream:
             try:
-                lock(stream)
+                if not lock(stream):
+                    _log.warning("no locks in %s: nothing keeps a second process from writing there, too", self.path)
             except BlockingIOError:
                 stream.seek(0)
                 owner = stream.read(200).decode(errors="replace").strip() or "an unnamed process"
@@ -132,10 +128,9 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
     """
     if not file.exists():
         return
-    try:
+    recorded = None
+    with suppress(ValueError):
         recorded = parse_yaml(read_text(file, YAML_BYTES))
-    except (OSError, ValueError):
-        recorded = None
     if not isinstance(recorded, dict):
         raise UserError(f"{file} is not a configuration of a run; give another output directory")
     for key, old, new in differences(dotted(recorded), config, affecting=["training"]):
@@ -143,19 +138,16 @@ def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
             before, now = (parse_length(str(length), key) for length in (old, new))
             if now.unit == before.unit and now.number >= before.number:
                 continue
-        other_version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
-        raise UserError(
-            f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{other_version}; "
-            f"give another output directory, or the same value"
-        )
+        version = ", because another version of vidtl wrote it" if "(absent)" in (old, new) else ""
+        advice = "give another output directory, or the same value"
+        raise UserError(f"{file} holds another experiment: {key} is {old!r} there and {new!r} here{version}; {advice}")
 
 
 @contextmanager
 def run_summary(file: Path, about: Mapping[str, Any], state: TrainingState) -> Iterator[dict[str, Any]]:
     """Add an attempt that starts at `state.step` to `summary.json`, and complete it with the outcome of the block.
 
-    For the main process. `about` describes the run. Yields a dictionary for further results. UserError where the file
-    cannot be written at the start.
+    `about` describes the run. Yields a dictionary for further results. UserError where the file cannot be written.
     """
     attempt: dict[str, Any] = {
         "status": "running",
@@ -222,27 +214,23 @@ def describe_run(config: ExperimentConfig, accelerator: Accelerator) -> dict[str
 
 def _peak_memory() -> dict[str, int | None]:
     """Return the maxima since the process started, in bytes. `getrusage` would include the parent's before exec."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    process = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    process = None
+    with suppress(OSError, IndexError):
+        process = int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024
     return {"gpu": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None, "process": process}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Return the commit and the files that differ from it; None outside of a repository."""
+    options: Any = {"capture_output": True, "text": True, "check": True, "timeout": 10}
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        commit, changed = (
+            subprocess.run(["git", "-C", folder, *command], **options).stdout.rstrip() for command in commands
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return {"commit": commit, "changed_files": [line[3:] for line in changed.splitlines()]}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.rstrip()
 
 
 def _now() -> str:

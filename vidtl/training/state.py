@@ -1,12 +1,11 @@
 """State of a run in a checkpoint: tensors, and `state.json` with the position from which every random number follows.
 
-Tensors are complete and under the model's own names: plain, compiled, DDP and FSDP2 models write and read the same
-files, so a run may resume in another form.
+Tensors are complete and under the model's own names, in each form of a run (plain, compiled, DDP, FSDP2).
 """
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ class TrainingState:
     """Progress of a run."""
 
     step: int = 0
-    """Finished optimizer steps."""
     videos_asked: int = 0
     """Videos requested from the loader, without substitutes."""
     videos_unreadable: int = 0
@@ -54,7 +52,6 @@ class TrainingState:
     """Step of the last evaluation that `best` and `evaluations_since_best` include."""
     evaluations_since_best: int = 0
     nonfinite_steps: int = 0
-    """Steps skipped because of a non-finite loss or gradient."""
     nonfinite_in_a_row: int = 0
     scaler: dict[str, Any] | None = None
     """fp16 only: the loss scale and its counters."""
@@ -83,17 +80,16 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
     """Read `state.json` of a verified checkpoint; UserError for other data, or a file of another version of vidtl."""
     try:
         content = {"recent_accuracies": []} | read_json(directory / STATE)
-        recorded = {each.name: content["facts"][each.name] for each in fields(RunFacts)}
+        recorded = {name: content["facts"][name] for name in asdict(facts)}
+        content["best"] = Best(**content["best"]) if content["best"] else None
         state = TrainingState(**{each.name: content[each.name] for each in fields(TrainingState)})
-        state.best = Best(**content["best"]) if content["best"] else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{directory / STATE} was written by another version of vidtl: {error}") from error
-    for name, before in recorded.items():
-        now = getattr(facts, name)
-        if before not in (None, now):
+    for name, now in asdict(facts).items():
+        if (before := recorded[name]) not in (None, now):
+            advice = "restore classes, videos, labels and their order, or give another output directory"
             raise UserError(
-                f"checkpoint {directory} has other data: {name} is {before!r} there and {now!r} here; restore the "
-                "classes, videos, labels and their order, or give another output directory"
+                f"checkpoint {directory} has other data: {name} is {before!r} there, {now!r} here; {advice}"
             )
     return state
 
@@ -118,15 +114,14 @@ def take_snapshot(
     model: nn.Module, average: WeightAverage | None, optimizer: Optimizer, is_main_process: bool
 ) -> Snapshot:
     """Gather all tensors in the main process; every process must call this."""
-    weights = _on_cpu(model.state_dict().items(), is_main_process)
-    averaged = _on_cpu(average.tensors.items(), is_main_process) if average else None
-    optimizer_state = _on_cpu(optimizer_tensors(optimizer, model).items(), is_main_process)
-    return Snapshot(weights, None if averaged is None else weights | averaged, optimizer_state)
+    weights = _on_cpu(model.state_dict(), is_main_process)
+    averaged = weights | _on_cpu(average.tensors, is_main_process) if average else None
+    return Snapshot(weights, averaged, _on_cpu(optimizer_tensors(optimizer, model), is_main_process))
 
 
-def _on_cpu(tensors: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tensor]:
+def _on_cpu(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     on_cpu = {}
-    for name, tensor in tensors:
+    for name, tensor in tensors.items():
         complete = gathered(tensor.detach())
         if keep:  # one at a time: the device may not have room for all
             on_cpu[name] = complete.cpu()
@@ -135,17 +130,13 @@ def _on_cpu(tensors: Iterable[tuple[str, Tensor]], keep: bool) -> dict[str, Tens
 
 def load_snapshot(directory: Path, model: nn.Module, average: WeightAverage | None, optimizer: Optimizer) -> None:
     """Restore a checkpoint; every process must call this. RuntimeError, KeyError, SafetensorError for another model."""
-    model.load_state_dict(_sharded(_read_weights(directory), model.state_dict()))
+    model.load_state_dict(_read_weights(directory, model.state_dict()))
     load_optimizer_tensors(optimizer, model, load_file(directory / OPTIMIZER))
     if average:
-        average.load(_sharded(_read_weights(directory / EMA), average.tensors))
+        average.load(_read_weights(directory / EMA, average.tensors))
 
 
-def _read_weights(directory: Path) -> dict[str, Tensor]:
+def _read_weights(directory: Path, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
     unmerged = directory / UNMERGED
-    tensors: dict[str, Tensor] = load_file(unmerged if unmerged.exists() else directory / MODEL)
-    return tensors
-
-
-def _sharded(tensors: dict[str, Tensor], examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tensors = load_file(unmerged if unmerged.exists() else directory / MODEL)
     return {name: sharded_like(tensor, examples.get(name, tensor)) for name, tensor in tensors.items()}

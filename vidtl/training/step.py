@@ -1,7 +1,6 @@
 """One optimizer step, with the same gradient for any split of a batch over processes and micro-batches.
 
-The gradient is that of (sum of the losses of the real samples of the whole batch) / (their number). PyTorch averages
-gradients over processes, so each process scales its sum by processes / number of real samples.
+PyTorch averages gradients over processes, so each scales the sum of its losses by processes / number of real samples.
 """
 
 import math
@@ -25,17 +24,9 @@ from vidtl.data.batch import ClipBatch, Failure, Read
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
-from vidtl.training import lora, model_setup
+from vidtl.training import lora, model_setup, optimizer
 from vidtl.training.checkpoint_directory import EMA, OPTIMIZER, UNMERGED
 from vidtl.training.losses import Loss, balanced_class_weights, find_loss
-from vidtl.training.optimizer import (
-    WeightAverage,
-    build_optimizer,
-    learning_rate_of,
-    peak_learning_rate,
-    running_statistics,
-    set_learning_rate,
-)
 from vidtl.training.prefetch import DeviceBatches, Stopwatch
 from vidtl.training.state import RunFacts, Snapshot, load_snapshot, take_snapshot
 
@@ -125,8 +116,9 @@ class Engine:
         self.config = config
         self.accelerator = accelerator
         self.task = task
-        peak = peak_learning_rate(config.optimizer, training.batch_size)
-        self.learning_rate = learning_rate_of(config.schedule, peak, loader.steps_per_epoch, loader.samples_per_epoch)
+        peak = optimizer.peak_learning_rate(config.optimizer, training.batch_size)
+        epoch = loader.steps_per_epoch, loader.samples_per_epoch
+        self.learning_rate = optimizer.learning_rate_of(config.schedule, peak, *epoch)
         """Learning rate of each step."""
         class_weights = None
         if config.data.balance == "loss":
@@ -145,14 +137,14 @@ class Engine:
         if training.activation_checkpointing:
             model_setup.checkpoint_activations(self.model)
         sharded = accelerator.distributed_type == DistributedType.FSDP
-        self.optimizer = build_optimizer(self.model, config.optimizer, accelerator.device, sharded)
+        self.optimizer = optimizer.build_optimizer(self.model, config.optimizer, accelerator.device, sharded)
         model_setup.compile_model(self.model, training.compile, accelerator.device)
         model_setup.set_fsdp_units(self.model)
         self._wrapped_model, self._wrapped_optimizer = accelerator.prepare(self.model, self.optimizer)
-        statistics = running_statistics(self.model).values()
+        statistics = optimizer.running_statistics(self.model).values()
         self._shared_statistics = list(statistics) if accelerator.num_processes > 1 else []
         # After `prepare`, which may leave this process only a shard of each weight.
-        self.average = WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
+        self.average = optimizer.WeightAverage(self.model, training.ema_decay) if training.ema_decay else None
         self._warm = accelerator.num_processes <= 2
         self.skips_overflows = accelerator.scaler is not None
         """fp16's scaler skips steps with a non-finite gradient, which are then expected."""
@@ -213,10 +205,9 @@ class Engine:
         self.model.train()
 
     def _warm_up(self, batch: ClipBatch) -> None:
-        """Run a first pass and drop its gradients.
+        """Run a first pass and drop its gradients, so that a restarted run rounds as an unbroken one.
 
-        DDP orders gradients for their exchange differently in the first pass after a start, and the order decides how
-        sums of three and more processes are rounded. After this pass, a restarted run rounds as an unbroken one.
+        In the first pass after a start, DDP exchanges gradients in another order, which three or more processes notice.
         """
         buffers = self._copy_buffers()
         self._backward(batch, 1.0, 0, 0)
@@ -248,7 +239,7 @@ class Engine:
         """Clip the gradients and update weights and average; return the norm of the gradient and if they changed."""
         max_norm = self.config.optimizer.clip_norm or math.inf
         grad_norm = model_setup.gathered(self.accelerator.clip_grad_norm_(self.model.parameters(), max_norm))
-        set_learning_rate(self.optimizer, learning_rate)
+        optimizer.set_learning_rate(self.optimizer, learning_rate)
         updated = self._is_usable(loss, grad_norm) and self._optimizer_step()
         self._wrapped_optimizer.zero_grad(set_to_none=True)
         if updated and self._shared_statistics:

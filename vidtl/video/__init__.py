@@ -53,8 +53,7 @@ def open_video(
 
     Args:
         file: path of a video, an image (a video of one frame), an image inside a file of many (`vidtl.video.packed`) or
-            a folder of numbered images; or a seekable binary file object with a video or an image, which must stay open
-            as long as the reader and is not closed with it.
+            a folder of numbered images; or a seekable binary file object, which must stay open as long as the reader.
         decoder: a key of `DECODERS`, for videos; file objects need "pyav".
         root: folder that the file must lie in after symbolic links are followed; None allows any.
         frame_rate: frames per second of a folder of images.

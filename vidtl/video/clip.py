@@ -87,11 +87,9 @@ class ClipBuffer:
 
 
 def _check_view(view: View, frames: int, geometry: Geometry) -> None:
-    top, left, height, width = view.box
-    if len(view.indices) != frames:
-        raise IndexError(f"views of {frames} and of {len(view.indices)} frames in one read")
-    if view.indices.min() < 0 or view.indices.max() >= geometry.num_frames:
-        raise IndexError(f"frames {view.indices.min()} to {view.indices.max()} of a video of {geometry.num_frames}")
+    (top, left, height, width), numbers = view.box, view.indices
+    if len(numbers) != frames or numbers.min() < 0 or numbers.max() >= geometry.num_frames:
+        raise IndexError(f"frames {numbers} of a video of {geometry.num_frames}, in a read of {frames} each")
     if min(top, left) < 0 or min(height, width) < 1 or top + height > geometry.height or left + width > geometry.width:
         raise IndexError(f"{view.box} of frames of {geometry.height} x {geometry.width}")
 
@@ -108,8 +106,7 @@ def _crop(plane: np.ndarray, box: Box, scale: int, even: bool) -> np.ndarray:
 def _resize_into(output: np.ndarray, source: np.ndarray) -> None:
     """Resize pixels [h, w, ...] into a contiguous [H, W, ...]: halve while the factor is 2 or more, then bilinear.
 
-    Bilinear interpolation alone skips pixels, which shimmers. Averages of 2 x 2 pixels cost a tenth of area
-    interpolation and are close to it.
+    Bilinear interpolation alone skips pixels; area interpolation costs ten times as much as averages of 2 x 2 pixels.
     """
     height, width = output.shape[:2]
     while (down := (1 + (source.shape[0] >= 2 * height), 1 + (source.shape[1] >= 2 * width))) != (1, 1):

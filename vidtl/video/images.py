@@ -1,7 +1,7 @@
 """Still images: single ones as videos of one frame, and folders of numbered ones as videos.
 
-Pillow decodes, limited to a few formats; sizes are checked before any pixel is decoded. Images are read as RGB only:
-planar YUV would halve the color resolution of pictures that are often as small as 32 x 32.
+Sizes are checked before Pillow decodes any pixel. Images are read as RGB only: planar YUV would halve the colors of
+pictures that are often as small as 32 x 32.
 """
 
 import os
@@ -66,8 +66,7 @@ def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> Sti
     """Open a folder of numbered images (`img_00001.jpg`, `46GP8-000001.jpg`, `frame012_rgb.jpg`).
 
     Frame i has the i-th number, the one in which the names differ, and is shown at i / `frame_rate` s. Numbers rise by
-    one step: 1, or that of images taken from a video at intervals (0, 5, 10, ...). UnreadableVideo for no images,
-    equal numbers or gaps, and when a frame is read, for one that is damaged, outside `root` or of another size.
+    one step, such as 5. UnreadableVideo for no images, equal numbers or gaps, and in `read` for a damaged frame.
     """
     files = _numbered_images(folder)
     size = _image_size(checked_path(files[0], root), files[0])
@@ -97,7 +96,6 @@ def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
 
 
 def _image_size(file: Path, path: Path) -> tuple[int, int]:
-    """Read the displayed height and width of an image from its header."""
     with unreadable(path), _opened_image(file, path) as image:
         sideways = image.getexif().get(0x0112, 1) >= 5  # EXIF's Orientation: 5 to 8 have rows for columns
         return (image.width, image.height) if sideways else (image.height, image.width)
@@ -124,7 +122,6 @@ def _opened_image(file: Path | BinaryIO, path: Path) -> Image.Image:
 
 
 def _numbered_images(folder: Path) -> list[Path]:
-    """List the images of a folder by number; a gap is an error."""
     try:
         stems = {name: name.rpartition(".")[0] for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES)}
     except OSError as error:

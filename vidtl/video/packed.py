@@ -1,8 +1,7 @@
 """Files that hold many images: CIFAR-10's batches, as pickles or binary, and `.npz` archives.
 
 The path of an image is that of its file followed by its number: `cifar-10-batches-py/data_batch_1/17`,
-`cifar-10-batches-bin/data_batch_1.bin/17`, `cifar10.npz/train/17`. A file is opened once per process and shared with
-workers that are forked later; it must not change meanwhile.
+`cifar10.npz/train/17`. A file is opened once per process and shared with workers that are forked later.
 """
 
 import pickle

@@ -1,7 +1,6 @@
 """Reader for libraries that return whole RGB frames: decord and torchcodec.
 
-These libraries number frames differently and return wrong frames without an error for some files. The file is
-therefore scanned with PyAV first, and refused where the library is known to fail.
+For some files they return wrong frames without an error: PyAV scans first, and those known to fail are refused.
 """
 
 from collections.abc import Callable, Sequence

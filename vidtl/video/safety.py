@@ -1,8 +1,7 @@
 """Checks of a path and of the first bytes of a file.
 
 FFmpeg opens the files that a playlist named `.mp4` lists, and the images of a pattern such as `%d.dpx`. PyAV is limited
-to one open file (`vidtl.video.source`); decord and torchcodec have no option against either. A path that begins with a
-protocol, as in `http:a.mp4`, is no danger: `checked_path` returns absolute ones.
+to one open file (`vidtl.video.source`); decord and torchcodec have no option against either.
 """
 
 import re

@@ -46,9 +46,7 @@ def unreadable(path: Path) -> Iterator[None]:
 
 
 class Source:
-    """A file and its best video stream (that of FFmpeg's tools), decoded in the calling thread.
-
-    Loading workers run in parallel; threads cost more than they gain, survive no fork and outlive an unclosed reader.
+    """A file and its best video stream (that of FFmpeg's tools), decoded in the calling thread: others survive no fork.
 
     Attributes as in `ScannedVideo`, and:
         times_s: float64 [N]; presentation times of the frames in seconds from the start of the container.

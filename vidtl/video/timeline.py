@@ -108,9 +108,8 @@ def scan_packets(
 ) -> Timeline | None:
     """Build the timeline from demuxed packets alone, or return None if a decode may yield other frames.
 
-    Packets that an edit list discards are no frames. A file that does not begin with a key frame, or whose first key
-    frame has leading pictures (shown before it, decoded after it), loses frames in decoding and is not trusted either;
-    nor is an AVI file whose packets are elsewhere than in its index, which gives them other times after a seek.
+    Packets that an edit list discards are no frames. Not trusted: a file that does not begin with a key frame without
+    leading pictures, which loses frames in decoding, and an AVI file whose packets are elsewhere than in its index.
     """
     if codec not in _INDEXED.get(container, ()):
         return None

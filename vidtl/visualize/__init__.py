@@ -95,7 +95,6 @@ def _installed() -> dict[str, tuple[str, frozenset[int]]]:
 
 @cache
 def _characters(file: str) -> frozenset[int]:
-    """Read the characters of which a font has outlines."""
     with suppress(RuntimeError, OSError):
         font = FT2Font(file)
         return frozenset(font.get_charmap()) if font.scalable else frozenset()

@@ -21,8 +21,7 @@ CELL_PX = 12  # of a large matrix, which leaves its labels legible
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: Path, title: str) -> None:
     """Draw a confusion matrix as a PNG that grows with the number of classes, so that names are legible.
 
-    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos and is shown
-    where there are any. Above `MAX_CLASSES` classes, those with most errors are shown.
+    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos.
     """
     videos = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, videos, out=np.zeros(counts.shape), where=videos > 0)
@@ -73,7 +72,6 @@ def _draw_large_matrix(
 
 
 def _labels(names: Sequence[str]) -> Image.Image:
-    """Draw names below each other, `CELL_PX` apart, aligned to the right."""
     texts, blank = [printable(name, 36) for name in names], ImageDraw.Draw(Image.new("RGB", (1, 1)))
     widths = [draw_label(blank, (0, 0), text, "black", CELL_PX - 1) for text in texts]
     image = Image.new("RGB", (8 + round(max(widths)), CELL_PX * len(names)), "white")

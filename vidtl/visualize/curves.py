@@ -20,10 +20,9 @@ Line = Mapping[str, object]
 
 
 def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | None = None) -> None:
-    """Draw the curves of one run as a PNG; `chance`, the level of random scores by metric name, is dashed.
+    """Draw the curves of `metrics.jsonl` as a PNG; `chance`, the level of random scores by metric name, is dashed.
 
-    Training lines of `metrics.jsonl` have `step`, `epoch`, `loss` and `learning_rate`; evaluation lines `step`,
-    `epoch`, `split` and metrics. The last line of a step counts.
+    The last line of a step counts.
     """
     lines = list(read_json_lines(metrics_path))
     training = _latest([line for line in lines if "split" not in line])
@@ -111,3 +110,13 @@ def _draw_metrics(
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     else:
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
+<<<<<<< HEAD
+=======
+
+
+def _add_epochs(axes: Axes, lines: Sequence[Line]) -> None:
+    ratio = next((_number(line["epoch"]) / _number(line["step"]) for line in reversed(lines) if line.get("epoch")), 0.0)
+    if ratio > 0:
+        functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
+        axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")
+>>>>>>> integrate26

@@ -35,8 +35,7 @@ def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
     factorised encoder each timestep has one rollout, weighted by that of the temporal encoder. Two attentions per block
     are two layers; heads over time and heads over space are heads of one.
 
-    UserError for other models, TokenLearner, whose tokens have no fixed place, and a class token or registers in
-    blocks that attend over time and over space apart.
+    UserError: no ViViT, or one with TokenLearner, or a class token in blocks that attend over time and space apart.
     """
     if not isinstance(model, ViViT):
         raise UserError(f"attention rollout needs a ViViT in one of its four forms, not {type(model).__name__}")
@@ -84,7 +83,6 @@ def mean_probabilities(q_BLD: Tensor, k_BLD: Tensor, num_heads: int, softcap: fl
 
 
 def _attended(attention: Attention, tokens_BtND: Tensor, rows_BtNL: Tensor) -> Tensor:
-    """Mix the rows as this attention mixes values: W rows."""
     batch, timesteps, tokens, _ = tokens_BtND.shape
     sequences = [pattern.replace("H ", "").replace("d", "D") for pattern in SEQUENCES[attention.axes]]
     q, k = (layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (attention.q, attention.k))
@@ -120,7 +118,6 @@ def _pooled(rows_tNL: Tensor, num_prefix: int, from_first: bool) -> Tensor:
 
 @contextmanager
 def _recorded(encoder: Encoder | None) -> Iterator[list[Layer]]:
-    """Record the input of each attention of an encoder, in order."""
     layers: list[Layer] = []
     with ExitStack() as hooks:
         for part in encoder.modules() if encoder else ():

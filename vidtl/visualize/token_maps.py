@@ -35,7 +35,7 @@ class TokenMapImages:
     frames: NDArray[np.uint8]
     """[t, H, W, 3]; the middle frame of each tubelet."""
     heat: NDArray[np.float32]
-    """[S, t, H, W] in 0..1; each map upsampled bilinearly, scaled by its minimum and maximum or those of the clip."""
+    """[S, t, H, W] in 0..1; each map upsampled bilinearly and scaled by its extremes, or those of the whole clip."""
     entropies: NDArray[np.float64]
     """[t, S] in 0..1; see `entropy_over_time`."""
     overlaps: NDArray[np.float64]
@@ -122,7 +122,6 @@ def token_map_images(
     Args:
         maps_tShw: weights of each token over the grid; map i covers frames i * tubelet_length and following.
         clip_THWC: RGB frames before normalization.
-        tubelet_length: frames per map.
         names: of the S maps; `token 1` to `token S` by default.
         compare_timesteps: scale a map by the minimum and maximum of all its timesteps instead of each timestep's.
     """

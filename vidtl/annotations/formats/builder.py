@@ -35,8 +35,9 @@ class RecordsBuilder:
         self._segment_ends = array("d")
         self._label_offsets = array("q", [0])
         self._label_numbers = array("i")
-        self._label_starts = array("f")
-        self._label_ends = array("f")
+        self._label_starts = array("d")
+        self._label_ends = array("d")
+        self.lengths_s = array("d")  # of each record, in formats that have them
         self._first_uses: list[str] = []
         self._groups = GrowingStrings()
         self._numbers: dict[str, int] = {}
@@ -148,6 +149,7 @@ class RecordsBuilder:
             further_annotations=source.annotations[1:],
             file_numbers=np.array(self._file_numbers) if len(source.annotations) > 1 else None,
             frame_rate=source.dataset.frame_rate,
+            lengths_s=np.array(self.lengths_s) if self.lengths_s else None,
         )
         return _merge_repeats(records)
 

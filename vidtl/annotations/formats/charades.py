@@ -1,5 +1,6 @@
 """Published forms of Charades' annotation: CSV files with a row per video, and lists with a row per frame."""
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,21 +23,23 @@ def read_charades_csv(source: AnnotationSource) -> RecordsBuilder:
     read. `actions` is `c092 11.90 21.20;c147 0.00 12.60` (class, start and end in seconds) or empty.
 
     Almost a third of Charades' segments end after the video does, and a few start after it or end before they start.
-    They are clipped to the video's length: the label is right for the video, and such a segment is (nearly) empty.
+    They are clipped to the video's length: times before it are in the same segments, and such a segment is empty.
     """
     builder = RecordsBuilder(source)
     for row in source.rows():
         video_id = check_relative(row.values["id"], f"{row.where}: {source.columns['id']}")
         builder.add(row, video_id, source.finder.find({"id": video_id}))
         actions = [*filter(None, map(str.strip, row.values["actions"].split(";")))]
-        length = seconds(row.values["length"], row, source.columns["length"]) if actions else 0.0
+        text = row.values.get("length", "")
+        length = seconds(text, row, source.columns["length"]) if text or actions else math.nan
+        builder.lengths_s.append(length)
         column = source.columns["actions"]
         for action in actions:
             parsed = _ACTION.fullmatch(action)
             if parsed is None:
                 raise UserError(f"{row.where}: {column} has {action!r}; 'c<number> <start> <end>' is needed")
             start, end = (min(seconds(parsed[i], row, column), length) for i in (2, 3))
-            builder.label(row, source.class_name(parsed[1], row), start, max(start, end))
+            builder.label(row, source.class_name(parsed[1], row), start, max(math.nextafter(start, -math.inf), end))
     pattern = source.finder.expected_pattern()
     builder.complete(lambda video_id, _: pattern.format(id=video_id))
     return builder
