@@ -110,13 +110,3 @@ def _draw_metrics(
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     else:
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
-<<<<<<< HEAD
-=======
-
-
-def _add_epochs(axes: Axes, lines: Sequence[Line]) -> None:
-    ratio = next((_number(line["epoch"]) / _number(line["step"]) for line in reversed(lines) if line.get("epoch")), 0.0)
-    if ratio > 0:
-        functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
-        axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")
->>>>>>> integrate26
