@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidtl.annotations.records import ClassNames, Records
-from vidtl.annotations.video_files import VideoFile, by_pixel_format, find_videos, records_of_files, split_refused
+from vidtl.annotations.video_files import VideoFile, records_by_kind, records_of_paths, split_refused
 from vidtl.config import DataConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.loader import EvalLoader
@@ -120,8 +120,8 @@ def predict(
     def predictions() -> Iterator[Prediction]:
         for video, reason in refusals:
             yield Prediction(path=video.path, class_names=names, reason=reason)
-        for of_kind, data in by_pixel_format(accepted, config.data):
-            records = records_of_files(of_kind, ClassNames(names), multi_label, settings.frame_rate)
+        given = config.data, settings.frame_rate, ClassNames(names), multi_label
+        for of_kind, records, data in records_by_kind(accepted, *given):
             sections = replace(config, data=data), get_protocol(settings.protocol)
             scored = predict_records(model, records, *sections, accelerator)
             for video, each in zip(of_kind, scored, strict=True):
@@ -148,13 +148,9 @@ def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = No
     Returns:
         float32 [1, T, 3, H, W] on the model's device; UserError where there is not one video, or it cannot be read.
     """
-    videos = find_videos([Path(path)], image_model=model.clip_config.num_frames == 1).videos
-    if len(videos) != 1:
-        raise UserError(f"{path} holds {len(videos)} videos; allowed: one")
-    for _, reason in split_refused(videos, frame_rate)[1]:
-        raise UserError(f"{path}: {reason}")
-    ((_, data),) = by_pixel_format(videos, DataConfig())
-    records = records_of_files(videos, ClassNames(("any",)), multi_label=False, frame_rate=frame_rate)
+    records, data = records_of_paths([Path(path)], DataConfig(), model.clip_config.num_frames == 1, frame_rate)
+    if len(records) != 1:
+        raise UserError(f"{path} holds {len(records)} videos; allowed: one")
     (views,) = EvalLoader(records, get_protocol("center"), model.clip_config, data)
     if views.pixels is None:
         raise UserError(f"{path}: {views.failure.reason if views.failure else ''}")
