@@ -90,9 +90,9 @@ def records_by_kind(
     for is_video, pixel_format in ((True, data.pixel_format), (False, "rgb")):
         of_kind = [video for video in videos if (video.kind == "video") == is_video]
         if of_kind:
-            records, workers = records_of_files(of_kind, classes, multi_label, frame_rate), len(of_kind)
-            settings = {"num_workers": min(data.num_workers, workers), "manifest": "none"}
-            yield of_kind, records, replace(data, pixel_format=pixel_format, **settings)
+            records = records_of_files(of_kind, classes, multi_label, frame_rate)
+            workers = min(data.num_workers, len(of_kind))
+            yield of_kind, records, replace(data, pixel_format=pixel_format, num_workers=workers, manifest="none")
 
 
 def records_of_files(

@@ -9,8 +9,7 @@ Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permu
 so the clips of a step do not depend on the numbers of processes and accumulation steps, and a run resumes at any step
 without decoding the earlier ones. The last step of an epoch is padded with clips of weight 0.
 
-With repeated augmentation, a place is a video with `augmentation.repeats` consecutive clips. With class-balanced
-sampling (`data.balance`), an epoch has as many places as videos, and a video may have none or several of them.
+A place is a video with `augmentation.repeats` consecutive clips. With `data.balance`, a video may have none or several.
 """
 
 import math
@@ -72,9 +71,9 @@ class TrainLoader:
         training, augmentation = config.training, config.augmentation
         parts = num_processes * training.accumulation_steps * augmentation.repeats
         if training.batch_size % parts:
-            factors = f"{num_processes} processes x {training.accumulation_steps} accumulation steps"
-            factors += f" x {augmentation.repeats} clips per video" if augmentation.repeats > 1 else ""
-            raise UserError(f"training.batch_size is {training.batch_size}; allowed: multiples of {parts} ({factors})")
+            factors = f"{training.accumulation_steps} accumulation steps x {augmentation.repeats} clips per video"
+            allowed = f"multiples of {parts} ({num_processes} processes x {factors})"
+            raise UserError(f"training.batch_size is {training.batch_size}; allowed: {allowed}")
         self.records, self.config = records, config
         self.process_index, self.num_processes = process_index, num_processes
         self.repeats = augmentation.repeats

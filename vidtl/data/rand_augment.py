@@ -1,11 +1,7 @@
 """RandAugment for clips: a few random operations, each the same for all frames of a clip.
 
-Two published sets of operations have different scales of magnitudes:
-
-| space   | operations                           | applied                        | magnitudes                       |
-|---------|--------------------------------------|--------------------------------|----------------------------------|
-| `vivit` | color, cut-out                       | always; 1 in 12 is "nothing"   | 0 to 10, more extrapolates       |
-| `timm`  | color, rotation, shear, translation  | each with chance 1/2           | 0 to 10, stronger with magnitude |
+Two published sets of operations have different scales of magnitudes. `vivit`: color and cut-out, always applied (1 in
+12 is "nothing"); more than 10 extrapolates. `timm`: color, rotation, shear and translation, each with chance 1/2.
 
 Sources: scenic `video_ops.distort_image_with_randaugment` with the levels of TensorFlow's model garden; timm
 `rand_augment_transform("rand-...-inc1")`. Pixels equal those of Pillow's operations. Statistics (automatic contrast,

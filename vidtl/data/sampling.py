@@ -62,18 +62,6 @@ def segment_indices(num_available: int, num_frames: int, place: float) -> np.nda
     return (length * place + length * np.arange(num_frames)).astype(np.int64).clip(0, num_available - 1)
 
 
-def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
-    """Compute torch.linspace: float32 [count], from both ends to the middle, each value rounded once.
-
-    The rounding decides the frame where protocols truncate these values to frame numbers.
-    """
-    first, last = np.float32(start), np.float32(end)
-    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
-    position = np.arange(count)
-    from_start, from_end = first + step * position, last - step * (count - 1 - position)
-    return np.where(position < max(count // 2, 1), from_start, from_end).astype(np.float32)
-
-
 def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
     """Return the frames that a player at `target_fps` (above 0) shows, repeated or dropped, never blended: int64 [M].
 

@@ -102,8 +102,8 @@ def draw_average_precision(
     figure = new_figure(7.5, 1.4 + 0.19 * len(order))
     axes = figure.add_subplot()
     axes.barh(places, np.nan_to_num(values), color=BLUE, height=0.7, label="average precision")
-    mark = {"color": VERMILION, "markersize": 8, "markeredgewidth": 2, "label": "share of videos (equal scores)"}
-    axes.plot(positives[order] / max(num_videos, 1), places, "|", **mark)
+    rates, label = positives[order] / max(num_videos, 1), "share of videos (equal scores)"
+    axes.plot(rates, places, "|", color=VERMILION, markersize=8, markeredgewidth=2, label=label)
     for place, value in zip(places, values, strict=True):
         text = "no videos" if np.isnan(value) else f"{value:.3f}"
         axes.text(1.01, float(place), text, va="center", fontsize=7, color="0.35")

@@ -37,8 +37,8 @@ def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | No
     for axes, name in ((loss_axes, "loss"), (rate_axes, "learning rate"), (metric_axes, "metrics")):
         axes.set_ylabel(name)
     metric_axes.set_xlabel("optimizer step")
-    lines = [line for line in (*training, *evaluation) if line.get("epoch")]
-    if lines and (ratio := _number(lines[-1]["epoch"]) / _number(lines[-1]["step"])) > 0:  # of epochs to steps
+    timed = [line for line in (*training, *evaluation) if line.get("epoch")]
+    if timed and (ratio := _number(timed[-1]["epoch"]) / _number(timed[-1]["step"])) > 0:  # of epochs to steps
         functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
         loss_axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")
     figure.align_ylabels()
