@@ -8,7 +8,6 @@ from vidtl.data.sampling import (
     box_of_crop,
     resample_indices,
     resized_size,
-    segment_indices,
     span_indices,
     train_box,
     train_indices,
@@ -20,13 +19,6 @@ SIZES = [(256, 340), (340, 256), (1080, 1920), (720, 720), (96, 128), (8, 8), (1
 
 def random_segments(num_available, num_frames, rng):
     return train_indices(num_available, ClipConfig(num_frames=num_frames, sampling="segments"), rng)
-
-
-def test_spans_loop_or_hold_past_the_end():
-    assert span_indices(2, 4, 3, 20, "loop").tolist() == [2, 5, 8, 11]
-    assert span_indices(3, 6, 2, 7, "loop").tolist() == [3, 5, 0, 2, 4, 6]
-    assert span_indices(3, 6, 2, 7, "hold").tolist() == [3, 5, 6, 6, 6, 6]
-    assert span_indices(0, 3, 5, 1, "loop").tolist() == [0, 0, 0]
 
 
 def test_every_start_that_fits_is_drawn_equally_often():
@@ -151,7 +143,6 @@ def test_short_videos_repeat_frames_of_segments():
     three = np.stack([random_segments(3, 8, np.random.default_rng(i)) for i in range(50)])
     assert set(three.ravel().tolist()) == {0, 1, 2}
     assert (np.diff(three, axis=1) >= 0).all()
-    assert segment_indices(3, 8, 0.5).tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
 def test_multi_scale_boxes_are_tsns():

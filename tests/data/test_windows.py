@@ -129,11 +129,8 @@ def test_centered_windows_show_the_frame_of_each_time(shared_data):
 
 
 @pytest.mark.parametrize("text", ["", "8", "0 frames", "0.0 s", "-1 s", "8 frame rates", "nan s"])
-def test_a_hop_without_unit_or_length_is_refused(text):
+def test_hops_are_frames_or_seconds(text):
+    for given, hop in (("8 frames", Hop(8, 0)), ("1 frame", Hop(1)), ("0.5s", Hop(0, 0.5))):
+        assert Hop.parse(given, "--hop") == hop
     with refused("--hop", repr(text)):
         Hop.parse(text, "--hop")
-
-
-@pytest.mark.parametrize(("text", "hop"), [("8 frames", Hop(8, 0)), ("1 frame", Hop(1)), ("0.5s", Hop(0, 0.5))])
-def test_hops_are_frames_or_seconds(text, hop):
-    assert Hop.parse(text, "--hop") == hop

@@ -148,10 +148,8 @@ def test_a_full_disk_and_another_model_cost_nothing(run_main, random_model, mode
     _, errors = run_main(features.main, *command(other, tmp_path / "out", *given), code=2)
     assert_refusal(errors.splitlines()[-1], tmp_path / "out", "model")
     run_main(features.main, *command(model, tmp_path / "out", *given))
-    assert sorted(file.name for file in (tmp_path / "out").iterdir() if file.suffix == ".safetensors") == [
-        "features-00000.safetensors",
-        "features-00001.safetensors",
-    ]
+    written = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
+    assert written == [f"features-0000{number}.safetensors" for number in range(2)]
 
 
 def test_windows_of_a_split_have_times_labels_and_the_features_of_their_clips(run_main, model, toy, tmp_path):
@@ -162,9 +160,8 @@ def test_windows_of_a_split_have_times_labels_and_the_features_of_their_clips(ru
     videos = read_records(load_description("toy", str(toy)), "val", toy)
     windows = sliding_windows(videos, network.clip_config, data, Hop(frames=4))
     assert len(rows) == len(windows.owners) > len(videos)
-    for value, row, views in zip(
-        values, rows, EvalLoader(windows.records, get_protocol("center"), network.clip_config, data), strict=True
-    ):
+    loader = EvalLoader(windows.records, get_protocol("center"), network.clip_config, data)
+    for value, row, views in zip(values, rows, loader, strict=True):
         clip = prepare_input(views.pixels, torch.tensor([views.color]), network.clip_config)
         assert np.array_equal(value, network.forward_features(clip)[0].detach().numpy())
         owner = windows.owners[views.index]
@@ -198,7 +195,7 @@ def test_the_linear_probe_is_penalized_logistic_regression(multi_label):
     logits = layer(given[0]).numpy()
     if multi_label:
         expected = [regression.fit(standard, targets[:, k]).decision_function(standard) for k in range(3)]
-        np.testing.assert_allclose(logits, np.stack(expected, axis=1), atol=1e-3)
+        np.testing.assert_allclose(logits.T, expected, atol=1e-3)
     else:
         chances = regression.fit(standard, labels).predict_proba(standard)
         np.testing.assert_allclose(softmax(logits, axis=1), chances, atol=1e-3)

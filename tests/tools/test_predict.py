@@ -189,30 +189,17 @@ def test_names_that_a_terminal_lacks_are_escaped(model, toy, tmp_path, encoding)
     assert rb"\u30d3\u30c7\u30aa.mp4" in output
 
 
-def test_images_are_frames_of_a_video_once_their_rate_is_known(model, tmp_path):
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(1, 13):
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(frames / f"{number:03d}.png")
-    network = VideoModel.from_pretrained(str(model))
-    videos = find_videos([tmp_path]).videos
-    assert [(video.path, video.kind) for video in videos] == [(frames, "frames")]
-    (refused,) = predict(network, videos)
-    assert "--frame_rate" in refused.reason
-    assert refused.best() == []
-    (scored,) = predict(network, videos, PredictionSettings(frame_rate=6))
-    assert (scored.num_frames, scored.duration_s, scored.reason) == (12, 2.0, "")
-    assert len(scored.best()) == len(MOTIONS)
-    assert [video.kind for video in find_videos([tmp_path], image_model=True).videos] == ["image"] * 12
-
-
 def test_a_loaded_clip_is_what_predict_feeds(model, folder, toy):
     network = VideoModel.from_pretrained(str(model))
     frames = folder / "below/frames"
     frames.mkdir()
     for number in range(12):
         Image.new("RGB", (50, 40), (20 * number, 99, 0)).save(frames / f"{number:03d}.png")
+    assert [video.kind for video in find_videos([frames]).videos] == ["frames"]
+    assert [video.kind for video in find_videos([frames], image_model=True).videos] == ["image"] * 12
+    (unread,) = predict(network, find_videos([frames]).videos)
+    assert "--frame_rate" in unread.reason
+    assert unread.best() == []
     fed: list[tuple[torch.Tensor, ...]] = []
     network.register_forward_pre_hook(lambda _, inputs: fed.append(inputs))
     for path in (folder / HOSTILE, folder / "cover.png", frames):
@@ -221,6 +208,7 @@ def test_a_loaded_clip_is_what_predict_feeds(model, folder, toy):
         clip, *timesteps = fed.pop()  # of a still, equal timesteps are passed once
         clip = clip[timesteps[0][0]].flatten(0, 1)[None] if timesteps else clip
         assert torch.equal(vidtl.load_clip(str(path), network, frame_rate=6), clip)
+    assert (prediction.num_frames, prediction.duration_s, len(prediction.best())) == (12, 2.0, len(MOTIONS))
     (folder / "two").mkdir()
     for name in "ab":
         shutil.copy(folder / HOSTILE, folder / f"two/{name}.mp4")

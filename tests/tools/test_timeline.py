@@ -78,14 +78,11 @@ def test_segments_of_known_colors_are_found(run_main, models, video, tmp_path, n
     windows = list(map(json.loads, (tmp_path / "out/windows.jsonl").read_text().splitlines()))
     starts = [window["start_s"] for window in windows]
     assert starts == pytest.approx(np.arange(num_windows) / FPS, abs=1e-3)
-    assert {round(window["end_s"] - window["start_s"], 3) for window in windows} == {
-        1 / FPS if name == "image" else 0.4
-    }
+    lengths_s = {round(window["end_s"] - window["start_s"], 3) for window in windows}
+    assert lengths_s == {1 / FPS if name == "image" else 0.4}
     assert all(window["probabilities"]["blue"] > 0.5 for window in windows if 3 <= window["start_s"] < 5.6)
-    rows = list(csv.DictReader((tmp_path / "out/segments.csv").open()))
-    assert [(row["class"], float(row["start_s"])) for row in rows] == [
-        (each.name.replace("=", "'="), pytest.approx(each.start_s, abs=1e-3)) for each in found
-    ]
+    rows = [(row["class"], float(row["start_s"])) for row in csv.DictReader((tmp_path / "out/segments.csv").open())]
+    assert rows == [(each.name.replace("=", "'="), pytest.approx(each.start_s, abs=1e-3)) for each in found]
     assert Image.open(tmp_path / "out/=colors.timeline.png").size > (100, 100)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 120
@@ -118,9 +115,8 @@ def test_a_calibration_gives_probabilities_and_thresholds(run_main, models, vide
 
 def test_the_table_has_a_heading_per_file_and_short_files_one_window(run_main, models, video, tmp_path):
     encode_video(tmp_path / "short.mp4", solid("red", 2), FPS)
-    output, _ = run_main(
-        prediction.main, tmp_path / "short.mp4", video, "--checkpoint", models / "single", "--timeline", *HERE
-    )
+    options = ["--checkpoint", models / "single", "--timeline", *HERE]
+    output, _ = run_main(prediction.main, tmp_path / "short.mp4", video, *options)
     heading, segment, *_ = output.splitlines()
     assert heading.split() == [str(tmp_path / "short.mp4"), "0.2", "s"]
     assert segment.split()[:4] == ["0.00", "s", "0.20", "s"]
@@ -148,9 +144,8 @@ def test_a_file_that_breaks_in_the_middle_keeps_what_was_read(run_main, models, 
     unread = [window for window in windows if window["reason"] and window["path"] == str(paths[0])]
     assert 1 < len(read) < 28
     assert segment["end_s"] == pytest.approx(max(window["end_s"] for window in read), abs=1e-3)
-    assert breaks["reason"].startswith(
-        f"{len(unread)} of {len(read) + len(unread)} windows, the first at {unread[0]['start_s']:.2f} s: "
-    )
+    counts = f"{len(unread)} of {len(read) + len(unread)} windows"
+    assert breaks["reason"].startswith(f"{counts}, the first at {unread[0]['start_s']:.2f} s: ")
     rows = list(csv.DictReader((tmp_path / "out/segments.csv").open()))
     assert [bool(row["reason"]) for row in rows] == [False, True, True]
     assert "2 of 2 videos could not be read" in errors
@@ -160,16 +155,8 @@ def test_folders_of_images_have_a_timeline(run_main, models, tmp_path):
     (tmp_path / "frames").mkdir()
     for number, frame in enumerate([*solid("blue", 10), *solid("red", 10)]):
         Image.fromarray(frame).save(tmp_path / f"frames/{number:03d}.png")
-    options = [
-        tmp_path / "frames",
-        "--checkpoint",
-        models / "single",
-        "--timeline",
-        "--json",
-        "--hop",
-        "1 frame",
-        *HERE,
-    ]
+    options = [tmp_path / "frames", "--checkpoint", models / "single", "--timeline", "--json", *HERE]
+    options += ["--hop", "1 frame"]
     output, _ = run_main(prediction.main, *options, "--frame_rate", "5")
     first, second = json.loads(output)["segments"]
     assert [first["class"], second["class"]] == ["blue", "red"]

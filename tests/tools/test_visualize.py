@@ -70,10 +70,3 @@ def test_a_model_without_maps_is_refused(run_main, random_model, toy, tmp_path):
     options = ["--videos", min((toy / "videos/val").iterdir()), "--data.num_workers", "0"]
     _, errors = run_main(visualize.main, "--checkpoint", model, *options, code=2)
     assert_refusal(errors.splitlines()[-1], "ViViT", "MiniViT")
-
-
-def test_a_wrong_frame_rate_is_refused(run_main, untrained_model, tmp_path):
-    options = ["--videos", tmp_path, "--frame_rate", "-1", "--output_dir", tmp_path / "out"]
-    _, errors = run_main(visualize.main, "--checkpoint", untrained_model, *options, code=2)
-    assert_refusal(errors.splitlines()[-1], "--frame_rate", -1, "above 0")
-    assert not (tmp_path / "out").exists()
