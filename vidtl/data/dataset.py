@@ -93,8 +93,8 @@ class ClipDataset(Dataset[list[Clip]]):
     def __getitem__(self, key: ClipKey) -> list[Clip]:
         """Decode the `augmentation.repeats` clips of one video in one pass; the first of them carries the failures.
 
-        A video that pads a batch reports no failures, and its clips are zeros if no substitute can be read. UserError
-        if neither the video nor any of its substitutes, at most `MAX_SUBSTITUTIONS`, can be read.
+        A video that pads a batch reports none, and its clips are zeros if no substitute can be read. UserError if
+        neither the video nor any of its substitutes, at most `MAX_SUBSTITUTIONS`, can be read.
         """
         failures: list[Failure] = []
         candidates = chain([key.record], self._substitutes(key))
@@ -123,7 +123,10 @@ class ClipDataset(Dataset[list[Clip]]):
         streams = [generator(self.seed, key.epoch, index, number, _CLIP) for number in numbers]
         with open_record(records, index, self.data, self.manifest) as video:
             frames = available_frames(video, records, index, clip.target_fps)
-            views = [self._draw_view(video, frames, rng) for rng in streams]
+            views = []
+            for rng in streams:
+                indices = frames[train_indices(len(frames), clip, rng)]
+                views.append(View(indices, train_box(video.height, video.width, self.augmentation, clip, rng)))
             pixels = video.read(views, clip.frame_size, self.data.pixel_format)
             spans_s = [video.times_s[[view.indices.min(), view.indices.max()]] for view in views]
             color = video.color.code()
@@ -132,10 +135,6 @@ class ClipDataset(Dataset[list[Clip]]):
             Clip(pixels[view], color, records.targets(index, *spans_s[view]), changes[view], key.weight, [])
             for view in range(repeats)
         ]
-
-    def _draw_view(self, video: VideoReader, frames: np.ndarray, rng: np.random.Generator) -> View:
-        indices = frames[train_indices(len(frames), self.clip, rng)]
-        return View(indices, train_box(video.height, video.width, self.augmentation, self.clip, rng))
 
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
         """Yield other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 others.

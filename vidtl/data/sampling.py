@@ -121,10 +121,9 @@ def jitter_box(
     `augmentation.jitter_range`, raised until the crop fits, and a crop of `clip.frame_size` is taken anywhere. Draws:
     factor of the height, of the width, top, left.
     """
-    factors = rng.uniform(*augmentation.jitter_range, size=2)
-    resize = clip.short_side / min(height, width)
-    box_height = _clamped(clip.frame_size[0] / (resize * factors[0]), height)
-    box_width = _clamped(clip.frame_size[1] / (resize * factors[1]), width)
+    resizes = clip.short_side / min(height, width) * rng.uniform(*augmentation.jitter_range, size=2)
+    box_height = _clamped(clip.frame_size[0] / resizes[0], height)
+    box_width = _clamped(clip.frame_size[1] / resizes[1], width)
     return _place(height, width, box_height, box_width, rng)
 
 

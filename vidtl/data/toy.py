@@ -19,7 +19,6 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from vidtl.config.checks import require
@@ -117,8 +116,13 @@ def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
     height, width = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
     fps, start_s = FRAME_RATES[rng.integers(len(FRAME_RATES))], int(rng.integers(300))
     if settings.multi_label:
-        num_frames = int(rng.integers(48, 61))
-        segments, name = _draw_segments(rng, num_frames), f"{video_id}.mp4"
+        # One to three different motions of 10 to 16 frames, in random order, with random pauses.
+        num_frames, count, name = int(rng.integers(48, 61)), int(rng.integers(1, 4)), f"{video_id}.mp4"
+        motions, lengths = rng.permutation(len(MOTIONS))[:count], rng.integers(10, 17, size=count)
+        pauses = rng.multinomial(num_frames - int(lengths.sum()), np.full(count + 1, 1 / (count + 1)))
+        firsts = np.cumsum(pauses[:-1]) + np.cumsum(lengths) - lengths
+        limits = np.stack([motions, firsts, firsts + lengths], axis=1)
+        segments = tuple(Segment(*segment) for segment in limits.tolist())
     else:
         num_frames, segments = NUM_FRAMES, (Segment(index % len(MOTIONS), 0, NUM_FRAMES),)
         name = f"{video_id}_{start_s:06d}_{start_s + -(-num_frames // fps):06d}.mp4"
@@ -144,16 +148,6 @@ def encode_video(path: Path, frames_THWC: Frames, fps: int | Fraction) -> None:
         for frame in frames_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def _draw_segments(rng: Generator, num_frames: int) -> tuple[Segment, ...]:
-    """Draw one to three different motions of 10 to 16 frames, in random order, with random pauses."""
-    count = int(rng.integers(1, 4))
-    motions = rng.permutation(len(MOTIONS))[:count]
-    lengths = rng.integers(10, 17, size=count)
-    pauses = rng.multinomial(num_frames - int(lengths.sum()), np.full(count + 1, 1 / (count + 1)))
-    firsts = np.cumsum(pauses[:-1]) + np.cumsum(lengths) - lengths
-    return tuple(Segment(*segment) for segment in np.stack([motions, firsts, firsts + lengths], axis=1).tolist())
 
 
 def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_processes: int) -> Iterator[None]:

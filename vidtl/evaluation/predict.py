@@ -100,15 +100,9 @@ def predict(
     Videos that cannot be opened come first, then files with a container, then images and folders of images, each in the
     order given. The batches are those of an evaluation of the videos in that order.
 
-    Args:
-        model: on the device of `accelerator`.
-        videos: see `vidtl.annotations.video_files.find_videos`.
-        settings: None: the defaults.
-        accelerator: device and precision; None: made for this process.
-        on_video: called after each video with the number of videos finished so far.
-
-    Raises:
-        UserError: an unknown protocol, scores that are not finite, a missing decoder or a worker that died.
+    `model` is on the device of `accelerator` (None: made for this process). `on_video` is called after each video with
+    the number of videos finished so far. UserError for an unknown protocol, scores that are not finite, a missing
+    decoder or a worker that died.
     """
     settings = settings or PredictionSettings()
     config = settings.config or ExperimentConfig(clip=model.clip_config)

@@ -119,11 +119,8 @@ def token_map_images(
 ) -> TokenMapImages:
     """Prepare the arrays of a figure; ValueError for shapes that do not fit, or negative or non-finite weights.
 
-    Args:
-        maps_tShw: weights of each token over the grid; map i covers frames i * tubelet_length and following.
-        clip_THWC: RGB frames before normalization.
-        names: of the S maps; `token 1` to `token S` by default.
-        compare_timesteps: scale a map by the minimum and maximum of all its timesteps instead of each timestep's.
+    Map i covers `tubelet_length` frames of `clip_THWC`, RGB before normalization, from i * tubelet_length on. With
+    `compare_timesteps`, a map is scaled by the minimum and maximum of all its timesteps instead of each timestep's.
     """
     maps = np.asarray(maps_tShw, dtype=np.float64)
     if maps.ndim != 4 or tubelet_length < 1 or len(maps) * tubelet_length > len(clip_THWC):
