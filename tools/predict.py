@@ -183,7 +183,8 @@ def print_predictions(
     top_k = usual if options.top_k is None else options.top_k or None
     unreadable, rows = 0, dict[Path, list[str]]()
     with Progress().task("predicting", "videos", len(videos)) as task:
-        for prediction in predict(model, videos, settings, accelerator, task.update):
+        for done, prediction in enumerate(predict(model, videos, settings, accelerator), start=1):
+            task.update(done)
             unreadable += bool(prediction.reason)
             classes = prediction.best(top_k, 0.0 if threshold is None else threshold)
             if options.json:

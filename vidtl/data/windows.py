@@ -110,7 +110,9 @@ def centered_windows(
 
 
 def _windows(records: Records, clip: ClipConfig, data: DataConfig, starts: _Starts) -> Windows:
-    files = _frame_times(records, data)
+    dataset, keys = _TimesDataset(records, data), [[index] for index in range(len(records))]
+    with closing(read_batches(dataset, dataset.reads, lambda done: keys[done:], itemgetter(0), 0)) as found:
+        files: list[_FrameTimes] = list(found)
     parts = [_segments(index, file, clip, starts) for index, file in enumerate(files)]
     table, owners = np.concatenate(parts), np.repeat(np.arange(len(files)), [len(part) for part in parts])
     ids = (f"{records.ids[owner]} {number}" for owner, part in enumerate(parts) for number in range(1, len(part) + 1))
@@ -159,10 +161,3 @@ class _TimesDataset(Dataset[_FrameTimes]):
                 return _FrameTimes(video.times_s, video.fps, "")
         except UnreadableVideo as error:
             return _FrameTimes(np.zeros(0), 1.0, error.reason)
-
-
-def _frame_times(records: Records, data: DataConfig) -> list[_FrameTimes]:
-    dataset = _TimesDataset(records, data)
-    places = [[index] for index in range(len(records))]
-    with closing(read_batches(dataset, dataset.reads, lambda done: places[done:], itemgetter(0), 0)) as files:
-        return list(files)

@@ -7,7 +7,7 @@
 Axes: V views of one video, K classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -93,16 +93,14 @@ def predict(
     videos: Sequence[VideoFile],
     settings: PredictionSettings | None = None,
     accelerator: Accelerator | None = None,
-    on_video: Callable[[int], None] | None = None,
 ) -> Iterator[Prediction]:
     """Score videos while later ones are being decoded, and yield one prediction for each, of unreadable ones a reason.
 
     Videos that cannot be opened come first, then files with a container, then images and folders of images, each in the
     order given. The batches are those of an evaluation of the videos in that order.
 
-    `model` is on the device of `accelerator` (None: made for this process). `on_video` is called after each video with
-    the number of videos finished so far. UserError for an unknown protocol, scores that are not finite, a missing
-    decoder or a worker that died.
+    `model` is on the device of `accelerator` (None: made for this process). UserError for an unknown protocol, scores
+    that are not finite, a missing decoder or a worker that died.
     """
     settings = settings or PredictionSettings()
     config = settings.config or ExperimentConfig(clip=model.clip_config)
@@ -110,21 +108,13 @@ def predict(
     names = names_or_numbers(model.class_names, model.num_classes)
     accepted, refusals = split_refused(videos, settings.frame_rate)
     multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
-
-    def predictions() -> Iterator[Prediction]:
-        for video, reason in refusals:
-            yield Prediction(path=video.path, class_names=names, reason=reason)
-        given = config.data, settings.frame_rate, ClassNames(names), multi_label
-        for of_kind, records, data in records_by_kind(accepted, *given):
-            sections = replace(config, data=data), get_protocol(settings.protocol)
-            scored = predict_records(model, records, *sections, accelerator)
-            for video, each in zip(of_kind, scored, strict=True):
-                yield replace(calibrated(each, settings.calibration, multi_label), path=video.path)
-
-    for finished, prediction in enumerate(predictions(), start=1):
-        if on_video:
-            on_video(finished)
-        yield prediction
+    for video, reason in refusals:
+        yield Prediction(path=video.path, class_names=names, reason=reason)
+    given = config.data, settings.frame_rate, ClassNames(names), multi_label
+    for of_kind, records, data in records_by_kind(accepted, *given):
+        sections = replace(config, data=data), get_protocol(settings.protocol)
+        for video, each in zip(of_kind, predict_records(model, records, *sections, accelerator), strict=True):
+            yield replace(calibrated(each, settings.calibration, multi_label), path=video.path)
 
 
 def calibrated(prediction: Prediction, calibration: Calibration | None, multi_label: bool) -> Prediction:
