@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stress.decoding import HANG_S, in_killable_child, judge_mutated, make_seeds, verdict
+from tests.stress.decoding import HANG_S, in_silent_child, judge_mutated, make_seeds, verdict
 from tests.video.conftest import read, skip_without, unreadable
 from tests.video.test_made import make_video
 from vidtl.video import DECODERS, UnreadableVideo, open_video
@@ -238,6 +238,8 @@ def test_mutated_files_are_read_exactly_or_refused(tmp_path: Path, decoder: str)
     seeds = make_seeds(tmp_path)
     skip_without(decoder, seeds[0])
     assert verdict(seeds[0], decoder) == "read"
-    results = Counter(in_killable_child(partial(judge_mutated, seeds, decoder, 7), range(50), HANG_S))
+    results = Counter(
+        in_silent_child(partial(judge_mutated, seeds, decoder, 7, number), HANG_S) for number in range(50)
+    )
     assert set(results) == {"read", "refused"}
     assert min(results.values()) >= 5

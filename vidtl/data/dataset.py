@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
@@ -164,12 +164,14 @@ class ViewDataset(Dataset[VideoViews]):
         protocol: Protocol,
         clip: ClipConfig,
         data: DataConfig,
+        order: Sequence[int] | None = None,
         failures: Mapping[int, str] | None = None,
     ) -> None:
-        """Plan the views; records in `failures` are not opened, and have these reasons."""
+        """Plan to read records in an `order`, all by default; those in `failures` are not opened."""
         self.records, self.protocol, self.clip, self.data = records, protocol, clip, data
         self.manifest, self.reads = find_manifest(records.root, data.manifest), Reads(data)
         self.reads.given_up.update({Read(0, index, index): reason for index, reason in (failures or {}).items()})
+        self.order = range(len(records)) if order is None else order
         self._file: tuple[str, VideoReader] | None = None
         self._due: list[int] = []
         self._clips: Iterator[tuple[int, np.ndarray]] = iter(())
@@ -212,9 +214,11 @@ class ViewDataset(Dataset[VideoViews]):
         records, size, pixel_format = self.records, self.clip.frame_size, self.data.pixel_format
         if index not in self._due:
             self._due = []
-            # Other workers read the windows between those of this batch; without seeking, all are decoded anyway.
+            # Several workers read batches in turn. Without seeking, the frames of the others' are decoded anyway.
+            worker = get_worker_info()
+            in_turn = video.seeks and worker is not None and worker.num_workers > 1
             run = {index: views[0]}
-            for number in batch[1:] if video.seeks else range(index + 1, len(records)):
+            for number in batch[1:] if in_turn else self.order[self.order.index(index) + 1 :]:
                 if len(views) > 1 or records.paths[number] != records.paths[index]:
                     break
                 try:

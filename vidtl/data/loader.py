@@ -160,7 +160,7 @@ class EvalLoader:
     ) -> None:
         """Plan the views; records in `failures` are not opened, and have these reasons."""
         self.indices = list(range(len(records)) if indices is None else indices)
-        self.dataset = ViewDataset(records, protocol, clip, data, failures)
+        self.dataset = ViewDataset(records, protocol, clip, data, self.indices, failures)
         num_views = protocol.num_clips * protocol.num_crops
         self._video_bytes = num_views * _clip_bytes(clip, data)
         first_paths = {records.paths[index] for index in self.indices[:2]}

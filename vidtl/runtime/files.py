@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import logging
 import os
 import shutil
 import unicodedata
@@ -13,6 +14,8 @@ from typing import IO, Any
 from safetensors import SafetensorError
 
 from vidtl.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -45,12 +48,12 @@ def replacing(path: Path, is_folder: bool = False) -> Iterator[Path]:
     with user_error_if_not_written(path):
         for left in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
             with suppress(OSError), (left / _LOCK).open("r+") as file:
-                if lock(file):
+                if lock(file, warns=False):
                     remove(left)
         folder.mkdir()
         try:
             with (folder / _LOCK).open("w") as file:
-                lock(file)
+                lock(file, warns=False)
                 written = folder / path.name
                 if is_folder:
                     written.mkdir()
@@ -103,8 +106,8 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def lock(file: IO[Any]) -> bool:
-    """Lock a file until it is closed or the process ends; return False where there are no locks.
+def lock(file: IO[Any], warns: bool = True) -> bool:
+    """Lock a file until it is closed or the process ends; return False, with a warning, where there are no locks.
 
     BlockingIOError where another process holds the lock.
     """
@@ -118,6 +121,9 @@ def lock(file: IO[Any]) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise BlockingIOError(*error.args) from error
+        if warns:
+            message = "no locks on the file system of %s (%s): nothing keeps a second process from writing there, too"
+            _log.warning(message, file.name, error.strerror)
         return False
     return True
 

@@ -103,8 +103,7 @@ class RunDirectory:
             stream = lock_file.open("ab+", buffering=0)
         with stream:
             try:
-                if not lock(stream):
-                    _log.warning("no locks in %s: nothing keeps a second process from writing there, too", self.path)
+                lock(stream)
             except BlockingIOError:
                 stream.seek(0)
                 owner = stream.read(200).decode(errors="replace").strip() or "an unnamed process"
