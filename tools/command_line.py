@@ -25,6 +25,9 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = leaves(ExperimentConfig)
 """Settings by dotted key."""
 
+EXIT_UNREADABLE = 4
+"""Exit code where a video could not be read."""
+
 PRESET = "augmentation.preset"
 _SETTINGS = DEFAULTS | {PRESET: Leaf(Literal[tuple(AUGMENTATION_PRESETS)], "", AugmentationConfig, frozenset())}
 
@@ -140,6 +143,18 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: a whole number, 1 or more")
     return int(text)
+
+
+def add_frame_rate(parser: argparse.ArgumentParser) -> None:
+    """Add the option --frame_rate."""
+    text = "Frames per second of folders of numbered images"
+    parser.add_argument("--frame_rate", type=_frame_rate, help=text)
+
+
+def _frame_rate(text: str) -> float:
+    if not 0 < float(text) < 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: above 0 and below 10000 frames per second")
+    return float(text)
 
 
 @cache

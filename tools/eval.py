@@ -20,14 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from command_line import ModelParser, PlainParser
+from command_line import EXIT_UNREADABLE, ModelParser, PlainParser
 from processes import add_processes, start_processes
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import say
 from vidtl.runtime.signals import exit_on_error, run_tool
 
-EXIT_UNREADABLE = 4
 SUBMISSIONS = {
     "--charades-submission": "Score this file (lines of a video id and 157 scores) by the official Charades rules",
     "--charades-localization": "The same for localization: lines of a video id, a frame from 1 to 25 and 157 scores",
@@ -38,12 +37,10 @@ log = logging.getLogger("vidtl.eval")
 
 def eval_parser() -> ModelParser:
     parser = ModelParser("eval.py", "Evaluate a trained model.")
-    parser.add_argument(
-        "--output_dir", type=Path, help="Folder of the report; default: evaluation/STEP/ in the folder of the run"
-    )
-    parser.add_argument(
-        "--html", choices=("true", "false"), default="true", help="Write report.html, with pictures of a few videos"
-    )
+    text = "Folder of the report; default: evaluation/STEP/ in the folder of the run"
+    parser.add_argument("--output_dir", type=Path, help=text)
+    text = "Write report.html, with pictures of a few videos"
+    parser.add_argument("--html", choices=("true", "false"), default="true", help=text)
     text = "Fit probabilities and thresholds to this split, for predict.py: calibration.json beside the weights"
     parser.add_argument("--calibrate", action="store_true", help=text)
     parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")

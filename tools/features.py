@@ -11,7 +11,7 @@ video could not be read.
 
 from pathlib import Path
 
-from command_line import ModelParser
+from command_line import ModelParser, add_frame_rate
 
 from vidtl.runtime.signals import exit_on_error, run_tool
 
@@ -25,7 +25,7 @@ def features_parser() -> ModelParser:
     parser.add_argument("--dtype", choices=("float16", "float32"), default="float32", help="Default: float32")
     text = "Features of windows that are as long as the model's clip and so far apart: '8 frames' or '0.5 s'"
     parser.add_argument("--hop", help=text)
-    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
+    add_frame_rate(parser)
     return parser
 
 
@@ -39,7 +39,7 @@ from predict import end
 from trained_model import parse_with_model
 
 from vidtl.annotations.description import load_description, read_records
-from vidtl.annotations.video_files import check_frame_rate, records_of_paths
+from vidtl.annotations.video_files import records_of_paths
 from vidtl.data.dataset import first_records
 from vidtl.data.protocols import protocol_of_run
 from vidtl.data.windows import Hop, sliding_windows
@@ -54,7 +54,6 @@ from vidtl.runtime.progress import Progress
 
 def main() -> None:
     options, config, checkpoint = parse_with_model(features_parser())
-    check_frame_rate(options.frame_rate)
     hop, spans_s = options.hop and Hop.parse(options.hop, "--hop"), None
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
@@ -71,10 +70,8 @@ def main() -> None:
     if hop:
         windows = sliding_windows(records, config.clip, config.data, hop)
         records, spans_s = windows.records, windows.spans_s
-    chosen = options.settings.get(
-        "evaluation.protocol", "center" if hop or options.videos else config.evaluation.protocol
-    )
-    protocol = protocol_of_run(chosen, of_dataset)
+    usual = "center" if hop or options.videos else config.evaluation.protocol
+    protocol = protocol_of_run(options.settings.get("evaluation.protocol", usual), of_dataset)
     key = evaluation_key(checkpoint, records, config, protocol, accelerator)
     key |= {**key.pop("settings"), "features": options.features, "dtype": options.dtype}
     unreadable = extract(model, records, config, protocol, accelerator, options.output, key, Progress(), spans_s)

@@ -12,7 +12,8 @@ from pathlib import Path
 from command_line import PlainParser, positive
 
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.runtime.files import say, user_error_if_not_written
+from vidtl.data.toy_clip import MOTIONS
+from vidtl.runtime.files import say
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool
 
@@ -35,12 +36,11 @@ def main() -> None:
     options = parser.parse_args()
     settings = ToySettings(**{field.name: getattr(options, field.name) for field in fields(ToySettings)})
     start = time.monotonic()
-    with user_error_if_not_written(options.directory):
-        made = make_toy(options.directory, settings, Progress(), options.num_processes)
-    counts = " and ".join(f"{count} {split}" for split, count in made.num_videos.items())
-    size = f"{made.num_bytes / 1e6:.1f} MB"
-    how = f"made in {time.monotonic() - start:.0f} s" if made.created else "already there with these settings"
-    say(f"{options.directory}: {counts} videos, {size}, {how}")
+    created = make_toy(options.directory, settings, Progress(), options.num_processes)
+    counts = (len(MOTIONS) * count for count in (options.videos_per_class_train, options.videos_per_class_val))
+    size = sum(file.stat().st_size for file in options.directory.rglob("*") if file.is_file())
+    how = f"made in {time.monotonic() - start:.0f} s" if created else "already there with these settings"
+    say("{}: {} train and {} val videos, {:.1f} MB, {}".format(options.directory, *counts, size / 1e6, how))
 
 
 if __name__ == "__main__":

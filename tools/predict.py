@@ -28,12 +28,11 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from command_line import ModelParser
+from command_line import EXIT_UNREADABLE, ModelParser, add_frame_rate
 
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
-EXIT_UNREADABLE = 4
 TOP_K, PROTOCOL = 5, "center"  # defaults
 log = logging.getLogger("vidtl.predict")
 
@@ -48,13 +47,7 @@ def predict_parser() -> ModelParser:
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
     forms.add_argument("--csv", action="store_true", help="A row for a spreadsheet per video instead of a table")
-    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
-    add_timeline(parser)
-    return parser
-
-
-def add_timeline(parser: ModelParser) -> None:
-    """Add the options of timelines."""
+    add_frame_rate(parser)
     group = parser.add_argument_group("timeline")
     group.add_argument("--timeline", action="store_true", help="Segments of time with their class, per video")
     text = "From the start of a window to that of the next, as '8 frames' or '0.5 s'; default: half a window"
@@ -65,6 +58,7 @@ def add_timeline(parser: ModelParser) -> None:
     group.add_argument("--output", type=Path, metavar="FOLDER", help=text)
     text = "Write the video, one only, with its --top_k best classes at each time (default: 3)"
     group.add_argument("--overlay", type=Path, metavar="OUT.mp4", help=text)
+    return parser
 
 
 if __name__ == "__main__":
@@ -80,7 +74,7 @@ from trained_model import load_for_records, parse_with_model
 
 from vidtl.annotations.description import load_description, read_unlabeled
 from vidtl.annotations.formats import READERS
-from vidtl.annotations.video_files import VideoFile, check_frame_rate, find_videos
+from vidtl.annotations.video_files import VideoFile, find_videos
 from vidtl.config import ExperimentConfig
 from vidtl.config.checks import require
 from vidtl.data.dataset import first_records
@@ -109,13 +103,9 @@ def main() -> None:
     options, config, checkpoint = parse_with_model(predict_parser())
     require((options.top_k or 0) >= 0, "--top_k", options.top_k, "1 or more, or 0 for all classes")
     require(0 <= (options.threshold or 0) <= 1, "--threshold", options.threshold, "a probability from 0 to 1")
-    check_frame_rate(options.frame_rate)
     check_timeline(options)
-    given = [
-        name
-        for name in ("videos", "top_k", "threshold", "json", "csv", "frame_rate", "timeline")
-        if getattr(options, name)
-    ]
+    names = "videos", "top_k", "threshold", "json", "csv", "frame_rate", "timeline"
+    given = [name for name in names if getattr(options, name)]
     if options.submission and given:
         raise UserError(f"--submission and {given[0]} are given; allowed: one of them")
     if not options.submission and not options.videos:
@@ -168,16 +158,10 @@ def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     protocol = options.settings.get("evaluation.protocol", PROTOCOL)
     if protocol == "dataset":
         protocol = load_description(config.data.dataset, config.data.root).protocol
-    multi_label = is_multi_label(model, config)
+    multi_label, threshold = is_multi_label(model, config), options.threshold
     calibration = read_calibration(checkpoint, model, multi_label)
-    settings = PredictionSettings(
-        config=config,
-        protocol=protocol,
-        multi_label=multi_label,
-        frame_rate=options.frame_rate,
-        calibration=calibration,
-    )
-    threshold = options.threshold
+    common = {"multi_label": multi_label, "frame_rate": options.frame_rate, "calibration": calibration}
+    settings = PredictionSettings(config=config, protocol=protocol, **common)
     if calibration:
         log.info("%s: %s", FILE_NAME, calibration)
         if threshold is None and (options.top_k is None or options.timeline) and multi_label:
@@ -195,16 +179,14 @@ def print_predictions(
     threshold: float | NDArray[np.float64] | None,
 ) -> int:
     """Print the classes of each file; return the number of unreadable files."""
-    top_k = options.top_k
-    if top_k is None:
-        top_k = TOP_K if threshold is None else 0
-    make_row = csv_row if options.csv else table_row
-    unreadable = 0
-    rows: dict[Path, list[str]] = {}
+    usual, make_row = TOP_K if threshold is None else None, csv_row if options.csv else table_row
+    top_k = usual if options.top_k is None else options.top_k or None
+    unreadable, rows = 0, dict[Path, list[str]]()
     with Progress().task("predicting", "videos", len(videos)) as task:
-        for prediction in predict(model, videos, settings, accelerator, task.update):
+        for done, prediction in enumerate(predict(model, videos, settings, accelerator), start=1):
+            task.update(done)
             unreadable += bool(prediction.reason)
-            classes = prediction.best(top_k or None, 0.0 if threshold is None else threshold)
+            classes = prediction.best(top_k, 0.0 if threshold is None else threshold)
             if options.json:
                 print(json.dumps(json_record(prediction, classes)), flush=True)
             else:

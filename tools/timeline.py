@@ -40,8 +40,7 @@ def check_timeline(options: Namespace) -> None:
         raise UserError("--timeline and --evaluation.protocol are given; allowed: one of them, as a window is one clip")
     if options.timeline and options.top_k is not None and not options.overlay:
         raise UserError(f"--top_k is {options.top_k} with --timeline; allowed: for --overlay, which is not given")
-    if options.hop is not None:
-        Hop.parse(options.hop, "--hop")
+    options.hop = None if options.hop is None else Hop.parse(options.hop, "--hop")
     require(0 <= (options.gap or 0) < math.inf, "--gap", options.gap, "seconds, 0 or more")
     if options.overlay and (options.overlay.suffix.lower() != ".mp4" or not options.overlay.parent.is_dir()):
         raise UserError(f"--overlay is {str(options.overlay)!r}; allowed: a name.mp4 in a folder that exists")
@@ -58,14 +57,13 @@ def print_timelines(
     """Print the segments of each file once it is scored, and write files; return the number of unreadable files."""
     if options.overlay:
         check_overlay(options.overlay, videos)
-    hop = None if options.hop is None else Hop.parse(options.hop, "--hop")
     folder, unreadable, rows, pictures = options.output, 0, [list(HEADER)], set[str]()
     if folder:
         with user_error_if_not_written(folder / WINDOWS):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / WINDOWS).write_bytes(b"")
     write = partial(write_window, folder and folder / WINDOWS)
-    for timeline in predict_timelines(model, videos, hop, settings, accelerator, Progress(), write):
+    for timeline in predict_timelines(model, videos, options.hop, settings, accelerator, Progress(), write):
         segments = timeline.segments(threshold, options.gap or 0.0)
         rows += csv_rows(timeline, segments)
         unreadable += bool(timeline.failures)
@@ -83,9 +81,9 @@ def print_timelines(
             csv.writer(file, lineterminator="\n").writerows(rows)
     if options.overlay and len(timeline.spans_s):
         top_k = OVERLAY_CLASSES if options.top_k is None else options.top_k or len(timeline.class_names)
+        given = timeline.path, options.overlay, timeline.class_names, *timeline.cells(), top_k
         with Progress().task("writing", "seconds", math.ceil(timeline.duration_s)) as task:
-            on_frame = lambda time_s: task.update(int(time_s))  # noqa: E731
-            write_overlay(timeline.path, options.overlay, timeline.class_names, *timeline.cells(), top_k, on_frame)
+            write_overlay(*given, lambda time_s: task.update(int(time_s)))
     return unreadable
 
 

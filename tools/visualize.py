@@ -18,14 +18,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from command_line import ExperimentParser, ModelParser, positive
+from command_line import EXIT_UNREADABLE, ExperimentParser, ModelParser, add_frame_rate, positive
 from train import parse as parse_training
 
 from vidtl.config import ClipConfig, ExperimentConfig
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
 
-EXIT_UNREADABLE = 4
 CLIPS = "clips"
 MICRO_BATCH = 32  # clips of the largest micro-batch of `visualize.py clips`, which computes it without an accelerator
 log = logging.getLogger("vidtl.visualize")
@@ -33,14 +32,12 @@ log = logging.getLogger("vidtl.visualize")
 
 def visualize_parser() -> ModelParser:
     parser = ModelParser("visualize.py", "Draw token maps or attention rollout over videos.")
-    parser.add_argument(
-        "--videos", type=str, nargs="+", help="Videos and folders to draw; default: those of the evaluation split"
-    )
+    text = "Videos and folders to draw; default: those of the evaluation split"
+    parser.add_argument("--videos", type=str, nargs="+", help=text)
     parser.add_argument("--num_videos", type=positive, default=4, help="Number of videos, spread evenly over the split")
-    parser.add_argument("--frame_rate", type=float, help="Frames per second of folders of numbered images")
-    parser.add_argument(
-        "--output_dir", type=Path, help="Folder of the files; default: pictures/ in the folder of the run"
-    )
+    add_frame_rate(parser)
+    text = "Folder of the files; default: pictures/ in the folder of the run"
+    parser.add_argument("--output_dir", type=Path, help=text)
     return parser
 
 
@@ -61,14 +58,7 @@ from initial_model import with_initial_weights
 from trained_model import parse_with_model
 
 from vidtl.annotations.description import load_description, read_records
-from vidtl.annotations.records import ClassNames
-from vidtl.annotations.video_files import (
-    by_pixel_format,
-    check_frame_rate,
-    find_videos,
-    records_of_files,
-    split_refused,
-)
+from vidtl.annotations.video_files import find_videos, records_by_kind, split_refused
 from vidtl.data.batch import VideoViews
 from vidtl.data.gaps import find_gaps, without_gaps
 from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
@@ -95,7 +85,6 @@ def main() -> None:
         draw_training_clips(*parse_clips())
         return
     options, config, checkpoint = parse_with_model(visualize_parser())
-    check_frame_rate(options.frame_rate)
     configure_logging(is_main_process=True)
     log.info("checkpoint %s", checkpoint)
     checkpoint.verify()
@@ -165,8 +154,7 @@ def of_files(paths: list[str], config: ExperimentConfig, frame_rate: float | Non
     accepted, refusals = split_refused(videos, frame_rate)
     for video, reason in refusals:
         yield Subject(video.path, "", reason)
-    for of_kind, data in by_pixel_format(accepted, config.data):
-        records = records_of_files(of_kind, ClassNames(("any",)), False, frame_rate)  # there are no labels
+    for of_kind, records, data in records_by_kind(accepted, config.data, frame_rate):
         for views in EvalLoader(records, get_protocol("center"), config.clip, data):
             path = of_kind[views.index].path
             yield Subject(path, os.path.relpath(path, common), views.failure.reason if views.failure else views)

@@ -10,6 +10,7 @@ import pytest
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig, ExperimentConfig, TrainingConfig
+from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import ClipDataset, ViewDataset
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
@@ -36,8 +37,9 @@ def clips_of(records: Records, config: ExperimentConfig = CONFIG) -> ClipDataset
     return ClipDataset(records, config.data, config.clip, config.augmentation, config.training.seed)
 
 
-def views_of(records: Records, protocol: str = "center", config: ExperimentConfig = CONFIG) -> ViewDataset:
-    return ViewDataset(records, get_protocol(protocol), config.clip, config.data)
+def view_of(records: Records, index: int, config: ExperimentConfig = CONFIG) -> VideoViews:
+    (video,) = ViewDataset(records, get_protocol("center"), config.clip, config.data).__getitems__([index])
+    return video
 
 
 def eval_loader(records: Records, **data: Any) -> EvalLoader:

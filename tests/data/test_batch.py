@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidtl.config import ClipConfig
-from vidtl.data.batch import conversion, normalize, planar_to_rgb, to_rgb
+from vidtl.data.batch import conversion, normalize, to_rgb
 from vidtl.video import Color
 
 
@@ -21,10 +21,10 @@ def test_planes_convert_as_ffmpeg_converts_them(matrix, full_range):
         format="yuv420p", dst_colorspace=space, dst_color_range="JPEG" if full_range else "MPEG"
     )
     pixels = torch.from_numpy(planes.to_ndarray())[None, None]
-    ours = planar_to_rgb(pixels, torch.tensor([Color(matrix, full_range).code()]))
+    ours = to_rgb(pixels, torch.tensor([Color(matrix, full_range).code()]))
     difference = (ours[0, 0].permute(1, 2, 0) * 255 - torch.from_numpy(rgb).float()).abs()
     assert difference.mean() < 1.5
-    wrong = planar_to_rgb(pixels, torch.tensor([Color(matrix, not full_range).code()]))
+    wrong = to_rgb(pixels, torch.tensor([Color(matrix, not full_range).code()]))
     assert (wrong - ours).abs().mean() * 255 > 3  # the tags matter
 
 
@@ -40,8 +40,8 @@ def test_black_and_white_are_exact(full_range):
 def test_each_clip_of_a_batch_uses_its_own_colors():
     pixels = torch.randint(0, 256, (2, 3, 12, 8), dtype=torch.uint8)
     codes = torch.tensor([Color("bt601", False).code(), Color("bt709", True).code()])
-    alone = [planar_to_rgb(pixels[[index]], codes[[index]]) for index in range(2)]
-    torch.testing.assert_close(planar_to_rgb(pixels, codes), torch.cat(alone))
+    alone = [to_rgb(pixels[[index]], codes[[index]]) for index in range(2)]
+    torch.testing.assert_close(to_rgb(pixels, codes), torch.cat(alone))
 
 
 def test_rgb_is_scaled_and_normalized_to_minus_one_and_one():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data.conftest import CONFIG, clips_of, config_with, eval_loader, views_of
+from tests.data.conftest import CONFIG, clips_of, config_with, eval_loader, view_of
 from tests.refusals import refused
 from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
 from vidtl.data.batch import batch_input
@@ -20,21 +20,10 @@ from vidtl.runtime.seeding import generator
 from vidtl.video import View, open_video
 
 
-def test_a_batch_is_uint8_until_the_device(records):
-    batch = next(TrainLoader(records, CONFIG, 0, 1).iterate())
-    assert (batch.pixels.dtype, batch.pixels.shape) == (torch.uint8, (6, 8, 48, 32))
-    assert (batch.targets.dtype, batch.targets.shape) == (torch.float32, (6, 8))
-    assert batch.targets.sum(dim=1).eq(1).all()
-    assert (batch.weights.dtype, batch.failures) == (torch.float32, [])
-    input_BTCHW, targets_BK = batch_input(batch, CONFIG.clip)
-    assert targets_BK is batch.targets
-    assert (input_BTCHW.dtype, input_BTCHW.shape) == (torch.float32, (6, 8, 3, 32, 32))
-    assert input_BTCHW.abs().max() <= 1
-
-
 def test_planes_and_rgb_show_the_same_clip(records):
     clips = [clips_of(records, config_with("data", pixel_format=name))[ClipKey(0, 3, 1)] for name in ("planar", "rgb")]
-    assert clips[1][0].pixels.shape == (8, 32, 32, 3)
+    assert [clip.pixels.shape for (clip,) in clips] == [(8, 48, 32), (8, 32, 32, 3)]
+    assert {clip.pixels.dtype for (clip,) in clips} == {np.dtype("uint8")}
     planar, rgb = (batch_input(collate([clip]), CONFIG.clip)[0] for clip in clips)
     # Planar boxes lie on even pixels, and a shift of one pixel shows at 32 x 32.
     difference = (planar - rgb).abs().mean()
@@ -71,7 +60,7 @@ def test_nothing_readable_stops_training_and_is_a_failure_in_evaluation(copied):
         next(TrainLoader(copied, config_with("data", num_workers=1), 0, 1).iterate())
     with refused("data.root", copied.root, "none of 8 videos"):
         check_readable(copied, CONFIG)
-    view = views_of(copied)[2]
+    view = view_of(copied, 2)
     assert (view.pixels, view.failure.path) == (None, copied.paths[2])
 
 
@@ -94,10 +83,10 @@ def test_a_class_without_any_video_ends_training_unless_allowed(copied, caplog):
 def test_links_out_of_the_root_are_read_unless_told_otherwise(copied, tmp_path):
     copied.path(0).rename(tmp_path / "elsewhere.mp4")
     copied.path(0).symlink_to(tmp_path / "elsewhere.mp4")
-    assert views_of(copied)[0].failure is None
-    view = views_of(copied, config=config_with("data", follow_links=False))
-    assert "outside" in view[0].failure.reason
-    assert view[1].failure is None
+    assert view_of(copied, 0).failure is None
+    inside = config_with("data", follow_links=False)
+    assert "outside" in view_of(copied, 0, inside).failure.reason
+    assert view_of(copied, 1, inside).failure is None
 
 
 def test_a_broken_video_is_replaced_by_one_of_its_class_if_there_is_one(copied):
@@ -203,7 +192,7 @@ def test_target_fps_takes_frames_by_time(records, index, fps, start, shown):
     """Of 24 frames, clips have those that a player at 6 frames per second shows."""
     view_config = config_with("clip", target_fps=6, stride=1)
     clip_config = config_with("clip", target_fps=6, stride=1, num_frames=len(shown))  # all of them: there is one start
-    view = views_of(records, config=view_config)[index]
+    view = view_of(records, index, view_config)
     (clip,) = clips_of(records, clip_config)[ClipKey(0, index, 1)]
     with open_video(records.path(index), root=records.root) as video:
         assert video.fps == pytest.approx(fps)
@@ -219,10 +208,10 @@ def test_target_fps_takes_frames_by_time(records, index, fps, start, shown):
 def test_segments_bound_the_frames(records):
     starts, ends = np.full(len(records), 0.8), np.full(len(records), 1.2)
     half = dataclasses.replace(records, segment_starts_s=starts, segment_ends_s=ends)
-    pixels = views_of(half, config=config_with("clip", short_video="hold", stride=1))[0].pixels
+    pixels = view_of(half, 0, config_with("clip", short_video="hold", stride=1)).pixels
     distinct = {frame.numpy().tobytes() for frame in pixels[0]}
     assert 3 <= len(distinct) <= 7  # 0.4 s at 12 or 15 frames per second, the last one held
-    failure = views_of(dataclasses.replace(records, segment_starts_s=starts + 99))[0].failure
+    failure = view_of(dataclasses.replace(records, segment_starts_s=starts + 99), 0).failure
     assert "99.8 s" in str(failure)
 
 
@@ -232,11 +221,11 @@ def test_every_video_is_evaluated_once_and_small_ones_are_batched(copied, monkey
     for index in missing:
         some.path(index).unlink()
     monkeypatch.setattr("vidtl.data.loader._BATCHES_PER_WORKER", 1)
-    loader, dataset = eval_loader(some, num_workers=workers), views_of(some)
+    loader = eval_loader(some, num_workers=workers)
     assert loader.videos_per_batch() == (3 if workers else 7)
     assert len(loader) == 7
     for video, index in zip(loader, range(7), strict=True):
-        alone = dataset[index]
+        alone = view_of(some, index)
         assert (alone.pixels is None) == (index in missing)
         if alone.pixels is not None:
             assert torch.equal(video.pixels, alone.pixels)

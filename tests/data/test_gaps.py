@@ -8,13 +8,12 @@ import pytest
 
 from tests.data.test_manifest import scanned_manifest
 from tests.refusals import refused
-from vidtl.annotations.records import Records
 from vidtl.data.gaps import Gap, find_gaps, without_gaps
 from vidtl.data.manifest import Entry, default_file
 from vidtl.prepare.manifest import ManifestFolder, Results
 
 
-def test_gaps_are_what_the_manifest_has_and_no_change_repaired(copied: Records) -> None:
+def test_gaps_are_what_the_manifest_has_and_no_change_repaired(copied):
     whole, missing, back, broken, repaired, deleted, touched, folder, *_ = (copied.path(index) for index in range(16))
     content = whole.read_bytes()
     for path in (missing, back):
@@ -41,7 +40,7 @@ def test_gaps_are_what_the_manifest_has_and_no_change_repaired(copied: Records) 
 
 
 @pytest.mark.parametrize("status", ["hung", "crashed"])
-def test_segments_of_a_file_are_left_out_together(copied: Records, status: str) -> None:
+def test_segments_of_a_file_are_left_out_together(copied, status):
     segments = dataclasses.replace(copied, paths=copied.select([0, 0, *range(2, len(copied))]).paths)
     stamp = os.stat(copied.path(0))
     found = {"path": copied.paths[0], "size": stamp.st_size, "mtime_ns": stamp.st_mtime_ns}
@@ -51,7 +50,7 @@ def test_segments_of_a_file_are_left_out_together(copied: Records, status: str) 
     assert [gap.id for gap in find_gaps(segments, "auto")] == [copied.ids[0], copied.ids[1]]
 
 
-def test_a_set_of_gaps_is_refused(copied: Records) -> None:
+def test_a_set_of_gaps_is_refused(copied):
     shutil.rmtree(copied.root / "videos")
     scanned_manifest(copied.root, copied.paths)
     with refused("data.root", copied.root, "none of 16", copied.paths[0], "No such file"):

@@ -6,10 +6,8 @@ import pytest
 from vidtl.config import AugmentationConfig, ClipConfig
 from vidtl.data.sampling import (
     box_of_crop,
-    random_segment_indices,
     resample_indices,
     resized_size,
-    segment_indices,
     span_indices,
     train_box,
     train_indices,
@@ -19,11 +17,8 @@ from vidtl.video import Box
 SIZES = [(256, 340), (340, 256), (1080, 1920), (720, 720), (96, 128), (8, 8), (1, 1), (100, 3000), (47, 51)]
 
 
-def test_spans_loop_or_hold_past_the_end():
-    assert span_indices(2, 4, 3, 20, "loop").tolist() == [2, 5, 8, 11]
-    assert span_indices(3, 6, 2, 7, "loop").tolist() == [3, 5, 0, 2, 4, 6]
-    assert span_indices(3, 6, 2, 7, "hold").tolist() == [3, 5, 6, 6, 6, 6]
-    assert span_indices(0, 3, 5, 1, "loop").tolist() == [0, 0, 0]
+def random_segments(num_available, num_frames, rng):
+    return train_indices(num_available, ClipConfig(num_frames=num_frames, sampling="segments"), rng)
 
 
 def test_every_start_that_fits_is_drawn_equally_often():
@@ -131,7 +126,7 @@ def test_random_resized_boxes_have_the_given_areas_and_aspects():
 
 def test_each_segment_gives_one_frame_and_every_frame_can_be_drawn():
     rng = np.random.default_rng(0)
-    drawn = np.stack([random_segment_indices(20, 8, rng) for _ in range(4000)])
+    drawn = np.stack([random_segments(20, 8, rng) for _ in range(4000)])
     bounds = np.arange(9) * 2.5
     assert (drawn >= np.floor(bounds[:-1])).all()
     assert (drawn < np.ceil(bounds[1:])).all()
@@ -139,16 +134,15 @@ def test_each_segment_gives_one_frame_and_every_frame_can_be_drawn():
     assert (np.abs(counts / 4000 - 0.4) < 0.04).all()  # 8 frames of 20: every frame equally often, the last included
     assert (np.diff(drawn, axis=1) >= 0).all()
     # Segments of whole frames: TSN's rule in mmaction2 `SampleFrames(clip_len=1)` and VideoMAE.
-    whole = np.stack([random_segment_indices(64, 16, rng) for _ in range(300)])
+    whole = np.stack([random_segments(64, 16, rng) for _ in range(300)])
     assert set((whole - np.arange(16) * 4).ravel().tolist()) == {0, 1, 2, 3}
 
 
 def test_short_videos_repeat_frames_of_segments():
-    assert random_segment_indices(1, 4, np.random.default_rng(0)).tolist() == [0, 0, 0, 0]
-    three = np.stack([random_segment_indices(3, 8, np.random.default_rng(i)) for i in range(50)])
+    assert random_segments(1, 4, np.random.default_rng(0)).tolist() == [0, 0, 0, 0]
+    three = np.stack([random_segments(3, 8, np.random.default_rng(i)) for i in range(50)])
     assert set(three.ravel().tolist()) == {0, 1, 2}
     assert (np.diff(three, axis=1) >= 0).all()
-    assert segment_indices(3, 8, 0.5).tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
 
 
 def test_multi_scale_boxes_are_tsns():

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from vidtl.evaluation.timeline import Segment, Timeline
 NAMES = ("a", "b", "c")
 
 
-def made(spans_s: Any, chances: Any, multi_label: bool = False) -> Timeline:
+def made(spans_s, chances, multi_label=False):
     return Timeline(
         path=Path("made.mp4"),
         class_names=NAMES,
@@ -24,7 +23,7 @@ def made(spans_s: Any, chances: Any, multi_label: bool = False) -> Timeline:
     )
 
 
-def drawn(seed: int, multi_label: bool) -> Timeline:
+def drawn(seed, multi_label):
     """Windows on a grid, so that many overlap, touch, are equal or leave gaps, with few different probabilities."""
     rng = np.random.default_rng(seed)
     starts = np.sort(rng.integers(0, 30, 8)) / 4
@@ -33,7 +32,7 @@ def drawn(seed: int, multi_label: bool) -> Timeline:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_each_moment_has_the_mean_of_the_windows_that_cover_it(seed: int) -> None:
+def test_each_moment_has_the_mean_of_the_windows_that_cover_it(seed):
     timeline = drawn(seed, multi_label=True)
     edges, chances_CK = timeline.cells()
     assert set(edges) == set(timeline.spans_s.ravel())
@@ -49,7 +48,7 @@ def test_each_moment_has_the_mean_of_the_windows_that_cover_it(seed: int) -> Non
 
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("seed", range(20))
-def test_segments_are_the_moments_of_a_class(seed: int, multi_label: bool) -> None:
+def test_segments_are_the_moments_of_a_class(seed, multi_label):
     timeline = drawn(seed, multi_label)
     edges, chances_CK = timeline.cells()
     thresholds = np.array([0.3, 0.5, 0.7])
@@ -71,13 +70,13 @@ def test_segments_are_the_moments_of_a_class(seed: int, multi_label: bool) -> No
         assert all(before.end_s <= after.start_s for before, after in pairwise(joined))
 
 
-def test_without_a_threshold_each_covered_moment_has_its_best_class() -> None:
+def test_without_a_threshold_each_covered_moment_has_its_best_class():
     timeline = made([(0, 1), (1, 2), (2, 4)], [(0.4, 0.3, 0.3), (0.3, 0.4, 0.3), (0.2, 0.4, 0.4)])
     assert timeline.segments() == [("a", 0, 1, 0.4), ("b", 1, 4, pytest.approx(0.4))]
     assert timeline.segments(0.41) == []
 
 
-def test_a_segment_has_the_mean_over_its_covered_time() -> None:
+def test_a_segment_has_the_mean_over_its_covered_time():
     timeline = made([(0, 1), (1, 4), (5, 6)], [(0.9, 0, 0), (0.5, 0, 0), (0.8, 0, 0)], multi_label=True)
     assert timeline.segments() == [("a", 0, 4, pytest.approx(0.6)), ("a", 5, 6, 0.8)]
     assert timeline.segments(gap_s=1.0) == timeline.segments()
@@ -85,26 +84,26 @@ def test_a_segment_has_the_mean_over_its_covered_time() -> None:
 
 
 @pytest.mark.parametrize(("multi_label", "expected"), [(True, [("a", 0, 3), ("b", 1, 2)]), (False, None)])
-def test_a_gap_with_another_class_stays_in_single_label_data(multi_label: bool, expected: object) -> None:
+def test_a_gap_with_another_class_stays_in_single_label_data(multi_label, expected):
     timeline = made([(0, 1), (1, 2), (2, 3)], [(0.9, 0, 0), (0, 0.9, 0), (0.9, 0, 0)], multi_label)
     found = [segment[:3] for segment in timeline.segments(gap_s=9)]
     assert found == (expected or [("a", 0, 1), ("b", 1, 2), ("a", 2, 3)])
 
 
 @pytest.mark.parametrize("drift_s", [-0.0007, 1e-15, 0.0007])
-def test_windows_touch_although_times_are_rounded(drift_s: float) -> None:
+def test_windows_touch_although_times_are_rounded(drift_s):
     timeline = made([(0, 1 + drift_s), (1, 2)], [(0.9, 0.1, 0), (0.1, 0.9, 0)])
     edges, chances_CK = timeline.cells()
     assert len(edges) == 3
     assert chances_CK.tolist() == timeline.probabilities.tolist()
 
 
-def test_windows_of_a_fast_camera_are_told_apart() -> None:
+def test_windows_of_a_fast_camera_are_told_apart():
     timeline = made([(i / 1000, (i + 1) / 1000) for i in range(6)], np.eye(3)[[0, 0, 1, 1, 2, 2]])
     assert [segment.name for segment in timeline.segments()] == list(NAMES)
 
 
-def test_no_windows_have_no_segments() -> None:
+def test_no_windows_have_no_segments():
     timeline = made([], [])
     assert timeline.segments() == []
     assert [part.shape for part in timeline.cells()] == [(0,), (0, 3)]

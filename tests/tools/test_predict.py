@@ -6,8 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import eval as evaluation
 import numpy as np
@@ -18,7 +16,7 @@ from PIL import Image
 from scipy.special import expit, softmax
 
 import vidtl
-from tests.environment import ENVIRONMENT, REPOSITORY, RunMain
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import assert_refusal, refused
 from vidtl.annotations.video_files import find_videos
@@ -31,17 +29,17 @@ HOSTILE = "red\x1b[31m.mp4"
 
 
 @pytest.fixture(scope="module")
-def model(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(random_model, tmp_path_factory):
     return random_model(tmp_path_factory.mktemp("single"), multi_label=False, class_names=MOTIONS)
 
 
 @pytest.fixture(scope="module")
-def multi_label_model(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def multi_label_model(random_model, tmp_path_factory):
     return random_model(tmp_path_factory.mktemp("multi"), multi_label=True, class_names=MOTIONS)
 
 
 @pytest.fixture
-def folder(toy: Path, tmp_path: Path) -> Path:
+def folder(toy, tmp_path):
     """Two videos, one of them without a suffix; what only looks like one; and files that are none."""
     videos = sorted((toy / "videos/val").iterdir())
     (tmp_path / "in/below/.hidden").mkdir(parents=True)
@@ -55,9 +53,7 @@ def folder(toy: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("protocol", "suffix"), [("center", ""), ("vivit_4x3", "_multilabel")])
-def test_scores_are_those_of_an_evaluation_to_the_bit(
-    run_main: RunMain, request: pytest.FixtureRequest, tmp_path: Path, protocol: str, suffix: str
-) -> None:
+def test_scores_are_those_of_an_evaluation_to_the_bit(run_main, request, tmp_path, protocol, suffix):
     model, root = map(request.getfixturevalue, ("multi_label_model" if suffix else "model", f"toy{suffix}"))
     options = ["--checkpoint", model, "--evaluation.protocol", protocol, "--evaluation.batch_size", "10", *HERE]
     data = ["--data.dataset", f"toy{suffix}", "--data.root", root, "--output_dir", tmp_path, "--html", "false"]
@@ -77,7 +73,7 @@ def test_scores_are_those_of_an_evaluation_to_the_bit(
         assert (total == pytest.approx(1, abs=1e-3)) != bool(suffix)
 
 
-def test_a_folder_is_walked_and_every_unreadable_file_is_named(run_main: RunMain, model: Path, folder: Path) -> None:
+def test_a_folder_is_walked_and_every_unreadable_file_is_named(run_main, model, folder):
     options = ["--checkpoint", model, "--json", "--top_k", "2", *HERE]
     output, errors = run_main(prediction.main, folder, *options, code=4)
     assert output.isascii()
@@ -91,7 +87,7 @@ def test_a_folder_is_walked_and_every_unreadable_file_is_named(run_main: RunMain
     assert "1 of 3 videos could not be read" in errors
 
 
-def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main: RunMain, model: Path, folder: Path) -> None:
+def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main, model, folder):
     output, _ = run_main(prediction.main, folder, "--checkpoint", model, *HERE, code=4)
     broken, hostile, nameless = output.splitlines()
     assert "\x1b" not in output
@@ -100,9 +96,7 @@ def test_the_table_is_aligned_and_cannot_move_a_cursor(run_main: RunMain, model:
     assert hostile.count("%") == prediction.TOP_K
 
 
-def test_rows_for_a_spreadsheet_have_no_formulas(
-    run_main: RunMain, random_model: Callable[..., Path], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_for_a_spreadsheet_have_no_formulas(run_main, random_model, folder, monkeypatch):
     names = ("@formula", *MOTIONS[1:])
     model = random_model(folder / "model", multi_label=False, class_names=names)
     monkeypatch.chdir(folder)
@@ -122,9 +116,7 @@ def test_rows_for_a_spreadsheet_have_no_formulas(
 
 
 @pytest.mark.parametrize("suffix", ["", "_multilabel"])
-def test_a_calibration_decides_probabilities_and_classes(
-    run_main: RunMain, request: pytest.FixtureRequest, tmp_path: Path, suffix: str
-) -> None:
+def test_a_calibration_decides_probabilities_and_classes(run_main, request, tmp_path, suffix):
     saved, root = map(request.getfixturevalue, ("multi_label_model" if suffix else "model", f"toy{suffix}"))
     model = shutil.copytree(saved, tmp_path / "model")
     options = ["--checkpoint", model, *HERE]
@@ -143,7 +135,7 @@ def test_a_calibration_decides_probabilities_and_classes(
         assert [each["class"] for each in json.loads(of_chosen)["scores"]] == above[: None if suffix else 5]
 
 
-def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_label_model: Path, folder: Path) -> None:
+def test_a_threshold_selects_any_number_of_classes(run_main, multi_label_model, folder):
     options = [folder / "below", "--checkpoint", multi_label_model, "--json", *HERE]
     everything, _ = run_main(prediction.main, *options, "--threshold", "0")
     scores = json.loads(everything)["scores"]
@@ -167,7 +159,7 @@ def test_a_threshold_selects_any_number_of_classes(run_main: RunMain, multi_labe
         (["below", "--evaluation.protocol", "centre"], ("'centre'", "'center'")),
     ],
 )
-def test_mistakes(run_main: RunMain, model: Path, folder: Path, options: list[str], named: list[object]) -> None:
+def test_mistakes(run_main, model, folder, options, named):
     first, *others = options
     output, errors = run_main(prediction.main, folder / first, "--checkpoint", model, *HERE, *others, code=2)
     assert output == ""
@@ -176,9 +168,7 @@ def test_mistakes(run_main: RunMain, model: Path, folder: Path, options: list[st
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(("target", "code"), [("| true", 141), ("> /dev/full", 2), ("> /dev/null", 4)])
-def test_output_that_nobody_takes_ends_without_a_traceback(
-    model: Path, folder: Path, unbuffered: str, target: str, code: int
-) -> None:
+def test_output_that_nobody_takes_ends_without_a_traceback(model, folder, unbuffered, target, code):
     command = shlex.join([sys.executable, "tools/predict.py", str(folder), "--checkpoint", str(model), "--json", *HERE])
     done = subprocess.run(
         ["bash", "-c", f"{command} {target}; exit ${{PIPESTATUS[0]}}"],
@@ -192,43 +182,37 @@ def test_output_that_nobody_takes_ends_without_a_traceback(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_names_that_a_terminal_lacks_are_escaped(model: Path, toy: Path, tmp_path: Path, encoding: str) -> None:
+def test_names_that_a_terminal_lacks_are_escaped(model, toy, tmp_path, encoding):
     video = shutil.copy(next((toy / "videos/val").iterdir()), tmp_path / "ビデオ.mp4")
     command = [sys.executable, "tools/predict.py", str(video), "--checkpoint", str(model), *HERE]
     output = subprocess.check_output(command, cwd=REPOSITORY, env={**ENVIRONMENT, "PYTHONIOENCODING": encoding})
     assert rb"\u30d3\u30c7\u30aa.mp4" in output
 
 
-def test_images_are_frames_of_a_video_once_their_rate_is_known(model: Path, tmp_path: Path) -> None:
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(1, 13):
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(frames / f"{number:03d}.png")
-    network = VideoModel.from_pretrained(str(model))
-    videos = find_videos([tmp_path]).videos
-    assert [(video.path, video.kind) for video in videos] == [(frames, "frames")]
-    (refused,) = predict(network, videos)
-    assert "--frame_rate" in refused.reason
-    assert refused.best() == []
-    (scored,) = predict(network, videos, PredictionSettings(frame_rate=6))
-    assert (scored.num_frames, scored.duration_s, scored.reason) == (12, 2.0, "")
-    assert len(scored.best()) == len(MOTIONS)
-    assert [video.kind for video in find_videos([tmp_path], image_model=True).videos] == ["image"] * 12
-
-
-def test_a_loaded_clip_is_what_predict_feeds(model: Path, folder: Path, toy: Path) -> None:
+def test_a_loaded_clip_is_what_predict_feeds(model, folder, toy):
     network = VideoModel.from_pretrained(str(model))
     frames = folder / "below/frames"
     frames.mkdir()
     for number in range(12):
         Image.new("RGB", (50, 40), (20 * number, 99, 0)).save(frames / f"{number:03d}.png")
-    fed: list[torch.Tensor] = []
-    network.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0].clone()))
+    assert [video.kind for video in find_videos([frames]).videos] == ["frames"]
+    assert [video.kind for video in find_videos([frames], image_model=True).videos] == ["image"] * 12
+    (unread,) = predict(network, find_videos([frames]).videos)
+    assert "--frame_rate" in unread.reason
+    assert unread.best() == []
+    fed: list[tuple[torch.Tensor, ...]] = []
+    network.register_forward_pre_hook(lambda _, inputs: fed.append(inputs))
     for path in (folder / HOSTILE, folder / "cover.png", frames):
         (prediction,) = predict(network, find_videos([path]).videos, PredictionSettings(frame_rate=6))
         assert prediction.reason == ""
-        assert torch.equal(vidtl.load_clip(str(path), network, frame_rate=6), fed.pop())
-    for path, named in ((folder / "broken.mp4", ()), (folder, (4,)), (frames, ("frame_rate",)), (folder / "no", ())):
+        clip, *timesteps = fed.pop()  # of a still, equal timesteps are passed once
+        clip = clip[timesteps[0][0]].flatten(0, 1)[None] if timesteps else clip
+        assert torch.equal(vidtl.load_clip(str(path), network, frame_rate=6), clip)
+    assert (prediction.num_frames, prediction.duration_s, len(prediction.best())) == (12, 2.0, len(MOTIONS))
+    (folder / "two").mkdir()
+    for name in "ab":
+        shutil.copy(folder / HOSTILE, folder / f"two/{name}.mp4")
+    broken = folder / "broken.mp4"
+    for path, named in ((broken, ()), (folder / "two", (2,)), (frames, ("frame_rate",)), (folder / "no", ())):
         with refused(path, *named):
             vidtl.load_clip(path, network)

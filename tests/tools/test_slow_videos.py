@@ -12,7 +12,6 @@ import predict as prediction
 import pytest
 import train as training
 
-from tests.environment import RunMain
 from tests.training.runs import cut_back
 
 LIMIT = ("--data.read_timeout_s", "0.05")  # of CPU time; a frame of a toy video takes less than a millisecond
@@ -20,7 +19,7 @@ REASON = "0.05 s of CPU time"
 
 
 @pytest.fixture(scope="module")
-def slow(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slow(toy, tmp_path_factory):
     """A toy set with one video for each split that takes a third of a second for its frame, of 8K noise."""
     root = tmp_path_factory.mktemp("slow") / "toy"
     shutil.copytree(toy, root)
@@ -35,12 +34,12 @@ def slow(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def name_of(root: Path, split: str) -> str:
+def name_of(root, split):
     return sorted((root / "videos" / split).iterdir())[3].name
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_all_others_are_predicted(run_main: RunMain, slow: Path, untrained_model: Path, num_workers: int) -> None:
+def test_all_others_are_predicted(run_main, slow, untrained_model, num_workers):
     options = ["--checkpoint", untrained_model, "--data.num_workers", num_workers, "--json", *LIMIT]
     output, _ = run_main(prediction.main, slow / "videos/val", *options, code=prediction.EXIT_UNREADABLE)
     found = {Path(line["path"]).name: line["reason"] for line in map(json.loads, output.splitlines())}
@@ -50,7 +49,7 @@ def test_all_others_are_predicted(run_main: RunMain, slow: Path, untrained_model
     assert REASON in reason
 
 
-def test_all_others_are_scored(run_main: RunMain, slow: Path, untrained_model: Path, tmp_path: Path) -> None:
+def test_all_others_are_scored(run_main, slow, untrained_model, tmp_path):
     options = ["--data.dataset", "toy", "--data.root", slow, "--output_dir", tmp_path, "--html", "false"]
     run_main(evaluation.main, "--checkpoint", untrained_model, *options, *LIMIT)
     (row,) = csv.DictReader((tmp_path / "val-center/unreadable.csv").open())
@@ -58,9 +57,7 @@ def test_all_others_are_scored(run_main: RunMain, slow: Path, untrained_model: P
     assert REASON in row["reason"]
 
 
-def test_a_resumed_run_does_not_try_what_was_given_up(
-    run_main: RunMain, slow: Path, tiny: list[str], tmp_path: Path
-) -> None:
+def test_a_resumed_run_does_not_try_what_was_given_up(run_main, slow, tiny, tmp_path):
     options = [*tiny, "--data.root", slow, "--schedule.length", "2 epochs", "--training.checkpoint_every_steps", "3"]
     options += ["--data.max_unreadable_share", "1", "--training.keep_checkpoints", "9"]
     run_main(training.main, *options, *LIMIT, "--output_dir", tmp_path / "whole")

@@ -2,8 +2,6 @@
 
 import csv
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import eval as evaluation
 import numpy as np
@@ -11,7 +9,6 @@ import predict as prediction
 import pytest
 
 from tests.annotations.sets import write
-from tests.environment import RunMain
 from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import assert_refusal
 from vidtl.data.toy_clip import MOTIONS
@@ -28,14 +25,14 @@ FORMS = {
 
 
 @pytest.fixture(scope="module")
-def models(random_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def models(random_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     kinds = {"single": False, "multi": True}
     return {f"labels: {k}": random_model(folder / k, multi_label=m, class_names=MOTIONS) for k, m in kinds.items()}
 
 
 @pytest.fixture(params=FORMS)
-def test_list(request: pytest.FixtureRequest, toy: Path, tmp_path: Path) -> tuple[str, Path, list[str]]:
+def test_list(request, toy, tmp_path):
     """A test list without labels of toy videos, the last of which is missing: format, folder and ids."""
     form, (lines, ending) = request.param, FORMS[request.param]
     videos = [path.stem for path in sorted((toy / "videos/val").iterdir())[:4]] + ["lost_000001_000002"]
@@ -60,9 +57,7 @@ def test_list(request: pytest.FixtureRequest, toy: Path, tmp_path: Path) -> tupl
     return form, tmp_path, videos
 
 
-def test_every_form_has_the_scores_of_an_evaluation(
-    run_main: RunMain, models: dict[str, Path], test_list: tuple[str, Path, list[str]], toy: Path, tmp_path: Path
-) -> None:
+def test_every_form_has_the_scores_of_an_evaluation(run_main, models, test_list, toy, tmp_path):
     form, root, videos = test_list
     model = models[FORMS[form][0][0]]
     options = ["--checkpoint", model, "--evaluation.batch_size", "10", "--evaluation.protocol", "center"]
@@ -97,9 +92,7 @@ def test_every_form_has_the_scores_of_an_evaluation(
         assert [line[1] for line in lines[:-1]] == [table.class_names[row.argmax()] for row in rows]
 
 
-def test_such_a_list_cannot_be_evaluated(
-    run_main: RunMain, models: dict[str, Path], test_list: tuple[str, Path, list[str]]
-) -> None:
+def test_such_a_list_cannot_be_evaluated(run_main, models, test_list):
     form, root, _ = test_list
     options = ["--checkpoint", models[FORMS[form][0][0]], "--data.dataset", root, "--data.root", root]
     _, errors = run_main(evaluation.main, *options, "--output_dir", root / "eval", code=2)
@@ -118,6 +111,6 @@ def test_such_a_list_cannot_be_evaluated(
         (["--submission", "x", "--data.eval_split", "vla", "--data.root", "."], ("'vla'", "'val'")),
     ],
 )
-def test_mistakes(run_main: RunMain, models: dict[str, Path], options: list[str], named: tuple[str, ...]) -> None:
+def test_mistakes(run_main, models, options, named):
     _, errors = run_main(prediction.main, *options, "--checkpoint", models["labels: single"], code=2)
     assert_refusal(errors.splitlines()[-1], *named)

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import shutil
-from pathlib import Path
 
 import av
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from PIL import Image
 
 from benchmarks.timeline import segment_f1
-from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import encode_video
@@ -31,7 +29,7 @@ HERE = ("--data.num_workers", "0")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory):
     """Learn the colors: a single-label, a multi-label and an image model."""
     folder = tmp_path_factory.mktemp("models")
     for name, num_frames in (("single", NUM_FRAMES), ("multi", NUM_FRAMES), ("image", 1)):
@@ -53,7 +51,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("videos") / "=colors.mp4"
     encode_video(path, np.concatenate([solid(name, 30) for name in ("red", "blue", "=green", "red")]), FPS)
     return path
@@ -62,14 +60,12 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TRUE = [("red", 0, 3), ("blue", 3, 6), ("=green", 6, 9), ("red", 9, 12)]
 
 
-def solid(name: str, num_frames: int) -> np.ndarray:
+def solid(name, num_frames):
     return np.full((num_frames, 24, 32, 3), COLORS[name], np.uint8)
 
 
 @pytest.mark.parametrize("name", ["single", "multi", "image"])
-def test_segments_of_known_colors_are_found(
-    run_main: RunMain, models: Path, video: Path, tmp_path: Path, name: str
-) -> None:
+def test_segments_of_known_colors_are_found(run_main, models, video, tmp_path, name):
     options = [video, "--checkpoint", models / name, "--timeline", "--output", tmp_path / "out", *HERE]
     output, errors = run_main(prediction.main, *options, "--json", "--hop", "0.1 s", "--overlay", tmp_path / "out.mp4")
     (line,) = map(json.loads, output.splitlines())
@@ -82,23 +78,20 @@ def test_segments_of_known_colors_are_found(
     windows = list(map(json.loads, (tmp_path / "out/windows.jsonl").read_text().splitlines()))
     starts = [window["start_s"] for window in windows]
     assert starts == pytest.approx(np.arange(num_windows) / FPS, abs=1e-3)
-    assert {round(window["end_s"] - window["start_s"], 3) for window in windows} == {
-        1 / FPS if name == "image" else 0.4
-    }
+    lengths_s = {round(window["end_s"] - window["start_s"], 3) for window in windows}
+    assert lengths_s == {1 / FPS if name == "image" else 0.4}
     assert all(window["probabilities"]["blue"] > 0.5 for window in windows if 3 <= window["start_s"] < 5.6)
-    rows = list(csv.DictReader((tmp_path / "out/segments.csv").open()))
-    assert [(row["class"], float(row["start_s"])) for row in rows] == [
-        (each.name.replace("=", "'="), pytest.approx(each.start_s, abs=1e-3)) for each in found
-    ]
+    rows = [(row["class"], float(row["start_s"])) for row in csv.DictReader((tmp_path / "out/segments.csv").open())]
+    assert rows == [(each.name.replace("=", "'="), pytest.approx(each.start_s, abs=1e-3)) for each in found]
     assert Image.open(tmp_path / "out/=colors.timeline.png").size > (100, 100)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 120
 
 
-def test_threshold_and_gap_decide_segments(run_main: RunMain, models: Path, video: Path) -> None:
+def test_threshold_and_gap_decide_segments(run_main, models, video):
     options = [video, "--checkpoint", models / "multi", "--timeline", "--csv", *HERE]
 
-    def names(*more: str) -> list[str]:
+    def names(*more):
         output, _ = run_main(prediction.main, *options, *more)
         return [row["class"] for row in csv.DictReader(output.splitlines())]
 
@@ -107,9 +100,7 @@ def test_threshold_and_gap_decide_segments(run_main: RunMain, models: Path, vide
     assert names("--threshold", "1") == []
 
 
-def test_a_calibration_gives_probabilities_and_thresholds(
-    run_main: RunMain, models: Path, video: Path, tmp_path: Path
-) -> None:
+def test_a_calibration_gives_probabilities_and_thresholds(run_main, models, video, tmp_path):
     checkpoint = find_checkpoint(shutil.copytree(models / "multi", tmp_path / "model"))
     calibration = Calibration(
         fingerprint=checkpoint.fingerprint(), split="val", protocol="center", num_videos=3, multi_label=True,
@@ -122,20 +113,17 @@ def test_a_calibration_gives_probabilities_and_thresholds(
     assert 0.4 < segment["probability"] < 0.6
 
 
-def test_the_table_has_a_heading_per_file_and_short_files_one_window(
-    run_main: RunMain, models: Path, video: Path, tmp_path: Path
-) -> None:
+def test_the_table_has_a_heading_per_file_and_short_files_one_window(run_main, models, video, tmp_path):
     encode_video(tmp_path / "short.mp4", solid("red", 2), FPS)
-    output, _ = run_main(
-        prediction.main, tmp_path / "short.mp4", video, "--checkpoint", models / "single", "--timeline", *HERE
-    )
+    options = ["--checkpoint", models / "single", "--timeline", *HERE]
+    output, _ = run_main(prediction.main, tmp_path / "short.mp4", video, *options)
     heading, segment, *_ = output.splitlines()
     assert heading.split() == [str(tmp_path / "short.mp4"), "0.2", "s"]
     assert segment.split()[:4] == ["0.00", "s", "0.20", "s"]
     assert len(output.splitlines()) == 2 + 1 + len(TRUE)
 
 
-def test_a_file_that_breaks_in_the_middle_keeps_what_was_read(run_main: RunMain, models: Path, tmp_path: Path) -> None:
+def test_a_file_that_breaks_in_the_middle_keeps_what_was_read(run_main, models, tmp_path):
     noise = np.random.default_rng(0).integers(-40, 40, (60, 24, 32, 3))
     encode_video(tmp_path / "breaks.mp4", (solid("red", 60) + noise).clip(0, 255).astype(np.uint8), FPS)
     content = bytearray((tmp_path / "breaks.mp4").read_bytes())
@@ -156,28 +144,19 @@ def test_a_file_that_breaks_in_the_middle_keeps_what_was_read(run_main: RunMain,
     unread = [window for window in windows if window["reason"] and window["path"] == str(paths[0])]
     assert 1 < len(read) < 28
     assert segment["end_s"] == pytest.approx(max(window["end_s"] for window in read), abs=1e-3)
-    assert breaks["reason"].startswith(
-        f"{len(unread)} of {len(read) + len(unread)} windows, the first at {unread[0]['start_s']:.2f} s: "
-    )
+    counts = f"{len(unread)} of {len(read) + len(unread)} windows"
+    assert breaks["reason"].startswith(f"{counts}, the first at {unread[0]['start_s']:.2f} s: ")
     rows = list(csv.DictReader((tmp_path / "out/segments.csv").open()))
     assert [bool(row["reason"]) for row in rows] == [False, True, True]
     assert "2 of 2 videos could not be read" in errors
 
 
-def test_folders_of_images_have_a_timeline(run_main: RunMain, models: Path, tmp_path: Path) -> None:
+def test_folders_of_images_have_a_timeline(run_main, models, tmp_path):
     (tmp_path / "frames").mkdir()
     for number, frame in enumerate([*solid("blue", 10), *solid("red", 10)]):
         Image.fromarray(frame).save(tmp_path / f"frames/{number:03d}.png")
-    options = [
-        tmp_path / "frames",
-        "--checkpoint",
-        models / "single",
-        "--timeline",
-        "--json",
-        "--hop",
-        "1 frame",
-        *HERE,
-    ]
+    options = [tmp_path / "frames", "--checkpoint", models / "single", "--timeline", "--json", *HERE]
+    options += ["--hop", "1 frame"]
     output, _ = run_main(prediction.main, *options, "--frame_rate", "5")
     first, second = json.loads(output)["segments"]
     assert [first["class"], second["class"]] == ["blue", "red"]
@@ -186,7 +165,7 @@ def test_folders_of_images_have_a_timeline(run_main: RunMain, models: Path, tmp_
     assert_refusal(errors.splitlines()[-1], tmp_path / "frames", "--frame_rate")
 
 
-def test_a_full_disk_is_one_line(run_main: RunMain, models: Path, video: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line(run_main, models, video, tmp_path):
     (tmp_path / "windows.jsonl").symlink_to("/dev/full")
     options = [video, "--checkpoint", models / "single", "--timeline", "--output", tmp_path, *HERE]
     _, errors = run_main(prediction.main, *options, code=2)
@@ -206,15 +185,7 @@ def test_a_full_disk_is_one_line(run_main: RunMain, models: Path, video: Path, t
         (["--timeline", "--submission", "out.csv"], ["--submission"]),
     ],
 )
-def test_options_that_do_not_fit_are_refused(
-    run_main: RunMain,
-    models: Path,
-    video: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    options: list[str],
-    parts: list[str],
-) -> None:
+def test_options_that_do_not_fit_are_refused(run_main, models, video, tmp_path, monkeypatch, options, parts):
     monkeypatch.chdir(tmp_path)
     encode_video(tmp_path / "second.mp4", solid("red", 2), FPS)
     _, errors = run_main(prediction.main, video, "--checkpoint", models / "single", *options, code=2)

@@ -1,8 +1,6 @@
 """Pictures of training clips, in a run and before it; and runs on classes of unequal size."""
 
 from collections import Counter
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +10,13 @@ import visualize
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from tests.tools.conftest import copy_videos
 from vidtl.annotations.description import load_description, read_records
 
 
 @pytest.fixture(scope="module")
-def unbalanced(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbalanced(toy, tmp_path_factory):
     """Class folders of 8 and 2 videos."""
     root, videos = tmp_path_factory.mktemp("unbalanced"), sorted((toy / "videos/train").iterdir())
     for name, chosen in {"train/many": videos[:8], "train/few": videos[8:10], "val/many": videos[10:12]}.items():
@@ -27,15 +24,13 @@ def unbalanced(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_pictures_show_the_input_of_the_first_step(
-    run_main: RunMain, toy: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_show_the_input_of_the_first_step(run_main, toy, tiny, tmp_path, monkeypatch):
     inputs, drawn, compute = [], [], training_run.batch_input
     for module in (training_run, visualize):
         draw = module.draw_clips
         monkeypatch.setattr(module, "draw_clips", lambda *given, draw=draw: (drawn.append(given[0]), draw(*given)))
 
-    def record(*given: Any, **settings: Any) -> Any:
+    def record(*given, **settings):
         inputs.append(compute(*given, **settings))
         return inputs[-1]
 
@@ -64,9 +59,7 @@ def test_pictures_show_the_input_of_the_first_step(
     assert (shown.step, shown.width, shown.height) == (0, *size)
 
 
-def test_a_balanced_run_says_its_counts_and_resumes_bitwise(
-    run_main: RunMain, unbalanced: Path, tiny: list[str], tmp_path: Path
-) -> None:
+def test_a_balanced_run_says_its_counts_and_resumes_bitwise(run_main, unbalanced, tiny, tmp_path):
     options = [*tiny, "--data.dataset", "", "--data.root", unbalanced, "--schedule.name", "constant"]
     weights = []
     for folder, lengths in (("whole", [2]), ("broken", [1, 2])):

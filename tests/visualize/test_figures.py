@@ -3,7 +3,6 @@
 import json
 import math
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from vidtl.visualize.curves import draw_curves, running_mean
 HOSTILE = ["=1+1", "$\\frac{", "a\nb\x1b[31m", "<script>", "a" * 300, "50% $ & $ more", "", "_^{"]
 
 
-def pixels(path: Path) -> np.ndarray:
+def pixels(path):
     """RGB of a PNG; also checks that something is drawn and nothing else lies beside it."""
     with Image.open(path) as image:
         assert image.format == "PNG"
@@ -67,7 +66,7 @@ def test_average_precision_bars(tmp_path, monkeypatch, num_classes):
 
 
 @pytest.fixture
-def one_font(tmp_path, monkeypatch) -> str:
+def one_font(tmp_path, monkeypatch):
     """Install a font with a square for one character, and no other: that character."""
     builder = FontBuilder(1000)
     pen = TTGlyphPen(None)
@@ -105,11 +104,11 @@ def test_names_are_drawn_with_an_installed_font_or_as_escapes(tmp_path, one_font
     np.testing.assert_array_equal(found[1], found[2])
 
 
-def training_lines(count: int) -> list[dict]:
+def training_lines(count):
     return [{"step": s, "epoch": s / 10, "loss": 3 / s, "learning_rate": 1e-3} for s in range(1, count + 1)]
 
 
-def write(path: Path, lines: list[dict]) -> Path:
+def write(path, lines):
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 

@@ -1,7 +1,5 @@
 """The overlay of a video: its frames, times and sound, and other pixels only where text and the bar of time are."""
 
-from pathlib import Path
-
 import av
 import numpy as np
 import pytest
@@ -25,12 +23,12 @@ VIDEOS = {
 }
 
 
-def times_of(path: Path) -> np.ndarray:
+def times_of(path):
     with open_video(path) as video:
         return video.times_s
 
 
-def sound_of(path: Path) -> list[list[tuple[float, bytes]]]:
+def sound_of(path):
     """Time in ms from the start of the file and content of the packets of each stream."""
     tracks = []
     with av.open(str(path)) as container:
@@ -43,13 +41,13 @@ def sound_of(path: Path) -> list[list[tuple[float, bytes]]]:
     return tracks
 
 
-def luma_of(path: Path, numbers: list[int]) -> np.ndarray:
+def luma_of(path, numbers):
     """[T, H, W]."""
     planes = read(path, numbers, form="planar").astype(float)
     return planes[:, : planes.shape[1] * 2 // 3]
 
 
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
+def psnr(first, second):
     return float(10 * np.log10(255**2 / np.mean((first - second) ** 2)))
 
 

@@ -1,8 +1,5 @@
 """Attention rollout against what follows by hand for uniform and planted attention, in every form of ViViT."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -22,7 +19,7 @@ CLIP = ClipConfig(num_frames=2 * T, frame_size=(4 * H, 4 * W), short_side=4 * W)
 NO_STAGE = TokenLearnerConfig(num_tokens=0)
 
 
-def make(form: str, depth: int = 1, temporal_depth: int = 0, pooling: str = "mean", **more: Any) -> ViViT:
+def make(form, depth=1, temporal_depth=0, pooling="mean", **more):
     torch.manual_seed(0)
     config = ModelConfig(
         form=form, width=8, depth=depth, num_heads=2, mlp_width=8, temporal_depth=temporal_depth,
@@ -35,11 +32,11 @@ def make(form: str, depth: int = 1, temporal_depth: int = 0, pooling: str = "mea
     return model.eval()
 
 
-def attentions(model: nn.Module) -> Iterator[Attention]:
+def attentions(model):
     return (part for part in model.modules() if isinstance(part, Attention))
 
 
-def clip_of_noise() -> torch.Tensor:
+def clip_of_noise():
     return torch.randn(2, 2 * T, 3, 4 * H, 4 * W)
 
 
@@ -79,7 +76,7 @@ def test_uniform_attention_gives_a_uniform_rollout(form, more):
     np.testing.assert_allclose(clip_rollout(model, clip_of_noise()), 1 / (T * N), rtol=1e-5)
 
 
-def plant(model: ViViT, t: int, n: int) -> None:
+def plant(model, t, n):
     """Let every query that can see token (t, n) attend to it alone; all others attend uniformly."""
     for name, parameter in model.named_parameters():
         nn.init.constant_(parameter, 1.0 if "norm" in name and name.endswith("weight") else 0.0)

@@ -20,6 +20,7 @@ from vidtl.video import UnreadableVideo
 from vidtl.video.safety import checked_path, container_of_head
 from vidtl.video.suffixes import IMAGE_SUFFIXES
 
+_ANY = ClassNames(("any",))
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -75,22 +76,23 @@ def split_refused(
     return accepted, refused
 
 
-def check_frame_rate(frame_rate: float | None) -> None:
-    """Raise a UserError for an impossible frame rate; None is allowed."""
-    if frame_rate is not None and not 0 < frame_rate < 10_000:
-        raise UserError(f"--frame_rate is {frame_rate:g}; allowed: above 0 and below 10000 frames per second")
-
-
-def by_pixel_format(videos: Sequence[VideoFile], data: DataConfig) -> Iterator[tuple[list[VideoFile], DataConfig]]:
-    """Yield video files, then images, which are read as RGB only; each kind, if there is one, with its settings.
+def records_by_kind(
+    videos: Sequence[VideoFile],
+    data: DataConfig,
+    frame_rate: float | None,
+    classes: ClassNames = _ANY,
+    multi_label: bool = False,
+) -> Iterator[tuple[list[VideoFile], Records, DataConfig]]:
+    """Yield video files, then images, which are read as RGB only: those there are, their records and settings.
 
     No manifest is used: it would be that of the training data.
     """
     for is_video, pixel_format in ((True, data.pixel_format), (False, "rgb")):
         of_kind = [video for video in videos if (video.kind == "video") == is_video]
         if of_kind:
+            records = records_of_files(of_kind, classes, multi_label, frame_rate)
             workers = min(data.num_workers, len(of_kind))
-            yield of_kind, replace(data, pixel_format=pixel_format, num_workers=workers, manifest="none")
+            yield of_kind, records, replace(data, pixel_format=pixel_format, num_workers=workers, manifest="none")
 
 
 def records_of_files(
@@ -124,11 +126,11 @@ def records_of_paths(
     videos = find_videos(paths, image_model).videos
     for video, reason in split_refused(videos, frame_rate)[1]:
         raise UserError(f"{video.path}: {reason}")
-    kinds = list(by_pixel_format(videos, data))
+    kinds = list(records_by_kind(videos, data, frame_rate))
     if len(kinds) != 1:
-        found = " and ".join(str(of_kind[0].path) for of_kind, _ in kinds) or "no videos"
+        found = " and ".join(str(of_kind[0].path) for of_kind, *_ in kinds) or "no videos"
         raise UserError(f"{found} found in {', '.join(map(repr, map(str, paths)))}; allowed: videos, or else images")
-    return records_of_files(videos, ClassNames(("any",)), False, frame_rate), kinds[0][1]
+    return kinds[0][1:]
 
 
 def _has_container(path: str) -> bool:

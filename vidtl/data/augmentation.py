@@ -1,10 +1,8 @@
 """Random augmentation and mixing of training clips, on the device, batched, the same for all frames of a clip.
 
-The random numbers of a clip are drawn where it is decoded, from (seed, epoch, sample, view), and travel with it. The
-crop is a box that the decoder reads (`vidtl.data.sampling`).
-
-Order: RandAugment on uint8, color jitter, flip, normalization, random erasing, mixing; as in published code, except for
-crop and flip, which commute with everything but RandAugment's geometry.
+The random numbers of a clip are drawn where it is decoded, and travel with it. Order: RandAugment on uint8, color
+jitter, flip, normalization, random erasing, mixing; as in published code, except for crop (a box that the decoder
+reads, `vidtl.data.sampling`) and flip, which commute with everything but RandAugment's geometry.
 
 MixUp and CutMix draw once per micro-batch, from (seed, optimizer step, micro-batch, process). The partner of a clip is
 the clip at the same position counted from the end, as in scenic and timm. Labels become soft; the loss smooths them
@@ -24,6 +22,8 @@ from vidtl.data.rand_augment import Operation, apply_operations, draw_operations
 from vidtl.data.sampling import draw_box
 from vidtl.runtime.seeding import generator
 from vidtl.video import Box
+
+Size = tuple[int, int]  # height and width
 
 # RGB to YIQ: a rotation of the last two axes changes the hue and keeps the luma, the first.
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
@@ -65,26 +65,19 @@ class Augmentation(NamedTuple):
     erasure: Erasure | None = None
 
 
-def draw_augmentation(
-    config: AugmentationConfig, frame_size: tuple[int, int], rng: np.random.Generator
-) -> Augmentation:
+def draw_augmentation(config: AugmentationConfig, frame_size: Size, rng: np.random.Generator) -> Augmentation:
     """Draw the augmentation of one clip: every number, even if unused, so that one change leaves the others alone."""
     probabilities = (config.flip_probability, config.color_jitter_probability, config.grayscale_probability)
     flip, jitter, gray = rng.random(3) < probabilities
     brightness, contrast, saturation, hue = config.color_jitter
     draws = (rng.uniform(-1, 1, size=4) * jitter).tolist()
-    erasure = _draw_erasure(config, frame_size, rng)
+    erased = rng.random() < config.random_erasing_probability
+    box = draw_box(*frame_size, ERASED_AREA, ERASED_ASPECT, rng)
+    seed = int(rng.integers(2**62))
+    erasure = Erasure(box, seed) if erased and box else None  # as timm's `RandomErasing`, none if no try fits
     saturation = 0.0 if gray else 1 + saturation * draws[1]
     color = ColorJitter(brightness * draws[0], 1 + contrast * draws[2], saturation, hue * draws[3])
     return Augmentation(bool(flip), color, draw_operations(config, frame_size, rng), erasure)
-
-
-def _draw_erasure(config: AugmentationConfig, frame_size: tuple[int, int], rng: np.random.Generator) -> Erasure | None:
-    """Draw a box as timm's `RandomErasing`; None if no try fits."""
-    chosen = rng.random() < config.random_erasing_probability
-    box = draw_box(*frame_size, ERASED_AREA, ERASED_ASPECT, rng)
-    seed = int(rng.integers(2**62))
-    return Erasure(box, seed) if chosen and box else None
 
 
 def _color_matrices(saturation_B: torch.Tensor, hue_B: torch.Tensor) -> torch.Tensor:
@@ -115,14 +108,9 @@ def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> to
 
 
 def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
-    """Apply each clip's RandAugment operations, color jitter and flip, in this order.
+    """Apply RandAugment, color jitter and flip of each clip, in this order, to float32 [B, T, 3, H, W] in 0..1.
 
-    Args:
-        rgb_BTCHW: float32 in 0..1.
-        augmentations: B of them; steps that none of them needs are skipped.
-
-    Returns:
-        float32 [B, T, 3, H, W] in 0..1.
+    Steps that none of the B `augmentations` needs are skipped.
     """
     if any(clip.operations for clip in augmentations):
         clips = zip(rgb_BTCHW, augmentations, strict=True)
@@ -161,7 +149,7 @@ class Mixing(NamedTuple):
 
 
 def draw_mixing(
-    config: AugmentationConfig, frame_size: tuple[int, int], weights: list[float], seed: int, *position: int
+    config: AugmentationConfig, frame_size: Size, weights: list[float], seed: int, *position: int
 ) -> Mixing | None:
     """Draw the mixing of one micro-batch; None if its clips are not mixed.
 
@@ -179,18 +167,13 @@ def draw_mixing(
     partners = (*reversed(range(real)), *range(real, len(weights)))
     if not cutmix:
         return Mixing(own_share, None, partners)
-    box = _cut_box(frame_size, own_share, rng)
-    return Mixing(1 - box.height * box.width / (frame_size[0] * frame_size[1]), box, partners)
-
-
-def _cut_box(frame_size: tuple[int, int], own_share: float, rng: np.random.Generator) -> Box:
-    """Draw a box of the frame's shape around a random pixel, clipped at the frame's edges."""
     edges = []
-    for side in frame_size:
+    for side in frame_size:  # a box of the frame's shape around a random pixel, clipped at the frame's edges
         length, center = int(side * np.sqrt(1 - own_share)), int(rng.integers(side))
         edges.append((max(center - length // 2, 0), min(center + (length + 1) // 2, side)))
     (top, bottom), (left, right) = edges
-    return Box(top, left, bottom - top, right - left)
+    box = Box(top, left, bottom - top, right - left)
+    return Mixing(1 - box.height * box.width / (frame_size[0] * frame_size[1]), box, partners)
 
 
 def mix(input_BTCHW: torch.Tensor, targets_BK: torch.Tensor, mixing: Mixing) -> tuple[torch.Tensor, torch.Tensor]:

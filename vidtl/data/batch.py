@@ -131,16 +131,15 @@ def _conversions(device: torch.device) -> torch.Tensor:
     return torch.tensor([conversion(color) for color in sorted(colors, key=Color.code)], device=device)
 
 
-def planar_to_rgb(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
-    """Convert I420 frames to RGB.
+def to_rgb(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """Convert transported frames to float32 RGB [B, T, 3, H, W] in 0..1; chroma is upsampled bilinearly.
 
     Args:
-        pixels: uint8 [B, T, H * 3 / 2, W]; the Y plane, then U and V at half size, each contiguous. H and W even.
+        pixels: uint8 RGB [B, T, H, W, 3], or I420 [B, T, H * 3 / 2, W] of even H and W: the Y plane, then U and V.
         color: int64 [B]; `Color.code()` of each clip's file.
-
-    Returns:
-        float32 [B, T, 3, H, W] in 0..1. Chroma is upsampled bilinearly.
     """
+    if pixels.ndim == 5:
+        return rearrange(pixels, "B T H W C -> B T C H W").float() / 255  # type: ignore[no-any-return]
     batch, frames, rows, width = pixels.shape
     height = rows * 2 // 3
     flat = rearrange(pixels, "B T R W -> (B T) (R W)")
@@ -153,18 +152,9 @@ def planar_to_rgb(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
     return rearrange(rgb, "B C (T H W) -> B T C H W", T=frames, H=height)
 
 
-def to_rgb(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
-    """Convert transported frames, planar [B, T, H * 3 / 2, W] or RGB [B, T, H, W, 3], to float32 BTCHW in 0..1."""
-    if pixels.ndim == 4:
-        return planar_to_rgb(pixels, color)
-    rgb: torch.Tensor = rearrange(pixels, "B T H W C -> B T C H W").float() / 255
-    return rgb
-
-
 def normalize(rgb_BTCHW: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
     """Subtract `clip.mean` and divide by `clip.std`, per channel."""
-    mean_std = torch.tensor([clip.mean, clip.std]).to(rgb_BTCHW.device, non_blocking=True)
-    mean, std = mean_std[:, :, None, None]
+    mean, std = torch.tensor([clip.mean, clip.std])[:, :, None, None].to(rgb_BTCHW.device, non_blocking=True)
     input_BTCHW: torch.Tensor = (rgb_BTCHW - mean) / std
     return input_BTCHW
 
@@ -175,11 +165,7 @@ def prepare_input(pixels: torch.Tensor, color: torch.Tensor, clip: ClipConfig) -
 
 
 def batch_input(batch: ClipBatch, clip: ClipConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Convert uint8 frames to float RGB, then augment, normalize and mix them.
-
-    Returns:
-        The model's input [B, T, 3, H, W]; targets, mixed alike, [B, K].
-    """
+    """Convert, augment, normalize and mix frames to the model's input [B, T, 3, H, W]; also mix the targets [B, K]."""
     rgb_BTCHW = augment(to_rgb(batch.pixels, batch.color), batch.augmentation)
     input_BTCHW = erase(normalize(rgb_BTCHW, clip), batch.augmentation)
     return mix(input_BTCHW, batch.targets, batch.mixing) if batch.mixing else (input_BTCHW, batch.targets)

@@ -1,7 +1,6 @@
 """Records to clips: choose frames and box, decode to uint8.
 
-Every random number of a clip comes from (seed, epoch, record, view): a clip depends neither on the number of workers,
-nor on the step where a run was interrupted, nor on the number of clips that are read with it.
+Every random number of a clip comes from (seed, epoch, record, view), whatever workers, interruptions and other clips.
 """
 
 import logging
@@ -94,8 +93,8 @@ class ClipDataset(Dataset[list[Clip]]):
     def __getitem__(self, key: ClipKey) -> list[Clip]:
         """Decode the `augmentation.repeats` clips of one video in one pass; the first of them carries the failures.
 
-        A video that pads a batch reports no failures, and its clips are zeros if no substitute can be read. UserError
-        if neither the video nor any of its substitutes, at most `MAX_SUBSTITUTIONS`, can be read.
+        A video that pads a batch reports none, and its clips are zeros if no substitute can be read. UserError if
+        neither the video nor any of its substitutes, at most `MAX_SUBSTITUTIONS`, can be read.
         """
         failures: list[Failure] = []
         candidates = chain([key.record], self._substitutes(key))
@@ -105,11 +104,15 @@ class ClipDataset(Dataset[list[Clip]]):
                 with self.reads.limited(read, self.records.path(index)):
                     first, *others = self._read(key, index)
             except UnreadableVideo as error:
-                failures.append(self._failure(read, attempt, error.reason))
+                classes = tuple(self.records.classes.names[number] for number in self.records.labels(index))
+                given_up = read if read in self.reads.given_up else None
+                failures.append(Failure(index, self.records.paths[index], error.reason, classes, attempt, given_up))
             else:
                 return [first._replace(failures=failures if key.weight else []), *others]
         if key.weight == 0:
-            return [self._blank(key.record)] * self.augmentation.repeats
+            shape = clip_shape(self.clip.num_frames, self.clip.frame_size, self.data.pixel_format)
+            blank = Clip(np.zeros(shape, np.uint8), 0, self.records.targets(key.record), Augmentation(), 0.0, [])
+            return [blank] * self.augmentation.repeats
         tried = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures)
         raise UserError(f"none of {len(failures)} videos tried for one clip could be read: {tried}")
 
@@ -120,7 +123,10 @@ class ClipDataset(Dataset[list[Clip]]):
         streams = [generator(self.seed, key.epoch, index, number, _CLIP) for number in numbers]
         with open_record(records, index, self.data, self.manifest) as video:
             frames = available_frames(video, records, index, clip.target_fps)
-            views = [self._draw_view(video, frames, rng) for rng in streams]
+            views = []
+            for rng in streams:
+                indices = frames[train_indices(len(frames), clip, rng)]
+                views.append(View(indices, train_box(video.height, video.width, self.augmentation, clip, rng)))
             pixels = video.read(views, clip.frame_size, self.data.pixel_format)
             spans_s = [video.times_s[[view.indices.min(), view.indices.max()]] for view in views]
             color = video.color.code()
@@ -129,21 +135,6 @@ class ClipDataset(Dataset[list[Clip]]):
             Clip(pixels[view], color, records.targets(index, *spans_s[view]), changes[view], key.weight, [])
             for view in range(repeats)
         ]
-
-    def _draw_view(self, video: VideoReader, frames: np.ndarray, rng: np.random.Generator) -> View:
-        indices = frames[train_indices(len(frames), self.clip, rng)]
-        return View(indices, train_box(video.height, video.width, self.augmentation, self.clip, rng))
-
-    def _blank(self, index: int) -> Clip:
-        shape = clip_shape(self.clip.num_frames, self.clip.frame_size, self.data.pixel_format)
-        targets = self.records.targets(index)
-        return Clip(np.zeros(shape, np.uint8), 0, targets, Augmentation(), weight=0.0, failures=[])
-
-    def _failure(self, read: Read, attempt: int, reason: str) -> Failure:
-        records, index = self.records, read.tried
-        classes = tuple(records.classes.names[number] for number in records.labels(index))
-        given_up = read if read in self.reads.given_up else None
-        return Failure(index, records.paths[index], reason, classes, attempt, given_up)
 
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
         """Yield other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 others.
@@ -188,14 +179,8 @@ class ViewDataset(Dataset[VideoViews]):
             message = "evaluation.protocol %s takes %s of a video, but clip.sampling is %s; scores will suffer"
             _log.warning(message, protocol.name, protocol.frames, clip.sampling)
 
-    def __getitem__(self, index: int) -> VideoViews:
-        """Decode all views of one video in one pass."""
-        (video,) = self.__getitems__([index])
-        self._close()
-        return video
-
     def __getitems__(self, indices: list[int]) -> list[VideoViews]:
-        """Decode all views of some videos; a DataLoader calls this instead of `__getitem__`."""
+        """Decode all views of some videos, each in one pass; a DataLoader calls this instead of `__getitem__`."""
         return [self._read(index, indices[place:]) for place, index in enumerate(indices)]
 
     def _read(self, index: int, batch: Sequence[int]) -> VideoViews:
@@ -253,14 +238,11 @@ class ViewDataset(Dataset[VideoViews]):
     def _opened(self, index: int) -> VideoReader:
         path = self.records.paths[index]
         if self._file is None or self._file[0] != path:
-            self._close()
+            if self._file:
+                self._file[1].close()
+            self._file, self._due = None, []
             self._file = path, open_record(self.records, index, self.data, self.manifest)
         return self._file[1]
-
-    def _close(self) -> None:
-        if self._file:
-            self._file[1].close()
-        self._file, self._due = None, []
 
 
 def collate(videos: Sequence[Sequence[Clip]]) -> ClipBatch:

@@ -1,16 +1,11 @@
 """Batches in a global order that is a pure function of (seed, epoch).
 
-Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permutation, for a global batch of G videos:
-
-    step            |<---------------------- G ---------------------->|
-    micro-batch     |<-------- 0 -------->|<-------- 1 -------->| ...     accumulation_steps of them
-    process         |   0   |   1   | ... |   0   |   1   | ... |         num_processes in each
-
-so the clips of a step do not depend on the numbers of processes and accumulation steps, and a run resumes at any step
+Optimizer step s of an epoch takes places s·G to (s+1)·G of that epoch's permutation, for a global batch of G videos.
+They are the `accumulation_steps` micro-batches one after another, and in each of them the processes one after another:
+the clips of a step do not depend on the numbers of processes and accumulation steps, and a run resumes at any step
 without decoding the earlier ones. The last step of an epoch is padded with clips of weight 0.
 
-With repeated augmentation, a place is a video with `augmentation.repeats` consecutive clips. With class-balanced
-sampling (`data.balance`), an epoch has as many places as videos, and a video may have none or several of them.
+A place is a video with `augmentation.repeats` consecutive clips. With `data.balance`, a video may have none or several.
 """
 
 import math
@@ -72,9 +67,9 @@ class TrainLoader:
         training, augmentation = config.training, config.augmentation
         parts = num_processes * training.accumulation_steps * augmentation.repeats
         if training.batch_size % parts:
-            factors = f"{num_processes} processes x {training.accumulation_steps} accumulation steps"
-            factors += f" x {augmentation.repeats} clips per video" if augmentation.repeats > 1 else ""
-            raise UserError(f"training.batch_size is {training.batch_size}; allowed: multiples of {parts} ({factors})")
+            factors = f"{training.accumulation_steps} accumulation steps x {augmentation.repeats} clips per video"
+            allowed = f"multiples of {parts} ({num_processes} processes x {factors})"
+            raise UserError(f"training.batch_size is {training.batch_size}; allowed: {allowed}")
         self.records, self.config = records, config
         self.process_index, self.num_processes = process_index, num_processes
         self.repeats = augmentation.repeats
@@ -198,9 +193,9 @@ def _clip_bytes(clip: ClipConfig, data: DataConfig) -> int:
     return math.prod(clip_shape(clip.num_frames, clip.frame_size, data.pixel_format))
 
 
-def check_readable(records: Records, config: ExperimentConfig, num_probes: int = 8) -> None:
+def check_readable(records: Records, config: ExperimentConfig) -> None:
     """Read a few videos spread over the records, and raise a UserError if none can be read, as with a wrong root."""
-    probes = np.unique(np.linspace(0, len(records) - 1, num_probes).astype(int)).tolist()
+    probes = np.unique(np.linspace(0, len(records) - 1, 8).astype(int)).tolist()
     data = replace(config.data, num_workers=1)
     with closing(iter(EvalLoader(records, get_protocol("center"), config.clip, data, probes))) as videos:
         for video in videos:

@@ -86,14 +86,13 @@ class Entry:
     def from_row(cls, row: tuple[Any, ...], file: Path) -> Self:
         """Build an entry from a row of a manifest file; UserError for a row that `to_row` did not make."""
         *values, checksum = row
-        if checksum != zlib.crc32(repr(values).encode()) or [*map(type, values)] != _ROW_TYPES:
-            raise damaged_manifest(file, "a row has a wrong checksum or type")
-        entry = cls(**dict(zip(_KINDS, values, strict=True)))
-        known = entry.status in get_args(Status) and entry.depth in DEPTHS and len(entry.reason) <= _MAX_REASON
-        counts = entry.is_readable <= entry.num_frames <= MOST_FRAMES and 0 <= entry.duration_s < math.inf
-        if known and counts and all(map(_FRACTION.fullmatch, (entry.time_base, entry.rate))):
-            return entry
-        raise damaged_manifest(file, "a row has an unknown status or depth, or a number out of range")
+        if checksum == zlib.crc32(repr(values).encode()) and [*map(type, values)] == _ROW_TYPES:
+            entry = cls(**dict(zip(_KINDS, values, strict=True)))
+            known = entry.status in get_args(Status) and entry.depth in DEPTHS and len(entry.reason) <= _MAX_REASON
+            counts = entry.is_readable <= entry.num_frames <= MOST_FRAMES and 0 <= entry.duration_s < math.inf
+            if known and counts and all(map(_FRACTION.fullmatch, (entry.time_base, entry.rate))):
+                return entry
+        raise damaged_manifest(file, "a row has a wrong checksum or type, or an unknown or impossible value")
 
     def to_row(self) -> tuple[Any, ...]:
         """Return the columns, with a checksum as the last one."""
@@ -203,12 +202,7 @@ class Manifest:
         return self._connections[process]
 
     def consult(self, root: Path, path: str) -> ScannedVideo | None:
-        """Return the scan of an unchanged video; None if there is none.
-
-        Raises:
-            UnreadableVideo: the file is broken and has not changed since the scan.
-            UserError: the manifest is damaged.
-        """
+        """Return the scan of an unchanged video, or None; UnreadableVideo if it is known to be broken."""
         entry, file = self.find(path), root / path
         stamp = file_stamp(file) if entry else None
         if not (entry and stamp) or (not entry.is_video and file.is_dir()):
@@ -233,14 +227,12 @@ def default_file(root: Path) -> Path:
 
 def find_manifest(root: Path, setting: str) -> Manifest | None:
     """Open the manifest of `data.manifest`: "auto", "none", or the path of a file or of its folder."""
-    if setting == "none":
-        return None
     file = default_file(root)
+    if setting == "none" or (setting == "auto" and not (file.is_file() and check_inside(file, root, "manifest"))):
+        return None
     if setting != "auto":
         file = existing(Path(setting), "data.manifest")
         file = existing(file / FILE_NAME, "data.manifest") if file.is_dir() else file
-    elif not file.is_file() or not check_inside(file, root, "manifest"):
-        return None
     return _open_once(file, file_stamp(file))
 
 

@@ -1,22 +1,9 @@
 """Published evaluation protocols: clips and crops of a video, and the fusion of their scores.
 
-| name                   | views  | starts               | frames; past the end  | crops     | fusion             |
-|------------------------|--------|----------------------|-----------------------|-----------|--------------------|
-| `center`               | 1 x 1  | center, see below    | stride; `short_video` | center    | mean logits        |
-| `vivit_4x3`            | 4 x 3  | even, both ends      | stride; `short_video` | three     | mean logits        |
-| `slowfast_10x3`        | 10 x 3 | even, never the end  | time at 30 fps; hold  | three     | mean probabilities |
-| `slowfast_10x3_offset` | 10 x 3 | even, whole steps    | time at 30 fps; hold  | three     | mean probabilities |
-| `mmaction2_10x3`       | 10 x 3 | even, rounded        | stride; loop          | its order | mean probabilities |
-| `videomae_5x3`         | 5 x 3  | even, strided frames | stride; hold          | three     | mean probabilities |
-| `charades_10x3_max`    | 10 x 3 | even, rounded        | stride; hold          | three     | max probability    |
-| `videomae_ssv2_2x3`    | 2 x 3  | whole video          | starts, centers of T  | three     | mean probabilities |
-| `slowfast_ssv2_1x3`    | 1 x 3  | whole video          | rounded centers of T  | three     | mean probabilities |
-
-"Three" crops lie along the longer side: left, center, right, or top, center, bottom; mmaction2's order is left, right,
-center. The other axis is centered. The frame is first resized to a short side of `clip.short_side`, or for VideoMAE of
-the crop's side. `center` takes the center of each segment if `clip.sampling` is "segments". "loop" and "hold" replace
-`clip.short_video`. Published settings of SlowFast and Charades use `clip.frame_size` 256 x 256 with a short side of
-256, and Charades' frames are at 24 fps (`clip.target_fps`). `LOCALIZATION` shows a clip around each of 25 times.
+"Three" crops lie along the longer side, and are centered along the other one. The frame is first resized to a short
+side of `clip.short_side`, or for VideoMAE of the crop's side. Past its end, a video goes on as by `clip.short_video`
+unless the source has a rule of its own: "loop" or "hold". Published settings of SlowFast and Charades use
+`clip.frame_size` 256 x 256 with a short side of 256, and Charades' frames are at 24 fps (`clip.target_fps`).
 """
 
 from collections.abc import Callable
@@ -24,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from vidtl.config import ClipConfig
-from vidtl.data.sampling import ShortVideo, box_of_crop, float32_linspace, resized_size, segment_indices, span_indices
+from vidtl.data.sampling import ShortVideo, box_of_crop, resized_size, segment_indices, span_indices
 from vidtl.errors import UserError, did_you_mean
 from vidtl.video import Box
 
@@ -74,17 +62,25 @@ def even_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: floa
     return _spans(starts, num_available, clip, clip.short_video)
 
 
-def slowfast_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Use starts k * spare / clips (SlowFast `get_start_end_idx`)."""
-    spare = max(num_available - _slowfast_span(clip, fps), 0)
-    return _slowfast_frames([spare * k / num_clips for k in range(num_clips)], num_available, clip, fps)
+def slowfast_indices(offset_sampling: bool) -> IndexRule:
+    """Space T frames evenly over the span from every start, truncated to integers; hold the last frame.
 
+    Starts are k * spare / clips, or with `offset_sampling` k * floor(spare / (clips - 1)), where one clip is centered
+    (SlowFast `get_start_end_idx`, `USE_OFFSET_SAMPLING`, `temporal_sampling`).
+    """
 
-def slowfast_offset_indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Use starts k * floor(spare / (clips - 1)); one clip is centered (SlowFast, `USE_OFFSET_SAMPLING`)."""
-    spare = max(num_available - _slowfast_span(clip, fps), 0)
-    starts = [spare // 2] if num_clips == 1 else [k * (spare // (num_clips - 1)) for k in range(num_clips)]
-    return _slowfast_frames(starts, num_available, clip, fps)
+    def indices(num_clips: int, num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
+        span = clip.num_frames * clip.stride * fps / _SLOWFAST_FPS
+        spare, length = max(num_available - span, 0), span - 1
+        if offset_sampling:
+            starts = [spare // 2] if num_clips == 1 else [k * (spare // (num_clips - 1)) for k in range(num_clips)]
+        else:
+            starts = [spare * k / num_clips for k in range(num_clips)]
+        # Its float32 rounding decides the frame where values are truncated.
+        times = [torch.linspace(start, start + length, clip.num_frames) for start in starts]
+        return torch.stack(times).clamp(0, num_available - 1).long().numpy()
+
+    return indices
 
 
 def rounded_indices(short_video: ShortVideo) -> IndexRule:
@@ -125,17 +121,6 @@ def _spans(starts: list[int], num_available: int, clip: ClipConfig, short_video:
     return np.stack([span_indices(start, clip.num_frames, clip.stride, num_available, short_video) for start in starts])
 
 
-def _slowfast_span(clip: ClipConfig, fps: float) -> float:
-    return clip.num_frames * clip.stride * fps / _SLOWFAST_FPS
-
-
-def _slowfast_frames(starts: list[float], num_available: int, clip: ClipConfig, fps: float) -> np.ndarray:
-    """Space T frames evenly over the span of every start, truncated to integers (SlowFast `temporal_sampling`)."""
-    length = _slowfast_span(clip, fps) - 1
-    times = np.stack([float32_linspace(start, start + length, clip.num_frames) for start in starts])
-    return times.clip(0, num_available - 1).astype(np.int64)
-
-
 def center_crop(along: int, across: int) -> list[tuple[int, int]]:
     """Return one centered crop; halves are rounded up."""
     return [((along + 1) // 2, (across + 1) // 2)]
@@ -160,8 +145,8 @@ _SEGMENTS: Any = {"short_side": "frame", "frames": "segments"}
 _PROTOCOLS = (
     Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either"),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
-    Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices, three_crops),
-    Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_offset_indices, three_crops),
+    Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices(False), three_crops),
+    Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_indices(True), three_crops),
     Protocol("mmaction2_10x3", 10, 3, "mean_probabilities", rounded_indices("loop"), mmaction2_crops),
     Protocol("videomae_5x3", 5, 3, "mean_probabilities", videomae_indices, videomae_crops, short_side="frame"),
     Protocol("charades_10x3_max", 10, 3, "max", rounded_indices("hold"), three_crops),

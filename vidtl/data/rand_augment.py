@@ -1,11 +1,7 @@
 """RandAugment for clips: a few random operations, each the same for all frames of a clip.
 
-Two published sets of operations have different scales of magnitudes:
-
-| space   | operations                           | applied                        | magnitudes                       |
-|---------|--------------------------------------|--------------------------------|----------------------------------|
-| `vivit` | color, cut-out                       | always; 1 in 12 is "nothing"   | 0 to 10, more extrapolates       |
-| `timm`  | color, rotation, shear, translation  | each with chance 1/2           | 0 to 10, stronger with magnitude |
+Two published sets of operations have different scales of magnitudes. `vivit`: color and cut-out, always applied (1 in
+12 is "nothing"); more than 10 extrapolates. `timm`: color, rotation, shear and translation, each with chance 1/2.
 
 Sources: scenic `video_ops.distort_image_with_randaugment` with the levels of TensorFlow's model garden; timm
 `rand_augment_transform("rand-...-inc1")`. Pixels equal those of Pillow's operations. Statistics (automatic contrast,
@@ -44,8 +40,7 @@ def draw_operations(
 ) -> tuple[Operation, ...]:
     """Draw the operations of one clip. Draws for each: operation, chance, sign, two places, noise."""
     space, probability = SPACES[config.rand_augment_space]
-    names = list(space)
-    operations = []
+    names, operations = list(space), []
     for _ in range(config.rand_augment_num_ops):
         which, chance, sign, down, right = rng.random(5)
         magnitude = config.rand_augment_magnitude + config.rand_augment_std * rng.normal()
@@ -95,16 +90,13 @@ def _solarize_add(pixels_TCHW: torch.Tensor, added: float) -> torch.Tensor:
 
 
 def _rotate(pixels_TCHW: torch.Tensor, degrees: float) -> torch.Tensor:
-    turned: torch.Tensor = functional.rotate(pixels_TCHW, degrees, InterpolationMode.BILINEAR, fill=[_FILL])
-    return turned
+    return functional.rotate(pixels_TCHW, degrees, InterpolationMode.BILINEAR, fill=[_FILL])  # type: ignore[no-any-return]
 
 
 def _affine(pixels_TCHW: torch.Tensor, move: tuple[float, float], shear: tuple[float, float]) -> torch.Tensor:
     angles = [math.degrees(math.atan(slope)) for slope in shear]
-    moved: torch.Tensor = functional.affine(
-        pixels_TCHW, 0.0, list(move), 1.0, angles, InterpolationMode.BILINEAR, fill=[_FILL], center=[0.0, 0.0]
-    )
-    return moved
+    method = 0.0, list(move), 1.0, angles, InterpolationMode.BILINEAR
+    return functional.affine(pixels_TCHW, *method, fill=[_FILL], center=[0.0, 0.0])  # type: ignore[no-any-return]
 
 
 def _cutout(pixels_TCHW: torch.Tensor, half: float, row: float, column: float) -> torch.Tensor:

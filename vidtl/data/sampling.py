@@ -38,24 +38,19 @@ def train_indices(num_available: int, clip: ClipConfig, rng: np.random.Generator
 
     A span: every start at which it fits is equally likely. A video that is too short starts at frame 0 with "hold", and
     anywhere with "loop" (DMVR `sample_sequence`, used by ViViT). Draws: start.
+
+    Segments: one random frame of each of T equal ones, rising. TSN's sampling, with segments of equal real length, so
+    that the end of the video is used too; equal to TSN's and VideoMAE's rule if T divides the number of frames. A video
+    of fewer frames repeats some. Draws: T places.
     """
     if clip.sampling == "segments":
-        return random_segment_indices(num_available, clip.num_frames, rng)
+        places = np.arange(clip.num_frames) + rng.random(clip.num_frames)
+        return (places * (num_available / clip.num_frames)).astype(np.int64).clip(0, num_available - 1)
     last_start = num_available - 1 - (clip.num_frames - 1) * clip.stride
     if last_start < 0:
         last_start = num_available - 1 if clip.short_video == "loop" else 0
     start = _draw_integer(last_start, rng)
     return span_indices(start, clip.num_frames, clip.stride, num_available, clip.short_video)
-
-
-def random_segment_indices(num_available: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw one random frame of each of `num_frames` equal segments of the video: int64 [T], rising. Draws: T places.
-
-    TSN's sampling, with segments of equal real length, so that the end of the video is used too; equal to TSN's and
-    VideoMAE's rule if T divides the number of frames. A video of fewer frames repeats some.
-    """
-    places = (np.arange(num_frames) + rng.random(num_frames)) * (num_available / num_frames)
-    return places.astype(np.int64).clip(0, num_available - 1)
 
 
 def segment_indices(num_available: int, num_frames: int, place: float) -> np.ndarray:
@@ -64,20 +59,7 @@ def segment_indices(num_available: int, num_frames: int, place: float) -> np.nda
     Truncated to integers as in mmaction2 (`SampleFrames`, test mode: centers) and VideoMAE (`ssv2.py`, test mode).
     """
     length = num_available / num_frames
-    indices: np.ndarray = (length * place + length * np.arange(num_frames)).astype(np.int64)
-    return indices.clip(0, num_available - 1)
-
-
-def float32_linspace(start: float, end: float, count: int) -> np.ndarray:
-    """Compute torch.linspace: float32 [count], from both ends to the middle, each value rounded once.
-
-    The rounding decides the frame where protocols truncate these values to frame numbers.
-    """
-    first, last = np.float32(start), np.float32(end)
-    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
-    position = np.arange(count)
-    from_start, from_end = first + step * position, last - step * (count - 1 - position)
-    return np.where(position < max(count // 2, 1), from_start, from_end).astype(np.float32)
+    return (length * place + length * np.arange(num_frames)).astype(np.int64).clip(0, num_available - 1)
 
 
 def resample_indices(times_s: np.ndarray, target_fps: float) -> np.ndarray:
@@ -139,10 +121,9 @@ def jitter_box(
     `augmentation.jitter_range`, raised until the crop fits, and a crop of `clip.frame_size` is taken anywhere. Draws:
     factor of the height, of the width, top, left.
     """
-    factors = rng.uniform(*augmentation.jitter_range, size=2)
-    resize = clip.short_side / min(height, width)
-    box_height = _clamped(clip.frame_size[0] / (resize * factors[0]), height)
-    box_width = _clamped(clip.frame_size[1] / (resize * factors[1]), width)
+    resizes = clip.short_side / min(height, width) * rng.uniform(*augmentation.jitter_range, size=2)
+    box_height = _clamped(clip.frame_size[0] / resizes[0], height)
+    box_width = _clamped(clip.frame_size[1] / resizes[1], width)
     return _place(height, width, box_height, box_width, rng)
 
 
@@ -151,8 +132,7 @@ def random_resized_box(height: int, width: int, augmentation: AugmentationConfig
 
     If none of ten tries fits, the largest centered box of an allowed aspect is used. Draws: see `draw_box`.
     """
-    box = draw_box(height, width, augmentation.area_range, augmentation.aspect_range, rng)
-    if box:
+    if box := draw_box(height, width, augmentation.area_range, augmentation.aspect_range, rng):
         return box
     narrowest, widest = augmentation.aspect_range
     box_height = _clamped(width / narrowest, height)

@@ -8,9 +8,10 @@ import csv
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +19,12 @@ from typing import NamedTuple
 import av
 import cv2
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from vidtl.config.checks import require
 from vidtl.data.toy_clip import MOTIONS, Segment, render_clip
 from vidtl.errors import UserError
-from vidtl.runtime.files import whole_file
+from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 
@@ -39,6 +39,7 @@ _KINETICS_HEADER = "label youtube_id time_start time_end split"
 _CHARADES_HEADER = "id subject scene quality relevance verified script objects descriptions actions length"
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _PLAN, _PIXELS = 0, 1
+Frames = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +57,6 @@ class ToySettings:
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
 
 
-class ToySet(NamedTuple):
-    """Result of `make_toy`; not `created` if the directory held the same set already."""
-
-    num_videos: dict[str, int]
-    num_bytes: int
-    created: bool
-
-
 class ToyVideo(NamedTuple):
     """The plan of one file; `start_s` is the start of the clip in its fictitious source video."""
 
@@ -79,21 +72,20 @@ class ToyVideo(NamedTuple):
     segments: tuple[Segment, ...]
 
 
-def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_processes: int = 2) -> ToySet:
-    """Write the set, or keep a complete one of the same settings; pixels do not depend on the number of processes.
+def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_processes: int = 2) -> bool:
+    """Write the set, or keep a complete one of the same settings and return False.
 
-    UserError for a directory that holds anything else, or cannot be written.
+    Pixels do not depend on the number of processes. UserError for a directory that holds anything else, or cannot be
+    written.
     """
-    videos = [plan_video(settings, split, index) for split in SPLITS for index in range(_count(settings, split))]
-    try:
-        created = not _is_complete(directory, settings, videos)
-        if created:
-            _write_set(directory, settings, videos, progress, num_processes)
-        num_bytes = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
-        return ToySet({split: _count(settings, split) for split in SPLITS}, num_bytes, created)
-    except OSError as error:
-        place = error.filename or directory
-        raise UserError(f"{place} cannot be read or written: {error.strerror or error}") from error
+    counts = zip(SPLITS, (settings.videos_per_class_train, settings.videos_per_class_val), strict=True)
+    places = [(split, index) for split, count in counts for index in range(count * len(MOTIONS))]
+    videos = [plan_video(settings, *place) for place in places]
+    with user_error_if_not_written(directory):
+        if _is_complete(directory, settings, videos):
+            return False
+        _write_set(directory, settings, videos, progress, num_processes)
+    return True
 
 
 def _write_set(
@@ -124,8 +116,13 @@ def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
     height, width = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
     fps, start_s = FRAME_RATES[rng.integers(len(FRAME_RATES))], int(rng.integers(300))
     if settings.multi_label:
-        num_frames = int(rng.integers(48, 61))
-        segments, name = _draw_segments(rng, num_frames), f"{video_id}.mp4"
+        # One to three different motions of 10 to 16 frames, in random order, with random pauses.
+        num_frames, count, name = int(rng.integers(48, 61)), int(rng.integers(1, 4)), f"{video_id}.mp4"
+        motions, lengths = rng.permutation(len(MOTIONS))[:count], rng.integers(10, 17, size=count)
+        pauses = rng.multinomial(num_frames - int(lengths.sum()), np.full(count + 1, 1 / (count + 1)))
+        firsts = np.cumsum(pauses[:-1]) + np.cumsum(lengths) - lengths
+        limits = np.stack([motions, firsts, firsts + lengths], axis=1)
+        segments = tuple(Segment(*segment) for segment in limits.tolist())
     else:
         num_frames, segments = NUM_FRAMES, (Segment(index % len(MOTIONS), 0, NUM_FRAMES),)
         name = f"{video_id}_{start_s:06d}_{start_s + -(-num_frames // fps):06d}.mp4"
@@ -139,9 +136,9 @@ def render_video(video: ToyVideo, seed: int) -> NDArray[np.uint8]:
     return render_clip(rng, video.height, video.width, video.fps, video.num_frames, video.segments)
 
 
-def encode_video(path: Path, frames_THWC: NDArray[np.uint8], fps: int) -> None:
+def encode_video(path: Path, frames_THWC: Frames, fps: int | Fraction) -> None:
     """Write RGB frames uint8 [T, H, W, 3] with even sides as H.264 in MP4, in one thread for reproducible bytes."""
-    _, height, width, _ = frames_THWC.shape
+    height, width, _ = frames_THWC[0].shape
     with av.open(path, "w") as container:
         # Without the macroblock tree, which is not reproducible on processors with AVX-512.
         options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
@@ -151,21 +148,6 @@ def encode_video(path: Path, frames_THWC: NDArray[np.uint8], fps: int) -> None:
         for frame in frames_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def _draw_segments(rng: Generator, num_frames: int) -> tuple[Segment, ...]:
-    """Draw one to three different motions of 10 to 16 frames, in random order, with random pauses."""
-    count = int(rng.integers(1, 4))
-    motions = rng.permutation(len(MOTIONS))[:count]
-    lengths = rng.integers(10, 17, size=count)
-    pauses = rng.multinomial(num_frames - int(lengths.sum()), np.full(count + 1, 1 / (count + 1)))
-    firsts = np.cumsum(pauses[:-1]) + np.cumsum(lengths) - lengths
-    return tuple(Segment(*segment) for segment in np.stack([motions, firsts, firsts + lengths], axis=1).tolist())
-
-
-def _count(settings: ToySettings, split: str) -> int:
-    per_class = settings.videos_per_class_train if split == "train" else settings.videos_per_class_val
-    return per_class * len(MOTIONS)
 
 
 def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_processes: int) -> Iterator[None]:

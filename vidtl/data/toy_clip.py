@@ -106,21 +106,15 @@ def _patch(rng: Generator) -> NDArray[np.float32]:
     cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1.0)
     mask = cv2.resize(mask, (_PATCH, _PATCH), interpolation=cv2.INTER_AREA)
 
-    first, second = _bright_colors(rng)
+    first = second = np.zeros(3)
+    while np.linalg.norm(first - second) <= 0.3:  # two bright colors that differ clearly
+        first, second = rng.uniform(0.35, 1, (2, 3))
     offset, direction = rng.uniform(-0.2, 0.2) * _PATCH, rng.uniform(0, 2 * math.pi)
     rows, columns = np.mgrid[:_PATCH, :_PATCH] - _PATCH / 2
     side_of_line = columns * math.cos(direction) + rows * math.sin(direction) - offset
     blend = np.clip(side_of_line / 2 + 0.5, 0, 1)[..., None]
     colors = first * blend + second * (1 - blend) + 0.3 * (_texture(rng, _PATCH, _PATCH, cells=5) - 0.5)
     return np.dstack([np.clip(colors, 0, 1) * mask[..., None], mask]).astype(np.float32)
-
-
-def _bright_colors(rng: Generator) -> NDArray[np.float64]:
-    """Draw two bright colors that differ clearly: float64 [2, 3]."""
-    while True:
-        colors = rng.uniform(0.35, 1, (2, 3))
-        if np.linalg.norm(colors[0] - colors[1]) > 0.3:
-            return colors
 
 
 def _texture(rng: Generator, height: int, width: int, cells: int) -> NDArray[np.float32]:

@@ -70,6 +70,10 @@ class _FrameTimes(NamedTuple):
         return 0.0 if self.reason else float(self.times_s[-1] - self.times_s[0]) + 1 / self.fps
 
 
+_Starts = Callable[[int, _FrameTimes, int], NDArray[np.int64]]
+"""(record number, frames of its file, the first window that reaches the end) -> first frame of each window"""
+
+
 def sliding_windows(records: Records, clip: ClipConfig, data: DataConfig, hop: Hop) -> Windows:
     """Cut every file into windows of `clip`, `hop` apart; the last one ends with the last frame.
 
@@ -77,14 +81,16 @@ def sliding_windows(records: Records, clip: ClipConfig, data: DataConfig, hop: H
     nothing is decoded where their packets tell the times of all frames.
     """
 
-    def starts(index: int, file: _FrameTimes) -> NDArray[np.int64]:
+    def starts(index: int, file: _FrameTimes, last: int) -> NDArray[np.int64]:
         hop_s = hop.seconds or (hop.frames / clip.target_fps if clip.target_fps else 0.0)
-        if not hop_s:
-            return np.arange(0, len(file.times_s), hop.frames)
-        hops = (file.times_s - file.times_s[0] + _CLOCK_TOLERANCE_S) // hop_s
-        return np.flatnonzero(np.diff(hops, prepend=-1))
+        if hop_s:
+            hops = (file.times_s - file.times_s[:1] + _CLOCK_TOLERANCE_S) // hop_s
+            found = np.flatnonzero(np.diff(hops, prepend=-1))
+        else:
+            found = np.arange(0, len(file.times_s), hop.frames)
+        return np.union1d(found.clip(max=last), last)
 
-    return _windows(records, clip, data, starts, fixed_count=False)
+    return _windows(records, clip, data, starts)
 
 
 def centered_windows(
@@ -92,67 +98,53 @@ def centered_windows(
 ) -> Windows:
     """Center one window on the frame shown at each time, and move it into its file; windows may be equal.
 
-    Args:
-        records: files, or parts of files, of which the whole files count.
-        clip: shape of the windows.
-        data: reading of the files.
-        times_s: times by record number and duration in s, which is 0 for a file that cannot be opened.
+    `times_s` gives the times by record number and duration in s of the whole file; 0 for one that cannot be opened.
     """
 
-    def starts(index: int, file: _FrameTimes) -> NDArray[np.int64]:
+    def starts(index: int, file: _FrameTimes, last: int) -> NDArray[np.int64]:
         shown = np.searchsorted(file.times_s, times_s(index, file.duration_s()) + _CLOCK_TOLERANCE_S, side="right") - 1
         rate = file.fps / clip.target_fps if clip.target_fps else 1.0
-        return shown - int(clip.num_frames * clip.stride * rate / 2)
+        return (shown - int(clip.num_frames * clip.stride * rate / 2)).clip(0, last)
 
-    return _windows(records, clip, data, starts, fixed_count=True)
+    return _windows(records, clip, data, starts)
 
 
-def _windows(
-    records: Records,
-    clip: ClipConfig,
-    data: DataConfig,
-    starts: Callable[[int, _FrameTimes], NDArray[np.int64]],
-    fixed_count: bool,
-) -> Windows:
-    """Make windows from the frames `starts` where they begin; of equal starts all are kept if `fixed_count`."""
-    owners: list[int] = []
-    parts: list[NDArray[np.float64]] = []
-    files = _frame_times(records, data)
-    for index, file in enumerate(files):
-        firsts = np.zeros(1, np.int64) if file.reason and not fixed_count else starts(index, file)
-        parts.append(np.zeros((len(firsts), 4)) if file.reason else _segments(file, firsts, clip, fixed_count))
-        owners += [index] * len(parts[-1])
-    table = np.concatenate(parts)
-    chosen = records.select(owners)
-    numbers = [number for part in parts for number in range(len(part))]
-    ids = (f"{records.ids[owner]} {number + 1}" for owner, number in zip(owners, numbers, strict=True))
+def _windows(records: Records, clip: ClipConfig, data: DataConfig, starts: _Starts) -> Windows:
+    dataset, keys = _TimesDataset(records, data), [[index] for index in range(len(records))]
+    with closing(read_batches(dataset, dataset.reads, lambda done: keys[done:], itemgetter(0), 0)) as found:
+        files: list[_FrameTimes] = list(found)
+    parts = [_segments(index, file, clip, starts) for index, file in enumerate(files)]
+    table, owners = np.concatenate(parts), np.repeat(np.arange(len(files)), [len(part) for part in parts])
+    ids = (f"{records.ids[owner]} {number}" for owner, part in enumerate(parts) for number in range(1, len(part) + 1))
     return Windows(
         records=replace(
-            chosen, ids=StringColumn.from_strings(ids), segment_starts_s=table[:, 0], segment_ends_s=table[:, 1]
+            records.select(owners),
+            ids=StringColumn.from_strings(ids),
+            segment_starts_s=table[:, 0],
+            segment_ends_s=table[:, 1],
         ),
-        owners=np.array(owners),
+        owners=owners,
         spans_s=table[:, 2:],
         durations_s=[file.duration_s() for file in files],
         failures={window: files[owner].reason for window, owner in enumerate(owners) if files[owner].reason},
     )
 
 
-def _segments(file: _FrameTimes, starts: NDArray[np.int64], clip: ClipConfig, keep: bool) -> NDArray[np.float64]:
-    """Return rows of start and end of the segment, and of the window, in s: [W, 4]."""
-    times_s, span = file.times_s, clip.num_frames * clip.stride
-    count = len(times_s)
+def _segments(index: int, file: _FrameTimes, clip: ClipConfig, starts: _Starts) -> NDArray[np.float64]:
+    """Return rows of start and end of the segment, and of the window, in s: [W, 4]; zeros if the file has no frames."""
+    times_s, span, count = file.times_s, clip.num_frames * clip.stride, len(file.times_s)
     if clip.target_fps:
         stops = np.searchsorted(times_s, times_s + span / clip.target_fps - _CLOCK_TOLERANCE_S)
     else:
         stops = (np.arange(count) + span).clip(max=count)
-    last = int(np.searchsorted(stops, count))  # the first window that reaches the end
-    starts = starts.clip(0, last)
-    starts = starts if keep else np.union1d(starts, last)
-    stops = stops[starts]
+    firsts = starts(index, file, int(np.searchsorted(stops, count)))
+    if not count:
+        return np.zeros((len(firsts), 4))
+    stops = stops[firsts]
     ends_s = np.append(times_s, times_s[-1] + 1 / file.fps)[stops]
     # Between two frames, so that rounding moves no frame in or out; the last part is open.
     bounds_s = np.where(stops < count, (times_s[stops - 1] + ends_s) / 2, np.inf)
-    return np.stack([times_s[starts], bounds_s, times_s[starts], ends_s], axis=1)
+    return np.stack([times_s[firsts], bounds_s, times_s[firsts], ends_s], axis=1)
 
 
 class _TimesDataset(Dataset[_FrameTimes]):
@@ -169,10 +161,3 @@ class _TimesDataset(Dataset[_FrameTimes]):
                 return _FrameTimes(video.times_s, video.fps, "")
         except UnreadableVideo as error:
             return _FrameTimes(np.zeros(0), 1.0, error.reason)
-
-
-def _frame_times(records: Records, data: DataConfig) -> list[_FrameTimes]:
-    dataset = _TimesDataset(records, data)
-    places = [[index] for index in range(len(records))]
-    with closing(read_batches(dataset, dataset.reads, lambda done: places[done:], itemgetter(0), 0)) as files:
-        return list(files)

@@ -83,10 +83,10 @@ def draw_examples(
     """Draw the center clip of each video, with maps where the model has some, into `folder/examples/`."""
     center = replace(get_protocol("center"), short_side=protocol.short_side)
     dataset = ViewDataset(records, center, config.clip, config.data)
-    for number in numbers:
-        video, path = dataset[number], _picture(folder, number)
+    for video in dataset.__getitems__(numbers):
+        path = _picture(folder, video.index)
         if video.pixels is None:
-            _log.warning("no picture of %s, which can no longer be read", records.ids[number])
+            _log.warning("no picture of %s, which can no longer be read", records.ids[video.index])
             continue
         try:
             draw_maps(clip_maps(model, video.pixels, video.color).images, path)

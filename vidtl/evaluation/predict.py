@@ -7,7 +7,7 @@
 Axes: V views of one video, K classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidtl.annotations.records import ClassNames, Records
-from vidtl.annotations.video_files import VideoFile, by_pixel_format, find_videos, records_of_files, split_refused
+from vidtl.annotations.video_files import VideoFile, records_by_kind, records_of_paths, split_refused
 from vidtl.config import DataConfig, ExperimentConfig
 from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.loader import EvalLoader
@@ -93,22 +93,14 @@ def predict(
     videos: Sequence[VideoFile],
     settings: PredictionSettings | None = None,
     accelerator: Accelerator | None = None,
-    on_video: Callable[[int], None] | None = None,
 ) -> Iterator[Prediction]:
     """Score videos while later ones are being decoded, and yield one prediction for each, of unreadable ones a reason.
 
     Videos that cannot be opened come first, then files with a container, then images and folders of images, each in the
     order given. The batches are those of an evaluation of the videos in that order.
 
-    Args:
-        model: on the device of `accelerator`.
-        videos: see `vidtl.annotations.video_files.find_videos`.
-        settings: None: the defaults.
-        accelerator: device and precision; None: made for this process.
-        on_video: called after each video with the number of videos finished so far.
-
-    Raises:
-        UserError: an unknown protocol, scores that are not finite, a missing decoder or a worker that died.
+    `model` is on the device of `accelerator` (None: made for this process). UserError for an unknown protocol, scores
+    that are not finite, a missing decoder or a worker that died.
     """
     settings = settings or PredictionSettings()
     config = settings.config or ExperimentConfig(clip=model.clip_config)
@@ -116,21 +108,13 @@ def predict(
     names = names_or_numbers(model.class_names, model.num_classes)
     accepted, refusals = split_refused(videos, settings.frame_rate)
     multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
-
-    def predictions() -> Iterator[Prediction]:
-        for video, reason in refusals:
-            yield Prediction(path=video.path, class_names=names, reason=reason)
-        for of_kind, data in by_pixel_format(accepted, config.data):
-            records = records_of_files(of_kind, ClassNames(names), multi_label, settings.frame_rate)
-            sections = replace(config, data=data), get_protocol(settings.protocol)
-            scored = predict_records(model, records, *sections, accelerator)
-            for video, each in zip(of_kind, scored, strict=True):
-                yield replace(calibrated(each, settings.calibration, multi_label), path=video.path)
-
-    for finished, prediction in enumerate(predictions(), start=1):
-        if on_video:
-            on_video(finished)
-        yield prediction
+    for video, reason in refusals:
+        yield Prediction(path=video.path, class_names=names, reason=reason)
+    given = config.data, settings.frame_rate, ClassNames(names), multi_label
+    for of_kind, records, data in records_by_kind(accepted, *given):
+        sections = replace(config, data=data), get_protocol(settings.protocol)
+        for video, each in zip(of_kind, predict_records(model, records, *sections, accelerator), strict=True):
+            yield replace(calibrated(each, settings.calibration, multi_label), path=video.path)
 
 
 def calibrated(prediction: Prediction, calibration: Calibration | None, multi_label: bool) -> Prediction:
@@ -148,13 +132,9 @@ def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = No
     Returns:
         float32 [1, T, 3, H, W] on the model's device; UserError where there is not one video, or it cannot be read.
     """
-    videos = find_videos([Path(path)], image_model=model.clip_config.num_frames == 1).videos
-    if len(videos) != 1:
-        raise UserError(f"{path} holds {len(videos)} videos; allowed: one")
-    for _, reason in split_refused(videos, frame_rate)[1]:
-        raise UserError(f"{path}: {reason}")
-    ((_, data),) = by_pixel_format(videos, DataConfig())
-    records = records_of_files(videos, ClassNames(("any",)), multi_label=False, frame_rate=frame_rate)
+    records, data = records_of_paths([Path(path)], DataConfig(), model.clip_config.num_frames == 1, frame_rate)
+    if len(records) != 1:
+        raise UserError(f"{path} holds {len(records)} videos; allowed: one")
     (views,) = EvalLoader(records, get_protocol("center"), model.clip_config, data)
     if views.pixels is None:
         raise UserError(f"{path}: {views.failure.reason if views.failure else ''}")

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from vidtl.annotations.records import ClassNames
-from vidtl.annotations.video_files import VideoFile, by_pixel_format, records_of_files, split_refused
+from vidtl.annotations.video_files import VideoFile, records_by_kind, split_refused
 from vidtl.config import ExperimentConfig
 from vidtl.data.protocols import get_protocol
 from vidtl.data.windows import Hop, sliding_windows
@@ -109,8 +109,8 @@ def predict_timelines(
     multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
     for video, reason in split_refused(videos, settings.frame_rate)[1]:
         raise UserError(f"{video.path}: {reason}")
-    for of_kind, data in by_pixel_format(videos, config.data):
-        records = records_of_files(of_kind, ClassNames(names), multi_label, settings.frame_rate)
+    given = config.data, settings.frame_rate, ClassNames(names), multi_label
+    for of_kind, records, data in records_by_kind(videos, *given):
         windows = sliding_windows(records, config.clip, data, hop)
         reading = replace(config, data=replace(data, num_workers=min(config.data.num_workers, len(windows.records))))
         scored = predict_records(model, windows.records, reading, center, accelerator, windows.failures)

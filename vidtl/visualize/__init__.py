@@ -23,9 +23,9 @@ _DEJAVU = str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf")
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 
 
-def new_figure(width_in: float, height_in: float, dpi: int = 120) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
     """Make an empty figure with a layout that leaves room for labels."""
-    figure = Figure(figsize=(width_in, height_in), dpi=dpi, layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

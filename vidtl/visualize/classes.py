@@ -47,8 +47,7 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: 
     axes.set_xticks(range(len(columns)), list(map(label_text, columns)), rotation=90)
     axes.set_yticks(range(len(names)), list(map(label_text, names)))
     axes.tick_params(length=0, labelsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(heading, fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.04, pad=0.02)
     save_figure(figure, path)
@@ -95,8 +94,7 @@ def draw_average_precision(
     `average_precisions` [K] are NaN for classes without positives, which come last; a tick marks the share of
     `positives` [K] in `num_videos`, the level of equal scores.
     """
-    order = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable")
-    note = ""
+    order, note = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable"), ""
     if len(order) > MAX_BARS:
         note = f"\nthe {MAX_BARS // 2} best and worst of {len(order)} classes"
         order = np.concatenate([order[: MAX_BARS // 2], order[-(MAX_BARS // 2) :]])
@@ -104,17 +102,14 @@ def draw_average_precision(
     figure = new_figure(7.5, 1.4 + 0.19 * len(order))
     axes = figure.add_subplot()
     axes.barh(places, np.nan_to_num(values), color=BLUE, height=0.7, label="average precision")
-    rates = positives[order] / max(num_videos, 1)
-    label = "share of videos (equal scores)"
+    rates, label = positives[order] / max(num_videos, 1), "share of videos (equal scores)"
     axes.plot(rates, places, "|", color=VERMILION, markersize=8, markeredgewidth=2, label=label)
     for place, value in zip(places, values, strict=True):
         text = "no videos" if np.isnan(value) else f"{value:.3f}"
         axes.text(1.01, float(place), text, va="center", fontsize=7, color="0.35")
     axes.set_yticks(places, [f"{label_text(class_names[i])} ({positives[i]})" for i in order])
     axes.tick_params(axis="y", length=0, labelsize=8)
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("average precision; number of videos in brackets")
+    axes.set(xlim=(0, 1), ylim=(len(order) - 0.4, -0.6), xlabel="average precision; number of videos in brackets")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title(label_text(title, 90) + note, fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)

@@ -60,7 +60,6 @@ def draw_clips(clips: Sequence[TrainingClip], path: Path) -> None:
 
 def animate_clips(clips: Sequence[TrainingClip], title: str) -> Iterator[Picture]:
     """Draw a grid of all clips for each frame."""
-    num_frames = len(clips[0].frames)
-    for number in range(num_frames):
+    for number in range(len(clips[0].frames)):
         panels = [("\n".join(map(printable, clip.labels)), panel(clip.frames[number])) for clip in clips]
-        yield make_page(panels, title, f"frame {number + 1} of {num_frames}")
+        yield make_page(panels, title, f"frame {number + 1} of {len(clips[0].frames)}")

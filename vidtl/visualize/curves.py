@@ -37,7 +37,10 @@ def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | No
     for axes, name in ((loss_axes, "loss"), (rate_axes, "learning rate"), (metric_axes, "metrics")):
         axes.set_ylabel(name)
     metric_axes.set_xlabel("optimizer step")
-    _add_epochs(loss_axes, [*training, *evaluation])
+    timed = [line for line in (*training, *evaluation) if line.get("epoch")]
+    if timed and (ratio := _number(timed[-1]["epoch"]) / _number(timed[-1]["step"])) > 0:  # of epochs to steps
+        functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
+        loss_axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")
     figure.align_ylabels()
     save_figure(figure, path)
 
@@ -107,10 +110,3 @@ def _draw_metrics(
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     else:
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
-
-
-def _add_epochs(axes: Axes, lines: Sequence[Line]) -> None:
-    ratio = next((_number(line["epoch"]) / _number(line["step"]) for line in reversed(lines) if line.get("epoch")), 0.0)
-    if ratio > 0:
-        functions = (lambda step: step * ratio, lambda epoch: epoch / ratio)
-        axes.secondary_xaxis("top", functions=functions).set_xlabel("epoch")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -16,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from vidtl.data.toy import encode_video
 from vidtl.runtime.files import printable, replacing
 from vidtl.visualize import COLORS, bare, draw_label, label_text, new_figure, save_figure
 from vidtl.visualize.token_maps import TokenMapImages, overlay
@@ -159,13 +159,8 @@ def write_gif(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
 
 def write_mp4(pictures: Sequence[Picture], path: Path, rate: Fraction) -> None:
     """Write H.264 in yuv420p, which every player supports."""
-    height, width = pictures[0].shape[:2]
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "fast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    with replacing(path) as temporary:
+        encode_video(temporary, pictures, rate)
 
 
 def make_page(panels: Sequence[tuple[str, Image.Image]], title: str, about: str) -> Picture:

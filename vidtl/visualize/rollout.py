@@ -24,8 +24,7 @@ from vidtl.models.base import evaluation_mode
 from vidtl.models.encoder import Encoder
 from vidtl.models.vivit import ViViT
 
-Layer = tuple[Attention, Tensor]
-"""An attention and its input tokens `[B, t, N, D]`."""
+Layer = tuple[Attention, Tensor]  # and its input tokens `[B, t, N, D]`
 
 
 def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
@@ -63,12 +62,10 @@ def rollout(layers: Sequence[Layer]) -> Tensor:
     L is t N, in that order; or N, where every layer mixes only the tokens of one timestep.
     """
     batch, timesteps, tokens, _ = layers[0][1].shape
-    device = layers[0][1].device
-    if all(attention.axes == "space" for attention, _ in layers):
-        rows = repeat(torch.eye(tokens, device=device), "N L -> B t N L", B=batch, t=timesteps)
-    else:
-        identity = torch.eye(timesteps * tokens, device=device)
-        rows = repeat(identity, "(t N) L -> B t N L", B=batch, t=timesteps)
+    separate = all(attention.axes == "space" for attention, _ in layers)
+    identity = torch.eye(tokens if separate else timesteps * tokens, device=layers[0][1].device)
+    pattern = "N L -> B t N L" if separate else "(t N) L -> B t N L"
+    rows = repeat(identity, pattern, B=batch, t=timesteps)
     for attention, tokens_BtND in layers:
         rows = (_attended(attention, tokens_BtND, rows) + rows) / 2
     return rows

@@ -90,8 +90,8 @@ def clip_maps(model: VideoModel, pixels: torch.Tensor, color: int) -> ClipMaps:
         maps_tShw = clip_token_maps(model, input_BTCHW)
         return ClipMaps("tokens", frames, token_map_images(maps_tShw, frames, len(frames) // len(maps_tShw)))
     maps_tShw = clip_rollout(model, input_BTCHW)[:, None]
-    length = len(frames) // len(maps_tShw)
-    return ClipMaps("rollout", frames, token_map_images(maps_tShw, frames, length, ["rollout"], compare_timesteps=True))
+    images = token_map_images(maps_tShw, frames, len(frames) // len(maps_tShw), ("rollout",), compare_timesteps=True)
+    return ClipMaps("rollout", frames, images)
 
 
 def rgb_clip(pixels: torch.Tensor, color: int) -> tuple[torch.Tensor, NDArray[np.uint8]]:
@@ -119,11 +119,8 @@ def token_map_images(
 ) -> TokenMapImages:
     """Prepare the arrays of a figure; ValueError for shapes that do not fit, or negative or non-finite weights.
 
-    Args:
-        maps_tShw: weights of each token over the grid; map i covers frames i * tubelet_length and following.
-        clip_THWC: RGB frames before normalization.
-        names: of the S maps; `token 1` to `token S` by default.
-        compare_timesteps: scale a map by the minimum and maximum of all its timesteps instead of each timestep's.
+    Map i covers `tubelet_length` frames of `clip_THWC`, RGB before normalization, from i * tubelet_length on. With
+    `compare_timesteps`, a map is scaled by the minimum and maximum of all its timesteps instead of each timestep's.
     """
     maps = np.asarray(maps_tShw, dtype=np.float64)
     if maps.ndim != 4 or tubelet_length < 1 or len(maps) * tubelet_length > len(clip_THWC):
@@ -131,16 +128,14 @@ def token_map_images(
     if not np.isfinite(maps).all() or (maps < 0).any():
         raise ValueError("token maps must be finite and not negative")
     frames = clip_THWC[tubelet_length // 2 :: tubelet_length][: len(maps)]
-    heat = _heat(maps, frames.shape[1:3], compare_timesteps)
-    weights_St = reduce(maps, "t S h w -> S t", "sum")
     return TokenMapImages(
         names=tuple(names) or tuple(f"token {s + 1}" for s in range(maps.shape[1])),
         tubelet_length=tubelet_length,
         frames=frames,
-        heat=heat,
+        heat=_heat(maps, frames.shape[1:3], compare_timesteps),
         entropies=entropy_over_time(maps),
         overlaps=overlap_over_time(maps),
-        time_shares=_shares(weights_St).T,
+        time_shares=_shares(reduce(maps, "t S h w -> S t", "sum")).T,
     )
 
 
@@ -165,20 +160,17 @@ def overlap_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def overlay(heat_StHW: NDArray[np.float32], frames_tHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Draw a color scale, whose opacity follows the heat, over dimmed grayscale frames: uint8 [S, t, H, W, 3]."""
-    gray = frames_tHWC @ np.array([0.299, 0.587, 0.114], np.float32)
-    base = 0.6 * gray[None, ..., None]
+    base = 0.6 * (frames_tHWC @ np.array([0.299, 0.587, 0.114], np.float32))[None, ..., None]
     colors = 255 * colormaps["inferno"](heat_StHW)[..., :3].astype(np.float32)
     weights = OPACITY * heat_StHW[..., None]
-    blended: NDArray[np.uint8] = ((1 - weights) * base + weights * colors).round().astype(np.uint8)
-    return blended
+    return ((1 - weights) * base + weights * colors).round().astype(np.uint8)  # type: ignore[no-any-return]
 
 
 def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Normalize weights along the last axis; zeros become uniform."""
     totals = weights.sum(axis=-1, keepdims=True)
     even = np.full_like(weights, 1 / weights.shape[-1])
-    shares: NDArray[np.float64] = np.divide(weights, totals, out=even, where=totals > 0)
-    return shares
+    return np.divide(weights, totals, out=even, where=totals > 0)  # type: ignore[no-any-return]
 
 
 def _heat(maps_tShw: NDArray[np.float64], size: tuple[int, ...], compare_timesteps: bool) -> NDArray[np.float32]:
