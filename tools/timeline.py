@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 import sys
 from argparse import Namespace
@@ -23,11 +24,13 @@ from vidtl.evaluation.timeline import Segment, Timeline, predict_timelines
 from vidtl.models import VideoModel
 from vidtl.runtime.files import say, spreadsheet_cell, user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
+from vidtl.video import UnreadableVideo
 from vidtl.visualize.overlay import write_overlay
 from vidtl.visualize.timeline import draw_timeline
 
 WINDOWS = "windows.jsonl"
 HEADER = "path", "start_s", "end_s", "class", "probability", "reason"
+log = logging.getLogger("vidtl.predict")
 OVERLAY_CLASSES = 3  # default of --top_k
 
 
@@ -79,11 +82,16 @@ def print_timelines(
     if folder:
         with whole_file(folder / "segments.csv") as file:
             csv.writer(file, lineterminator="\n").writerows(rows)
+        log.info("files  %s: %s, segments.csv, %d pictures", folder, WINDOWS, len(pictures))
     if options.overlay and len(timeline.spans_s):
         top_k = OVERLAY_CLASSES if options.top_k is None else options.top_k or len(timeline.class_names)
         given = timeline.path, options.overlay, timeline.class_names, *timeline.cells(), top_k
         with Progress().task("writing", "seconds", math.ceil(timeline.duration_s)) as task:
-            write_overlay(*given, lambda time_s: task.update(int(time_s)))
+            try:
+                write_overlay(*given, lambda time_s: task.update(int(time_s)))
+            except UnreadableVideo as error:  # changed since it was scored
+                raise UserError(f"no overlay: {error}") from None
+        log.info("video  %s", options.overlay)
     return unreadable
 
 
