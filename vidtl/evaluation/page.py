@@ -82,7 +82,7 @@ def draw_examples(
 ) -> None:
     """Draw the center clip of each video, with maps where the model has some, into `folder/examples/`."""
     center = replace(get_protocol("center"), short_side=protocol.short_side)
-    dataset = ViewDataset(records, center, config.clip, config.data)
+    dataset = ViewDataset(records, center, config.clip, config.data, numbers)
     for video in dataset.__getitems__(numbers):
         path = _picture(folder, video.index)
         if video.pixels is None:
