@@ -167,7 +167,9 @@ def clips(place: Workplace) -> dict[str, Any]:
 
     def evaluation(protocol: str) -> str:
         config, records = of_split({}, "val")
-        return digest(ViewDataset(records, get_protocol(protocol), config.clip, config.data)[2].pixels)
+        return digest(
+            ViewDataset(records, get_protocol(protocol), config.clip, config.data).__getitems__([2])[0].pixels
+        )
 
     files = sorted((place.toy("toy") / "videos").rglob("*.mp4"))
     return {

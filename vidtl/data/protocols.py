@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from vidtl.config import ClipConfig
 from vidtl.data.sampling import ShortVideo, box_of_crop, resized_size, segment_indices, span_indices
@@ -77,6 +76,8 @@ def slowfast_indices(offset_sampling: bool) -> IndexRule:
         else:
             starts = [spare * k / num_clips for k in range(num_clips)]
         # Its float32 rounding decides the frame where values are truncated.
+        import torch  # here, because names are checked before it is loaded
+
         times = [torch.linspace(start, start + length, clip.num_frames) for start in starts]
         return torch.stack(times).clamp(0, num_available - 1).long().numpy()
 
