@@ -61,14 +61,14 @@ class Calibration:
 
 def fit_calibration(outcomes: Outcomes, class_names: Sequence[str], **origin: Any) -> Calibration:
     """Fit temperature and thresholds to the readable videos; `origin` has the fields up to `protocol`."""
-    before = outcomes[outcomes.readable]
-    temperature = fit_temperature(before.probabilities, before.targets, before.multi_label)
-    after = replace(before, probabilities=tempered(before.probabilities, temperature, before.multi_label))
-    thresholds = best_thresholds(after.probabilities, after.targets).tolist() if before.multi_label else []
+    before, multi_label = outcomes[outcomes.readable], outcomes.multi_label
+    temperature = fit_temperature(before.probabilities, before.targets, multi_label)
+    after = replace(before, probabilities=tempered(before.probabilities, temperature, multi_label))
+    thresholds = best_thresholds(after.probabilities, after.targets).tolist() if multi_label else []
     return Calibration(
         **origin,
         num_videos=len(before),
-        multi_label=before.multi_label,
+        multi_label=multi_label,
         temperature=temperature,
         thresholds=dict(zip(class_names, thresholds, strict=False)),
         nll=(cross_entropy(before), cross_entropy(after)),

@@ -36,8 +36,7 @@ from vidtl.visualize.token_maps import clip_maps, rgb_clip
 PAGE, EXAMPLES = "report.html", "examples/examples.json"
 
 MAX_UNREADABLE, MAX_MATRIX, MAX_NAME = 2000, 40, 300
-"""Unreadable videos listed, classes of a confusion matrix that is embedded (`unreadable.csv` and `confusion.png` have
-all), and characters of a name."""
+"""Unreadable videos listed, classes of an embedded confusion matrix (other files have all), characters of a name."""
 
 NUM_EACH, NUM_BARS, MAX_TRUE_BARS = 4, 5, 8
 """Examples of either kind, classes shown for each, best first, and true classes beyond them."""

@@ -51,11 +51,11 @@ class Prediction:
     reason: str = ""
     """Reason why the video could not be read; empty if it was."""
     num_frames: int = 0
-    """Frames of the whole file."""
     duration_s: float = 0.0
+    """Of the whole file."""
     scores: NDArray[np.float64] | None = None
-    """float64 [K]; None for an unreadable video."""
     probabilities: NDArray[np.float64] | None = None
+    """float64 [K] both; None for an unreadable video."""
 
     def best(self, count: int | None = None, threshold: float | NDArray[np.float64] = 0.0) -> list[ScoredClass]:
         """List classes, best first: at most `count` of them, of at least the probability `threshold`, one or [K]."""
@@ -150,10 +150,7 @@ def predict_records(
     accelerator: Accelerator,
     failures: Mapping[int, str] | None = None,
 ) -> Iterator[Prediction]:
-    """Score records in their order, whether or not they have labels; `model` scores their classes.
-
-    Records in `failures` are not opened, and have these reasons.
-    """
+    """Score records in their order, with or without labels; those in `failures` are not opened and have its reasons."""
     scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
     lengths: dict[int, tuple[int, float]] = {}
 

@@ -18,7 +18,6 @@ from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
 from vidtl.metrics.charades import scores_of
 from vidtl.metrics.intervals import LEVEL, wilson
-from vidtl.metrics.outcomes import classes_without_positives
 from vidtl.metrics.table import random_map
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.logging import installed_versions
@@ -81,7 +80,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
             for name, (low, high, method) in confidence_intervals(outcomes, result.metrics).items()
         },
         "chance": chance_levels(outcomes.targets, outcomes.multi_label),
-        "classes_without_positives": classes_without_positives(outcomes.targets, names),
+        "classes_without_positives": [names[k] for k in np.flatnonzero(outcomes.targets.sum(axis=0) == 0)],
         "calibration": {name: np.asarray(value).tolist() for name, value in vars(outcomes.calibration).items()},
         "per_class": [_class_record(result, k) for k in range(len(names))],
         "confusions": [] if outcomes.multi_label else _confusions(result),

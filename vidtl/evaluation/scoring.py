@@ -75,7 +75,6 @@ class Scorer:
     evaluation: EvaluationConfig
     protocol: Protocol
     accelerator: Accelerator
-    """Device and precision."""
 
     @property
     def fusion(self) -> str:
@@ -124,10 +123,8 @@ class Scorer:
             for index, views_VK in zip(readable, np.split(logits_VK, len(readable)), strict=True):
                 scores.rows[index] = fuse(views_VK, self.fusion, self.records.multi_label)
                 if not np.isfinite(scores.rows[index]).all():
-                    raise UserError(
-                        f"the model's scores for video {self.records.ids[index]!r} ({self.records.path(index)}) are "
-                        "not finite; its weights or the precision (training.precision) cannot be used"
-                    )
+                    problem = f"of video {self.records.ids[index]!r} ({self.records.path(index)}) are not finite"
+                    raise UserError(f"scores {problem}; its weights or training.precision cannot be used")
         return scores
 
     @torch.inference_mode()
@@ -144,11 +141,10 @@ class Scorer:
                 logits_BK = self.model(*inputs)
             parts.append(logits_BK.cpu().double())
         logits = torch.cat(parts)
-        if logits.shape != (len(pixels), len(self.records.classes)):
-            raise UserError(
-                f"the model gives {logits.shape[-1]} scores per clip, "
-                f"but {self.records.annotation} has {len(self.records.classes)} classes"
-            )
+        num_classes = len(self.records.classes)
+        if logits.shape != (len(pixels), num_classes):
+            problem = f"{self.records.annotation} has {num_classes} classes"
+            raise UserError(f"the model gives {logits.shape[-1]} scores per clip, but {problem}")
         table: NDArray[np.float64] = logits.numpy()
         return table
 
@@ -187,10 +183,9 @@ SlowFast on Charades take the largest sigmoid, which ranks as the largest logit 
 
 
 def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
-    """Fuse the views of one video, [V, K], by a key of `FUSIONS`.
+    """Fuse the views of one video, [V, K], by a key of `FUSIONS`: float64 [K].
 
-    Returns:
-        float64 [K]; larger is more likely. Logits for `mean_logits` and multi-label `max`, probabilities otherwise.
+    They are logits for `mean_logits` and multi-label `max`, and probabilities otherwise.
     """
     logits = torch.from_numpy(np.array(logits_VK, dtype=np.float64))
     scores_K: NDArray[np.float64] = FUSIONS[fusion](logits, multi_label).numpy()
@@ -198,11 +193,9 @@ def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.flo
 
 
 def probabilities(scores_NK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
-    """Convert fused scores to probabilities: softmax or sigmoid of logits, other scores unchanged.
+    """Convert fused scores to probabilities float64 [N, K]: softmax or sigmoid of logits, other scores unchanged.
 
-    Returns:
-        float64 [N, K] in 0..1, NaN for rows of -inf (unreadable videos). Single-label rows sum to 1, except for `max`,
-        whose rows are maxima of several views.
+    Rows of -inf (unreadable videos) become NaN. Single-label rows sum to 1, but for `max` are maxima of several views.
     """
     scores = np.array(scores_NK, dtype=np.float64)
     scores[np.isneginf(scores).all(axis=-1)] = np.nan
