@@ -1,7 +1,4 @@
-"""Comparison of an experiment with a recorded one, setting by setting.
-
-Each section or field says what it affects (`vidtl.config.checks.setting`); a comparison names the effects that matter.
-"""
+"""Comparison of an experiment with a recorded one in the settings with some effects (`vidtl.config.checks.Effect`)."""
 
 import json
 from collections.abc import Collection, Mapping

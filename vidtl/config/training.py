@@ -82,9 +82,8 @@ class ScheduleConfig:
     name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     """Decay after the warm-up: cosine or linear to `final_factor`, steps at `milestones`, or none."""
     length: str = "30 epochs"
-    """Length of the run. A run, finished or not, goes on with a longer length in the same unit: with `constant` and
-    `step` to the weights of a run that had that length from the start; with `cosine` and `linear` the learning rate of
-    the longer run applies from the step reached on."""
+    """Length of the run. A run, finished or not, goes on with a longer one in the same unit: `constant` and `step` to
+    the weights of a run of that length; with `cosine` and `linear` its learning rate applies from there on."""
     warmup: str = "2.5 epochs"
     """Length of the linear warm-up at the start of the run."""
     warmup_start: float = 0.0
@@ -129,7 +128,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "training")
     """Autocast precision; `auto` is bf16 on a GPU that supports it, and fp32 elsewhere."""
     loss: str = setting("", "training")
-    """cross_entropy (single-label data, the default), binary_cross_entropy (multi-label, the default) or focal."""
+    """cross_entropy, binary_cross_entropy or focal; '' is the first for single-label and the second for multi-label."""
     label_smoothing: float = setting(0.0, "training")
     """Share of each target that is spread evenly over all classes."""
     compile: Literal["none", "blocks", "model"] = setting("none", "speed")
@@ -137,8 +136,7 @@ class TrainingConfig:
     activation_checkpointing: bool = setting(False, "speed")
     """Recompute activations in the backward pass: the same result with less memory, about a quarter slower."""
     trainable: tuple[str, ...] = setting((), "training")
-    """Modules or parameters to train, such as ['head'] for a linear probe or ['temporal_encoder', 'head']; the rest is
-    frozen. Empty trains everything."""
+    """Modules or parameters to train, such as ['head'] for a linear probe; the rest is frozen. Empty trains all."""
     lora: int = setting(0, "training")
     """Rank of LoRA adapters in the blocks, such as 8, which train in place of the loaded weights, with the head, parts
     that have no loaded weights, and `trainable`; saved models have them merged. 0 for none. Needs the extra `lora`."""

@@ -33,13 +33,12 @@ from vidtl.runtime.launch import make_accelerator
 
 
 class ScoredClass(NamedTuple):
-    """One class of one video."""
+    """One class of one video; the score, a fused logit or probability, is that by which evaluation ranks."""
 
     name: str
     probability: float
     """Softmax of single-label models, sigmoid of multi-label ones; with a calibration, of logits / temperature."""
     score: float
-    """Fused score, a logit or a probability, by which evaluation ranks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,9 +127,7 @@ def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = No
     """Read the central clip of one video as `predict` does: normalized, at the model's frames, stride and size.
 
     `path` is a video, an image, or a folder with one video or the numbered frames of one, which needs a `frame_rate`.
-
-    Returns:
-        float32 [1, T, 3, H, W] on the model's device; UserError where there is not one video, or it cannot be read.
+    Return float32 [1, T, 3, H, W] on the model's device; UserError where not one video is there, or none can be read.
     """
     records, data = records_of_paths([Path(path)], DataConfig(), model.clip_config.num_frames == 1, frame_rate)
     if len(records) != 1:

@@ -32,12 +32,10 @@ from vidtl.models.vivit import ViViT
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of some videos by record number."""
+    """Scores [K] of some videos, and reasons of unreadable ones, by record number."""
 
     rows: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    """float64 [K] each."""
     failures: dict[int, str] = field(default_factory=dict)
-    """Reasons of unreadable videos."""
 
     def update(self, other: Self) -> None:
         """Add the videos of `other`; RuntimeError for a video that is here already (a bug)."""

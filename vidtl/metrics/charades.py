@@ -74,11 +74,7 @@ def match_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.gene
 
 
 def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float64], num_words: int = 1) -> None:
-    """Write one line per video: its id and K numbers, separated by blanks, exact to the last bit of float64.
-
-    Raises:
-        UserError: an id that is empty or not of `num_words` between blanks, which the format cannot hold.
-    """
+    """Write id and K numbers of each video, exact to the last bit; UserError for ids that are not of `num_words`."""
     for video in ids:
         if len(video.split()) != num_words or video != video.strip():
             raise UserError(f"video id {video!r} cannot be written to {path}; allowed: ids without white space")
@@ -88,13 +84,9 @@ def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float
 
 
 def read_submission(path: Path, num_classes: int) -> tuple[dict[str, NDArray[np.float64]], int]:
-    """Read lines of an id and `num_classes` numbers, separated by tabs or blanks; one further number is ignored.
+    """Read the scores [K] of each id, of repeated ids those of the last line, and the number of lines.
 
-    Returns:
-        Scores [K] by id, of repeated ids the last line, and the number of lines.
-
-    Raises:
-        UserError: no such file, a line with another count, or one that is not a number; names file and line.
+    UserError with file and line: no such file, a line with another count, or one that is not a number.
     """
     rows, num_lines = {}, 0
     for place, line in submitted_lines(path):

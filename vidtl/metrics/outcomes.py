@@ -40,25 +40,22 @@ class Calibration:
 class Outcomes:
     """Scores and labels of N videos. An unreadable video has scores of -inf: it is wrong and ranks last.
 
-    Raises:
-        ValueError: shapes that do not match, NaN scores, or a single-label row without exactly one label.
+    ValueError: shapes that do not match, NaN scores, or a single-label row without exactly one label.
     """
 
     scores: Floats
     """[N, K] in annotation order; larger is more likely. Equal scores go to the lower class number."""
     targets: Bools
-    """[N, K]."""
     probabilities: Floats
-    """[N, K] in 0..1; rows of NaN are unreadable videos."""
+    """[N, K] both, in 0..1; rows of NaN are unreadable videos."""
     multi_label: bool
     points: tuple[Floats, Bools] | None = None
     """Scores and labels of P time points, both [N, P, K], for metrics of localization."""
 
     def __post_init__(self) -> None:
-        shape = self.scores.shape
-        if len(shape) != 2 or self.targets.shape != shape or self.probabilities.shape != shape:
-            shapes = f"scores {shape}, targets {self.targets.shape} and probabilities {self.probabilities.shape}"
-            raise ValueError(f"{shapes} must all be [videos, classes]")
+        shapes = self.scores.shape, self.targets.shape, self.probabilities.shape
+        if len(shapes[0]) != 2 or len({*shapes}) > 1:
+            raise ValueError(f"shapes of scores, targets and probabilities {shapes} must all be [videos, classes]")
         if np.isnan(self.scores).any():
             raise ValueError(f"scores of row {int(np.isnan(self.scores).any(axis=1).argmax())} hold NaN")
         wrong = np.flatnonzero(self.targets.sum(axis=1) != 1)
