@@ -54,7 +54,6 @@ def test_options_replace_the_file_which_replaces_the_preset_which_replaces_the_d
         ("clip.frame_size", "[32,32]", (32, 32)),
         ("clip.target_fps", "12", 12.0),
         ("optimizer.learning_rate", "1e-3", 0.001),
-        ("optimizer.learning_rate", "2.5E-3", 0.0025),
         ("training.trainable", "['head']", ("head",)),
         ("training.trainable", "head", ("head",)),
         ("training.trackers", "[]", ()),

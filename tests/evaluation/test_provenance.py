@@ -78,10 +78,8 @@ def test_results_of_another_evaluation_are_refused(model, tmp_path, monkeypatch)
     Path("data/toy").mkdir(parents=True)
     absolute = replace(CONFIG, data=DataConfig(root=str(Path("data/toy").absolute())))
     check_same_origin(tmp_path, origin(absolute))
-    store, key = (
-        evaluation_key(Checkpoint(model), RECORDS, c, CENTER, Accelerator(cpu=True)) for c in (CONFIG, absolute)
-    )
-    assert store == key
+    keys = [evaluation_key(Checkpoint(model), RECORDS, c, CENTER, Accelerator(cpu=True)) for c in (CONFIG, absolute)]
+    assert keys[0] == keys[1]
     with refused("data.root", "'b'", "'data/toy'"):
         check_same_origin(tmp_path, origin(replace(CONFIG, data=DataConfig(root="b"))))
     (model / "model.safetensors").write_bytes(b"other weights")

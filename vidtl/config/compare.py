@@ -24,9 +24,8 @@ def resolved(key: str, value: Any) -> Any:
 
 def settings_of(config: ExperimentConfig, affecting: Collection[Effect] = get_args(Effect)) -> dict[str, Any]:
     """List the settings that have one of these effects by dotted key, with values as YAML and JSON give them back."""
-    return {
-        key: value for key, value in dotted(plain(asdict(config))).items() if not EFFECTS[key].isdisjoint(affecting)
-    }
+    settings = dotted(plain(asdict(config)))
+    return {key: value for key, value in settings.items() if not EFFECTS[key].isdisjoint(affecting)}
 
 
 def differences(

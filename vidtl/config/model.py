@@ -21,9 +21,8 @@ class Architecture:
     defaults: Mapping[str, Any]
     """All other keys of the family, with their defaults."""
     clip: Mapping[str, Any]
-    """Settings of `clip` in `create_model`."""
     clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Differences from `clip` in some sizes."""
+    """Settings of `clip` in `create_model`, and their differences in some sizes."""
 
     def clip_of(self, size: str) -> dict[str, Any]:
         """Return the settings of `clip` for one size."""

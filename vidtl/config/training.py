@@ -141,7 +141,7 @@ class TrainingConfig:
     """Rank of LoRA adapters in the blocks, such as 8, which train in place of the loaded weights, with the head, parts
     that have no loaded weights, and `trainable`; saved models have them merged. 0 for none. Needs the extra `lora`."""
     ema_decay: float = setting(0.0, "training")
-    """Decay per step of an average of the weights, such as 0.9999, which evaluations use; 0 keeps none."""
+    """Decay per step of an exponential average of the weights, such as 0.9999, which evaluations use; 0 for none."""
     log_every_steps: int = setting(10, "operation")
     """Steps between lines of `metrics.jsonl`."""
     checkpoint_every_steps: int = setting(500, "operation")

@@ -214,11 +214,10 @@ def _score_share(scorer: Scorer, make_loader: MakeLoader, progress: Progress, st
     launch, done = on_main_process(accelerator, read)
     if done:
         _log.info("%d of %d videos were scored before the interruption", len(done), len(scorer.records))
-    pending = [batch for batch in batches if batch.start not in done]
-    share = pending[accelerator.process_index :: accelerator.num_processes]
+    pending, count = [batch for batch in batches if batch.start not in done], accelerator.num_processes
+    share = pending[accelerator.process_index :: count]
     numbers = [number for batch in share for number in batch]
-    several = accelerator.num_processes > 1
-    title = f"evaluating, 1 of {accelerator.num_processes} processes" if several else "evaluating"
+    title = f"evaluating, 1 of {count} processes" if count > 1 else "evaluating"
     writer = store.writer(launch, accelerator.process_index) if store else nullcontext(lambda batch: None)
     with progress.task(title, "videos", len(done) + len(numbers), len(done)) as task, writer as append:
         scored = scorer.score(make_loader(numbers), share, lambda finished: task.update(len(done) + finished))

@@ -68,18 +68,16 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """Reading and scoring of videos."""
+    """Reading and scoring of videos; see `vidtl.data.protocols` and `read_calibration`."""
 
     config: ExperimentConfig | None = None
     """The sections `clip`, `data` and `evaluation` are used; None: the defaults with the model's clip."""
     protocol: str = "center"
-    """Views of each video and their fusion; see `vidtl.data.protocols`."""
     multi_label: bool | None = None
     """A video may have several classes; None: as in the model, or single-label."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
     calibration: Calibration | None = None
-    """See `vidtl.evaluation.calibration.read_calibration`."""
 
 
 def names_or_numbers(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
@@ -150,6 +148,7 @@ def predict_records(
     """Score records in their order, with or without labels; those in `failures` are not opened and have its reasons."""
     scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
     lengths: dict[int, tuple[int, float]] = {}
+    names = records.classes.names
 
     def views() -> Iterator[VideoViews]:
         for video in EvalLoader(records, protocol, config.clip, config.data, failures=failures):
@@ -163,11 +162,6 @@ def predict_records(
                 scores_K = batch.rows.get(number)
                 chances_K = None if scores_K is None else probabilities(scores_K, scorer.fusion, records.multi_label)
                 yield Prediction(
-                    path=records.path(number),
-                    class_names=records.classes.names,
-                    reason=batch.failures.get(number, ""),
-                    num_frames=num_frames,
-                    duration_s=duration_s,
-                    scores=scores_K,
-                    probabilities=chances_K,
-                )
+                    path=records.path(number), class_names=names, reason=batch.failures.get(number, ""),
+                    num_frames=num_frames, duration_s=duration_s, scores=scores_K, probabilities=chances_K,
+                )  # fmt: skip

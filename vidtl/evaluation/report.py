@@ -26,15 +26,14 @@ from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw
 METRICS_FILE = "metrics.json"
 PACKAGES = ("vidtl", "accelerate", "numpy", "torch", "torchmetrics")
 
-SHOWN_NAMES, NUM_CONFUSIONS = 8, 12
-"""Names in one terminal line, and most frequent confusions in `metrics.json`; other files hold all."""
+SHOWN_NAMES, NUM_CONFUSIONS = 8, 12  # in a terminal line, and in `metrics.json`; other files hold all
 
 
 def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the files of an evaluation, on one process, and return their paths.
 
-    `metrics.json` (`record`, from `metrics_record`), `predictions.csv`, `unreadable.csv` (if any), `reliability.png`,
-    for single-label data `confusion.csv` and `confusion.png`, for multi-label data `average_precision.png`.
+    `metrics.json` (of `metrics_record`), `predictions.csv`, `unreadable.csv` (if any), `reliability.png`; single-label
+    data: `confusion.csv` and `confusion.png`, multi-label data: `average_precision.png`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcomes, names = result.outcomes, result.class_names

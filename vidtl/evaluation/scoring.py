@@ -1,9 +1,8 @@
 """Scoring of videos in fixed batches: forward passes, and fusion of the views of a video into one score per class.
 
 The last bits of a network's output depend on the number of clips in a forward pass. Batches of whole videos are
-therefore fixed by annotation order, number of views and batch size alone: any process, before or after an interruption,
-forms the same forward passes and gets the same bits. Fusion is in float64, so that neither the number of views nor the
-size of the logits decides a rank.
+therefore fixed by annotation order, views and batch size alone: any process, before or after an interruption, gets the
+same bits. Fusion is in float64, so that neither the number of views nor the size of the logits decides a rank.
 
 Clips of a forward pass that have frames in common, such as overlapping windows, share the work of the timesteps that
 are equal where the model allows it (`ViViT.timestep_frames`). Which ones depends on the clips of the pass alone.
@@ -112,13 +111,13 @@ class Scorer:
 
     def _score(self, videos: Sequence[VideoViews]) -> Scores:
         scores = Scores(failures={video.index: video.failure.reason for video in videos if video.failure})
-        readable = {video.index: video for video in videos if video.pixels is not None}
-        for index, video in readable.items():
+        readable = [video for video in videos if video.pixels is not None]
+        for video in readable:
             if video.pixels is not None and len(video.pixels) != self.num_views:
-                raise RuntimeError(f"record {index} has {len(video.pixels)} views, not {self.num_views}")
+                raise RuntimeError(f"record {video.index} has {len(video.pixels)} views, not {self.num_views}")
         if readable:
-            logits_VK = self._forward(list(readable.values()))
-            for index, views_VK in zip(readable, np.split(logits_VK, len(readable)), strict=True):
+            for video, views_VK in zip(readable, np.split(self._forward(readable), len(readable)), strict=True):
+                index = video.index
                 scores.rows[index] = fuse(views_VK, self.fusion, self.records.multi_label)
                 if not np.isfinite(scores.rows[index]).all():
                     problem = f"of video {self.records.ids[index]!r} ({self.records.path(index)}) are not finite"

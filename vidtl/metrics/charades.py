@@ -2,8 +2,8 @@
 
 Axes: N annotated videos in annotation order, K classes. The rules decide published numbers:
 
-- scores start at -inf; a video without actions keeps them, whatever was submitted: it is ranked last and costs nothing;
-- a video with actions and no submitted line keeps -inf too, but its actions count as positives that were missed;
+- scores start at -inf, which videos without actions keep, whatever was submitted: they rank last and cost nothing;
+- those without a submitted line keep it too, but their actions count as positives that were missed;
 - of several lines with one id the last counts;
 - per class, a stable descending sort (equal scores keep annotation order) and the mean over the positives of the
   precision at each, without interpolation;

@@ -24,12 +24,11 @@ MAX_WORK = 400_000_000
 
 
 class Interval(NamedTuple):
-    """Limits of a metric; NaN where there are none."""
+    """Limits of a metric, NaN where there are none, and `wilson` or `centered bootstrap` with the resamples."""
 
     low: float
     high: float
     method: str
-    """`wilson`, or `centered bootstrap` with the number of resamples."""
 
 
 def confidence_intervals(outcomes: Outcomes, metrics: Mapping[str, float]) -> dict[str, Interval]:
