@@ -79,9 +79,8 @@ def test_large_logits_are_not_squashed_and_ties_go_to_the_lower_class():
 
 @pytest.mark.parametrize("num_classes", [2, 5, 9])
 def test_unreadable_single_label_videos_are_wrong_whatever_k_is(num_classes):
-    labels = np.random.default_rng(3).integers(0, num_classes, 20)
+    labels, unreadable = np.random.default_rng(3).integers(0, num_classes, 20), [0, 4, 11]
     scores = one_hot(labels, num_classes) * 5.0
-    unreadable = [0, 4, 11]
     scores[unreadable] = -np.inf
     outcomes = made_outcomes(scores, one_hot(labels, num_classes))
     metrics = compute_metrics(outcomes)
@@ -114,17 +113,14 @@ def test_nothing_readable_and_no_videos():
         assert all(map(math.isnan, empty.values()))
 
 
-@pytest.mark.parametrize(
-    ("scores", "targets", "message"),
-    [
+def test_wrong_input_is_refused():
+    for scores, targets, message in [
         (np.zeros((2, 3)), np.zeros((2, 2)), "must all be"),
         (np.array([[0.0, 1.0], [np.nan, 0.0]]), np.eye(2), "row 1"),
         (np.zeros((2, 2)), np.array([[1, 0], [1, 1]]), "row 1 has 2 labels"),
-    ],
-)
-def test_wrong_input_is_refused(scores, targets, message):
-    with pytest.raises(ValueError, match=message):
-        Outcomes(scores=scores, targets=targets, probabilities=scores, multi_label=False)
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Outcomes(scores=scores, targets=targets, probabilities=scores, multi_label=False)
 
 
 @pytest.mark.parametrize(("num_videos", "num_positives"), [(1, 1), (5, 1), (5, 3), (6, 6)])

@@ -16,7 +16,6 @@ T = TypeVar("T")
 
 RETIRED = {"data.worker_timeout_s": None, "training.class_weights": "none"}
 """Settings that earlier versions recorded with their runs, with the value that decided no result; None: any."""
-
 EARLIER = {"activation": "gelu_tanh"}
 """Keys of `model`, for ViViTs, that earlier versions did not record, with their values of that time."""
 

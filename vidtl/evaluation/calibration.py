@@ -25,16 +25,14 @@ from vidtl.runtime.files import whole_file
 from vidtl.training.checkpoint import Checkpoint
 
 FILE_NAME = "calibration.json"
-LOWEST, HIGHEST = 0.05, 20.0
-"""Range of temperatures: that of a model without mistakes would be 0."""
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures: that of a model without mistakes would be 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Content of `calibration.json`."""
+    """Content of `calibration.json`; the fingerprint is that of the model (`Checkpoint.fingerprint`)."""
 
     fingerprint: str
-    """That of the model, see `Checkpoint.fingerprint`."""
     step: int | None = None
     split: str
     protocol: str
