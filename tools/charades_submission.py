@@ -12,7 +12,7 @@ from vidtl.annotations.text_files import read_columns
 from vidtl.errors import UserError
 from vidtl.metrics import METRICS, Outcomes
 from vidtl.metrics.average_precision import Rankings
-from vidtl.metrics.charades import match_submission, official_scores, scores_of
+from vidtl.metrics.charades import match_submission, official_rankings, scores_of
 from vidtl.metrics.charades_localize import NUM_POINTS, point_labels, point_times, read_localization
 from vidtl.runtime.files import say
 
@@ -40,7 +40,7 @@ def score_file(file: Path, annotations: Path) -> None:
     submission = match_submission(file, ids, targets_NK)
     num_labeled = int(targets_NK.any(axis=1).sum())
     say(f"{annotations}: {len(ids)} videos, {num_labeled} of them with actions")
-    official = official_scores(submission.scores, targets_NK)
+    official = scores_of(official_rankings(submission.scores, targets_NK))
     scores, no_chances = submission.scores, np.zeros(targets_NK.shape)  # mAP needs no probabilities
     outcomes = Outcomes(scores=scores, targets=targets_NK, probabilities=no_chances, multi_label=True)
     grouped = METRICS["mAP"].function(outcomes)

@@ -80,6 +80,5 @@ def test_two_paths_of_one_place_are_equal(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_missing_settings_count_as_the_default() -> None:
     config = replace(ExperimentConfig(), clip=ClipConfig(stride=5), training=TrainingConfig(seed=3))
-    found = differences({}, config, ["training"])
-    assert found == [("clip.stride", 2, 5), ("training.seed", 0, 3)]
+    assert differences({}, config, ["training"]) == [("clip.stride", 2, 5), ("training.seed", 0, 3)]
     assert differences({}, config, ["rounding"]) == []

@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import f1_score
 
+from tests.metrics.made_outcomes import made_outcomes
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.evaluation.calibration import best_thresholds, fit_calibration, read_calibration, tempered, write_calibration
@@ -18,7 +19,7 @@ from vidtl.training.checkpoint import Checkpoint
 NAMES = ("walks", "sits", "läuft \U0001f3c3")
 
 
-def made_outcomes(multi_label: bool, scale: float, num_videos: int = 4000) -> Outcomes:
+def scaled_outcomes(multi_label: bool, scale: float, num_videos: int = 4000) -> Outcomes:
     """Labels drawn from the probabilities of logits, which are then multiplied by `scale`; some unreadable videos."""
     rng = np.random.default_rng(0)
     logits_NK = rng.normal(0, 2, (num_videos, len(NAMES)))
@@ -26,16 +27,14 @@ def made_outcomes(multi_label: bool, scale: float, num_videos: int = 4000) -> Ou
         targets_NK = rng.random(logits_NK.shape) < expit(logits_NK)
     else:
         targets_NK = (logits_NK + rng.gumbel(size=logits_NK.shape)).argmax(axis=1)[:, None] == np.arange(len(NAMES))
-    scores_NK = scale * logits_NK
-    chances_NK = expit(scores_NK) if multi_label else softmax(scores_NK, axis=1)
-    scores_NK[::9], chances_NK[::9] = -np.inf, np.nan
-    return Outcomes(scores=scores_NK, targets=targets_NK, probabilities=chances_NK, multi_label=multi_label)
+    logits_NK[::9] = -np.inf
+    return made_outcomes(scale * logits_NK, targets_NK, multi_label)
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("scale", [0.5, 3.0])
 def test_the_factor_of_the_logits_is_found(multi_label: bool, scale: float) -> None:
-    outcomes = made_outcomes(multi_label, scale)
+    outcomes = scaled_outcomes(multi_label, scale)
     found = fit_calibration(outcomes, NAMES, fingerprint="", step=1, split="val", protocol="center")
     assert found.temperature == pytest.approx(scale, rel=0.1)
     assert found.num_videos == outcomes.readable.sum() < len(outcomes)
@@ -72,25 +71,21 @@ def model(tmp_path: Path) -> VideoModel:
     save_model_directory(model, tmp_path)
     assert read_calibration(Checkpoint(tmp_path), model, multi_label=True) is None
     origin = {"fingerprint": Checkpoint(tmp_path).fingerprint(), "step": None, "split": "val", "protocol": "center"}
-    written = fit_calibration(made_outcomes(True, 2.0, 60), NAMES[::-1], **origin)
+    written = fit_calibration(scaled_outcomes(True, 2.0, 60), NAMES[::-1], **origin)
     write_calibration(written, Checkpoint(tmp_path))
     found = read_calibration(Checkpoint(tmp_path), model, multi_label=True)
     assert (found, tuple(found.thresholds)) == (written, NAMES)
     return model
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
+def test_a_file_of_other_content_is_one_line(model: VideoModel, tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    content = json.loads(file.read_text())
+    for key, value in [
         *(("temperature", value) for value in (0, True, float("nan"), None)),
         *(("thresholds", value) for value in ({"walks": 2}, {"walks": [[]]}, {"runs": 0.5}, {})),
-        ("multi_label", False),
-        ("fingerprint", "0" * 64),
-        ("temprature", 1.5),
-    ],
-)
-def test_a_file_of_other_content_is_one_line(model: VideoModel, tmp_path: Path, key: str, value: object) -> None:
-    file = tmp_path / "calibration.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-    with refused(file, key):
-        read_calibration(Checkpoint(tmp_path), model, multi_label=True)
+        *(("multi_label", False), ("fingerprint", "0" * 64), ("temprature", 1.5)),
+    ]:
+        file.write_text(json.dumps(content | {key: value}))
+        with refused(file, key):
+            read_calibration(Checkpoint(tmp_path), model, multi_label=True)

@@ -51,15 +51,9 @@ def official(charades: Records) -> np.ndarray:
 def localized(records: Records, lost: tuple[int, ...] = (), durations_s: float = 0.0):
     """Random scores of the windows of records, without those of `lost` rows."""
     owners = np.repeat(np.arange(len(records)), 25)
-    names = records.classes.names
-    result = made_result(25 * len(records), names, multi_label=True, unreadable=lost)
-    windows = Windows(
-        records=records.select(owners),
-        owners=owners,
-        spans_s=np.zeros((len(owners), 2)),
-        durations_s=[durations_s] * len(records),
-        failures={},
-    )
+    result = made_result(len(owners), records.classes.names, multi_label=True, unreadable=lost)
+    spans_s, files_s = np.zeros((len(owners), 2)), [durations_s] * len(records)
+    windows = Windows(records=records.select(owners), owners=owners, spans_s=spans_s, durations_s=files_s, failures={})
     return result, localize(result, records, windows)
 
 

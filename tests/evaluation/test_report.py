@@ -119,16 +119,13 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_summary_shows_each_metric_beside_chance():
+def test_summary_shows_each_metric_beside_chance_and_names_excluded_classes_and_videos():
     result = made_result(23, ("a", "b", "c", "d"), max_videos=23)
     text = "\n".join(report.summary_lines(result, metrics_record(result)))
     assert re.search(rf"^top1 +{100 * result.metrics['top1']:.2f}% +[\d.]+% +25\.00% .*34\.78%\)$", text, re.MULTILINE)
     assert re.search(r"^f1_macro +[\d.]+% +[\d.]+%", text, re.MULTILINE)
     for part in ("23 videos annotated, 23 scored, 0 unreadable", "3 crops, 4 clips", "first 23 videos"):
         assert part in text
-
-
-def test_summary_of_multi_label_data_names_excluded_classes_and_videos():
     result = hostile(True, tuple(range(12)))
     lines = report.summary_lines(result, metrics_record(result))
     text, metrics = "\n".join(lines), (result.metrics["mAP"], result.metrics_readable["mAP"])

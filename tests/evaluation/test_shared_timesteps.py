@@ -80,9 +80,8 @@ def test_windows_of_a_file_share_timesteps_where_the_form_allows_it(name):
     assert np.array_equal(apart, torch.cat(plain).double())
     encoded.clear()
     np.testing.assert_allclose(score(model, videos, ["a.mp4"] * 5), apart, rtol=0, atol=1e-6)
-    parts = {"uniform": [[2], [3], [5], [6]], "t2t": [[k] for k in range(8)]}.get(
-        name, [[0, 1], [2, 3], [4, 5], [6, 7]]
-    )
+    parts = {"uniform": [[2], [3], [5], [6]], "t2t": [[k] for k in range(8)]}
+    parts = parts.get(name, [[0, 1], [2, 3], [4, 5], [6, 7]])
     distinct = {tuple(video.frames[0, part]) for video in videos[:4] for part in parts}
     assert len(distinct) < 4 * timesteps
     assert encoded == [len(distinct) if model.form == "factorised_encoder" else 4 * timesteps, timesteps]
@@ -111,9 +110,8 @@ FILES = (
 @pytest.mark.parametrize("hop", [Hop(frames=4), Hop(frames=3), Hop(seconds=0.25)], ids=str)
 @pytest.mark.parametrize("name", FILES)
 def test_windows_of_real_files_have_the_scores_of_clips_of_their_own(shared_data, name, hop):
-    files = records_of_files(
-        find_videos([shared_data / "videos" / name]).videos, ClassNames(tuple("abcdef")), False, None
-    )
+    videos = find_videos([shared_data / "videos" / name]).videos
+    files = records_of_files(videos, ClassNames(tuple("abcdef")), False, None)
     data = DataConfig(num_workers=0, manifest="none")
     records = sliding_windows(files, CLIP, data, hop).records
     protocol = get_protocol("center")

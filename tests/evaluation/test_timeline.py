@@ -98,12 +98,9 @@ def test_windows_touch_although_times_are_rounded(drift_s):
     assert chances_CK.tolist() == timeline.probabilities.tolist()
 
 
-def test_windows_of_a_fast_camera_are_told_apart():
+def test_windows_of_a_fast_camera_are_told_apart_and_none_have_no_segments():
     timeline = made([(i / 1000, (i + 1) / 1000) for i in range(6)], np.eye(3)[[0, 0, 1, 1, 2, 2]])
     assert [segment.name for segment in timeline.segments()] == list(NAMES)
-
-
-def test_no_windows_have_no_segments():
     timeline = made([], [])
     assert timeline.segments() == []
     assert [part.shape for part in timeline.cells()] == [(0,), (0, 3)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.refusals import refused
-from vidtl.metrics.charades import match_submission, official_scores, read_submission, write_submission
+from vidtl.metrics.charades import match_submission, official_rankings, read_submission, scores_of, write_submission
 
 
 def reference_scores(rows: list[tuple[str, list[float]]], ids: list[str], targets: np.ndarray) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_whole_submission_against_the_published_steps(tmp_path, num_classes, dec
     path = tmp_path / "submission.txt"
     path.write_text("".join(separator.join([v, *map(repr, numbers)]) + "\r\n" for v, numbers in rows))
     result = match_submission(path, ids, targets)
-    official = official_scores(result.scores, targets)
+    official = scores_of(official_rankings(result.scores, targets))
     expected, positives = reference_scores(rows, ids, targets), targets.sum(0)
     np.testing.assert_allclose(official.average_precisions, expected, rtol=1e-13)
     assert official.mean_ap == pytest.approx(expected.mean(), rel=1e-13)
@@ -53,13 +53,13 @@ def test_whole_submission_against_the_published_steps(tmp_path, num_classes, dec
 
 
 def test_empty_classes_and_repeated_annotation_ids(tmp_path):
-    result = official_scores(np.zeros((2, 2)), np.array([[1, 0], [1, 0]]))
+    result = scores_of(official_rankings(np.zeros((2, 2)), np.array([[1, 0], [1, 0]])))
     assert np.isnan([result.mean_ap, result.weighted_ap]).all()
     (tmp_path / "s.txt").write_text("a 5 1\nb 4 2\n")
     targets = np.array([[1, 0], [0, 1], [1, 1]])
     scores = match_submission(tmp_path / "s.txt", ["a", "b", "a"], targets).scores
     np.testing.assert_array_equal(scores, [[5.0, 1], [4, 2], [5, 1]])
-    np.testing.assert_allclose(official_scores(scores, targets).average_precisions, [1, (1 + 2 / 3) / 2])
+    np.testing.assert_allclose(scores_of(official_rankings(scores, targets)).average_precisions, [1, (1 + 2 / 3) / 2])
 
 
 def test_written_scores_read_back_bit_for_bit(tmp_path):
@@ -73,13 +73,11 @@ def test_written_scores_read_back_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(list(rows.values()), scores)
 
 
-@pytest.mark.parametrize(
-    ("line", "named"), [("x 1", "1 numbers"), ("x 1 2 3 4", "4 numbers"), ("x 1 two", "'two'"), ("x 1 nan", "nan")]
-)
-def test_bad_lines_missing_files_and_bad_ids_are_refused(tmp_path, line, named):
-    (tmp_path / "s.txt").write_text(f"a 1 2\n{line}\n")
-    with refused("s.txt:2", named):
-        read_submission(tmp_path / "s.txt", 2)
+def test_bad_lines_missing_files_and_bad_ids_are_refused(tmp_path):
+    for line, named in (("x 1", "1 numbers"), ("x 1 2 3 4", "4 numbers"), ("x 1 two", "'two'"), ("x 1 nan", "nan")):
+        (tmp_path / "s.txt").write_text(f"a 1 2\n{line}\n")
+        with refused("s.txt:2", named):
+            read_submission(tmp_path / "s.txt", 2)
     with refused("none.txt"):
         read_submission(tmp_path / "none.txt", 2)
     with refused("'two words'", "s.txt"):

@@ -104,18 +104,10 @@ def test_random_files_against_the_published_steps(tmp_path: Path, base: int, dec
     assert targets.reshape(12, 25, -1).any(axis=(1, 2)).tolist() == [i % 4 < 2 for i in range(12)]
 
 
-@pytest.mark.parametrize(
-    ("line", "named"),
-    [
-        ("a 2 1", "1 numbers"),
-        ("a 2 1 2 3", "3 numbers"),
-        ("a 2 1 1-2", "'1-2'"),
-        ("id frame s0 s1", "'frame'"),
-        ("a 2.5 1 2", "'2.5'"),
-        ("b", "''"),
-    ],
-)
-def test_lines_that_are_refused(tmp_path: Path, line: str, named: str) -> None:
-    (tmp_path / "s.txt").write_text(f"a 1 1 2\n{line}\n")
-    with refused("s.txt:2", named):
-        read_localization(tmp_path / "s.txt", ["a"], 2)
+def test_lines_that_are_refused(tmp_path: Path) -> None:
+    counts = (("a 2 1", "1 numbers"), ("a 2 1 2 3", "3 numbers"))
+    words = (("a 2 1 1-2", "'1-2'"), ("id frame s0 s1", "'frame'"), ("a 2.5 1 2", "'2.5'"), ("b", "''"))
+    for line, named in counts + words:
+        (tmp_path / "s.txt").write_text(f"a 1 1 2\n{line}\n")
+        with refused("s.txt:2", named):
+            read_localization(tmp_path / "s.txt", ["a"], 2)

@@ -19,7 +19,7 @@ from tests.environment import RunMain
 from tests.refusals import assert_refusal, refused
 from vidtl.metrics import METRICS
 from vidtl.metrics.average_precision import Rankings
-from vidtl.metrics.charades import match_submission, official_scores, scores_of, write_submission
+from vidtl.metrics.charades import match_submission, official_rankings, scores_of, write_submission
 from vidtl.metrics.charades_localize import point_labels, point_times, read_localization
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
@@ -56,7 +56,7 @@ def test_the_figures_are_the_official_ones(score: RunMain, tmp_path: Path) -> No
     write_submission(tmp_path / "scores.txt", ids, scores)
     output, errors = score()
     assert errors == ""
-    expected = official_scores(scores, targets)
+    expected = scores_of(official_rankings(scores, targets))
     assert f"mAP           {expected.mean_ap:.6f}" in output
     assert f"mAP weighted  {expected.weighted_ap:.6f}" in output
     assert "300 videos, 290 of them with actions" in output
@@ -75,7 +75,7 @@ def test_irregularities_of_a_file_are_reported(score: RunMain, tmp_path: Path) -
     table = np.full(targets.shape, -np.inf)
     table[5:] = scores[5:]
     table[7] = scores[1]
-    assert f"mAP           {official_scores(table, targets).mean_ap:.6f}" in output
+    assert f"mAP           {scores_of(official_rankings(table, targets)).mean_ap:.6f}" in output
 
 
 def test_localization_of_a_file_of_the_official_form(judge: RunMain, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_evaluation_file(judge: RunMain, untrained_model: Path, toy_multilabel: 
     targets[owners, classes] = True
     submission = match_submission(tmp_path / "val-center/charades_submission.txt", ids, targets)
     metrics = json.loads((tmp_path / "val-center/metrics.json").read_text())["metrics"]
-    assert official_scores(submission.scores, targets).mean_ap == metrics["mAP_charades"]
+    assert scores_of(official_rankings(submission.scores, targets)).mean_ap == metrics["mAP_charades"]
     assert 0 < metrics["f1_macro"] < 1
     assert not submission.missing_ids
 

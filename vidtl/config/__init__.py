@@ -1,7 +1,4 @@
-"""The experiment as typed dataclasses: the source of all defaults, of `--help` and of the record in each checkpoint.
-
-Checks of one section are in its `__post_init__`, those that need the data or the model where these are built.
-"""
+"""The experiment as typed dataclasses: the source of all defaults, of `--help` and of the record in each checkpoint."""
 
 from vidtl.config.augmentation import AUGMENTATION_PRESETS as AUGMENTATION_PRESETS
 from vidtl.config.augmentation import AugmentationConfig as AugmentationConfig

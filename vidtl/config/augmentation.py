@@ -14,8 +14,7 @@ class AugmentationConfig:
     """Clips of each video in a batch, each with its own span, crop and changes, from one pass over the file (repeated
     augmentation). The batch counts clips; an epoch visits each video once and so has `repeats` times as many clips."""
     crop: Literal["jitter", "random_resized", "multi_scale", "center"] = "jitter"
-    """`jitter`: ViViT's random scale then random crop; `random_resized`: random area and aspect; `multi_scale`: TSN's
-    sizes at fixed places; `center`."""
+    """`jitter`: random scale, then crop (ViViT); `random_resized`: random area and aspect; `multi_scale`: TSN's."""
     jitter_range: tuple[float, float] = (0.9, 1.33)
     """`jitter`: range of the scale of height and of width, drawn independently (ViViT appendix)."""
     area_range: tuple[float, float] = (0.3, 1.0)
@@ -25,8 +24,7 @@ class AugmentationConfig:
     flip_probability: float = 0.5
     """Probability of a horizontal flip; set 0 if left and right are part of the class."""
     color_jitter: tuple[float, float, float, float] = (0.125, 0.4, 0.4, 0.2)
-    """Largest change of brightness (share of the full range), contrast, saturation (relative) and hue (share of the
-    color circle)."""
+    """Largest change of brightness (of the full range), contrast, saturation (relative) and hue (of the circle)."""
     color_jitter_probability: float = 0.0
     """Probability of color jitter (ViViT's Kinetics recipes: 0.8)."""
     grayscale_probability: float = 0.0
@@ -92,8 +90,7 @@ _VIDEOMAE = AugmentationConfig(
 AUGMENTATION_PRESETS: dict[str, AugmentationConfig] = {
     # ViViT (scenic) on Kinetics-400 and -600 in all sizes, and on Moments in Time
     "vivit_kinetics": replace(_VIVIT, color_jitter_probability=0.8, grayscale_probability=0.1),
-    # ViViT-L on Something-Something v2, with label smoothing and stochastic depth 0.3. Its classes depend on left and
-    # right: no flips here, although scenic's reader flips
+    # ViViT-L on Something-Something v2, with label smoothing and stochastic depth 0.3; no flips, unlike scenic's reader
     "vivit_ssv2": replace(
         _VIVIT, flip_probability=0.0, rand_augment_num_ops=2, rand_augment_magnitude=20.0, mixup_alpha=0.3
     ),
@@ -104,12 +101,9 @@ AUGMENTATION_PRESETS: dict[str, AugmentationConfig] = {
     "videomae_ssv2": replace(_VIDEOMAE, flip_probability=0.0),
     # Temporal Segment Networks (mmaction2)
     "tsn": AugmentationConfig(crop="multi_scale", flip_probability=0.5),
-    # T2T-ViT on ImageNet, with label smoothing 0.1; its color jitter has no effect, as timm drops it with RandAugment
+    # T2T-ViT on ImageNet, with label smoothing 0.1; timm drops its color jitter with RandAugment
     "t2t_vit_imagenet": replace(_VIDEOMAE, repeats=1, rand_augment_num_ops=2, rand_augment_magnitude=9.0),
     # TokenLearner's CIFAR-10 study (Keras notebooks), with clip.short_side 52 and clip.frame_size [48, 48]
     "mini_vit_cifar10": AugmentationConfig(crop="jitter", jitter_range=(1.0, 1.0), flip_probability=0.5),
 }
-"""Recipes that `augmentation.preset` names: values for keys that are not given beside it; runs record the values.
-
-Other settings of the recipes (label smoothing, sampling, frame size) are in other sections; see `configs/`.
-"""
+"""Recipes that `augmentation.preset` names: values for keys that are not given beside it; runs record the values."""

@@ -1,7 +1,4 @@
-"""Comparison of an experiment with a recorded one, setting by setting.
-
-Each section or field says what it affects (`vidtl.config.checks.setting`); a comparison names the effects that matter.
-"""
+"""Comparison of an experiment with a recorded one in the settings with some effects (`vidtl.config.checks.Effect`)."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -27,9 +24,8 @@ def resolved(key: str, value: Any) -> Any:
 
 def settings_of(config: ExperimentConfig, affecting: Collection[Effect] = get_args(Effect)) -> dict[str, Any]:
     """List the settings that have one of these effects by dotted key, with values as YAML and JSON give them back."""
-    return {
-        key: value for key, value in dotted(plain(asdict(config))).items() if not EFFECTS[key].isdisjoint(affecting)
-    }
+    settings = dotted(plain(asdict(config)))
+    return {key: value for key, value in settings.items() if not EFFECTS[key].isdisjoint(affecting)}
 
 
 def differences(

@@ -5,8 +5,7 @@ from typing import Literal
 
 from vidtl.config.checks import require, require_choices, require_each, setting
 
-MOST_PIXELS = 2**28
-"""Pixels of a clip."""
+MOST_PIXELS = 2**28  # of a clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +13,7 @@ class DataConfig:
     """Videos of a run and their decoding."""
 
     dataset: str = setting("", "training", "scores")
-    """Name of a folder under `datasets/`, or the path of any folder that holds a `dataset.yaml`; '' takes that of the
-    root or, without one, the root's class folders."""
+    """Name of a folder in `datasets/`, or path of one with a `dataset.yaml`; '': that of the root, or its classes."""
     root: str = setting("data/toy", "scores")
     """Folder of the videos and annotation files, to which paths in `dataset.yaml` are relative. Without any, its class
     folders are enough: `train/CLASS/...` and `val/CLASS/...`, or `CLASS/...`, of which 20 % of the videos are drawn."""
@@ -33,8 +31,8 @@ class DataConfig:
     follow_links: bool = setting(True, "scores")
     """Read videos, and lists of the same hub repository, where links in the root lead out of it."""
     decoder: Literal["pyav", "decord", "torchcodec"] = setting("pyav", "training", "scores")
-    """Decoding library. `pyav` is the fast and exact one. The others are RGB only and refuse files that they misread:
-    `decord` exists on x86-64 Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
+    """`pyav` is fast and exact. The others are RGB only and refuse files that they misread; `decord` exists on x86-64
+    Linux only, `torchcodec` is an extra that needs FFmpeg's libraries."""
     pixel_format: Literal["planar", "rgb"] = setting("planar", "training", "scores")
     """Format of frames on the way to the device: planar YUV 4:2:0 (1.5 bytes a pixel, converted there) or RGB (3)."""
     num_workers: int = setting(2, "speed")

@@ -33,10 +33,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """One run: the YAML file, the command line's `--section.key value` and the record inside each checkpoint.
-
-    Effects of a section are those of all its fields; in the other sections each field has its own.
-    """
+    """One run: the YAML file, the command line's `--section.key value` and the record inside each checkpoint."""
 
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipConfig = field(default_factory=ClipConfig, metadata=affects("training", "scores"))

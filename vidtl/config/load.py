@@ -1,7 +1,4 @@
-"""Strict reading of YAML files and mappings into dataclasses.
-
-Unknown keys and values of another type are errors that name file, line, key, value and allowed values.
-"""
+"""Strict reading of YAML files and mappings into dataclasses; errors name file, line, key, value and allowed values."""
 
 import logging
 from collections.abc import Mapping
@@ -19,7 +16,6 @@ T = TypeVar("T")
 
 RETIRED = {"data.worker_timeout_s": None, "training.class_weights": "none"}
 """Settings that earlier versions recorded with their runs, with the value that decided no result; None: any."""
-
 EARLIER = {"activation": "gelu_tanh"}
 """Keys of `model`, for ViViTs, that earlier versions did not record, with their values of that time."""
 
@@ -32,8 +28,7 @@ class Document:
 
     content: Any
     file: str = ""
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Line of each dotted key."""
+    lines: Mapping[str, int] = field(default_factory=dict)  # of each dotted key
 
     def refuse(self, key: str, problem: str) -> NoReturn:
         """Raise a UserError that begins with file and line of `key`."""
@@ -53,15 +48,12 @@ def read_yaml(path: Path) -> Document:
 
 
 class Leaf(NamedTuple):
-    """One setting of a dataclass of dataclasses."""
+    """One setting: type, default or `dataclasses.MISSING`, the dataclass that declares it, and its effects."""
 
     hint: Any
     default: Any
-    """`dataclasses.MISSING` where a value is required."""
     owner: type
-    """The dataclass that declares it."""
     affects: frozenset[str]
-    """Effects of the field, or of its section."""
 
 
 class _MismatchError(Exception):
@@ -90,10 +82,7 @@ def from_document(kind: type[T], document: Document, prefix: str = "") -> T:
 
 
 def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "") -> dict[str, Any]:
-    """Read a document as `{"clip.stride": 2}`, each value of the type that `known` has for its dotted key.
-
-    Keys with the value null, sections too, are left out.
-    """
+    """Read a document as `{"clip.stride": 2}`, without nulls, each value of the type of its dotted key in `known`."""
     if not isinstance(document.content, Mapping):
         name = prefix[:-1] or "the top level"
         document.refuse(prefix[:-1], f"{name} is {document.content!r}; allowed: a section, names with a value each")
@@ -118,10 +107,7 @@ def read_values(document: Document, known: Mapping[str, Leaf], prefix: str = "")
 
 
 def leaves(kind: type, prefix: str = "", defaults: object = None, affects: Any = frozenset()) -> dict[str, Leaf]:
-    """List the settings of a nested dataclass by dotted key.
-
-    `defaults` is an instance with other defaults; `affects` applies to fields without effects.
-    """
+    """List the settings of a nested dataclass by dotted key, with `defaults` and effects of a section."""
     found: dict[str, Leaf] = {}
     hints = get_type_hints(kind)
     for item in fields(kind):

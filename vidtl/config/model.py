@@ -21,9 +21,8 @@ class Architecture:
     defaults: Mapping[str, Any]
     """All other keys of the family, with their defaults."""
     clip: Mapping[str, Any]
-    """Settings of `clip` in `create_model`."""
     clips: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Differences from `clip` in some sizes."""
+    """Settings of `clip` in `create_model`, and their differences in some sizes."""
 
     def clip_of(self, size: str) -> dict[str, Any]:
         """Return the settings of `clip` for one size."""
@@ -165,8 +164,7 @@ class ModelConfig:
     pooled_norm_eps: float | None = None
     """Epsilon of the norm after pooling; default: norm_eps (vivit)."""
     temporal_input: Literal["pooled", "tokens", "places"] | None = None
-    """Input of the temporal encoder: one pooled vector per timestep, all tokens of the clip, or at each place the
-    tokens there, place by place (VideoPrism) (vivit)."""
+    """Input of the temporal encoder: pooled timesteps, all tokens, or those of each place (VideoPrism) (vivit)."""
     attention_order: Literal["time_space", "space_time"] | None = None
     """Order of the two attentions in a block of factorised self-attention (vivit)."""
     positions: Literal["learned", "sincos_1d", "sincos_3d"] | None = None

@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from vidtl.config.checks import require, require_choices, require_each, setting
 from vidtl.errors import UserError, did_you_mean
@@ -14,16 +14,14 @@ class OptimizerConfig:
     """The optimizer."""
 
     name: Literal["adamw", "sgd", "muon"] = "adamw"
-    """`sgd` has momentum without Nesterov, as in ViViT's recipes; `muon` applies Muon, scaled to AdamW's learning
-    rates, to the matrices between the first and the last layer, and AdamW to the rest."""
+    """`sgd`: momentum without Nesterov (ViViT's recipes); `muon`: Muon, scaled to AdamW's learning rates, for the
+    matrices between the first and the last layer, and AdamW for the rest."""
     learning_rate: float = 1e-3
     """Peak learning rate, reached at the end of the warm-up."""
     reference_batch: int = 0
-    """Batch size that `learning_rate` refers to: scales it by training.batch_size / reference_batch; 0 does not
-    scale."""
+    """Scales `learning_rate` by training.batch_size / reference_batch; 0 does not scale."""
     layer_decay: float = 1.0
-    """Factor between the learning rates of a layer and the one above it, 0.65 to 0.9 in fine-tuning; 1 is one rate for
-    all."""
+    """Learning rate of a layer divided by that of the one above, 0.65 to 0.9 in fine-tuning; 1 is one rate for all."""
     weight_decay: float = 0.05
     """Decay of weight matrices; norms, biases, class tokens and position embeddings never decay."""
     momentum: float = 0.9
@@ -50,8 +48,7 @@ Unit = Literal["epochs", "steps", "samples"]
 _LENGTH = re.compile(r"(?P<number>\d+(_\d+)*(\.\d+)?(e\d+)?)\s*(?P<unit>[a-z]+)")
 
 
-@dataclass(frozen=True)
-class Length:
+class Length(NamedTuple):
     """Number of epochs (passes over the training split), optimizer steps, or samples of the training split."""
 
     number: float
@@ -66,8 +63,8 @@ class Length:
 def parse_length(text: str, key: str) -> Length:
     """Parse a length; a UserError names the dotted `key` and the allowed form."""
     match = _LENGTH.fullmatch(text.strip().lower())
-    allowed = "a number and its unit, as in '30 epochs', '5000 steps' or '2_000_000 samples'"
     if match is None or not math.isfinite(float(match["number"])):
+        allowed = "a number and its unit, as in '30 epochs', '5000 steps' or '2_000_000 samples'"
         raise UserError(f"{key} is {text!r}; allowed: {allowed}")
     for unit in get_args(Unit):
         if match["unit"] in (unit, unit.removesuffix("s")):
@@ -85,9 +82,8 @@ class ScheduleConfig:
     name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     """Decay after the warm-up: cosine or linear to `final_factor`, steps at `milestones`, or none."""
     length: str = "30 epochs"
-    """Length of the run. A run, finished or not, goes on with a longer length in the same unit: with `constant` and
-    `step` to the weights of a run that had that length from the start; with `cosine` and `linear` the learning rate of
-    the longer run applies from the step reached on."""
+    """Length of the run. A run, finished or not, goes on with a longer one in the same unit: `constant` and `step` to
+    the weights of a run of that length; with `cosine` and `linear` its learning rate applies from there on."""
     warmup: str = "2.5 epochs"
     """Length of the linear warm-up at the start of the run."""
     warmup_start: float = 0.0
@@ -132,25 +128,20 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "training")
     """Autocast precision; `auto` is bf16 on a GPU that supports it, and fp32 elsewhere."""
     loss: str = setting("", "training")
-    """Loss function: cross_entropy, binary_cross_entropy or focal; '' is cross_entropy for single-label and
-    binary_cross_entropy for multi-label data."""
+    """cross_entropy, binary_cross_entropy or focal; '' is the first for single-label and the second for multi-label."""
     label_smoothing: float = setting(0.0, "training")
     """Share of each target that is spread evenly over all classes."""
     compile: Literal["none", "blocks", "model"] = setting("none", "speed")
-    """torch.compile: `blocks` compiles each transformer block (about a minute), `model` the whole model. Needs a C++
-    compiler; evaluation is not compiled."""
+    """torch.compile of each block (about a minute) or of the whole model, in training; needs a C++ compiler."""
     activation_checkpointing: bool = setting(False, "speed")
-    """Recompute the activations of each block in the backward pass: the same result with less memory, about a quarter
-    slower."""
+    """Recompute activations in the backward pass: the same result with less memory, about a quarter slower."""
     trainable: tuple[str, ...] = setting((), "training")
-    """Modules or parameters to train, such as ['head'] for a linear probe or ['temporal_encoder', 'head']; the rest is
-    frozen. Empty trains everything."""
+    """Modules or parameters to train, such as ['head'] for a linear probe; the rest is frozen. Empty trains all."""
     lora: int = setting(0, "training")
     """Rank of LoRA adapters in the blocks, such as 8, which train in place of the loaded weights, with the head, parts
     that have no loaded weights, and `trainable`; saved models have them merged. 0 for none. Needs the extra `lora`."""
     ema_decay: float = setting(0.0, "training")
-    """Decay per step of an exponential moving average of the weights, such as 0.9999; evaluations use the average. 0
-    keeps none."""
+    """Decay per step of an exponential average of the weights, such as 0.9999, which evaluations use; 0 for none."""
     log_every_steps: int = setting(10, "operation")
     """Steps between lines of `metrics.jsonl`."""
     checkpoint_every_steps: int = setting(500, "operation")
@@ -160,8 +151,7 @@ class TrainingConfig:
     evaluate_every_epochs: float = setting(1.0, "selection")
     """Epochs (at least one step) between evaluations of one center view; 0 evaluates only at the end."""
     best_metric: str = setting("", "selection")
-    """Metric of the evaluations during training that decides the best checkpoint and early stopping; '' is top1 for
-    single-label and mAP for multi-label data."""
+    """Metric that decides the best checkpoint and early stopping; '' is top1 for single-label, mAP for multi-label."""
     early_stop_evaluations: int = setting(0, "selection")
     """Stop after this many evaluations in a row without improvement of the best metric; 0 never stops."""
     nonfinite: Literal["stop", "skip"] = setting("stop", "operation")
@@ -173,16 +163,14 @@ class TrainingConfig:
     """Multi-process: abort after this many seconds without progress in any process, or without a heartbeat from one;
     must exceed the compile time of the first step. 0 disables the watchdog."""
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = setting(("tensorboard",), "operation")
-    """Trackers besides `metrics.jsonl`: tensorboard, wandb (an extra; WANDB_PROJECT sets the project, default vidtl),
-    both, or none."""
+    """Trackers besides `metrics.jsonl`; wandb is an extra, whose WANDB_PROJECT sets the project (default: vidtl)."""
     init_from: str = setting("", "training")
     """Initial weights: a run, a model directory (ours or of transformers), a Flax `.npz`, or an image ViT file."""
     init_new_head: bool = setting(False, "training")
     """Do not load the classifier of `init_from` (never loaded from image ViTs). Else its rows follow the class names,
     new classes start fresh, and a source with none of the classes, or without names, is refused."""
     resume: Literal["auto", "never"] = setting("auto", "operation")
-    """`auto` resumes from the newest valid checkpoint of the output directory; `never` rejects a directory with
-    checkpoints."""
+    """Resume from the newest valid checkpoint of the output directory; `never` rejects a directory with checkpoints."""
 
     def __post_init__(self) -> None:
         require_choices(self, "training")

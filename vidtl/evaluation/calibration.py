@@ -25,16 +25,14 @@ from vidtl.runtime.files import whole_file
 from vidtl.training.checkpoint import Checkpoint
 
 FILE_NAME = "calibration.json"
-LOWEST, HIGHEST = 0.05, 20.0
-"""Range of temperatures: that of a model without mistakes would be 0."""
+LOWEST, HIGHEST = 0.05, 20.0  # temperatures: that of a model without mistakes would be 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Content of `calibration.json`."""
+    """Content of `calibration.json`; the fingerprint is that of the model (`Checkpoint.fingerprint`)."""
 
     fingerprint: str
-    """That of the model, see `Checkpoint.fingerprint`."""
     step: int | None = None
     split: str
     protocol: str
@@ -61,14 +59,14 @@ class Calibration:
 
 def fit_calibration(outcomes: Outcomes, class_names: Sequence[str], **origin: Any) -> Calibration:
     """Fit temperature and thresholds to the readable videos; `origin` has the fields up to `protocol`."""
-    before = outcomes[outcomes.readable]
-    temperature = fit_temperature(before.probabilities, before.targets, before.multi_label)
-    after = replace(before, probabilities=tempered(before.probabilities, temperature, before.multi_label))
-    thresholds = best_thresholds(after.probabilities, after.targets).tolist() if before.multi_label else []
+    before, multi_label = outcomes[outcomes.readable], outcomes.multi_label
+    temperature = fit_temperature(before.probabilities, before.targets, multi_label)
+    after = replace(before, probabilities=tempered(before.probabilities, temperature, multi_label))
+    thresholds = best_thresholds(after.probabilities, after.targets).tolist() if multi_label else []
     return Calibration(
         **origin,
         num_videos=len(before),
-        multi_label=before.multi_label,
+        multi_label=multi_label,
         temperature=temperature,
         thresholds=dict(zip(class_names, thresholds, strict=False)),
         nll=(cross_entropy(before), cross_entropy(after)),

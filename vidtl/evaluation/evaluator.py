@@ -1,9 +1,7 @@
 """Evaluation of every annotated video exactly once, for any batch size, number of processes and interruptions.
 
+Scores travel between processes as objects keyed by record number, as padded tensors would count some videos twice.
 Axes: N videos, K classes.
-
-Scores travel between processes as objects keyed by record number, because gathering tensors would need padding, and
-padded videos are easily counted twice.
 """
 
 import hashlib
@@ -56,7 +54,6 @@ class EvaluationResult:
 
     annotation: str
     root: str
-    """Folder that `paths` are relative to."""
     protocol: str
     num_clips: int
     num_crops: int
@@ -66,8 +63,8 @@ class EvaluationResult:
     class_names: tuple[str, ...]
     ids: list[str]
     paths: list[str]
+    """Relative to `root`; like `outcomes` in annotation order."""
     outcomes: Outcomes
-    """In annotation order."""
     unreadable: list[Unreadable]
 
     @property
@@ -89,11 +86,9 @@ class EvaluationResult:
 class ScoreStore:
     """Rows of finished batches on disk, with which an interrupted evaluation is continued.
 
-        <folder>/<digest of the key>/000-0001.jsonl      launch 0, process 1
-
-    Each process of each launch appends to a separate file, one line per batch: the first record number and the rows.
-    The key holds everything that decides a row, so rows of another model or configuration are in another folder. A line
-    that a killed process left unfinished is ignored, and its batch is scored again.
+    Each process of each launch appends to its `<folder>/<digest of the key>/<launch>-<process>.jsonl` one line per
+    batch: the first record number and the rows. The key holds everything that decides a row. A line that a killed
+    process left unfinished is ignored, and its batch is scored again.
     """
 
     def __init__(self, folder: Path, key: Mapping[str, Any], num_classes: int) -> None:
@@ -118,12 +113,9 @@ class ScoreStore:
 
     @contextmanager
     def writer(self, launch: int, process_index: int) -> Iterator[Callable[[Scores], None]]:
-        """Open the file of one process; yield a function that appends a batch.
+        """Open the file of one process; yield a function that appends a batch; UserError if another evaluation has it.
 
         A batch with an unreadable video is not written, since the disk or network may have been at fault.
-
-        Raises:
-            UserError: it cannot be written, or another evaluation writes it.
         """
         path = self.folder / f"{launch:03d}-{process_index:04d}.jsonl"
         with user_error_if_not_written(path):
@@ -172,10 +164,8 @@ def evaluate(
 
     Args:
         model: maps input_BTCHW to logits_BK; used without its wrappers, in evaluation mode.
-        make_loader: opens this process's share of the videos.
-        records: all N videos, the same on every process.
-        clip, evaluation, protocol: shape of a view, batch size, views, and fusion.
-        accelerator: device, precision and processes.
+        make_loader: opens this process's share of `records`, all N videos, which are the same on every process.
+        clip, evaluation, protocol, accelerator: shape of a view, batch size, views and fusion; device and precision.
         progress: shows the videos of this process; those of an interrupted evaluation count as done.
         store: receives finished batches, and holds those of an interrupted evaluation.
 
@@ -224,11 +214,10 @@ def _score_share(scorer: Scorer, make_loader: MakeLoader, progress: Progress, st
     launch, done = on_main_process(accelerator, read)
     if done:
         _log.info("%d of %d videos were scored before the interruption", len(done), len(scorer.records))
-    pending = [batch for batch in batches if batch.start not in done]
-    share = pending[accelerator.process_index :: accelerator.num_processes]
+    pending, count = [batch for batch in batches if batch.start not in done], accelerator.num_processes
+    share = pending[accelerator.process_index :: count]
     numbers = [number for batch in share for number in batch]
-    several = accelerator.num_processes > 1
-    title = f"evaluating, 1 of {accelerator.num_processes} processes" if several else "evaluating"
+    title = f"evaluating, 1 of {count} processes" if count > 1 else "evaluating"
     writer = store.writer(launch, accelerator.process_index) if store else nullcontext(lambda batch: None)
     with progress.task(title, "videos", len(done) + len(numbers), len(done)) as task, writer as append:
         scored = scorer.score(make_loader(numbers), share, lambda finished: task.update(len(done) + finished))
@@ -247,8 +236,6 @@ def _targets(records: Records) -> NDArray[np.bool_]:
     wrong = np.flatnonzero(targets.sum(axis=1) != 1)
     if not records.multi_label and wrong.size:
         i = int(wrong[0])
-        raise UserError(
-            f"{records.origin(i)}: video {records.ids[i]!r} has {int(targets[i].sum())} labels; "
-            "allowed: exactly 1 in single-label data"
-        )
+        problem = f"video {records.ids[i]!r} has {int(targets[i].sum())} labels"
+        raise UserError(f"{records.origin(i)}: {problem}; allowed: exactly 1 in single-label data")
     return targets

@@ -36,11 +36,9 @@ from vidtl.visualize.token_maps import clip_maps, rgb_clip
 PAGE, EXAMPLES = "report.html", "examples/examples.json"
 
 MAX_UNREADABLE, MAX_MATRIX, MAX_NAME = 2000, 40, 300
-"""Unreadable videos listed, classes of a confusion matrix that is embedded (`unreadable.csv` and `confusion.png` have
-all), and characters of a name."""
+"""Unreadable videos listed, classes of an embedded confusion matrix (other files have all), characters of a name."""
 
-NUM_EACH, NUM_BARS, MAX_TRUE_BARS = 4, 5, 8
-"""Examples of either kind, classes shown for each, best first, and true classes beyond them."""
+NUM_EACH, NUM_BARS, MAX_TRUE_BARS = 4, 5, 8  # examples of either kind, best classes of each, and further true ones
 
 _log = logging.getLogger(__name__)
 
@@ -100,9 +98,8 @@ def confidently_wrong(result: EvaluationResult) -> list[int]:
     The class is the best one of single-label data, and the best of the absent ones of multi-label data.
     """
     outcomes = result.outcomes
-    absent_NK = ~outcomes.targets
-    if not outcomes.multi_label:
-        absent_NK = absent_NK & (outcomes.answers[:, None] == np.arange(len(result.class_names)))
+    is_best_NK = outcomes.answers[:, None] == np.arange(len(result.class_names))
+    absent_NK = ~outcomes.targets & (is_best_NK | outcomes.multi_label)
     highest = np.where(absent_NK, outcomes.probabilities, -1.0).max(axis=1)
     return _first(np.flatnonzero(outcomes.readable & (highest >= 0)), -highest)
 
@@ -149,9 +146,8 @@ def _digest(text: str) -> str:
 
 def _data_uri(path: Path) -> Markup:
     """Encode a picture for an `img` element; empty where the file is missing."""
-    if not path.is_file():
-        return Markup()
-    return Markup(f"data:image/{path.suffix[1:]};base64,{b64encode(path.read_bytes()).decode()}")
+    content = path.is_file() and f"data:image/{path.suffix[1:]};base64,{b64encode(path.read_bytes()).decode()}"
+    return Markup(content or "")
 
 
 def _examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -165,7 +161,7 @@ def _examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _facts(record: dict[str, Any]) -> dict[str, Any]:
-    model, settings = record.get("model", {}), record.get("settings", {})
+    model = record.get("model", {})
     facts = {
         "Model": model.get("path"),
         "Step": model.get("step"),
@@ -175,7 +171,7 @@ def _facts(record: dict[str, Any]) -> dict[str, Any]:
         "Videos in": record["root"],
         "Protocol": f"{record['protocol']}: {views_text(record['num_clips'], record['num_crops'])}",
         "Fusion of the views": record["fusion"],
-        **settings,
+        **record.get("settings", {}),
         **{f"Version of {name}": version for name, version in record["versions"].items()},
     }
     return {name: value for name, value in facts.items() if value is not None}

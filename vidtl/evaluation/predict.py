@@ -33,13 +33,12 @@ from vidtl.runtime.launch import make_accelerator
 
 
 class ScoredClass(NamedTuple):
-    """One class of one video."""
+    """One class of one video; the score, a fused logit or probability, is that by which evaluation ranks."""
 
     name: str
     probability: float
     """Softmax of single-label models, sigmoid of multi-label ones; with a calibration, of logits / temperature."""
     score: float
-    """Fused score, a logit or a probability, by which evaluation ranks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,11 +50,11 @@ class Prediction:
     reason: str = ""
     """Reason why the video could not be read; empty if it was."""
     num_frames: int = 0
-    """Frames of the whole file."""
     duration_s: float = 0.0
+    """Of the whole file."""
     scores: NDArray[np.float64] | None = None
-    """float64 [K]; None for an unreadable video."""
     probabilities: NDArray[np.float64] | None = None
+    """float64 [K] both; None for an unreadable video."""
 
     def best(self, count: int | None = None, threshold: float | NDArray[np.float64] = 0.0) -> list[ScoredClass]:
         """List classes, best first: at most `count` of them, of at least the probability `threshold`, one or [K]."""
@@ -69,18 +68,16 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """Reading and scoring of videos."""
+    """Reading and scoring of videos; see `vidtl.data.protocols` and `read_calibration`."""
 
     config: ExperimentConfig | None = None
     """The sections `clip`, `data` and `evaluation` are used; None: the defaults with the model's clip."""
     protocol: str = "center"
-    """Views of each video and their fusion; see `vidtl.data.protocols`."""
     multi_label: bool | None = None
     """A video may have several classes; None: as in the model, or single-label."""
     frame_rate: float | None = None
     """Frames per second of folders of images."""
     calibration: Calibration | None = None
-    """See `vidtl.evaluation.calibration.read_calibration`."""
 
 
 def names_or_numbers(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
@@ -128,9 +125,7 @@ def load_clip(path: str | Path, model: VideoModel, frame_rate: float | None = No
     """Read the central clip of one video as `predict` does: normalized, at the model's frames, stride and size.
 
     `path` is a video, an image, or a folder with one video or the numbered frames of one, which needs a `frame_rate`.
-
-    Returns:
-        float32 [1, T, 3, H, W] on the model's device; UserError where there is not one video, or it cannot be read.
+    Return float32 [1, T, 3, H, W] on the model's device; UserError where not one video is there, or none can be read.
     """
     records, data = records_of_paths([Path(path)], DataConfig(), model.clip_config.num_frames == 1, frame_rate)
     if len(records) != 1:
@@ -150,12 +145,10 @@ def predict_records(
     accelerator: Accelerator,
     failures: Mapping[int, str] | None = None,
 ) -> Iterator[Prediction]:
-    """Score records in their order, whether or not they have labels; `model` scores their classes.
-
-    Records in `failures` are not opened, and have these reasons.
-    """
+    """Score records in their order, with or without labels; those in `failures` are not opened and have its reasons."""
     scorer = Scorer(model, records, config.clip, config.evaluation, protocol, accelerator)
     lengths: dict[int, tuple[int, float]] = {}
+    names = records.classes.names
 
     def views() -> Iterator[VideoViews]:
         for video in EvalLoader(records, protocol, config.clip, config.data, failures=failures):
@@ -169,11 +162,6 @@ def predict_records(
                 scores_K = batch.rows.get(number)
                 chances_K = None if scores_K is None else probabilities(scores_K, scorer.fusion, records.multi_label)
                 yield Prediction(
-                    path=records.path(number),
-                    class_names=records.classes.names,
-                    reason=batch.failures.get(number, ""),
-                    num_frames=num_frames,
-                    duration_s=duration_s,
-                    scores=scores_K,
-                    probabilities=chances_K,
-                )
+                    path=records.path(number), class_names=names, reason=batch.failures.get(number, ""),
+                    num_frames=num_frames, duration_s=duration_s, scores=scores_K, probabilities=chances_K,
+                )  # fmt: skip

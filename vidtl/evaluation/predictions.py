@@ -22,7 +22,6 @@ from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.runtime.files import whole_file
 
 FILE_NAME = "predictions.csv"
-
 NUM_TOP_LABELS, SCORE = 5, "score: "
 
 

@@ -18,8 +18,7 @@ from vidtl.evaluation.report import METRICS_FILE
 from vidtl.runtime.launch import resolve_precision
 from vidtl.training.checkpoint import Checkpoint
 
-NAMED_ELSEWHERE = ("evaluation.protocol", "evaluation.averaged_weights")
-"""Settings that the folder's name and the model's fingerprint cover."""
+NAMED_ELSEWHERE = ("evaluation.protocol", "evaluation.averaged_weights")  # by folder, and fingerprint of the model
 
 
 def evaluation_key(

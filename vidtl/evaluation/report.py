@@ -18,7 +18,6 @@ from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS, chance_levels, confidence_intervals
 from vidtl.metrics.charades import scores_of
 from vidtl.metrics.intervals import LEVEL, wilson
-from vidtl.metrics.outcomes import classes_without_positives
 from vidtl.metrics.table import random_map
 from vidtl.runtime.files import whole_file
 from vidtl.runtime.logging import installed_versions
@@ -27,15 +26,14 @@ from vidtl.visualize.classes import draw_average_precision, draw_confusion, draw
 METRICS_FILE = "metrics.json"
 PACKAGES = ("vidtl", "accelerate", "numpy", "torch", "torchmetrics")
 
-SHOWN_NAMES, NUM_CONFUSIONS = 8, 12
-"""Names in one terminal line, and most frequent confusions in `metrics.json`; other files hold all."""
+SHOWN_NAMES, NUM_CONFUSIONS = 8, 12  # in a terminal line, and in `metrics.json`; other files hold all
 
 
 def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the files of an evaluation, on one process, and return their paths.
 
-    `metrics.json` (`record`, from `metrics_record`), `predictions.csv`, `unreadable.csv` (if any), `reliability.png`,
-    for single-label data `confusion.csv` and `confusion.png`, for multi-label data `average_precision.png`.
+    `metrics.json` (of `metrics_record`), `predictions.csv`, `unreadable.csv` (if any), `reliability.png`; single-label
+    data: `confusion.csv` and `confusion.png`, multi-label data: `average_precision.png`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     outcomes, names = result.outcomes, result.class_names
@@ -81,7 +79,7 @@ def metrics_record(result: EvaluationResult) -> dict[str, Any]:
             for name, (low, high, method) in confidence_intervals(outcomes, result.metrics).items()
         },
         "chance": chance_levels(outcomes.targets, outcomes.multi_label),
-        "classes_without_positives": classes_without_positives(outcomes.targets, names),
+        "classes_without_positives": [names[k] for k in np.flatnonzero(outcomes.targets.sum(axis=0) == 0)],
         "calibration": {name: np.asarray(value).tolist() for name, value in vars(outcomes.calibration).items()},
         "per_class": [_class_record(result, k) for k in range(len(names))],
         "confusions": [] if outcomes.multi_label else _confusions(result),

@@ -1,9 +1,8 @@
 """Scoring of videos in fixed batches: forward passes, and fusion of the views of a video into one score per class.
 
 The last bits of a network's output depend on the number of clips in a forward pass. Batches of whole videos are
-therefore fixed by annotation order, number of views and batch size alone: any process, before or after an interruption,
-forms the same forward passes and gets the same bits. Fusion is in float64, so that neither the number of views nor the
-size of the logits decides a rank.
+therefore fixed by annotation order, views and batch size alone: any process, before or after an interruption, gets the
+same bits. Fusion is in float64, so that neither the number of views nor the size of the logits decides a rank.
 
 Clips of a forward pass that have frames in common, such as overlapping windows, share the work of the timesteps that
 are equal where the model allows it (`ViViT.timestep_frames`). Which ones depends on the clips of the pass alone.
@@ -32,12 +31,10 @@ from vidtl.models.vivit import ViViT
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores of some videos by record number."""
+    """Scores [K] of some videos, and reasons of unreadable ones, by record number."""
 
     rows: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    """float64 [K] each."""
     failures: dict[int, str] = field(default_factory=dict)
-    """Reasons of unreadable videos."""
 
     def update(self, other: Self) -> None:
         """Add the videos of `other`; RuntimeError for a video that is here already (a bug)."""
@@ -75,7 +72,6 @@ class Scorer:
     evaluation: EvaluationConfig
     protocol: Protocol
     accelerator: Accelerator
-    """Device and precision."""
 
     @property
     def fusion(self) -> str:
@@ -115,19 +111,17 @@ class Scorer:
 
     def _score(self, videos: Sequence[VideoViews]) -> Scores:
         scores = Scores(failures={video.index: video.failure.reason for video in videos if video.failure})
-        readable = {video.index: video for video in videos if video.pixels is not None}
-        for index, video in readable.items():
+        readable = [video for video in videos if video.pixels is not None]
+        for video in readable:
             if video.pixels is not None and len(video.pixels) != self.num_views:
-                raise RuntimeError(f"record {index} has {len(video.pixels)} views, not {self.num_views}")
+                raise RuntimeError(f"record {video.index} has {len(video.pixels)} views, not {self.num_views}")
         if readable:
-            logits_VK = self._forward(list(readable.values()))
-            for index, views_VK in zip(readable, np.split(logits_VK, len(readable)), strict=True):
+            for video, views_VK in zip(readable, np.split(self._forward(readable), len(readable)), strict=True):
+                index = video.index
                 scores.rows[index] = fuse(views_VK, self.fusion, self.records.multi_label)
                 if not np.isfinite(scores.rows[index]).all():
-                    raise UserError(
-                        f"the model's scores for video {self.records.ids[index]!r} ({self.records.path(index)}) are "
-                        "not finite; its weights or the precision (training.precision) cannot be used"
-                    )
+                    problem = f"of video {self.records.ids[index]!r} ({self.records.path(index)}) are not finite"
+                    raise UserError(f"scores {problem}; its weights or training.precision cannot be used")
         return scores
 
     @torch.inference_mode()
@@ -144,11 +138,10 @@ class Scorer:
                 logits_BK = self.model(*inputs)
             parts.append(logits_BK.cpu().double())
         logits = torch.cat(parts)
-        if logits.shape != (len(pixels), len(self.records.classes)):
-            raise UserError(
-                f"the model gives {logits.shape[-1]} scores per clip, "
-                f"but {self.records.annotation} has {len(self.records.classes)} classes"
-            )
+        num_classes = len(self.records.classes)
+        if logits.shape != (len(pixels), num_classes):
+            problem = f"{self.records.annotation} has {num_classes} classes"
+            raise UserError(f"the model gives {logits.shape[-1]} scores per clip, but {problem}")
         table: NDArray[np.float64] = logits.numpy()
         return table
 
@@ -187,10 +180,9 @@ SlowFast on Charades take the largest sigmoid, which ranks as the largest logit 
 
 
 def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
-    """Fuse the views of one video, [V, K], by a key of `FUSIONS`.
+    """Fuse the views of one video, [V, K], by a key of `FUSIONS`: float64 [K].
 
-    Returns:
-        float64 [K]; larger is more likely. Logits for `mean_logits` and multi-label `max`, probabilities otherwise.
+    They are logits for `mean_logits` and multi-label `max`, and probabilities otherwise.
     """
     logits = torch.from_numpy(np.array(logits_VK, dtype=np.float64))
     scores_K: NDArray[np.float64] = FUSIONS[fusion](logits, multi_label).numpy()
@@ -198,11 +190,9 @@ def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.flo
 
 
 def probabilities(scores_NK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
-    """Convert fused scores to probabilities: softmax or sigmoid of logits, other scores unchanged.
+    """Convert fused scores to probabilities float64 [N, K]: softmax or sigmoid of logits, other scores unchanged.
 
-    Returns:
-        float64 [N, K] in 0..1, NaN for rows of -inf (unreadable videos). Single-label rows sum to 1, except for `max`,
-        whose rows are maxima of several views.
+    Rows of -inf (unreadable videos) become NaN. Single-label rows sum to 1, but for `max` are maxima of several views.
     """
     scores = np.array(scores_NK, dtype=np.float64)
     scores[np.isneginf(scores).all(axis=-1)] = np.nan

@@ -1,12 +1,8 @@
 """Predictions for a split without labels, in the official form of the data set or as a plain CSV.
 
-| form       | a line per video                                                                                     |
-|------------|------------------------------------------------------------------------------------------------------|
-| `charades` | id and K scores, separated by blanks, for `Charades_v1_classify.m`                                   |
-| `ssv2`     | `id;n1;n2;n3;n4;n5`, the numbers of the best classes in `labels.json`, best first                    |
-| `csv`      | `id`, `top_1` and a column `score: <class>` for each class, under a header                           |
-
-Unreadable videos have empty cells in the plain CSV, and no line in the official forms.
+- `charades`: id and K scores, separated by blanks, for `Charades_v1_classify.m`
+- `ssv2`: `id;n1;n2;n3;n4;n5`, the numbers of the best classes in `labels.json`, best first
+- `csv`: `id`, `top_1` and a column `score: <class>` for each class, under a header; unreadable videos are empty cells
 """
 
 import csv

@@ -1,13 +1,8 @@
 """Average precision by torchmetrics, and rankings for official tie rules and resampled videos, which it lacks.
 
 For equal scores, torchmetrics and scikit-learn count the precision at their common threshold for each positive among
-them. The official Charades scorer keeps annotation order: a tied positive gains or loses by its place in the file.
-
-| case                                            | official     | torchmetrics, scikit-learn    |
-|-------------------------------------------------|--------------|-------------------------------|
-| four equal scores, the positive first or last   | 1 or 1/4     | 1/4                           |
-| scores .9 .5 .5 .1 of labels 0 1 0 1            | 0.5          | 0.4167                        |
-| a class without positives                       | NaN, as mAP  | left out (0 in scikit-learn)  |
+them: of four, one of them positive, 1/4. The official Charades scorer keeps annotation order: 1 if the positive is the
+first in the file, and 1/4 if it is the last.
 
 Axes: N videos, K classes, P positives of all classes.
 """
@@ -56,9 +51,8 @@ def float64_default() -> Iterator[None]:
 def random_average_precision(num_items: int, num_positives: int) -> float:
     """Return the mean of average precision over all rankings of N = `num_items` with P = `num_positives` >= 1.
 
-    A positive is at each rank r equally often, and (P - 1) / (N - 1) of the r - 1 items before it are positive; the
-    mean of (1 + (r - 1) (P - 1) / (N - 1)) / r over r is (H_N + (P - 1) / (N - 1) (N - H_N)) / N with the harmonic
-    number H_N.
+    A positive is at each rank r equally often, and (P - 1) / (N - 1) of the r - 1 items before it are positive: the
+    mean of (1 + (r - 1) (P - 1) / (N - 1)) / r over r, with the harmonic number H_N.
     """
     harmonic = float((1 / np.arange(1, num_items + 1)).sum())
     others = (num_positives - 1) / max(num_items - 1, 1)
@@ -72,13 +66,11 @@ class Rankings:
     order: NDArray[np.int64]
     """[K, N] videos of each class, best first."""
     classes: NDArray[np.int64]
-    """[P] class of each positive; positives are in order of class, then rank."""
     videos: NDArray[np.int64]
-    """[P] video of each positive."""
+    """[P] class and video of each positive, in order of class, then rank."""
     ends: NDArray[np.int64]
-    """[P] last rank, from 0, that counts for the precision of each positive."""
     last: NDArray[np.int64]
-    """[P] last positive down to that rank."""
+    """[P] last rank, from 0, that counts for the precision of each positive, and the last positive down to it."""
     _last_sums: tuple[NDArray[np.int64], tuple[Floats, Floats]] | None = None
 
     @classmethod

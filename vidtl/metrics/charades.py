@@ -2,8 +2,8 @@
 
 Axes: N annotated videos in annotation order, K classes. The rules decide published numbers:
 
-- scores start at -inf; a video without actions keeps them, whatever was submitted: it is ranked last and costs nothing;
-- a video with actions and no submitted line keeps -inf too, but its actions count as positives that were missed;
+- scores start at -inf, which videos without actions keep, whatever was submitted: they rank last and cost nothing;
+- those without a submitted line keep it too, but their actions count as positives that were missed;
 - of several lines with one id the last counts;
 - per class, a stable descending sort (equal scores keep annotation order) and the mean over the positives of the
   precision at each, without interpolation;
@@ -14,9 +14,9 @@ Axes: N annotated videos in annotation order, K classes. The rules decide publis
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,49 +26,36 @@ from vidtl.metrics.average_precision import Rankings
 from vidtl.runtime.files import whole_file
 
 
-@dataclass(frozen=True, kw_only=True)
-class CharadesScores:
-    """Results of the official scorer, in 0..1; the means are NaN if any class has no positive."""
+class CharadesScores(NamedTuple):
+    """Plain and weighted mean in 0..1, NaN if any class has no positive, and values [K], NaN for classes without."""
 
     mean_ap: float
     weighted_ap: float
-    """Mean over classes weighted by their positives."""
     average_precisions: NDArray[np.float64]
-    """[K]; NaN for classes without positives."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """Scores of a submission file in annotation order, and its irregularities."""
+class Submission(NamedTuple):
+    """Scores [N, K] of a submission file in annotation order, -inf for videos that it lacks, and its irregularities.
+
+    Actions of missing videos count as missed, unknown ids are ignored, and the last line of a repeated id counts.
+    """
 
     scores: NDArray[np.float64]
-    """[N, K]; -inf for videos that it lacks."""
     missing_ids: list[str]
-    """Videos with actions that it lacks; their actions count as missed."""
     unknown_ids: list[str]
-    """Submitted ids that the annotation does not have; they are ignored."""
     num_repeated: int
-    """Lines that a later line with the same id replaced."""
-
-
-def official_scores(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> CharadesScores:
-    """Score rows in annotation order; rows of -inf are videos without a prediction."""
-    return scores_of(official_rankings(scores_NK, targets_NK))
 
 
 def scores_of(rankings: Rankings) -> CharadesScores:
     """Score the result of `official_rankings`."""
     sums, positives = rankings.precision_sums(np.ones(rankings.order.shape[1], np.int64))
     average_precisions = np.where(positives > 0, sums / np.maximum(positives, 1), np.nan)
-    return CharadesScores(
-        mean_ap=float(average_precisions.mean()) if positives.all() else math.nan,
-        weighted_ap=float(sums.sum() / positives.sum()) if positives.all() else math.nan,
-        average_precisions=average_precisions,
-    )
+    means = (average_precisions.mean(), sums.sum() / positives.sum()) if positives.all() else (math.nan, math.nan)
+    return CharadesScores(float(means[0]), float(means[1]), average_precisions)
 
 
 def official_rankings(scores_NK: NDArray[np.float64], targets_NK: NDArray[np.generic]) -> Rankings:
-    """Rank as the official scorer does; see `official_scores`."""
+    """Rank rows in annotation order as the official scorer does; rows of -inf are videos without a prediction."""
     targets, scores = targets_NK.astype(bool), np.array(scores_NK, dtype=np.float64)
     scores[~targets.any(axis=1)] = -np.inf
     return Rankings.of(scores, targets, keep_order=True)
@@ -87,11 +74,7 @@ def match_submission(path: Path, ids: Sequence[str], targets_NK: NDArray[np.gene
 
 
 def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float64], num_words: int = 1) -> None:
-    """Write one line per video: its id and K numbers, separated by blanks, exact to the last bit of float64.
-
-    Raises:
-        UserError: an id that is empty or not of `num_words` between blanks, which the format cannot hold.
-    """
+    """Write id and K numbers of each video, exact to the last bit; UserError for ids that are not of `num_words`."""
     for video in ids:
         if len(video.split()) != num_words or video != video.strip():
             raise UserError(f"video id {video!r} cannot be written to {path}; allowed: ids without white space")
@@ -101,13 +84,9 @@ def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float
 
 
 def read_submission(path: Path, num_classes: int) -> tuple[dict[str, NDArray[np.float64]], int]:
-    """Read lines of an id and `num_classes` numbers, separated by tabs or blanks; one further number is ignored.
+    """Read the scores [K] of each id, of repeated ids those of the last line, and the number of lines.
 
-    Returns:
-        Scores [K] by id, of repeated ids the last line, and the number of lines.
-
-    Raises:
-        UserError: no such file, a line with another count, or one that is not a number; names file and line.
+    UserError with file and line: no such file, a line with another count, or one that is not a number.
     """
     rows, num_lines = {}, 0
     for place, line in submitted_lines(path):

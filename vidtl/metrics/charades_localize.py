@@ -52,11 +52,8 @@ def write_localization(path: Path, ids: Sequence[str], scores_NPK: Floats) -> No
 def read_localization(path: Path, ids: Sequence[str], num_classes: int) -> tuple[Floats, dict[str, int]]:
     """Read lines of an id, a frame and `num_classes` numbers between blanks, tabs or commas, in bounded memory.
 
-    Returns:
-        Scores [R, K] of the annotated ids, -inf for missing rows; and numbers of irregular rows or lines by remark.
-
-    Raises:
-        UserError: no such file, a line without a frame, another count, or no numbers; names file and line.
+    Return scores [R, K] of the annotated ids, -inf for missing rows; and numbers of irregular rows or lines by remark.
+    UserError with file and line: no such file, a line without a frame, another count, or no numbers.
     """
     number_of = {video: number for number, video in enumerate(dict.fromkeys(ids))}
     scores = np.full((len(number_of), NUM_POINTS + 1, num_classes), -np.inf)  # of frames 0 to 25, one of them unused

@@ -24,12 +24,11 @@ MAX_WORK = 400_000_000
 
 
 class Interval(NamedTuple):
-    """Limits of a metric; NaN where there are none."""
+    """Limits of a metric, NaN where there are none, and `wilson` or `centered bootstrap` with the resamples."""
 
     low: float
     high: float
     method: str
-    """`wilson`, or `centered bootstrap` with the number of resamples."""
 
 
 def confidence_intervals(outcomes: Outcomes, metrics: Mapping[str, float]) -> dict[str, Interval]:
@@ -55,12 +54,7 @@ def wilson(num_right: int, num_videos: int) -> Interval:
 def bootstrap(statistics: Mapping[str, Statistic], num_videos: int, work: int) -> dict[str, Interval]:
     """Compute centered percentile intervals of statistics of the same resamples.
 
-    Limits are NaN where all resamples agree, for example because everything is right.
-
-    Args:
-        statistics: by name.
-        num_videos: N.
-        work: scores read by one resample, which decides the number of resamples.
+    Limits are NaN where all resamples agree. `work`, the scores read by one, decides the number of resamples.
     """
     num_resamples = int(np.clip(MAX_WORK // max(work, 1), MIN_RESAMPLES, MAX_RESAMPLES))
     drawn: dict[str, list[float]] = {name: [] for name in statistics}

@@ -3,7 +3,6 @@
 Axes: N videos, K classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -32,36 +31,31 @@ class Calibration:
     edges: Floats
     """[NUM_BINS + 1]; bin i holds edges[i] <= probability < edges[i + 1], and the last one also 1."""
     counts: NDArray[np.int64]
-    """[NUM_BINS] predictions."""
     confidences: Floats
-    """[NUM_BINS] mean probability; NaN in empty bins."""
     accuracies: Floats
-    """[NUM_BINS] share of predictions that are right; NaN in empty bins."""
+    """[NUM_BINS] predictions, their mean probability, and the share that is right; NaN in empty bins."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcomes:
     """Scores and labels of N videos. An unreadable video has scores of -inf: it is wrong and ranks last.
 
-    Raises:
-        ValueError: shapes that do not match, NaN scores, or a single-label row without exactly one label.
+    ValueError: shapes that do not match, NaN scores, or a single-label row without exactly one label.
     """
 
     scores: Floats
     """[N, K] in annotation order; larger is more likely. Equal scores go to the lower class number."""
     targets: Bools
-    """[N, K]."""
     probabilities: Floats
-    """[N, K] in 0..1; rows of NaN are unreadable videos."""
+    """[N, K] both, in 0..1; rows of NaN are unreadable videos."""
     multi_label: bool
     points: tuple[Floats, Bools] | None = None
     """Scores and labels of P time points, both [N, P, K], for metrics of localization."""
 
     def __post_init__(self) -> None:
-        shape = self.scores.shape
-        if len(shape) != 2 or self.targets.shape != shape or self.probabilities.shape != shape:
-            shapes = f"scores {shape}, targets {self.targets.shape} and probabilities {self.probabilities.shape}"
-            raise ValueError(f"{shapes} must all be [videos, classes]")
+        shapes = self.scores.shape, self.targets.shape, self.probabilities.shape
+        if len(shapes[0]) != 2 or len({*shapes}) > 1:
+            raise ValueError(f"shapes of scores, targets and probabilities {shapes} must all be [videos, classes]")
         if np.isnan(self.scores).any():
             raise ValueError(f"scores of row {int(np.isnan(self.scores).any(axis=1).argmax())} hold NaN")
         wrong = np.flatnonzero(self.targets.sum(axis=1) != 1)
@@ -70,9 +64,8 @@ class Outcomes:
 
     def __getitem__(self, rows: NDArray[np.generic]) -> "Outcomes":
         """Select videos."""
-        parts = (self.scores[rows], self.targets[rows], self.probabilities[rows])
-        points = self.points and (self.points[0][rows], self.points[1][rows])
-        return replace(self, scores=parts[0], targets=parts[1], probabilities=parts[2], points=points)
+        chances, points = self.probabilities[rows], self.points and (self.points[0][rows], self.points[1][rows])
+        return replace(self, scores=self.scores[rows], targets=self.targets[rows], probabilities=chances, points=points)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -138,6 +131,7 @@ class Outcomes:
     def calibration(self) -> Calibration:
         """Calibration of the best class of each video, or of the N K separate decisions of multi-label data."""
         import torch  # here, because reading the table of metrics should not load it
+        from torchmetrics.functional.classification import binary_calibration_error
 
         chances = np.minimum(self.probabilities[self.readable], np.nextafter(1, 0))
         targets = self.targets[self.readable]
@@ -150,20 +144,9 @@ class Outcomes:
         counts = np.bincount(bins, minlength=NUM_BINS)
         sums = (np.bincount(bins, weights=values, minlength=NUM_BINS) for values in (confidences, right))
         means = [np.where(counts > 0, total / np.maximum(counts, 1), np.nan) for total in sums]
-        ece = _expected_calibration_error(confidences, right) if len(confidences) else float("nan")
+        ece = float("nan")
+        if len(confidences):
+            with float64_default():  # the binary form for best classes too: the multi-class form computes in float32
+                given = torch.from_numpy(confidences), torch.from_numpy(right.astype(np.int64))
+                ece = float(binary_calibration_error(*given, n_bins=NUM_BINS, norm="l1"))
         return Calibration(ece=ece, edges=edges, counts=counts, confidences=means[0], accuracies=means[1])
-
-
-def classes_without_positives(targets_NK: Bools, class_names: Sequence[str]) -> list[str]:
-    """Name the classes that no video has, in class order."""
-    return [name for name, found in zip(class_names, targets_NK.sum(axis=0) > 0, strict=True) if not found]
-
-
-def _expected_calibration_error(confidences: Floats, right: Bools) -> float:
-    import torch
-    from torchmetrics.functional.classification import binary_calibration_error
-
-    # The binary form serves for best classes too: torchmetrics' multi-class form computes in float32.
-    with float64_default():
-        labels = torch.from_numpy(right.astype(np.int64))
-        return float(binary_calibration_error(torch.from_numpy(confidences), labels, n_bins=NUM_BINS, norm="l1"))

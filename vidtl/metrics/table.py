@@ -34,7 +34,7 @@ class Metric:
     chance: Callable[[Bools, bool], float] | None = None
     """Mean over random scores, from targets [N, K] and whether the data is multi-label."""
     interval: Literal["wilson"] | Callable[[Outcomes], Statistic] | None = None
-    """Confidence interval: Wilson's for a share of videos, or a bootstrap of this statistic."""
+    """Wilson's for a share of videos, or a bootstrap of this statistic."""
     baseline: tuple[str, Callable[[Bools], float]] | None = None
     """Name and value of a constant answer, such as the largest class."""
     is_drawn: bool = True
@@ -43,7 +43,6 @@ class Metric:
     is_share: bool = True
     """In 0..1, and shown in percent."""
     min_classes: int = 1
-    """Number of classes below which it says nothing."""
 
     def applies_to(self, multi_label: bool, num_classes: int) -> bool:
         """Return True for data of that kind."""
@@ -170,16 +169,10 @@ def random_map(targets_NK: Bools, multi_label: bool = True, weighted: bool = Fal
     return mean_over_classes(np.array(chances), targets_NK, weighted)
 
 
-def positive_rate(targets_NK: Bools) -> float:
-    """Compute the mean share of the videos that have a class."""
-    return mean_over_classes(targets_NK.sum(axis=0) / max(len(targets_NK), 1), targets_NK)
-
-
 def official_random_map(targets_NK: Bools, multi_label: bool = True, weighted: bool = False) -> float:
     """Compute `random_map` of the labeled videos, which the official rules count; NaN if any class has none."""
-    return (
-        random_map(targets_NK[targets_NK.any(axis=1)], weighted=weighted) if targets_NK.any(axis=0).all() else math.nan
-    )
+    has_all = targets_NK.any(axis=0).all()
+    return random_map(targets_NK[targets_NK.any(axis=1)], weighted=weighted) if has_all else math.nan
 
 
 def _mean(values: Floats) -> float:
@@ -210,7 +203,9 @@ _METRICS = (
     Metric(
         "mAP", "mAP", "mean over the classes that have videos, equal scores share a threshold", "multi",
         lambda outcomes: mean_over_classes(outcomes.per_class, outcomes.targets),
-        chance=random_map, interval=resampled_average_precision(), baseline=("positive_rate", positive_rate),
+        chance=random_map, interval=resampled_average_precision(), baseline=(
+            "positive_rate", lambda targets: mean_over_classes(targets.sum(axis=0) / max(len(targets), 1), targets)
+        ),
     ),
     Metric(
         "mAP_weighted", "mAP, weighted", "the same, each class weighted by its videos", "multi",
