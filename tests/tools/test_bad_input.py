@@ -1,7 +1,6 @@
 """Mistakes in the input: exit code 2, one line that names the place, no files."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import benchmark
@@ -11,15 +10,15 @@ import pytest
 import report
 import train
 
-from tests.environment import REPOSITORY, RunMain
+from tests.environment import REPOSITORY
 from tests.refusals import assert_refusal
 
 
 @pytest.fixture
-def refused(run_main: RunMain, toy: Path, tmp_path: Path, tiny: list[str]) -> Callable[..., str]:
+def refused(run_main, toy, tmp_path, tiny):
     """Start training with these options and return the line of its refusal."""
 
-    def start(*options: str | Path, root: Path = toy) -> str:
+    def start(*options, root=toy):
         output = tmp_path / "run"
         places = ("--data.root", root, "--output_dir", output)
         _, errors = run_main(train.main, *tiny, *places, *options, code=2)
@@ -32,11 +31,11 @@ def refused(run_main: RunMain, toy: Path, tmp_path: Path, tiny: list[str]) -> Ca
 
 
 @pytest.fixture
-def copy(toy: Path, tmp_path: Path) -> Path:
+def copy(toy, tmp_path):
     return Path(shutil.copytree(toy, tmp_path / "copy"))
 
 
-def contents(run: Path) -> dict[Path, bytes]:
+def contents(run):
     """Read all files of a run except the lock, which names its last user."""
     return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
 
@@ -51,7 +50,7 @@ def contents(run: Path) -> dict[Path, bytes]:
         ("--clip.num_frames", "9", ("clip.num_frames", "9")),
     ],
 )
-def test_values_that_cannot_be(refused: Callable[..., str], option: str, value: str, parts: tuple[str, ...]) -> None:
+def test_values_that_cannot_be(refused, option, value, parts):
     assert_refusal(refused(option, value), *parts)
 
 
@@ -75,14 +74,14 @@ CHARADES = ("--charades-submission", "none.txt")
         (report.main, [REPOSITORY], [REPOSITORY / "metrics.json"]),
     ],
 )
-def test_other_tools(run_main: RunMain, main: Callable[[], None], options: list[str], parts: list[object]) -> None:
+def test_other_tools(run_main, main, options, parts):
     output, errors = run_main(main, *options, code=2)
     assert output == ""
     assert_refusal(errors, *parts)
 
 
 @pytest.mark.parametrize(("old", "new"), [("youtube_id", "youtube"), ("moving", "movin")])
-def test_wrong_column_and_label(refused: Callable[..., str], copy: Path, old: str, new: str) -> None:
+def test_wrong_column_and_label(refused, copy, old, new):
     file = copy / "train.csv"
     before, _, after = file.read_text().partition(old)
     file.write_text(f"{before}{new}{after}")
@@ -90,13 +89,13 @@ def test_wrong_column_and_label(refused: Callable[..., str], copy: Path, old: st
     assert_refusal(refused(root=copy), *([f"{file}:{line}", new] if line > 1 else [file, old]))
 
 
-def test_no_video_can_be_read(refused: Callable[..., str], copy: Path) -> None:
+def test_no_video_can_be_read(refused, copy):
     for video in (copy / "videos/train").iterdir():
         video.write_bytes(b"<html>not found</html>")
     assert_refusal(refused(root=copy), "could be read", "it begins as a web page does")
 
 
-def test_checkpoint_of_other_data(run_main: RunMain, toy: Path, copy: Path, tmp_path: Path, tiny: list[str]) -> None:
+def test_checkpoint_of_other_data(run_main, toy, copy, tmp_path, tiny):
     run = tmp_path / "run"
     run_main(train.main, *tiny, "--data.root", toy, "--output_dir", run, "--schedule.length", "1 epoch")
     before = contents(run)

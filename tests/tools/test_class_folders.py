@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import eval as evaluation
 import predict as prediction
@@ -11,13 +10,12 @@ import prepare
 import pytest
 import train
 
-from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from tests.tools.conftest import CLASS_FOLDERS, copy_videos
 
 
 @pytest.fixture
-def folders(toy: Path, tmp_path: Path) -> tuple[Path, Path]:
+def folders(toy, tmp_path):
     """`class/subject/clip`, one class beside and below, one on another disk: a description and its root."""
     videos = sorted((toy / "videos/val").iterdir())
     places = ("walk/s1/a.mp4", "walk/s2/b.mp4", "run/c.mp4", "run/more/d.MP4")
@@ -32,8 +30,8 @@ def folders(toy: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_all_are_trained_on_and_a_class_that_loses_its_clips_ends_the_run_unless_allowed(
-    folders: tuple[Path, Path], tmp_path: Path, run_main: RunMain, tiny: list[str]
-) -> None:
+    folders, tmp_path, run_main, tiny
+):
     options = [*tiny, "--schedule.length", "1 steps", "--schedule.warmup", "0 steps", "--data.num_workers", "0"]
     options += ["--data.dataset", folders[0], "--data.root", folders[1]]
     _, err = run_main(train.main, *options, "--output_dir", tmp_path / "first")
@@ -59,7 +57,7 @@ SMALL, LARGE = ["--model.width", "24", "--model.num_heads", "3"], ["--model.widt
 
 
 @pytest.mark.parametrize("layout", ["train/{}, valid/{}", "{}"])
-def test_the_root_alone_is_enough(toy: Path, tmp_path: Path, run_main: RunMain, layout: str) -> None:
+def test_the_root_alone_is_enough(toy, tmp_path, run_main, layout):
     root, run = tmp_path / "birds", tmp_path / "run"
     for number, video in enumerate(sorted((toy / "videos/train").iterdir())[:20]):
         places = layout.split(", ")
@@ -83,7 +81,7 @@ def test_the_root_alone_is_enough(toy: Path, tmp_path: Path, run_main: RunMain, 
     assert len(json.loads((root / ".vidtl/report.json").read_text())["splits"]) == 2
 
 
-def test_large_models_from_scratch_get_advice(folders: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
+def test_large_models_from_scratch_get_advice(folders, tmp_path, run_main):
     options = [*SIZE, *LARGE, "--data.root", folders[1], "--output_dir"]
     advice = "configs/finetune_videomae_b.yaml"
     _, err = run_main(train.main, *options, tmp_path / "scratch")
@@ -92,7 +90,7 @@ def test_large_models_from_scratch_get_advice(folders: tuple[Path, Path], tmp_pa
     assert advice not in err
 
 
-def test_a_single_class_is_refused(folders: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
+def test_a_single_class_is_refused(folders, tmp_path, run_main):
     (tmp_path / "above/docs").mkdir(parents=True)
     folders[1].rename(tmp_path / "above/videos")
     options = ["--data.root", tmp_path / "above", "--output_dir", tmp_path / "run"]

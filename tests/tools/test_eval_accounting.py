@@ -3,13 +3,11 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import eval as evaluation
 import pytest
 
-from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from tests.tools.conftest import make_set
 from vidtl.data.dataset import ViewDataset
@@ -18,7 +16,7 @@ from vidtl.training.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def videos(tmp_path_factory):
     """40 videos to evaluate on, one of them cut, one of them gone."""
     folder = make_set(tmp_path_factory.mktemp("forty"), seed=4, videos_per_class_train=1, videos_per_class_val=5)
     files = sorted((folder / "videos/val").iterdir())
@@ -29,9 +27,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("strict", [(), ("--strict",)])
-def test_unreadable_videos_are_counted_and_listed(
-    run_main: RunMain, videos: Path, untrained_model: Path, tmp_path: Path, strict: tuple[str, ...]
-) -> None:
+def test_unreadable_videos_are_counted_and_listed(run_main, videos, untrained_model, tmp_path, strict):
     bad = sorted((videos / "videos/val").iterdir())[7].name
     options = ["--checkpoint", untrained_model, "--data.dataset", "toy", "--data.root", videos]
     options += ["--output_dir", tmp_path, "--data.num_workers", "0", "--html", "false", *strict]
@@ -54,9 +50,7 @@ def test_unreadable_videos_are_counted_and_listed(
 
 
 @pytest.mark.parametrize("labels", ["single", "multi"])
-def test_some_of_the_models_classes(
-    run_main: RunMain, random_model: Callable[..., Path], toy: Path, tmp_path: Path, labels: str
-) -> None:
+def test_some_of_the_models_classes(run_main, random_model, toy, tmp_path, labels):
     """Three classes in another order: their scores and ranks are those among all classes of the model."""
     part = tmp_path / "part"
     shutil.copytree(toy / "videos/val", part / "videos/val")
@@ -86,9 +80,7 @@ def test_some_of_the_models_classes(
     assert len(record["classes_without_positives"]) == 5
 
 
-def test_results_of_several_models(
-    run_main: RunMain, untrained_model: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_several_models(run_main, untrained_model, toy, tmp_path, monkeypatch):
     first = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000008"))
     second = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000016"))
     (second / "config.json").write_text((second / "config.json").read_text() + "\n")  # a model of another fingerprint

@@ -16,7 +16,7 @@ from tests.environment import REPOSITORY, launch_command
 TIMEOUT_S, VIDEO_S, REPORT_S = 4.0, 0.8, 6.0
 
 
-def test_processes_wait_longer_than_a_collective(untrained_model: Path, toy: Path, tmp_path: Path) -> None:
+def test_processes_wait_longer_than_a_collective(untrained_model, toy, tmp_path):
     copy = Path(shutil.copytree(toy, tmp_path / "toy"))
     sorted((copy / "videos/val").iterdir())[5].unlink()
     command = launch_command("cpu_2_processes", "--quiet", __file__)
@@ -33,7 +33,7 @@ def test_processes_wait_longer_than_a_collective(untrained_model: Path, toy: Pat
     assert written >= {"metrics.json", "predictions.csv", "unreadable.csv", "confusion.csv", "confusion.png"}
 
 
-def slowed(action, seconds: float):
+def slowed(action, seconds):
     def slow(*arguments):
         time.sleep(seconds)
         return action(*arguments)

@@ -14,7 +14,7 @@ from pathlib import Path
 import eval as evaluation
 import pytest
 
-from tests.environment import REPOSITORY, RunMain, launch_command
+from tests.environment import REPOSITORY, launch_command
 from tests.evaluation.prediction_table import read_predictions
 from vidtl.data.dataset import ViewDataset
 
@@ -22,7 +22,7 @@ NUM_VIDEOS = 16
 PAUSE_S = 0.25
 
 
-def note_opened(journal: Path, pause_s: float) -> None:
+def note_opened(journal, pause_s):
     """Write a line of `journal` for each video of an evaluation whose worker opens it: process, record number."""
     read = ViewDataset._read
 
@@ -36,19 +36,19 @@ def note_opened(journal: Path, pause_s: float) -> None:
     ViewDataset._read = noted
 
 
-def journal_lines(journal: Path) -> list[tuple[int, int]]:
+def journal_lines(journal):
     lines = journal.read_text().splitlines() if journal.exists() else []
     return [(int(process), int(index)) for process, index in map(str.split, lines)]
 
 
-def recorded(folder: Path) -> list[int]:
+def recorded(folder):
     """Record numbers in the partial results, each line as it stands there."""
     lines = [line for file in sorted(folder.glob("partial/*/*.jsonl")) for line in file.read_text().split("\n")[:-1]]
     return [json.loads(line)[0] for line in lines]
 
 
 @pytest.fixture
-def options(toy: Path, untrained_model: Path) -> list[str]:
+def options(toy, untrained_model):
     """Twelve views in batches of 12 clips make every video a batch."""
     return [
         *("--checkpoint", str(untrained_model), "--data.dataset", "toy", "--data.root", str(toy)),
@@ -57,7 +57,7 @@ def options(toy: Path, untrained_model: Path) -> list[str]:
     ]
 
 
-def start_and_kill(command: list[str], journal: Path, folder: Path, num_recorded: int) -> set[int]:
+def start_and_kill(command, journal, folder, num_recorded):
     """Start the tool, kill all its processes once so many videos are recorded, and return those that read."""
     before = len(journal_lines(journal))
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tools")])
@@ -75,9 +75,7 @@ def start_and_kill(command: list[str], journal: Path, folder: Path, num_recorded
     return readers
 
 
-def test_killed_twice_and_finished_by_another_number_of_processes(
-    options: list[str], run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_twice_and_finished_by_another_number_of_processes(options, run_main, tmp_path, monkeypatch):
     monkeypatch.setattr(ViewDataset, "__getitem__", ViewDataset.__getitem__)  # so that it is undone
     run_main(evaluation.main, *options, "--output_dir", tmp_path / "whole")
     whole = tmp_path / "whole/val-vivit_4x3"

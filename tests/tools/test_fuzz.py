@@ -6,7 +6,7 @@ import sys
 from tests.environment import ENVIRONMENT
 
 
-def test_mutated_files_end_in_one_line_each() -> None:
+def test_mutated_files_end_in_one_line_each():
     """`make fuzz` has 2,000 of each kind."""
     command = [sys.executable, "-m", "tests.stress.fuzz", "--count", "50"]
     found = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)

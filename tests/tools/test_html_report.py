@@ -1,19 +1,16 @@
 """The page that `tools/eval.py` leaves beside the metrics, and the tool that writes it again."""
 
-from pathlib import Path
-
 import eval as evaluation
 import pytest
 import report
 
-from tests.environment import RunMain
 from tests.evaluation.made_result import made_report, made_result
 from vidtl.data.toy_clip import MOTIONS
 from vidtl.models import VideoModel, save_model_directory
 
 
 @pytest.fixture
-def options(untrained_model: Path, toy: Path, tmp_path: Path) -> list[str | Path]:
+def options(untrained_model, toy, tmp_path):
     """Options of an evaluation of five videos by a model whose classes are in another order than the data's."""
     model = VideoModel.from_pretrained(str(untrained_model))
     model.class_names = MOTIONS[::-1]
@@ -22,7 +19,7 @@ def options(untrained_model: Path, toy: Path, tmp_path: Path) -> list[str | Path
     return ["--checkpoint", tmp_path / "model", *data, "--output_dir", tmp_path / "report"]
 
 
-def test_a_page_can_be_written_again(run_main: RunMain, options: list[str | Path], tmp_path: Path) -> None:
+def test_a_page_can_be_written_again(run_main, options, tmp_path):
     output, errors = run_main(evaluation.main, *options)
     (page,) = tmp_path.glob("report/*/report.html")
     assert str(page) in output
@@ -35,10 +32,8 @@ def test_a_page_can_be_written_again(run_main: RunMain, options: list[str | Path
     assert page.read_text() == text
 
 
-def test_a_failure_to_draw_costs_the_pictures_only(
-    run_main: RunMain, options: list[str | Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object) -> None:
+def test_a_failure_to_draw_costs_the_pictures_only(run_main, options, tmp_path, monkeypatch):
+    def fail(*arguments):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(evaluation, "draw_examples", fail)
@@ -48,7 +43,7 @@ def test_a_failure_to_draw_costs_the_pictures_only(
     assert "data:image/webp" not in page.read_text()
 
 
-def test_the_page_can_be_left_out(run_main: RunMain, options: list[str | Path], tmp_path: Path) -> None:
+def test_the_page_can_be_left_out(run_main, options, tmp_path):
     earlier = made_report(made_result(3, ["one", "two"]), tmp_path / "report/val-center-first-5")
     (earlier.parent / "metrics.json").unlink()
     output, _ = run_main(evaluation.main, *options, "--html", "false")

@@ -11,7 +11,7 @@ import pytest
 from tests.environment import ENVIRONMENT, REPOSITORY
 
 
-def _install(folder: Path, *options: str) -> Path:
+def _install(folder, *options):
     """Install a copy of the repository, `folder/vidtl`, into an environment of its own: its programs."""
     pytest.importorskip("setuptools", minversion="77")
     source, programs = folder / "vidtl", folder / "environment/bin"
@@ -28,7 +28,7 @@ def _install(folder: Path, *options: str) -> Path:
     return programs
 
 
-def _run(program: Path, *options: str | Path, cwd: Path) -> str:
+def _run(program, *options, cwd):
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}
     command = [str(program), *map(str, options)]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -36,7 +36,7 @@ def _run(program: Path, *options: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def test_a_wheel_trains_and_predicts_in_any_folder(tmp_path: Path, tiny: list[str]) -> None:
+def test_a_wheel_trains_and_predicts_in_any_folder(tmp_path, tiny):
     """A wheel has tools, configurations, data sets and the page template, but neither benchmarks nor tests."""
     programs = _install(tmp_path)
     shutil.rmtree(tmp_path / "vidtl")
@@ -56,7 +56,7 @@ def test_a_wheel_trains_and_predicts_in_any_folder(tmp_path: Path, tiny: list[st
     assert "frames" in _run(vidtl, "predict", "data/toy", "--checkpoint", "runs/toy", cwd=tmp_path)
 
 
-def test_an_editable_installation_is_found_above_the_clone(tmp_path: Path) -> None:
+def test_an_editable_installation_is_found_above_the_clone(tmp_path):
     """Where the folder of the clone, named like the package, is a namespace."""
     programs = _install(tmp_path, "--editable")
     code = "import vidtl; print(vidtl.__file__)"

@@ -4,20 +4,19 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import yaml
 
 from tests.environment import REPOSITORY, wait_for
 
 
-def start(options: list[str], output: Path) -> "subprocess.Popen[str]":
+def start(options, output):
     command = [sys.executable, str(REPOSITORY / "tools/train.py"), *options, "--output_dir", str(output)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_resuming_after_sigkill_is_bitwise(toy: Path, tiny: list[str], tmp_path: Path) -> None:
+def test_resuming_after_sigkill_is_bitwise(toy, tiny, tmp_path):
     options = [
         *(*tiny, "--data.root", str(toy), "--schedule.length", "3 epochs", "--training.ema_decay", "0.9"),
         # Repeated clips, RandAugment, erasing, MixUp and CutMix.

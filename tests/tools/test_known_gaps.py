@@ -8,14 +8,13 @@ import prepare
 import pytest
 import train
 
-from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from tests.training.runs import are_equal, checkpoint_of, cut_back
 from vidtl.data.manifest import default_file
 
 
 @pytest.fixture
-def gappy(toy: Path, tmp_path: Path, run_main: RunMain) -> Path:
+def gappy(toy, tmp_path, run_main):
     """A toy set with 4 of 32 training videos and one of 16 validation videos missing or broken, and its manifest."""
     root = Path(shutil.copytree(toy, tmp_path / "gappy"))
     missing, *broken = sorted((root / "videos/train").iterdir())[:4]
@@ -27,9 +26,7 @@ def gappy(toy: Path, tmp_path: Path, run_main: RunMain) -> Path:
     return root
 
 
-def test_known_gaps_are_left_out_of_a_run_and_its_resumed_parts(
-    gappy: Path, tiny: list[str], tmp_path: Path, run_main: RunMain
-) -> None:
+def test_known_gaps_are_left_out_of_a_run_and_its_resumed_parts(gappy, tiny, tmp_path, run_main):
     options = [*tiny, "--data.root", gappy, "--schedule.length", "2 epochs", "--data.max_unreadable_share", 0]
     options += ["--training.checkpoint_every_steps", 2, "--training.keep_checkpoints", 9, "--training.batch_size", 4]
     out, error = run_main(train.main, *options, "--output_dir", tmp_path / "whole")

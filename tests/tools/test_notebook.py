@@ -3,12 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.environment import ENVIRONMENT, REPOSITORY
 
 
-def test_the_notebook_trains_predicts_and_draws(tmp_path: Path) -> None:
+def test_the_notebook_trains_predicts_and_draws(tmp_path):
     cells = json.loads((REPOSITORY / "examples/quick_start.ipynb").read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)

@@ -3,14 +3,12 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import prepare
 import pytest
 
 from tests.annotations.sets import write
-from tests.environment import RunMain
 from tests.refusals import assert_refusal
 from tests.tools.conftest import CLASS_FOLDERS, copy_videos
 from vidtl.annotations.description import load_description, read_records
@@ -37,7 +35,7 @@ BROKEN = ("broken/zero_byte.mp4", "broken/jpeg_named.mp4", "broken/ExoPlayer__sa
 
 
 @pytest.fixture
-def mixed(shared_data: Path, tmp_path: Path) -> tuple[Path, Path]:
+def mixed(shared_data, tmp_path):
     """A data set of real and broken files with a missing and a repeated one: its description and its root."""
     folder, root = tmp_path / "mixed", tmp_path / "root"
     copy_videos(root, {path: shared_data / path for path in (*VIDEOS, *BROKEN)})
@@ -50,7 +48,7 @@ def mixed(shared_data: Path, tmp_path: Path) -> tuple[Path, Path]:
     return folder, root
 
 
-def test_the_report_and_the_manifest_of_a_mixed_set(mixed: tuple[Path, Path], run_main: RunMain) -> None:
+def test_the_report_and_the_manifest_of_a_mixed_set(mixed, run_main):
     folder, root = mixed
     out, _ = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 2, "--depth", "frames")
     report = json.loads((root / ".vidtl/report.json").read_text())
@@ -73,7 +71,7 @@ def test_the_report_and_the_manifest_of_a_mixed_set(mixed: tuple[Path, Path], ru
             assert by_path[path].num_decoded == by_path[path].num_frames == len(video.times_s)
 
 
-def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path, run_main: RunMain) -> None:
+def test_copies_are_a_root_of_their_own(mixed, tmp_path, run_main):
     folder, root = mixed
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in root.rglob("*") if path.is_file()}
     output = tmp_path / "fast"
@@ -107,7 +105,7 @@ def test_copies_are_a_root_of_their_own(mixed: tuple[Path, Path], tmp_path: Path
     assert_refusal(err.splitlines()[-1], "short_side", 160, 128)  # after the warning on `expected`
 
 
-def test_copies_of_class_folders_leave_out_what_cannot_be_copied(toy: Path, tmp_path: Path, run_main: RunMain) -> None:
+def test_copies_of_class_folders_leave_out_what_cannot_be_copied(toy, tmp_path, run_main):
     folder, root = tmp_path / "set", tmp_path / "root"
     videos = sorted((toy / "videos/val").iterdir())
     for split in ("train", "val"):
@@ -125,7 +123,7 @@ def test_copies_of_class_folders_leave_out_what_cannot_be_copied(toy: Path, tmp_
     assert copied.classes == original.classes
 
 
-def test_near_names_may_be_of_any_bytes(mixed: tuple[Path, Path], run_main: RunMain) -> None:
+def test_near_names_may_be_of_any_bytes(mixed, run_main):
     folder, root = mixed
     (root / VIDEOS[1]).rename(root / "videos" / os.fsdecode(b"mmaction2__part_0\xe9.mp4"))
     out, _ = run_main(prepare.main, "--dataset", folder, "--root", root, "--workers", 1)
@@ -134,7 +132,7 @@ def test_near_names_may_be_of_any_bytes(mixed: tuple[Path, Path], run_main: RunM
     assert "mmaction2__part_0\\udce9.mp4" in out
 
 
-def test_a_test_list_without_labels_is_left_out_unless_named(tmp_path: Path, run_main: RunMain) -> None:
+def test_a_test_list_without_labels_is_left_out_unless_named(tmp_path, run_main):
     (tmp_path / "annotations").mkdir()
     header = "youtube_id,time_start,time_end,split"
     for split in ("train", "val"):

@@ -1,27 +1,26 @@
 """`augmentation.preset` gives defaults of a recipe; given keys override it, and a run records values only."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import yaml
 from command_line import ExperimentParser, parse_experiment
 
-from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ExperimentConfig
+from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig
 from vidtl.training.run_directory import dump_config
 
 
-def parsed(*arguments: str) -> ExperimentConfig:
+def parsed(*arguments):
     return parse_experiment(ExperimentParser("train.py", ""), list(arguments))[1]
 
 
 @pytest.mark.parametrize("name", AUGMENTATION_PRESETS)
-def test_a_preset_is_its_recipe(name: str) -> None:
+def test_a_preset_is_its_recipe(name):
     assert parsed("--augmentation.preset", name).augmentation == AUGMENTATION_PRESETS[name]
     assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="center")
 
 
-def test_the_last_of_several_presets_counts_and_keys_override_it(tmp_path: Path) -> None:
+def test_the_last_of_several_presets_counts_and_keys_override_it(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("augmentation:\n  flip_probability: 0.25\n  preset: vivit_ssv2\n  mixup_alpha: 0.1\n")
     options = ["--augmentation.preset", "tsn", "--augmentation.preset=vivit_kinetics"]
@@ -35,7 +34,7 @@ def test_the_last_of_several_presets_counts_and_keys_override_it(tmp_path: Path)
     assert parsed().augmentation == AugmentationConfig()
 
 
-def test_values_are_recorded(tmp_path: Path) -> None:
+def test_values_are_recorded(tmp_path):
     config = parsed("--augmentation.preset", "videomae_ssv2")
     file = tmp_path / "config.yaml"
     file.write_text(dump_config(config))

@@ -3,8 +3,6 @@
 import profile_model
 import pytest
 
-from tests.environment import RunMain
-
 
 @pytest.mark.parametrize(
     ("options", "parts"),
@@ -19,7 +17,7 @@ from tests.environment import RunMain
         ),
     ],
 )
-def test_counts_savings_and_times_are_printed(run_main: RunMain, options: tuple[str, ...], parts: list[str]) -> None:
+def test_counts_savings_and_times_are_printed(run_main, options, parts):
     mini_vit = ["--model.architecture", "mini_vit", "--num_classes", "10", "--clip.num_frames", "1"]
     size = ["--clip.frame_size", "[48,48]", "--clip.short_side", "52"]
     output, _ = run_main(profile_model.main, *mini_vit, *size, *options)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from command_line import ExperimentParser, make_experiment, parse_experiment, settings_of_file
 from torch import nn
 
 from tests.environment import REPOSITORY
 from vidtl.annotations.description import load_description, read_records
-from vidtl.config import ExperimentConfig
 from vidtl.config.model import resolve_model
 from vidtl.data.batch import batch_input
 from vidtl.data.loader import TrainLoader
@@ -30,11 +28,11 @@ from vidtl.training.step import Engine, TrainingTask
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
-def read(path: Path) -> ExperimentConfig:
+def read(path):
     return parse_experiment(ExperimentParser("tool", ""), ["--config", str(path)])[1]
 
 
-def shrunk(config: ExperimentConfig) -> ExperimentConfig:
+def shrunk(config):
     """Reduce the width of the model, the clips and the batch, and start from no weights."""
     model, clip = config.model, config.clip
     if model.architecture != "mini_vit":
@@ -48,7 +46,7 @@ def shrunk(config: ExperimentConfig) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_head_has_command_hardware_and_the_counted_parameters(path: Path) -> None:
+def test_the_head_has_command_hardware_and_the_counted_parameters(path):
     head = " ".join(path.read_text().partition("\ndata:")[0].replace("\n#", "").split())
     assert f"--config configs/{path.name}" in head
     assert "Hardware:" in head
@@ -62,7 +60,7 @@ def test_the_head_has_command_hardware_and_the_counted_parameters(path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def accelerator() -> Accelerator:
+def accelerator():
     torch.set_num_threads(1)
     return make_accelerator("fp32")
 

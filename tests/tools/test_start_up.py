@@ -38,7 +38,7 @@ MISTAKES = {
 }
 
 
-def start(tool: str, *options: str) -> tuple[int, str, str, set[str]]:
+def start(tool, *options):
     """Run a tool: exit code, output, errors and the slow modules imported."""
     command = [sys.executable, "-X", "importtime", str(REPOSITORY / f"tools/{tool}.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
@@ -49,7 +49,7 @@ def start(tool: str, *options: str) -> tuple[int, str, str, set[str]]:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_reported_first(mistake: str) -> None:
+def test_mistakes_are_reported_first(mistake):
     options, parts = MISTAKES[mistake]
     code, _, errors, slow = start(mistake.partition(",")[0], *options)
     assert (code, slow) == (2, set()), errors
@@ -57,7 +57,7 @@ def test_mistakes_are_reported_first(mistake: str) -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_help_is_printed_first(tool: str) -> None:
+def test_help_is_printed_first(tool):
     code, text, errors, slow = start(tool, "--help")
     assert (code, slow, errors) == (0, set(), "")
     assert "--" in text

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import train
 
-from tests.environment import REPOSITORY, RunMain
+from tests.environment import REPOSITORY
 from vidtl.data import dataset
 from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import Progress
 
 
-def test_the_summary_counts_replaced_clips_by_class(run_main: RunMain, toy: Path, tiny: list[str], tmp_path: Path):
+def test_the_summary_counts_replaced_clips_by_class(run_main, toy, tiny, tmp_path):
     root = Path(shutil.copytree(toy, tmp_path / "toy"))
     broken = sorted((root / "videos/train").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:200])
@@ -29,14 +29,14 @@ def test_the_summary_counts_replaced_clips_by_class(run_main: RunMain, toy: Path
 
 
 @pytest.mark.timeout(600)
-def test_a_single_frame_gives_chance(run_main: RunMain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_frame_gives_chance(run_main, tmp_path, monkeypatch):
     settings = ToySettings(videos_per_class_train=60, videos_per_class_val=40)
     make_toy(tmp_path / "toy", settings, Progress(visible=False))
     options = ["--config", REPOSITORY / "configs/toy.yaml", "--data.root", tmp_path / "toy"]
     options += ["--output_dir", tmp_path / "run", "--training.evaluate_every_epochs", "0"]
     run_main(train.main, *options)
 
-    def top1(name: str) -> float:
+    def top1(name):
         run_main(evaluation.main, "--checkpoint", tmp_path / "run", "--output_dir", tmp_path / name)
         return float(json.loads((tmp_path / name / "val-center/metrics.json").read_text())["metrics"]["top1"])
 

@@ -1,13 +1,11 @@
 """CIFAR-10 in each form, and folders of images, in train.py as videos of one frame."""
 
-from pathlib import Path
-
 import pytest
 import train
 from PIL import Image
 
 from tests.data.cifar_files import images_and_labels, write_cifar10
-from tests.environment import REPOSITORY, RunMain
+from tests.environment import REPOSITORY
 from tests.refusals import assert_refusal
 from tests.tools.conftest import CLASS_FOLDERS
 from tests.training.runs import log_lines
@@ -20,10 +18,9 @@ TINY = [
 
 
 @pytest.mark.parametrize(
-    ("form", "options"),
-    [("python", []), ("jpeg_archive", []), ("binary", ["--model.tokenizer", "t2t_performer"])],
+    ("form", "options"), [("python", []), ("jpeg_archive", []), ("binary", ["--model.tokenizer", "t2t_performer"])]
 )
-def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str, options: list[str]) -> None:
+def test_mini_vit_on_cifar10(run_main, tmp_path, form, options):
     write_cifar10(tmp_path, form)
     places = ["--data.root", tmp_path, "--output_dir", tmp_path / "run"]
     _, error = run_main(train.main, *TINY, *options, *places, "--schedule.length", "4 epochs")
@@ -38,13 +35,13 @@ def test_mini_vit_on_cifar10(run_main: RunMain, tmp_path: Path, form: str, optio
         (["--model.tokenizer", "t2t_performer", "--model.tubelet", "[1,4,4]"], ("model.tubelet", [1, 4, 4], [1, 6, 6])),
     ],
 )
-def test_unsuitable_settings(run_main: RunMain, tmp_path: Path, options: list[str], parts: list[object]) -> None:
+def test_unsuitable_settings(run_main, tmp_path, options, parts):
     write_cifar10(tmp_path, "binary")
     _, error = run_main(train.main, *TINY, "--data.root", tmp_path, "--output_dir", tmp_path / "run", *options, code=2)
     assert_refusal(error.splitlines()[-1], *parts)
 
 
-def test_folders_of_images(run_main: RunMain, tmp_path: Path) -> None:
+def test_folders_of_images(run_main, tmp_path):
     images, labels = images_and_labels("train", 40)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         folder = tmp_path / ("val" if number % 4 == 0 else "train") / f"class {label}"

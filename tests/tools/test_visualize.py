@@ -1,8 +1,6 @@
 """Pictures, animations and numbers of the maps of a model, for videos of a data set and for any file."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import av
 import numpy as np
@@ -13,8 +11,6 @@ from PIL import Image
 from tests.refusals import assert_refusal
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
-
-Save = Callable[..., Path]
 
 
 def check_animations(stem, num_frames):

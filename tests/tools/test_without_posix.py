@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 from tests.environment import ENVIRONMENT, REPOSITORY
 
@@ -22,12 +20,12 @@ for name in ("fork", "sched_getaffinity", "statvfs"):
 """
 
 
-def test_trained_models_are_used_without_posix(tmp_path: Path, toy: Path, random_model: Callable[..., Path]) -> None:
+def test_trained_models_are_used_without_posix(tmp_path, toy, random_model):
     (tmp_path / "sitecustomize.py").write_text(TAKEN_AWAY)
     environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
     model, video = random_model(tmp_path / "model"), str(next(toy.rglob("*.mp4")))
 
-    def run(tool: str, *options: str | Path) -> str:
+    def run(tool, *options):
         command = [sys.executable, str(REPOSITORY / f"tools/{tool}.py"), "--checkpoint", str(model), *map(str, options)]
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -87,8 +87,7 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_use
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["../state.json", "/dev/zero", "a\0b", "a" * 5000, "\ud800", "ema/../state.json", "a\x1b[2J", ""],
+    "name", ["../state.json", "/dev/zero", "a\0b", "a" * 5000, "\ud800", "ema/../state.json", "a\x1b[2J", ""]
 )
 def test_names_of_a_manifest_lead_nowhere_else(folder, name):
     manifest = folder / "step-00000020" / MANIFEST

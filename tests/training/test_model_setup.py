@@ -99,8 +99,7 @@ def test_a_missing_compiler_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "parts",
-    [("head",), ("pool", "head"), ("temporal_encoder", "head"), ("encoder.blocks.1.attn", "encoder.norm.bias")],
+    "parts", [("head",), ("pool", "head"), ("temporal_encoder", "head"), ("encoder.blocks.1.attn", "encoder.norm.bias")]
 )
 def test_frozen_parts_stay_bitwise_equal_and_in_evaluation_mode(accelerator, parts):
     model = tiny_vivit(dropout=0.2, stochastic_depth=0.5, pooling="attention")
