@@ -35,9 +35,8 @@ def test_transformers_gives_the_same_logits(tmp_path, changes, frame_size):
     clip = replace(CLIP, frame_size=frame_size)
     model = made(replace(JOINT, **changes), clip)
     assert export_transformers(model, tmp_path / "out").max_difference == 0
-    theirs, loading = transformers.VivitForVideoClassification.from_pretrained(
-        tmp_path / "out", output_loading_info=True
-    )
+    kind = transformers.VivitForVideoClassification
+    theirs, loading = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(loading.values())
     assert theirs.config.id2label == dict(enumerate(model.class_names))
     clips = torch.randn(2, 4, 3, *frame_size)

@@ -24,19 +24,6 @@ KINDS = ("performer", "transformer")
 SMALL = ModelConfig(architecture="t2t_vit", width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
 SIZES: dict[str, Any] = {"width": 24, "depth": 2, "num_heads": 3, "temporal_depth": 1}
 
-# Parameters with and without the frozen ones (position table, Performer features); 1000 classes, 224 pixels.
-COUNTS = [
-    ("t2t_vit_7", 4_310_222, 4_255_694),
-    ("t2t_vit_10", 5_889_230, 5_834_702),
-    ("t2t_vit_12", 6_941_902, 6_887_374),
-    ("t2t_vit_14", 21_545_550, 21_465_806),
-    ("t2t_vit_19", 39_177_422, 39_085_070),
-    ("t2t_vit_24", 64_105_934, 64_000_974),
-    ("t2t_vit_t_14", 21_541_070, 21_465_422),
-    ("t2t_vit_t_19", 39_172_942, 39_084_686),
-    ("t2t_vit_t_24", 64_101_454, 64_000_590),
-]
-
 
 def golden_config(folder):
     """Convert the authors' arguments beside their weights."""
@@ -74,13 +61,6 @@ def test_tokens_and_logits_are_the_authors(golden, kind):
         assert_close(ours, torch.from_numpy(expected[name]), name)
     found = read_published(folder / "model.safetensors").model
     assert ModelConfig(**found, num_heads=model.model_config.num_heads) == golden_config(folder)
-
-
-@pytest.mark.parametrize(("name", "all_parameters", "trainable"), COUNTS)
-def test_parameter_counts_are_exact(name, all_parameters, trainable):
-    with torch.device("meta"):
-        model = create_model(name, num_classes=1000)
-    assert (count_parameters(model), count_parameters(model, trainable_only=True)) == (all_parameters, trainable)
 
 
 def test_frame_sizes_need_not_be_square_or_multiples_of_16():

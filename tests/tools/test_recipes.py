@@ -1,4 +1,4 @@
-"""Each configuration takes one optimizer step on real clips, with smaller widths, frames and batches."""
+"""Each configuration takes one optimizer step on real clips, with smaller sizes; presets of augmentation."""
 
 import re
 from dataclasses import replace
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from command_line import ExperimentParser, make_experiment, parse_experiment, settings_of_file
 from torch import nn
 
 from tests.environment import REPOSITORY
 from vidtl.annotations.description import load_description, read_records
+from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig
 from vidtl.config.model import resolve_model
 from vidtl.data.batch import batch_input
 from vidtl.data.loader import TrainLoader
@@ -23,13 +25,18 @@ from vidtl.models.weights.published import read_published, settings_of_weights
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.optimizer import peak_learning_rate
 from vidtl.training.prefetch import DeviceBatches
+from vidtl.training.run_directory import dump_config
 from vidtl.training.step import Engine, TrainingTask
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
+def parsed(*arguments):
+    return parse_experiment(ExperimentParser("tool", ""), list(arguments))[1]
+
+
 def read(path):
-    return parse_experiment(ExperimentParser("tool", ""), ["--config", str(path)])[1]
+    return parsed("--config", str(path))
 
 
 def shrunk(config):
@@ -106,7 +113,7 @@ def test_fine_tuning_loads_the_weights_of_the_named_run(path, tmp_path):
     config = read(path)
     source, options = SOURCES[Path(config.training.init_from).name]
     assert " ".join(options) in path.read_text()
-    earlier = parse_experiment(ExperimentParser("tool", ""), ["--config", str(source), *options])[1]
+    earlier = parsed("--config", str(source), *options)
     save_model_directory(build_model(shrunk(earlier).model, earlier.clip, 5), tmp_path)
     new_head = config.training.init_new_head
     report = load_pretrained(build_model(shrunk(config).model, config.clip, 7), tmp_path, new_head=new_head)
@@ -178,3 +185,33 @@ def test_fine_tuning_recipes_leave_the_backbone_and_its_clips_to_the_weights(gol
     assert {each.partition(".")[0] for each in report.missing} == fresh
     assert (report.unexpected, report.resized) == ((), ())
     assert (config.clip.frame_size, config.clip.mean) == ((32, 32), tuple(published.clip.get("mean", (0.5, 0.5, 0.5))))
+
+
+@pytest.mark.parametrize("name", AUGMENTATION_PRESETS)
+def test_a_preset_is_its_recipe(name):
+    assert parsed("--augmentation.preset", name).augmentation == AUGMENTATION_PRESETS[name]
+    assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="center")
+
+
+def test_the_last_of_several_presets_counts_and_keys_override_it(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("augmentation:\n  flip_probability: 0.25\n  preset: vivit_ssv2\n  mixup_alpha: 0.1\n")
+    options = ["--augmentation.preset", "tsn", "--augmentation.preset=vivit_kinetics"]
+    assert parsed(*options).augmentation == AUGMENTATION_PRESETS["vivit_kinetics"]
+    expected = replace(AUGMENTATION_PRESETS["vivit_ssv2"], flip_probability=0.25, mixup_alpha=0.1)
+    assert parsed(*options, "--config", str(file)).augmentation == expected
+    more = parsed("--config", str(file), "--augmentation.mixup_alpha", "0.5")
+    assert more.augmentation == replace(expected, mixup_alpha=0.5)
+    other = parsed("--config", str(file), "--augmentation.preset=tsn").augmentation
+    assert (other.crop, other.rand_augment_num_ops, other.flip_probability) == ("multi_scale", 0, 0.25)
+    assert parsed().augmentation == AugmentationConfig()
+
+
+def test_values_are_recorded(tmp_path):
+    config = parsed("--augmentation.preset", "videomae_ssv2")
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    recorded = yaml.safe_load(file.read_text())["augmentation"]
+    assert "preset" not in recorded
+    assert (recorded["repeats"], recorded["rand_augment_magnitude"], recorded["flip_probability"]) == (2, 7.0, 0.0)
+    assert parsed("--config", str(file)) == config
