@@ -66,7 +66,7 @@ def test_published_sizes(name, settings, count):
     assert counts == (count if isinstance(count, tuple) else (count, count))
 
 
-def test_settings_are_the_published_ones_may_be_overridden_and_mistakes_are_named():
+def test_clips_are_the_published_ones_settings_may_be_overridden_and_mistakes_are_named():
     clips = (create_on_meta(name).clip_config for name in ("mini_vit", "x3d_s", "mvit_b_32x3"))
     sizes = [(1, (48, 48)), (13, (160, 160)), (32, (224, 224))]
     assert [(clip.num_frames, clip.frame_size) for clip in clips] == sizes

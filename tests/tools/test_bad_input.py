@@ -1,6 +1,8 @@
-"""Mistakes in the input: exit code 2, one line that names the place, no files."""
+"""Mistakes in the input and mutated files of a stranger: exit code 2, one line that names the place, no files."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import benchmark
@@ -11,7 +13,7 @@ import report
 import train
 
 from tests.annotations.sets import write
-from tests.environment import REPOSITORY
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.refusals import assert_refusal
 
 
@@ -111,3 +113,11 @@ def test_checkpoint_of_other_data(run_main, toy, copy, tmp_path, tiny):
     run_main(train.main, *options, *data, refused=["error"])
     run_main(evaluation.main, "--checkpoint", run, *data, refused=["error", "has no class 'one'"])
     assert contents(run) == before
+
+
+def test_mutated_files_end_in_one_line_each():
+    """`make fuzz` has 2,000 of each kind."""
+    command = [sys.executable, "-m", "tests.stress.fuzz", "--count", "50"]
+    found = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.count(" end with 2") == 3, found.stdout  # a damaged video ends none
