@@ -12,7 +12,6 @@ import eval as evaluation
 import numpy as np
 import pytest
 import train
-import yaml
 
 from tests.environment import REPOSITORY, wait_for
 from vidtl.data import dataset
@@ -70,8 +69,6 @@ def test_resuming_after_sigkill_is_bitwise(toy, tiny, tmp_path):
     unbroken = start([*options, "--data.num_workers", "2"], whole)
     output, _ = unbroken.communicate(timeout=240)
     assert unbroken.returncode == 0, output
-    recorded = yaml.safe_load((whole / "config.yaml").read_text())["augmentation"]
-    assert (recorded["repeats"], recorded["rand_augment_num_ops"], recorded["cutmix_alpha"]) == (2, 4, 1.0)
 
     broken = tmp_path / "broken"
     for checkpoint, workers in (("step-00000003", "1"), ("step-00000012", "2")):  # workers change no bit either
