@@ -2,10 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.environment import RunMain, shared_folder
+from tests.refusals import assert_refusal
 
 # Before torch is imported, here and in subprocesses: more threads make the suite several times slower on busy cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,9 +38,12 @@ def golden() -> Path:
 
 @pytest.fixture
 def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunMain:
-    """Run the `main` of a tool or benchmark and check its exit code: standard output and standard error."""
+    """Run the `main` of a tool or benchmark and check its exit code, or that its last line names all parts:
+    standard output and standard error."""
 
-    def run(main: Callable[[], None], *options: object, code: int = 0) -> tuple[str, str]:
+    def run(
+        main: Callable[[], None], *options: object, code: int = 0, refused: Sequence[object] = ()
+    ) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
         capfd.readouterr()
         threads = torch.get_num_threads()
@@ -47,7 +51,9 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
             run_tool(main)
         torch.set_num_threads(threads)  # benchmarks change it
         output = capfd.readouterr()
-        assert int(stopped.value.code or 0) == code, output.err
+        assert int(stopped.value.code or 0) == (2 if refused else code), output.err
+        if refused:
+            assert_refusal(output.err.splitlines()[-1], *refused)
         return output.out, output.err
 
     return run

@@ -1,7 +1,5 @@
 """Networks of pytorchvideo: costs, names and outputs of the model zoo, and clips that do not fit."""
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -33,14 +31,14 @@ SMALL_CLIPS = {
 }
 
 
-def baseline(name: str, frames: int, height: int, width: int | None = None, num_classes: int = 400, **more: Any) -> Any:
+def baseline(name, frames, height, width=None, num_classes=400, **more):
     size = (height, width or height)
     clip = ClipConfig(num_frames=frames, frame_size=size, short_side=max(size))
     return build_model(ModelConfig(architecture="pytorchvideo", size=name, **more), clip, num_classes)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_costs_names_and_shapes_are_the_published_ones(name: str) -> None:
+def test_costs_names_and_shapes_are_the_published_ones(name):
     import pytorchvideo.models.hub
 
     frames, side, gmacs, parameters_m = PUBLISHED[name]
@@ -56,7 +54,7 @@ def test_costs_names_and_shapes_are_the_published_ones(name: str) -> None:
         assert shapes[0] == shapes[1]
 
 
-def test_logits_are_those_of_the_zoo_before_its_softmax() -> None:
+def test_logits_are_those_of_the_zoo_before_its_softmax():
     from pytorchvideo.models.hub import x3d_xs
 
     torch.manual_seed(0)
@@ -70,7 +68,7 @@ def test_logits_are_those_of_the_zoo_before_its_softmax() -> None:
     assert (logits_BK < 0).any()
 
 
-def test_the_slow_pathway_takes_one_frame_of_four() -> None:
+def test_the_slow_pathway_takes_one_frame_of_four():
     with torch.device("meta"):
         model = baseline("slowfast_r50", 32, 32)
     seen: list[list[float]] = []
@@ -80,7 +78,7 @@ def test_the_slow_pathway_takes_one_frame_of_four() -> None:
 
 
 @pytest.mark.parametrize("name", SMALL_CLIPS)
-def test_every_network_takes_small_clips(name: str) -> None:
+def test_every_network_takes_small_clips(name):
     torch.manual_seed(0)
     model = baseline(name, *SMALL_CLIPS[name], num_classes=5).eval()
     with torch.no_grad():
@@ -89,7 +87,7 @@ def test_every_network_takes_small_clips(name: str) -> None:
     assert not torch.equal(logits_BK[0], logits_BK[1])
 
 
-def test_only_positions_of_mvit_are_exempt_from_decay() -> None:
+def test_only_positions_of_mvit_are_exempt_from_decay():
     with torch.device("meta"):
         mvit, slow = baseline("mvit_b_16x4", 16, 64, stochastic_depth=0.2), baseline("slow_r50", 4, 64)
     exempt = {name.rpartition(".")[2] for name in mvit.no_weight_decay()}
@@ -110,6 +108,6 @@ FIXED = {name: SIZES.clip_of(name)["num_frames"] for name in SIZES.sizes if name
         ("mvit_b_16x4", 16, 100, ("clip.frame_size", [100, 100], "multiples of 32")),
     ],
 )
-def test_clips_that_do_not_fit_are_refused(name: str, frames: int, side: int, parts: tuple[object, ...]) -> None:
+def test_clips_that_do_not_fit_are_refused(name, frames, side, parts):
     with torch.device("meta"), refused(*parts, name):
         baseline(name, frames, side)

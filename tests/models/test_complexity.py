@@ -39,19 +39,19 @@ SMALL = ModelConfig(form="joint", width=24, depth=3, num_heads=3, tubelet=(2, 8,
 
 
 @pytest.mark.parametrize(("name", "settings", "gmacs"), EXACT_GMACS)
-def test_multiply_adds_are_those_of_the_layers(name: str, settings: dict[str, Any], gmacs: float) -> None:
+def test_multiply_adds_are_those_of_the_layers(name, settings, gmacs):
     num_classes = 10 if name == "mini_vit" else 1000
     with torch.device("meta"):
         model = create_model(name, num_classes, **settings)
     assert count_multiply_adds(model, model.clip_config) / 1e9 == pytest.approx(gmacs, rel=2e-3)
 
 
-def block(tokens: int, width: int) -> int:
+def block(tokens, width):
     """Count projections, products of attention, and an MLP of four times the width."""
     return 12 * tokens * width**2 + 2 * tokens**2 * width
 
 
-def test_cost_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_of_a_small_model(monkeypatch):
     tubelets, places, learned, width = 2, 24, 4, 24
     n = tubelets * places
     expected = {
@@ -73,12 +73,12 @@ def test_cost_of_a_small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure_complexity(SMALL, SMALL_CLIP, 5) == cost
 
 
-def kept_bytes(model: torch.nn.Module, clips: Tensor) -> tuple[int, Tensor]:
+def kept_bytes(model, clips):
     """Measure the distinct memory that autograd holds after a forward pass, without the weights; also the output."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
@@ -89,7 +89,7 @@ def kept_bytes(model: torch.nn.Module, clips: Tensor) -> tuple[int, Tensor]:
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["vivit", "mini_vit"])
-def test_memory_equals_that_of_a_real_run(architecture: str, autocast: torch.dtype | None) -> None:
+def test_memory_equals_that_of_a_real_run(architecture, autocast):
     config, clip = SMALL, SMALL_CLIP
     if architecture == "mini_vit":
         config = ModelConfig(architecture="mini_vit", width=32, head_width=16, mlp_width=48)
@@ -103,14 +103,14 @@ def test_memory_equals_that_of_a_real_run(architecture: str, autocast: torch.dty
     assert measure_complexity(config, clip, 5, autocast).saved_bytes == pytest.approx(two - one, rel=tolerance)
 
 
-def test_twin_without_token_learner() -> None:
+def test_twin_without_token_learner():
     twin = replace(SMALL, token_learner=TokenLearnerConfig(num_tokens=0))
     assert complexity.without_token_learner(SMALL) == twin
     assert complexity.without_token_learner(twin) is None
     assert complexity.without_token_learner(ModelConfig(architecture="t2t_vit")) is None
 
 
-def test_times_cover_every_stage_and_leave_no_hooks() -> None:
+def test_times_cover_every_stage_and_leave_no_hooks():
     model = build_model(SMALL, SMALL_CLIP, 5)
     clips = torch.randn(1, 4, 3, 32, 48)
     times = time_stages(model, clips, rounds=2)

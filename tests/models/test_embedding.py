@@ -52,10 +52,8 @@ def test_fixed_positions_follow_the_formulas():
     row = [function(angle) for pair in angles for function in (math.sin, math.cos) for angle in pair]
     grid = Grid(2, 3, 4)
     assert sincos_3d(grid, WIDTH).reshape(*grid, WIDTH)[t, h, w].tolist() == pytest.approx([*row, 0, 0], abs=1e-6)
-
-
-def test_fixed_positions_are_not_saved_and_are_zero_for_a_class_token():
-    embedding = PositionEmbedding(Grid(2, 3, 4), WIDTH, "sincos_3d", num_prefix=1)
+    # They are not saved, and zero for a class token.
+    embedding = PositionEmbedding(grid, WIDTH, "sincos_3d", num_prefix=1)
     assert not embedding.state_dict()
     assert embedding.weight.shape == (25, WIDTH)
     assert not embedding.weight[0].any()

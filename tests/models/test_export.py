@@ -11,7 +11,7 @@ import torch
 import vidtl
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import VideoModel, build_model, export
+from vidtl.models import build_model, export
 from vidtl.models.export import Check, export_model, model_metadata, read_metadata
 
 CLIP = ClipConfig(num_frames=4, frame_size=(16, 32), short_side=32, mean=(0.4, 0.5, 0.6), stride=3, target_fps=12.5)
@@ -19,26 +19,26 @@ IMAGE = replace(CLIP, num_frames=1, frame_size=(32, 32))
 CLASSES = ("walking", "läuft", "走る")
 
 
-def vivit(form: str, tokens: TokenLearnerConfig | None = None, **settings: object) -> tuple[ModelConfig, ClipConfig]:
+def vivit(form, tokens=None, **settings):
     stage = tokens or TokenLearnerConfig(num_tokens=0)
     sizes = {"width": 8, "depth": 1, "num_heads": 2, "temporal_depth": 1, "tubelet": (2, 8, 8), "pooling": "mean"}
     return ModelConfig(form=form, token_learner=stage, **(sizes | settings)), CLIP  # type: ignore[arg-type]
 
 
-def learner(version: Any, fuser: bool | None = None) -> TokenLearnerConfig:
+def learner(version, fuser=None):
     return TokenLearnerConfig(num_tokens=3, after_block=0, version=version, fuser=fuser)
 
 
-def t2t(tokenizer: Any) -> tuple[ModelConfig, ClipConfig]:
+def t2t(tokenizer):
     return ModelConfig(architecture="t2t_vit", tokenizer=tokenizer, width=16, depth=1, num_heads=2, mlp_width=16), IMAGE
 
 
-def mini(**settings: Any) -> ModelConfig:
+def mini(**settings):
     sizes: dict[str, Any] = {"width": 8, "depth": 2, "num_heads": 2, "head_width": 4, "mlp_width": 8}
     return ModelConfig(architecture="mini_vit", token_learner=learner("v1"), **sizes, **settings)
 
 
-def baseline(name: str, frames: int) -> tuple[ModelConfig, ClipConfig]:
+def baseline(name, frames):
     return ModelConfig(architecture="pytorchvideo", size=name), replace(IMAGE, num_frames=frames)
 
 
@@ -71,7 +71,7 @@ EVERYTHING = "VIDTL_STRESS" in os.environ
 IN_ONNX = ["self-attention-v1-fuser", "t2t-performer"]
 
 
-def made(name: str) -> VideoModel:
+def made(name):
     torch.manual_seed(0)
     model = build_model(*(MODELS | SLOW_MODELS)[name], len(CLASSES))
     torch.nn.init.normal_(model.classifier()[1].weight)  # logits of a fresh head are 0
@@ -80,7 +80,7 @@ def made(name: str) -> VideoModel:
 
 
 @pytest.mark.parametrize("name", [*MODELS, *(SLOW_MODELS if EVERYTHING else ())])
-def test_every_model_is_exported_for_any_batch(name: str, tmp_path: Path) -> None:
+def test_every_model_is_exported_for_any_batch(name, tmp_path):
     checks = export_model(made(name), tmp_path / "model.pt2")
     assert [check.batch for check in checks] == [1, 3]
     assert all(check.max_difference <= 1e-5 * check.largest_logit and check.largest_logit > 0 for check in checks)
@@ -88,7 +88,7 @@ def test_every_model_is_exported_for_any_batch(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", [*MODELS, *SLOW_MODELS] if EVERYTHING else IN_ONNX)
-def test_logits_in_onnxruntime_for_any_batch(name: str, tmp_path: Path) -> None:
+def test_logits_in_onnxruntime_for_any_batch(name, tmp_path):
     import onnxruntime
 
     path = tmp_path / "model.onnx"
@@ -104,7 +104,7 @@ def test_logits_in_onnxruntime_for_any_batch(name: str, tmp_path: Path) -> None:
     assert str(Path(export.__file__).parent).encode() not in path.read_bytes(), "paths of this machine"
 
 
-def test_metadata_and_a_fixed_batch(tmp_path: Path) -> None:
+def test_metadata_and_a_fixed_batch(tmp_path):
     path = tmp_path / "model.pt2"
     model = made("joint-cls")
     model.multi_label = True
@@ -133,8 +133,8 @@ def test_a_file_that_differs_is_not_written(wrong, tmp_path, monkeypatch):
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("model.pt2", b"an older file")]
 
 
-def test_errors_leave_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(program: object, path: Path, metadata: object) -> None:
+def test_errors_leave_no_file(tmp_path, monkeypatch):
+    def fill(program, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

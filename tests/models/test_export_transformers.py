@@ -1,7 +1,6 @@
 """Export as a directory of transformers: logits and pixels of the library itself, and models that it lacks."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import VideoModel, build_model
+from vidtl.models import build_model
 from vidtl.models.export_transformers import export_transformers
 
 SIZES = {"width": 24, "depth": 2, "num_heads": 3, "mlp_width": 40, "tubelet": (2, 8, 8), "pooling": "cls"}
@@ -17,7 +16,7 @@ JOINT = ModelConfig(form="joint", **SIZES, activation="gelu_tanh", token_learner
 CLIP = ClipConfig(num_frames=4, frame_size=(32, 32), short_side=40, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 
 
-def made(config: ModelConfig, clip: ClipConfig = CLIP) -> VideoModel:
+def made(config, clip=CLIP):
     torch.manual_seed(0)
     model = build_model(config, clip, 3).eval()
     for parameter in model.parameters():
@@ -31,14 +30,13 @@ def made(config: ModelConfig, clip: ClipConfig = CLIP) -> VideoModel:
     ("changes", "frame_size"),
     [({}, (32, 32)), ({"activation": "gelu", "norm_eps": 1e-2}, (16, 32)), ({"activation": "quick_gelu"}, (16, 16))],
 )
-def test_transformers_gives_the_same_logits(tmp_path: Path, changes: dict, frame_size: tuple[int, int]) -> None:
+def test_transformers_gives_the_same_logits(tmp_path, changes, frame_size):
     transformers = pytest.importorskip("transformers")
     clip = replace(CLIP, frame_size=frame_size)
     model = made(replace(JOINT, **changes), clip)
     assert export_transformers(model, tmp_path / "out").max_difference == 0
-    theirs, loading = transformers.VivitForVideoClassification.from_pretrained(
-        tmp_path / "out", output_loading_info=True
-    )
+    kind = transformers.VivitForVideoClassification
+    theirs, loading = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(loading.values())
     assert theirs.config.id2label == dict(enumerate(model.class_names))
     clips = torch.randn(2, 4, 3, *frame_size)
@@ -46,7 +44,7 @@ def test_transformers_gives_the_same_logits(tmp_path: Path, changes: dict, frame
 
 
 @pytest.mark.parametrize("processor", ["VivitImageProcessor", "VivitVideoProcessor"])
-def test_processors_of_transformers_give_the_pixels_of_the_model(tmp_path: Path, processor: str) -> None:
+def test_processors_of_transformers_give_the_pixels_of_the_model(tmp_path, processor):
     transformers = pytest.importorskip("transformers")
     if not hasattr(transformers, processor):
         pytest.skip(f"this version of transformers has no {processor}")
@@ -71,7 +69,7 @@ def test_processors_of_transformers_give_the_pixels_of_the_model(tmp_path: Path,
         ("token_learner", TokenLearnerConfig(num_tokens=4, after_block=1)),
     ],
 )
-def test_models_that_transformers_lacks(tmp_path: Path, key: str, value: object) -> None:
+def test_models_that_transformers_lacks(tmp_path, key, value):
     model = made(replace(JOINT, **{key: value}))
     with refused(f"model.{key}", 4 if key == "token_learner" else repr(value), "transformers"):
         export_transformers(model, tmp_path / "out")

@@ -3,8 +3,6 @@
 import logging
 import re
 from itertools import product
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from tests.refusals import refused
 from vidtl import VideoModel
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model, create_model, save_model_directory
-from vidtl.models.weights.load import LoadReport, PublishedModel
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import build_published, read_published, settings_of_weights
 
@@ -26,11 +23,11 @@ IMAGE = ("timm_augreg", "timm_clip_openai_quickgelu", "timm_dinov2_reg", "timm_s
 
 
 @pytest.fixture
-def foundation(golden: Path) -> Path:
+def foundation(golden):
     return golden / "foundation"
 
 
-def fitted(published: PublishedModel, **given: Any) -> tuple[Any, LoadReport]:
+def fitted(published, **given):
     """Build a model of 3 classes as a run would, with `given` settings of `model` and `clip`, and load the weights."""
     of_clip = ("num_frames", "frame_size", "mean", "stride")
     keys = {f"model.{key}": value for key, value in given.items() if key not in of_clip}
@@ -47,7 +44,7 @@ def fitted(published: PublishedModel, **given: Any) -> tuple[Any, LoadReport]:
 
 
 @pytest.mark.parametrize("name", [*VIDEO, *IMAGE, "timesformer"])
-def test_weights_start_any_form_with_token_learner_after_any_block(foundation: Path, name: str) -> None:
+def test_weights_start_any_form_with_token_learner_after_any_block(foundation, name):
     """What has weights loads them all, what is fresh is named, and a step gives every part a gradient."""
     published = read_published(foundation / name)
     forms = FORMS if name != "timesformer" else FORMS[2:3]
@@ -69,7 +66,7 @@ def test_weights_start_any_form_with_token_learner_after_any_block(foundation: P
 @torch.no_grad()
 @pytest.mark.parametrize("name", IMAGE)
 @pytest.mark.parametrize("tubelet", [1, 2])
-def test_a_clip_of_equal_frames_has_the_features_of_the_image(foundation: Path, name: str, tubelet: int) -> None:
+def test_a_clip_of_equal_frames_has_the_features_of_the_image(foundation, name, tubelet):
     published = read_published(foundation / name)
     patch = published.model["tubelet"][1]
     model, _ = fitted(published, tubelet=(tubelet, patch, patch), num_frames=6)
@@ -79,7 +76,7 @@ def test_a_clip_of_equal_frames_has_the_features_of_the_image(foundation: Path, 
 
 
 @torch.no_grad()
-def test_patches_of_another_size_see_the_same_picture(foundation: Path) -> None:
+def test_patches_of_another_size_see_the_same_picture(foundation):
     """An enlarged picture, cut into patches that are larger by the same factor, has the same tokens."""
     published = read_published(foundation / "timm_augreg")
     small, _ = build_published(published)
@@ -110,14 +107,12 @@ def test_patches_of_another_size_see_the_same_picture(foundation: Path) -> None:
         ("timesformer", {"form": "joint"}, ("model.form", "'joint'", "factorised_self_attention")),
     ],
 )
-def test_settings_that_contradict_weights(
-    foundation: Path, name: str, given: dict[str, Any], parts: tuple[Any, ...]
-) -> None:
+def test_settings_that_contradict_weights(foundation, name, given, parts):
     with refused(*parts, name):
         fitted(read_published(foundation / name), **given)
 
 
-def test_a_classifier_decides_the_read_out(foundation: Path) -> None:
+def test_a_classifier_decides_the_read_out(foundation):
     published = read_published(foundation / "videomae_classification")
     model, _ = fitted(published, pooling="mean")  # a fresh classifier does not
     model.class_names = published.weights.class_names[:3]
@@ -126,7 +121,7 @@ def test_a_classifier_decides_the_read_out(foundation: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_class_token_that_is_not_pooled_stays_as_a_register(foundation: Path) -> None:
+def test_a_class_token_that_is_not_pooled_stays_as_a_register(foundation):
     """All tokens are those of the published model, which a probe on top of a frozen one needs."""
     for name in ("timm_dinov2_reg", "timesformer"):
         published = read_published(foundation / name)
@@ -140,7 +135,7 @@ def test_a_class_token_that_is_not_pooled_stays_as_a_register(foundation: Path) 
     assert "encoder.cls" in report.unused
 
 
-def test_other_pixels_than_those_of_the_weights_are_named(foundation: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_pixels_than_those_of_the_weights_are_named(foundation, caplog):
     published = read_published(foundation / "videomae_classification")
     given = {"clip.mean": (0.5, 0.5, 0.5), "clip.stride": 4, "clip.frame_size": (64, 64), "training.seed": 1}
     settings = settings_of_weights(published, given)
@@ -153,7 +148,7 @@ def test_other_pixels_than_those_of_the_weights_are_named(foundation: Path, capl
     assert not settings.keys() & given.keys()
 
 
-def test_models_by_name_start_from_weights(foundation: Path, tmp_path: Path) -> None:
+def test_models_by_name_start_from_weights(foundation, tmp_path):
     sizes = {"width": 48, "depth": 3, "num_heads": 4, "mlp_width": 120}
     name, source = "vivit_ti8x2_joint_tl4at1", str(foundation / "videomae_classification")
     model = create_model(name, 5, pretrained=source, **sizes)
@@ -171,7 +166,7 @@ def test_models_by_name_start_from_weights(foundation: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("wrapped", ["module.NAME", "_orig_mod.NAME", "module._orig_mod.NAME", "module.BLOCKS"])
-def test_names_of_wrapped_models_are_read(foundation: Path, tmp_path: Path, wrapped: str) -> None:
+def test_names_of_wrapped_models_are_read(foundation, tmp_path, wrapped):
     source = foundation / "timm_augreg"
     state = {
         wrapped.replace("NAME", name).replace("BLOCKS", re.sub(r"(blocks\.\d+)", r"\1._orig_mod", name)): tensor
@@ -182,7 +177,7 @@ def test_names_of_wrapped_models_are_read(foundation: Path, tmp_path: Path, wrap
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_weights_of_any_precision_are_read_in_float32(foundation: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_weights_of_any_precision_are_read_in_float32(foundation, tmp_path, dtype):
     source = foundation / "timesformer"  # its reader multiplies matrices
     state = {name: tensor.to(dtype) for name, tensor in load_file(source / "model.safetensors").items()}
     found = []
@@ -219,7 +214,7 @@ def test_settings_that_the_weights_contradict(foundation, tmp_path, changes, par
         VideoModel.from_pretrained(tmp_path)
 
 
-def test_weights_without_a_classifier_get_a_fresh_one(foundation: Path) -> None:
+def test_weights_without_a_classifier_get_a_fresh_one(foundation):
     model = VideoModel.from_pretrained(foundation / "videomae_pretraining", num_classes=6)
     assert not model.training
     assert not model(torch.randn(1, *model.clip_shape)).any()

@@ -250,12 +250,11 @@ OPEN_CLIP = {
     r"blocks\.": "transformer.resblocks.", r"norm([12])\.": r"ln_\1.", r"qkv\.": "in_proj_",
     r"attn\.proj": "attn.out_proj", "fc1": "c_fc", "fc2": "c_proj",
 }  # fmt: skip
+BARE = ("deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224")
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "name", ["deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_clip_224"]
-)
+@pytest.mark.parametrize("name", BARE)
 def test_bare_files_with_the_names_of_their_authors(tmp_path, caplog, name):
     timm = pytest.importorskip("timm")
     size = 42 if "dinov2" in name else 64

@@ -4,7 +4,6 @@ import json
 import re
 import threading
 from argparse import Namespace
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,7 +22,7 @@ CARD = b"---\nlicense: cc-by-nc-4.0\n---\n# A model\n"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     """Empty cache, offline mode."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -31,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def put(cache: Path, repository: str, files: dict[str, bytes], revision: str = "main") -> Path:
+def put(cache, repository, files, revision="main"):
     """Write files as huggingface_hub caches them: blobs, links in a snapshot, and the commit of the revision."""
     folder = cache / f"models--{repository.replace('/', '--')}"
     snapshot = folder / "snapshots" / SHA[revision]
@@ -45,7 +44,7 @@ def put(cache: Path, repository: str, files: dict[str, bytes], revision: str = "
     return snapshot
 
 
-def test_names_from_the_cache_in_offline_mode(cache: Path) -> None:
+def test_names_from_the_cache_in_offline_mode(cache):
     files = {"config.json": b"{}", "README.md": CARD, "pytorch_model.bin": b"x"}
     main, other = put(cache, "owner/name", files), put(cache, "owner/name", {"model.safetensors": b""}, "v2")
     assert find_source("owner/name") == main
@@ -61,7 +60,7 @@ def test_names_from_the_cache_in_offline_mode(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["videomae_classification", "timm_clip_laion", "videoprism_flax"])
-def test_a_name_gives_the_model_in_offline_mode(cache: Path, golden: Path, name: str) -> None:
+def test_a_name_gives_the_model_in_offline_mode(cache, golden, name):
     source = golden / "foundation" / name
     files = {each.name: each.read_bytes() for each in source.iterdir() if each.name != "io.npz"}
     put(cache, f"owner/{name}", files, "v2")
@@ -80,7 +79,7 @@ def test_a_name_gives_the_model_in_offline_mode(cache: Path, golden: Path, name:
         ("license: [", "not stated"),
     ],
 )
-def test_license_of_a_local_directory(tmp_path: Path, card: str, stated: str) -> None:
+def test_license_of_a_local_directory(tmp_path, card, stated):
     (tmp_path / "README.md").write_text(f"---\n{card}\n---\ntext\n")
     assert find_source(str(tmp_path)) == tmp_path
     assert license_of(tmp_path) == license_of(tmp_path / "weights.pth") == stated
@@ -102,7 +101,7 @@ def test_license_of_a_local_directory(tmp_path: Path, card: str, stated: str) ->
         ("owner/bad--name..", ("owner/bad--name..",)),
     ],
 )
-def test_names_that_are_not_there(cache: Path, tmp_path: Path, name: str, parts: tuple[str, ...]) -> None:
+def test_names_that_are_not_there(cache, tmp_path, name, parts):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights/vit_base_.pth").touch()
     put(cache, "owner/none", {"config.json": b"{}"})
@@ -114,7 +113,7 @@ def test_names_that_are_not_there(cache: Path, tmp_path: Path, name: str, parts:
         find_source(name)
 
 
-def test_a_hub_that_gives_no_answer(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_gives_no_answer(cache, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     snapshot = put(cache, "owner/name", {"model.safetensors": b"x"})
@@ -136,7 +135,7 @@ class Hub(BaseHTTPRequestHandler):
 
     fetched: list[str]
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         path = r"(?:/api/models)?/(owner/\w+)(?:/(?:revision|resolve)/(\w+))?(?:/(.+))?"
         name, revision, file = re.fullmatch(path, self.path).groups("")
         files, revision = REPOSITORIES.get(name), revision or "main"
@@ -155,12 +154,12 @@ class Hub(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         pass
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def hub(monkeypatch):
     """Serve `REPOSITORIES` on this machine; names of the files fetched."""
     Hub.fetched = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -174,7 +173,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     server.server_close()
 
 
-def test_only_weights_and_settings_are_fetched_and_once(hub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_weights_and_settings_are_fetched_and_once(hub, monkeypatch):
     whole = find_source("owner/whole")
     assert sorted(each.name for each in whole.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     shards = find_source("owner/shards@v2")
@@ -197,13 +196,13 @@ def test_only_weights_and_settings_are_fetched_and_once(hub: list[str], monkeypa
         ("owner/whole/pytorch_modal.bin", ("pytorch_modal.bin", "'pytorch_model.bin'")),
     ],
 )
-def test_repositories_that_give_no_weights(hub: list[str], name: str, parts: tuple[str, ...]) -> None:
+def test_repositories_that_give_no_weights(hub, name, parts):
     with refused(*parts):
         find_source(name)
     assert set(hub) <= {"owner/" + name.split("/")[1].partition("@")[0]}  # listings
 
 
-def test_weights_in_shards(tmp_path: Path) -> None:
+def test_weights_in_shards(tmp_path):
     with refused(tmp_path, "model.safetensors", "pytorch_model.bin"):
         read_directory_state(tmp_path)
     index, shards = tmp_path / "model.safetensors.index.json", {"a": "model-1.safetensors", "b": "model-2.safetensors"}
@@ -219,7 +218,7 @@ def test_weights_in_shards(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["module", "model", "model_state"])
-def test_states_beside_options(tmp_path: Path, place: str) -> None:
+def test_states_beside_options(tmp_path, place):
     path = tmp_path / "checkpoint.pyth"
     torch.save({place: {"weight": torch.ones(2)}, "args": Namespace(lr=0.1), "epoch": 3}, path)
     assert torch.equal(read_state(path)["weight"], torch.ones(2))

@@ -1,17 +1,15 @@
 """The mini-ViT of the CIFAR-10 study: counts, differences of its blocks from those of ViViT, and T2T tokens."""
 
 import math
-from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from torch import Tensor, nn
+from torch import nn
 
 from tests.refusals import refused
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.models import build_model
-from vidtl.models.blocks import TransformerBlock
 from vidtl.models.complexity import count_parameters
 
 CLIP = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=52, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -19,12 +17,12 @@ POSITIONS = 64 * 128
 T2T = ("t2t_performer", "t2t_transformer")
 
 
-def settings(tokens: int | None = None, version: Literal["v1", "v1.1"] | None = None, **changes: Any) -> ModelConfig:
+def settings(tokens=None, version=None, **changes):
     stage = TokenLearnerConfig(num_tokens=tokens, version=version, pooling="sum" if version == "v1.1" else None)
     return ModelConfig(architecture="mini_vit", token_learner=stage, **changes)
 
 
-def mini_vit(config: ModelConfig, clip: ClipConfig = CLIP) -> Any:
+def mini_vit(config, clip=CLIP):
     return build_model(config, clip, 10)
 
 
@@ -38,12 +36,12 @@ def mini_vit(config: ModelConfig, clip: ClipConfig = CLIP) -> Any:
         (settings(8, "v1.1"), 1_336_458 + 2 * 128 + 128 * 64 + 64 + 64 * 8 + 8),
     ],
 )
-def test_parameter_counts_are_the_studys(config: ModelConfig, count: int) -> None:
+def test_parameter_counts_are_the_studys(config, count):
     with torch.device("meta"):
         assert count_parameters(mini_vit(config)) == count + POSITIONS
 
 
-def reference_block(block: TransformerBlock, x_BND: Tensor, heads: int, head_width: int) -> Tensor:
+def reference_block(block, x_BND, heads, head_width):
     """Compute the study's block from its description: wide heads, two GELUs, epsilon 1e-6."""
     normed = F.layer_norm(x_BND, x_BND.shape[-1:], block.norm1.weight, block.norm1.bias, 1e-6)
     q, k, v = (
@@ -56,7 +54,7 @@ def reference_block(block: TransformerBlock, x_BND: Tensor, heads: int, head_wid
     return x_BND + F.gelu(block.mlp.fc2(F.gelu(block.mlp.fc1(normed))))
 
 
-def test_the_whole_model_follows_the_study() -> None:
+def test_the_whole_model_follows_the_study():
     torch.manual_seed(0)
     model = mini_vit(settings(4, width=16, num_heads=2, head_width=12, mlp_width=24)).eval()
     for parameter in model.parameters():
@@ -78,7 +76,7 @@ def test_the_whole_model_follows_the_study() -> None:
     torch.testing.assert_close(model(images), model.head(x), rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_is_where_the_study_has_it() -> None:
+def test_dropout_is_where_the_study_has_it():
     model = mini_vit(settings())
     rates = {name: module.p for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)}
     expected = {"dropout": 0.1} | {f"blocks.{i}.mlp.dropout": 0.1 for i in range(4)}
@@ -87,7 +85,7 @@ def test_dropout_is_where_the_study_has_it() -> None:
     assert mini_vit(settings(tokenizer="t2t_performer", dropout=0.3)).proj.layers[0].dropout.p == 0.3
 
 
-def test_weights_start_as_keras_starts_them() -> None:
+def test_weights_start_as_keras_starts_them():
     torch.manual_seed(0)
     model = mini_vit(settings())
     limits = {"blocks.0.attn.q": 16896, "blocks.0.attn.proj": 1024, "blocks.0.mlp.fc1": 384, "proj": 4716, "head": 138}
@@ -98,7 +96,7 @@ def test_weights_start_as_keras_starts_them() -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["tubelet", *T2T])
-def test_every_trainable_parameter_gets_a_gradient(tokenizer: str) -> None:
+def test_every_trainable_parameter_gets_a_gradient(tokenizer):
     torch.manual_seed(0)
     model = mini_vit(settings(tokenizer=tokenizer))
     model(torch.rand(2, 1, 3, 48, 48)).square().sum().backward()
@@ -109,7 +107,7 @@ def test_every_trainable_parameter_gets_a_gradient(tokenizer: str) -> None:
 
 @pytest.mark.parametrize("tokenizer", T2T)
 @pytest.mark.parametrize(("height", "width"), [(12, 30), (6, 6)])
-def test_t2t_tokens_fill_the_grid_of_the_patches(tokenizer: str, height: int, width: int) -> None:
+def test_t2t_tokens_fill_the_grid_of_the_patches(tokenizer, height, width):
     clip = ClipConfig(num_frames=1, frame_size=(height, width), short_side=48)
     model = mini_vit(settings(1, tokenizer=tokenizer, width=16), clip).eval()
     images = torch.rand(2, 1, 3, height, width)
@@ -120,7 +118,7 @@ def test_t2t_tokens_fill_the_grid_of_the_patches(tokenizer: str, height: int, wi
     assert model.token_maps(images).shape == (2, 1, 1, *grid)
 
 
-def test_receptive_field_of_a_t2t_token() -> None:
+def test_receptive_field_of_a_t2t_token():
     """7 pixels 3 apart, then 3 squares 2 apart: 13 pixels, starting 5 before the token's own 6."""
     proj = mini_vit(settings(tokenizer="t2t_performer")).proj
     proj.layers[0] = nn.Linear(3 * 7 * 7, 64)
@@ -144,7 +142,7 @@ def test_receptive_field_of_a_t2t_token() -> None:
         (CLIP, settings(tubelet=(2, 6, 6)), ("model.tubelet", [2, 6, 6])),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(clip: ClipConfig, config: ModelConfig, parts: tuple[object, ...]) -> None:
+def test_settings_that_do_not_fit_are_refused(clip, config, parts):
     with refused(*parts):
         mini_vit(config, clip)
     with refused("model.token_learner.num_tokens", 0):

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,21 +24,8 @@ KINDS = ("performer", "transformer")
 SMALL = ModelConfig(architecture="t2t_vit", width=48, depth=3, num_heads=3, mlp_width=144, token_width=16)
 SIZES: dict[str, Any] = {"width": 24, "depth": 2, "num_heads": 3, "temporal_depth": 1}
 
-# Parameters with and without the frozen ones (position table, Performer features); 1000 classes, 224 pixels.
-COUNTS = [
-    ("t2t_vit_7", 4_310_222, 4_255_694),
-    ("t2t_vit_10", 5_889_230, 5_834_702),
-    ("t2t_vit_12", 6_941_902, 6_887_374),
-    ("t2t_vit_14", 21_545_550, 21_465_806),
-    ("t2t_vit_19", 39_177_422, 39_085_070),
-    ("t2t_vit_24", 64_105_934, 64_000_974),
-    ("t2t_vit_t_14", 21_541_070, 21_465_422),
-    ("t2t_vit_t_19", 39_172_942, 39_084_686),
-    ("t2t_vit_t_24", 64_101_454, 64_000_590),
-]
 
-
-def golden_config(folder: Path) -> ModelConfig:
+def golden_config(folder):
     """Convert the authors' arguments beside their weights."""
     config = json.loads((folder / "config.json").read_text())
     names = {"width": "embed_dim", "depth": "depth", "num_heads": "num_heads", "token_width": "token_dim"}
@@ -48,21 +34,21 @@ def golden_config(folder: Path) -> ModelConfig:
     return ModelConfig(architecture="t2t_vit", **sizes)
 
 
-def golden_clip(folder: Path) -> ClipConfig:
+def golden_clip(folder):
     return image_clip(json.loads((folder / "config.json").read_text())["img_size"])
 
 
-def image_clip(side: int = 64, other: int | None = None) -> ClipConfig:
+def image_clip(side=64, other=None):
     size = (side, other or side)
     return ClipConfig(num_frames=1, frame_size=size, short_side=max(size))
 
 
-def made(config: ModelConfig = SMALL, clip: ClipConfig | None = None, num_classes: int = 7) -> Any:
+def made(config=SMALL, clip=None, num_classes=7):
     return build_model(config, clip or image_clip(), num_classes).eval()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_tokens_and_logits_are_the_authors(golden: Path, kind: str) -> None:
+def test_tokens_and_logits_are_the_authors(golden, kind):
     folder = golden / f"t2t_vit_{kind}"
     expected = np.load(folder / "io.npz")
     model = made(golden_config(folder), golden_clip(folder), expected["logits"].shape[1])
@@ -77,14 +63,7 @@ def test_tokens_and_logits_are_the_authors(golden: Path, kind: str) -> None:
     assert ModelConfig(**found, num_heads=model.model_config.num_heads) == golden_config(folder)
 
 
-@pytest.mark.parametrize(("name", "all_parameters", "trainable"), COUNTS)
-def test_parameter_counts_are_exact(name: str, all_parameters: int, trainable: int) -> None:
-    with torch.device("meta"):
-        model = create_model(name, num_classes=1000)
-    assert (count_parameters(model), count_parameters(model, trainable_only=True)) == (all_parameters, trainable)
-
-
-def test_frame_sizes_need_not_be_square_or_multiples_of_16() -> None:
+def test_frame_sizes_need_not_be_square_or_multiples_of_16():
     with torch.device("meta"):  # a larger image only lengthens the position table
         assert count_parameters(create_model("t2t_vit_14", 1000, frame_size=(384, 384))) == 21_691_470
     model = made(clip=image_clip(50, 90))
@@ -94,7 +73,7 @@ def test_frame_sizes_need_not_be_square_or_multiples_of_16() -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["t2t_performer", "t2t_transformer"])
-def test_a_vivit_sees_t2t_tokens_of_every_frame(tokenizer: str) -> None:
+def test_a_vivit_sees_t2t_tokens_of_every_frame(tokenizer):
     torch.manual_seed(0)
     stage = TokenLearnerConfig(num_tokens=2, after_block=1)
     config = ModelConfig(**SIZES, tokenizer=tokenizer, tubelet=(1, 16, 16), token_learner=stage)
@@ -110,7 +89,7 @@ def test_a_vivit_sees_t2t_tokens_of_every_frame(tokenizer: str) -> None:
     assert model.token_maps(input_BTCHW).shape == (2, 3, 2, 2, 3)
 
 
-def test_t2t_tokens_of_evenly_spaced_frames() -> None:
+def test_t2t_tokens_of_evenly_spaced_frames():
     frames = {"tokenizer": "t2t_performer", "tubelet": (4, 16, 16), "tubelet_sampling": "uniform"}
     config = ModelConfig(**SIZES, **frames, token_learner=NO_LEARNER)
     clip = ClipConfig(num_frames=8, frame_size=(32, 32))
@@ -122,7 +101,7 @@ def test_t2t_tokens_of_evenly_spaced_frames() -> None:
             made(wrong, clip)
 
 
-def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path: Path) -> None:
+def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path):
     path = tmp_path / "vit"
     image = create_model("vivit_ti16x1_joint", width=64, depth=1, num_heads=1, num_frames=1, frame_size=(32, 32))
     save_model_directory(image, path)
@@ -132,7 +111,7 @@ def test_an_image_vit_has_no_weights_for_t2t_tokens(tmp_path: Path) -> None:
         load_pretrained(model, path)
 
 
-def test_the_performer_stays_in_float32_and_finite() -> None:
+def test_the_performer_stays_in_float32_and_finite():
     layer = made().tokens.layers[0]
     tokens = torch.randn(1, 64, 147)
     with torch.autocast("cpu", torch.bfloat16):
@@ -144,8 +123,8 @@ def test_the_performer_stays_in_float32_and_finite() -> None:
         assert layer(tokens).isfinite().all()
 
 
-def test_weights_of_another_image_size_bring_their_positions_resized(golden: Path, tmp_path: Path) -> None:
-    def bicubic(rows: torch.Tensor, side: int) -> torch.Tensor:
+def test_weights_of_another_image_size_bring_their_positions_resized(golden, tmp_path):
+    def bicubic(rows, side):
         old = round(len(rows) ** 0.5)
         image = rows.T.reshape(1, -1, old, old)
         return torch.nn.functional.interpolate(image, (side, side), mode="bicubic").flatten(2)[0].T
@@ -165,7 +144,7 @@ def test_weights_of_another_image_size_bring_their_positions_resized(golden: Pat
     torch.testing.assert_close(smaller.positions.weight[1:], bicubic(larger, round(len(source[1:]) ** 0.5)))
 
 
-def test_heads_and_clips_that_do_not_fit_are_refused() -> None:
+def test_heads_and_clips_that_do_not_fit_are_refused():
     with refused("model.width", 48, "model.num_heads", 5):
         made(replace(SMALL, num_heads=5))
     with refused("clip.num_frames", 2, "t2t_vit"):

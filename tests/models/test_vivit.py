@@ -150,7 +150,7 @@ def test_positions_and_class_tokens_do_not_decay():
         ({"token_learner": replace(STAGES["v1.1"], after_block=4)}, ("model.token_learner.after_block", 4, "0 to 3")),
         (
             {"token_learner": replace(STAGES["fuser"], after_block=3)},
-            ("model.token_learner.after_block", 3, "0 to 2", "fuser"),
+            ("token_learner.after_block", 3, "0 to 2", "fuser"),
         ),
         ({"temporal_input": "tokens", "temporal_depth": 0}, ("model.temporal_input", "'tokens'", "pooled")),
         ({"temporal_input": "tokens", "form": "joint"}, ("model.temporal_input", "'tokens'", "joint")),

@@ -3,8 +3,6 @@
 import csv
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,18 +13,16 @@ import pytest
 from charades_submission import read_annotations
 
 from tests.annotations.sets import read
-from tests.environment import RunMain
 from tests.refusals import assert_refusal, refused
 from vidtl.metrics import METRICS
 from vidtl.metrics.average_precision import Rankings
 from vidtl.metrics.charades import match_submission, official_rankings, scores_of, write_submission
 from vidtl.metrics.charades_localize import point_labels, point_times, read_localization
 
-Launch = Callable[..., subprocess.CompletedProcess[str]]
 HEADER = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\r\n"
 
 
-def annotate(path: Path, num_videos: int) -> tuple[list[str], np.ndarray]:
+def annotate(path, num_videos):
     """Write a file with the columns and line ends of the official ones; every 30th video has no action."""
     targets = np.random.default_rng(0).random((num_videos, 157)) < 0.055
     targets[::30] = False
@@ -41,16 +37,16 @@ def annotate(path: Path, num_videos: int) -> tuple[list[str], np.ndarray]:
 
 
 @pytest.fixture
-def judge(run_main: RunMain) -> RunMain:
+def judge(run_main):
     return partial(run_main, evaluation.main)
 
 
 @pytest.fixture
-def score(judge: RunMain, tmp_path: Path) -> RunMain:
+def score(judge, tmp_path):
     return partial(judge, "--charades-submission", tmp_path / "scores.txt", "--annotations", tmp_path / "test.csv")
 
 
-def test_the_figures_are_the_official_ones(score: RunMain, tmp_path: Path) -> None:
+def test_the_figures_are_the_official_ones(score, tmp_path):
     ids, targets = annotate(tmp_path / "test.csv", 300)
     scores = np.random.default_rng(1).normal(0, 1, targets.shape) + targets
     write_submission(tmp_path / "scores.txt", ids, scores)
@@ -63,7 +59,7 @@ def test_the_figures_are_the_official_ones(score: RunMain, tmp_path: Path) -> No
     assert "missing" not in output
 
 
-def test_irregularities_of_a_file_are_reported(score: RunMain, tmp_path: Path) -> None:
+def test_irregularities_of_a_file_are_reported(score, tmp_path):
     ids, targets = annotate(tmp_path / "test.csv", 60)
     scores = np.random.default_rng(2).random(targets.shape)
     write_submission(tmp_path / "scores.txt", [*ids[5:], "stranger\x1b[31m", ids[7]], np.r_[scores[5:], scores[:2]])
@@ -78,7 +74,7 @@ def test_irregularities_of_a_file_are_reported(score: RunMain, tmp_path: Path) -
     assert f"mAP           {scores_of(official_rankings(table, targets)).mean_ap:.6f}" in output
 
 
-def test_localization_of_a_file_of_the_official_form(judge: RunMain, tmp_path: Path) -> None:
+def test_localization_of_a_file_of_the_official_form(judge, tmp_path):
     """Ids, actions and lengths of the columns by name, and a line of each kind that counts for nothing."""
     ids, _ = annotate(tmp_path / "test.csv", 60)
     keys = [f"{video} {frame}" for video in ids for frame in range(1, 26)][3:]
@@ -100,7 +96,7 @@ def test_localization_of_a_file_of_the_official_form(judge: RunMain, tmp_path: P
 
 
 @pytest.mark.parametrize(("action", "length"), [("c000 x 2", ""), ("c000 1 nan", "1"), ("c000 1", "1")])
-def test_actions_without_times_are_refused_for_localization(tmp_path: Path, action: str, length: str) -> None:
+def test_actions_without_times_are_refused_for_localization(tmp_path, action, length):
     (tmp_path / "test.csv").write_text(f"length,id,actions\n{length},V1,{action}\n")
     with refused("test.csv:2", repr(action), "'c000 <start> <end>'"):
         read_annotations(tmp_path / "test.csv", 157, timed=True)
@@ -115,7 +111,7 @@ def test_actions_without_times_are_refused_for_localization(tmp_path: Path, acti
         ("", "kitchen", ("test.csv:62", "actions", "'kitchen'")),
     ],
 )
-def test_wrong_lines(score: RunMain, tmp_path: Path, line: str, action: str, named: tuple[str, ...]) -> None:
+def test_wrong_lines(score, tmp_path, line, action, named):
     ids, targets = annotate(tmp_path / "test.csv", 60)
     if action:
         with (tmp_path / "test.csv").open("a") as file:
@@ -128,7 +124,7 @@ def test_wrong_lines(score: RunMain, tmp_path: Path, line: str, action: str, nam
     assert_refusal(errors, *named)
 
 
-def test_evaluation_file(judge: RunMain, untrained_model: Path, toy_multilabel: Path, tmp_path: Path) -> None:
+def test_evaluation_file(judge, untrained_model, toy_multilabel, tmp_path):
     """The submission file scores as the metrics of its evaluation."""
     data = ["--data.dataset", "toy_multilabel", "--data.root", toy_multilabel, "--data.num_workers", "0"]
     output, _ = judge("--checkpoint", untrained_model, *data, "--html", "false", "--output_dir", tmp_path)
@@ -143,7 +139,7 @@ def test_evaluation_file(judge: RunMain, untrained_model: Path, toy_multilabel: 
     assert not submission.missing_ids
 
 
-def test_ids_with_spaces(judge: RunMain, untrained_model: Path, toy_multilabel: Path, tmp_path: Path) -> None:
+def test_ids_with_spaces(judge, untrained_model, toy_multilabel, tmp_path):
     """An id that no submission can hold leaves the other files and the summary."""
     copy = Path(shutil.copytree(toy_multilabel, tmp_path / "copy"))
     video, annotation = min((copy / "videos/val").iterdir()), copy / "val.csv"
@@ -156,9 +152,7 @@ def test_ids_with_spaces(judge: RunMain, untrained_model: Path, toy_multilabel: 
     assert (tmp_path / "val-center/metrics.json").is_file()
 
 
-def test_localization_of_a_model(
-    judge: RunMain, untrained_model: Path, toy_multilabel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_localization_of_a_model(judge, untrained_model, toy_multilabel, tmp_path, monkeypatch):
     """The submission file of an evaluation has its figures; an unreadable file's rows are missing from it."""
     root = Path(shutil.copytree(toy_multilabel, tmp_path / "toy"))
     annotated = read_annotations(root / "val.csv", 8, timed=True)
@@ -195,9 +189,7 @@ def test_localization_of_a_model(
     assert f"{official.mean_ap:.6f}" in printed
 
 
-def test_localization_in_two_processes(
-    judge: RunMain, launch: Launch, random_model: Callable[..., Path], shared_data: Path, tmp_path: Path
-) -> None:
+def test_localization_in_two_processes(judge, launch, random_model, shared_data, tmp_path):
     """Real videos whose annotation has no lengths; the processes share the windows of a video."""
     root = shared_data / "gmdcsa24"
     names = (*read("gmdcsa24_sample", "val", root).classes.names, "Another")

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import convert_weights
@@ -13,7 +12,6 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from tests.environment import RunMain
 from tests.models.published import assert_close
 from tests.models.test_hub import put
 from tests.models.test_t2t import golden_clip, golden_config
@@ -21,12 +19,11 @@ from tests.refusals import assert_refusal
 from vidtl.models import load_model_directory
 from vidtl.models.weights.published import load_published
 
-Refused = Callable[..., None]
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
 
 
 @pytest.mark.parametrize("side", [None, 224])
-def test_t2t_gives_the_authors_logits(golden: Path, tmp_path: Path, run_main: RunMain, side: int | None) -> None:
+def test_t2t_gives_the_authors_logits(golden, tmp_path, run_main, side):
     folder, source = golden / "t2t_vit_performer", tmp_path / "81.5_T2T_ViT_14.pth.tar"
     state = {f"module.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
     other = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
@@ -46,7 +43,7 @@ def test_t2t_gives_the_authors_logits(golden: Path, tmp_path: Path, run_main: Ru
 
 
 @torch.no_grad()
-def test_a_flax_vivit_gives_the_reference_output(golden: Path, tmp_path: Path, run_main: RunMain) -> None:
+def test_a_flax_vivit_gives_the_reference_output(golden, tmp_path, run_main):
     source = golden / "vivit_token_learner_v11.npz"
     with np.load(source) as archive:
         video, output = torch.from_numpy(archive["input:0"]), torch.from_numpy(archive["output"])
@@ -61,7 +58,7 @@ def test_a_flax_vivit_gives_the_reference_output(golden: Path, tmp_path: Path, r
     assert_close(model(video.permute(0, 1, 4, 2, 3)), output)
 
 
-def test_a_name_of_the_hub(golden: Path, tmp_path: Path, run_main: RunMain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_of_the_hub(golden, tmp_path, run_main, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     folder = golden / "foundation/videomae_pretraining"
@@ -84,10 +81,10 @@ def test_a_name_of_the_hub(golden: Path, tmp_path: Path, run_main: RunMain, monk
 
 
 @pytest.fixture
-def refused(run_main: RunMain, tmp_path: Path) -> Refused:
+def refused(run_main, tmp_path):
     """Convert a file and expect one line that names the file and all parts."""
 
-    def convert(source: Path, *parts: object, options: tuple[object, ...] = (), output: str = "model") -> None:
+    def convert(source, *parts, options=(), output="model"):
         options = ("--output", tmp_path / output, *options)
         _, errors = run_main(convert_weights.main, source, *options, code=2)
         assert_refusal(errors, *parts)
@@ -108,12 +105,12 @@ def refused(run_main: RunMain, tmp_path: Path) -> Refused:
         *((f"pointer{suffix}", POINTER, "Git LFS") for suffix in (".pth", ".npz", ".safetensors")),
     ],
 )
-def test_files_without_weights(refused: Refused, tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_files_without_weights(refused, tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     refused(tmp_path / name, tmp_path / name, reason)
 
 
-def test_torch_files_of_objects_and_damaged_archives(refused: Refused, tmp_path: Path) -> None:
+def test_torch_files_of_objects_and_damaged_archives(refused, tmp_path):
     torch.save({"path": Path("somewhere")}, tmp_path / "objects.pth")
     refused(tmp_path / "objects.pth", "objects.pth", "nothing else is unpickled", "Unsupported global")
     np.savez(tmp_path / "whole.npz", weight=np.arange(1000))
@@ -123,8 +120,8 @@ def test_torch_files_of_objects_and_damaged_archives(refused: Refused, tmp_path:
     refused(tmp_path / "whole.npz", "whole.npz", "no readable .npz file")
 
 
-def test_weights_without_a_classifier(refused: Refused, golden: Path, tmp_path: Path) -> None:
-    def save_without(source: str, classifier: str, target: str) -> None:
+def test_weights_without_a_classifier(refused, golden, tmp_path):
+    def save_without(source, classifier, target):
         state = load_file(golden / source / "model.safetensors")
         save_file({name: tensor for name, tensor in state.items() if classifier not in name}, tmp_path / target)
 
@@ -140,7 +137,7 @@ def test_weights_without_a_classifier(refused: Refused, golden: Path, tmp_path: 
     assert load_published(str(tmp_path / "base"), num_classes=5).class_names == ()  # config.json has 7 of them
 
 
-def test_invalid_options(refused: Refused, golden: Path, tmp_path: Path) -> None:
+def test_invalid_options(refused, golden, tmp_path):
     source = golden / "hf_vivit_transformers_v4"
     refused(source, "--num_classes", "'0'", "1 or more", options=("--num_classes", 0))
     refused(source, "clip.num_frames", "0", "1 or more", options=("--clip.num_frames", 0))

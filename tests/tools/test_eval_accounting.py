@@ -1,24 +1,24 @@
-"""A set of which 5 % cannot be read: the denominator is the annotation's, and the report lists exactly those."""
+"""Evaluations of which 5 % cannot be read, of some classes, of several models; and their page."""
 
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import eval as evaluation
 import pytest
+import report
 
-from tests.environment import RunMain
-from tests.refusals import assert_refusal
+from tests.evaluation.made_result import made_report, made_result
 from tests.tools.conftest import make_set
 from vidtl.data.dataset import ViewDataset
 from vidtl.data.toy_clip import MOTIONS
+from vidtl.models import VideoModel, save_model_directory
 from vidtl.training.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def videos(tmp_path_factory):
     """40 videos to evaluate on, one of them cut, one of them gone."""
     folder = make_set(tmp_path_factory.mktemp("forty"), seed=4, videos_per_class_train=1, videos_per_class_val=5)
     files = sorted((folder / "videos/val").iterdir())
@@ -29,9 +29,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("strict", [(), ("--strict",)])
-def test_unreadable_videos_are_counted_and_listed(
-    run_main: RunMain, videos: Path, untrained_model: Path, tmp_path: Path, strict: tuple[str, ...]
-) -> None:
+def test_unreadable_videos_are_counted_and_listed(run_main, videos, untrained_model, tmp_path, strict):
     bad = sorted((videos / "videos/val").iterdir())[7].name
     options = ["--checkpoint", untrained_model, "--data.dataset", "toy", "--data.root", videos]
     options += ["--output_dir", tmp_path, "--data.num_workers", "0", "--html", "false", *strict]
@@ -54,9 +52,7 @@ def test_unreadable_videos_are_counted_and_listed(
 
 
 @pytest.mark.parametrize("labels", ["single", "multi"])
-def test_some_of_the_models_classes(
-    run_main: RunMain, random_model: Callable[..., Path], toy: Path, tmp_path: Path, labels: str
-) -> None:
+def test_some_of_the_models_classes(run_main, random_model, toy, tmp_path, labels):
     """Three classes in another order: their scores and ranks are those among all classes of the model."""
     part = tmp_path / "part"
     shutil.copytree(toy / "videos/val", part / "videos/val")
@@ -86,9 +82,7 @@ def test_some_of_the_models_classes(
     assert len(record["classes_without_positives"]) == 5
 
 
-def test_results_of_several_models(
-    run_main: RunMain, untrained_model: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_several_models(run_main, untrained_model, toy, tmp_path, monkeypatch):
     first = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000008"))
     second = Path(shutil.copytree(untrained_model, tmp_path / "run/checkpoints/step-00000016"))
     (second / "config.json").write_text((second / "config.json").read_text() + "\n")  # a model of another fingerprint
@@ -110,6 +104,49 @@ def test_results_of_several_models(
     run_main(evaluation.main, "--checkpoint", first, *options)
     before = {path: path.read_bytes() for path in (tmp_path / "report/val-center-first-3").glob("*.*")}
     monkeypatch.setattr(ViewDataset, "_read", None)  # refused before any video is opened
-    _, errors = run_main(evaluation.main, "--checkpoint", second, *options, code=2)
-    assert_refusal(errors.splitlines()[-1], f"{first} (step 8, ", f"{second} (step 16, ")
+    run_main(evaluation.main, "--checkpoint", second, *options, refused=[f"{first} (step 8, ", f"{second} (step 16, "])
     assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.fixture
+def options(untrained_model, toy, tmp_path):
+    """Options of an evaluation of five videos by a model whose classes are in another order than the data's."""
+    model = VideoModel.from_pretrained(str(untrained_model))
+    model.class_names = MOTIONS[::-1]
+    save_model_directory(model, tmp_path / "model")
+    data = ["--data.dataset", "toy", "--data.root", toy, "--data.num_workers", "0", "--evaluation.max_videos", "5"]
+    return ["--checkpoint", tmp_path / "model", *data, "--output_dir", tmp_path / "report"]
+
+
+def test_a_page_can_be_written_again(run_main, options, tmp_path):
+    output, errors = run_main(evaluation.main, *options)
+    (page,) = tmp_path.glob("report/*/report.html")
+    assert str(page) in output
+    text = page.read_text()
+    assert text.count("data:image/webp;base64,") == 5
+    assert "5 videos annotated, 5 scored" in text
+    page.unlink()
+    output, errors = run_main(report.main, page.parent)
+    assert errors == ""
+    assert page.read_text() == text
+
+
+def test_a_failure_to_draw_costs_the_pictures_only(run_main, options, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(evaluation, "draw_examples", fail)
+    _, errors = run_main(evaluation.main, *options)
+    assert "RuntimeError: out of memory" in errors
+    (page,) = tmp_path.glob("report/*/report.html")
+    assert "data:image/webp" not in page.read_text()
+
+
+def test_the_page_can_be_left_out(run_main, options, tmp_path):
+    earlier = made_report(made_result(3, ["one", "two"]), tmp_path / "report/val-center-first-5")
+    (earlier.parent / "metrics.json").unlink()
+    output, _ = run_main(evaluation.main, *options, "--html", "false")
+    assert "report.html" not in output
+    assert (earlier.parent / "metrics.json").exists()
+    assert not earlier.exists()
+    assert not list((earlier.parent / "examples").iterdir())

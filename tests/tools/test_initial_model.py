@@ -1,7 +1,5 @@
 """The model before its first step: a fresh classifier starts at the frequencies of the classes."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from initial_model import initial_model
@@ -20,9 +18,7 @@ from vidtl.models.weights.published import read_published
         *(("video", True, 0), ("video", False, 2), ("video", False, NUM_CLASSES)),
     ],
 )
-def test_only_a_fresh_classifier_starts_at_the_frequencies(
-    tmp_path: Path, source: str, new_head: bool, shared: int
-) -> None:
+def test_only_a_fresh_classifier_starts_at_the_frequencies(tmp_path, source, new_head, shared):
     init_from = ""
     if source == "image":
         init_from = str(save_timm(tmp_path)[0])

@@ -1,5 +1,6 @@
-"""The command `vidtl` of a wheel and of an editable installation, in environments of their own."""
+"""The command `vidtl` of a wheel and of an editable installation, and the notebook, in processes of their own."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from tests.environment import ENVIRONMENT, REPOSITORY
 
 
-def _install(folder: Path, *options: str) -> Path:
+def _install(folder, *options):
     """Install a copy of the repository, `folder/vidtl`, into an environment of its own: its programs."""
     pytest.importorskip("setuptools", minversion="77")
     source, programs = folder / "vidtl", folder / "environment/bin"
@@ -28,7 +29,7 @@ def _install(folder: Path, *options: str) -> Path:
     return programs
 
 
-def _run(program: Path, *options: str | Path, cwd: Path) -> str:
+def _run(program, *options, cwd):
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}
     command = [str(program), *map(str, options)]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -36,7 +37,7 @@ def _run(program: Path, *options: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def test_a_wheel_trains_and_predicts_in_any_folder(tmp_path: Path, tiny: list[str]) -> None:
+def test_a_wheel_trains_and_predicts_in_any_folder(tmp_path, tiny):
     """A wheel has tools, configurations, data sets and the page template, but neither benchmarks nor tests."""
     programs = _install(tmp_path)
     shutil.rmtree(tmp_path / "vidtl")
@@ -56,9 +57,22 @@ def test_a_wheel_trains_and_predicts_in_any_folder(tmp_path: Path, tiny: list[st
     assert "frames" in _run(vidtl, "predict", "data/toy", "--checkpoint", "runs/toy", cwd=tmp_path)
 
 
-def test_an_editable_installation_is_found_above_the_clone(tmp_path: Path) -> None:
+def test_an_editable_installation_is_found_above_the_clone(tmp_path):
     """Where the folder of the clone, named like the package, is a namespace."""
     programs = _install(tmp_path, "--editable")
     code = "import vidtl; print(vidtl.__file__)"
     assert _run(programs / "python", "-c", code, cwd=tmp_path).strip() == str(tmp_path / "vidtl/vidtl/__init__.py")
     assert "make_toy" in _run(programs / "vidtl", cwd=tmp_path)
+
+
+def test_the_notebook_trains_predicts_and_draws(tmp_path):
+    cells = json.loads((REPOSITORY / "examples/quick_start.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    program = "\n".join(["".join(cell["source"]) for cell in code] + ["assert accuracy > 0.25 and len(axes) == 2"])
+    environment = {**ENVIRONMENT, "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert "48 features -> horizontal, vertical" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"toy", "runs", "two_classes"}

@@ -1,4 +1,4 @@
-"""Each configuration takes one optimizer step on real clips, with smaller widths, frames and batches."""
+"""Each configuration takes one optimizer step on real clips, with smaller sizes; presets of augmentation."""
 
 import re
 from dataclasses import replace
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
+import yaml
 from command_line import ExperimentParser, make_experiment, parse_experiment, settings_of_file
 from torch import nn
 
 from tests.environment import REPOSITORY
 from vidtl.annotations.description import load_description, read_records
-from vidtl.config import ExperimentConfig
+from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig
 from vidtl.config.model import resolve_model
 from vidtl.data.batch import batch_input
 from vidtl.data.loader import TrainLoader
@@ -25,16 +25,21 @@ from vidtl.models.weights.published import read_published, settings_of_weights
 from vidtl.runtime.launch import make_accelerator
 from vidtl.training.optimizer import peak_learning_rate
 from vidtl.training.prefetch import DeviceBatches
+from vidtl.training.run_directory import dump_config
 from vidtl.training.step import Engine, TrainingTask
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 
-def read(path: Path) -> ExperimentConfig:
-    return parse_experiment(ExperimentParser("tool", ""), ["--config", str(path)])[1]
+def parsed(*arguments):
+    return parse_experiment(ExperimentParser("tool", ""), list(arguments))[1]
 
 
-def shrunk(config: ExperimentConfig) -> ExperimentConfig:
+def read(path):
+    return parsed("--config", str(path))
+
+
+def shrunk(config):
     """Reduce the width of the model, the clips and the batch, and start from no weights."""
     model, clip = config.model, config.clip
     if model.architecture != "mini_vit":
@@ -48,7 +53,7 @@ def shrunk(config: ExperimentConfig) -> ExperimentConfig:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_head_has_command_hardware_and_the_counted_parameters(path: Path) -> None:
+def test_the_head_has_command_hardware_and_the_counted_parameters(path):
     head = " ".join(path.read_text().partition("\ndata:")[0].replace("\n#", "").split())
     assert f"--config configs/{path.name}" in head
     assert "Hardware:" in head
@@ -62,7 +67,7 @@ def test_the_head_has_command_hardware_and_the_counted_parameters(path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def accelerator() -> Accelerator:
+def accelerator():
     torch.set_num_threads(1)
     return make_accelerator("fp32")
 
@@ -108,7 +113,7 @@ def test_fine_tuning_loads_the_weights_of_the_named_run(path, tmp_path):
     config = read(path)
     source, options = SOURCES[Path(config.training.init_from).name]
     assert " ".join(options) in path.read_text()
-    earlier = parse_experiment(ExperimentParser("tool", ""), ["--config", str(source), *options])[1]
+    earlier = parsed("--config", str(source), *options)
     save_model_directory(build_model(shrunk(earlier).model, earlier.clip, 5), tmp_path)
     new_head = config.training.init_new_head
     report = load_pretrained(build_model(shrunk(config).model, config.clip, 7), tmp_path, new_head=new_head)
@@ -180,3 +185,33 @@ def test_fine_tuning_recipes_leave_the_backbone_and_its_clips_to_the_weights(gol
     assert {each.partition(".")[0] for each in report.missing} == fresh
     assert (report.unexpected, report.resized) == ((), ())
     assert (config.clip.frame_size, config.clip.mean) == ((32, 32), tuple(published.clip.get("mean", (0.5, 0.5, 0.5))))
+
+
+@pytest.mark.parametrize("name", AUGMENTATION_PRESETS)
+def test_a_preset_is_its_recipe(name):
+    assert parsed("--augmentation.preset", name).augmentation == AUGMENTATION_PRESETS[name]
+    assert AUGMENTATION_PRESETS[name] != AugmentationConfig(crop="center")
+
+
+def test_the_last_of_several_presets_counts_and_keys_override_it(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("augmentation:\n  flip_probability: 0.25\n  preset: vivit_ssv2\n  mixup_alpha: 0.1\n")
+    options = ["--augmentation.preset", "tsn", "--augmentation.preset=vivit_kinetics"]
+    assert parsed(*options).augmentation == AUGMENTATION_PRESETS["vivit_kinetics"]
+    expected = replace(AUGMENTATION_PRESETS["vivit_ssv2"], flip_probability=0.25, mixup_alpha=0.1)
+    assert parsed(*options, "--config", str(file)).augmentation == expected
+    more = parsed("--config", str(file), "--augmentation.mixup_alpha", "0.5")
+    assert more.augmentation == replace(expected, mixup_alpha=0.5)
+    other = parsed("--config", str(file), "--augmentation.preset=tsn").augmentation
+    assert (other.crop, other.rand_augment_num_ops, other.flip_probability) == ("multi_scale", 0, 0.25)
+    assert parsed().augmentation == AugmentationConfig()
+
+
+def test_values_are_recorded(tmp_path):
+    config = parsed("--augmentation.preset", "videomae_ssv2")
+    file = tmp_path / "config.yaml"
+    file.write_text(dump_config(config))
+    recorded = yaml.safe_load(file.read_text())["augmentation"]
+    assert "preset" not in recorded
+    assert (recorded["repeats"], recorded["rand_augment_magnitude"], recorded["flip_probability"]) == (2, 7.0, 0.0)
+    assert parsed("--config", str(file)) == config

@@ -1,11 +1,12 @@
-"""Mistakes are reported, and help is printed, before slow imports."""
+"""Tools in fresh processes: mistakes and help before slow imports, and work without what Windows lacks."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.environment import REPOSITORY
+from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.refusals import assert_refusal
 
 TOOLS = (
@@ -38,7 +39,7 @@ MISTAKES = {
 }
 
 
-def start(tool: str, *options: str) -> tuple[int, str, str, set[str]]:
+def start(tool, *options):
     """Run a tool: exit code, output, errors and the slow modules imported."""
     command = [sys.executable, "-X", "importtime", str(REPOSITORY / f"tools/{tool}.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
@@ -49,7 +50,7 @@ def start(tool: str, *options: str) -> tuple[int, str, str, set[str]]:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_reported_first(mistake: str) -> None:
+def test_mistakes_are_reported_first(mistake):
     options, parts = MISTAKES[mistake]
     code, _, errors, slow = start(mistake.partition(",")[0], *options)
     assert (code, slow) == (2, set()), errors
@@ -57,7 +58,42 @@ def test_mistakes_are_reported_first(mistake: str) -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_help_is_printed_first(tool: str) -> None:
+def test_help_is_printed_first(tool):
     code, text, errors, slow = start(tool, "--help")
     assert (code, slow, errors) == (0, set(), "")
     assert "--" in text
+
+
+TAKEN_AWAY = """
+import multiprocessing, os, signal, sys
+from multiprocessing.popen_fork import Popen
+multiprocessing.set_start_method("spawn")
+Popen.kill = lambda self: self._send_signal(9)  # the standard library of this system needs SIGKILL
+for name in ("fcntl", "resource"):
+    sys.modules[name] = None
+for name in ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPROF", "SIGHUP", "SIGKILL", "SIGBUS", "setitimer"):
+    delattr(signal, name)
+for name in ("fork", "sched_getaffinity", "statvfs"):
+    delattr(os, name)
+"""
+
+
+def test_trained_models_are_used_without_posix(tmp_path, toy, random_model):
+    (tmp_path / "sitecustomize.py").write_text(TAKEN_AWAY)
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])}
+    model, video = random_model(tmp_path / "model"), str(next(toy.rglob("*.mp4")))
+
+    def run(tool, *options):
+        command = [sys.executable, str(REPOSITORY / f"tools/{tool}.py"), "--checkpoint", str(model), *map(str, options)]
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert subprocess.run([sys.executable, "-c", "import fcntl"], env=environment, check=False).returncode
+    data = ("--data.root", toy, "--data.dataset", "toy", "--data.num_workers", "0")
+    assert "frames" in run("predict", video, *data[-2:])
+    assert "16 scored" in run("eval", *data, "--output_dir", "report", "--html", "false")
+    run("visualize", *data, "--output_dir", "pictures")
+    assert list((tmp_path / "pictures").rglob("*.png"))
+    run("export", "--output", "model.pt2")
+    assert (tmp_path / "model.pt2").is_file()

@@ -66,11 +66,8 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_use
     path = folder / "step-00000020" / name
     good = path.read_bytes()
     rng = np.random.default_rng(0)
-    versions = [
-        None,
-        "folder",
-        *(good[:length] for length in rng.choice(len(good), size=min(10, len(good)), replace=False)),
-    ]
+    lengths = rng.choice(len(good), size=min(10, len(good)), replace=False)
+    versions = [None, "folder", *(good[:length] for length in lengths)]
     places = [place for place, byte in enumerate(good) if name != MANIFEST or not chr(byte).isspace()]
     for place in rng.choice(places, size=min(20, len(places)), replace=False):
         versions.append(flipped(good, place, rng.integers(8)))
@@ -87,8 +84,7 @@ def test_a_missing_cut_or_changed_file_is_named_and_the_checkpoint_before_is_use
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["../state.json", "/dev/zero", "a\0b", "a" * 5000, "\ud800", "ema/../state.json", "a\x1b[2J", ""],
+    "name", ["../state.json", "/dev/zero", "a\0b", "a" * 5000, "\ud800", "ema/../state.json", "a\x1b[2J", ""]
 )
 def test_names_of_a_manifest_lead_nowhere_else(folder, name):
     manifest = folder / "step-00000020" / MANIFEST
@@ -294,19 +290,16 @@ LOGITS = {
 """Scores of the weights of a checkpoint of the day that format 2 was fixed, and of their average."""
 
 
-@pytest.mark.parametrize("averaged", [False, True])
-def test_a_kept_checkpoint_gives_the_same_scores(averaged):
-    checkpoint = find_checkpoint(KEPT / "ema" if averaged else KEPT)
-    checkpoint.verify()
-    assert (checkpoint.step, checkpoint.averaged) == (2, averaged)
-    model = load_model_directory(checkpoint.model_directory).eval()
-    with torch.inference_mode():
-        logits_BK = model(torch.linspace(-1, 1, 8 * 3 * 16 * 16).reshape(1, 8, 3, 16, 16))
-    assert model.class_names[0] == "moving left"
-    torch.testing.assert_close(logits_BK[0].double(), torch.tensor(LOGITS[averaged]).double(), atol=1e-5, rtol=1e-4)
-
-
-def test_a_run_can_resume_from_it():
+def test_a_kept_checkpoint_gives_the_same_scores_and_resumes():
+    for averaged, expected in LOGITS.items():
+        checkpoint = find_checkpoint(KEPT / "ema" if averaged else KEPT)
+        checkpoint.verify()
+        assert (checkpoint.step, checkpoint.averaged) == (2, averaged)
+        model = load_model_directory(checkpoint.model_directory).eval()
+        with torch.inference_mode():
+            logits_BK = model(torch.linspace(-1, 1, 8 * 3 * 16 * 16).reshape(1, 8, 3, 16, 16))
+        assert model.class_names[0] == "moving left"
+        torch.testing.assert_close(logits_BK[0].double(), torch.tensor(expected).double(), atol=1e-5, rtol=1e-4)
     config = make_experiment(settings_of_file(KEPT / "experiment.yaml"))
     model = load_model_directory(KEPT)
     optimizer = build_optimizer(model, config.optimizer, torch.device("cpu"))

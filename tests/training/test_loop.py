@@ -124,16 +124,14 @@ def test_lines_say_where_a_run_resumes_and_what_evaluations_find(unbroken, tmp_p
     assert (resumed.best.metric, resumed.best.step) == ("loss", 9)
 
 
+MILESTONES = {"name": "step", "milestones": ("2 epochs", "11 steps")}
+
+
 @pytest.mark.parametrize("reached", [12, 8])  # finished, and killed before the end
-@pytest.mark.parametrize(
-    "schedule",
-    [{"name": "constant"}, {"name": "step", "milestones": ("2 epochs", "11 steps")}, {"name": "cosine"}],
-    ids=str,
-)
+@pytest.mark.parametrize("schedule", [{"name": "constant"}, MILESTONES, {"name": "cosine"}], ids=str)
 def test_a_run_goes_on_with_a_longer_schedule(tmp_path, accelerator, schedule, reached):
-    config = replace(
-        tiny_config(ema_decay=0.9), schedule=ScheduleConfig(length="4 epochs", warmup="4 steps", **schedule)
-    )
+    shorter = ScheduleConfig(length="4 epochs", warmup="4 steps", **schedule)
+    config = replace(tiny_config(ema_decay=0.9), schedule=shorter)
     longer = replace(config, schedule=replace(config.schedule, length="6.0 epochs"))
     tiny_train(tmp_path / "short", config, accelerator)
     run = cut_back(tmp_path / "short", tmp_path / "run", reached)
@@ -142,9 +140,7 @@ def test_a_run_goes_on_with_a_longer_schedule(tmp_path, accelerator, schedule, r
     assert (further.resumed_step, further.steps, whole.steps) == (reached, 18, 18)
     assert are_equal(further.checkpoint, whole.checkpoint) is (schedule["name"] != "cosine")
     rates = [{e["step"]: e["learning_rate"] for e in log_lines(folder)} for folder in (run, tmp_path / "whole")]
-    assert {step: rates[0][step] for step in range(reached + 2, 19, 2)} == {
-        step: rates[1][step] for step in range(reached + 2, 19, 2)
-    }
+    assert all(rates[0][step] == rates[1][step] for step in range(reached + 2, 19, 2))
     with refused("schedule.length", "'6.0 epochs'", "'4 epochs'"):
         tiny_train(run, config, accelerator)
 
@@ -302,9 +298,7 @@ def test_a_full_disk_is_refused_in_one_line(tmp_path, accelerator, caplog, monke
     def fill(_=None):
         monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
 
-    if full_at == 0:
-        fill()
-    task = at_step([full_at or -1], fill)
+    task = at_step([full_at], fill) if full_at else fill()
     with refused("could not be written", "No space left on device"):
         tiny_train(tmp_path, tiny_config(log_every_steps=1), accelerator, task=task)
     assert ("summary.json could not be written" in caplog.text) == bool(full_at)
@@ -330,7 +324,7 @@ def test_unreadable_videos_are_counted_limited_and_resumed(tmp_path, accelerator
     assert len((tmp_path / "many/unreadable.jsonl").read_text().splitlines()) == 32
 
 
-def test_other_data_is_refused(tmp_path, accelerator):
+def test_other_data_and_a_model_of_another_shape_are_refused(unbroken, tmp_path, accelerator):
     facts = {"num_classes": 3, "num_videos": 22, "data_sha256": "a"}
     with pytest.raises(StoppedBySignalError):
         tiny_train(tmp_path, tiny_config(), accelerator, task=replace(at_step([0], terminate), **facts))
@@ -339,9 +333,6 @@ def test_other_data_is_refused(tmp_path, accelerator):
         with refused(name, repr(facts[name]), repr(other)):
             tiny_train(tmp_path, tiny_config(log_every_steps=7), accelerator, task=task)
         assert "log_every_steps: 2" in (tmp_path / "config.yaml").read_text()
-
-
-def test_a_model_of_another_shape_is_refused(unbroken, tmp_path, accelerator):
     model = tiny_model()
     model.head = torch.nn.Linear(16, 4)
     with refused("step-00000012", "another model"):

@@ -178,14 +178,11 @@ def test_losses_equal_their_definition_without_padding_in_any_split(name, multi_
     assert_allclose(parts, expected, rtol=1e-5)
 
 
-def test_losses_of_bfloat16_logits_are_computed_in_float32():
+def test_losses_are_computed_in_float32_and_focal_ones_are_finite_at_extreme_logits():
     logits = LOGITS.bfloat16()
     total = Loss(function=find_loss("", multi_label=False))(logits, ONE_HOT, torch.ones(3))
     assert total.dtype == torch.float32
     assert_allclose(total, by_hand("cross_entropy", logits, ONE_HOT, False, 0.0, 1.0).sum(), rtol=1e-6)
-
-
-def test_focal_loss_and_its_gradient_are_finite_at_extreme_logits():
     logits = torch.tensor([[300.0, -300.0, 0.0]] * 2, requires_grad=True)
     for multi_label in (False, True):
         loss = Loss(function=find_loss("focal", multi_label))(logits, ONE_HOT[:2], torch.ones(2))
@@ -194,16 +191,15 @@ def test_focal_loss_and_its_gradient_are_finite_at_extreme_logits():
         assert logits.grad.isfinite().all()
 
 
-def test_the_default_follows_the_kind_of_labels():
-    assert find_loss("", multi_label=False) is find_loss("cross_entropy", multi_label=False)
-    assert find_loss("", multi_label=True) is find_loss("binary_cross_entropy", multi_label=True)
+DEFAULTS = {False: "cross_entropy", True: "binary_cross_entropy"}
 
 
 @pytest.mark.parametrize(
     ("name", "multi_label", "parts"),
     [("focl", False, ("'focl'", "'focal'")), ("cross_entropy", True, ("'binary_cross_entropy'", "multi-label"))],
 )
-def test_a_loss_that_does_not_exist_or_fit_is_refused(name, multi_label, parts):
+def test_the_default_follows_the_labels_and_a_loss_that_does_not_exist_or_fit_is_refused(name, multi_label, parts):
+    assert find_loss("", multi_label) is find_loss(DEFAULTS[multi_label], multi_label)
     with refused("training.loss", *parts):
         find_loss(name, multi_label)
 
