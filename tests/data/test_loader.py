@@ -134,7 +134,7 @@ ENDS = {
     "hung": (lambda: ctypes.CDLL(None).pause(), "not read in 4 s"),  # in C, where no Python code runs
     "slow": (burn, "0.2 s of CPU time"),
     "slow in C": (lambda: pow(3, 1 << 26), "0.2 s of CPU time"),  # with the interpreter's lock
-    "big": (lambda: b"0" * (MEMORY_BYTES + (64 << 20)), "4 GiB"),
+    "big": (lambda: b"0" * (3 * MEMORY_BYTES), "4 GiB"),
 }
 
 
