@@ -196,7 +196,7 @@ class ViewDataset(Dataset[VideoViews]):
                     failure=None,
                     frames=np.stack([view.indices for view in views]),
                     num_frames=len(video.times_s),
-                    duration_s=float(video.times_s[-1] - video.times_s[0]) + 1 / video.fps,
+                    duration_s=video.duration_s,
                 )
         except UnreadableVideo as error:
             self._due = []

@@ -64,10 +64,8 @@ class _FrameTimes(NamedTuple):
     times_s: NDArray[np.float64]
     """[M], rising; empty for a file that cannot be opened."""
     fps: float
+    duration_s: float
     reason: str
-
-    def duration_s(self) -> float:
-        return 0.0 if self.reason else float(self.times_s[-1] - self.times_s[0]) + 1 / self.fps
 
 
 _Starts = Callable[[int, _FrameTimes, int], NDArray[np.int64]]
@@ -102,7 +100,7 @@ def centered_windows(
     """
 
     def starts(index: int, file: _FrameTimes, last: int) -> NDArray[np.int64]:
-        shown = np.searchsorted(file.times_s, times_s(index, file.duration_s()) + _CLOCK_TOLERANCE_S, side="right") - 1
+        shown = np.searchsorted(file.times_s, times_s(index, file.duration_s) + _CLOCK_TOLERANCE_S, side="right") - 1
         rate = file.fps / clip.target_fps if clip.target_fps else 1.0
         return (shown - int(clip.num_frames * clip.stride * rate / 2)).clip(0, last)
 
@@ -125,7 +123,7 @@ def _windows(records: Records, clip: ClipConfig, data: DataConfig, starts: _Star
         ),
         owners=owners,
         spans_s=table[:, 2:],
-        durations_s=[file.duration_s() for file in files],
+        durations_s=[file.duration_s for file in files],
         failures={window: files[owner].reason for window, owner in enumerate(owners) if files[owner].reason},
     )
 
@@ -158,6 +156,6 @@ class _TimesDataset(Dataset[_FrameTimes]):
         limits = self.reads.limited(Read(0, index, index), self.records.path(index))
         try:
             with limits, open_record(self.records, index, self.data, self.manifest) as video:
-                return _FrameTimes(video.times_s, video.fps, "")
+                return _FrameTimes(video.times_s, video.fps, video.duration_s, "")
         except UnreadableVideo as error:
-            return _FrameTimes(np.zeros(0), 1.0, error.reason)
+            return _FrameTimes(np.zeros(0), 1.0, 0.0, error.reason)

@@ -139,6 +139,11 @@ class VideoReader(Protocol):
     seeks: bool = True
     """False if reading decodes the file from its start."""
 
+    @property
+    def duration_s(self) -> float:
+        """Length of the whole file, including the duration of the last frame."""
+        return float(self.times_s[-1] - self.times_s[0]) + 1 / self.fps
+
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Decode all views in one pass, each frame once, and resize each box to `frame_size` (H, W).
 
