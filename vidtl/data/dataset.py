@@ -4,6 +4,7 @@ Every random number of a clip comes from (seed, epoch, record, view), whatever w
 """
 
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
@@ -171,10 +172,10 @@ class ViewDataset(Dataset[VideoViews]):
         self.records, self.protocol, self.clip, self.data = records, protocol, clip, data
         self.manifest, self.reads = find_manifest(records.root, data.manifest), Reads(data)
         self.reads.given_up.update({Read(0, index, index): reason for index, reason in (failures or {}).items()})
-        self.order = range(len(records)) if order is None else order
+        self.order = np.arange(len(records)) if order is None else np.asarray(order, np.int64)
         self._file: tuple[str, VideoReader] | None = None
-        self._due: list[int] = []
-        self._clips: Iterator[tuple[int, np.ndarray]] = iter(())
+        self._due: deque[int] = deque()
+        self._clips: Iterator[np.ndarray] = iter(())
         if not protocol.suits(clip):
             message = "evaluation.protocol %s takes %s of a video, but clip.sampling is %s; scores will suffer"
             _log.warning(message, protocol.name, protocol.frames, clip.sampling)
@@ -199,7 +200,7 @@ class ViewDataset(Dataset[VideoViews]):
                     duration_s=video.duration_s,
                 )
         except UnreadableVideo as error:
-            self._due = []
+            self._due.clear()
             failure = Failure(index, records.paths[index], error.reason)
             return VideoViews(index=index, pixels=None, color=0, failure=failure)
 
@@ -211,36 +212,46 @@ class ViewDataset(Dataset[VideoViews]):
 
     def _pixels(self, video: VideoReader, index: int, views: list[View], batch: Sequence[int]) -> np.ndarray:
         """Read on where a pass over this file leads to the record; else begin one, if the next record is of it."""
-        records, size, pixel_format = self.records, self.clip.frame_size, self.data.pixel_format
+        size, pixel_format = self.clip.frame_size, self.data.pixel_format
         if index not in self._due:
-            self._due = []
-            # Several workers read batches in turn. Without seeking, the frames of the others' are decoded anyway.
-            worker = get_worker_info()
-            in_turn = video.seeks and worker is not None and worker.num_workers > 1
-            run = {index: views[0]}
-            for number in batch[1:] if in_turn else self.order[self.order.index(index) + 1 :]:
-                if len(views) > 1 or records.paths[number] != records.paths[index]:
-                    break
-                try:
-                    view, before = self._views(video, number)[0], run[next(reversed(run))]
-                except UnreadableVideo:
-                    break
-                if view.indices.min() < before.indices.min():
-                    break
-                run[number] = view
+            run = self._run(video, index, views, batch)
             if len(run) == 1:
+                self._due.clear()
                 return video.read(views, size, pixel_format)
-            self._due = list(run)
-            self._clips = zip(run, video.read_each(list(run.values()), size, pixel_format), strict=True)
-        self._due = self._due[self._due.index(index) + 1 :]
-        return next(clip for number, clip in self._clips if number == index)[None]
+            self._due = deque(run)
+            self._clips = video.read_each(list(run.values()), size, pixel_format)
+        while self._due.popleft() != index:
+            next(self._clips)
+        return next(self._clips)[None]
+
+    def _run(self, video: VideoReader, index: int, views: list[View], batch: Sequence[int]) -> dict[int, View]:
+        """Find the records of the file that follow and have one clip each, in order: their views, from `index` on."""
+        run = {index: views[0]}
+        if len(views) > 1:
+            return run
+        # Several workers read batches in turn. Without seeking, the frames of the others' are decoded anyway.
+        worker = get_worker_info()
+        in_turn = video.seeks and worker is not None and worker.num_workers > 1
+        following = batch[1:] if in_turn else self.order[np.flatnonzero(self.order == index)[0] + 1 :]
+        for number in map(int, following):
+            if self.records.paths[number] != self.records.paths[index]:
+                break
+            try:
+                view, before = self._views(video, number)[0], run[next(reversed(run))]
+            except UnreadableVideo:
+                break
+            if view.indices.min() < before.indices.min():
+                break
+            run[number] = view
+        return run
 
     def _opened(self, index: int) -> VideoReader:
         path = self.records.paths[index]
         if self._file is None or self._file[0] != path:
             if self._file:
                 self._file[1].close()
-            self._file, self._due = None, []
+            self._file = None
+            self._due.clear()
             self._file = path, open_record(self.records, index, self.data, self.manifest)
         return self._file[1]
 
