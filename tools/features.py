@@ -54,7 +54,7 @@ from vidtl.runtime.progress import Progress
 
 def main() -> None:
     options, config, checkpoint = parse_with_model(features_parser())
-    hop, spans_s = options.hop and Hop.parse(options.hop, "--hop"), None
+    hop, windows = options.hop and Hop.parse(options.hop, "--hop"), None
     accelerator = make_accelerator(config.training.precision)
     configure_logging(accelerator.is_main_process)
     checkpoint.verify()
@@ -69,12 +69,12 @@ def main() -> None:
         records, of_dataset = first_records(records, config.evaluation.max_videos), description.protocol
     if hop:
         windows = sliding_windows(records, config.clip, config.data, hop)
-        records, spans_s = windows.records, windows.spans_s
+        records = windows.records
     usual = "center" if hop or options.videos else config.evaluation.protocol
     protocol = protocol_of_run(options.settings.get("evaluation.protocol", usual), of_dataset)
     key = evaluation_key(checkpoint, records, config, protocol, accelerator)
     key |= {**key.pop("settings"), "features": options.features, "dtype": options.dtype}
-    unreadable = extract(model, records, config, protocol, accelerator, options.output, key, Progress(), spans_s)
+    unreadable = extract(model, records, config, protocol, accelerator, options.output, key, Progress(), windows)
     say(f"features  {options.output}: {len(records)} rows of {checkpoint}, {unreadable} unreadable (see index.csv)")
     end(unreadable, len(records))
 

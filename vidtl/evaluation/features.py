@@ -27,6 +27,7 @@ from vidtl.config import ExperimentConfig
 from vidtl.config.compare import plain
 from vidtl.config.documents import read_json
 from vidtl.data.protocols import Protocol
+from vidtl.data.windows import Windows
 from vidtl.errors import UserError
 from vidtl.evaluation.predict import predict_records
 from vidtl.evaluation.scoring import fixed_batches
@@ -56,9 +57,9 @@ class FeatureModel(nn.Module):
 
 def extract(
     model: VideoModel, records: Records, config: ExperimentConfig, protocol: Protocol, accelerator: Accelerator,
-    folder: Path, key: dict[str, Any], progress: Progress, spans_s: NDArray[np.float64] | None = None,
+    folder: Path, key: dict[str, Any], progress: Progress, windows: Windows | None = None,
 ) -> int:  # fmt: skip
-    """Write the features of videos, or of windows with times [N, 2], and return the number of unreadable ones.
+    """Write the features of videos, or of `windows` with these `records`, and return the number of unreadable ones.
 
     Files of an earlier call are kept, except for those with an unreadable video. `key` is that of an evaluation, with
     `features` (`pooled` or `tokens`) and `dtype` (`float16` or `float32`). UserError for a folder of another key, one
@@ -78,13 +79,16 @@ def extract(
     outputs = ClassNames(tuple(map(str, range(shape.numel()))))
     selected = replace(records.select(numbers), classes=outputs, multi_label=True)
     config = replace(config, evaluation=replace(config.evaluation, fusion="mean_logits"))
-    predictions, done = predict_records(network, selected, config, protocol, accelerator), len(records) - len(numbers)
+    known = windows.failures if windows else {}
+    failures = {place: known[number] for place, number in enumerate(numbers) if number in known}
+    predictions = predict_records(network, selected, config, protocol, accelerator, failures)
+    done = len(records) - len(numbers)
     with progress.task("extracting", "rows", len(records), done) as task:
         for file, part in due.items():
             values, rows = np.full((len(part), shape.numel()), np.nan), list[Row]()
             for number, found in zip(part, predictions, strict=False):  # in this order it takes no prediction too many
                 part_s = records.segment_starts_s[number], records.segment_ends_s[number]
-                span_s = np.minimum(part_s, found.duration_s) if spans_s is None else spans_s[number]
+                span_s = np.minimum(part_s, found.duration_s) if windows is None else windows.spans_s[number]
                 labels = json.dumps([names[k] for k in records.labels(number, *part_s)])
                 cells = str(found.path), *span_s.round(6).tolist(), labels, found.reason
                 values[len(rows)] = np.nan if found.scores is None else found.scores
