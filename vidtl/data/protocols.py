@@ -75,9 +75,9 @@ def slowfast_indices(offset_sampling: bool) -> IndexRule:
             starts = [spare // 2] if num_clips == 1 else [k * (spare // (num_clips - 1)) for k in range(num_clips)]
         else:
             starts = [spare * k / num_clips for k in range(num_clips)]
-        # Its float32 rounding decides the frame where values are truncated.
         import torch  # here, because names are checked before it is loaded
 
+        # Its float32 rounding decides the frame where values are truncated.
         times = [torch.linspace(start, start + length, clip.num_frames) for start in starts]
         return torch.stack(times).clamp(0, num_available - 1).long().numpy()
 

@@ -79,6 +79,12 @@ class PredictionSettings:
     """Frames per second of folders of images."""
     calibration: Calibration | None = None
 
+    def resolved(self, model: VideoModel) -> tuple[ExperimentConfig, ClassNames, bool]:
+        """Return `config`, the classes, and `multi_label`, by the model where they are None."""
+        config = self.config or ExperimentConfig(clip=model.clip_config)
+        multi_label = model.multi_label if self.multi_label is None else self.multi_label
+        return config, ClassNames(names_or_numbers(model.class_names, model.num_classes)), bool(multi_label)
+
 
 def names_or_numbers(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Return the class names of a model, or `class 0`, `class 1`, ... of one without names."""
@@ -100,15 +106,12 @@ def predict(
     that are not finite, a missing decoder or a worker that died.
     """
     settings = settings or PredictionSettings()
-    config = settings.config or ExperimentConfig(clip=model.clip_config)
+    config, classes, multi_label = settings.resolved(model)
     accelerator = accelerator or make_accelerator(config.training.precision)
-    names = names_or_numbers(model.class_names, model.num_classes)
     accepted, refusals = split_refused(videos, settings.frame_rate)
-    multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
     for video, reason in refusals:
-        yield Prediction(path=video.path, class_names=names, reason=reason)
-    given = config.data, settings.frame_rate, ClassNames(names), multi_label
-    for of_kind, records, data in records_by_kind(accepted, *given):
+        yield Prediction(path=video.path, class_names=classes.names, reason=reason)
+    for of_kind, records, data in records_by_kind(accepted, config.data, settings.frame_rate, classes, multi_label):
         sections = replace(config, data=data), get_protocol(settings.protocol)
         for video, each in zip(of_kind, predict_records(model, records, *sections, accelerator), strict=True):
             yield replace(calibrated(each, settings.calibration, multi_label), path=video.path)

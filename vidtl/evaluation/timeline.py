@@ -10,13 +10,11 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from vidtl.annotations.records import ClassNames
 from vidtl.annotations.video_files import VideoFile, records_by_kind, split_refused
-from vidtl.config import ExperimentConfig
 from vidtl.data.protocols import get_protocol
 from vidtl.data.windows import Hop, sliding_windows
 from vidtl.errors import UserError
-from vidtl.evaluation.predict import Prediction, PredictionSettings, calibrated, names_or_numbers, predict_records
+from vidtl.evaluation.predict import Prediction, PredictionSettings, calibrated, predict_records
 from vidtl.models import VideoModel
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.progress import Progress
@@ -102,15 +100,12 @@ def predict_timelines(
     a UserError. `on_window` gets start, end and scores of every window. Only the scores of one file are in memory.
     """
     settings = settings or PredictionSettings()
-    config = settings.config or ExperimentConfig(clip=model.clip_config)
+    config, classes, multi_label = settings.resolved(model)
     accelerator, center = accelerator or make_accelerator(config.training.precision), get_protocol("center")
     hop = hop or Hop(frames=max(1, config.clip.num_frames * config.clip.stride // 2))
-    names = names_or_numbers(model.class_names, model.num_classes)
-    multi_label = bool(model.multi_label if settings.multi_label is None else settings.multi_label)
     for video, reason in split_refused(videos, settings.frame_rate)[1]:
         raise UserError(f"{video.path}: {reason}")
-    given = config.data, settings.frame_rate, ClassNames(names), multi_label
-    for of_kind, records, data in records_by_kind(videos, *given):
+    for of_kind, records, data in records_by_kind(videos, config.data, settings.frame_rate, classes, multi_label):
         windows = sliding_windows(records, config.clip, data, hop)
         reading = replace(config, data=replace(data, num_workers=min(config.data.num_workers, len(windows.records))))
         scored = predict_records(model, windows.records, reading, center, accelerator, windows.failures)
@@ -125,8 +120,8 @@ def predict_timelines(
                     task.update(done)
                 read = [window for window in of_video if not window[2].reason]
                 yield Timeline(
-                    path=video.path, class_names=names, multi_label=multi_label, duration_s=duration_s,
+                    path=video.path, class_names=classes.names, multi_label=multi_label, duration_s=duration_s,
                     spans_s=np.array([window[:2] for window in read]).reshape(-1, 2),
-                    probabilities=np.array([window[2].probabilities for window in read]).reshape(-1, len(names)),
+                    probabilities=np.array([window[2].probabilities for window in read]).reshape(-1, len(classes)),
                     failures={start_s: each.reason for start_s, _, each in of_video if each.reason},
                 )  # fmt: skip
