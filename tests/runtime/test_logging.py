@@ -27,6 +27,7 @@ def write(folder, names, steps, resumed_step=0):
 
 def test_a_resumed_log_has_each_step_once(tmp_path):
     write(tmp_path, ["tensorboard"], range(1, 9))
+    time.sleep(1.1)  # files are read in the order of their names: second, process, number in it (10 before 9)
     write(tmp_path, ["tensorboard"], range(5, 11), resumed_step=4)
     assert [e["step"] for e in read_json_lines(tmp_path / "metrics.jsonl")] == list(range(1, 11))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("training/loss")
