@@ -1,11 +1,10 @@
 """Run the paths that need a GPU, check their results and measure them: a table and one JSON file.
 
-    python -m benchmarks.gpu --output gpu.json                    all sections, each of at most 4 minutes on a GPU
-    python -m benchmarks.gpu --sections training,attention
-    python -m benchmarks.gpu --small                              a rehearsal on the CPU in under 2 minutes
+    python -m benchmarks.gpu --output gpu.json          all sections, each of at most 4 minutes on a GPU
+    python -m benchmarks.gpu --sections data,models
 
-Videos are generated. Without a GPU, sizes are small and every item is marked as not run on one. A section that fails
-has the line of its error, the others go on, and the exit code is 1. On a machine that has PyTorch, timm and
+Videos are generated. Without a GPU, or with --small, it is a rehearsal of tiny sizes in under 2 minutes. A section that
+fails has the line of its error, the others go on, and the exit code is 1. To a machine with PyTorch, timm and
 transformers but no network, carry the repository with wheels for its version of Python, here 3.12:
 
     python -m pip download --no-deps --only-binary=:all: --python-version 3.12 --dest wheels av vit-pytorch
@@ -14,6 +13,7 @@ transformers but no network, carry the repository with wheels for its version of
 
 import argparse
 import gc
+import itertools
 import json
 import re
 import statistics
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,25 +33,23 @@ from rich.table import Table
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.contenders import NUM_CLASSES, PEERS, Contender, Sizes, our_contenders, peer_contenders
-from benchmarks.gpu_training import Kit, Row, compiled, data_path, resumed, sharded
+from benchmarks.gpu_training import Kit, Row, beside_plain, data_path, trainings
 from vidtl.config.checks import require, require_choice
 from vidtl.runtime.logging import installed_versions
-from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.signals import run_tool
 from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
 from vidtl.training.model_setup import compile_model
 from vidtl.training.run_directory import git_state
 
 ROUNDS = 3
-LARGE_GPU = 70 * 2**30  # bytes of memory from which a batch of 32 fits every model
+DRIVER = "nvidia-smi --query-gpu=driver_version --format=csv,noheader"
 
 
 def sizes(kit: Kit) -> Sizes:
-    """Return B/16x2 on 32 frames of 224 x 224, or a tiny model."""
+    """Return B/16x2 on 32 frames of 224 x 224, in batches that fit every model, or a tiny model."""
     if kit.small:
         return Sizes(size="Ti", depth=2, num_frames=4, frame_size=64)
-    memory = torch.cuda.get_device_properties(kit.device).total_memory
-    return Sizes(batch=32 if memory > LARGE_GPU else 8)
+    return Sizes(batch=32 if torch.cuda.get_device_properties(0).total_memory > 70 * 2**30 else 8)
 
 
 def models(kit: Kit) -> Iterator[Row]:
@@ -68,19 +66,20 @@ def models(kit: Kit) -> Iterator[Row]:
 
 def compiled_models(kit: Kit) -> Iterator[Row]:
     """Train with compiled blocks, and measure the steps of our models with them."""
-    yield from compiled(kit)
+    yield from beside_plain(kit, "compiled blocks", kit.config(compile="blocks"))
     if kit.small:
         yield {"item": "steps of compiled models", "result": "not run: minutes of compilation on a CPU"}
-        return
-    for contender in our_contenders(sizes(kit), quarters=(1,)):
+    for contender in () if kit.small else our_contenders(sizes(kit), quarters=(1,)):
         compile_model(contender.model, "blocks", kit.device)
         yield steps_of(kit, contender)
 
 
 def steps_of(kit: Kit, contender: Contender) -> Row:
     """Measure forward, backward and update in bf16 on random clips, medians of `ROUNDS`."""
-    seed_torch(0)
-    size, model = sizes(kit), contender.model.to(kit.device)
+    gc.collect()
+    on_gpu, size = kit.device.type == "cuda", sizes(kit)
+    before = torch.cuda.memory_allocated() if on_gpu else 0
+    model = contender.model.to(kit.device).train()
     clips_BTCHW = torch.randn(size.batch, size.num_frames, 3, size.frame_size, size.frame_size, device=kit.device)
     targets_B = torch.randint(NUM_CLASSES, (size.batch,), device=kit.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -92,7 +91,6 @@ def steps_of(kit: Kit, contender: Contender) -> Row:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    on_gpu = kit.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     step()
@@ -106,7 +104,7 @@ def steps_of(kit: Kit, contender: Contender) -> Row:
         "batch": size.batch,
         "clips/s": round(size.batch / seconds, 2),
         "MFU": round(flops / peak, 4) if peak else None,
-        "peak GiB": round(torch.cuda.max_memory_allocated() / 2**30, 2) if on_gpu else None,
+        "peak GiB": round((torch.cuda.max_memory_allocated() - before) / 2**30, 2) if on_gpu else None,
     }
 
 
@@ -121,34 +119,36 @@ def attention(kit: Kit) -> Iterator[Row]:
         "joint": (max(1, batch // 8), timesteps * tokens),
     }
     kernels = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)
-    for (name, shape), kernel in ((shape, kernel) for shape in shapes.items() for kernel in kernels):
-        seed_torch(0)
-        layout = {"device": kit.device, "dtype": torch.bfloat16, "requires_grad": True}
-        qkv = [torch.randn(shape[0], shape[1], 12, 64, **layout) for _ in range(3)]  # type: ignore[call-overload]
-        heads_first = [tensor.transpose(1, 2) for tensor in qkv]
-        row: Row = {"item": f"{name} {shape[0]} x {shape[1]}", "kernel": kernel.name.partition("_")[0].lower()}
-        row["by default"] = "yes" if torch._fused_sdp_choice(*heads_first) == kernel.value else ""
-
-        def passes(qkv: Sequence[torch.Tensor] = qkv, heads_first: Sequence[torch.Tensor] = heads_first) -> Any:
-            out = F.scaled_dot_product_attention(*heads_first)
-            return torch.autograd.grad(out, qkv, torch.ones_like(out))
-
+    for (name, shape), kernel in itertools.product(shapes.items(), kernels):
+        item = f"{name}, {shape[0]} x {shape[1]}, {kernel.name.partition('_')[0].lower()}"
         try:
-            with sdpa_kernel(kernel):
-                pairs = zip(passes(), passes(), strict=True)
-                repeats = all(torch.equal(one, other) for one, other in pairs)
-                seconds = statistics.median(measure_seconds(passes, kit.device) for _ in range(ROUNDS))
+            yield {"item": item} | time_kernel(kit.device, *shape, kernel)
         except RuntimeError as error:
-            yield row | {"result": f"not run: {one_line(error).partition('. ')[0]}"}
-            continue
-        flops = 3.5 * 4 * shape[0] * 12 * shape[1] ** 2 * 64  # FLOPs: two products forward, five backward
-        row["result"] = "gradients repeat bitwise" if repeats else "gradients differ from run to run"
-        yield row | {"ms": round(1e3 * seconds, 4), "TFLOP/s": round(flops / seconds / 1e12, 3)}
+            yield {"item": item, "result": f"not run: {one_line(error).partition('. ')[0]}"}
+
+
+def time_kernel(device: torch.device, sequences: int, length: int, kernel: SDPBackend) -> Row:
+    """Measure 12 heads of width 64 in bf16, in the memory layout of the models; RuntimeError without this kernel."""
+    qkv = torch.randn(3, sequences, length, 12, 64, device=device, dtype=torch.bfloat16, requires_grad=True)
+    heads = qkv.transpose(2, 3).unbind()
+
+    def passes() -> tuple[torch.Tensor, ...]:
+        out = F.scaled_dot_product_attention(*heads)
+        return torch.autograd.grad(out, heads, torch.ones_like(out))
+
+    default = torch._fused_sdp_choice(*heads) == kernel.value
+    with sdpa_kernel(kernel):
+        repeats = all(map(torch.equal, passes(), passes()))
+        seconds = statistics.median(measure_seconds(passes, device) for _ in range(ROUNDS))
+    flops = 3.5 * 4 * sequences * 12 * length**2 * 64  # two products forward, five backward
+    row = {"result": "gradients repeat bitwise" if repeats else "gradients differ from run to run"}
+    row["default"] = "yes" if default else "no"
+    return row | {"ms": round(1e3 * seconds, 4), "TFLOP/s": round(flops / seconds / 1e12, 3)}
 
 
 SECTIONS: dict[str, Callable[[Kit], Iterator[Row]]] = {
-    "training": resumed,
-    "fsdp": sharded,
+    "training": trainings,
+    "fsdp": lambda kit: beside_plain(kit, "FSDP2", kit.config(), sharded=True),
     "data": data_path,
     "models": models,
     "compiled": compiled_models,
@@ -156,38 +156,30 @@ SECTIONS: dict[str, Callable[[Kit], Iterator[Row]]] = {
 }
 
 
-def parse() -> argparse.Namespace:
-    """Parse the command line."""
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sections", default=",".join(SECTIONS), help="comma-separated")
+    parser.add_argument("--sections", type=lambda text: text.split(","), default=list(SECTIONS), help="comma-separated")
     parser.add_argument("--small", action="store_true", help="tiny sizes, as always without a GPU")
     parser.add_argument("--commit", default="", help="commit of a copy without its repository")
     parser.add_argument("--output", type=Path, help="JSON file, written after every section")
     options = parser.parse_args()
-    options.sections = options.sections.split(",")
     for name in options.sections:
         require_choice("--sections", name, list(SECTIONS))
     require(not options.output or options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
-    return options
-
-
-def main() -> None:
-    options = parse()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    small = options.small or device.type == "cpu"
+    small = not (on_gpu := torch.cuda.is_available()) or options.small
     report = {
         "command": f"python -m benchmarks.gpu --sections {','.join(options.sections)}{' --small' * small}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": options.commit or git_state(Path(__file__).parent),
-        "machine": describe_machine() | {"driver": driver()},
+        "machine": describe_machine() | {"driver": subprocess.getoutput(DRIVER) if on_gpu else None},
         "versions": installed_versions(("torch", "vidtl", "accelerate", "av", "transformers", "vit-pytorch", "timm")),
-        "gpu": torch.cuda.get_device_name() if device.type == "cuda" else "not run on a GPU",
+        "gpu": torch.cuda.get_device_name() if on_gpu else "not run on a GPU",
         "sections": {},
     }
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     console.print(*(f"{name}: {report[name]}" for name in ("gpu", "commit", "machine", "versions")), sep="\n")
     with tempfile.TemporaryDirectory() as folder:
-        kit = Kit(Path(folder), small, device)
+        kit = Kit(Path(folder), small, torch.device("cuda" if on_gpu else "cpu"))
         for name in options.sections:
             section = report["sections"][name] = run_section(kit, name, report["gpu"])
             print_section(console, name, section)
@@ -216,20 +208,11 @@ def one_line(error: Exception) -> str:
     return re.sub(r"(?:/[\w.+-]+)+/", ".../", str(error).strip().partition("\n")[0])
 
 
-def driver() -> str | None:
-    """Return the version of NVIDIA's driver; None without it."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return None
-
-
 def print_section(console: Console, name: str, section: dict[str, Any]) -> None:
     """Print a line per item, and the error of the section."""
-    state = "FAILED" if section["failed"] else "passed"
-    table = Table(title=f"\n{name}: {state} in {section['seconds']} s", title_justify="left")
-    headings = list(dict.fromkeys(key for row in section["rows"] for key in row if key != "failed"))
+    title = f"\n{name}: {'FAILED' if section['failed'] else 'passed'} in {section['seconds']} s"
+    table = Table(title=title, title_justify="left")
+    headings = dict.fromkeys(key for row in section["rows"] for key in row if key != "failed")
     for heading in headings:
         table.add_column(heading)
     for row in section["rows"]:

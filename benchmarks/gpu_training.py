@@ -1,4 +1,4 @@
-"""Trainings of the GPU kit (`benchmarks.gpu`), each in a process of its own, as a run of a tool would be."""
+"""Trainings of the GPU kit (`benchmarks.gpu`), each in a process of its own, as a run of a tool is."""
 
 import itertools
 import json
@@ -7,9 +7,10 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,16 @@ import torch._inductor.config
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vidtl import config as settings
 from vidtl.annotations.description import load_description, read_records
-from vidtl.config import (
-    ClipConfig,
-    DataConfig,
-    ExperimentConfig,
-    ModelConfig,
-    ScheduleConfig,
-    TokenLearnerConfig,
-    TrainingConfig,
-)
+from vidtl.annotations.video_files import VideoFile
+from vidtl.config import ExperimentConfig
 from vidtl.data.batch import ClipBatch, batch_input
 from vidtl.data.loader import TrainLoader
 from vidtl.data.toy import encode_video
 from vidtl.data.toy_clip import Segment, render_clip
-from vidtl.models import build_model, save_model_directory
+from vidtl.evaluation.predict import load_clip, predict
+from vidtl.models import build_model, load_model_directory, save_model_directory
 from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator, seed_torch
@@ -65,62 +61,56 @@ class Kit:
     device: torch.device
     runs: dict[str, Path] = field(default_factory=dict)
 
-    @property
-    def workers(self) -> int:
-        return min(16, os.cpu_count() or 1)
-
     def videos(self) -> Path:
-        """Return a data set of two classes, with the size and length of Kinetics' videos unless small; made once."""
+        """Make a data set of two classes, with videos of the size and length of Kinetics' unless small."""
         root = self.folder / "videos"
         height, width, num_frames, copies = (72, 96, 32, 3) if self.small else (256, 340, 250, 40)
         for number in range(0 if root.exists() else 4):
             folder = root / "train" / f"class {number % 2}"
             folder.mkdir(parents=True, exist_ok=True)
-            motion = [Segment(number, 0, num_frames)]
-            original = folder / f"{number}.mp4"
+            original, motion = folder / f"{number}.mp4", [Segment(number, 0, num_frames)]
             encode_video(original, render_clip(generator(0, number), height, width, 25, num_frames, motion), 25)
             for copy in range(1, copies):
                 (folder / f"{number}_{copy}.mp4").hardlink_to(original)
         return root
 
-    def config(self, precision: str, **training: Any) -> ExperimentConfig:
+    def config(self, precision: str = "bf16", **training: Any) -> ExperimentConfig:
         """Return a short training with dropout and TokenLearner."""
         sizes: Row = {"width": 24, "num_heads": 2, "depth": 1} if self.small else {"size": "S", "depth": 12}
         frames, side, batch = (4, 64, 4) if self.small else (16, 224, 16)
-        learner = TokenLearnerConfig(num_tokens=8, after_block=sizes["depth"] // 4)
+        learner = settings.TokenLearnerConfig(num_tokens=8, after_block=sizes["depth"] // 4)
+        sizes |= {"temporal_depth": 1, "tubelet": (2, 16, 16), "dropout": 0.1, "stochastic_depth": 0.1}
+        training |= {"precision": precision, "batch_size": batch, "log_every_steps": 1, "checkpoint_every_steps": WARM}
         return ExperimentConfig(
-            data=DataConfig(root=str(self.videos()), num_workers=2 if self.small else 4),
-            clip=ClipConfig(num_frames=frames, frame_size=(side, side), short_side=side),
-            model=ModelConfig(
-                temporal_depth=1, tubelet=(2, 16, 16), token_learner=learner, dropout=0.1, stochastic_depth=0.1, **sizes
+            data=settings.DataConfig(
+                root=str(self.videos()), num_workers=2 if self.small else min(16, os.cpu_count() or 1)
             ),
-            schedule=ScheduleConfig(name="constant", length=f"{STEPS} steps", warmup="0 steps"),
-            training=TrainingConfig(
-                batch_size=batch, precision=precision, log_every_steps=1, checkpoint_every_steps=WARM, **training
-            ),
-        )  # type: ignore[arg-type]
+            clip=settings.ClipConfig(num_frames=frames, frame_size=(side, side), short_side=side),
+            model=settings.ModelConfig(token_learner=learner, **sizes),
+            schedule=settings.ScheduleConfig(name="constant", length=f"{STEPS} steps", warmup="0 steps"),
+            training=settings.TrainingConfig(**training),
+        )
 
     def train(self, name: str, config: ExperimentConfig, **options: Any) -> Path:
-        """Train in a new process, or return the folder of an earlier run of this name."""
-        if name not in self.runs or options.get("killed_at"):
+        """Train in a new process, unless a run of this name has finished; return its folder."""
+        if name not in self.runs:
+            context = multiprocessing.get_context("spawn" if self.device.type == "cuda" else "forkserver")
+            context.set_forkserver_preload([__name__])  # on a GPU, nothing may be inherited
+            with ProcessPoolExecutor(1, context) as pool:
+                pool.submit(run, config, self.folder / name, **options).result()
             self.runs[name] = self.folder / name
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                pool.submit(run, config, self.runs[name], **options).result()
         return self.runs[name]
 
 
-def run(
-    config: ExperimentConfig, folder: Path, killed_at: int = -1, without: str = "", environment: Mapping[str, str] = {}
-) -> None:
+def run(config: ExperimentConfig, folder: Path, killed_at: int = -1, without: str = "", sharded: bool = False) -> None:
     """Train as tools/train.py does; for a process of its own, which SIGKILL ends in step `killed_at`."""
     multiprocessing.set_start_method(None, force=True)  # for decoding workers; that of this process is inherited
-    os.environ.update(environment)
+    os.environ.update(FSDP if sharded else {})
     if without == "fused optimizer":
         optimizer._FUSED_DEVICES.clear()
     if without == "prefetching":
         DeviceBatches.send_ahead = lambda self: None  # type: ignore[method-assign]
     torch._inductor.config.fallback_random = True  # dropout as without torch.compile
-    torch.set_num_threads(1)
     records = read_records(load_description("", config.data.root), "train", Path(config.data.root))
     accelerator = make_accelerator(config.training.precision)
     seed_torch(config.training.seed)
@@ -131,14 +121,10 @@ def run(
             os.kill(os.getpid(), signal.SIGKILL)
         return batch_input(batch, config.clip)
 
+    loader, model = TrainLoader(records, config, 0, 1), build_model(config.model, config.clip, len(records.classes))
     task = TrainingTask(
-        loader=TrainLoader(records, config, accelerator.process_index, accelerator.num_processes),
-        make_input=make_input,
-        num_classes=len(records.classes),
-        multi_label=False,
-        save_model=save_model_directory,
+        loader=loader, make_input=make_input, num_classes=2, multi_label=False, save_model=save_model_directory
     )
-    model = build_model(config.model, config.clip, len(records.classes))
     train(config, folder, accelerator, task, model, None, Progress(visible=False))
 
 
@@ -147,11 +133,14 @@ def lines(folder: Path) -> list[Row]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def speed(folder: Path) -> Row:
-    """Return the median speed of the later steps, and the share of the time that the host waited for data."""
-    later = lines(folder)[WARM:]
-    median = {name: statistics.median(line[name] for line in later) for name in ("clips_per_s", "data_wait_share")}
-    return {"clips/s": round(median["clips_per_s"], 2), "data wait": round(median["data_wait_share"], 3)}
+def figures(folder: Path) -> Row:
+    """Return speed and share of waiting of the later steps (medians), memory, form and start of a run."""
+    later, summary = lines(folder)[WARM:], json.loads((folder / "summary.json").read_text())
+    speed, wait = (statistics.median(line[key] for line in later) for key in ("clips_per_s", "data_wait_share"))
+    attempt, form = summary["attempts"][-1], summary["hardware"]["distribution"]
+    peak = attempt["peak_memory_bytes"]["gpu"]
+    row = {"clips/s": round(speed, 2), "data wait": round(wait, 3), "peak GiB": peak and round(peak / 2**30, 2)}
+    return row | {"form": form, "from step": attempt["first_step"]}
 
 
 def same_bits(item: str, folder: Path, reference: Path) -> Row:
@@ -160,75 +149,72 @@ def same_bits(item: str, folder: Path, reference: Path) -> Row:
     pairs = [(load_file(last / name), load_file(other / name)) for name in (MODEL, OPTIMIZER)]
     wrong = [key for one, two in pairs for key in one.keys() | two.keys() if not torch.equal(one[key], two[key])]
     result = f"{len(wrong)} tensors differ, as {min(wrong)}" if wrong else "bitwise equal"
-    return {"item": item, "result": result, "failed": bool(wrong), **speed(folder)}
+    return {"item": item, "result": result, "failed": bool(wrong), **figures(folder)}
 
 
 def same_losses(item: str, folder: Path, reference: Path) -> Row:
     """Compare the losses of two runs."""
     pairs = zip(lines(folder), lines(reference), strict=True)
     difference = max(abs(one["loss"] / other["loss"] - 1) for one, other in pairs)
-    result = f"losses differ by {difference:.1e} at most"
-    return {"item": item, "result": result, "failed": not difference <= TOLERANCE, **speed(folder)}
+    result = f"losses differ by at most {difference:.1e}"
+    return {"item": item, "result": result, "failed": not difference <= TOLERANCE, **figures(folder)}
 
 
-def resumed(kit: Kit) -> Iterator[Row]:
-    """Kill and resume trainings, and train without the fused optimizer and without prefetching."""
+def trainings(kit: Kit) -> Iterator[Row]:
+    """Kill and resume trainings, train without fused optimizer and without prefetching, and predict."""
     for precision in ("bf16", "fp16"):
-        item = f"{precision}, killed and resumed"
+        item, config, name = f"{precision}, killed and resumed", kit.config(precision), f"{precision}_resumed"
         if precision == "fp16" and kit.device.type != "cuda":
             yield {"item": item, "result": "not run: fp16 needs a GPU"}
             continue
-        config, name = kit.config(precision), f"{precision}_resumed"
         whole = kit.train(precision, config)
-        try:
+        with suppress(BrokenProcessPool):
             kit.train(name, config, killed_at=KILLED_AT)
-        except BrokenProcessPool:
-            del kit.runs[name]
+            raise RuntimeError("the run was not killed")
         yield same_bits(item, kit.train(name, config), whole)
-    whole = kit.train("bf16", kit.config("bf16"))
-    yield same_losses(
-        "without fused optimizer", kit.train("unfused", kit.config("bf16"), without="fused optimizer"), whole
-    )
+    whole = kit.train("bf16", kit.config())
+    yield same_losses("unfused optimizer", kit.train("unfused", kit.config(), without="fused optimizer"), whole)
     if kit.device.type == "cuda":
-        ahead = kit.train("no_prefetch", kit.config("bf16"), without="prefetching")
-        yield same_bits("without side-stream prefetching", ahead, whole)
+        yield same_bits("without prefetching", kit.train("late", kit.config(), without="prefetching"), whole)
     else:
-        yield {"item": "without side-stream prefetching", "result": "not run: a CPU has no streams"}
+        yield {"item": "without prefetching", "result": "not run: a CPU has no streams"}
+    yield predictions(kit, list_checkpoints(whole / "checkpoints")[-1])
 
 
-def sharded(kit: Kit) -> Iterator[Row]:
-    """Train with FSDP2 in one process."""
-    whole = kit.train("bf16", kit.config("bf16"))
-    yield {"item": "plain", "result": "reference", **speed(whole)}
-    yield same_losses("FSDP2", kit.train("fsdp", kit.config("bf16"), environment=FSDP), whole)
+def predictions(kit: Kit, checkpoint: Path) -> Row:
+    """Compare the scores of the Python interface on this device with those of the CPU."""
+    model, file = load_model_directory(checkpoint), next(kit.videos().rglob("*.mp4"))
+    with torch.inference_mode():
+        expected_K = model.eval()(load_clip(file, model))[0]
+    (found,) = predict(model, [VideoFile(file, "video")])
+    difference = float((expected_K - torch.from_numpy(found.scores)).abs().max() / expected_K.abs().max())
+    result, failed = f"scores differ by at most {difference:.1e} from the CPU's", not difference <= TOLERANCE
+    return {"item": "predict", "result": result, "failed": failed}
 
 
-def compiled(kit: Kit) -> Iterator[Row]:
-    """Train with compiled blocks."""
-    whole = kit.train("bf16", kit.config("bf16"))
-    yield {"item": "eager", "result": "reference", **speed(whole)}
-    yield same_losses("compiled blocks", kit.train("compiled", kit.config("bf16", compile="blocks")), whole)
+def beside_plain(kit: Kit, name: str, config: ExperimentConfig, **options: Any) -> Iterator[Row]:
+    """Compare a training with the plain one."""
+    plain = kit.train("bf16", kit.config())
+    yield {"item": "plain", "result": "reference", **figures(plain)}
+    yield same_losses(name, kit.train(name, config, **options), plain)
 
 
 def data_path(kit: Kit) -> Iterator[Row]:
     """Decode without a model, then into the steps of B/16x2 with 8 tokens."""
-    config = kit.config("bf16")
+    config = kit.config()
     if not kit.small:
-        learner = TokenLearnerConfig(num_tokens=8, after_block=3)
         config = replace(
             config,
-            clip=ClipConfig(),
-            model=ModelConfig(size="B", temporal_depth=4, tubelet=(2, 16, 16), token_learner=learner),
+            clip=settings.ClipConfig(),
+            model=replace(config.model, size="B", temporal_depth=4),
             schedule=replace(config.schedule, length="40 steps"),
             training=replace(config.training, batch_size=32, checkpoint_every_steps=1000),
         )
-    config = replace(config, data=replace(config.data, num_workers=kit.workers))
     records = read_records(load_description("", config.data.root), "train", Path(config.data.root))
-    loader = TrainLoader(records, config, 0, 1)
-    clips, begin = 0, 0.0
-    for step, batch in enumerate(loader.iterate()):
-        clips += len(batch.pixels) if step >= WARM else 0
-        begin = time.perf_counter() if step == WARM - 1 else begin
-    decoded = clips / (time.perf_counter() - begin)
-    yield {"item": f"decoding alone, {kit.workers} workers", "result": "done", "clips/s": round(decoded, 2)}
-    yield {"item": "decoding into steps", "result": "done", **speed(kit.train("data", config))}
+    batches = TrainLoader(records, config, 0, 1).iterate()
+    list(itertools.islice(batches, WARM))
+    begin = time.perf_counter()
+    clips = sum(len(batch.pixels) for batch in batches)
+    speed = round(clips / (time.perf_counter() - begin), 2)
+    yield {"item": f"decoding alone, {config.data.num_workers} workers", "result": "done", "clips/s": speed}
+    yield {"item": "decoding into steps", "result": "done", **figures(kit.train("data", config))}
