@@ -58,8 +58,7 @@ def models(kit: Kit) -> Iterator[Row]:
         yield steps_of(kit, contender)
     for peer in PEERS:
         contenders, missing = peer_contenders(sizes(kit), [peer])
-        for name in missing:
-            yield {"item": name, "result": f"not run: {PEERS[name][0]} is not installed"}
+        yield from ({"item": name, "result": f"not run: {PEERS[name][0]} is not installed"} for name in missing)
         while contenders:  # one at a time on the device
             yield steps_of(kit, contenders.pop())
 
@@ -70,6 +69,7 @@ def compiled_models(kit: Kit) -> Iterator[Row]:
     if kit.small:
         yield {"item": "steps of compiled models", "result": "not run: minutes of compilation on a CPU"}
     for contender in () if kit.small else our_contenders(sizes(kit), quarters=(1,)):
+        torch.compiler.reset()  # without the shapes of the models before
         compile_model(contender.model, "blocks", kit.device)
         yield steps_of(kit, contender)
 
@@ -210,16 +210,14 @@ def one_line(error: Exception) -> str:
 
 def print_section(console: Console, name: str, section: dict[str, Any]) -> None:
     """Print a line per item, and the error of the section."""
-    title = f"\n{name}: {'FAILED' if section['failed'] else 'passed'} in {section['seconds']} s"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=f"{name}: {'FAILED' if section['failed'] else 'passed'} in {section['seconds']} s")
     headings = dict.fromkeys(key for row in section["rows"] for key in row if key != "failed")
     for heading in headings:
         table.add_column(heading)
     for row in section["rows"]:
         table.add_row(*("" if row.get(heading) is None else str(row[heading]) for heading in headings))
     console.print(table)
-    if section["error"]:
-        console.print(f"error: {section['error']}", markup=False)
+    console.print(section["error"] or "", markup=False)
 
 
 if __name__ == "__main__":

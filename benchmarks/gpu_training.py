@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch._inductor.config
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -113,6 +114,7 @@ def run(config: ExperimentConfig, folder: Path, killed_at: int = -1, without: st
     torch._inductor.config.fallback_random = True  # dropout as without torch.compile
     records = read_records(load_description("", config.data.root), "train", Path(config.data.root))
     accelerator = make_accelerator(config.training.precision)
+    assert sharded == (accelerator.distributed_type == DistributedType.FSDP), accelerator.distributed_type
     seed_torch(config.training.seed)
     steps = itertools.count()
 
