@@ -77,10 +77,10 @@ class Contender:
     train_multiply_adds: int
 
 
-def our_contenders(sizes: Sizes) -> Iterator[Contender]:
-    """Yield the factorized encoder (the reference), with TokenLearner after 0, 1/4, 1/2, 3/4, and the joint form."""
+def our_contenders(sizes: Sizes, quarters: Sequence[int] = range(4)) -> Iterator[Contender]:
+    """Yield the factorized encoder (the reference), with TokenLearner after these quarters, and the joint form."""
     yield _ours("fe", "factorized encoder", sizes)
-    for after_block in sorted({sizes.depth * quarters // 4 for quarters in range(4)}):
+    for after_block in sorted({sizes.depth * number // 4 for number in quarters}):
         for tokens in (8, 16):
             title = f"  {tokens} tokens after block {after_block}"
             yield _ours(f"fe_tl{tokens}at{after_block}", title, sizes, num_tokens=tokens, after_block=after_block)

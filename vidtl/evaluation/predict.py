@@ -102,12 +102,13 @@ def predict(
     Videos that cannot be opened come first, then files with a container, then images and folders of images, each in the
     order given. The batches are those of an evaluation of the videos in that order.
 
-    `model` is on the device of `accelerator` (None: made for this process). UserError for an unknown protocol, scores
-    that are not finite, a missing decoder or a worker that died.
+    `model` moves to the device of `accelerator` (None: made for this process). UserError for an unknown protocol,
+    scores that are not finite, a missing decoder or a worker that died.
     """
     settings = settings or PredictionSettings()
     config, classes, multi_label = settings.resolved(model)
     accelerator = accelerator or make_accelerator(config.training.precision)
+    model.to(accelerator.device)
     accepted, refusals = split_refused(videos, settings.frame_rate)
     for video, reason in refusals:
         yield Prediction(path=video.path, class_names=classes.names, reason=reason)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 GPU_PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
-GPU_PEAKS |= {"A100": 312e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12}
+GPU_PEAKS |= {"A100": 312e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "RTX 4090": 165e12}
 """FLOP/s of dense bf16 matrix products by words of the device name, longer names first (NVIDIA's data sheets)."""
 
 CUDA_REPEATS = 10  # a single call on a GPU is too short to measure
