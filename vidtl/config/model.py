@@ -64,6 +64,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "token_learner.after_block": 3,
             "token_learner.version": "v1.1",
             "token_learner.pooling": "sum",
+            "token_learner.hidden": None,
+            "token_learner.elastic": False,
             "token_learner.fuser": False,
         },
         clip={"num_frames": 32, "frame_size": (224, 224)},
@@ -92,6 +94,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "token_learner.after_block": 3,
             "token_learner.version": "v1",
             "token_learner.pooling": "mean",
+            "token_learner.hidden": None,
+            "token_learner.elastic": False,
         },
         clip={"num_frames": 1, "frame_size": (48, 48), "short_side": 52, "mean": (0.0,) * 3, "std": (1.0,) * 3},
     ),
@@ -120,10 +124,15 @@ class TokenLearnerConfig:
     """Tokens per timestep that remain (the papers use 8 or 16); 0 builds the model without TokenLearner."""
     after_block: int | None = None
     """Number of blocks before TokenLearner: `8at3` in the papers' notation is 8 tokens after block 3."""
-    version: Literal["v1", "v1.1"] | None = None
-    """`v1`: four 3x3 convolutions and a sigmoid (the paper's experiments); `v1.1`: an MLP and a softmax over space."""
+    version: Literal["v1", "v1.1", "average", "merge"] | None = None
+    """`v1`: four 3x3 convolutions and a sigmoid (the paper's experiments); `v1.1`: an MLP and a softmax over space; two
+    baselines in its place: `average` pooling of the grid, or `merge` of similar tokens (ToMe)."""
     pooling: Literal["sum", "mean"] | None = None
     """`v1` only: sum (the authors' code) or mean over space of maps times features."""
+    hidden: int | None = None
+    """Maps that `v1` and `v1.1` compute, of which the first `num_tokens` are used; default: num_tokens."""
+    elastic: bool | None = None
+    """Train for every number of tokens up to `num_tokens`: one of them may be chosen when the model runs."""
     fuser: bool | None = None
     """Wrap every later block as TokenLearner -> block -> TokenFuser, which restores the number of tokens (vivit)."""
 
@@ -216,7 +225,7 @@ class ModelConfig:
         tubelet = known.get("tubelet", (1, 1, 1))
         require(min(tubelet) >= 1, "model.tubelet", tubelet, "three values of 1 or more")
         if known.get("token_learner.pooling") == "mean":
-            allowed = "sum with version v1.1, whose maps already average"
+            allowed = f"sum with version {known['token_learner.version']}, whose maps already average"
             require(known["token_learner.version"] == "v1", "model.token_learner.pooling", "mean", allowed)
         if self.architecture == "t2t_vit":
             allowed = f"t2t_performer or t2t_transformer with {_family(self)}"
@@ -239,6 +248,7 @@ def resolve_model(config: ModelConfig) -> ModelConfig:
 def model_arguments(config: ModelConfig, clip: ClipConfig) -> dict[str, Any]:
     """Return the keyword arguments that build the model of a resolved configuration, apart from `num_classes`."""
     names = {"token_learner.version": "learner_version", "token_learner.pooling": "learner_pooling"}
+    names["token_learner.hidden"] = "learner_hidden"
     settings = {names.get(key, key.rpartition(".")[2]): value for key, value in _given(config).items()}
     return {**settings, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
 

@@ -1,9 +1,11 @@
 """The base class of all video models."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
+from vidtl.models.token_learner import TokenLearner
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,6 +41,8 @@ class VideoModel(  # type: ignore[misc]
     """Names of the K classes, or empty."""
     multi_label: bool | None = None
     """Any number of classes per clip; None where unknown."""
+    elastic_tokens: int = 0
+    """S of an elastic TokenLearner, which `token_counts` of `forward` may use in part; else 0."""
 
     save_directory: ClassVar[Callable[["VideoModel", Path], None]]
     load_published: ClassVar[Callable[[str, ClipConfig | None, int], "VideoModel"]]
@@ -127,7 +132,13 @@ class VideoModel(  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, name: str | Path, *, clip: ClipConfig | None = None, num_classes: int = 400, revision: str = ""
+        cls,
+        name: str | Path,
+        *,
+        clip: ClipConfig | None = None,
+        num_classes: int = 400,
+        revision: str = "",
+        num_tokens: int | None = None,
     ) -> Self:
         """Load published weights as the model that they are, in evaluation mode.
 
@@ -137,13 +148,36 @@ class VideoModel(  # type: ignore[misc]
             clip: another number of frames or frame size; image models take single frames by default.
             num_classes: of a fresh classifier, where the weights have none.
             revision: branch, tag or commit of the repository.
+            num_tokens: of the first tokens of an elastic TokenLearner, see `with_num_tokens`.
 
         UserError: as `read_published`, or the weights are of another model than `cls`.
         """
         model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip, num_classes)
         if not isinstance(model, cls):
             raise UserError(f"{name} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
-        return model.eval()
+        return (model if num_tokens is None else with_num_tokens(model, num_tokens)).eval()
+
+
+Model = TypeVar("Model", bound=VideoModel)
+
+
+def with_num_tokens(model: Model, num_tokens: int) -> Model:
+    """Copy an elastic model as a plain one of its first `num_tokens` learned tokens, with the same scores, bit by bit.
+
+    All maps are still computed, which costs little: kernels round differently for other shapes. UserError for a model
+    that is not elastic, or has fewer tokens.
+    """
+    key, count = "num_tokens", model.elastic_tokens
+    require(count > 0, key, num_tokens, "only models with model.token_learner.elastic have a choice")
+    require(1 <= num_tokens <= count, key, num_tokens, f"1 to {count}, model.token_learner.num_tokens")
+    cut, stage = copy.deepcopy(model), model.model_config.token_learner
+    for module in cut.modules():
+        if isinstance(module, TokenLearner):
+            module.num_tokens = num_tokens
+            hidden = (stage.hidden or count) if module.learned else None
+            stage = replace(stage, num_tokens=num_tokens, elastic=False, hidden=hidden)
+    cut.elastic_tokens, cut.model_config = 0, replace(model.model_config, token_learner=stage)
+    return cut
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.embedding import Grid, Kind, PositionEmbedding
-from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
+from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version, run_blocks
 
 
 class Encoder(nn.Module):
@@ -46,6 +46,7 @@ class Encoder(nn.Module):
         after_block: int = 0,
         learner_version: Version = "v1.1",
         learner_pooling: Pooling = "sum",
+        learner_hidden: int | None = None,
         fuser: bool = False,
     ) -> None:
         super().__init__()
@@ -63,7 +64,8 @@ class Encoder(nn.Module):
         self.token_fusers = nn.ModuleList()
         stages = (depth - after_block if fuser else 1) if num_tokens else 0
         for _ in range(stages):
-            self.token_learners.append(TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout))
+            learner = TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout, learner_hidden)
+            self.token_learners.append(learner)
             if fuser:
                 self.token_fusers.append(TokenFuser(width, num_tokens, dropout))
         self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
@@ -78,21 +80,35 @@ class Encoder(nn.Module):
         return [first, *blocks, [f"{prefix}.norm"]]
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
+        if not self.token_fusers:
+            return self.use_tokens(self.learn_tokens(tokens_BtND))
         tokens = self._before_token_learner(tokens_BtND)
         later_blocks = self.blocks[self.after_block :]
-        if self.token_fusers:
-            for learner, block, fuser in zip(self.token_learners, later_blocks, self.token_fusers, strict=True):
-                prefix, grid = self._split(tokens)
-                prefix, learned = self._split(block(self._join(prefix, learner(grid, self.grid[1:]))))
-                tokens = self._join(prefix, grid + fuser(learned, grid))
-        else:
-            for learner in self.token_learners:
-                prefix, grid = self._split(tokens)
-                tokens = self._join(prefix, learner(grid, self.grid[1:]))
-            for block in later_blocks:
-                tokens = block(tokens)
+        for learner, block, fuser in zip(self.token_learners, later_blocks, self.token_fusers, strict=True):
+            prefix, grid = self._split(tokens)
+            prefix, learned = self._split(block(self._join(prefix, learner(grid, self.grid[1:]))))
+            tokens = self._join(prefix, grid + fuser(learned, grid))
         normed: Tensor = self.norm(tokens)
         return normed
+
+    def learn_tokens(self, tokens_BtND: Tensor) -> Tensor:
+        """Compute the part that all numbers of tokens share, the input of `use_tokens`; not with a fuser."""
+        tokens = self._before_token_learner(tokens_BtND)
+        for learner in self.token_learners:
+            assert isinstance(learner, TokenLearner)
+            prefix, grid = self._split(tokens)
+            tokens = self._join(prefix, learner.learn(grid, self.grid[1:], self._next_block))
+        return tokens
+
+    def use_tokens(self, state: Tensor, num_tokens: int | None = None) -> Tensor:
+        """Go on with the first `num_tokens` learned tokens, all by default."""
+        sizes = None
+        for learner in self.token_learners:
+            assert isinstance(learner, TokenLearner)
+            prefix, grid = self._split(state)
+            tokens, sizes = learner.select(grid, num_tokens or learner.num_tokens, self.grid[1:])
+            state = self._join(prefix, tokens)
+        return run_blocks(self.blocks[self.after_block :], self.norm, state, sizes)
 
     def sequence(self, tokens_BtND: Tensor) -> Tensor:
         """Return the output as one sequence, prefix tokens averaged over timesteps: `[B, P + t N', D]`."""
@@ -106,8 +122,13 @@ class Encoder(nn.Module):
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
         _, grid = self._split(self._before_token_learner(tokens_BtND))
-        maps_BtShw: Tensor = rearrange(learner.maps(grid, self.grid[1:]), "B t S (h w) -> B t S h w", h=self.grid.h)
+        maps = learner.maps(grid, self.grid[1:], self._next_block)
+        maps_BtShw: Tensor = rearrange(maps, "B t S (h w) -> B t S h w", h=self.grid.h)
         return maps_BtShw
+
+    @property
+    def _next_block(self) -> nn.Module | None:
+        return self.blocks[self.after_block] if self.after_block < len(self.blocks) else None
 
     def _before_token_learner(self, tokens_BtND: Tensor) -> Tensor:
         if self.num_prefix:

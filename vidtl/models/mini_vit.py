@@ -7,6 +7,7 @@ cropping to 48 x 48 and mirroring, part of the study's model, belong to the data
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Mlp, TransformerBlock
 from vidtl.models.embedding import PositionEmbedding, Tubelet, cut_tubelets, tubelet_grid
 from vidtl.models.t2t_vit import SMALL_IMAGE_SPLITS, TokenModule, TokensToToken
-from vidtl.models.token_learner import Pooling, TokenLearner, Version, check_token_learner
+from vidtl.models.token_learner import Pooling, TokenLearner, Version, check_token_learner, run_blocks
 
 
 class MiniViT(VideoModel):
@@ -46,6 +47,8 @@ class MiniViT(VideoModel):
         after_block: int = 3,
         learner_version: Version = "v1",
         learner_pooling: Pooling = "mean",
+        learner_hidden: int | None = None,
+        elastic: bool = False,
         num_frames: int = 1,
         frame_size: tuple[int, int] = (48, 48),
         num_classes: int,
@@ -56,7 +59,10 @@ class MiniViT(VideoModel):
         require(tubelet[0] == 1 and (patches or tubelet == (1, 6, 6)), "model.tubelet", list(tubelet),
                 "[1, height, width]" if patches else f"[1, 6, 6] with tokenizer {tokenizer}")  # fmt: skip
         grid = tubelet_grid(tubelet, num_frames, frame_size)
-        check_token_learner(num_tokens, after_block, grid.size, depth)
+        check_token_learner(
+            num_tokens, after_block, grid.size, depth, version=learner_version, elastic=elastic, hidden=learner_hidden
+        )
+        self.elastic_tokens = num_tokens if elastic else 0
         self.tubelet = tubelet
         self.after_block = after_block if num_tokens else depth
         self.proj: nn.Module
@@ -73,21 +79,34 @@ class MiniViT(VideoModel):
         for _ in range(depth):
             attention = _keras_attention(width, num_heads, head_width, attention_dropout)
             self.blocks.append(TransformerBlock(width, attention, _keras_mlp(width, mlp_width, dropout)))
-        self.token_learner = (
-            TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout) if num_tokens else None
-        )
+        stage = num_tokens, learner_version, learner_pooling, dropout, learner_hidden
+        self.token_learner = TokenLearner(width, *stage) if num_tokens else None
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, num_classes)
         _glorot_uniform_(self.head, width + num_classes)
 
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Images `[B, 1, 3, H, W]` to scores `[B, K]`."""
+    def forward(self, input_BTCHW: Tensor, token_counts: tuple[int, ...] = ()) -> Tensor:
+        """Images `[B, 1, 3, H, W]` to scores `[B, K]`, with `token_counts` to `[len(token_counts), B, K]`."""
+        state = self.learn_tokens(input_BTCHW)
+        if token_counts:
+            return torch.stack([self.classify_tokens(state, count) for count in token_counts])
+        return self.classify_tokens(state)
+
+    def learn_tokens(self, input_BTCHW: Tensor) -> Tensor:
+        """Compute what scores for every number of tokens share, `[B, 1, S, D]`, as in `ViViT`."""
         tokens_B1ND = self._before_token_learner(input_BTCHW)
+        if self.token_learner is None:
+            return tokens_B1ND
+        return self.token_learner.learn(tokens_B1ND, self.positions.grid[1:], *self.blocks[self.after_block :][:1])
+
+    def classify_tokens(self, state: Tensor, num_tokens: int | None = None) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with `num_tokens` tokens; UserError outside 1 to S."""
+        sizes = None
         if self.token_learner is not None:
-            tokens_B1ND = self.token_learner(tokens_B1ND, self.positions.grid[1:])
-        for block in self.blocks[self.after_block :]:
-            tokens_B1ND = block(tokens_B1ND)
-        logits_BK: Tensor = self.head(reduce(self.norm(tokens_B1ND), "B 1 N D -> B D", "mean"))
+            count = self.token_learner.num_tokens if num_tokens is None else num_tokens
+            state, sizes = self.token_learner.select(state, count, self.positions.grid[1:])
+        tokens_B1ND = run_blocks(self.blocks[self.after_block :], self.norm, state, sizes)
+        logits_BK: Tensor = self.head(reduce(tokens_B1ND, "B 1 N D -> B D", "mean"))
         return logits_BK
 
     def layers(self) -> list[list[str]]:
@@ -107,7 +126,8 @@ class MiniViT(VideoModel):
         if self.token_learner is None:
             raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
         grid = self.positions.grid
-        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:])
+        tokens_B1ND, block = self._before_token_learner(input_BTCHW), self.blocks[self.after_block :][:1]
+        maps_B1SN = self.token_learner.maps(tokens_B1ND, grid[1:], *block)
         return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=grid.h)  # type: ignore[no-any-return]
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -47,8 +48,9 @@ class ViViT(VideoModel):
     `encoder` is the only encoder, or the spatial one of the factorised encoder; `temporal_encoder` is the second one of
     the factorised encoder, else `None`. The classifier starts at 0, as in the reference code.
 
-    Arguments are the keys of `model` and `clip`, described in `vidtl/config`. `num_tokens` (0 for none), `after_block`
-    and `fuser` are those of `model.token_learner`, `learner_version` and `learner_pooling` its `version` and `pooling`.
+    Arguments are the keys of `model` and `clip`, described in `vidtl/config`. `num_tokens` (0 for none), `after_block`,
+    `elastic` and `fuser` are those of `model.token_learner`; `learner_version`, `learner_pooling` and `learner_hidden`
+    its `version`, `pooling` and `hidden`.
 
     Raises:
         UserError: settings that contradict each other or the clip.
@@ -89,6 +91,8 @@ class ViViT(VideoModel):
         after_block: int = 3,
         learner_version: Version = "v1.1",
         learner_pooling: Pooling = "sum",
+        learner_hidden: int | None = None,
+        elastic: bool = False,
         fuser: bool = False,
         num_frames: int,
         frame_size: tuple[int, int],
@@ -106,7 +110,12 @@ class ViViT(VideoModel):
             self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
         pools_timesteps = self.factorised and temporal_input == "pooled"
         _check_pooling(form, pooling, temporal_input, temporal_depth, num_tokens, num_registers)
-        check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
+        check_token_learner(
+            num_tokens, after_block, self.grid.h * self.grid.w, depth, version=learner_version, elastic=elastic,
+            hidden=learner_hidden, fuser=fuser, form=form, pooling=pooling, num_registers=num_registers,
+            temporal_input=temporal_input,
+        )  # fmt: skip
+        self.elastic_tokens = num_tokens if elastic else 0
         blocks = partial(
             make_blocks, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, activation=activation,
             norm_eps=norm_eps, layer_scale=layer_scale, softcap=attention_softcap, dropout=dropout,
@@ -121,7 +130,7 @@ class ViViT(VideoModel):
             class_token=pooling == "cls" and (pools_timesteps or not self.factorised), num_registers=num_registers,
             input_norm=input_norm, final_norm=pooling != "mean_norm" or (has_second and not pools_timesteps),
             num_tokens=num_tokens, after_block=after_block, learner_version=learner_version,
-            learner_pooling=learner_pooling, fuser=fuser,
+            learner_pooling=learner_pooling, learner_hidden=learner_hidden, fuser=fuser,
         )  # fmt: skip
         places = Grid(1, 1, num_tokens) if num_tokens and not fuser else self.grid  # learned: no place in space
         grid = places._replace(t=self.grid.t) if temporal_input == "tokens" else Grid(self.grid.t, 1, 1)
@@ -140,14 +149,39 @@ class ViViT(VideoModel):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
-        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`; `timesteps_Bt` as in `forward_tokens`."""
+    def forward(
+        self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None, token_counts: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`; `timesteps_Bt` as in `forward_tokens`.
+
+        With `token_counts`, to the scores with each of these numbers of learned tokens, `[len(token_counts), B, K]`.
+        """
+        if token_counts:
+            state = self.learn_tokens(input_BTCHW, timesteps_Bt)
+            return torch.stack([self.classify_tokens(state, count) for count in token_counts])
         logits_BK: Tensor = self.head(self.forward_features(input_BTCHW, timesteps_Bt))
+        return logits_BK
+
+    def learn_tokens(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
+        """Compute what scores for every number of tokens share, `[B, t, S, D]`; arguments as in `forward`.
+
+        The result holds all learned tokens; with `average`, the N tokens of the grid; with `merge`, also their keys.
+        """
+        require(not self.encoder.token_fusers, "model.token_learner.fuser", True, "false, to choose a number of tokens")
+        if timesteps_Bt is None:
+            return self.encoder.learn_tokens(self.tokenize(input_BTCHW))
+        return self.encoder.learn_tokens(self.embed(input_BTCHW))[timesteps_Bt, 0]
+
+    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with `num_tokens` tokens; UserError outside 1 to S."""
+        logits_BK: Tensor = self.head(self._pool_all(self._over_time(self.encoder.use_tokens(state, num_tokens))))
         return logits_BK
 
     def forward_features(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
         """Compute the input of the classifier, one vector per clip: `[B, D]`."""
-        tokens_BtND = self.forward_tokens(input_BTCHW, timesteps_Bt)
+        return self._pool_all(self.forward_tokens(input_BTCHW, timesteps_Bt))
+
+    def _pool_all(self, tokens_BtND: Tensor) -> Tensor:
         if not self.factorised or self.temporal_input != "pooled":
             return self.pool((self.temporal_encoder or self.encoder).sequence(tokens_BtND))  # type: ignore[no-any-return]
         vectors_BtD: Tensor = self.pool(tokens_BtND)
@@ -184,6 +218,9 @@ class ViViT(VideoModel):
             tokens_BtND: Tensor = self.encoder(self.tokenize(input_BTCHW))
         else:
             tokens_BtND = self.encoder(self.embed(input_BTCHW))[timesteps_Bt, 0]
+        return self._over_time(tokens_BtND)
+
+    def _over_time(self, tokens_BtND: Tensor) -> Tensor:
         if self.temporal_encoder is not None and self.temporal_input != "pooled":
             tokens_BtND = self.temporal_encoder(tokens_BtND)
         return tokens_BtND
