@@ -41,8 +41,6 @@ class VideoModel(  # type: ignore[misc]
     """Names of the K classes, or empty."""
     multi_label: bool | None = None
     """Any number of classes per clip; None where unknown."""
-    elastic_tokens: int = 0
-    """S of an elastic TokenLearner, which `token_counts` of `forward` may use in part; else 0."""
 
     save_directory: ClassVar[Callable[["VideoModel", Path], None]]
     load_published: ClassVar[Callable[[str, ClipConfig | None, int], "VideoModel"]]
@@ -53,6 +51,12 @@ class VideoModel(  # type: ignore[misc]
         require(num_classes >= 1, "num_classes", num_classes, "1 or more")
         self.clip_shape = (num_frames, 3, *frame_size)
         self.num_classes = num_classes
+
+    @property
+    def elastic_tokens(self) -> int:
+        """S of an elastic TokenLearner, of which `token_counts` of `forward` are parts; else 0."""
+        stage = self.model_config.token_learner
+        return stage.num_tokens or 0 if stage.elastic else 0
 
     def check_input(self, input_BTCHW: Tensor) -> None:
         """Raise a `UserError` for clips of another shape than that of the model."""
@@ -176,7 +180,7 @@ def with_num_tokens(model: Model, num_tokens: int) -> Model:
             module.num_tokens = num_tokens
             hidden = (stage.hidden or count) if module.learned else None
             stage = replace(stage, num_tokens=num_tokens, elastic=False, hidden=hidden)
-    cut.elastic_tokens, cut.model_config = 0, replace(model.model_config, token_learner=stage)
+    cut.model_config = replace(model.model_config, token_learner=stage)
     return cut
 
 

@@ -63,9 +63,9 @@ class Encoder(nn.Module):
         self.token_learners = nn.ModuleList()
         self.token_fusers = nn.ModuleList()
         stages = (depth - after_block if fuser else 1) if num_tokens else 0
+        stage = num_tokens, learner_version, learner_pooling, dropout, learner_hidden
         for _ in range(stages):
-            learner = TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout, learner_hidden)
-            self.token_learners.append(learner)
+            self.token_learners.append(TokenLearner(width, *stage))
             if fuser:
                 self.token_fusers.append(TokenFuser(width, num_tokens, dropout))
         self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
@@ -92,23 +92,22 @@ class Encoder(nn.Module):
         return normed
 
     def learn_tokens(self, tokens_BtND: Tensor) -> Tensor:
-        """Compute the part that all numbers of tokens share, the input of `use_tokens`; not with a fuser."""
+        """Compute the input of `use_tokens`, for any number of tokens; not with a fuser."""
         tokens = self._before_token_learner(tokens_BtND)
         for learner in self.token_learners:
-            assert isinstance(learner, TokenLearner)
             prefix, grid = self._split(tokens)
-            tokens = self._join(prefix, learner.learn(grid, self.grid[1:], self._next_block))
+            tokens = self._join(prefix, learner(grid, self.grid[1:], *self.blocks[self.after_block :][:1]))
         return tokens
 
-    def use_tokens(self, state: Tensor, num_tokens: int | None = None) -> Tensor:
-        """Go on with the first `num_tokens` learned tokens, all by default."""
+    def use_tokens(self, tokens: Tensor, num_tokens: int | None = None) -> Tensor:
+        """Go on from a result of `learn_tokens` with its first `num_tokens`, all by default."""
         sizes = None
         for learner in self.token_learners:
             assert isinstance(learner, TokenLearner)
-            prefix, grid = self._split(state)
-            tokens, sizes = learner.select(grid, num_tokens or learner.num_tokens, self.grid[1:])
-            state = self._join(prefix, tokens)
-        return run_blocks(self.blocks[self.after_block :], self.norm, state, sizes)
+            prefix, grid = self._split(tokens)
+            selected, sizes, _ = learner.select(grid, num_tokens, self.grid[1:])
+            tokens = self._join(prefix, selected)
+        return run_blocks(self.blocks[self.after_block :], self.norm, tokens, sizes)
 
     def sequence(self, tokens_BtND: Tensor) -> Tensor:
         """Return the output as one sequence, prefix tokens averaged over timesteps: `[B, P + t N', D]`."""
@@ -122,13 +121,9 @@ class Encoder(nn.Module):
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
         _, grid = self._split(self._before_token_learner(tokens_BtND))
-        maps = learner.maps(grid, self.grid[1:], self._next_block)
+        maps = learner.maps(grid, self.grid[1:], *self.blocks[self.after_block :][:1])
         maps_BtShw: Tensor = rearrange(maps, "B t S (h w) -> B t S h w", h=self.grid.h)
         return maps_BtShw
-
-    @property
-    def _next_block(self) -> nn.Module | None:
-        return self.blocks[self.after_block] if self.after_block < len(self.blocks) else None
 
     def _before_token_learner(self, tokens_BtND: Tensor) -> Tensor:
         if self.num_prefix:

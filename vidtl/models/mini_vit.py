@@ -48,7 +48,6 @@ class MiniViT(VideoModel):
         learner_version: Version = "v1",
         learner_pooling: Pooling = "mean",
         learner_hidden: int | None = None,
-        elastic: bool = False,
         num_frames: int = 1,
         frame_size: tuple[int, int] = (48, 48),
         num_classes: int,
@@ -59,10 +58,7 @@ class MiniViT(VideoModel):
         require(tubelet[0] == 1 and (patches or tubelet == (1, 6, 6)), "model.tubelet", list(tubelet),
                 "[1, height, width]" if patches else f"[1, 6, 6] with tokenizer {tokenizer}")  # fmt: skip
         grid = tubelet_grid(tubelet, num_frames, frame_size)
-        check_token_learner(
-            num_tokens, after_block, grid.size, depth, version=learner_version, elastic=elastic, hidden=learner_hidden
-        )
-        self.elastic_tokens = num_tokens if elastic else 0
+        check_token_learner(num_tokens, after_block, grid.size, depth)
         self.tubelet = tubelet
         self.after_block = after_block if num_tokens else depth
         self.proj: nn.Module
@@ -94,17 +90,16 @@ class MiniViT(VideoModel):
 
     def learn_tokens(self, input_BTCHW: Tensor) -> Tensor:
         """Compute what scores for every number of tokens share, `[B, 1, S, D]`, as in `ViViT`."""
-        tokens_B1ND = self._before_token_learner(input_BTCHW)
+        tokens_B1ND, next_block = self._before_token_learner(input_BTCHW), self.blocks[self.after_block :][:1]
         if self.token_learner is None:
             return tokens_B1ND
-        return self.token_learner.learn(tokens_B1ND, self.positions.grid[1:], *self.blocks[self.after_block :][:1])
+        return self.token_learner(tokens_B1ND, self.positions.grid[1:], *next_block)  # type: ignore[no-any-return]
 
     def classify_tokens(self, state: Tensor, num_tokens: int | None = None) -> Tensor:
         """Map a result of `learn_tokens` to scores `[B, K]` with `num_tokens` tokens; UserError outside 1 to S."""
         sizes = None
         if self.token_learner is not None:
-            count = self.token_learner.num_tokens if num_tokens is None else num_tokens
-            state, sizes = self.token_learner.select(state, count, self.positions.grid[1:])
+            state, sizes, _ = self.token_learner.select(state, num_tokens, self.positions.grid[1:])
         tokens_B1ND = run_blocks(self.blocks[self.after_block :], self.norm, state, sizes)
         logits_BK: Tensor = self.head(reduce(tokens_B1ND, "B 1 N D -> B D", "mean"))
         return logits_BK
@@ -126,8 +121,8 @@ class MiniViT(VideoModel):
         if self.token_learner is None:
             raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
         grid = self.positions.grid
-        tokens_B1ND, block = self._before_token_learner(input_BTCHW), self.blocks[self.after_block :][:1]
-        maps_B1SN = self.token_learner.maps(tokens_B1ND, grid[1:], *block)
+        next_block = self.blocks[self.after_block :][:1]
+        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:], *next_block)
         return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=grid.h)  # type: ignore[no-any-return]
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class TokenLearner(nn.Module):
         dim: token width D.
         num_tokens: S.
         version: `v1` computes maps by four 3x3 convolutions and a sigmoid, `v1.1` by an MLP and a softmax over the N;
-            two baselines without weights: `average` pooling of the grid, and `merge` of similar tokens.
+            `average` and `merge` have no weights, and `forward` leaves their N tokens to `select`.
         pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
         dropout: inside the MLP of `v1.1`.
         hidden: number of maps, of which the first S are used; S by default.
@@ -67,70 +67,72 @@ class TokenLearner(nn.Module):
             self.score = Mlp(dim, BOTTLENECK, hidden or num_tokens, dropout=dropout, activation="gelu_tanh")
 
     def forward(
-        self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: bool = False
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int] | None = None,
+        block: nn.Module | None = None,
+        *,
+        return_maps: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return tokens `[..., S, D]`, and with `return_maps` also the maps `[..., S, N]` before pooling.
 
         Args:
             tokens: `[..., N, D]`, row by row over the grid.
-            grid: height and width with N places in `v1` and `average`; needed there unless the grid is square.
+            grid: height and width with N places in `v1`; needed there unless the grid is square.
+            block: the next one; `merge` appends its keys, averaged over heads, or else the tokens, to the tokens.
         """
-        learned, _ = self.select(self.learn(tokens, grid), self.num_tokens, grid)
-        return (learned, self.maps(tokens, grid)) if return_maps else learned
-
-    def maps(self, tokens: Tensor, grid: tuple[int, int] | None = None, block: nn.Module | None = None) -> Tensor:
-        """Return weights `[..., S, N]`: between 0 and 1 in `v1`, else a distribution over the N tokens."""
-        if self.learned:
-            return self._all_maps(tokens, grid)[..., : self.num_tokens, :]
-        return self._fixed_maps(self.learn(tokens, grid, block), self.num_tokens, grid)[0]
-
-    def learn(self, tokens: Tensor, grid: tuple[int, int] | None = None, block: nn.Module | None = None) -> Tensor:
-        """Compute what every number of tokens shares: all learned tokens, or the N tokens of a baseline.
-
-        `merge` appends its metric to each: the keys of the following `block`, averaged over heads, or the token itself.
-        """
-        if self.version == "merge":
-            with torch.no_grad():
-                metric = block.mean_keys(tokens) if isinstance(block, TransformerBlock) else tokens
-            return torch.cat([tokens, metric.to(tokens.dtype)], dim=-1)
         if not self.learned:
-            return tokens
-        learned = self._all_maps(tokens, grid) @ tokens
+            if self.version == "average":
+                return tokens
+            with torch.no_grad():
+                keys = block.mean_keys(tokens) if isinstance(block, TransformerBlock) else tokens
+            return torch.cat([tokens, keys.to(tokens.dtype)], dim=-1)
+        maps = self._scored(tokens, grid)
+        learned = (maps @ tokens)[..., : self.num_tokens, :]
         if self.version == "v1" and self.pooling == "mean":
             learned = learned / tokens.shape[-2]
-        return learned
+        return (learned, maps[..., : self.num_tokens, :]) if return_maps else learned
 
     def select(
-        self, state: Tensor, num_tokens: int, grid: tuple[int, int] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the first tokens of a result of `learn`, `[..., k, D]`, and the sizes `[..., k]` of merged ones."""
-        allowed = f"1 to {self.num_tokens}, model.token_learner.num_tokens"
-        require(1 <= num_tokens <= self.num_tokens, "num_tokens", num_tokens, allowed)
-        if self.learned:
-            return state[..., :num_tokens, :], None
-        maps, sizes = self._fixed_maps(state, num_tokens, grid)
-        return maps.to(state.dtype) @ state[..., : self.dim], sizes
+        self, state: Tensor, num_tokens: int | None, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the first k tokens of a result of `forward`, all for None: `[..., k, D]`.
 
-    def _all_maps(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
+        For merged tokens also their sizes `[..., k]`, and without learned maps the maps `[..., k, N]`.
+        """
+        count = self.num_tokens if num_tokens is None else num_tokens
+        allowed = f"1 to {self.num_tokens}, model.token_learner.num_tokens"
+        require(1 <= count <= self.num_tokens, "num_tokens", count, allowed)
+        if self.learned:
+            return state[..., :count, :], None, None
+        sizes = None
+        if self.version == "average":
+            maps = average_maps(grid, count).to(state).expand(*state.shape[:-2], -1, -1)
+        else:
+            maps = merge_assignment(state[..., self.dim :], count)
+            sizes = maps.sum(dim=-1)
+            maps = (maps / sizes[..., None]).to(state.dtype)
+        return maps @ state[..., : self.dim], sizes, maps
+
+    def maps(self, tokens: Tensor, grid: tuple[int, int], block: nn.Module | None = None) -> Tensor:
+        """Return weights `[..., S, N]`: between 0 and 1 in `v1`, else a distribution over the N tokens."""
+        if self.learned:
+            return self._scored(tokens, grid)[..., : self.num_tokens, :]
+        _, _, maps = self.select(self(tokens, grid, block), None, grid)
+        return maps
+
+    def _scored(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
         normed = self.norm(tokens)
         if self.version == "v1":
             scores: Tensor = self.score(normed, grid or _square_grid(tokens.shape[-2]))
             return torch.sigmoid(scores)
         return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)
 
-    def _fixed_maps(self, state: Tensor, num_tokens: int, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor | None]:
-        if self.version == "average":
-            maps = average_maps(grid or _square_grid(state.shape[-2]), num_tokens).to(state.device)
-            return maps.expand(*state.shape[:-2], -1, -1), None
-        assignment = merge_assignment(state[..., self.dim :], num_tokens)
-        sizes = assignment.sum(dim=-1)
-        return assignment / sizes[..., None], sizes
-
 
 def run_blocks(
     blocks: Iterable[nn.Module], norm: nn.Module, tokens_BtND: Tensor, sizes_BtN: Tensor | None = None
 ) -> Tensor:
-    """Apply blocks and a norm; merged tokens count by their sizes in attention and in a mean of the result (ToMe)."""
+    """Apply blocks and a norm; merged tokens count by their sizes in attention and in the mean of the result (ToMe)."""
     log_sizes = () if sizes_BtN is None else (sizes_BtN.log(),)
     for block in blocks:
         tokens_BtND = block(tokens_BtND, *log_sizes)
@@ -190,45 +192,11 @@ def _square_grid(num_tokens: int) -> tuple[int, int]:
     return side, side
 
 
-def check_token_learner(
-    num_tokens: int,
-    after_block: int,
-    places: int,
-    depth: int,
-    *,
-    version: Version,
-    elastic: bool,
-    hidden: int | None,
-    fuser: bool = False,
-    form: str = "joint",
-    pooling: str = "mean",
-    num_registers: int = 0,
-    temporal_input: str = "pooled",
-) -> None:
-    """Raise a `UserError` for more tokens than a timestep has, a stage behind the last block, or what excludes it."""
+def check_token_learner(num_tokens: int, after_block: int, places: int, depth: int, fuser: bool = False) -> None:
+    """Raise a `UserError` for more tokens than a timestep has, or for a stage behind the last block."""
     if not num_tokens:
         return
     key = "model.token_learner"
     require(num_tokens <= places, f"{key}.num_tokens", num_tokens, f"0 to {places}, the tokens of a timestep")
     last = f"0 to {depth - fuser}, of {depth} blocks" + (" with a fuser, which wraps a block" if fuser else "")
     require(after_block <= depth - fuser, f"{key}.after_block", after_block, last)
-    learned = version.startswith("v")
-    allowed = f"{num_tokens} (num_tokens) or more with version v1 or v1.1, else null"
-    require(hidden is None or (learned and hidden >= num_tokens), f"{key}.hidden", hidden, allowed)
-    require(learned or not fuser, f"{key}.fuser", fuser, f"false with {key}.version {version}")
-    merges = version == "merge"
-    if not (elastic or merges):
-        return
-    require(not elastic or num_tokens >= 3, f"{key}.num_tokens", num_tokens, f"3 or more with {key}.elastic")
-    reason = f"with {key}.{'elastic' if elastic else 'version merge'}"
-    require(not fuser, f"{key}.fuser", fuser, f"false {reason}")
-    require(pooling == "mean", "model.pooling", pooling, f"mean {reason}")
-    require(not num_registers, "model.num_registers", num_registers, f"0 {reason}")
-    require(temporal_input != "tokens", "model.temporal_input", temporal_input, f"pooled or places {reason}")
-    if merges:
-        require(
-            after_block < depth, f"{key}.after_block", after_block, f"0 to {depth - 1}: merging uses a block's keys"
-        )
-        forms = ("joint", "factorised_encoder")
-        require(form in forms, "model.form", form, f"{' or '.join(forms)} {reason}: merged tokens have no place")
-        require(temporal_input == "pooled", "model.temporal_input", temporal_input, f"pooled {reason}")

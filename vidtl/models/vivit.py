@@ -48,9 +48,8 @@ class ViViT(VideoModel):
     `encoder` is the only encoder, or the spatial one of the factorised encoder; `temporal_encoder` is the second one of
     the factorised encoder, else `None`. The classifier starts at 0, as in the reference code.
 
-    Arguments are the keys of `model` and `clip`, described in `vidtl/config`. `num_tokens` (0 for none), `after_block`,
-    `elastic` and `fuser` are those of `model.token_learner`; `learner_version`, `learner_pooling` and `learner_hidden`
-    its `version`, `pooling` and `hidden`.
+    Arguments are the keys of `model` and `clip`, described in `vidtl/config`. `num_tokens` (0 for none), `after_block`
+    and `fuser` are those of `model.token_learner`; `learner_version` is its `version`, and likewise the others.
 
     Raises:
         UserError: settings that contradict each other or the clip.
@@ -92,7 +91,6 @@ class ViViT(VideoModel):
         learner_version: Version = "v1.1",
         learner_pooling: Pooling = "sum",
         learner_hidden: int | None = None,
-        elastic: bool = False,
         fuser: bool = False,
         num_frames: int,
         frame_size: tuple[int, int],
@@ -110,12 +108,7 @@ class ViViT(VideoModel):
             self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
         pools_timesteps = self.factorised and temporal_input == "pooled"
         _check_pooling(form, pooling, temporal_input, temporal_depth, num_tokens, num_registers)
-        check_token_learner(
-            num_tokens, after_block, self.grid.h * self.grid.w, depth, version=learner_version, elastic=elastic,
-            hidden=learner_hidden, fuser=fuser, form=form, pooling=pooling, num_registers=num_registers,
-            temporal_input=temporal_input,
-        )  # fmt: skip
-        self.elastic_tokens = num_tokens if elastic else 0
+        check_token_learner(num_tokens, after_block, self.grid.h * self.grid.w, depth, fuser)
         blocks = partial(
             make_blocks, width=width, num_heads=num_heads, mlp_width=mlp_width or 4 * width, activation=activation,
             norm_eps=norm_eps, layer_scale=layer_scale, softcap=attention_softcap, dropout=dropout,
@@ -154,7 +147,7 @@ class ViViT(VideoModel):
     ) -> Tensor:
         """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`; `timesteps_Bt` as in `forward_tokens`.
 
-        With `token_counts`, to the scores with each of these numbers of learned tokens, `[len(token_counts), B, K]`.
+        With `token_counts`, to the scores for each of these numbers of tokens: `[len(token_counts), B, K]`.
         """
         if token_counts:
             state = self.learn_tokens(input_BTCHW, timesteps_Bt)
@@ -165,14 +158,14 @@ class ViViT(VideoModel):
     def learn_tokens(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
         """Compute what scores for every number of tokens share, `[B, t, S, D]`; arguments as in `forward`.
 
-        The result holds all learned tokens; with `average`, the N tokens of the grid; with `merge`, also their keys.
+        These are the learned tokens; with `average` those of the grid, with `merge` the same and a key of each.
         """
         require(not self.encoder.token_fusers, "model.token_learner.fuser", True, "false, to choose a number of tokens")
         if timesteps_Bt is None:
             return self.encoder.learn_tokens(self.tokenize(input_BTCHW))
         return self.encoder.learn_tokens(self.embed(input_BTCHW))[timesteps_Bt, 0]
 
-    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
+    def classify_tokens(self, state: Tensor, num_tokens: int | None = None) -> Tensor:
         """Map a result of `learn_tokens` to scores `[B, K]` with `num_tokens` tokens; UserError outside 1 to S."""
         logits_BK: Tensor = self.head(self._pool_all(self._over_time(self.encoder.use_tokens(state, num_tokens))))
         return logits_BK
