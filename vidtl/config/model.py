@@ -126,11 +126,11 @@ class TokenLearnerConfig:
     """Number of blocks before TokenLearner: `8at3` in the papers' notation is 8 tokens after block 3."""
     version: Literal["v1", "v1.1", "average", "merge"] | None = None
     """`v1`: four 3x3 convolutions and a sigmoid (the paper's experiments); `v1.1`: an MLP and a softmax over space;
-    `average`, `merge`: baselines at the same place, average pooling of the grid and merging of similar tokens (ToMe)."""
+    baselines: `average` pooling of the grid, `merge` of similar tokens (ToMe)."""
     pooling: Literal["sum", "mean"] | None = None
     """`v1` only: sum (the authors' code) or mean over space of maps times features."""
     hidden: int | None = None
-    """Maps that `v1` and `v1.1` compute, of which the first `num_tokens` are used; default: num_tokens."""
+    """Maps that are computed, of which the first `num_tokens` are used; default: num_tokens."""
     elastic: bool | None = None
     """Train for every number of tokens up to `num_tokens`, to choose one when the model runs."""
     fuser: bool | None = None
@@ -225,11 +225,10 @@ class ModelConfig:
         tubelet = known.get("tubelet", (1, 1, 1))
         require(min(tubelet) >= 1, "model.tubelet", tubelet, "three values of 1 or more")
         if known.get("token_learner.pooling") == "mean":
-            version = known["token_learner.version"]
-            allowed = f"sum with version {version}, whose maps already average"
-            require(version == "v1", "model.token_learner.pooling", "mean", allowed)
+            allowed = f"sum with version {known['token_learner.version']}, whose maps already average"
+            require(known["token_learner.version"] == "v1", "model.token_learner.pooling", "mean", allowed)
         if known.get("token_learner.num_tokens"):
-            _check_subsets(known)
+            _check_token_learner(known)
         if self.architecture == "t2t_vit":
             allowed = f"t2t_performer or t2t_transformer with {_family(self)}"
             require(known["tokenizer"] != "tubelet", "model.tokenizer", self.tokenizer, allowed)
@@ -239,31 +238,21 @@ _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"
 _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0, "token_learner.after_block": 0}
 _LEAST |= {"num_registers": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
 
-_ELASTIC: dict[str, tuple[Any, ...]] = {
-    "token_learner.fuser": (False,),
-    "pooling": ("mean",),
-    "num_registers": (0,),
-    "temporal_input": ("pooled", "places"),
-}
-_ALLOWED = {
-    "elastic": _ELASTIC,
-    "average": {"token_learner.fuser": (False,)},
-    "merge": _ELASTIC | {"temporal_input": ("pooled",), "form": ("joint", "factorised_encoder")},
-}
-"""Values of other keys with an elastic TokenLearner and with the baselines: merged tokens have no place."""
+_REDUCED = {"token_learner.fuser": False, "pooling": "mean", "num_registers": 0, "temporal_input": "pooled"}
+"""Values of other keys with a TokenLearner that is elastic, has been, or is one of the baselines."""
 
 
-def _check_subsets(known: Mapping[str, Any]) -> None:
-    count, hidden, version = (known[f"token_learner.{key}"] for key in ("num_tokens", "hidden", "version"))
-    fits = hidden is None or (version.startswith("v") and hidden >= count)
-    allowed = f"{count} or more, the number of tokens, with version v1 or v1.1, else null"
-    require(fits, "model.token_learner.hidden", hidden, allowed)
-    elastic = known["token_learner.elastic"]
-    require(count > 2 or not elastic, "model.token_learner.num_tokens", count, "3 or more with token_learner.elastic")
-    for name in (["elastic"] if elastic else []) + [version]:
-        for key, values in _ALLOWED.get(name, {}).items():
-            words = f"{' or '.join(map(str, values))} with {'an ' if name == 'elastic' else ''}{name} token_learner"
-            require(known.get(key, values[0]) in values, f"model.{key}", known.get(key), words)
+def _check_token_learner(known: Mapping[str, Any]) -> None:
+    """Raise a `UserError` for settings that exclude each other."""
+    key, names = "model.token_learner", ("num_tokens", "hidden", "version", "elastic")
+    count, hidden, version, elastic = (known[f"token_learner.{name}"] for name in names)
+    require(hidden is None or hidden >= count, f"{key}.hidden", hidden, f"{count} or more, {key}.num_tokens")
+    require(count > 2 or not elastic, f"{key}.num_tokens", count, f"3 or more with {key}.elastic")
+    reason = f"with {key}.{'elastic' if elastic else 'hidden' if hidden else f'version {version}'}"
+    for other, value in _REDUCED.items() if elastic or hidden or version in ("average", "merge") else ():
+        require(known.get(other, value) == value, f"model.{other}", known.get(other), f"{value} {reason}")
+    form, allowed = known.get("form", "joint"), f"joint or factorised_encoder {reason}: merged tokens have no place"
+    require(version != "merge" or form in ("joint", "factorised_encoder"), "model.form", form, allowed)
 
 
 def resolve_model(config: ModelConfig) -> ModelConfig:
@@ -277,9 +266,9 @@ def resolve_model(config: ModelConfig) -> ModelConfig:
 def model_arguments(config: ModelConfig, clip: ClipConfig) -> dict[str, Any]:
     """Return the keyword arguments that build the model of a resolved configuration, apart from `num_classes`."""
     names = {"token_learner.version": "learner_version", "token_learner.pooling": "learner_pooling"}
-    names["token_learner.hidden"] = "learner_hidden"
     settings = {names.get(key, key.rpartition(".")[2]): value for key, value in _given(config).items()}
-    settings.pop("elastic", None)  # decides the training alone
+    settings |= {"num_tokens": maps} if (maps := settings.pop("hidden", 0)) else {}
+    settings.pop("elastic", None)
     return {**settings, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from vidtl.config import ClipConfig, ModelConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
-from vidtl.models.token_learner import TokenLearner
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -41,6 +40,8 @@ class VideoModel(  # type: ignore[misc]
     """Names of the K classes, or empty."""
     multi_label: bool | None = None
     """Any number of classes per clip; None where unknown."""
+    elastic_tokens: int = 0
+    """S of an elastic TokenLearner, 0 for other models; set by `build_model`."""
 
     save_directory: ClassVar[Callable[["VideoModel", Path], None]]
     load_published: ClassVar[Callable[[str, ClipConfig | None, int], "VideoModel"]]
@@ -52,11 +53,14 @@ class VideoModel(  # type: ignore[misc]
         self.clip_shape = (num_frames, 3, *frame_size)
         self.num_classes = num_classes
 
-    @property
-    def elastic_tokens(self) -> int:
-        """S of an elastic TokenLearner, of which `token_counts` of `forward` are parts; else 0."""
-        stage = self.model_config.token_learner
-        return stage.num_tokens or 0 if stage.elastic else 0
+    def classify_each(self, state: Tensor, token_counts: Sequence[int]) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[len(token_counts), B, K]`; UserError unless elastic."""
+        require(self.elastic_tokens > 0, "token_counts", token_counts, "none without model.token_learner.elastic")
+        return torch.stack([self.classify_tokens(state, count) for count in token_counts])
+
+    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
+        """Map the tokens that a model has learned to scores `[B, K]`, with the first `num_tokens` of them."""
+        raise NotImplementedError
 
     def check_input(self, input_BTCHW: Tensor) -> None:
         """Raise a `UserError` for clips of another shape than that of the model."""
@@ -152,36 +156,31 @@ class VideoModel(  # type: ignore[misc]
             clip: another number of frames or frame size; image models take single frames by default.
             num_classes: of a fresh classifier, where the weights have none.
             revision: branch, tag or commit of the repository.
-            num_tokens: of the first tokens of an elastic TokenLearner, see `with_num_tokens`.
+            num_tokens: of those of an elastic TokenLearner, see `with_num_tokens`.
 
         UserError: as `read_published`, or the weights are of another model than `cls`.
         """
         model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip, num_classes)
+        model = model if num_tokens is None else with_num_tokens(model, num_tokens)
         if not isinstance(model, cls):
             raise UserError(f"{name} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
-        return (model if num_tokens is None else with_num_tokens(model, num_tokens)).eval()
+        return model.eval()
 
 
-Model = TypeVar("Model", bound=VideoModel)
+def with_num_tokens(model: VideoModel, num_tokens: int) -> VideoModel:
+    """Copy an elastic model as a plain one of its first `num_tokens` tokens, with the same scores bit by bit.
 
-
-def with_num_tokens(model: Model, num_tokens: int) -> Model:
-    """Copy an elastic model as a plain one of its first `num_tokens` learned tokens, with the same scores, bit by bit.
-
-    All maps are still computed, which costs little: kernels round differently for other shapes. UserError for a model
+    It still computes all maps, which costs little: kernels round differently for another number. UserError for a model
     that is not elastic, or has fewer tokens.
     """
-    key, count = "num_tokens", model.elastic_tokens
-    require(count > 0, key, num_tokens, "only models with model.token_learner.elastic have a choice")
-    require(1 <= num_tokens <= count, key, num_tokens, f"1 to {count}, model.token_learner.num_tokens")
-    cut, stage = copy.deepcopy(model), model.model_config.token_learner
-    for module in cut.modules():
-        if isinstance(module, TokenLearner):
-            module.num_tokens = num_tokens
-            hidden = (stage.hidden or count) if module.learned else None
-            stage = replace(stage, num_tokens=num_tokens, elastic=False, hidden=hidden)
-    cut.model_config = replace(model.model_config, token_learner=stage)
-    return cut
+    count = model.elastic_tokens
+    allowed = f"1 to {count}, model.token_learner.num_tokens" if count else "none without model.token_learner.elastic"
+    require(1 <= num_tokens <= count, "num_tokens", num_tokens, allowed)
+    plain, stage = copy.deepcopy(model), model.model_config.token_learner
+    getattr(plain, "encoder", plain).num_tokens, plain.elastic_tokens = num_tokens, 0
+    stage = replace(stage, num_tokens=num_tokens, elastic=False, hidden=stage.hidden or count)
+    plain.model_config = replace(model.model_config, token_learner=stage)
+    return plain
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from einops import reduce
 from torch import Tensor, nn
 
 from vidtl.models.attention import Attention, Axes
@@ -123,15 +122,10 @@ class TransformerBlock(nn.Module):
         self.scale2 = make_layer_scale(width, layer_scale)
         self.drop_path = drop_path or StochasticDepth(0.0)
 
-    def forward(self, tokens_BtND: Tensor, *log_sizes_BtN: Tensor) -> Tensor:
-        tokens_BtND = tokens_BtND + self.drop_path(self.scale1(self.attn(self.norm1(tokens_BtND), *log_sizes_BtN)))
+    def forward(self, tokens_BtND: Tensor, *biases_BtN: Tensor) -> Tensor:
+        tokens_BtND = tokens_BtND + self.drop_path(self.scale1(self.attn(self.norm1(tokens_BtND), *biases_BtN)))
         out_BtND: Tensor = tokens_BtND + self.drop_path(self.scale2(self.mlp(self.norm2(tokens_BtND))))
         return out_BtND
-
-    def mean_keys(self, tokens_BtND: Tensor) -> Tensor:
-        """Return the keys of the attention, averaged over heads: `[B, t, N, d]`."""
-        keys_BtND = self.attn.k(self.norm1(tokens_BtND))
-        return reduce(keys_BtND, "B t N (H d) -> B t N d", "mean", H=self.attn.num_heads)  # type: ignore[no-any-return]
 
 
 class FactorisedSelfAttentionBlock(nn.Module):

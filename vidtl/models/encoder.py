@@ -46,7 +46,6 @@ class Encoder(nn.Module):
         after_block: int = 0,
         learner_version: Version = "v1.1",
         learner_pooling: Pooling = "sum",
-        learner_hidden: int | None = None,
         fuser: bool = False,
     ) -> None:
         super().__init__()
@@ -59,13 +58,13 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.input_norm = nn.LayerNorm(width, eps=norm_eps) if input_norm else nn.Identity()
         self.blocks = blocks(depth, axes, num_prefix=self.num_prefix)
+        self.num_tokens = num_tokens
         self.after_block = after_block if num_tokens else depth
         self.token_learners = nn.ModuleList()
         self.token_fusers = nn.ModuleList()
         stages = (depth - after_block if fuser else 1) if num_tokens else 0
-        stage = num_tokens, learner_version, learner_pooling, dropout, learner_hidden
         for _ in range(stages):
-            self.token_learners.append(TokenLearner(width, *stage))
+            self.token_learners.append(TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout))
             if fuser:
                 self.token_fusers.append(TokenFuser(width, num_tokens, dropout))
         self.norm = nn.LayerNorm(width, eps=norm_eps) if final_norm else nn.Identity()
@@ -81,7 +80,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
         if not self.token_fusers:
-            return self.use_tokens(self.learn_tokens(tokens_BtND))
+            return self.use_tokens(self.learn_tokens(tokens_BtND), self.num_tokens)
         tokens = self._before_token_learner(tokens_BtND)
         later_blocks = self.blocks[self.after_block :]
         for learner, block, fuser in zip(self.token_learners, later_blocks, self.token_fusers, strict=True):
@@ -92,21 +91,19 @@ class Encoder(nn.Module):
         return normed
 
     def learn_tokens(self, tokens_BtND: Tensor) -> Tensor:
-        """Compute the input of `use_tokens`, for any number of tokens; not with a fuser."""
+        """Compute the input of `use_tokens`, the same for any number of tokens; not with a fuser."""
         tokens = self._before_token_learner(tokens_BtND)
         for learner in self.token_learners:
             prefix, grid = self._split(tokens)
-            tokens = self._join(prefix, learner(grid, self.grid[1:], *self.blocks[self.after_block :][:1]))
+            tokens = self._join(prefix, learner(grid, self.grid[1:]))
         return tokens
 
-    def use_tokens(self, tokens: Tensor, num_tokens: int | None = None) -> Tensor:
-        """Go on from a result of `learn_tokens` with its first `num_tokens`, all by default."""
+    def use_tokens(self, tokens: Tensor, num_tokens: int) -> Tensor:
+        """Go on with the first `num_tokens` of a result of `learn_tokens`."""
         sizes = None
-        for learner in self.token_learners:
-            assert isinstance(learner, TokenLearner)
-            prefix, grid = self._split(tokens)
-            selected, sizes, _ = learner.select(grid, num_tokens, self.grid[1:])
-            tokens = self._join(prefix, selected)
+        if not self.num_prefix:  # with it, no part of the tokens is taken
+            for learner in self.token_learners:
+                tokens, sizes = learner.select(tokens, num_tokens, self.grid[1:])  # type: ignore[operator]
         return run_blocks(self.blocks[self.after_block :], self.norm, tokens, sizes)
 
     def sequence(self, tokens_BtND: Tensor) -> Tensor:
@@ -121,7 +118,7 @@ class Encoder(nn.Module):
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
         _, grid = self._split(self._before_token_learner(tokens_BtND))
-        maps = learner.maps(grid, self.grid[1:], *self.blocks[self.after_block :][:1])
+        maps = learner.maps(grid, self.grid[1:], self.num_tokens)
         maps_BtShw: Tensor = rearrange(maps, "B t S (h w) -> B t S h w", h=self.grid.h)
         return maps_BtShw
 

@@ -7,7 +7,6 @@ cropping to 48 x 48 and mirroring, part of the study's model, belong to the data
 from collections.abc import Iterable
 from typing import Literal
 
-import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -47,7 +46,6 @@ class MiniViT(VideoModel):
         after_block: int = 3,
         learner_version: Version = "v1",
         learner_pooling: Pooling = "mean",
-        learner_hidden: int | None = None,
         num_frames: int = 1,
         frame_size: tuple[int, int] = (48, 48),
         num_classes: int,
@@ -60,6 +58,7 @@ class MiniViT(VideoModel):
         grid = tubelet_grid(tubelet, num_frames, frame_size)
         check_token_learner(num_tokens, after_block, grid.size, depth)
         self.tubelet = tubelet
+        self.num_tokens = num_tokens
         self.after_block = after_block if num_tokens else depth
         self.proj: nn.Module
         if tokenizer == "tubelet":
@@ -75,31 +74,28 @@ class MiniViT(VideoModel):
         for _ in range(depth):
             attention = _keras_attention(width, num_heads, head_width, attention_dropout)
             self.blocks.append(TransformerBlock(width, attention, _keras_mlp(width, mlp_width, dropout)))
-        stage = num_tokens, learner_version, learner_pooling, dropout, learner_hidden
-        self.token_learner = TokenLearner(width, *stage) if num_tokens else None
+        self.token_learner = (
+            TokenLearner(width, num_tokens, learner_version, learner_pooling, dropout) if num_tokens else None
+        )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, num_classes)
         _glorot_uniform_(self.head, width + num_classes)
 
     def forward(self, input_BTCHW: Tensor, token_counts: tuple[int, ...] = ()) -> Tensor:
-        """Images `[B, 1, 3, H, W]` to scores `[B, K]`, with `token_counts` to `[len(token_counts), B, K]`."""
+        """Images `[B, 1, 3, H, W]` to scores `[B, K]`, or, as in `ViViT`, `[len(token_counts), B, K]`."""
         state = self.learn_tokens(input_BTCHW)
-        if token_counts:
-            return torch.stack([self.classify_tokens(state, count) for count in token_counts])
-        return self.classify_tokens(state)
+        return self.classify_each(state, token_counts) if token_counts else self.classify_tokens(state, self.num_tokens)
 
     def learn_tokens(self, input_BTCHW: Tensor) -> Tensor:
-        """Compute what scores for every number of tokens share, `[B, 1, S, D]`, as in `ViViT`."""
-        tokens_B1ND, next_block = self._before_token_learner(input_BTCHW), self.blocks[self.after_block :][:1]
-        if self.token_learner is None:
-            return tokens_B1ND
-        return self.token_learner(tokens_B1ND, self.positions.grid[1:], *next_block)  # type: ignore[no-any-return]
+        """Compute the learned tokens `[B, 1, S, D]`, as in `ViViT`; all tokens without TokenLearner."""
+        tokens_B1ND = self._before_token_learner(input_BTCHW)
+        return self.token_learner(tokens_B1ND, self.positions.grid[1:]) if self.token_learner else tokens_B1ND
 
-    def classify_tokens(self, state: Tensor, num_tokens: int | None = None) -> Tensor:
-        """Map a result of `learn_tokens` to scores `[B, K]` with `num_tokens` tokens; UserError outside 1 to S."""
+    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`; UserError outside 1 to S."""
         sizes = None
-        if self.token_learner is not None:
-            state, sizes, _ = self.token_learner.select(state, num_tokens, self.positions.grid[1:])
+        if self.token_learner:
+            state, sizes = self.token_learner.select(state, num_tokens, self.positions.grid[1:])
         tokens_B1ND = run_blocks(self.blocks[self.after_block :], self.norm, state, sizes)
         logits_BK: Tensor = self.head(reduce(tokens_B1ND, "B 1 N D -> B D", "mean"))
         return logits_BK
@@ -121,8 +117,7 @@ class MiniViT(VideoModel):
         if self.token_learner is None:
             raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
         grid = self.positions.grid
-        next_block = self.blocks[self.after_block :][:1]
-        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:], *next_block)
+        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:], self.num_tokens)
         return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=grid.h)  # type: ignore[no-any-return]
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.config.checks import require, require_choice
-from vidtl.models.blocks import Mlp, TransformerBlock
-from vidtl.models.token_merging import average_maps, merge_assignment
+from vidtl.models.blocks import Mlp
+from vidtl.models.token_merging import average_maps, merge_maps
 
 Version = Literal["v1", "v1.1", "average", "merge"]
 Pooling = Literal["sum", "mean"]
@@ -35,25 +35,17 @@ class TokenLearner(nn.Module):
             `average` and `merge` have no weights, and `forward` leaves their N tokens to `select`.
         pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
         dropout: inside the MLP of `v1.1`.
-        hidden: number of maps, of which the first S are used; S by default.
 
     UserError: a value that is not allowed.
     """
 
     def __init__(
-        self,
-        dim: int,
-        num_tokens: int,
-        version: Version = "v1.1",
-        pooling: Pooling = "sum",
-        dropout: float = 0.0,
-        hidden: int | None = None,
+        self, dim: int, num_tokens: int, version: Version = "v1.1", pooling: Pooling = "sum", dropout: float = 0.0
     ) -> None:
         super().__init__()
         require(num_tokens >= 1, "TokenLearner.num_tokens", num_tokens, "1 or more")
         require_choice("TokenLearner.version", version, get_args(Version))
         require_choice("TokenLearner.pooling", pooling, get_args(Pooling) if version == "v1" else ["sum"])
-        self.dim = dim
         self.num_tokens = num_tokens
         self.version = version
         self.pooling = pooling
@@ -62,81 +54,55 @@ class TokenLearner(nn.Module):
             return
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         if version == "v1":
-            self.score: nn.Module = _ConvScores(dim, hidden or num_tokens)
+            self.score: nn.Module = _ConvScores(dim, num_tokens)
         else:
-            self.score = Mlp(dim, BOTTLENECK, hidden or num_tokens, dropout=dropout, activation="gelu_tanh")
+            self.score = Mlp(dim, BOTTLENECK, num_tokens, dropout=dropout, activation="gelu_tanh")
 
     def forward(
-        self,
-        tokens: Tensor,
-        grid: tuple[int, int] | None = None,
-        block: nn.Module | None = None,
-        *,
-        return_maps: bool = False,
+        self, tokens: Tensor, grid: tuple[int, int] | None = None, *, return_maps: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return tokens `[..., S, D]`, and with `return_maps` also the maps `[..., S, N]` before pooling.
 
         Args:
             tokens: `[..., N, D]`, row by row over the grid.
             grid: height and width with N places in `v1`; needed there unless the grid is square.
-            block: the next one; `merge` appends its keys, averaged over heads, or else the tokens, to the tokens.
         """
         if not self.learned:
-            if self.version == "average":
-                return tokens
-            with torch.no_grad():
-                keys = block.mean_keys(tokens) if isinstance(block, TransformerBlock) else tokens
-            return torch.cat([tokens, keys.to(tokens.dtype)], dim=-1)
-        maps = self._scored(tokens, grid)
-        learned = (maps @ tokens)[..., : self.num_tokens, :]
+            return tokens
+        maps = self.maps(tokens, grid)
+        learned = maps @ tokens
         if self.version == "v1" and self.pooling == "mean":
             learned = learned / tokens.shape[-2]
-        return (learned, maps[..., : self.num_tokens, :]) if return_maps else learned
+        return (learned, maps) if return_maps else learned
 
-    def select(
-        self, state: Tensor, num_tokens: int | None, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the first k tokens of a result of `forward`, all for None: `[..., k, D]`.
-
-        For merged tokens also their sizes `[..., k]`, and without learned maps the maps `[..., k, N]`.
-        """
-        count = self.num_tokens if num_tokens is None else num_tokens
+    def select(self, state: Tensor, num_tokens: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Return the first k tokens of a result of `forward`, `[..., k, D]`, and the sizes `[..., k]` if merged."""
         allowed = f"1 to {self.num_tokens}, model.token_learner.num_tokens"
-        require(1 <= count <= self.num_tokens, "num_tokens", count, allowed)
+        require(1 <= num_tokens <= self.num_tokens, "num_tokens", num_tokens, allowed)
         if self.learned:
-            return state[..., :count, :], None, None
-        sizes = None
+            return state[..., :num_tokens, :], None
+        maps = self.maps(state, grid, num_tokens)
+        return maps.to(state.dtype) @ state, 1 / maps.amax(dim=-1) if self.version == "merge" else None
+
+    def maps(self, tokens: Tensor, grid: tuple[int, int] | None = None, num_tokens: int | None = None) -> Tensor:
+        """Return weights `[..., k, N]`, k = S by default: between 0 and 1 in `v1`, else averages over the N tokens."""
+        if self.version == "merge":
+            return merge_maps(tokens, num_tokens or self.num_tokens)
         if self.version == "average":
-            maps = average_maps(grid, count).to(state).expand(*state.shape[:-2], -1, -1)
-        else:
-            maps = merge_assignment(state[..., self.dim :], count)
-            sizes = maps.sum(dim=-1)
-            maps = (maps / sizes[..., None]).to(state.dtype)
-        return maps @ state[..., : self.dim], sizes, maps
-
-    def maps(self, tokens: Tensor, grid: tuple[int, int], block: nn.Module | None = None) -> Tensor:
-        """Return weights `[..., S, N]`: between 0 and 1 in `v1`, else a distribution over the N tokens."""
-        if self.learned:
-            return self._scored(tokens, grid)[..., : self.num_tokens, :]
-        _, _, maps = self.select(self(tokens, grid, block), None, grid)
-        return maps
-
-    def _scored(self, tokens: Tensor, grid: tuple[int, int] | None) -> Tensor:
+            return average_maps(tokens, num_tokens or self.num_tokens, grid or _square_grid(tokens.shape[-2]))
         normed = self.norm(tokens)
         if self.version == "v1":
             scores: Tensor = self.score(normed, grid or _square_grid(tokens.shape[-2]))
-            return torch.sigmoid(scores)
-        return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)
+            return torch.sigmoid(scores)[..., :num_tokens, :]
+        return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)[..., :num_tokens, :]
 
 
-def run_blocks(
-    blocks: Iterable[nn.Module], norm: nn.Module, tokens_BtND: Tensor, sizes_BtN: Tensor | None = None
-) -> Tensor:
+def run_blocks(blocks: Iterable[nn.Module], norm: nn.Module, tokens: Tensor, sizes_BtN: Tensor | None) -> Tensor:
     """Apply blocks and a norm; merged tokens count by their sizes in attention and in the mean of the result (ToMe)."""
     log_sizes = () if sizes_BtN is None else (sizes_BtN.log(),)
     for block in blocks:
-        tokens_BtND = block(tokens_BtND, *log_sizes)
-    normed: Tensor = norm(tokens_BtND)
+        tokens = block(tokens, *log_sizes)
+    normed: Tensor = norm(tokens)
     return normed if sizes_BtN is None else normed * (sizes_BtN / sizes_BtN.mean(dim=-1, keepdim=True))[..., None]
 
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -49,7 +48,7 @@ class ViViT(VideoModel):
     the factorised encoder, else `None`. The classifier starts at 0, as in the reference code.
 
     Arguments are the keys of `model` and `clip`, described in `vidtl/config`. `num_tokens` (0 for none), `after_block`
-    and `fuser` are those of `model.token_learner`; `learner_version` is its `version`, and likewise the others.
+    and `fuser` are those of `model.token_learner`, `learner_version` and `learner_pooling` its `version` and `pooling`.
 
     Raises:
         UserError: settings that contradict each other or the clip.
@@ -90,7 +89,6 @@ class ViViT(VideoModel):
         after_block: int = 3,
         learner_version: Version = "v1.1",
         learner_pooling: Pooling = "sum",
-        learner_hidden: int | None = None,
         fuser: bool = False,
         num_frames: int,
         frame_size: tuple[int, int],
@@ -123,7 +121,7 @@ class ViViT(VideoModel):
             class_token=pooling == "cls" and (pools_timesteps or not self.factorised), num_registers=num_registers,
             input_norm=input_norm, final_norm=pooling != "mean_norm" or (has_second and not pools_timesteps),
             num_tokens=num_tokens, after_block=after_block, learner_version=learner_version,
-            learner_pooling=learner_pooling, learner_hidden=learner_hidden, fuser=fuser,
+            learner_pooling=learner_pooling, fuser=fuser,
         )  # fmt: skip
         places = Grid(1, 1, num_tokens) if num_tokens and not fuser else self.grid  # learned: no place in space
         grid = places._replace(t=self.grid.t) if temporal_input == "tokens" else Grid(self.grid.t, 1, 1)
@@ -150,31 +148,26 @@ class ViViT(VideoModel):
         With `token_counts`, to the scores for each of these numbers of tokens: `[len(token_counts), B, K]`.
         """
         if token_counts:
-            state = self.learn_tokens(input_BTCHW, timesteps_Bt)
-            return torch.stack([self.classify_tokens(state, count) for count in token_counts])
+            return self.classify_each(self.learn_tokens(input_BTCHW, timesteps_Bt), token_counts)
         logits_BK: Tensor = self.head(self.forward_features(input_BTCHW, timesteps_Bt))
         return logits_BK
 
     def learn_tokens(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
-        """Compute what scores for every number of tokens share, `[B, t, S, D]`; arguments as in `forward`.
-
-        These are the learned tokens; with `average` those of the grid, with `merge` the same and a key of each.
-        """
-        require(not self.encoder.token_fusers, "model.token_learner.fuser", True, "false, to choose a number of tokens")
+        """Compute the tokens `[B, t, S, D]` of an elastic TokenLearner, or the N of its baselines; see `forward`."""
         if timesteps_Bt is None:
             return self.encoder.learn_tokens(self.tokenize(input_BTCHW))
         return self.encoder.learn_tokens(self.embed(input_BTCHW))[timesteps_Bt, 0]
 
-    def classify_tokens(self, state: Tensor, num_tokens: int | None = None) -> Tensor:
-        """Map a result of `learn_tokens` to scores `[B, K]` with `num_tokens` tokens; UserError outside 1 to S."""
-        logits_BK: Tensor = self.head(self._pool_all(self._over_time(self.encoder.use_tokens(state, num_tokens))))
+    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`; UserError outside 1 to S."""
+        logits_BK: Tensor = self.head(self._pool(self.encoder.use_tokens(state, num_tokens)))
         return logits_BK
 
     def forward_features(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
         """Compute the input of the classifier, one vector per clip: `[B, D]`."""
-        return self._pool_all(self.forward_tokens(input_BTCHW, timesteps_Bt))
+        return self._pool(self.forward_tokens(input_BTCHW, timesteps_Bt))
 
-    def _pool_all(self, tokens_BtND: Tensor) -> Tensor:
+    def _pool(self, tokens_BtND: Tensor) -> Tensor:
         if not self.factorised or self.temporal_input != "pooled":
             return self.pool((self.temporal_encoder or self.encoder).sequence(tokens_BtND))  # type: ignore[no-any-return]
         vectors_BtD: Tensor = self.pool(tokens_BtND)
@@ -211,9 +204,6 @@ class ViViT(VideoModel):
             tokens_BtND: Tensor = self.encoder(self.tokenize(input_BTCHW))
         else:
             tokens_BtND = self.encoder(self.embed(input_BTCHW))[timesteps_Bt, 0]
-        return self._over_time(tokens_BtND)
-
-    def _over_time(self, tokens_BtND: Tensor) -> Tensor:
         if self.temporal_encoder is not None and self.temporal_input != "pooled":
             tokens_BtND = self.temporal_encoder(tokens_BtND)
         return tokens_BtND

@@ -76,6 +76,8 @@ def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], de
     """
     if mode == "none":
         return
+    allowed = "'none' or 'blocks' with model.token_learner.elastic: each number of tokens would be compiled"
+    require(mode == "blocks" or not getattr(model, "elastic_tokens", 0), "training.compile", mode, allowed)
     default = ("CC", "gcc") if device.type == "cuda" else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
     name = os.environ.get(default[0]) or default[1]
     allowed = f"'none' without the compiler {name!r} (Debian: apt install g++; {default[0]} names another)"
