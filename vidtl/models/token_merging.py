@@ -3,8 +3,6 @@
 Both are maps `[..., k, N]`, multiplied by the N tokens: no sums by atomics, equal bits in every run.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
@@ -16,7 +14,7 @@ def average_maps(tokens: Tensor, num_tokens: int, grid: tuple[int, int]) -> Tens
     The ratio of the sides, a / c, is the one nearest to h / w on a log scale.
     """
     sides = [(a, num_tokens // a) for a in range(1, num_tokens + 1) if num_tokens % a == 0]
-    nearest = min(sides, key=lambda side: abs(math.log(side[0] * grid[1] / (side[1] * grid[0]))))
+    nearest = min(sides, key=lambda side: max(x := side[0] * grid[1], y := side[1] * grid[0]) / min(x, y))
     places = torch.eye(grid[0] * grid[1], dtype=tokens.dtype, device=tokens.device).view(-1, *grid)
     return F.adaptive_avg_pool2d(places, nearest).flatten(1).T.expand(*tokens.shape[:-2], -1, -1)
 
