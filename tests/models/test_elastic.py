@@ -119,9 +119,10 @@ def test_settings_that_exclude_each_other_are_refused(model, stage, parts):
 
 
 def test_numbers_of_tokens_that_a_model_lacks_are_refused():
-    (model, clips), (plain, _) = build("joint"), build("joint", elastic=False)
-    for each, count, parts in ((model, 0, "1 to 6"), (model, 7, "1 to 6"), (plain, 2, "model.token_learner.elastic")):
-        with refused(count, parts):
-            with_num_tokens(each, count)
-        with refused(count, parts):
-            each(clips, token_counts=(count,))
+    for form in ("joint", "mini_vit"):
+        (model, clips), (plain, _) = build(form), build(form, elastic=False)
+        for each, count, *parts in ((model, 0, 0, "1 to 6"), (model, 7, 7, "1 to 6"), (plain, 2, "elastic")):
+            with refused(*parts):
+                with_num_tokens(each, count)
+            with refused(*parts):
+                each(clips, token_counts=(count,))

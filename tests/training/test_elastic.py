@@ -12,7 +12,7 @@ from tests.environment import launch_command
 from tests.refusals import refused
 from tests.training.runs import are_equal, checkpoint_of, cut_back, finish, log_lines, start
 from tests.training.tiny_run import elastic_vivit, engine_of, take_steps, tiny_config, tiny_task, tiny_train
-from vidtl.training.elastic import draw_token_counts
+from vidtl.training.model_setup import draw_token_counts
 from vidtl.training.step import Engine
 
 

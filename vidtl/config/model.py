@@ -238,9 +238,6 @@ _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"
 _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0, "token_learner.after_block": 0}
 _LEAST |= {"num_registers": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
 
-_REDUCED = {"token_learner.fuser": False, "pooling": "mean", "num_registers": 0, "temporal_input": "pooled"}
-"""Values of other keys with a TokenLearner that is elastic, has been, or is one of the baselines."""
-
 
 def _check_token_learner(known: Mapping[str, Any]) -> None:
     """Raise a `UserError` for settings that exclude each other."""
@@ -248,10 +245,12 @@ def _check_token_learner(known: Mapping[str, Any]) -> None:
     count, hidden, version, elastic = (known[f"token_learner.{name}"] for name in names)
     require(hidden is None or hidden >= count, f"{key}.hidden", hidden, f"{count} or more, {key}.num_tokens")
     require(count > 2 or not elastic, f"{key}.num_tokens", count, f"3 or more with {key}.elastic")
-    reason = f"with {key}.{'elastic' if elastic else 'hidden' if hidden else f'version {version}'}"
-    for other, value in _REDUCED.items() if elastic or hidden or version in ("average", "merge") else ():
-        require(known.get(other, value) == value, f"model.{other}", known.get(other), f"{value} {reason}")
-    form, allowed = known.get("form", "joint"), f"joint or factorised_encoder {reason}: merged tokens have no place"
+    if elastic or hidden or version in ("average", "merge"):
+        reason = f"with {key}.{'elastic' if elastic else 'hidden' if hidden else f'version {version}'}"
+        values = {"token_learner.fuser": False, "pooling": "mean", "num_registers": 0, "temporal_input": "pooled"}
+        for other, value in values.items():
+            require(known.get(other, value) == value, f"model.{other}", known.get(other), f"{value} {reason}")
+    form, allowed = known.get("form", "joint"), "joint or factorised_encoder: tokens of version merge have no place"
     require(version != "merge" or form in ("joint", "factorised_encoder"), "model.form", form, allowed)
 
 

@@ -53,15 +53,6 @@ class VideoModel(  # type: ignore[misc]
         self.clip_shape = (num_frames, 3, *frame_size)
         self.num_classes = num_classes
 
-    def classify_each(self, state: Tensor, token_counts: Sequence[int]) -> Tensor:
-        """Map a result of `learn_tokens` to scores `[len(token_counts), B, K]`; UserError unless elastic."""
-        require(self.elastic_tokens > 0, "token_counts", token_counts, "none without model.token_learner.elastic")
-        return torch.stack([self.classify_tokens(state, count) for count in token_counts])
-
-    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
-        """Map the tokens that a model has learned to scores `[B, K]`, with the first `num_tokens` of them."""
-        raise NotImplementedError
-
     def check_input(self, input_BTCHW: Tensor) -> None:
         """Raise a `UserError` for clips of another shape than that of the model."""
         if tuple(input_BTCHW.shape[1:]) != self.clip_shape:
@@ -170,8 +161,7 @@ class VideoModel(  # type: ignore[misc]
 def with_num_tokens(model: VideoModel, num_tokens: int) -> VideoModel:
     """Copy an elastic model as a plain one of its first `num_tokens` tokens, with the same scores bit by bit.
 
-    It still computes all maps, which costs little: kernels round differently for another number. UserError for a model
-    that is not elastic, or has fewer tokens.
+    It computes all maps: kernels round differently for fewer. UserError for a model not elastic, or of fewer tokens.
     """
     count = model.elastic_tokens
     allowed = f"1 to {count}, model.token_learner.num_tokens" if count else "none without model.token_learner.elastic"

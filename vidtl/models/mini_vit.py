@@ -7,6 +7,7 @@ cropping to 48 x 48 and mirroring, part of the study's model, belong to the data
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -84,7 +85,10 @@ class MiniViT(VideoModel):
     def forward(self, input_BTCHW: Tensor, token_counts: tuple[int, ...] = ()) -> Tensor:
         """Images `[B, 1, 3, H, W]` to scores `[B, K]`, or, as in `ViViT`, `[len(token_counts), B, K]`."""
         state = self.learn_tokens(input_BTCHW)
-        return self.classify_each(state, token_counts) if token_counts else self.classify_tokens(state, self.num_tokens)
+        if not token_counts:
+            return self.classify_tokens(state, self.num_tokens)
+        require(self.elastic_tokens > 0, "model.token_learner.elastic", False, "true, to choose a number of tokens")
+        return torch.stack([self.classify_tokens(state, count) for count in token_counts])
 
     def learn_tokens(self, input_BTCHW: Tensor) -> Tensor:
         """Compute the learned tokens `[B, 1, S, D]`, as in `ViViT`; all tokens without TokenLearner."""

@@ -1,7 +1,4 @@
-"""Fewer tokens without learned maps, the baselines at TokenLearner's place: average pooling and ToMe.
-
-Both are maps `[..., k, N]`, multiplied by the N tokens: no sums by atomics, equal bits in every run.
-"""
+"""The baselines at TokenLearner's place, as maps `[..., k, N]`: products with these are equal in every run."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
@@ -9,10 +6,7 @@ from torch import Tensor
 
 
 def average_maps(tokens: Tensor, num_tokens: int, grid: tuple[int, int]) -> Tensor:
-    """Return adaptive average pooling of a grid of N = h w places to k = a c regions: `[..., N, D]` to `[..., k, N]`.
-
-    The ratio of the sides, a / c, is the one nearest to h / w on a log scale.
-    """
+    """Return maps of adaptive average pooling to k = a c regions with sides a / c nearest to h / w: `[..., k, N]`."""
     sides = [(a, num_tokens // a) for a in range(1, num_tokens + 1) if num_tokens % a == 0]
     nearest = min(sides, key=lambda side: max(x := side[0] * grid[1], y := side[1] * grid[0]) / min(x, y))
     places = torch.eye(grid[0] * grid[1], dtype=tokens.dtype, device=tokens.device).view(-1, *grid)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -148,12 +149,14 @@ class ViViT(VideoModel):
         With `token_counts`, to the scores for each of these numbers of tokens: `[len(token_counts), B, K]`.
         """
         if token_counts:
-            return self.classify_each(self.learn_tokens(input_BTCHW, timesteps_Bt), token_counts)
+            state = self.learn_tokens(input_BTCHW, timesteps_Bt)
+            return torch.stack([self.classify_tokens(state, count) for count in token_counts])
         logits_BK: Tensor = self.head(self.forward_features(input_BTCHW, timesteps_Bt))
         return logits_BK
 
     def learn_tokens(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
         """Compute the tokens `[B, t, S, D]` of an elastic TokenLearner, or the N of its baselines; see `forward`."""
+        require(self.elastic_tokens > 0, "model.token_learner.elastic", False, "true, to choose a number of tokens")
         if timesteps_Bt is None:
             return self.encoder.learn_tokens(self.tokenize(input_BTCHW))
         return self.encoder.learn_tokens(self.embed(input_BTCHW))[timesteps_Bt, 0]

@@ -25,7 +25,7 @@ from vidtl.data.batch import ClipBatch, Failure, Read
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import seed_torch
-from vidtl.training import elastic, lora, model_setup, optimizer
+from vidtl.training import lora, model_setup, optimizer
 from vidtl.training.checkpoint_directory import EMA, OPTIMIZER, UNMERGED
 from vidtl.training.losses import Loss, balanced_class_weights, find_loss
 from vidtl.training.prefetch import DeviceBatches, Stopwatch
@@ -231,10 +231,10 @@ class Engine:
         training = self.config.training
         seed_torch(training.seed, step, micro_batch, self.accelerator.process_index)
         with self.accelerator.autocast():  # Accelerate omits it under FSDP2
-            logits = self._wrapped_model(inputs_BTCHW, **elastic.draw_token_counts(self.model, training.seed, step))
-        logits_nBK = logits.reshape(-1, *targets_BK.shape)
-        distillation = training.elastic_distillation if step >= self._warmup_steps else 0.0
-        loss = scale * elastic.mean_loss(self.loss, logits_nBK, targets_BK, batch.weights, distillation)
+            options = model_setup.draw_token_counts(self.model, training.seed, step)
+            logits_nBK = self._wrapped_model(inputs_BTCHW, **options).reshape(-1, *targets_BK.shape)
+        distillation = training.elastic_distillation * (step >= self._warmup_steps)
+        loss = scale * self.loss.of_each(logits_nBK, targets_BK, batch.weights, distillation)
         self.accelerator.backward(loss)
         right_B = batch.weights * (logits_nBK[0].argmax(dim=1) == targets_BK.argmax(dim=1))
         right = right_B.sum() if self._has_one_label else torch.full_like(loss, math.nan)
