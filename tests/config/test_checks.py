@@ -36,6 +36,12 @@ def test_choices(key: str) -> None:
         ({"token_learner": {"version": "v2"}}, ("model.token_learner.version", "'v2'", "'v1'")),
         ({"token_learner": {"num_tokens": -1}}, ("model.token_learner.num_tokens", "-1")),
         ({"token_learner": {"pooling": "mean"}}, ("model.token_learner.pooling", "'mean'", "v1.1")),
+        ({"token_learner": {"elastic": True, "fuser": True}}, ("model.token_learner.fuser", True, "elastic")),
+        ({"token_learner": {"elastic": True, "num_tokens": 2}}, ("model.token_learner.num_tokens", 2, 3)),
+        ({"token_learner": {"elastic": True}, "pooling": "cls"}, ("model.pooling", "cls", "mean", "elastic")),
+        ({"token_learner": {"version": "average"}, "num_registers": 1}, ("model.num_registers", 1, 0, "average")),
+        ({"token_learner": {"version": "merge"}, "form": "factorised_dot_product"}, ("model.form", "joint", "merge")),
+        ({"token_learner": {"hidden": 4}}, ("model.token_learner.hidden", 4, 8)),
         ({"architecture": "mini_vit", "token_learner": {"fuser": True}}, ("model.token_learner.fuser", "mini_vit")),
     ],
 )

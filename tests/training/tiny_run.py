@@ -165,6 +165,10 @@ def tiny_vivit(**model):
     return model
 
 
+def elastic_vivit():
+    return tiny_vivit(token_learner=TokenLearnerConfig(num_tokens=4, after_block=1, elastic=True))
+
+
 def engine_of(accelerator, model, optimizer="sgd", **training):
     """With SGD: AdamW turns the rounding of gradients that should be 0 (keys' biases) into whole steps."""
     config = tiny_config(**training)
@@ -220,7 +224,7 @@ def main():
     torch.set_num_threads(1)
     expected, delay_s = options.pop("processes"), options.pop("delay_s", 0.0)
     DROPOUT = options.pop("dropout", True)
-    evaluates = options.pop("evaluates", False)
+    evaluates, elastic = options.pop("evaluates", False), options.pop("elastic", False)
     trouble, process, step = options.pop("trouble", ("", -1, -1))
     config = tiny_config(**options)
     accelerator = make_accelerator("fp32")
@@ -233,7 +237,8 @@ def main():
         if trouble.endswith("@evaluation"):
             evaluate = lambda model: make_trouble(trouble.partition("@")[0]) or {}  # noqa: E731
     (output_dir.parent / f"started-{accelerator.process_index}").touch()
-    summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task=task)
+    model = elastic_vivit() if elastic else None
+    summary, _ = tiny_train(output_dir, config, accelerator, evaluate, task, model)
     if accelerator.is_main_process:
         form = accelerator.distributed_type.value
         print(json.dumps({"steps": summary.steps, "resumed": summary.resumed_step, "form": form}))

@@ -64,6 +64,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "token_learner.after_block": 3,
             "token_learner.version": "v1.1",
             "token_learner.pooling": "sum",
+            "token_learner.hidden": None,
+            "token_learner.elastic": False,
             "token_learner.fuser": False,
         },
         clip={"num_frames": 32, "frame_size": (224, 224)},
@@ -92,6 +94,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "token_learner.after_block": 3,
             "token_learner.version": "v1",
             "token_learner.pooling": "mean",
+            "token_learner.hidden": None,
+            "token_learner.elastic": False,
         },
         clip={"num_frames": 1, "frame_size": (48, 48), "short_side": 52, "mean": (0.0,) * 3, "std": (1.0,) * 3},
     ),
@@ -120,10 +124,15 @@ class TokenLearnerConfig:
     """Tokens per timestep that remain (the papers use 8 or 16); 0 builds the model without TokenLearner."""
     after_block: int | None = None
     """Number of blocks before TokenLearner: `8at3` in the papers' notation is 8 tokens after block 3."""
-    version: Literal["v1", "v1.1"] | None = None
-    """`v1`: four 3x3 convolutions and a sigmoid (the paper's experiments); `v1.1`: an MLP and a softmax over space."""
+    version: Literal["v1", "v1.1", "average", "merge"] | None = None
+    """`v1`: four 3x3 convolutions and a sigmoid (the paper's experiments); `v1.1`: an MLP and a softmax over space;
+    baselines: `average` pooling of the grid, `merge` of similar tokens (ToMe)."""
     pooling: Literal["sum", "mean"] | None = None
     """`v1` only: sum (the authors' code) or mean over space of maps times features."""
+    hidden: int | None = None
+    """Maps that are computed, of which the first `num_tokens` are used; default: num_tokens."""
+    elastic: bool | None = None
+    """Train for every number of tokens up to `num_tokens`, to choose one when the model runs."""
     fuser: bool | None = None
     """Wrap every later block as TokenLearner -> block -> TokenFuser, which restores the number of tokens (vivit)."""
 
@@ -216,8 +225,10 @@ class ModelConfig:
         tubelet = known.get("tubelet", (1, 1, 1))
         require(min(tubelet) >= 1, "model.tubelet", tubelet, "three values of 1 or more")
         if known.get("token_learner.pooling") == "mean":
-            allowed = "sum with version v1.1, whose maps already average"
+            allowed = f"sum with version {known['token_learner.version']}, whose maps already average"
             require(known["token_learner.version"] == "v1", "model.token_learner.pooling", "mean", allowed)
+        if known.get("token_learner.num_tokens"):
+            _check_token_learner(known)
         if self.architecture == "t2t_vit":
             allowed = f"t2t_performer or t2t_transformer with {_family(self)}"
             require(known["tokenizer"] != "tubelet", "model.tokenizer", self.tokenizer, allowed)
@@ -226,6 +237,21 @@ class ModelConfig:
 _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1)
 _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0, "token_learner.after_block": 0}
 _LEAST |= {"num_registers": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
+
+
+def _check_token_learner(known: Mapping[str, Any]) -> None:
+    """Raise a `UserError` for settings that exclude each other."""
+    key, names = "model.token_learner", ("num_tokens", "hidden", "version", "elastic")
+    count, hidden, version, elastic = (known[f"token_learner.{name}"] for name in names)
+    require(hidden is None or hidden >= count, f"{key}.hidden", hidden, f"{count} or more, {key}.num_tokens")
+    require(count > 2 or not elastic, f"{key}.num_tokens", count, f"3 or more with {key}.elastic")
+    if elastic or hidden or version in ("average", "merge"):
+        reason = f"with {key}.{'elastic' if elastic else 'hidden' if hidden else f'version {version}'}"
+        values = {"token_learner.fuser": False, "pooling": "mean", "num_registers": 0, "temporal_input": "pooled"}
+        for other, value in values.items():
+            require(known.get(other, value) == value, f"model.{other}", known.get(other), f"{value} {reason}")
+    form, allowed = known.get("form", "joint"), "joint or factorised_encoder: tokens of version merge have no place"
+    require(version != "merge" or form in ("joint", "factorised_encoder"), "model.form", form, allowed)
 
 
 def resolve_model(config: ModelConfig) -> ModelConfig:
@@ -240,6 +266,8 @@ def model_arguments(config: ModelConfig, clip: ClipConfig) -> dict[str, Any]:
     """Return the keyword arguments that build the model of a resolved configuration, apart from `num_classes`."""
     names = {"token_learner.version": "learner_version", "token_learner.pooling": "learner_pooling"}
     settings = {names.get(key, key.rpartition(".")[2]): value for key, value in _given(config).items()}
+    settings |= {"num_tokens": maps} if (maps := settings.pop("hidden", 0)) else {}
+    settings.pop("elastic", None)
     return {**settings, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
 
 

@@ -131,6 +131,8 @@ class TrainingConfig:
     """cross_entropy, binary_cross_entropy or focal; '' is the first for single-label and the second for multi-label."""
     label_smoothing: float = setting(0.0, "training")
     """Share of each target that is spread evenly over all classes."""
+    elastic_distillation: float = setting(0.5, "training")
+    """Elastic TokenLearner, after the warm-up: share of the loss of fewer tokens with the scores of all as targets."""
     compile: Literal["none", "blocks", "model"] = setting("none", "speed")
     """torch.compile of each block (about a minute) or of the whole model, in training; needs a C++ compiler."""
     activation_checkpointing: bool = setting(False, "speed")
@@ -176,7 +178,8 @@ class TrainingConfig:
         require_choices(self, "training")
         names = "batch_size accumulation_steps log_every_steps checkpoint_every_steps keep_checkpoints"
         require_each(self, "training", names, lambda value: value >= 1, "1 or more")
-        require_each(self, "training", "ema_decay label_smoothing", lambda v: 0 <= v < 1, "0 or more, below 1")
+        names = "ema_decay label_smoothing elastic_distillation"
+        require_each(self, "training", names, lambda value: 0 <= value < 1, "0 or more, below 1")
         names = "seed lora evaluate_every_epochs early_stop_evaluations hang_timeout_s"
         require_each(self, "training", names, lambda value: value >= 0, "0 or more")
         if self.evaluate_every_epochs == 0:

@@ -70,22 +70,24 @@ class Attention(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, tokens_BtND: Tensor) -> Tensor:
+    def forward(self, tokens_BtND: Tensor, *biases_BtN: Tensor) -> Tensor:
+        """Attend, with biases added to the logits of the keys: log sizes of merged tokens (ToMe)."""
         sequences = SEQUENCES[self.axes]
         shares = [layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (self.q, self.k, self.v)]
-        mixed = [self._attend(q, k, v, pattern) for q, k, v, pattern in zip(*shares, sequences, strict=True)]
+        mixed = [self._attend(*share, *biases_BtN) for share in zip(*shares, sequences, strict=True)]
         out_BtND: Tensor = self.dropout(self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-1)))
         return out_BtND
 
-    def _attend(self, q_BtND: Tensor, k_BtND: Tensor, v_BtND: Tensor, pattern: str) -> Tensor:
+    def _attend(self, q_BtND: Tensor, k_BtND: Tensor, v_BtND: Tensor, pattern: str, *biases_BtN: Tensor) -> Tensor:
         batch, timesteps, tokens, _ = q_BtND.shape
         heads = self.num_heads // len(SEQUENCES[self.axes])
         q, k, v = (rearrange(x, f"B t N (H d) -> {pattern}", H=heads) for x in (q_BtND, k_BtND, v_BtND))
         dropout = self.attention_dropout if self.training else 0.0
+        biases = [rearrange(x[..., None], f"B t N (H d) -> {pattern}", H=1).mT.to(q.dtype) for x in biases_BtN]
         if self.softcap:  # no fused kernel has it
-            logits = self.softcap * torch.tanh(q @ k.mT * (q.shape[-1] ** -0.5 / self.softcap))
+            logits = sum(biases, self.softcap * torch.tanh(q @ k.mT * (q.shape[-1] ** -0.5 / self.softcap)))
             mixed = F.dropout(logits.softmax(dim=-1), dropout) @ v
         else:
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            mixed = F.scaled_dot_product_attention(q, k, v, next(iter(biases), None), dropout_p=dropout)
         mixed_BtND: Tensor = rearrange(mixed, f"{pattern} -> B t N (H d)", B=batch, t=timesteps, N=tokens)
         return mixed_BtND

@@ -1,7 +1,9 @@
 """The base class of all video models."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -38,6 +40,8 @@ class VideoModel(  # type: ignore[misc]
     """Names of the K classes, or empty."""
     multi_label: bool | None = None
     """Any number of classes per clip; None where unknown."""
+    elastic_tokens: int = 0
+    """S of an elastic TokenLearner, 0 for other models; set by `build_model`."""
 
     save_directory: ClassVar[Callable[["VideoModel", Path], None]]
     load_published: ClassVar[Callable[[str, ClipConfig | None, int], "VideoModel"]]
@@ -127,7 +131,13 @@ class VideoModel(  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, name: str | Path, *, clip: ClipConfig | None = None, num_classes: int = 400, revision: str = ""
+        cls,
+        name: str | Path,
+        *,
+        clip: ClipConfig | None = None,
+        num_classes: int = 400,
+        revision: str = "",
+        num_tokens: int | None = None,
     ) -> Self:
         """Load published weights as the model that they are, in evaluation mode.
 
@@ -137,13 +147,30 @@ class VideoModel(  # type: ignore[misc]
             clip: another number of frames or frame size; image models take single frames by default.
             num_classes: of a fresh classifier, where the weights have none.
             revision: branch, tag or commit of the repository.
+            num_tokens: of those of an elastic TokenLearner, see `with_num_tokens`.
 
         UserError: as `read_published`, or the weights are of another model than `cls`.
         """
         model = VideoModel.load_published(f"{name}@{revision}" if revision else str(name), clip, num_classes)
+        model = model if num_tokens is None else with_num_tokens(model, num_tokens)
         if not isinstance(model, cls):
             raise UserError(f"{name} holds a {type(model).__name__}; allowed: {cls.__name__} (or use VideoModel)")
         return model.eval()
+
+
+def with_num_tokens(model: VideoModel, num_tokens: int) -> VideoModel:
+    """Copy an elastic model as a plain one of its first `num_tokens` tokens, with the same scores bit by bit.
+
+    It computes all maps: kernels round differently for fewer. UserError for a model not elastic, or of fewer tokens.
+    """
+    count = model.elastic_tokens
+    allowed = f"1 to {count}, model.token_learner.num_tokens" if count else "none without model.token_learner.elastic"
+    require(1 <= num_tokens <= count, "num_tokens", num_tokens, allowed)
+    plain, stage = copy.deepcopy(model), model.model_config.token_learner
+    getattr(plain, "encoder", plain).num_tokens, plain.elastic_tokens = num_tokens, 0
+    stage = replace(stage, num_tokens=num_tokens, elastic=False, hidden=stage.hidden or count)
+    plain.model_config = replace(model.model_config, token_learner=stage)
+    return plain
 
 
 @contextmanager

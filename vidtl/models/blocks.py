@@ -122,8 +122,8 @@ class TransformerBlock(nn.Module):
         self.scale2 = make_layer_scale(width, layer_scale)
         self.drop_path = drop_path or StochasticDepth(0.0)
 
-    def forward(self, tokens_BtND: Tensor) -> Tensor:
-        tokens_BtND = tokens_BtND + self.drop_path(self.scale1(self.attn(self.norm1(tokens_BtND))))
+    def forward(self, tokens_BtND: Tensor, *biases_BtN: Tensor) -> Tensor:
+        tokens_BtND = tokens_BtND + self.drop_path(self.scale1(self.attn(self.norm1(tokens_BtND), *biases_BtN)))
         out_BtND: Tensor = tokens_BtND + self.drop_path(self.scale2(self.mlp(self.norm2(tokens_BtND))))
         return out_BtND
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.embedding import Grid, Kind, PositionEmbedding
-from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version
+from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version, run_blocks
 
 
 class Encoder(nn.Module):
@@ -58,6 +58,7 @@ class Encoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.input_norm = nn.LayerNorm(width, eps=norm_eps) if input_norm else nn.Identity()
         self.blocks = blocks(depth, axes, num_prefix=self.num_prefix)
+        self.num_tokens = num_tokens
         self.after_block = after_block if num_tokens else depth
         self.token_learners = nn.ModuleList()
         self.token_fusers = nn.ModuleList()
@@ -78,21 +79,32 @@ class Encoder(nn.Module):
         return [first, *blocks, [f"{prefix}.norm"]]
 
     def forward(self, tokens_BtND: Tensor) -> Tensor:
+        if not self.token_fusers:
+            return self.use_tokens(self.learn_tokens(tokens_BtND), self.num_tokens)
         tokens = self._before_token_learner(tokens_BtND)
         later_blocks = self.blocks[self.after_block :]
-        if self.token_fusers:
-            for learner, block, fuser in zip(self.token_learners, later_blocks, self.token_fusers, strict=True):
-                prefix, grid = self._split(tokens)
-                prefix, learned = self._split(block(self._join(prefix, learner(grid, self.grid[1:]))))
-                tokens = self._join(prefix, grid + fuser(learned, grid))
-        else:
-            for learner in self.token_learners:
-                prefix, grid = self._split(tokens)
-                tokens = self._join(prefix, learner(grid, self.grid[1:]))
-            for block in later_blocks:
-                tokens = block(tokens)
+        for learner, block, fuser in zip(self.token_learners, later_blocks, self.token_fusers, strict=True):
+            prefix, grid = self._split(tokens)
+            prefix, learned = self._split(block(self._join(prefix, learner(grid, self.grid[1:]))))
+            tokens = self._join(prefix, grid + fuser(learned, grid))
         normed: Tensor = self.norm(tokens)
         return normed
+
+    def learn_tokens(self, tokens_BtND: Tensor) -> Tensor:
+        """Compute the input of `use_tokens`, the same for any number of tokens; not with a fuser."""
+        tokens = self._before_token_learner(tokens_BtND)
+        for learner in self.token_learners:
+            prefix, grid = self._split(tokens)
+            tokens = self._join(prefix, learner(grid, self.grid[1:]))
+        return tokens
+
+    def use_tokens(self, tokens: Tensor, num_tokens: int) -> Tensor:
+        """Go on with the first `num_tokens` of a result of `learn_tokens`."""
+        sizes = None
+        if not self.num_prefix:  # with it, no part of the tokens is taken
+            for learner in self.token_learners:
+                tokens, sizes = learner.select(tokens, num_tokens, self.grid[1:])  # type: ignore[operator]
+        return run_blocks(self.blocks[self.after_block :], self.norm, tokens, sizes)
 
     def sequence(self, tokens_BtND: Tensor) -> Tensor:
         """Return the output as one sequence, prefix tokens averaged over timesteps: `[B, P + t N', D]`."""
@@ -106,7 +118,8 @@ class Encoder(nn.Module):
         learner = self.token_learners[0]
         assert isinstance(learner, TokenLearner)
         _, grid = self._split(self._before_token_learner(tokens_BtND))
-        maps_BtShw: Tensor = rearrange(learner.maps(grid, self.grid[1:]), "B t S (h w) -> B t S h w", h=self.grid.h)
+        maps = learner.maps(grid, self.grid[1:], self.num_tokens)
+        maps_BtShw: Tensor = rearrange(maps, "B t S (h w) -> B t S h w", h=self.grid.h)
         return maps_BtShw
 
     def _before_token_learner(self, tokens_BtND: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ cropping to 48 x 48 and mirroring, part of the study's model, belong to the data
 from collections.abc import Iterable
 from typing import Literal
 
+import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Mlp, TransformerBlock
 from vidtl.models.embedding import PositionEmbedding, Tubelet, cut_tubelets, tubelet_grid
 from vidtl.models.t2t_vit import SMALL_IMAGE_SPLITS, TokenModule, TokensToToken
-from vidtl.models.token_learner import Pooling, TokenLearner, Version, check_token_learner
+from vidtl.models.token_learner import Pooling, TokenLearner, Version, check_token_learner, run_blocks
 
 
 class MiniViT(VideoModel):
@@ -58,6 +59,7 @@ class MiniViT(VideoModel):
         grid = tubelet_grid(tubelet, num_frames, frame_size)
         check_token_learner(num_tokens, after_block, grid.size, depth)
         self.tubelet = tubelet
+        self.num_tokens = num_tokens
         self.after_block = after_block if num_tokens else depth
         self.proj: nn.Module
         if tokenizer == "tubelet":
@@ -80,14 +82,26 @@ class MiniViT(VideoModel):
         self.head = nn.Linear(width, num_classes)
         _glorot_uniform_(self.head, width + num_classes)
 
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Images `[B, 1, 3, H, W]` to scores `[B, K]`."""
+    def forward(self, input_BTCHW: Tensor, token_counts: tuple[int, ...] = ()) -> Tensor:
+        """Images `[B, 1, 3, H, W]` to scores `[B, K]`, or, as in `ViViT`, `[len(token_counts), B, K]`."""
+        state = self.learn_tokens(input_BTCHW)
+        if not token_counts:
+            return self.classify_tokens(state, self.num_tokens)
+        require(self.elastic_tokens > 0, "model.token_learner.elastic", False, "true, to choose a number of tokens")
+        return torch.stack([self.classify_tokens(state, count) for count in token_counts])
+
+    def learn_tokens(self, input_BTCHW: Tensor) -> Tensor:
+        """Compute the learned tokens `[B, 1, S, D]`, as in `ViViT`; all tokens without TokenLearner."""
         tokens_B1ND = self._before_token_learner(input_BTCHW)
-        if self.token_learner is not None:
-            tokens_B1ND = self.token_learner(tokens_B1ND, self.positions.grid[1:])
-        for block in self.blocks[self.after_block :]:
-            tokens_B1ND = block(tokens_B1ND)
-        logits_BK: Tensor = self.head(reduce(self.norm(tokens_B1ND), "B 1 N D -> B D", "mean"))
+        return self.token_learner(tokens_B1ND, self.positions.grid[1:]) if self.token_learner else tokens_B1ND
+
+    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`; UserError outside 1 to S."""
+        sizes = None
+        if self.token_learner:
+            state, sizes = self.token_learner.select(state, num_tokens, self.positions.grid[1:])
+        tokens_B1ND = run_blocks(self.blocks[self.after_block :], self.norm, state, sizes)
+        logits_BK: Tensor = self.head(reduce(tokens_B1ND, "B 1 N D -> B D", "mean"))
         return logits_BK
 
     def layers(self) -> list[list[str]]:
@@ -107,7 +121,7 @@ class MiniViT(VideoModel):
         if self.token_learner is None:
             raise UserError("model.token_learner.num_tokens is 0; allowed: 1 or more, to have token maps")
         grid = self.positions.grid
-        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:])
+        maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:], self.num_tokens)
         return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=grid.h)  # type: ignore[no-any-return]
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Source: the authors' code, version 1 (convolutions and sigmoid) and version 1.1 
 """
 
 import math
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from vidtl.config.checks import require, require_choice
 from vidtl.models.blocks import Mlp
+from vidtl.models.token_merging import average_maps, merge_maps
 
-Version = Literal["v1", "v1.1"]
+Version = Literal["v1", "v1.1", "average", "merge"]
 Pooling = Literal["sum", "mean"]
 
 BOTTLENECK = 64
@@ -29,7 +31,8 @@ class TokenLearner(nn.Module):
     Args:
         dim: token width D.
         num_tokens: S.
-        version: `v1` computes maps by four 3x3 convolutions and a sigmoid, `v1.1` by an MLP and a softmax over the N.
+        version: `v1` computes maps by four 3x3 convolutions and a sigmoid, `v1.1` by an MLP and a softmax over the N;
+            `average` and `merge` have no weights, and `forward` leaves their N tokens to `select`.
         pooling: `v1` only; `sum` over the N tokens (the authors' code) or their `mean`.
         dropout: inside the MLP of `v1.1`.
 
@@ -43,8 +46,12 @@ class TokenLearner(nn.Module):
         require(num_tokens >= 1, "TokenLearner.num_tokens", num_tokens, "1 or more")
         require_choice("TokenLearner.version", version, get_args(Version))
         require_choice("TokenLearner.pooling", pooling, get_args(Pooling) if version == "v1" else ["sum"])
+        self.num_tokens = num_tokens
         self.version = version
         self.pooling = pooling
+        self.learned = version.startswith("v")
+        if not self.learned:
+            return
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         if version == "v1":
             self.score: nn.Module = _ConvScores(dim, num_tokens)
@@ -60,19 +67,43 @@ class TokenLearner(nn.Module):
             tokens: `[..., N, D]`, row by row over the grid.
             grid: height and width with N places in `v1`; needed there unless the grid is square.
         """
+        if not self.learned:
+            return tokens
         maps = self.maps(tokens, grid)
         learned = maps @ tokens
         if self.version == "v1" and self.pooling == "mean":
             learned = learned / tokens.shape[-2]
         return (learned, maps) if return_maps else learned
 
-    def maps(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Return weights `[..., S, N]`: between 0 and 1 in `v1`, a distribution over the N tokens in `v1.1`."""
+    def select(self, state: Tensor, num_tokens: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """Return the first k tokens of a result of `forward`, `[..., k, D]`, and the sizes `[..., k]` if merged."""
+        allowed = f"1 to {self.num_tokens}, model.token_learner.num_tokens"
+        require(1 <= num_tokens <= self.num_tokens, "num_tokens", num_tokens, allowed)
+        if self.learned:
+            return state[..., :num_tokens, :], None
+        maps = self.maps(state, grid, num_tokens)
+        return maps.to(state.dtype) @ state, 1 / maps.amax(dim=-1) if self.version == "merge" else None
+
+    def maps(self, tokens: Tensor, grid: tuple[int, int] | None = None, num_tokens: int | None = None) -> Tensor:
+        """Return weights `[..., k, N]`, k = S by default: between 0 and 1 in `v1`, else averages over the N tokens."""
+        if self.version == "merge":
+            return merge_maps(tokens, num_tokens or self.num_tokens)
+        if self.version == "average":
+            return average_maps(tokens, num_tokens or self.num_tokens, grid or _square_grid(tokens.shape[-2]))
         normed = self.norm(tokens)
         if self.version == "v1":
             scores: Tensor = self.score(normed, grid or _square_grid(tokens.shape[-2]))
-            return torch.sigmoid(scores)
-        return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)
+            return torch.sigmoid(scores)[..., :num_tokens, :]
+        return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)[..., :num_tokens, :]
+
+
+def run_blocks(blocks: Iterable[nn.Module], norm: nn.Module, tokens: Tensor, sizes_BtN: Tensor | None) -> Tensor:
+    """Apply blocks and a norm; merged tokens count by their sizes in attention and in the mean of the result (ToMe)."""
+    log_sizes = () if sizes_BtN is None else (sizes_BtN.log(),)
+    for block in blocks:
+        tokens = block(tokens, *log_sizes)
+    normed: Tensor = norm(tokens)
+    return normed if sizes_BtN is None else normed * (sizes_BtN / sizes_BtN.mean(dim=-1, keepdim=True))[..., None]
 
 
 class _ConvScores(nn.Module):

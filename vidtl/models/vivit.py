@@ -15,6 +15,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
@@ -140,14 +141,36 @@ class ViViT(VideoModel):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
-        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`; `timesteps_Bt` as in `forward_tokens`."""
+    def forward(
+        self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None, token_counts: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Normalized clips `[B, T, C, H, W]` to scores `[B, K]`; `timesteps_Bt` as in `forward_tokens`.
+
+        With `token_counts`, to the scores for each of these numbers of tokens: `[len(token_counts), B, K]`.
+        """
+        if token_counts:
+            state = self.learn_tokens(input_BTCHW, timesteps_Bt)
+            return torch.stack([self.classify_tokens(state, count) for count in token_counts])
         logits_BK: Tensor = self.head(self.forward_features(input_BTCHW, timesteps_Bt))
+        return logits_BK
+
+    def learn_tokens(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
+        """Compute the tokens `[B, t, S, D]` of an elastic TokenLearner, or the N of its baselines; see `forward`."""
+        require(self.elastic_tokens > 0, "model.token_learner.elastic", False, "true, to choose a number of tokens")
+        if timesteps_Bt is None:
+            return self.encoder.learn_tokens(self.tokenize(input_BTCHW))
+        return self.encoder.learn_tokens(self.embed(input_BTCHW))[timesteps_Bt, 0]
+
+    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`; UserError outside 1 to S."""
+        logits_BK: Tensor = self.head(self._pool(self.encoder.use_tokens(state, num_tokens)))
         return logits_BK
 
     def forward_features(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
         """Compute the input of the classifier, one vector per clip: `[B, D]`."""
-        tokens_BtND = self.forward_tokens(input_BTCHW, timesteps_Bt)
+        return self._pool(self.forward_tokens(input_BTCHW, timesteps_Bt))
+
+    def _pool(self, tokens_BtND: Tensor) -> Tensor:
         if not self.factorised or self.temporal_input != "pooled":
             return self.pool((self.temporal_encoder or self.encoder).sequence(tokens_BtND))  # type: ignore[no-any-return]
         vectors_BtD: Tensor = self.pool(tokens_BtND)

@@ -4,6 +4,7 @@ Parameter names never change. Without FSDP2, the functions for sharded tensors r
 """
 
 import copy
+import math
 import os
 import shutil
 import sys
@@ -20,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vidtl.config.checks import require, require_choice
 from vidtl.models.base import VideoModel
+from vidtl.runtime.seeding import generator
 
 
 def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> None:
@@ -76,12 +78,22 @@ def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], de
     """
     if mode == "none":
         return
+    allowed = "'none' or 'blocks' with model.token_learner.elastic: each number of tokens would be compiled"
+    require(mode == "blocks" or not getattr(model, "elastic_tokens", 0), "training.compile", mode, allowed)
     default = ("CC", "gcc") if device.type == "cuda" else ("CXX", "clang++" if sys.platform == "darwin" else "g++")
     name = os.environ.get(default[0]) or default[1]
     allowed = f"'none' without the compiler {name!r} (Debian: apt install g++; {default[0]} names another)"
     require(shutil.which(name) is not None, "training.compile", mode, allowed)
     for module in [model] if mode == "model" else repeated_blocks(model):
         module.compile()
+
+
+def draw_token_counts(model: nn.Module, seed: int, step: int) -> dict[str, tuple[int, int, int]]:
+    """Return `token_counts` for an elastic model: S, a number drawn log-uniformly in every process alike, and 1."""
+    if not (most := getattr(model, "elastic_tokens", 0)):
+        return {}
+    drawn = math.exp(generator(seed, step).uniform(math.log(2), math.log(most)))
+    return {"token_counts": (most, int(drawn), 1)}
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
