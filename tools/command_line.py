@@ -145,6 +145,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def add_tokens(parser: argparse.ArgumentParser, several: bool = True) -> None:
+    """Add --tokens: a tuple of one number, of `several`, or an empty one for auto; and --confidence."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        counts = (text,) if not several else () if text == "auto" else text.split(",")
+        return tuple(sorted(set(map(positive, counts))))
+
+    text = f"Tokens per timestep of an elastic model{'; auto: 1, 2, 4, ..., more until a clip is sure' * several}"
+    parser.add_argument("--tokens", type=parse, metavar="K" + "|K,K,...|auto" * several, help=text)
+    parser.set_defaults(confidence=None)
+    if several:
+        text = "Confidence of a sure answer, above 0 to 1, for --tokens auto (default: 0.9) or several"
+        parser.add_argument("--confidence", type=float, help=text)
+
+
 def add_frame_rate(parser: argparse.ArgumentParser) -> None:
     """Add the option --frame_rate."""
     text = "Frames per second of folders of numbered images"

@@ -13,18 +13,20 @@ another model or other settings are never overwritten. A file of scores for Char
 """
 
 import argparse
+import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from command_line import EXIT_UNREADABLE, ModelParser, PlainParser
+from command_line import EXIT_UNREADABLE, ModelParser, PlainParser, add_tokens
 from processes import add_processes, start_processes
 
 from vidtl.errors import UserError
-from vidtl.runtime.files import say
+from vidtl.runtime.files import say, whole_file
 from vidtl.runtime.signals import exit_on_error, run_tool
 
 SUBMISSIONS = {
@@ -44,6 +46,7 @@ def eval_parser() -> ModelParser:
     text = "Fit probabilities and thresholds to this split, for predict.py: calibration.json beside the weights"
     parser.add_argument("--calibrate", action="store_true", help=text)
     parser.add_argument("--strict", action="store_true", help="Exit with code 4 if a video could not be read")
+    add_tokens(parser)
     add_processes(parser)
     add_submissions(parser, required=False)
     return parser
@@ -72,8 +75,7 @@ if __name__ == "__main__":
             start_processes(eval_parser().check().processes)
 
 from charades_submission import score_file, score_localization
-from torch import nn
-from trained_model import ClassOrder, load_for_records, load_present, parse_with_model, processes_on_device
+from trained_model import load_for_records, load_present, parse_with_model, processes_on_device, with_tokens
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.formats import READERS
@@ -86,14 +88,18 @@ from vidtl.evaluation.evaluator import EvaluationResult, ScoreStore, evaluate
 from vidtl.evaluation.localize import localize, point_windows
 from vidtl.evaluation.page import draw_examples, remove_page, write_examples, write_page
 from vidtl.evaluation.provenance import check_same_origin, evaluation_key, folder_name, origin_record
-from vidtl.evaluation.report import metrics_record, percent, summary_lines, write_report
+from vidtl.evaluation.report import finite, metrics_record, percent, summary_lines, write_report
+from vidtl.evaluation.scoring import output_layout
+from vidtl.evaluation.token_budget import TokenScores, token_rows
 from vidtl.metrics.charades import write_submission
 from vidtl.metrics.charades_localize import write_localization
+from vidtl.models import VideoModel
 from vidtl.runtime.launch import make_accelerator, on_main_process, wait_for_everyone
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.progress import Progress
 from vidtl.training.checkpoint import Checkpoint
 from vidtl.training.checkpoint_directory import checkpoint_name
+from vidtl.visualize.curves import draw_token_curves
 
 
 def main() -> None:
@@ -113,40 +119,49 @@ def main() -> None:
     records = first_records(records, config.evaluation.max_videos)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol, LOCALIZATION)
 
-    def load(found: Checkpoint) -> tuple[nn.Module, Records, dict[str, Any]]:
+    def load(found: Checkpoint) -> tuple[VideoModel | TokenScores, dict[str, Any], Records, dict[str, Any]]:
         model, all_records = load_for_records(found.model_directory, records)
-        return model, all_records, evaluation_key(found, all_records, config, protocol, accelerator)
+        key = evaluation_key(found, all_records, config, protocol, accelerator)
+        return *with_tokens(model, options, found, all_records.multi_label), all_records, key
 
-    checkpoint, (model, records, key) = load_present(options, checkpoint, load, accelerator)
-    model.to(accelerator.device)
+    checkpoint, (network, tokens, records, key) = load_present(options, checkpoint, load, accelerator)
+    model = network.model if isinstance(network, TokenScores) else network
+    counts = network.counts if isinstance(network, TokenScores) and network.confidence is None else ()
+    if options.calibrate and tokens and model.elastic_tokens not in counts:
+        raise UserError(f"--calibrate is given with --tokens {tokens['tokens']}; allowed: K,K,... with all tokens")
     step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)
     parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
-    folder = parent / folder_name(config, protocol)
+    folder = parent / "-tokens-".join([folder_name(config, protocol), *filter(None, [tokens.get("tokens")])])
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
-    on_main_process(accelerator, partial(check_same_origin, folder, origin))
+    origin["settings"] |= tokens
+    parts = {folder / f"tokens-{k}": origin | {"settings": origin["settings"] | {"tokens": str(k)}} for k in counts}
+    parts = parts or {folder: origin}
+    on_main_process(accelerator, lambda: [check_same_origin(*part) for part in parts.items()])
     check_readable(records, config)
-    store = ScoreStore(folder / "partial", key, len(records.classes))
+    store = ScoreStore(folder / "partial", key | tokens, output_layout(network, len(records.classes))[1])
     log.info("%d videos, %s", len(records), processes_on_device(accelerator))
     sections = config.clip, config.evaluation, protocol, accelerator, Progress(accelerator.is_main_process), store
-    if protocol is LOCALIZATION:
-        windows = on_main_process(accelerator, partial(point_windows, records, config.clip, config.data))
-        failures, scored = windows.failures, windows.records
-    else:
-        failures, scored = {}, records
+    find = partial(point_windows, records, config.clip, config.data)
+    windows = on_main_process(accelerator, find) if protocol is LOCALIZATION else None
+    failures, scored = (windows.failures, windows.records) if windows else ({}, records)
     make_loader = partial(EvalLoader, scored, protocol, config.clip, config.data, failures=failures)
-    result = evaluate(model, make_loader, scored, *sections)
-    result = localize(result, records, windows) if protocol is LOCALIZATION else result
+    results = evaluate(network.to(accelerator.device), make_loader, scored, *sections)
+    rows = token_rows(results, network) if isinstance(network, TokenScores) else []
+    results = [localize(result, records, windows) if windows else result for result in results]
     if accelerator.is_main_process:
-        report(result, origin, folder, submit=READERS[description.format].submission == "charades")
+        for result, (place, about) in zip(results, parts.items(), strict=True):
+            report(result, about, place, submit=READERS[description.format].submission == "charades")
+        if rows:
+            write_tokens(rows, folder)
         store.remove()
         if options.calibrate:
-            calibrate(result, checkpoint, config.data.eval_split, fingerprint=key["model"])
+            calibrate(results, counts or [model.elastic_tokens], checkpoint, config.data.eval_split, key["model"])
         if options.html == "true":
-            network = model.model if isinstance(model, ClassOrder) else model
-            write_html(result, folder, partial(draw_examples, network, records, config, protocol))
+            for result, place in zip(results, parts, strict=True):
+                write_html(result, place, partial(draw_examples, model, records, config, protocol))
     sys.stdout.flush()
     wait_for_everyone(accelerator)  # the launcher ends all processes once one exits with a code
-    if result.unreadable and options.strict:
+    if results[0].unreadable and options.strict:
         sys.exit(EXIT_UNREADABLE)
 
 
@@ -166,10 +181,32 @@ def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submi
     say(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 
-def calibrate(result: EvaluationResult, checkpoint: Checkpoint, split: str, fingerprint: str) -> None:
-    """Write temperature and thresholds for `predict.py`, and print how well the probabilities fit without and with."""
-    origin = {"fingerprint": fingerprint, "step": checkpoint.step, "split": split, "protocol": result.protocol}
-    found = fit_calibration(result.outcomes, result.class_names, **origin)
+def write_tokens(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Write, print and draw `token_rows`."""
+    with whole_file(folder / "tokens.json") as file:
+        json.dump({"rows": finite(rows)}, file, indent=1)
+    *_, metric = rows[0]
+    say("".join(f"{name:>20}" for name in rows[0]))
+    for row in rows:
+        say("".join(f"{each:>20,}" if isinstance(each, int) else f"{percent(each):>20}" for each in row.values()))
+    if "share" in rows[0]:
+        say(f"mean multiply-adds per clip: {sum(row['share'] * row['with_retries'] for row in rows):,.0f}")
+    else:
+        points = [(row["multiply_adds"], row[metric], str(row["tokens"])) for row in rows]
+        draw_token_curves({"tokens per timestep": points}, metric, folder / "tokens.png")
+
+
+def calibrate(
+    results: list[EvaluationResult], counts: Sequence[int], checkpoint: Checkpoint, split: str, fingerprint: str
+) -> None:
+    """Write temperature and thresholds for `predict.py`, and print how well the probabilities fit without and with.
+
+    They are those of the last result; `counts`, tokens of each result, have temperatures of their own (0: none).
+    """
+    origin = {"fingerprint": fingerprint, "step": checkpoint.step, "split": split, "protocol": results[0].protocol}
+    fitted = [fit_calibration(result.outcomes, result.class_names, **origin) for result in results]
+    temperatures = {str(count): each.temperature for count, each in zip(counts, fitted, strict=True) if count}
+    found = replace(fitted[-1], token_temperatures=temperatures)
     (nll, nll_after), (ece, ece_after) = found.nll, found.ece
     changes = f"NLL {nll:.3f} -> {nll_after:.3f}, ECE {percent(ece)} -> {percent(ece_after)}"
     say(f"calibration  {write_calibration(found, checkpoint)}: {found}; {changes}")

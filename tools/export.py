@@ -19,7 +19,7 @@ joint form with a class token and without TokenLearner. It needs no package; it 
 import argparse
 from pathlib import Path
 
-from command_line import PlainParser, add_checkpoint, make_experiment, positive, settings_of_file
+from command_line import PlainParser, add_checkpoint, add_tokens, make_experiment, positive, settings_of_file
 
 from vidtl.errors import UserError
 from vidtl.runtime.files import require_new_directory, say
@@ -30,6 +30,7 @@ from vidtl.training.checkpoint import Checkpoint, find_checkpoint, require_direc
 def parse() -> argparse.Namespace:
     parser = PlainParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_checkpoint(parser)
+    add_tokens(parser, several=False)
     parser.add_argument("--output", type=Path, required=True, help="file to write, .onnx or .pt2, or new directory")
     text = "default: that of the suffix of --output"
     parser.add_argument("--format", choices=("transformers",), help=text)
@@ -50,6 +51,8 @@ if __name__ == "__main__":
     with exit_on_error():  # --help and mistakes end before the slow imports below
         parse()
 
+from trained_model import with_tokens
+
 from vidtl.models import load_model_directory
 from vidtl.models.export import check_output, export_model
 from vidtl.models.export_transformers import export_transformers
@@ -64,7 +67,7 @@ def main() -> None:
     say(f"checkpoint {checkpoint}")
     checkpoint.verify()
     directory = checkpoint.model_directory
-    model = load_model_directory(directory)
+    model, _ = with_tokens(load_model_directory(directory), arguments, checkpoint)
     if arguments.format:
         checks = [export_transformers(model, output, arguments.tolerance)]
     else:

@@ -25,10 +25,11 @@ import logging
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
-from command_line import EXIT_UNREADABLE, ModelParser, add_frame_rate
+from command_line import EXIT_UNREADABLE, ModelParser, add_frame_rate, add_tokens
 
 from vidtl.errors import UserError
 from vidtl.runtime.signals import exit_on_error, run_tool
@@ -48,6 +49,7 @@ def predict_parser() -> ModelParser:
     forms.add_argument("--json", action="store_true", help="A line of JSON per video instead of a table")
     forms.add_argument("--csv", action="store_true", help="A row for a spreadsheet per video instead of a table")
     add_frame_rate(parser)
+    add_tokens(parser)
     group = parser.add_argument_group("timeline")
     group.add_argument("--timeline", action="store_true", help="Segments of time with their class, per video")
     text = "From the start of a window to that of the next, as '8 frames' or '0.5 s'; default: half a window"
@@ -70,7 +72,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from rich.cells import cell_len
 from timeline import check_timeline, print_timelines
-from trained_model import load_for_records, parse_with_model
+from trained_model import load_for_records, parse_with_model, with_tokens
 
 from vidtl.annotations.description import load_description, read_unlabeled
 from vidtl.annotations.formats import READERS
@@ -90,6 +92,7 @@ from vidtl.evaluation.predict import (
     predict_records,
 )
 from vidtl.evaluation.submission import write_predicted
+from vidtl.evaluation.token_budget import TokenScores
 from vidtl.models import VideoModel, load_model_directory
 from vidtl.models.directory import read_model_config
 from vidtl.runtime.files import printable, say, spreadsheet_cell
@@ -108,6 +111,8 @@ def main() -> None:
     given = [name for name in names if getattr(options, name)]
     if options.submission and given:
         raise UserError(f"--submission and {given[0]} are given; allowed: one of them")
+    if len(options.tokens or ()) > 1 and options.confidence is None:
+        raise UserError(f"--tokens is {','.join(map(str, options.tokens))}; allowed: one number, or --confidence, too")
     if not options.submission and not options.videos:
         raise UserError("no VIDEO is given; allowed: some, or --submission FILE for those of a split")
     accelerator = make_accelerator(config.training.precision)
@@ -130,12 +135,12 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     model, records = load_for_records(checkpoint.model_directory, records)
-    model.to(accelerator.device)
+    network = with_tokens(model, options, checkpoint, records.multi_label)[0].to(accelerator.device)
     check_readable(records, config)
     protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
     predictions: list[Prediction] = []
     with Progress().task("predicting", "videos", len(records)) as task:
-        for prediction in predict_records(model, records, config, protocol, accelerator):
+        for prediction in predict_records(network, records, config, protocol, accelerator):
             predictions.append(prediction)
             task.update(len(predictions))
     form = READERS[description.format].submission
@@ -144,12 +149,12 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     for prediction in predictions:
         if prediction.reason:
             say(f"unreadable  {prediction.path}: {prediction.reason}")
-    end(sum(bool(prediction.reason) for prediction in predictions), len(records))
+    end(sum(bool(prediction.reason) for prediction in predictions), len(records), network)
 
 
 def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkpoint, accelerator: Accelerator) -> None:
     """Print the predictions for files and folders."""
-    model = load_model_directory(checkpoint.model_directory).to(accelerator.device)
+    model = load_model_directory(checkpoint.model_directory)
     found = find_videos(map(Path, options.videos), image_model=model.clip_config.num_frames == 1)
     if found.ignored:
         log.info("%d files are neither videos nor images, such as %s", len(found.ignored), found.ignored[0])
@@ -160,14 +165,18 @@ def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
         protocol = load_description(config.data.dataset, config.data.root).protocol
     multi_label, threshold = is_multi_label(model, config), options.threshold
     calibration = read_calibration(checkpoint, model, multi_label)
-    common = {"multi_label": multi_label, "frame_rate": options.frame_rate, "calibration": calibration}
-    settings = PredictionSettings(config=config, protocol=protocol, **common)
+    network = with_tokens(model, options, checkpoint, multi_label)[0].to(accelerator.device)
+    if calibration and options.tokens is not None:  # a cascade divides by the temperatures itself
+        fitted = "-".join(map(str, options.tokens))
+        calibration = replace(calibration, temperature=calibration.token_temperatures.get(fitted, 1.0))
     if calibration:
         log.info("%s: %s", FILE_NAME, calibration)
         if threshold is None and (options.top_k is None or options.timeline) and multi_label:
             threshold = np.array(list(calibration.thresholds.values()))
+    common = {"multi_label": multi_label, "frame_rate": options.frame_rate, "calibration": calibration}
+    settings = PredictionSettings(config=config, protocol=protocol, network=network, **common)
     show = print_timelines if options.timeline else print_predictions
-    end(show(options, model, found.videos, settings, accelerator, threshold), len(found.videos))
+    end(show(options, model, found.videos, settings, accelerator, threshold), len(found.videos), network)
 
 
 def print_predictions(
@@ -199,8 +208,10 @@ def print_predictions(
     return unreadable
 
 
-def end(unreadable: int, count: int) -> None:
-    """Exit with the code of unreadable videos if there are any."""
+def end(unreadable: int, count: int, network: VideoModel | TokenScores | None = None) -> None:
+    """Log how many tokens were enough, and exit with the code of unreadable videos if there are any."""
+    if isinstance(network, TokenScores):
+        log.info("clips by tokens: %s", ", ".join(map("{}: {}".format, network.counts, network.ended_C)))
     if unreadable:
         log.warning("%d of %d videos could not be read", unreadable, count)
         sys.exit(EXIT_UNREADABLE)

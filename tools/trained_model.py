@@ -6,17 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from command_line import ModelParser, make_experiment, settings_of_file
-from torch import Tensor, nn
 
 from vidtl.annotations.records import ClassNames, Records
 from vidtl.config import ExperimentConfig
+from vidtl.config.checks import require
 from vidtl.errors import UserError, did_you_mean
+from vidtl.evaluation.calibration import read_calibration
+from vidtl.evaluation.token_budget import TokenScores
+from vidtl.models import VideoModel
+from vidtl.models.base import with_num_tokens
 from vidtl.models.directory import load_model_directory, read_model_config
 from vidtl.runtime.launch import on_main_process
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint
@@ -74,21 +78,8 @@ def processes_on_device(accelerator: Accelerator) -> str:
     return f"{accelerator.num_processes} process{'es' * (accelerator.num_processes > 1)} on {device}"
 
 
-class ClassOrder(nn.Module):
-    """A model with scores in another order of the classes."""
-
-    def __init__(self, model: nn.Module, order: list[int]) -> None:
-        super().__init__()
-        self.model, self.order = model, order
-
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
-        """Return logits [B, K] in that order."""
-        logits_BK: Tensor = self.model(input_BTCHW)
-        return logits_BK[:, self.order]
-
-
-def load_for_records(model_directory: Path, records: Records) -> tuple[nn.Module, Records]:
-    """Load a model with scores in the order of the data's classes and, after them, of the model's further classes.
+def load_for_records(model_directory: Path, records: Records) -> tuple[VideoModel, Records]:
+    """Load a model with its classifier in the order of the data's classes, and its further classes after them.
 
     Also return the records with all of these classes. UserError for data with a class that the model lacks, or with
     another number of classes than a model without names.
@@ -103,4 +94,32 @@ def load_for_records(model_directory: Path, records: Records) -> tuple[nn.Module
     if unknown := next((name for name in own.names if name not in known), ""):
         raise UserError(f"{model_directory} has no class {unknown!r}; {did_you_mean(unknown, known)}")
     names = (*own.names, *(name for name in known if name not in own))
-    return ClassOrder(model, [known.index(name) for name in names]), replace(records, classes=ClassNames(names))
+    with torch.no_grad():
+        for parameter in model.classifier()[1].parameters():
+            parameter.copy_(parameter[[known.index(name) for name in names]])
+    model.class_names = names
+    return model, replace(records, classes=ClassNames(names))
+
+
+def with_tokens(
+    model: VideoModel, options: Namespace, checkpoint: Checkpoint, multi_label: bool = False
+) -> tuple[VideoModel | TokenScores, dict[str, Any]]:
+    """Return the model with the --tokens given, and its further settings; UserError where they do not fit."""
+    counts, most, confidence = options.tokens, model.elastic_tokens, options.confidence
+    if confidence is not None and (counts is None or len(counts) == 1):
+        raise UserError(f"--confidence is {confidence:g}; allowed: with --tokens auto or K,K,...")
+    if counts is None:
+        return model, {}
+    given, place = ",".join(map(str, counts)) or "auto", checkpoint.model_directory
+    require(most > 0, "--tokens", given, f"with a model of model.token_learner.elastic true, which {place} is not")
+    require(max(counts, default=1) <= most, "--tokens", given, f"1 to {most}, the tokens of {place}")
+    if counts and confidence is None:
+        network = TokenScores(model, counts) if len(counts) > 1 else with_num_tokens(model, *counts)
+        return network, {"tokens": given}
+    confidence = 0.9 if confidence is None else confidence
+    require(0 < confidence <= 1, "--confidence", confidence, "above 0 to 1")
+    counts = counts or [*(2**i for i in range((most - 1).bit_length())), most]
+    found = read_calibration(checkpoint, model, multi_label)
+    temperatures = [found.token_temperatures.get(str(count), 1.0) if found else 1.0 for count in counts]
+    network = TokenScores(model, counts, confidence, temperatures, multi_label)
+    return network, {"tokens": f"{given}-{confidence}", "temperatures": temperatures}

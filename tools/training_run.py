@@ -100,7 +100,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
 
     def score(model: nn.Module) -> dict[str, float]:
         settings = (config.clip, config.evaluation, center)
-        return evaluate(model, make_loader, eval_records, *settings, accelerator, progress).metrics
+        return evaluate(model, make_loader, eval_records, *settings, accelerator, progress)[0].metrics
 
     try:
         summary = train(config, output_dir, accelerator, task, model, score if data.eval_split else None, progress)

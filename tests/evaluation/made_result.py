@@ -46,6 +46,7 @@ def made_result(num_videos, names, multi_label=False, unreadable=(), ids=None, m
         paths=paths,
         outcomes=made_outcomes(scores, targets, multi_label),
         unreadable=[Unreadable(ids[i], paths[i], "moov atom not found") for i in unreadable],
+        shares=np.empty((num_videos, 0)),
     )
 
 

@@ -162,7 +162,7 @@ def test_real_videos_through_the_real_loader(shared_data):
         evaluation = EvaluationConfig(batch_size=batch_size)
         loader = partial(EvalLoader, records, protocol, CONFIG.clip, DataConfig(num_workers=0))
         sections = CONFIG.clip, evaluation, protocol, Accelerator(cpu=True)
-        results.append(evaluate(TinyModel(), loader, records, *sections))
+        results += evaluate(TinyModel(), loader, records, *sections)
     np.testing.assert_allclose(results[0].outcomes.scores, results[1].outcomes.scores, atol=1e-6)
     assert [row.path for row in results[0].unreadable] == [paths[1], paths[3]]
     assert all(row.reason for row in results[0].unreadable)

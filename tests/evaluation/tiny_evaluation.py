@@ -79,4 +79,4 @@ def run(records, broken=(), model=None, config=CONFIG, make_loader=None, **optio
     make_loader = make_loader or partial(read_views, records, broken)
     accelerator = options.pop("accelerator", None) or Accelerator(cpu=True)
     sections = config.clip, config.evaluation, PROTOCOL, accelerator
-    return evaluate(model or TinyModel(), make_loader, records, *sections, **options)
+    return evaluate(model or TinyModel(), make_loader, records, *sections, **options)[0]

@@ -12,7 +12,7 @@ import torch
 from tests.environment import ENVIRONMENT, REPOSITORY, launch_command
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.toy import ToySettings, make_toy
-from vidtl.models import VideoModel, build_model, save_model_directory
+from vidtl.models import build_model, save_model_directory
 from vidtl.runtime.progress import Progress
 
 
@@ -65,9 +65,9 @@ def copy_videos(root: Path, videos: dict[str, Path]) -> None:
 def random_model() -> Callable[..., Path]:
     """Save a model of eight classes with random weights: its folder."""
 
-    def save(folder: Path, num_tokens: int = 8, model: VideoModel | None = None, **attributes: object) -> Path:
+    def save(folder: Path, num_tokens: int = 8, model: Any = None, elastic: bool = False, **attributes: Any) -> Path:
         clip = ClipConfig(num_frames=8, stride=2, frame_size=(32, 32), short_side=36)
-        stage = TokenLearnerConfig(num_tokens=num_tokens, after_block=1)
+        stage = TokenLearnerConfig(num_tokens=num_tokens, after_block=1, elastic=elastic)
         size = ModelConfig(width=24, depth=2, temporal_depth=1, num_heads=3, tubelet=(4, 8, 8), token_learner=stage)
         model = model or build_model(size, clip, 8)
         torch.manual_seed(0)

@@ -53,10 +53,11 @@ def recorded(folder):
 
 
 @pytest.fixture
-def options(toy, untrained_model):
-    """Twelve views in batches of 12 clips make every video a batch."""
+def options(toy, random_model, tmp_path):
+    """Twelve views in batches of 12 clips make every video a batch, with scores of two numbers of tokens."""
+    model = random_model(tmp_path / "model", elastic=True)
     return [
-        *("--checkpoint", str(untrained_model), "--data.dataset", "toy", "--data.root", str(toy)),
+        *("--checkpoint", str(model), "--data.dataset", "toy", "--data.root", str(toy), "--tokens", "1,8"),
         *("--data.num_workers", "0", "--training.precision", "fp32"),
         *("--evaluation.protocol", "vivit_4x3", "--evaluation.batch_size", "12", "--html", "false"),
     ]
@@ -81,11 +82,11 @@ def start_and_kill(command, journal, folder, num_recorded):
 def test_killed_twice_and_finished_by_another_number_of_processes(options, run_main, tmp_path, monkeypatch):
     monkeypatch.setattr(ViewDataset, "__getitem__", ViewDataset.__getitem__)  # so that it is undone
     run_main(evaluation.main, *options, "--output_dir", tmp_path / "whole")
-    whole = tmp_path / "whole/val-vivit_4x3"
+    whole = tmp_path / "whole/val-vivit_4x3-tokens-1,8"
     assert not (whole / "partial").exists()
-    assert len(set(read_predictions(whole / "predictions.csv").scores[:, 0].tolist())) == NUM_VIDEOS
+    assert len(set(read_predictions(whole / "tokens-8/predictions.csv").scores[:, 0].tolist())) == NUM_VIDEOS
 
-    journal, folder = tmp_path / "journal", tmp_path / "killed/val-vivit_4x3"
+    journal, folder = tmp_path / "journal", tmp_path / "killed/val-vivit_4x3-tokens-1,8"
     arguments = [__file__, str(journal), *options, "--output_dir", str(tmp_path / "killed")]
     one = [sys.executable, *arguments]
     two = launch_command("cpu_2_processes", "--quiet", *arguments)
@@ -106,7 +107,7 @@ def test_killed_twice_and_finished_by_another_number_of_processes(options, run_m
     last = [index for _, index in journal_lines(journal)[opened_before:]]
     assert sorted(last) == sorted(set(range(NUM_VIDEOS)) - done)
     assert len(journal_lines(journal)) <= NUM_VIDEOS + in_flight  # only what was under way was opened again
-    for name in ("predictions.csv", "metrics.json", "confusion.csv"):
+    for name in ("tokens.json", "tokens-1/predictions.csv", "tokens-8/predictions.csv", "tokens-8/metrics.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert not (folder / "partial").exists()
 

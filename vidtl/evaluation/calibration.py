@@ -41,13 +41,16 @@ class Calibration:
     temperature: float
     thresholds: dict[str, float] = field(default_factory=dict)
     """Least probability of each class of multi-label data; 0.5 for classes without videos."""
+    token_temperatures: dict[str, float] = field(default_factory=dict)
+    """Temperatures of an elastic model, by the number of tokens."""
     nll: tuple[float, float]
     """Mean negative log-likelihood of a video (with several labels, of one decision), before and after."""
     ece: tuple[float, float]
     """Expected calibration error in 0..1, before and after."""
 
     def __post_init__(self) -> None:
-        require(LOWEST <= self.temperature <= HIGHEST, "temperature", self.temperature, f"{LOWEST} to {HIGHEST}")
+        for value in (self.temperature, *self.token_temperatures.values()):
+            require(LOWEST <= value <= HIGHEST, "temperature", value, f"{LOWEST} to {HIGHEST}")
         for name, value in self.thresholds.items():
             require(0 <= value <= 1, f"thresholds.{name}", value, "a probability from 0 to 1")
 

@@ -27,7 +27,7 @@ from vidtl.config.documents import parse_json
 from vidtl.data.batch import VideoViews
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
-from vidtl.evaluation.scoring import Scorer, Scores, probabilities
+from vidtl.evaluation.scoring import Scorer, Scores, output_layout, probabilities
 from vidtl.metrics import Outcomes, compute_metrics
 from vidtl.models.base import evaluation_mode
 from vidtl.runtime.files import inside, user_error_if_not_written
@@ -66,6 +66,8 @@ class EvaluationResult:
     """Relative to `root`; like `outcomes` in annotation order."""
     outcomes: Outcomes
     unreadable: list[Unreadable]
+    shares: NDArray[np.float64]
+    """Columns behind the tables of scores (`output_layout`), such as shares of views: float64 [N, columns]."""
 
     @property
     def num_scored(self) -> int:
@@ -91,11 +93,11 @@ class ScoreStore:
     process left unfinished is ignored, and its batch is scored again.
     """
 
-    def __init__(self, folder: Path, key: Mapping[str, Any], num_classes: int) -> None:
-        """Choose the folder of a key (JSON values) among those of all keys; `num_classes` is the length of a row."""
+    def __init__(self, folder: Path, key: Mapping[str, Any], num_columns: int) -> None:
+        """Choose the folder of a key (JSON values) among those of all keys; `num_columns` is the length of a row."""
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
         self.folder = inside(folder / digest[:16], folder.parent)
-        self.num_classes = num_classes
+        self.num_columns = num_columns
 
     def read(self, batches: Sequence[range]) -> tuple[int, Scores]:
         """Return the number of this launch and the rows of earlier ones, each of `batches` at most once."""
@@ -143,7 +145,7 @@ class ScoreStore:
     def _parsed(self, line: bytes) -> tuple[int, list[NDArray[np.float64]]] | None:
         try:
             first, rows = parse_json(line, str(self.folder))
-            table = np.array(rows, dtype=np.float64).reshape(-1, self.num_classes)
+            table = np.array(rows, dtype=np.float64).reshape(-1, self.num_columns)
             return (int(first), list(table)) if len(table) == len(rows) else None
         except (UserError, ValueError, TypeError):
             return None
@@ -159,11 +161,11 @@ def evaluate(
     accelerator: Accelerator,
     progress: Progress | None = None,
     store: ScoreStore | None = None,
-) -> EvaluationResult:
-    """Score all videos; every process must call it.
+) -> list[EvaluationResult]:
+    """Score all videos, and return a result for each table of scores; every process must call it.
 
     Args:
-        model: maps input_BTCHW to logits_BK; used without its wrappers, in evaluation mode.
+        model: maps input_BTCHW to logits_BK (or more, `output_layout`); used without its wrappers, in evaluation mode.
         make_loader: opens this process's share of `records`, all N videos, which are the same on every process.
         clip, evaluation, protocol, accelerator: shape of a view, batch size, views and fusion; device and precision.
         progress: shows the videos of this process; those of an interrupted evaluation count as done.
@@ -182,22 +184,28 @@ def evaluate(
     scores, ids, paths = Scores(), list(records.ids), list(records.paths)
     for part in gather_object([share]):
         scores.update(part)
-    scores_NK, multi_label = scores.table(len(records), len(records.classes)), records.multi_label
-    chances_NK = probabilities(scores_NK, scorer.fusion, multi_label)
-    return EvaluationResult(
-        annotation=str(records.annotation),
-        root=str(records.root),
-        protocol=protocol.name,
-        num_clips=protocol.num_clips,
-        num_crops=protocol.num_crops,
-        fusion=scorer.fusion,
-        max_videos=evaluation.max_videos,
-        class_names=records.classes.names,
-        ids=ids,
-        paths=paths,
-        outcomes=Outcomes(scores=scores_NK, targets=targets_NK, probabilities=chances_NK, multi_label=multi_label),
-        unreadable=[Unreadable(ids[i], paths[i], reason) for i, reason in sorted(scores.failures.items())],
-    )
+    ends, num_columns = output_layout(scorer.model, len(records.classes))
+    *tables_NK, shares = np.split(scores.table(len(records), num_columns), ends, axis=1)
+    fusion, multi_label = scorer.fusion, records.multi_label
+    return [
+        EvaluationResult(
+            annotation=str(records.annotation),
+            root=str(records.root),
+            protocol=protocol.name,
+            num_clips=protocol.num_clips,
+            num_crops=protocol.num_crops,
+            fusion=fusion,
+            max_videos=evaluation.max_videos,
+            class_names=records.classes.names,
+            ids=ids,
+            paths=paths,
+            outcomes=Outcomes(scores=scores_NK, targets=targets_NK, probabilities=chances_NK, multi_label=multi_label),
+            unreadable=[Unreadable(ids[i], paths[i], reason) for i, reason in sorted(scores.failures.items())],
+            shares=shares,
+        )
+        for scores_NK in tables_NK
+        for chances_NK in [probabilities(scores_NK, fusion, multi_label)]
+    ]
 
 
 def _score_share(scorer: Scorer, make_loader: MakeLoader, progress: Progress, store: ScoreStore | None) -> Scores:

@@ -78,6 +78,8 @@ class PredictionSettings:
     frame_rate: float | None = None
     """Frames per second of folders of images."""
     calibration: Calibration | None = None
+    network: nn.Module | None = None
+    """Scores the clips instead of the model, such as `vidtl.evaluation.token_budget.TokenScores`."""
 
     def resolved(self, model: VideoModel) -> tuple[ExperimentConfig, ClassNames, bool]:
         """Return `config`, the classes, and `multi_label`, by the model where they are None."""
@@ -114,7 +116,8 @@ def predict(
         yield Prediction(path=video.path, class_names=classes.names, reason=reason)
     for of_kind, records, data in records_by_kind(accepted, config.data, settings.frame_rate, classes, multi_label):
         sections = replace(config, data=data), get_protocol(settings.protocol)
-        for video, each in zip(of_kind, predict_records(model, records, *sections, accelerator), strict=True):
+        scored = predict_records(settings.network or model, records, *sections, accelerator)
+        for video, each in zip(of_kind, scored, strict=True):
             yield replace(calibrated(each, settings.calibration, multi_label), path=video.path)
 
 
@@ -163,7 +166,8 @@ def predict_records(
         for batch in scorer.score(views(), scorer.batches(), lambda finished: None):
             for number in sorted(batch.numbers()):
                 num_frames, duration_s = lengths.pop(number)
-                scores_K = batch.rows.get(number)
+                row = batch.rows.get(number)
+                scores_K = None if row is None else row[: len(names)]
                 chances_K = None if scores_K is None else probabilities(scores_K, scorer.fusion, records.multi_label)
                 yield Prediction(
                     path=records.path(number), class_names=names, reason=batch.failures.get(number, ""),

@@ -26,12 +26,11 @@ from vidtl.config import ClipConfig, EvaluationConfig
 from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
-from vidtl.models.vivit import ViViT
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Scores [K] of some videos, and reasons of unreadable ones, by record number."""
+    """Rows of some videos, such as scores [K], and reasons of unreadable ones, by record number."""
 
     rows: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
@@ -47,12 +46,18 @@ class Scores:
         """Return the record numbers of all videos."""
         return self.rows.keys() | self.failures.keys()
 
-    def table(self, num_videos: int, num_classes: int) -> NDArray[np.float64]:
-        """Return the scores [N, K], -inf for unreadable videos; RuntimeError for a missing video (a bug)."""
+    def table(self, num_videos: int, num_columns: int) -> NDArray[np.float64]:
+        """Return the rows [N, num_columns], -inf for unreadable videos; RuntimeError for a missing video (a bug)."""
         if missing := set(range(num_videos)) - self.numbers():
             raise RuntimeError(f"{len(missing)} of {num_videos} videos were not scored, for example {min(missing)}")
-        unreadable = np.full(num_classes, -np.inf)
-        return np.array([self.rows.get(number, unreadable) for number in range(num_videos)]).reshape(-1, num_classes)
+        unreadable = np.full(num_columns, -np.inf)
+        return np.array([self.rows.get(number, unreadable) for number in range(num_videos)]).reshape(-1, num_columns)
+
+
+def output_layout(model: nn.Module, num_classes: int) -> tuple[list[int], int]:
+    """Return the ends of the tables of K scores in a row, usually one (else `model.layout`), and the row's length."""
+    tables, shares = getattr(model, "layout", (1, 0))
+    return [num_classes * (i + 1) for i in range(tables)], num_classes * tables + shares
 
 
 def fixed_batches(num_videos: int, num_views: int, batch_size: int) -> list[range]:
@@ -66,7 +71,7 @@ class Scorer:
     """A model with the batches and the fusion of its scores."""
 
     model: nn.Module
-    """Maps input_BTCHW to logits_BK; in evaluation mode."""
+    """Maps input_BTCHW to logits_BK, or to the columns of `output_layout`; in evaluation mode."""
     records: Records
     clip: ClipConfig
     evaluation: EvaluationConfig
@@ -116,9 +121,11 @@ class Scorer:
             if video.pixels is not None and len(video.pixels) != self.num_views:
                 raise RuntimeError(f"record {video.index} has {len(video.pixels)} views, not {self.num_views}")
         if readable:
-            for video, views_VK in zip(readable, np.split(self._forward(readable), len(readable)), strict=True):
-                index = video.index
-                scores.rows[index] = fuse(views_VK, self.fusion, self.records.multi_label)
+            ends, _ = output_layout(self.model, len(self.records.classes))
+            for video, views_VC in zip(readable, np.split(self._forward(readable), len(readable)), strict=True):
+                index, (*tables_VK, shares_VC) = video.index, np.split(views_VC, ends, axis=1)
+                fused = [fuse(views_VK, self.fusion, self.records.multi_label) for views_VK in tables_VK]
+                scores.rows[index] = np.concatenate([*fused, shares_VC.mean(axis=0)])
                 if not np.isfinite(scores.rows[index]).all():
                     problem = f"of video {self.records.ids[index]!r} ({self.records.path(index)}) are not finite"
                     raise UserError(f"scores {problem}; its weights or training.precision cannot be used")
@@ -126,7 +133,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _forward(self, videos: Sequence[VideoViews]) -> NDArray[np.float64]:
-        """Compute logits [videos x V, K] of readable videos."""
+        """Compute the model's output [videos x V, C] for readable videos."""
         device, parts = self.accelerator.device, []
         pixels = torch.cat([video.pixels.to(device, non_blocking=True) for video in videos if video.pixels is not None])
         colors = torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views).to(device)
@@ -135,11 +142,11 @@ class Scorer:
             clips = slice(first, first + self.evaluation.batch_size)
             inputs = self._inputs(pixels[clips], colors[clips], frames[clips])
             with self.accelerator.autocast():
-                logits_BK = self.model(*inputs)
-            parts.append(logits_BK.cpu().double())
+                output_BC = self.model(*inputs)
+            parts.append(output_BC.cpu().double())
         logits = torch.cat(parts)
         num_classes = len(self.records.classes)
-        if logits.shape != (len(pixels), num_classes):
+        if logits.shape != (len(pixels), output_layout(self.model, num_classes)[1]):
             problem = f"{self.records.annotation} has {num_classes} classes"
             raise UserError(f"the model gives {logits.shape[-1]} scores per clip, but {problem}")
         table: NDArray[np.float64] = logits.numpy()
@@ -155,7 +162,7 @@ class Scorer:
 
     def _inputs(self, pixels: Tensor, colors: Tensor, frames: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Convert clips to the arguments of the model; timesteps that they share are passed, and computed, once."""
-        places_tL = self.model.timestep_frames if isinstance(self.model, ViViT) else None
+        places_tL = getattr(self.model, "timestep_frames", None)
         if places_tL is not None:
             rows_BtL = np.insert(frames[:, 1 + places_tL], 0, frames[:, :1], axis=-1)
             rows = rows_BtL.reshape(-1, rows_BtL.shape[-1])

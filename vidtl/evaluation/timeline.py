@@ -105,10 +105,11 @@ def predict_timelines(
     hop = hop or Hop(frames=max(1, config.clip.num_frames * config.clip.stride // 2))
     for video, reason in split_refused(videos, settings.frame_rate)[1]:
         raise UserError(f"{video.path}: {reason}")
+    network = settings.network or model
     for of_kind, records, data in records_by_kind(videos, config.data, settings.frame_rate, classes, multi_label):
         windows = sliding_windows(records, config.clip, data, hop)
         reading = replace(config, data=replace(data, num_workers=min(config.data.num_workers, len(windows.records))))
-        scored = predict_records(model, windows.records, reading, center, accelerator, windows.failures)
+        scored = predict_records(network, windows.records, reading, center, accelerator, windows.failures)
         numbered = enumerate(zip(windows.spans_s.tolist(), scored, strict=True), start=1)
         with (progress or Progress(visible=False)).task("predicting", "windows", len(windows.records)) as task:
             for video, count, duration_s in zip(of_kind, np.bincount(windows.owners), windows.durations_s, strict=True):

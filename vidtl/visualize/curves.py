@@ -110,3 +110,17 @@ def _draw_metrics(
         axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     else:
         axes.text(0.5, 0.5, "no evaluation yet", transform=axes.transAxes, ha="center", va="center", color="0.5")
+
+
+def draw_token_curves(curves: Mapping[str, Sequence[tuple[float, float, str]]], metric: str, path: Path) -> None:
+    """Draw a metric over multiply-adds; `curves` has their points by name, each cost, value and a text beside it."""
+    figure = new_figure(6.0, 4.0)
+    axes = bare(figure.subplots())
+    for (name, points), color in zip(curves.items(), cycle(COLORS), strict=False):
+        axes.plot([p[0] / 1e6 for p in points], [p[1] for p in points], color=color, marker="o", label=label_text(name))
+        for cost, value, text in points:
+            axes.annotate(text, (cost / 1e6, value), (5, -11), textcoords="offset points", fontsize=8)
+    axes.set_xlabel("multiply-adds per clip in millions")
+    axes.set_ylabel(METRICS[metric].title)
+    axes.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)

@@ -1,0 +1,119 @@
+"""Choose the numbers of tokens and the confidence of a budget per clip on one split, and judge them on another.
+
+    python tools/eval.py --checkpoint runs/x --tokens 1,2,4,8,16 --data.eval_split train      (the same for val)
+    python -m benchmarks.token_budget --choose FOLDER --test FOLDER --output budget.json      (those with tokens.json)
+
+A random half of the first split fits temperatures and chooses: of cascades that end with all tokens, that of the fewest
+multiply-adds at the accuracy of all tokens less the tolerance; the other half confirms. Multiply-adds are those behind
+TokenLearner, of all numbers that ran. A random choice has the shares of the cascade; the oracle takes the smallest
+number that is right, or all tokens. Axes: C numbers of tokens, N readable clips of one label, K classes.
+"""
+
+import argparse
+import csv
+import json
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidtl.config.documents import read_json
+from vidtl.evaluation.calibration import fit_temperature, tempered
+from vidtl.evaluation.predictions import FILE_NAME, SCORE
+from vidtl.evaluation.scoring import probabilities
+from vidtl.runtime.files import say
+from vidtl.runtime.seeding import generator
+from vidtl.runtime.signals import run_tool
+from vidtl.visualize.curves import draw_token_curves
+
+
+class Clips(NamedTuple):
+    """Right answers and confidences [C, N], and multiply-adds behind TokenLearner [C]."""
+
+    right: NDArray[np.bool_]
+    sure: NDArray[np.float64]
+    costs: NDArray[np.int64]
+
+    def policy(self, last_N: NDArray[np.int64], costs_N: NDArray[np.int64]) -> dict[str, Any]:
+        """Describe the answers with the number of tokens at place `last_N` of each clip, which cost `costs_N`."""
+        right_N, ended_CN = self.right[last_N, np.arange(len(last_N))], np.arange(len(self.costs))[:, None] == last_N
+        ends = [(each.mean(), right_N[each].mean() if each.any() else None) for each in ended_CN]
+        return {"accuracy": right_N.mean(), "multiply_adds": costs_N.mean(), "share_and_accuracy_of_exits": ends}
+
+    def cascade(self, places: tuple[int, ...], confidence: float) -> dict[str, Any]:
+        """Take the numbers of tokens at `places` in turn until the confidence is reached."""
+        unsure_N, (last_N, costs_N) = np.isfinite(self.sure[0]), np.zeros((2, self.sure.shape[1]), np.int64)
+        for i in places:
+            last_N[unsure_N], costs_N[unsure_N] = i, costs_N[unsure_N] + self.costs[i]
+            unsure_N &= self.sure[i] < confidence
+        return self.policy(last_N, costs_N)
+
+    def choose(self, tolerance: float) -> tuple[tuple[int, ...], float]:
+        """Choose places and confidence with the fewest multiply-adds."""
+        least, last = self.right[-1].mean() - tolerance, len(self.costs) - 1
+        cascades = [(*first, last) for size in range(last + 1) for first in combinations(range(last), size)]
+        plans = product(cascades, np.unique(np.quantile(self.sure, np.linspace(0, 1, 101))).tolist())
+        found = ((self.cascade(*plan), plan) for plan in plans)
+        return min((each["multiply_adds"], plan) for each, plan in found if each["accuracy"] >= least)[1]
+
+
+def read_scores(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[dict[str, Any]]]:
+    """Read probabilities [C, N, K], labels [N, K] and the rows of tokens.json."""
+    rows, chances = read_json(folder / "tokens.json")["rows"], []
+    for row in rows:
+        part = folder / f"tokens-{row['tokens']}"
+        with (part / FILE_NAME).open(encoding="utf-8", newline="") as file:
+            lines = [line for line in csv.DictReader(file) if line["status"] == "scored"]
+        names = [name for name in lines[0] if name.startswith(SCORE)]
+        scores = np.array([[float(line[name]) for name in names] for line in lines])
+        chances.append(probabilities(scores, read_json(part / "metrics.json")["fusion"], multi_label=False))
+    true = (SCORE + next(csv.reader([line["true_labels"]], delimiter="|"))[0] for line in lines)
+    return np.array(chances), np.array([[name == label for name in names] for label in true]), rows
+
+
+def calibrated(scores: tuple[Any, Any, Any], temperatures: list[float], clips: Any = slice(None)) -> Clips:
+    """Return some clips with the confidences of logits / temperature."""
+    chances, labels_NK, rows = scores
+    right, pairs = chances.argmax(axis=2) == labels_NK.argmax(axis=1), zip(chances, temperatures, strict=True)
+    sure = np.array([tempered(chances_NK, divisor, multi_label=False).max(axis=1) for chances_NK, divisor in pairs])
+    return Clips(right[:, clips], sure[:, clips], np.array([row["behind_learner"] for row in rows]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("--choose", "--test", "--output"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--tolerance", type=float, default=0.005, help="accuracy to lose (default: %(default)s)")
+    options = parser.parse_args()
+    scores = read_scores(options.choose)
+    order = generator(0).permutation(len(scores[1]))
+    temperatures = [fit_temperature(each[order[::2]], scores[1][order[::2]], multi_label=False) for each in scores[0]]
+    test = calibrated(read_scores(options.test), temperatures)
+    halves = [calibrated(scores, temperatures, order[i::2]) for i in range(2)]
+    plan, counts = halves[0].choose(options.tolerance), [row["tokens"] for row in scores[2]]
+    cascade, oracle_N = test.cascade(*plan), np.vstack([test.right[:-1], test.right[-1] | True]).argmax(axis=0)
+    fixed = {f"{k} tokens": test.policy(0 * oracle_N + i, test.costs[[i]]) for i, k in enumerate(counts)}
+    mix = np.array([share for share, _ in cascade["share_and_accuracy_of_exits"]])
+    random = {"accuracy": mix @ test.right.mean(axis=1), "multiply_adds": mix @ test.costs}
+    others = {"cascade": cascade, "random": random, "oracle": test.policy(oracle_N, test.costs[oracle_N])}
+    least, policies = cascade["accuracy"] - options.tolerance, fixed | others
+    equal = [each["multiply_adds"] for each in fixed.values() if each["accuracy"] >= least]
+    report = policies | {
+        "chosen_on": [{"all tokens": each.right[-1].mean(), "cascade": each.cascade(*plan)} for each in halves],
+        "saved_of_cheapest_equal_fixed": 1 - cascade["multiply_adds"] / min(equal) if equal else None,
+        "right_with_fewer_tokens_only": (test.right.any(axis=0) & ~test.right[-1]).mean(),
+        "options": f"--tokens {','.join(str(counts[i]) for i in plan[0])} --confidence {plan[1]}",
+        "temperatures": temperatures,
+    }
+    lines = (f"{name:<12}{each['accuracy']:>8.2%}{each['multiply_adds']:>18,.0f}" for name, each in policies.items())
+    say(*lines, f"{report['options']}  saved: {report['saved_of_cheapest_equal_fixed']}")
+    options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    points = {name: (each["multiply_adds"], each["accuracy"], name) for name, each in policies.items()}
+    curves = {"fixed": [points[name] for name in fixed], **{name: [points[name]] for name in others}}
+    draw_token_curves(curves, "top1", options.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,0 +1,91 @@
+"""Elastic models with several numbers of tokens: each of some for every clip, or as few as the answer to a clip needs.
+
+Axes: B clips, U unsure ones, N videos, C numbers of tokens, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor, nn
+
+from vidtl.evaluation.evaluator import EvaluationResult
+from vidtl.metrics import METRICS
+from vidtl.models import VideoModel
+from vidtl.models.complexity import count_multiply_adds
+
+
+class TokenScores(nn.Module):
+    """Score clips with several numbers of tokens (`counts`), of which the blocks before TokenLearner run once.
+
+    Without a confidence, `input_BTCHW -> [B, C K]`: logits, one number of tokens after the other. With a confidence,
+    numbers come in turn while the `doubt` of a clip's answer is above 1 - confidence: `[B, K + C]`, the logits of the
+    last one over its temperature, then 1 for that one and 0 for the others. `ended_C` counts clips by their last one.
+    """
+
+    def __init__(
+        self, model: VideoModel, counts: Sequence[int], confidence: float | None = None,
+        temperatures: Sequence[float] = (), multi_label: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model: Any = model
+        self.counts, self.confidence, self.temperatures = tuple(counts), confidence, tuple(temperatures)
+        self.layout = (1, len(counts)) if confidence else (len(counts), 0)
+        self.multi_label, self.ended_C = multi_label, np.zeros(len(counts), np.int64)
+        self.timestep_frames = getattr(model, "timestep_frames", None)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        clips, state = inputs[-1], self.model.learn_tokens(*inputs)
+        if self.confidence is None:
+            return torch.cat([self.model.classify_tokens(state, count) for count in self.counts], dim=1)
+        waiting_U = torch.arange(len(clips), device=clips.device)
+        logits_BK = torch.zeros(len(clips), self.model.num_classes, device=clips.device)
+        last_B = torch.zeros_like(waiting_U)
+        for i, (count, temperature) in enumerate(zip(self.counts, self.temperatures, strict=True)):
+            logits_UK = self.model.classify_tokens(state, count).float() / temperature
+            logits_BK[waiting_U], last_B[waiting_U] = logits_UK, i
+            unsure_U = doubt(logits_UK, self.multi_label) > 1 - self.confidence
+            state, waiting_U = state[unsure_U], waiting_U[unsure_U]
+            if not len(waiting_U):
+                break
+        last_BC = F.one_hot(last_B, len(self.counts))
+        self.ended_C += last_BC.sum(dim=0).cpu().numpy()
+        return torch.cat([logits_BK, last_BC], dim=1)
+
+
+def doubt(logits_BK: Tensor, multi_label: bool) -> Tensor:
+    """Compute 1 - confidence, float64 [B], without the rounding of a confidence near 1.
+
+    Confidence is the largest probability of a softmax; with several labels the mean over classes of max(p, 1 - p).
+    """
+    if multi_label:
+        return torch.sigmoid(-logits_BK.double().abs()).mean(dim=-1)
+    return logits_BK.double().softmax(dim=-1).sort(dim=-1).values[:, :-1].sum(dim=-1)
+
+
+def token_rows(results: Sequence[EvaluationResult], network: TokenScores) -> list[dict[str, Any]]:
+    """List multiply-adds of a clip and the first metric for each number of tokens.
+
+    With a confidence, `with_retries` adds those of all numbers up to this one, `share` is that of the readable videos'
+    views that ended with it, and the metric is that of the readable videos most of whose views did.
+    """
+    passes = [*((count,) for count in network.counts), network.counts[:1] * 2]
+    of_passes = (TokenScores(network.model, each) for each in passes)
+    *once, twice = (count_multiply_adds(each, network.model.clip_config) for each in of_passes)
+    before, metric = 2 * once[0] - twice, METRICS[next(iter(results[0].metrics))]
+    rows = [
+        {"tokens": count, "multiply_adds": cost, "behind_learner": cost - before}
+        for count, cost in zip(network.counts, once, strict=True)
+    ]
+    if network.confidence is None:
+        return [row | {metric.name: result.metrics[metric.name]} for row, result in zip(rows, results, strict=True)]
+    readable = results[0].outcomes.readable
+    outcomes, shares_NC = results[0].outcomes[readable], results[0].shares[readable]
+    for i, row in enumerate(rows):
+        row["with_retries"] = before + sum(other["behind_learner"] for other in rows[: i + 1])
+    return [
+        row | {"share": shares_NC[:, i].mean(), metric.name: metric.function(outcomes[shares_NC.argmax(axis=1) == i])}
+        for i, row in enumerate(rows)
+    ]
