@@ -10,9 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from command_line import PlainParser, positive
+from toy_clip import MOTIONS
+from toy_set import ToySettings, make_toy
 
-from vidtl.data.toy import ToySettings, make_toy
-from vidtl.data.toy_clip import MOTIONS
 from vidtl.runtime.files import say
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.signals import run_tool

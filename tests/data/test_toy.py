@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from make_toy import main
 from scipy.stats import kstest
+from toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
+from toy_set import ToySettings, make_toy, plan_video, render_video
 
 from tests.annotations.sets import missing, names
 from tests.data.conftest import MULTI, SINGLE
 from tests.refusals import assert_refusal, refused
 from vidtl.annotations.description import load_description, read_records
-from vidtl.data.toy import ToySettings, make_toy, plan_video, render_video
-from vidtl.data.toy_clip import MOTIONS, PERIOD, Segment, _states, render_clip
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 

@@ -8,25 +8,24 @@ import csv
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from toy_clip import MOTIONS, Segment, render_clip
 
 from vidtl.config.checks import require
-from vidtl.data.toy_clip import MOTIONS, Segment, render_clip
 from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
+from vidtl.video.encoder import encode_video
 
 VERSION = 1  # incremented when the same settings give other files
 MARKER = "toy.json"
@@ -39,7 +38,6 @@ _KINETICS_HEADER = "label youtube_id time_start time_end split"
 _CHARADES_HEADER = "id subject scene quality relevance verified script objects descriptions actions length"
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _PLAN, _PIXELS = 0, 1
-Frames = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,20 +134,6 @@ def render_video(video: ToyVideo, seed: int) -> NDArray[np.uint8]:
     return render_clip(rng, video.height, video.width, video.fps, video.num_frames, video.segments)
 
 
-def encode_video(path: Path, frames_THWC: Frames, fps: int | Fraction) -> None:
-    """Write RGB frames uint8 [T, H, W, 3] with even sides as H.264 in MP4, in one thread for reproducible bytes."""
-    height, width, _ = frames_THWC[0].shape
-    with av.open(path, "w") as container:
-        # Without the macroblock tree, which is not reproducible on processors with AVX-512.
-        options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in frames_THWC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
 def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_processes: int) -> Iterator[None]:
     write = partial(_write_video, directory, seed)
     if num_processes == 1:
@@ -157,7 +141,7 @@ def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_proces
         return
     # not fork: the caller may have threads, such as that of a progress bar
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    context.set_forkserver_preload(["__main__", __name__])  # the heavy imports once, not in every process
+    context.set_forkserver_preload([__name__])  # the heavy imports once, not in every process
     with ProcessPoolExecutor(num_processes, context, cv2.setNumThreads, (1,)) as pool:
         yield from pool.map(write, videos, chunksize=8)
 
