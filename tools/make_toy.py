@@ -27,9 +27,9 @@ def main() -> None:
     )
     parser.add_argument("directory", type=Path, help="where annotations and videos go: data.root of a run")
     parser.add_argument(
-        "--videos_per_class_train", type=int, default=defaults.videos_per_class_train, help="times 8 or 5"
+        "--videos_per_class_train", type=int, default=defaults.videos_per_class_train, help="times 8 or 20"
     )
-    parser.add_argument("--videos_per_class_val", type=int, default=defaults.videos_per_class_val, help="times 8 or 5")
+    parser.add_argument("--videos_per_class_val", type=int, default=defaults.videos_per_class_val, help="times 8 or 20")
     parser.add_argument(
         "--task", default=defaults.task, help="motions (of all patches), or leader (whom it moves like)"
     )

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from toy_clip import MOTIONS, Segment, render_clip
-from toy_leader import COLORS, SIDE, render_leader
+from toy_leader import FOLLOWERS, SIDE, render_leader
 
 from vidtl.config.checks import require, require_choice
 from vidtl.errors import UserError
@@ -63,7 +63,7 @@ class ToySettings:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of their numbers."""
-        return MOTIONS if self.task == "motions" else COLORS
+        return MOTIONS if self.task == "motions" else FOLLOWERS
 
 
 class ToyVideo(NamedTuple):
