@@ -26,13 +26,9 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("directory", type=Path, help="where annotations and videos go: data.root of a run")
-    parser.add_argument(
-        "--videos_per_class_train", type=int, default=defaults.videos_per_class_train, help="times 8 or 20"
-    )
-    parser.add_argument("--videos_per_class_val", type=int, default=defaults.videos_per_class_val, help="times 8 or 20")
-    parser.add_argument(
-        "--task", default=defaults.task, help="motions (of all patches), or leader (whom it moves like)"
-    )
+    parser.add_argument("--videos_per_class_train", type=int, default=defaults.videos_per_class_train, help="of each")
+    parser.add_argument("--videos_per_class_val", type=int, default=defaults.videos_per_class_val, help="of each")
+    parser.add_argument("--task", default=defaults.task, help="motions, of 8 classes, or leader, of 20")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="another seed gives another set")
     parser.add_argument(
         "--multi_label", action="store_true", help="several motions per video, annotated as Charades (toy_multilabel)"
