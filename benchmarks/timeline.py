@@ -13,15 +13,15 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import av
 import numpy as np
 
+from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.video_files import find_videos
-from vidtl.data.toy import ToySettings, encode_video, plan_video
-from vidtl.data.toy_clip import MOTIONS
 from vidtl.evaluation.timeline import Segment, predict_timelines
 from vidtl.models import load_model_directory
 from vidtl.runtime.files import say, whole_file
@@ -29,6 +29,7 @@ from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
 from vidtl.training.checkpoint import find_checkpoint
+from vidtl.video.encoder import encode_video
 from vidtl.visualize.timeline import draw_timeline
 
 
@@ -51,23 +52,25 @@ def _iou(a: Segment, b: Segment) -> float:
 
 def join_clips(root: Path, folder: Path) -> Iterator[tuple[Path, list[Segment]]]:
     """Write the clips of each size and frame rate as one file, and yield it with its segments."""
-    settings = ToySettings()
-    count = settings.videos_per_class_val * len(MOTIONS)
-    plans = [plan_video(settings, "val", int(index)) for index in generator(0, count).permutation(count)]
-    size = lambda plan: (plan.height, plan.width, plan.fps)  # noqa: E731
-    for (height, width, fps), of_size in groupby(sorted(plans, key=size), key=size):
-        frames: list[np.ndarray] = []
+    records = read_records(load_description("toy"), "val", root)
+    clips = []
+    for index in generator(0, len(records)).permutation(len(records)).tolist():
+        with av.open(str(records.path(index))) as container:
+            fps = container.streams.video[0].average_rate
+            frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        clips.append(((*frames.shape[1:3], fps), frames, records.classes.names[records.labels(index)[0]]))
+    size = itemgetter(0)
+    for (height, width, fps), of_size in groupby(sorted(clips, key=size), key=size):
+        joined: list[np.ndarray] = []
         segments: list[Segment] = []
-        for plan in of_size:
-            with av.open(str(root / plan.path)) as container:
-                start_s = len(frames) / fps
-                frames += [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-            name = MOTIONS[plan.segments[0].motion]
+        for _, frames, name in of_size:
+            start_s = float(len(joined) / fps)
+            joined += list(frames)
             if segments and segments[-1].name == name:
                 start_s = segments.pop().start_s
-            segments.append(Segment(name, start_s, len(frames) / fps, 1.0))
+            segments.append(Segment(name, start_s, float(len(joined) / fps), 1.0))
         path = folder / f"{width}x{height} at {fps}.mp4"
-        encode_video(path, np.stack(frames), fps)
+        encode_video(path, joined, fps)
         yield path, segments
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from command_line import ExperimentParser, make_experiment, positive, settings_of_file
 from torch import Tensor, nn
+from toy_clip import Segment, render_clip
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.records import ClassNames, Records
@@ -35,8 +36,6 @@ from vidtl.config.checks import require
 from vidtl.data.batch import ClipBatch, batch_input
 from vidtl.data.dataset import collate
 from vidtl.data.loader import TrainLoader
-from vidtl.data.toy import encode_video
-from vidtl.data.toy_clip import Segment, render_clip
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
 from vidtl.runtime.launch import make_accelerator, resolve_precision
@@ -47,6 +46,7 @@ from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
 from vidtl.training.optimizer import peak_learning_rate
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine, TrainingTask
+from vidtl.video.encoder import encode_video
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs/kinetics400_vivit_b_tl8.yaml"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,8 +9,8 @@ from PIL import Image
 
 from benchmarks.conformance import main
 from tests.environment import RunMain
-from vidtl.data.toy import encode_video
 from vidtl.video import DECODERS, View
+from vidtl.video.encoder import encode_video
 from vidtl.video.pyav import PyAVReader
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.decode import CONTENDERS, LIMIT, FileTimes, main
 from tests.environment import RunMain
-from vidtl.data.toy import encode_video
+from vidtl.video.encoder import encode_video
 
 
 def test_every_installed_library_reads_or_refuses_the_file(run_main: RunMain, tmp_path: Path) -> None:

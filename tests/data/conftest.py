@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from toy_set import ToySettings, make_toy
 
 from vidtl.annotations.description import load_description, read_records
 from vidtl.annotations.records import Records
@@ -14,7 +15,6 @@ from vidtl.data.batch import VideoViews
 from vidtl.data.dataset import ClipDataset, ViewDataset
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
-from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import Progress
 
 CONFIG = ExperimentConfig(

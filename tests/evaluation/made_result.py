@@ -10,11 +10,11 @@ from tests.evaluation.tiny_evaluation import make_records
 from tests.metrics.made_outcomes import made_outcomes
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.data.toy import encode_video
 from vidtl.evaluation.evaluator import EvaluationResult, Unreadable
 from vidtl.evaluation.page import write_examples, write_page
 from vidtl.evaluation.report import metrics_record, write_report
 from vidtl.models import VideoModel, build_model
+from vidtl.video.encoder import encode_video
 
 CLIP = ClipConfig(num_frames=8, stride=1, frame_size=(32, 32), short_side=32)
 

@@ -34,7 +34,6 @@ from tests.stress.outcome import in_fork
 from vidtl.annotations.description import load_description, read_splits
 from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
 from vidtl.data.manifest import FILE_NAME, FOLDER, Entry, find_manifest
-from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import build_model, save_model_directory
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, scan_file
@@ -46,6 +45,7 @@ from vidtl.video import Box, UnreadableVideo, View, open_video
 
 sys.path.append(str(REPOSITORY / "tools"))
 import predict
+from toy_set import ToySettings, make_toy
 
 LIMIT_S = 20
 

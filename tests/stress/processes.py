@@ -10,8 +10,6 @@ from pathlib import Path
 from tests.environment import ENVIRONMENT, REPOSITORY, launch_command
 from tests.stress.outcome import Bench, Outcome, newest
 from tests.training.runs import are_equal, cut_back, losses, start, tensors_of
-from vidtl.data.toy import ToySettings, make_toy
-from vidtl.runtime.progress import Progress
 
 
 def launch(folder: Path, processes: int, config: str = "cpu_2_processes", **options) -> tuple[int, str]:
@@ -79,8 +77,8 @@ def resume_grid(bench: Bench) -> Outcome:
     """Encoded videos with augmentation, MixUp and dropout: resumed bitwise at the first, a middle and the last step of
     epochs with 0, 1, 2 and 4 workers."""
     toy = bench.folder / "toy"
-    settings = ToySettings(seed=3, videos_per_class_train=3, videos_per_class_val=1)
-    make_toy(toy, settings, Progress(visible=False), num_processes=1)
+    options = ["--seed", "3", "--videos_per_class_train", "3", "--videos_per_class_val", "1"]
+    subprocess.run([sys.executable, REPOSITORY / "tools/make_toy.py", toy, *options], check=True, capture_output=True)
     outcome = Outcome()
     steps = (1, 3, 6, 7, 9, 12, 13, 15) if bench.scale >= 1 else (1, 6, 9)
     for accumulation in (1, 4) if bench.scale >= 1 else (1,):

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from toy_set import ToySettings, make_toy
 
 from tests.environment import ENVIRONMENT, REPOSITORY, launch_command
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.data.toy import ToySettings, make_toy
 from vidtl.models import build_model, save_model_directory
 from vidtl.runtime.progress import Progress
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import eval as evaluation
 import pytest
 import report
+from toy_clip import MOTIONS
 
 from tests.evaluation.made_result import made_report, made_result
 from tests.tools.conftest import make_set
 from vidtl.data.dataset import ViewDataset
-from vidtl.data.toy_clip import MOTIONS
 from vidtl.models import VideoModel, save_model_directory
 from vidtl.training.checkpoint import Checkpoint
 

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from toy_clip import MOTIONS
 
 import vidtl
 from tests.environment import ENVIRONMENT, REPOSITORY, wait_for
@@ -29,7 +30,6 @@ from vidtl.config import DataConfig
 from vidtl.data.batch import prepare_input
 from vidtl.data.loader import EvalLoader
 from vidtl.data.protocols import get_protocol
-from vidtl.data.toy_clip import MOTIONS
 from vidtl.data.windows import Hop, sliding_windows
 from vidtl.evaluation.features import FeatureModel, load_features
 from vidtl.models import VideoModel, create_model

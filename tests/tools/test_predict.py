@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 from scipy.special import expit, softmax
+from toy_clip import MOTIONS
 
 import vidtl
 from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import refused
 from vidtl.annotations.video_files import find_videos
-from vidtl.data.toy_clip import MOTIONS
 from vidtl.evaluation.predict import PredictionSettings, predict
 from vidtl.models import VideoModel
 

@@ -7,10 +7,10 @@ import eval as evaluation
 import numpy as np
 import predict as prediction
 import pytest
+from toy_clip import MOTIONS
 
 from tests.annotations.sets import write
 from tests.evaluation.prediction_table import read_predictions
-from vidtl.data.toy_clip import MOTIONS
 from vidtl.metrics.charades import read_submission
 
 NUMBERS = {name: str((3 * k) % 8) for k, name in enumerate(MOTIONS)}  # another order than the model's

@@ -15,11 +15,11 @@ from PIL import Image
 
 from benchmarks.timeline import segment_f1
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.data.toy import encode_video
 from vidtl.evaluation.calibration import Calibration, write_calibration
 from vidtl.evaluation.timeline import Segment
 from vidtl.models import build_model, save_model_directory
 from vidtl.training.checkpoint import find_checkpoint
+from vidtl.video.encoder import encode_video
 
 COLORS = {"red": (200, 40, 40), "=green": (40, 180, 40), "blue": (40, 40, 220)}
 FPS, NUM_FRAMES = 10, 4

@@ -12,10 +12,10 @@ import eval as evaluation
 import numpy as np
 import pytest
 import train
+from toy_set import ToySettings, make_toy
 
 from tests.environment import REPOSITORY, wait_for
 from vidtl.data import dataset
-from vidtl.data.toy import ToySettings, make_toy
 from vidtl.runtime.progress import Progress
 
 

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vidtl.data.toy import encode_video
 from vidtl.runtime.files import printable, replacing
+from vidtl.video.encoder import encode_video
 from vidtl.visualize import COLORS, bare, draw_label, label_text, new_figure, save_figure
 from vidtl.visualize.token_maps import TokenMapImages, overlay
 

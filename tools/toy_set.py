@@ -1,7 +1,8 @@
 """Generate a data set of encoded video files, for runs without a download.
 
-Single-label: Kinetics-style CSV files, one motion per video. Multi-label: Charades-style CSV files, one to three
-consecutive motions with their times. Files differ in size, shape and frame rate, as in real sets.
+Task `motions`, single-label: Kinetics-style CSV files, one motion per video. Multi-label: Charades-style CSV files, one
+to three consecutive motions with their times. Files differ in size, shape and frame rate, as in real sets.
+Task `leader`: Kinetics-style, files of one size, whose class is a relation between moving objects.
 """
 
 import csv
@@ -11,22 +12,22 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from toy_clip import MOTIONS, Segment, render_clip
+from toy_leader import FOLLOWERS, SIDE, render_leader
 
-from vidtl.config.checks import require
-from vidtl.data.toy_clip import MOTIONS, Segment, render_clip
+from vidtl.config.checks import require, require_choice
 from vidtl.errors import UserError
 from vidtl.runtime.files import user_error_if_not_written, whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
+from vidtl.video.encoder import encode_video
 
 VERSION = 1  # incremented when the same settings give other files
 MARKER = "toy.json"
@@ -34,27 +35,35 @@ FRAME_SIZES = ((72, 96), (80, 96), (72, 84), (96, 80))  # height and width
 FRAME_RATES = (12, 15)
 NUM_FRAMES = 24
 SPLITS = ("train", "val")
+TASKS = ("motions", "leader")
 
 _KINETICS_HEADER = "label youtube_id time_start time_end split"
 _CHARADES_HEADER = "id subject scene quality relevance verified script objects descriptions actions length"
 _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 _PLAN, _PIXELS = 0, 1
-Frames = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToySettings:
     """The settings that determine all files."""
 
+    task: str = "motions"
     seed: int = 0
     videos_per_class_train: int = 100
     videos_per_class_val: int = 25
     multi_label: bool = False
 
     def __post_init__(self) -> None:
+        require_choice("task", self.task, TASKS)
+        require(self.task == "motions" or not self.multi_label, "multi_label", True, f"False with task {self.task}")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         for name in ("videos_per_class_train", "videos_per_class_val"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their numbers."""
+        return MOTIONS if self.task == "motions" else FOLLOWERS
 
 
 class ToyVideo(NamedTuple):
@@ -79,7 +88,7 @@ def make_toy(directory: Path, settings: ToySettings, progress: Progress, num_pro
     written.
     """
     counts = zip(SPLITS, (settings.videos_per_class_train, settings.videos_per_class_val), strict=True)
-    places = [(split, index) for split, count in counts for index in range(count * len(MOTIONS))]
+    places = [(split, index) for split, count in counts for index in range(count * len(settings.classes))]
     videos = [plan_video(settings, *place) for place in places]
     with user_error_if_not_written(directory):
         if _is_complete(directory, settings, videos):
@@ -95,11 +104,11 @@ def _write_set(
         (directory / "videos" / split).mkdir(parents=True, exist_ok=True)
     _write_marker(directory, settings, complete=False)
     with progress.task("toy videos", "videos", len(videos)) as task:
-        for done, _ in enumerate(_write_videos(directory, settings.seed, videos, num_processes), start=1):
+        for done, _ in enumerate(_write_videos(directory, settings, videos, num_processes), start=1):
             task.update(done)
     for split in SPLITS:
         header = (_CHARADES_HEADER if settings.multi_label else _KINETICS_HEADER).split()
-        row_of = _charades_row if settings.multi_label else _kinetics_row
+        row_of = _charades_row if settings.multi_label else partial(_kinetics_row, settings.classes)
         with (directory / f"{split}.csv").open("w", newline="") as stream:
             rows = [row_of(video) for video in videos if video.split == split]
             csv.writer(stream, lineterminator="\n").writerows([header, *rows])
@@ -115,6 +124,8 @@ def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
     video_id = "".join(_ID_CHARACTERS[number] for number in rng.integers(len(_ID_CHARACTERS), size=11))
     height, width = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
     fps, start_s = FRAME_RATES[rng.integers(len(FRAME_RATES))], int(rng.integers(300))
+    if settings.task == "leader":
+        height = width = SIDE
     if settings.multi_label:
         # One to three different motions of 10 to 16 frames, in random order, with random pauses.
         num_frames, count, name = int(rng.integers(48, 61)), int(rng.integers(1, 4)), f"{video_id}.mp4"
@@ -124,51 +135,39 @@ def plan_video(settings: ToySettings, split: str, index: int) -> ToyVideo:
         limits = np.stack([motions, firsts, firsts + lengths], axis=1)
         segments = tuple(Segment(*segment) for segment in limits.tolist())
     else:
-        num_frames, segments = NUM_FRAMES, (Segment(index % len(MOTIONS), 0, NUM_FRAMES),)
+        num_frames, segments = NUM_FRAMES, (Segment(index % len(settings.classes), 0, NUM_FRAMES),)
         name = f"{video_id}_{start_s:06d}_{start_s + -(-num_frames // fps):06d}.mp4"
     path = f"videos/{split}/{name}"
     return ToyVideo(split, index, video_id, path, height, width, fps, num_frames, start_s, segments)
 
 
-def render_video(video: ToyVideo, seed: int) -> NDArray[np.uint8]:
+def render_video(video: ToyVideo, settings: ToySettings) -> NDArray[np.uint8]:
     """Render the frames before encoding: RGB uint8 [T, H, W, 3]."""
-    rng = generator(seed, SPLITS.index(video.split), video.number, _PIXELS)
+    rng = generator(settings.seed, SPLITS.index(video.split), video.number, _PIXELS)
+    if settings.task == "leader":
+        return render_leader(rng, video.num_frames, video.segments[0].motion)
     return render_clip(rng, video.height, video.width, video.fps, video.num_frames, video.segments)
 
 
-def encode_video(path: Path, frames_THWC: Frames, fps: int | Fraction) -> None:
-    """Write RGB frames uint8 [T, H, W, 3] with even sides as H.264 in MP4, in one thread for reproducible bytes."""
-    height, width, _ = frames_THWC[0].shape
-    with av.open(path, "w") as container:
-        # Without the macroblock tree, which is not reproducible on processors with AVX-512.
-        options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
-        stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for frame in frames_THWC:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-def _write_videos(directory: Path, seed: int, videos: list[ToyVideo], num_processes: int) -> Iterator[None]:
-    write = partial(_write_video, directory, seed)
+def _write_videos(directory: Path, settings: ToySettings, videos: list[ToyVideo], num_processes: int) -> Iterator[None]:
+    write = partial(_write_video, directory, settings)
     if num_processes == 1:
         yield from map(write, videos)
         return
     # not fork: the caller may have threads, such as that of a progress bar
     context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
-    context.set_forkserver_preload(["__main__", __name__])  # the heavy imports once, not in every process
+    context.set_forkserver_preload([__name__])  # the heavy imports once, not in every process
     with ProcessPoolExecutor(num_processes, context, cv2.setNumThreads, (1,)) as pool:
         yield from pool.map(write, videos, chunksize=8)
 
 
-def _write_video(directory: Path, seed: int, video: ToyVideo) -> None:
-    encode_video(directory / video.path, render_video(video, seed), video.fps)
+def _write_video(directory: Path, settings: ToySettings, video: ToyVideo) -> None:
+    encode_video(directory / video.path, render_video(video, settings), video.fps)
 
 
-def _kinetics_row(video: ToyVideo) -> list[str]:
+def _kinetics_row(classes: Sequence[str], video: ToyVideo) -> list[str]:
     end_s = video.start_s + -(-video.num_frames // video.fps)  # Kinetics' times are whole seconds
-    return [MOTIONS[video.segments[0].motion], video.video_id, str(video.start_s), str(end_s), video.split]
+    return [classes[video.segments[0].motion], video.video_id, str(video.start_s), str(end_s), video.split]
 
 
 def _charades_row(video: ToyVideo) -> list[str]:
@@ -185,10 +184,10 @@ def _is_complete(directory: Path, settings: ToySettings, videos: list[ToyVideo])
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     try:
-        marker = json.loads((directory / MARKER).read_text())
+        marker = {"task": "motions", **json.loads((directory / MARKER).read_text())}  # sets from before there was one
         wanted = {"version": VERSION, **asdict(settings)}
         found = {name: value for name, value in marker.items() if name != "complete"}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, TypeError):
         raise UserError(f"{directory}: not empty and not a toy set; allowed: an empty or a new directory") from None
     if found != wanted:
         differing = sorted(key for key in wanted if found.get(key) != wanted[key])
