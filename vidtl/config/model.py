@@ -52,6 +52,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "temporal_input": "pooled",
             "attention_order": "time_space",
             "positions": "learned",
+            "position_std": 0.02,
             "num_registers": 0,
             "activation": "gelu",
             "norm_eps": 1e-6,
@@ -169,6 +170,8 @@ class ModelConfig:
     """Order of the two attentions in a block of factorised self-attention (vivit)."""
     positions: Literal["learned", "sincos_1d", "sincos_3d"] | None = None
     """Position embedding: learned, or fixed sines and cosines over the sequence or over (t, h, w) (vivit)."""
+    position_std: float | None = None
+    """Standard deviation of learned positions at the start; about 1 trains faster where places decide (vivit)."""
     num_registers: int | None = None
     """Learned tokens beside those of the grid that pooling does not see (DINOv2) (vivit)."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None
@@ -225,7 +228,7 @@ class ModelConfig:
 
 _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1)
 _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0, "token_learner.after_block": 0}
-_LEAST |= {"num_registers": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
+_LEAST |= {"num_registers": 0, "position_std": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
 
 
 def resolve_model(config: ModelConfig) -> ModelConfig:
@@ -240,7 +243,10 @@ def model_arguments(config: ModelConfig, clip: ClipConfig) -> dict[str, Any]:
     """Return the keyword arguments that build the model of a resolved configuration, apart from `num_classes`."""
     names = {"token_learner.version": "learner_version", "token_learner.pooling": "learner_pooling"}
     settings = {names.get(key, key.rpartition(".")[2]): value for key, value in _given(config).items()}
-    return {**settings, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
+    allowed = f"false with {_family(config)}; the log energies of a clip are the input of vivit"
+    require(config.architecture == "vivit" or not clip.background, "clip.background", clip.background, allowed)
+    background = {"background": True} if clip.background else {}
+    return {**settings, **background, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
 
 
 def _given(config: ModelConfig) -> dict[str, Any]:

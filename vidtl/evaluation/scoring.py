@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
+from vidtl.data.augmentation import flip_clips
 from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
@@ -113,8 +114,9 @@ class Scorer:
         scores = Scores(failures={video.index: video.failure.reason for video in videos if video.failure})
         readable = [video for video in videos if video.pixels is not None]
         for video in readable:
-            if video.pixels is not None and len(video.pixels) != self.num_views:
-                raise RuntimeError(f"record {video.index} has {len(video.pixels)} views, not {self.num_views}")
+            count = 0 if video.pixels is None else len(video.pixels) * len(self.protocol.flips)
+            if count != self.num_views:
+                raise RuntimeError(f"record {video.index} has {count} views, not {self.num_views}")
         if readable:
             for video, views_VK in zip(readable, np.split(self._forward(readable), len(readable)), strict=True):
                 index = video.index
@@ -129,11 +131,13 @@ class Scorer:
         """Compute logits [videos x V, K] of readable videos."""
         device, parts = self.accelerator.device, []
         pixels = torch.cat([video.pixels.to(device, non_blocking=True) for video in videos if video.pixels is not None])
+        flips = self.protocol.flips * len(pixels)
+        pixels = pixels.repeat_interleave(len(self.protocol.flips), dim=0)
         colors = torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views).to(device)
         frames = self._frames(videos)
         for first in range(0, len(pixels), self.evaluation.batch_size):
             clips = slice(first, first + self.evaluation.batch_size)
-            inputs = self._inputs(pixels[clips], colors[clips], frames[clips])
+            inputs = self._inputs(pixels[clips], colors[clips], frames[clips], flips[clips])
             with self.accelerator.autocast():
                 logits_BK = self.model(*inputs)
             parts.append(logits_BK.cpu().double())
@@ -150,10 +154,15 @@ class Scorer:
         paths = [self.records.paths[video.index] for video in videos]
         crops, count = np.arange(self.num_views) % self.protocol.num_crops, self.protocol.num_crops
         places = [count * paths.index(path) + crops for path in paths]
-        clips = zip([video.frames for video in videos if video.frames is not None], places, strict=True)
+        flips = len(self.protocol.flips)
+        clips = zip(
+            [video.frames.repeat(flips, 0) for video in videos if video.frames is not None], places, strict=True
+        )
         return np.concatenate([np.insert(frames, 0, place, axis=1) for frames, place in clips])
 
-    def _inputs(self, pixels: Tensor, colors: Tensor, frames: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    def _inputs(
+        self, pixels: Tensor, colors: Tensor, frames: NDArray[np.int64], flips: Sequence[tuple[bool, bool]]
+    ) -> tuple[Tensor, ...]:
         """Convert clips to the arguments of the model; timesteps that they share are passed, and computed, once."""
         places_tL = self.model.timestep_frames if isinstance(self.model, ViViT) else None
         if places_tL is not None:
@@ -165,8 +174,9 @@ class Scorer:
                 found = clips, places_tL[places], timesteps.reshape(rows_BtL.shape[:2])
                 clips_U, frames_UL, timesteps_Bt = (torch.from_numpy(part).to(pixels.device) for part in found)
                 distinct = pixels[clips_U[:, None], frames_UL]
-                return prepare_input(distinct, colors[clips_U], self.clip), timesteps_Bt
-        return (prepare_input(pixels, colors, self.clip),)
+                input_BTCHW = prepare_input(distinct, colors[clips_U], self.clip)
+                return flip_clips(input_BTCHW, [flips[clip] for clip in clips]), timesteps_Bt
+        return (flip_clips(prepare_input(pixels, colors, self.clip), flips),)
 
 
 FUSIONS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {

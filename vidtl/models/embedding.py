@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vidtl.config.checks import require
@@ -38,6 +38,24 @@ class Grid(NamedTuple):
         return f"{self.t}x{self.h}x{self.w}"
 
 
+class LogEnergies(nn.Module):
+    """Log energies of clips whose last frame is their background: `[B, T + 1, 3, H, W] -> [B, T, 2, H / 4, W / 4]`.
+
+    log(1 + 85 e) - 1 of e = mean |x_t - background| and mean |x_t - x_(t-1)| over cells of 4 x 4 pixels x, gray in
+    0..1; the first frame has the difference of the second. A difference of 3 gray levels of 255 is log(2) - 1.
+    """
+
+    CELL = 4
+
+    def forward(self, input_BTCHW: Tensor) -> Tensor:
+        gray_BTHW = input_BTCHW.mean(dim=2)
+        clip_BTHW, background_B1HW = gray_BTHW[:, :-1], gray_BTHW[:, -1:]
+        steps = clip_BTHW.diff(dim=1)
+        changes_BTCHW = torch.stack([clip_BTHW - background_B1HW, torch.cat([steps[:, :1], steps], dim=1)], dim=2)
+        cells = "B T C (h a) (w b) -> B T C h w"
+        return torch.log1p(85 * reduce(changes_BTCHW.abs(), cells, "mean", a=self.CELL, b=self.CELL)) - 1
+
+
 class TubeletEmbedding(nn.Module):
     """Project each box of frames x pixels x pixels to one token: `input_BTCHW -> tokens_BtND` with N = h * w.
 
@@ -45,10 +63,10 @@ class TubeletEmbedding(nn.Module):
     starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread).
     """
 
-    def __init__(self, tubelet: Tubelet, width: int) -> None:
+    def __init__(self, tubelet: Tubelet, width: int, channels: int = 3) -> None:
         super().__init__()
         self.tubelet = tubelet
-        fan_in = 3 * tubelet[0] * tubelet[1] * tubelet[2]
+        fan_in = channels * tubelet[0] * tubelet[1] * tubelet[2]
         self.proj = nn.Linear(fan_in, width)
         std = fan_in**-0.5 / 0.87962566103423978
         nn.init.trunc_normal_(self.proj.weight, std=std, a=-2 * std, b=2 * std)
@@ -118,15 +136,16 @@ class PositionEmbedding(nn.Module):
     weight: Tensor
 
     def __init__(
-        self, grid: Grid, width: int, kind: Kind = "learned", num_prefix: int = 0, resizing: Resizing = "linear"
-    ) -> None:
+        self, grid: Grid, width: int, kind: Kind = "learned", num_prefix: int = 0, resizing: Resizing = "linear",
+        std: float = 0.02,  # ViViT's
+    ) -> None:  # fmt: skip
         super().__init__()
         self.grid = grid
         self.num_prefix = num_prefix
         self.resizing = resizing
         if kind == "learned":
             self.weight = nn.Parameter(torch.empty(grid.size + num_prefix, width))
-            nn.init.normal_(self.weight, std=0.02)
+            nn.init.normal_(self.weight, std=std)
         else:
             in_space = F.pad(sincos_3d(grid, width), (0, 0, num_prefix, 0))
             fixed = sincos_1d(grid.size + num_prefix, width) if kind == "sincos_1d" else in_space

@@ -22,7 +22,15 @@ from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Activation, make_blocks
-from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
+from vidtl.models.embedding import (
+    Grid,
+    Kind,
+    LogEnergies,
+    Tubelet,
+    TubeletEmbedding,
+    tubelet_grid,
+    uniform_frames,
+)
 from vidtl.models.encoder import Encoder
 from vidtl.models.pooling import PoolingKind, TokenPooling
 from vidtl.models.t2t_vit import TokenModule, TokensToToken, split_grids
@@ -75,6 +83,7 @@ class ViViT(VideoModel):
         temporal_input: Literal["pooled", "tokens", "places"] = "pooled",
         attention_order: Order = "time_space",
         positions: Kind = "learned",
+        position_std: float = 0.02,
         num_registers: int = 0,
         activation: Activation = "gelu",
         norm_eps: float = 1e-6,
@@ -92,16 +101,23 @@ class ViViT(VideoModel):
         fuser: bool = False,
         num_frames: int,
         frame_size: tuple[int, int],
+        background: bool = False,
         num_classes: int,
     ) -> None:
-        super().__init__(num_frames, frame_size, num_classes)
+        super().__init__(num_frames + background, frame_size, num_classes)
         self.form, self.tokenizer, self.pooling, self.temporal_input = form, tokenizer, pooling, temporal_input
         self.factorised = form == "factorised_encoder"
         uniform = tubelet_sampling == "uniform"
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
-        if tokenizer == "tubelet":
-            self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width)
+        self.energies = LogEnergies() if background else None
+        length = 1 if uniform else tubelet[0]
+        if background:
+            _check_cells(tokenizer, tubelet)
+            cells = (tubelet[1] // LogEnergies.CELL, tubelet[2] // LogEnergies.CELL)
+            self.embed = TubeletEmbedding((length, *cells), width, channels=2)
+        elif tokenizer == "tubelet":
+            self.embed = TubeletEmbedding((length, *tubelet[1:]), width)
         else:
             self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
         pools_timesteps = self.factorised and temporal_input == "pooled"
@@ -113,7 +129,10 @@ class ViViT(VideoModel):
             attention_dropout=attention_dropout, stochastic_depth=stochastic_depth,
             stochastic_depth_rescale=stochastic_depth_rescale,
         )  # fmt: skip
-        encoder = partial(Encoder, blocks, width=width, positions=positions, norm_eps=norm_eps, dropout=dropout)
+        encoder = partial(
+            Encoder, blocks, width=width, positions=positions, position_std=position_std, norm_eps=norm_eps,
+            dropout=dropout,
+        )  # fmt: skip
         has_second = self.factorised and temporal_depth > 0
         self.encoder = encoder(
             axes=_AXES[f"{form} {attention_order}"] if form == "factorised_self_attention" else _AXES[form],
@@ -165,9 +184,10 @@ class ViViT(VideoModel):
         """Frames of a clip that each timestep sees in the spatial encoder: int64 [t, L]; None in the other forms.
 
         No position over time, class token or norm joins the timesteps before the temporal encoder, whatever its input:
-        equal frames have equal tokens at any place of any clip. In the other forms, attention runs over time.
+        equal frames have equal tokens at any place of any clip. In the other forms, attention runs over time, and
+        with a background, frames are compared with earlier ones.
         """
-        if not self.factorised:
+        if not self.factorised or self.energies:
             return None
         frames = np.arange(self.clip_shape[0]) if self.frames is None else self.frames.cpu().numpy()
         return frames.reshape(self.grid.t, -1)
@@ -191,6 +211,7 @@ class ViViT(VideoModel):
     def tokenize(self, input_BTCHW: Tensor) -> Tensor:
         """Turn clips into tokens `[B, t, N, D]`, without positions; UserError for clips of another shape."""
         self.check_input(input_BTCHW)
+        input_BTCHW = self.energies(input_BTCHW) if self.energies else input_BTCHW
         tokens_BtND: Tensor = self.embed(input_BTCHW if self.frames is None else input_BTCHW[:, self.frames])
         return tokens_BtND
 
@@ -231,6 +252,14 @@ def _checked_grid(
     )
     require(fits, "model.tubelet", list(tubelet), allowed)
     return Grid(num_frames // length, *split_grids(frame_size)[-1])
+
+
+def _check_cells(tokenizer: str, tubelet: Tubelet) -> None:
+    """Raise a UserError for tubelets that are not made of cells of log energies."""
+    require(tokenizer == "tubelet", "model.tokenizer", tokenizer, "tubelet with clip.background")
+    cell = LogEnergies.CELL
+    allowed = f"a height and width that are multiples of {cell} pixels with clip.background"
+    require(not any(side % cell for side in tubelet[1:]), "model.tubelet", list(tubelet), allowed)
 
 
 def _check_pooling(

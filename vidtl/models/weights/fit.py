@@ -15,7 +15,7 @@ from torch import Tensor
 from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
-from vidtl.models.embedding import Grid, TubeletEmbedding, resize_patch
+from vidtl.models.embedding import Grid, LogEnergies, TubeletEmbedding, resize_patch
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.load import PublishedModel, SourceWeights
 
@@ -96,7 +96,11 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
         if not isinstance(model.embed, TubeletEmbedding):
             raise UserError(f"model.tokenizer is {model.tokenizer!r}; allowed: 'tubelet' with {weights.source}")
         length, *patch = settings["tubelet"]
-        tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, *patch)
+        has_energies = bool(published.clip.get("background"))
+        allowed = f"{has_energies}, as the weights of {weights.source} need"
+        require((model.energies is not None) == has_energies, "clip.background", not has_energies, allowed)
+        cell = LogEnergies.CELL if has_energies else 1
+        tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, patch[0] // cell, patch[1] // cell)
         kernel, target = state["embed.proj.weight"], model.embed.tubelet
         if tubelet[1:] != target[1:]:
             method = "bicubic_antialiased" if weights.resizing == "bicubic_antialiased" else "bilinear"
