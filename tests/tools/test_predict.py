@@ -8,10 +8,13 @@ import subprocess
 import sys
 
 import eval as evaluation
+import export
 import numpy as np
 import predict as prediction
+import profile_model
 import pytest
 import torch
+import visualize
 from PIL import Image
 from scipy.special import expit, softmax
 
@@ -20,9 +23,10 @@ from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import refused
 from vidtl.annotations.video_files import find_videos
+from vidtl.config import ClipConfig, ModelConfig
 from vidtl.data.toy_clip import MOTIONS
-from vidtl.evaluation.predict import PredictionSettings, predict
-from vidtl.models import VideoModel
+from vidtl.evaluation.predict import PredictionSettings, load_clip, predict
+from vidtl.models import VideoModel, build_model
 
 HERE = ("--data.num_workers", "0")
 HOSTILE = "red\x1b[31m.mp4"
@@ -228,3 +232,25 @@ def test_a_loaded_clip_is_what_predict_feeds(model, folder, toy):
     for path, named in ((broken, ()), (folder / "two", (2,)), (frames, ("frame_rate",)), (folder / "no", ())):
         with refused(path, *named):
             vidtl.load_clip(path, network)
+
+
+def test_a_model_with_background_serves_every_tool(run_main, random_model, toy, tmp_path):
+    clip = ClipConfig(num_frames=8, frame_size=(32, 32), short_side=0, background=True, mean=(0,) * 3, std=(1,) * 3)
+    size = ModelConfig(size="Ti", depth=3, temporal_depth=1, tubelet=(4, 8, 8), position_std=1.0)
+    folder = random_model(tmp_path / "model", model=build_model(size, clip, 8), class_names=MOTIONS)
+    video, root = min((toy / "videos/val").iterdir()), tmp_path / "out"
+    output, _ = run_main(prediction.main, video, "--checkpoint", folder, "--json", "--top_k", "0", *HERE)
+    scores = {each["class"]: each["score"] for each in json.loads(output)["scores"]}
+    model = VideoModel.from_pretrained(folder)
+    clip_BTCHW = load_clip(video, model)
+    assert clip_BTCHW.shape == (1, 9, 3, 32, 32)
+    assert [scores[name] for name in MOTIONS] == pytest.approx(model(clip_BTCHW)[0].tolist(), abs=1e-5)
+    data = ["--data.dataset", "toy", "--data.root", toy, *HERE]
+    flips = ["--evaluation.protocol", "center_4flips"]
+    output, _ = run_main(evaluation.main, "--checkpoint", folder, *data, *flips, "--output_dir", root / "eval")
+    assert json.loads((root / "eval/val-center_4flips/metrics.json").read_text())["num_views"] == 4
+    output, _ = run_main(prediction.main, video, "--checkpoint", folder, "--timeline", "--hop", "4 frames", *HERE)
+    assert "moving" in output
+    run_main(visualize.main, "--videos", video, "--checkpoint", folder, "--output_dir", root / "maps", *HERE)
+    run_main(export.main, "--checkpoint", folder, "--output", root / "model.pt2")
+    run_main(profile_model.main, "--pretrained", folder)

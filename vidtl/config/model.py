@@ -243,10 +243,10 @@ def model_arguments(config: ModelConfig, clip: ClipConfig) -> dict[str, Any]:
     """Return the keyword arguments that build the model of a resolved configuration, apart from `num_classes`."""
     names = {"token_learner.version": "learner_version", "token_learner.pooling": "learner_pooling"}
     settings = {names.get(key, key.rpartition(".")[2]): value for key, value in _given(config).items()}
-    allowed = f"false with {_family(config)}; the log energies of a clip are the input of vivit"
-    require(config.architecture == "vivit" or not clip.background, "clip.background", clip.background, allowed)
-    background = {"background": True} if clip.background else {}
-    return {**settings, **background, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
+    if clip.background:
+        require(config.architecture == "vivit", "clip.background", True, f"false with {_family(config)}")
+        settings["background"] = True
+    return {**settings, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
 
 
 def _given(config: ModelConfig) -> dict[str, Any]:

@@ -119,16 +119,12 @@ def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> t
         rgb_BTCHW = torch.stack([apply_operations(rgb_TCHW, clip.operations) for rgb_TCHW, clip in clips])
     if any(clip.color != ColorJitter() for clip in augmentations):
         rgb_BTCHW = _jitter_colors(rgb_BTCHW, [clip.color for clip in augmentations])
-    return flip_clips(rgb_BTCHW, [(clip.flip, clip.vertical_flip) for clip in augmentations])
-
-
-def flip_clips(input_BTCHW: torch.Tensor, flips: Sequence[tuple[bool, bool]]) -> torch.Tensor:
-    """Flip each of B clips horizontally, vertically, both or not."""
-    for axis, chosen in zip((-1, -2), zip(*flips, strict=True), strict=True):
+    flips = [clip.flip for clip in augmentations], [clip.vertical_flip for clip in augmentations]
+    for axis, chosen in zip((-1, -2), flips, strict=True):
         if any(chosen):
-            flip = torch.tensor(chosen).to(input_BTCHW.device, non_blocking=True)
-            input_BTCHW = torch.where(flip[:, None, None, None, None], input_BTCHW.flip(axis), input_BTCHW)
-    return input_BTCHW
+            flip = torch.tensor(chosen).to(rgb_BTCHW.device, non_blocking=True)
+            rgb_BTCHW = torch.where(flip[:, None, None, None, None], rgb_BTCHW.flip(axis), rgb_BTCHW)
+    return rgb_BTCHW
 
 
 def erase(input_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:

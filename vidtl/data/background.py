@@ -20,14 +20,13 @@ def find_background(video: VideoReader, clip: ClipConfig, data: DataConfig) -> n
     """
     count = min(len(video.times_s), MOST_FRAMES)
     indices = np.searchsorted(video.times_s, np.linspace(video.times_s[0], video.times_s[-1], count))
-    view = View(indices.clip(max=len(video.times_s) - 1), Box(0, 0, video.height, video.width))
-    (frames,) = video.read([view], clip.frame_size, data.pixel_format)
+    whole = Box(0, 0, video.height, video.width)
+    (frames,) = video.read([View(indices, whole)], clip.frame_size, data.pixel_format)
     changes = np.zeros(count + 1)
     changes[1:-1] = [np.abs(np.subtract(*pair, dtype=np.int16)).mean() for pair in pairwise(frames)]
     clock = np.cumsum(changes[:-1] + changes[1:])
     chosen = np.searchsorted(clock, (np.arange(count) + 0.5) / count * clock[-1])
-    background: np.ndarray = np.partition(frames[chosen], count // 2, axis=0)[count // 2]
-    return background
+    return np.asarray(np.partition(frames[chosen], count // 2, axis=0)[count // 2])
 
 
 class Backgrounds:
@@ -38,17 +37,14 @@ class Backgrounds:
         self._kept: dict[str, np.ndarray] = {}
 
     def append(self, path: str, video: VideoReader, read: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the clips [V, T, ...] of a file that `read` decodes, with `clip.background` as [V, T + 1, ...].
-
-        The background comes first, because a pass over the file may be under way afterwards.
-        """
+        """Return the clips [V, T, ...] of `read`, with `clip.background` [V, T + 1, ...]; it is read before them."""
         if not self.clip.background:
             return read()
-        if path not in self._kept:
-            background = find_background(video, self.clip, self.data)
-            if len(self._kept) * background.nbytes >= _KEPT_BYTES:
+        background = self._kept.get(path)
+        if background is None:
+            background = self._kept[path] = find_background(video, self.clip, self.data)
+            if len(self._kept) * background.nbytes > _KEPT_BYTES:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[path] = background
         pixels = read()
-        last = np.broadcast_to(self._kept[path], (len(pixels), 1, *pixels.shape[2:]))
+        last = np.broadcast_to(background, (len(pixels), 1, *pixels.shape[2:]))
         return np.concatenate([pixels, last], axis=1)

@@ -196,10 +196,10 @@ class ViewDataset(Dataset[VideoViews]):
                 video = self._opened(index)
                 views = self._views(video, index)
                 read = partial(self._pixels, video, index, views, batch)
-                pixels = self.backgrounds.append(records.paths[index], video, read)
+                clips = self.backgrounds.append(records.paths[index], video, read)
                 return VideoViews(
                     index=index,
-                    pixels=torch.from_numpy(pixels),
+                    pixels=torch.from_numpy(clips),
                     color=video.color.code(),
                     failure=None,
                     frames=np.stack([view.indices for view in views]),

@@ -19,7 +19,7 @@ import numpy as np
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig
-from vidtl.config.checks import require
+from vidtl.config.checks import require_each
 from vidtl.data.augmentation import draw_mixing
 from vidtl.data.batch import ClipBatch, Read, VideoViews
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
@@ -71,10 +71,8 @@ class TrainLoader:
             factors = f"{training.accumulation_steps} accumulation steps x {augmentation.repeats} clips per video"
             allowed = f"multiples of {parts} ({num_processes} processes x {factors})"
             raise UserError(f"training.batch_size is {training.batch_size}; allowed: {allowed}")
-        allowed = "center with clip.short_side 0, which shows the whole picture"
-        require(
-            config.clip.short_side > 0 or augmentation.crop == "center", "augmentation.crop", augmentation.crop, allowed
-        )
+        if not config.clip.short_side:
+            require_each(augmentation, "augmentation", "crop", "center".__eq__, "center with clip.short_side 0")
         self.records, self.config = records, config
         self.process_index, self.num_processes = process_index, num_processes
         self.repeats = augmentation.repeats

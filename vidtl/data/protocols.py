@@ -40,8 +40,8 @@ class Protocol:
     """Resize the shorter side to `clip.short_side`, or to the larger side of `clip.frame_size`."""
     frames: Literal["spans", "segments", "either"] = "spans"
     """Kind of clips that the model was trained on (`clip.sampling`)."""
-    flips: tuple[tuple[bool, bool], ...] = ((False, False),)
-    """Flips (horizontal, vertical) of each decoded crop, on the device; all of them count as crops."""
+    flips: tuple[tuple[int, ...], ...] = ((),)
+    """Axes along which each decoded crop is flipped, on the device; each flip counts as a crop."""
 
     def suits(self, clip: ClipConfig) -> bool:
         """Return True if the protocol shows frames of the kind that the model was trained on."""
@@ -144,11 +144,19 @@ def videomae_crops(along: int, across: int) -> list[tuple[int, int]]:
     return [(offset, across // 2) for offset in (0, along // 2, along)]
 
 
-_FLIPS = ((False, False), (True, False), (False, True), (True, True))
 _SEGMENTS: Any = {"short_side": "frame", "frames": "segments"}
 _PROTOCOLS = (
     Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either"),
-    Protocol("center_4flips", 1, 4, "mean_logits", center_indices, center_crop, frames="either", flips=_FLIPS),
+    Protocol(
+        "center_4flips",
+        1,
+        4,
+        "mean_logits",
+        center_indices,
+        center_crop,
+        frames="either",
+        flips=((), (-1,), (-2,), (-2, -1)),
+    ),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
     Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices(False), three_crops),
     Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_indices(True), three_crops),

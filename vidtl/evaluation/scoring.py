@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, EvaluationConfig
-from vidtl.data.augmentation import flip_clips
 from vidtl.data.batch import VideoViews, prepare_input
 from vidtl.data.protocols import Protocol
 from vidtl.errors import UserError
@@ -114,9 +113,8 @@ class Scorer:
         scores = Scores(failures={video.index: video.failure.reason for video in videos if video.failure})
         readable = [video for video in videos if video.pixels is not None]
         for video in readable:
-            count = 0 if video.pixels is None else len(video.pixels) * len(self.protocol.flips)
-            if count != self.num_views:
-                raise RuntimeError(f"record {video.index} has {count} views, not {self.num_views}")
+            if video.pixels is not None and len(video.pixels) * len(self.protocol.flips) != self.num_views:
+                raise RuntimeError(f"record {video.index} has {len(video.pixels)} views, not {self.num_views}")
         if readable:
             for video, views_VK in zip(readable, np.split(self._forward(readable), len(readable)), strict=True):
                 index = video.index
@@ -131,19 +129,20 @@ class Scorer:
         """Compute logits [videos x V, K] of readable videos."""
         device, parts = self.accelerator.device, []
         pixels = torch.cat([video.pixels.to(device, non_blocking=True) for video in videos if video.pixels is not None])
-        flips = self.protocol.flips * len(pixels)
-        pixels = pixels.repeat_interleave(len(self.protocol.flips), dim=0)
-        colors = torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views).to(device)
+        flips = self.protocol.flips
+        colors = (
+            torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views // len(flips)).to(device)
+        )
         frames = self._frames(videos)
         for first in range(0, len(pixels), self.evaluation.batch_size):
             clips = slice(first, first + self.evaluation.batch_size)
-            inputs = self._inputs(pixels[clips], colors[clips], frames[clips], flips[clips])
+            input_BTCHW, *shared = self._inputs(pixels[clips], colors[clips], frames[clips])
             with self.accelerator.autocast():
-                logits_BK = self.model(*inputs)
-            parts.append(logits_BK.cpu().double())
+                logits_FBK = [self.model(input_BTCHW.flip(axes) if axes else input_BTCHW, *shared) for axes in flips]
+            parts.append(torch.stack(logits_FBK, dim=1).flatten(0, 1).cpu().double())
         logits = torch.cat(parts)
         num_classes = len(self.records.classes)
-        if logits.shape != (len(pixels), num_classes):
+        if logits.shape != (len(pixels) * len(flips), num_classes):
             problem = f"{self.records.annotation} has {num_classes} classes"
             raise UserError(f"the model gives {logits.shape[-1]} scores per clip, but {problem}")
         table: NDArray[np.float64] = logits.numpy()
@@ -152,17 +151,13 @@ class Scorer:
     def _frames(self, videos: Sequence[VideoViews]) -> NDArray[np.int64]:
         """Return a number for file and crop of each clip, then the numbers of its frames: [videos x V, 1 + T]."""
         paths = [self.records.paths[video.index] for video in videos]
-        crops, count = np.arange(self.num_views) % self.protocol.num_crops, self.protocol.num_crops
+        count = self.protocol.num_crops // len(self.protocol.flips)
+        crops = np.arange(self.protocol.num_clips * count) % count
         places = [count * paths.index(path) + crops for path in paths]
-        flips = len(self.protocol.flips)
-        clips = zip(
-            [video.frames.repeat(flips, 0) for video in videos if video.frames is not None], places, strict=True
-        )
+        clips = zip([video.frames for video in videos if video.frames is not None], places, strict=True)
         return np.concatenate([np.insert(frames, 0, place, axis=1) for frames, place in clips])
 
-    def _inputs(
-        self, pixels: Tensor, colors: Tensor, frames: NDArray[np.int64], flips: Sequence[tuple[bool, bool]]
-    ) -> tuple[Tensor, ...]:
+    def _inputs(self, pixels: Tensor, colors: Tensor, frames: NDArray[np.int64]) -> tuple[Tensor, ...]:
         """Convert clips to the arguments of the model; timesteps that they share are passed, and computed, once."""
         places_tL = self.model.timestep_frames if isinstance(self.model, ViViT) else None
         if places_tL is not None:
@@ -174,9 +169,8 @@ class Scorer:
                 found = clips, places_tL[places], timesteps.reshape(rows_BtL.shape[:2])
                 clips_U, frames_UL, timesteps_Bt = (torch.from_numpy(part).to(pixels.device) for part in found)
                 distinct = pixels[clips_U[:, None], frames_UL]
-                input_BTCHW = prepare_input(distinct, colors[clips_U], self.clip)
-                return flip_clips(input_BTCHW, [flips[clip] for clip in clips]), timesteps_Bt
-        return (flip_clips(prepare_input(pixels, colors, self.clip), flips),)
+                return prepare_input(distinct, colors[clips_U], self.clip), timesteps_Bt
+        return (prepare_input(pixels, colors, self.clip),)
 
 
 FUSIONS: dict[str, Callable[[torch.Tensor, bool], torch.Tensor]] = {

@@ -5,6 +5,7 @@ Vaswani et al., 2017, section 3.5 (sines and cosines over the sequence); Beyer e
 to t, h, w as in ViViT's reference code.
 """
 
+import math
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,8 @@ from vidtl.errors import UserError
 Kind = Literal["learned", "sincos_1d", "sincos_3d"]
 Resizing = Literal["linear", "bicubic", "bicubic_antialiased", "bilinear_antialiased", "nearest"]
 Tubelet = tuple[int, int, int]
+
+CELL = 4  # height and width in pixels of the cells of `log_energies`
 
 
 class Grid(NamedTuple):
@@ -38,42 +41,43 @@ class Grid(NamedTuple):
         return f"{self.t}x{self.h}x{self.w}"
 
 
-class LogEnergies(nn.Module):
-    """Log energies of clips whose last frame is their background: `[B, T + 1, 3, H, W] -> [B, T, 2, H / 4, W / 4]`.
+def log_energies(input_BTCHW: Tensor) -> Tensor:
+    """Reduce clips whose last frame is their background to log energies: `[B, T + 1, 3, H, W] -> [B, T, 2, h, w]`.
 
-    log(1 + 85 e) - 1 of e = mean |x_t - background| and mean |x_t - x_(t-1)| over cells of 4 x 4 pixels x, gray in
-    0..1; the first frame has the difference of the second. A difference of 3 gray levels of 255 is log(2) - 1.
+    log(1 + 85 e) - 1 of e = mean |x_t - background| and mean |x_t - x_(t-1)| over the pixels of a cell, gray in 0..1;
+    the first frame has the difference of the second. Differences of 3 gray levels of 255 have log(2) - 1.
     """
-
-    CELL = 4
-
-    def forward(self, input_BTCHW: Tensor) -> Tensor:
-        gray_BTHW = input_BTCHW.mean(dim=2)
-        clip_BTHW, background_B1HW = gray_BTHW[:, :-1], gray_BTHW[:, -1:]
-        steps = clip_BTHW.diff(dim=1)
-        changes_BTCHW = torch.stack([clip_BTHW - background_B1HW, torch.cat([steps[:, :1], steps], dim=1)], dim=2)
-        cells = "B T C (h a) (w b) -> B T C h w"
-        return torch.log1p(85 * reduce(changes_BTCHW.abs(), cells, "mean", a=self.CELL, b=self.CELL)) - 1
+    gray_BTHW = input_BTCHW.mean(dim=2)
+    clip_BTHW, background_B1HW = gray_BTHW[:, :-1], gray_BTHW[:, -1:]
+    steps = clip_BTHW.diff(dim=1)
+    changes_BTCHW = torch.stack([clip_BTHW - background_B1HW, torch.cat([steps[:, :1], steps], dim=1)], dim=2)
+    energies_BTChw = reduce(changes_BTCHW.abs(), "B T C (h a) (w b) -> B T C h w", "mean", a=CELL, b=CELL)
+    return torch.log1p(85 * energies_BTChw) - 1
 
 
 class TubeletEmbedding(nn.Module):
     """Project each box of frames x pixels x pixels to one token: `input_BTCHW -> tokens_BtND` with N = h * w.
 
     Equal to a Conv3d whose stride is its kernel, which loads by reshape, and several times as fast in bf16. The kernel
-    starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread).
+    starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread). With a
+    `background`, the last frame, it sees `log_energies`.
     """
 
-    def __init__(self, tubelet: Tubelet, width: int, channels: int = 3) -> None:
+    def __init__(self, tubelet: Tubelet, width: int, background: bool = False) -> None:
         super().__init__()
-        self.tubelet = tubelet
-        fan_in = channels * tubelet[0] * tubelet[1] * tubelet[2]
+        self.tubelet, self.background = tubelet, background
+        allowed = f"a height and width that are multiples of {CELL} pixels with clip.background"
+        require(not background or not any(side % CELL for side in tubelet[1:]), "model.tubelet", list(tubelet), allowed)
+        self.cells = (tubelet[0], tubelet[1] // CELL, tubelet[2] // CELL) if background else tubelet
+        fan_in = (2 if background else 3) * math.prod(self.cells)
         self.proj = nn.Linear(fan_in, width)
         std = fan_in**-0.5 / 0.87962566103423978
         nn.init.trunc_normal_(self.proj.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        tokens_BtND: Tensor = self.proj(cut_tubelets(input_BTCHW, self.tubelet))
+        input_BTCHW = log_energies(input_BTCHW) if self.background else input_BTCHW
+        tokens_BtND: Tensor = self.proj(cut_tubelets(input_BTCHW, self.cells))
         return tokens_BtND
 
 
@@ -137,7 +141,7 @@ class PositionEmbedding(nn.Module):
 
     def __init__(
         self, grid: Grid, width: int, kind: Kind = "learned", num_prefix: int = 0, resizing: Resizing = "linear",
-        std: float = 0.02,  # ViViT's
+        std: float = 0.02,
     ) -> None:  # fmt: skip
         super().__init__()
         self.grid = grid

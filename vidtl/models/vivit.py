@@ -22,15 +22,7 @@ from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Activation, make_blocks
-from vidtl.models.embedding import (
-    Grid,
-    Kind,
-    LogEnergies,
-    Tubelet,
-    TubeletEmbedding,
-    tubelet_grid,
-    uniform_frames,
-)
+from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
 from vidtl.models.encoder import Encoder
 from vidtl.models.pooling import PoolingKind, TokenPooling
 from vidtl.models.t2t_vit import TokenModule, TokensToToken, split_grids
@@ -105,19 +97,16 @@ class ViViT(VideoModel):
         num_classes: int,
     ) -> None:
         super().__init__(num_frames + background, frame_size, num_classes)
+        self.background = background
         self.form, self.tokenizer, self.pooling, self.temporal_input = form, tokenizer, pooling, temporal_input
         self.factorised = form == "factorised_encoder"
         uniform = tubelet_sampling == "uniform"
+        allowed = "false with tubelet_sampling uniform or T2T tokens"
+        require(not background or (tokenizer == "tubelet" and not uniform), "clip.background", background, allowed)
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
-        self.energies = LogEnergies() if background else None
-        length = 1 if uniform else tubelet[0]
-        if background:
-            _check_cells(tokenizer, tubelet)
-            cells = (tubelet[1] // LogEnergies.CELL, tubelet[2] // LogEnergies.CELL)
-            self.embed = TubeletEmbedding((length, *cells), width, channels=2)
-        elif tokenizer == "tubelet":
-            self.embed = TubeletEmbedding((length, *tubelet[1:]), width)
+        if tokenizer == "tubelet":
+            self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width, background)
         else:
             self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
         pools_timesteps = self.factorised and temporal_input == "pooled"
@@ -184,10 +173,10 @@ class ViViT(VideoModel):
         """Frames of a clip that each timestep sees in the spatial encoder: int64 [t, L]; None in the other forms.
 
         No position over time, class token or norm joins the timesteps before the temporal encoder, whatever its input:
-        equal frames have equal tokens at any place of any clip. In the other forms, attention runs over time, and
-        with a background, frames are compared with earlier ones.
+        equal frames have equal tokens at any place of any clip. In the other forms, attention runs over time; with a
+        background, frames are compared with earlier ones.
         """
-        if not self.factorised or self.energies:
+        if not self.factorised or self.background:
             return None
         frames = np.arange(self.clip_shape[0]) if self.frames is None else self.frames.cpu().numpy()
         return frames.reshape(self.grid.t, -1)
@@ -211,7 +200,6 @@ class ViViT(VideoModel):
     def tokenize(self, input_BTCHW: Tensor) -> Tensor:
         """Turn clips into tokens `[B, t, N, D]`, without positions; UserError for clips of another shape."""
         self.check_input(input_BTCHW)
-        input_BTCHW = self.energies(input_BTCHW) if self.energies else input_BTCHW
         tokens_BtND: Tensor = self.embed(input_BTCHW if self.frames is None else input_BTCHW[:, self.frames])
         return tokens_BtND
 
@@ -252,14 +240,6 @@ def _checked_grid(
     )
     require(fits, "model.tubelet", list(tubelet), allowed)
     return Grid(num_frames // length, *split_grids(frame_size)[-1])
-
-
-def _check_cells(tokenizer: str, tubelet: Tubelet) -> None:
-    """Raise a UserError for tubelets that are not made of cells of log energies."""
-    require(tokenizer == "tubelet", "model.tokenizer", tokenizer, "tubelet with clip.background")
-    cell = LogEnergies.CELL
-    allowed = f"a height and width that are multiples of {cell} pixels with clip.background"
-    require(not any(side % cell for side in tubelet[1:]), "model.tubelet", list(tubelet), allowed)
 
 
 def _check_pooling(

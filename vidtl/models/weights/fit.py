@@ -15,7 +15,7 @@ from torch import Tensor
 from vidtl.config.checks import require
 from vidtl.errors import UserError
 from vidtl.models.base import VideoModel
-from vidtl.models.embedding import Grid, LogEnergies, TubeletEmbedding, resize_patch
+from vidtl.models.embedding import Grid, TubeletEmbedding, resize_patch
 from vidtl.models.vivit import ViViT
 from vidtl.models.weights.load import PublishedModel, SourceWeights
 
@@ -96,13 +96,14 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
         if not isinstance(model.embed, TubeletEmbedding):
             raise UserError(f"model.tokenizer is {model.tokenizer!r}; allowed: 'tubelet' with {weights.source}")
         length, *patch = settings["tubelet"]
-        has_energies = bool(published.clip.get("background"))
-        allowed = f"{has_energies}, as the weights of {weights.source} need"
-        require((model.energies is not None) == has_energies, "clip.background", not has_energies, allowed)
-        cell = LogEnergies.CELL if has_energies else 1
-        tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, patch[0] // cell, patch[1] // cell)
+        tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, *patch)
         kernel, target = state["embed.proj.weight"], model.embed.tubelet
+        has_background = bool(published.clip.get("background"))
+        allowed = f"{has_background}, as the weights of {weights.source} need"
+        require(model.background == has_background, "clip.background", model.background, allowed)
         if tubelet[1:] != target[1:]:
+            allowed = f"patches of {patch}, as the weights of {weights.source} have, with clip.background"
+            require(not has_background, "model.tubelet", list(target), allowed)
             method = "bicubic_antialiased" if weights.resizing == "bicubic_antialiased" else "bilinear"
             kernel = resize_patch(kernel, tubelet, target, method)
         state["embed.proj.weight"] = _inflate(kernel, tubelet[0], target[0], inflation, weights.source)
