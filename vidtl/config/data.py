@@ -73,9 +73,8 @@ class ClipConfig:
     """Evaluation: the shorter side is resized to this before cropping to `frame_size`; 0 shows the whole picture,
     squeezed to `frame_size` (in training with `augmentation.crop` center)."""
     background: bool = False
-    """For fixed cameras: append the background of the file as a last frame, of which ViViT computes its input: the log
-    energies of differences to the background and between frames. It is a median over the whole file, without labels:
-    later frames, too, decide what a clip shows."""
+    """For fixed cameras: ViViT sees log energies of the differences to the background, the last frame of each clip, and
+    between frames. The background is a median of the whole file, so of later frames too; it needs no labels."""
     short_video: Literal["loop", "hold"] = "loop"
     """Videos shorter than a clip restart from their first frame, or repeat their last one."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)

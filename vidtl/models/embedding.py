@@ -60,7 +60,7 @@ class TubeletEmbedding(nn.Module):
 
     Equal to a Conv3d whose stride is its kernel, which loads by reshape, and several times as fast in bf16. The kernel
     starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread). With a
-    `background`, the last frame, it sees `log_energies`.
+    `background`, the last frame, it sees `log_energies`, in training with an offset of N(0, 0.2) for each clip.
     """
 
     def __init__(self, tubelet: Tubelet, width: int, background: bool = False) -> None:
@@ -76,7 +76,10 @@ class TubeletEmbedding(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        input_BTCHW = log_energies(input_BTCHW) if self.background else input_BTCHW
+        if self.background:
+            input_BTCHW = log_energies(input_BTCHW)
+            if self.training:  # as other light and contrast would
+                input_BTCHW = input_BTCHW + 0.2 * torch.randn(len(input_BTCHW), 1, 1, 1, 1, device=input_BTCHW.device)
         tokens_BtND: Tensor = self.proj(cut_tubelets(input_BTCHW, self.cells))
         return tokens_BtND
 

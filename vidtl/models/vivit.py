@@ -119,9 +119,14 @@ class ViViT(VideoModel):
             stochastic_depth_rescale=stochastic_depth_rescale,
         )  # fmt: skip
         encoder = partial(
-            Encoder, blocks, width=width, positions=positions, position_std=position_std, norm_eps=norm_eps,
+            Encoder,
+            blocks,
+            width=width,
+            positions=positions,
+            position_std=position_std,
+            norm_eps=norm_eps,
             dropout=dropout,
-        )  # fmt: skip
+        )
         has_second = self.factorised and temporal_depth > 0
         self.encoder = encoder(
             axes=_AXES[f"{form} {attention_order}"] if form == "factorised_self_attention" else _AXES[form],
@@ -173,8 +178,7 @@ class ViViT(VideoModel):
         """Frames of a clip that each timestep sees in the spatial encoder: int64 [t, L]; None in the other forms.
 
         No position over time, class token or norm joins the timesteps before the temporal encoder, whatever its input:
-        equal frames have equal tokens at any place of any clip. In the other forms, attention runs over time; with a
-        background, frames are compared with earlier ones.
+        equal frames have equal tokens at any place of any clip, but not with a background. Other forms attend over time.
         """
         if not self.factorised or self.background:
             return None

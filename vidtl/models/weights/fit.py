@@ -99,11 +99,10 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
         tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, *patch)
         kernel, target = state["embed.proj.weight"], model.embed.tubelet
         has_background = bool(published.clip.get("background"))
-        allowed = f"{has_background}, as the weights of {weights.source} need"
-        require(model.background == has_background, "clip.background", model.background, allowed)
+        fits = model.background == has_background and (tubelet[1:] == target[1:] or not has_background)
+        allowed = f"{has_background}, with patches of {patch} if true, as the weights of {weights.source} need"
+        require(fits, "clip.background", model.background, allowed)
         if tubelet[1:] != target[1:]:
-            allowed = f"patches of {patch}, as the weights of {weights.source} have, with clip.background"
-            require(not has_background, "model.tubelet", list(target), allowed)
             method = "bicubic_antialiased" if weights.resizing == "bicubic_antialiased" else "bilinear"
             kernel = resize_patch(kernel, tubelet, target, method)
         state["embed.proj.weight"] = _inflate(kernel, tubelet[0], target[0], inflation, weights.source)
