@@ -15,8 +15,8 @@ _KEPT_BYTES = 2**26  # of backgrounds, in each worker
 def find_background(video: VideoReader, clip: ClipConfig, data: DataConfig) -> np.ndarray:
     """Compute the median of up to 200 frames at equal steps of time, weighted by motion: one frame as `read` has it.
 
-    The weight of a frame is the mean absolute difference to those before and after it, so that a person who lies still
-    for minutes counts no more than one who walks. It is the median at equal steps of the cumulative motion.
+    A frame's weight is its mean absolute difference to those before and after it, so that someone who lies still for
+    minutes counts little. It is the median at equal steps of the cumulative motion.
     """
     count = min(len(video.times_s), MOST_FRAMES)
     indices = np.searchsorted(video.times_s, np.linspace(video.times_s[0], video.times_s[-1], count))
@@ -36,15 +36,15 @@ class Backgrounds:
         self.clip, self.data = clip, data
         self._kept: dict[str, np.ndarray] = {}
 
-    def append(self, path: str, video: VideoReader, read: Callable[[], np.ndarray]) -> np.ndarray:
+    def append(self, path: str, video: VideoReader, read: Callable[..., np.ndarray], *arguments: object) -> np.ndarray:
         """Return the clips [V, T, ...] of `read`, with `clip.background` [V, T + 1, ...]; it is read before them."""
         if not self.clip.background:
-            return read()
+            return read(*arguments)
         background = self._kept.get(path)
         if background is None:
             background = self._kept[path] = find_background(video, self.clip, self.data)
             if len(self._kept) * background.nbytes > _KEPT_BYTES:
                 self._kept.pop(next(iter(self._kept)))
-        pixels = read()
+        pixels = read(*arguments)
         last = np.broadcast_to(background, (len(pixels), 1, *pixels.shape[2:]))
         return np.concatenate([pixels, last], axis=1)

@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -131,8 +130,8 @@ class ClipDataset(Dataset[list[Clip]]):
             for rng in streams:
                 indices = frames[train_indices(len(frames), clip, rng)]
                 views.append(View(indices, train_box(video.height, video.width, self.augmentation, clip, rng)))
-            read = partial(video.read, views, clip.frame_size, self.data.pixel_format)
-            pixels = self.backgrounds.append(records.paths[index], video, read)
+            form = clip.frame_size, self.data.pixel_format
+            pixels = self.backgrounds.append(records.paths[index], video, video.read, views, *form)
             spans_s = [video.times_s[[view.indices.min(), view.indices.max()]] for view in views]
             color = video.color.code()
         changes = [draw_augmentation(self.augmentation, clip.frame_size, rng) for rng in streams]
@@ -195,8 +194,7 @@ class ViewDataset(Dataset[VideoViews]):
             with self.reads.limited(Read(0, index, index), records.path(index)):
                 video = self._opened(index)
                 views = self._views(video, index)
-                read = partial(self._pixels, video, index, views, batch)
-                clips = self.backgrounds.append(records.paths[index], video, read)
+                clips = self.backgrounds.append(records.paths[index], video, self._pixels, video, index, views, batch)
                 return VideoViews(
                     index=index,
                     pixels=torch.from_numpy(clips),

@@ -47,8 +47,7 @@ def log_energies(input_BTCHW: Tensor) -> Tensor:
     log(1 + 85 e) - 1 of e = mean |x_t - background| and mean |x_t - x_(t-1)| over the pixels of a cell, gray in 0..1;
     the first frame has the difference of the second. Differences of 3 gray levels of 255 have log(2) - 1.
     """
-    gray_BTHW = input_BTCHW.mean(dim=2)
-    clip_BTHW, background_B1HW = gray_BTHW[:, :-1], gray_BTHW[:, -1:]
+    clip_BTHW, background_B1HW = input_BTCHW.mean(dim=2).tensor_split([-1], dim=1)
     steps = clip_BTHW.diff(dim=1)
     changes_BTCHW = torch.stack([clip_BTHW - background_B1HW, torch.cat([steps[:, :1], steps], dim=1)], dim=2)
     energies_BTChw = reduce(changes_BTCHW.abs(), "B T C (h a) (w b) -> B T C h w", "mean", a=CELL, b=CELL)
@@ -66,8 +65,6 @@ class TubeletEmbedding(nn.Module):
     def __init__(self, tubelet: Tubelet, width: int, background: bool = False) -> None:
         super().__init__()
         self.tubelet, self.background = tubelet, background
-        allowed = f"a height and width that are multiples of {CELL} pixels with clip.background"
-        require(not background or not any(side % CELL for side in tubelet[1:]), "model.tubelet", list(tubelet), allowed)
         self.cells = (tubelet[0], tubelet[1] // CELL, tubelet[2] // CELL) if background else tubelet
         fan_in = (2 if background else 3) * math.prod(self.cells)
         self.proj = nn.Linear(fan_in, width)

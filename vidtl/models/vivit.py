@@ -22,7 +22,7 @@ from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Activation, make_blocks
-from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
+from vidtl.models.embedding import CELL, Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
 from vidtl.models.encoder import Encoder
 from vidtl.models.pooling import PoolingKind, TokenPooling
 from vidtl.models.t2t_vit import TokenModule, TokensToToken, split_grids
@@ -101,8 +101,9 @@ class ViViT(VideoModel):
         self.form, self.tokenizer, self.pooling, self.temporal_input = form, tokenizer, pooling, temporal_input
         self.factorised = form == "factorised_encoder"
         uniform = tubelet_sampling == "uniform"
-        allowed = "false with tubelet_sampling uniform or T2T tokens"
-        require(not background or (tokenizer == "tubelet" and not uniform), "clip.background", background, allowed)
+        fits = tokenizer == "tubelet" and not uniform and not any(side % CELL for side in tubelet[1:])
+        allowed = f"true with model.tokenizer tubelet alone, of sides that are multiples of {CELL} pixels"
+        require(fits or not background, "clip.background", background, allowed)
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
         if tokenizer == "tubelet":
@@ -119,14 +120,9 @@ class ViViT(VideoModel):
             stochastic_depth_rescale=stochastic_depth_rescale,
         )  # fmt: skip
         encoder = partial(
-            Encoder,
-            blocks,
-            width=width,
-            positions=positions,
-            position_std=position_std,
-            norm_eps=norm_eps,
+            Encoder, blocks, width=width, positions=positions, position_std=position_std, norm_eps=norm_eps,
             dropout=dropout,
-        )
+        )  # fmt: skip
         has_second = self.factorised and temporal_depth > 0
         self.encoder = encoder(
             axes=_AXES[f"{form} {attention_order}"] if form == "factorised_self_attention" else _AXES[form],
@@ -178,7 +174,7 @@ class ViViT(VideoModel):
         """Frames of a clip that each timestep sees in the spatial encoder: int64 [t, L]; None in the other forms.
 
         No position over time, class token or norm joins the timesteps before the temporal encoder, whatever its input:
-        equal frames have equal tokens at any place of any clip, but not with a background. Other forms attend over time.
+        equal frames have equal tokens at any place of any clip. Not so in the other forms, and with a background.
         """
         if not self.factorised or self.background:
             return None
