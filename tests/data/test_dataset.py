@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,15 +10,20 @@ import torch
 
 from tests.data.conftest import CONFIG, clips_of, config_with, eval_loader, view_of
 from tests.refusals import refused
-from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
+from vidtl.annotations.records import ClassNames
+from vidtl.annotations.video_files import find_videos, records_of_files
+from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ClipConfig, DataConfig, TrainingConfig
+from vidtl.data.background import find_background
 from vidtl.data.batch import batch_input
 from vidtl.data.dataset import ClipKey, collate, first_records
 from vidtl.data.gaps import check_classes
 from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.sampling import train_box, train_indices
+from vidtl.data.toy import encode_video
+from vidtl.data.windows import Hop, sliding_windows
 from vidtl.runtime.seeding import generator
-from vidtl.video import View, open_video
+from vidtl.video import Box, View, open_video
 
 
 def test_planes_and_rgb_show_the_same_clip(records):
@@ -246,3 +252,74 @@ def test_batches_of_videos_are_small_and_occupy_all_workers(records):
         data = dataclasses.replace(config.data, num_workers=workers)
         loader = EvalLoader(records, get_protocol(protocol), config.clip, data, range(count))
         assert loader.videos_per_batch() == videos
+
+
+FIXED = ClipConfig(num_frames=4, stride=3, frame_size=(24, 32), short_side=0, background=True, std=(1.0, 1.0, 1.0))
+WITH_BACKGROUND = replace(CONFIG, clip=FIXED, augmentation=AugmentationConfig(crop="center"))
+FILES = ("mmaction2__test.mp4", "media__sample_rotate_and_reflect.mp4", "metadata-extra__FLIR_Thermal.mp4")
+
+
+def background_and_frames(path, form="rgb"):
+    """The background, and up to 200 whole frames at equal steps of time."""
+    with open_video(path) as video:
+        steps_s = np.linspace(video.times_s[0], video.times_s[-1], min(len(video.times_s), 200))
+        numbers = np.array([np.flatnonzero(video.times_s >= time_s)[0] for time_s in steps_s])
+        view = View(numbers, Box(0, 0, video.height, video.width))
+        found = find_background(video, FIXED, DataConfig(pixel_format=form))
+        return found.astype(float), video.read([view], FIXED.frame_size, form)[0].astype(float)
+
+
+@pytest.mark.parametrize("form", ["planar", "rgb"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_background_is_the_median_weighted_by_motion(shared_data, name, form):
+    found, frames = background_and_frames(shared_data / "videos" / name, form)
+    steps = np.abs(np.diff(frames, axis=0)).reshape(len(frames) - 1, -1).mean(axis=1)
+    weights = np.append(steps, 0) + np.append(0, steps)
+    order = frames.argsort(axis=0, kind="stable")
+    middle = (np.cumsum(weights[order], axis=0) < weights.sum() / 2).sum(axis=0)
+    expected = np.take_along_axis(np.take_along_axis(frames, order, axis=0), middle[None], axis=0)[0]
+    assert 2 * np.abs(found - expected).mean() < min(4, np.abs(found - frames[0]).mean())  # steps are not exact
+
+
+def test_who_lies_still_is_no_background(tmp_path):
+    """A square crosses the picture in 20 of 100 frames and rests in the others."""
+    room = np.random.default_rng(0).integers(60, 100, (12, 16, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    frames = [room.copy() for _ in range(100)]
+    for number, frame in enumerate(frames):
+        left = max(0, 4 * (20 - number) % 80 - 40) if number < 20 else 24
+        frame[16:32, left : left + 16] = 250
+    encode_video(tmp_path / "room.mp4", frames, 25)
+    found, seen = background_and_frames(tmp_path / "room.mp4")
+    assert np.median(seen, axis=0)[10:14, 14:18].mean() > 200
+    assert np.abs(found - room[::2, ::2]).mean() < 20 > found[10:14, 14:18].mean() - 100
+
+
+@pytest.mark.parametrize("form", ["planar", "rgb"])
+def test_a_background_is_the_last_frame_of_every_clip(records, form):
+    config = replace(WITH_BACKGROUND, data=replace(CONFIG.data, pixel_format=form))
+    without = replace(config, clip=replace(FIXED, background=False))
+    expected, _ = background_and_frames(records.path(3), form)
+    (clip,), (shorter,) = (clips_of(records, each)[ClipKey(1, 3, 1)] for each in (config, without))
+    view, plain = (view_of(records, 3, each).pixels.numpy()[0] for each in (config, without))
+    assert FIXED.input_frames == 5
+    for pixels, first in ((clip.pixels, shorter.pixels), (view, plain)):
+        assert np.array_equal(pixels, np.concatenate([first, expected[None]]))
+
+
+def test_windows_have_a_background_in_any_number_of_workers(shared_data):
+    videos = find_videos([shared_data / "videos" / name for name in FILES]).videos
+    files = records_of_files(videos, ClassNames(("a",)), False, None)
+    data = DataConfig(num_workers=1, manifest="none")
+    records = sliding_windows(files, FIXED, data, Hop(frames=2)).records
+    loaders = [EvalLoader(records, get_protocol("center"), FIXED, replace(data, num_workers=n)) for n in (1, 2)]
+    for number, (one, other) in enumerate(zip(*loaders, strict=True)):
+        alone = other if number % 7 else view_of(records, number, replace(WITH_BACKGROUND, data=data))
+        assert all(torch.equal(one.pixels, each.pixels) for each in (other, alone))
+
+
+def test_clips_that_do_not_suit_a_background_are_refused(records):
+    with refused("augmentation.crop", "'jitter'", "center", "clip.short_side 0"):
+        TrainLoader(records, replace(WITH_BACKGROUND, augmentation=AugmentationConfig()), 0, 1)
+    for key, value in (("short_side", 48), ("std", (0.5, 0.5, 0.5)), ("num_frames", 1)):
+        with refused(f"clip.{key}", value, "clip.background"):
+            replace(FIXED, **{key: value})

@@ -235,22 +235,19 @@ def test_a_loaded_clip_is_what_predict_feeds(model, folder, toy):
 
 
 def test_a_model_with_background_serves_every_tool(run_main, random_model, toy, tmp_path):
-    clip = ClipConfig(num_frames=8, frame_size=(32, 32), short_side=0, background=True, mean=(0,) * 3, std=(1,) * 3)
-    size = ModelConfig(size="Ti", depth=3, temporal_depth=1, tubelet=(4, 8, 8), position_std=1.0)
+    clip = ClipConfig(num_frames=8, frame_size=(32, 32), short_side=0, background=True, std=(1.0, 1.0, 1.0))
+    size = ModelConfig(size="Ti", depth=3, temporal_depth=1, tubelet=(4, 8, 8))
     folder = random_model(tmp_path / "model", model=build_model(size, clip, 8), class_names=MOTIONS)
-    video, root = min((toy / "videos/val").iterdir()), tmp_path / "out"
-    output, _ = run_main(prediction.main, video, "--checkpoint", folder, "--json", "--top_k", "0", *HERE)
+    video, given = min((toy / "videos/val").iterdir()), ["--checkpoint", folder, *HERE]
+    output, _ = run_main(prediction.main, video, *given, "--json", "--top_k", "0")
     scores = {each["class"]: each["score"] for each in json.loads(output)["scores"]}
     model = VideoModel.from_pretrained(folder)
-    clip_BTCHW = load_clip(video, model)
-    assert clip_BTCHW.shape == (1, 9, 3, 32, 32)
-    assert [scores[name] for name in MOTIONS] == pytest.approx(model(clip_BTCHW)[0].tolist(), abs=1e-5)
-    data = ["--data.dataset", "toy", "--data.root", toy, *HERE]
-    flips = ["--evaluation.protocol", "center_4flips"]
-    output, _ = run_main(evaluation.main, "--checkpoint", folder, *data, *flips, "--output_dir", root / "eval")
-    assert json.loads((root / "eval/val-center_4flips/metrics.json").read_text())["num_views"] == 4
-    output, _ = run_main(prediction.main, video, "--checkpoint", folder, "--timeline", "--hop", "4 frames", *HERE)
-    assert "moving" in output
-    run_main(visualize.main, "--videos", video, "--checkpoint", folder, "--output_dir", root / "maps", *HERE)
-    run_main(export.main, "--checkpoint", folder, "--output", root / "model.pt2")
+    logits_K = model(load_clip(video, model))[0].tolist()
+    assert [scores[name] for name in MOTIONS] == pytest.approx(logits_K, abs=1e-5)
+    assert "moving" in run_main(prediction.main, video, *given, "--timeline", "--hop", "4 frames")[0]
+    data = ["--data.dataset", "toy", "--data.root", toy, "--evaluation.protocol", "center_4flips"]
+    run_main(evaluation.main, *given, *data, "--output_dir", tmp_path)
+    assert json.loads((tmp_path / "val-center_4flips/metrics.json").read_text())["num_views"] == 4
+    run_main(visualize.main, "--videos", video, *given, "--output_dir", tmp_path / "maps")
+    run_main(export.main, "--checkpoint", folder, "--output", tmp_path / "model.pt2")
     run_main(profile_model.main, "--pretrained", folder)
