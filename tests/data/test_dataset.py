@@ -19,7 +19,6 @@ from vidtl.data.gaps import check_classes
 from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.sampling import train_box, train_indices
-from vidtl.data.toy import encode_video
 from vidtl.data.windows import Hop, sliding_windows
 from vidtl.runtime.seeding import generator
 from vidtl.video import Box, View, open_video
@@ -259,7 +258,6 @@ FILES = ("mmaction2__test.mp4", "media__sample_rotate_and_reflect.mp4", "metadat
 
 
 def background_and_frames(path, form="rgb"):
-    """The background, and up to 200 whole frames at equal steps of time."""
     with open_video(path) as video:
         steps_s = np.linspace(video.times_s[0], video.times_s[-1], min(len(video.times_s), 200))
         numbers = np.array([np.flatnonzero(video.times_s >= time_s)[0] for time_s in steps_s])
@@ -277,21 +275,8 @@ def test_a_background_is_the_median_weighted_by_motion(shared_data, name, form):
     order = frames.argsort(axis=0, kind="stable")
     middle = (np.cumsum(weights[order], axis=0) < weights.sum() / 2).sum(axis=0)
     expected = np.take_along_axis(np.take_along_axis(frames, order, axis=0), middle[None], axis=0)[0]
-    assert 2 * np.abs(found - expected).mean() < min(4, np.abs(found - frames[0]).mean())  # steps are not exact
-
-
-def test_who_lies_still_is_no_background(tmp_path):
-    """A square crosses the picture in 20 of 100 frames and rests in the others."""
-    frames = (
-        np.random.default_rng(0).integers(60, 100, (1, 12, 16, 3), np.uint8).repeat(4, 1).repeat(4, 2).repeat(100, 0)
-    )
-    room = frames[0, ::2, ::2].astype(float)
-    for number, left in enumerate([*range(40, 0, -4), *range(40, 0, -4), *[24] * 80]):
-        frames[number, 16:32, left : left + 16] = 250
-    encode_video(tmp_path / "room.mp4", frames, 25)
-    found, seen = background_and_frames(tmp_path / "room.mp4")
-    assert np.abs(found - room).mean() < 20 < np.abs(np.median(seen, axis=0) - room)[10:14, 14:18].mean() / 5
-    assert np.abs(found - room)[10:14, 14:18].mean() < 30
+    error, of_plain = (np.abs(each - expected).mean() for each in (found, np.median(frames, axis=0)))
+    assert error < min(2, of_plain)  # steps of motion are not exact
 
 
 @pytest.mark.parametrize("form", ["planar", "rgb"])
