@@ -47,7 +47,7 @@ def shrunk(config):
     if clip.num_frames > 1:
         tubelet = resolve_model(model).tubelet
         frames, side = 2 * tubelet[0], 6 * tubelet[1]
-        clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side)
+        clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side if clip.short_side else 0)
     training = replace(config.training, batch_size=4, accumulation_steps=1, init_from="", precision="fp32")
     return replace(config, model=model, clip=clip, data=replace(config.data, num_workers=0), training=training)
 
