@@ -100,7 +100,7 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
         kernel, target = state["embed.proj.weight"], model.embed.tubelet
         has_background = bool(published.clip.get("background"))
         fits = model.background == has_background and (tubelet[1:] == target[1:] or not has_background)
-        allowed = f"{has_background}, with patches of {patch} if true, as the weights of {weights.source} need"
+        allowed = f"{has_background} with the weights of {weights.source}; where true, with their patches of {patch}"
         require(fits, "clip.background", model.background, allowed)
         if tubelet[1:] != target[1:]:
             method = "bicubic_antialiased" if weights.resizing == "bicubic_antialiased" else "bilinear"
