@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 import torch._inductor.config
 from accelerate.utils import DistributedType
@@ -27,8 +29,6 @@ from vidtl.annotations.video_files import VideoFile
 from vidtl.config import ExperimentConfig
 from vidtl.data.batch import ClipBatch, batch_input
 from vidtl.data.loader import TrainLoader
-from vidtl.data.toy import encode_video
-from vidtl.data.toy_clip import Segment, render_clip
 from vidtl.evaluation.predict import load_clip, predict
 from vidtl.models import build_model, load_model_directory, save_model_directory
 from vidtl.runtime.launch import make_accelerator
@@ -39,6 +39,7 @@ from vidtl.training.checkpoint_directory import MODEL, OPTIMIZER, list_checkpoin
 from vidtl.training.loop import train
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import TrainingTask
+from vidtl.video.encoder import encode_video
 
 Row = dict[str, Any]
 """An item of a section: `item`, `result`, `failed` where it is wrong, and figures."""
@@ -69,8 +70,9 @@ class Kit:
         for number in range(0 if root.exists() else 4):
             folder = root / "train" / f"class {number % 2}"
             folder.mkdir(parents=True, exist_ok=True)
-            original, motion = folder / f"{number}.mp4", [Segment(number, 0, num_frames)]
-            encode_video(original, render_clip(generator(0, number), height, width, 25, num_frames, motion), 25)
+            original, cells = folder / f"{number}.mp4", (height // 8, width // 8, 3)
+            texture = cv2.resize(generator(0, number).integers(256, size=cells, dtype=np.uint8), (width, height))
+            encode_video(original, [np.roll(texture, 2 * frame, axis=number % 2) for frame in range(num_frames)], 25)
             for copy in range(1, copies):
                 (folder / f"{number}_{copy}.mp4").hardlink_to(original)
         return root

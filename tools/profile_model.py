@@ -143,7 +143,7 @@ def measure_times(config: ExperimentConfig, options: Namespace, autocast: torch.
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seed_torch(config.training.seed)
     model = build_model(config.model, config.clip, options.num_classes).to(device)
-    clips = torch.randn(options.batch, config.clip.num_frames, 3, *config.clip.frame_size, device=device)
+    clips = torch.randn(options.batch, config.clip.input_frames, 3, *config.clip.frame_size, device=device)
     with torch.autocast(device.type, autocast) if autocast else nullcontext():
         times = complexity.time_stages(model, clips, options.rounds)
         times["forward"], times["train"] = complexity.time_passes(model, clips, options.rounds)

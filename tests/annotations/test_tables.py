@@ -3,6 +3,8 @@
 import csv
 import math
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -134,6 +136,18 @@ def test_fight_surv(shared_data):
         assert (records.classes.names, missing(records), len(records)) == (("fight", "noFight"), [], count)
         expected = [(row["path"], row["label"]) for row in rows if row["suggested_split"] == split]
         assert list(zip(records.paths, names(records), strict=True)) == expected
+
+
+def test_overhead_activities(shared_data, tmp_path):
+    shared, script = shared_data / "overhead_activities", REPOSITORY_DATASETS / "overhead_activities/prepare.py"
+    (tmp_path / "video").symlink_to(shared / "video")
+    subprocess.run([sys.executable, script, shared / "upstream_labels.csv", tmp_path], check=True)
+    rows = list(csv.DictReader((shared / "windows_2s.csv").read_text().splitlines()))
+    for split in ("train", "val"):
+        records = read("overhead_activities", split, tmp_path)
+        expected = [(row["path"], row["label"]) for row in rows if row["split"] == split]
+        assert list(zip(records.paths, names(records), strict=True)) == expected
+        assert split == "train" or np.ptp(records.segment_ends_s - records.segment_starts_s) < 1e-6
 
 
 def test_single_label_rows(tmp_path):

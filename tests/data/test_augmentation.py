@@ -45,6 +45,8 @@ def test_each_clip_gets_its_own_change(rgb):
     torch.testing.assert_close(out[0], rgb[0].flip(-1), atol=1e-6, rtol=0)
     assert (out[1].amax(dim=1) - out[1].amin(dim=1)).max() < 1e-5  # grayscale: all channels equal
     torch.testing.assert_close(out[2], rgb[2], atol=1e-6, rtol=0)
+    out = augment(rgb, [Augmentation(vertical_flip=True), Augmentation(True, vertical_flip=True), Augmentation()])
+    assert torch.equal(out, torch.stack([rgb[0].flip(-2), rgb[1].flip(-1, -2), rgb[2]]))
     # RandAugment comes before the colors.
     inverted = Augmentation(color=ColorJitter(brightness=0.1), operations=(Operation("invert"),))
     out = augment(rgb, [Augmentation(), inverted, Augmentation()])
@@ -89,6 +91,7 @@ def test_draws_follow_the_probabilities_and_the_key():
     ("setting", "value", "changed"),
     [
         ("flip_probability", 0.0, "flip"),
+        ("vertical_flip_probability", 1.0, "vertical_flip"),
         ("color_jitter_probability", 1.0, "color"),
         ("rand_augment_num_ops", 3, "operations"),
         ("random_erasing_probability", 1.0, "erasure"),

@@ -9,15 +9,19 @@ import torch
 
 from tests.data.conftest import CONFIG, clips_of, config_with, eval_loader, view_of
 from tests.refusals import refused
-from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, TrainingConfig
+from vidtl.annotations.records import ClassNames
+from vidtl.annotations.video_files import find_videos, records_of_files
+from vidtl.config import AUGMENTATION_PRESETS, AugmentationConfig, ClipConfig, DataConfig, TrainingConfig
+from vidtl.data.background import find_background
 from vidtl.data.batch import batch_input
 from vidtl.data.dataset import ClipKey, collate, first_records
 from vidtl.data.gaps import check_classes
 from vidtl.data.loader import EvalLoader, TrainLoader, check_readable
 from vidtl.data.protocols import get_protocol, view_boxes
 from vidtl.data.sampling import train_box, train_indices
+from vidtl.data.windows import Hop, sliding_windows
 from vidtl.runtime.seeding import generator
-from vidtl.video import View, open_video
+from vidtl.video import Box, View, open_video
 
 
 def test_planes_and_rgb_show_the_same_clip(records):
@@ -246,3 +250,62 @@ def test_batches_of_videos_are_small_and_occupy_all_workers(records):
         data = dataclasses.replace(config.data, num_workers=workers)
         loader = EvalLoader(records, get_protocol(protocol), config.clip, data, range(count))
         assert loader.videos_per_batch() == videos
+
+
+FIXED = ClipConfig(num_frames=4, stride=3, frame_size=(24, 32), short_side=0, background=True, std=(1.0, 1.0, 1.0))
+WITH_BACKGROUND = dataclasses.replace(CONFIG, clip=FIXED, augmentation=AugmentationConfig(crop="center"))
+FILES = ("mmaction2__test.mp4", "media__sample_rotate_and_reflect.mp4", "metadata-extra__FLIR_Thermal.mp4")
+
+
+def background_and_frames(path, form="rgb"):
+    with open_video(path) as video:
+        steps_s = np.linspace(video.times_s[0], video.times_s[-1], min(len(video.times_s), 200))
+        numbers = np.array([np.flatnonzero(video.times_s >= time_s)[0] for time_s in steps_s])
+        view = View(numbers, Box(0, 0, video.height, video.width))
+        found = find_background(video, FIXED, DataConfig(pixel_format=form))
+        return found.astype(float), video.read([view], FIXED.frame_size, form)[0].astype(float)
+
+
+@pytest.mark.parametrize("form", ["planar", "rgb"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_background_is_the_median_weighted_by_motion(shared_data, name, form):
+    found, frames = background_and_frames(shared_data / "videos" / name, form)
+    steps = np.abs(np.diff(frames, axis=0)).reshape(len(frames) - 1, -1).mean(axis=1)
+    weights = np.append(steps, 0) + np.append(0, steps)
+    order = frames.argsort(axis=0, kind="stable")
+    middle = (np.cumsum(weights[order], axis=0) < weights.sum() / 2).sum(axis=0)
+    expected = np.take_along_axis(np.take_along_axis(frames, order, axis=0), middle[None], axis=0)[0]
+    error, of_plain = (np.abs(each - expected).mean() for each in (found, np.median(frames, axis=0)))
+    assert error < min(2, of_plain)  # steps of motion are not exact
+
+
+@pytest.mark.parametrize("form", ["planar", "rgb"])
+def test_a_background_is_the_last_frame_of_every_clip(records, form):
+    config = dataclasses.replace(WITH_BACKGROUND, data=dataclasses.replace(CONFIG.data, pixel_format=form))
+    without = dataclasses.replace(config, clip=dataclasses.replace(FIXED, background=False))
+    expected, _ = background_and_frames(records.path(3), form)
+    clips = [clips_of(records, each)[ClipKey(1, 3, 1)][0].pixels for each in (config, without)]
+    views = [view_of(records, 3, each).pixels.numpy()[0] for each in (config, without)]
+    for pixels, first in (clips, views):
+        assert np.array_equal(pixels, np.concatenate([first, expected[None]]))
+
+
+def test_windows_have_a_background_in_any_number_of_workers(shared_data):
+    videos = find_videos([shared_data / "videos" / name for name in FILES]).videos
+    files, data = records_of_files(videos, ClassNames(("a",)), False, None), DataConfig(manifest="none")
+    records = sliding_windows(files, FIXED, data, Hop(frames=2)).records
+    workers = [dataclasses.replace(data, num_workers=count) for count in (1, 2)]
+    passes = [EvalLoader(records, get_protocol("center"), FIXED, each) for each in workers]
+    for number, videos in enumerate(zip(*passes, strict=True)):
+        alone = (
+            view_of(records, number, dataclasses.replace(WITH_BACKGROUND, data=data)) if number % 7 == 0 else videos[1]
+        )
+        assert all(torch.equal(video.pixels, alone.pixels) for video in videos)
+
+
+def test_clips_that_do_not_suit_a_background_are_refused(records):
+    with refused("augmentation.crop", "'jitter'", "center", "clip.short_side 0"):
+        TrainLoader(records, dataclasses.replace(WITH_BACKGROUND, augmentation=AugmentationConfig()), 0, 1)
+    for key, value in (("short_side", 48), ("std", (0.5, 0.5, 0.5)), ("num_frames", 1)):
+        with refused(f"clip.{key}", value, "clip.background"):
+            dataclasses.replace(FIXED, **{key: value})

@@ -146,14 +146,18 @@ def test_crops_of_each_source(name, size, short_side, corners):
 def test_boxes_lie_inside_the_frame(name):
     for size in ((256, 340), (1080, 1920), (1920, 1080), (8, 8), (47, 51), (1, 3000)):
         boxes = np.array(view_boxes(get_protocol(name), *size, ClipConfig(frame_size=(224, 192), short_side=240)))
-        assert len(boxes) == get_protocol(name).num_crops
+        assert len(boxes) * len(get_protocol(name).flips) == get_protocol(name).num_crops
         assert (boxes >= [0, 0, 1, 1]).all()
         assert (boxes[:, :2] + boxes[:, 2:] <= size).all()
+        squeezed = view_boxes(get_protocol(name), *size, ClipConfig(frame_size=(224, 192), short_side=0))
+        assert set(squeezed) == {Box(0, 0, *size)}
 
 
 def test_fusion_is_the_published_one():
     others = {name: protocol.fusion for name, protocol in PROTOCOLS.items() if protocol.fusion != "mean_probabilities"}
-    assert others == {"center": "mean_logits", "vivit_4x3": "mean_logits", "charades_10x3_max": "max"}
+    assert others == dict.fromkeys(("center", "center_4flips", "vivit_4x3"), "mean_logits") | {
+        "charades_10x3_max": "max"
+    }
 
 
 def test_protocols_are_checked():

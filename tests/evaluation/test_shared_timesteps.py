@@ -50,10 +50,11 @@ def made(**changes):
     return model, encoded
 
 
-def score(model, videos, paths, crops=1, batch_size=4):
+def score(model, videos, paths, crops=1, batch_size=4, flips=((),)):
     """Scores [N, K] of videos of the files `paths`."""
     records = replace(make_records(len(paths), multi_label=False), paths=StringColumn.from_strings(paths))
-    protocol = SimpleNamespace(num_clips=len(videos[0].pixels) // crops, num_crops=crops, fusion="mean_logits")
+    num_clips, num_crops = len(videos[0].pixels) // crops, crops * len(flips)
+    protocol = SimpleNamespace(num_clips=num_clips, num_crops=num_crops, fusion="mean_logits", flips=flips)
     scorer = Scorer(model, records, CLIP, EvaluationConfig(batch_size=batch_size), protocol, Accelerator(cpu=True))
     batches = scorer.score(videos, scorer.batches(), lambda finished: None)
     return np.array([row for batch in batches for _, row in sorted(batch.rows.items())])
@@ -124,7 +125,12 @@ def test_windows_of_real_files_have_the_scores_of_clips_of_their_own(shared_data
     ]
     assert encoded == [len(timesteps) for timesteps in distinct]
     assert sum(encoded) < 4 * len(videos) or hop.frames != 4  # frames of a timestep
+    flips = get_protocol("center_4flips").flips
+    assert flips == ((), (-1,), (-2,), (-2, -1))
+    means = score(model, videos, records.paths, flips=flips)
     with torch.inference_mode():
-        for video, scores_K in zip(videos, scores, strict=True):
-            plain = model(prepare_input(video.pixels, torch.tensor([video.color]), CLIP))
-            np.testing.assert_allclose(scores_K, plain[0].double(), rtol=0, atol=1e-6)
+        for video, scores_K, means_K in zip(videos, scores, means, strict=True):
+            input_BTCHW = prepare_input(video.pixels, torch.tensor([video.color]), CLIP)
+            plain = torch.cat([model(input_BTCHW.flip(axes)) for axes in flips]).double()
+            np.testing.assert_allclose(scores_K, plain[0], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(means_K, plain.mean(dim=0), rtol=0, atol=1e-6)

@@ -16,7 +16,7 @@ from vidtl.data.batch import Failure, VideoViews
 from vidtl.evaluation.evaluator import EvaluationResult, evaluate
 
 NUM_CLASSES = 6
-PROTOCOL = SimpleNamespace(name="two_by_three", num_clips=2, num_crops=3, fusion="mean_probabilities")
+PROTOCOL = SimpleNamespace(name="two_by_three", num_clips=2, num_crops=3, fusion="mean_probabilities", flips=((),))
 CONFIG = ExperimentConfig(
     clip=ClipConfig(num_frames=2, stride=1, frame_size=(8, 8), short_side=8), evaluation=EvaluationConfig(batch_size=4)
 )

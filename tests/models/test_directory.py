@@ -26,6 +26,7 @@ IMAGE = ClipConfig(num_frames=1, frame_size=(48, 48))
 MVIT_CLIP = ClipConfig(num_frames=16, frame_size=(32, 32))
 FAMILIES = {
     "vivit": (CONFIG, CLIP),
+    "vivit_background": (CONFIG, replace(CLIP, background=True, short_side=0, std=(1.0, 1.0, 1.0))),
     "t2t_vit": (ModelConfig(architecture="t2t_vit", width=24, depth=1, num_heads=2, token_width=8), IMAGE),
     "mini_vit": (ModelConfig(architecture="mini_vit", width=16, head_width=8), IMAGE),
     "mini_vit_t2t": (ModelConfig(architecture="mini_vit", tokenizer="t2t_performer", width=16), IMAGE),

@@ -24,6 +24,14 @@ def test_tubelets_equal_a_strided_convolution(tubelet):
     torch.testing.assert_close(embed(clip), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_log_energies_are_means_over_cells():
+    clip = np.random.default_rng(0).random((2, 4, 3, 8, 12), np.float32)  # three frames and their background
+    gray = clip.mean(axis=2)
+    changes = gray[:, :3] - gray[:, 3:], gray[:, [1, 1, 2]] - gray[:, [0, 0, 1]]
+    means = np.abs(np.stack(changes, axis=2)).reshape(2, 3, 2, 2, 4, 3, 4).mean(axis=(4, 6))
+    np.testing.assert_allclose(module.log_energies(torch.from_numpy(clip)), np.log(1 + 85 * means) - 1, rtol=1e-4)
+
+
 def test_uniform_frames_follow_the_reference():
     assert module.uniform_frames(32, 8).tolist() == [4, 7, 11, 14, 18, 21, 25, 28]
     assert module.uniform_frames(3, 8).tolist() == [0, 1, 2]

@@ -16,6 +16,7 @@ from vidtl.models.export import Check, export_model, model_metadata, read_metada
 
 CLIP = ClipConfig(num_frames=4, frame_size=(16, 32), short_side=32, mean=(0.4, 0.5, 0.6), stride=3, target_fps=12.5)
 IMAGE = replace(CLIP, num_frames=1, frame_size=(32, 32))
+BACKGROUND = replace(CLIP, background=True, short_side=0, std=(1.0, 1.0, 1.0))
 CLASSES = ("walking", "läuft", "走る")
 
 
@@ -49,6 +50,7 @@ MODELS: dict[str, tuple[ModelConfig, ClipConfig]] = {
     "encoder-v1.1-all-tokens": vivit("factorised_encoder", learner("v1.1"), temporal_input="tokens"),
     "self-attention-v1-fuser": vivit("factorised_self_attention", learner("v1", fuser=True)),
     "dot-product-v1.1": vivit("factorised_dot_product", learner("v1.1"), positions="sincos_3d"),
+    "encoder-background": (vivit("factorised_encoder", learner("v1"))[0], BACKGROUND),
     "t2t-performer": t2t("t2t_performer"),
     "t2t-transformer": t2t("t2t_transformer"),
     "mini": (mini(tubelet=(1, 8, 8)), IMAGE),
@@ -68,7 +70,7 @@ SLOW_MODELS = {
 """Tested only where VIDTL_STRESS is set, which tests every model in both formats."""
 
 EVERYTHING = "VIDTL_STRESS" in os.environ
-IN_ONNX = ["self-attention-v1-fuser", "t2t-performer"]
+IN_ONNX = ["self-attention-v1-fuser", "encoder-background", "t2t-performer"]
 
 
 def made(name):
@@ -95,7 +97,7 @@ def test_logits_in_onnxruntime_for_any_batch(name, tmp_path):
     model = made(name)
     assert [check.batch for check in export_model(model, path)] == [1, 3]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    clips = torch.randn(5, model.clip_config.num_frames, 3, *model.clip_config.frame_size)
+    clips = torch.randn(5, *model.clip_shape)
     (logits_BK,) = session.run(["logits_BK"], {"input_BTCHW": clips.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(logits_BK), model(clips), rtol=1e-4, atol=1e-4)

@@ -125,6 +125,8 @@ def test_fresh_values_are_the_references():
     assert not model.head.weight.any()
     assert not model.encoder.cls.any()
     assert model.encoder.positions.weight.std().item() == pytest.approx(0.02, rel=0.15)
+    for encoder in (build(position_std=0.7).encoder, build(position_std=0.7, depth=1).temporal_encoder):
+        assert encoder.positions.weight.std().item() == pytest.approx(0.7, rel=0.2)
     query = model.encoder.blocks[0].attn.q
     assert query.weight.abs().max().item() == pytest.approx((6 / 192) ** 0.5, rel=0.01)
     assert not query.bias.any()
@@ -160,5 +162,10 @@ def test_positions_and_class_tokens_do_not_decay():
 def test_contradictions_are_named_by_key_value_and_allowed_values(changes, parts):
     with refused(*parts):
         build(**changes)
+    with_background = replace(CLIP, background=True, short_side=0, std=(1.0, 1.0, 1.0))
+    with refused("clip.background", "true", "4 pixels"):
+        build(with_background, tubelet=(2, 2, 8))
+    with refused("clip.background", "mini_vit"):
+        build_model(ModelConfig(architecture="mini_vit"), with_background, 5)
     with refused("model.token_learner.num_tokens", 0, "1 or more"):
         build().token_maps(clips())

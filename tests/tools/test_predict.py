@@ -10,6 +10,7 @@ import sys
 import eval as evaluation
 import numpy as np
 import predict as prediction
+import profile_model
 import pytest
 import torch
 from PIL import Image
@@ -21,8 +22,9 @@ from tests.environment import ENVIRONMENT, REPOSITORY
 from tests.evaluation.prediction_table import read_predictions
 from tests.refusals import refused
 from vidtl.annotations.video_files import find_videos
+from vidtl.config import ClipConfig, ModelConfig
 from vidtl.evaluation.predict import PredictionSettings, predict
-from vidtl.models import VideoModel
+from vidtl.models import VideoModel, build_model
 
 HERE = ("--data.num_workers", "0")
 HOSTILE = "red\x1b[31m.mp4"
@@ -228,3 +230,15 @@ def test_a_loaded_clip_is_what_predict_feeds(model, folder, toy):
     for path, named in ((broken, ()), (folder / "two", (2,)), (frames, ("frame_rate",)), (folder / "no", ())):
         with refused(path, *named):
             vidtl.load_clip(path, network)
+
+
+def test_a_model_with_background_serves_every_tool(run_main, random_model, toy, tmp_path):
+    clip = ClipConfig(num_frames=8, frame_size=(32, 32), short_side=0, background=True, std=(1.0, 1.0, 1.0))
+    size = ModelConfig(size="Ti", depth=3, temporal_depth=1, tubelet=(4, 8, 8))
+    folder = random_model(tmp_path / "model", model=build_model(size, clip, 8), class_names=MOTIONS)
+    video, given = min((toy / "videos/val").iterdir()), ["--checkpoint", folder, *HERE]
+    assert "moving" in run_main(prediction.main, video, *given, "--timeline", "--hop", "4 frames")[0]
+    data = ["--data.dataset", "toy", "--data.root", toy, "--evaluation.protocol", "center_4flips"]
+    run_main(evaluation.main, *given, *data, "--output_dir", tmp_path)  # and its page with token maps
+    assert json.loads((tmp_path / "val-center_4flips/metrics.json").read_text())["num_views"] == 4
+    run_main(profile_model.main, "--pretrained", folder)

@@ -47,7 +47,7 @@ def shrunk(config):
     if clip.num_frames > 1:
         tubelet = resolve_model(model).tubelet
         frames, side = 2 * tubelet[0], 6 * tubelet[1]
-        clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side)
+        clip = replace(clip, num_frames=frames, frame_size=(side, side), short_side=side if clip.short_side else 0)
     training = replace(config.training, batch_size=4, accumulation_steps=1, init_from="", precision="fp32")
     return replace(config, model=model, clip=clip, data=replace(config.data, num_workers=0), training=training)
 
@@ -85,7 +85,8 @@ def test_takes_a_step(path, toy, toy_multilabel, accelerator):
     nn.init.normal_(model.classifier()[1].weight, std=0.02)  # a head of zeros passes no gradient in the first step
     loader = TrainLoader(records, config, 0, 1)
     make_input = partial(batch_input, clip=config.clip)
-    labels = {"num_classes": len(records.classes), "multi_label": records.multi_label}
+    count = len(records.classes)
+    labels = {"num_classes": count, "multi_label": records.multi_label, "class_counts": torch.ones(count)}
     task = TrainingTask(loader=loader, make_input=make_input, save_model=save_model_directory, **labels)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     engine = Engine(model, config, accelerator, task)

@@ -12,13 +12,13 @@ import predict as prediction
 import pytest
 import torch
 from scipy.special import expit, softmax
+from toy_clip import MOTIONS
 
 from benchmarks import token_budget
 from tests.evaluation.made_result import made_result
 from tests.evaluation.prediction_table import read_predictions
 from tests.metrics.made_outcomes import made_outcomes
 from vidtl.config.documents import read_json
-from vidtl.data.toy_clip import MOTIONS
 from vidtl.evaluation.predictions import write_predictions
 from vidtl.evaluation.token_budget import doubt
 from vidtl.models import load_model_directory, save_model_directory

@@ -56,12 +56,17 @@ def start(options, output):
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_resuming_after_sigkill_is_bitwise(toy, tiny, tmp_path):
+WHOLE = ("--clip.short_side", "0", "--clip.background", "true", "--clip.mean", "[0,0,0]", "--clip.std", "[1,1,1]",
+         "--augmentation.crop", "center", "--augmentation.vertical_flip_probability", "0.5")  # fmt: skip
+
+
+@pytest.mark.parametrize("clips", [("--augmentation.crop", "random_resized"), WHOLE], ids=["crops", "background"])
+def test_resuming_after_sigkill_is_bitwise(toy, tiny, tmp_path, clips):
     options = [
         *(*tiny, "--data.root", str(toy), "--schedule.length", "3 epochs", "--training.ema_decay", "0.9"),
         # Repeated clips, RandAugment, erasing, MixUp and CutMix.
         *("--augmentation.preset", "videomae_kinetics", "--augmentation.color_jitter_probability", "0.5"),
-        *("--augmentation.crop", "random_resized", "--augmentation.flip_probability", "0.5"),
+        *("--augmentation.flip_probability", "0.5", *clips),
         *("--model.dropout", "0.1", "--model.stochastic_depth", "0.2", "--training.label_smoothing", "0.1"),
         *("--training.checkpoint_every_steps", "3", "--training.evaluate_every_epochs", "1.5"),
     ]

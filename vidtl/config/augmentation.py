@@ -23,6 +23,8 @@ class AugmentationConfig:
     """`random_resized`: width divided by height of the crop, drawn log-uniformly."""
     flip_probability: float = 0.5
     """Probability of a horizontal flip; set 0 if left and right are part of the class."""
+    vertical_flip_probability: float = 0.0
+    """Probability of a vertical flip, for cameras that look straight down."""
     color_jitter: tuple[float, float, float, float] = (0.125, 0.4, 0.4, 0.2)
     """Largest change of brightness (of the full range), contrast, saturation (relative) and hue (of the circle)."""
     color_jitter_probability: float = 0.0
@@ -54,7 +56,8 @@ class AugmentationConfig:
     def __post_init__(self) -> None:
         require_choices(self, "augmentation")
         require_each(self, "augmentation", "repeats", lambda value: value >= 1, "1 or more")
-        names = "flip_probability color_jitter_probability grayscale_probability random_erasing_probability"
+        names = "flip_probability vertical_flip_probability color_jitter_probability"
+        names += " grayscale_probability random_erasing_probability"
         require_each(self, "augmentation", names, lambda value: 0 <= value <= 1, "0 to 1")
         names = "rand_augment_num_ops rand_augment_std mixup_alpha cutmix_alpha"
         require_each(self, "augmentation", names, lambda value: value >= 0, "0 or more")

@@ -70,7 +70,11 @@ class ClipConfig:
     frame_size: tuple[int, int] = (224, 224)
     """Height and width of the model's input in pixels."""
     short_side: int = 256
-    """Evaluation: the shorter side is resized to this before cropping to `frame_size`."""
+    """Evaluation: the shorter side is resized to this before cropping to `frame_size`; 0 shows the whole picture,
+    squeezed to `frame_size` (in training with `augmentation.crop` center)."""
+    background: bool = False
+    """For fixed cameras: ViViT sees log energies of the differences to the background, the last frame of each clip, and
+    between frames. The background is a median of the whole file, so of later frames too; it needs no labels."""
     short_video: Literal["loop", "hold"] = "loop"
     """Videos shorter than a clip restart from their first frame, or repeat their last one."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -78,15 +82,24 @@ class ClipConfig:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Divides RGB in [0, 1] after the mean is subtracted."""
 
+    @property
+    def input_frames(self) -> int:
+        """Frames of a clip on its way to the model, with the background."""
+        return self.num_frames + self.background
+
     def __post_init__(self) -> None:
         require_choices(self, "clip")
         require_each(self, "clip", "num_frames stride", lambda value: value >= 1, "1 or more")
         require_each(self, "clip", "target_fps", lambda value: value >= 0, "0 (the file's own) or more")
-        pixels = self.num_frames * self.frame_size[0] * self.frame_size[1]
+        pixels = self.input_frames * self.frame_size[0] * self.frame_size[1]
         require(pixels <= MOST_PIXELS, "clip", f"{pixels} pixels", f"at most {MOST_PIXELS} (frames x height x width)")
         even = all(side >= 2 and side % 2 == 0 for side in self.frame_size)
         require(even, "clip.frame_size", self.frame_size, "even sides of 2 pixels or more")
         largest = max(self.frame_size)
-        allowed = f"at least the larger side of clip.frame_size, {largest}"
-        require_each(self, "clip", "short_side", lambda value: value >= largest, allowed)
+        allowed = f"0 (the whole picture), or at least the larger side of clip.frame_size, {largest}"
+        require_each(self, "clip", "short_side", lambda value: value == 0 or value >= largest, allowed)
         require_each(self, "clip", "std", lambda values: min(values) > 0, "values above 0")
+        if self.background:
+            require_each(self, "clip", "num_frames", lambda value: value > 1, "2 or more with clip.background")
+            require_each(self, "clip", "short_side", lambda value: value == 0, "0 with clip.background")
+            require_each(self, "clip", "std", lambda values: set(values) == {1}, "1, 1, 1 with clip.background")

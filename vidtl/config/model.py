@@ -52,6 +52,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "temporal_input": "pooled",
             "attention_order": "time_space",
             "positions": "learned",
+            "position_std": 0.02,
             "num_registers": 0,
             "activation": "gelu",
             "norm_eps": 1e-6,
@@ -178,6 +179,8 @@ class ModelConfig:
     """Order of the two attentions in a block of factorised self-attention (vivit)."""
     positions: Literal["learned", "sincos_1d", "sincos_3d"] | None = None
     """Position embedding: learned, or fixed sines and cosines over the sequence or over (t, h, w) (vivit)."""
+    position_std: float | None = None
+    """Standard deviation of learned positions at the start; about 1 trains faster where places decide (vivit)."""
     num_registers: int | None = None
     """Learned tokens beside those of the grid that pooling does not see (DINOv2) (vivit)."""
     activation: Literal["gelu", "gelu_tanh", "quick_gelu"] | None = None
@@ -236,7 +239,7 @@ class ModelConfig:
 
 _LEAST = dict.fromkeys(("width", "depth", "num_heads", "head_width", "mlp_width"), 1)
 _LEAST |= {"temporal_depth": 0, "token_width": 2, "token_learner.num_tokens": 0, "token_learner.after_block": 0}
-_LEAST |= {"num_registers": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
+_LEAST |= {"num_registers": 0, "position_std": 0, "layer_scale": 0, "attention_softcap": 0, "pooling_width": 1}
 
 
 def _check_token_learner(known: Mapping[str, Any]) -> None:
@@ -268,6 +271,9 @@ def model_arguments(config: ModelConfig, clip: ClipConfig) -> dict[str, Any]:
     settings = {names.get(key, key.rpartition(".")[2]): value for key, value in _given(config).items()}
     settings |= {"num_tokens": maps} if (maps := settings.pop("hidden", 0)) else {}
     settings.pop("elastic", None)
+    if clip.background:
+        require(config.architecture == "vivit", "clip.background", True, f"false with {_family(config)}")
+        settings["background"] = True
     return {**settings, "num_frames": clip.num_frames, "frame_size": clip.frame_size}
 
 

@@ -63,6 +63,7 @@ class Augmentation(NamedTuple):
     color: ColorJitter = ColorJitter()
     operations: tuple[Operation, ...] = ()
     erasure: Erasure | None = None
+    vertical_flip: bool = False
 
 
 def draw_augmentation(config: AugmentationConfig, frame_size: Size, rng: np.random.Generator) -> Augmentation:
@@ -77,7 +78,8 @@ def draw_augmentation(config: AugmentationConfig, frame_size: Size, rng: np.rand
     erasure = Erasure(box, seed) if erased and box else None  # as timm's `RandomErasing`, none if no try fits
     saturation = 0.0 if gray else 1 + saturation * draws[1]
     color = ColorJitter(brightness * draws[0], 1 + contrast * draws[2], saturation, hue * draws[3])
-    return Augmentation(bool(flip), color, draw_operations(config, frame_size, rng), erasure)
+    operations = draw_operations(config, frame_size, rng)
+    return Augmentation(bool(flip), color, operations, erasure, bool(rng.random() < config.vertical_flip_probability))
 
 
 def _color_matrices(saturation_B: torch.Tensor, hue_B: torch.Tensor) -> torch.Tensor:
@@ -108,7 +110,7 @@ def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> to
 
 
 def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
-    """Apply RandAugment, color jitter and flip of each clip, in this order, to float32 [B, T, 3, H, W] in 0..1.
+    """Apply RandAugment, color jitter and flips of each clip, in this order, to float32 [B, T, 3, H, W] in 0..1.
 
     Steps that none of the B `augmentations` needs are skipped.
     """
@@ -117,9 +119,11 @@ def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> t
         rgb_BTCHW = torch.stack([apply_operations(rgb_TCHW, clip.operations) for rgb_TCHW, clip in clips])
     if any(clip.color != ColorJitter() for clip in augmentations):
         rgb_BTCHW = _jitter_colors(rgb_BTCHW, [clip.color for clip in augmentations])
-    if any(clip.flip for clip in augmentations):
-        flip = torch.tensor([clip.flip for clip in augmentations]).to(rgb_BTCHW.device, non_blocking=True)
-        rgb_BTCHW = torch.where(flip[:, None, None, None, None], rgb_BTCHW.flip(-1), rgb_BTCHW)
+    flips = [clip.flip for clip in augmentations], [clip.vertical_flip for clip in augmentations]
+    for axis, chosen in zip((-1, -2), flips, strict=True):
+        if any(chosen):
+            flip = torch.tensor(chosen).to(rgb_BTCHW.device, non_blocking=True)
+            rgb_BTCHW = torch.where(flip[:, None, None, None, None], rgb_BTCHW.flip(axis), rgb_BTCHW)
     return rgb_BTCHW
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from vidtl.annotations.records import Records
 from vidtl.config import AugmentationConfig, ClipConfig, DataConfig
 from vidtl.data.augmentation import Augmentation, draw_augmentation
+from vidtl.data.background import Backgrounds
 from vidtl.data.batch import ClipBatch, Failure, Read, VideoViews, ViewsBatch
 from vidtl.data.manifest import Manifest, file_stamp, find_manifest
 from vidtl.data.protocols import Protocol, view_boxes, view_indices
@@ -89,6 +90,7 @@ class ClipDataset(Dataset[list[Clip]]):
     ) -> None:
         self.records, self.data, self.clip = records, data, clip
         self.augmentation, self.seed = augmentation, seed
+        self.backgrounds = Backgrounds(clip, data)
         self.manifest, self.reads = find_manifest(records.root, data.manifest), Reads(data)
 
     def __getitem__(self, key: ClipKey) -> list[Clip]:
@@ -111,7 +113,7 @@ class ClipDataset(Dataset[list[Clip]]):
             else:
                 return [first._replace(failures=failures if key.weight else []), *others]
         if key.weight == 0:
-            shape = clip_shape(self.clip.num_frames, self.clip.frame_size, self.data.pixel_format)
+            shape = clip_shape(self.clip.input_frames, self.clip.frame_size, self.data.pixel_format)
             blank = Clip(np.zeros(shape, np.uint8), 0, self.records.targets(key.record), Augmentation(), 0.0, [])
             return [blank] * self.augmentation.repeats
         tried = "; ".join(f"{failure.path}: {failure.reason}" for failure in failures)
@@ -128,7 +130,8 @@ class ClipDataset(Dataset[list[Clip]]):
             for rng in streams:
                 indices = frames[train_indices(len(frames), clip, rng)]
                 views.append(View(indices, train_box(video.height, video.width, self.augmentation, clip, rng)))
-            pixels = video.read(views, clip.frame_size, self.data.pixel_format)
+            form = clip.frame_size, self.data.pixel_format
+            pixels = self.backgrounds.append(records.paths[index], video, video.read, views, *form)
             spans_s = [video.times_s[[view.indices.min(), view.indices.max()]] for view in views]
             color = video.color.code()
         changes = [draw_augmentation(self.augmentation, clip.frame_size, rng) for rng in streams]
@@ -172,6 +175,7 @@ class ViewDataset(Dataset[VideoViews]):
         self.records, self.protocol, self.clip, self.data = records, protocol, clip, data
         self.manifest, self.reads = find_manifest(records.root, data.manifest), Reads(data)
         self.reads.given_up.update({Read(0, index, index): reason for index, reason in (failures or {}).items()})
+        self.backgrounds = Backgrounds(clip, data)
         self.order = np.arange(len(records)) if order is None else np.asarray(order, np.int64)
         self._file: tuple[str, VideoReader] | None = None
         self._due: deque[int] = deque()
@@ -190,9 +194,10 @@ class ViewDataset(Dataset[VideoViews]):
             with self.reads.limited(Read(0, index, index), records.path(index)):
                 video = self._opened(index)
                 views = self._views(video, index)
+                clips = self.backgrounds.append(records.paths[index], video, self._pixels, video, index, views, batch)
                 return VideoViews(
                     index=index,
-                    pixels=torch.from_numpy(self._pixels(video, index, views, batch)),
+                    pixels=torch.from_numpy(clips),
                     color=video.color.code(),
                     failure=None,
                     frames=np.stack([view.indices for view in views]),

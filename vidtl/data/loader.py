@@ -19,6 +19,7 @@ import numpy as np
 
 from vidtl.annotations.records import Records
 from vidtl.config import ClipConfig, DataConfig, ExperimentConfig
+from vidtl.config.checks import require_each
 from vidtl.data.augmentation import draw_mixing
 from vidtl.data.batch import ClipBatch, Read, VideoViews
 from vidtl.data.dataset import ClipDataset, ClipKey, ViewDataset, collate, collate_views
@@ -70,6 +71,8 @@ class TrainLoader:
             factors = f"{training.accumulation_steps} accumulation steps x {augmentation.repeats} clips per video"
             allowed = f"multiples of {parts} ({num_processes} processes x {factors})"
             raise UserError(f"training.batch_size is {training.batch_size}; allowed: {allowed}")
+        if not config.clip.short_side:
+            require_each(augmentation, "augmentation", "crop", "center".__eq__, "center with clip.short_side 0")
         self.records, self.config = records, config
         self.process_index, self.num_processes = process_index, num_processes
         self.repeats = augmentation.repeats
@@ -190,7 +193,7 @@ class EvalLoader:
 
 
 def _clip_bytes(clip: ClipConfig, data: DataConfig) -> int:
-    return math.prod(clip_shape(clip.num_frames, clip.frame_size, data.pixel_format))
+    return math.prod(clip_shape(clip.input_frames, clip.frame_size, data.pixel_format))
 
 
 def check_readable(records: Records, config: ExperimentConfig) -> None:

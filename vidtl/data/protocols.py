@@ -40,6 +40,8 @@ class Protocol:
     """Resize the shorter side to `clip.short_side`, or to the larger side of `clip.frame_size`."""
     frames: Literal["spans", "segments", "either"] = "spans"
     """Kind of clips that the model was trained on (`clip.sampling`)."""
+    flips: tuple[tuple[int, ...], ...] = ((),)
+    """Axes along which each decoded crop is flipped, on the device; each flip counts as a crop."""
 
     def suits(self, clip: ClipConfig) -> bool:
         """Return True if the protocol shows frames of the kind that the model was trained on."""
@@ -145,6 +147,16 @@ def videomae_crops(along: int, across: int) -> list[tuple[int, int]]:
 _SEGMENTS: Any = {"short_side": "frame", "frames": "segments"}
 _PROTOCOLS = (
     Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either"),
+    Protocol(
+        "center_4flips",
+        1,
+        4,
+        "mean_logits",
+        center_indices,
+        center_crop,
+        frames="either",
+        flips=((), (-1,), (-2,), (-2, -1)),
+    ),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
     Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices(False), three_crops),
     Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_indices(True), three_crops),
@@ -177,9 +189,9 @@ def view_indices(protocol: Protocol, num_available: int, clip: ClipConfig, fps: 
 
 
 def view_boxes(protocol: Protocol, height: int, width: int, clip: ClipConfig) -> list[Box]:
-    """Return the num_crops crops of a frame (height and width as displayed) in source pixels, in published order."""
+    """Return the crops of a frame (height and width as displayed) in source pixels, in published order, unflipped."""
     short_side = clip.short_side if protocol.short_side == "clip" else max(clip.frame_size)
-    resized = resized_size(height, width, short_side)
+    resized = resized_size(height, width, short_side) if clip.short_side else clip.frame_size
     crop_height, crop_width = clip.frame_size
     spare_height, spare_width = resized[0] - crop_height, resized[1] - crop_width
     if resized[0] > resized[1]:

@@ -106,7 +106,7 @@ def train_box(
         return random_resized_box(height, width, augmentation, rng)
     if augmentation.crop == "multi_scale":
         return multi_scale_box(height, width, clip, rng)
-    resized = resized_size(height, width, clip.short_side)
+    resized = resized_size(height, width, clip.short_side) if clip.short_side else clip.frame_size
     crop_height, crop_width = clip.frame_size
     top, left = (resized[0] - crop_height + 1) // 2, (resized[1] - crop_width + 1) // 2
     return box_of_crop((height, width), resized, Box(top, left, crop_height, crop_width))

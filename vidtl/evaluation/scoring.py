@@ -118,7 +118,7 @@ class Scorer:
         scores = Scores(failures={video.index: video.failure.reason for video in videos if video.failure})
         readable = [video for video in videos if video.pixels is not None]
         for video in readable:
-            if video.pixels is not None and len(video.pixels) != self.num_views:
+            if video.pixels is not None and len(video.pixels) * len(self.protocol.flips) != self.num_views:
                 raise RuntimeError(f"record {video.index} has {len(video.pixels)} views, not {self.num_views}")
         if readable:
             ends, _ = output_layout(self.model, len(self.records.classes))
@@ -136,17 +136,20 @@ class Scorer:
         """Compute the model's output [videos x V, C] for readable videos."""
         device, parts = self.accelerator.device, []
         pixels = torch.cat([video.pixels.to(device, non_blocking=True) for video in videos if video.pixels is not None])
-        colors = torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views).to(device)
+        flips = self.protocol.flips
+        colors = (
+            torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views // len(flips)).to(device)
+        )
         frames = self._frames(videos)
         for first in range(0, len(pixels), self.evaluation.batch_size):
             clips = slice(first, first + self.evaluation.batch_size)
-            inputs = self._inputs(pixels[clips], colors[clips], frames[clips])
+            input_BTCHW, *shared = self._inputs(pixels[clips], colors[clips], frames[clips])
             with self.accelerator.autocast():
-                output_BC = self.model(*inputs)
-            parts.append(output_BC.cpu().double())
+                outputs_FBC = [self.model(input_BTCHW.flip(axes) if axes else input_BTCHW, *shared) for axes in flips]
+            parts.append(torch.stack(outputs_FBC, dim=1).flatten(0, 1).cpu().double())
         logits = torch.cat(parts)
         num_classes = len(self.records.classes)
-        if logits.shape != (len(pixels), output_layout(self.model, num_classes)[1]):
+        if logits.shape != (len(pixels) * len(flips), output_layout(self.model, num_classes)[1]):
             problem = f"{self.records.annotation} has {num_classes} classes"
             raise UserError(f"the model gives {logits.shape[-1]} scores per clip, but {problem}")
         table: NDArray[np.float64] = logits.numpy()
@@ -155,7 +158,8 @@ class Scorer:
     def _frames(self, videos: Sequence[VideoViews]) -> NDArray[np.int64]:
         """Return a number for file and crop of each clip, then the numbers of its frames: [videos x V, 1 + T]."""
         paths = [self.records.paths[video.index] for video in videos]
-        crops, count = np.arange(self.num_views) % self.protocol.num_crops, self.protocol.num_crops
+        count = self.protocol.num_crops // len(self.protocol.flips)
+        crops = np.arange(self.protocol.num_clips * count) % count
         places = [count * paths.index(path) + crops for path in paths]
         clips = zip([video.frames for video in videos if video.frames is not None], places, strict=True)
         return np.concatenate([np.insert(frames, 0, place, axis=1) for frames, place in clips])

@@ -188,7 +188,7 @@ def _trace(
             saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast("cpu", autocast) if autocast else nullcontext(),
         ):
-            functional_call(model, state, (torch.empty(batch, clip.num_frames, 3, *clip.frame_size),))
+            functional_call(model, state, (torch.empty(batch, clip.input_frames, 3, *clip.frame_size),))
     flops = Counter({stage: sum(counter.flop_counts[name].values()) for name, stage in stages.items()})
     flops[REST] = counter.get_total_flops() - flops.total()
     return flops, saved_bytes

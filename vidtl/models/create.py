@@ -57,5 +57,5 @@ def create_model(
 
 
 def _clip(settings: dict[str, Any]) -> ClipConfig:
-    side = max(settings.get("short_side", 256), *settings["frame_size"])
-    return ClipConfig(**{**settings, "short_side": side})
+    side = settings.get("short_side", 256)
+    return ClipConfig(**{**settings, "short_side": side and max(side, *settings["frame_size"])})

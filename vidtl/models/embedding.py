@@ -5,13 +5,14 @@ Vaswani et al., 2017, section 3.5 (sines and cosines over the sequence); Beyer e
 to t, h, w as in ViViT's reference code.
 """
 
+import math
 from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vidtl.config.checks import require
@@ -20,6 +21,8 @@ from vidtl.errors import UserError
 Kind = Literal["learned", "sincos_1d", "sincos_3d"]
 Resizing = Literal["linear", "bicubic", "bicubic_antialiased", "bilinear_antialiased", "nearest"]
 Tubelet = tuple[int, int, int]
+
+CELL = 4  # height and width in pixels of the cells of `log_energies`
 
 
 class Grid(NamedTuple):
@@ -38,24 +41,43 @@ class Grid(NamedTuple):
         return f"{self.t}x{self.h}x{self.w}"
 
 
+def log_energies(input_BTCHW: Tensor) -> Tensor:
+    """Reduce clips whose last frame is their background to log energies: `[B, T + 1, 3, H, W] -> [B, T, 2, h, w]`.
+
+    log(1 + 85 e) - 1 of e = mean |x_t - background| and mean |x_t - x_(t-1)| over the pixels of a cell, gray in 0..1;
+    the first frame has the difference of the second. Differences of 3 gray levels of 255 have log(2) - 1.
+    """
+    clip_BTHW, background_B1HW = input_BTCHW.mean(dim=2).tensor_split([-1], dim=1)
+    steps = clip_BTHW.diff(dim=1)
+    changes_BTCHW = torch.stack([clip_BTHW - background_B1HW, torch.cat([steps[:, :1], steps], dim=1)], dim=2)
+    energies_BTChw = reduce(changes_BTCHW.abs(), "B T C (h a) (w b) -> B T C h w", "mean", a=CELL, b=CELL)
+    return torch.log1p(85 * energies_BTChw) - 1
+
+
 class TubeletEmbedding(nn.Module):
     """Project each box of frames x pixels x pixels to one token: `input_BTCHW -> tokens_BtND` with N = h * w.
 
     Equal to a Conv3d whose stride is its kernel, which loads by reshape, and several times as fast in bf16. The kernel
-    starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread).
+    starts as Flax starts convolutions: a truncated normal of variance 1 / fan-in, cut at 2 (0.88 of the spread). With a
+    `background`, the last frame, it sees `log_energies`, in training with an offset of N(0, 0.2) for each clip.
     """
 
-    def __init__(self, tubelet: Tubelet, width: int) -> None:
+    def __init__(self, tubelet: Tubelet, width: int, background: bool = False) -> None:
         super().__init__()
-        self.tubelet = tubelet
-        fan_in = 3 * tubelet[0] * tubelet[1] * tubelet[2]
+        self.tubelet, self.background = tubelet, background
+        self.cells = (tubelet[0], tubelet[1] // CELL, tubelet[2] // CELL) if background else tubelet
+        fan_in = (2 if background else 3) * math.prod(self.cells)
         self.proj = nn.Linear(fan_in, width)
         std = fan_in**-0.5 / 0.87962566103423978
         nn.init.trunc_normal_(self.proj.weight, std=std, a=-2 * std, b=2 * std)
         nn.init.zeros_(self.proj.bias)
 
     def forward(self, input_BTCHW: Tensor) -> Tensor:
-        tokens_BtND: Tensor = self.proj(cut_tubelets(input_BTCHW, self.tubelet))
+        if self.background:
+            input_BTCHW = log_energies(input_BTCHW)
+            if self.training:  # as other light and contrast would
+                input_BTCHW = input_BTCHW + 0.2 * torch.randn(len(input_BTCHW), 1, 1, 1, 1, device=input_BTCHW.device)
+        tokens_BtND: Tensor = self.proj(cut_tubelets(input_BTCHW, self.cells))
         return tokens_BtND
 
 
@@ -118,15 +140,16 @@ class PositionEmbedding(nn.Module):
     weight: Tensor
 
     def __init__(
-        self, grid: Grid, width: int, kind: Kind = "learned", num_prefix: int = 0, resizing: Resizing = "linear"
-    ) -> None:
+        self, grid: Grid, width: int, kind: Kind = "learned", num_prefix: int = 0, resizing: Resizing = "linear",
+        std: float = 0.02,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.grid = grid
         self.num_prefix = num_prefix
         self.resizing = resizing
         if kind == "learned":
             self.weight = nn.Parameter(torch.empty(grid.size + num_prefix, width))
-            nn.init.normal_(self.weight, std=0.02)
+            nn.init.normal_(self.weight, std=std)
         else:
             in_space = F.pad(sincos_3d(grid, width), (0, 0, num_prefix, 0))
             fixed = sincos_1d(grid.size + num_prefix, width) if kind == "sincos_1d" else in_space

@@ -38,6 +38,7 @@ class Encoder(nn.Module):
         class_token: bool = False,
         num_registers: int = 0,
         positions: Kind = "learned",
+        position_std: float = 0.02,
         norm_eps: float = 1e-6,
         input_norm: bool = False,
         final_norm: bool = True,
@@ -54,7 +55,7 @@ class Encoder(nn.Module):
         self.num_prefix = class_token + num_registers
         self.cls = nn.Parameter(torch.zeros(width)) if class_token else None
         self.registers = nn.Parameter(torch.randn(num_registers, width) * 1e-6) if num_registers else None
-        self.positions = PositionEmbedding(grid, width, positions, self.num_prefix)
+        self.positions = PositionEmbedding(grid, width, positions, self.num_prefix, std=position_std)
         self.dropout = nn.Dropout(dropout)
         self.input_norm = nn.LayerNorm(width, eps=norm_eps) if input_norm else nn.Identity()
         self.blocks = blocks(depth, axes, num_prefix=self.num_prefix)

@@ -139,7 +139,7 @@ def _trace(model: VideoModel, batch: int | None) -> ExportedProgram:
 
 def _random_clips(model: VideoModel, batch: int) -> Tensor:
     clip = model.clip_config
-    shape = (batch, clip.num_frames, 3, *clip.frame_size)
+    shape = (batch, clip.input_frames, 3, *clip.frame_size)
     return torch.from_numpy(generator(0, batch).standard_normal(shape, dtype=np.float32))
 
 

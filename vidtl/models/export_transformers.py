@@ -65,7 +65,8 @@ def export_transformers(model: VideoModel, directory: Path, tolerance: float = T
 
     UserError: another model, a directory with files, or a difference above `tolerance`.
     """
-    settings = dotted(asdict(model.model_config))
+    settings, short_side = dotted(asdict(model.model_config)), model.clip_config.short_side
+    require(short_side > 0, "clip.short_side", short_side, "above 0 with format transformers")
     for key, needed in _NEEDED.items():
         require(settings[key] == needed, f"model.{key}", settings[key], f"{needed!r} with format transformers")
     with new_directory(directory) as temporary:

@@ -23,7 +23,7 @@ from vidtl.config.checks import require
 from vidtl.models.attention import Axes
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Activation, make_blocks
-from vidtl.models.embedding import Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
+from vidtl.models.embedding import CELL, Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
 from vidtl.models.encoder import Encoder
 from vidtl.models.pooling import PoolingKind, TokenPooling
 from vidtl.models.t2t_vit import TokenModule, TokensToToken, split_grids
@@ -76,6 +76,7 @@ class ViViT(VideoModel):
         temporal_input: Literal["pooled", "tokens", "places"] = "pooled",
         attention_order: Order = "time_space",
         positions: Kind = "learned",
+        position_std: float = 0.02,
         num_registers: int = 0,
         activation: Activation = "gelu",
         norm_eps: float = 1e-6,
@@ -93,16 +94,21 @@ class ViViT(VideoModel):
         fuser: bool = False,
         num_frames: int,
         frame_size: tuple[int, int],
+        background: bool = False,
         num_classes: int,
     ) -> None:
-        super().__init__(num_frames, frame_size, num_classes)
+        super().__init__(num_frames + background, frame_size, num_classes)
+        self.background = background
         self.form, self.tokenizer, self.pooling, self.temporal_input = form, tokenizer, pooling, temporal_input
         self.factorised = form == "factorised_encoder"
         uniform = tubelet_sampling == "uniform"
+        fits = tokenizer == "tubelet" and not uniform and not any(side % CELL for side in tubelet[1:])
+        allowed = f"true with model.tokenizer tubelet alone, of sides that are multiples of {CELL} pixels"
+        require(fits or not background, "clip.background", background, allowed)
         self.grid = _checked_grid(tokenizer, tubelet, uniform, num_frames, frame_size)
         self.register_buffer("frames", uniform_frames(num_frames, self.grid.t) if uniform else None, persistent=False)
         if tokenizer == "tubelet":
-            self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width)
+            self.embed = TubeletEmbedding((1, *tubelet[1:]) if uniform else tubelet, width, background)
         else:
             self.embed = TokensToToken(tokenizer, frame_size, width, dropout=dropout)
         pools_timesteps = self.factorised and temporal_input == "pooled"
@@ -114,7 +120,10 @@ class ViViT(VideoModel):
             attention_dropout=attention_dropout, stochastic_depth=stochastic_depth,
             stochastic_depth_rescale=stochastic_depth_rescale,
         )  # fmt: skip
-        encoder = partial(Encoder, blocks, width=width, positions=positions, norm_eps=norm_eps, dropout=dropout)
+        encoder = partial(
+            Encoder, blocks, width=width, positions=positions, position_std=position_std, norm_eps=norm_eps,
+            dropout=dropout,
+        )  # fmt: skip
         has_second = self.factorised and temporal_depth > 0
         self.encoder = encoder(
             axes=_AXES[f"{form} {attention_order}"] if form == "factorised_self_attention" else _AXES[form],
@@ -188,9 +197,9 @@ class ViViT(VideoModel):
         """Frames of a clip that each timestep sees in the spatial encoder: int64 [t, L]; None in the other forms.
 
         No position over time, class token or norm joins the timesteps before the temporal encoder, whatever its input:
-        equal frames have equal tokens at any place of any clip. In the other forms, attention runs over time.
+        equal frames have equal tokens at any place of any clip. Not so in the other forms, and with a background.
         """
-        if not self.factorised:
+        if not self.factorised or self.background:
             return None
         frames = np.arange(self.clip_shape[0]) if self.frames is None else self.frames.cpu().numpy()
         return frames.reshape(self.grid.t, -1)

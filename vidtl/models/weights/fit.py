@@ -98,6 +98,10 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
         length, *patch = settings["tubelet"]
         tubelet = (1 if settings.get("tubelet_sampling") == "uniform" else length, *patch)
         kernel, target = state["embed.proj.weight"], model.embed.tubelet
+        has_background = bool(published.clip.get("background"))
+        fits = model.background == has_background and (tubelet[1:] == target[1:] or not has_background)
+        allowed = f"{has_background} with the weights of {weights.source}; where true, with their patches of {patch}"
+        require(fits, "clip.background", model.background, allowed)
         if tubelet[1:] != target[1:]:
             method = "bicubic_antialiased" if weights.resizing == "bicubic_antialiased" else "bilinear"
             kernel = resize_patch(kernel, tubelet, target, method)

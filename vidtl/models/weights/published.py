@@ -125,7 +125,7 @@ def settings_of_weights(published: PublishedModel, given: Mapping[str, Any]) -> 
         sizes = ARCHITECTURES[model.get("architecture", "vivit")].sizes
         decided = {"size", "mlp_width"}.union(*sizes.values())
         model = {key: value for key, value in model.items() if key not in decided}
-    if "clip.frame_size" in given and "short_side" in clip:
+    if "clip.frame_size" in given and clip.get("short_side"):
         side = max(given["clip.frame_size"])
         clip["short_side"] = max(side, round(clip["short_side"] * side / max(clip["frame_size"]) / 2) * 2)
     settings = dotted({"model": model, "clip": clip})
