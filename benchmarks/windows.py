@@ -9,7 +9,6 @@ workers: CPU seconds per window, peak memory of all in MiB.
 import argparse
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -35,7 +34,7 @@ from vidtl.data.protocols import get_protocol
 from vidtl.data.windows import Hop, sliding_windows
 from vidtl.models import build_model
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_machine, measure_seconds
+from vidtl.runtime.timing import describe_measurement, measure_seconds
 
 CLIP = ClipConfig(num_frames=16, stride=2)
 FPS, CPU = 25, torch.device("cpu")
@@ -136,7 +135,7 @@ def main() -> None:
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
     require(options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"options": sys.argv[1:], "machine": describe_machine()}
+    report = describe_measurement("-m benchmarks.windows")
     report["timesteps"] = [time_timesteps(overlap, options.rounds) for overlap in (50, 75)]
     with tempfile.TemporaryDirectory() as folder:
         report["files"] = [compare(Path(folder), key_frames, options) for key_frames in (12, 60, 250)]
