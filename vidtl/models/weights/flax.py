@@ -50,21 +50,22 @@ _PARTS = ENCODERS | {"query": "q", "key": "k", "value": "v", "out": "proj", "Den
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _LEARNERS = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
 _ROOTS = ("param:", "optimizer/target/", "target/", "params/")  # the latter of training states
+_STACKED = re.compile("/(encoderblock|x_layers)/")
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
     """Read the parameters of a `.npz` file by Flax path (`Transformer/encoder_norm/scale`).
 
     Where entries have one of `_ROOTS`, only these are parameters; else every entry is one. Blocks stacked into one
-    array (`encoderblock` without a number) are separated.
+    array (those of `_STACKED`, without a number) are separated.
     """
     params = read_npz(path)
     for root in _ROOTS:
         if any(name.startswith(root) for name in params):
             params = {name.removeprefix(root): array for name, array in params.items() if name.startswith(root)}
-    for name in [name for name in params if "/encoderblock/" in name]:
+    for name in filter(_STACKED.search, [*params]):
         for block, part in enumerate(params.pop(name)):
-            params[name.replace("/encoderblock/", f"/encoderblock_{block}/")] = part
+            params[_STACKED.sub(rf"/\1_{block}/", name)] = part
     return {name: torch.as_tensor(array) for name, array in params.items()}
 
 
