@@ -9,11 +9,9 @@ CPU second of one thread as multiples of decoding alone, from the key frame befo
 import argparse
 import importlib.util
 import json
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from statistics import geometric_mean
@@ -31,10 +29,9 @@ from vidtl.data.sampling import span_indices
 from vidtl.errors import UserError
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.runtime.files import printable
-from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_machine, measure_seconds
+from vidtl.runtime.timing import describe_measurement, measure_seconds
 from vidtl.video import Box, ScannedVideo, View, open_video
 
 FRAME_SIZE = (224, 224)
@@ -201,14 +198,8 @@ def main() -> None:
         raise UserError(f"no file could be timed, such as {left_out[0]}")
     print_speeds(console, files, [name for name in contenders if name != LIMIT])
     if options.output:
-        report = {
-            "command": shlex.join(["python", "-m", "benchmarks.decode", *sys.argv[1:]]),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": describe_machine(),
-            "versions": installed_versions(("av", "decord", "torchcodec", "pytorchvideo", "torch", "vidtl")),
-            "files": [file._asdict() for file in files],
-            "left_out": left_out,
-        }
+        report = describe_measurement("-m benchmarks.decode", ("av", "decord", "torchcodec", "pytorchvideo"))
+        report |= {"files": [file._asdict() for file in files], "left_out": left_out}
         options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -10,11 +10,9 @@ follow from the shapes of the layers. A note `does not match` marks a published 
 import argparse
 import csv
 import json
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -26,8 +24,8 @@ from vidtl.config import ClipConfig, ModelConfig
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.models.factory import parse_name
-from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.signals import run_tool
+from vidtl.runtime.timing import describe_measurement
 
 NO_MATCH = "does not match: "
 PRINTED = ("source", "name", "gmacs", "parameters_m", "note")
@@ -99,12 +97,8 @@ def main() -> None:
     counted = [(row, count(row)) for row in published_models(options.table)]
     print_comparison(counted)
     if options.output:
-        report = {
-            "command": shlex.join(["python", "-m", "benchmarks.papers", *sys.argv[1:]]),
-            "date": datetime.now(UTC).date().isoformat(),
-            "versions": installed_versions(["torch", "vidtl"]),
-            "rows": [{name: getattr(row, name) for name in PRINTED} | counts for row, counts in counted],
-        }
+        rows = [{name: getattr(row, name) for name in PRINTED} | counts for row, counts in counted]
+        report = describe_measurement("-m benchmarks.papers") | {"rows": rows}
         options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -9,8 +9,6 @@ it by half of their union; F1 is the harmonic mean of the shares of true segment
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -28,6 +26,7 @@ from vidtl.runtime.files import say, whole_file
 from vidtl.runtime.progress import Progress
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
+from vidtl.runtime.timing import describe_measurement
 from vidtl.training.checkpoint import find_checkpoint
 from vidtl.video.encoder import encode_video
 from vidtl.visualize.timeline import draw_timeline
@@ -100,9 +99,9 @@ def main() -> None:
     ]
     counts = np.array([len(found[path]) + len(true[path]) for path in true])
     mean = float(np.average([row["f1"] for row in rows], weights=counts))
-    command = shlex.join(["python", "-m", "benchmarks.timeline", *sys.argv[1:]])
+    report = describe_measurement("-m benchmarks.timeline") | {"segment_f1_at_iou_0.5": mean, "files": rows}
     with whole_file(options.output) as file:
-        json.dump({"command": command, "segment_f1_at_iou_0.5": mean, "files": rows}, file, indent=1)
+        json.dump(report, file, indent=1)
     say(f"segment F1 at IoU 0.5: {mean:.3f}, {sum(map(len, true.values()))} segments in {len(true)} files")
 
 

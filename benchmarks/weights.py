@@ -9,7 +9,6 @@ forward and backward passes, without optimizer. On a CPU only ratios are printed
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -27,10 +26,9 @@ from vidtl.models.complexity import count_multiply_adds
 from vidtl.models.weights.load import PublishedModel
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import read_published
-from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_machine, peak_flops
+from vidtl.runtime.timing import describe_measurement, peak_flops
 
 PLACES = (0, 3, 6)
 """Blocks before TokenLearner."""
@@ -59,12 +57,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
-    report: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.weights", *sys.argv[1:]]),
-        "machine": describe_machine(),
-        "versions": installed_versions(("torch", "vidtl", "transformers")),
-        "results": {},
-    }
+    report: dict[str, Any] = describe_measurement("-m benchmarks.weights", ["transformers"]) | {"results": {}}
     with tempfile.TemporaryDirectory() as folder:
         for name in options.names or CLASSES:
             published = read_published(name if options.names else write_random(name, Path(folder) / name))

@@ -2,14 +2,13 @@
 
     python -m benchmarks.windows --output windows.json
 
-Windows that overlap by half are read in one pass, by a seek to each in the open file, or by opening the file for each
-(`reopen`), in one process and by the loader with 1 and 2 workers: CPU seconds per window, peak memory of all in MiB.
+Windows that overlap by half are read in one pass, or by a seek to each, in one process and by the loader with 1 and 2
+workers: CPU seconds per window, peak memory of all in MiB.
 """
 
 import argparse
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
@@ -35,7 +34,7 @@ from vidtl.data.protocols import get_protocol
 from vidtl.data.windows import Hop, sliding_windows
 from vidtl.models import build_model
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_machine, measure_seconds
+from vidtl.runtime.timing import describe_measurement, measure_seconds
 
 CLIP = ClipConfig(num_frames=16, stride=2)
 FPS, CPU = 25, torch.device("cpu")
@@ -60,15 +59,12 @@ def write_video(path: Path, num_frames: int, key_frames: int, repeats: int) -> N
 
 
 def read(paths: Sequence[Path], count: int, way: str, workers: int) -> float:
-    """Read the last `count` windows of each file, or with 0 all: CPU seconds per window.
-
-    From last to first, each is sought, and where the windows of two files alternate, a file is opened for each.
-    """
+    """Read the last `count` windows of each file, or with 0 all: CPU seconds per window; from last to first to seek."""
     data = DataConfig(num_workers=workers, manifest="none")
     records = records_of_files([VideoFile(path, "video") for path in paths], ClassNames(("any",)), False, None)
     windows = sliding_windows(records, CLIP, data, Hop(frames=CLIP.num_frames * CLIP.stride // 2)).records
     numbers = np.arange(len(windows)).reshape(len(paths), -1)[:, -count:]
-    order = {"pass": numbers, "seek": numbers[:, ::-1], "reopen": numbers.T}[way].flatten().tolist()
+    order = {"pass": numbers, "seek": numbers[:, ::-1]}[way].flatten().tolist()
     views: Any = (loader := EvalLoader(windows, get_protocol("center"), CLIP, data, order))
     if workers == 0:
         loader.dataset.__getitems__(order[-1:])  # opens the file
@@ -93,18 +89,18 @@ def read_all(paths: Sequence[Path]) -> tuple[float, float]:
 
 def compare(folder: Path, key_frames: int, options: argparse.Namespace) -> dict[str, Any]:
     """Compare the ways to read a long file, by workers, and one pass over it with 30 over a thirtieth of it."""
-    short, long, copy = (folder / f"{name}{key_frames}.mp4" for name in ("short", "long", "copy"))
+    short, long = (folder / f"{name}{key_frames}.mp4" for name in ("short", "long"))
     for path, repeats in ((short, 1), (long, 30)):
         write_video(path, options.minutes * 60 * FPS // 30, key_frames, repeats)
-    copy.hardlink_to(long)
-    ways = dict.fromkeys(("pass", "seek"), ([long], options.windows))
-    ways["reopen"] = [long, copy], -(-options.windows // 64)
     found: dict[str, Any] = {"key_frames": key_frames, "short": read_all([short] * 30), "long": read_all([long])}
     print("a long file / 30 short ones:", *(f"{b / a:.3f}" for a, b in zip(found["short"], found["long"], strict=True)))
     for workers in (0, 1, 2):
-        rows = found[f"{workers}"] = [{w: read(*ways[w], w, workers) for w in ways} for _ in range(options.rounds)]
-        ratios = [f"{way} {median(row[way] / row['pass'] for row in rows):.2f}" for way in ways]
-        print(f"key frame every {key_frames}, {workers} workers, multiples of a pass:", *ratios)
+        rows = found[f"{workers}"] = [
+            {way: read([long], options.windows, way, workers) for way in ("pass", "seek")}
+            for _ in range(options.rounds)
+        ]
+        ratio = median(row["seek"] / row["pass"] for row in rows)
+        print(f"key frame every {key_frames}, {workers} workers: a seek to each takes {ratio:.2f} times a pass")
     return found
 
 
@@ -139,7 +135,7 @@ def main() -> None:
         require(getattr(options, name) >= 1, f"--{name}", getattr(options, name), "1 or more")
     require(options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"options": sys.argv[1:], "machine": describe_machine()}
+    report = describe_measurement("-m benchmarks.windows")
     report["timesteps"] = [time_timesteps(overlap, options.rounds) for overlap in (50, 75)]
     with tempfile.TemporaryDirectory() as folder:
         report["files"] = [compare(Path(folder), key_frames, options) for key_frames in (12, 60, 250)]

@@ -11,7 +11,6 @@ weights. Use an idle machine; on a CPU, times are CPU seconds.
 import argparse
 import json
 import os
-import shlex
 import sys
 import tempfile
 import time
@@ -39,10 +38,9 @@ from vidtl.data.loader import TrainLoader
 from vidtl.models import build_model
 from vidtl.models.complexity import count_multiply_adds
 from vidtl.runtime.launch import make_accelerator, resolve_precision
-from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator, seed_torch
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
+from vidtl.runtime.timing import describe_machine, describe_measurement, measure_seconds, peak_flops
 from vidtl.training.optimizer import peak_learning_rate
 from vidtl.training.prefetch import DeviceBatches
 from vidtl.training.step import Engine, TrainingTask
@@ -113,9 +111,7 @@ def main() -> None:
     print_times(config, times, projection)
     if options.output:
         report = {
-            "command": shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]]),
-            "machine": describe_machine(),
-            "versions": installed_versions(("torch", "vidtl", "accelerate", "av")),
+            **describe_measurement("tools/benchmark.py", ("accelerate", "av")),
             "config": asdict(config),
             "times": asdict(times),
             "utilization": times.utilization,

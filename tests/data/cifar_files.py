@@ -20,10 +20,9 @@ def images_and_labels(part: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     return (colors[labels] + noise).clip(0, 255).astype(np.uint8), labels
 
 
-def write_cifar10(root: Path, form: str, per_batch: int = 20) -> None:
-    """Write five training batches and a test batch of `per_batch` images each."""
-    train = images_and_labels("train", 5 * per_batch)
-    test = images_and_labels("test", per_batch)
+def write_cifar10(root: Path, form: str) -> None:
+    """Write five training batches and a test batch of 20 images each."""
+    train, test = images_and_labels("train", 100), images_and_labels("test", 20)
     if form in ("archive", "jpeg_archive"):
         arrays = {"classes": np.array(CLASSES)}
         for part, (images, labels) in (("train", train), ("test", test)):
@@ -33,9 +32,7 @@ def write_cifar10(root: Path, form: str, per_batch: int = 20) -> None:
         return
     folder = root / ("cifar-10-batches-py" if form == "python" else "cifar-10-batches-bin")
     folder.mkdir(parents=True)
-    batches = {
-        f"data_batch_{i + 1}": tuple(part[i * per_batch : (i + 1) * per_batch] for part in train) for i in range(5)
-    }
+    batches = {f"data_batch_{i + 1}": tuple(part[20 * i : 20 * (i + 1)] for part in train) for i in range(5)}
     for name, (images, labels) in {**batches, "test_batch": test}.items():
         rows = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
         if form == "binary":
@@ -47,7 +44,7 @@ def write_cifar10(root: Path, form: str, per_batch: int = 20) -> None:
     if form == "binary":
         (folder / "batches.meta.txt").write_text("\n".join(CLASSES) + "\n\n")
     else:
-        meta = {"num_cases_per_batch": per_batch, "label_names": list(CLASSES), "num_vis": 3072}
+        meta = {"num_cases_per_batch": 20, "label_names": list(CLASSES), "num_vis": 3072}
         (folder / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
 
 

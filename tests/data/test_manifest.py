@@ -10,8 +10,10 @@ import shutil
 import sqlite3
 import zlib
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from vidtl.errors import UserError
 from vidtl.prepare.manifest import ManifestFolder, Results
 from vidtl.prepare.scan import ScanJob, scan_file
 from vidtl.video import open_video
+from vidtl.video.timeline import pack_timeline, scan_packets, unpack_timeline
 
 WITHOUT = config_with("data", manifest="none")
 
@@ -61,6 +64,15 @@ def test_timelines_of_real_files_are_restored_in_every_bit(shared_data, real):
             for name in ("pts", "order", "key_pts", "key_order"):
                 assert np.array_equal(getattr(known.index, name), getattr(timeline.index, name)), (entry.path, name)
     assert kinds == {(False, False), (False, True), (True, True)}  # indexed, counted with times, only counted
+
+
+def test_packets_whose_timeline_would_look_damaged_are_not_trusted():
+    """An edit list can hide all but a few of many key frames."""
+    packets = [Mock(pts=n, size=1, is_corrupt=False, is_discard=n > 1, is_keyframe=True) for n in range(3)]
+    assert scan_packets(packets, "mov", "h264", Fraction(1, 25), None) is None
+    timeline = scan_packets(packets[:2], "mov", "h264", Fraction(1, 25), None)
+    restored = unpack_timeline(pack_timeline(timeline), 2, Fraction(1, 25), None)
+    assert restored.index.key_pts.tolist() == timeline.index.key_pts.tolist() == [0, 1]
 
 
 def test_known_broken_videos_are_not_opened(copied, monkeypatch):

@@ -18,7 +18,7 @@ from vidtl.config.documents import read_json
 from vidtl.models import build_model
 from vidtl.models.embedding import Grid
 from vidtl.models.weights.files import read_npz, read_state
-from vidtl.models.weights.flax import flatten_params, flax_weights, read_flax, read_flax_vivit
+from vidtl.models.weights.flax import flax_weights, read_flax, read_flax_vivit
 from vidtl.models.weights.load import SourceWeights, load_weights
 from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import build_published, load_published, read_published
@@ -136,14 +136,14 @@ def test_a_flax_vivit_of_single_frames_is_no_image_model(tmp_path):
     assert torch.equal(model.head.bias, torch.ones(5))
 
 
-def test_nested_and_stacked_flax_parameters_are_the_flat_ones():
-    name = "Transformer/encoderblock_{}/LayerNorm_0/scale"
-    flat = {name.format(0): np.ones(3), name.format(1): np.zeros(3)}
-    stacked = {"Transformer": {"encoderblock": {"LayerNorm_0": {"scale": np.stack(list(flat.values()))}}}}
-    for params in (flat, stacked, {"params": stacked}, {"optimizer": {"target": stacked}, "step": np.array(3)}):
-        found = flatten_params(params)
-        assert found.keys() == flat.keys()
-        assert all(np.array_equal(found[name], flat[name]) for name in flat)
+@pytest.mark.parametrize("root", ["", "params/", "optimizer/target/", "param:"])
+def test_stacked_flax_parameters_of_any_training_state_are_the_flat_ones(tmp_path, root):
+    name, values = "Transformer/encoderblock{}/LayerNorm_0/scale", np.arange(6.0).reshape(2, 3)
+    np.savez(tmp_path / "a.npz", **{root + name.format(""): values}, **({"step": np.array(3)} if root else {}))
+    found = read_flax(tmp_path / "a.npz")
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name.format(f"_{block}"): row.tolist() for block, row in enumerate(values)
+    }
 
 
 def test_weights_that_do_not_fit_are_named_and_not_loaded():

@@ -17,8 +17,8 @@ RECORD = Path(__file__).with_name("snapshot.json")
 
 
 def write_record(collected: dict[str, Any]) -> None:
-    """Replace sections of `snapshot.json`, one value per line; sections without values stay as recorded."""
-    record = json.loads(RECORD.read_text()) | {name: values for name, values in collected.items() if values}
+    """Replace sections of `snapshot.json`, one value per line."""
+    record = json.loads(RECORD.read_text()) | collected
     texts = (f'"{name}": {{\n{_lines(values, 1)}\n}}' for name, values in sorted(record.items()))
     RECORD.write_text("{\n" + ",\n".join(texts) + "\n}\n")
 

@@ -1,27 +1,23 @@
-"""Sections of the snapshot: a function each, from a workplace to JSON values. Names are those of the first record."""
+"""Sections of the snapshot: a function each, from a workplace to JSON values."""
 
 import csv
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch.overrides import TorchFunctionMode
 
 import vidtl
 from tests.annotations.sets import read as read_records
-from tests.data.cifar_files import write_cifar10
-from tests.environment import REPOSITORY, shared_folder
-from tests.snapshot.names import Settings, section
-from tests.snapshot.workplace import TINY, Workplace, experiment
+from tests.environment import REPOSITORY
+from tests.snapshot.workplace import TINY, Settings, Workplace, experiment, section
 from vidtl.config import AUGMENTATION_PRESETS as PRESETS
 from vidtl.config.compare import settings_of
 from vidtl.config.model import resolve_model
@@ -36,11 +32,7 @@ from vidtl.models import build_model
 from vidtl.runtime.seeding import generator
 
 SAMPLINGS = ("random_span", "segments")
-CROPS = ("jitter", "random_resized", "multi_scale", "centre")
-TOOLS = (
-    *("benchmark", "convert_weights", "eval", "export", "make_toy", "predict", "prepare", "profile_model"),
-    *("report", "study", "train", "visualize"),
-)
+CROPS = ("jitter", "random_resized", "multi_scale", "center")
 
 
 def digest(values: Any) -> str:
@@ -62,71 +54,18 @@ def fingerprint(values_N: torch.Tensor) -> list[float]:
 
 
 def configs(place: Workplace) -> dict[str, Any]:
-    """Record every setting of each configuration file and preset."""
+    """Record all settings, and the changes by each configuration file and preset."""
+
+    def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
+        config = experiment(settings, file)
+        return settings_of(replace(config, model=resolve_model(config.model)))
+
     files = sorted(str(file.relative_to(REPOSITORY)) for file in REPOSITORY.glob("configs/*.yaml"))
-    presets = {f"preset {name}": resolved({"augmentation.preset": name}) for name in PRESETS}
-    return {"defaults": resolved({})} | {file: resolved({}, file) for file in files} | presets
-
-
-def resolved(settings: Settings, file: str = "") -> dict[str, Any]:
-    """List all values of a configuration, also `key[i]` of tuples, with the model's size filled in."""
-    config = experiment(settings, file)
-    found = settings_of(replace(config, model=resolve_model(config.model)))
-    items = {f"{k}[{i}]": item for k, v in found.items() if isinstance(v, list) for i, item in enumerate(v)}
-    return found | items
-
-
-def record_rows(dataset: str, split: str, root: Path) -> list[str]:
-    """Describe each record: id, path, each label with its times, segment."""
-    records = read_records(dataset, split, root)
-    names = [records.classes.names[number] for number in records.label_classes]
-    spans_s = zip(records.label_starts_s, records.label_ends_s, strict=True)
-    labels = [f"{name}@{start:g}..{end:g}" for name, (start, end) in zip(names, spans_s, strict=True)]
-    of_records = [labels[first:last] for first, last in pairwise(records.label_offsets)]
-    rows = zip(records.ids, records.paths, of_records, records.segment_starts_s, records.segment_ends_s, strict=True)
-    return [f"{name} | {path} | {'; '.join(of)} | {start:g}..{end:g}" for name, path, of, start, end in rows]
-
-
-def records(place: Workplace) -> dict[str, Any]:
-    """Record the contents of small annotation files of every format."""
-    found = {}
-    cases = yaml.safe_load(Path(__file__).with_name("annotations.yaml").read_text(encoding="utf-8"))
-    for name, case in cases.items():
-        root = place.folder / "annotations" / name
-        files = {**case.get("files", {}), **dict.fromkeys(case.get("videos", []), "")}
-        is_named = "{" not in case["dataset"]
-        for path, text in {**files, **({} if is_named else {"dataset.yaml": case["dataset"]})}.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(text, encoding="utf-8")
-        dataset = case["dataset"] if is_named else str(root)
-        found[name] = {split: record_rows(dataset, split, root) for split in case["splits"]}
-    for form in ("python", "binary", "archive", "jpeg_archive"):
-        root = place.folder / "annotations" / f"cifar10_{form}"
-        root.mkdir()
-        write_cifar10(root, form, per_batch=2)
-        splits = ("train", "val", "train_part")
-        found[root.name] = {split: record_rows("cifar10", split, root) for split in splits}
-    return found
-
-
-def records_of_real_files(place: Workplace) -> dict[str, Any]:
-    """Record number and hash of the records of real annotation files, if these exist."""
-    data = shared_folder("VIDTL_DATA", "data")
-    if not data.is_dir():
-        return {}
-    found = {}
-    copies = {f"kinetics{n}/annotations/val.csv": f"kinetics/kinetics-{n}_val.csv" for n in (400, 600)}
-    copies |= {f"avid/avid_{split}.json": "avid/avid_val.json" for split in ("train", "val")}
-    for copy, file in copies.items():
-        (place.folder / copy).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(data / "annotations" / file, place.folder / copy)
-    for name in ("kinetics400", "kinetics600", "avid"):
-        found[name, "val"] = record_rows(name, "val", place.folder / name)
-    own = data / "overhead_activities"
-    sets = (("fight_surv", data / "fight_surv"), ("gmdcsa24_sample", data / "gmdcsa24"), ("cifar10", data / "cifar10"))
-    for (name, root), split in product((*sets, (str(own), own)), ("train", "val")):
-        found[Path(name).name, split] = record_rows(name, split, root)
-    return {f"{name} {split}": {"count": len(rows), "sha256": digest(rows)} for (name, split), rows in found.items()}
+    found = {file: resolved({}, file) for file in files}
+    found |= {f"preset {name}": resolved({"augmentation.preset": name}) for name in PRESETS}
+    defaults = resolved({})
+    changes = {name: {key: v for key, v in each.items() if v != defaults[key]} for name, each in found.items()}
+    return {"defaults": defaults} | changes
 
 
 def clips(place: Workplace) -> dict[str, Any]:
@@ -221,41 +160,45 @@ def model_cases() -> Iterator[tuple[str, Settings]]:
     choices = [*(f"form {form}" for form in FORMS), "pooling cls", "pooling max", "pooling sum", "temporal_depth 0"]
     choices += ["tubelet_sampling uniform", "temporal_input tokens", "positions sincos_1d", "positions sincos_3d"]
     for key, value in map(str.split, choices):
-        yield f"vivit {key} {value}", {f"model.vivit.{key}": value}
-    for tokeniser in ("t2t_performer", "t2t_transformer"):
-        yield f"vivit {tokeniser}", section("model.vivit", tokeniser=tokeniser, tubelet=[1, 16, 16])
-    yield "vivit space_time", section("model.vivit", form="factorised_self_attention", attention_order="space_time")
-    yield "vivit joint cls", section("model.vivit", form="joint", pooling="cls")
-    yield "vivit image", {"clip.num_frames": 1, **section("model.vivit", form="joint", tubelet=[1, 8, 8])}
+        yield f"vivit {key} {value}", {f"model.{key}": value}
+    for tokenizer in ("t2t_performer", "t2t_transformer"):
+        yield f"vivit {tokenizer}", section("model", tokenizer=tokenizer, tubelet=[1, 16, 16])
+    yield "vivit space_time", section("model", form="factorised_self_attention", attention_order="space_time")
+    yield "vivit joint cls", section("model", form="joint", pooling="cls")
+    yield "vivit image", {"clip.num_frames": 1, **section("model", form="joint", tubelet=[1, 8, 8])}
     stages = (("v1", "sum", False), ("v1", "mean", True), ("v1.1", "sum", False), ("v1.1", "sum", True))
     for form, (version, pooling, fuser) in product(FORMS, stages):
         stage = {"num_tokens": 3, "after_block": 1, "version": version, "pooling": pooling, "fuser": fuser}
         name = f"vivit {form} {version} {pooling}{' fuser' if fuser else ''}"
-        yield name, {"model.vivit.form": form, **section("model.vivit.token_learner", **stage)}
+        yield name, {"model.form": form, **section("model.token_learner", **stage)}
     for module in ("performer", "transformer"):
-        yield f"t2t_vit {module}", {"model.architecture": "t2t_vit", "model.t2t_vit.token_module": module}
-    mini = ({"tokeniser": "patch"}, {"tokeniser": "t2t_performer"}, {"tokeniser": "t2t_transformer"})
-    for settings in (*mini, {"token_learner.num_tokens": 0}):
-        name = f"mini_vit {' '.join(map(str, settings.values()))}"
-        yield name, {"model.architecture": "mini_vit", **section("model.mini_vit", **settings)}
+        yield f"t2t_vit {module}", {"model.tokenizer": f"t2t_{module}"}
+    mini = {"tubelet": "patch", "t2t_performer": "t2t_performer", "t2t_transformer": "t2t_transformer"}
+    yield from ((f"mini_vit {name}", {"model.tokenizer": tokenizer}) for tokenizer, name in mini.items())
+    yield "mini_vit 0", {"model.token_learner.num_tokens": 0}
     for name, frames in (("x3d_xs", 4), ("mvit_b_16x4", 16)):
-        network = {"model.architecture": "pytorchvideo", "model.pytorchvideo.name": name}
-        yield f"pytorchvideo {name}", {**network, "clip.num_frames": frames}
+        yield f"pytorchvideo {name}", {"model.size": name, "clip.num_frames": frames}
 
 
-VIVIT = section("model.vivit", width=24, depth=2, num_heads=2, mlp_width=40, temporal_depth=1, tubelet=[2, 8, 8])
-VIVIT |= TINY | {"clip.num_frames": 4, "model.vivit.pooling": "mean", "model.vivit.token_learner.num_tokens": 0}
-IMAGE = TINY | section("clip", num_frames=1, frame_size=[48, 48], short_side=48) | {"model.t2t_vit.depth": 2}
-IMAGE |= {"model.t2t_vit.size": 7} | section("model.mini_vit", width=24, head_width=8, mlp_width=40)
+VIVIT = section("model", width=24, depth=2, num_heads=2, mlp_width=40, temporal_depth=1, tubelet=[2, 8, 8])
+VIVIT |= section("model", pooling="mean", activation="gelu_tanh") | {"model.token_learner.num_tokens": 0}
+IMAGE = section("clip", num_frames=1, frame_size=[48, 48], short_side=48)
+BASES = {
+    "vivit": TINY | VIVIT | {"clip.num_frames": 4},
+    "t2t_vit": TINY | IMAGE | section("model", size="7", depth=2),
+    "mini_vit": TINY | IMAGE | section("model", width=24, head_width=8, mlp_width=40),
+    "pytorchvideo": TINY,
+}
+"""Settings of small models by architecture."""
 
 
 def weights(place: Workplace) -> dict[str, Any]:
     """Record parameters, initial weights and scores of small models of every kind, and sizes of named models."""
 
     @torch.no_grad()
-    def model(case: Settings) -> dict[str, Any]:
-        base = IMAGE if case.get("model.architecture") in ("t2t_vit", "mini_vit") else VIVIT
-        config = experiment({**base, **case})
+    def model(name: str, case: Settings) -> dict[str, Any]:
+        architecture = name.split()[0]
+        config = experiment({"model.architecture": architecture, **BASES[architecture], **case})
         torch.manual_seed(0)
         model = build_model(config.model, config.clip, 5).eval()
         state = sorted(model.state_dict().items())
@@ -281,7 +224,7 @@ def weights(place: Workplace) -> dict[str, Any]:
         names = [name for name in vidtl.list_models() if name.startswith("vivit") or name[0].isdigit()]
         listed = {name: vidtl.create_model(name, frame_size=sizes.get(name)) for name in names}
     counts = {name: sum(parameter.numel() for parameter in model.parameters()) for name, model in listed.items()}
-    return {"listed": counts, "models": {name: model(case) for name, case in model_cases()}}
+    return {"listed": counts, "models": {name: model(name, case) for name, case in model_cases()}}
 
 
 class WithoutInitialization(TorchFunctionMode):
@@ -309,18 +252,18 @@ def evaluation(place: Workplace) -> dict[str, Any]:
         output = place.folder / f"evaluation-{name}"
         model = ("--checkpoint", place.run(name), "--step", "last")
         arguments = (*model, "--output_dir", output, "--html", "false")
-        place.done("eval", *arguments, settings={"evaluation.protocol": protocol})
+        place.tool("eval", *arguments, settings={"evaluation.protocol": protocol})
         (report,) = (file.parent for file in output.rglob("metrics.json"))
         content = json.loads((report / "metrics.json").read_text())
         with (report / "predictions.csv").open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         found[name] = {
             "files": {file.name: True for file in sorted(report.iterdir())},
-            "metrics": content["metrics"] | {"mAP_sklearn": content["metrics"].get("mAP")},
+            "metrics": content["metrics"],
             "predictions": {row["id"]: [as_number(key, value) for key, value in row.items()] for row in rows},
         }
         video = sorted((place.toy(name) / "videos/val").iterdir())[0]
-        printed = place.done("predict", video, *model, "--json", "--top_k", 0).read_text()
+        printed = place.tool("predict", video, *model, "--json", "--top_k", 0).read_text()
         predicted = json.loads(printed.splitlines()[-1])
         scores = {each["class"]: [each["probability"], each["score"]] for each in predicted["scores"]}
         found[name]["predict"] = {key: predicted[key] for key in ("frames", "duration_s")} | {"scores": scores}
@@ -332,40 +275,7 @@ def as_number(column: str, value: str) -> str | float:
     return float(value) if column.startswith("score: ") else "" if column.startswith("top_") else value
 
 
-def exit_codes(place: Workplace) -> dict[str, Any]:
-    """Record exit codes of the tools."""
-    run, absent = place.run("toy"), place.folder / "absent"
-    broken = Path(shutil.copytree(place.toy("toy"), place.folder / "broken"))
-    video = sorted((broken / "videos/val").iterdir())[0]
-    video.write_bytes(b"")
-    of_run, output = ("--checkpoint", run), ("--output_dir", place.folder / "output")
-    calls: dict[str, tuple[Any, ...]] = {
-        "train, missing config": ("train", "--config", absent / "no.yaml", *output),
-        "train, no output": ("train",),
-        "eval, missing checkpoint": ("eval", "--checkpoint", absent),
-        "prepare, missing root": ("prepare", "--dataset", "toy", "--root", absent),
-        "prepare, broken video": ("prepare", "--dataset", "toy", "--root", broken, "--workers", 1),
-        "predict, broken video": ("predict", video, *of_run),
-        "predict, no video": ("predict", absent, *of_run),
-        "export, missing checkpoint": ("export", "--checkpoint", absent, *output),
-        "study, missing file": ("study", absent / "no.yaml", *output),
-        "visualize": ("visualize", *of_run, *output, "--num_videos", 1),
-    }
-    codes = {name: place.tool(*call)[0] for name, call in calls.items()}
-    root = {"data.root": str(absent)}
-    codes["train, missing root"] = place.tool("train", *output, settings=TINY | root)[0]
-    codes["eval, missing root"] = place.tool("eval", *of_run, *output, settings=root)[0]
-    damaged = {"data.root": str(broken), "evaluation.protocol": "center"}
-    for name, strict in (("eval, strict", ["--strict"]), ("eval, broken video", [])):
-        out = ("--output_dir", place.folder / name, "--html", "true", *strict)
-        codes[name] = place.tool("eval", *of_run, *out, settings=damaged)[0]
-    for tool in TOOLS:
-        codes[f"{tool} --help"] = place.tool(tool, "--help")[0]
-        codes[f"{tool} --no_such_option"] = place.tool(tool, "--no_such_option", 1)[0]
-    return codes
-
-
-_IN_ORDER = (training, evaluation, exit_codes, configs, records, records_of_real_files, clips, protocols, weights)
+_IN_ORDER = (training, evaluation, configs, clips, protocols, weights)
 SECTIONS: dict[str, Callable[[Workplace], dict[str, Any]]] = {section.__name__: section for section in _IN_ORDER}
 """Sections by name; those that start tools come first, so that their forks are small."""
 

@@ -1,9 +1,11 @@
 """A folder with toy data and tiny runs, and the tools run as subprocesses of one prepared process."""
 
 import contextlib
+import json
 import os
 import runpy
 import sys
+from collections.abc import Mapping
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +14,21 @@ from typing import Any
 import torch
 
 from tests.environment import REPOSITORY
-from tests.snapshot.names import Settings, options, section
+
+Settings = Mapping[str, Any]
+"""Values by dotted key."""
+
+
+def section(name: str, **values: Any) -> dict[str, Any]:
+    """Return the settings of one section by dotted key."""
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def options(settings: Settings) -> list[str]:
+    """Write settings as command-line options."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return [part for key, text in texts.items() for part in (f"--{key}", text)]
+
 
 TINY = section("clip", num_frames=8, stride=2, frame_size=[32, 32], short_side=36) | {"data.num_workers": 0}
 
@@ -22,8 +38,7 @@ def prepare_process() -> None:
     os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     sys.path.insert(0, str(REPOSITORY / "tools"))
     torch.set_num_threads(1)
-    slow = ("accelerate", "av", "cv2", "huggingface_hub.hub_mixin", "jinja2", "matplotlib.pyplot", "rich.progress")
-    for module in (*slow, "torchmetrics", "torchvision"):
+    for module in ("accelerate", "av", "cv2", "huggingface_hub.hub_mixin", "matplotlib.pyplot"):
         with contextlib.suppress(ImportError):
             __import__(module)
 
@@ -47,28 +62,23 @@ class Workplace:
         self.folder = folder
         self.calls = 0
 
-    def tool(self, name: str, *arguments: object, settings: Settings | None = None) -> tuple[int | None, Path]:
-        """Run `tools/NAME.py` in a fork of this process: exit code, and the file with its standard output."""
+    def tool(self, name: str, *arguments: object, settings: Settings | None = None) -> Path:
+        """Run `tools/NAME.py`, which must succeed, in a fork of this process: the file with its standard output."""
         self.calls += 1
         output = self.folder / f"{self.calls}-{name}.out"
         command = [str(REPOSITORY / f"tools/{name}.py"), *map(str, arguments), *options(settings or {})]
         process = get_context("fork").Process(target=_run_tool, args=(command, output))
         process.start()
         process.join()
-        return process.exitcode, output
-
-    def done(self, name: str, *arguments: object, settings: Settings | None = None) -> Path:
-        """Run a tool that must succeed: the file with its standard output."""
-        code, output = self.tool(name, *arguments, settings=settings)
-        if code != 0:
-            raise RuntimeError(f"tools/{name}.py: exit code {code}: {output.with_suffix('.err').read_text()}")
+        if process.exitcode != 0:
+            raise RuntimeError(f"{command}: exit code {process.exitcode}: {output.with_suffix('.err').read_text()}")
         return output
 
     def toy(self, name: str) -> Path:
         """Generate a small set, `toy` or `toy_multilabel`: its folder."""
         if not (self.folder / name).is_dir():
             size = ("--seed", 3, "--videos_per_class_train", 3, "--videos_per_class_val", 1, "--num_processes", 1)
-            self.done("make_toy", self.folder / name, *size, *["--multi_label"] * (name == "toy_multilabel"))
+            self.tool("make_toy", self.folder / name, *size, *["--multi_label"] * (name == "toy_multilabel"))
         return self.folder / name
 
     def data(self, name: str) -> dict[str, Any]:
@@ -79,12 +89,12 @@ class Workplace:
         """Train a model with TokenLearner for 20 steps on one of the toy sets: the folder of the run."""
         folder = self.folder / f"run-{name}"
         if not folder.is_dir():
-            model = section("model.vivit", width=24, depth=2, num_heads=3, temporal_depth=1, tubelet=[4, 8, 8])
-            model |= section("model.vivit.token_learner", num_tokens=8, after_block=1)
+            model = section("model", width=24, depth=2, num_heads=3, temporal_depth=1, tubelet=[4, 8, 8])
+            model |= {"model.activation": "gelu_tanh"} | section("model.token_learner", num_tokens=8, after_block=1)
             training = section("training", batch_size=8, log_every_steps=1, evaluate_every_epochs=0, trackers=[])
             schedule = section("schedule", length="20 steps", warmup="2 steps")
             settings = TINY | self.data(name) | model | training | schedule | {"optimizer.learning_rate": 0.01}
-            self.done("train", "--output_dir", folder, settings=settings)
+            self.tool("train", "--output_dir", folder, settings=settings)
         return folder
 
 

@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import struct
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -36,9 +38,9 @@ def make_seeds(folder: Path) -> list[Path]:
 
 
 def mutated(content: bytes, rng: random.Random) -> bytes:
-    """Flipped bytes, a range of zeros, a cut, a swap of two ranges, or a range twice."""
+    """Flipped bytes, a range of zeros, a cut, a swap of two ranges, a range twice, or an extreme number."""
     data, size = bytearray(content), len(content)
-    kind = rng.choice(["flip", "flip", "flip_head", "zeros", "cut", "swap", "repeat"])
+    kind = rng.choice(["flip", "flip", "flip_head", "zeros", "cut", "swap", "repeat", "number", "number"])
     start, length = rng.randrange(size), rng.randrange(1, 2000)
     if kind.startswith("flip"):
         reach = size if kind == "flip" else min(size, 4000)
@@ -53,6 +55,10 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
         part = data[other : other + length]
         data[other : other + length] = data[start : start + length]
         data[start : start + length] = part
+    elif kind == "number":  # near the name of an MP4 box, if there are any
+        boxes = [match.start() for match in re.finditer(rb"moov|trak|mdhd|tkhd|st[a-z]{2}|avcC|elst|edts|mvhd", data)]
+        place = max(0, rng.choice(boxes) + rng.randrange(-4, 24)) if boxes else start
+        data[place : place + 4] = struct.pack(">I", rng.choice([0, 1, 2**28, 2**31 - 1, 2**32 - 1]))
     else:
         data[start:start] = data[start : start + length]
     return bytes(data)

@@ -1,9 +1,10 @@
-"""Mutated files of a stranger: model directories, data sets, manifests and videos, each read in a forked process.
+"""Mutated files of a stranger: model directories, data sets and manifests, each read in a forked process.
 
     make fuzz                                                2,000 mutations of each kind
     python -m tests.stress.fuzz --kinds model --only 17      one case again; its files stay in the printed folder
 
-A fault is a traceback, an exit code other than 0, 2 and 4, no end within 20 s, or more than 2 GB.
+A fault is a traceback, an exit code other than 0, 2 and 4, no end within 20 s, or more than 2 GB. Mutated videos are an
+experiment of `make stress` (`tests.stress.decoding`).
 """
 
 import argparse
@@ -18,18 +19,16 @@ import struct
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from tests.environment import REPOSITORY
-from tests.stress.decoding import make_seeds, mutated
+from tests.stress.decoding import mutated
 from tests.stress.outcome import in_fork
 from vidtl.annotations.description import load_description, read_splits
 from vidtl.config import ClipConfig, ExperimentConfig, ModelConfig, TokenLearnerConfig
@@ -72,14 +71,6 @@ def edit_tensors(content: bytes, rng: random.Random) -> bytes:
     return struct.pack("<Q", length) + header + content[8 + size :]
 
 
-def edit_container(content: bytes, rng: random.Random) -> bytes:
-    """Replace a number of 32 bits near the name of an MP4 box, or anywhere, by an extreme."""
-    boxes = [match.start() for match in re.finditer(rb"moov|trak|mdhd|tkhd|st[a-z]{2}|avcC|elst|edts|mvhd", content)]
-    place = rng.choice(boxes) + rng.randrange(-4, 24) if boxes and rng.random() < 0.7 else rng.randrange(len(content))
-    number = rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x10000000, rng.randrange(2**32)])
-    return content[: max(place, 0)] + struct.pack(">I", number) + content[place + 4 :]
-
-
 def edit_rows(file: Path, rng: random.Random) -> None:
     """Replace one field of a row, with the right checksum or without."""
     with sqlite3.connect(file) as database:
@@ -120,26 +111,21 @@ def make_bases(folder: Path) -> dict[str, list[Path]]:
         save_file({"a": torch.zeros(2)}, checkpoint / OPTIMIZER)
         (checkpoint / STATE).write_text(json.dumps({"step": 1}))
         (checkpoint / EXPERIMENT).write_text(dump_config(ExperimentConfig(clip=clip, model=config)))
-    (folder / "video").mkdir()
-    make_seeds(folder / "video")
     shutil.copy(data / paths[0], folder / "clip.mp4")
-    return {
-        "model": [folder / "model", folder / "run/checkpoints/step-00000001"],
-        "data": [data], "manifest": [folder / "manifest"], "video": [folder / "video"],
-    }  # fmt: skip
+    models = [folder / "model", folder / "run/checkpoints/step-00000001"]
+    return {"model": models, "data": [data], "manifest": [folder / "manifest"]}
 
 
 def mutate(case: Path, kind: str, rng: random.Random) -> None:
     """Change one file of a copied folder."""
-    files = [each for each in case.rglob("*") if each.is_file() and (kind == "video" or each.suffix != ".mp4")]
+    files = [each for each in case.rglob("*") if each.is_file() and each.suffix != ".mp4"]
     file = rng.choice(sorted(files)) if kind != "manifest" else case / FOLDER / FILE_NAME
-    edits = {".safetensors": edit_tensors, ".sqlite": None}
-    edit = edit_container if kind == "video" else edits.get(file.suffix, edit_text)
     if rng.random() < 0.3:
         file.write_bytes(mutated(file.read_bytes(), rng))
-    elif edit is None:
+    elif kind == "manifest":
         edit_rows(file, rng)
     else:
+        edit = edit_tensors if file.suffix == ".safetensors" else edit_text
         file.write_bytes(edit(file.read_bytes(), rng))
     manifest = case / "manifest.json"
     if manifest.exists() and file != manifest:  # a stranger can seal what they write
@@ -147,8 +133,6 @@ def mutate(case: Path, kind: str, rng: random.Random) -> None:
         sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         content["files"][file.relative_to(case).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256}
         manifest.write_text(json.dumps(content))
-    if kind == "video":
-        file.rename(case / f"mutated{file.suffix}")
 
 
 def read_model(case: Path) -> None:
@@ -170,27 +154,16 @@ def read_manifest(case: Path) -> None:
     manifest = find_manifest(case, "auto")
     assert manifest is not None
     for path in sorted(case.glob("*.mp4")):
-        read_frames(path, lambda path: manifest.consult(case, path.name))
+        try:
+            with open_video(path, scanned=manifest.consult(case, path.name)) as video:
+                frames = np.linspace(0, len(video.times_s) - 1, 4).astype(int)
+                video.read([View(frames, Box(0, 0, video.height, video.width))], (32, 32), "planar")
+        except UnreadableVideo as error:
+            print(error)
     print(sum(1 for _ in manifest))
 
 
-def read_video(case: Path) -> None:
-    """Read frames of the mutated video."""
-    (path,) = case.glob("mutated*")
-    read_frames(path)
-
-
-def read_frames(path: Path, scan: Callable[[Path], Any] = lambda path: None) -> None:
-    """Read four frames as a worker does."""
-    try:
-        with open_video(path, scanned=scan(path)) as video:
-            frames = np.linspace(0, len(video.times_s) - 1, 4).astype(int)
-            video.read([View(frames, Box(0, 0, video.height, video.width))], (32, 32), "planar")
-    except UnreadableVideo as error:
-        print(error)
-
-
-ACTIONS = {"model": read_model, "data": read_data, "manifest": read_manifest, "video": read_video}
+ACTIONS = {"model": read_model, "data": read_data, "manifest": read_manifest}
 
 
 def main() -> None:

@@ -120,4 +120,4 @@ def test_mutated_files_end_in_one_line_each():
     command = [sys.executable, "-m", "tests.stress.fuzz", "--count", "50"]
     found = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stdout + found.stderr
-    assert found.stdout.count(" end with 2") == 3, found.stdout  # a damaged video ends none
+    assert found.stdout.count(" end with 2") == 3, found.stdout

@@ -14,8 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.tools.conftest import copy_videos
 from vidtl.annotations.description import load_description, read_records
-from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
-from vidtl.models import build_model
 
 
 def check_animations(stem, num_frames):
@@ -41,14 +39,7 @@ def test_token_maps_of_files_and_folders(run_main, random_model, toy, tmp_path):
     check_animations(tmp_path / "out/tokens-000", num_frames=8)
     record = json.loads((tmp_path / "out/tokens-000.json").read_text())
     assert (record["path"], record["kind"]) == (str(video), "tokens")
-    assert (record["timesteps"], record["frames_per_timestep"]) == (2, 4)
-    entropies, overlaps = np.array(record["entropy_over_time"]), np.array(record["overlap_over_time"])
-    assert entropies.shape == (2, 4)
-    assert overlaps.shape == (2, 4, 4)
-    assert ((entropies >= 0) & (entropies <= 1)).all()
-    np.testing.assert_allclose(overlaps, overlaps.swapaxes(1, 2))
-    np.testing.assert_allclose(np.diagonal(overlaps, axis1=1, axis2=2), 1)
-    np.testing.assert_allclose(record["entropy"], entropies.mean(axis=0))
+    assert (record["timesteps"], record["frames_per_timestep"], len(record["maps"])) == (2, 4, 4)
 
 
 def test_rollout_without_token_learner(run_main, random_model, toy, tmp_path):
@@ -58,18 +49,7 @@ def test_rollout_without_token_learner(run_main, random_model, toy, tmp_path):
     for number in range(2):
         stem = tmp_path / f"model/pictures/rollout-{number:03d}"
         check_animations(stem, num_frames=8)
-        record = json.loads(stem.with_suffix(".json").read_text())
-        assert record["maps"] == ["rollout"]
-        assert np.sum(record["time_shares"]) == pytest.approx(1)
-        assert record["mean_overlap"] is None
-
-
-def test_a_model_without_maps_is_refused(run_main, random_model, toy, tmp_path):
-    clip = ClipConfig(num_frames=1, frame_size=(48, 48), short_side=52)
-    settings = ModelConfig(architecture="mini_vit", token_learner=TokenLearnerConfig(num_tokens=0))
-    model = random_model(tmp_path / "model", model=build_model(settings, clip, 8))
-    options = ["--videos", min((toy / "videos/val").iterdir()), "--data.num_workers", "0"]
-    run_main(visualize.main, "--checkpoint", model, *options, refused=["ViViT", "MiniViT"])
+        assert json.loads(stem.with_suffix(".json").read_text())["maps"] == ["rollout"]
 
 
 @pytest.fixture(scope="module")

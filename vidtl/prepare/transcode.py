@@ -62,10 +62,7 @@ def copy_video(job: CopyJob) -> Entry:
 
     Frames and their times are those of the original. Rotation and mirroring are applied, sound is left out (a moment of
     silence marks the start of a file whose pictures begin later), colors keep their tags. The copy gets the original's
-    modification time, by which a later run detects changes.
-
-    Raises:
-        UserError: the disk is full or read-only.
+    modification time, by which a later run detects changes. UserError: the disk is full or read-only.
     """
     target = job.output / job.target
     temporary = inside(target.with_name(f".{target.name}.partial"), job.output)

@@ -54,9 +54,8 @@ def plan_copies(
 
     A copy keeps its path, but gets the suffix `.mp4` if the data set finds videos by patterns for any suffix.
 
-    Raises:
-        UserError: the folder lies in the original's root, or holds other files or copies made with other settings; or
-            the annotation cannot contain its path; or classes are folders of splits that are not copied.
+    UserError: the folder lies in the original's root, or holds other files or copies made with other settings; or the
+    annotation cannot contain its path; or classes are folders of splits that are not copied.
     """
     if output.resolve().is_relative_to(scan.root.resolve()):
         raise UserError(f"--transcode is {str(output)!r}; allowed: a folder outside --root {str(scan.root)!r}")

@@ -64,10 +64,8 @@ def do_work(
 ) -> Manifest:
     """Do the work that is not done yet and write the manifest, or the shard's part of it.
 
-    Raises:
-        StoppedBySignalError: finished work is kept for the next call.
-        UserError: the folder cannot be written or is in use, `work.run` raised it, or the first files all exceed their
-            time limits, of which nothing is kept.
+    StoppedBySignalError: finished work is kept for the next call. UserError: the folder cannot be written or is in
+    use, `work.run` raised it, or the first files all exceed their time limits, of which nothing is kept.
     """
     num_done = num_broken = 0
     title = f"{work.title} {shard.name if shard else ''}".rstrip()

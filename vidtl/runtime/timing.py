@@ -3,12 +3,17 @@
 import os
 import platform
 import re
+import shlex
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vidtl.runtime.logging import installed_versions
 
 GPU_PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12}
 GPU_PEAKS |= {"A100": 312e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "RTX 4090": 165e12}
@@ -39,6 +44,16 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     if precision != "bf16":
         return None
     return next((peak for name, peak in GPU_PEAKS.items() if re.search(rf"\b{name}\b", device_name)), None)
+
+
+def describe_measurement(tool: str, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Return command line, date, machine and versions: the head of a file of measurements."""
+    return {
+        "command": shlex.join(["python", *tool.split(), *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": describe_machine(),
+        "versions": installed_versions(("torch", "vidtl", *packages)),
+    }
 
 
 def describe_machine() -> dict[str, Any]:

@@ -67,10 +67,9 @@ def train(
     A run that is killed at any time and started again ends with bitwise equal weights (on the same machine, with the
     same number of processes and accumulation steps). Every process must build the same `model` and see `output_dir`.
 
-    Raises:
-        UserError: `training.best_metric` does not exist; the directory is in use or holds another experiment; a
-            checkpoint cannot be written; the loss is not finite; too many videos cannot be read.
-        StoppedBySignalError: after a checkpoint of the last finished step.
+    UserError: `training.best_metric` does not exist; the directory is in use or holds another experiment; a checkpoint
+    cannot be written; the loss is not finite; too many videos cannot be read. StoppedBySignalError: after a checkpoint
+    of the last finished step.
     """
     best_metric = find_best_metric(config.training.best_metric, task.multi_label, task.num_classes)
     directory = RunDirectory(output_dir)

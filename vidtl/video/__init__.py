@@ -59,9 +59,8 @@ def open_video(
         frame_rate: frames per second of a folder of images.
         scanned: result of an earlier scan of the same video, which saves the scan now.
 
-    Raises:
-        UnreadableVideo: the file is missing, outside `root`, no regular file, no video, or not decodable.
-        UserError: `decoder` is unknown or not installed, or cannot read file objects.
+    UnreadableVideo: the file is missing, outside `root`, no regular file, no video, or not decodable. UserError:
+    `decoder` is unknown or not installed, or cannot read file objects.
     """
     if decoder not in DECODERS:
         raise UserError(f"data.decoder is {decoder!r}; {did_you_mean(decoder, DECODERS)}")

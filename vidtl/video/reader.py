@@ -80,9 +80,7 @@ class Orientation:
         """Parse FFmpeg's display matrix (libavutil/display.h): nine native int32 in rows a b u, c d v, x y w.
 
         A point (x, y) of the coded picture is shown at (a x + c y, b x + d y). Scales are ignored, like pixel aspect.
-
-        Raises:
-            ValueError: the rotation is no multiple of a quarter turn.
+        ValueError: the rotation is no multiple of a quarter turn.
         """
         a, b, _, c, d = (int(value) for value in np.frombuffer(matrix, dtype=np.int32)[:5])
         if b == c == 0:
@@ -147,14 +145,11 @@ class VideoReader(Protocol):
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Decode all views in one pass, each frame once, and resize each box to `frame_size` (H, W).
 
-        Returns:
-            uint8 [V, T, H * 3 / 2, W] for "planar": I420, the Y plane, then U and V at half size, each contiguous, in
-            the colors of `color`. uint8 [V, T, H, W, 3] for "rgb".
+        The result is uint8 [V, T, H * 3 / 2, W] for "planar": I420, the Y plane, then U and V at half size, each
+        contiguous, in the colors of `color`; or uint8 [V, T, H, W, 3] for "rgb".
 
-        Raises:
-            UnreadableVideo: a requested frame cannot be decoded exactly.
-            IndexError: a view has a frame or a box outside the video.
-            UserError: this kind of video is not read in `pixel_format`.
+        UnreadableVideo: a requested frame cannot be decoded exactly. IndexError: a view has a frame or a box outside
+        the video. UserError: this kind of video is not read in `pixel_format`.
         """
         ...
 
@@ -163,9 +158,7 @@ class VideoReader(Protocol):
     ) -> Iterator[np.ndarray]:
         """Yield the clips of views of one box whose first frames rise, such as the windows of a long video, one by one.
 
-        Yields:
-            uint8 [T, H * 3 / 2, W] or [T, H, W, 3], each equal to that of `read`, whose errors are raised where a clip
-            is due.
+        Each is equal to that of `read`, whose errors are raised where a clip is due.
         """
         return (self.read([view], frame_size, pixel_format)[0] for view in views)
 

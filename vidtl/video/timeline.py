@@ -109,7 +109,8 @@ def scan_packets(
     """Build the timeline from demuxed packets alone, or return None if a decode may yield other frames.
 
     Packets that an edit list discards are no frames. Not trusted: a file that does not begin with a key frame without
-    leading pictures, which loses frames in decoding, and an AVI file whose packets are elsewhere than in its index.
+    leading pictures, which loses frames in decoding, one with more key frames than shown ones, whose packed timeline
+    would be longer than a damaged one may be, and an AVI file whose packets are elsewhere than in its index.
     """
     if codec not in _INDEXED.get(container, ()):
         return None
@@ -126,7 +127,7 @@ def scan_packets(
                 return None
         rows.append((packet.pts, not packet.is_discard, packet.is_keyframe))
     pts, shown, keys = np.array(rows, np.int64).reshape(-1, 3).T
-    if not shown.any() or not keys[0]:
+    if not shown.any() or not keys[0] or keys.sum() > shown.sum():
         return None
     by_time = np.argsort(pts, kind="stable")
     order, key_order = by_time[shown[by_time] > 0], by_time[keys[by_time] > 0]

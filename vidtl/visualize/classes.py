@@ -15,13 +15,14 @@ from vidtl.visualize import BLUE, VERMILION, bare, draw_label, label_text, new_f
 MAX_CLASSES, MAX_COUNTS, MAX_BARS = 1000, 25, 160
 """Classes of the largest confusion matrix, of the largest with counts in its cells, and of the largest bar chart."""
 
-CELL_PX = 12  # of a large matrix, which leaves its labels legible
+CELL_PX = 12  # of a large matrix, which leaves its labels legible; a matrix with counts has cells three times as wide
 
 
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: Path, title: str) -> None:
     """Draw a confusion matrix as a PNG that grows with the number of classes, so that names are legible.
 
-    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos.
+    `counts` is int64 [K, K + 1] of (true class, predicted class); the last column counts unreadable videos. Drawn with
+    Pillow: matplotlib takes most of a minute for the labels of 400 classes.
     """
     videos = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, videos, out=np.zeros(counts.shape), where=videos > 0)
@@ -31,53 +32,38 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str], path: 
     columns, places = (names, chosen) if not counts[:, -1].any() else ([*names, "unreadable"], [*chosen, len(counts)])
     counts, shares = counts[np.ix_(chosen, places)], shares[np.ix_(chosen, places)]
     note = f"\nthe {len(names)} of {len(class_names)} classes with most errors" if len(names) < len(errors) else ""
-    heading = f"{label_text(title, 90)}{note}"
-    if len(names) > MAX_COUNTS:
-        _draw_large_matrix(shares, names, columns, heading, path)
-        return
-    margin_in = 0.075 * max(len(label_text(name)) for name in columns)
-    figure = new_figure(max(4.0, margin_in + 1.6 + 0.3 * len(columns)), margin_in + max(1.2, 1 + 0.3 * len(names)))
-    figure.set_layout_engine("compressed")
-    axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    text = f"{printable(title, 90)}{note}\nrows: true class; columns: predicted; color: share of the true class"
+    has_counts = len(names) <= MAX_COUNTS
+    cell_px = 3 * CELL_PX if has_counts else CELL_PX
+    rows, below = _labels(names, cell_px), _labels(columns, cell_px).rotate(90, expand=True)
+    left, top, blank = rows.width, 60, ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    width = max(draw_label(blank, (8, 0), line, "black", 13) for line in text.split("\n"))
+    pixels = (255 * colormaps["Blues"](shares)[..., :3]).round().astype(np.uint8).repeat(cell_px, 0).repeat(cell_px, 1)
+    size = max(left + pixels.shape[1], round(width)) + CELL_PX, top + pixels.shape[0] + below.height
+    page = Image.new("RGB", size, "white")
+    page.paste(Image.fromarray(pixels), (left, top))
+    page.paste(rows, (0, top))
+    page.paste(below, (left, top + pixels.shape[0]))
+    draw = ImageDraw.Draw(page)
+    for number, line in enumerate(text.split("\n")):
+        draw_label(draw, (8, 8 + 16 * number), line, "black", 13)
     for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if shares[row, column] > 0.55 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=7)
-    axes.set_xticks(range(len(columns)), list(map(label_text, columns)), rotation=90)
-    axes.set_yticks(range(len(names)), list(map(label_text, names)))
-    axes.tick_params(length=0, labelsize=8)
-    axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(heading, fontsize=10)
-    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.04, pad=0.02)
-    save_figure(figure, path)
-
-
-def _draw_large_matrix(
-    shares: NDArray[np.float64], names: Sequence[str], columns: Sequence[str], heading: str, path: Path
-) -> None:
-    """Draw with Pillow: matplotlib takes most of a minute for the labels of 400 classes."""
-    rows, below = _labels(names), _labels(columns).rotate(90, expand=True)
-    pixels = (255 * colormaps["Blues"](shares)[..., :3]).round().astype(np.uint8)
-    size = shares.shape[1] * CELL_PX, shares.shape[0] * CELL_PX
-    page = Image.new("RGB", (rows.width + size[0] + CELL_PX, 60 + size[1] + below.height), "white")
-    page.paste(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST), (rows.width, 60))
-    page.paste(rows, (0, 60))
-    page.paste(below, (rows.width, 60 + size[1]))
-    text = f"{heading}\nrows: true class; columns: predicted; color: share of the true class"
-    for number, line in enumerate(text.replace(r"\$", "$").split("\n")):
-        draw_label(ImageDraw.Draw(page), (8, 8 + 16 * number), line, "black", 13)
+        if count and has_counts:
+            place = left + (column + 0.5) * cell_px, top + (row + 0.5) * cell_px
+            draw.text(place, f"{count}", "white" if shares[row, column] > 0.55 else "black", anchor="mm", font_size=13)
     with replacing(path) as temporary:
         page.save(temporary, format="PNG")
 
 
-def _labels(names: Sequence[str]) -> Image.Image:
+def _labels(names: Sequence[str], cell_px: int) -> Image.Image:
     texts, blank = [printable(name, 36) for name in names], ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    widths = [draw_label(blank, (0, 0), text, "black", CELL_PX - 1) for text in texts]
-    image = Image.new("RGB", (8 + round(max(widths)), CELL_PX * len(names)), "white")
+    size_px = min(cell_px - 1, 13)
+    widths = [draw_label(blank, (0, 0), text, "black", size_px) for text in texts]
+    image = Image.new("RGB", (8 + round(max(widths)), cell_px * len(names)), "white")
     draw = ImageDraw.Draw(image)
     for number, (text, width) in enumerate(zip(texts, widths, strict=True)):
-        draw_label(draw, (image.width - 4 - width, CELL_PX * number - 1), text, "black", CELL_PX - 1)
+        place = image.width - 4 - width, cell_px * (number + 0.5) - 0.6 * size_px
+        draw_label(draw, place, text, "black", size_px)
     return image
 
 

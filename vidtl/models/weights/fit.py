@@ -84,8 +84,7 @@ def fit(published: PublishedModel, model: ViViT, inflation: Inflation = "central
     The `inflation` `central_frame` puts the patch embedding of an image model at frame t // 2 of the tubelet and zeros
     elsewhere; `average` puts a t-th of it at every frame.
 
-    Raises:
-        UserError: tubelets or blocks that the model cannot take.
+    UserError: tubelets or blocks that the model cannot take.
     """
     weights, settings = published.weights, published.model
     state, grids = dict(weights.state), dict(weights.grids)

@@ -5,7 +5,7 @@ the output kernel [heads, head width, D]; convolution kernels end in [..., in, o
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isqrt
 from pathlib import Path
@@ -49,39 +49,24 @@ _PATHS = [
 _PARTS = ENCODERS | {"query": "q", "key": "k", "value": "v", "out": "proj", "Dense_0": "fc1", "Dense_1": "fc2"}
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _LEARNERS = {"v1": "TokenLearnerModule", "v1.1": "TokenLearnerModuleV11"}
+_ROOTS = ("param:", "optimizer/target/", "target/", "params/")  # the latter of training states
+_STACKED = re.compile("/(encoderblock|x_layers)/")
 
 
 def read_flax(path: Path) -> dict[str, Tensor]:
     """Read the parameters of a `.npz` file by Flax path (`Transformer/encoder_norm/scale`).
 
-    Where entries are called `param:<path>`, only these are parameters; else every entry is one.
+    Where entries have one of `_ROOTS`, only these are parameters; else every entry is one. Blocks stacked into one
+    array (those of `_STACKED`, without a number) are separated.
     """
-    arrays = read_npz(path)
-    marked = {name.removeprefix("param:"): array for name, array in arrays.items() if name.startswith("param:")}
-    return flatten_params(marked or arrays)
-
-
-def flatten_params(params: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Flatten nested Flax parameters; the roots of training states (`params`, `optimizer/target`) are left out.
-
-    Blocks stacked into one array (`encoderblock` without a number) are separated.
-    """
-    flat = dict(_paths(params))
-    for root in ("optimizer/target/", "target/", "params/"):
-        if any(name.startswith(root) for name in flat):
-            flat = {name.removeprefix(root): array for name, array in flat.items() if name.startswith(root)}
-    for name in [name for name in flat if "/encoderblock/" in name]:
-        for block, part in enumerate(flat.pop(name)):
-            flat[name.replace("/encoderblock/", f"/encoderblock_{block}/")] = part
-    return flat
-
-
-def _paths(params: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{name}/{path}", tensor) for path, tensor in _paths(value))
-        else:
-            yield name, torch.as_tensor(value)
+    params = read_npz(path)
+    for root in _ROOTS:
+        if any(name.startswith(root) for name in params):
+            params = {name.removeprefix(root): array for name, array in params.items() if name.startswith(root)}
+    for name in filter(_STACKED.search, [*params]):
+        for block, part in enumerate(params.pop(name)):
+            params[_STACKED.sub(rf"/\1_{block}/", name)] = part
+    return {name: torch.as_tensor(array) for name, array in params.items()}
 
 
 def flax_weights(params: Params, source: str) -> SourceWeights:

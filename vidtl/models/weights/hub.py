@@ -38,16 +38,12 @@ class _Remote(NamedTuple):
 def find_source(name: str) -> Path:
     """Return the local path of published weights; files of a repository are fetched unless the cache has them.
 
-    Args:
-        name: a file, a directory, a repository `owner/name`, or a file of one, `owner/name/path/of/file.pth`; of a
-            repository also another branch, tag or commit than `main`: `owner/name@revision`.
+    `name` is a file, a directory, a repository `owner/name`, or a file of one, `owner/name/path/of/file.pth`; of a
+    repository also another branch, tag or commit than `main`: `owner/name@revision`. The path is that given, that of
+    the snapshot of a repository, or of its file that was asked for or has the only weights.
 
-    Returns:
-        The path as given; the snapshot of a repository, or its file that was asked for or has the only weights.
-
-    Raises:
-        UserError: no such file, repository or revision, no weights, several files of them, or a repository that is
-            gated, or neither in the cache nor to be reached.
+    UserError: no such file, repository or revision, no weights, several files of them, or a repository that is gated,
+    or neither in the cache nor to be reached.
     """
     path = Path(name).expanduser()
     if path.exists():

@@ -36,8 +36,7 @@ def load_pretrained(
         inflation: image models only, see `fit`.
         source_grid: Flax ViViTs only, tokens along time, height and width where the file leaves it open.
 
-    Raises:
-        UserError: the weights do not fit the model, or have no class or no class names of a model whose classes have.
+    UserError: the weights do not fit the model, or have no class or no class names of a model whose classes have.
     """
     published = source if isinstance(source, PublishedModel) else read_published(source)
     weights = published.weights

@@ -32,11 +32,7 @@ _OF_A_RUN = ("dropout", "attention_dropout", "stochastic_depth", "stochastic_dep
 def read_published(name: str | Path) -> PublishedModel:
     """Read weights and the settings they need, from a model directory of this library or of a family in `FAMILIES`.
 
-    Args:
-        name: a file or directory, or `owner/name[@revision]` on the hub of Hugging Face.
-
-    Raises:
-        UserError: nothing of this kind is there, or a file is damaged or holds more than tensors.
+    UserError: nothing of this kind is at `name` (see `find_source`), or a file is damaged or holds more than tensors.
     """
     source = find_source(str(name))
     folder = source if source.is_dir() else source.parent
@@ -76,13 +72,8 @@ def build_published(
 ) -> tuple[VideoModel, LoadReport]:
     """Build the model as published, with its weights, class names and clip; image models take single frames.
 
-    Args:
-        published: weights and settings.
-        clip: another number of frames or frame size, for which learned positions are resized.
-        num_classes: of a fresh classifier, where the weights have none.
-
-    Raises:
-        UserError: the weights do not fit their settings.
+    For another `clip`, learned positions are resized; `num_classes` are those of a fresh classifier, where the weights
+    have none. UserError: the weights do not fit their settings.
     """
     weights, settings = published.weights, dict(published.model)
     if (count := len(weights.class_names)) not in (0, published.num_classes or count):

@@ -38,7 +38,7 @@ _NAMES = (
 )
 
 _FLAX_NAMES = (
-    (r"^(params/)?(encoder/)?", ""),
+    (r"^(encoder/)?", ""),
     (r"/", "."),
     (r"^patch_projection\.linear\.", "embed.proj."),
     (r"^spatial_", "encoder."),
@@ -69,10 +69,9 @@ def read_videoprism(config: Mapping[str, Any], state: Mapping[str, Tensor], sour
         raise UserError(f"{source}: {auxiliary} belongs to a model of video and text (LvT); allowed: {allowed}")
     num_heads = config.get("num_attention_heads", 12)
     if any("/" in name for name in state):
-        flax = _unstacked(state)
         query = "spatial_encoder/transformers_stack/x_layers_0/self_attention/query/w"
-        num_heads = next((tensor.shape[1] for name, tensor in flax.items() if name.endswith(query)), num_heads)
-        stored = rename({name: _torch_layout(name, tensor) for name, tensor in flax.items()}, _FLAX_NAMES)
+        num_heads = next((tensor.shape[1] for name, tensor in state.items() if name.endswith(query)), num_heads)
+        stored = rename({name: _torch_layout(name, tensor) for name, tensor in state.items()}, _FLAX_NAMES)
     else:
         stored = rename(state, _NAMES)
     renamed = {
@@ -111,17 +110,6 @@ def _pop_query(state: dict[str, Tensor], source: str) -> Tensor:
     query, weight, bias, scale = (state.pop(name) for name in parts)
     heads_Hd = F.linear(query.flatten(), weight, bias).view(-1, len(scale))
     return (heads_Hd * F.softplus(scale) / log(2)).flatten()
-
-
-def _unstacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Separate blocks that are stacked into one array: `x_layers` to `x_layers_0`, `x_layers_1` ..."""
-    separated: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        first, stacked, last = name.partition("/x_layers/")
-        separated |= (
-            {f"{first}/x_layers_{i}/{last}": part for i, part in enumerate(tensor)} if stacked else {name: tensor}
-        )
-    return separated
 
 
 def _torch_layout(name: str, tensor: Tensor) -> Tensor:
