@@ -1,4 +1,4 @@
-"""Every metric of the table against scikit-learn, torch and numpy, with its chance level."""
+"""Every metric of the table against scikit-learn, torchmetrics and numpy, with its chance level."""
 
 import math
 import subprocess
@@ -63,6 +63,7 @@ def test_classes_without_videos_are_left_out_of_means_even_when_predicted():
     metrics, targets, scores = compute_metrics(multi), multi.targets[:, [0, 2, 4]], multi.scores[:, [0, 2, 4]]
     assert metrics["mAP"] == pytest.approx(average_precision_score(targets, scores), abs=1e-12)
     assert np.isnan(multi.per_class).tolist() == [False, True, False, True, False]
+    assert torch.get_default_dtype() == torch.float32
     assert metrics["f1_macro"] == pytest.approx(f1_score(targets, scores > 0, average="macro"), abs=1e-12)
     assert math.isnan(metrics["mAP_charades"])
 
@@ -151,5 +152,5 @@ def test_chance_of_single_label_metrics():
 
 
 def test_reading_the_table_loads_no_torch():
-    code = "import sys, vidtl.metrics; sys.exit(bool({'torch', 'scipy'} & set(sys.modules)))"
+    code = "import sys, vidtl.metrics; sys.exit(bool({'torch', 'torchmetrics', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

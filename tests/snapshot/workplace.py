@@ -38,7 +38,7 @@ def prepare_process() -> None:
     os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
     sys.path.insert(0, str(REPOSITORY / "tools"))
     torch.set_num_threads(1)
-    for module in ("accelerate", "av", "cv2", "huggingface_hub.hub_mixin", "matplotlib.pyplot"):
+    for module in ("accelerate", "av", "cv2", "huggingface_hub.hub_mixin", "matplotlib.pyplot", "torchmetrics"):
         with contextlib.suppress(ImportError):
             __import__(module)
 

@@ -13,7 +13,7 @@ TOOLS = (
     *("train", "eval", "predict", "visualize", "profile_model", "export", "convert_weights", "prepare", "study"),
     *("make_toy", "report", "features", "probe", "__main__"),
 )
-SLOW = {"torch", "torch._dynamo", "accelerate", "matplotlib", "scipy", "transformers"}
+SLOW = {"torch", "torch._dynamo", "accelerate", "matplotlib", "scipy", "torchmetrics", "transformers"}
 
 MISTAKES = {
     **{tool: (("--confg", "x"), ("--confg",)) for tool in TOOLS if tool != "study"},

@@ -1,18 +1,51 @@
-"""Average precision from rankings, by either tie rule, and of resampled videos.
+"""Average precision by torchmetrics, and rankings for official tie rules and resampled videos, which it lacks.
 
-For equal scores, scikit-learn and torchmetrics count the precision at their common threshold for each positive among
+For equal scores, torchmetrics and scikit-learn count the precision at their common threshold for each positive among
 them: of four, one of them positive, 1/4. The official Charades scorer keeps annotation order: 1 if the positive is the
 first in the file, and 1/4 if it is the last.
 
 Axes: N videos, K classes, P positives of all classes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+
+def average_precisions(scores_NK: Floats, targets_NK: NDArray[np.bool_]) -> Floats:
+    """Compute the average precision of each class [K] with torchmetrics; NaN for classes without positives.
+
+    torchmetrics applies a sigmoid to anything but probabilities, which makes ties of large logits. Scaled ranks are in
+    [0, 1] and keep order and ties exactly.
+    """
+    import torch
+    from torchmetrics.functional.classification import binary_average_precision
+
+    result = np.full(scores_NK.shape[1], np.nan)
+    for k in np.flatnonzero(targets_NK.any(axis=0)):
+        distinct, ranks = np.unique(scores_NK[:, k], return_inverse=True)
+        scaled = torch.from_numpy(ranks.reshape(-1) / max(len(distinct) - 1, 1))
+        with float64_default():
+            result[k] = float(binary_average_precision(scaled, torch.from_numpy(targets_NK[:, k].astype(np.int64))))
+    return result
+
+
+@contextmanager
+def float64_default() -> Iterator[None]:
+    """Set the default dtype to float64, in which torchmetrics then divides its integer counts."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def random_average_precision(num_items: int, num_positives: int) -> float:

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from vidtl.metrics.average_precision import Floats, Rankings
-from vidtl.metrics.charades import official_rankings, scores_of
+from vidtl.metrics.average_precision import Floats, Rankings, average_precisions, float64_default
+from vidtl.metrics.charades import official_rankings
 
 Bools = NDArray[np.bool_]
 
@@ -21,7 +21,8 @@ NUM_BINS = 15
 class Calibration:
     """Calibration of the readable videos in bins of equal width.
 
-    Source: Guo et al., "On calibration of modern neural networks" (2017), section 2.
+    Source: Guo et al., "On calibration of modern neural networks" (2017), section 2. torchmetrics gives a probability
+    of exactly 1 a separate bin; here it stays in the last one, slightly below 1.
     """
 
     ece: float
@@ -106,7 +107,7 @@ class Outcomes:
     def per_class(self) -> Floats:
         """[K] average precision (multi-label) or accuracy of each class; NaN for classes without videos."""
         if self.multi_label:
-            return scores_of(self.rankings).average_precisions
+            return average_precisions(self.scores, self.targets)
         videos = self.confusion.sum(axis=1)
         return np.where(videos > 0, np.diagonal(self.confusion) / np.maximum(videos, 1), np.nan)
 
@@ -129,16 +130,23 @@ class Outcomes:
     @cached_property
     def calibration(self) -> Calibration:
         """Calibration of the best class of each video, or of the N K separate decisions of multi-label data."""
-        confidences, right = self.probabilities[self.readable], self.targets[self.readable]
-        if not self.multi_label:
-            best = confidences.argmax(axis=1, keepdims=True)
-            confidences, right = np.take_along_axis(confidences, best, 1), np.take_along_axis(right, best, 1)
-        confidences, right = confidences.ravel(), right.ravel()
-        edges = np.linspace(0, 1, NUM_BINS + 1)
-        bins = np.minimum(np.searchsorted(edges, confidences, side="right"), NUM_BINS) - 1
+        import torch  # here, because reading the table of metrics should not load it
+        from torchmetrics.functional.classification import binary_calibration_error
+
+        chances = np.minimum(self.probabilities[self.readable], np.nextafter(1, 0))
+        targets = self.targets[self.readable]
+        if not self.multi_label and len(chances):
+            best = chances.argmax(axis=1, keepdims=True)
+            chances, targets = (np.take_along_axis(values, best, axis=1) for values in (chances, targets))
+        confidences, right = chances.ravel(), targets.ravel()
+        edges = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.float64).numpy()  # torchmetrics' edges, to the bit
+        bins = np.searchsorted(edges, confidences, side="right") - 1
         counts = np.bincount(bins, minlength=NUM_BINS)
         sums = (np.bincount(bins, weights=values, minlength=NUM_BINS) for values in (confidences, right))
         means = [np.where(counts > 0, total / np.maximum(counts, 1), np.nan) for total in sums]
-        gaps = np.nansum(np.abs(means[0] - means[1]) * counts)
-        ece = float(gaps / len(confidences)) if len(confidences) else float("nan")
+        ece = float("nan")
+        if len(confidences):
+            with float64_default():  # the binary form for best classes too: the multi-class form computes in float32
+                given = torch.from_numpy(confidences), torch.from_numpy(right.astype(np.int64))
+                ece = float(binary_calibration_error(*given, n_bins=NUM_BINS, norm="l1"))
         return Calibration(ece=ece, edges=edges, counts=counts, confidences=means[0], accuracies=means[1])
