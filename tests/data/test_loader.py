@@ -224,6 +224,7 @@ CODE = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+sys.path.append("tools")
 from tests.data.conftest import CONFIG
 from vidtl.annotations.description import load_description, read_records
 from vidtl.config import DataConfig

@@ -114,7 +114,7 @@ def test_every_setting_of_a_family_is_an_argument_of_its_model(architecture):
         assert resolve_model(config) == config
         given = set(model_arguments(config, ClipConfig()))
         assert given <= known
-        unset = {"pooling_width", "pooled_norm_eps"}  # those of the model
+        unset = {"pooling_width", "pooled_norm_eps", "background"}  # those of the model, and of the clip
         assert known - given <= {"stochastic_depth", *unset}  # of pytorchvideo, MViT alone has it
 
 
