@@ -1,7 +1,6 @@
 """Timesteps that clips of a forward pass share are encoded once, with the scores of clips that share nothing."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -54,7 +53,7 @@ def score(model, videos, paths, crops=1, batch_size=4, flips=((),)):
     """Scores [N, K] of videos of the files `paths`."""
     records = replace(make_records(len(paths), multi_label=False), paths=StringColumn.from_strings(paths))
     num_clips, num_crops = len(videos[0].pixels) // crops, crops * len(flips)
-    protocol = SimpleNamespace(num_clips=num_clips, num_crops=num_crops, fusion="mean_logits", flips=flips)
+    protocol = replace(get_protocol("center"), num_clips=num_clips, num_crops=num_crops, flips=flips)
     scorer = Scorer(model, records, CLIP, EvaluationConfig(batch_size=batch_size), protocol, Accelerator(cpu=True))
     batches = scorer.score(videos, scorer.batches(), lambda finished: None)
     return np.array([row for batch in batches for _, row in sorted(batch.rows.items())])

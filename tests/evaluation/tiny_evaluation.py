@@ -1,9 +1,9 @@
 """Records, a loader and a model small enough to evaluate hundreds of times."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch import nn
 from vidtl.annotations.records import ClassNames, Records, StringColumn
 from vidtl.config import ClipConfig, EvaluationConfig, ExperimentConfig
 from vidtl.data.batch import Failure, VideoViews
+from vidtl.data.protocols import get_protocol
 from vidtl.evaluation.evaluator import EvaluationResult, evaluate
 
 NUM_CLASSES = 6
-PROTOCOL = SimpleNamespace(name="two_by_three", num_clips=2, num_crops=3, fusion="mean_probabilities", flips=((),))
+PROTOCOL = replace(get_protocol("slowfast_10x3"), name="two_by_three", num_clips=2, num_crops=3)
 CONFIG = ExperimentConfig(
     clip=ClipConfig(num_frames=2, stride=1, frame_size=(8, 8), short_side=8), evaluation=EvaluationConfig(batch_size=4)
 )

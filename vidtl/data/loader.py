@@ -164,10 +164,10 @@ class EvalLoader:
         """Plan the views; records in `failures` are not opened, and have these reasons."""
         self.indices = list(range(len(records)) if indices is None else indices)
         self.dataset = ViewDataset(records, protocol, clip, data, self.indices, failures)
-        num_views = protocol.num_clips * protocol.num_crops
-        self._video_bytes = num_views * _clip_bytes(clip, data)
+        num_decoded = protocol.num_clips * protocol.decoded_crops
+        self._video_bytes = num_decoded * _clip_bytes(clip, data)
         first_paths = {records.paths[index] for index in self.indices[:2]}
-        self._in_passes = num_views == 1 and len(self.indices) > len(first_paths) == 1
+        self._in_passes = num_decoded == 1 and len(self.indices) > len(first_paths) == 1
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -7,7 +7,7 @@ unless the source has a rule of its own: "loop" or "hold". Published settings of
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +42,11 @@ class Protocol:
     """Kind of clips that the model was trained on (`clip.sampling`)."""
     flips: tuple[tuple[int, ...], ...] = ((),)
     """Axes along which each decoded crop is flipped, on the device; each flip counts as a crop."""
+
+    @property
+    def decoded_crops(self) -> int:
+        """Crops of a clip that are decoded, without their flips."""
+        return self.num_crops // len(self.flips)
 
     def suits(self, clip: ClipConfig) -> bool:
         """Return True if the protocol shows frames of the kind that the model was trained on."""
@@ -145,18 +150,10 @@ def videomae_crops(along: int, across: int) -> list[tuple[int, int]]:
 
 
 _SEGMENTS: Any = {"short_side": "frame", "frames": "segments"}
+_CENTER = Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either")
 _PROTOCOLS = (
-    Protocol("center", 1, 1, "mean_logits", center_indices, center_crop, frames="either"),
-    Protocol(
-        "center_4flips",
-        1,
-        4,
-        "mean_logits",
-        center_indices,
-        center_crop,
-        frames="either",
-        flips=((), (-1,), (-2,), (-2, -1)),
-    ),
+    _CENTER,
+    replace(_CENTER, name="center_4flips", num_crops=4, flips=((), (-1,), (-2,), (-2, -1))),
     Protocol("vivit_4x3", 4, 3, "mean_logits", even_indices, three_crops),
     Protocol("slowfast_10x3", 10, 3, "mean_probabilities", slowfast_indices(False), three_crops),
     Protocol("slowfast_10x3_offset", 10, 3, "mean_probabilities", slowfast_indices(True), three_crops),

@@ -136,10 +136,8 @@ class Scorer:
         """Compute the model's output [videos x V, C] for readable videos."""
         device, parts = self.accelerator.device, []
         pixels = torch.cat([video.pixels.to(device, non_blocking=True) for video in videos if video.pixels is not None])
-        flips = self.protocol.flips
-        colors = (
-            torch.tensor([video.color for video in videos]).repeat_interleave(self.num_views // len(flips)).to(device)
-        )
+        flips, num_decoded = self.protocol.flips, self.protocol.num_clips * self.protocol.decoded_crops
+        colors = torch.tensor([video.color for video in videos]).repeat_interleave(num_decoded).to(device)
         frames = self._frames(videos)
         for first in range(0, len(pixels), self.evaluation.batch_size):
             clips = slice(first, first + self.evaluation.batch_size)
@@ -158,7 +156,7 @@ class Scorer:
     def _frames(self, videos: Sequence[VideoViews]) -> NDArray[np.int64]:
         """Return a number for file and crop of each clip, then the numbers of its frames: [videos x V, 1 + T]."""
         paths = [self.records.paths[video.index] for video in videos]
-        count = self.protocol.num_crops // len(self.protocol.flips)
+        count = self.protocol.decoded_crops
         crops = np.arange(self.protocol.num_clips * count) % count
         places = [count * paths.index(path) + crops for path in paths]
         clips = zip([video.frames for video in videos if video.frames is not None], places, strict=True)
