@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from vidtl.config import ClipConfig, ModelConfig
+from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
 
@@ -129,6 +129,12 @@ class VideoModel(  # type: ignore[misc]
             self.generate_model_card(**options.get("model_card_kwargs") or {}).save(folder / "README.md")
         return self.push_to_hub(repo_id or folder.name, **options) if push_to_hub else None
 
+    def choose_tokens(self, stage: TokenLearnerConfig) -> None:
+        """Use the first `num_tokens` of the TokenLearner's maps, a number that `elastic` leaves open up to these."""
+        if stage.num_tokens:
+            getattr(self, "encoder", self).num_tokens = stage.num_tokens
+            self.elastic_tokens = stage.num_tokens if stage.elastic else 0
+
     @classmethod
     def from_pretrained(  # type: ignore[override]
         cls,
@@ -167,8 +173,8 @@ def with_num_tokens(model: VideoModel, num_tokens: int) -> VideoModel:
     allowed = f"1 to {count}, model.token_learner.num_tokens" if count else "none without model.token_learner.elastic"
     require(1 <= num_tokens <= count, "num_tokens", num_tokens, allowed)
     plain, stage = copy.deepcopy(model), model.model_config.token_learner
-    getattr(plain, "encoder", plain).num_tokens, plain.elastic_tokens = num_tokens, 0
     stage = replace(stage, num_tokens=num_tokens, elastic=False, hidden=stage.hidden or count)
+    plain.choose_tokens(stage)
     plain.model_config = replace(model.model_config, token_learner=stage)
     return plain
 

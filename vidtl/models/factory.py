@@ -73,10 +73,7 @@ def build_model(config: ModelConfig, clip: ClipConfig, num_classes: int) -> Vide
     arguments = named | model_arguments(resolved, clip)
     model = MODELS[resolved.architecture](**arguments, num_classes=num_classes)
     model.model_config, model.clip_config = resolved, clip
-    stage = resolved.token_learner
-    if stage.num_tokens:
-        getattr(model, "encoder", model).num_tokens = stage.num_tokens  # at most those of the model's maps
-        model.elastic_tokens = stage.num_tokens if stage.elastic else 0
+    model.choose_tokens(resolved.token_learner)
     return model
 
 

@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidtl.config import ExperimentConfig
-from vidtl.config.training import parse_length
 from vidtl.data.batch import ClipBatch, Failure, Read
 from vidtl.data.gaps import Gap
 from vidtl.errors import UserError
@@ -126,7 +125,6 @@ class Engine:
             assert task.class_counts is not None
             class_weights = balanced_class_weights(task.class_counts)
         self.loss = Loss(find_loss(training.loss, task.multi_label), training.label_smoothing, class_weights)
-        self._warmup_steps = parse_length(config.schedule.warmup, "schedule.warmup").to_steps(*epoch)
         self._has_one_label = not task.multi_label and not config.augmentation.mixes
         self._plain_model = model_setup.without_tensors(self.model)
         # Beside adapters, parts without loaded weights train too.
@@ -233,7 +231,7 @@ class Engine:
         with self.accelerator.autocast():  # Accelerate omits it under FSDP2
             options = model_setup.draw_token_counts(self.model, training.seed, step)
             logits_nBK = self._wrapped_model(inputs_BTCHW, **options).reshape(-1, *targets_BK.shape)
-        distillation = training.elastic_distillation * (step >= self._warmup_steps)
+        distillation = training.elastic_distillation * (step >= self.learning_rate.warmup_steps)
         loss = scale * self.loss.of_each(logits_nBK, targets_BK, batch.weights, distillation)
         self.accelerator.backward(loss)
         right_B = batch.weights * (logits_nBK[0].argmax(dim=1) == targets_BK.argmax(dim=1))
