@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.contenders import NUM_CLASSES, PEERS, Contender, Sizes, our_contenders, peer_contenders
 from benchmarks.gpu_training import Kit, Row, beside_plain, data_path, trainings
 from vidtl.config.checks import require, require_choice
-from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_machine, measure_seconds, peak_flops
+from vidtl.runtime.timing import describe_measurement, measure_seconds, peak_flops
 from vidtl.training.model_setup import compile_model
 from vidtl.training.run_directory import git_state
 
@@ -167,12 +165,11 @@ def main() -> None:
         require_choice("--sections", name, list(SECTIONS))
     require(not options.output or options.output.parent.is_dir(), "--output", str(options.output), "a file in a folder")
     small = not (on_gpu := torch.cuda.is_available()) or options.small
-    report = {
+    head = describe_measurement("", ("accelerate", "av", "transformers", "vit-pytorch", "timm"))
+    report = head | {
         "command": f"python -m benchmarks.gpu --sections {','.join(options.sections)}{' --small' * small}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": options.commit or git_state(Path(__file__).parent),
-        "machine": describe_machine() | {"driver": subprocess.getoutput(DRIVER) if on_gpu else None},
-        "versions": installed_versions(("torch", "vidtl", "accelerate", "av", "transformers", "vit-pytorch", "timm")),
+        "machine": head["machine"] | {"driver": subprocess.getoutput(DRIVER) if on_gpu else None},
         "gpu": torch.cuda.get_device_name() if on_gpu else "not run on a GPU",
         "sections": {},
     }

@@ -9,12 +9,10 @@ turns with those of Hugging Face, vit-pytorch and timm (`pip install -e .[bench]
 
 import argparse
 import json
-import shlex
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,9 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import NUM_CLASSES, PEERS, SIZES, Contender, Sizes, our_contenders, peer_contenders
 from vidtl.config.checks import require
-from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_machine, measure_seconds
+from vidtl.runtime.timing import describe_measurement, measure_seconds
 
 Rounds = dict[str, dict[str, list[float]]]
 """Seconds of each round by pass (`train`: forward and backward without optimizer, `forward`) and model."""
@@ -62,10 +59,7 @@ def main() -> None:
     contenders = [*our_contenders(sizes), *peers]
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     report: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "benchmarks.model", *sys.argv[1:]]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "versions": installed_versions(("torch", "vidtl", "transformers", "vit-pytorch", "timm")),
+        **describe_measurement("-m benchmarks.model", ("transformers", "vit-pytorch", "timm")),
         "settings": asdict(sizes) | {"rounds": options.rounds},
         "left_out": missing,
     }

@@ -131,7 +131,7 @@ def main() -> None:
         raise UserError(f"--calibrate is given with --tokens {tokens['tokens']}; allowed: K,K,... with all tokens")
     step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)
     parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
-    folder = parent / "-tokens-".join([folder_name(config, protocol), *filter(None, [tokens.get("tokens")])])
+    folder = parent / (folder_name(config, protocol) + (f"-tokens-{tokens['tokens']}" if tokens else ""))
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
     origin["settings"] |= tokens
     parts = {folder / f"tokens-{k}": origin | {"settings": origin["settings"] | {"tokens": str(k)}} for k in counts}
@@ -146,7 +146,7 @@ def main() -> None:
     failures, scored = (windows.failures, windows.records) if windows else ({}, records)
     make_loader = partial(EvalLoader, scored, protocol, config.clip, config.data, failures=failures)
     results = evaluate(network.to(accelerator.device), make_loader, scored, *sections)
-    rows = token_rows(results, network) if isinstance(network, TokenScores) else []
+    rows = token_rows(results, network) if accelerator.is_main_process and isinstance(network, TokenScores) else []
     results = [localize(result, records, windows) if windows else result for result in results]
     if accelerator.is_main_process:
         for result, (place, about) in zip(results, parts.items(), strict=True):

@@ -167,8 +167,8 @@ def print_files(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
     calibration = read_calibration(checkpoint, model, multi_label)
     network = with_tokens(model, options, checkpoint, multi_label)[0].to(accelerator.device)
     if calibration and options.tokens is not None:  # a cascade divides by the temperatures itself
-        fitted = "-".join(map(str, options.tokens))
-        calibration = replace(calibration, temperature=calibration.token_temperatures.get(fitted, 1.0))
+        of_one = calibration.token_temperatures.get(str(*options.tokens), 1.0) if len(options.tokens) == 1 else 1.0
+        calibration = replace(calibration, temperature=of_one)
     if calibration:
         log.info("%s: %s", FILE_NAME, calibration)
         if threshold is None and (options.top_k is None or options.timeline) and multi_label:
