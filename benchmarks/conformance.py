@@ -24,9 +24,10 @@ from vidtl.runtime.files import say, whole_file
 from vidtl.runtime.logging import installed_versions
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
-from vidtl.video import DECODERS, Box, PixelFormat, UnreadableVideo, View, open_video
+from vidtl.video import DECODERS, Box, UnreadableVideo, View, open_video
 from vidtl.video.clip import ClipBuffer, Converter
 from vidtl.video.pyav import PyAVReader
+from vidtl.video.reader import PixelFormat
 
 EXIT_WRONG = 1
 NUM_RANDOM = 5
@@ -64,10 +65,7 @@ def available_decoders(any_video: Path) -> list[str]:
 
 
 def check_file(path: Path, decoders: Collection[str]) -> dict[str, Verdict]:
-    """Read the first, middle and last frame and some random ones, together and each alone, with each decoder.
-
-    A file that PyAV refuses has no plain decode, so the others are not checked.
-    """
+    """Read some frames, together and each alone, with each decoder, but for files that PyAV refuses."""
     try:
         with open_video(path) as video:
             if not isinstance(video, PyAVReader):

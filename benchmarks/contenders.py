@@ -1,7 +1,4 @@
-"""Models to compare: ours in several forms, and the same network from other libraries.
-
-All take clips `[B, T, C, H, W]` and have the same width, depth and heads, and random weights.
-"""
+"""Models to compare, ours and those of other libraries: `[B, T, C, H, W]` clips, the same sizes, random weights."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
@@ -27,10 +24,7 @@ SIZES = ARCHITECTURES["vivit"].sizes
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of clips and models: X/16x2 with width and heads of `size` and `depth` spatial blocks.
-
-    The temporal encoder has a third as many blocks, the proportion of 12 + 4. `frame_size` is height and width.
-    """
+    """Sizes of clips and of X/16x2, with `depth` spatial blocks and a third as many temporal ones, as in 12 + 4."""
 
     size: str = "B"
     depth: int = 12
@@ -106,8 +100,7 @@ def _ours(
 def _counted(key: str, title: str, model: nn.Module, sizes: Sizes, frames_without_gradient: int) -> Contender:
     """Count a model whose first projection has so many frames as input, which need no gradient."""
     forward = count_multiply_adds(model, sizes.clip)
-    first_projection = frames_without_gradient * 3 * sizes.frame_size**2 * sizes.width
-    train = 3 * forward - first_projection
+    train = 3 * forward - frames_without_gradient * 3 * sizes.frame_size**2 * sizes.width
     return Contender(key=key, title=title, model=model, multiply_adds=forward, train_multiply_adds=train)
 
 

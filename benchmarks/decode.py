@@ -32,7 +32,8 @@ from vidtl.runtime.files import printable
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
 from vidtl.runtime.timing import describe_measurement, measure_seconds
-from vidtl.video import Box, ScannedVideo, View, open_video
+from vidtl.video import Box, View, open_video
+from vidtl.video.timeline import ScannedVideo
 
 FRAME_SIZE = (224, 224)
 NUM_FRAMES, STRIDE = 32, 2

@@ -34,7 +34,6 @@ Rounds = dict[str, dict[str, list[float]]]
 
 
 def parse() -> tuple[argparse.Namespace, Sizes]:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns of every model, after one to warm up")
     parser.add_argument("--depth", type=int, default=4, help="blocks of every model")

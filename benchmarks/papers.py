@@ -56,15 +56,11 @@ def published_models(table: str = "") -> list[PublishedModel]:
 def _published(row: Mapping[str, str]) -> PublishedModel:
     side = int(row["side"])
     return PublishedModel(
-        table=row["table"],
-        source=row["source"],
-        name=row["name"],
+        **{key: row[key] for key in ("table", "source", "name", "note")},
+        **{key: float(row[key]) if row[key] else None for key in ("gmacs", "parameters_m")},
         model=_model(row["model"], dict(setting.split("=") for setting in row["settings"].split())),
         clip=ClipConfig(num_frames=int(row["frames"]), frame_size=(side, side), short_side=max(256, side)),
         num_classes=int(row["classes"]),
-        gmacs=float(row["gmacs"]) if row["gmacs"] else None,
-        parameters_m=float(row["parameters_m"]) if row["parameters_m"] else None,
-        note=row["note"],
     )
 
 

@@ -2,8 +2,7 @@
 
 python -m benchmarks.terminal_session docs/results/terminal_session.txt
 
-Every command runs in a pseudo-terminal, in a temporary folder with generated videos. Of a progress bar the last state
-is kept.
+Commands run in a pseudo-terminal, in a temporary folder with generated videos; of progress bars the end is kept.
 """
 
 import argparse

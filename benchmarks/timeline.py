@@ -89,16 +89,10 @@ def main() -> None:
         figures = first.duration_s, *first.cells(), found[first.path]
         draw_timeline(first.path, picture, first.class_names, *figures)
     rows = [
-        {
-            "file": path.name,
-            "true": len(true[path]),
-            "found": len(found[path]),
-            "f1": segment_f1(found[path], true[path]),
-        }
-        for path in true
+        {"file": path.name, "true": len(known), "found": len(found[path]), "f1": segment_f1(found[path], known)}
+        for path, known in true.items()
     ]
-    counts = np.array([len(found[path]) + len(true[path]) for path in true])
-    mean = float(np.average([row["f1"] for row in rows], weights=counts))
+    mean = float(np.average([row["f1"] for row in rows], weights=[row["true"] + row["found"] for row in rows]))
     report = describe_measurement("-m benchmarks.timeline") | {"segment_f1_at_iou_0.5": mean, "files": rows}
     with whole_file(options.output) as file:
         json.dump(report, file, indent=1)

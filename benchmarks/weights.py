@@ -3,8 +3,8 @@
     python -m benchmarks.weights --output docs/results/weights/cpu_fp32.json     VideoMAE-B and VideoPrism-B
     python -m benchmarks.weights MCG-NJU/videomae-large                          weights by name
 
-Without names, transformers writes random weights in the published layouts (`pip install -e .[dev]`). Training steps are
-forward and backward passes, without optimizer. On a CPU only ratios are printed.
+Without names, transformers writes random weights in the published layouts (`pip install -e .[dev]`). Passes are those
+of `benchmarks.model`, on a CPU in float32; ratios are printed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.contenders import Contender, Sizes
-from benchmarks.model import AUTOCAST, print_results, run_rounds, summarize
+from benchmarks.model import print_results, run_rounds, summarize
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.config.checks import require
 from vidtl.models import build_model
@@ -28,7 +28,7 @@ from vidtl.models.weights.pretrained import load_pretrained
 from vidtl.models.weights.published import read_published
 from vidtl.runtime.seeding import seed_torch
 from vidtl.runtime.signals import run_tool
-from vidtl.runtime.timing import describe_measurement, peak_flops
+from vidtl.runtime.timing import describe_measurement
 
 PLACES = (0, 3, 6)
 """Blocks before TokenLearner."""
@@ -38,12 +38,10 @@ CLASSES = {"VideoMAE-B": "VideoMAEForPreTraining", "VideoPrism-B": "VideoPrismVi
 
 
 def parse() -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="weights, as training.init_from (default: random ones)")
-    parser.add_argument("--precision", choices=list(AUTOCAST), default="bf16" if torch.cuda.is_available() else "fp32")
     parser.add_argument("--rounds", type=int, default=3, help="turns of every model, after one to warm up")
-    parser.add_argument("--batch", type=int, default=8 if torch.cuda.is_available() else 1, help="clips per step")
+    parser.add_argument("--batch", type=int, default=1, help="clips per step")
     parser.add_argument("--threads", type=int, default=1, help="threads on the CPU")
     parser.add_argument("--tokens", type=int, default=8, help="tokens of TokenLearner per timestep")
     parser.add_argument("--output", type=Path, help="JSON file to write, with the seconds of every round")
@@ -55,7 +53,6 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
     report: dict[str, Any] = describe_measurement("-m benchmarks.weights", ["transformers"]) | {"results": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -63,13 +60,11 @@ def main() -> None:
             published = read_published(name if options.names else write_random(name, Path(folder) / name))
             seed_torch(0)
             contenders = variants(name, published, options.tokens)
-            models = {each.key: each.model.to(device) for each in contenders}
+            models = {each.key: each.model for each in contenders}
             clip = models["none"].clip_config
             sizes = Sizes(batch=options.batch, num_frames=clip.num_frames, frame_size=clip.frame_size[0])
-            rounds = run_rounds(models, sizes, device, AUTOCAST[options.precision], options.rounds)
-            peak = peak_flops(report["machine"]["device"], options.precision)
-            report["results"][name] = summarize(contenders, rounds, sizes.batch, peak)
-            print_results(console, options.precision, report["results"][name], device.type == "cuda")
+            report["results"][name] = summarize(contenders, run_rounds(models, sizes, options.rounds))
+            print_results(console, report["results"][name])
             if options.output:
                 options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

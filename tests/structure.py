@@ -24,7 +24,6 @@ FUNCTION_LINES, FILE_LINES = 60, 300
 
 @cache
 def tree(file: Path) -> ast.Module:
-    """Parse a file."""
     return ast.parse(file.read_text(encoding="utf-8"))
 
 
@@ -85,7 +84,6 @@ def floors(graph: dict[str, set[str]]) -> dict[str, int]:
 
 
 def room_graph() -> dict[str, set[str]]:
-    """Return the rooms that each room imports."""
     rooms = {room(module) for module in modules()} - {"vidtl"}
     return {name: {target for source, target in arrows() if source == name and target in rooms} for name in rooms}
 
@@ -112,7 +110,6 @@ def reachable(start: str) -> set[str]:
 
 
 def num_lines() -> dict[str, int]:
-    """Return the lines of each file."""
     return {module: len(file.read_text(encoding="utf-8").splitlines()) for module, file in modules().items()}
 
 

@@ -1,7 +1,4 @@
-"""Command lines of the tools: `--section.key value` over a YAML file over a preset over the defaults of `vidtl.config`.
-
-Options and their help come from the dataclasses. Nothing slow is imported here: tools parse before they import torch.
-"""
+"""Command lines of the tools: options over a YAML file over a preset over `vidtl.config`; imports nothing slow."""
 
 import argparse
 import ast

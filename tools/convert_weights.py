@@ -53,7 +53,6 @@ from vidtl.models.weights.published import read_published, settings_of_weights
 
 
 def main() -> None:
-    """Convert the weights of one name, and print what was loaded."""
     arguments = parse()
     require_new_directory(arguments.output)
     names = read_class_list(arguments.class_names).names.names if arguments.class_names else ()

@@ -59,7 +59,6 @@ from vidtl.models.export_transformers import export_transformers
 
 
 def main() -> None:
-    """Check, load, export, report."""
     arguments = parse()
     output = arguments.output
     require_new_directory(output) if arguments.format else check_output(output)

@@ -5,8 +5,7 @@ python tools/features.py clip.mp4 --checkpoint runs/toy --output features/window
 python tools/features.py --checkpoint runs/toy --data.eval_split train --output features/train      # with labels
 
 Without VIDEO the videos are those of a labeled split. Features are the mean over the views of the protocol. The same
-command continues after an interruption, with the same bytes, and tries unreadable videos again. The exit code is 4 if a
-video could not be read.
+command continues after an interruption, to the same bytes, and tries unreadable videos again (then exit code 4).
 """
 
 from pathlib import Path

@@ -29,10 +29,7 @@ log = logging.getLogger("vidtl.train")
 def with_initial_weights(
     config: ExperimentConfig, given: Mapping[str, Any], accelerator: Accelerator
 ) -> tuple[ExperimentConfig, PublishedModel | None]:
-    """Read the weights that a run starts from, if any, in every process, and take over what they decide.
-
-    The main process fetches them. `given` has the settings of file and command line by dotted key.
-    """
+    """Read the weights that a run starts from, if any, and what they decide over the settings that are not `given`."""
     if not config.training.init_from:
         return config, None
     published = read_published(on_main_process(accelerator, lambda: _place(config.training.init_from)))

@@ -9,8 +9,7 @@ python tools/predict.py --checkpoint runs/ssv2 --data.eval_split test --submissi
 Folders are searched recursively, in the order of the names. The class names are in the model, so no data set is needed.
 With --json each video is one line of JSON with path, frames, duration_s, scores (class, probability, score; best first)
 and reason (null for readable videos). With --csv it is a row with path, reason, class_1, probability_1, class_2 and so
-on; control characters are escapes, and text that a spreadsheet would take for a formula begins with an apostrophe. The
-exit code is 4 if a video could not be read.
+on; control characters are escapes, and formulas get an apostrophe. The exit code is 4 if a video could not be read.
 
 Probabilities are calibrated if eval.py --calibrate has been run for the checkpoint; then videos with any number of
 classes show those above their thresholds, unless --threshold or --top_k is given.
@@ -83,14 +82,7 @@ from vidtl.data.dataset import first_records
 from vidtl.data.loader import check_readable
 from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.calibration import FILE_NAME, read_calibration
-from vidtl.evaluation.predict import (
-    Prediction,
-    PredictionSettings,
-    ScoredClass,
-    names_or_numbers,
-    predict,
-    predict_records,
-)
+from vidtl.evaluation.predict import Prediction, PredictionSettings, ScoredClass, output_names, predict, predict_records
 from vidtl.evaluation.submission import write_predicted
 from vidtl.evaluation.token_budget import TokenScores
 from vidtl.models import VideoModel, load_model_directory
@@ -131,7 +123,7 @@ def write_split(options: Namespace, config: ExperimentConfig, checkpoint: Checkp
         raise UserError(f"--submission is {str(file)!r}, a folder; the name of a file is needed")
     description = load_description(config.data.dataset, config.data.root)
     saved = read_model_config(checkpoint.model_directory)
-    class_names = names_or_numbers(saved.class_names, saved.num_outputs)
+    class_names = output_names(saved.class_names, saved.num_outputs)
     records = read_unlabeled(description, split, Path(config.data.root), class_names, config.data.follow_links)
     records = first_records(records, config.evaluation.max_videos)
     model, records = load_for_records(checkpoint.model_directory, records)
@@ -231,10 +223,9 @@ def is_multi_label(model: VideoModel, config: ExperimentConfig) -> bool:
 def json_record(prediction: Prediction, classes: Sequence[ScoredClass]) -> dict[str, object]:
     """Make one line of the output; `json.dumps` writes ASCII, which is safe in a terminal."""
     scores = [{"class": name, "probability": round(p, 4), "score": score} for name, p, score in classes]
-    numbers = prediction.num_frames, round(prediction.duration_s, 3)
-    found = (None, None, None) if prediction.reason else (*numbers, scores)
-    record = dict(zip(("frames", "duration_s", "scores"), found, strict=True))
-    return {"path": str(prediction.path), **record, "reason": prediction.reason or None}
+    found = {"frames": prediction.num_frames, "duration_s": round(prediction.duration_s, 3), "scores": scores}
+    found = dict.fromkeys(found) if prediction.reason else found
+    return {"path": str(prediction.path), **found, "reason": prediction.reason or None}
 
 
 def table_row(prediction: Prediction, classes: Sequence[ScoredClass]) -> list[str]:

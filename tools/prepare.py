@@ -161,15 +161,11 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def finish_copies(
-    plan: CopyPlan,
-    description: DatasetDescription,
-    splits: Mapping[str, Records],
-    originals: Manifest,
-    copies: Manifest,
+    plan: CopyPlan, dataset: DatasetDescription, splits: Mapping[str, Records], originals: Manifest, copies: Manifest
 ) -> None:
     """Make a data root of the copies, and print the result."""
-    copy_annotations(description, list(splits), plan.scan.root, plan.output)
-    check_copied_set(plan, description, splits, copies)
+    copy_annotations(dataset, list(splits), plan.scan.root, plan.output)
+    check_copied_set(plan, dataset, splits, copies)
     before, after = ({entry.path: entry for entry in manifest} for manifest in (originals, copies))
     both = [(before[path], after[target]) for path, target in plan.targets.items()]
     pairs: list[Pair] = [((plan.scan.root, old), (plan.output, copy)) for old, copy in both if copy.is_readable]

@@ -113,10 +113,7 @@ def labels_of(rows: list[Row], names: list[str], multi_label: bool) -> Tensor:
 
 
 def nearest_neighbors(train_ND: Tensor, train_NK: Tensor, values_ND: Tensor, k: int) -> Tensor:
-    """Average the labels of the k rows of the largest cosine similarity s with weights exp(s / 0.07): [N, K].
-
-    Source: DINO (Caron et al., "Emerging properties in self-supervised vision transformers", 2021).
-    """
+    """Average labels of the k rows most alike, with weights exp(s / 0.07): [N, K] (DINO, Caron et al., 2021)."""
     train_ND, parts = normalize(train_ND), []
     for chunk_ND in normalize(values_ND).split(1024):
         similarities, neighbors = (chunk_ND @ train_ND.T).topk(k)
@@ -125,10 +122,7 @@ def nearest_neighbors(train_ND: Tensor, train_NK: Tensor, values_ND: Tensor, k: 
 
 
 def fit_linear(train_ND: Tensor, train_NK: Tensor, files: list[str], multi_label: bool) -> tuple[nn.Linear, float]:
-    """Fit softmax regression, or with several labels logistic regressions, by L-BFGS; also return the penalty.
-
-    The penalty has the lowest loss on a fifth of the files, whose rows are not fitted; then all rows are fitted.
-    """
+    """Fit one or several logistic regressions by L-BFGS, with the penalty (returned) that suits a fifth of files."""
     mean, std = train_ND.mean(dim=0), train_ND.std(dim=0).clamp(min=1e-6)
     values_ND = (train_ND - mean) / std
     loss_of = binary_cross_entropy_with_logits if multi_label else cross_entropy

@@ -22,7 +22,6 @@ from vidtl.runtime.signals import exit_on_error, run_tool
 
 
 def parse() -> tuple[Namespace, ExperimentConfig]:
-    """Parse the command line."""
     parser = ExperimentParser("profile_model.py", "Count and time what a model costs.")
     text = "The model of published weights: a file, a directory, or owner/name on the hub of Hugging Face"
     parser.add_argument("--pretrained", metavar="NAME", help=text)

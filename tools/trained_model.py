@@ -29,10 +29,7 @@ T = TypeVar("T")
 
 
 def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, Checkpoint]:
-    """Parse the command line over the settings of a model's run, and find the model, without verifying it.
-
-    UserError as `make_experiment` and `find_checkpoint`.
-    """
+    """Parse the command line over the settings of a model's run, and find the model, without verifying it."""
     options = parser.parse_args()
     checkpoint = find_checkpoint(options.checkpoint, options.step)
     try:
@@ -53,10 +50,7 @@ def parse_with_model(parser: ModelParser) -> tuple[Namespace, ExperimentConfig, 
 def load_present(
     options: Namespace, checkpoint: Checkpoint, load: Callable[[Checkpoint], T], accelerator: Accelerator
 ) -> tuple[Checkpoint, T]:
-    """Verify and load the same checkpoint in all processes; the next one if its run removes it meanwhile.
-
-    UserError as `Checkpoint.verify`, `find_checkpoint` and `load`.
-    """
+    """Verify and load the same checkpoint in all processes; the next one if its run removes it meanwhile."""
     found, failure = on_main_process(accelerator, lambda: checkpoint), None
     try:
         on_main_process(accelerator, found.verify)
@@ -79,11 +73,7 @@ def processes_on_device(accelerator: Accelerator) -> str:
 
 
 def load_for_records(model_directory: Path, records: Records) -> tuple[VideoModel, Records]:
-    """Load a model with its classifier in the order of the data's classes, and its further classes after them.
-
-    Also return the records with all of these classes. UserError for data with a class that the model lacks, or with
-    another number of classes than a model without names.
-    """
+    """Load a model with the data's classes first, and records with all of its; UserError where it lacks some."""
     model = load_model_directory(model_directory)
     known, own = model.class_names, records.classes
     if not known and model.num_classes != len(own):

@@ -141,20 +141,16 @@ def read_data(config: ExperimentConfig, description: DatasetDescription) -> tupl
 
 
 def describe_data_and_model(
-    config: ExperimentConfig,
-    description: DatasetDescription,
-    train_records: Records,
-    eval_records: Records,
-    model: VideoModel,
+    config: ExperimentConfig, dataset: DatasetDescription, records: Records, eval_records: Records, model: VideoModel
 ) -> dict[str, Any]:
     """Log data and model, one line each, and return their description for `summary.json`."""
-    parameters, classes = count_parameters(model), len(train_records.classes)
-    counts = (len(train_records), len(eval_records), classes)
-    log.info("%s: %d videos to train on, %d to evaluate on, %d classes", description.title, *counts)
+    parameters, classes = count_parameters(model), len(records.classes)
+    counts = (len(records), len(eval_records), classes)
+    log.info("%s: %d videos to train on, %d to evaluate on, %d classes", dataset.title, *counts)
     if config.data.balance != "none":
-        log.info("data.balance %s: %s", config.data.balance, describe_balance(train_records, config.data.balance))
+        log.info("data.balance %s: %s", config.data.balance, describe_balance(records, config.data.balance))
     log.info("model: %s, %s parameters", config.model.architecture, f"{parameters:,}")
-    clips_per_class = len(train_records.distinct_labels()[1]) / classes
+    clips_per_class = len(records.distinct_labels()[1]) / classes
     if clips_per_class < FEW_CLIPS[parameters < SMALL_MODEL] and not config.training.init_from:
         log.warning("%.0f clips per class are few to train this model from scratch; %s", clips_per_class, ADVICE)
     return {
@@ -164,8 +160,8 @@ def describe_data_and_model(
             "multiply_adds_per_clip": count_multiply_adds(model, config.clip),
         },
         "data": {
-            "title": description.title,
-            "videos": {"train": len(train_records), "evaluation": len(eval_records)},
+            "title": dataset.title,
+            "videos": {"train": len(records), "evaluation": len(eval_records)},
             "classes": classes,
         },
     }

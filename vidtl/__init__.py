@@ -3,8 +3,7 @@
     model = vidtl.VideoModel.from_pretrained("runs/birds/checkpoints/step-00001000")
     logits_BK = model(vidtl.load_clip("clip.mp4", model))
 
-Public names are imported on first use, so that `import vidtl` takes no time. Training, evaluation and prediction of
-many videos are command line tools.
+Public names are imported on first use: `import vidtl` takes no time. All else is done by command line tools.
 """
 
 from importlib import import_module

@@ -12,10 +12,7 @@ _LONGEST_LIST = 12
 
 
 class UserError(ValueError):
-    """A mistake in the user's input: one line that names the place, the value received and what is allowed.
-
-    Tools print the message without a traceback and exit with code 2.
-    """
+    """A mistake in the user's input, in one line: place, value, and what is allowed; tools exit with code 2."""
 
 
 def install_extra(extra: str) -> str:
@@ -34,10 +31,7 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 
 def nearest_key(key: str, known: Collection[str], otherwise: str = "") -> str:
-    """End an error message about an unknown dotted key or option: those with the same last part, or the nearest.
-
-    `otherwise` replaces the list of all where none is near.
-    """
+    """End a message about an unknown key or option: those with the same last part, the nearest, `otherwise`, or all."""
     last, *last_parts = (spelling(each.rpartition(".")[2]) for each in (key, *known))
     names = {last, *(name for name, *others in map(str.split, _OTHER_NAMES.split(";")) if last in others)}
     near = [each for each, last_part in zip(known, last_parts, strict=True) if last_part in names]

@@ -7,7 +7,6 @@ from vidtl.annotations.records import Records
 
 
 def make(root: Path, *paths: str) -> None:
-    """Create empty files and their folders."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
@@ -21,7 +20,6 @@ def write(root: Path, files: dict[str, str]) -> None:
 
 
 def read(dataset: str | Path, split: str, root: Path) -> Records:
-    """Read a split of a data set by name or folder."""
     return read_records(load_description(str(dataset)), split, root)
 
 
@@ -31,7 +29,6 @@ def missing(records: Records) -> list[int]:
 
 
 def names(records: Records) -> list[str]:
-    """Return the class of each single-label record."""
     return [records.classes.names[number] for number in records.label_classes]
 
 

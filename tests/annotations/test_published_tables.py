@@ -215,16 +215,8 @@ def test_the_separator_of_labels_may_not_be_in_one(tmp_path):
     [
         ({"a.mp4": {"label": "x"}, "b.mp4": {"label": "y"}}, "columns: {path: key}", "a.mp4 x, b.mp4 y"),
         ([["a.mp4", "x"], ["b.mp4", "y"]], "columns: {path: value.0, label: value.1}", "a.mp4 x, b.mp4 y"),
-        (
-            {"x": {"at": ["a", "b"]}, "y": {"at": ["c"]}},
-            AT + "{path: value, label: key}",
-            "a x, b x, c y",
-        ),
-        (
-            [{"kind": "x", "at": {"a": {"kind": "z"}, "b": 1}}],
-            AT + "{path: key, label: kind}",
-            "a z, b x",
-        ),
+        ({"x": {"at": ["a", "b"]}, "y": {"at": ["c"]}}, AT + "{path: value, label: key}", "a x, b x, c y"),
+        ([{"kind": "x", "at": {"a": {"kind": "z"}, "b": 1}}], AT + "{path: key, label: kind}", "a z, b x"),
         ([{"path": "a.mp4", "label": {"name": "x", "id": 3}}], "columns: {label: label.name}", "a.mp4 x"),
         ([{"path": "a.mp4", "label": ["x", None]}], "", "a.mp4 x"),
     ],

@@ -3,12 +3,14 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import weights
 from benchmarks.contenders import PEERS, Contender, Sizes, our_contenders, peer_contenders
 from benchmarks.model import main, run_rounds, summarize
 from tests.environment import RunMain
@@ -77,3 +79,15 @@ def test_command_line(run_main: RunMain, tmp_path: Path) -> None:
     models = report["results"]
     assert list(models) == ["fe", "fe_tl8at0", "fe_tl16at0", "fe_tl8at1", "fe_tl16at1", "joint"]
     assert all(len(model[kind]["rounds"]) == 2 for model in models.values() for kind in ("train", "forward"))
+
+
+def test_published_weights_are_timed_with_and_without_token_learner(
+    run_main: RunMain, golden: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(weights, "PLACES", (1,))
+    monkeypatch.setattr(weights, "Sizes", SimpleNamespace)  # without a least size
+    file, source = tmp_path / "weights.json", golden / "foundation/videomae_classification"
+    run_main(weights.main, source, "--rounds", 1, "--tokens", 2, "--output", file)
+    (results,) = json.loads(file.read_text())["results"].values()
+    assert list(results) == ["none", "2at1"]
+    assert results["2at1"]["multiply_add_ratio"] < 1

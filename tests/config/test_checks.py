@@ -37,7 +37,7 @@ def test_choices(key: str) -> None:
         ({"token_learner": {"num_tokens": -1}}, ("model.token_learner.num_tokens", "-1")),
         ({"token_learner": {"pooling": "mean"}}, ("model.token_learner.pooling", "'mean'", "v1.1")),
         ({"token_learner": {"elastic": True, "fuser": True}}, ("model.token_learner.fuser", True, "elastic")),
-        ({"token_learner": {"elastic": True, "num_tokens": 2}}, ("model.token_learner.num_tokens", 2, 3)),
+        ({"token_learner": {"elastic": True, "version": "merge"}}, ("token_learner.version", "merge", "v1.1")),
         ({"token_learner": {"elastic": True}, "pooling": "cls"}, ("model.pooling", "cls", "mean", "elastic")),
         ({"token_learner": {"version": "average"}, "num_registers": 1}, ("model.num_registers", 1, 0, "average")),
         ({"token_learner": {"version": "merge"}, "form": "factorised_dot_product"}, ("model.form", "joint", "merge")),

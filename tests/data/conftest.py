@@ -28,7 +28,6 @@ MULTI = dataclasses.replace(SINGLE, multi_label=True)
 
 
 def config_with(section: str, **changes: object) -> ExperimentConfig:
-    """`CONFIG` with other values in one section."""
     changed = dataclasses.replace(getattr(CONFIG, section), **changes)
     return dataclasses.replace(CONFIG, **{section: changed})
 

@@ -41,7 +41,6 @@ def scanned_manifest(root, paths, folder=None):
 
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory):
-    """The manifest of all real and broken files."""
     paths = [f"{folder}/{name}" for folder in ("videos", "broken") for name in os.listdir(shared_data / folder)]
     return scanned_manifest(shared_data, paths, tmp_path_factory.mktemp("manifest"))
 

@@ -4,14 +4,7 @@ import numpy as np
 import pytest
 
 from vidtl.config import AugmentationConfig, ClipConfig
-from vidtl.data.sampling import (
-    box_of_crop,
-    resample_indices,
-    resized_size,
-    span_indices,
-    train_box,
-    train_indices,
-)
+from vidtl.data.sampling import box_of_crop, resample_indices, resized_size, span_indices, train_box, train_indices
 from vidtl.video import Box
 
 SIZES = [(256, 340), (340, 256), (1080, 1920), (720, 720), (96, 128), (8, 8), (1, 1), (100, 3000), (47, 51)]

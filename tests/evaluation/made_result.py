@@ -20,10 +20,7 @@ CLIP = ClipConfig(num_frames=8, stride=1, frame_size=(32, 32), short_side=32)
 
 
 def made_result(num_videos, names, multi_label=False, unreadable=(), ids=None, max_videos=0) -> EvaluationResult:
-    """Video i has class i % K; multi-label ones also (i + 1) % K; about half of the single-label answers are right.
-
-    The last class has no video where there are more than two.
-    """
+    """Video i has class i % K, multi-label also (i + 1) % K, but of 3 or more the last; half the answers are right."""
     rows, used = np.arange(num_videos), max(len(names) - 1, 2)
     targets = np.zeros((num_videos, len(names)), np.float32)
     targets[rows, rows % used] = 1
@@ -51,7 +48,6 @@ def made_result(num_videos, names, multi_label=False, unreadable=(), ids=None, m
 
 
 def made_report(result: EvaluationResult, folder: Path) -> Path:
-    """All files of a result but pictures of videos; return the page."""
     write_report(result, metrics_record(result), folder)
     write_examples(result, folder)
     return write_page(folder)
@@ -66,7 +62,6 @@ def made_videos(folder: Path, num_videos: int) -> Records:
 
 
 def tiny_model(num_tokens: int) -> VideoModel:
-    """A ViViT of four timesteps; without TokenLearner for 0 tokens."""
     torch.manual_seed(0)
     learner = TokenLearnerConfig(num_tokens=num_tokens, after_block=1)
     model = ModelConfig(width=16, depth=2, num_heads=2, temporal_depth=1, tubelet=(2, 8, 8), token_learner=learner)

@@ -20,7 +20,6 @@ class PredictionTable(NamedTuple):
 
 
 def read_predictions(path: Path) -> PredictionTable:
-    """Read every name and every bit of the scores."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, strict=True))
     columns = [name for name in rows[0] if name.startswith("score: ")]

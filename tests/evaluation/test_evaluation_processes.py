@@ -31,7 +31,6 @@ def evaluate_case(num_videos, batch_size, multi_label, broken, **options) -> Eva
 
 
 def save_results(folder: Path, num_processes: int) -> None:
-    """Evaluate all cases with a wrapped model, in each process."""
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == num_processes == torch.distributed.get_world_size()

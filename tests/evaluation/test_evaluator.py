@@ -56,8 +56,6 @@ def test_batch_size_changes_only_the_batches(multi_label):
 
 
 class NotedProgress:
-    """A `Progress` and its only task."""
-
     def __init__(self) -> None:
         self.done: list[int] = []
 

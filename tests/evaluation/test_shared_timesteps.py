@@ -50,7 +50,6 @@ def made(**changes):
 
 
 def score(model, videos, paths, crops=1, batch_size=4, flips=((),)):
-    """Scores [N, K] of videos of the files `paths`."""
     records = replace(make_records(len(paths), multi_label=False), paths=StringColumn.from_strings(paths))
     num_clips, num_crops = len(videos[0].pixels) // crops, crops * len(flips)
     protocol = replace(get_protocol("center"), num_clips=num_clips, num_crops=num_crops, flips=flips)

@@ -7,7 +7,6 @@ from vidtl.metrics import Outcomes
 
 
 def made_outcomes(scores, targets, multi_label: bool = False) -> Outcomes:
-    """Take scores as logits."""
     scores = np.asarray(scores, np.float64)
     chances = probabilities(scores, "mean_logits", multi_label)
     return Outcomes(scores=scores, targets=np.asarray(targets) > 0, probabilities=chances, multi_label=multi_label)

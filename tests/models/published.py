@@ -16,7 +16,6 @@ NO_LEARNER = TokenLearnerConfig(num_tokens=0)
 
 
 def build(published: PublishedModel, **clip: Any) -> Any:
-    """Build the model as published, or at another clip, with all of its weights."""
     settings = {"num_frames": 1, **published.clip, **clip}
     return build_published(published, ClipConfig(**settings), num_classes=2)[0].eval()
 
@@ -33,7 +32,6 @@ def assert_close(ours: Tensor, reference: Tensor, place: object = "") -> None:
 
 
 def write_changed(folder: Path, source: Path, state: Mapping[str, Tensor] | None = None, **changes: Any) -> Path:
-    """Write a directory of published weights with other tensors or other settings."""
     folder.mkdir(exist_ok=True)
     config = json.loads((source / "config.json").read_text()) | changes
     (folder / "config.json").write_text(json.dumps(config))

@@ -17,7 +17,6 @@ from vidtl.models.weights.files import read_state
 
 
 def read(folder, **changes):
-    """Read a directory as it was saved."""
     config, state = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
     config |= {"preprocessor": {}, **changes}
     return find_reader(config, state)(config, state, str(folder))

@@ -18,7 +18,6 @@ CLASS_NAMES = ["zebra", "apple pie", "walk", "run", "Ünïcode"]
 
 
 def load(folder):
-    """Return the config.json and the tensors of a folder."""
     names = ("model.safetensors", "checkpoint.pth", "weights.npz")
     file = next(folder / name for name in names if (folder / name).exists())
     return read_json(folder / "config.json"), (read_flax if file.suffix == ".npz" else read_state)(file)
@@ -39,7 +38,6 @@ def under_backbone(config, state):
 
 
 def opengvlab(config, state):
-    """Layout of the directories VideoMAEv2-*."""
     nested = {"model_type": "VideoMAEv2_Base", "model_config": config}
     return nested, {f"model.{name}": tensor for name, tensor in state.items()}
 

@@ -23,7 +23,6 @@ CARD = b"---\nlicense: cc-by-nc-4.0\n---\n# A model\n"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """Empty cache, offline mode."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
@@ -149,8 +148,8 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header(header, value)
         self.end_headers()
         if self.command == "GET":
+            self.fetched.append(file or name)  # before the client can go on
             self.wfile.write(content)
-            self.fetched.append(file or name)
 
     do_HEAD = do_GET  # noqa: N815
 

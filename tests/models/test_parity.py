@@ -30,7 +30,6 @@ def files(golden, pattern):
 
 
 def read(path):
-    """Return inputs, output and settings of a file."""
     with np.load(path) as archive:
         meta = json.loads(archive["meta"].tobytes())
         inputs = [torch.from_numpy(archive[name]) for name in sorted(archive.files) if name.startswith("input:")]
@@ -38,7 +37,6 @@ def read(path):
 
 
 def flax_model(path):
-    """Build a model from the parameters of a file and the notes beside them."""
     (video,), output, meta = read(path)
     form = next((form for start, form in FORMS.items() if path.stem.startswith(start)), None)
     settings = dict(read_published(path).model)
@@ -66,7 +64,6 @@ def test_flax_vivit(golden, kind):
 
 
 def module_state(params, module):
-    """Convert the parameters of the authors' module alone."""
     weights = flax_weights({f"Transformer/{module}/{path}": array for path, array in params.items()}, module)
     assert not weights.unexpected
     return {name.split(".", 3)[3]: tensor for name, tensor in weights.state.items()}

@@ -26,7 +26,6 @@ SIZES: dict[str, Any] = {"width": 24, "depth": 2, "num_heads": 3, "temporal_dept
 
 
 def golden_config(folder):
-    """Convert the authors' arguments beside their weights."""
     config = json.loads((folder / "config.json").read_text())
     names = {"width": "embed_dim", "depth": "depth", "num_heads": "num_heads", "token_width": "token_dim"}
     sizes: dict[str, Any] = {name: config[key] for name, key in names.items()}

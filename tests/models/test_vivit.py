@@ -42,7 +42,6 @@ def clips():
 
 
 def cases():
-    """Return changes of `SMALL` by name."""
     found = {"uniform": {"tubelet_sampling": "uniform"}}
     found["space_time"] = {"form": "factorised_self_attention", "attention_order": "space_time"}
     for form in FORMS:

@@ -35,7 +35,6 @@ def build(clip=CLIP, num_classes=5, **changes):
 
 
 def save_timm(folder, pooling="mean"):
-    """Write a random image ViT of timm, and build it."""
     timm, is_cls = pytest.importorskip("timm"), pooling == "cls"
     sizes = {"img_size": 24, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "mlp_ratio": 2}
     pool = {"class_token": is_cls, "global_pool": "token" if is_cls else "avg", "fc_norm": False}

@@ -43,7 +43,6 @@ def digest(values: Any) -> str:
 
 
 def moments(tensor: torch.Tensor) -> list[float]:
-    """Compute mean and standard deviation."""
     return [float(tensor.double().mean()), float(tensor.double().std())]
 
 

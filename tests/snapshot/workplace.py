@@ -20,12 +20,10 @@ Settings = Mapping[str, Any]
 
 
 def section(name: str, **values: Any) -> dict[str, Any]:
-    """Return the settings of one section by dotted key."""
     return {f"{name}.{key}": value for key, value in values.items()}
 
 
 def options(settings: Settings) -> list[str]:
-    """Write settings as command-line options."""
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
     return [part for key, text in texts.items() for part in (f"--{key}", text)]
 
@@ -82,7 +80,6 @@ class Workplace:
         return self.folder / name
 
     def data(self, name: str) -> dict[str, Any]:
-        """Return the settings for one of the toy sets."""
         return {"data.dataset": name, "data.root": str(self.toy(name))}
 
     def run(self, name: str) -> Path:

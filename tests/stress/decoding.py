@@ -108,7 +108,6 @@ def fuzz(bench: Bench) -> Outcome:
 
 
 def judge_mutated(seeds: list[Path], decoder: str, seed: int, number: int) -> str:
-    """Judge one mutated file."""
     rng, original = random.Random(f"{seed} {decoder} {number}"), seeds[number % len(seeds)]
     path = original.with_name(f"{decoder}-{number}{original.suffix}")
     path.write_bytes(mutated(original.read_bytes(), rng))

@@ -117,7 +117,6 @@ def make_bases(folder: Path) -> dict[str, list[Path]]:
 
 
 def mutate(case: Path, kind: str, rng: random.Random) -> None:
-    """Change one file of a copied folder."""
     files = [each for each in case.rglob("*") if each.is_file() and each.suffix != ".mp4"]
     file = rng.choice(sorted(files)) if kind != "manifest" else case / FOLDER / FILE_NAME
     if rng.random() < 0.3:
@@ -136,13 +135,11 @@ def mutate(case: Path, kind: str, rng: random.Random) -> None:
 
 
 def read_model(case: Path) -> None:
-    """Predict a clip."""
     sys.argv = ["predict.py", "--checkpoint", str(case), str(case.parent / "clip.mp4")]
     predict.main()
 
 
 def read_data(case: Path) -> None:
-    """Read the annotated videos of all splits."""
     configure_logging(is_main_process=True)
     description = load_description("", case)
     read_splits(description, [*description.splits], case)

@@ -31,7 +31,6 @@ class Outcome:
     figures: dict[str, float] = field(default_factory=dict)
 
     def judge(self, name: str, is_right: bool) -> None:
-        """Count one case."""
         self.cases += 1
         if not is_right:
             self.failures.append(name)

@@ -95,7 +95,6 @@ def resume_grid(bench: Bench) -> Outcome:
 
 
 def train_toy(toy: Path, folder: Path, workers: int, accumulation: int) -> int:
-    """Run `tools/train.py`; return its exit code."""
     options = f"""
         --config {REPOSITORY}/configs/toy.yaml --data.root {toy} --output_dir {folder} --data.num_workers {workers}
         --clip.num_frames 8 --clip.stride 2 --clip.frame_size [32,32] --clip.short_side 36

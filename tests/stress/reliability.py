@@ -91,7 +91,6 @@ def run(name: str, scale: float, seed: int) -> dict[str, Any]:
 
 
 def page(results: dict[str, dict[str, Any]]) -> str:
-    """The results as Markdown."""
     rows = [
         "# Reliability: lost runs",
         "",

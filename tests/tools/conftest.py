@@ -18,7 +18,6 @@ from vidtl.runtime.progress import Progress
 
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
-    """Options of a short run."""
     return [
         *("--config", str(REPOSITORY / "configs/toy.yaml")),
         *("--clip.num_frames", "8", "--clip.stride", "2", "--clip.frame_size", "[32,32]", "--clip.short_side", "36"),
@@ -29,7 +28,6 @@ def tiny() -> list[str]:
 
 @pytest.fixture(scope="session")
 def two_steps(tiny: list[str]) -> list[str]:
-    """Options of two steps of training."""
     return [*tiny, "--schedule.length", "2 steps", "--schedule.warmup", "0 steps", "--training.trackers", "[]"]
 
 
@@ -55,7 +53,6 @@ CLASS_FOLDERS = "format: class_folders\nlabels: single\nsplits: {train: {videos:
 
 
 def copy_videos(root: Path, videos: dict[str, Path]) -> None:
-    """Copy each video to a place in a root."""
     for place, video in videos.items():
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(video, root / place)

@@ -13,7 +13,6 @@ from vidtl.training.checkpoint_directory import find_problem
 
 
 def train(launch, config, tiny, toy, folder):
-    """Train for two epochs; return the messages."""
     options = ["--data.root", toy, "--output_dir", folder, "--schedule.length", "2 epochs"]
     done = launch(config, "train", *tiny, *options, "--training.log_every_steps", "1")
     assert done.returncode == 0, done.stderr
@@ -22,7 +21,6 @@ def train(launch, config, tiny, toy, folder):
 
 @pytest.fixture(scope="module")
 def run(launch, toy, tiny, tmp_path_factory):
-    """Folder of a run in one process."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     train(launch, "cpu", tiny, toy, folder)
     return folder

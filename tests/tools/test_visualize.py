@@ -54,7 +54,6 @@ def test_rollout_without_token_learner(run_main, random_model, toy, tmp_path):
 
 @pytest.fixture(scope="module")
 def unbalanced(toy, tmp_path_factory):
-    """Class folders of 8 and 2 videos."""
     root, videos = tmp_path_factory.mktemp("unbalanced"), sorted((toy / "videos/train").iterdir())
     for name, chosen in {"train/many": videos[:8], "train/few": videos[8:10], "val/many": videos[10:12]}.items():
         copy_videos(root / name, {video.name: video for video in chosen})

@@ -42,14 +42,12 @@ def saved_steps(folder):
 
 
 def tensors_of(checkpoint):
-    """Weights, average and optimizer."""
     files = [OPTIMIZER, *(f"{part}{name}" for part in ("", f"{EMA}/") for name in (MODEL, UNMERGED))]
     files = [file for file in files if (checkpoint / file).exists()]
     return {f"{file}:{name}": value for file in files for name, value in load_file(checkpoint / file).items()}
 
 
 def are_equal(one, other):
-    """Compare two checkpoints bit by bit."""
     a, b = tensors_of(one), tensors_of(other)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 

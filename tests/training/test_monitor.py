@@ -7,7 +7,6 @@ from vidtl.training.monitor import FALSE_STOPS, is_above
 
 
 def stop_probability(limit, share, num_videos):
-    """Probability that a run of `num_videos` is stopped."""
     unreadable = np.arange(num_videos + 1)
     going, stopped, first = np.eye(1, num_videos + 1)[0], 0.0, 0
     for asked in range(1, num_videos + 1):

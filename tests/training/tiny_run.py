@@ -182,7 +182,6 @@ def take_steps(engine, count, start=0):
 
 
 def make_trouble(trouble):
-    """Fail in one process."""
     if trouble == "raise":
         raise ValueError("trouble")
     if trouble in ("pause", "sleep"):

@@ -43,7 +43,6 @@ def rgb_of(matrix: str, y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarr
 
 
 def skip_without(decoder: str, path: Any) -> None:
-    """Skip the test if `decoder` is not installed."""
     try:
         open_video(path, decoder).close()
     except UserError as error:
@@ -61,10 +60,7 @@ def unreadable(*parts: object) -> Iterator[None]:
 
 
 def equal_or_refused(path: Path, decoder: str, expected: np.ndarray) -> None:
-    """Compare all frames in random order, and the last one alone; only the RGB libraries may refuse the file.
-
-    Rounding of chroma may differ.
-    """
+    """Compare all frames in random order, and the last one alone, but for rounding; RGB libraries may refuse files."""
     numbers = np.append(np.random.default_rng(0).permutation(len(expected)), len(expected) - 1)
     try:
         parts = [read(path, part, decoder=decoder) for part in (numbers[:-1], numbers[-1:])]

@@ -98,10 +98,7 @@ PROTOCOLS = (
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, bytes]]:
-    """Provide a folder with a pipe as neighbor, whose opening would block, and the port of a server that nobody calls.
-
-    An RGB library that is reached fails the test.
-    """
+    """Provide a folder beside a pipe, whose opening would block, and the port of a server that nobody may call."""
     for library in (DECORD, TORCHCODEC):
         watched = library._replace(load=lambda: None, open=lambda *args: pytest.fail(f"a library was reached: {args}"))
         monkeypatch.setitem(DECODERS, library.name, partial(RGBFramesReader, watched))

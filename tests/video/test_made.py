@@ -31,7 +31,6 @@ def encode(
     path, codec, frames, pix_fmt="yuv420p", degrees=0, rate=25, form=None, numbers=range(NUM_FRAMES),
     after_silence=False, **options,
 ):  # fmt: skip
-    """Encode RGB frames, each at the time of its number."""
     with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = frames[0].shape[:2]

@@ -60,8 +60,9 @@ def test_reliability_diagrams_with_and_without_videos(tmp_path):
 @pytest.mark.parametrize("num_classes", [1, 15])
 def test_average_precision_bars(tmp_path, monkeypatch, num_classes):
     monkeypatch.setattr(classes, "MAX_BARS", 10)
-    values, names = [np.nan, *np.linspace(0, 1, num_classes)[1:]], (HOSTILE * 2)[:num_classes]
-    draw_average_precision(np.array(values), np.arange(num_classes), 50, names, tmp_path / "ap.png", "title")
+    outcomes = random_outcomes(2, 50, num_classes, True)
+    outcomes.targets[:, 0] = False
+    draw_average_precision(outcomes, (HOSTILE * 2)[:num_classes], tmp_path / "ap.png", "title")
     assert pixels(tmp_path / "ap.png").shape[0] > 100
 
 

@@ -42,7 +42,6 @@ def sound_of(path):
 
 
 def luma_of(path, numbers):
-    """[T, H, W]."""
     planes = read(path, numbers, form="planar").astype(float)
     return planes[:, : planes.shape[1] * 2 // 3]
 

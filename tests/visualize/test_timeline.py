@@ -12,7 +12,6 @@ from vidtl.visualize.timeline import MAX_ROWS, NUM_THUMBNAILS, draw_timeline
 
 @pytest.fixture
 def figures(monkeypatch):
-    """Collect the figures that are saved."""
     found, save = [], timeline.save_figure
     monkeypatch.setattr(timeline, "save_figure", lambda figure, path: (found.append(figure), save(figure, path)))
     return found

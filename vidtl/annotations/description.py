@@ -146,10 +146,7 @@ def read_splits(
 def read_unlabeled(
     description: DatasetDescription, split: str, root: Path, class_names: Sequence[str], follow_links: bool = True
 ) -> Records:
-    """Read a split that may lack labels, such as a published test list, for prediction.
-
-    `class_names` are those of the model, which count where the data set has no list of classes.
-    """
+    """Read a split that may lack labels, for prediction; `class_names` count where the data set has no list of them."""
     return read_splits(description, [split], root, follow_links, class_names=class_names)[split]
 
 

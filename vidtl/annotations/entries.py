@@ -24,12 +24,10 @@ def read_table(
     """Yield line or position, from 1, and values of each row; the ending decides the kind of file, CSV by default.
 
     JSON files are lists of objects, or objects of them, whose names become the field `key`; other values become the
-    field `value`. Some entries may lack `start`, `end` and `label`. `lacking` receives a message for each column of
-    labels that the whole file lacks.
+    field `value`. Some entries may lack `start`, `end`, `label`. `lacking` receives messages of labels that all lack.
 
     In `columns`, `a + b` joins the values of two, and `segment.0` is the first item of the list `segment`. `keys` lead
-    to nested entries of a JSON file, which inherit the fields around them; an empty list of them is one. The
-    `separator` joins the items of a list.
+    to nested entries of a JSON file, with the fields around them. The `separator` joins the items of a list.
 
     UserError: another kind of file, a missing field, an object that repeats a name, or no pyarrow for Parquet.
     """

@@ -103,10 +103,7 @@ class _Folder:
         return {stem: name for stem, (_, _, name) in found.items()}
 
     def find(self, name: str, any_ending: bool = False) -> str | None:
-        """Return the equal name, or the one that differs in composed accents only; a video for a name without ending.
-
-        `name.*` is always without its ending.
-        """
+        """Return the equal name, or one of other composed accents; a video for `name.*` or a name without ending."""
         if name.endswith(".*"):
             return self._stems.get(normalize("NFC", name[:-2]))
         if name in self.names:
@@ -143,8 +140,7 @@ class VideoFinder:
     def find(self, fields: Fields) -> str | None:
         """Return the path relative to the root, or None if no pattern matches a file.
 
-        Folders also match with underscores for spaces and without `'`, `(` and `)`, as torchvision.datasets.Kinetics
-        names class folders.
+        Folders also match with underscores for spaces and without `'`, `(` and `)`, as torchvision's Kinetics has.
         """
         for number, pattern in self._places:
             path = pattern.format_map(fields)
@@ -161,10 +157,7 @@ class VideoFinder:
         return None
 
     def place(self, path: str, written: str = "") -> str:
-        """Locate a path of an annotation in the folders; if it is in none, return that in the first folder.
-
-        `written` is the path before its separators were changed.
-        """
+        """Locate a path in the folders, or else in the first; `written` is it before its separators were changed."""
         for any_ending in (False, True):
             for beginning in self._beginnings:
                 expected = beginning + path
@@ -213,10 +206,7 @@ class VideoFinder:
         return any(found.lower().endswith(suffixes) for found in self._list(folder).names)
 
     def expected_pattern(self, needs: str | None = None) -> str:
-        """Return the expected place of missing videos: the first folder, and the pattern that most videos matched.
-
-        With `needs`, only patterns with that field count (or all, if none has it).
-        """
+        """Return the place of missing videos: first folder, and most used pattern (of those with the field `needs`)."""
         numbers = [i for i, p in enumerate(self.patterns) if needs is None or needs in pattern_fields(p)]
         number = max(numbers or range(len(self.patterns)), key=self._hits.__getitem__)
         pattern = join(self._first_folder, self.patterns[number])

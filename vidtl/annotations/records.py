@@ -146,7 +146,6 @@ class Records:
     """Part of the file that the record covers: 0 to inf for the whole file."""
     segment_ends_s: NDArray[np.float64]
     further_annotations: tuple[Path, ...] = ()
-    """Annotation files after the first."""
     file_numbers: NDArray[np.int16] | None = None
     """Annotation file of each record: 0 for `annotation`, 1 for the first of `further_annotations`; None: all 0."""
     frame_rate: float | None = None
@@ -170,10 +169,7 @@ class Records:
         return annotated_at(file, int(self.lines[index]))
 
     def labels(self, index: int, start_s: float = -np.inf, end_s: float = np.inf) -> NDArray[np.int32]:
-        """Return the classes of the whole video, or of the part between two frames, each once and in rising order.
-
-        As Charades labels frames with start < t < end, a segment that ends where the clip begins does not count.
-        """
+        """Return the classes of the video, or a part, rising; as in Charades, none that ends where the part begins."""
         entries = self._entries(index)
         times = np.array([self.label_starts_s[entries], self.label_ends_s[entries]], np.float32)  # as in older runs
         active = (times[0] < end_s) & (times[1] > start_s)

@@ -55,10 +55,7 @@ def read_columns(
     lacking: list[str] | None = None,
     delimiter: str = ",",
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield line number and columns of each row that is not blank; names and values are stripped.
-
-    The `optional` columns may be absent; messages that name them are then added to `lacking`.
-    """
+    """Yield line number and stripped columns of each row; `lacking` receives messages about absent `optional` ones."""
     line, places = 1, list[tuple[str, int]]()
     reader = csv.reader(_lines(file, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
@@ -199,10 +196,7 @@ def _read(pairs: _Pairs) -> _Reading | None:
 
 
 def _numbered(file: Path, lines: Sequence[str], forms: Iterable[_Pairs]) -> dict[int, str] | None:
-    """Return the name of each number in the form that holds, first in one without gaps; None if there are no numbers.
-
-    UserError with two lines if no form holds or several do.
-    """
+    """Return names by number in the form that holds, best without gaps; None without numbers, UserError if unsure."""
     readings = [reading for form in forms if (reading := _read(form))]
     if not readings:
         return None

@@ -42,10 +42,7 @@ class FoundVideos(NamedTuple):
 
 
 def find_videos(paths: Iterable[Path], image_model: bool = False) -> FoundVideos:
-    """Find videos in files, all of which are accepted, and folders, see `VideoWalk`; UserError for a missing path.
-
-    For an `image_model` (of one frame), each image in a folder is a video.
-    """
+    """Find videos: files, and those in folders, for an `image_model` each image; UserError for missing paths."""
     videos: dict[Path, VideoFile] = {}
     ignored: list[Path] = []
     for path in paths:
@@ -83,10 +80,7 @@ def records_by_kind(
     classes: ClassNames = _ANY,
     multi_label: bool = False,
 ) -> Iterator[tuple[list[VideoFile], Records, DataConfig]]:
-    """Yield video files, then images, which are read as RGB only: those there are, their records and settings.
-
-    No manifest is used: it would be that of the training data.
-    """
+    """Yield video files, then images, which are read as RGB, if any: with records, and settings without a manifest."""
     for is_video, pixel_format in ((True, data.pixel_format), (False, "rgb")):
         of_kind = [video for video in videos if (video.kind == "video") == is_video]
         if of_kind:

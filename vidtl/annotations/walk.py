@@ -17,8 +17,7 @@ class VideoWalk:
 
     Names are in order, files before folders. Images alone are the frames of one video; images beside videos, such as
     covers, are ignored. Links are followed, and each real folder is read once. Links to a folder above themselves,
-    `folder` or `root` are ignored, so that neither a circle nor a link to `/` runs away; those into `folder` as well,
-    unless hidden there.
+    `folder` or `root` are ignored, lest a circle or a link to `/` run away; so are those into `folder`, unless hidden.
     """
 
     def __init__(
@@ -27,8 +26,7 @@ class VideoWalk:
         """Start at `folder`, to which paths are relative, in `root`.
 
         `is_single` is True if each image in a folder (its path) is a video of its own, `is_video` if a file with an
-        unknown ending is one. Without `is_video`, none is, and a folder that cannot be listed is an OSError; with it,
-        such a folder is ignored.
+        unknown ending is one. Without it, none is, and a folder that cannot be listed is no longer ignored: OSError.
         """
         self.ignored: list[str] = []
         """Paths that were found and not read."""

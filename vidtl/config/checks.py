@@ -23,8 +23,7 @@ operation: output, checkpoints, and the response to broken videos, steps and pro
 
 def setting(default: T, *effects: Effect) -> T:
     """Declare a field with its default and its effects."""
-    value: T = field(default=default, metadata=affects(*effects))
-    return value
+    return field(default=default, metadata=affects(*effects))  # type: ignore[no-any-return]
 
 
 def affects(*effects: Effect) -> dict[str, frozenset[str]]:

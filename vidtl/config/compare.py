@@ -33,8 +33,7 @@ def differences(
 ) -> list[tuple[str, object, object]]:
     """List key, recorded and present value of the settings that differ and have one of these effects.
 
-    A `recorded` setting that is missing was added later and counts as the default; one that no longer exists is a
-    difference, since its effect is unknown.
+    A `recorded` setting that is missing, of later versions, counts as the default; one that is gone is a difference.
     """
     absent = "(absent)"
     before, now = {**settings_of(ExperimentConfig()), **recorded}, settings_of(config)

@@ -35,6 +35,12 @@ def _sizes(table: str) -> dict[str, dict[str, int]]:
 
 
 _DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0, "stochastic_depth": 0.0}
+_TOKEN_LEARNER: dict[str, Any] = {"num_tokens": 8, "after_block": 3, "hidden": None, "elastic": False}
+
+
+def _token_learner(**others: Any) -> dict[str, Any]:
+    return {f"token_learner.{key}": value for key, value in (_TOKEN_LEARNER | others).items()}
+
 
 ARCHITECTURES: dict[str, Architecture] = {
     "vivit": Architecture(  # ViViT section 4.1; Ti and S as in the TokenLearner configurations
@@ -61,13 +67,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "attention_softcap": 0.0,
             **_DROPOUT,
             "stochastic_depth_rescale": False,
-            "token_learner.num_tokens": 8,
-            "token_learner.after_block": 3,
-            "token_learner.version": "v1.1",
-            "token_learner.pooling": "sum",
-            "token_learner.hidden": None,
-            "token_learner.elastic": False,
-            "token_learner.fuser": False,
+            **_token_learner(version="v1.1", pooling="sum", fuser=False),
         },
         clip={"num_frames": 32, "frame_size": (224, 224)},
     ),
@@ -91,12 +91,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "tubelet": (1, 6, 6),
             "dropout": 0.1,
             "attention_dropout": 0.1,
-            "token_learner.num_tokens": 8,
-            "token_learner.after_block": 3,
-            "token_learner.version": "v1",
-            "token_learner.pooling": "mean",
-            "token_learner.hidden": None,
-            "token_learner.elastic": False,
+            **_token_learner(version="v1", pooling="mean"),
         },
         clip={"num_frames": 1, "frame_size": (48, 48), "short_side": 52, "mean": (0.0,) * 3, "std": (1.0,) * 3},
     ),
@@ -133,7 +128,8 @@ class TokenLearnerConfig:
     hidden: int | None = None
     """Maps that are computed, of which the first `num_tokens` are used; default: num_tokens."""
     elastic: bool | None = None
-    """Train for every number of tokens up to `num_tokens`, to choose one when the model runs."""
+    """Train for every number of tokens up to `num_tokens`, to choose one when the model runs: behind TokenLearner, each
+    token attends to earlier ones alone."""
     fuser: bool | None = None
     """Wrap every later block as TokenLearner -> block -> TokenFuser, which restores the number of tokens (vivit)."""
 
@@ -247,7 +243,8 @@ def _check_token_learner(known: Mapping[str, Any]) -> None:
     key, names = "model.token_learner", ("num_tokens", "hidden", "version", "elastic")
     count, hidden, version, elastic = (known[f"token_learner.{name}"] for name in names)
     require(hidden is None or hidden >= count, f"{key}.hidden", hidden, f"{count} or more, {key}.num_tokens")
-    require(count > 2 or not elastic, f"{key}.num_tokens", count, f"3 or more with {key}.elastic")
+    allowed = f"v1 or v1.1 with {key}.elastic: the baselines learn no tokens"
+    require(not elastic or version.startswith("v"), f"{key}.version", version, allowed)
     if elastic or hidden or version in ("average", "merge"):
         reason = f"with {key}.{'elastic' if elastic else 'hidden' if hidden else f'version {version}'}"
         values = {"token_learner.fuser": False, "pooling": "mean", "num_registers": 0, "temporal_input": "pooled"}

@@ -74,10 +74,7 @@ def parse_length(text: str, key: str) -> Length:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Length of the run and learning rate per optimizer step, independent of the number of processes.
-
-    Lengths are in epochs, optimizer steps or samples: `30 epochs`, `5000 steps`, `2_000_000 samples`.
-    """
+    """Length of the run and its learning rates; lengths are such as `30 epochs`, `5000 steps`, `2_000_000 samples`."""
 
     name: Literal["cosine", "linear", "step", "constant"] = "cosine"
     """Decay after the warm-up: cosine or linear to `final_factor`, steps at `milestones`, or none."""

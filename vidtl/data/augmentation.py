@@ -39,8 +39,7 @@ _CUTMIX_SHARE = 0.5  # of the batches, all mixed, where both are on (`switch_pro
 class ColorJitter(NamedTuple):
     """Color change of one clip; the defaults change nothing.
 
-    `brightness` is added to RGB in 0..1. At `contrast` 0, a frame has its mean color; at `saturation` 0, it is gray;
-    `hue` is in turns of the color circle.
+    `brightness` is added to RGB in 0..1; `contrast` 0 is the mean color, `saturation` 0 gray; `hue` is in turns.
     """
 
     brightness: float = 0.0
@@ -90,17 +89,14 @@ def _color_matrices(saturation_B: torch.Tensor, hue_B: torch.Tensor) -> torch.Te
     rotation = eye.repeat(len(hue_B), 1, 1)
     rotation[:, 1, 1], rotation[:, 1, 2] = cosine, -sine
     rotation[:, 2, 1], rotation[:, 2, 2] = sine, cosine
-    matrices: torch.Tensor = torch.linalg.inv(to_yiq) @ rotation @ to_yiq @ saturate
-    return matrices
+    return torch.linalg.inv(to_yiq) @ rotation @ to_yiq @ saturate  # type: ignore[no-any-return]
 
 
 def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> torch.Tensor:
     """Change brightness, saturation, hue, then contrast around the mean color of each frame."""
     brightness, contrast, saturation, hue = torch.tensor(colors).unbind(dim=1)
-    matrices, brightness, contrast = (
-        values.to(rgb_BTCHW.device, non_blocking=True)
-        for values in (_color_matrices(saturation, hue), brightness, contrast)
-    )
+    on_host = _color_matrices(saturation, hue), brightness, contrast
+    matrices, brightness, contrast = (values.to(rgb_BTCHW.device, non_blocking=True) for values in on_host)
     frames, height = rgb_BTCHW.shape[1], rgb_BTCHW.shape[3]
     pixels = rearrange(rgb_BTCHW, "B T C H W -> B C (T H W)")
     pixels = matrices @ (pixels + brightness[:, None, None]).clamp(0, 1)
@@ -110,10 +106,7 @@ def _jitter_colors(rgb_BTCHW: torch.Tensor, colors: Sequence[ColorJitter]) -> to
 
 
 def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
-    """Apply RandAugment, color jitter and flips of each clip, in this order, to float32 [B, T, 3, H, W] in 0..1.
-
-    Steps that none of the B `augmentations` needs are skipped.
-    """
+    """Apply RandAugment, color jitter and flips, in this order, where drawn, to float32 [B, T, 3, H, W] in 0..1."""
     if any(clip.operations for clip in augmentations):
         clips = zip(rgb_BTCHW, augmentations, strict=True)
         rgb_BTCHW = torch.stack([apply_operations(rgb_TCHW, clip.operations) for rgb_TCHW, clip in clips])
@@ -128,10 +121,7 @@ def augment(rgb_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> t
 
 
 def erase(input_BTCHW: torch.Tensor, augmentations: Sequence[Augmentation]) -> torch.Tensor:
-    """Fill the erased box of each normalized clip with standard normal noise, in place.
-
-    The box is the same in all frames, the noise is not (timm's `pixel` mode; boxes of whole clips as in MViT).
-    """
+    """Fill the erased box with normal noise, in place (timm's `pixel` mode; one box for all frames, as in MViT)."""
     for clip_TCHW, augmentation in zip(input_BTCHW, augmentations, strict=True):
         if augmentation.erasure:
             top, left, height, width = augmentation.erasure.box
@@ -157,8 +147,7 @@ def draw_mixing(
 ) -> Mixing | None:
     """Draw the mixing of one micro-batch; None if its clips are not mixed.
 
-    Of the B `weights`, those of 0, which pad a batch, come last and are not mixed. `position` is the optimizer step,
-    the micro-batch and the process.
+    Of B `weights`, those of 0, which pad a batch, come last. `position` is optimizer step, micro-batch and process.
     """
     real = sum(weight > 0 for weight in weights)
     if real < 2 or not config.mixes:

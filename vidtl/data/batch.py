@@ -1,8 +1,7 @@
 """Batches of decoding workers, and their conversion to the model's input on the device.
 
 Axes: B clips, V views of one video, T frames, H W pixels, K classes. Pixels are uint8, planar YUV 4:2:0 (I420)
-[.., T, H * 3 / 2, W] or RGB [.., T, H, W, 3]: float32 clips would cost four times the memory traffic of RGB and eight
-times that of I420.
+[.., T, H * 3 / 2, W] or RGB [.., T, H, W, 3]: float32 clips would cost eight or four times the memory traffic.
 """
 
 from collections.abc import Callable, Iterator
@@ -82,7 +81,6 @@ class VideoViews:
     color: int
     """`Color.code()` of the file."""
     failure: Failure | None
-    """Set if there are no pixels."""
     frames: np.ndarray | None = None
     """int64 [V, T]: numbers of the frames in the file."""
     num_frames: int = 0
@@ -155,8 +153,7 @@ def to_rgb(pixels: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
 def normalize(rgb_BTCHW: torch.Tensor, clip: ClipConfig) -> torch.Tensor:
     """Subtract `clip.mean` and divide by `clip.std`, per channel."""
     mean, std = torch.tensor([clip.mean, clip.std])[:, :, None, None].to(rgb_BTCHW.device, non_blocking=True)
-    input_BTCHW: torch.Tensor = (rgb_BTCHW - mean) / std
-    return input_BTCHW
+    return (rgb_BTCHW - mean) / std  # type: ignore[no-any-return]
 
 
 def prepare_input(pixels: torch.Tensor, color: torch.Tensor, clip: ClipConfig) -> torch.Tensor:

@@ -25,7 +25,8 @@ from vidtl.data.sampling import resample_indices, train_box, train_indices
 from vidtl.data.workers import Reads
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
-from vidtl.video import UnreadableVideo, VideoReader, View, clip_shape, open_video
+from vidtl.video import UnreadableVideo, VideoReader, View, open_video
+from vidtl.video.reader import clip_shape
 
 _CLIP, _SUBSTITUTE = 0, 1  # last key of the random streams of a clip, one per purpose
 
@@ -66,10 +67,7 @@ def open_record(records: Records, index: int, data: DataConfig, manifest: Manife
 
 
 def available_frames(video: VideoReader, records: Records, index: int, target_fps: float) -> np.ndarray:
-    """Return the frame numbers of the record's segment, in order: int64 [M]; resampled to `target_fps` if above 0.
-
-    UnreadableVideo if there are none.
-    """
+    """Return the frames of the segment: int64 [M], resampled to `target_fps` if above 0; UnreadableVideo for none."""
     start, end = records.segment_starts_s[index], records.segment_ends_s[index]
     frames = np.arange(*np.searchsorted(video.times_s, [start, end]))
     if len(frames) == 0:
@@ -141,10 +139,7 @@ class ClipDataset(Dataset[list[Clip]]):
         ]
 
     def _substitutes(self, key: ClipKey) -> Iterator[int]:
-        """Yield other records in random order, each once: up to 1,000 with the same labels, then up to 1,000 others.
-
-        The order is a function of the key alone. Missing files are skipped.
-        """
+        """Yield other records, by the key alone, whose files exist: up to 1,000 with the same labels, then others."""
         records = self.records
         rng = generator(self.seed, key.epoch, key.record, 0, _SUBSTITUTE)
         alike = records.with_labels(records.labels(key.record))

@@ -27,7 +27,7 @@ from vidtl.data.protocols import Protocol, get_protocol
 from vidtl.data.workers import read_batches
 from vidtl.errors import UserError
 from vidtl.runtime.seeding import generator
-from vidtl.video import clip_shape
+from vidtl.video.reader import clip_shape
 
 # Evaluation: limits of the videos that a worker sends at once, and the least number of its batches.
 _BATCH_BYTES, _PASS_BYTES, _MAX_PER_BATCH, _BATCHES_PER_WORKER = 1 << 20, 1 << 25, 32, 8
@@ -131,8 +131,7 @@ class TrainLoader:
     def iterate(self, start_step: int = 0, given_up: Mapping[Read, str] | None = None) -> Iterator[ClipBatch]:
         """Yield micro-batches from `start_step` to the end of the run, `accumulation_steps` for each step.
 
-        Reads that an earlier attempt `given_up`, with their reasons, are not tried. UserError where no video tried for
-        one clip could be read.
+        Reads that an earlier attempt has `given_up` are not tried. UserError where no video for a clip can be read.
         """
         dataset, config = self.dataset(), self.config
         dataset.reads.given_up.update(given_up or {})

@@ -20,9 +20,8 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 from vidtl.annotations.layout import check_inside
 from vidtl.errors import UserError, existing
-from vidtl.video import ScannedVideo, UnreadableVideo
-from vidtl.video.reader import Orientation
-from vidtl.video.timeline import MOST_FRAMES, unpack_timeline
+from vidtl.video.reader import Orientation, UnreadableVideo
+from vidtl.video.timeline import MOST_FRAMES, ScannedVideo, unpack_timeline
 
 FOLDER = ".vidtl"
 """Folder of the manifest in a data root. Hidden, so that no layout takes it for a folder of videos."""

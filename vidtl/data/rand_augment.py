@@ -12,6 +12,7 @@ interpolation for each frame, where here it is bilinear.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -70,27 +71,14 @@ def _whole_clip(operation: Callable[..., torch.Tensor]) -> Callable[..., torch.T
 
     def apply(pixels_TCHW: torch.Tensor, *arguments: float) -> torch.Tensor:
         tall = operation(rearrange(pixels_TCHW, "T C H W -> C (T H) W"), *arguments)
-        frames: torch.Tensor = rearrange(tall, "C (T H) W -> T C H W", T=len(pixels_TCHW))
-        return frames
+        return rearrange(tall, "C (T H) W -> T C H W", T=len(pixels_TCHW))  # type: ignore[no-any-return]
 
     return apply
-
-
-def _posterize(pixels_TCHW: torch.Tensor, bits: float) -> torch.Tensor:
-    return pixels_TCHW if bits >= 8 else functional.posterize(pixels_TCHW, int(bits))
-
-
-def _solarize(pixels_TCHW: torch.Tensor, threshold: float) -> torch.Tensor:
-    return pixels_TCHW if threshold > 255 else functional.solarize(pixels_TCHW, threshold)
 
 
 def _solarize_add(pixels_TCHW: torch.Tensor, added: float) -> torch.Tensor:
     brighter = (pixels_TCHW.short() + int(added)).clamp_(max=255).to(torch.uint8)
     return torch.where(pixels_TCHW < 128, brighter, pixels_TCHW)
-
-
-def _rotate(pixels_TCHW: torch.Tensor, degrees: float) -> torch.Tensor:
-    return functional.rotate(pixels_TCHW, degrees, InterpolationMode.BILINEAR, fill=[_FILL])  # type: ignore[no-any-return]
 
 
 def _affine(pixels_TCHW: torch.Tensor, move: tuple[float, float], shear: tuple[float, float]) -> torch.Tensor:
@@ -111,14 +99,14 @@ OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "autocontrast": _whole_clip(functional.autocontrast),
     "equalize": _whole_clip(functional.equalize),
     "invert": functional.invert,
-    "posterize": _posterize,
-    "solarize": _solarize,
+    "posterize": lambda pixels_TCHW, bits: pixels_TCHW if bits >= 8 else functional.posterize(pixels_TCHW, int(bits)),
+    "solarize": lambda pixels_TCHW, least: pixels_TCHW if least > 255 else functional.solarize(pixels_TCHW, least),
     "solarize_add": _solarize_add,
     "color": functional.adjust_saturation,
     "contrast": _whole_clip(functional.adjust_contrast),
     "brightness": functional.adjust_brightness,
     "sharpness": functional.adjust_sharpness,
-    "rotate": _rotate,
+    "rotate": partial(functional.rotate, interpolation=InterpolationMode.BILINEAR, fill=[_FILL]),
     "shear_x": lambda pixels_TCHW, slope: _affine(pixels_TCHW, (0.0, 0.0), (slope, 0.0)),
     "shear_y": lambda pixels_TCHW, slope: _affine(pixels_TCHW, (0.0, 0.0), (0.0, slope)),
     "translate_x": lambda pixels_TCHW, share: _affine(pixels_TCHW, (share * pixels_TCHW.shape[3], 0.0), (0.0, 0.0)),

@@ -25,10 +25,7 @@ _PLACES = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (2, 0), (2, 4), (4, 2), (0, 2
 
 
 def span_indices(start: int, num_frames: int, stride: int, num_available: int, short_video: ShortVideo) -> np.ndarray:
-    """Return `num_frames` frames from `start` on, `stride` apart: int64 [T].
-
-    Past the last frame, "loop" continues with the first frame, and "hold" repeats the last one.
-    """
+    """Return T frames from `start` on, `stride` apart: int64 [T]; past the end, "loop" restarts, "hold" repeats."""
     indices = start + np.arange(num_frames, dtype=np.int64) * stride
     return indices % num_available if short_video == "loop" else indices.clip(0, num_available - 1)
 
@@ -128,10 +125,7 @@ def jitter_box(
 
 
 def random_resized_box(height: int, width: int, augmentation: AugmentationConfig, rng: np.random.Generator) -> Box:
-    """Draw a box of random area and aspect in the frame (Inception's crop, as torchvision's RandomResizedCrop).
-
-    If none of ten tries fits, the largest centered box of an allowed aspect is used. Draws: see `draw_box`.
-    """
+    """Draw Inception's crop (`draw_box`; torchvision's RandomResizedCrop), or else the largest centered one."""
     if box := draw_box(height, width, augmentation.area_range, augmentation.aspect_range, rng):
         return box
     narrowest, widest = augmentation.aspect_range
@@ -141,10 +135,7 @@ def random_resized_box(height: int, width: int, augmentation: AugmentationConfig
 
 
 def draw_box(height: int, width: int, area_range: Range, aspect_range: Range, rng: np.random.Generator) -> Box | None:
-    """Draw ten boxes of random area and aspect and return the first that fits, or None.
-
-    Draws: ten shares of the area, ten logarithms of width / height, top, left.
-    """
+    """Draw ten shares of the area, ten logarithms of width / height, top, left; return the first box that fits."""
     areas = rng.uniform(*area_range, size=_TRIES) * height * width
     aspects = np.exp(rng.uniform(np.log(aspect_range[0]), np.log(aspect_range[1]), size=_TRIES))
     heights, widths = np.round(np.sqrt(areas / aspects)), np.round(np.sqrt(areas * aspects))

@@ -94,10 +94,7 @@ def sliding_windows(records: Records, clip: ClipConfig, data: DataConfig, hop: H
 def centered_windows(
     records: Records, clip: ClipConfig, data: DataConfig, times_s: Callable[[int, float], NDArray[np.float64]]
 ) -> Windows:
-    """Center one window on the frame shown at each time, and move it into its file; windows may be equal.
-
-    `times_s` gives the times by record number and duration in s of the whole file; 0 for one that cannot be opened.
-    """
+    """Center a window on the frame at each of `times_s(record number, duration in s or 0)`, moved into its file."""
 
     def starts(index: int, file: _FrameTimes, last: int) -> NDArray[np.int64]:
         shown = np.searchsorted(file.times_s, times_s(index, file.duration_s) + _CLOCK_TOLERANCE_S, side="right") - 1

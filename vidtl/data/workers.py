@@ -89,8 +89,7 @@ def read_batches(
 ) -> Generator[Any]:
     """Yield the batches, of about `batch_bytes`, of `keys_after(0)` in order; it gives the keys after so many batches.
 
-    The data set reads every file in `reads.limited`. UserError as in the data set and `check_resources`, or where
-    workers fail without any video.
+    The data set reads files in `reads.limited`. UserError as its own, of `check_resources`, and for failing workers.
     """
     present = islice(keys_after(0), reads.num_workers * _PREFETCHED_BATCHES + 1)  # those that wait, and that in use
     check_resources(reads.num_workers, sum(1 for _ in present), batch_bytes)

@@ -112,10 +112,7 @@ def write_calibration(calibration: Calibration, checkpoint: Checkpoint) -> Path:
 
 
 def read_calibration(checkpoint: Checkpoint, model: VideoModel, multi_label: bool) -> Calibration | None:
-    """Read the file beside the weights of `model`, with thresholds in its order of classes; None if there is none.
-
-    UserError as `from_document`, or for a calibration of another model.
-    """
+    """Read the file beside the weights, if any, thresholds in the model's order; UserError for another model's."""
     path = checkpoint.model_directory / FILE_NAME
     if not path.exists():
         return None
@@ -131,5 +128,4 @@ def read_calibration(checkpoint: Checkpoint, model: VideoModel, multi_label: boo
 
 def _logits(chances_NK: NDArray[np.float64], multi_label: bool) -> NDArray[np.float64]:
     chances = chances_NK.clip(1e-300, 1 - 1e-16)
-    logits_NK: NDArray[np.float64] = np.log(chances) - (np.log1p(-chances) if multi_label else 0)
-    return logits_NK
+    return np.asarray(np.log(chances) - (np.log1p(-chances) if multi_label else 0))

@@ -171,10 +171,8 @@ def evaluate(
         progress: shows the videos of this process; those of an interrupted evaluation count as done.
         store: receives finished batches, and holds those of an interrupted evaluation.
 
-    Raises:
-        UserError: nothing to evaluate, a single-label video without exactly one label, a model with another number of
-            classes, scores that are not finite, or a store that cannot be written.
-        RuntimeError: a video that was scored twice or not at all, or has the wrong number of views (a bug).
+    UserError: nothing to evaluate, a single-label video without exactly one label, a model with another number of
+    classes, scores that are not finite, or a store that cannot be written. RuntimeError: a bug.
     """
     targets_NK = _targets(records)
     scorer = Scorer(accelerator.unwrap_model(model), records, clip, evaluation, protocol, accelerator)

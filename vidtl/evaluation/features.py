@@ -106,10 +106,7 @@ def extract(
 
 
 def load_features(folder: str | Path) -> tuple[NDArray[Any], list[Row], dict[str, Any]]:
-    """Read features [rows, *shape], NaN for unreadable videos, their rows, and the description.
-
-    UserError where there are none, the extraction has not finished, or a file is not readable.
-    """
+    """Read features [rows, *shape], NaN for unreadable videos, rows and description; UserError if not all are there."""
     if not (Path(folder) / "index.csv").is_file():
         raise UserError(f"{folder} has no index.csv; allowed: a folder of features.py, which has finished")
     files = sorted(Path(folder).glob("features-*.safetensors"))

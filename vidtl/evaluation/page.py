@@ -93,10 +93,7 @@ def draw_examples(
 
 
 def confidently_wrong(result: EvaluationResult) -> list[int]:
-    """Choose readable videos by the probability of a class that they do not have, largest first.
-
-    The class is the best one of single-label data, and the best of the absent ones of multi-label data.
-    """
+    """Choose readable videos by the highest probability of a wrong answer, with several labels of an absent class."""
     outcomes = result.outcomes
     is_best_NK = outcomes.answers[:, None] == np.arange(len(result.class_names))
     absent_NK = ~outcomes.targets & (is_best_NK | outcomes.multi_label)
@@ -183,20 +180,16 @@ def _picture(folder: Path, number: int) -> Path:
 
 def _first(candidates: NDArray[np.int64], order_N: NDArray[np.float64]) -> list[int]:
     """Return the first `NUM_EACH` candidates in rising order; of equal ones, those annotated first."""
-    chosen: list[int] = candidates[np.argsort(order_N[candidates], kind="stable")][:NUM_EACH].tolist()
-    return chosen
+    return list(candidates[np.argsort(order_N[candidates], kind="stable")][:NUM_EACH].tolist())
 
 
 def _example(result: EvaluationResult, number: int) -> dict[str, Any]:
     outcomes = result.outcomes
+    order = np.argsort(-outcomes.scores[number], kind="stable").tolist()
+    chances, labels = outcomes.probabilities[number].tolist(), outcomes.targets[number].tolist()
     bars = [
-        {
-            "class": result.class_names[k],
-            "probability": float(outcomes.probabilities[number, k]),
-            "rank": rank,
-            "true": bool(outcomes.targets[number, k]),
-        }
-        for rank, k in enumerate(np.argsort(-outcomes.scores[number], kind="stable").tolist(), start=1)
+        {"class": result.class_names[k], "probability": chances[k], "rank": rank, "true": labels[k]}
+        for rank, k in enumerate(order, start=1)
     ]
     shown = [*bars[:NUM_BARS], *[bar for bar in bars[NUM_BARS:] if bar["true"]][:MAX_TRUE_BARS]]
     return {"number": number, "id": result.ids[number], "path": result.paths[number], "answers": shown}

@@ -85,10 +85,10 @@ class PredictionSettings:
         """Return `config`, the classes, and `multi_label`, by the model where they are None."""
         config = self.config or ExperimentConfig(clip=model.clip_config)
         multi_label = model.multi_label if self.multi_label is None else self.multi_label
-        return config, ClassNames(names_or_numbers(model.class_names, model.num_classes)), bool(multi_label)
+        return config, ClassNames(output_names(model.class_names, model.num_classes)), bool(multi_label)
 
 
-def names_or_numbers(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
+def output_names(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
     """Return the class names of a model, or `class 0`, `class 1`, ... of one without names."""
     return tuple(class_names) or tuple(f"class {k}" for k in range(num_classes))
 

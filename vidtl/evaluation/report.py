@@ -49,8 +49,7 @@ def write_report(result: EvaluationResult, record: Mapping[str, Any], folder: Pa
         files.append(_write_table(folder / "unreadable.csv", ("id", "path", "reason"), result.unreadable))
     if outcomes.multi_label:
         files.append(folder / "average_precision.png")
-        positives = outcomes.targets.sum(axis=0)
-        draw_average_precision(outcomes.per_class, positives, len(outcomes), names, files[-1], title)
+        draw_average_precision(outcomes, names, files[-1], title)
     else:
         header = ["true class", *(f"predicted: {name}" for name in names), "unreadable"]
         rows = ([name, *row] for name, row in zip(names, outcomes.confusion.tolist(), strict=True))

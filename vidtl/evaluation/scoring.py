@@ -150,8 +150,7 @@ class Scorer:
         if logits.shape != (len(pixels) * len(flips), output_layout(self.model, num_classes)[1]):
             problem = f"{self.records.annotation} has {num_classes} classes"
             raise UserError(f"the model gives {logits.shape[-1]} scores per clip, but {problem}")
-        table: NDArray[np.float64] = logits.numpy()
-        return table
+        return logits.numpy()
 
     def _frames(self, videos: Sequence[VideoViews]) -> NDArray[np.int64]:
         """Return a number for file and crop of each clip, then the numbers of its frames: [videos x V, 1 + T]."""
@@ -189,13 +188,9 @@ SlowFast on Charades take the largest sigmoid, which ranks as the largest logit 
 
 
 def fuse(logits_VK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:
-    """Fuse the views of one video, [V, K], by a key of `FUSIONS`: float64 [K].
-
-    They are logits for `mean_logits` and multi-label `max`, and probabilities otherwise.
-    """
+    """Fuse views, [V, K], to float64 [K]: logits for `mean_logits` and multi-label `max`, probabilities otherwise."""
     logits = torch.from_numpy(np.array(logits_VK, dtype=np.float64))
-    scores_K: NDArray[np.float64] = FUSIONS[fusion](logits, multi_label).numpy()
-    return scores_K
+    return FUSIONS[fusion](logits, multi_label).numpy()
 
 
 def probabilities(scores_NK: ArrayLike, fusion: str, multi_label: bool) -> NDArray[np.float64]:

@@ -84,10 +84,7 @@ def write_submission(path: Path, ids: Sequence[str], scores_NK: NDArray[np.float
 
 
 def read_submission(path: Path, num_classes: int) -> tuple[dict[str, NDArray[np.float64]], int]:
-    """Read the scores [K] of each id, of repeated ids those of the last line, and the number of lines.
-
-    UserError with file and line: no such file, a line with another count, or one that is not a number.
-    """
+    """Read scores [K] by id, of repeated ids the last ones, and count the lines; UserError with file and line."""
     rows, num_lines = {}, 0
     for place, line in submitted_lines(path):
         num_lines += 1

@@ -52,10 +52,7 @@ def wilson(num_right: int, num_videos: int) -> Interval:
 
 
 def bootstrap(statistics: Mapping[str, Statistic], num_videos: int, work: int) -> dict[str, Interval]:
-    """Compute centered percentile intervals of statistics of the same resamples.
-
-    Limits are NaN where all resamples agree. `work`, the scores read by one, decides the number of resamples.
-    """
+    """Compute centered percentile intervals, NaN where all resamples agree, whose number the `work` of one decides."""
     num_resamples = int(np.clip(MAX_WORK // max(work, 1), MIN_RESAMPLES, MAX_RESAMPLES))
     drawn: dict[str, list[float]] = {name: [] for name in statistics}
     for resample in range(num_resamples):

@@ -1,7 +1,4 @@
-"""Scores of videos beside their labels: the input of every metric, with what several metrics need.
-
-Axes: N videos, K classes.
-"""
+"""Scores of videos beside their labels: the input of every metric. Axes: N videos, K classes."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -73,28 +70,24 @@ class Outcomes:
     @cached_property
     def readable(self) -> Bools:
         """[N]."""
-        readable: Bools = (self.scores > -np.inf).sum(axis=1) > 0
-        return readable
+        return np.asarray((self.scores > -np.inf).any(axis=1))
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """[N] class of each video of single-label data."""
-        labels: NDArray[np.int64] = self.targets.argmax(axis=1)
-        return labels
+        return self.targets.argmax(axis=1)  # type: ignore[no-any-return]
 
     @cached_property
     def answers(self) -> NDArray[np.int64]:
         """[N] class with the best score; K for unreadable videos."""
-        answers: NDArray[np.int64] = np.where(self.readable, self.scores.argmax(axis=1), self.scores.shape[1])
-        return answers
+        return np.asarray(np.where(self.readable, self.scores.argmax(axis=1), self.scores.shape[1]))
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """[N] number of classes ahead of the label of single-label data; of equal scores, the first class leads."""
         own = self.scores[np.arange(len(self)), self.labels][:, None]
         before = np.arange(self.scores.shape[1]) < self.labels[:, None]
-        ranks: NDArray[np.int64] = ((self.scores > own) | ((self.scores == own) & before)).sum(axis=1)
-        return ranks
+        return ((self.scores > own) | ((self.scores == own) & before)).sum(axis=1)  # type: ignore[no-any-return]
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:

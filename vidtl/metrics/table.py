@@ -1,7 +1,4 @@
-"""The table of metrics. To add one, add a function and a row here; everything that lists metrics reads `METRICS`.
-
-Axes: N videos, K classes.
-"""
+"""The table of metrics, from which everything lists them: add a function and a row. Axes: N videos, K classes."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -63,10 +63,7 @@ class Complexity:
 def measure_complexity(
     config: ModelConfig, clip: ClipConfig, num_classes: int, autocast: torch.dtype | None = None
 ) -> Complexity:
-    """Count the cost of a configuration with the kernels of this machine's CPU; UserError as `build_model`.
-
-    `autocast` is the dtype of the forward pass where it is not float32.
-    """
+    """Count the cost by the kernels of this CPU, under `autocast` to a dtype if given; UserError as `build_model`."""
     with torch.device("meta"):
         model = build_model(config, clip, num_classes)
     # The difference is the cost of a clip: copies of weights in another dtype are kept once, for all clips.
@@ -116,10 +113,7 @@ def stage_names(model: nn.Module, prefix: str = "") -> list[str]:
 
 
 def time_stages(model: nn.Module, input_BTCHW: Tensor, rounds: int = 5) -> dict[str, float]:
-    """Measure the median seconds of each stage's forward pass in evaluation, after one round to warm up.
-
-    The device is synchronized at both ends of every stage, so that their sum exceeds the time of an undisturbed pass.
-    """
+    """Measure the median seconds of each stage in evaluation, after one round; synchronizing adds to them."""
     device = input_BTCHW.device
     started: list[float] = []
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -210,5 +204,4 @@ def _fake(tensor: Tensor) -> Tensor:
 
 def _memory(tensor: Tensor) -> int:
     """Return a number that tensors of the same memory have in common."""
-    number: int = tensor.untyped_storage()._cdata
-    return number
+    return int(tensor.untyped_storage()._cdata)

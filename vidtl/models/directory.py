@@ -59,17 +59,14 @@ def save_model_directory(model: VideoModel, directory: Path) -> None:
     """
     if not hasattr(model, "model_config"):
         raise UserError(f"this {type(model).__name__} has no settings to save; allowed: models of build_model")
+    grids = {f"{name}.weight": each.grid for name, each in model.named_modules() if isinstance(each, PositionEmbedding)}
     saved = SavedConfig(
         model=model.model_config,
         clip=model.clip_config,
         num_outputs=model.num_classes,
         class_names=tuple(model.class_names),
         multi_label=model.multi_label,
-        position_grids={
-            f"{name}.weight": module.grid
-            for name, module in model.named_modules()
-            if isinstance(module, PositionEmbedding)
-        },
+        position_grids={**grids},
     )
     directory.mkdir(parents=True, exist_ok=True)
     config = {**asdict(saved), "model": _without_null(asdict(saved.model))}
@@ -85,10 +82,7 @@ def save_model_directory(model: VideoModel, directory: Path) -> None:
 
 
 def load_model_directory(directory: Path, clip: ClipConfig | None = None) -> VideoModel:
-    """Read a model, with its class names, from a model directory; no network is used.
-
-    With another `clip`, learned positions are resized. UserError: a file is missing, or does not fit the other.
-    """
+    """Read a model directory without network; another `clip` resizes positions. UserError: files missing or unfit."""
     saved, weights = read_model(directory)
     model = build_model(saved.model, clip or saved.clip, saved.num_outputs)
     load_weights(model, weights)
@@ -101,10 +95,7 @@ VideoModel.save_directory = staticmethod(save_model_directory)
 
 
 def read_model(directory: Path) -> tuple[SavedConfig, SourceWeights]:
-    """Read the settings and tensors of a model directory, again if another model replaces them meanwhile.
-
-    UserError where the tensors are not those of the model of `config.json`.
-    """
+    """Read settings and tensors, again if another model replaces them meanwhile; UserError where they do not fit."""
     path = directory / WEIGHTS_FILE
     while True:
         before, failure = _times(directory), None

@@ -175,10 +175,7 @@ def sincos_1d(length: int, width: int) -> Tensor:
 
 
 def sincos_3d(grid: Grid, width: int) -> Tensor:
-    """Return `[t * h * w, width]`: a sixth of the columns each for sine and cosine of t, w and h, in that order.
-
-    Columns left over where the width is not a multiple of 6 are 0.
-    """
+    """Return `[t * h * w, width]`: a sixth each for sine and cosine of t, w and h, in that order; others are 0."""
     part = width // 6
     frequencies = 10000.0 ** (-torch.arange(part, dtype=torch.float64) / max(part, 1))
     t, h, w = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")

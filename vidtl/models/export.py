@@ -1,7 +1,6 @@
 """Export of models to files that run without this project: ONNX (`.onnx`) and torch.export (`.pt2`).
 
-Input is `input_BTCHW`, normalized float32 clips, output `logits_BK`. An older file stays until the new one agrees with
-the model on random clips.
+Normalized float32 `input_BTCHW` to `logits_BK`. An older file stays until the new one agrees with the model.
 """
 
 import json
@@ -59,13 +58,9 @@ class Check(NamedTuple):
 def export_model(model: VideoModel, path: Path, batch: int | None = None, tolerance: float = TOLERANCE) -> list[Check]:
     """Write `model` to `path`, in the format of its suffix, and return comparisons of the logits of both.
 
-    Args:
-        model: on the CPU; it is left in evaluation mode.
-        path: ends in `.onnx` or `.pt2`; an existing file is replaced.
-        batch: clips per call; `None` for any number, checked with 1 and 3.
-        tolerance: largest difference allowed, as a share of the largest logit.
-
-    UserError: as `check_output`; a batch below 1, a model too large for ONNX, a file that differs from the model.
+    The model, on the CPU, is left in evaluation mode, and an existing file is replaced. A `batch` of None is any number
+    of clips, checked with 1 and 3. UserError: as `check_output`; a batch below 1, a model too large for ONNX, or a
+    difference above `tolerance`, a share of the largest logit.
     """
     check_output(path)
     require(batch is None or batch >= 1, "batch", batch, "1 or more, or dynamic")
@@ -112,8 +107,7 @@ def model_metadata(model: VideoModel, batch: int | None) -> dict[str, Any]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata of a file, as `model_metadata` returned it."""
-    found: dict[str, Any] = json.loads(FORMATS[path.suffix].read_metadata(path))
-    return found
+    return dict(json.loads(FORMATS[path.suffix].read_metadata(path)))
 
 
 class _Format(NamedTuple):
@@ -200,4 +194,3 @@ FORMATS: dict[str, _Format] = {
     ".onnx": _Format(("onnx", "onnxscript", "onnxruntime"), _write_onnx, _open_onnx, _read_onnx_metadata),
     ".pt2": _Format((), _write_pt2, lambda path: torch.export.load(path).module(), _read_pt2_metadata),
 }
-"""Formats by suffix."""

@@ -1,7 +1,4 @@
-"""Export of joint ViViTs as directories of transformers, for `VivitForVideoClassification.from_pretrained`.
-
-Names and layouts are those of the published models. A directory is read back and compared before it gets its name.
-"""
+"""Export of joint ViViTs as directories of transformers, read back and compared before they get their names."""
 
 import json
 import re
@@ -58,20 +55,16 @@ _NAMES = (
 def export_transformers(model: VideoModel, directory: Path, tolerance: float = TOLERANCE) -> Check:
     """Write `config.json`, `model.safetensors` and `preprocessor_config.json`, and compare with the logits of `model`.
 
-    Args:
-        model: a joint ViViT with class token and learned positions, on the CPU; it is left in evaluation mode.
-        directory: new or empty.
-        tolerance: largest difference allowed, as a share of the largest logit.
-
-    UserError: another model, a directory with files, or a difference above `tolerance`.
+    The model, on the CPU, is left in evaluation mode. UserError: no joint ViViT with class token and learned positions,
+    a directory with files, or a difference above `tolerance`, a share of the largest logit.
     """
     settings, short_side = dotted(asdict(model.model_config)), model.clip_config.short_side
     require(short_side > 0, "clip.short_side", short_side, "above 0 with format transformers")
     for key, needed in _NEEDED.items():
         require(settings[key] == needed, f"model.{key}", settings[key], f"{needed!r} with format transformers")
     with new_directory(directory) as temporary:
-        _write_json(_config(model), temporary / CONFIG_FILE)
-        _write_json(_preprocessor(model), temporary / "preprocessor_config.json")
+        for name, content in ((CONFIG_FILE, _config(model)), ("preprocessor_config.json", _preprocessor(model))):
+            (temporary / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         save_file(_state(model), temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         written = load_published(str(temporary))
         check = compare(model.eval(), written.eval(), batch=1)
@@ -137,7 +130,3 @@ def _state(model: VideoModel) -> dict[str, Tensor]:
             name = re.sub(pattern, replacement, name)
         state[name] = tensor.contiguous()
     return state
-
-
-def _write_json(content: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -27,7 +27,6 @@ MODELS: dict[str, type[VideoModel]] = {
     "mini_vit": MiniViT,
     "pytorchvideo": PytorchVideoModel,
 }
-"""Model of each `model.architecture`."""
 
 FORMS: dict[str, Form] = {
     "joint": "joint",
@@ -43,8 +42,7 @@ PAPER_MODELS = {
     "16at18 L/14": "vivit_l14x2_joint_tl16at18+11_v1",
     "16at18 L/10": "vivit_l10x2_joint_tl16at18+11_v1",
 }
-"""TokenLearner's video models, whose published results are of version v1: `8at18` has 24 + 6 blocks, `16at18` 24 + 11.
-L/10 needs frames of 220 pixels."""
+"""TokenLearner's video models, published as v1: `8at18` has 24 + 6 blocks, `16at18` 24 + 11; L/10 needs 220 pixels."""
 
 _SIZES = {letter.lower(): letter for letter in ARCHITECTURES["vivit"].sizes}
 _SIZE = rf"(?P<size>{'|'.join(_SIZES)})"
@@ -63,7 +61,6 @@ _OTHER_NAMES: dict[str, dict[str, str]] = {
     "mini_vit": {"architecture": "mini_vit"},
     **{name: {"architecture": "pytorchvideo", "size": name} for name in ARCHITECTURES["pytorchvideo"].sizes},
 }
-"""Names of the other families, with their settings."""
 
 
 def build_model(config: ModelConfig, clip: ClipConfig, num_classes: int) -> VideoModel:
@@ -108,10 +105,7 @@ def parse_name(name: str) -> ModelConfig:
 
 
 def list_models() -> list[str]:
-    """Return names for `create_model`.
-
-    For ViViT, the papers' models and, for each size and form, TokenLearner after a quarter and a half of the blocks.
-    """
+    """Return names for `create_model`; of ViViT, the papers' and each size and form, with and without TokenLearner."""
     names = list(PAPER_MODELS)
     for (letter, size), form in product(ARCHITECTURES["vivit"].sizes.items(), FORMS):
         if form == "fdp" and size["num_heads"] % 2:

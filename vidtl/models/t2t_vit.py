@@ -108,16 +108,9 @@ class TransformerTokenLayer(nn.Module):
 class TokensToToken(nn.Module):
     """Turn each frame into tokens: `input_BTCHW -> tokens_BtND` with t = T and N = h * w.
 
-    A token layer after every split but the last, then a projection.
-
-    Args:
-        frame_size: height and width in pixels, not necessarily multiples of the product of the strides.
-        width: D.
-        token_width: width inside the module, 64 in every published model.
-        dropout: inside the Performer layers only.
-        splits: the published ones give one token per 16 x 16 pixels.
-
-    UserError: frames too small for one token.
+    A token layer after every split but the last, then a projection to D. `frame_size`, height and width in pixels, need
+    not be multiples of the strides; `token_width` is that inside the module, `dropout` that of Performer layers. The
+    published `splits` give one token per 16 x 16 pixels. UserError: frames too small for one token.
     """
 
     def __init__(

@@ -53,10 +53,7 @@ class ManifestFolder:
         return [number for number in range(1, count + 1) if Shard(number, count) not in shards], count
 
     def check_parts(self, paths: Sequence[str]) -> None:
-        """Raise UserError unless the manifest and the parts have an entry for each of `paths`.
-
-        While parts of the latest array are missing, those of earlier arrays do not count in their place.
-        """
+        """Raise UserError unless manifest and parts, of the latest array while it lacks some, have all `paths`."""
         missing, count = self.missing_parts()
         sources = [file for shard, file in self.parts().items() if not missing or shard.count == count]
         query = "SELECT path FROM files"
@@ -83,10 +80,7 @@ class ManifestFolder:
 
 
 class Results:
-    """Results of a run before it is finished, in a database committed every second; use as a context manager.
-
-    The next run with the same folder and shard continues from what a killed run has committed.
-    """
+    """Results of an unfinished run, committed every second, from which the next run goes on; a context manager."""
 
     def __init__(self, folder: ManifestFolder, shard: Shard | None) -> None:
         """Open or create the database; UserError if it cannot be written, or another process is writing it."""
@@ -102,10 +96,7 @@ class Results:
         self._committed_s = time.monotonic()
 
     def find(self, path: str) -> Entry | None:
-        """Return an entry of this run, or of a finished one if the file was readable then.
-
-        A new run thus tries all others again, as another version may read them; a continued run does not.
-        """
+        """Return an entry of this run, or of a finished one if readable then; a new version may read the others."""
         row = self._database.execute("SELECT * FROM files WHERE path = ?", (path,)).fetchone()
         if row:
             return Entry.from_row(row, self.file)

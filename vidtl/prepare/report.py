@@ -181,9 +181,8 @@ def report_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", f"listed more than once: {len(twice):,} files", *_twice_lines(twice))
     across = sum(len(group["splits"]) > 1 for group in same)
     heading = f"same content: {len(same):,} groups of files" + (f", {across:,} across splits" if across else "")
-    yield from _examples(
-        heading, [f"{' = '.join(group['paths'][:4])}  ({', '.join(group['splits'])})" for group in same]
-    )
+    lines = [f"{' = '.join(group['paths'][:4])}  ({', '.join(group['splits'])})" for group in same]
+    yield from _examples(heading, lines)
     yield ""
     for split, counts in report["classes"].items():
         yield from _class_lines(split, counts)

@@ -142,10 +142,7 @@ def _annotation_files(description: DatasetDescription, splits: Sequence[str], ro
 
 
 def _moved(file: Path, root: Path, output: Path) -> bytes:
-    """Return the content of an annotation file, with absolute paths below the root as paths below `output`.
-
-    UserError for a path of `output` with characters that separate or quote fields.
-    """
+    """Return an annotation file with absolute paths moved to `output`; UserError if that has blanks or quotes."""
     content = file.read_bytes()
     any_root = b"|".join(re.escape(os.fsencode(each)) for each in (root.absolute(), root.resolve()))
     absolute = re.compile(rb'((?:^|[\r,"]|\xef\xbb\xbf)[ \t]*)(?:' + any_root + rb")/", re.MULTILINE)

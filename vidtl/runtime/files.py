@@ -41,8 +41,7 @@ def inside(path: Path, folder: Path) -> Path:
 def replacing(path: Path, is_folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path of a file, or folder, that replaces `path` at the end; after an error or kill all stays.
 
-    UserError where it cannot be written, such as on a full disk. Leftovers of killed writers are removed: the lock in
-    their folder ends with their process.
+    UserError where it cannot be written, as on a full disk. Leftovers of killed writers, with no lock, are removed.
     """
     folder = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with user_error_if_not_written(path):
@@ -99,18 +98,12 @@ def remove(path: Path) -> None:
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
     """Open a UTF-8 file that replaces `path` once it is complete; lone surrogates are written as escapes."""
-    with (
-        replacing(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
+    with replacing(path) as new, new.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         yield file
 
 
 def lock(file: IO[Any], warns: bool = True) -> bool:
-    """Lock a file until it is closed or the process ends; return False, with a warning, where there are no locks.
-
-    BlockingIOError where another process holds the lock.
-    """
+    """Lock a file until it is closed; False, with a warning, without locks. BlockingIOError: another has it."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -152,10 +145,7 @@ def say(*lines: str, file: IO[str] | None = None) -> None:
 
 
 def printable(text: str, length: int = 0) -> str:
-    """Write control, format and surrogate characters as Python's escapes (`\\x1b`, `\\n`, `\\u202e`).
-
-    A `length` above 0 is that of the longest result; the middle of a longer text is left out.
-    """
+    """Write control, format and surrogate characters as escapes; a `length` above 0 leaves the middle out."""
     if 0 < length < len(text) // 2:
         text = text[:length] + text[-length:]
     shown = "".join(map(_escaped, text))

@@ -37,10 +37,7 @@ def resolve_precision(precision: Precision) -> Literal["fp32", "bf16", "fp16"]:
 
 
 def make_accelerator(precision: Precision) -> Accelerator:
-    """Create the Accelerator of a run. Without a GPU, the launcher's N processes run on the CPU over gloo.
-
-    UserError for a precision that the machine lacks, or launcher settings that are not supported.
-    """
+    """Create the Accelerator, on a CPU over gloo; UserError for a precision or launcher setting not supported."""
     resolved = resolve_precision(precision)
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     _require(not deepspeed, "distributed_type", "DEEPSPEED", f"{FORMS}; FSDP is FSDP2 (configs/accelerate/fsdp_8.yaml)")

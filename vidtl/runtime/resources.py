@@ -25,17 +25,15 @@ def check_resources(num_workers: int, num_batches: int, batch_bytes: int) -> Non
     need = num_batches * batch_bytes * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if size and need > free:  # a size of 0 is no limit
         mib = math.ceil(need / 2**20)
-        raise UserError(
-            f"decoding workers need up to {mib} MiB of shared memory for batches; /dev/shm has {free >> 20} of "
-            f"{size >> 20} MiB left; allowed: more (docker run --shm-size={2 * mib}m), fewer data.num_workers, or "
-            "smaller batches"
-        )
+        left = f"/dev/shm has {free >> 20} of {size >> 20} MiB left"
+        allowed = f"more (docker run --shm-size={2 * mib}m), fewer data.num_workers, or smaller batches"
+        needs = f"decoding workers need up to {mib} MiB of shared memory for batches"
+        raise UserError(f"{needs}; {left}; allowed: {allowed}")
     need = len(os.listdir("/proc/self/fd")) + num_workers * _PER_WORKER + num_batches * _PER_BATCH + _OTHERS
     limit, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
     if need > limit:
         if 0 <= highest < need:
-            raise UserError(
-                f"decoding workers need up to {need} open files, and the limit is {highest}; allowed: a higher one "
-                f"(ulimit -n {need}), or fewer data.num_workers"
-            )
+            allowed = f"a higher one (ulimit -n {need}), or fewer data.num_workers"
+            needs = f"decoding workers need up to {need} open files, and the limit is {highest}"
+            raise UserError(f"{needs}; allowed: {allowed}")
         resource.setrlimit(resource.RLIMIT_NOFILE, (need if highest < 0 else highest, highest))

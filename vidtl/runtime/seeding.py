@@ -1,7 +1,4 @@
-"""Random numbers derived from the position where they are used, never from stored or global state.
-
-They are functions of the run's seed and a few integers (epoch, sample, optimizer step, process).
-"""
+"""Random numbers derived from the run's seed and the place of use (epoch, sample, step, process), never from state."""
 
 import numpy as np
 from numpy.random import Generator, Philox, SeedSequence

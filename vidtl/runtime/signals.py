@@ -25,7 +25,6 @@ WARNING_SIGNAL: int = getattr(signal, "SIGUSR1", 0)
 """The early warning that batch systems send before a time limit; 0 on Windows, which has none."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *filter(None, [WARNING_SIGNAL]))
-"""Termination, Ctrl-C and early warning."""
 
 SAME_REQUEST_S = 1.0
 """Repetitions within this time count as one request: on Ctrl-C, both the terminal and the launcher send a signal."""

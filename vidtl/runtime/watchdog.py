@@ -38,7 +38,6 @@ class Activity(IntEnum):
     REDUCING = 6, "exchanging loss and counts"
 
     text: str
-    """Description for messages."""
 
     def __new__(cls, value: int, text: str = "") -> "Activity":
         self = int.__new__(cls, value)
@@ -58,11 +57,9 @@ _position = _Position(0, Activity.STARTING, 0)
 def heartbeat(activity: Activity | None = None, step: int | None = None) -> None:
     """Record progress, and the activity and number of finished steps where they change."""
     global _position
-    _position = _Position(
-        _position.step if step is None else step,
-        _position.activity if activity is None else activity,
-        _position.moves + 1,
-    )
+    before = _position
+    now = before.activity if activity is None else activity
+    _position = _Position(before.step if step is None else step, now, before.moves + 1)
 
 
 @contextmanager

@@ -27,7 +27,6 @@ class Checkpoint:
     run: Path | None = None
     """Folder of the run that has the checkpoint among its own."""
     averaged: bool = False
-    """Read the averaged weights."""
     remark: str = ""
     """Why this one of a run, such as `best top-1 66.7` or `last`."""
 
@@ -74,10 +73,7 @@ class Checkpoint:
 
 
 def find_checkpoint(path: Path, step: str = "") -> Checkpoint:
-    """Find the model of a run, of a checkpoint, its `ema` folder, or any model directory.
-
-    `step` chooses among those of a run (`choose_step`). Reads no weights. UserError for none, or incomplete files.
-    """
+    """Find the model of a run (see `choose_step`), a checkpoint, its `ema` or a directory; UserError if incomplete."""
     require_directory(path)
     path = path if path.is_absolute() else path.resolve()  # the run is found by the folders above the checkpoint
     if (path / CONFIG).is_file():

@@ -29,7 +29,6 @@ EMA = "ema"
 UNMERGED = "unmerged.safetensors"
 """File beside the model's with the same weights as they are trained, adapters apart, where the run has adapters."""
 CHECKPOINTS, METRICS_FILE = "checkpoints", "metrics.jsonl"
-"""Folder and log of a run."""
 _FORMAT = "vidtl-checkpoint-2"
 NAME = re.compile(r"step-(\d{8,})")
 _FILE_NAME = re.compile(rf"({EMA}/)?\w[\w.-]{{,99}}", re.ASCII)
@@ -59,10 +58,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 @contextmanager
 def new_checkpoint(folder: Path, step: int, content_bytes: int) -> Iterator[Path]:
-    """Yield an empty directory to write files into; when the block ends, it becomes the checkpoint of `step`.
-
-    UserError where less than `content_bytes` (plus a margin) are free, or a write fails; no file is left.
-    """
+    """Yield an empty directory that becomes the checkpoint of `step`; UserError, and no file left, if it cannot."""
     target = folder / checkpoint_name(step)
     replaced = target.with_name(f"{target.name}.replaced{_UNFINISHED}")
     try:
@@ -99,10 +95,7 @@ def _seal(directory: Path, name: str) -> None:
 
 
 def find_problem(directory: Path, name: str | None = None, hashed: Collection[str] | None = None) -> str | None:
-    """Compare sizes with the manifest, and the content of the files in `hashed` (None for all).
-
-    Return the first difference, with the file's name, or None. `name`, where given, must be that in the manifest.
-    """
+    """Return the first difference in size, in the content of files in `hashed` (None: all), or in `name`; else None."""
     try:
         manifest = read_json(_own_file(directory, MANIFEST))
         if str(manifest["format"]) < _FORMAT and str(manifest["format"]).startswith("vidtl-checkpoint-"):
@@ -151,10 +144,7 @@ def newest_valid(folder: Path, hashed: Collection[str] | None = None) -> Path | 
 
 
 def remove_unusable(folder: Path, checkpoint: Path | None) -> None:
-    """Remove unfinished directories of a killed run, and rename damaged checkpoints newer than `checkpoint`.
-
-    `checkpoint` is the one to resume from; `prune` would keep the damaged ones as the newest.
-    """
+    """Remove unfinished directories, and rename damaged ones newer than `checkpoint`, which `prune` would keep."""
     for path in folder.glob(f"step-*{_UNFINISHED}"):
         if NAME.fullmatch(path.name.split(".")[0]):
             remove(path)

@@ -131,10 +131,8 @@ class _Run:
         self.config, self.accelerator = self.engine.config, self.engine.accelerator
         self.loader = self.engine.task.loader
         self.saved_step = self.state.step
-        skips = self.engine.skips_overflows
-        self.monitor = Monitor(
-            self.config.training, self.accelerator, self.state, self.unreadable, self.signals, self.log, skips
-        )
+        training, skips = self.config.training, self.engine.skips_overflows
+        self.monitor = Monitor(training, self.accelerator, self.state, self.unreadable, self.signals, self.log, skips)
 
     def to_the_end(self, progress: Progress) -> None:
         """Run all steps that are left, unless an early stop ends them."""
@@ -250,10 +248,8 @@ class _Run:
         return self.state.step > 0 and self._evaluation_due(self.state.step) and not self.metrics
 
     def _should_stop_early(self) -> bool:
-        patience = self.config.training.early_stop_evaluations
-        stops = patience > 0 and on_main_process(
-            self.accelerator, lambda: self.state.evaluations_since_best >= patience
-        )
+        patience, state = self.config.training.early_stop_evaluations, self.state
+        stops = patience > 0 and on_main_process(self.accelerator, lambda: state.evaluations_since_best >= patience)
         if stops and self.log:
             _log.info("ended by training.early_stop_evaluations %d at step %d", patience, self.state.step)
         return stops

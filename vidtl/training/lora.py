@@ -19,8 +19,7 @@ _BASE, _A, _B = ".base_layer.", ".lora_A.default.weight", ".lora_B.default.weigh
 def add_adapters(model: nn.Module, rank: int) -> None:
     """Add trainable adapters to all frozen linear layers of the repeated blocks; other parameters stay as they are.
 
-    The first matrix of each adapter is drawn from torch's global generator, the second is 0. UserError where peft is
-    not installed, or no such layer exists.
+    The first matrices are drawn by torch's global generator, the others 0. UserError without peft, or such layers.
     """
     require(find_spec("peft") is not None, "training.lora", rank, f"0 without peft; {install_extra('lora')}")
     from peft import LoraConfig, inject_adapter_in_model  # here, because its import takes seconds

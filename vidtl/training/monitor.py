@@ -49,8 +49,7 @@ def is_above(limit: float, unreadable: int, asked: int) -> bool:
 class UnreadableVideos:
     """Writer of `unreadable.jsonl` (a line per failed attempt) and its counts, which are those of the main process.
 
-    Reads that exceeded a limit, which might succeed another time, are also in `given_up.jsonl`: a resumed run keeps the
-    file and does not try them.
+    Reads that exceeded a limit are in `given_up.jsonl`, too, and a resumed run, in which they may succeed, skips them.
     """
 
     file: Path
@@ -92,11 +91,10 @@ class UnreadableVideos:
                 for name, clips in self.by_class(state.step).items():
                     _log.warning("class %s: %d of %d clips replaced so far", name, *clips)
         if num_failures and is_above(self.max_share, state.videos_unreadable, state.videos_asked):
-            raise UserError(
-                f"{state.videos_unreadable} of {state.videos_asked} requested videos could not be read; allowed by "
-                f"data.max_unreadable_share: {self.max_share}; see {self.file}; the last one: {gathered[-1].path}: "
-                f"{gathered[-1].reason}; a new run leaves out those that tools/prepare.py finds"
-            )
+            counts = f"{state.videos_unreadable} of {state.videos_asked} requested videos could not be read"
+            allowed, last = f"allowed by data.max_unreadable_share: {self.max_share}", gathered[-1]
+            text = f"{counts}; {allowed}; see {self.file}; the last one: {last.path}: {last.reason}"
+            raise UserError(f"{text}; a new run leaves out those that tools/prepare.py finds")
 
     def _record(self, step: int, failures: Sequence[Failure]) -> None:
         with user_error_if_not_written(self.file), self.file.open("a", encoding="utf-8") as stream:
@@ -227,10 +225,9 @@ class Monitor:
             return
         before = self.state.nonfinite_in_a_row - 1
         also = f" and the {before} before it" if before else ""
-        raise UserError(
-            f"the {name} is {value} in step {step}{also}; earlier checkpoints are intact; try a lower "
-            "optimizer.learning_rate, a longer schedule.warmup, or training.nonfinite skip for single steps"
-        )
+        advice = "optimizer.learning_rate, a longer schedule.warmup, or training.nonfinite skip for single steps"
+        found = f"the {name} is {value} in step {step}{also}"
+        raise UserError(f"{found}; earlier checkpoints are intact; try a lower {advice}")
 
     def _count(self, report: StepReport, loss: float, accuracy: float) -> None:
         now = time.perf_counter()

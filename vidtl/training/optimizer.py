@@ -140,8 +140,7 @@ class LearningRate:
     """Learning rate as a closed formula of the step, without state to save; all lengths in steps.
 
     ViViT's rule (scenic, `compound_lr_scheduler`) for the cosine: peak x min(1, step / warmup)
-    x (1 + cos(pi x progress)) / 2, with progress from 0 to 1 between warm-up and cool-down. Progress stops at 1, where
-    the original starts another period.
+    x (1 + cos(pi x progress)) / 2, with progress between warm-up and cool-down from 0 to 1, where it stops here.
     """
 
     config: ScheduleConfig

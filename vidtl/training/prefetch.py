@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -61,8 +60,7 @@ class DeviceBatches:
         if self._stream is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_stream(self._stream)
-            for field in fields(batch):
-                value = getattr(batch, field.name)
+            for value in vars(batch).values():
                 if isinstance(value, Tensor):
                     value.record_stream(stream)  # allocated on the other stream
         return batch

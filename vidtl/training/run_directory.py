@@ -58,10 +58,7 @@ class RunDirectory:
         self.checkpoints = path / checkpoints.CHECKPOINTS
 
     def find_checkpoint(self, config: ExperimentConfig) -> Path | None:
-        """Find the checkpoint to resume from, None in a new directory; writes nothing.
-
-        UserError for another experiment, only damaged checkpoints, or any while `training.resume` is `never`.
-        """
+        """Find the checkpoint to resume from, if any; UserError: another experiment, all damaged, resume `never`."""
         existing = checkpoints.list_checkpoints(self.checkpoints)
         allowed = f"'auto' to resume from {self.checkpoints}, or another output directory"
         require(not existing or config.training.resume == "auto", "training.resume", "never", allowed)
@@ -121,10 +118,7 @@ def dump_config(config: ExperimentConfig) -> str:
 
 
 def check_same_experiment(file: Path, config: ExperimentConfig) -> None:
-    """Compare the settings that affect training with those in `file`, if it exists; UserError where they differ.
-
-    A longer `schedule.length` in the same unit is no difference: the run goes on.
-    """
+    """Compare the settings that affect training with `file`, if any; UserError if they differ but for a longer run."""
     if not file.exists():
         return
     recorded = None
@@ -224,11 +218,10 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     options: Any = {"capture_output": True, "text": True, "check": True, "timeout": 10}
     commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
     try:
-        commit, changed = (
-            subprocess.run(["git", "-C", folder, *command], **options).stdout.rstrip() for command in commands
-        )
+        found = [subprocess.run(["git", "-C", folder, *command], **options) for command in commands]
     except (OSError, subprocess.SubprocessError):
         return None
+    commit, changed = (each.stdout.rstrip() for each in found)
     return {"commit": commit, "changed_files": [line[3:] for line in changed.splitlines()]}
 
 

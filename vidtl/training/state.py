@@ -1,7 +1,4 @@
-"""State of a run in a checkpoint: tensors, and `state.json` with the position from which every random number follows.
-
-Tensors are complete and under the model's own names, in each form of a run (plain, compiled, DDP, FSDP2).
-"""
+"""State of a run in a checkpoint: complete tensors under the model's own names, in any form of a run, and position."""
 
 import json
 import math
@@ -87,10 +84,8 @@ def read_state(directory: Path, facts: RunFacts) -> TrainingState:
         raise UserError(f"{directory / STATE} was written by another version of vidtl: {error}") from error
     for name, now in asdict(facts).items():
         if (before := recorded[name]) not in (None, now):
-            advice = "restore classes, videos, labels and their order, or give another output directory"
-            raise UserError(
-                f"checkpoint {directory} has other data: {name} is {before!r} there, {now!r} here; {advice}"
-            )
+            found = f"{name} is {before!r} there, {now!r} here; restore classes, videos, labels and their order"
+            raise UserError(f"checkpoint {directory} has other data: {found}, or give another output directory")
     return state
 
 

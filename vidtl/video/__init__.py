@@ -14,24 +14,13 @@ from vidtl.errors import UserError, did_you_mean
 from vidtl.video.images import StillReader, decode_image, open_frame_folder
 from vidtl.video.packed import open_packed_image
 from vidtl.video.pyav import PyAVReader
-from vidtl.video.reader import Box, Color, PixelFormat, UnreadableVideo, VideoReader, View, clip_shape
+from vidtl.video.reader import Box, Color, UnreadableVideo, VideoReader, View
 from vidtl.video.rgb_frames import DECORD, TORCHCODEC, RGBFramesReader
 from vidtl.video.safety import checked_path, path_of
 from vidtl.video.suffixes import IMAGE_SUFFIXES
 from vidtl.video.timeline import ScannedVideo
 
-__all__ = [
-    "DECODERS",
-    "Box",
-    "Color",
-    "PixelFormat",
-    "ScannedVideo",
-    "UnreadableVideo",
-    "VideoReader",
-    "View",
-    "clip_shape",
-    "open_video",
-]
+__all__ = ["DECODERS", "Box", "Color", "UnreadableVideo", "VideoReader", "View", "open_video"]
 
 DECODERS: dict[str, Callable[[Any, ScannedVideo | None], VideoReader]] = {
     "pyav": PyAVReader,

@@ -1,11 +1,8 @@
-"""Crop and resize decoded pictures into the output array, and convert frames to planes or RGB in the tagged colors.
-
-Axes: V views, T frames, H W pixels.
-"""
+"""Crop, resize and convert decoded pictures, in the tagged colors. Axes: V views, T frames, H W pixels."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import cv2
@@ -156,10 +153,7 @@ class Converter:
         self._reformatter = VideoReformatter()
 
     def planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
-        """Return uint8 Y [H, W], U and V [ceil(H / 2), ceil(W / 2)], or one RGB array [H, W, 3].
-
-        I420 frames are not copied; swscale converts others, also those of a stream that changes its size.
-        """
+        """Return uint8 Y [H, W], U, V [ceil(H / 2), ceil(W / 2)], of I420 without copy, or one RGB array [H, W, 3]."""
         height, width = self._size
         if not self._planar:
             frame = self._reformat(frame, "rgb24")
@@ -172,18 +166,11 @@ class Converter:
     def _reformat(self, frame: av.VideoFrame, name: str) -> av.VideoFrame:
         matrix = _SWS_MATRICES[self._color.matrix]
         color_range = FULL if self._color.full_range else LIMITED
-        yuv = _is_yuv(frame.format)
-        return self._reformatter.reformat(
-            frame,
-            width=self._size[1],
-            height=self._size[0],
-            format=name,
-            src_colorspace=matrix if yuv else None,
-            src_color_range=color_range if yuv else None,
-            dst_colorspace=matrix if self._planar else None,
-            dst_color_range=color_range if self._planar else FULL,
-            threads=1,
-        )
+        source = (matrix, color_range) if _is_yuv(frame.format) else (None, None)
+        target = (matrix, color_range) if self._planar else (None, FULL)
+        colors: Any = {"src_colorspace": source[0], "dst_colorspace": target[0]}
+        colors |= {"src_color_range": source[1], "dst_color_range": target[1], "threads": 1}
+        return self._reformatter.reformat(frame, self._size[1], self._size[0], name, **colors)
 
 
 def _pixels(plane: av.video.plane.VideoPlane, height: int, width: int) -> np.ndarray:

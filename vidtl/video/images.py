@@ -1,7 +1,6 @@
 """Still images: single ones as videos of one frame, and folders of numbered ones as videos.
 
-Sizes are checked before Pillow decodes any pixel. Images are read as RGB only: planar YUV would halve the colors of
-pictures that are often as small as 32 x 32.
+Sizes are checked before any pixel is decoded, to RGB: planar YUV would halve the colors of small pictures.
 """
 
 import os
@@ -36,17 +35,12 @@ class StillReader(VideoReader):
     color = Color("bt601", full_range=True)
 
     def __init__(
-        self,
-        path: Path,
-        frame: Callable[[int], np.ndarray],
-        size: tuple[int, ...],
-        num_frames: int = 1,
-        fps: float = 1.0,
+        self, path: Path, frame: Callable[[int], np.ndarray], size: tuple[int, ...], count: int = 1, fps: float = 1.0
     ) -> None:
         """Make a video of images from `frame`: number -> uint8 RGB [H, W, 3] of `size`; frame i is at i / `fps` s."""
         self.path, self.frame, self.fps = path, frame, fps
         self.height, self.width, *_ = size
-        self.times_s = np.arange(num_frames) / fps
+        self.times_s = np.arange(count) / fps
 
     def read(self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat) -> np.ndarray:
         """Read all views, each image once; see `VideoReader.read`."""
@@ -83,10 +77,7 @@ def open_frame_folder(folder: Path, frame_rate: float, root: Path | None) -> Sti
 
 
 def decode_image(file: Path | BinaryIO, path: Path) -> np.ndarray:
-    """Decode an image to uint8 RGB [H, W, 3], turned as its EXIF data specifies, without transparency.
-
-    UnreadableVideo, with `path`, if it is damaged, none of the formats, animated, or has more than 8192 x 4320 pixels.
-    """
+    """Decode an image, turned as in EXIF, to RGB uint8 [H, W, 3]; UnreadableVideo if damaged, animated or above 8K."""
     frame_decoded()
     with unreadable(path), _opened_image(file, path) as image:
         ImageOps.exif_transpose(image, in_place=True)

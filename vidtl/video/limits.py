@@ -24,10 +24,7 @@ def wall_s(cpu_s: float) -> float:
 
 @contextmanager
 def limited(cpu_s: float) -> Iterator[None]:
-    """End this process when a read, the block, exceeds a limit; `cause_of_death` describes how. Not on Windows.
-
-    Limits: `cpu_s` seconds of CPU time without a call of `frame_decoded`, `wall_s` of wall time, and the memory.
-    """
+    """End this process if the block exceeds `cpu_s` seconds without a frame, `wall_s` or the memory. Not on Windows."""
     global _cpu_s
     try:
         import resource

@@ -110,8 +110,7 @@ class PyAVReader(VideoReader):
                 except av.FFmpegError:  # FLV cannot seek before the first entry of its index
                     continue
                 for number, frame in self._decode(wanted):
-                    # After some key frames, the decoder marks later frames as damaged, because they may refer to
-                    # earlier ones; from further back it does not.
+                    # The decoder may mark frames as damaged that may refer to some before the key frame.
                     if frame.is_corrupt:
                         break
                     yield number, frame

@@ -156,10 +156,7 @@ class VideoReader(Protocol):
     def read_each(
         self, views: Sequence[View], frame_size: tuple[int, int], pixel_format: PixelFormat
     ) -> Iterator[np.ndarray]:
-        """Yield the clips of views of one box whose first frames rise, such as the windows of a long video, one by one.
-
-        Each is equal to that of `read`, whose errors are raised where a clip is due.
-        """
+        """Yield the clips of views of one box whose first frames rise, each as `read` returns it, or its errors."""
         return (self.read([view], frame_size, pixel_format)[0] for view in views)
 
     def close(self) -> None:

@@ -30,10 +30,7 @@ _OTHER_FILES = re.compile(
 
 
 def checked_path(path: Path, root: Path | None, folder: bool = False) -> Path:
-    """Return the real path of a regular file or of a folder, after following symbolic links.
-
-    UnreadableVideo if it is missing, something else (opening a FIFO would block forever), or outside `root`.
-    """
+    """Return the real path of a regular file or folder; UnreadableVideo if missing, another kind, or outside `root`."""
     if any(character in str(path) for character in "\0\n\r"):
         raise UnreadableVideo(path, "a path may not contain NUL or line breaks")
     try:

@@ -140,10 +140,7 @@ def scan_packets(
 def count_frames(
     frames: Iterable[VideoFrame], container: str, time_base: Fraction, rate: Fraction | None
 ) -> Timeline | None:
-    """Build the timeline from all decoded frames; None if there are none.
-
-    Times are the decoder's if the container has times and they rise, else (AVI with B-frames) of a constant `rate`.
-    """
+    """Build the timeline of decoded frames, at their times if these rise, else of a constant `rate`; None without."""
     pts = [frame.pts for frame in frames]
     if not pts:
         return None
@@ -153,10 +150,7 @@ def count_frames(
 
 
 def pack_timeline(timeline: Timeline) -> bytes:
-    """Encode a timeline, without its number of frames, time base and rate, losslessly in some 50 to 200 bytes.
-
-    In file order, differences from one packet to the next hardly vary, so that zlib compresses them well.
-    """
+    """Encode all but number of frames, time base and rate losslessly, as steps in file order: some 50 to 200 bytes."""
     if timeline.pts is None:
         return b""
     columns = [timeline.pts]

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from vidtl.metrics.outcomes import Calibration
+from vidtl.metrics.outcomes import Calibration, Outcomes
 from vidtl.runtime.files import printable, replacing
 from vidtl.visualize import BLUE, VERMILION, bare, draw_label, label_text, new_figure, save_figure
 
@@ -67,28 +67,21 @@ def _labels(names: Sequence[str], cell_px: int) -> Image.Image:
     return image
 
 
-def draw_average_precision(
-    average_precisions: NDArray[np.float64],
-    positives: NDArray[np.int64],
-    num_videos: int,
-    class_names: Sequence[str],
-    path: Path,
-    title: str,
-) -> None:
+def draw_average_precision(outcomes: Outcomes, class_names: Sequence[str], path: Path, title: str) -> None:
     """Draw one bar per class as a PNG, best first; above `MAX_BARS` classes, the best and the worst `MAX_BARS // 2`.
 
-    `average_precisions` [K] are NaN for classes without positives, which come last; a tick marks the share of
-    `positives` [K] in `num_videos`, the level of equal scores.
+    Classes without positives come last; a tick marks the share of positives, the level of equal scores.
     """
-    order, note = np.argsort(-np.nan_to_num(average_precisions, nan=-1.0), kind="stable"), ""
+    positives = outcomes.targets.sum(axis=0)
+    order, note = np.argsort(-np.nan_to_num(outcomes.per_class, nan=-1.0), kind="stable"), ""
     if len(order) > MAX_BARS:
         note = f"\nthe {MAX_BARS // 2} best and worst of {len(order)} classes"
         order = np.concatenate([order[: MAX_BARS // 2], order[-(MAX_BARS // 2) :]])
-    values, places = average_precisions[order], np.arange(len(order))
+    values, places = outcomes.per_class[order], np.arange(len(order))
     figure = new_figure(7.5, 1.4 + 0.19 * len(order))
     axes = figure.add_subplot()
     axes.barh(places, np.nan_to_num(values), color=BLUE, height=0.7, label="average precision")
-    rates, label = positives[order] / max(num_videos, 1), "share of videos (equal scores)"
+    rates, label = positives[order] / max(len(outcomes), 1), "share of videos (equal scores)"
     axes.plot(rates, places, "|", color=VERMILION, markersize=8, markeredgewidth=2, label=label)
     for place, value in zip(places, values, strict=True):
         text = "no videos" if np.isnan(value) else f"{value:.3f}"

@@ -1,7 +1,4 @@
-"""Training clips as the model gets them: augmented, erased and mixed, with their labels.
-
-Axes: B clips, T frames, H W pixels, K classes.
-"""
+"""Training clips as the model gets them, with their labels. Axes: B clips, T frames, H W pixels, K classes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -20,10 +20,7 @@ Line = Mapping[str, object]
 
 
 def draw_curves(metrics_path: Path, path: Path, chance: Mapping[str, float] | None = None) -> None:
-    """Draw the curves of `metrics.jsonl` as a PNG; `chance`, the level of random scores by metric name, is dashed.
-
-    The last line of a step counts.
-    """
+    """Draw `metrics.jsonl`, the last line of each step, as a PNG; `chance`, levels by metric name, is dashed."""
     lines = list(read_json_lines(metrics_path))
     training = _latest([line for line in lines if "split" not in line])
     evaluation = _latest([line for line in lines if "split" in line])

@@ -1,7 +1,4 @@
-"""Maps over one clip: a still figure (a row per map, a column per timestep, entropy and overlap below), GIF and MP4.
-
-Axes: T frames, t timesteps, S maps, H W pixels.
-"""
+"""Maps over one clip: a still figure, GIF and MP4. Axes: T frames, t timesteps, S maps, H W pixels."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -57,10 +57,7 @@ def clip_rollout(model: nn.Module, input_BTCHW: Tensor) -> NDArray[np.float32]:
 
 
 def rollout(layers: Sequence[Layer]) -> Tensor:
-    """Compute the rows `[B, t, N, L]` of the rollout after these layers, each summing to 1.
-
-    L is t N, in that order; or N, where every layer mixes only the tokens of one timestep.
-    """
+    """Compute rows `[B, t, N, L]` of the rollout, each summing to 1; L is t N, or N if no layer mixes timesteps."""
     batch, timesteps, tokens, _ = layers[0][1].shape
     separate = all(attention.axes == "space" for attention, _ in layers)
     identity = torch.eye(tokens if separate else timesteps * tokens, device=layers[0][1].device)

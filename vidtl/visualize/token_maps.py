@@ -79,10 +79,7 @@ class ClipMaps(NamedTuple):
 
 
 def clip_maps(model: VideoModel, pixels: torch.Tensor, color: int) -> ClipMaps:
-    """Compute the maps of the first view of a video from its uint8 pixels [V, T, ...] and color code.
-
-    UserError for a model that has neither TokenLearner nor a rollout.
-    """
+    """Compute the maps of the first view from uint8 [V, T, ...] and a color code; UserError for one without maps."""
     rgb_BTCHW, frames = rgb_clip(pixels, color)
     input_BTCHW = normalize(rgb_BTCHW, model.clip_config).to(next(model.parameters()).device)
     encoder = getattr(model, "encoder", model)
@@ -140,10 +137,7 @@ def token_map_images(
 
 
 def entropy_over_time(maps_tShw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute the entropy [t, S] of each map p as a distribution over its N places: -sum p log p / log N.
-
-    A map of zeros counts as uniform; the entropy of a grid of one place is 0.
-    """
+    """Compute the entropy [t, S] of maps over N places, -sum p log p / log N; 1 for zeros, 0 for a single place."""
     shares = _shares(rearrange(maps_tShw, "t S h w -> t S (h w)"))
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     entropies: NDArray[np.float64] = -reduce(shares * logs, "t S N -> t S", "sum")

@@ -81,10 +81,7 @@ class RecordsBuilder:
         self._label_offsets[-1] += 1
 
     def complete(self, expected: Callable[[str, str], str], ambiguous: Iterable[int] = ()) -> None:
-        """Set the path of records without a file, and of `ambiguous` ones, to `expected(id, first label)`.
-
-        Call it last, when the layout of the other videos is known.
-        """
+        """Set paths of records without file, and of `ambiguous` ones, to `expected(id, first label)`; call it last."""
         absent = {*self._absent, *ambiguous}
         if not absent:
             return
@@ -117,10 +114,7 @@ class RecordsBuilder:
             raise UserError(f"{files} has no labels for split {split!r}; only predict.py reads such lists")
 
     def build(self, classes: ClassNames, labeled: bool = True) -> Records:
-        """Build the table; rows that say the same of one id are one record.
-
-        UserError: contradictory rows with one id or, unless `labeled` is False, an unknown class.
-        """
+        """Build the table, equal rows as one record; UserError for contradictory ones or, if `labeled`, new classes."""
         ids, source = self.ids.column(), self.source
         numbers = [
             self._class_number(classes, number, name) if labeled or name in classes else -1

@@ -43,10 +43,7 @@ def read_class_folders(source: AnnotationSource) -> RecordsBuilder:
 
 
 def read_file_names(source: AnnotationSource) -> RecordsBuilder:
-    """Read labels from paths by the patterns of `files`, such as `person{group}_{label}_d{other}.avi` of KTH.
-
-    Files that no pattern matches are counted in a warning.
-    """
+    """Read labels from paths by the patterns of `files`, such as `person{group}_{label}_d{other}.avi` of KTH."""
     expressions = [pattern_expression(pattern) for pattern in source.finder.patterns]
 
     def fields(_: str, path: str) -> dict[str, str] | None:
@@ -71,10 +68,8 @@ def _read_walk(
             row = Row(folder, number, 0, values)
             builder.add(row, path, path)
             builder.label(row, values["label"])
-        if walk.ignored:
-            _log.warning(
-                "%s: %d files or links are no videos with a label, as %s", folder, len(walk.ignored), walk.ignored[0]
-            )
+        if lost := walk.ignored:
+            _log.warning("%s: %d files or links are no videos with a label, as %s", folder, len(lost), lost[0])
     return builder
 
 

@@ -131,8 +131,7 @@ def _class_of_folder(source: AnnotationSource, folder: str) -> str | None:
 def read_hmdb51_splits(source: AnnotationSource) -> RecordsBuilder:
     """Read HMDB51's official splits: a file per class, `brush_hair_test_split1.txt`, of lines `<video>.avi <flag>`.
 
-    The flag is 1 for training, 2 for test and 0 for neither; lines with the split's `value` give records. `{id}` is the
-    name without its suffix.
+    The flag is 1 (training), 2 (test) or 0; lines with the split's `value` count. `{id}` is the name without suffix.
     """
     if source.split.value not in _HMDB51_FLAGS:
         raise UserError(f"the split's value is {source.split.value!r}; allowed: 1 (training), 2 (test), 0 (left out)")

@@ -82,8 +82,7 @@ class AnnotationSource:
     def locate(self, path: str, row: Row) -> str:
         """Convert the path of a video in an annotation to one relative to the root.
 
-        Absolute paths must lie in the root or begin with `path_prefix`, and lose it. Others are searched in the folders
-        of the split.
+        Absolute paths must lie in the root, or lose their `path_prefix`; others are searched in the split's folders.
         """
         written, path = path, path.replace("\\", "/")
         if self.dataset.path_prefix:

@@ -56,8 +56,7 @@ _STACKED = re.compile("/(encoderblock|x_layers)/")
 def read_flax(path: Path) -> dict[str, Tensor]:
     """Read the parameters of a `.npz` file by Flax path (`Transformer/encoder_norm/scale`).
 
-    Where entries have one of `_ROOTS`, only these are parameters; else every entry is one. Blocks stacked into one
-    array (those of `_STACKED`, without a number) are separated.
+    Where entries have one of `_ROOTS`, only these are parameters. Blocks in one array (`_STACKED`) are separated.
     """
     params = read_npz(path)
     for root in _ROOTS:
@@ -78,10 +77,7 @@ def flax_weights(params: Params, source: str) -> SourceWeights:
 
 
 def read_flax_vivit(_: Mapping[str, Any], params: Params, source: str) -> PublishedModel:
-    """Read a ViViT; that of form factorised_dot_product looks like a joint one.
-
-    No parameter says after which block TokenLearner is, unless TokenFuser follows.
-    """
+    """Read a ViViT; factorised_dot_product looks joint, and TokenLearner's place is open unless TokenFuser follows."""
     kernel = params.get("embedding/kernel")
     if kernel is None or kernel.ndim != 5:
         raise UserError(f"{source} has no embedding/kernel of shape [t, h, w, 3, D]; allowed: parameters of a ViViT")
@@ -120,10 +116,7 @@ def _token_learner(params: Params, depth: int) -> dict[str, Any]:
 
 
 def read_flax_vit(_: Mapping[str, Any], params: Params, source: str) -> PublishedModel:
-    """Read an image ViT of AugReg or of the older files; each frame of a clip is an image.
-
-    Positions that are those of no square image make it a ViViT of single frames.
-    """
+    """Read an image ViT, for each frame of a clip, or a ViViT of single frames, with positions of no square."""
     weights = flax_weights(params, source)
     left_out = [name for name in weights.unexpected if re.match(r"pre_logits\b|MAPHead|fc_norm", name)]
     attention = next(name for name in params if re.search(r"encoderblock_0/.*query/kernel", name))

@@ -42,8 +42,7 @@ def find_source(name: str) -> Path:
     repository also another branch, tag or commit than `main`: `owner/name@revision`. The path is that given, that of
     the snapshot of a repository, or of its file that was asked for or has the only weights.
 
-    UserError: no such file, repository or revision, no weights, several files of them, or a repository that is gated,
-    or neither in the cache nor to be reached.
+    UserError: no such place or revision, no weights or several files of them, gated, or neither cached nor reached.
     """
     path = Path(name).expanduser()
     if path.exists():
@@ -132,10 +131,8 @@ def _not_available(remote: _Remote, error: Exception) -> UserError:
     cache = Path(constants.HF_HUB_CACHE)
     cached = [each.name.removeprefix("models--").replace("--", "/") for each in cache.glob("models--*--*")]
     if isinstance(error, errors.RepositoryNotFoundError):
-        return UserError(
-            f"{name} is no local path and, on {constants.ENDPOINT}, no repository, or a private one (hf auth login)"
-            f"{_nearest(name, cached)}"
-        )
+        problem = f"no local path and, on {constants.ENDPOINT}, no repository, or a private one (hf auth login)"
+        return UserError(f"{name} is {problem}{_nearest(name, cached)}")
     cause = f"not fetched from {constants.ENDPOINT}: {str(error.__cause__ or error).partition(chr(10))[0]}"
     reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else cause
     command = f"hf download {name}" + (f" --revision {revision}" if revision != constants.DEFAULT_REVISION else "")

@@ -133,10 +133,7 @@ def _arrange_prefix(
 
 
 def find_grid(num_rows: int, num_prefix: int, patch: int, size: tuple[int, int] | None, source: str) -> Grid:
-    """Return the grid of position embeddings, of which the first rows may be those of prefix tokens.
-
-    UserError: the rows are neither those of `size` nor of a square.
-    """
+    """Return the grid of positions behind those of prefix tokens; UserError for rows of neither `size` nor a square."""
     side = isqrt(num_rows)
     stated = [Grid(1, size[0] // patch, size[1] // patch)] if size else []
     for grid in (*stated, Grid(1, side, side)):

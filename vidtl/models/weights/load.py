@@ -97,13 +97,11 @@ class LoadReport:
     missing: tuple[str, ...]
     """Names of the model that the source lacks; they keep their initial values."""
     unexpected: tuple[str, ...]
-    """Names of the source that have no place in the model."""
     mismatched: tuple[str, ...]
     """Names in both with different shapes, with both shapes."""
     resized: tuple[str, ...]
     """Position embeddings fitted to the model's grid, with both grids."""
     unused: tuple[str, ...]
-    """Names of the source left out on purpose."""
 
     def __str__(self) -> str:
         lines = [f"{self.source}: {len(self.loaded)} tensors loaded"]
@@ -131,8 +129,7 @@ class LoadReport:
 def load_weights(model: nn.Module, weights: SourceWeights, *, allow_missing: Sequence[str] = ()) -> LoadReport:
     """Copy weights into `model`, learned positions resized to its grid; all of it or, on an error, nothing.
 
-    `allow_missing` has patterns of names of the model that the source may lack, such as `head.*`. UserError for other
-    names or shapes that do not match.
+    `allow_missing` has patterns such as `head.*` of names that may lack. UserError for other names or shapes.
     """
     state = dict(weights.state)
     resized = _fit_positions(model, state, weights)
@@ -191,8 +188,6 @@ def _guess_grid(size: int, target: Grid, name: str, source: str) -> Grid:
     guesses = [guess for guess in guesses if guess.size == size]
     if len(guesses) != 1:
         found = " or ".join(map(str, guesses)) or "no grid that differs only in length or only in frame size"
-        raise UserError(
-            f"{source}: {name} has {size} rows, which fit {found} (the model has {target}); "
-            "convert it with tools/convert_weights.py and the grid of the source, such as --source_grid 16 14 14"
-        )
+        advice = "convert it with tools/convert_weights.py and the grid of the source, such as --source_grid 16 14 14"
+        raise UserError(f"{source}: {name} has {size} rows, which fit {found} (the model has {target}); {advice}")
     return guesses[0]

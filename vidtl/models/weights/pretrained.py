@@ -25,12 +25,11 @@ def load_pretrained(
     inflation: Inflation = "central_frame",
     source_grid: Grid | None = None,
 ) -> LoadReport:
-    """Load weights into `model`; form, clips and classes may differ.
+    """Load weights into `model`, if all of it fits; form, clips and classes may differ.
 
     Rows of the classifier follow the class names. Rows of classes that the source lacks keep their fresh weights.
 
     Args:
-        model: changed only if all of it fits.
         source: name or place, see `read_published`, or what it returned.
         new_head: keep the fresh weights of the classifier (image models: always).
         inflation: image models only, see `fit`.

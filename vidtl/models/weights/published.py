@@ -30,10 +30,7 @@ _OF_A_RUN = ("dropout", "attention_dropout", "stochastic_depth", "stochastic_dep
 
 
 def read_published(name: str | Path) -> PublishedModel:
-    """Read weights and the settings they need, from a model directory of this library or of a family in `FAMILIES`.
-
-    UserError: nothing of this kind is at `name` (see `find_source`), or a file is damaged or holds more than tensors.
-    """
+    """Read weights and the settings they need, ours or of `FAMILIES`; UserError as `find_source`, or for damage."""
     source = find_source(str(name))
     folder = source if source.is_dir() else source.parent
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).exists() else {}
@@ -72,8 +69,7 @@ def build_published(
 ) -> tuple[VideoModel, LoadReport]:
     """Build the model as published, with its weights, class names and clip; image models take single frames.
 
-    For another `clip`, learned positions are resized; `num_classes` are those of a fresh classifier, where the weights
-    have none. UserError: the weights do not fit their settings.
+    Another `clip` resizes positions; `num_classes` are for a fresh classifier. UserError: weights unfit for settings.
     """
     weights, settings = published.weights, dict(published.model)
     if (count := len(weights.class_names)) not in (0, published.num_classes or count):

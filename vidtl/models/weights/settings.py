@@ -17,10 +17,10 @@ SSV2_CLASSES = 174
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
+    "quick_gelu": "quick_gelu",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
 }
 """Activations here by their names in transformers."""
 
@@ -32,7 +32,7 @@ def read_activation(config: Mapping[str, Any], source: str) -> Activation:
     return ACTIVATIONS[name]
 
 
-def read_class_names(config: Mapping[str, Any], source: str) -> list[str]:
+def read_labels(config: Mapping[str, Any], source: str) -> list[str]:
     """Return the names of `id2label` in the order of their numbers; UserError unless these are 0, 1, 2 ..."""
     labels = config.get("id2label") or {}
     if not isinstance(labels, dict) or labels.keys() != {str(number) for number in range(len(labels))}:
@@ -64,7 +64,7 @@ def publish(
     clip: Mapping[str, Any], grids: Mapping[str, Grid], unused: Sequence[str] = (), resizing: Resizing | None = None,
 ) -> PublishedModel:  # fmt: skip
     """Join renamed weights and settings, with the class names of a classifier and the normalization of `config`."""
-    names = read_class_names(config, source) if "head.weight" in state else []
+    names = read_labels(config, source) if "head.weight" in state else []
     weights = SourceWeights(
         source=source, state=state, grids=grids, class_names=names, unused=unused, resizing=resizing
     )

@@ -25,10 +25,7 @@ _T2T_NAMES = (
 
 
 def read_t2t(_: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Read weights of the authors, with heads of width 64 as in every published model.
-
-    The clip is that of their evaluation: the crop is 0.9 of the shorter side of the resized image.
-    """
+    """Read weights, with heads of width 64; clips are as in the authors' evaluation, crops of 0.9 of the short side."""
     renamed = rename(state, _T2T_NAMES)
     width = shape_of(renamed, "tokens.proj.weight", source)[0]
     grid = find_grid(shape_of(renamed, "positions.weight", source)[0], 1, 16, None, source)

@@ -63,10 +63,7 @@ _TANH_GELU = r"(patch32|giantopt_patch16)_siglip|so400m_patch16_siglip|large_pat
 
 
 def read_timm(config: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> PublishedModel:
-    """Convert weights and settings; where there is no config.json, a warning names what was assumed.
-
-    The activation is that of training, which for the weights of OpenAI is QuickGELU under either architecture.
-    """
+    """Convert weights and settings, with the activation of training; without config.json, warn of what was assumed."""
     architecture, arguments = config.get("architecture", ""), config.get("model_args") or {}
     if other := re.search(r"_(rpn|rope|pe)_", architecture):  # the names of some are those of a plain ViT
         what = "norms after the branches" if other[1] == "rpn" else "rotary positions"

@@ -14,14 +14,7 @@ from vidtl.config.checks import require
 from vidtl.models.embedding import Grid, Resizing
 from vidtl.models.weights.image_vit import check_image_vit, publish_image_vit
 from vidtl.models.weights.load import PublishedModel, rename
-from vidtl.models.weights.settings import (
-    pair,
-    publish,
-    read_activation,
-    read_class_names,
-    read_normalization,
-    read_sizes,
-)
+from vidtl.models.weights.settings import pair, publish, read_activation, read_labels, read_normalization, read_sizes
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +93,7 @@ def read_transformers_image(config: Mapping[str, Any], state: Mapping[str, Tenso
     has_classes = "head.weight" in renamed and "classifier.weight" in state
     return publish_image_vit(
         renamed, source, settings, clip=_read_clip(config, size, family, source), resizing=family.resizing,
-        image_size=size, class_names=read_class_names(config, source) if has_classes else (), unused=unused,
+        image_size=size, class_names=read_labels(config, source) if has_classes else (), unused=unused,
     )  # fmt: skip
 
 
