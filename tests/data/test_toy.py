@@ -154,7 +154,7 @@ def test_the_tool(tmp_path, run_main):
 LEADER = ToySettings(task="leader", seed=2, videos_per_class_train=1, videos_per_class_val=1)
 HUES = {"white": (1, 1, 1), "red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}
 HUES["magenta"] = (1, 0, 1)
-SHIFTS = {"still": (0, 0), "left": (0, -4), "right": (0, 4), "up": (-4, 0), "down": (4, 0)}
+SHIFTS = {"left": (0, -4), "right": (0, 4), "up": (-4, 0), "down": (4, 0)}
 
 
 def color_and_drift(window_TyxC):
@@ -177,15 +177,15 @@ def test_the_class_of_a_leader_video_is_the_window_that_drifts_as_the_white_one(
             frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
         cells = frames.reshape(24, 3, 16, 3, 16, 3).transpose(1, 3, 0, 2, 4, 5).reshape(9, 24, 16, 16, 3).astype(float)
         windows = [color_and_drift(cell) for cell in cells if cell.max() > 128]
-        assert sorted(color for color, _ in windows) == sorted(HUES)
+        assert len({color for color, _ in windows}) == len(windows)
         leader = dict(windows).pop("white")
         assert [" ".join(each) for each in windows if each[1] == leader and each[0] != "white"] == [name]
-        numbers.add(sum(drift != "still" for _, drift in windows))
+        numbers.add(len(windows))
     assert sorted(names(records)) == sorted(records.classes.names)
-    assert len(numbers) > 2
+    assert len(numbers) > 3
 
 
-def test_a_frame_of_a_leader_video_does_not_depend_on_the_class():
+def test_a_frame_of_a_leader_video_does_not_tell_the_direction():
     first, other = (render_leader(generator(0, 1), 2, label) for label in (0, 1))
     assert np.array_equal(first[0], other[0])
     assert not np.array_equal(first[1], other[1])
