@@ -2,16 +2,20 @@
 
     python tools/eval.py --checkpoint runs/x --tokens 1,2,4,8,16 --data.eval_split train      (the same for val)
     python -m benchmarks.token_budget --choose FOLDER --test FOLDER --output budget.json      (those with tokens.json)
+    ... --checkpoint runs/x --max_videos 500      (also the time of each policy without decoding, in turns in one run)
 
 A random half of the first split fits temperatures and chooses: of cascades that end with all tokens, that of the fewest
 multiply-adds at the accuracy of all tokens less the tolerance; the other half confirms. Multiply-adds are those behind
-TokenLearner, of all numbers that ran. A random choice has the shares of the cascade; the oracle takes the smallest
-number that is right, or all tokens. Axes: C numbers of tokens, N readable clips of one label, K classes.
+TokenLearner; going on to more tokens costs the new ones and another answer. A random choice has the shares of the
+cascade; the oracle takes the smallest number that is right, or all tokens. Axes: C numbers of tokens, N readable clips
+of one label, K classes.
 """
 
 import argparse
 import csv
 import json
+import statistics
+import time
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,22 +23,34 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vidtl.annotations.description import load_description, read_records
+from vidtl.config import ExperimentConfig
 from vidtl.config.documents import read_json
+from vidtl.config.load import load
+from vidtl.data.dataset import first_records
+from vidtl.data.loader import EvalLoader
+from vidtl.data.protocols import PROTOCOLS
 from vidtl.evaluation.calibration import fit_temperature, tempered
 from vidtl.evaluation.predictions import FILE_NAME, SCORE
-from vidtl.evaluation.scoring import probabilities
+from vidtl.evaluation.scoring import Scorer, probabilities
+from vidtl.evaluation.token_budget import TokenScores
+from vidtl.models import load_model_directory
 from vidtl.runtime.files import say
+from vidtl.runtime.launch import make_accelerator
 from vidtl.runtime.seeding import generator
 from vidtl.runtime.signals import run_tool
+from vidtl.runtime.timing import describe_measurement
+from vidtl.training.checkpoint import find_checkpoint
 from vidtl.visualize.curves import draw_token_curves
 
 
 class Clips(NamedTuple):
-    """Right answers and confidences [C, N], and multiply-adds behind TokenLearner [C]."""
+    """Right answers and confidences [C, N], multiply-adds behind TokenLearner [C], and those of one more answer."""
 
     right: NDArray[np.bool_]
     sure: NDArray[np.float64]
     costs: NDArray[np.int64]
+    answer: int
 
     def policy(self, last_N: NDArray[np.int64], costs_N: NDArray[np.int64]) -> dict[str, Any]:
         """Describe the answers with the number of tokens at place `last_N` of each clip, which cost `costs_N`."""
@@ -45,8 +61,8 @@ class Clips(NamedTuple):
     def cascade(self, places: tuple[int, ...], confidence: float) -> dict[str, Any]:
         """Take the numbers of tokens at `places` in turn until the confidence is reached."""
         unsure_N, (last_N, costs_N) = np.isfinite(self.sure[0]), np.zeros((2, self.sure.shape[1]), np.int64)
-        for i in places:
-            last_N[unsure_N], costs_N[unsure_N] = i, costs_N[unsure_N] + self.costs[i]
+        for tried, i in enumerate(places):
+            last_N[unsure_N], costs_N[unsure_N] = i, self.costs[i] + tried * self.answer
             unsure_N &= self.sure[i] < confidence
         return self.policy(last_N, costs_N)
 
@@ -78,7 +94,27 @@ def calibrated(scores: tuple[Any, Any, Any], temperatures: list[float], clips: A
     chances, labels_NK, rows = scores
     right, pairs = chances.argmax(axis=2) == labels_NK.argmax(axis=1), zip(chances, temperatures, strict=True)
     sure = np.array([tempered(chances_NK, divisor, multi_label=False).max(axis=1) for chances_NK, divisor in pairs])
-    return Clips(right[:, clips], sure[:, clips], np.array([row["behind_learner"] for row in rows]))
+    costs = np.array([row["behind_learner"] for row in rows])
+    return Clips(right[:, clips], sure[:, clips], costs, rows[0]["of_answer"])
+
+
+def time_policies(checkpoint: Path, max_videos: int, policies: dict[str, tuple[Any, ...]]) -> dict[str, float]:
+    """Measure the median seconds with arguments of `TokenScores` on decoded clips, in five turns after a first."""
+    found, center = find_checkpoint(checkpoint), PROTOCOLS["center"]
+    assert found.experiment_file
+    model, config = load_model_directory(found.model_directory).eval(), load(found.experiment_file, ExperimentConfig)
+    data, accelerator = config.data, make_accelerator("fp32")
+    records = read_records(load_description(data.dataset, data.root), data.eval_split, Path(data.root))
+    records = first_records(records, max_videos)
+    videos = list(EvalLoader(records, center, config.clip, data))
+    networks = {name: TokenScores(model, *policy).to(accelerator.device) for name, policy in policies.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in policies}
+    for name in [*policies] * 6:
+        scorer = Scorer(networks[name], records, config.clip, config.evaluation, center, accelerator)
+        start = time.perf_counter()
+        list(scorer.score(videos, scorer.batches(), lambda _: None))
+        seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each[1:]) for name, each in seconds.items()}
 
 
 def main() -> None:
@@ -86,6 +122,8 @@ def main() -> None:
     for name in ("--choose", "--test", "--output"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--tolerance", type=float, default=0.005, help="accuracy to lose (default: %(default)s)")
+    parser.add_argument("--checkpoint", type=Path, help="run to measure the time of")
+    parser.add_argument("--max_videos", type=int, default=500, help="of its evaluation split (default: %(default)s)")
     options = parser.parse_args()
     scores = read_scores(options.choose)
     order = generator(0).permutation(len(scores[1]))
@@ -107,8 +145,15 @@ def main() -> None:
         "options": f"--tokens {','.join(str(counts[i]) for i in plan[0])} --confidence {plan[1]}",
         "temperatures": temperatures,
     }
+    if options.checkpoint:
+        places = [counts[i] for i in plan[0]]
+        of_plan = places, plan[1], [temperatures[i] for i in plan[0]]
+        passes = {f"{k} tokens": ((k,),) for k in counts} | {"cascade": of_plan}
+        report["seconds"] = time_policies(options.checkpoint, options.max_videos, passes)
+        report["measured"] = describe_measurement("-m benchmarks.token_budget")
     lines = (f"{name:<12}{each['accuracy']:>8.2%}{each['multiply_adds']:>18,.0f}" for name, each in policies.items())
     say(*lines, f"{report['options']}  saved: {report['saved_of_cheapest_equal_fixed']}")
+    say(*(f"{name:<12}{seconds:>8.3f} s" for name, seconds in report.get("seconds", {}).items()))
     options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     points = {name: (each["multiply_adds"], each["accuracy"], name) for name, each in policies.items()}
     curves = {"fixed": [points[name] for name in fixed], **{name: [points[name]] for name in others}}

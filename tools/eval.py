@@ -149,8 +149,7 @@ def main() -> None:
     rows = token_rows(results, network) if accelerator.is_main_process and isinstance(network, TokenScores) else []
     results = [localize(result, records, windows) if windows else result for result in results]
     if accelerator.is_main_process:
-        for result, (place, about) in zip(results, parts.items(), strict=True):
-            report(result, about, place, submit=READERS[description.format].submission == "charades")
+        report(results, parts, submit=READERS[description.format].submission == "charades")
         if rows:
             write_tokens(rows, folder)
         store.remove()
@@ -165,20 +164,22 @@ def main() -> None:
         sys.exit(EXIT_UNREADABLE)
 
 
-def report(result: EvaluationResult, origin: dict[str, Any], folder: Path, submit: bool) -> None:
-    """Write the files and print the summary; with `submit`, also a file for the official Charades scorer."""
-    record = origin | metrics_record(result)
-    remove_page(folder)
-    files = write_report(result, record, folder)
-    say(*summary_lines(result, record))
-    if submit:
-        files.append(folder / "charades_submission.txt")
-        rows = result.outcomes.readable.nonzero()[0]
-        write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
-        if result.outcomes.points:
-            files.append(folder / "charades_localization_submission.txt")
-            write_localization(files[-1], result.ids, result.outcomes.points[0])
-    say(f"report  {folder}: {', '.join(file.name for file in files)}")
+def report(results: list[EvaluationResult], parts: dict[Path, dict[str, Any]], submit: bool) -> None:
+    """Write the files of each folder and print the last summary; with `submit`, also files for the Charades scorers."""
+    for result, (folder, origin) in zip(results, parts.items(), strict=True):
+        record = origin | metrics_record(result)
+        remove_page(folder)
+        files = write_report(result, record, folder)
+        if result is results[-1]:
+            say(*summary_lines(result, record))
+        if submit:
+            files.append(folder / "charades_submission.txt")
+            rows = result.outcomes.readable.nonzero()[0]
+            write_submission(files[-1], [result.ids[row] for row in rows], result.outcomes.scores[rows])
+            if result.outcomes.points:
+                files.append(folder / "charades_localization_submission.txt")
+                write_localization(files[-1], result.ids, result.outcomes.points[0])
+        say(f"report  {folder}: {', '.join(file.name for file in files)}")
 
 
 def write_tokens(rows: list[dict[str, Any]], folder: Path) -> None:
@@ -199,10 +200,7 @@ def write_tokens(rows: list[dict[str, Any]], folder: Path) -> None:
 def calibrate(
     results: list[EvaluationResult], counts: Sequence[int], checkpoint: Checkpoint, split: str, fingerprint: str
 ) -> None:
-    """Write temperature and thresholds for `predict.py`, and print how well the probabilities fit without and with.
-
-    They are those of the last result; `counts`, tokens of each result, have temperatures of their own (0: none).
-    """
+    """Write temperature and thresholds of the last result, temperatures by `counts` of tokens, and print the fit."""
     origin = {"fingerprint": fingerprint, "step": checkpoint.step, "split": split, "protocol": results[0].protocol}
     fitted = [fit_calibration(result.outcomes, result.class_names, **origin) for result in results]
     temperatures = {str(count): each.temperature for count, each in zip(counts, fitted, strict=True) if count}

@@ -3,6 +3,7 @@
 Axes: B clips, U unsure ones, N videos, C numbers of tokens, K classes.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 from vidtl.evaluation.evaluator import EvaluationResult
 from vidtl.metrics import METRICS
 from vidtl.models import VideoModel
+from vidtl.models.attention import Cache
 from vidtl.models.complexity import count_multiply_adds
 
 
 class TokenScores(nn.Module):
-    """Score clips with several numbers of tokens (`counts`), of which the blocks before TokenLearner run once.
+    """Score clips with several growing numbers of tokens (`counts`), each of which adds to the work for the one before.
 
     Without a confidence, `input_BTCHW -> [B, C K]`: logits, one number of tokens after the other. With a confidence,
     numbers come in turn while the `doubt` of a clip's answer is above 1 - confidence: `[B, K + C]`, the logits of the
@@ -38,16 +40,18 @@ class TokenScores(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         clips, state = inputs[-1], self.model.learn_tokens(*inputs)
+        cache: Cache = {}
         if self.confidence is None:
-            return torch.cat([self.model.classify_tokens(state, count) for count in self.counts], dim=1)
+            return torch.cat([self.model.classify_tokens(state, count, cache) for count in self.counts], dim=1)
         waiting_U = torch.arange(len(clips), device=clips.device)
         logits_BK = torch.zeros(len(clips), self.model.num_classes, device=clips.device)
         last_B = torch.zeros_like(waiting_U)
         for i, (count, temperature) in enumerate(zip(self.counts, self.temperatures, strict=True)):
-            logits_UK = self.model.classify_tokens(state, count).float() / temperature
+            logits_UK = self.model.classify_tokens(state, count, cache).float() / temperature
             logits_BK[waiting_U], last_B[waiting_U] = logits_UK, i
             unsure_U = doubt(logits_UK, self.multi_label) > 1 - self.confidence
             state, waiting_U = state[unsure_U], waiting_U[unsure_U]
+            cache = {module: tuple(each[unsure_U] for each in kept) for module, kept in cache.items()}
             if not len(waiting_U):
                 break
         last_BC = F.one_hot(last_B, len(self.counts))
@@ -68,23 +72,27 @@ def doubt(logits_BK: Tensor, multi_label: bool) -> Tensor:
 def token_rows(results: Sequence[EvaluationResult], network: TokenScores) -> list[dict[str, Any]]:
     """List multiply-adds of a clip and the first metric for each number of tokens.
 
-    With a confidence, `with_retries` adds those of all numbers up to this one, `share` is that of the readable videos'
-    views that ended with it, and the metric is that of the readable videos most of whose views did.
+    `behind_learner` are the multiply-adds behind TokenLearner, and `of_answer` those of them that come once for each
+    number of tokens, not for each token. With a confidence, `with_retries` are those of this number after all smaller
+    ones, `share` is that of the readable videos' views that ended with it, and the metric is that of the readable
+    videos most of whose views did.
     """
-    passes = [*((count,) for count in network.counts), network.counts[:1] * 2]
-    of_passes = (TokenScores(network.model, each) for each in passes)
-    *once, twice = (count_multiply_adds(each, network.model.clip_config) for each in of_passes)
-    before, metric = 2 * once[0] - twice, METRICS[next(iter(results[0].metrics))]
+    counts, clip, learning = network.counts, network.model.clip_config, copy.copy(network.model)
+    learning.forward = learning.learn_tokens
+    before, metric = count_multiply_adds(learning, clip), METRICS[next(iter(results[0].metrics))]
+    passes = {*((count,) for count in counts), *(counts[: i + 1] for i in range(len(counts))), counts[:1] * 2}
+    costs = {each: count_multiply_adds(TokenScores(network.model, each), clip) for each in passes}
+    answer = costs[counts[:1] * 2] - costs[counts[:1]]
     rows = [
-        {"tokens": count, "multiply_adds": cost, "behind_learner": cost - before}
-        for count, cost in zip(network.counts, once, strict=True)
+        {"tokens": count, "multiply_adds": costs[count,], "behind_learner": costs[count,] - before, "of_answer": answer}
+        for count in counts
     ]
     if network.confidence is None:
         return [row | {metric.name: result.metrics[metric.name]} for row, result in zip(rows, results, strict=True)]
     readable = results[0].outcomes.readable
     outcomes, shares_NC = results[0].outcomes[readable], results[0].shares[readable]
     for i, row in enumerate(rows):
-        row["with_retries"] = before + sum(other["behind_learner"] for other in rows[: i + 1])
+        row["with_retries"] = costs[counts[: i + 1]]
     return [
         row | {"share": shares_NC[:, i].mean(), metric.name: metric.function(outcomes[shares_NC.argmax(axis=1) == i])}
         for i, row in enumerate(rows)

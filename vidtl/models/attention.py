@@ -3,6 +3,7 @@
 Axes: B clips, t timesteps, N tokens of a timestep, D width, H heads, d head width.
 """
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -21,6 +22,9 @@ SEQUENCES: dict[Axes, tuple[str, ...]] = {
     "time_and_space": ("(B N) H t d", "(B t) H N d"),
 }
 """Layouts `[batch, heads, length, head width]` of the sequences; equal shares of the heads take each entry."""
+
+Cache = dict[nn.Module, tuple[Tensor, ...]]
+"""What causal attentions keep of the tokens of earlier calls, by module: keys and values `[B, t, N, H d]`."""
 
 
 class Attention(nn.Module):
@@ -60,6 +64,7 @@ class Attention(nn.Module):
         self.axes = axes
         self.attention_dropout = attention_dropout
         self.softcap = softcap
+        self.causal = False
         self.q = nn.Linear(width, inner, bias=qkv_bias)
         self.k = nn.Linear(width, inner, bias=qkv_bias)
         self.v = nn.Linear(width, inner, bias=qkv_bias)
@@ -70,20 +75,35 @@ class Attention(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, tokens_BtND: Tensor, *biases_BtN: Tensor) -> Tensor:
-        """Attend, with biases added to the logits of the keys: log sizes of merged tokens (ToMe)."""
+    def forward(self, tokens_BtND: Tensor, *biases_BtN: Tensor, cache: Cache | None = None) -> Tensor:
+        """Attend, with biases added to the logits of the keys: log sizes of merged tokens (ToMe).
+
+        With a cache, the tokens of a causal attention follow those of earlier calls, and join them in the cache.
+        """
         sequences = SEQUENCES[self.axes]
-        shares = [layer(tokens_BtND).chunk(len(sequences), dim=-1) for layer in (self.q, self.k, self.v)]
+        q, k, v = (layer(tokens_BtND) for layer in (self.q, self.k, self.v))
+        if cache is not None:
+            if self in cache:
+                k, v = (torch.cat(parts, dim=2) for parts in zip(cache[self], (k, v), strict=True))
+            cache[self] = k, v
+        shares = [each.chunk(len(sequences), dim=-1) for each in (q, k, v)]
         mixed = [self._attend(*share, *biases_BtN) for share in zip(*shares, sequences, strict=True)]
         out_BtND: Tensor = self.dropout(self.proj(mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-1)))
         return out_BtND
 
     def _attend(self, q_BtND: Tensor, k_BtND: Tensor, v_BtND: Tensor, pattern: str, *biases_BtN: Tensor) -> Tensor:
         batch, timesteps, tokens, _ = q_BtND.shape
+        over_places = "N" in pattern.partition("H")[2]
+        if not over_places:  # those at the place of each token, none of a cache
+            k_BtND, v_BtND = k_BtND[:, :, -tokens:], v_BtND[:, :, -tokens:]
         heads = self.num_heads // len(SEQUENCES[self.axes])
         q, k, v = (rearrange(x, f"B t N (H d) -> {pattern}", H=heads) for x in (q_BtND, k_BtND, v_BtND))
         dropout = self.attention_dropout if self.training else 0.0
         biases = [rearrange(x[..., None], f"B t N (H d) -> {pattern}", H=1).mT.to(q.dtype) for x in biases_BtN]
+        if self.causal and over_places:
+            keys = k_BtND.shape[2]
+            later = q.new_full((tokens, keys), -torch.inf).triu(keys - tokens + 1)
+            biases = [later.repeat(timesteps, timesteps) if self.axes == "joint" else later]
         if self.softcap:  # no fused kernel has it
             logits = sum(biases, self.softcap * torch.tanh(q @ k.mT * (q.shape[-1] ** -0.5 / self.softcap)))
             mixed = F.dropout(logits.softmax(dim=-1), dropout) @ v
@@ -91,3 +111,11 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(q, k, v, next(iter(biases), None), dropout_p=dropout)
         mixed_BtND: Tensor = rearrange(mixed, f"{pattern} -> B t N (H d)", B=batch, t=timesteps, N=tokens)
         return mixed_BtND
+
+
+def make_causal(blocks: Iterable[nn.Module]) -> None:
+    """Let each token attend to itself and earlier ones of its timestep; in joint attention, of every timestep."""
+    for block in blocks:
+        for module in block.modules():
+            if isinstance(module, Attention):
+                module.causal = True

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vidtl.config import ClipConfig, ModelConfig, TokenLearnerConfig
 from vidtl.config.checks import require
 from vidtl.errors import UserError
+from vidtl.models.attention import make_causal
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -130,10 +131,13 @@ class VideoModel(  # type: ignore[misc]
         return self.push_to_hub(repo_id or folder.name, **options) if push_to_hub else None
 
     def choose_tokens(self, stage: TokenLearnerConfig) -> None:
-        """Use the first `num_tokens` of the TokenLearner's maps, a number that `elastic` leaves open up to these."""
+        """Use the first `num_tokens` of the TokenLearner's maps; with `elastic`, any part, in causal blocks."""
         if stage.num_tokens:
-            getattr(self, "encoder", self).num_tokens = stage.num_tokens
-            self.elastic_tokens = stage.num_tokens if stage.elastic else 0
+            encoder: Any = getattr(self, "encoder", self)
+            encoder.num_tokens = stage.num_tokens
+            if stage.elastic:
+                self.elastic_tokens = stage.num_tokens
+                make_causal(encoder.blocks[encoder.after_block :])
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -165,18 +169,18 @@ class VideoModel(  # type: ignore[misc]
 
 
 def with_num_tokens(model: VideoModel, num_tokens: int) -> VideoModel:
-    """Copy an elastic model as a plain one of its first `num_tokens` tokens, with the same scores bit by bit.
+    """Copy an elastic model as one of its first `num_tokens` tokens, with the same scores bit by bit.
 
     It computes all maps: kernels round differently for fewer. UserError for a model not elastic, or of fewer tokens.
     """
     count = model.elastic_tokens
     allowed = f"1 to {count}, model.token_learner.num_tokens" if count else "none without model.token_learner.elastic"
     require(1 <= num_tokens <= count, "num_tokens", num_tokens, allowed)
-    plain, stage = copy.deepcopy(model), model.model_config.token_learner
-    stage = replace(stage, num_tokens=num_tokens, elastic=False, hidden=stage.hidden or count)
-    plain.choose_tokens(stage)
-    plain.model_config = replace(model.model_config, token_learner=stage)
-    return plain
+    smaller, stage = copy.deepcopy(model), model.model_config.token_learner
+    stage = replace(stage, num_tokens=num_tokens, hidden=stage.hidden or count)
+    smaller.choose_tokens(stage)
+    smaller.model_config = replace(model.model_config, token_learner=stage)
+    return smaller
 
 
 @contextmanager

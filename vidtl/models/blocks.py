@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from vidtl.models.attention import Attention, Axes
+from vidtl.models.attention import Attention, Axes, Cache
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
@@ -122,8 +122,9 @@ class TransformerBlock(nn.Module):
         self.scale2 = make_layer_scale(width, layer_scale)
         self.drop_path = drop_path or StochasticDepth(0.0)
 
-    def forward(self, tokens_BtND: Tensor, *biases_BtN: Tensor) -> Tensor:
-        tokens_BtND = tokens_BtND + self.drop_path(self.scale1(self.attn(self.norm1(tokens_BtND), *biases_BtN)))
+    def forward(self, tokens_BtND: Tensor, *biases_BtN: Tensor, cache: Cache | None = None) -> Tensor:
+        mixed_BtND = self.attn(self.norm1(tokens_BtND), *biases_BtN, cache=cache)
+        tokens_BtND = tokens_BtND + self.drop_path(self.scale1(mixed_BtND))
         out_BtND: Tensor = tokens_BtND + self.drop_path(self.scale2(self.mlp(self.norm2(tokens_BtND))))
         return out_BtND
 
@@ -157,18 +158,18 @@ class FactorisedSelfAttentionBlock(nn.Module):
         self.scale_mlp = make_layer_scale(width, layer_scale)
         self.drop_path = drop_path or StochasticDepth(0.0)
 
-    def forward(self, tokens_BtND: Tensor) -> Tensor:
+    def forward(self, tokens_BtND: Tensor, cache: Cache | None = None) -> Tensor:
         for axis in self.order:
-            tokens_BtND = tokens_BtND + self.drop_path(self._attend(axis, tokens_BtND))
+            tokens_BtND = tokens_BtND + self.drop_path(self._attend(axis, tokens_BtND, cache))
         out_BtND: Tensor = tokens_BtND + self.drop_path(self.scale_mlp(self.mlp(self.norm_mlp(tokens_BtND))))
         return out_BtND
 
-    def _attend(self, axis: Axes, tokens_BtND: Tensor) -> Tensor:
+    def _attend(self, axis: Axes, tokens_BtND: Tensor, cache: Cache | None) -> Tensor:
         norm, attention, scale = (self.get_submodule(f"{part}_{axis}") for part in ("norm", "attn", "scale"))
         prefix = self.num_prefix
         if prefix and axis == "time":
             return F.pad(scale(attention(norm(tokens_BtND[:, :, prefix:]))), (0, 0, prefix, 0))
-        mixed: Tensor = scale(attention(norm(tokens_BtND)))
+        mixed: Tensor = scale(attention(norm(tokens_BtND), cache=cache))
         if not prefix:
             return mixed
         shared = mixed[:, :, :prefix].mean(dim=1, keepdim=True).expand(-1, mixed.shape[1], -1, -1)

@@ -7,7 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.config.checks import require
-from vidtl.models.attention import Axes
+from vidtl.models.attention import Axes, Cache
 from vidtl.models.embedding import Grid, Kind, PositionEmbedding
 from vidtl.models.token_learner import Pooling, TokenFuser, TokenLearner, Version, run_blocks
 
@@ -99,13 +99,13 @@ class Encoder(nn.Module):
             tokens = self._join(prefix, learner(grid, self.grid[1:]))
         return tokens
 
-    def use_tokens(self, tokens: Tensor, num_tokens: int) -> Tensor:
-        """Go on with the first `num_tokens` of a result of `learn_tokens`."""
+    def use_tokens(self, tokens: Tensor, num_tokens: int, cache: Cache | None = None) -> Tensor:
+        """Go on with the first `num_tokens` of a result of `learn_tokens`; with a cache, from where it ends."""
         sizes = None
         if not self.num_prefix:  # with it, no part of the tokens is taken
             for learner in self.token_learners:
                 tokens, sizes = learner.select(tokens, num_tokens, self.grid[1:])  # type: ignore[operator]
-        return run_blocks(self.blocks[self.after_block :], self.norm, tokens, sizes)
+        return run_blocks(self.blocks[self.after_block :], self.norm, tokens, sizes, cache)
 
     def sequence(self, tokens_BtND: Tensor) -> Tensor:
         """Return the output as one sequence, prefix tokens averaged over timesteps: `[B, P + t N', D]`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vidtl.config.checks import require
 from vidtl.errors import UserError
-from vidtl.models.attention import Attention
+from vidtl.models.attention import Attention, Cache
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Mlp, TransformerBlock
 from vidtl.models.embedding import PositionEmbedding, Tubelet, cut_tubelets, tubelet_grid
@@ -84,25 +84,20 @@ class MiniViT(VideoModel):
 
     def forward(self, input_BTCHW: Tensor, token_counts: tuple[int, ...] = ()) -> Tensor:
         """Images `[B, 1, 3, H, W]` to scores `[B, K]`, or, as in `ViViT`, `[len(token_counts), B, K]`."""
-        state = self.learn_tokens(input_BTCHW)
+        tokens_B1ND = self._use_tokens(self.learn_tokens(input_BTCHW), max(token_counts, default=self.num_tokens))
         if not token_counts:
-            return self.classify_tokens(state, self.num_tokens)
+            return self._classify(tokens_B1ND)
         require(self.elastic_tokens > 0, "model.token_learner.elastic", False, "true, to choose a number of tokens")
-        return torch.stack([self.classify_tokens(state, count) for count in token_counts])
+        return torch.stack([self._classify(tokens_B1ND[:, :, :count]) for count in token_counts])
 
     def learn_tokens(self, input_BTCHW: Tensor) -> Tensor:
         """Compute the learned tokens `[B, 1, S, D]`, as in `ViViT`; all tokens without TokenLearner."""
         tokens_B1ND = self._before_token_learner(input_BTCHW)
         return self.token_learner(tokens_B1ND, self.positions.grid[1:]) if self.token_learner else tokens_B1ND
 
-    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
-        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`; UserError outside 1 to S."""
-        sizes = None
-        if self.token_learner:
-            state, sizes = self.token_learner.select(state, num_tokens, self.positions.grid[1:])
-        tokens_B1ND = run_blocks(self.blocks[self.after_block :], self.norm, state, sizes)
-        logits_BK: Tensor = self.head(reduce(tokens_B1ND, "B 1 N D -> B D", "mean"))
-        return logits_BK
+    def classify_tokens(self, state: Tensor, num_tokens: int, cache: Cache | None = None) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`, as in `ViViT`."""
+        return self._classify(self._use_tokens(state, num_tokens, cache))
 
     def layers(self) -> list[list[str]]:
         """Tokenizer, blocks, head; TokenLearner belongs to the block that follows it."""
@@ -123,6 +118,16 @@ class MiniViT(VideoModel):
         grid = self.positions.grid
         maps_B1SN = self.token_learner.maps(self._before_token_learner(input_BTCHW), grid[1:], self.num_tokens)
         return rearrange(maps_B1SN, "B t S (h w) -> B t S h w", h=grid.h)  # type: ignore[no-any-return]
+
+    def _use_tokens(self, state: Tensor, num_tokens: int, cache: Cache | None = None) -> Tensor:
+        sizes = None
+        if self.token_learner:
+            state, sizes = self.token_learner.select(state, num_tokens, self.positions.grid[1:])
+        return run_blocks(self.blocks[self.after_block :], self.norm, state, sizes, cache)
+
+    def _classify(self, tokens_B1ND: Tensor) -> Tensor:
+        logits_BK: Tensor = self.head(reduce(tokens_B1ND, "B 1 N D -> B D", "mean"))
+        return logits_BK
 
     def _before_token_learner(self, input_BTCHW: Tensor) -> Tensor:
         self.check_input(input_BTCHW)

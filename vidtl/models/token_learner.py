@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vidtl.config.checks import require, require_choice
+from vidtl.models.attention import Cache
 from vidtl.models.blocks import Mlp
 from vidtl.models.token_merging import average_maps, merge_maps
 
@@ -97,13 +98,25 @@ class TokenLearner(nn.Module):
         return torch.softmax(self.score(normed).transpose(-2, -1), dim=-1)[..., :num_tokens, :]
 
 
-def run_blocks(blocks: Iterable[nn.Module], norm: nn.Module, tokens: Tensor, sizes_BtN: Tensor | None) -> Tensor:
-    """Apply blocks and a norm; merged tokens count by their sizes in attention and in the mean of the result (ToMe)."""
-    log_sizes = () if sizes_BtN is None else (sizes_BtN.log(),)
+def run_blocks(
+    blocks: Iterable[nn.Module], norm: nn.Module, tokens: Tensor, sizes_BtN: Tensor | None, cache: Cache | None = None
+) -> Tensor:
+    """Apply blocks and a norm; merged tokens count by their sizes in attention and in the mean of the result (ToMe).
+
+    A cache, also of results, spares the work for the first tokens that earlier calls have done (causal blocks).
+    """
+    if cache is None:
+        log_sizes = () if sizes_BtN is None else (sizes_BtN.log(),)
+        for block in blocks:
+            tokens = block(tokens, *log_sizes)
+        normed: Tensor = norm(tokens)
+        return normed if sizes_BtN is None else normed * (sizes_BtN / sizes_BtN.mean(dim=-1, keepdim=True))[..., None]
+    (done,) = cache.get(norm, (tokens[:, :, :0],))
+    new = tokens[:, :, done.shape[2] :]
     for block in blocks:
-        tokens = block(tokens, *log_sizes)
-    normed: Tensor = norm(tokens)
-    return normed if sizes_BtN is None else normed * (sizes_BtN / sizes_BtN.mean(dim=-1, keepdim=True))[..., None]
+        new = block(new, cache=cache)
+    cache[norm] = (torch.cat([done, norm(new)], dim=2),)
+    return cache[norm][0]
 
 
 class _ConvScores(nn.Module):

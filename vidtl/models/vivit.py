@@ -20,7 +20,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from vidtl.config.checks import require
-from vidtl.models.attention import Axes
+from vidtl.models.attention import Axes, Cache
 from vidtl.models.base import VideoModel
 from vidtl.models.blocks import Activation, make_blocks
 from vidtl.models.embedding import CELL, Grid, Kind, Tubelet, TubeletEmbedding, tubelet_grid, uniform_frames
@@ -158,21 +158,24 @@ class ViViT(VideoModel):
         With `token_counts`, to the scores for each of these numbers of tokens: `[len(token_counts), B, K]`.
         """
         if token_counts:
-            state = self.learn_tokens(input_BTCHW, timesteps_Bt)
-            return torch.stack([self.classify_tokens(state, count) for count in token_counts])
+            tokens = self.encoder.use_tokens(self.learn_tokens(input_BTCHW, timesteps_Bt), max(token_counts))
+            return torch.stack([self.head(self._pool(tokens[:, :, :count])) for count in token_counts])
         logits_BK: Tensor = self.head(self.forward_features(input_BTCHW, timesteps_Bt))
         return logits_BK
 
     def learn_tokens(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:
-        """Compute the tokens `[B, t, S, D]` of an elastic TokenLearner, or the N of its baselines; see `forward`."""
+        """Compute the tokens `[B, t, S, D]` of an elastic TokenLearner; see `forward`."""
         require(self.elastic_tokens > 0, "model.token_learner.elastic", False, "true, to choose a number of tokens")
         if timesteps_Bt is None:
             return self.encoder.learn_tokens(self.tokenize(input_BTCHW))
         return self.encoder.learn_tokens(self.embed(input_BTCHW))[timesteps_Bt, 0]
 
-    def classify_tokens(self, state: Tensor, num_tokens: int) -> Tensor:
-        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`; UserError outside 1 to S."""
-        logits_BK: Tensor = self.head(self._pool(self.encoder.use_tokens(state, num_tokens)))
+    def classify_tokens(self, state: Tensor, num_tokens: int, cache: Cache | None = None) -> Tensor:
+        """Map a result of `learn_tokens` to scores `[B, K]` with its first `num_tokens`; UserError outside 1 to S.
+
+        With a cache, at first empty, calls with growing numbers of tokens compute each token once.
+        """
+        logits_BK: Tensor = self.head(self._pool(self.encoder.use_tokens(state, num_tokens, cache)))
         return logits_BK
 
     def forward_features(self, input_BTCHW: Tensor, timesteps_Bt: Tensor | None = None) -> Tensor:

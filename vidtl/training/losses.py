@@ -76,10 +76,10 @@ class Loss:
         return (self.function(logits_BK.float(), targets_BK, class_weights_K) * weights_B).sum()
 
     def of_each(self, logits_nBK: Tensor, targets_BK: Tensor, weights_B: Tensor, distillation: float) -> Tensor:
-        """Average the loss for all tokens, the first, and the mean loss for smaller numbers of them, if there are any.
+        """Average the loss for all tokens, the first, and those for smaller numbers of them.
 
         `distillation` is the share in the latter of a cross-entropy with the probabilities for all tokens, without
-        gradient (the sandwich rule of Yu and Huang, "Universally slimmable networks", ICCV 2019).
+        gradient (inplace distillation of Yu and Huang, "Universally slimmable networks", ICCV 2019).
         """
         all_BK, *fewer = logits_nBK.float()
         total = self(all_BK, targets_BK, weights_B)
@@ -88,8 +88,8 @@ class Loss:
         distance = Loss(binary_cross_entropy if by_class else cross_entropy)
         for logits_BK in fewer:
             labels, soft = self(logits_BK, targets_BK, weights_B), distance(logits_BK, soft_BK, weights_B)
-            total = total + (labels + distillation * (soft - labels)) / len(fewer)
-        return total / 2 if fewer else total
+            total = total + labels + distillation * (soft - labels)
+        return total / len(logits_nBK)
 
 
 def find_loss(name: str, multi_label: bool) -> LossFunction:

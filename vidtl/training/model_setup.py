@@ -4,7 +4,6 @@ Parameter names never change. Without FSDP2, the functions for sharded tensors r
 """
 
 import copy
-import math
 import os
 import shutil
 import sys
@@ -21,7 +20,6 @@ from torch.utils.checkpoint import checkpoint
 
 from vidtl.config.checks import require, require_choice
 from vidtl.models.base import VideoModel
-from vidtl.runtime.seeding import generator
 
 
 def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> None:
@@ -88,12 +86,10 @@ def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], de
         module.compile()
 
 
-def draw_token_counts(model: nn.Module, seed: int, step: int) -> dict[str, tuple[int, int, int]]:
-    """Return `token_counts` for an elastic model: S, a number drawn log-uniformly in every process alike, and 1."""
-    if not (most := getattr(model, "elastic_tokens", 0)):
-        return {}
-    drawn = math.exp(generator(seed, step).uniform(math.log(2), math.log(most)))
-    return {"token_counts": (most, int(drawn), 1)}
+def token_counts(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return `token_counts` of the passes in training: S of an elastic model and the powers of two below; else none."""
+    most = getattr(model, "elastic_tokens", 0)
+    return {"token_counts": (most, *(2**i for i in range((most - 1).bit_length())))} if most else {}
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

@@ -229,7 +229,7 @@ class Engine:
         training = self.config.training
         seed_torch(training.seed, step, micro_batch, self.accelerator.process_index)
         with self.accelerator.autocast():  # Accelerate omits it under FSDP2
-            options = model_setup.draw_token_counts(self.model, training.seed, step)
+            options = model_setup.token_counts(self.model)
             logits_nBK = self._wrapped_model(inputs_BTCHW, **options).reshape(-1, *targets_BK.shape)
         distillation = training.elastic_distillation * (step >= self.learning_rate.warmup_steps)
         loss = scale * self.loss.of_each(logits_nBK, targets_BK, batch.weights, distillation)
