@@ -73,6 +73,7 @@ from vidtl.data.protocols import protocol_of_run
 from vidtl.evaluation.provenance import folder_name
 from vidtl.evaluation.report import METRICS_FILE
 from vidtl.models import build_model
+from vidtl.models.base import with_num_tokens
 from vidtl.models.complexity import count_multiply_adds, count_parameters
 from vidtl.runtime.logging import configure_logging
 from vidtl.runtime.shard import Shard
@@ -138,13 +139,15 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
                 arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
             arguments += settings
             _, config = parse_experiment(parser, arguments)
-            folder = output_dir / row.folder / f"seed-{row.seeds[turn]}"
+            home = next(each for each in study.rows if each.options == row.options)
+            folder = output_dir / home.folder / f"seed-{row.seeds[turn]}"
             check_same_experiment(RunDirectory(folder).config_file, config)
             description = load_description(config.data.dataset, config.data.root)
             description.split(study.judged_on)
             protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
             judged = replace(config, data=replace(config.data, eval_split=study.judged_on))
-            yield Run(row, row.seeds[turn], config, arguments, folder, folder_name(judged, protocol))
+            name = folder_name(judged, protocol) + (f"-tokens-{row.tokens}" if row.tokens else "")
+            yield Run(row, row.seeds[turn], config, arguments, folder, name)
 
 
 def judged_checkpoint(run: Run, which: str) -> Path | None:
@@ -190,6 +193,7 @@ def execute(run: Run, study: StudyConfig, launch: Path | None) -> None:
     checkpoint = judged_checkpoint(run, study.checkpoint)
     assert checkpoint is not None
     arguments = ["--checkpoint", str(checkpoint), "--data.eval_split", study.judged_on]
+    arguments += ["--tokens", str(run.row.tokens)] if run.row.tokens else []
     output_dir = run.folder / "judged" / checkpoint.name
     call(["eval.py", *run.arguments, *arguments, "--output_dir", str(output_dir)], launch)
 
@@ -252,6 +256,7 @@ def collect(row: StudyRow, runs: Sequence[Run], study: StudyConfig, recorded: Ma
     classes = num_classes(data.dataset, study.judged_on, data.root, data.follow_links)
     with torch.device("meta"):
         model = build_model(config.model, config.clip, classes)
+        model = with_num_tokens(model, row.tokens) if row.tokens else model
     costs = {"parameters": count_parameters(model), "multiply_adds": count_multiply_adds(model, config.clip)}
     return RowResult(row=row, config=config, runs=dict(sorted(results.items())), **costs)
 

@@ -46,6 +46,8 @@ class StudyRow:
     """`training.seed` of each run."""
     published: float | None = None
     """Value in the source, in the unit of the metric (0 to 1)."""
+    tokens: int | None = None
+    """Number of tokens for the evaluation of an elastic model. Rows of equal options share their runs."""
 
     @property
     def folder(self) -> str:

@@ -62,7 +62,6 @@ def study_file(tmp_path, toy):
 
 @pytest.fixture
 def run(study_file, tmp_path, run_main):
-    """Run the study: standard output and standard error."""
     return partial(run_main, study_tool.main, study_file, "--output_dir", tmp_path / "runs")
 
 
@@ -122,17 +121,25 @@ def test_a_run_that_fails_takes_no_other(run, calls, tmp_path, monkeypatch):
 def test_a_row(study_file, tmp_path, run_main, run, monkeypatch):
     tools = {"train.py": train.main, "eval.py": evaluation.main}
 
+    called = []
+
     def call(command, launch):
+        called.append(command[0])
         run_main(tools[command[0]], *command[1:])
 
-    rows = [{"name": "4 tokens", "options": {TOKENS: 4}, "seeds": [0]}]
+    row = {"name": "4 tokens", "options": {TOKENS: 4, "model.token_learner.elastic": True}, "seeds": [0]}
+    rows = json.loads(json.dumps([row, row | {"name": "2 tokens", "tokens": 2}]))  # of one run; YAML has no aliases
     change_file(study_file, rows=rows, metric="mean_class_accuracy")
     study = load(study_file, StudyConfig)
     runs = list(study_tool.planned_runs(study, tmp_path / "tiny.yaml", tmp_path / "runs"))
     monkeypatch.setattr(study_tool, "call", call)
     study_tool.execute_unfinished(runs, study, None)
     output, _ = run("--table_only")
-    (row,) = json.loads((tmp_path / "runs/results.json").read_text())["rows"]
+    assert called == ["train.py", "eval.py", "eval.py"]
+    row, fewer = json.loads((tmp_path / "runs/results.json").read_text())["rows"]
+    (file,) = (tmp_path / "runs/4-tokens/seed-0/judged").glob("*/val-center-tokens-2/metrics.json")
+    assert fewer["mean"] == json.loads(file.read_text())["metrics"]["mean_class_accuracy"]
+    assert fewer["multiply_adds"] < row["multiply_adds"]
     (file,) = (tmp_path / "runs/4-tokens/seed-0/judged").glob("*/val-center/metrics.json")
     judged, result = json.loads(file.read_text()), row["runs"]["0"]
     assert result["value"] == row["mean"] == judged["metrics"]["mean_class_accuracy"]
@@ -334,7 +341,8 @@ def test_rows_of_committed_studies_differ_and_build(file, tmp_path):
     runs = list(study_tool.planned_runs(study, file.parent / study.experiment, tmp_path))
     assert len(runs) == sum(len(row.seeds) for row in study.rows)
     firsts = [next(run.config for run in runs if run.row is row) for row in study.rows]
-    assert all(one != other for number, one in enumerate(firsts) for other in firsts[:number])
+    rows = [(config, row.tokens) for config, row in zip(firsts, study.rows, strict=True)]
+    assert all(one != other for number, one in enumerate(rows) for other in rows[:number])
     with torch.device("meta"):
         assert all(count_parameters(build_model(config.model, config.clip, 8)) > 0 for config in firsts)
     if file.stem == "cifar10_token_learner":
