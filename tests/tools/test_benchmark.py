@@ -40,7 +40,7 @@ def test_peak_flops_by_the_name_of_the_gpu(name, peak):
 def test_the_tool_reports_the_limit_and_writes_every_round(run_main, tmp_path):
     tiny = ["--config", str(REPOSITORY / "configs/toy.yaml"), "--data.root", "/nowhere", "--num_classes", "5"]
     tiny += ["--model.width", "24", "--model.depth", "2", "--clip.num_frames", "8"]
-    tiny += ["--training.ema_decay", "0.9", "--batch", "2", "--rounds", "1"]
+    tiny += ["--training.ema_decay", "0.9", "--data.balance", "loss", "--batch", "2", "--rounds", "1"]
     output, errors = run_main(main, "train", *tiny, "--output", tmp_path / "train.json")
     assert errors == ""
     report = json.loads((tmp_path / "train.json").read_text())
