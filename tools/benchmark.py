@@ -173,7 +173,7 @@ def measure(config: ExperimentConfig, records: Records, rounds: int) -> tuple[Tr
         num_classes=len(records.classes),
         multi_label=records.multi_label,
         save_model=lambda model, directory: None,
-        class_counts=torch.from_numpy(np.bincount(records.distinct_labels()[1], minlength=len(records.classes))),
+        class_counts=torch.from_numpy(records.class_counts()),
     )
     steps, updates = time_steps(Engine(model, config, accelerator, task), batch, rounds)
     on_gpu = accelerator.device.type == "cuda"

@@ -131,7 +131,7 @@ def main() -> None:
         raise UserError(f"--calibrate is given with --tokens {tokens['tokens']}; allowed: K,K,... with all tokens")
     step = "" if checkpoint.step is None else checkpoint_name(checkpoint.step)
     parent = options.output_dir or checkpoint.output_folder / "evaluation" / step
-    folder = parent / (folder_name(config, protocol) + (f"-tokens-{tokens['tokens']}" if tokens else ""))
+    folder = parent / folder_name(config, protocol, tokens.get("tokens", ""))
     origin = origin_record(options.checkpoint, checkpoint.step, checkpoint.averaged, key, config)
     origin["settings"] |= tokens
     parts = {folder / f"tokens-{k}": origin | {"settings": origin["settings"] | {"tokens": str(k)}} for k in counts}

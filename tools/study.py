@@ -146,7 +146,7 @@ def planned_runs(study: StudyConfig, experiment: Path, output_dir: Path, setting
             description.split(study.judged_on)
             protocol = protocol_of_run(config.evaluation.protocol, description.protocol)
             judged = replace(config, data=replace(config.data, eval_split=study.judged_on))
-            name = folder_name(judged, protocol) + (f"-tokens-{row.tokens}" if row.tokens else "")
+            name = folder_name(judged, protocol, str(row.tokens or ""))
             yield Run(row, row.seeds[turn], config, arguments, folder, name)
 
 

@@ -33,13 +33,13 @@ def render_leader(rng: Generator, num_frames: int, label: int) -> NDArray[np.uin
     directions = (leader + rng.integers(1, len(_DIRECTIONS), len(_COLORS))) % len(_DIRECTIONS)
     directions[color] = leader
     order, others = rng.permutation(len(_COLORS)), rng.integers(len(_COLORS))
-    there = {-1, color, *order[order != color][:others]}  # the leader is number -1
+    windows = [0, 1 + color, *(1 + order[order != color][:others])]  # the leader is the first
     drifts = rng.uniform(*_SPEED) * _STEPS[[leader, *directions]]
     moved = rng.uniform(0, CELL, (len(_RGB), 1, 2)) + np.arange(num_frames)[:, None] * drifts[:, None]
     waves = 0.25 * np.cos(2 * np.pi / CELL * (np.arange(CELL) - moved[..., None]))  # windows, frames, x or y, pixels
     textures = 0.5 + waves[:, :, 0, None, :] + waves[:, :, 1, :, None]
     frames = np.zeros((num_frames, GRID, CELL, GRID, CELL, 3))
-    for window, cell in enumerate(cells):
-        if window - 1 in there:
-            frames[:, cell // GRID, :, cell % GRID] = textures[window][..., None] * _RGB[window]
+    for window in windows:
+        row, column = divmod(cells[window], GRID)
+        frames[:, row, :, column] = textures[window][..., None] * _RGB[window]
     return np.asarray(np.rint(frames.reshape(num_frames, SIDE, SIDE, 3) * 255).astype(np.uint8))

@@ -20,7 +20,7 @@ from vidtl.errors import UserError, did_you_mean
 from vidtl.evaluation.calibration import read_calibration
 from vidtl.evaluation.token_budget import TokenScores
 from vidtl.models import VideoModel
-from vidtl.models.base import with_num_tokens
+from vidtl.models.base import token_choices, with_num_tokens
 from vidtl.models.directory import load_model_directory, read_model_config
 from vidtl.runtime.launch import on_main_process
 from vidtl.training.checkpoint import Checkpoint, find_checkpoint
@@ -108,7 +108,7 @@ def with_tokens(
         return network, {"tokens": given}
     confidence = 0.9 if confidence is None else confidence
     require(0 < confidence <= 1, "--confidence", confidence, "above 0 to 1")
-    counts = counts or [*(2**i for i in range((most - 1).bit_length())), most]
+    counts = counts or token_choices(most)
     found = read_calibration(checkpoint, model, multi_label)
     temperatures = [found.token_temperatures.get(str(count), 1.0) if found else 1.0 for count in counts]
     network = TokenScores(model, counts, confidence, temperatures, multi_label)

@@ -86,7 +86,7 @@ def start_run(given: Mapping[str, Any], config: ExperimentConfig, output_dir: Pa
         make_input=partial(batch_input, clip=config.clip),
         num_classes=model.num_classes,
         multi_label=train_records.multi_label,
-        class_counts=torch.from_numpy(np.bincount(train_records.distinct_labels()[1], minlength=model.num_classes)),
+        class_counts=torch.from_numpy(train_records.class_counts()),
         save_model=save_model_directory,
         num_videos=len(train_records),
         data_sha256=train_records.labels_sha256(),

@@ -193,6 +193,10 @@ class Records:
         pairs = np.unique(owners * len(self.classes) + self.label_classes)
         return np.divmod(pairs, len(self.classes))
 
+    def class_counts(self) -> NDArray[np.int64]:
+        """Count the videos of each class: [K]."""
+        return np.bincount(self.distinct_labels()[1], minlength=len(self.classes))
+
     def with_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Return the numbers of records whose video-level classes are exactly `labels`, in rising order."""
         wanted = np.unique(np.asarray(labels, np.int64))

@@ -128,8 +128,7 @@ class TokenLearnerConfig:
     hidden: int | None = None
     """Maps that are computed, of which the first `num_tokens` are used; default: num_tokens."""
     elastic: bool | None = None
-    """Train for every number of tokens up to `num_tokens`, to choose one when the model runs: behind TokenLearner, each
-    token attends to earlier ones alone."""
+    """Let learned tokens attend to earlier ones alone, and train all numbers of them, to choose one at run time."""
     fuser: bool | None = None
     """Wrap every later block as TokenLearner -> block -> TokenFuser, which restores the number of tokens (vivit)."""
 

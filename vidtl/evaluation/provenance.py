@@ -48,13 +48,14 @@ def data_fingerprint(records: Records) -> str:
     return columns_sha256(first, columns)
 
 
-def folder_name(config: ExperimentConfig, protocol: Protocol) -> str:
+def folder_name(config: ExperimentConfig, protocol: Protocol, tokens: str = "") -> str:
     """Name split, protocol, and each choice that is not the default, such as `val-center-first-10`."""
     chosen = config.evaluation
     choices = {
         chosen.fusion.replace("_", "-"): chosen.fusion != "protocol",
         f"first-{chosen.max_videos}": chosen.max_videos > 0,
         "plain-weights": not chosen.averaged_weights,
+        f"tokens-{tokens}": tokens != "",
     }
     return "-".join([config.data.eval_split, protocol.name, *(name for name, taken in choices.items() if taken)])
 

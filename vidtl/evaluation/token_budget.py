@@ -72,27 +72,26 @@ def doubt(logits_BK: Tensor, multi_label: bool) -> Tensor:
 def token_rows(results: Sequence[EvaluationResult], network: TokenScores) -> list[dict[str, Any]]:
     """List multiply-adds of a clip and the first metric for each number of tokens.
 
-    `behind_learner` are the multiply-adds behind TokenLearner, and `of_answer` those of them that come once for each
-    number of tokens, not for each token. With a confidence, `with_retries` are those of this number after all smaller
-    ones, `share` is that of the readable videos' views that ended with it, and the metric is that of the readable
-    videos most of whose views did.
+    `behind_learner` are those behind TokenLearner, and `of_answer` their part that comes once for each number. With a
+    confidence, `with_retries` are those after all smaller numbers, `share` is that of the readable videos' views that
+    ended with this one, and the metric is that of the readable videos most of whose views did.
     """
-    counts, clip, learning = network.counts, network.model.clip_config, copy.copy(network.model)
-    learning.forward = learning.learn_tokens
+    model, counts, clip = network.model, network.counts, network.model.clip_config
+    learning = copy.copy(model)
+    learning.forward = model.learn_tokens
     before, metric = count_multiply_adds(learning, clip), METRICS[next(iter(results[0].metrics))]
-    passes = {*((count,) for count in counts), *(counts[: i + 1] for i in range(len(counts))), counts[:1] * 2}
-    costs = {each: count_multiply_adds(TokenScores(network.model, each), clip) for each in passes}
-    answer = costs[counts[:1] * 2] - costs[counts[:1]]
+    passes = [*((count,) for count in counts), counts[:1] * 2]
+    *once, twice = (count_multiply_adds(TokenScores(model, each), clip) for each in passes)
     rows = [
-        {"tokens": count, "multiply_adds": costs[count,], "behind_learner": costs[count,] - before, "of_answer": answer}
-        for count in counts
+        {"tokens": count, "multiply_adds": cost, "behind_learner": cost - before, "of_answer": twice - once[0]}
+        for count, cost in zip(counts, once, strict=True)
     ]
     if network.confidence is None:
         return [row | {metric.name: result.metrics[metric.name]} for row, result in zip(rows, results, strict=True)]
     readable = results[0].outcomes.readable
     outcomes, shares_NC = results[0].outcomes[readable], results[0].shares[readable]
     for i, row in enumerate(rows):
-        row["with_retries"] = costs[counts[: i + 1]]
+        row["with_retries"] = count_multiply_adds(TokenScores(model, counts[: i + 1]), clip)
     return [
         row | {"share": shares_NC[:, i].mean(), metric.name: metric.function(outcomes[shares_NC.argmax(axis=1) == i])}
         for i, row in enumerate(rows)

@@ -82,7 +82,7 @@ class Attention(nn.Module):
         """
         sequences = SEQUENCES[self.axes]
         q, k, v = (layer(tokens_BtND) for layer in (self.q, self.k, self.v))
-        if cache is not None:
+        if cache is not None and self.causal:
             if self in cache:
                 k, v = (torch.cat(parts, dim=2) for parts in zip(cache[self], (k, v), strict=True))
             cache[self] = k, v
@@ -118,4 +118,4 @@ def make_causal(blocks: Iterable[nn.Module]) -> None:
     for block in blocks:
         for module in block.modules():
             if isinstance(module, Attention):
-                module.causal = True
+                module.causal = module.axes != "time"  # which has one token of each place

@@ -168,6 +168,11 @@ class VideoModel(  # type: ignore[misc]
         return model.eval()
 
 
+def token_choices(most: int) -> tuple[int, ...]:
+    """List the numbers of tokens that training averages and `--tokens auto` tries: 1, 2, 4, ... and `most`."""
+    return (*(2**i for i in range((most - 1).bit_length())), most)
+
+
 def with_num_tokens(model: VideoModel, num_tokens: int) -> VideoModel:
     """Copy an elastic model as one of its first `num_tokens` tokens, with the same scores bit by bit.
 

@@ -129,9 +129,8 @@ def _classes(records: Records, entries: Mapping[str, Entry]) -> dict[str, dict[s
     """Count the annotated and the readable videos of each class."""
     videos, classes = records.distinct_labels()
     readable = np.array([entries[path].is_readable for path in records.paths])
-    annotated = np.bincount(classes, minlength=len(records.classes)).tolist()
     usable = np.bincount(classes[readable[videos]], minlength=len(records.classes)).tolist()
-    counts = zip(records.classes.names, annotated, usable, strict=True)
+    counts = zip(records.classes.names, records.class_counts().tolist(), usable, strict=True)
     return {name: {"annotated": all_, "readable": readable_} for name, all_, readable_ in counts}
 
 

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from vidtl.config.checks import require, require_choice
-from vidtl.models.base import VideoModel
+from vidtl.models.base import VideoModel, token_choices
 
 
 def freeze_all_but(model: nn.Module, parts: Sequence[str]) -> None:
@@ -87,9 +87,9 @@ def compile_model(model: nn.Module, mode: Literal["none", "blocks", "model"], de
 
 
 def token_counts(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return `token_counts` of the passes in training: S of an elastic model and the powers of two below; else none."""
+    """Return `token_counts` of the passes in training: S of an elastic model, then its smaller choices; else none."""
     most = getattr(model, "elastic_tokens", 0)
-    return {"token_counts": (most, *(2**i for i in range((most - 1).bit_length())))} if most else {}
+    return {"token_counts": (most, *token_choices(most)[:-1])} if most else {}
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:

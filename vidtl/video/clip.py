@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import cv2
@@ -166,11 +166,12 @@ class Converter:
     def _reformat(self, frame: av.VideoFrame, name: str) -> av.VideoFrame:
         matrix = _SWS_MATRICES[self._color.matrix]
         color_range = FULL if self._color.full_range else LIMITED
-        source = (matrix, color_range) if _is_yuv(frame.format) else (None, None)
-        target = (matrix, color_range) if self._planar else (None, FULL)
-        colors: Any = {"src_colorspace": source[0], "dst_colorspace": target[0]}
-        colors |= {"src_color_range": source[1], "dst_color_range": target[1], "threads": 1}
-        return self._reformatter.reformat(frame, self._size[1], self._size[0], name, **colors)
+        yuv = _is_yuv(frame.format)
+        return self._reformatter.reformat(
+            frame, width=self._size[1], height=self._size[0], format=name, threads=1,
+            src_colorspace=matrix if yuv else None, src_color_range=color_range if yuv else None,
+            dst_colorspace=matrix if self._planar else None, dst_color_range=color_range if self._planar else FULL,
+        )  # fmt: skip
 
 
 def _pixels(plane: av.video.plane.VideoPlane, height: int, width: int) -> np.ndarray:
