@@ -82,6 +82,8 @@ def test_annotations_are_found_with_underscores_alternatives_and_patterns(tmp_pa
     assert find("newer.txt | new.txt | old.csv") == [tmp_path / "new.txt"]
     both = [tmp_path / "lists/a_split1.txt", tmp_path / "lists/b_split1.txt"]
     assert find("lists/*_split1.txt") == both
+    with refused("data.dataset 'ours'", "''", "class folders", "train.csv"):
+        AnnotationPlaces(tmp_path, Path("ours")).find("train.csv")
     with refused("lists", "'*_split3.txt'"):
         find("lists/*_split3.txt")
     with refused("'newer.txt'", "'new.txt'"):

@@ -57,10 +57,10 @@ class AnnotationPlaces(NamedTuple):
                     if not is_users or file.is_relative_to(self.root):
                         check_inside(file, self.root, what, self.follow_links)
                 return files
-        pattern = self.root / choices[0]
+        pattern, is_shipped = self.root / choices[0], self.folder.resolve() != self.root.resolve()
+        what += f" of data.dataset {self.folder.name!r} ('' reads class folders)" if is_shipped else ""
         if "*" in pattern.name:
-            folder = existing(pattern.parent, f"folder of the {what}")
-            raise UserError(f"{str(folder)!r} has no file like {pattern.name!r}")
+            raise UserError(f"{str(existing(pattern.parent, what))!r} has no file like {pattern.name!r}")
         raise UserError(f"{what} {str(existing(pattern, what))!r} is not a file")
 
 
