@@ -16,6 +16,7 @@ import csv
 import json
 import statistics
 import time
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,19 +99,23 @@ def calibrated(scores: tuple[Any, Any, Any], temperatures: list[float], clips: A
     return Clips(right[:, clips], sure[:, clips], costs, rows[0]["of_answer"])
 
 
-def time_policies(checkpoint: Path, max_videos: int, policies: dict[str, tuple[Any, ...]]) -> dict[str, float]:
+def time_policies(options: argparse.Namespace, policies: dict[str, tuple[Any, ...]]) -> dict[str, float]:
     """Measure the median seconds with arguments of `TokenScores` on decoded clips, in five turns after a first."""
-    found, center = find_checkpoint(checkpoint), PROTOCOLS["center"]
+    found, center = find_checkpoint(options.checkpoint), PROTOCOLS["center"]
     assert found.experiment_file
     model, config = load_model_directory(found.model_directory).eval(), load(found.experiment_file, ExperimentConfig)
-    data, accelerator = config.data, make_accelerator("fp32")
+    data, evaluation, accelerator = (
+        config.data,
+        replace(config.evaluation, batch_size=options.batch),
+        make_accelerator("fp32"),
+    )
     records = read_records(load_description(data.dataset, data.root), data.eval_split, Path(data.root))
-    records = first_records(records, max_videos)
+    records = first_records(records, options.max_videos)
     videos = list(EvalLoader(records, center, config.clip, data))
     networks = {name: TokenScores(model, *policy).to(accelerator.device) for name, policy in policies.items()}
     seconds: dict[str, list[float]] = {name: [] for name in policies}
     for name in [*policies] * 6:
-        scorer = Scorer(networks[name], records, config.clip, config.evaluation, center, accelerator)
+        scorer = Scorer(networks[name], records, config.clip, evaluation, center, accelerator)
         start = time.perf_counter()
         list(scorer.score(videos, scorer.batches(), lambda _: None))
         seconds[name].append(time.perf_counter() - start)
@@ -124,6 +129,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=0.005, help="accuracy to lose (default: %(default)s)")
     parser.add_argument("--checkpoint", type=Path, help="run to measure the time of")
     parser.add_argument("--max_videos", type=int, default=500, help="of its evaluation split (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="clips in a pass (default: %(default)s)")
     options = parser.parse_args()
     scores = read_scores(options.choose)
     order = generator(0).permutation(len(scores[1]))
@@ -149,7 +155,7 @@ def main() -> None:
         places = [counts[i] for i in plan[0]]
         of_plan = places, plan[1], [temperatures[i] for i in plan[0]]
         passes = {f"{k} tokens": ((k,),) for k in counts} | {"cascade": of_plan}
-        report["seconds"] = time_policies(options.checkpoint, options.max_videos, passes)
+        report["seconds"] = time_policies(options, passes)
         report["measured"] = describe_measurement("-m benchmarks.token_budget")
     lines = (f"{name:<12}{each['accuracy']:>8.2%}{each['multiply_adds']:>18,.0f}" for name, each in policies.items())
     say(*lines, f"{report['options']}  saved: {report['saved_of_cheapest_equal_fixed']}")
