@@ -183,7 +183,8 @@ def test_weights_of_any_precision_are_read_in_float32(foundation, tmp_path, dtyp
     found = []
     for folder, stored in (("given", state), ("float32", {name: tensor.float() for name, tensor in state.items()})):
         found.append(read_published(write_changed(tmp_path / folder, source, stored)).weights.state)
-    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+    # A product depends in its last bits on where a file's tensors lie in memory, on some CPUs.
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

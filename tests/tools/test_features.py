@@ -112,7 +112,7 @@ def test_unreadable_videos_are_counted_and_tried_again(run_main, model, toy, tmp
     shutil.copy(videos[0], tmp_path / "in/a.mp4")
     run_main(features.main, *given)
     again, rows, _ = load_features(tmp_path / "out")
-    assert np.array_equal(again[1], values[1])
+    np.testing.assert_allclose(again[1], values[1], rtol=1e-4, atol=1e-5)  # of a pass with one clip more
     assert not np.isnan(again).any()
 
 
