@@ -40,12 +40,17 @@ class Answers(NamedTuple):
             return np.stack([right_DK.sum(axis=1) / all_DK.sum(axis=1), np.nanmean(right_DK / all_DK, axis=1)])
 
 
+def scored_rows(file: Path) -> list[dict[str, str]]:
+    """Read the rows of readable clips from predictions.csv."""
+    with file.open(encoding="utf-8", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row["status"] == "scored"]
+
+
 def read_answers(files: list[Path]) -> Answers:
     """Read one model; UserError for files of other clips than the first."""
     right, known = [], None
     for file in files:
-        with file.open(encoding="utf-8", newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["status"] == "scored"]
+        rows = scored_rows(file)
         clips = [(row["id"], row["true_labels"], row["path"]) for row in rows]
         if clips != (known := known or clips):
             raise UserError(f"{file} has other clips than {files[0]}; allowed: {FILE_NAME} of one split")
@@ -62,9 +67,8 @@ def main() -> None:
     named = (text.rpartition("=")[::2] for text in options.models)
     models = {name: read_answers([Path(file) for file in files.split(",")]) for name, files in named}
     num_files, rng = len(set(next(iter(models.values())).files)), generator(0)
-    counts_DG = np.vstack(
-        [np.ones(num_files, np.int64), rng.multinomial(num_files, [1 / num_files] * num_files, DRAWS)]
-    )
+    drawn_DG = rng.multinomial(num_files, [1 / num_files] * num_files, DRAWS)
+    counts_DG = np.vstack([np.ones(num_files, np.int64), drawn_DG])
     values = {name: 100 * model.values(counts_DG) for name, model in models.items()}
     first, rows = next(iter(values.values())), []
     for name, of_model in values.items():

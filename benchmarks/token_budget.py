@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.differences import scored_rows
 from vidtl.annotations.description import load_description, read_records
 from vidtl.config import ExperimentConfig
 from vidtl.config.documents import read_json
@@ -81,8 +82,7 @@ def read_scores(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_], l
     rows, chances = read_json(folder / "tokens.json")["rows"], []
     for row in rows:
         part = folder / f"tokens-{row['tokens']}"
-        with (part / FILE_NAME).open(encoding="utf-8", newline="") as file:
-            lines = [line for line in csv.DictReader(file) if line["status"] == "scored"]
+        lines = scored_rows(part / FILE_NAME)
         names = [name for name in lines[0] if name.startswith(SCORE)]
         scores = np.array([[float(line[name]) for name in names] for line in lines])
         chances.append(probabilities(scores, read_json(part / "metrics.json")["fusion"], multi_label=False))
@@ -104,11 +104,8 @@ def time_policies(options: argparse.Namespace, policies: dict[str, tuple[Any, ..
     found, center = find_checkpoint(options.checkpoint), PROTOCOLS["center"]
     assert found.experiment_file
     model, config = load_model_directory(found.model_directory).eval(), load(found.experiment_file, ExperimentConfig)
-    data, evaluation, accelerator = (
-        config.data,
-        replace(config.evaluation, batch_size=options.batch),
-        make_accelerator("fp32"),
-    )
+    evaluation = replace(config.evaluation, batch_size=options.batch)
+    data, accelerator = config.data, make_accelerator("fp32")
     records = read_records(load_description(data.dataset, data.root), data.eval_split, Path(data.root))
     records = first_records(records, options.max_videos)
     videos = list(EvalLoader(records, center, config.clip, data))
