@@ -48,19 +48,19 @@ class AnnotationPlaces(NamedTuple):
         `dataset.yaml` outside the root, which is the user's, may have files in its folder or absolute paths.
         """
         choices = [choice.strip() for choice in path.split("|")]
-        is_users = not self.folder.resolve().is_relative_to(self.root.resolve())
+        is_outside = not self.folder.resolve().is_relative_to(self.root.resolve())
         spellings = [spelled for choice in choices for spelled in (choice, choice.replace(" ", "_"))]
         for pattern in [place / spelled for place in (self.folder, self.root) for spelled in spellings]:
             found = sorted(pattern.parent.glob(pattern.name)) if "*" in pattern.name else [pattern]
             if files := [file for file in found if file.is_file()]:
                 for file in files:
-                    if not is_users or file.is_relative_to(self.root):
+                    if not is_outside or file.is_relative_to(self.root):
                         check_inside(file, self.root, what, self.follow_links)
                 return files
-        pattern, is_shipped = self.root / choices[0], self.folder.resolve() != self.root.resolve()
-        what += f" of data.dataset {self.folder.name!r} ('' reads class folders)" if is_shipped else ""
+        pattern = self.root / choices[0]
+        what += f" of data.dataset {self.folder.name!r} ('' reads class folders)" if is_outside else ""
         if "*" in pattern.name:
-            raise UserError(f"{str(existing(pattern.parent, what))!r} has no file like {pattern.name!r}")
+            raise UserError(f"{str(existing(pattern.parent, f'folder of {what}'))!r} has no file like {pattern.name!r}")
         raise UserError(f"{what} {str(existing(pattern, what))!r} is not a file")
 
 
