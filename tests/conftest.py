@@ -1,6 +1,7 @@
 """Folders of real data and reference outputs, whose tests skip if absent, and tools run in this process."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from vidtl.runtime.signals import run_tool
+from vidtl.runtime.signals import STOP_SIGNALS, run_tool
 
 
 def _folder(variable: str, name: str) -> Path:
@@ -46,10 +47,12 @@ def run_main(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
     ) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", ["tool", *map(str, options)])
         capfd.readouterr()
-        threads = torch.get_num_threads()
+        threads, handlers = torch.get_num_threads(), {number: signal.getsignal(number) for number in STOP_SIGNALS}
         with pytest.raises(SystemExit) as stopped:
             run_tool(main)
         torch.set_num_threads(threads)  # benchmarks change it
+        for number, handler in handlers.items():  # forks of later tests must end by signals
+            signal.signal(number, handler)
         output = capfd.readouterr()
         assert int(stopped.value.code or 0) == (2 if refused else code), output.err
         if refused:
